@@ -1,0 +1,1 @@
+"""Users, identifiers, magic links and tokens."""

@@ -1,0 +1,1 @@
+"""Subscriptions and trials, kept equal to Stripe."""

@@ -1,0 +1,1 @@
+"""Mail and texts, their templates, and marketing consent."""

@@ -1,0 +1,1 @@
+"""News items for the clients that show them."""

@@ -1,0 +1,1 @@
+"""What every service stands on: the contracts, the bus, the work and its inbox."""
