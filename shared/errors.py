@@ -1,0 +1,90 @@
+"""How a service says no: a tree of refusals, each with a kind and a stable code.
+
+``Refusal`` is an answer, not an accident: the message is done. What a handler raises besides is a fault.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Kind(StrEnum):
+    """What sort of no it is; the gateway alone turns it into an HTTP status."""
+
+    INVALID = "invalid"
+    VALIDATION_FAILED = "validation_failed"
+    UNAUTHENTICATED = "unauthenticated"
+    PAYMENT_REQUIRED = "payment_required"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    GONE = "gone"
+    THROTTLED = "throttled"
+    TIMED_OUT = "timed_out"
+    UNAVAILABLE = "unavailable"
+    BUG = "bug"
+
+
+class Refusal(Exception):
+    """A no in our own words.
+
+    Attributes:
+        kind: what sort of no.
+        code: stable, snake_case; the class's own name unless it says otherwise. Never renamed.
+        meta: facts that help the caller, JSON values only, never a secret.
+        reasons: the refusals behind this one.
+        remembered: whether what the handler collected is stored all the same (a failed attempt that counts).
+    """
+
+    kind: ClassVar[Kind] = Kind.INVALID
+    code: ClassVar[str] = "refused"
+    remembered: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Name the code after the class."""
+        super().__init_subclass__(**options)
+        if "code" not in cls.__dict__:
+            cls.code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def __init__(self, *, reasons: tuple[Refusal, ...] = (), **meta: Any) -> None:
+        super().__init__(self.code)
+        self.meta = meta
+        self.reasons = reasons
+
+    def body(self) -> dict[str, Any]:
+        """The error as clients read it: ``code``, and ``meta`` and ``reasons`` where there are any."""
+        body: dict[str, Any] = {"code": self.code}
+        if self.meta:
+            body["meta"] = self.meta
+        if self.reasons:
+            body["reasons"] = [reason.body() for reason in self.reasons]
+        return body
+
+
+class NotFound(Refusal):
+    """What was asked for does not exist."""
+
+    kind = Kind.NOT_FOUND
+
+
+class Unavailable(Refusal):
+    """Something Nest depends on can't be reached now; whether the order took effect is not known yet.
+
+    Never stored as an answer: a repeat runs again, or finds what was done meanwhile.
+    """
+
+    kind = Kind.UNAVAILABLE
+
+
+class IdempotencyKeyReused(Refusal):
+    """The same ``Idempotency-Key`` came with another body."""
+
+    kind = Kind.CONFLICT
+
+
+class Unknown(Refusal):
+    """A bug of ours; nothing about it is told."""
+
+    kind = Kind.BUG

@@ -1,0 +1,184 @@
+"""What happens to one message? Found in the inbox, or handled and committed; the same for every service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from pydantic import BaseModel, ValidationError
+
+from shared.envelope import Envelope, Undecodable, unix_milliseconds
+from shared.errors import IdempotencyKeyReused, Kind, Refusal
+from shared.ids import Ids
+from shared.inbox import DONE, AlreadyDone, FingerprintDiffers, Inbox, Moved, Outcome
+from shared.messages import MESSAGES, Command, Event, Message, Query
+from shared.sealed import Sealer
+from shared.work import Work
+
+Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
+"""``async def verb_object(message, work, context) -> view | None``."""
+Handlers = Mapping[type[Message], Handler]
+RERUNS: Final = 50
+"""How often a handler may lose against others before the message counts as failing."""
+HANDLER_SECONDS: Final = 60.0
+"""No handler runs longer; one that hangs must not hold its key for ever."""
+REPLY_RECEIVER: Final = "gateway"
+"""Sealed replies are closed for whoever asks over HTTP."""
+
+
+class TooOld(Exception):
+    """The message is older than the inbox remembers: whether it was handled can't be told any more."""
+
+
+class NotForUs(Exception):
+    """An event that this service does not follow."""
+
+
+class Handling:
+    """Runs messages through the handlers of one service, each to one outcome.
+
+    Args:
+        service: its name; what secrets for it are sealed under.
+        handlers: which function handles which message.
+        context: the handlers' third argument.
+        inbox: where outcomes are kept.
+        ids: makes ids.
+        sealer: closes secrets of outgoing messages.
+        clock: the time; injected by tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        handlers: Handlers,
+        context: Any,
+        inbox: Inbox,
+        ids: Ids,
+        sealer: Sealer,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.service = service
+        self._handlers = {handled.wire: (handled, handler) for handled, handler in handlers.items()}
+        self._context = context
+        self._inbox = inbox
+        self._ids = ids
+        self._sealer = sealer
+        self._clock = clock
+
+    def decode(self, envelope: Envelope) -> Message:
+        """The message in an envelope.
+
+        Raises:
+            Undecodable: not a message that belongs on this topic, or its body has a wrong shape.
+            NotForUs: an event that this service does not follow.
+        """
+        found = self._handlers.get(envelope.wire)
+        if found is None:
+            kind = MESSAGES.get(envelope.wire)
+            if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event)):
+                # Publishers may be ahead of us: an event that is new to us is not an error.
+                raise NotForUs(envelope.wire)
+            raise Undecodable(f"{self.service} does not handle {envelope.wire!r}")
+        try:
+            return found[0].model_validate_json(envelope.body)
+        except (ValidationError, ValueError, RecursionError) as wrong:
+            raise Undecodable(f"the body is not a {envelope.wire}: {_where(wrong)}") from None
+
+    async def handle(self, envelope: Envelope, message: Message) -> Outcome:
+        """Bring a message to its outcome: the one it had, or a new one, committed.
+
+        Raises:
+            TooOld: it is older than the inbox remembers.
+            PyMongoError, and whatever a handler lets through: nothing is known to be committed; try again.
+        """
+        if isinstance(message, Query):
+            return await self._answer(envelope, message)
+        try:
+            known = await self._inbox.find(envelope)
+        except FingerprintDiffers:
+            return _refused(IdempotencyKeyReused())
+        if known is not None:
+            return known
+        if envelope.time < unix_milliseconds() - self._inbox.retention.total_seconds() * 1000:
+            raise TooOld(f"made {envelope.time}, and the inbox remembers {self._inbox.retention}")
+        return await self._run(envelope, message)
+
+    async def _answer(self, envelope: Envelope, query: Query) -> Outcome:
+        work = self._work(envelope)
+        try:
+            reply = await self._call(query, work)
+        except Refusal as refusal:
+            return _refused(refusal)
+        return Outcome(DONE, self._body(reply, envelope))
+
+    async def _run(self, envelope: Envelope, message: Message) -> Outcome:
+        for _ in range(RERUNS):
+            work = self._work(envelope)
+            try:
+                try:
+                    reply = await self._call(message, work)
+                except Refusal as refusal:
+                    return await self._refuse(work, refusal)
+                outcome = Outcome(DONE, self._body(reply, envelope), work.departures(), answers=work.answers)
+                try:
+                    await self._inbox.commit(work, outcome)
+                except Refusal as refusal:
+                    return await self._refuse(work, refusal)
+            except Moved:
+                continue
+            except AlreadyDone:
+                return await self._earlier(envelope)
+            return outcome
+        raise RuntimeError(f"{envelope.wire} lost {RERUNS} times against others")
+
+    async def _refuse(self, work: Work, refusal: Refusal) -> Outcome:
+        """Keep a refusal, with the state that belongs to it if it must be remembered."""
+        outcome = _refused(refusal)
+        if refusal.kind is Kind.UNAVAILABLE:
+            return outcome
+        if not refusal.remembered:
+            work.forget_state()
+        outcome.messages = work.departures()
+        await self._inbox.commit(work, outcome)
+        return outcome
+
+    async def _earlier(self, envelope: Envelope) -> Outcome:
+        try:
+            known = await self._inbox.find(envelope)
+        except FingerprintDiffers:
+            return _refused(IdempotencyKeyReused())
+        if known is None:
+            raise RuntimeError(f"{envelope.id} is in the inbox and can't be read there")
+        return known
+
+    async def _call(self, message: Message, work: Work) -> BaseModel | None:
+        handler = self._handlers[type(message).wire][1]
+        async with asyncio.timeout(HANDLER_SECONDS):
+            return await handler(message, work, self._context)
+
+    def _work(self, envelope: Envelope) -> Work:
+        return Work(envelope, now=self._clock(), ids=self._ids, sealer=self._sealer)
+
+    def _body(self, reply: BaseModel | None, envelope: Envelope) -> bytes | None:
+        if reply is None:
+            return None
+        body = reply.__pydantic_serializer__.to_json(reply)
+        if envelope.reply_sealed or cast("type[Command]", MESSAGES[envelope.wire]).reply_sealed:
+            return self._sealer.seal(REPLY_RECEIVER, body).encode()
+        return body
+
+
+def _refused(refusal: Refusal) -> Outcome:
+    return Outcome(refusal.kind.value, json.dumps(refusal.body()).encode())
+
+
+def _where(wrong: Exception) -> str:
+    """The places of a validation error, without the values found there."""
+    if isinstance(wrong, ValidationError):
+        errors = wrong.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['type']}" for error in errors[:5])
+    return type(wrong).__name__

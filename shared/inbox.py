@@ -1,0 +1,304 @@
+"""How does a message take effect once? Its inbox row commits together with its state, and many messages to a commit.
+
+The row is inbox and outbox in one: the message's id guards against a second run, and the reply and messages it holds
+are what goes out again when a crash came between the commit and the publishing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+from pymongo import ASCENDING, DeleteOne, IndexModel, InsertOne, ReplaceOne
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from shared.envelope import Envelope
+from shared.errors import Refusal
+from shared.faultpoints import fault_point
+from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down
+from shared.work import Delete, Insert, Replace, Work, Write
+
+GROUP_SIZE: Final = 64
+OVERLAP: Final = 2
+"""Commits under way at once: one waits for the journal while the next is sent."""
+DUPLICATE_KEY: Final = 11000
+COMMIT_TRIES: Final = 3
+DONE: Final = "done"
+
+
+class Moved(Exception):
+    """Another message changed what this one had read; its handler must run again."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a message.
+
+    Attributes:
+        kind: ``done``, or the kind of the refusal.
+        body: the reply's JSON (sealed for the gateway if the message says so), None for no body.
+        messages: what leaves, in order.
+        answers: whether the caller is answered with it (not when the message was forwarded).
+        replayed: it was done before; this is what the inbox row kept.
+    """
+
+    kind: str = DONE
+    body: bytes | None = None
+    messages: list[Envelope] = field(default_factory=list)
+    answers: bool = True
+    replayed: bool = False
+
+
+class AlreadyDone(Exception):
+    """The inbox holds this message already."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    work: Work
+    outcome: Outcome
+    done: asyncio.Future[None]
+
+
+class Inbox:
+    """The inbox and the timers of one service, and the only place where its state is written.
+
+    Args:
+        client: the service's MongoDB client.
+        database: the service's database.
+        retention: how long a message is remembered; older ones must not be handled any more.
+        group_size: how many messages may share a commit, 1 to 64.
+    """
+
+    COLLECTION: Final = "inbox"
+    TIMERS: Final = "timers"
+
+    def __init__(
+        self, client: Client, database: Database, *, retention: timedelta, group_size: int = GROUP_SIZE
+    ) -> None:
+        self._client = client
+        self._rows: Collection = database[self.COLLECTION]
+        self._timers: Collection = database[self.TIMERS]
+        self._group_size = group_size
+        self._waiting: list[_Pending] = []
+        self._running: set[asyncio.Task[None]] = set()
+        self.retention = retention
+
+    def indexes(self) -> Mapping[str, list[IndexModel]]:
+        """What must be there before the first message."""
+        # MongoDB removes rows up to a minute late, never early: a row outlives the retention.
+        expiry = IndexModel([("at", ASCENDING)], expireAfterSeconds=int(self.retention.total_seconds()))
+        return {self.COLLECTION: [expiry], self.TIMERS: [IndexModel([("at", ASCENDING)])]}
+
+    async def find(self, message: Envelope) -> Outcome | None:
+        """What became of a message earlier, or None.
+
+        Raises:
+            FingerprintDiffers: its id is known from a message that said something else.
+        """
+        row = await self._rows.find_one({"_id": message.id})
+        return None if row is None else outcome_of(row, message)
+
+    async def commit(self, work: Work, outcome: Outcome) -> None:
+        """Store a message's outcome and everything its work holds, or nothing of it.
+
+        Returns once it is durable. Works that become ready while a commit is under way share the next one.
+
+        Raises:
+            AlreadyDone: the inbox holds the message; nothing was stored.
+            Moved: a guard failed; nothing was stored, the handler must run again.
+            Refusal: the one an insert names for a taken key; nothing was stored.
+            PyMongoError: MongoDB could not be reached or refused; whether it was stored is not known.
+        """
+        pending = _Pending(work, outcome, asyncio.get_running_loop().create_future())
+        self._waiting.append(pending)
+        if len(self._running) < OVERLAP:
+            task = asyncio.create_task(self._commit_waiting())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        await pending.done
+
+    async def _commit_waiting(self) -> None:
+        while self._waiting:
+            group = self._next_group()
+            try:
+                await self._transaction(group)
+            except Exception as failure:  # noqa: BLE001 -- whatever it is, the works that wait are told
+                if len(group) == 1:
+                    _settle(group[0], _meaning(failure, group[0]))
+                elif dependency_down(failure):
+                    for pending in group:
+                        _settle(pending, failure)
+                else:
+                    # One of them spoils it for all: each for itself, and only that one is told.
+                    await self._one_by_one(group)
+            except BaseException:
+                for pending in group:
+                    pending.done.cancel()
+                raise
+            else:
+                for pending in group:
+                    _settle(pending, None)
+
+    def _next_group(self) -> list[_Pending]:
+        """Up to ``group_size`` waiting works, no two of which write the same document."""
+        group: list[_Pending] = []
+        left: list[_Pending] = []
+        touched: set[tuple[str, Any]] = set()
+        for position, pending in enumerate(self._waiting):
+            if len(group) == self._group_size:
+                left.extend(self._waiting[position:])
+                break
+            targets = {(write.collection.name, _id_of(write)) for write in pending.work.writes}
+            targets.add((self.COLLECTION, pending.work.id))
+            if targets & touched:
+                left.append(pending)
+            else:
+                touched |= targets
+                group.append(pending)
+        self._waiting = left
+        return group
+
+    async def _one_by_one(self, group: list[_Pending]) -> None:
+        for pending in group:
+            try:
+                await self._transaction([pending])
+            except Exception as failure:  # noqa: BLE001 -- as above
+                _settle(pending, _meaning(failure, pending))
+            else:
+                _settle(pending, None)
+
+    async def _transaction(self, group: list[_Pending]) -> None:
+        fault_point("V1")
+        async with self._client.start_session() as session:
+            await session.start_transaction(read_concern=ReadConcern("local"), write_concern=WRITE_CONCERN)
+            try:
+                await self._write(group, session)
+            except BaseException:
+                if session.in_transaction:
+                    await session.abort_transaction()
+                raise
+            await _commit(session)
+        fault_point("V2")
+
+    async def _write(self, group: list[_Pending], session: AsyncClientSession) -> None:
+        await self._rows.insert_many([_row(pending.work, pending.outcome) for pending in group], session=session)
+        timers = [
+            {"_id": message.id, "at": at, **message.row()} for pending in group for at, message in pending.work.timers
+        ]
+        if timers:
+            # An order for later that is there already is the same order.
+            await self._timers.bulk_write(
+                [ReplaceOne({"_id": timer["_id"]}, timer, upsert=True) for timer in timers], session=session
+            )
+        by_collection: dict[str, list[Write]] = defaultdict(list)
+        for pending in group:
+            for write in pending.work.writes:
+                by_collection[write.collection.name].append(write)
+        for writes in by_collection.values():
+            result = await writes[0].collection.bulk_write([_operation(write) for write in writes], session=session)
+            replaces = sum(isinstance(write, Replace) for write in writes)
+            deletes = sum(isinstance(write, Delete) for write in writes)
+            if result.matched_count != replaces or result.deleted_count != deletes:
+                raise Moved
+
+
+class FingerprintDiffers(Exception):
+    """A message came with the id of another one that said something else."""
+
+
+def outcome_of(row: Document, message: Envelope) -> Outcome:
+    """What an inbox row keeps, to be sent again in answer to ``message``.
+
+    Raises:
+        FingerprintDiffers: the row belongs to a message that said something else.
+    """
+    if row["hash"] != fingerprint(message):
+        raise FingerprintDiffers
+    return Outcome(
+        kind=row["kind"],
+        body=row["reply"],
+        messages=[Envelope.of_row(kept, message) for kept in row["messages"]],
+        answers=row["answers"],
+        replayed=True,
+    )
+
+
+def fingerprint(message: Envelope) -> bytes:
+    """What tells two messages with one id apart: the client's request, else the body."""
+    return bytes.fromhex(message.fingerprint) if message.fingerprint else hashlib.sha256(message.body).digest()
+
+
+def _row(work: Work, outcome: Outcome) -> Document:
+    return {
+        "_id": work.id,
+        "at": work.now,
+        "hash": fingerprint(work.cause),
+        "kind": outcome.kind,
+        "reply": outcome.body,
+        "answers": outcome.answers,
+        "messages": [message.row() for message in outcome.messages],
+    }
+
+
+def _operation(write: Write) -> InsertOne[Document] | ReplaceOne[Document] | DeleteOne:
+    match write:
+        case Insert():
+            return InsertOne(write.document)
+        case Replace():
+            return ReplaceOne({"_id": write.document["_id"], "version": write.version}, write.document)
+        case Delete():
+            return DeleteOne({"_id": write.id, "version": write.version})
+
+
+def _id_of(write: Write) -> Any:
+    return write.id if isinstance(write, Delete) else write.document["_id"]
+
+
+async def _commit(session: AsyncClientSession) -> None:
+    """Commit, again while the answer is unknown: MongoDB remembers a transaction it has committed."""
+    for attempt in range(COMMIT_TRIES):
+        try:
+            await session.commit_transaction()
+        except PyMongoError as failure:
+            if not failure.has_error_label("UnknownTransactionCommitResult") or attempt == COMMIT_TRIES - 1:
+                raise
+        else:
+            return
+
+
+def _settle(pending: _Pending, failure: BaseException | None) -> None:
+    if pending.done.done():
+        return
+    if failure is None:
+        pending.done.set_result(None)
+    else:
+        pending.done.set_exception(failure)
+
+
+def _meaning(failure: Exception, pending: _Pending) -> BaseException:
+    """What a failed commit of one work says: done before, moved, refused, or a fault."""
+    if isinstance(failure, BulkWriteError):
+        for error in failure.details.get("writeErrors", ()):
+            if error["code"] == DUPLICATE_KEY:
+                return _taken(error, pending)
+    if isinstance(failure, OperationFailure) and failure.has_error_label("TransientTransactionError"):
+        return Moved()
+    return failure
+
+
+def _taken(error: Mapping[str, Any], pending: _Pending) -> BaseException:
+    document = error["op"]
+    if document.get("_id") == pending.work.id and "hash" in document:
+        return AlreadyDone()
+    for write in pending.work.writes:
+        if isinstance(write, Insert) and write.document["_id"] == document.get("_id") and write.taken is not None:
+            return write.taken if isinstance(write.taken, Refusal) else write.taken()
+    return Moved()

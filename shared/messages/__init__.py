@@ -1,0 +1,42 @@
+"""The contracts: what the services say to each other, by wire name.
+
+Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
+"""
+
+from shared.messages import auth, billing, mailer, news, stripe
+from shared.messages.message import (
+    ANONYMOUS,
+    MESSAGES,
+    SERVICE,
+    Caller,
+    Command,
+    Event,
+    Message,
+    Moment,
+    Part,
+    Query,
+    Reply,
+    Sealed,
+    iso_milliseconds,
+)
+
+__all__ = [
+    "ANONYMOUS",
+    "MESSAGES",
+    "SERVICE",
+    "Caller",
+    "Command",
+    "Event",
+    "Message",
+    "Moment",
+    "Part",
+    "Query",
+    "Reply",
+    "Sealed",
+    "auth",
+    "billing",
+    "iso_milliseconds",
+    "mailer",
+    "news",
+    "stripe",
+]

@@ -1,0 +1,186 @@
+"""What auth is ordered and asked, and what it announces: users, magic links, tokens."""
+
+from typing import Literal
+
+from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
+
+
+class Device(Part):
+    """The device a login or a trial is asked from."""
+
+    platform: Literal["mac", "windows", "linux"] | None = None
+    beak_id: str | None = None
+    """The app's own installation id."""
+    fingerprint: str | None = None
+    """A stable hash of the hardware, made by the app."""
+
+
+class LinkRequest(Command):
+    """What every order of a magic link says (RFC 7636 for the code challenge)."""
+
+    client_id: str
+    redirect_uri: str
+    state: str
+    code_challenge_method: Literal["S256"]
+    code_challenge: str
+    """SHA-256 of the verifier: 43 characters of web-safe base64, or 64 lower-case hex digits."""
+    identifier_type: Literal["email"]
+    identifier_value: str
+    device: Device | None = None
+
+
+class SendMagicLink(LinkRequest, wire="auth.send-magic-link"):
+    """Mail a link that logs this address in. No reply body."""
+
+
+class CreateTrialAndMagicLink(LinkRequest, wire="auth.create-trial-and-magic-link"):
+    """Start a trial for this address and device, then mail its magic link. ``device`` is required. No reply body."""
+
+    device: Device
+
+
+class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link"):
+    """Mail the magic link of a trial that has been started. No reply body."""
+
+
+class AuthenticateUser(Command, wire="auth.authenticate-user", reply_sealed=True):
+    """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6). Reply: TokenView."""
+
+    client_id: str
+    grant_type: str
+    redirect_uri: str | None = None
+    code: Sealed | None = None
+    code_verifier: Sealed | None = None
+    refresh_token: Sealed | None = None
+
+
+class TokenView(Reply):
+    """An access token and what renews it (RFC 6749 section 5.1)."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 -- the field's standard value
+    expires_in: int
+    """Seconds."""
+    expires_at: Moment
+    refresh_token: str
+    user_id: str
+    client_id: str
+
+
+class GetUser(Query, wire="auth.get-user"):
+    """Reply: UserView."""
+
+    user_id: str
+
+
+class IdentifierView(Part):
+    """An address or a number that is, or was, a user's."""
+
+    id: str
+    identifier_type: Literal["email", "phone"]
+    identifier_value: str
+    created_at: Moment
+    updated_at: Moment
+    verified_at: Moment | None
+    removed_at: Moment | None
+
+
+class UserView(Reply):
+    """A user with all identifiers."""
+
+    id: str
+    created_at: Moment
+    identifiers: tuple[IdentifierView, ...]
+
+
+class EnsureUser(Command, wire="auth.ensure-user"):
+    """Find or make the user of an address; answered by UserEnsured. For other services; no reply body."""
+
+    reference: str
+    """Whatever the asking service wants to find in UserEnsured."""
+    email: str
+
+
+class SetMarketingConsent(Command, wire="auth.set-marketing-consent"):
+    """Check that the user exists, then hand the consent over to mailer. No reply body."""
+
+    user_id: str
+    level: Literal["general", "none"]
+
+
+class CreateClient(Command, wire="auth.create-client"):
+    """Register an app that may log people in. Reply: ClientView."""
+
+    name: str
+    redirect_uris: tuple[str, ...]
+    """Matched exactly (RFC 9700 section 4.1.3)."""
+    id: str | None = None
+    """An id of the operator's choice; made up when left out."""
+
+
+class ClientView(Reply):
+    """An app that may log people in."""
+
+    id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    disabled: bool
+    created_at: Moment
+    updated_at: Moment
+
+
+class UserCreated(Event, wire="auth.user-created"):
+    """A user was made."""
+
+    user_id: str
+    at: Moment
+
+
+class IdentifierVerified(Event, wire="auth.identifier-verified"):
+    """A user has shown that an address or a number is theirs."""
+
+    user_id: str
+    identifier_id: str
+    identifier_type: Literal["email", "phone"]
+    identifier_value: str
+    at: Moment
+
+
+class UserEnsured(Event, wire="auth.user-ensured"):
+    """The answer to EnsureUser."""
+
+    reference: str
+    user_id: str
+
+
+class UserAuthenticated(Event, wire="auth.user-authenticated"):
+    """Somebody logged in with a code."""
+
+    user_id: str
+    client_id: str
+    at: Moment
+
+
+class RefreshTokenReused(Event, wire="auth.refresh-token-reused"):
+    """A used refresh token came back: the whole chain was revoked (RFC 9700 section 4.14.2)."""
+
+    user_id: str
+    client_id: str
+    root_grant: str
+    at: Moment
+
+
+class SigningKeyPublished(Event, wire="auth.signing-key-published", topic="auth.keys"):
+    """A public key that access tokens may be signed with (RFC 7517). ``key`` is its ``kid``; the topic is compacted."""
+
+    kid: str
+    jwk: dict[str, str]
+
+
+class AccessTokenRevoked(Event, wire="auth.access-token-revoked", topic="auth.revocations"):
+    """An access token that gateways must refuse from now on."""
+
+    token_id: str
+    """The token's ``jti``."""
+    expires_at: Moment
+    """When the token would have expired; it need not be remembered any longer."""

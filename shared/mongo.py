@@ -1,0 +1,107 @@
+"""How a service reaches its database: durable writes, majority reads, bounded waits, UTC everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import Any, Final
+
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient, IndexModel
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+Document = dict[str, Any]
+Collection = AsyncCollection[Document]
+Database = AsyncDatabase[Document]
+Client = AsyncMongoClient[Document]
+
+WRITE_CONCERN: Final = WriteConcern(w="majority", j=True)
+"""Said aloud although it is the default: Jepsen showed what becomes of weaker ones."""
+
+_DEPENDENCY_DOWN = (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    NetworkTimeout,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+_STEPPING_DOWN_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 262})
+"""Shutdown in progress, primary stepped down, not writable, interrupted, time limit: another try may do."""
+
+
+def connect(url: str, *, application: str, timeout: float = 5.0) -> Client:
+    """A client for one process; it connects when first used.
+
+    Args:
+        url: ``mongodb://…`` of a replica set (transactions need one).
+        application: shown in the server's log.
+        timeout: seconds that one operation may take in all, and finding a primary at most.
+    """
+    return AsyncMongoClient(
+        url,
+        appname=application,
+        tz_aware=True,
+        tzinfo=UTC,
+        retryWrites=True,
+        retryReads=True,
+        w="majority",
+        journal=True,
+        readConcernLevel="majority",
+        # pymongo's own bounds: cancelling an operation from outside closes its connection.
+        timeoutMS=int(timeout * 1000),
+        serverSelectionTimeoutMS=min(2000, int(timeout * 1000)),
+        connectTimeoutMS=2000,
+        maxPoolSize=64,
+        uuidRepresentation="standard",
+    )
+
+
+def database(client: Client, name: str) -> Database:
+    """A service's own database, its dates aware and in UTC."""
+    options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+    return client.get_database(
+        name, codec_options=options, write_concern=WRITE_CONCERN, read_concern=ReadConcern("majority")
+    )
+
+
+async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
+    """Make the collections and indexes that a service declares; those that are there stay.
+
+    A collection made inside a transaction takes a lock that others wait for, hence all of them are made here.
+    """
+    present = set(await database.list_collection_names())
+    for name, wanted in indexes.items():
+        if name not in present:
+            await create_collection(database, name)
+        if wanted:
+            await database[name].create_indexes(list(wanted))
+
+
+async def create_collection(database: Database, name: str) -> None:
+    """Make a collection; another instance may have just done so."""
+    try:
+        await database.create_collection(name)
+    except OperationFailure as failure:
+        if failure.code != 48:  # noqa: PLR2004 -- NamespaceExists
+            raise
+
+
+def dependency_down(error: BaseException) -> bool:
+    """Whether the database could not be reached or is changing its primary: no fault of the message."""
+    if isinstance(error, OperationFailure):
+        return error.code in _STEPPING_DOWN_CODES or error.has_error_label("RetryableWriteError")
+    return isinstance(error, _DEPENDENCY_DOWN) or (isinstance(error, PyMongoError) and error.timeout)
