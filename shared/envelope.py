@@ -50,7 +50,6 @@ class Envelope:
         deadline: Unix milliseconds after which nobody waits for the answer; 0 for never.
         reply_to: the partition of ``gateway.replies`` that waits for the answer; None when nobody does.
         reply_id: the id the answer goes out under: this message's own, or the one it was forwarded from.
-        reply_sealed: the answer must travel sealed.
         fingerprint: a keyed hash of what the client sent; tells a reused idempotency key. Empty: the body is hashed.
         forwarded: it takes its reply address from whatever message it follows from.
     """
@@ -66,7 +65,6 @@ class Envelope:
     deadline: int = 0
     reply_to: int | None = None
     reply_id: str = ""
-    reply_sealed: bool = False
     fingerprint: str = ""
     forwarded: bool = field(default=False)
 
@@ -82,8 +80,6 @@ class Envelope:
         if self.reply_to is not None:
             headers.append(("reply-to", b"%d" % self.reply_to))
             headers.append(("reply-id", self.reply_id.encode()))
-            if self.reply_sealed:
-                headers.append(("reply-sealed", b"1"))
         if self.fingerprint:
             headers.append(("fingerprint", self.fingerprint.encode()))
         return headers
@@ -124,7 +120,6 @@ class Envelope:
                 deadline=int(headers.get("deadline", 0)),
                 reply_to=None if reply_to is None else int(reply_to),
                 reply_id=headers.get("reply-id", message_id),
-                reply_sealed="reply-sealed" in headers,
                 fingerprint=headers.get("fingerprint", ""),
             )
         except KeyError as missing:
@@ -170,7 +165,6 @@ class Envelope:
         self.deadline = cause.deadline
         self.reply_to = cause.reply_to
         self.reply_id = cause.reply_id
-        self.reply_sealed = cause.reply_sealed
 
 
 def unix_milliseconds() -> int:

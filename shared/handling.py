@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,7 +14,7 @@ from shared.envelope import Envelope, Undecodable, unix_milliseconds
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
 from shared.inbox import DONE, AlreadyDone, FingerprintDiffers, Inbox, Moved, Outcome
-from shared.messages import MESSAGES, Command, Event, Message, Query
+from shared.messages import MESSAGES, Event, Message, Query
 from shared.sealed import Sealer
 from shared.work import Work
 
@@ -167,7 +167,7 @@ class Handling:
         if reply is None:
             return None
         body = reply.__pydantic_serializer__.to_json(reply)
-        if envelope.reply_sealed or cast("type[Command]", MESSAGES[envelope.wire]).reply_sealed:
+        if MESSAGES[envelope.wire].reply_sealed:
             return self._sealer.seal(REPLY_RECEIVER, body).encode()
         return body
 

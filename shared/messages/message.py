@@ -87,12 +87,14 @@ class Message(BaseModel):
     wire: ClassVar[str] = ""
     service: ClassVar[str] = ""
     topic: ClassVar[str] = ""
+    reply_sealed: ClassVar[bool] = False
+    """Whether the answer carries secrets and so travels sealed for the gateway."""
 
     key: str = Field(default="", exclude=True, repr=False)
     """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
     not in its body. Empty: no order."""
 
-    def __init_subclass__(cls, *, wire: str = "", topic: str = "", **options: Any) -> None:
+    def __init_subclass__(cls, *, wire: str = "", topic: str = "", reply_sealed: bool = False, **options: Any) -> None:
         """Register the class under its wire name.
 
         Raises:
@@ -104,6 +106,7 @@ class Message(BaseModel):
         if wire in MESSAGES and MESSAGES[wire].__qualname__ != cls.__qualname__:
             raise TypeError(f"wire name {wire} is taken by {MESSAGES[wire].__qualname__}")
         cls.wire = wire
+        cls.reply_sealed = reply_sealed
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls
@@ -116,14 +119,6 @@ class Message(BaseModel):
 
 class Command(Message):
     """An order with one handler; takes effect once."""
-
-    reply_sealed: ClassVar[bool] = False
-    """Whether the answer carries secrets and so travels sealed for whoever asked."""
-
-    def __init_subclass__(cls, *, reply_sealed: bool = False, **options: Any) -> None:
-        """Remember whether the reply travels sealed."""
-        super().__init_subclass__(**options)
-        cls.reply_sealed = reply_sealed
 
 
 class Query(Message):
