@@ -1,0 +1,229 @@
+"""Which Kafka and MongoDB do the tests of one run share, and who starts and stops them?
+
+In this order: `NEST_KAFKA_BOOTSTRAP` and `NEST_MONGO_URL`; containers, where a Docker engine answers; the
+embedded ones. A process of its own starts them, at the first test that asks, and stops them when the run that
+started it is over, however that ends: the run holds the other end of its standard input.
+
+`python -m tests.backing --folder F` (`make backing`) keeps a pair until Ctrl-C and prints how to use it, so that
+repeated runs need not wait for their own.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from services.embedded import ports
+from services.embedded.errors import CannotStart
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.kafka_probe import answers
+from services.embedded.mongo import EmbeddedMongo
+from services.embedded.mongo_probe import connect, is_primary
+
+HEAP_MB = 384
+"""For the thousands of partitions that a whole run makes."""
+
+KAFKA_IMAGE = "apache/kafka:4.3.0"
+MONGO_IMAGE = "mongo:7"
+_START_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Backing:
+    """Addresses of a Kafka and of a MongoDB replica set."""
+
+    kafka_bootstrap: str
+    mongo_url: str
+
+
+def given() -> Backing | None:
+    """What the environment names, when it names both."""
+    kafka, mongo = os.environ.get("NEST_KAFKA_BOOTSTRAP"), os.environ.get("NEST_MONGO_URL")
+    return Backing(kafka, mongo) if kafka and mongo else None
+
+
+@contextmanager
+def keeper() -> Iterator[Path]:
+    """Starts the process that will start the backing services; gives the socket to ask it at."""
+    with tempfile.TemporaryDirectory(prefix="nest-tests-") as folder:
+        at = Path(folder) / "backing.socket"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.backing", "--folder", folder, "--socket", str(at)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is ours to handle; it ends when we let go of its input
+        )
+        try:
+            yield at
+        finally:
+            process.communicate(timeout=30)
+
+
+def ask(at: Path) -> Backing:
+    """The addresses, once the services are ready. Blocks.
+
+    Raises:
+        RuntimeError: they could not be had; the text says why, and what to do.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while not at.exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the process that starts the backing services did not come up")
+        time.sleep(0.02)
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(_START_SECONDS)
+        wire.connect(str(at))
+        answer = json.loads(wire.makefile().readline())
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return Backing(**answer)
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Backing]:
+    """Both services, for as long as the block lasts; what the environment names is left alone."""
+    async with AsyncExitStack() as stack:
+        docker = await asyncio.to_thread(_docker_answers)
+        kafka, mongo = await asyncio.gather(
+            stack.enter_async_context(_kafka(folder, docker=docker)),
+            stack.enter_async_context(_mongo(folder, docker=docker)),
+        )
+        yield Backing(kafka, mongo)
+
+
+@asynccontextmanager
+async def _kafka(folder: Path, *, docker: bool) -> AsyncIterator[str]:
+    if address := os.environ.get("NEST_KAFKA_BOOTSTRAP"):
+        yield address
+    elif docker:
+        port = ports.any_free()
+        settings = {
+            "KAFKA_NODE_ID": "1",
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@127.0.0.1:9093",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://127.0.0.1:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{ports.LOOPBACK}:{port}",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        }
+        async with _container(KAFKA_IMAGE, port, environment=settings):
+            while not await answers(ports.LOOPBACK, port):
+                await asyncio.sleep(0.1)  # noqa: ASYNC110 - another program's state
+            yield f"{ports.LOOPBACK}:{port}"
+    else:
+        async with EmbeddedKafka(folder, heap_mb=HEAP_MB) as embedded:
+            yield embedded.bootstrap
+
+
+@asynccontextmanager
+async def _mongo(folder: Path, *, docker: bool) -> AsyncIterator[str]:
+    if address := os.environ.get("NEST_MONGO_URL"):
+        yield address
+    elif docker:
+        # The same port inside, so that the replica set's member has one name on both sides.
+        port = ports.any_free()
+        command = f"--replSet rs0 --bind_ip_all --port {port} --setParameter enableTestCommands=1"
+        async with _container(MONGO_IMAGE, port, command=command), connect(port) as client:
+            while not await is_primary(client, port):
+                await asyncio.sleep(0.1)  # noqa: ASYNC110 - another program's state
+            yield f"mongodb://{ports.LOOPBACK}:{port}/?replicaSet=rs0"
+    else:
+        async with EmbeddedMongo(folder, test_commands=True) as embedded:
+            yield embedded.url
+
+
+def _docker_answers() -> bool:
+    # Docker's libraries take half a second, and most runs don't need them.
+    import docker  # type: ignore[import-untyped]  # noqa: PLC0415
+    from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        client = docker.from_env(timeout=5)
+    except DockerException:
+        return False
+    with contextlib.closing(client), contextlib.suppress(DockerException, OSError):
+        return bool(client.ping())
+    return False
+
+
+@asynccontextmanager
+async def _container(
+    image: str, port: int, *, environment: dict[str, str] | None = None, command: str | None = None
+) -> AsyncIterator[None]:
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - as above
+
+    container = DockerContainer(image, command=command, env=environment).with_bind_ports(port, port)
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            await asyncio.to_thread(container.start)
+        yield
+    finally:
+        await asyncio.to_thread(container.stop)
+
+
+async def _serve(at: Path, folder: Path) -> None:
+    """Starts the services when first asked, tells everybody who asks, stops when the input ends."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, over.set)
+    started: asyncio.Future[Backing] | None = None
+
+    async def start() -> Backing:
+        return await stack.enter_async_context(running(folder))
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal started
+        started = started or asyncio.ensure_future(start())
+        try:
+            reply = asdict(await asyncio.shield(started))
+        except CannotStart as error:
+            reply = {"error": str(error)}
+        writer.write(json.dumps(reply).encode() + b"\n")
+        await writer.drain()
+        writer.close()
+
+    async with AsyncExitStack() as stack, await asyncio.start_unix_server(answer, at):
+        await over.wait()
+        if started:
+            # A run that is over while the services still start must not leave them half started.
+            await asyncio.wait([started])
+
+
+async def _keep(folder: Path) -> None:
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    async with running(folder) as backing:
+        print(f"export NEST_KAFKA_BOOTSTRAP='{backing.kafka_bootstrap}'")  # noqa: T201 - what it is for
+        print(f"export NEST_MONGO_URL='{backing.mongo_url}'", flush=True)  # noqa: T201
+        await over.wait()
+
+
+def main() -> None:
+    """Runs as `__main__` says."""
+    arguments = argparse.ArgumentParser(description="Keep a Kafka and a MongoDB running for test runs.")
+    arguments.add_argument("--folder", type=Path, default=Path(".nest/backing"), help="where their data live")
+    arguments.add_argument("--socket", type=Path, help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
+    try:
+        asyncio.run(_serve(chosen.socket, chosen.folder) if chosen.socket else _keep(chosen.folder))
+    except CannotStart as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
