@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,8 +122,7 @@ async def _kafka(folder: Path, *, docker: bool) -> AsyncIterator[str]:
             "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
         }
         async with _container(KAFKA_IMAGE, port, environment=settings):
-            while not await answers(ports.LOOPBACK, port):
-                await asyncio.sleep(0.1)  # noqa: ASYNC110 - another program's state
+            await _until(lambda: answers(ports.LOOPBACK, port))
             yield f"{ports.LOOPBACK}:{port}"
     else:
         async with EmbeddedKafka(folder, heap_mb=HEAP_MB) as embedded:
@@ -139,8 +138,7 @@ async def _mongo(folder: Path, *, docker: bool) -> AsyncIterator[str]:
         port = ports.any_free()
         command = f"--replSet rs0 --bind_ip_all --port {port} --setParameter enableTestCommands=1"
         async with _container(MONGO_IMAGE, port, command=command), connect(port) as client:
-            while not await is_primary(client, port):
-                await asyncio.sleep(0.1)  # noqa: ASYNC110 - another program's state
+            await _until(lambda: is_primary(client, port))
             yield f"mongodb://{ports.LOOPBACK}:{port}/?replicaSet=rs0"
     else:
         async with EmbeddedMongo(folder, test_commands=True) as embedded:
@@ -174,6 +172,12 @@ async def _container(
         yield
     finally:
         await asyncio.to_thread(container.stop)
+
+
+async def _until(ready: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(_START_SECONDS):
+        while not await ready():
+            await asyncio.sleep(0.1)
 
 
 async def _serve(at: Path, folder: Path) -> None:

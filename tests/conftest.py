@@ -67,7 +67,7 @@ def unique(worker_id: str, testrun_uid: str) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def mongo_client(mongo_url: str) -> Iterator[MongoClient[dict[str, Any]]]:
     """A blocking client for setting up and looking in from outside."""
-    with MongoClient(mongo_url, tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
         yield client
 
 
