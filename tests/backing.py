@@ -176,7 +176,7 @@ async def _container(
 
 async def _until(ready: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(_START_SECONDS):
-        while not await ready():
+        while not await ready():  # noqa: ASYNC110 - the state of another program
             await asyncio.sleep(0.1)
 
 
