@@ -173,6 +173,13 @@ def unix_milliseconds() -> int:
 
 
 def encode(message: Message, sealer: Sealer) -> bytes:
-    """The body of a message: JSON, its secret fields sealed for the service that receives it."""
+    """The body of a message: JSON, its secret fields sealed for the service that receives it.
+
+    Raises:
+        ValueError: it is larger than readers take.
+    """
     context = {"seal": sealer.sealing_for(type(message).service)}
-    return message.__pydantic_serializer__.to_json(message, context=context)
+    body = message.__pydantic_serializer__.to_json(message, context=context)
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"a {type(message).wire} of {len(body)} bytes, more than {MAX_BODY_BYTES}")
+    return body

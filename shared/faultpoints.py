@@ -20,6 +20,11 @@ if _point and _point not in POINTS:
     raise SystemExit(f"NEST_CRASH_AT: no point {_point!r}; there are {', '.join(sorted(POINTS))}")
 
 
+def armed(point: str) -> bool:
+    """Whether this process is told to die at the point."""
+    return point == _point
+
+
 def fault_point(point: str) -> None:
     """Die here if this is the point and the time; else nothing."""
     global _left  # noqa: PLW0603 -- one countdown for the process

@@ -100,7 +100,7 @@ class Handling:
         try:
             known = await self._inbox.find(envelope)
         except FingerprintDiffers:
-            return _refused(IdempotencyKeyReused())
+            return refused(IdempotencyKeyReused())
         if known is not None:
             return known
         if envelope.time < unix_milliseconds() - self._inbox.retention.total_seconds() * 1000:
@@ -112,7 +112,7 @@ class Handling:
         try:
             reply = await self._call(query, work)
         except Refusal as refusal:
-            return _refused(refusal)
+            return refused(refusal)
         return Outcome(DONE, self._body(reply, envelope))
 
     async def _run(self, envelope: Envelope, message: Message) -> Outcome:
@@ -137,7 +137,7 @@ class Handling:
 
     async def _refuse(self, work: Work, refusal: Refusal) -> Outcome:
         """Keep a refusal, with the state that belongs to it if it must be remembered."""
-        outcome = _refused(refusal)
+        outcome = refused(refusal)
         if refusal.kind is Kind.UNAVAILABLE:
             return outcome
         if not refusal.remembered:
@@ -150,7 +150,7 @@ class Handling:
         try:
             known = await self._inbox.find(envelope)
         except FingerprintDiffers:
-            return _refused(IdempotencyKeyReused())
+            return refused(IdempotencyKeyReused())
         if known is None:
             raise RuntimeError(f"{envelope.id} is in the inbox and can't be read there")
         return known
@@ -172,7 +172,8 @@ class Handling:
         return body
 
 
-def _refused(refusal: Refusal) -> Outcome:
+def refused(refusal: Refusal) -> Outcome:
+    """The outcome that a refusal is."""
     return Outcome(refusal.kind.value, json.dumps(refusal.body()).encode())
 
 

@@ -23,6 +23,7 @@ from shared.envelope import Envelope
 from shared.errors import Refusal
 from shared.faultpoints import fault_point
 from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down
+from shared.telemetry import COMMITS
 from shared.work import Delete, Insert, Replace, Work, Write
 
 GROUP_SIZE: Final = 64
@@ -74,6 +75,7 @@ class Inbox:
         client: the service's MongoDB client.
         database: the service's database.
         retention: how long a message is remembered; older ones must not be handled any more.
+        service: for metrics.
         group_size: how many messages may share a commit, 1 to 64.
     """
 
@@ -81,12 +83,13 @@ class Inbox:
     TIMERS: Final = "timers"
 
     def __init__(
-        self, client: Client, database: Database, *, retention: timedelta, group_size: int = GROUP_SIZE
+        self, client: Client, database: Database, *, retention: timedelta, service: str, group_size: int = GROUP_SIZE
     ) -> None:
         self._client = client
         self._rows: Collection = database[self.COLLECTION]
         self._timers: Collection = database[self.TIMERS]
         self._group_size = group_size
+        self._sizes = COMMITS.labels(service)
         self._waiting: list[_Pending] = []
         self._running: set[asyncio.Task[None]] = set()
         self.retention = retention
@@ -186,6 +189,7 @@ class Inbox:
                     await session.abort_transaction()
                 raise
             await _commit(session)
+        self._sizes.observe(len(group))
         fault_point("V2")
 
     async def _write(self, group: list[_Pending], session: AsyncClientSession) -> None:

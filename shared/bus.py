@@ -1,0 +1,328 @@
+"""How does a service take its messages? Many at once, one at a time for each key, and offsets only past finished ones.
+
+FastStream runs the consumer and hands over records in batches, raw; the loop over them is ours, since none of its
+acknowledgement policies is both loss-free and poison-safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+
+from shared.delivery import Delivery, Stopping
+from shared.progress import Progress
+from shared.telemetry import IN_FLIGHT, log
+
+COMMIT_SECONDS: Final = 0.1
+"""How often offsets are committed. What is handled twice after a crash is absorbed by the inbox."""
+REVOKE_SECONDS: Final = 15.0
+"""How long a rebalance waits for messages under way; below the rebalance time-out, or the group goes on without us."""
+DEAD_IN_A_ROW: Final = 10
+"""So many dead letters in a row on one partition: the fault is ours, not the messages'."""
+WAIT_FOR_EVER: Final = 10 * 365 * 24 * 3600 * 1000
+"""Milliseconds. FastStream sleeps for the same time after an empty poll, and a message would wait for that to end."""
+
+Record = Any
+"""An ``aiokafka.ConsumerRecord`` whose key and value are bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A record, and the progress of its partition as it was when we took it: a rebalance makes another one."""
+
+    record: Record
+    progress: Progress
+
+    @property
+    def partition(self) -> TopicPartition:
+        """Where it was."""
+        return TopicPartition(self.record.topic, self.record.partition)
+
+
+class Lanes:
+    """Runs records side by side, those of one key one after the other.
+
+    Args:
+        run: brings one record to its end.
+        limit: how many records may be taken and not finished; ``put`` waits beyond.
+    """
+
+    def __init__(self, run: Callable[[Taken], Awaitable[None]], limit: int) -> None:
+        self._run = run
+        self._limit = limit
+        self._queues: dict[tuple[str, bytes], deque[Taken]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self.count = 0
+
+    async def put(self, taken: Taken) -> None:
+        """Take a record; waits while the limit is reached."""
+        while self.count >= self._limit:
+            self._room.clear()
+            await self._room.wait()
+        self.count += 1
+        record = taken.record
+        if not record.key:
+            self._start(self._one(taken))
+        elif (queue := self._queues.get((record.topic, record.key))) is not None:
+            queue.append(taken)
+        else:
+            lane = (record.topic, record.key)
+            self._queues[lane] = deque((taken,))
+            self._start(self._in_order(lane))
+
+    async def finished(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def release(self) -> None:
+        """Let a waiting ``put`` through: it is over."""
+        self._limit = 1 << 62
+        self._room.set()
+
+    def _start(self, lane: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(lane)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _in_order(self, lane: tuple[str, bytes]) -> None:
+        queue = self._queues[lane]
+        try:
+            while queue:
+                await self._one(queue.popleft())
+        finally:
+            del self._queues[lane]
+
+    async def _one(self, taken: Taken) -> None:
+        try:
+            await self._run(taken)
+        finally:
+            self.count -= 1
+            self._room.set()
+
+
+class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
+    """The consumer of one service.
+
+    Args:
+        bootstrap: ``host:port`` of brokers, separated by commas.
+        prefix: leads every topic's name.
+        group: the consumer group: instances of a service share its partitions.
+        topics: what is consumed, without the prefix.
+        delivery: brings records to their ends.
+        in_flight: how many records may be under way.
+        service: for metrics.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        prefix: str,
+        group: str,
+        topics: Sequence[str],
+        delivery: Delivery,
+        in_flight: int,
+        service: str,
+    ) -> None:
+        self._prefix = prefix
+        self.group = group
+        self.topics = tuple(prefix + topic for topic in topics)
+        self._delivery = delivery
+        self._lanes = Lanes(self._run, in_flight)
+        self._progress: dict[TopicPartition, Progress] = {}
+        self._dead_in_a_row: dict[TopicPartition, int] = {}
+        self._stopping = False
+        self._ended = asyncio.Event()
+        self._committer: asyncio.Task[None] | None = None
+        self._gauge = IN_FLIGHT.labels(service)
+        self.last_progress = time.monotonic()
+        """When a record was last taken or finished; monotonic seconds."""
+        self.fault: str | None = None
+        """Why this consumer has stopped for good; None while all is well."""
+        self.broker = KafkaBroker(
+            bootstrap,
+            client_id=group,
+            allow_auto_create_topics=False,
+            request_timeout_ms=10_000,
+            retry_backoff_ms=200,
+            metadata_max_age_ms=60_000,
+            apply_types=False,
+            logger=None,
+        )
+        self._subscriber: BatchSubscriber = self.broker.subscriber(
+            *self.topics,
+            group_id=group,
+            batch=True,
+            batch_timeout_ms=WAIT_FOR_EVER,
+            max_records=in_flight,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=50,
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=3_000,
+            rebalance_timeout_ms=30_000,
+            max_poll_interval_ms=300_000,
+            listener=self,
+            parser=_leave_raw,
+            decoder=_leave_records,
+        )
+        self._subscriber(self._take)
+
+    async def start(self) -> None:
+        """Join the group and take messages.
+
+        Raises:
+            KafkaError: Kafka can't be reached.
+        """
+        await self.broker.start()
+        self._committer = asyncio.create_task(self._commit_regularly())
+
+    async def stop(self, within: float) -> None:
+        """Take no more, bring what is under way to its end within so many seconds, commit, leave the group."""
+        self._stopping = True
+        consumer = self._consumer
+        if consumer is not None:
+            consumer.pause(*consumer.assignment())
+        self._lanes.release()
+        try:
+            async with asyncio.timeout(within):
+                await self._lanes.finished()
+                await self._delivery.answered()
+        except TimeoutError:
+            log.warning("messages left under way", count=self._lanes.count, group=self.group)
+        self._delivery.stop()
+        if self._committer is not None:
+            self._committer.cancel()
+            await asyncio.gather(self._committer, return_exceptions=True)
+        await self._commit()
+        await self.broker.stop()
+
+    @property
+    def in_flight(self) -> int:
+        """How many records are taken and not finished."""
+        return self._lanes.count
+
+    @property
+    def assigned(self) -> frozenset[TopicPartition]:
+        """The partitions that are ours now."""
+        return frozenset(self._consumer.assignment()) if self._consumer is not None else frozenset()
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer | None:
+        return self._subscriber.consumer
+
+    async def _take(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if self._stopping:
+                return
+            partition = TopicPartition(record.topic, record.partition)
+            progress = self._progress.get(partition)
+            if progress is None:
+                progress = self._progress[partition] = Progress()
+            progress.take(record.offset)
+            self.last_progress = time.monotonic()
+            await self._lanes.put(Taken(record, progress))
+        self._gauge.set(self._lanes.count)
+
+    async def _run(self, taken: Taken) -> None:
+        record, progress, partition = taken.record, taken.progress, taken.partition
+        if self._stopping or progress.closed:
+            return
+        progress.running += 1
+        try:
+            died = await self._delivery.deliver(record, record.topic.removeprefix(self._prefix))
+        except Stopping:
+            return
+        except Exception as failure:  # noqa: BLE001 -- a bug of the loop itself: the partition must not pass the record
+            log.critical("delivery failed", partition=str(partition), offset=record.offset, exc_info=failure)
+            self._give_up(f"{partition.topic}/{partition.partition}: delivery failed at offset {record.offset}")
+            return
+        finally:
+            progress.running -= 1
+            self._ended.set()
+        progress.finish(record.offset)
+        self.last_progress = time.monotonic()
+        self._count_dead(partition, died=died)
+
+    def _count_dead(self, partition: TopicPartition, *, died: bool) -> None:
+        if not died:
+            self._dead_in_a_row.pop(partition, None)
+            return
+        count = self._dead_in_a_row[partition] = self._dead_in_a_row.get(partition, 0) + 1
+        if count >= DEAD_IN_A_ROW:
+            self._give_up(f"{partition.topic}/{partition.partition}: {count} dead letters in a row")
+
+    def _give_up(self, why: str) -> None:
+        """Stop consuming: a human must look, and health says so."""
+        if self.fault is None:
+            self.fault = why
+            log.critical("consumer stopped", reason=why, group=self.group)
+        self._stopping = True
+        if self._consumer is not None:
+            self._consumer.pause(*self._consumer.assignment())
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Finish what is under way on these partitions, begin nothing more on them, commit, and forget them."""
+        gone = {partition: self._progress[partition] for partition in revoked if partition in self._progress}
+        for progress in gone.values():
+            progress.closed = True
+        try:
+            async with asyncio.timeout(REVOKE_SECONDS):
+                while any(progress.running for progress in gone.values()):
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            log.warning("rebalance with messages under way", group=self.group)
+        await self._commit()
+        for partition in gone:
+            self._progress.pop(partition, None)
+            self._dead_in_a_row.pop(partition, None)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Begin anew with these partitions; a consumer that has given up reads none of them."""
+        self.last_progress = time.monotonic()
+        if self.fault is not None and self._consumer is not None:
+            self._consumer.pause(*assigned)
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        consumer = self._consumer
+        offsets = {tp: done.position for tp, done in self._progress.items() if done.position is not None}
+        if consumer is None or not offsets:
+            return
+        committed = [(self._progress[partition], position) for partition, position in offsets.items()]
+        try:
+            await consumer.commit(offsets)
+        except (KafkaError, IllegalStateError) as failure:
+            # The records come back to whoever owns the partition now; the inbox knows them.
+            log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
+            return
+        for progress, position in committed:
+            if progress.position == position:
+                progress.position = None
+
+
+async def _leave_raw(records: tuple[Record, ...]) -> KafkaMessage:
+    """FastStream's own parser decodes every header and so fails a whole batch for one that isn't UTF-8."""
+    return KafkaMessage(raw_message=records, body=b"", consumer=FAKE_CONSUMER)
+
+
+async def _leave_records(message: KafkaMessage) -> tuple[Record, ...]:
+    return cast("tuple[Record, ...]", message.raw_message)

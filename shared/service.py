@@ -1,0 +1,254 @@
+"""How does a service start, run and stop? The same way for all: connect, make sure of indexes, take messages, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, Self, TypeVar
+
+import structlog
+import uvloop
+from aiokafka.errors import KafkaError
+from pymongo import IndexModel
+
+from shared.bus import Bus
+from shared.delivery import Delivery
+from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.handling import Handlers, Handling
+from shared.health import HealthServer
+from shared.ids import Ids, new_message_id
+from shared.inbox import Inbox
+from shared.messages import SERVICE, Event
+from shared.mongo import Database, connect, database, dependency_down, ensure_indexes
+from shared.producer import BusDown, Producer
+from shared.sealed import Sealer
+from shared.settings import ServiceSettings, SettingsError
+from shared.telemetry import Tracing, configure_logging, log, new_traceparent
+from shared.timers import Timers
+from shared.watchdog import Watchdog, end_process
+
+START_SECONDS: Final = 60.0
+"""How long a start waits for Kafka and MongoDB: they may be starting too."""
+SETTINGS_EXIT_CODE: Final = 78
+"""EX_CONFIG of sysexits.h."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a service builds its context from.
+
+    Attributes:
+        database: its own database.
+        ids: makes ids.
+        sealer: closes and opens secrets.
+        announce: puts an event on Kafka outside of any message, as at a start; raises BusDown.
+        clock: the time, aware.
+    """
+
+    database: Database
+    ids: Ids
+    sealer: Sealer
+    announce: Callable[[Event], Awaitable[None]]
+    clock: Callable[[], datetime]
+
+
+Open = Callable[[Parts], AbstractAsyncContextManager[Any]]
+"""Makes the third argument of a service's handlers, and closes what it opened."""
+
+
+class Service:
+    """A service, running while it is entered.
+
+    Args:
+        settings: as read from the environment.
+        name: ``auth``, …; names its database, its consumer group and what is sealed for it.
+        handlers: which function handles which message.
+        topics: what it consumes.
+        indexes: what its collections need.
+        open: makes its context.
+        stuck: what to do when the consumer hangs; ends the process by default.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        name: str,
+        handlers: Handlers,
+        topics: Sequence[str],
+        indexes: Mapping[str, Sequence[IndexModel]],
+        open: Open,  # noqa: A002 -- what it does
+        stuck: Callable[[], None] = end_process,
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self._handlers = handlers
+        self._topics = topics
+        self._indexes = indexes
+        self._open = open
+        self._stuck = stuck
+        self._stack = AsyncExitStack()
+        self._bus: Bus | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start; returns when messages are being taken.
+
+        Raises:
+            KafkaError, PyMongoError, BusDown: a dependency did not answer in a minute.
+        """
+        structlog.contextvars.bind_contextvars(service=self.name)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        log.info("started", topics=list(self._topics))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Drain and stop."""
+        await self._stack.aclose()
+        log.info("stopped")
+
+    def complaints(self) -> list[str]:
+        """What is wrong with it, a sentence each."""
+        if self._bus is None:
+            return ["not started"]
+        return [] if self._bus.fault is None else [self._bus.fault]
+
+    async def _start(self) -> None:
+        settings = self.settings
+        sealer = Sealer(settings.master_keys())
+        ids = Ids(settings.environment)
+        tracing = Tracing(self.name, settings.otlp_endpoint)
+        self._stack.callback(tracing.stop)
+
+        client = connect(settings.mongo_url, application=f"nest-{self.name}")
+        self._stack.push_async_callback(client.close)
+        own = database(client, settings.database_prefix + self.name)
+        inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name)
+        await patiently("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
+
+        producer = Producer(
+            settings.kafka_bootstrap, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", timeout=10.0
+        )
+        await patiently("Kafka", producer.start)
+        self._stack.push_async_callback(producer.stop)
+
+        parts = Parts(
+            database=own,
+            ids=ids,
+            sealer=sealer,
+            announce=lambda event: announce(producer, sealer, event),
+            clock=lambda: datetime.now(UTC),
+        )
+        context = await self._stack.enter_async_context(self._open(parts))
+        handling = Handling(
+            service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
+        )
+        group = settings.topic_prefix + self.name
+        delivery = Delivery(handling, producer, group=group, tracing=tracing)
+        bus = self._bus = Bus(
+            settings.kafka_bootstrap,
+            prefix=settings.topic_prefix,
+            group=group,
+            topics=self._topics,
+            delivery=delivery,
+            in_flight=settings.in_flight,
+            service=self.name,
+        )
+        await patiently("Kafka", bus.start)
+        self._stack.push_async_callback(bus.stop, settings.drain_seconds)
+
+        timers = Timers(own, producer, service=self.name)
+        timers.start()
+        self._stack.push_async_callback(timers.stop)
+        watchdog = Watchdog(bus, settings.kafka_bootstrap, stuck=self._stuck)
+        watchdog.start()
+        self._stack.push_async_callback(watchdog.stop)
+        if settings.health_port is not None:
+            health = HealthServer(settings.health_host, settings.health_port, self.complaints)
+            await health.start()
+            self._stack.push_async_callback(health.stop)
+
+
+async def announce(producer: Producer, sealer: Sealer, event: Event) -> None:
+    """Put an event on Kafka outside of any message.
+
+    Raises:
+        BusDown: Kafka did not acknowledge it.
+    """
+    envelope = Envelope(
+        id=new_message_id(),
+        wire=event.wire,
+        topic=event.topic,
+        key=event.key,
+        body=encode(event, sealer),
+        time=unix_milliseconds(),
+        caller=SERVICE,
+        trace=new_traceparent(),
+    )
+    await producer.send(envelope)
+
+
+async def patiently(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Try until a dependency answers, for a minute at most.
+
+    Raises:
+        KafkaError, PyMongoError, BusDown: the last failure.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return await attempt()
+        except Exception as failure:
+            away = dependency_down(failure) or isinstance(failure, KafkaError | BusDown)
+            if not away or time.monotonic() - began > START_SECONDS:
+                raise
+            log.warning("waiting for a dependency", dependency=what, error=type(failure).__name__)
+            await asyncio.sleep(0.5)
+
+
+class Runnable(Protocol):
+    """What can be run: a service, or the gateway."""
+
+    settings: Any
+    """A BusSettings."""
+
+    async def __aenter__(self) -> object:
+        """Start."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Drain and stop."""
+
+
+def run(name: str, create: Callable[[], Runnable]) -> int:
+    """Run what ``create`` makes until SIGTERM or SIGINT, then drain it.
+
+    Returns:
+        The exit code: 0 after a clean stop, 78 when a setting is missing or wrong.
+    """
+    try:
+        service = create()
+    except SettingsError as wrong:
+        print(f"nest {name} can't start:\n{wrong}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
+        return SETTINGS_EXIT_CODE
+    configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
+    return uvloop.run(_until_told(service))
+
+
+async def _until_told(service: Runnable) -> int:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with service:
+        await told.wait()
+    return 0

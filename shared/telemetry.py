@@ -1,0 +1,118 @@
+"""What can be seen of a running process: logs as JSON lines, metrics for Prometheus, traces where they are wanted.
+
+Nothing secret is logged: handlers log ids, the bus logs headers and reasons, nobody logs bodies.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+TRACEPARENT_PARTS: Final = 4
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+MESSAGES_HANDLED: Final = Counter(
+    "nest_messages_handled", "Messages brought to an outcome.", ["service", "type", "outcome"]
+)
+MESSAGE_SECONDS: Final = Histogram(
+    "nest_message_seconds", "From taking a message to its last acknowledgement.", ["service", "type"], buckets=_BUCKETS
+)
+IN_FLIGHT: Final = Gauge("nest_messages_in_flight", "Messages taken and not yet finished.", ["service"])
+RETRIES: Final = Counter("nest_message_retries", "Tries that failed and were made again.", ["service", "type"])
+DEAD_LETTERS: Final = Counter("nest_dead_letters", "Messages put aside.", ["service", "reason"])
+COMMITS: Final = Histogram(
+    "nest_commit_messages", "Messages that shared one commit.", ["service"], buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+REPLIES_LOST: Final = Counter("nest_replies_lost", "Answers that could not be sent in time.", ["service"])
+TIMERS_DUE: Final = Counter("nest_timers_published", "Messages for later whose time had come.", ["service"])
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("nest")
+
+
+def configure_logging(service: str, *, level: str = "info", console: bool = False) -> None:
+    """Log to standard error: one JSON object a line, or coloured text for a person.
+
+    The libraries' own logs come the same way, warnings and worse.
+    """
+    shared_processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info if not console else _as_it_is,
+    ]
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared_processors,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("nest").setLevel(getattr(logging, level.upper()))
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def _as_it_is(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+    return event
+
+
+def new_traceparent() -> str:
+    """A W3C trace context that starts here (https://www.w3.org/TR/trace-context/), sampled."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+class Tracing:
+    """Spans around messages and requests, sent where ``NEST_OTLP_ENDPOINT`` says; without it they cost nothing."""
+
+    def __init__(self, service: str, endpoint: str | None) -> None:
+        self._tracer: Any = None
+        self._provider: Any = None
+        if endpoint is not None:
+            self._start(service, endpoint)
+
+    def _start(self, service: str, endpoint: str) -> None:
+        # Only where it is wanted: the SDK takes longer to import than a service takes to start.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+        self._provider = TracerProvider(resource=Resource.create({"service.name": f"nest-{service}"}))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        self._tracer = self._provider.get_tracer("nest")
+
+    @contextmanager
+    def span(self, name: str, traceparent: str) -> Iterator[str]:
+        """A span under the given trace context; yields the context for whatever follows from it."""
+        if self._tracer is None:
+            yield traceparent
+            return
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+        propagator = TraceContextTextMapPropagator()
+        parent = propagator.extract({"traceparent": traceparent})
+        with self._tracer.start_as_current_span(name, context=parent):
+            carrier: dict[str, str] = {}
+            propagator.inject(carrier)
+            yield carrier.get("traceparent", traceparent)
+
+    def stop(self) -> None:
+        """Send what is left."""
+        if self._provider is not None:
+            self._provider.shutdown()

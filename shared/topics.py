@@ -1,0 +1,178 @@
+"""Which topics does Nest have, with which partitions and retention? Declared here, applied by ``nest topics apply``.
+
+Nothing is created by accident: brokers run with ``auto.create.topics.enable=false``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+MINUTE: Final = 60_000
+DAY: Final = 24 * 60 * MINUTE
+FOREVER: Final = -1
+MEBIBYTE: Final = 1024 * 1024
+REPLICATION_FOR_TWO: Final = 3
+"""From this many replicas on, a write waits for two of them; below, for the only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic and what it keeps.
+
+    Attributes:
+        name: without the deployment's prefix.
+        partitions: how many; decided once, since adding some later breaks the order of keys.
+        retention: milliseconds that a record is kept, or FOREVER.
+        compacted: only the newest record of each key is kept.
+        consumed: by a consumer group, hence with a ``.dead`` topic beside it.
+    """
+
+    name: str
+    partitions: int
+    retention: int
+    compacted: bool = False
+    consumed: bool = True
+
+    def settings(self, replication: int) -> dict[str, str]:
+        """Kafka's settings for it."""
+        return {
+            "cleanup.policy": "compact" if self.compacted else "delete",
+            "retention.ms": str(self.retention),
+            "min.insync.replicas": "2" if replication >= REPLICATION_FOR_TWO else "1",
+            # A dead letter is the largest record there may be, and what is said about it.
+            "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
+        }
+
+
+SERVICES: Final = ("auth", "billing", "mailer", "news")
+TOPICS: Final = (
+    *(Topic(f"{service}.commands", 12, 7 * DAY) for service in SERVICES),
+    *(Topic(f"{service}.events", 12, 7 * DAY) for service in SERVICES),
+    Topic("stripe.webhooks", 12, 7 * DAY),
+    # A reply that nobody has read for ten minutes answers nobody.
+    Topic("gateway.replies", 64, 10 * MINUTE, consumed=False),
+    Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False),
+    # Twice the life of an access token.
+    Topic("auth.revocations", 1, 120 * MINUTE, consumed=False),
+)
+
+
+def dead(topic: str) -> str:
+    """Where a topic's dead letters go."""
+    return f"{topic}.dead"
+
+
+def declared(most_partitions: int | None = None) -> tuple[Topic, ...]:
+    """All topics, the dead-letter ones included.
+
+    Args:
+        most_partitions: fewer partitions than declared, for a deployment on one small machine.
+    """
+    topics = []
+    for topic in TOPICS:
+        partitions = min(topic.partitions, most_partitions or topic.partitions)
+        topics.append(Topic(topic.name, partitions, topic.retention, topic.compacted, topic.consumed))
+        if topic.consumed:
+            topics.append(Topic(dead(topic.name), 1, 30 * DAY, consumed=False))
+    return tuple(topics)
+
+
+async def apply(
+    bootstrap: str, *, prefix: str = "", replication: int = 1, most_partitions: int | None = None
+) -> list[str]:
+    """Make the topics that are missing and set the settings of all.
+
+    Returns:
+        The names of those that were made, with their prefix.
+
+    Raises:
+        KafkaError: Kafka could not be reached or refused.
+    """
+    topics = declared(most_partitions)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=30_000)
+    await admin.start()
+    try:
+        present = set(await admin.list_topics())
+        missing = [topic for topic in topics if prefix + topic.name not in present]
+        if missing:
+            await _create(admin, missing, prefix, replication)
+        old = [topic for topic in topics if prefix + topic.name in present]
+        if old:
+            await admin.alter_configs([_resource(topic, prefix, replication) for topic in old])
+        await _until_led(admin, [prefix + topic.name for topic in topics])
+        return [prefix + topic.name for topic in missing]
+    finally:
+        await admin.close()
+
+
+async def check(bootstrap: str, *, prefix: str = "", replication: int = 1) -> list[str]:
+    """What differs from the declaration, one sentence each; empty when all is well.
+
+    Raises:
+        KafkaError: Kafka could not be reached.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        present = set(await admin.list_topics())
+        names = [prefix + topic.name for topic in declared() if prefix + topic.name in present]
+        partitions = {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics(names)}
+        wrong = [f"{prefix}{topic.name} is missing" for topic in declared() if prefix + topic.name not in present]
+        for topic in declared():
+            name = prefix + topic.name
+            if name not in partitions:
+                continue
+            if partitions[name] != topic.partitions:
+                wrong.append(f"{name} has {partitions[name]} partitions instead of {topic.partitions}")
+            found = await _settings(admin, name)
+            wrong.extend(
+                f"{name}: {setting} is {found.get(setting)} instead of {value}"
+                for setting, value in topic.settings(replication).items()
+                if found.get(setting) != value
+            )
+        return wrong
+    finally:
+        await admin.close()
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: Iterable[Topic], prefix: str, replication: int) -> None:
+    response = await admin.create_topics(
+        [
+            NewTopic(prefix + topic.name, topic.partitions, replication, topic_configs=topic.settings(replication))
+            for topic in topics
+        ]
+    )
+    for name, code, *rest in response.topic_errors:
+        error = for_code(code)
+        # Two deployments of one release may apply at the same time.
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"{name}: {rest[0] if rest else ''}")
+
+
+def _resource(topic: Topic, prefix: str, replication: int) -> ConfigResource:
+    return ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, topic.settings(replication))
+
+
+async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    return {entry[0]: entry[1] for response in responses for resource in response.resources for entry in resource[4]}
+
+
+async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until every partition has a leader: a topic that was just made can't be written to at once."""
+    for _ in range(100):
+        topics = await admin.describe_topics(names)
+        if all(
+            topic["error_code"] == 0 and all(partition["leader"] >= 0 for partition in topic["partitions"])
+            for topic in topics
+        ):
+            return
+        await asyncio.sleep(0.1)
+    raise KafkaError("the topics were made and have no leader after 10 s")

@@ -1,0 +1,127 @@
+"""Does this consumer still move? One that has lag and makes no progress ends its process, which is then started anew.
+
+aiokafka has open bugs after broker restarts (aio-libs/aiokafka#1037, #1154, #703) that no retry within the process
+mends. Whether anything moves is asked of Kafka, through a client of its own: the stuck consumer can't know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from shared.bus import Bus
+from shared.telemetry import log
+
+LOOK_SECONDS: Final = 15.0
+STUCK_SECONDS: Final = 60.0
+ASK_SECONDS: Final = 10.0
+EXIT_CODE: Final = 75
+"""EX_TEMPFAIL of sysexits.h: try again."""
+
+
+def end_process() -> None:
+    """End at once: what hangs can't be asked to stop, and what is under way comes back."""
+    os._exit(EXIT_CODE)
+
+
+class Watchdog:
+    """Watches one consumer.
+
+    Args:
+        bus: the consumer.
+        bootstrap: brokers to ask.
+        stuck: what to do when it hangs; ends the process by default.
+        stuck_seconds: how long nothing may move while there is something to do.
+        look_seconds: how often Kafka is asked.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        bootstrap: str,
+        *,
+        stuck: Callable[[], None] = end_process,
+        stuck_seconds: float = STUCK_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._bus = bus
+        self._bootstrap = bootstrap
+        self._stuck = stuck
+        self._stuck_seconds = stuck_seconds
+        self._look_seconds = look_seconds
+        self._committed: dict[TopicPartition, int] = {}
+        self._moved_at = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def look(self) -> bool:
+        """Whether the consumer is stuck: nothing taken, finished or committed for too long, and records waiting.
+
+        A consumer with messages under way is not stuck: those have time limits of their own. Nor is one whose Kafka
+        does not answer: that is an outage.
+        """
+        bus = self._bus
+        if bus.fault is not None or bus.in_flight or self._moved_lately(bus.last_progress):
+            return False
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                committed, waiting = await self._ask()
+        except (KafkaError, TimeoutError):
+            return False
+        if committed != self._committed:
+            self._committed = committed
+            self._moved_at = time.monotonic()
+        return waiting > 0 and not self._moved_lately(self._moved_at)
+
+    def _moved_lately(self, moment: float) -> bool:
+        return time.monotonic() - moment < self._stuck_seconds
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            if await self.look():
+                log.critical("consumer stuck", group=self._bus.group, seconds=self._stuck_seconds)
+                self._stuck()
+
+    async def _ask(self) -> tuple[dict[TopicPartition, int], int]:
+        """The group's committed offsets, and how many records wait beyond them."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        await consumer.start()
+        try:
+            await admin.start()
+            found = await admin.list_consumer_group_offsets(self._bus.group)
+            partitions = [
+                TopicPartition(topic, partition)
+                for topic in self._bus.topics
+                for partition in consumer.partitions_for_topic(topic) or await self._fetch(consumer, topic)
+            ]
+            ends = await consumer.end_offsets(partitions)
+            starts = await consumer.beginning_offsets(partitions)
+        finally:
+            await admin.close()
+            await consumer.stop()
+        committed = {partition: found[partition].offset for partition in partitions if partition in found}
+        waiting = sum(ends[tp] - max(committed.get(tp, 0), starts[tp]) for tp in partitions)
+        return committed, waiting
+
+    @staticmethod
+    async def _fetch(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+        topics = await consumer.topics()
+        return (consumer.partitions_for_topic(topic) or set()) if topic in topics else set()
