@@ -1,0 +1,55 @@
+# Every command a person types. `make` alone prints them.
+
+BIN := .venv/bin
+WORKERS ?= 2
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
+
+.PHONY: help run run-services backing test test-slow check format bench lock clean install-run install-dev
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+run: install-run ## start Nest on this machine alone, at 127.0.0.1:8080 (NEST_PORT=8081 for another port)
+	@exec $(BIN)/nest up
+
+run-services: install-run ## start the five services as separate processes, logs side by side
+	@exec $(BIN)/nest services
+
+backing: install-dev ## keep a Kafka and a MongoDB for test runs; prints the two variables to set
+	@exec $(BIN)/python -m tests.backing --folder .nest/backing
+
+test: install-dev ## run all tests but the slow ones, on real Kafka and MongoDB (WORKERS=4 for more at once)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-slow: install-dev ## run the statistical, soak and load tests
+	$(BIN)/pytest -m slow
+
+check: install-dev ## look at format, lint, types and import rules; under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_architecture.py
+
+format: install-dev ## format the source and mend what lint can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: install-dev ## measure requests per second beside the machine's own floors; prints a table
+	$(BIN)/python -m tests.bench
+
+lock: install-dev ## resolve pyproject.toml and jgo.toml into their locks (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
+	$(COMPILE) requirements/build.in --extra embedded -c requirements/dev.txt -o requirements/embedded.txt
+	$(COMPILE) -c requirements/dev.txt -o requirements/run.txt
+	$(BIN)/python -m services.embedded.lock_jars
+
+clean: ## remove caches and build output; .venv and the data in .nest stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install-run:
+	@requirements/install embedded
+
+install-dev:
+	@requirements/install dev
