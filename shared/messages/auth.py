@@ -129,6 +129,12 @@ class ClientView(Reply):
     updated_at: Moment
 
 
+class ClientCreated(Event, wire="auth.client-created"):
+    """An app was registered. ``key`` is the client's id."""
+
+    client_id: str
+
+
 class UserCreated(Event, wire="auth.user-created"):
     """A user was made."""
 

@@ -1,18 +1,77 @@
 """What mailer is ordered and asked, and what it announces: mail and marketing consent."""
 
-from typing import Literal
+from typing import Final, Literal
 
-from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
+from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
 
 Template = Literal[
     "magic-link",
     "trial-magic-link",
     "welcome",
     "welcome-trial",
+    "trial-ending",
+    "payment-failed",
     "duplicate-subscription",
     "session-theft",
+    "dispute",
 ]
 ConsentLevel = Literal["general", "none"]
+
+
+class LinkVariables(Part):
+    """What ``magic-link`` and ``trial-magic-link`` show."""
+
+    link: str
+    """The URL to follow, complete; no spaces or control characters."""
+    minutes: int | None = None
+    """How long the link works, counted from the order."""
+
+
+class PersonVariables(Part):
+    """What ``welcome``, ``duplicate-subscription`` and ``session-theft`` show."""
+
+    name: str | None = None
+    """How the person is greeted, if that is known."""
+
+
+class TrialVariables(PersonVariables):
+    """What ``welcome-trial`` and ``trial-ending`` show."""
+
+    ends_at: Moment | None = None
+    """When the trial ends; shown as a day, in UTC."""
+
+
+class PaymentVariables(PersonVariables):
+    """What ``payment-failed`` shows."""
+
+    link: str | None = None
+    """Where the person can pay or change the card."""
+
+
+class DisputeVariables(Part):
+    """What ``dispute``, a mail to the operators, shows."""
+
+    dispute_id: str
+    amount: str
+    """With its currency, for people: ``12.00 EUR``."""
+    reason: str
+    """Stripe's word."""
+    link: str | None = None
+    """The dispute in Stripe's dashboard."""
+
+
+VARIABLES: Final[dict[Template, type[Part]]] = {
+    "magic-link": LinkVariables,
+    "trial-magic-link": LinkVariables,
+    "welcome": PersonVariables,
+    "welcome-trial": TrialVariables,
+    "trial-ending": TrialVariables,
+    "payment-failed": PaymentVariables,
+    "duplicate-subscription": PersonVariables,
+    "session-theft": PersonVariables,
+    "dispute": DisputeVariables,
+}
+"""What each template is given."""
 
 
 class SendMail(Command, wire="mailer.send-mail"):
@@ -22,12 +81,13 @@ class SendMail(Command, wire="mailer.send-mail"):
     to: Sealed
     """The address."""
     variables: Sealed
-    """A JSON object: what the template shows."""
+    """The JSON of the template's class in ``VARIABLES``."""
     client_id: str | None = None
     """Whose product name and looks the mail wears."""
     order_id: str | None = None
     """The id of the first order, on a repeated attempt; the Message-ID is made from it."""
     attempt: int = 1
+    """Counts from 1, the first order's."""
 
 
 class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):

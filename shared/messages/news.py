@@ -1,25 +1,30 @@
 """What news is ordered and asked: items that apps show."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, RootModel
+from pydantic import ConfigDict, Field, RootModel
 
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
+
+Line = Annotated[str, Field(min_length=1, max_length=200)]
+"""Text that fits a line of a banner."""
 
 
 class Action(Part):
     """What a banner's button does."""
 
-    cta: str
-    url: str
+    cta: Line
+    """The button's words."""
+    url: Annotated[str, Field(min_length=1, max_length=2048)]
+    """Where it leads: a web page, or a place in the app."""
 
 
 class Banner(Part):
     """What a generic banner shows."""
 
-    emoji: str
-    title: str
-    body: str
+    emoji: Annotated[str, Field(max_length=16)]
+    title: Line
+    body: Annotated[str, Field(min_length=1, max_length=2000)]
     action: Action | None = None
 
 
@@ -52,17 +57,20 @@ class NewsItemList(RootModel[tuple[NewsItemView, ...]]):
 
 
 class CreateNewsItem(Command, wire="news.create-news-item"):
-    """Publish an item. Reply: NewsItemView."""
+    """Publish an item. Reply: NewsItemView.
+
+    Refused: ``news_item_ends_before_it_starts``, ``forbidden_action_url``, ``news_item_id_taken``.
+    """
 
     primary: Content
     fallback: Content | None = None
-    clients: tuple[str, ...] | None = None
-    """The clients that show it; null for all."""
+    clients: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
+    """The clients that show it; null for all that are registered."""
     starts_at: Moment | None = None
     """Null for now."""
     ends_at: Moment | None = None
     """Null for no end."""
-    id: str | None = None
+    id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """An id of the operator's choice; made up when left out."""
 
 
