@@ -1,0 +1,168 @@
+"""Runs single messages through a service's handlers and its real database, without Kafka.
+
+What a handler says is kept in ``published`` instead of being sent; the same id twice is a second delivery.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from pymongo import IndexModel
+
+from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.handling import Handlers, Handling
+from shared.ids import Ids, new_message_id
+from shared.inbox import DONE, Inbox
+from shared.messages import ANONYMOUS, MESSAGES, Caller, Event, Message, Sealed
+from shared.mongo import connect, database, ensure_indexes
+from shared.sealed import Sealer
+from shared.service import Open, Parts
+
+
+class Refused(Exception):
+    """A handler's no, as the caller reads it."""
+
+    def __init__(self, kind: str, body: dict[str, Any]) -> None:
+        super().__init__(f"{kind}: {body}")
+        self.kind = kind
+        self.code: str = body["code"]
+        self.meta: dict[str, Any] = body.get("meta", {})
+
+
+class Desk:
+    """One service's handlers on a real database; enter it with ``async with``.
+
+    Args:
+        mongo_url: a replica set.
+        database_name: a database of this test's own.
+        service: the service's name, as its secrets are sealed for it.
+        handlers: its table.
+        indexes: its collections' indexes.
+        open: makes its context, as its ``app.py`` does.
+        master_keys: for the sealer.
+
+    Attributes:
+        now: the time that handlers see; move it as you like.
+        published: the messages said since the last ``clear``, in order; repeats of one id are left out.
+        announced: the events said at start-up.
+        context: the handlers' third argument.
+    """
+
+    def __init__(
+        self,
+        mongo_url: str,
+        database_name: str,
+        *,
+        service: str,
+        handlers: Handlers,
+        indexes: Mapping[str, Sequence[IndexModel]],
+        open: Open,  # noqa: A002
+        master_keys: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.now = datetime.now(UTC)
+        self.published: list[Message] = []
+        self.announced: list[Event] = []
+        self.sealer = Sealer(master_keys or {"test": bytes(range(32))})
+        self.ids = Ids("test")
+        self._seen: set[str] = set()
+        self._service = service
+        self._handlers = handlers
+        self._indexes = indexes
+        self._client = connect(mongo_url, application="tests")
+        self.database = database(self._client, database_name)
+        self.inbox = Inbox(self._client, self.database, retention=timedelta(days=8), service=service)
+        self._open = open
+        self.context: Any = None
+
+    async def __aenter__(self) -> Self:
+        await ensure_indexes(self.database, {**self.inbox.indexes(), **self._indexes})
+        parts = Parts(
+            database=self.database,
+            ids=self.ids,
+            sealer=self.sealer,
+            announce=self._announce,
+            clock=lambda: self.now,
+        )
+        self._opened = self._open(parts)
+        self.context = await self._opened.__aenter__()
+        self._handling = Handling(
+            service=self._service,
+            handlers=self._handlers,
+            context=self.context,
+            inbox=self.inbox,
+            ids=self.ids,
+            sealer=self.sealer,
+            clock=lambda: self.now,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.__aexit__(None, None, None)
+        await self._client.close()
+
+    async def perform(
+        self,
+        message: Message,
+        *,
+        caller: Caller = ANONYMOUS,
+        id: str | None = None,
+        body: bytes | None = None,  # noqa: A002
+    ) -> Any:
+        """Deliver a message.
+
+        Args:
+            message: what is delivered, after a trip through its JSON.
+            caller: who asked.
+            id: the message's id; a new one by default.
+            body: raw bytes instead of the message's own JSON.
+
+        Returns:
+            The reply as the caller reads it: parsed JSON, opened if it was sealed; None for no body, or when the
+            message was forwarded.
+
+        Raises:
+            Refused: the handler said no.
+        """
+        envelope = Envelope(
+            id=id or new_message_id(),
+            wire=message.wire,
+            topic=message.topic,
+            key=message.key,
+            body=body if body is not None else encode(message, self.sealer),
+            time=unix_milliseconds(),
+            caller=caller,
+        )
+        outcome = await self._handling.handle(envelope, self._handling.decode(envelope))
+        for said in outcome.messages:
+            if said.id not in self._seen:
+                self._seen.add(said.id)
+                self.published.append(MESSAGES[said.wire].model_validate_json(said.body))
+        if outcome.kind != DONE:
+            raise Refused(outcome.kind, json.loads(outcome.body or b"{}"))
+        if not outcome.body:
+            return None
+        sealed = MESSAGES[message.wire].reply_sealed
+        return json.loads(self.sealer.open("gateway", outcome.body.decode()) if sealed else outcome.body)
+
+    def said(self, kind: type[Message]) -> list[Any]:
+        """The published messages of one class."""
+        return [message for message in self.published if isinstance(message, kind)]
+
+    def clear(self) -> None:
+        """Forget what was published; not what was seen."""
+        self.published.clear()
+
+    async def later(self) -> list[tuple[datetime, Message]]:
+        """The messages that wait for their time, with it, soonest first."""
+        rows = await self.database[Inbox.TIMERS].find().sort("at").to_list()
+        return [(row["at"], MESSAGES[row["type"]].model_validate_json(row["body"])) for row in rows]
+
+    def reveal(self, receiver: str, secret: Sealed) -> str:
+        """What a published secret says to its receiver."""
+        return self.sealer.reveal(receiver, secret)
+
+    async def _announce(self, event: Event) -> None:
+        self.announced.append(event)
