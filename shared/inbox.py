@@ -62,6 +62,12 @@ class AlreadyDone(Exception):
 
 
 @dataclass(slots=True)
+class _Lookup:
+    ids: list[str] = field(default_factory=list)
+    task: asyncio.Task[dict[str, Document]] = field(init=False)
+
+
+@dataclass(slots=True)
 class _Pending:
     work: Work
     outcome: Outcome
@@ -90,6 +96,7 @@ class Inbox:
         self._timers: Collection = database[self.TIMERS]
         self._group_size = group_size
         self._sizes = COMMITS.labels(service)
+        self._lookup: _Lookup | None = None
         self._waiting: list[_Pending] = []
         self._running: set[asyncio.Task[None]] = set()
         self.retention = retention
@@ -106,8 +113,21 @@ class Inbox:
         Raises:
             FingerprintDiffers: its id is known from a message that said something else.
         """
-        row = await self._rows.find_one({"_id": message.id})
+        if self._lookup is None:
+            self._lookup = _Lookup()
+            self._lookup.task = asyncio.create_task(self._look_up(self._lookup))
+        lookup = self._lookup
+        lookup.ids.append(message.id)
+        rows = await asyncio.shield(lookup.task)
+        row = rows.get(message.id)
         return None if row is None else outcome_of(row, message)
+
+    async def _look_up(self, lookup: _Lookup) -> dict[str, Document]:
+        # Messages of one batch ask in the same breath: one question for all of them.
+        await asyncio.sleep(0)
+        self._lookup = None
+        rows = await self._rows.find({"_id": {"$in": lookup.ids}}).to_list()
+        return {row["_id"]: row for row in rows}
 
     async def commit(self, work: Work, outcome: Outcome) -> None:
         """Store a message's outcome and everything its work holds, or nothing of it.

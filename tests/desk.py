@@ -108,8 +108,8 @@ class Desk:
         message: Message,
         *,
         caller: Caller = ANONYMOUS,
-        id: str | None = None,
-        body: bytes | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002 -- the field's name
+        body: bytes | None = None,
     ) -> Any:
         """Deliver a message.
 
