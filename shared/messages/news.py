@@ -2,9 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import AwareDatetime, ConfigDict, Field, PlainSerializer, RootModel
 
-from shared.messages.message import Command, Event, Moment, Part, Query, Reply
+from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
+
+When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
+"""A moment that a person chose: with its offset, since what it means must not depend on where we run."""
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 """Text that fits a line of a banner."""
@@ -59,16 +62,16 @@ class NewsItemList(RootModel[tuple[NewsItemView, ...]]):
 class CreateNewsItem(Command, wire="news.create-news-item"):
     """Publish an item. Reply: NewsItemView.
 
-    Refused: ``news_item_ends_before_it_starts``, ``forbidden_action_url``, ``news_item_id_taken``.
+    Refused: ``news_item_ends_before_it_starts``, ``action_url_not_allowed``, ``news_item_already_exists``.
     """
 
     primary: Content
     fallback: Content | None = None
     clients: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
     """The clients that show it; null for all that are registered."""
-    starts_at: Moment | None = None
+    starts_at: When | None = None
     """Null for now."""
-    ends_at: Moment | None = None
+    ends_at: When | None = None
     """Null for no end."""
     id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """An id of the operator's choice; made up when left out."""

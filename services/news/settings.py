@@ -1,0 +1,32 @@
+"""What must the news service be told before it starts?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from shared.settings import CommaSeparated, ServiceSettings, split_commas
+
+DANGEROUS: Final = frozenset({"about", "blob", "data", "file", "javascript", "vbscript", "view-source"})
+"""Schemes that run or read something on the user's device instead of leading somewhere."""
+DEFAULT_SCHEMES: Final = ("https", "http")
+
+
+def _schemes(value: tuple[str, ...]) -> tuple[str, ...]:
+    for scheme in value:
+        # RFC 3986 section 3.1, in lower case as URLs are compared.
+        if not scheme.replace("+", "").replace("-", "").replace(".", "").isalnum() or scheme != scheme.lower():
+            raise ValueError(f"{scheme!r} is not a URL scheme in lower case")
+        if scheme in DANGEROUS:
+            raise ValueError(f"{scheme!r} must never stand behind a button")
+    return value
+
+
+class NewsSettings(ServiceSettings):
+    """The news service's environment variables."""
+
+    news_action_schemes: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_schemes)] = Field(
+        default=DEFAULT_SCHEMES, min_length=1
+    )
+    """URL schemes that a banner's button may use, separated by commas: the web's, and those of your own apps."""

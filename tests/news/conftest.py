@@ -1,0 +1,49 @@
+"""A desk of the news service."""
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from services.news.app import opened
+from services.news.handlers import HANDLERS
+from services.news.settings import NewsSettings
+from services.news.store import INDEXES
+from shared.messages.auth import ClientCreated
+from shared.settings import load
+from tests.desk import Desk
+
+CLIENT = "client_000000C2kdCzNlbL1BqR5FeMatItU"
+
+
+@pytest.fixture
+def settings() -> Callable[..., NewsSettings]:
+    """Makes settings that would let the service start, with some of them changed."""
+    usual = {
+        "kafka_bootstrap": "127.0.0.1:9092",
+        "mongo_url": "mongodb://127.0.0.1:27017",
+        "sealing_keys": "test:" + base64.b64encode(bytes(32)).decode(),
+    }
+
+    def make(**changed: Any) -> NewsSettings:
+        return load(NewsSettings, **{**usual, **changed})
+
+    return make
+
+
+@pytest.fixture
+async def desk(mongo_url: str, database_prefix: str, settings: Callable[..., NewsSettings]) -> AsyncIterator[Desk]:
+    """The news service at a desk; it knows one client."""
+    chosen = settings(news_action_schemes="https,http,beak")
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}news",
+        service="news",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=chosen),
+    ) as desk:
+        await desk.perform(ClientCreated(key=CLIENT, client_id=CLIENT))
+        yield desk
