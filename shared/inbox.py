@@ -22,6 +22,7 @@ from pymongo.read_concern import ReadConcern
 from shared.envelope import Envelope
 from shared.errors import Refusal
 from shared.faultpoints import fault_point
+from shared.lookup import Lookup
 from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down
 from shared.telemetry import COMMITS
 from shared.work import Delete, Insert, Replace, Work, Write
@@ -62,12 +63,6 @@ class AlreadyDone(Exception):
 
 
 @dataclass(slots=True)
-class _Lookup:
-    ids: list[str] = field(default_factory=list)
-    task: asyncio.Task[dict[str, Document]] = field(init=False)
-
-
-@dataclass(slots=True)
 class _Pending:
     work: Work
     outcome: Outcome
@@ -93,10 +88,10 @@ class Inbox:
     ) -> None:
         self._client = client
         self._rows: Collection = database[self.COLLECTION]
+        self._known = Lookup(self._rows)
         self._timers: Collection = database[self.TIMERS]
         self._group_size = group_size
         self._sizes = COMMITS.labels(service)
-        self._lookup: _Lookup | None = None
         self._waiting: list[_Pending] = []
         self._running: set[asyncio.Task[None]] = set()
         self.retention = retention
@@ -113,21 +108,8 @@ class Inbox:
         Raises:
             FingerprintDiffers: its id is known from a message that said something else.
         """
-        if self._lookup is None:
-            self._lookup = _Lookup()
-            self._lookup.task = asyncio.create_task(self._look_up(self._lookup))
-        lookup = self._lookup
-        lookup.ids.append(message.id)
-        rows = await asyncio.shield(lookup.task)
-        row = rows.get(message.id)
+        row = await self._known.find_one(message.id)
         return None if row is None else outcome_of(row, message)
-
-    async def _look_up(self, lookup: _Lookup) -> dict[str, Document]:
-        # Messages of one batch ask in the same breath: one question for all of them.
-        await asyncio.sleep(0)
-        self._lookup = None
-        rows = await self._rows.find({"_id": {"$in": lookup.ids}}).to_list()
-        return {row["_id"]: row for row in rows}
 
     async def commit(self, work: Work, outcome: Outcome) -> None:
         """Store a message's outcome and everything its work holds, or nothing of it.

@@ -1,8 +1,17 @@
 """What auth is ordered and asked, and what it announces: users, magic links, tokens."""
 
-from typing import Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+"""Ids that clients send are opaque: any non-empty one is looked up."""
+CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
+"""SHA-256 of the verifier in web-safe base64 without padding (RFC 7636 section 4.2), or in hex for old clients."""
+ACCESS_TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 -- a media type
+"""``typ`` of an access token's header (RFC 8725 section 3.11): no other token of ours passes for one."""
 
 
 class Device(Part):
@@ -18,12 +27,11 @@ class Device(Part):
 class LinkRequest(Command):
     """What every order of a magic link says (RFC 7636 for the code challenge)."""
 
-    client_id: str
+    client_id: NonEmpty
     redirect_uri: str
     state: str
     code_challenge_method: Literal["S256"]
-    code_challenge: str
-    """SHA-256 of the verifier: 43 characters of web-safe base64, or 64 lower-case hex digits."""
+    code_challenge: CodeChallenge
     identifier_type: Literal["email"]
     identifier_value: str
     device: Device | None = None
@@ -44,9 +52,13 @@ class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link"):
 
 
 class AuthenticateUser(Command, wire="auth.authenticate-user", reply_sealed=True):
-    """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6). Reply: TokenView."""
+    """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6). Reply: TokenView.
 
-    client_id: str
+    What the grant needs and lacks is refused by name (``code_missing``), hence nothing of it is required here; an empty
+    value counts as missing (RFC 6749 section 3.1).
+    """
+
+    client_id: NonEmpty
     grant_type: str
     redirect_uri: str | None = None
     code: Sealed | None = None
@@ -68,9 +80,9 @@ class TokenView(Reply):
 
 
 class GetUser(Query, wire="auth.get-user"):
-    """Reply: UserView."""
+    """Reply: UserView. Refused: ``not_found``."""
 
-    user_id: str
+    user_id: NonEmpty
 
 
 class IdentifierView(Part):
@@ -102,19 +114,22 @@ class EnsureUser(Command, wire="auth.ensure-user"):
 
 
 class SetMarketingConsent(Command, wire="auth.set-marketing-consent"):
-    """Check that the user exists, then hand the consent over to mailer. No reply body."""
+    """Check that the user exists, then hand the consent over to mailer. No reply body. Refused: ``not_found``."""
 
-    user_id: str
+    user_id: NonEmpty
     level: Literal["general", "none"]
 
 
 class CreateClient(Command, wire="auth.create-client"):
-    """Register an app that may log people in. Reply: ClientView."""
+    """Register an app that may log people in. Reply: ClientView.
 
-    name: str
-    redirect_uris: tuple[str, ...]
+    Refused: ``invalid_redirect_uri``, ``client_already_exists``.
+    """
+
+    name: NonEmpty
+    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
     """Matched exactly (RFC 9700 section 4.1.3)."""
-    id: str | None = None
+    id: NonEmpty | None = None
     """An id of the operator's choice; made up when left out."""
 
 
