@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,8 +46,17 @@ class Child:
         self._record = record
 
     @classmethod
-    async def start(cls, command: Sequence[str | Path], *, record: Path, log: Path) -> Self:
+    async def start(
+        cls,
+        command: Sequence[str | Path],
+        *,
+        record: Path,
+        log: Path | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
         """Starts `command` (its first word is an absolute path) with both outputs appended to `log`.
+
+        Without a log its lines are read from `output`.
 
         The child is in its own session, so that a terminal's Ctrl-C reaches only us, and we stop it in order.
         `end_orphan(record)` must have been called before.
@@ -55,14 +65,14 @@ class Child:
         if sys.platform == "linux":
             words = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *words]
         record.parent.mkdir(parents=True, exist_ok=True)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with _opened_for_append(log) as output:
+        with _output(log) as output:
             process = await asyncio.create_subprocess_exec(
                 *words,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=environment,
             )
         _write_record(record, process.pid)
         return cls(process, record)
@@ -73,9 +83,20 @@ class Child:
         return self._process.pid
 
     @property
+    def output(self) -> asyncio.StreamReader:
+        """What it writes, when it was started without a log; must be read, or the child stops at a full pipe."""
+        if self._process.stdout is None:
+            raise RuntimeError("its output goes to its log")
+        return self._process.stdout
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs; negative is the signal that ended it."""
         return self._process.returncode
+
+    async def ended(self) -> None:
+        """Returns when it has ended, for whatever reason."""
+        await self._process.wait()
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Ends the child: SIGTERM, then after `seconds` SIGKILL. Returns when it is gone; may be repeated."""
@@ -168,7 +189,13 @@ def _write_record(record: Path, pid: int) -> None:
     half.replace(record)
 
 
-def _opened_for_append(log: Path) -> Any:
+@contextmanager
+def _output(log: Path | None) -> Iterator[Any]:
+    if log is None:
+        yield subprocess.PIPE
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > _LOG_BYTES:
         log.replace(log.with_suffix(".old.log"))
-    return log.open("ab")
+    with log.open("ab") as output:
+        yield output

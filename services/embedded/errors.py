@@ -65,3 +65,10 @@ class DidNotStart(CannotStart):
 
     def __init__(self, what: str, reason: str, log: Path) -> None:
         super().__init__(f"{what} did not start ({reason}): see {log}")
+
+
+class ServiceEnded(CannotStart):
+    """One of several services ended by itself."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name} ended with code {code}: its last lines above say why")

@@ -45,6 +45,7 @@ log.cleaner.threads=1
 log.cleaner.dedupe.buffer.size=4194304
 log.index.size.max.bytes=65536
 log.segment.bytes=134217728
+file.delete.delay.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 offsets.topic.replication.factor=1

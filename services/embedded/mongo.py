@@ -1,29 +1,24 @@
 """How is a real MongoDB run on this machine: a replica set of one, hence with transactions, durable?"""
 
 import asyncio
-import contextlib
 import platform
 import shutil
 import sys
 import time
 from importlib import util
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from pymongo import AsyncMongoClient
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
-
-from services.embedded import ports
+from services.embedded import libraries, ports
 from services.embedded.children import Child, end_orphan
 from services.embedded.errors import DidNotStart, FolderNotWritable, MongodMissing, PortTaken
+from services.embedded.mongo_probe import connect, is_primary
 from services.embedded.progress import Progress, Silent
 
 READY_SECONDS = 60.0
 """How long a start may take; on an idle machine it takes one second."""
 
 _CACHE_GB = 0.25  # the least that mongod accepts
-_NOT_YET_INITIALIZED = 94
-_INVALID_CONFIGURATION = 93
 
 
 class EmbeddedMongo:
@@ -74,7 +69,12 @@ class EmbeddedMongo:
         await asyncio.to_thread(end_orphan, self._record, self._folder)
         self._prepare()
         self._progress.step("starting MongoDB")
-        self._child = await Child.start(self._command(mongod), record=self._record, log=self._log)
+        self._child = await Child.start(
+            self._command(mongod),
+            record=self._record,
+            log=self._log,
+            environment=libraries.environment(self._folder / "libraries"),
+        )
         try:
             await self._until_primary(self._child)
         except BaseException:
@@ -138,46 +138,13 @@ class EmbeddedMongo:
 
     async def _until_primary(self, child: Child) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            ports.LOOPBACK,
-            self._port,
-            directConnection=True,
-            serverSelectionTimeoutMS=200,
-            heartbeatFrequencyMS=500,
-        )
-        async with client:
-            while not await self._is_primary(client):
+        async with connect(self._port) as client:
+            while not await is_primary(client, self._port):
                 if child.exit_code is not None:
                     raise DidNotStart("MongoDB", self._why(child.exit_code), self._log)
                 if time.monotonic() > deadline:
                     raise DidNotStart("MongoDB", f"not ready in {READY_SECONDS:.0f} s", self._log)
                 await asyncio.sleep(0.02)
-
-    async def _is_primary(self, client: AsyncMongoClient[dict[str, Any]]) -> bool:
-        # Connecting through the driver before the port is open would cost its waits between tries.
-        if not await _listens(self._port):
-            return False
-        member = f"{ports.LOOPBACK}:{self._port}"
-        try:
-            hello = await client.admin.command("hello")
-            if hello.get("isWritablePrimary"):
-                return bool(hello.get("me") == member)
-            await self._configure(client, member)
-        except ConnectionFailure:
-            return False
-        return False
-
-    async def _configure(self, client: AsyncMongoClient[dict[str, Any]], member: str) -> None:
-        """Initiates a new replica set; renames the member of one whose port had to change."""
-        status = await _replica_set_status(client)
-        configuration = {"_id": "rs0", "version": 1, "members": [{"_id": 0, "host": member}]}
-        with contextlib.suppress(PyMongoError):  # asked again at the next look, 20 ms later
-            if status == _NOT_YET_INITIALIZED:
-                await client.admin.command("replSetInitiate", configuration)
-            elif status == _INVALID_CONFIGURATION:
-                old = (await client.local["system.replset"].find_one()) or {}
-                version = int(old.get("version", 0)) + 1
-                await client.admin.command("replSetReconfig", configuration | {"version": version}, force=True)
 
     def _why(self, code: int) -> str:
         """The loader's complaint if a library is missing, which a package can mend; else the exit code."""
@@ -185,24 +152,6 @@ class EmbeddedMongo:
             if "error while loading shared libraries:" in line:
                 return line.partition("libraries: ")[2] + ", install the package that has it"
         return f"it ended with code {code}"
-
-
-async def _replica_set_status(client: AsyncMongoClient[dict[str, Any]]) -> int | None:
-    """None for a working set, else the code of mongod's complaint."""
-    try:
-        await client.admin.command("replSetGetStatus")
-    except OperationFailure as error:
-        return error.code
-    return None
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(ports.LOOPBACK, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def find_mongod() -> Path:

@@ -7,13 +7,13 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on this port of that address now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the servers do: a port whose last connections are in TIME_WAIT is free for them.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
             return True
     return False
 

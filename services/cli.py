@@ -1,0 +1,147 @@
+"""The `nest` command: what a person or a supervisor types.
+
+Heavy imports happen inside the commands, so that `nest --help` answers at once.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from enum import StrEnum
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="nest",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Passwordless login, subscriptions, mail and news behind one small HTTP API.",
+    epilog="Start with [bold]nest up[/bold]: everything on this machine, nothing to install besides.",
+)
+topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
+app.add_typer(topics, name="topics")
+
+
+class Name(StrEnum):
+    """The services that can run alone."""
+
+    GATEWAY = "gateway"
+    AUTH = "auth"
+    BILLING = "billing"
+    MAILER = "mailer"
+    NEWS = "news"
+
+
+Port = Annotated[int, typer.Option(envvar="NEST_PORT", min=1, max=65_535, help="Where the HTTP API listens.")]
+Host = Annotated[str, typer.Option(envvar="NEST_HOST", help="The address to listen on; 0.0.0.0 for all.")]
+Data = Annotated[Path, typer.Option("--data", envvar="NEST_DATA", help="The folder that keeps everything.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every log line, not only warnings.")]
+Bootstrap = Annotated[str, typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="host:port of Kafka's brokers.")]
+Prefix = Annotated[str, typer.Option(envvar="NEST_TOPIC_PREFIX", help="What leads every topic's name.")]
+Replication = Annotated[int, typer.Option(min=1, help="Copies of each partition; 3 on a cluster that matters.")]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"nest {metadata.version('nest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def nest(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command(
+    epilog="Examples:  [bold]nest up[/bold]   ·   [bold]nest up --port 8081 --data ~/nest-data[/bold]",
+)
+def up(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest"), *, verbose: Verbose = False) -> None:
+    """Run everything on this machine: Kafka, MongoDB, the five services, an inbox and a Stripe double."""
+    from services.embedded.up import run_up  # noqa: PLC0415
+
+    _run(run_up(folder=data, host=host, port=port, verbose=verbose))
+
+
+@app.command(epilog="Example:  [bold]NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth[/bold]")
+def run(service: Name) -> None:
+    """Run one service until SIGTERM, configured by NEST_ variables. Start two of each to share the work."""
+    from shared import service as runner  # noqa: PLC0415
+
+    create = import_module(f"services.{service}.app").create
+    raise typer.Exit(runner.run(service, create))
+
+
+@app.command(epilog="Example:  [bold]nest services --port 8081[/bold]")
+def services(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest")) -> None:
+    """Run the five services as separate processes, with their logs side by side.
+
+    Kafka and MongoDB are the embedded ones unless NEST_KAFKA_BOOTSTRAP and NEST_MONGO_URL name others.
+    """
+    from services.embedded.separately import run_separately  # noqa: PLC0415
+
+    _run(run_separately(folder=data, host=host, port=port))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs it; whatever is in the way is one line on standard error."""
+    import uvloop  # noqa: PLC0415
+
+    from services.embedded.errors import CannotStart  # noqa: PLC0415
+    from shared.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        uvloop.run(work)
+    except (CannotStart, SettingsError) as error:
+        typer.echo(f"nest: {error}", err=True)
+        raise typer.Exit(1) from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(130) from None
+
+
+@topics.command("apply", epilog="Example:  [bold]nest topics apply --bootstrap kafka:9092 --replication 3[/bold]")
+def apply_topics(bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1) -> None:
+    """Make the topics that are missing and set the settings of all. Never deletes one."""
+    from shared.topics import apply  # noqa: PLC0415
+
+    made = _asked_of_kafka(bootstrap, apply(bootstrap, prefix=prefix, replication=replication))
+    for name in made:
+        typer.echo(f"made {name}")
+    typer.echo(f"{len(made)} topics made, settings of all applied")
+
+
+@topics.command("check", epilog="Example:  [bold]nest topics check --bootstrap kafka:9092 --replication 3[/bold]")
+def check_topics(bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1) -> None:
+    """Say what differs from what this release declares; exit code 1 if anything does."""
+    from shared.topics import check  # noqa: PLC0415
+
+    wrong = _asked_of_kafka(bootstrap, check(bootstrap, prefix=prefix, replication=replication))
+    for line in wrong:
+        typer.echo(line)
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _asked_of_kafka(bootstrap: str, question: Coroutine[Any, Any, list[str]]) -> list[str]:
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    try:
+        return asyncio.run(question)
+    except KafkaError as error:
+        typer.echo(f"nest: Kafka at {bootstrap} did not do it ({error})", err=True)
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """The entry point of the `nest` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

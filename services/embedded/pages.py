@@ -1,0 +1,137 @@
+"""What does a developer's browser see? A first login by clicking only, the inbox, and the end of a login.
+
+These pages come before the gateway's own routes: `/`, `/favicon.ico` and everything under `/dev/`. They exist in
+the embedded mode only, and answer only to a literal address or `localhost`: a page elsewhere whose host name was
+pointed at this machine (DNS rebinding) must not read the inbox.
+"""
+
+import ipaddress
+from dataclasses import asdict
+from importlib.resources import files
+from itertools import islice, takewhile
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.embedded.inbox import Inbox
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "cache-control": "no-store",
+    # The address of the callback carries a login code.
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+# A mail brings its own styles and may show pictures that it carries; it runs nothing and loads nothing.
+_MAIL_HEADERS = _HEADERS | {
+    "content-security-policy": (
+        "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline';"
+        " img-src data:; frame-ancestors 'self'"
+    ),
+}
+_SHOWN = 100
+_STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+
+
+class Pages:
+    """An ASGI application: the development pages, and `app` for every other path.
+
+    Args:
+        app: the gateway's.
+        inbox: what the inbox pages show.
+        base_url: where this listens, as the browser's address bar says it, without a slash at the end.
+        client_id: the demo client; `<base_url>/dev/callback` is one of its redirect URIs.
+        version: shown at the foot of each page.
+    """
+
+    def __init__(self, app: ASGIApp, *, inbox: Inbox, base_url: str, client_id: str, version: str) -> None:
+        self._app = app
+        self._inbox = inbox
+        self._base_url = base_url
+        self._templates = Environment(
+            loader=PackageLoader("services.embedded"), autoescape=True, undefined=StrictUndefined
+        )
+        self._templates.globals.update(base_url=base_url, client_id=client_id, version=version)
+        self._static = {file.name: file.read_bytes() for file in (files("services.embedded") / "static").iterdir()}
+        self._pages = Starlette(
+            routes=[
+                Route("/", self._start),
+                Route("/favicon.ico", self._icon),
+                Route("/dev/inbox", self._inbox_page),
+                Route("/dev/inbox.json", self._inbox_json),
+                Route("/dev/inbox/{arrival_id}", self._mail_as_html),
+                Route("/dev/callback", self._callback),
+                Route("/dev/static/{name}", self._static_file),
+            ]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or lets the gateway answer it."""
+        ours = scope["type"] == "http" and (scope["path"] in {"/", "/favicon.ico"} or scope["path"].startswith("/dev/"))
+        if not ours:
+            await self._app(scope, receive, send)
+        elif not _is_local(Request(scope).headers.get("host", "")):
+            refusal = PlainTextResponse(f"open this page at {self._base_url}/", 421, _HEADERS)
+            await refusal(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+    async def _start(self, request: Request) -> Response:
+        # What the browser keeps for a login belongs to one origin, and the mail's link leads to this one.
+        if request.headers["host"] != urlsplit(self._base_url).netloc:
+            return RedirectResponse(f"{self._base_url}/", headers=_HEADERS)
+        return self._page("start.html")
+
+    async def _callback(self, _: Request) -> Response:
+        return self._page("callback.html")
+
+    async def _inbox_page(self, request: Request) -> Response:
+        """The newest arrivals; with `?after=<id>` only those that came after that one."""
+        after = request.query_params.get("after")
+        newer = takewhile(lambda arrival: arrival.id != after, self._inbox.arrivals())
+        return self._page("inbox.html", arrivals=list(islice(newer, _SHOWN)))
+
+    async def _inbox_json(self, request: Request) -> Response:
+        arrivals = self._inbox.arrivals(request.query_params.get("to"))
+        return JSONResponse([asdict(arrival) for arrival in arrivals], headers=_HEADERS)
+
+    async def _mail_as_html(self, request: Request) -> Response:
+        arrival = self._inbox.find(request.path_params["arrival_id"])
+        if arrival is None or not arrival.html:
+            return PlainTextResponse("there is no such mail", 404, _HEADERS)
+        # Its links open in a tab of their own: this page is shown in a frame.
+        return Response(f'<base target="_blank">{arrival.html}', 200, _MAIL_HEADERS, "text/html; charset=utf-8")
+
+    async def _icon(self, _: Request) -> Response:
+        return self._file("nest.svg")
+
+    async def _static_file(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        return self._file(name) if name in self._static else PlainTextResponse("not found", 404, _HEADERS)
+
+    def _file(self, name: str) -> Response:
+        return Response(self._static[name], 200, _HEADERS, _STATIC_TYPES[name.rpartition(".")[2]])
+
+    def _page(self, template: str, **variables: object) -> Response:
+        text = self._templates.get_template(template).render(variables)
+        return Response(text, 200, _HEADERS, "text/html; charset=utf-8")
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names this machine by a literal address or as `localhost`."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

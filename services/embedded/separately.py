@@ -1,0 +1,88 @@
+"""How are the five services run as separate processes on one machine, with their logs side by side?"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from services.embedded import demo
+from services.embedded.children import Child, end_orphan
+from services.embedded.console import Console
+from services.embedded.errors import ServiceEnded
+from services.embedded.machine import DRAIN_SECONDS, Machine, machine
+from services.embedded.together import together
+from services.embedded.told import Told
+
+SERVICES = ("gateway", "auth", "billing", "mailer", "news")
+
+_COLOURS = dict(zip(SERVICES, (36, 32, 35, 33, 34), strict=True))
+
+
+async def run_separately(*, folder: Path, host: str, port: int) -> None:
+    """Runs them until SIGINT or SIGTERM, or until one of them ends, which ends the others.
+
+    Raises:
+        CannotStart: something is in the way, or a service ended; the text is one line with what to do.
+        asyncio.CancelledError: it was told to stop before it had started.
+    """
+    console = Console()
+    told = Told()
+    async with machine(folder, host=host, port=port, progress=console) as around:
+        children: dict[str, Child] = {}
+        try:
+            await together(*(_start(name, around, children) for name in SERVICES))
+            shown = [asyncio.create_task(_show(name, child, console)) for name, child in children.items()]
+            seeding = asyncio.create_task(demo.seed(around.base_url, around.internal_key))
+            await _first_of(seeding, shown, children)
+            console.say(f"Nest is running at {around.base_url}/ in five processes. Ctrl-C stops it.")
+            await _first_of(asyncio.create_task(told.wait()), shown, children)
+        finally:
+            await together(*(child.stop(DRAIN_SECONDS + 1) for child in children.values()))
+
+
+async def _start(name: str, around: Machine, children: dict[str, Child]) -> None:
+    record = around.folder / "pids" / f"{name}.json"
+    await asyncio.to_thread(end_orphan, record, around.folder)
+    children[name] = await Child.start(
+        [sys.executable, "-m", "services.cli", "run", name],
+        record=record,
+        log=None,
+        environment={**os.environ, **around.environment, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+async def _show(name: str, child: Child, console: Console) -> None:
+    """Prints what a service writes, its name before each line; returns when the service has ended."""
+    label = f"{name:>8} │ "
+    if sys.stdout.isatty():
+        label = f"\x1b[{_COLOURS[name]}m{label}\x1b[0m"
+    while line := await _line(child.output):
+        console.say(label + line.decode(errors="replace").rstrip("\n"))
+    await child.ended()
+
+
+async def _line(output: asyncio.StreamReader) -> bytes:
+    try:
+        return await output.readuntil(b"\n")
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except asyncio.LimitOverrunError as long:
+        return await output.readexactly(long.consumed)
+
+
+async def _first_of(work: asyncio.Task[None], shown: list[asyncio.Task[None]], children: dict[str, Child]) -> None:
+    """Waits for `work`.
+
+    Raises:
+        ServiceEnded: one of the services ended before.
+    """
+    try:
+        await asyncio.wait({work, *shown}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return await work
+    finally:
+        work.cancel()
+    for name, child in children.items():
+        if child.exit_code is not None:
+            raise ServiceEnded(name, child.exit_code)
+    return None

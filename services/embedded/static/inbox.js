@@ -1,0 +1,37 @@
+// Shows times as a person says them, and new arrivals as they come.
+
+const EVERY = 1500;
+const list = document.getElementById("arrivals");
+let newest = list.querySelector("article")?.id;
+
+function sayTimes() {
+  for (const time of list.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    time.title = at.toString();
+    const seconds = Math.round((Date.now() - at) / 1000);
+    if (seconds < 60) time.textContent = "just now";
+    else if (seconds < 3600) time.textContent = `${Math.floor(seconds / 60)} min ago`;
+    else time.textContent = at.toLocaleString();
+  }
+}
+
+async function look() {
+  if (document.hidden) return;
+  const after = newest?.replace("arrival-", "") ?? "";
+  const page = new DOMParser().parseFromString(await (await fetch(`/dev/inbox?after=${after}`)).text(), "text/html");
+  const fresh = [...page.querySelectorAll("#arrivals article")];
+  if (!fresh.length) return;
+  if (newest) {
+    // What is being read stays as it is: only the new ones are put above.
+    for (const article of fresh) article.classList.add("fresh");
+    list.prepend(...fresh);
+  } else {
+    list.replaceChildren(...fresh);
+  }
+  newest = fresh[0].id;
+}
+
+sayTimes();
+setInterval(() => {
+  look().then(sayTimes, () => {}); // Nest may be stopped just now; the next look tells.
+}, EVERY);
