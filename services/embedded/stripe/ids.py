@@ -1,0 +1,42 @@
+"""What are new objects called? Ids that look like Stripe's."""
+
+import random
+import string
+
+_ALPHABET = string.ascii_letters + string.digits
+_RANDOM = random.SystemRandom()
+
+PREFIXES = {
+    "account": "acct_1",
+    "charge": "ch_3",
+    "customer": "cus_",
+    "discount": "di_1",
+    "dispute": "du_1",
+    "event": "evt_1",
+    "invoice": "in_1",
+    "invoice_payment": "inpay_1",
+    "invoiceitem": "ii_1",
+    "line_item": "il_1",
+    "payment_intent": "pi_3",
+    "payment_method": "pm_1",
+    "billing_portal.session": "bps_1",
+    "price": "price_1",
+    "product": "prod_",
+    "promotion_code": "promo_1",
+    "refund": "re_3",
+    "request": "req_",
+    "subscription": "sub_1",
+    "subscription_item": "si_",
+    "webhook_endpoint": "we_1",
+}
+_SHORT = {"customer", "product", "request", "subscription_item"}
+
+
+def new_id(kind: str) -> str:
+    """Returns a fresh id of that kind of object: its prefix and 14 or 23 random characters."""
+    return PREFIXES[kind] + token(14 if kind in _SHORT else 23)
+
+
+def token(length: int) -> str:
+    """Returns random letters and digits."""
+    return "".join(_RANDOM.choices(_ALPHABET, k=length))

@@ -1,0 +1,138 @@
+"""What does a subscription consist of? Its items: a price and how many of it."""
+
+from services.embedded.stripe import lines
+from services.embedded.stripe.account import Account, Json
+from services.embedded.stripe.billing import with_period
+from services.embedded.stripe.catalog import price_of
+from services.embedded.stripe.errors import StripeRefusal, missing, not_played
+from services.embedded.stripe.ids import new_id
+from services.embedded.stripe.listing import page
+from services.embedded.stripe.params import Params
+from services.embedded.stripe.presentation import subscription_item
+
+MAX_ITEMS = 20
+
+
+def ordered(account: Account, params: Params) -> list[Json]:
+    """Reads the `items` of a new subscription; their periods are the caller's to set.
+
+    Raises:
+        StripeRefusal: 400 without items, with more than 20, with one price twice, or with two currencies.
+    """
+    items = [_new(account, entry) for entry in params.children("items")]
+    if not items:
+        raise params.refuse("items", "Missing required param: items.", "parameter_missing")
+    _fit(account, items)
+    return items
+
+
+def _new(account: Account, params: Params) -> Json:
+    price = price_of(account, params)
+    item = {
+        "id": new_id("subscription_item"),
+        "object": "subscription_item",
+        "billed_until": None,
+        "billing_thresholds": None,
+        "created": account.now,
+        "current_period_end": account.now,
+        "current_period_start": account.now,
+        "discounts": [],
+        "metadata": params.metadata(),
+        "price": price["id"],
+        "quantity": params.integer("quantity", 1, least=0),
+        "tax_rates": [],
+    }
+    if params.children("discounts"):
+        raise not_played("discounts on single items", params.spelled("discounts"))
+    params.finish()
+    return item
+
+
+def _fit(account: Account, items: list[Json]) -> None:
+    if len(items) > MAX_ITEMS:
+        raise StripeRefusal(f"A subscription may have up to {MAX_ITEMS} items.", param="items")
+    prices = [item["price"] for item in items]
+    if len(set(prices)) < len(prices):
+        raise StripeRefusal(
+            "Cannot add multiple subscription items with the same price.", param="items", code="resource_already_exists"
+        )
+    if len({account.get("price", price)["currency"] for price in prices}) > 1:
+        raise StripeRefusal("All prices of a subscription must have the same currency.", param="items")
+
+
+def changed(account: Account, subscription: Json, wanted: list[Params], *, prorated: bool) -> Json:
+    """Returns the subscription with items added, changed or removed; what was paid is prorated.
+
+    A price with another interval starts a new period for its item at once.
+
+    Args:
+        account: Where.
+        subscription: As it is.
+        wanted: The `items` of an update; those with an `id` are changed, others added.
+        prorated: Whether unused and remaining time is credited and charged.
+    """
+    items = {item["id"]: item for item in subscription["items"]}
+    for params in wanted:
+        identifier = params.text("id")
+        if identifier is None:
+            added = with_period(account, _new(account, params), subscription["billing_cycle_anchor"], account.now)
+            items[added["id"]] = added
+            _prorate(account, subscription, None, added, prorated=prorated)
+        elif identifier not in items:
+            raise missing("subscription_item", identifier, param=params.spelled("id"))
+        elif params.flag("deleted"):
+            params.flag("clear_usage")
+            params.finish()
+            _prorate(account, subscription, items.pop(identifier), None, prorated=prorated)
+        else:
+            before = items[identifier]
+            items[identifier] = _replaced(account, subscription, before, params)
+            _prorate(account, subscription, before, items[identifier], prorated=prorated)
+    if not items:
+        raise StripeRefusal("A subscription must have at least one active plan.", param="items")
+    _fit(account, list(items.values()))
+    return {**subscription, "items": list(items.values())}
+
+
+def _replaced(account: Account, subscription: Json, item: Json, params: Params) -> Json:
+    renamed = "price" in params or "price_data" in params
+    price = price_of(account, params) if renamed else account.get("price", item["price"])
+    after = {
+        **item,
+        "price": price["id"],
+        "quantity": params.integer("quantity", item["quantity"], least=0),
+        "metadata": params.metadata(item["metadata"]),
+    }
+    params.finish()
+    old = account.get("price", item["price"])["recurring"]
+    same = all(old[name] == price["recurring"][name] for name in ("interval", "interval_count"))
+    if same or subscription["status"] == "trialing":
+        return after
+    return with_period(account, after, account.now, account.now)
+
+
+def _prorate(account: Account, subscription: Json, before: Json | None, after: Json | None, *, prorated: bool) -> None:
+    same = before and after and (before["price"], before["quantity"]) == (after["price"], after["quantity"])
+    if not prorated or same:
+        return
+    if before is not None:
+        lines.prorate(account, subscription, before, sign=-1, at=account.now)
+    if after is not None:
+        lines.prorate(account, subscription, after, sign=1, at=account.now)
+
+
+def retrieve(account: Account, params: Params, identifier: str) -> Json:
+    """GET /v1/subscription_items/{id}."""
+    params.finish()
+    for subscription in account.all("subscription"):
+        for item in subscription["items"]:
+            if item["id"] == identifier:
+                return subscription_item(account, subscription, item)
+    raise missing("subscription_item", identifier)
+
+
+def listed(account: Account, params: Params) -> Json:
+    """GET /v1/subscription_items of one `subscription`, all of them: the nested list is cut at ten."""
+    subscription = account.get("subscription", params.needed("subscription"), param="subscription")
+    shown = [subscription_item(account, subscription, item) for item in subscription["items"]]
+    return page(account, params, "/v1/subscription_items", shown)

@@ -1,0 +1,100 @@
+"""Which page of a list did the caller ask for? Filters, cursors and `has_more`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from services.embedded.stripe.account import Account, Json
+from services.embedded.stripe.errors import missing
+from services.embedded.stripe.params import Params
+from services.embedded.stripe.presentation import present
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 100
+
+
+def page(account: Account, params: Params, url: str, entries: list[Json]) -> Json:
+    """Returns the asked part of the entries as Stripe's list object.
+
+    Args:
+        account: Where the objects are.
+        params: `limit` (1 to 100, default 10), `starting_after`, `ending_before`, `created`.
+        url: The path of the list.
+        entries: All that pass the other filters, newest first.
+
+    Raises:
+        StripeRefusal: 400 for a limit out of bounds, a cursor that isn't there, an unknown parameter.
+    """
+    limit = params.integer("limit", DEFAULT_LIMIT) or 0
+    if not 1 <= limit <= MAX_LIMIT:
+        raise params.refuse("limit", "Limit must be between 1 and 100.", "parameter_invalid_integer")
+    after, before = params.text("starting_after"), params.text("ending_before")
+    if after and before:
+        raise params.refuse("starting_after", "You may only specify one of these: starting_after, ending_before.")
+    entries = [entry for entry in entries if _in_range(params, "created", entry)]
+    params.finish()
+    if before:
+        newer = entries[: _position(entries, before, "ending_before")]
+        chosen, more = newer[-limit:], len(newer) > limit
+    else:
+        older = entries[_position(entries, after, "starting_after") + 1 :] if after else entries
+        chosen, more = older[:limit], len(older) > limit
+    return {
+        "object": "list",
+        "data": [present(account, entry) for entry in chosen],
+        "has_more": more,
+        "url": url,
+    }
+
+
+def filtered(params: Params, entries: list[Json], *members: str) -> list[Json]:
+    """Returns the entries whose members equal the parameters of the same names, where sent."""
+    wanted = {name: value for name in members if (value := params.text(name)) is not None}
+    if not wanted:
+        return entries
+    return [entry for entry in entries if all(entry.get(name) == value for name, value in wanted.items())]
+
+
+def flagged(params: Params, entries: list[Json], member: str) -> list[Json]:
+    """Returns the entries whose Boolean member is as the parameter of that name says, where sent."""
+    wanted = params.flag(member)
+    return entries if wanted is None else [entry for entry in entries if entry[member] is wanted]
+
+
+def of_customer(account: Account, params: Params, kind: str) -> list[Json]:
+    """Returns the objects of a kind, those of one customer alone when the parameters name it."""
+    customer = params.text("customer")
+    return account.all(kind) if customer is None else account.owned(kind, customer)
+
+
+_COMPARISONS: dict[str, Callable[[Any, int], bool]] = {
+    "gt": lambda value, bound: value > bound,
+    "gte": lambda value, bound: value >= bound,
+    "lt": lambda value, bound: value < bound,
+    "lte": lambda value, bound: value <= bound,
+}
+
+
+def _in_range(params: Params, name: str, entry: Json) -> bool:
+    given = params.raw(name)
+    if given is None:
+        return True
+    if isinstance(given, str):
+        return bool(entry[name] == params.integer(name))
+    bounds = params.child(name)
+    if bounds is None:
+        return True
+    result = True
+    for comparison, holds in _COMPARISONS.items():
+        bound = bounds.integer(comparison)
+        if bound is not None and not holds(entry[name], bound):
+            result = False
+    bounds.finish()
+    return result
+
+
+def _position(entries: list[Json], identifier: str, param: str) -> int:
+    for position, entry in enumerate(entries):
+        if entry["id"] == identifier:
+            return position
+    kind = entries[0]["object"] if entries else "object"
+    raise missing(kind, identifier, param=param)
