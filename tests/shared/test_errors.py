@@ -1,0 +1,47 @@
+"""A refusal's code is its name, and its body says what clients read."""
+
+from shared.errors import IdempotencyKeyReused, Kind, NotFound, Refusal, Unavailable, Unknown
+
+
+class TrialAlreadyUsed(Refusal):
+    kind = Kind.CONFLICT
+
+
+class HTTPServerGone(Refusal):
+    code = "server_gone"
+
+
+def test_the_code_is_the_class_name_in_snake_case() -> None:
+    assert TrialAlreadyUsed.code == "trial_already_used"
+    assert [no.code for no in (NotFound, Unavailable, IdempotencyKeyReused, Unknown)] == [
+        "not_found",
+        "unavailable",
+        "idempotency_key_reused",
+        "unknown",
+    ]
+
+
+def test_a_code_that_is_given_wins() -> None:
+    assert HTTPServerGone().body() == {"code": "server_gone"}
+
+
+def test_a_subclass_has_a_code_of_its_own_and_the_kind_of_its_parent() -> None:
+    class TrialOfTheSameDevice(TrialAlreadyUsed):
+        pass
+
+    assert TrialOfTheSameDevice.code == "trial_of_the_same_device"
+    assert TrialOfTheSameDevice.kind is Kind.CONFLICT
+
+
+def test_the_body_holds_meta_and_reasons_only_where_there_are_any() -> None:
+    assert TrialAlreadyUsed().body() == {"code": "trial_already_used"}
+    nested = TrialAlreadyUsed(reasons=(NotFound(what="device"), NotFound()), since=3)
+    assert nested.body() == {
+        "code": "trial_already_used",
+        "meta": {"since": 3},
+        "reasons": [{"code": "not_found", "meta": {"what": "device"}}, {"code": "not_found"}],
+    }
+
+
+def test_no_refusal_is_remembered_unless_it_says_so() -> None:
+    assert not Refusal.remembered

@@ -1,0 +1,116 @@
+"""Ids sort by age, never repeat, and go back to the bytes they are made of."""
+
+import os
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import ids
+from shared.ids import ALPHABET, LENGTH, Ids, decode, derived_message_id, encode, new_message_id
+
+raw_ids = st.binary(min_size=21, max_size=21)
+
+
+@given(raw_ids)
+def test_an_id_decodes_to_what_it_encodes(raw: bytes) -> None:
+    assert decode(encode(raw)) == raw
+
+
+@given(raw_ids, raw_ids)
+def test_encoded_ids_sort_as_their_bytes_do(one: bytes, other: bytes) -> None:
+    assert (encode(one) < encode(other)) == (one < other)
+
+
+@given(st.binary(max_size=40).filter(lambda raw: len(raw) != 21))
+def test_only_21_bytes_make_an_id(raw: bytes) -> None:
+    with pytest.raises(ValueError, match="21 bytes"):
+        encode(raw)
+
+
+@given(st.text(max_size=40))
+def test_decoding_any_text_gives_21_bytes_or_says_no(text: str) -> None:
+    try:
+        raw = decode(text)
+    except ValueError:
+        return
+    assert len(raw) == 21
+    assert encode(raw) == text
+
+
+def test_29_characters_beyond_21_bytes_are_no_id() -> None:
+    with pytest.raises(ValueError, match="21 bytes"):
+        decode(ALPHABET[-1] * LENGTH)
+
+
+def test_ids_of_one_process_are_unique_and_in_order() -> None:
+    maker = Ids()
+    made = [maker.new("user") for _ in range(10_000)]
+    assert len(set(made)) == len(made)
+    assert made == sorted(made)
+
+
+def test_two_makers_never_make_the_same_id() -> None:
+    one, other = Ids(), Ids()
+    assert {one.new("user") for _ in range(1000)}.isdisjoint(other.new("user") for _ in range(1000))
+
+
+def test_an_id_says_its_resource_and_outside_production_its_environment() -> None:
+    assert re.fullmatch(r"user_[0-9A-Za-z]{29}", Ids().new("user"))
+    assert re.fullmatch(r"dev_user_[0-9A-Za-z]{29}", Ids("dev").new("user"))
+
+
+def test_an_id_holds_the_second_it_was_made_in() -> None:
+    before = int(time.time())
+    raw = decode(Ids().new("user").removeprefix("user_"))
+    assert before <= int.from_bytes(raw[:8], "big") <= time.time()
+    assert raw[8:9] == b"R"
+
+
+def test_a_clock_stepped_back_makes_no_earlier_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = Ids()
+    first = maker.new("user")
+    monkeypatch.setattr(ids.time, "time", time.monotonic)  # decades ago
+    assert maker.new("user") > first
+
+
+def test_used_up_sequence_numbers_start_a_new_instance_part() -> None:
+    maker = Ids()
+    first = decode(maker.new("user").removeprefix("user_"))
+    maker._sequence = iter([1 << 32])  # type: ignore[assignment]
+    second = decode(maker.new("user").removeprefix("user_"))
+    assert first[9:17] != second[9:17]
+
+
+def test_a_forked_child_makes_ids_of_its_own() -> None:
+    maker = Ids()
+    maker.new("user")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # the child must leave at once: it is a copy of the whole test run
+        os.write(writing, maker.new("user").encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        theirs = pipe.read()
+    assert decode(theirs.removeprefix("user_"))[9:17] != decode(maker.new("user").removeprefix("user_"))[9:17]
+
+
+def test_message_ids_are_128_random_bits_in_hex() -> None:
+    made = {new_message_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in made)
+
+
+@given(st.lists(st.text()), st.lists(st.text()))
+def test_a_derived_message_id_depends_on_its_parts_alone(parts: list[str], others: list[str]) -> None:
+    derived = derived_message_id(*parts)
+    assert re.fullmatch(r"[0-9a-f]{32}", derived)
+    assert (derived == derived_message_id(*others)) == (parts == others)
+
+
+def test_where_one_part_ends_makes_a_difference() -> None:
+    assert derived_message_id("ab", "c") != derived_message_id("a", "bc")
