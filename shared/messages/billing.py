@@ -30,6 +30,7 @@ class FinishTrial(Command, wire="billing.finish-trial"):
     redirect_uri: str
     state: str
     code_challenge: str
+    platform: Literal["mac", "windows", "linux"] | None = None
 
 
 class FollowSubscription(Command, wire="billing.follow-subscription"):
@@ -37,6 +38,17 @@ class FollowSubscription(Command, wire="billing.follow-subscription"):
 
     subscription_id: str
     """Stripe's id, ``sub_…``."""
+    attempt: int = 1
+    """Counts from 1; grows while Stripe can't be asked."""
+
+
+class FollowCustomer(Command, wire="billing.follow-customer"):
+    """Follow all subscriptions of a customer, ended ones too. No reply body."""
+
+    customer_id: str
+    """Stripe's id, ``cus_…``."""
+    attempt: int = 1
+    """As in FollowSubscription."""
 
 
 class GetSubscriptionStatus(Query, wire="billing.get-subscription-status"):
@@ -99,6 +111,8 @@ class SubscriptionEnded(Event, wire="billing.subscription-ended"):
     user_id: str
     subscription_id: str
     status: str
+    changed: tuple[str, ...] = ()
+    """As in SubscriptionChanged, which is not announced besides."""
 
 
 class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription-cancelled"):
@@ -115,3 +129,15 @@ class CancelDuplicateSubscription(Command, wire="billing.cancel-duplicate-subscr
     subscription_id: str
     """Ours."""
     kept_subscription_id: str
+    """Ours."""
+    attempt: int = 1
+    """As in FollowSubscription."""
+
+
+class CancelSubscriptionWithoutCoupon(Command, wire="billing.cancel-subscription-without-coupon"):
+    """Cancel a subscription in Stripe, where every one needs a coupon: prorated, invoiced now. No reply body."""
+
+    subscription_id: str
+    """Ours."""
+    attempt: int = 1
+    """As in FollowSubscription."""

@@ -1,8 +1,21 @@
 """What Stripe tells us: its events, as they came in."""
 
-from typing import Any
+from shared.messages.message import Event, Part
 
-from shared.messages.message import Event
+
+class StripeObject(Part):
+    """What an event is about. Only which object it is: all else of it is old by the time it is read."""
+
+    object: str
+    """``subscription``, ``charge``, …"""
+    id: str = ""
+    """Empty for the few that have none, as an upcoming invoice."""
+
+
+class StripeEventData(Part):
+    """The ``data`` of an event."""
+
+    object: StripeObject
 
 
 class StripeEvent(Event, wire="stripe.event", topic="stripe.webhooks"):
@@ -17,4 +30,4 @@ class StripeEvent(Event, wire="stripe.event", topic="stripe.webhooks"):
     """Unix seconds; neither orders nor tells two events apart."""
     livemode: bool
     account: str | None = None
-    data: dict[str, Any]
+    data: StripeEventData

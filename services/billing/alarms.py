@@ -1,0 +1,15 @@
+"""What does billing count, so that somebody is called when it must be?"""
+
+from typing import Final
+
+from prometheus_client import Counter
+
+EVENTS: Final = Counter("nest_stripe_events", "Events of Stripe's that were read, by type; others together.", ["type"])
+OTHER_MODE: Final = Counter(
+    "nest_stripe_other_mode", "What came from the other mode, live or test, and was not followed."
+)
+UNKNOWN_STATUSES: Final = Counter(
+    "nest_stripe_unknown_statuses", "Subscriptions stored with a status that Nest does not know, hence not entitled."
+)
+NOBODY: Final = Counter("nest_stripe_subscriptions_of_nobody", "Subscriptions that no user could be found for.")
+MISSING: Final = Counter("nest_stripe_subscriptions_missing", "Subscriptions asked about that Stripe does not have.")

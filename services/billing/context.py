@@ -1,0 +1,44 @@
+"""What do the handlers of billing work with?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.billing.store.mappings import ProviderMappings
+from services.billing.store.subscriptions import Payers, Subscriptions
+from services.billing.store.trials import Trials
+from services.billing.stripe import Stripe
+from shared.sealed import Sealer
+
+OWN: Final = "billing"
+"""What secrets that billing keeps for itself are sealed for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billing:
+    """The stores and adapters of billing, built in ``app.py``.
+
+    Attributes:
+        livemode: whether this deployment is about real money; what comes from the other mode is not followed.
+        trial_price: the price that a trial goes over into.
+        required_coupon: where set, a subscription without it is cancelled, trials excepted.
+    """
+
+    subscriptions: Subscriptions
+    payers: Payers
+    trials: Trials
+    mappings: ProviderMappings
+    stripe: Stripe
+    sealer: Sealer
+    livemode: bool
+    trial_price: str
+    required_coupon: str | None
+
+    def seal(self, secret: str) -> str:
+        """A secret that only billing can read again."""
+        return self.sealer.seal(OWN, secret.encode())
+
+    def reveal(self, ciphertext: str) -> str:
+        """What ``seal`` closed."""
+        return self.sealer.open(OWN, ciphertext).decode()

@@ -1,0 +1,158 @@
+"""How does the record of a subscription follow Stripe? An event is a hint; what is true is read from Stripe.
+
+Whatever the order, the repetitions and the gaps of what sets it off, the same record, the same announcements of what
+changed in between and the same mails come out, because each depends only on the record and on what Stripe says now.
+"""
+
+from __future__ import annotations
+
+from services.billing import alarms
+from services.billing.context import Billing
+from services.billing.models.stripe_objects import StripeSubscription
+from services.billing.models.subscriptions import STATUSES, Subscription, duplicates
+from services.billing.payer import payer_of
+from shared.ids import derived_message_id
+from shared.messages import Sealed
+from shared.messages.billing import (
+    CancelDuplicateSubscription,
+    CancelSubscriptionWithoutCoupon,
+    DuplicateSubscriptionCancelled,
+    SubscriptionChanged,
+    SubscriptionEnded,
+    SubscriptionStarted,
+)
+from shared.messages.mailer import PersonVariables, SendMail, Template, TrialVariables
+from shared.telemetry import log
+from shared.work import Work
+
+
+async def follow(stripe_id: str, work: Work, billing: Billing) -> Subscription | None:
+    """Bring our record of a subscription to what Stripe says now.
+
+    Returns:
+        The record; None when there is nothing to record, or no user yet (auth is asked for one, and this goes on with
+        its answer).
+
+    Raises:
+        StripeUnavailable: Stripe could not be asked.
+    """
+    held, truth = await look(stripe_id, billing)
+    return None if truth is None else await record(held, truth, work, billing)
+
+
+async def look(stripe_id: str, billing: Billing) -> tuple[Subscription | None, StripeSubscription | None]:
+    """What we hold of a subscription, and what Stripe says, in this order.
+
+    In this order, because the version of what was held before the reading is the fence: who stores a later reading
+    meanwhile moves the version, and the earlier one can't be stored any more.
+
+    Raises:
+        StripeUnavailable: Stripe could not be asked.
+    """
+    held = await billing.subscriptions.find_by_stripe_id(stripe_id)
+    truth = await billing.stripe.subscription(stripe_id)
+    if truth is None:
+        alarms.MISSING.inc()
+        log.warning("stripe has no such subscription", subscription=stripe_id)
+    elif truth.livemode != billing.livemode:
+        alarms.OTHER_MODE.inc()
+        log.error("subscription of the other mode", subscription=stripe_id, livemode=truth.livemode)
+        return held, None
+    return held, truth
+
+
+async def record(
+    held: Subscription | None, truth: StripeSubscription, work: Work, billing: Billing
+) -> Subscription | None:
+    """Store what Stripe says, and do what follows from it: announce, welcome, see to duplicates.
+
+    Returns:
+        The record; None when no user is known yet.
+    """
+    user_id = await payer_of(truth, held, work, billing)
+    if user_id is None:
+        return None
+    if held is None:
+        now = Subscription.first_seen(work.new_id("sub"), user_id, truth, at=work.now)
+    else:
+        # What we hold was committed before this reading began, whatever the clocks of two machines say.
+        now = held.follow(user_id, truth, read_at=max(work.now, held.read_at), at=work.now)
+    if now.status not in STATUSES:
+        alarms.UNKNOWN_STATUSES.inc()
+        log.error("unknown subscription status", subscription=now.id, status=now.status)
+    unwanted = truth.lacks(billing.required_coupon)
+    if now.live:
+        unwanted = await _see_to_others(held, now, work, billing, unwanted=unwanted)
+    if not unwanted and now.welcome_due(truth, at=work.now) and truth.customer.email is not None:
+        _order_welcome(now, truth, truth.customer.email, work)
+        now = now.welcomed(work.now)
+    _announce(held, now, truth, work)
+    if held is None:
+        billing.subscriptions.add(now, work)
+    else:
+        billing.subscriptions.save(now, work)
+    return now
+
+
+async def _see_to_others(
+    held: Subscription | None, now: Subscription, work: Work, billing: Billing, *, unwanted: bool
+) -> bool:
+    """Order the end of a live subscription that must not be there; tells whether it is this one."""
+    if unwanted:
+        work.publish(CancelSubscriptionWithoutCoupon(key=now.stp_customer_id, subscription_id=now.id))
+        return True
+    if held is None or not held.live or held.user_id != now.user_id:
+        await billing.payers.take_turn(now.user_id, work)
+    others = [other for other in await billing.subscriptions.of_user(now.user_id) if other.id != now.id]
+    for newcomer, kept in duplicates([now, *others]):
+        unwanted = unwanted or newcomer is now
+        # An order of its own, so that the intent is committed before Stripe is called; it looks at both again.
+        work.publish(
+            CancelDuplicateSubscription(
+                key=newcomer.stp_customer_id, subscription_id=newcomer.id, kept_subscription_id=kept.id
+            )
+        )
+    return unwanted
+
+
+def _announce(held: Subscription | None, now: Subscription, truth: StripeSubscription, work: Work) -> None:
+    """Say what is new: one event for each thing that happened to the record."""
+    changed = () if held is None else held.changes(now)
+    facts = {"key": now.user_id, "user_id": now.user_id, "subscription_id": now.id, "status": now.status}
+    if held is None:
+        work.publish(SubscriptionStarted(**facts))
+    if now.ended and (held is None or not held.ended):
+        work.publish(SubscriptionEnded(**facts, changed=changed))
+    elif changed:
+        work.publish(SubscriptionChanged(**facts, changed=changed))
+    if now.duplicate_of is not None and (held is None or held.duplicate_of is None):
+        work.publish(
+            DuplicateSubscriptionCancelled(
+                key=now.user_id,
+                user_id=now.user_id,
+                subscription_id=now.id,
+                kept_subscription_id=now.duplicate_of,
+            )
+        )
+        if truth.customer.email is not None:
+            _order_mail("duplicate-subscription", now, truth.customer.email, PersonVariables(), work)
+
+
+def _order_welcome(now: Subscription, truth: StripeSubscription, email: str, work: Work) -> None:
+    if truth.trial_start is None:
+        _order_mail("welcome", now, email, PersonVariables(), work)
+    else:
+        _order_mail("welcome-trial", now, email, TrialVariables(ends_at=truth.trial_end), work)
+
+
+def _order_mail(template: Template, now: Subscription, email: str, variables: PersonVariables, work: Work) -> None:
+    """Order a mail that leaves once for a subscription: under one id, whoever orders it."""
+    work.publish(
+        SendMail(
+            key=now.user_id,
+            template=template,
+            to=Sealed.of(email),
+            variables=Sealed.of(variables.model_dump_json()),
+        ),
+        id=derived_message_id(template.removesuffix("-trial"), now.stp_subscription_id),
+    )

@@ -1,0 +1,22 @@
+"""What does billing learn from auth?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.billing.context import Billing
+from shared.messages.auth import UserEnsured
+from shared.messages.billing import FollowCustomer
+from shared.work import Work
+
+CUSTOMER: Final = "cus_"
+"""How Stripe's customers begin. Others may ask auth for users too, with references of their own."""
+
+
+async def user_ensured(event: UserEnsured, work: Work, billing: Billing) -> None:
+    """Attach the customer we asked about to its user, and follow the subscriptions that waited for that."""
+    if not event.reference.startswith(CUSTOMER):
+        return
+    if await billing.mappings.find(event.reference) is None:
+        billing.mappings.add(event.reference, event.user_id, work)
+    work.publish(FollowCustomer(key=event.reference, customer_id=event.reference))

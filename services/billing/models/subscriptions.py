@@ -1,0 +1,181 @@
+"""When does a subscription count, whom does it displace, and what of it is news?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Self
+
+from services.billing.models.stripe_objects import StripeSubscription
+from shared.messages.billing import CancelType, SubscriptionStatusView
+
+LIVE: Final = frozenset({"trialing", "active", "past_due"})
+"""A payer may have one of these. ``incomplete`` is a checkout in progress, ``unpaid`` and ``paused`` bring nothing."""
+ACTIVE: Final = LIVE | {"incomplete"}
+"""What clients are told is active, while its period is not over."""
+ENDED: Final = frozenset({"canceled", "incomplete_expired"})
+"""Nothing leaves these."""
+STATUSES: Final = ACTIVE | ENDED | {"unpaid", "paused"}
+"""What Stripe is known to say (https://docs.stripe.com/api/subscriptions/object); anything else brings nothing."""
+NEWS: Final = timedelta(days=30)
+"""Stripe keeps events this long; a subscription older than that, seen for the first time, was taken over from an
+earlier system, and its payer is not welcomed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """Our record of a subscription.
+
+    Attributes:
+        starts_at: begin of the current period.
+        ends_at: end of the current period, or of the whole.
+        stp_created_at: when it was made in Stripe; tells who came first.
+        trial_id: the trial it was made for.
+        duplicate_of: the subscription that was kept when this one was cancelled.
+        welcomed_at: when the welcome mail was ordered.
+        read_at: when the reading began that this record holds.
+    """
+
+    id: str
+    user_id: str
+    stp_product_id: str
+    stp_subscription_id: str
+    stp_customer_id: str
+    status: str
+    starts_at: datetime
+    ends_at: datetime
+    cancel_at: datetime | None
+    cancel_type: CancelType | None
+    cancelled_at: datetime | None
+    stp_created_at: datetime
+    trial_id: str | None
+    duplicate_of: str | None
+    welcomed_at: datetime | None
+    read_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+
+    @classmethod
+    def first_seen(cls, id: str, user_id: str, truth: StripeSubscription, *, at: datetime) -> Self:  # noqa: A002
+        """The first record of a subscription, read at ``at``."""
+        return cls(
+            id=id,
+            user_id=user_id,
+            **_facts(truth),
+            duplicate_of=truth.duplicate_of,
+            welcomed_at=None,
+            read_at=at,
+            created_at=at,
+            updated_at=at,
+        )
+
+    def follow(self, user_id: str, truth: StripeSubscription, *, read_at: datetime, at: datetime) -> Self:
+        """The record brought to what Stripe said to a reading begun at ``read_at``.
+
+        A reading that began earlier than the one it holds changes nothing.
+        """
+        if read_at < self.read_at:
+            return self
+        after = replace(
+            self,
+            user_id=user_id,
+            **_facts(truth),
+            duplicate_of=self.duplicate_of or truth.duplicate_of,
+            read_at=read_at,
+        )
+        return replace(after, updated_at=at) if self.changes(after) else after
+
+    def changes(self, after: Subscription) -> tuple[str, ...]:
+        """The names, as at rest, of the facts in which another record of the same subscription differs."""
+        return tuple(rest for name, rest in AT_REST.items() if getattr(self, name) != getattr(after, name))
+
+    def welcomed(self, at: datetime) -> Self:
+        """The record after the welcome mail was ordered."""
+        return replace(self, welcomed_at=at)
+
+    @property
+    def live(self) -> bool:
+        """Whether it takes its payer's one place."""
+        return self.status in LIVE
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over for good."""
+        return self.status in ENDED
+
+    def active(self, at: datetime) -> bool:
+        """Whether clients are told that it is active."""
+        return self.status in ACTIVE and self.ends_at > at
+
+    def welcome_due(self, truth: StripeSubscription, *, at: datetime) -> bool:
+        """Whether its payer is to be welcomed: once, if it was ever alive, isn't a duplicate and isn't old.
+
+        What matters is what Stripe says of its life, not which of its events came first: so as many mails leave for a
+        subscription that is over when we first see it as for one that we saw from its first day.
+        """
+        fresh = truth.created > at - NEWS
+        return self.welcomed_at is None and truth.lived and self.duplicate_of is None and fresh
+
+    def view(self, billing_portal_url: str | None) -> SubscriptionStatusView:
+        """As clients read it."""
+        return SubscriptionStatusView(
+            status=self.status,
+            billing_portal_url=billing_portal_url,
+            start_date=self.starts_at,
+            end_date=self.ends_at,
+            cancel_at=self.cancel_at,
+            cancel_type=self.cancel_type,
+            cancelled_at=self.cancelled_at,
+        )
+
+
+AT_REST: Final = {
+    "user_id": "userId",
+    "stp_product_id": "stpProductId",
+    "stp_customer_id": "stpCustomerId",
+    "status": "status",
+    "starts_at": "startsAt",
+    "ends_at": "endsAt",
+    "cancel_at": "cancelAt",
+    "cancel_type": "cancelType",
+    "cancelled_at": "cancelledAt",
+}
+"""The facts that are announced when they change, and their names at rest."""
+
+
+def _facts(truth: StripeSubscription) -> dict[str, Any]:
+    return {
+        "stp_product_id": truth.product_id,
+        "stp_subscription_id": truth.id,
+        "stp_customer_id": truth.customer.id,
+        "status": truth.status,
+        "starts_at": truth.period_start,
+        "ends_at": truth.ended_at or truth.period_end,
+        "cancel_at": truth.ends_for_good_at,
+        "cancel_type": truth.cancel_type,
+        "cancelled_at": truth.canceled_at,
+        "stp_created_at": truth.created,
+        "trial_id": truth.trial_id,
+    }
+
+
+def _age(subscription: Subscription) -> tuple[datetime, str]:
+    # Stripe's times are whole seconds; the id decides between two of one second, the same way for everybody.
+    return subscription.stp_created_at, subscription.stp_subscription_id
+
+
+def duplicates(subscriptions: Iterable[Subscription]) -> list[tuple[Subscription, Subscription]]:
+    """The live subscriptions of one user that must go, each with the oldest one, which stays."""
+    live = sorted((subscription for subscription in subscriptions if subscription.live), key=_age)
+    return [(newcomer, live[0]) for newcomer in live[1:]]
+
+
+def current(subscriptions: Iterable[Subscription], *, at: datetime) -> Subscription | None:
+    """The one of a user's subscriptions that clients are told about, None if none is active.
+
+    A live one comes before a checkout in progress, and of several live ones the oldest, the one that stays.
+    """
+    active = [subscription for subscription in subscriptions if subscription.active(at)]
+    return min(active, key=lambda subscription: (not subscription.live, _age(subscription)), default=None)

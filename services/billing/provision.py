@@ -1,0 +1,89 @@
+"""How is a trial made in Stripe exactly once, whatever breaks on the way?
+
+Each step goes under a key made from the trial's id, so a repeat, by whichever process and after whichever crash, gets
+the first answer again. Where a key can't promise that any more (Stripe keeps them for a day, and keeps failures too),
+it is looked up first what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from services.billing.errors import KeySpent, StripeUnavailable
+from services.billing.models.trials import Trial
+from services.billing.stripe import Stripe
+from shared.faultpoints import fault_point
+
+GENERATIONS: Final = 3
+"""How many keys in a row may be spent before it is left to a later try."""
+
+
+async def provide(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:
+    """Make the customer and the subscription of a trial, or find those that an earlier try made.
+
+    Args:
+        trial: a pending one.
+        email: the customer's address: the same at every try.
+        price: what the trial goes over into.
+        stripe: where; its time limit covers all steps.
+        at: now.
+
+    Returns:
+        The subscription's id in Stripe.
+
+    Raises:
+        StripeRefused: Stripe takes the address or the price as wrong.
+        StripeUnavailable: Stripe could not be reached; what was done is found again by the next try.
+    """
+    customer_id = await _existing_customer(trial, stripe)
+    if customer_id is None:
+        customer_id = await _once(
+            find=lambda: stripe.trial_customer_id(email, trial.id),
+            create=lambda generation: stripe.create_customer(
+                email=email, user_id=trial.user_id, trial_id=trial.id, key=trial.key("customer", generation)
+            ),
+            look_first=trial.unsure(at),
+        )
+        fault_point("B1")
+    customer = customer_id
+
+    async def find() -> str | None:
+        made = await stripe.subscription_ids(customer, trial_id=trial.id)
+        return made[-1] if made else None
+
+    subscription_id = await _once(
+        find=find,
+        create=lambda generation: stripe.create_trial(
+            customer_id=customer,
+            price=price,
+            user_id=trial.user_id,
+            trial_id=trial.id,
+            key=trial.key("subscription", generation),
+        ),
+        look_first=trial.unsure(at),
+    )
+    fault_point("B1")
+    return subscription_id
+
+
+async def _existing_customer(trial: Trial, stripe: Stripe) -> str | None:
+    """The customer that the user had before the trial was reserved, unless it was deleted since."""
+    if trial.stp_customer_id is None:
+        return None
+    customer = await stripe.customer(trial.stp_customer_id)
+    return None if customer is None or customer.deleted else customer.id
+
+
+async def _once(
+    *, find: Callable[[], Awaitable[str | None]], create: Callable[[int], Awaitable[str]], look_first: bool
+) -> str:
+    for generation in range(GENERATIONS):
+        if look_first and (found := await find()) is not None:
+            return found
+        try:
+            return await create(generation)
+        except KeySpent:
+            look_first = True
+    raise StripeUnavailable

@@ -1,0 +1,65 @@
+"""What must the billing service be told before it starts?"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from shared.settings import PRODUCTION, ServiceSettings
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a whole URL, https://… ")
+    return value
+
+
+class BillingSettings(ServiceSettings):
+    """The billing service's environment variables."""
+
+    stripe_livemode: bool
+    """Whether this deployment is about real money; what comes from the other mode is refused."""
+    stripe_api_key: SecretStr
+    """A secret or restricted key of the account, of the same mode: ``sk_test_…``, ``rk_live_…``."""
+    stripe_api_base: str | None = None
+    """Where to call instead of Stripe itself: a test double. Refused in production."""
+    stripe_trial_price: str = Field(min_length=3, max_length=255)
+    """The price, ``price_…``, that a trial goes over into."""
+    stripe_portal_return_url: str
+    """Where the customer portal leads back to."""
+    stripe_required_coupon: str | None = Field(default=None, min_length=1, max_length=255)
+    """A coupon without which a subscription, trials excepted, is cancelled at once: keeps strangers off a staging
+    system. Refused in production."""
+
+    @field_validator("stripe_api_key")
+    @classmethod
+    def _of_this_mode(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        kind, _, rest = value.get_secret_value().partition("_")
+        mode = rest.partition("_")[0]
+        if kind not in ("sk", "rk") or mode not in ("test", "live"):
+            raise ValueError("a secret key begins with sk_test_, sk_live_, rk_test_ or rk_live_")
+        # Absent when NEST_STRIPE_LIVEMODE itself is wrong; that is said then.
+        if info.data.get("stripe_livemode") not in (mode == "live", None):
+            raise ValueError(f"a {mode} key, and NEST_STRIPE_LIVEMODE says otherwise")
+        return value
+
+    @field_validator("stripe_api_base", "stripe_required_coupon")
+    @classmethod
+    def _not_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("environment") == PRODUCTION:
+            raise ValueError("must not be set in production")
+        return value
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _base(cls, value: str | None) -> str | None:
+        return None if value is None else _url(value).rstrip("/")
+
+    @field_validator("stripe_portal_return_url")
+    @classmethod
+    def _return_url(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("environment") == PRODUCTION and not value.startswith("https://"):
+            raise ValueError("must be https in production")
+        return _url(value)

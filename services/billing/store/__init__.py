@@ -1,0 +1,12 @@
+"""Where billing keeps what it knows: MongoDB's documents, and nothing that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pymongo import IndexModel
+
+from services.billing.store import mappings, subscriptions, trials
+
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {**subscriptions.INDEXES, **trials.INDEXES, **mappings.INDEXES}

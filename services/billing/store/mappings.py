@@ -1,0 +1,63 @@
+"""How is it kept which user a Stripe customer belongs to?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from services.billing.models.mappings import ProviderMapping
+from services.billing.store.documents import document_of, entity_of
+from shared.mongo import Database
+from shared.work import Work
+
+STRIPE: Final = "stripe"
+_NOT_REMOVED: Final = {"removedAt": None}
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    "provider_mappings": [
+        # Partial: a mapping that was removed stays for the record and makes room for another.
+        IndexModel(
+            [("providerType", ASCENDING), ("providerValue", ASCENDING)],
+            unique=True,
+            partialFilterExpression=_NOT_REMOVED,
+        ),
+        IndexModel([("userId", ASCENDING)]),
+    ]
+}
+
+
+class ProviderMappings:
+    """The collection ``provider_mappings``."""
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database["provider_mappings"]
+
+    async def find(self, customer_id: str) -> ProviderMapping | None:
+        """The mapping of a customer that holds now."""
+        query = {"providerType": STRIPE, "providerValue": {"$eq": customer_id}, **_NOT_REMOVED}
+        document = await self._collection.find_one(query)
+        return None if document is None else entity_of(ProviderMapping, document)
+
+    async def find_by_user(self, user_id: str) -> ProviderMapping | None:
+        """The mapping of a user's latest customer."""
+        query = {"userId": {"$eq": user_id}, "providerType": STRIPE, **_NOT_REMOVED}
+        document = await self._collection.find_one(query, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)])
+        return None if document is None else entity_of(ProviderMapping, document)
+
+    def add(self, customer_id: str, user_id: str, work: Work) -> None:
+        """Insert a mapping; if the customer has been mapped meanwhile, the handler runs again."""
+        mapping = ProviderMapping(
+            id=work.new_id("provmap"),
+            user_id=user_id,
+            provider_type=STRIPE,
+            provider_value=customer_id,
+            created_at=work.now,
+            updated_at=work.now,
+        )
+        work.insert(self._collection, document_of(mapping))
+
+    def move(self, mapping: ProviderMapping, user_id: str, work: Work) -> None:
+        """Remove a mapping and map its customer to another user."""
+        work.replace(self._collection, document_of(mapping.removed(work.now)), version=mapping.version)
+        self.add(mapping.provider_value, user_id, work)

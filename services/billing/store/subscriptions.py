@@ -1,0 +1,78 @@
+"""How are subscriptions, and the turns of those who pay for them, kept?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pymongo import ASCENDING, IndexModel
+
+from services.billing.errors import SubscriptionNotFound
+from services.billing.models.subscriptions import Subscription
+from services.billing.store.documents import document_of, entity_of
+from shared.lookup import Lookup
+from shared.mongo import Database
+from shared.work import Work
+
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    "subscriptions": [
+        IndexModel([("stpSubscriptionId", ASCENDING)], unique=True),
+        IndexModel([("userId", ASCENDING)]),
+        IndexModel([("stpCustomerId", ASCENDING)]),
+    ],
+    "payers": [],
+}
+
+
+class Subscriptions:
+    """The collection ``subscriptions``."""
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database["subscriptions"]
+        self._by_id = Lookup(self._collection)
+        self._by_stripe_id = Lookup(self._collection, "stpSubscriptionId")
+        self._by_user = Lookup(self._collection, "userId")
+
+    async def get(self, subscription_id: str) -> Subscription:
+        """A subscription by our id; SubscriptionNotFound if there is none."""
+        document = await self._by_id.find_one(subscription_id)
+        if document is None:
+            raise SubscriptionNotFound
+        return entity_of(Subscription, document)
+
+    async def find_by_stripe_id(self, stripe_id: str) -> Subscription | None:
+        """The record of a subscription of Stripe's."""
+        document = await self._by_stripe_id.find_one(stripe_id)
+        return None if document is None else entity_of(Subscription, document)
+
+    async def of_user(self, user_id: str) -> list[Subscription]:
+        """All subscriptions that a user has or had, in no order."""
+        return [entity_of(Subscription, document) for document in await self._by_user.find(user_id)]
+
+    def add(self, subscription: Subscription, work: Work) -> None:
+        """Insert; if the subscription has been recorded meanwhile, the handler runs again."""
+        work.insert(self._collection, document_of(subscription))
+
+    def save(self, subscription: Subscription, work: Work) -> None:
+        """Replace, if nobody has changed the record meanwhile; otherwise the handler runs again."""
+        work.replace(self._collection, document_of(subscription), version=subscription.version)
+
+
+class Payers:
+    """The collection ``payers``: one row for each user who ever had a live subscription.
+
+    Subscriptions of one user may come to life at once, through two customers and hence under two keys, and each would
+    be decided on without the other. So every such decision writes this row: the second one runs again and sees the
+    first.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database["payers"]
+
+    async def take_turn(self, user_id: str, work: Work) -> None:
+        """Make this work the only one that decides about a user; to be called before the subscriptions are read."""
+        row = await self._collection.find_one({"_id": {"$eq": user_id}})
+        if row is None:
+            work.insert(self._collection, {"_id": user_id, "updatedAt": work.now, "version": 1})
+        else:
+            work.replace(self._collection, {**row, "updatedAt": work.now}, version=row["version"])
