@@ -1,0 +1,107 @@
+"""What did the client send? A body within bounds of size and time, and one JSON object in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from contextlib import suppress
+from typing import Any, Final
+
+from starlette.types import Message, Receive
+
+from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, RequestTimeout
+
+READ_SECONDS: Final = 10.0
+"""How long a body may take, however slowly it drips."""
+LINGER_BYTES: Final = 1024 * 1024
+LINGER_SECONDS: Final = 1.0
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The body's bytes; empty when there is none.
+
+    Raises:
+        BodyTooLarge: more than ``limit`` bytes.
+        RequestTimeout: it took longer than ten seconds.
+        RequestIncomplete: the connection ended before the body did.
+    """
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message["type"] != "http.request" or message.get("more_body"):
+                body = await _read_on(message, receive, limit)
+    except TimeoutError:
+        raise RequestTimeout from None
+    if len(body) > limit:
+        raise BodyTooLarge(limit=limit)
+    return body
+
+
+async def _read_on(message: Message, receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit:
+            await discard_body(receive)
+            raise BodyTooLarge(limit=limit)
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await receive()
+    raise RequestIncomplete
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read what else comes of a body that is refused, within bounds.
+
+    A client that is cut off while it sends would never see why.
+    """
+    discarded = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while discarded < LINGER_BYTES:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The one JSON object that a body holds, each of its objects with every key once.
+
+    Stricter than most readers, so that no two of them disagree about what it says: UTF-8 without a byte order mark,
+    finite numbers.
+
+    Raises:
+        MalformedBody: it is something else.
+    """
+    try:
+        found = _DECODER.decode(body.decode())
+    except (ValueError, RecursionError):
+        raise MalformedBody from None
+    if not isinstance(found, dict):
+        raise MalformedBody
+    return found
+
+
+def canonical(found: dict[str, Any]) -> bytes:
+    """The same bytes for the same object, however it was written."""
+    return json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is not finite")
+    return number
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_float=_finite, parse_constant=_finite)

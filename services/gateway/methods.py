@@ -1,0 +1,140 @@
+"""Which methods does the RPC API have? Dated version, method, message, and who may call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from services.gateway.errors import UnknownVersion, VersionNotSupported
+from shared.errors import NotFound
+from shared.ids import derived_message_id
+from shared.messages import Command, Query
+from shared.messages.auth import (
+    AuthenticateUser,
+    CreateClient,
+    CreateTrialAndMagicLink,
+    GetUser,
+    LinkRequest,
+    SendMagicLink,
+    SetMarketingConsent,
+)
+from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.mailer import GetMarketingConsent
+from shared.messages.news import CreateNewsItem, ListNewsItems
+
+BASE_VERSION: Final = "1"
+
+
+class Who(Enum):
+    """Who may call a method."""
+
+    ANYONE = "anyone"
+    SELF_OR_INTERNAL = "self or internal"
+    """A bearer whose user is the ``user_id`` asked about, or the internal key."""
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of the API.
+
+    Attributes:
+        message: what its body becomes; None where it is only kept to say that it is gone.
+        who: who may call it.
+        key: what orders the message among others of one subject; no order for questions.
+        user_of_token: a bearer call may leave the body out: the user is the token's.
+        name: as in the URL.
+        version: as in the URL.
+    """
+
+    message: type[Command | Query] | None
+    who: Who
+    key: Callable[[Any], str]
+    user_of_token: bool = False
+    name: str = ""
+    version: str = ""
+
+
+def order(message: type[Command], who: Who, key: Callable[[Any], str]) -> Method:
+    """A method that changes something."""
+    return Method(message, who, key)
+
+
+def ask(message: type[Query], who: Who, *, user_of_token: bool = False) -> Method:
+    """A method that only reads. It needs no place in an order: a client that awaited a change reads its effect."""
+    return Method(message, who, _unordered, user_of_token)
+
+
+def gone() -> Method:
+    """A method of old, always refused as deprecated."""
+    return Method(None, Who.ANYONE, _unordered)
+
+
+def _unordered(_message: Any) -> str:
+    return ""
+
+
+def _by_user(message: SetMarketingConsent) -> str:
+    return message.user_id
+
+
+def _by_address(message: LinkRequest) -> str:
+    # An address is personal, and keys stay readable in Kafka.
+    return derived_message_id("address", message.identifier_value.strip().lower())
+
+
+def _by_grant(command: AuthenticateUser) -> str:
+    """Redemptions of one code, or of one refresh token, come one after the other."""
+    for secret in (command.code, command.refresh_token):
+        if secret is not None:
+            # What stands before the last dot is an id; hashed, since a malformed one may be secret altogether.
+            grant = secret.plain.rpartition(".")[0]
+            return derived_message_id("grant", grant) if grant else ""
+    return ""
+
+
+METHODS: Final[dict[str, dict[str, Method]]] = {
+    "2020-12-14": {
+        "send_magic_link": order(SendMagicLink, Who.ANYONE, _by_address),
+        "authenticate_user": order(AuthenticateUser, Who.ANYONE, _by_grant),
+        "get_marketing_consent": ask(GetMarketingConsent, Who.SELF_OR_INTERNAL),
+        "set_marketing_consent": order(SetMarketingConsent, Who.SELF_OR_INTERNAL, _by_user),
+        "list_news_items": ask(ListNewsItems, Who.ANYONE),
+        "enrol_alpha_user": gone(),
+        "get_subscription_status": ask(GetSubscriptionHeartbeat, Who.SELF_OR_INTERNAL, user_of_token=True),
+    },
+    "2021-10-06": {
+        "send_magic_link": order(SendMagicLink, Who.ANYONE, _by_address),
+        "authenticate_user": order(AuthenticateUser, Who.ANYONE, _by_grant),
+        "get_marketing_consent": ask(GetMarketingConsent, Who.SELF_OR_INTERNAL),
+        "set_marketing_consent": order(SetMarketingConsent, Who.SELF_OR_INTERNAL, _by_user),
+        "list_news_items": ask(ListNewsItems, Who.ANYONE),
+        "get_subscription_status": ask(GetSubscriptionStatus, Who.SELF_OR_INTERNAL),
+        "get_user": ask(GetUser, Who.SELF_OR_INTERNAL),
+        "create_trial_and_magic_link": order(CreateTrialAndMagicLink, Who.ANYONE, _by_address),
+        # For operators.
+        "create_client": order(CreateClient, Who.INTERNAL, _unordered),
+        "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
+    },
+}
+PATHS: Final = {
+    f"/{BASE_VERSION}/{version}/{name}": Method(
+        method.message, method.who, method.key, method.user_of_token, name, version
+    )
+    for version, methods in METHODS.items()
+    for name, method in methods.items()
+}
+"""The methods by their URL's path, which they know from here on."""
+
+
+def missing(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
+    """Why a path that is not in ``PATHS`` leads nowhere."""
+    base, *rest = path.split("/")[1:]
+    # Other families of routes live at the root: only what looks like a versioned path is judged as one.
+    if base != BASE_VERSION and (base.isdecimal() or len(rest) == 2):  # noqa: PLR2004 -- /{base}/{version}/{method}
+        return UnknownVersion(supported_version=BASE_VERSION)
+    if base == BASE_VERSION and rest and rest[0] not in METHODS:
+        return VersionNotSupported(versions=sorted(METHODS))
+    return NotFound()

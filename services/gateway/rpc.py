@@ -1,0 +1,204 @@
+"""How does one RPC call go, from the HTTP request to the HTTP answer?
+
+Off Starlette's road, since every microsecond here is paid by every call: one ASGI function, one look into a table.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, Final
+
+from prometheus_client import Counter, Histogram
+from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
+
+from services.gateway.access import Access, AccessDenied
+from services.gateway.body import canonical, parse_object, read_body
+from services.gateway.client_ip import ClientIp
+from services.gateway.errors import (
+    Answer,
+    BodyMissing,
+    Deprecated,
+    InvalidIdempotencyKey,
+    MalformedBody,
+    MethodNotSupported,
+    ValidationFailed,
+    answer,
+    answer_to_reply,
+)
+from services.gateway.guard import request_id, send_answer
+from services.gateway.methods import Method, Who
+from services.gateway.replies import Replies, Reply
+from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.errors import Refusal
+from shared.ids import derived_message_id, new_message_id
+from shared.inbox import DONE
+from shared.messages import Caller, Command, Query
+from shared.sealed import Sealer
+from shared.telemetry import new_traceparent
+
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_ERRORS: Final = 20
+"""How many mistakes one answer lists: a body can hold thousands."""
+MAX_PATH_CHARACTERS: Final = 200
+PLAIN: Final = {"plain": True}
+"""Clients send secrets as they are; they are sealed on their way out of here."""
+CALLS: Final = Counter("nest_gateway_calls", "RPC calls answered.", ["version", "method", "status"])
+CALL_SECONDS: Final = Histogram(
+    "nest_gateway_call_seconds",
+    "From the request's head to its answer.",
+    ["version", "method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}")
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_JSON: Final = (b"content-type", b"application/json")
+_REPLAYED: Final = (b"idempotent-replayed", b"true")
+
+Headers = dict[bytes, bytes]
+
+
+class Rpc:
+    """Answers RPC calls.
+
+    Args:
+        access: tells who calls.
+        client_ip: tells from where.
+        replies: asks the services.
+        sealer: seals secrets for them.
+    """
+
+    def __init__(self, access: Access, client_ip: ClientIp, replies: Replies, sealer: Sealer) -> None:
+        self._access = access
+        self._client_ip = client_ip
+        self._replies = replies
+        self._sealer = sealer
+
+    async def __call__(self, method: Method, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call of a method."""
+        began = time.perf_counter()
+        try:
+            answered = await self._answer(method, scope, receive)
+        except Refusal as refusal:
+            answered = answer(refusal, request_id(scope))
+        await send_answer(send, answered)
+        _count(method, answered.status, time.perf_counter() - began)
+
+    async def _answer(self, method: Method, scope: Scope, receive: Receive) -> Answer:
+        if scope["method"] != "POST":
+            raise MethodNotSupported(supported=["POST", "OPTIONS"])
+        if method.message is None:
+            raise Deprecated
+        headers: Headers = dict(scope["headers"])
+        caller = self._access.caller(headers.get(b"authorization"), self._client_ip.of(scope))
+        _admit(method, caller)
+        body = await read_body(receive, MAX_BODY_BYTES)
+        sent = _fields(method, caller, body)
+        message = _message(method.message, sent, body)
+        _admit_to(method, caller, message)
+        envelope = self._envelope(method, message, caller, headers, sent)
+        return _answered(await self._replies.ask(envelope), headers, request_id(scope))
+
+    def _envelope(
+        self, method: Method, message: Command | Query, caller: Caller, headers: Headers, sent: dict[str, Any]
+    ) -> Envelope:
+        """The message as it travels. A client's key names it, so that a repeat is known as one."""
+        kind = type(message)
+        fingerprint = ""
+        client_key = headers.get(b"idempotency-key")
+        if client_key is not None and not _IDEMPOTENCY_KEY.fullmatch(client_key):
+            raise InvalidIdempotencyKey
+        if client_key is not None and issubclass(kind, Command):
+            scope = (method.version, method.name, caller.kind, caller.user_id or "")
+            message_id = derived_message_id("idempotency key", *scope, client_key.decode("ascii"))
+            fingerprint = self._sealer.fingerprint(*(part.encode() for part in scope), canonical(sent))
+        else:
+            # A question has no effect that a second one could repeat.
+            message_id = new_message_id()
+        return Envelope(
+            id=message_id,
+            wire=kind.wire,
+            topic=kind.topic,
+            key=method.key(message),
+            body=encode(message, self._sealer),
+            time=unix_milliseconds(),
+            caller=caller,
+            trace=_trace(headers.get(b"traceparent")),
+            fingerprint=fingerprint,
+        )
+
+
+def _admit(method: Method, caller: Caller) -> None:
+    """Refuse whoever may not call this at all, before anything they sent is read."""
+    if method.who is Who.ANYONE or caller.kind == "internal":
+        return
+    if method.who is Who.INTERNAL or caller.kind != "user":
+        raise AccessDenied
+
+
+def _admit_to(method: Method, caller: Caller, message: Any) -> None:
+    """Refuse a user who asks about another one."""
+    if method.who is Who.SELF_OR_INTERNAL and caller.kind == "user" and message.user_id != caller.user_id:
+        raise AccessDenied
+
+
+def _fields(method: Method, caller: Caller, body: bytes) -> dict[str, Any]:
+    """The object that was sent, or, where a user may leave it out, the user."""
+    if body:
+        return parse_object(body)
+    if method.user_of_token and caller.user_id is not None:
+        return {"user_id": caller.user_id}
+    raise BodyMissing
+
+
+def _message(kind: type[Command | Query], sent: dict[str, Any], body: bytes) -> Command | Query:
+    errors = [{"path": "key", "message": "Extra inputs are not permitted"}] if "key" in sent else []
+    try:
+        # From the bytes, not from what was parsed of them: JSON's strictness differs (a list for a tuple, a text for
+        # a date), and lone surrogates are found only there.
+        message = kind.__pydantic_validator__.validate_json(
+            body or canonical(sent), strict=True, extra="forbid", context=PLAIN
+        )
+    except ValidationError as wrong:
+        for error in wrong.errors(include_url=False, include_context=False, include_input=False):
+            if error["type"] == "json_invalid":
+                raise MalformedBody from None
+            path = ".".join(map(str, error["loc"]))
+            errors.append({"path": path[:MAX_PATH_CHARACTERS], "message": error["msg"]})
+    if errors:
+        raise ValidationFailed(errors=errors[:MAX_ERRORS])
+    return message  # type: ignore[no-any-return]
+
+
+def _trace(traceparent: bytes | None) -> str:
+    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+        return traceparent.decode("ascii")
+    return new_traceparent()
+
+
+def _answered(reply: Reply, headers: Headers, request: str) -> Answer:
+    if reply.kind != DONE:
+        answered = answer_to_reply(reply.kind, reply.body, request)
+    elif reply.body:
+        answered = Answer(200, reply.body)
+    else:
+        answered = Answer(204)
+    if reply.replayed and b"idempotency-key" in headers:
+        answered.headers = (*answered.headers, _REPLAYED)
+    return answered
+
+
+_counters: dict[tuple[str, str, int], Any] = {}
+_seconds: dict[tuple[str, str], Any] = {}
+
+
+def _count(method: Method, status: int, seconds: float) -> None:
+    """Finding a metric by its labels costs more than counting, so what was found is kept."""
+    key = (method.version, method.name, status)
+    counter = _counters.get(key)
+    if counter is None:
+        counter = _counters[key] = CALLS.labels(method.version, method.name, str(status))
+        _seconds.setdefault(key[:2], CALL_SECONDS.labels(method.version, method.name))
+    counter.inc()
+    _seconds[key[:2]].observe(seconds)
