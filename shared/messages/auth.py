@@ -1,6 +1,6 @@
 """What auth is ordered and asked, and what it announces: users, magic links, tokens."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,8 +10,6 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 """Ids that clients send are opaque: any non-empty one is looked up."""
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
 """SHA-256 of the verifier in web-safe base64 without padding (RFC 7636 section 4.2), or in hex for old clients."""
-ACCESS_TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 -- a media type
-"""``typ`` of an access token's header (RFC 8725 section 3.11): no other token of ours passes for one."""
 
 
 class Device(Part):

@@ -1,0 +1,41 @@
+"""What do the handlers of auth work with?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from services.auth.store.authorizations import Authorizations
+from services.auth.store.chains import AccessTokens, RefreshTokens
+from services.auth.store.clients import Clients
+from services.auth.store.users import Identifiers, Users
+from services.auth.tokens import AccessTokenSigner
+from shared.messages import Sealed
+from shared.sealed import Sealer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """The stores and adapters of auth, built in ``app.py``.
+
+    Attributes:
+        signer: signs access tokens.
+        sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
+        authorization_life: how long a magic link may be redeemed.
+        test_domains: whether addresses under ``.test`` are taken; never in production.
+    """
+
+    clients: Clients
+    users: Users
+    identifiers: Identifiers
+    authorizations: Authorizations
+    access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
+    signer: AccessTokenSigner
+    sealer: Sealer
+    authorization_life: timedelta
+    test_domains: bool
+
+    def reveal(self, secret: Sealed) -> str:
+        """The plain text of a secret field of a message to auth."""
+        return self.sealer.reveal("auth", secret)

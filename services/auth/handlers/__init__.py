@@ -1,0 +1,30 @@
+"""What auth does, message by message."""
+
+from typing import Final
+
+from services.auth.handlers.clients import create_client
+from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
+from services.auth.handlers.logins import authenticate_user
+from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
+from shared.handling import Handlers
+from shared.messages.auth import (
+    AuthenticateUser,
+    CreateClient,
+    CreateTrialAndMagicLink,
+    EnsureUser,
+    GetUser,
+    SendMagicLink,
+    SendTrialMagicLink,
+    SetMarketingConsent,
+)
+
+HANDLERS: Final[Handlers] = {
+    AuthenticateUser: authenticate_user,
+    CreateClient: create_client,
+    CreateTrialAndMagicLink: create_trial_and_magic_link,
+    EnsureUser: ensure_user,
+    GetUser: get_user,
+    SendMagicLink: send_magic_link,
+    SendTrialMagicLink: send_trial_magic_link,
+    SetMarketingConsent: set_marketing_consent,
+}

@@ -1,0 +1,28 @@
+"""How does an app become known?"""
+
+from __future__ import annotations
+
+from services.auth.context import Auth
+from services.auth.models.clients import Client
+from shared.messages.auth import ClientCreated, ClientView, CreateClient
+from shared.work import Work
+
+
+async def create_client(command: CreateClient, work: Work, auth: Auth) -> ClientView:
+    """Register an app that may log people in.
+
+    Raises:
+        InvalidRedirectUri: one that no app may have.
+        ClientAlreadyExists: the id is taken, as the index says at the commit.
+    """
+    client = Client.register(command.name, command.redirect_uris, id=command.id or work.new_id("client"), at=work.now)
+    auth.clients.add(client, work)
+    work.publish(ClientCreated(key=client.id, client_id=client.id))
+    return ClientView(
+        id=client.id,
+        name=client.name,
+        redirect_uris=client.redirect_uris,
+        disabled=client.disabled_at is not None,
+        created_at=client.created_at,
+        updated_at=client.updated_at,
+    )

@@ -1,0 +1,106 @@
+"""How is a magic link ordered? Checked, stored as an authorization, and handed to mailer, which alone sees its key."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from services.auth.context import Auth
+from services.auth.handlers.users import register
+from services.auth.models.authorizations import Authorization, link
+from services.auth.models.credentials import Code, new_key
+from services.auth.models.users import normal_email
+from shared.messages import Sealed
+from shared.messages.auth import CreateTrialAndMagicLink, LinkRequest, SendMagicLink, SendTrialMagicLink
+from shared.messages.billing import StartTrial
+from shared.messages.mailer import LinkVariables, SendMail
+from shared.work import Work
+
+
+async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> None:
+    """Mail a link that logs this address in.
+
+    Whether the address is known is not even looked up, so nothing about it shows.
+
+    Raises:
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
+    """
+    await _mail_link(command, work, auth, template="magic-link")
+
+
+async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Work, auth: Auth) -> None:
+    """Make the user if need be; billing starts the trial, answers the caller, and then orders the link from us.
+
+    Raises:
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
+    """
+    address = await _admit(command, auth)
+    identifier = await auth.identifiers.find("email", address)
+    if identifier is None:
+        # Unverified: to order a trial for an address shows nothing about whose it is.
+        identifier = register(address, work, auth, verified=False)
+    work.forward(
+        StartTrial(
+            key=identifier.user_id,
+            user_id=identifier.user_id,
+            email=address,
+            client_id=command.client_id,
+            redirect_uri=command.redirect_uri,
+            state=command.state,
+            code_challenge=command.code_challenge,
+            platform=command.device.platform,
+            beak_id=command.device.beak_id,
+            fingerprint=command.device.fingerprint,
+        )
+    )
+
+
+async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: Auth) -> None:
+    """Mail the link of a trial that has been started; ``flow=trial`` tells the app so.
+
+    Raises:
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
+    """
+    await _mail_link(command, work, auth, template="trial-magic-link", flow="trial")
+
+
+async def _mail_link(
+    request: LinkRequest,
+    work: Work,
+    auth: Auth,
+    *,
+    template: Literal["magic-link", "trial-magic-link"],
+    flow: str | None = None,
+) -> None:
+    """Store an authorization, and order the mail that carries its link.
+
+    Raises:
+        Refusal: as ``_admit`` says.
+    """
+    address = await _admit(request, auth)
+    code = Code(work.new_id("authzcode"), new_key())
+    authorization = Authorization.open(request, address, code, life=auth.authorization_life, at=work.now)
+    auth.authorizations.add(authorization, work)
+    variables = LinkVariables(
+        link=link(authorization.redirect_uri, code, authorization.state, flow=flow),
+        minutes=int(auth.authorization_life.total_seconds()) // 60,
+    )
+    work.publish(
+        SendMail(
+            template=template,
+            to=Sealed.of(address),
+            variables=Sealed.of(variables.model_dump_json()),
+            client_id=request.client_id,
+        )
+    )
+
+
+async def _admit(request: LinkRequest, auth: Auth) -> str:
+    """The address in its normal form, once nothing speaks against a link to it.
+
+    Raises:
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: something does.
+    """
+    client = await auth.clients.get(request.client_id)
+    client.must_be_enabled()
+    client.must_redirect_to(request.redirect_uri)
+    return normal_email(request.identifier_value, test_domains=auth.test_domains)

@@ -1,0 +1,84 @@
+"""How do people come into being, and what is told of them?"""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.auth.context import Auth
+from services.auth.models.users import Identifier, User, normal_email
+from shared.messages.auth import (
+    EnsureUser,
+    GetUser,
+    IdentifierView,
+    SetMarketingConsent,
+    UserCreated,
+    UserEnsured,
+    UserView,
+)
+from shared.messages.mailer import RecordMarketingConsent
+from shared.work import Work
+
+
+async def get_user(query: GetUser, _work: Work, auth: Auth) -> UserView:
+    """A user with all identifiers, removed ones included, oldest first.
+
+    Raises:
+        NotFound: there is no such user.
+    """
+    user, identifiers = await asyncio.gather(auth.users.get(query.user_id), auth.identifiers.of_user(query.user_id))
+    return UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers)))
+
+
+async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
+    """Find or make the user of an address, and say who it is.
+
+    Raises:
+        InvalidEmail: an address that can't receive mail.
+    """
+    address = normal_email(command.email, test_domains=auth.test_domains)
+    identifier = await auth.identifiers.find("email", address)
+    if identifier is None:
+        identifier = register(address, work, auth, verified=False)
+    work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=identifier.user_id))
+
+
+async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: Auth) -> None:
+    """Have mailer record what an existing user consents to; mailer answers the caller.
+
+    Raises:
+        NotFound: there is no such user.
+    """
+    user = await auth.users.get(command.user_id)
+    work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
+
+
+def register(address: str, work: Work, auth: Auth, *, verified: bool) -> Identifier:
+    """Make a user who is known by this address.
+
+    When another message makes one for the same address at the same time, one of them wins; the other's handler runs
+    again and finds the winner's.
+
+    Args:
+        address: in normal form.
+        work: what is filled.
+        auth: where.
+        verified: whether the person has just shown that the address is theirs.
+    """
+    user = User(id=work.new_id("user"), created_at=work.now)
+    identifier = Identifier.of_new(user, "email", address, id=work.new_id("userident"), verified=verified, at=work.now)
+    auth.users.add(user, work)
+    auth.identifiers.add(identifier, work)
+    work.publish(UserCreated(key=user.id, user_id=user.id, at=work.now))
+    return identifier
+
+
+def _view(identifier: Identifier) -> IdentifierView:
+    return IdentifierView(
+        id=identifier.id,
+        identifier_type=identifier.identifier_type,
+        identifier_value=identifier.identifier_value,
+        created_at=identifier.created_at,
+        updated_at=identifier.updated_at,
+        verified_at=identifier.verified_at,
+        removed_at=identifier.removed_at,
+    )

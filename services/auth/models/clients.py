@@ -1,0 +1,76 @@
+"""Which apps may log people in, and where may they be sent back to?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from services.auth.errors import ClientDisabled, InvalidRedirectUri
+
+_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
+_WEB_SCHEMES: Final = frozenset({"http", "https"})
+_SCRIPT_SCHEMES: Final = frozenset({"javascript", "data", "vbscript", "blob", "file", "about"})
+"""A browser that is sent to one of these runs or shows what stands behind the colon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """An app that may log people in.
+
+    Attributes:
+        redirect_uris: where its magic links may point to, compared character by character (RFC 9700 section 4.1.3).
+        disabled_at: since when it may not log people in any more; None while it may.
+    """
+
+    id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    disabled_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+
+    @classmethod
+    def register(cls, name: str, redirect_uris: Sequence[str], *, id: str, at: datetime) -> Self:  # noqa: A002
+        """A new app.
+
+        Raises:
+            InvalidRedirectUri: one of the URIs is not absolute, has a fragment, or would run in the browser.
+        """
+        for uri in redirect_uris:
+            _check_redirect_uri(uri)
+        return cls(id=id, name=name, redirect_uris=tuple(redirect_uris), disabled_at=None, created_at=at, updated_at=at)
+
+    def must_be_enabled(self) -> None:
+        """Let the app go on.
+
+        Raises:
+            ClientDisabled: it may not log people in any more.
+        """
+        if self.disabled_at is not None:
+            raise ClientDisabled
+
+    def must_redirect_to(self, uri: str) -> None:
+        """Let a link to this URI be made.
+
+        Raises:
+            InvalidRedirectUri: it is not one of the app's.
+        """
+        if uri not in self.redirect_uris:
+            raise InvalidRedirectUri
+
+
+def _check_redirect_uri(uri: str) -> None:
+    if not _ABSOLUTE_URI.fullmatch(uri) or "#" in uri:
+        # RFC 6749 section 3.1.2: absolute, without a fragment.
+        raise InvalidRedirectUri(redirect_uri=uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as malformed:
+        raise InvalidRedirectUri(redirect_uri=uri) from malformed
+    if parts.scheme in _SCRIPT_SCHEMES or (parts.scheme in _WEB_SCHEMES and not parts.hostname):
+        raise InvalidRedirectUri(redirect_uri=uri)

@@ -1,0 +1,23 @@
+"""Where auth keeps what it knows: MongoDB's documents, and nothing that decides."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pymongo import IndexModel
+
+from services.auth.store.authorizations import Authorizations
+from services.auth.store.chains import AccessTokens, RefreshTokens
+from services.auth.store.clients import Clients
+from services.auth.store.signing_keys import SigningKeys
+from services.auth.store.users import Identifiers, Users
+
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    Clients.COLLECTION: (),
+    Users.COLLECTION: (),
+    Identifiers.COLLECTION: Identifiers.INDEXES,
+    Authorizations.COLLECTION: Authorizations.INDEXES,
+    AccessTokens.COLLECTION: AccessTokens.INDEXES,
+    RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
+    SigningKeys.COLLECTION: SigningKeys.INDEXES,
+}
+"""What must be there before the first message."""

@@ -1,0 +1,60 @@
+"""Where are the apps kept? In ``clients``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from services.auth.errors import ClientAlreadyExists, ClientNotFound
+from services.auth.models.clients import Client
+from shared.lookup import Lookup
+from shared.mongo import Collection, Database, Document
+from shared.work import Work
+
+
+class Clients:
+    """The apps that may log people in."""
+
+    COLLECTION: ClassVar = "clients"
+
+    def __init__(self, database: Database) -> None:
+        self._documents: Collection = database[self.COLLECTION]
+        self._by_id = Lookup(self._documents)
+
+    async def get(self, id: str) -> Client:  # noqa: A002 -- the field's name
+        """The app with this id.
+
+        Raises:
+            ClientNotFound: there is none.
+        """
+        document = await self._by_id.find_one(id)
+        if document is None:
+            raise ClientNotFound
+        return _client(document)
+
+    def add(self, client: Client, work: Work) -> None:
+        """Store a new app; refused with ClientAlreadyExists when its id is taken."""
+        work.insert(self._documents, _document(client), taken=ClientAlreadyExists)
+
+
+def _client(document: Document) -> Client:
+    return Client(
+        id=document["_id"],
+        name=document["name"],
+        redirect_uris=tuple(document["redirectUris"]),
+        disabled_at=document["disabledAt"],
+        created_at=document["createdAt"],
+        updated_at=document["updatedAt"],
+        version=document["version"],
+    )
+
+
+def _document(client: Client) -> Document:
+    return {
+        "_id": client.id,
+        "name": client.name,
+        "redirectUris": list(client.redirect_uris),
+        "disabledAt": client.disabled_at,
+        "createdAt": client.created_at,
+        "updatedAt": client.updated_at,
+        "version": client.version,
+    }

@@ -1,0 +1,107 @@
+"""Where are people kept, and the addresses they are known by? In ``users`` and ``identifiers``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, get_args
+
+from pymongo import ASCENDING, IndexModel
+
+from services.auth.models.users import Identifier, IdentifierType, User
+from shared.errors import NotFound
+from shared.lookup import Lookup
+from shared.mongo import Collection, Database, Document
+from shared.work import Work
+
+
+class Users:
+    """People."""
+
+    COLLECTION: ClassVar = "users"
+
+    def __init__(self, database: Database) -> None:
+        self._documents: Collection = database[self.COLLECTION]
+        self._by_id = Lookup(self._documents)
+
+    async def get(self, id: str) -> User:  # noqa: A002 -- the field's name
+        """The user with this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        document = await self._by_id.find_one(id)
+        if document is None:
+            raise NotFound
+        return User(id=document["_id"], created_at=document["createdAt"], version=document["version"])
+
+    def add(self, user: User, work: Work) -> None:
+        """Store a new user."""
+        work.insert(self._documents, {"_id": user.id, "createdAt": user.created_at, "version": user.version})
+
+
+class Identifiers:
+    """The addresses and numbers of people; each belongs to one of them at a time, which the index sees to."""
+
+    COLLECTION: ClassVar = "identifiers"
+    INDEXES: ClassVar = [
+        IndexModel(
+            [("identifierValue", ASCENDING), ("identifierType", ASCENDING)],
+            unique=True,
+            partialFilterExpression={"removedAt": None},
+        ),
+        IndexModel([("userId", ASCENDING)]),
+    ]
+
+    def __init__(self, database: Database) -> None:
+        self._documents: Collection = database[self.COLLECTION]
+        self._of_user = Lookup(self._documents, "userId")
+        # Each repeats the unique index's filter, or that can't serve.
+        self._by_value = {
+            kind: Lookup(self._documents, "identifierValue", {"identifierType": kind, "removedAt": None})
+            for kind in get_args(IdentifierType)
+        }
+
+    async def find(self, identifier_type: IdentifierType, identifier_value: str) -> Identifier | None:
+        """Whose this address or number is now, given in normal form."""
+        document = await self._by_value[identifier_type].find_one(identifier_value)
+        return None if document is None else _identifier(document)
+
+    async def of_user(self, user_id: str) -> list[Identifier]:
+        """All of a user's, removed ones included, oldest first."""
+        documents = await self._of_user.find(user_id)
+        return sorted(map(_identifier, documents), key=lambda identifier: identifier.id)
+
+    def add(self, identifier: Identifier, work: Work) -> None:
+        """Store a new one; when somebody else has it by then, the handler runs again and finds them."""
+        work.insert(self._documents, _document(identifier))
+
+    def save(self, identifier: Identifier, work: Work) -> None:
+        """Store what changed."""
+        work.replace(self._documents, _document(identifier), version=identifier.version)
+
+
+def _identifier(document: Document) -> Identifier:
+    return Identifier(
+        id=document["_id"],
+        user_id=document["userId"],
+        identifier_type=document["identifierType"],
+        identifier_value=document["identifierValue"],
+        created_at=document["createdAt"],
+        updated_at=document["updatedAt"],
+        verified_at=document["verifiedAt"],
+        removed_at=document["removedAt"],
+        version=document["version"],
+    )
+
+
+def _document(identifier: Identifier) -> Document:
+    return {
+        "_id": identifier.id,
+        "userId": identifier.user_id,
+        "identifierType": identifier.identifier_type,
+        "identifierValue": identifier.identifier_value,
+        "createdAt": identifier.created_at,
+        "updatedAt": identifier.updated_at,
+        "verifiedAt": identifier.verified_at,
+        "removedAt": identifier.removed_at,
+        "version": identifier.version,
+    }

@@ -1,0 +1,80 @@
+"""What tests of auth do again and again: order a link, follow it, log in, refresh."""
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from shared.messages import Sealed
+from shared.messages.auth import AuthenticateUser, SendMagicLink
+from shared.messages.mailer import SendMail
+from tests.desk import Desk
+
+CLIENT = "client_one"
+OTHER_CLIENT = "client_two"
+REDIRECT_URI = "https://app.example/callback"
+ADDRESS = "ana@example.com"
+# RFC 7636, appendix B.
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+WRONG_VERIFIER = "x" * 43
+USUAL_LINK = {
+    "client_id": CLIENT,
+    "redirect_uri": REDIRECT_URI,
+    "state": "a state",
+    "code_challenge_method": "S256",
+    "code_challenge": CHALLENGE,
+    "identifier_type": "email",
+    "identifier_value": ADDRESS,
+}
+
+
+def send_magic_link(**changed: Any) -> SendMagicLink:
+    return SendMagicLink(**{**USUAL_LINK, **changed})
+
+
+def redemption(code: str | None, **changed: Any) -> AuthenticateUser:
+    secret = {"code": code, "code_verifier": VERIFIER, **changed}
+    return AuthenticateUser(
+        **{
+            "client_id": CLIENT,
+            "grant_type": "authorization_code",
+            "redirect_uri": REDIRECT_URI,
+            **secret,
+            **{
+                name: None if secret[name] is None else Sealed.of(secret[name])  # type: ignore[arg-type]
+                for name in ("code", "code_verifier")
+            },
+        }
+    )
+
+
+def refresh(refresh_token: str | None, client_id: str = CLIENT) -> AuthenticateUser:
+    return AuthenticateUser(
+        client_id=client_id,
+        grant_type="refresh_token",
+        refresh_token=None if refresh_token is None else Sealed.of(refresh_token),
+    )
+
+
+def mailed_link(desk: Desk, mail: SendMail) -> str:
+    """The link in a mail order, opened as mailer would."""
+    link: str = json.loads(desk.reveal("mailer", mail.variables))["link"]
+    return link
+
+
+def code_in(link: str) -> str:
+    return parse_qs(urlsplit(link).query)["code"][0]
+
+
+async def ordered_code(desk: Desk, **changed: Any) -> str:
+    """The code of a link that has just been ordered."""
+    await desk.perform(send_magic_link(**changed))
+    return code_in(mailed_link(desk, desk.said(SendMail)[-1]))
+
+
+async def logged_in(desk: Desk, **changed: Any) -> dict[str, Any]:
+    """The answer to a login from the beginning."""
+    code = await ordered_code(desk, **changed)
+    client_id = changed.get("client_id", CLIENT)
+    answer: dict[str, Any] = await desk.perform(redemption(code, client_id=client_id))
+    return answer

@@ -1,0 +1,224 @@
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared.ids import new_message_id
+from shared.messages.auth import (
+    CreateTrialAndMagicLink,
+    Device,
+    EnsureUser,
+    SendMagicLink,
+    SendTrialMagicLink,
+    UserCreated,
+)
+from shared.messages.billing import StartTrial
+from shared.messages.mailer import SendMail
+from tests.auth.flows import (
+    ADDRESS,
+    CHALLENGE,
+    CLIENT,
+    REDIRECT_URI,
+    USUAL_LINK,
+    logged_in,
+    mailed_link,
+    send_magic_link,
+)
+from tests.desk import Desk, Refused
+
+DEVICE = Device(platform="mac", beak_id="beak-1", fingerprint="f-1")
+
+
+def create_trial(**changed: Any) -> CreateTrialAndMagicLink:
+    return CreateTrialAndMagicLink(**{**USUAL_LINK, "device": DEVICE, **changed})
+
+
+def send_trial_link(**changed: Any) -> SendTrialMagicLink:
+    return SendTrialMagicLink(**{**USUAL_LINK, **changed})
+
+
+async def test_send_magic_link_orders_one_mail_with_the_link(desk: Desk) -> None:
+    assert await desk.perform(send_magic_link(state="a&b=ü")) is None
+    [mail] = desk.published
+    assert isinstance(mail, SendMail)
+    assert mail.template == "magic-link"
+    assert mail.client_id == CLIENT
+    assert desk.reveal("mailer", mail.to) == ADDRESS
+    variables = json.loads(desk.reveal("mailer", mail.variables))
+    document = await desk.database["authorizations"].find_one({})
+    key = variables["link"].split("?code=")[1].split("&")[0].split(".")[1]
+    assert variables == {
+        "link": f"{REDIRECT_URI}?code={document['_id']}.{key}&state=a%26b%3D%C3%BC",
+        "minutes": 10,
+    }
+    assert len(key) == 64
+    assert document["key"] == hashlib.sha256(key.encode()).hexdigest()
+
+
+async def test_send_magic_link_keeps_what_the_page_on_data_at_rest_says(desk: Desk) -> None:
+    await desk.perform(send_magic_link(device=DEVICE))
+    document = await desk.database["authorizations"].find_one({})
+    now = desk.now.replace(microsecond=desk.now.microsecond // 1000 * 1000)
+    assert document.pop("_id").startswith("test_authzcode_")
+    assert len(document.pop("key")) == 64
+    assert document == {
+        "clientId": CLIENT,
+        "state": "a state",
+        "codeChallengeMethod": "S256",
+        "codeChallenge": CHALLENGE,
+        "redirectUri": REDIRECT_URI,
+        "identifierType": "email",
+        "identifierValue": ADDRESS,
+        "device": {"platform": "mac", "beakId": "beak-1", "fingerprint": "f-1"},
+        "createdAt": now,
+        "expiresAt": now + timedelta(minutes=10),
+        "usedAt": None,
+        "revokedAt": None,
+        "wrongVerifiers": 0,
+        "version": 1,
+    }
+
+
+async def test_neither_address_nor_key_is_readable_in_what_is_kept_of_the_mail_order(desk: Desk) -> None:
+    await desk.perform(send_magic_link())
+    [mail] = desk.published
+    key = mailed_link(desk, mail).split(".")[-1].split("&")[0]
+    row = await desk.database["inbox"].find_one({"messages": {"$ne": []}})
+    kept = row["messages"][0]["body"]
+    assert key.encode() not in kept
+    assert ADDRESS.encode() not in kept
+
+
+async def test_a_second_delivery_of_send_magic_link_makes_no_second_link(desk: Desk) -> None:
+    message_id = new_message_id()
+    for _ in range(2):
+        await desk.perform(send_magic_link(), id=message_id)
+    assert len(desk.published) == 1
+    assert await desk.database["authorizations"].count_documents({}) == 1
+
+
+async def test_send_magic_link_does_the_same_for_known_and_unknown_addresses(desk: Desk) -> None:
+    await logged_in(desk)
+    desk.clear()
+    for address in (ADDRESS, "unknown@example.com"):
+        assert await desk.perform(send_magic_link(identifier_value=address)) is None
+    assert [type(message) for message in desk.published] == [SendMail, SendMail]
+
+
+async def test_an_address_is_stored_and_written_to_in_its_normal_form(desk: Desk) -> None:
+    await desk.perform(send_magic_link(identifier_value="Ana@Bücher.Example"))
+    document = await desk.database["authorizations"].find_one({})
+    assert document["identifierValue"] == "ana@xn--bcher-kva.example"
+    assert desk.reveal("mailer", desk.published[0].to) == "ana@xn--bcher-kva.example"  # type: ignore[attr-defined]
+
+
+async def test_the_life_of_a_link_is_a_setting(new_desk: Callable[..., Desk], desk: Desk) -> None:
+    async with new_desk(authorization_minutes=20) as patient:
+        await patient.perform(send_magic_link())
+        [mail] = patient.said(SendMail)
+        assert json.loads(patient.reveal("mailer", mail.variables))["minutes"] == 20
+        document = await patient.database["authorizations"].find_one({})
+        assert document["expiresAt"] - document["createdAt"] == timedelta(minutes=20)
+
+
+async def test_a_redirect_uri_with_a_query_keeps_it(desk: Desk) -> None:
+    await desk.perform(send_magic_link(redirect_uri=f"{REDIRECT_URI}/two?a=b"))
+    assert mailed_link(desk, desk.said(SendMail)[0]).startswith(f"{REDIRECT_URI}/two?a=b&code=test_authzcode_")
+
+
+REFUSED = [
+    ({"client_id": "client_unknown"}, "not_found", "client_not_found"),
+    ({"redirect_uri": f"{REDIRECT_URI}/"}, "invalid", "invalid_redirect_uri"),
+    ({"redirect_uri": REDIRECT_URI.upper()}, "invalid", "invalid_redirect_uri"),
+    ({"redirect_uri": ""}, "invalid", "invalid_redirect_uri"),
+    ({"identifier_value": "ana"}, "invalid", "invalid_email"),
+    ({"identifier_value": ""}, "invalid", "invalid_email"),
+    ({"identifier_value": "ana@localhost"}, "invalid", "invalid_email"),
+    ({"identifier_value": "ana@example.com\r\nBcc: b@example.com"}, "invalid", "invalid_email"),
+    ({"identifier_value": "a" * 10_000 + "@example.com"}, "invalid", "invalid_email"),
+]
+
+
+@pytest.mark.parametrize("order", [send_magic_link, create_trial, send_trial_link])
+@pytest.mark.parametrize(("changed", "kind", "code"), REFUSED)
+async def test_a_link_is_refused_for(
+    desk: Desk, order: Callable[..., SendMagicLink], changed: dict[str, Any], kind: str, code: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        await desk.perform(order(**changed))
+    assert (refused.value.kind, refused.value.code) == (kind, code)
+    assert desk.published == []
+    assert await desk.database["authorizations"].count_documents({}) == 0
+    assert await desk.database["users"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize("order", [send_magic_link, create_trial, send_trial_link])
+async def test_a_disabled_client_is_refused(desk: Desk, order: Callable[..., SendMagicLink]) -> None:
+    await desk.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": desk.now}})
+    with pytest.raises(Refused) as refused:
+        await desk.perform(order())
+    assert (refused.value.kind, refused.value.code) == ("forbidden", "client_disabled")
+
+
+async def test_a_test_domain_is_no_address_in_production(new_desk: Callable[..., Desk], desk: Desk) -> None:
+    await desk.perform(send_magic_link(identifier_value="ana@nest.test"))
+    async with new_desk(environment="production", issuer="https://nest.example") as production:
+        with pytest.raises(Refused, match="invalid_email"):
+            await production.perform(send_magic_link(identifier_value="ana@nest.test"))
+
+
+async def test_create_trial_and_magic_link_makes_the_user_and_hands_over_to_billing(desk: Desk) -> None:
+    assert await desk.perform(create_trial()) is None
+    [user] = desk.said(UserCreated)
+    [trial] = desk.said(StartTrial)
+    assert trial == StartTrial(
+        user_id=user.user_id,
+        email=ADDRESS,
+        client_id=CLIENT,
+        redirect_uri=REDIRECT_URI,
+        state="a state",
+        code_challenge=CHALLENGE,
+        platform="mac",
+        beak_id="beak-1",
+        fingerprint="f-1",
+    )
+    assert desk.said(SendMail) == []
+    identifier = await desk.database["identifiers"].find_one({})
+    assert identifier["userId"] == user.user_id
+    assert identifier["verifiedAt"] is None
+
+
+async def test_create_trial_and_magic_link_finds_the_user_there_is(desk: Desk) -> None:
+    await desk.perform(EnsureUser(reference="r", email=ADDRESS))
+    [user] = desk.said(UserCreated)
+    await desk.perform(create_trial(identifier_value=ADDRESS.upper()))
+    assert [trial.user_id for trial in desk.said(StartTrial)] == [user.user_id]
+    assert await desk.database["users"].count_documents({}) == 1
+
+
+async def test_a_second_delivery_of_create_trial_and_magic_link_says_nothing_new(desk: Desk) -> None:
+    message_id = new_message_id()
+    for _ in range(2):
+        await desk.perform(create_trial(), id=message_id)
+    assert len(desk.published) == 2
+    assert await desk.database["users"].count_documents({}) == 1
+
+
+async def test_send_trial_magic_link_adds_the_flow_to_the_link(desk: Desk) -> None:
+    await desk.perform(send_trial_link())
+    [mail] = desk.published
+    assert isinstance(mail, SendMail)
+    assert mail.template == "trial-magic-link"
+    link = mailed_link(desk, mail)
+    assert link.startswith(f"{REDIRECT_URI}?code=test_authzcode_")
+    assert link.endswith("&state=a%20state&flow=trial")
+
+
+async def test_a_second_delivery_of_send_trial_magic_link_mails_once(desk: Desk) -> None:
+    message_id = new_message_id()
+    for _ in range(2):
+        await desk.perform(send_trial_link(), id=message_id)
+    assert len(desk.published) == 1
