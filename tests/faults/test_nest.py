@@ -1,0 +1,193 @@
+"""Nest while its parts are killed: nothing accepted is lost, nothing is done twice, and callers are told the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.mongo import EmbeddedMongo
+from tests.stack import API, Login, Stack, code_of, eventually, running_stack
+
+
+@pytest.fixture
+async def apart(
+    tmp_path: Path, kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
+) -> AsyncIterator[Stack]:
+    """A Nest whose auth is a process of its own."""
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=kafka_bootstrap,
+        mongo_url=mongo_url,
+        topic_prefix=topic_prefix,
+        database_prefix=database_prefix,
+        separate=["auth"],
+    ) as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("point", ["V1", "V2", "V3", "V4"])
+async def test_auth_killed_around_its_commit_loses_nothing_and_repeats_nothing(apart: Stack, point: str) -> None:
+    auth = apart.processes["auth"]
+    email = f"{point.lower()}@example.com"
+    await auth.stop()
+    await auth.start(NEST_CRASH_AT=point)
+    login, headers = Login(email), {"idempotency_key": secrets.token_hex(8)}
+    ordered = asyncio.create_task(apart.call("send_magic_link", login.order(), **headers))
+
+    assert await auth.ended() == 137, "the fault did not happen"
+    await auth.start()
+
+    assert (await ordered).status_code == 204
+    again = await apart.call("send_magic_link", login.order(), **headers)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (204, "true")
+    mail = await apart.mail(email)
+    redeemed = await apart.call("authenticate_user", login.redemption(code_of(mail, login)))
+    assert redeemed.status_code == 200
+    await apart.log_in("somebody.else@example.com")
+    assert len(apart.inbox.arrivals(email)) == 1
+
+
+async def test_a_redemption_whose_answer_was_lost_is_had_by_repeating_its_key(apart: Stack) -> None:
+    auth, login = apart.processes["auth"], Login("lost@example.com")
+    code = await apart.code(login)
+    await auth.stop()
+    await auth.start(NEST_CRASH_AT="V2")
+    headers = {"idempotency_key": secrets.token_hex(8)}
+    first = asyncio.create_task(apart.call("authenticate_user", login.redemption(code), **headers))
+    assert await auth.ended() == 137, "the fault did not happen"
+    first.cancel()
+    await auth.start()
+
+    answer = await apart.call("authenticate_user", login.redemption(code), **headers)
+
+    assert answer.status_code == 200
+    user = await apart.call("get_user", {"user_id": answer.json()["user_id"]}, **apart.internal)
+    assert user.status_code == 200
+
+
+async def test_kafka_away_is_said_in_time_and_nothing_accepted_is_lost(
+    tmp_path: Path,
+    own_kafka: Callable[[], Awaitable[EmbeddedKafka]],
+    mongo_url: str,
+    database_prefix: str,
+) -> None:
+    kafka = await own_kafka()
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=kafka.bootstrap,
+        mongo_url=mongo_url,
+        topic_prefix="",
+        database_prefix=database_prefix,
+        settings={"NEST_REPLY_SECONDS": "4"},
+    ) as nest:
+        await _outage(nest, kafka.kill, kafka.start)
+
+
+async def test_mongodb_away_is_said_in_time_and_nothing_accepted_is_lost(
+    tmp_path: Path,
+    own_mongo: Callable[[], Awaitable[EmbeddedMongo]],
+    kafka_bootstrap: str,
+    topic_prefix: str,
+) -> None:
+    mongo = await own_mongo()
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=kafka_bootstrap,
+        mongo_url=mongo.url,
+        topic_prefix=topic_prefix,
+        database_prefix="nest_",
+        settings={"NEST_REPLY_SECONDS": "4"},
+    ) as nest:
+        await _outage(nest, mongo.kill, mongo.start)
+
+
+async def test_instances_that_come_and_go_lose_and_repeat_nothing(
+    tmp_path: Path, kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, mongo_client: Any
+) -> None:
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=kafka_bootstrap,
+        mongo_url=mongo_url,
+        topic_prefix=topic_prefix,
+        database_prefix=database_prefix,
+        gateways=2,
+        separate=["auth"],
+    ) as nest:
+        second = type(nest.processes["auth"])("auth", nest.environment, tmp_path / "auth-2.log")
+        ordering = asyncio.create_task(_order_for(nest, seconds=12.0))
+        for _ in range(2):
+            await second.start()
+            await asyncio.sleep(3.0)
+            await second.stop()
+        emails = await ordering
+
+        await eventually(lambda: len(nest.inbox.arrivals()) >= len(emails), within=60, what="all mails")
+        assert sorted(arrival.to for arrival in nest.inbox.arrivals()) == sorted(emails)
+        stored = mongo_client[f"{database_prefix}auth"]["authorizations"]
+        assert stored.count_documents({}) == len(emails) == len(set(emails))
+        assert "shared the work", second.log
+
+
+async def _order_for(nest: Stack, *, seconds: float) -> list[str]:
+    """Order magic links over both gateways for so long; returns the addresses, each of which was answered 204."""
+    emails: list[str] = []
+    end = time.monotonic() + seconds
+
+    async def loop(number: int) -> None:
+        async with httpx.AsyncClient(base_url=nest.urls[number % 2], timeout=30) as http:
+            count = 0
+            while time.monotonic() < end:
+                count += 1
+                email = f"p{number}.{count}@example.com"
+                answer = await http.post(f"{API}/send_magic_link", json=Login(email).order())
+                assert answer.status_code == 204, answer.text
+                emails.append(email)
+
+    await asyncio.gather(*(loop(number) for number in range(4)))
+    return emails
+
+
+async def _outage(nest: Stack, kill: Callable[[], Awaitable[None]], start: Callable[[], Awaitable[None]]) -> None:
+    """Order before, during and after an outage; every order is answered in time, and in the end carried out once."""
+    orders = {f"o{number}@example.com": secrets.token_hex(8) for number in range(30)}
+    names = list(orders)
+
+    async def order(email: str) -> tuple[int, float]:
+        began = time.monotonic()
+        answer = await nest.call("send_magic_link", _fixed(email).order(), idempotency_key=orders[email])
+        return answer.status_code, time.monotonic() - began
+
+    before = await asyncio.gather(*(order(email) for email in names[:10]))
+    under_way = [asyncio.create_task(order(email)) for email in names[10:20]]
+    await kill()
+    during = await asyncio.gather(*under_way, *(order(email) for email in names[20:]))
+    await start()
+
+    assert {status for status, _ in before} == {204}
+    assert {status for status, _ in during} <= {204, 503}
+    assert 503 in {status for status, _ in during}, "the fault did not happen"
+    assert max(seconds for _, seconds in during) < 5.0, "told too late"
+
+    async def carried_out(email: str) -> None:
+        await eventually(lambda: _accepted(email), within=60, what=email)
+
+    async def _accepted(email: str) -> bool:
+        return (await order(email))[0] == 204
+
+    await asyncio.gather(*(carried_out(email) for email in names))
+    await eventually(lambda: len(nest.inbox.arrivals()) >= len(names), within=60, what="all mails")
+    await nest.log_in("after@example.com")
+    assert sorted(arrival.to for arrival in nest.inbox.arrivals()) == sorted([*names, "after@example.com"])
+
+
+def _fixed(email: str) -> Login:
+    """The same order at every repeat."""
+    return Login(email, state="state", verifier="v" * 43)
