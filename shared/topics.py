@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -69,25 +69,37 @@ def dead(topic: str) -> str:
     return f"{topic}.dead"
 
 
-def declared(most_partitions: int | None = None) -> tuple[Topic, ...]:
-    """All topics, the dead-letter ones included.
+def declared(topics: Iterable[Topic] = TOPICS, *, most_partitions: int | None = None) -> tuple[Topic, ...]:
+    """These topics, and the dead-letter one beside each that is consumed.
 
     Args:
+        topics: Nest's own by default.
         most_partitions: fewer partitions than declared, for a deployment on one small machine.
     """
-    topics = []
-    for topic in TOPICS:
-        partitions = min(topic.partitions, most_partitions or topic.partitions)
-        topics.append(Topic(topic.name, partitions, topic.retention, topic.compacted, topic.consumed))
+    whole = []
+    for topic in topics:
+        whole.append(replace(topic, partitions=min(topic.partitions, most_partitions or topic.partitions)))
         if topic.consumed:
-            topics.append(Topic(dead(topic.name), 1, 30 * DAY, consumed=False))
-    return tuple(topics)
+            whole.append(Topic(dead(topic.name), 1, 30 * DAY, consumed=False))
+    return tuple(whole)
 
 
 async def apply(
-    bootstrap: str, *, prefix: str = "", replication: int = 1, most_partitions: int | None = None
+    bootstrap: str,
+    *,
+    prefix: str = "",
+    replication: int = 1,
+    most_partitions: int | None = None,
+    topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
     """Make the topics that are missing and set the settings of all.
+
+    Args:
+        bootstrap: ``host:port`` of brokers, separated by commas.
+        prefix: leads every topic's name.
+        replication: how many brokers keep each.
+        most_partitions: as for ``declared``; topics that are there keep theirs.
+        topics: Nest's own by default.
 
     Returns:
         The names of those that were made, with their prefix.
@@ -95,37 +107,47 @@ async def apply(
     Raises:
         KafkaError: Kafka could not be reached or refused.
     """
-    topics = declared(most_partitions)
+    wanted = declared(topics, most_partitions=most_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=30_000)
-    await admin.start()
     try:
+        await admin.start()
         present = set(await admin.list_topics())
-        missing = [topic for topic in topics if prefix + topic.name not in present]
+        missing = [topic for topic in wanted if prefix + topic.name not in present]
         if missing:
             await _create(admin, missing, prefix, replication)
-        old = [topic for topic in topics if prefix + topic.name in present]
+        old = [topic for topic in wanted if prefix + topic.name in present]
         if old:
             await admin.alter_configs([_resource(topic, prefix, replication) for topic in old])
-        await _until_led(admin, [prefix + topic.name for topic in topics])
+        await _until_led(admin, [prefix + topic.name for topic in wanted])
         return [prefix + topic.name for topic in missing]
     finally:
         await admin.close()
 
 
-async def check(bootstrap: str, *, prefix: str = "", replication: int = 1) -> list[str]:
+async def check(
+    bootstrap: str,
+    *,
+    prefix: str = "",
+    replication: int = 1,
+    most_partitions: int | None = None,
+    topics: Iterable[Topic] = TOPICS,
+) -> list[str]:
     """What differs from the declaration, one sentence each; empty when all is well.
+
+    Args: as for ``apply``.
 
     Raises:
         KafkaError: Kafka could not be reached.
     """
+    wanted = declared(topics, most_partitions=most_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
     try:
+        await admin.start()
         present = set(await admin.list_topics())
-        names = [prefix + topic.name for topic in declared() if prefix + topic.name in present]
+        names = [prefix + topic.name for topic in wanted if prefix + topic.name in present]
         partitions = {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics(names)}
-        wrong = [f"{prefix}{topic.name} is missing" for topic in declared() if prefix + topic.name not in present]
-        for topic in declared():
+        wrong = [f"{prefix}{topic.name} is missing" for topic in wanted if prefix + topic.name not in present]
+        for topic in wanted:
             name = prefix + topic.name
             if name not in partitions:
                 continue
