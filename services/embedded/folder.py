@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from services.embedded.errors import AlreadyRunning, FolderNotWritable
 
@@ -20,8 +21,8 @@ def held(folder: Path) -> Iterator[Path]:
         FolderNotWritable: it can't be made or written.
     """
     folder = folder.absolute()
+    make_writable(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         # Data never belong into a repository, whatever folder was chosen.
         (folder / ".gitignore").write_text("*\n")
@@ -38,3 +39,17 @@ def held(folder: Path) -> Iterator[Path]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield folder
+
+
+def make_writable(folder: Path) -> None:
+    """Makes the folder if it is missing.
+
+    Raises:
+        FolderNotWritable: it can't be made, or no file in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FolderNotWritable(folder, error.strerror or str(error)) from error

@@ -11,7 +11,8 @@ from typing import Self
 
 from services.embedded import jars, ports
 from services.embedded.children import Child, end_orphan
-from services.embedded.errors import DidNotStart, FolderNotWritable, JavaMissing, PortTaken
+from services.embedded.errors import DidNotStart, JavaMissing, PortTaken
+from services.embedded.folder import make_writable
 from services.embedded.kafka_probe import answers
 from services.embedded.progress import Progress, Silent
 
@@ -107,6 +108,7 @@ class EmbeddedKafka:
 
     async def start(self) -> None:
         """Starts it, or starts it again on the same port and data; returns when it answers requests."""
+        make_writable(self._data)
         class_path = await asyncio.to_thread(jars.install, self._progress)
         java = _java()
         await asyncio.to_thread(end_orphan, self._record, self._folder)
@@ -147,17 +149,12 @@ class EmbeddedKafka:
         return self._folder / "logs" / "kafka.log"
 
     def _prepare(self) -> Path:
-        try:
-            self._data.mkdir(parents=True, exist_ok=True)
-            if not self._port:
-                self._port = self._wanted_port or ports.remembered(self._folder / "kafka.port")
-            if not ports.is_free(self._port):
-                raise PortTaken("Apache Kafka", self._port, "stop that program or give another port")
-            properties = self._folder / "kafka.properties"
-            text = _PROPERTIES.format(port=self._port, controller=ports.any_free(), data=self._data)
-            properties.write_text(text)
-        except OSError as error:
-            raise FolderNotWritable(self._folder, error.strerror or str(error)) from error
+        if not self._port:
+            self._port = self._wanted_port or ports.remembered(self._folder / "kafka.port")
+        if not ports.is_free(self._port):
+            raise PortTaken("Apache Kafka", self._port, "stop that program or give another port")
+        properties = self._folder / "kafka.properties"
+        properties.write_text(_PROPERTIES.format(port=self._port, controller=ports.any_free(), data=self._data))
         return properties
 
     def _jvm(self, class_path: list[Path]) -> list[str]:

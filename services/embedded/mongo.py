@@ -11,7 +11,8 @@ from typing import Self
 
 from services.embedded import libraries, ports
 from services.embedded.children import Child, end_orphan
-from services.embedded.errors import DidNotStart, FolderNotWritable, MongodMissing, PortTaken
+from services.embedded.errors import DidNotStart, MongodMissing, PortTaken
+from services.embedded.folder import make_writable
 from services.embedded.mongo_probe import connect, is_primary
 from services.embedded.progress import Progress, Silent
 
@@ -66,6 +67,7 @@ class EmbeddedMongo:
     async def start(self) -> None:
         """Starts it, or starts it again on the same port and data; returns when it takes writes."""
         mongod = find_mongod()
+        make_writable(self._data)
         await asyncio.to_thread(end_orphan, self._record, self._folder)
         self._prepare()
         self._progress.step("starting MongoDB")
@@ -106,12 +108,8 @@ class EmbeddedMongo:
         return self._folder / "logs" / "mongo.log"
 
     def _prepare(self) -> None:
-        try:
-            self._data.mkdir(parents=True, exist_ok=True)
-            if not self._port:
-                self._port = self._wanted_port or ports.remembered(self._folder / "mongo.port")
-        except OSError as error:
-            raise FolderNotWritable(self._folder, error.strerror or str(error)) from error
+        if not self._port:
+            self._port = self._wanted_port or ports.remembered(self._folder / "mongo.port")
         if not ports.is_free(self._port):
             raise PortTaken("MongoDB", self._port, "stop that program or give another port")
 

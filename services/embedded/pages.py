@@ -127,10 +127,10 @@ class Pages:
 
 def _is_local(host: str) -> bool:
     """Whether a Host header names this machine by a literal address or as `localhost`."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
     try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
         ipaddress.ip_address(name)
     except ValueError:
         return False

@@ -1,0 +1,112 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from services.embedded.inbox import Inbox
+from services.embedded.pages import Pages
+
+BASE = "http://127.0.0.1:8080"
+
+
+async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(f"gateway: {scope['path']}")(scope, receive, send)
+
+
+@pytest.fixture
+async def inbox(tmp_path: Path) -> AsyncIterator[Inbox]:
+    async with Inbox(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def browser(inbox: Inbox) -> AsyncIterator[httpx.AsyncClient]:
+    pages = Pages(gateway, inbox=inbox, base_url=BASE, client_id="client_1", version="1.2.3")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(pages), base_url=BASE) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path", ["/1/2021-10-06/get_user", "/.well-known/jwks.json", "/dev", "/devel/inbox", "/healthz"]
+)
+async def test_every_other_path_is_the_gateways(browser: httpx.AsyncClient, path: str) -> None:
+    assert (await browser.post(path)).text == f"gateway: {path}"
+
+
+@pytest.mark.parametrize("path", ["/", "/dev/inbox", "/dev/callback?code=c&state=s"])
+async def test_pages_run_nothing_from_elsewhere(browser: httpx.AsyncClient, path: str) -> None:
+    page = await browser.get(path)
+    assert page.status_code == 200
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["cache-control"] == "no-store"
+    assert "<script>" not in page.text
+    assert " style=" not in page.text
+
+
+async def test_the_start_page_knows_the_client_and_its_redirect(browser: httpx.AsyncClient) -> None:
+    page = (await browser.get("/")).text
+    assert f'data-client-id="client_1" data-redirect-uri="{BASE}/dev/callback"' in page
+
+
+async def test_everything_a_page_asks_for_is_there(browser: httpx.AsyncClient) -> None:
+    for name in ("pages.css", "nest.svg", "api.js", "start.js", "inbox.js", "callback.js"):
+        assert (await browser.get(f"/dev/static/{name}")).status_code == 200
+    assert (await browser.get("/favicon.ico")).headers["content-type"] == "image/svg+xml"
+    assert (await browser.get("/dev/static/../pages.py")).status_code == 404
+
+
+async def test_the_start_page_leads_to_the_origin_that_the_mails_link_to(browser: httpx.AsyncClient) -> None:
+    page = await browser.get("http://localhost:8080/")
+    assert (page.status_code, page.headers["location"]) == (307, f"{BASE}/")
+
+
+@pytest.mark.parametrize("host", ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "", "["])
+async def test_a_page_whose_name_was_pointed_here_reads_nothing(browser: httpx.AsyncClient, host: str) -> None:
+    refused = await browser.get("/dev/inbox.json", headers={"host": host})
+    assert (refused.status_code, refused.text) == (421, f"open this page at {BASE}/")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "192.168.1.7", "nest.localhost"])
+async def test_literal_addresses_and_localhost_may_read(browser: httpx.AsyncClient, host: str) -> None:
+    assert (await browser.get("/dev/inbox.json", headers={"host": host})).json() == []
+
+
+async def test_the_inbox_shows_what_arrived_and_escapes_it(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+    assert "Nothing has arrived yet" in (await browser.get("/dev/inbox")).text
+    mail = inbox.add_mail(
+        b"Subject: <b>hi</b>\r\n\r\n<script>1</script> https://a.example/?x=1&y=2\r\n", ["a@example.com"]
+    )
+    page = (await browser.get("/dev/inbox")).text
+    assert "&lt;b&gt;hi&lt;/b&gt;" in page
+    assert "&lt;script&gt;" in page
+    assert 'href="https://a.example/?x=1&amp;y=2">Open the link' in page
+    newer = inbox.add_text(to="1", text="a text")
+    page = (await browser.get(f"/dev/inbox?after={mail.id}")).text
+    assert (f"arrival-{newer.id}" in page, f"arrival-{mail.id}" in page) == (True, False)
+
+
+async def test_the_inbox_as_json_has_the_promised_fields(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+    inbox.add_mail(b"Subject: s\r\n\r\nhttps://a.example/1\r\n", ["a@example.com"])
+    inbox.add_text(to="+491", text="t")
+    (mail,) = (await browser.get("/dev/inbox.json", params={"to": "a@example.com"})).json()
+    assert {name: mail[name] for name in ("to", "subject", "html", "links")} == {
+        "to": "a@example.com",
+        "subject": "s",
+        "html": "",
+        "links": ["https://a.example/1"],
+    }
+    assert {"text", "at"} <= mail.keys()
+    assert len((await browser.get("/dev/inbox.json")).json()) == 2
+
+
+async def test_a_mails_html_is_shown_in_a_sandbox(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+    mail = inbox.add_mail(b"Content-Type: text/html\r\n\r\n<p style='x'>hi</p>", ["a@example.com"])
+    page = await browser.get(f"/dev/inbox/{mail.id}")
+    assert "<p style='x'>hi</p>" in page.text
+    assert page.headers["content-security-policy"].startswith("sandbox allow-popups")
+    assert "script" not in page.headers["content-security-policy"]
+    assert (await browser.get("/dev/inbox/none")).status_code == 404
