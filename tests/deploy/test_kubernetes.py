@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from tests.deploy.told import ROOT, SETTINGS, STAND_INS, all_variables, command_named, settings, variables
+
+FOLDER: Final = ROOT / "deploy/kubernetes"
+BASE: Final = FOLDER / "base"
+OVERLAYS: Final = {folder.name: folder for folder in (FOLDER / "overlays").iterdir() if folder.is_dir()}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def kustomization(folder: Path) -> dict[str, Any]:
+    (found,) = read(folder / "kustomization.yaml")
+    return found
+
+
+def env_file(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+OBJECTS: Final = [each for name in kustomization(BASE)["resources"] for each in read(BASE / name)]
+SECRETS: Final = env_file(FOLDER / "secrets.example.env")
+
+
+def objects(kind: str) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each for each in OBJECTS if each["kind"] == kind}
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    return {name: each["spec"]["template"]["spec"] for name, each in (objects("Deployment") | objects("Job")).items()}
+
+
+def container(name: str) -> dict[str, Any]:
+    (found,) = pods()[name]["containers"]
+    return dict(found)
+
+
+def shared_settings(overlay: str) -> dict[str, str]:
+    return env_file(BASE / "settings.env") | env_file(OVERLAYS[overlay] / "settings.env")
+
+
+def environment(service: str, overlay: str) -> dict[str, str]:
+    """What a container is told: the ConfigMap, and what it takes of the Secret."""
+    told = shared_settings(overlay)
+    filled_in = {name: STAND_INS[name] for name in SECRETS}
+    if told["NEST_STRIPE_LIVEMODE"] == "true":
+        filled_in["NEST_STRIPE_API_KEY"] = "sk_live_of_a_test"
+    for variable in container(service).get("env", ()):
+        chosen = variable["valueFrom"]["secretKeyRef"]
+        assert chosen == {"name": "nest", "key": variable["name"]}
+        told[variable["name"]] = filled_in[variable["name"]]
+    return told
+
+
+def test_there_is_an_overlay_for_staging_and_one_for_production() -> None:
+    assert set(OVERLAYS) == {"staging", "production"}
+    assert env_file(OVERLAYS["production"] / "settings.env")["NEST_ENVIRONMENT"] == "production"
+
+
+@pytest.mark.parametrize("folder", [BASE, *OVERLAYS.values()], ids=lambda folder: folder.name)
+def test_every_file_that_is_named_exists(folder: Path) -> None:
+    found = kustomization(folder)
+    for name in found["resources"]:
+        assert (folder / name).exists()
+    for generator in found["configMapGenerator"]:
+        for name in generator["envs"]:
+            assert (folder / name).is_file()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_patch_hits_something(overlay: str) -> None:
+    for patch in kustomization(OVERLAYS[overlay])["patches"]:
+        target = objects(patch["target"]["kind"])[patch["target"]["name"]]
+        for change in yaml.safe_load(patch["patch"]):
+            assert change["op"] == "replace"
+            found: Any = target
+            for step in change["path"].strip("/").split("/"):
+                found = found[int(step)] if isinstance(found, list) else found[step]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("service", SETTINGS)
+def test_each_service_starts_with_what_it_is_told(service: str, overlay: str) -> None:
+    told = settings(service, environment(service, overlay))
+    assert told.environment == overlay
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_a_service_holds_no_secret_that_it_does_not_read(service: str) -> None:
+    assert {variable["name"] for variable in container(service)["env"]} <= variables(service)
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    for overlay in OVERLAYS:
+        assert set(shared_settings(overlay)) <= all_variables()
+    assert set(SECRETS) <= all_variables()
+
+
+def test_the_example_of_secrets_lists_those_that_are_used_and_holds_none() -> None:
+    used = {variable["name"] for service in SETTINGS for variable in container(service)["env"]}
+    assert set(SECRETS) == used
+    assert not any(SECRETS.values())
+
+
+def test_each_service_is_a_deployment_run_by_its_own_command() -> None:
+    assert set(objects("Deployment")) == set(SETTINGS)
+    for service in SETTINGS:
+        assert container(service)["args"] == ["run", service]
+        assert command_named(container(service)["args"]) == "nest run"
+    assert command_named(container("topics")["args"], shared_settings("production")) == "nest topics apply"
+
+
+def test_every_pod_runs_the_one_image_without_rights_and_without_a_token() -> None:
+    assert objects("ServiceAccount")["nest"]["automountServiceAccountToken"] is False
+    for name, pod in pods().items():
+        assert pod["serviceAccountName"] == "nest"
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container(name)["image"] == "nest"
+        assert container(name)["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container(name)["resources"]["limits"]
+
+
+def test_labels_select_the_pods_that_are_meant() -> None:
+    for service in SETTINGS:
+        labels = {"app.kubernetes.io/name": "nest", "app.kubernetes.io/component": service}
+        spec = objects("Deployment")[service]["spec"]
+        assert spec["selector"]["matchLabels"] == labels
+        assert spec["template"]["metadata"]["labels"] == labels
+        assert objects("PodDisruptionBudget")[service]["spec"]["selector"]["matchLabels"] == labels
+    assert objects("Service")["gateway"]["spec"]["selector"]["app.kubernetes.io/component"] == "gateway"
+    for policy in objects("NetworkPolicy").values():
+        component = policy["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component")
+        assert component is None or component in SETTINGS
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_probes_ask_where_health_is_served(service: str) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container(service)["ports"]}
+    assert str(ports["health"]) == shared_settings("production")["NEST_HEALTH_PORT"]
+    paths = {kind: container(service)[kind]["httpGet"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert {probe["port"] for probe in paths.values()} == {"health"}
+    assert {kind: probe["path"] for kind, probe in paths.items()} == {
+        "startupProbe": "/healthz",
+        "readinessProbe": "/healthz",
+        "livenessProbe": "/metrics",
+    }
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_a_stop_waits_longer_than_a_drain(service: str) -> None:
+    drain = settings(service, environment(service, "production")).drain_seconds
+    before = container(service).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+    assert pods()[service]["terminationGracePeriodSeconds"] >= int(before[-1]) + drain + 10
+
+
+def test_the_ingress_and_the_autoscaler_lead_to_the_gateway() -> None:
+    (rule,) = objects("Ingress")["gateway"]["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    ports = {port["name"]: port for port in objects("Service")[backend["name"]]["spec"]["ports"]}
+    target = ports[backend["port"]["name"]]["targetPort"]
+    served = {port["name"]: port["containerPort"] for port in container("gateway")["ports"]}
+    assert str(served[target]) == shared_settings("production")["NEST_PORT"]
+    assert objects("HorizontalPodAutoscaler")["gateway"]["spec"]["scaleTargetRef"]["name"] == "gateway"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_host_is_the_issuer(overlay: str) -> None:
+    host = env_file(OVERLAYS[overlay] / "settings.env")["NEST_ISSUER"].removeprefix("https://")
+    (patch,) = [each for each in kustomization(OVERLAYS[overlay])["patches"] if each["target"]["kind"] == "Ingress"]
+    assert {change["value"] for change in yaml.safe_load(patch["patch"])} == {host}
+
+
+def test_kafka_runs_on_the_port_that_is_open() -> None:
+    (shared,) = [each for each in objects("NetworkPolicy").values() if each["metadata"]["name"] == "nest"]
+    opened = {port["port"] for rule in shared["spec"]["egress"] for port in rule["ports"]}
+    for overlay in OVERLAYS:
+        brokers = shared_settings(overlay)["NEST_KAFKA_BOOTSTRAP"].split(",")
+        assert {int(broker.rpartition(":")[2]) for broker in brokers} <= opened

@@ -1,0 +1,88 @@
+"""What must each service be told, and would it start with what a manifest tells it?"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from typer.main import get_command
+
+from services import cli
+from services.auth.settings import AuthSettings
+from services.billing.settings import BillingSettings
+from services.gateway.settings import GatewaySettings
+from services.mailer.settings import MailerSettings
+from services.news.settings import NewsSettings
+from shared.settings import PREFIX, BusSettings, load
+
+ROOT: Final = Path(__file__).parents[2]
+SETTINGS: Final[dict[str, type[BusSettings]]] = {
+    "gateway": GatewaySettings,
+    "auth": AuthSettings,
+    "billing": BillingSettings,
+    "mailer": MailerSettings,
+    "news": NewsSettings,
+}
+STAND_INS: Final = {
+    "NEST_SEALING_KEYS": f"k1:{base64.b64encode(bytes(32)).decode()}",
+    "NEST_MONGO_URL": "mongodb://mongo:27017/?replicaSet=rs0",
+    "NEST_INTERNAL_KEYS": "an internal key of a test",
+    "NEST_STRIPE_API_KEY": "sk_test_of_a_test",
+    "NEST_STRIPE_WEBHOOK_SECRETS": "whsec_of_a_test",
+    "NEST_STRIPE_TRIAL_PRICE": "price_of_a_test",
+    "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
+    "NEST_SMTP_PASSWORD": "a password of a test",
+    "NEST_MAIL_FROM": "Example <mail@example.com>",
+    "NEST_MAIL_PRODUCT_NAME": "Example",
+    "NEST_MAIL_SUPPORT_ADDRESS": "support@example.com",
+}
+"""What an operator fills in."""
+
+
+def variables(service: str) -> set[str]:
+    """The environment variables that a service reads."""
+    return {PREFIX + name.upper() for name in SETTINGS[service].model_fields}
+
+
+def all_variables() -> set[str]:
+    """Those of all services."""
+    return set().union(*map(variables, SETTINGS))
+
+
+def command_variables() -> set[str]:
+    """Those that the `nest` command reads as options."""
+    return {str(option.envvar) for command in _commands(get_command(cli.app)) for option in command.params} - {"None"}
+
+
+def settings(service: str, environment: Mapping[str, str]) -> BusSettings:
+    """The settings of a service that is told exactly this.
+
+    Raises:
+        SettingsError: it would not start.
+    """
+    with patch.dict(os.environ, environment, clear=True):
+        return load(SETTINGS[service])
+
+
+def command_named(words: list[str], environment: Mapping[str, str] | None = None) -> str:
+    """The command that `nest` understands under these words, told this; nothing is run.
+
+    Raises:
+        Exception: typer's, when it does not understand them.
+    """
+    with patch.dict(os.environ, environment or {}, clear=True):
+        command: Any = get_command(cli.app)
+        context = command.make_context("nest", list(words))
+        while hasattr(context.command, "commands"):
+            name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+            context = command.make_context(name, rest, parent=context)
+        return str(context.command_path)
+
+
+def _commands(command: Any) -> list[Any]:
+    children = [child for each in getattr(command, "commands", {}).values() for child in _commands(each)]
+    return [command, *children]
