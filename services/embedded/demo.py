@@ -59,8 +59,8 @@ async def seed(base_url: str, internal_key: str) -> None:
     headers = {"authorization": f"internal {internal_key}"}
     async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_SECONDS) as nest:
         client = {"id": CLIENT_ID, "name": "Beak", "redirect_uris": redirect_uris}
-        await _make(nest, "create_client", client, "client_id_taken")
-        await _make(nest, "create_news_item", _NEWS_ITEM, "news_item_id_taken")
+        await _make(nest, "create_client", client, "client_already_exists")
+        await _make(nest, "create_news_item", _NEWS_ITEM, "news_item_already_exists")
 
 
 async def _make(nest: httpx.AsyncClient, method: str, body: Mapping[str, object], taken: str) -> None:

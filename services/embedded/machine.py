@@ -82,6 +82,10 @@ async def machine(folder: Path, *, host: str, port: int, progress: Progress) -> 
             "NEST_STRIPE_PORTAL_RETURN_URL": f"{base_url}/",
             "NEST_SMTP_HOST": ports.LOOPBACK,
             "NEST_SMTP_PORT": str(inbox.smtp_port),
+            "NEST_SMTP_TLS": "none",
+            "NEST_MAIL_FROM": "Beak <hello@beak.example>",
+            "NEST_MAIL_PRODUCT_NAME": "Beak",
+            "NEST_MAIL_SUPPORT_ADDRESS": "help@beak.example",
             "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "NEST_LOG_FORMAT": "console",
         }
