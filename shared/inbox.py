@@ -32,6 +32,8 @@ OVERLAP: Final = 2
 """Commits under way at once: one waits for the journal while the next is sent."""
 DUPLICATE_KEY: Final = 11000
 COMMIT_TRIES: Final = 3
+CLOCK_MARGIN: Final = timedelta(hours=1)
+"""How much longer than promised a row is kept: whoever dates a message may have a clock ahead of MongoDB's."""
 DONE: Final = "done"
 
 
@@ -66,6 +68,7 @@ class AlreadyDone(Exception):
 class _Pending:
     work: Work
     outcome: Outcome
+    targets: set[tuple[str, Any]]
     done: asyncio.Future[None]
 
 
@@ -98,8 +101,9 @@ class Inbox:
 
     def indexes(self) -> Mapping[str, list[IndexModel]]:
         """What must be there before the first message."""
-        # MongoDB removes rows up to a minute late, never early: a row outlives the retention.
-        expiry = IndexModel([("at", ASCENDING)], expireAfterSeconds=int(self.retention.total_seconds()))
+        expiry = IndexModel(
+            [("at", ASCENDING)], expireAfterSeconds=int((self.retention + CLOCK_MARGIN).total_seconds())
+        )
         return {self.COLLECTION: [expiry], self.TIMERS: [IndexModel([("at", ASCENDING)])]}
 
     async def find(self, message: Envelope) -> Outcome | None:
@@ -120,9 +124,10 @@ class Inbox:
             AlreadyDone: the inbox holds the message; nothing was stored.
             Moved: a guard failed; nothing was stored, the handler must run again.
             Refusal: the one an insert names for a taken key; nothing was stored.
+            KeyError, TypeError: a document has no ``_id``, or one that isn't a plain value.
             PyMongoError: MongoDB could not be reached or refused; whether it was stored is not known.
         """
-        pending = _Pending(work, outcome, asyncio.get_running_loop().create_future())
+        pending = _Pending(work, outcome, _targets(work), asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         if len(self._running) < OVERLAP:
             task = asyncio.create_task(self._commit_waiting())
@@ -161,12 +166,10 @@ class Inbox:
             if len(group) == self._group_size:
                 left.extend(self._waiting[position:])
                 break
-            targets = {(write.collection.name, _id_of(write)) for write in pending.work.writes}
-            targets.add((self.COLLECTION, pending.work.id))
-            if targets & touched:
+            if pending.targets & touched:
                 left.append(pending)
             else:
-                touched |= targets
+                touched |= pending.targets
                 group.append(pending)
         self._waiting = left
         return group
@@ -264,8 +267,14 @@ def _operation(write: Write) -> InsertOne[Document] | ReplaceOne[Document] | Del
             return DeleteOne({"_id": write.id, "version": write.version})
 
 
-def _id_of(write: Write) -> Any:
-    return write.id if isinstance(write, Delete) else write.document["_id"]
+def _targets(work: Work) -> set[tuple[str, Any]]:
+    """The documents that a work writes, its inbox row among them."""
+    targets = {
+        (write.collection.name, write.id if isinstance(write, Delete) else write.document["_id"])
+        for write in work.writes
+    }
+    targets.add((Inbox.COLLECTION, work.id))
+    return targets
 
 
 async def _commit(session: AsyncClientSession) -> None:
@@ -305,6 +314,6 @@ def _taken(error: Mapping[str, Any], pending: _Pending) -> BaseException:
     if document.get("_id") == pending.work.id and "hash" in document:
         return AlreadyDone()
     for write in pending.work.writes:
-        if isinstance(write, Insert) and write.document["_id"] == document.get("_id") and write.taken is not None:
+        if isinstance(write, Insert) and write.document is document and write.taken is not None:
             return write.taken if isinstance(write.taken, Refusal) else write.taken()
     return Moved()

@@ -87,8 +87,21 @@ async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[Inde
     for name, wanted in indexes.items():
         if name not in present:
             await create_collection(database, name)
-        if wanted:
-            await database[name].create_indexes(list(wanted))
+        for index in wanted:
+            await _ensure_index(database, name, index)
+
+
+async def _ensure_index(database: Database, collection: str, index: IndexModel) -> None:
+    try:
+        await database[collection].create_indexes([index])
+    except OperationFailure as failure:
+        expiry = index.document.get("expireAfterSeconds")
+        if failure.code != 85 or expiry is None:  # noqa: PLR2004 -- IndexOptionsConflict
+            raise
+        # How long documents are kept is a setting, and all that may change about an index.
+        await database.command(
+            "collMod", collection, index={"name": index.document["name"], "expireAfterSeconds": expiry}
+        )
 
 
 async def create_collection(database: Database, name: str) -> None:

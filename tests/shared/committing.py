@@ -1,0 +1,109 @@
+"""An inbox, and works to commit with it, without Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prometheus_client import REGISTRY
+from pymongo import ASCENDING, IndexModel
+
+from shared.envelope import Envelope, unix_milliseconds
+from shared.handling import Handlers, Handling
+from shared.ids import Ids, new_message_id
+from shared.inbox import Inbox, Outcome
+from shared.messages import Message
+from shared.mongo import Client, Collection, Database, connect, database, ensure_indexes
+from shared.sealed import Sealer
+from shared.work import Work
+from tests.shared.ledger import INDEXES, Ledger
+
+SEALER = Sealer({"test": bytes(range(32))})
+IDS = Ids("test")
+
+
+class Bench:
+    """One instance's inbox; others on the same database by ``another``.
+
+    Attributes:
+        things: a collection whose documents may have a ``name`` that is unique.
+        database: where all of it is.
+    """
+
+    def __init__(self, client: Client, database: Database) -> None:
+        self.client = client
+        self.database = database
+        self.things: Collection = database["things"]
+        self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name)
+
+    async def prepare(self) -> None:
+        """Make the collections."""
+        names = IndexModel([("name", ASCENDING)], unique=True, partialFilterExpression={"name": {"$type": "string"}})
+        await ensure_indexes(self.database, {**self.inbox.indexes(), **INDEXES, "things": [names]})
+
+    def another(self) -> Bench:
+        """A second instance of the same service."""
+        return Bench(self.client, self.database)
+
+    def work(self, id: str | None = None, **fields: Any) -> Work:  # noqa: A002 -- the field's name
+        """A work that has collected nothing yet."""
+        return Work(envelope(id, **fields), now=datetime.now(UTC), ids=IDS, sealer=SEALER)
+
+    async def commit(self, work: Work, body: bytes = b'{"done":true}') -> None:
+        """Commit a work that was done."""
+        await self.inbox.commit(work, Outcome(body=body, messages=work.departures(), answers=work.answers))
+
+    async def row(self, id: str) -> dict[str, Any] | None:  # noqa: A002 -- the field's name
+        """An inbox row."""
+        return await self.database[Inbox.COLLECTION].find_one({"_id": id})
+
+    def commits(self) -> tuple[float, float]:
+        """How many commits there were, and how many works in them."""
+        labels = {"service": self.database.name}
+        counts = [REGISTRY.get_sample_value(f"nest_commit_messages_{what}", labels) for what in ("count", "sum")]
+        return counts[0] or 0, counts[1] or 0
+
+    def handling(self, handlers: Handlers) -> Handling:
+        """What runs messages through handlers, of the ledger or of a test's own."""
+        return Handling(
+            service="ledger",
+            handlers=handlers,
+            context=self.ledger(),
+            inbox=self.inbox,
+            ids=IDS,
+            sealer=SEALER,
+        )
+
+    def ledger(self) -> Ledger:
+        """The handlers' context, one for each database."""
+        if not hasattr(self, "_ledger"):
+            self._ledger = Ledger(
+                self.database["subjects"], self.database["entries"], lambda secret: SEALER.reveal("ledger", secret)
+            )
+        return self._ledger
+
+
+@asynccontextmanager
+async def bench(mongo_url: str, name: str) -> AsyncIterator[Bench]:
+    """A bench whose collections are there."""
+    client = connect(mongo_url, application=name)
+    made = Bench(client, database(client, name))
+    try:
+        await made.prepare()
+        yield made
+    finally:
+        await client.close()
+
+
+def envelope(id: str | None = None, **fields: Any) -> Envelope:  # noqa: A002 -- the field's name
+    """A message that says nothing, or what ``fields`` say."""
+    usual = {"wire": "ledger.append", "topic": "ledger.commands", "key": "", "body": b"{}", "time": unix_milliseconds()}
+    return Envelope(**{**usual, "id": id or new_message_id(), **fields})
+
+
+def enveloped(message: Message, id: str | None = None, **fields: Any) -> Envelope:  # noqa: A002 -- the field's name
+    """A message on its way."""
+    body = message.__pydantic_serializer__.to_json(message, context={"seal": SEALER.sealing_for(message.service)})
+    return envelope(id, **{"wire": message.wire, "topic": message.topic, "key": message.key, "body": body, **fields})
