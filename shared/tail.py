@@ -99,6 +99,7 @@ class Tail:
     async def _open(self) -> AIOKafkaConsumer:
         """A consumer that stands where the last one stood, or where reading begins."""
         consumer = AIOKafkaConsumer(
+            self._topic,
             bootstrap_servers=self._bootstrap,
             client_id=self._client_id,
             group_id=None,
@@ -111,7 +112,11 @@ class Tail:
         )
         try:
             await consumer.start()
-            partitions = await self._partitions(consumer)
+            there = consumer.partitions_for_topic(self._topic) or ()
+            # It was subscribed to so that its partitions are known. A subscription would begin anew whenever one is
+            # added; an assignment stays as it is.
+            consumer.unsubscribe()
+            partitions = [TopicPartition(self._topic, number) for number in sorted(self._wanted or there)]
             consumer.assign(partitions)
             for partition in partitions:
                 if partition in self._positions:
@@ -122,13 +127,6 @@ class Tail:
             await _close(consumer)
             raise
         return consumer
-
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        await consumer.topics()
-        there = consumer.partitions_for_topic(self._topic)
-        if not there:
-            raise BusDown(f"the topic {self._topic} does not exist")
-        return [TopicPartition(self._topic, number) for number in sorted(self._wanted or there)]
 
     async def _catch_up(self, consumer: AIOKafkaConsumer) -> None:
         ends = await consumer.end_offsets(list(self._positions))

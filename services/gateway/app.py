@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -108,6 +109,7 @@ class Gateway:
             KafkaError, BusDown: Kafka did not answer in a minute.
             OSError: the address is taken.
         """
+        structlog.contextvars.bind_contextvars(service="gateway")
         try:
             await self._start()
         except BaseException:

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from services.gateway.client_ip import Network
 from shared.settings import BusSettings, CommaSeparated, split_commas
 
-SHORTEST_SECRET: Final = 16
+SHORTEST_KEY: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 
 
@@ -48,11 +48,11 @@ class GatewaySettings(BusSettings):
 
     _split = field_validator("cors_origins", "trusted_proxies", mode="before")(split_commas)
 
-    @field_validator("internal_keys", "stripe_webhook_secrets")
+    @field_validator("internal_keys")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if any(len(secret) < SHORTEST_SECRET for secret in _parts(value)):
-            raise ValueError(f"each needs at least {SHORTEST_SECRET} characters")
+        if any(len(key) < SHORTEST_KEY for key in _parts(value)):
+            raise ValueError(f"each needs at least {SHORTEST_KEY} characters")
         return value
 
     @field_validator("stripe_webhook_secrets")

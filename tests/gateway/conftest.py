@@ -1,0 +1,136 @@
+"""A gateway on the real Kafka, stand-ins for the services behind it, and a clean slate for each test."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from services.gateway.app import Gateway, create
+from services.gateway.settings import GatewaySettings
+from shared import topics
+from shared.messages import Event
+from shared.messages.auth import AccessTokenRevoked, SigningKeyPublished
+from shared.sealed import Sealer
+from shared.service import announce
+from tests.gateway.services import Services
+
+ISSUER = "http://nest.test"
+INTERNAL_KEYS = ("an-internal-key-of-old", "an-internal-key-of-now")
+WEBHOOK_SECRETS = ("whsec_of_the_endpoint_of_old", "whsec_of_the_endpoint_of_now")
+ORIGIN = "https://app.example.com"
+
+
+@dataclass
+class Signer:
+    """Signs access tokens as auth does."""
+
+    kid: str
+    private: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def new(cls, kid: str) -> Signer:
+        return cls(kid, ec.generate_private_key(ec.SECP256R1()))
+
+    @property
+    def jwk(self) -> dict[str, str]:
+        found: dict[str, str] = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        return {**found, "kid": self.kid, "alg": "ES256", "use": "sig"}
+
+    @property
+    def announcement(self) -> SigningKeyPublished:
+        return SigningKeyPublished(key=self.kid, kid=self.kid, jwk=self.jwk)
+
+    def claims(self, user_id: str = "user_1", **changed: Any) -> dict[str, Any]:
+        now = int(time.time())
+        claims = {"v": "1", "jti": f"acstok_{time.time_ns()}", "iss": ISSUER, "sub": user_id, "aud": "client_1"}
+        return {**claims, "iat": now, "exp": now + 3600, **changed}
+
+    def token(self, user_id: str = "user_1", header: dict[str, Any] | None = None, **changed: Any) -> str:
+        claims = {name: value for name, value in self.claims(user_id, **changed).items() if value is not None}
+        return jwt.encode(claims, self.private, "ES256", {"kid": self.kid, **(header or {})})
+
+
+@dataclass
+class World:
+    """What a gateway lives in."""
+
+    gateway: Gateway
+    settings: GatewaySettings
+    services: Services
+    signer: Signer
+    http: httpx.AsyncClient
+
+    async def announce(self, event: Event) -> None:
+        await announce(self.services.producer, self.services.sealer, event)
+
+    async def revoke(self, token: str) -> None:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        await self.announce(AccessTokenRevoked(token_id=claims["jti"], expires_at=claims["exp"]))
+
+    def bearer(self, user_id: str = "user_1") -> dict[str, str]:
+        return {"authorization": f"bearer {self.signer.token(user_id)}"}
+
+    @property
+    def internal(self) -> dict[str, str]:
+        return {"authorization": f"internal {INTERNAL_KEYS[-1]}"}
+
+
+@pytest.fixture(scope="session")
+def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
+    """The settings of a gateway, those given changed."""
+
+    def make(**changed: Any) -> GatewaySettings:
+        given: dict[str, Any] = {
+            "kafka_bootstrap": kafka_bootstrap,
+            "environment": "test",
+            "sealing_keys": f"k1:{base64.b64encode(bytes(32)).decode()}",
+            "port": 0,
+            "issuer": ISSUER,
+            "internal_keys": ",".join(INTERNAL_KEYS),
+            "stripe_webhook_secrets": ",".join(WEBHOOK_SECRETS),
+            "stripe_livemode": False,
+            "cors_origins": ORIGIN,
+            "reply_seconds": 3.0,
+            "drain_seconds": 2.0,
+        }
+        return GatewaySettings(**{**given, **changed})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+async def running_world(
+    make_settings: Callable[..., GatewaySettings], unique: Callable[[], str], kafka_admin: AIOKafkaAdminClient
+) -> AsyncIterator[World]:
+    settings = make_settings(topic_prefix=unique())
+    bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
+    made = await topics.apply(bootstrap, prefix=prefix, most_partitions=2)
+    services = Services(bootstrap, prefix, Sealer(settings.master_keys()))
+    await services.start()
+    signer = Signer.new("key-1")
+    await announce(services.producer, services.sealer, signer.announcement)
+    async with (
+        create(settings) as gateway,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20.0) as http,
+    ):
+        yield World(gateway, settings, services, signer, http)
+    await services.stop()
+    await kafka_admin.delete_topics(made)
+
+
+@pytest.fixture
+def world(running_world: World) -> Iterator[World]:
+    """The session's gateway, as if nothing had happened yet."""
+    running_world.services.forget()
+    yield running_world
+    assert running_world.gateway._replies.waiting == 0
