@@ -42,7 +42,7 @@ class Envelope:
         id: 32 hex characters; the same for every copy of one message.
         wire: the message's wire name.
         topic: without the deployment's prefix.
-        key: what orders it; empty for none.
+        key: what orders it; empty for its own id.
         body: the JSON of the message.
         time: when it was first put on the bus, Unix milliseconds.
         caller: who asked.

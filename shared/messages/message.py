@@ -91,7 +91,7 @@ class Message(BaseModel):
 
     key: str = Field(default="", exclude=True, repr=False)
     """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
-    not in its body. Empty: no order."""
+    not in its body. Empty: ordered by its own id alone."""
 
     def __init_subclass__(cls, *, wire: str = "", topic: str = "", reply_sealed: bool = False, **options: Any) -> None:
         """Register the class under its wire name.
