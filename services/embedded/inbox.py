@@ -153,7 +153,7 @@ def _read(line: str) -> Arrival | None:
 
 def _body(message: EmailMessage, subtype: Literal["plain", "html"]) -> str:
     part = message.get_body(preferencelist=(subtype,))
-    return str(part.get_content()) if part else ""
+    return str(part.get_content()).replace("\r\n", "\n") if part else ""
 
 
 def _links(text: str, html: str) -> list[str]:

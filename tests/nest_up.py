@@ -1,0 +1,87 @@
+"""`nest up` as a person runs it: a process of its own, with its own Kafka and MongoDB in a folder."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.embedded import ports
+
+READY_SECONDS = 90.0
+"""Beside other tests on two cores; alone it takes four."""
+STOP_SECONDS = 30.0
+
+
+@dataclass
+class NestUp:
+    """A running `nest up`."""
+
+    folder: Path
+    base_url: str
+    process: asyncio.subprocess.Process
+    seconds: float
+    """What the start took."""
+    output: str = field(default="")
+    """What it has printed so far, both streams."""
+
+    async def stop(self) -> float:
+        """Stops it as Ctrl-C does; gives the seconds that took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(STOP_SECONDS):
+            self.output += await rest(self.process)
+            await self.process.wait()
+        return time.monotonic() - began
+
+    async def kill(self) -> None:
+        """Ends it as a power cut would, its children left to themselves."""
+        self.process.kill()
+        await self.process.wait()
+
+
+async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
+    """Starts it, with nothing from this environment that would change what it does."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", "up", "--data", str(folder), "--port", str(port)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+    )
+
+
+async def rest(process: asyncio.subprocess.Process) -> str:
+    """All that it still prints."""
+    assert process.stdout
+    return (await process.stdout.read()).decode()
+
+
+@asynccontextmanager
+async def nest_up(folder: Path, port: int = 0) -> AsyncIterator[NestUp]:
+    """Runs it until the block ends, or until the test has ended it."""
+    port = port or ports.any_free()
+    began = time.monotonic()
+    process = await start(folder, port)
+    assert process.stdout
+    printed = ""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            while "Ctrl-C stops it." not in printed:
+                line = await process.stdout.readline()
+                assert line, f"nest up ended:\n{printed}"
+                printed += line.decode()
+        running = NestUp(folder, f"http://127.0.0.1:{port}", process, time.monotonic() - began, printed)
+        yield running
+        if process.returncode is None:
+            await running.stop()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
