@@ -1,6 +1,8 @@
 """What mailer is ordered and asked, and what it announces: mail and marketing consent."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
 
@@ -15,14 +17,16 @@ Template = Literal[
     "session-theft",
     "dispute",
 ]
+Link = Annotated[str, Field(pattern=r"^[^\s\p{C}]+$")]
+"""A whole URL, without spaces and control characters: what follows a line break in a mail's text would read as ours."""
 ConsentLevel = Literal["general", "none"]
 
 
 class LinkVariables(Part):
     """What ``magic-link`` and ``trial-magic-link`` show."""
 
-    link: str
-    """The URL to follow, complete; no spaces or control characters."""
+    link: Link
+    """What to follow to be signed in."""
     minutes: int | None = None
     """How long the link works, counted from the order."""
 
@@ -44,7 +48,7 @@ class TrialVariables(PersonVariables):
 class PaymentVariables(PersonVariables):
     """What ``payment-failed`` shows."""
 
-    link: str | None = None
+    link: Link | None = None
     """Where the person can pay or change the card."""
 
 
@@ -56,7 +60,7 @@ class DisputeVariables(Part):
     """With its currency, for people: ``12.00 EUR``."""
     reason: str
     """Stripe's word."""
-    link: str | None = None
+    link: Link | None = None
     """The dispute in Stripe's dashboard."""
 
 

@@ -1,0 +1,21 @@
+"""How does the mailer say no, and what can be wrong with an order?"""
+
+from shared.errors import Kind, Refusal
+
+
+class AwaitingConsent(Refusal):
+    """The user has never said what they consent to."""
+
+    kind = Kind.NOT_FOUND
+
+
+class UnusableAddress(Exception):
+    """No mail can be sent to this address; its text says why, without the address."""
+
+
+class UnusableVariables(Exception):
+    """A template was ordered with variables that it can't show; its text names the places, never the values."""
+
+
+class UnusableHeader(Exception):
+    """A header's value holds a line break or another control character; its text names the header only."""

@@ -1,0 +1,182 @@
+"""What is a mail's delivery, what is a marketing consent, and which addresses can be written to?"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Literal, Self
+
+from email_validator import EmailNotValidError, validate_email
+
+from services.mailer.errors import UnusableAddress
+from shared.messages.mailer import ConsentLevel, MarketingConsentView, Template
+
+DeliveryState = Literal["queued", "handed_over", "failed"]
+FIRST_PAUSE: Final = timedelta(seconds=5)
+LONGEST_PAUSE: Final = timedelta(minutes=15)
+RETRIED_FOR: Final = timedelta(days=1)
+"""How long a mail that the server does not take now is tried again, counted from its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The mail server has taken the mail and answers for it."""
+
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """Not now: the server said so, or could not be reached. Another try may do."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedDown:
+    """Never: the server, or the address itself, said so for good."""
+
+    reason: str
+
+
+HandOver = HandedOver | PutOff | TurnedDown
+"""What became of one try to hand a mail over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One mail on its way to one recipient.
+
+    Attributes:
+        id: ``delivery_…``.
+        order_id: the id of the order for it; one order is one delivery.
+        state: ``queued`` until the server has taken it (``handed_over``) or nobody tries any more (``failed``).
+        template: what it shows.
+        client_id: whose looks it wears, if any.
+        recipient: the address, sealed for the mailer.
+        recipient_hash: a keyed hash of the address, to find its deliveries by.
+        message_id: its ``Message-ID``, the same at every try, so that copies are known as one mail.
+        attempts: how often it was tried.
+        reason: what the server said last; None before it said anything.
+        version: guards the next write.
+    """
+
+    id: str
+    order_id: str
+    state: DeliveryState
+    template: Template
+    client_id: str | None
+    recipient: str
+    recipient_hash: str
+    message_id: str
+    attempts: int
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+
+    @classmethod
+    def order(
+        cls,
+        *,
+        id: str,  # noqa: A002 -- the field's name
+        order_id: str,
+        template: Template,
+        client_id: str | None,
+        recipient: str,
+        recipient_hash: str,
+        domain: str,
+        at: datetime,
+    ) -> Self:
+        """A mail that was just ordered; ``domain`` is the sender's, the right side of the Message-ID."""
+        return cls(
+            id=id,
+            order_id=order_id,
+            state="queued",
+            template=template,
+            client_id=client_id,
+            recipient=recipient,
+            recipient_hash=recipient_hash,
+            message_id=f"<{order_id}@{domain}>",
+            attempts=0,
+            reason=None,
+            created_at=at,
+            updated_at=at,
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state != "queued"
+
+    def after(self, outcome: HandOver, *, at: datetime) -> Self:
+        """The delivery after one more try."""
+        tried = replace(self, attempts=self.attempts + 1, updated_at=at)
+        match outcome:
+            case HandedOver(answer):
+                return replace(tried, state="handed_over", reason=answer)
+            case TurnedDown(reason):
+                return replace(tried, state="failed", reason=reason)
+            case PutOff(reason):
+                too_late = tried.next_try() > self.created_at + RETRIED_FOR
+                return replace(tried, state="failed" if too_late else "queued", reason=reason)
+
+    def next_try(self) -> datetime:
+        """When a queued mail is tried again: after pauses that double up to a quarter of an hour, give or take a fifth.
+
+        What shortens or lengthens them is drawn from the order, so that mails put off together come back apart, and
+        that the same try always leads to the same time.
+        """
+        pause = min(FIRST_PAUSE * 2 ** min(self.attempts - 1, 20), LONGEST_PAUSE)
+        drawn = hashlib.sha256(f"{self.order_id} {self.attempts}".encode()).digest()[0] / 255
+        spread: timedelta = pause * (0.8 + 0.4 * drawn)
+        return self.updated_at + spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What a user lets us send besides what they ordered.
+
+    Attributes:
+        id: ``mktngconsent_…``.
+        source: where the choice was made: ``user``, ``internal``.
+        updated_at: when the choice was made last.
+        version: guards the next write.
+    """
+
+    id: str
+    user_id: str
+    level: ConsentLevel
+    source: str
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+
+    @classmethod
+    def give(cls, user_id: str, level: ConsentLevel, *, id: str, source: str, at: datetime) -> Self:  # noqa: A002
+        """A user's first choice."""
+        return cls(id=id, user_id=user_id, level=level, source=source, created_at=at, updated_at=at)
+
+    def choose(self, level: ConsentLevel, *, source: str, at: datetime) -> Self:
+        """A user's next choice; the same one again is kept too, with its time and source."""
+        return replace(self, level=level, source=source, updated_at=at)
+
+    def view(self) -> MarketingConsentView:
+        """The consent as clients read it."""
+        return MarketingConsentView(level=self.level)
+
+
+def usable_address(address: str) -> str:
+    """The address as mail servers read it: its domain in ASCII (RFC 5891), its local part as it came.
+
+    Whether the domain takes mail is not asked here: the mail server finds out.
+
+    Raises:
+        UnusableAddress: not an address by RFC 5321 and 6531, or one with quotes, which nobody has and attacks use.
+    """
+    try:
+        parsed = validate_email(address, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError as wrong:
+        raise UnusableAddress(type(wrong).__name__) from None
+    return f"{parsed.local_part}@{parsed.ascii_domain}"

@@ -1,0 +1,69 @@
+"""A mail server, and a desk of the mailer that hands over to it."""
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.mailer.app import opened
+from services.mailer.handlers import HANDLERS
+from services.mailer.settings import MailerSettings
+from services.mailer.store import INDEXES
+from shared.settings import load
+from tests.desk import Desk
+from tests.mailer.smtp_server import SmtpServer, certificate
+
+USUAL = {
+    "kafka_bootstrap": "127.0.0.1:9092",
+    "mongo_url": "mongodb://127.0.0.1:27017",
+    "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
+    "environment": "test",
+    "smtp_host": "127.0.0.1",
+    "smtp_tls": "none",
+    "mail_from": "Nëst <mail@nest.example>",
+    "mail_product_name": "Nest",
+    "mail_support_address": "help@nest.example",
+}
+MakeSettings = Callable[..., MailerSettings]
+
+
+@pytest.fixture
+def settings() -> MakeSettings:
+    """Makes settings that would let the mailer start, with some of them changed."""
+
+    def make(**changed: Any) -> MailerSettings:
+        given = {name: value for name, value in {**USUAL, **changed}.items() if value is not None}
+        return load(MailerSettings, **given)
+
+    return make
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[SmtpServer]:
+    """A mail server that asks for nothing."""
+    async with SmtpServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for ``localhost``."""
+    return certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+async def desk(mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer) -> AsyncIterator[Desk]:
+    """The mailer at a desk."""
+    chosen = settings(smtp_port=server.port, smtp_timeout=2, smtp_connections=2)
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}mailer",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=chosen),
+    ) as desk:
+        yield desk

@@ -1,0 +1,391 @@
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.envelope import encode
+from shared.faultpoints import EXIT_CODE
+from shared.inbox import Inbox
+from shared.messages import Sealed
+from shared.messages.mailer import (
+    ConsentLevel,
+    GetMarketingConsent,
+    MailHandedOver,
+    MarketingConsentChanged,
+    RecordMarketingConsent,
+    SendMail,
+    Template,
+)
+from tests.desk import Desk, Refused
+from tests.mailer.smtp_server import SmtpServer
+
+LINK = "https://magic.getbeak.app/?code=authzcode_1." + "ab" * 32 + "&state=a%2Fb"
+ORDER = "0123456789abcdef" * 2
+
+
+def order(
+    to: str = "Person@example.com",
+    template: Template = "magic-link",
+    variables: Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> SendMail:
+    shown = json.dumps(variables if variables is not None else {"link": LINK, "minutes": 10})
+    return SendMail(key="person", template=template, to=Sealed.of(to), variables=Sealed.of(shown), **rest)
+
+
+async def deliveries(desk: Desk) -> list[dict[str, Any]]:
+    return await desk.database["deliveries"].find().to_list()
+
+
+async def due(desk: Desk) -> SendMail:
+    """The only order that waits for its time; the time is now."""
+    [(at, message)] = await desk.later()
+    row = await desk.database[Inbox.TIMERS].find_one_and_delete({})
+    assert row is not None
+    assert row["key"] == "person"
+    desk.now = at
+    assert isinstance(message, SendMail)
+    return message.model_copy(update={"key": row["key"]})
+
+
+async def test_send_mail_hands_over_what_the_template_says(desk: Desk, server: SmtpServer) -> None:
+    await desk.perform(order(client_id="client_1"), id=ORDER)
+    [arrival] = server.arrivals
+    assert (arrival.sender, arrival.recipients) == ("mail@nest.example", ["Person@example.com"])
+    message = arrival.message
+    assert message["Subject"] == "Sign in to Nest"
+    assert message["From"] == "Nëst <mail@nest.example>"
+    assert message["To"] == "Person@example.com"
+    assert message["Message-ID"] == f"<{ORDER}@nest.example>"
+    assert message["Date"].datetime == desk.now.replace(microsecond=0)
+    text, html = message.get_body(("plain",)), message.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    assert LINK in text.get_content()
+    assert f'href="{LINK.replace("&", "&amp;")}"' in html.get_content()
+
+
+async def test_send_mail_records_the_delivery_without_the_address(desk: Desk) -> None:
+    await desk.perform(order(client_id="client_1"), id=ORDER)
+    [row] = await deliveries(desk)
+    now = desk.now.replace(microsecond=desk.now.microsecond // 1000 * 1000)
+    sealed, hashed = row.pop("recipient"), row.pop("recipientHash")
+    assert desk.sealer.open("mailer", sealed) == b"Person@example.com"
+    assert hashed == desk.sealer.fingerprint(b"recipient", b"person@example.com")
+    assert row.pop("_id").startswith("test_delivery_")
+    assert row == {
+        "orderId": ORDER,
+        "state": "handed_over",
+        "template": "magic-link",
+        "clientId": "client_1",
+        "messageId": f"<{ORDER}@nest.example>",
+        "attempts": 1,
+        "reason": "250 taken",
+        "createdAt": now,
+        "updatedAt": now,
+        "version": 1,
+    }
+
+
+async def test_send_mail_announces_that_it_was_handed_over(desk: Desk) -> None:
+    await desk.perform(order())
+    [row] = await deliveries(desk)
+    [said] = desk.published
+    assert isinstance(said, MailHandedOver)
+    assert (said.delivery_id, said.template) == (row["_id"], "magic-link")
+    assert await desk.later() == []
+
+
+async def test_second_delivery_sends_no_second_mail(desk: Desk, server: SmtpServer) -> None:
+    body = encode(order(), desk.sealer)
+    for _ in range(3):
+        await desk.perform(order(), id=ORDER, body=body)
+    assert len(server.arrivals) == 1
+    assert len(desk.published) == 1
+
+
+async def test_an_order_that_is_repeated_after_it_was_handed_over_sends_no_second_mail(
+    desk: Desk, server: SmtpServer
+) -> None:
+    await desk.perform(order(), id=ORDER)
+    desk.context.smtp._accepted.clear()
+    await desk.perform(order(order_id=ORDER, attempt=2))
+    assert len(server.arrivals) == 1
+    assert len(await deliveries(desk)) == 1
+
+
+async def test_a_refusal_for_now_is_ordered_again_and_is_the_same_mail(desk: Desk, server: SmtpServer) -> None:
+    server.refusing("RCPT", "451 4.7.1 greylisted")
+    await desk.perform(order(), id=ORDER)
+    [row] = await deliveries(desk)
+    assert (row["state"], row["attempts"], row["reason"]) == ("queued", 1, "RCPT: 451 4.7.1 greylisted")
+    assert desk.published == []
+    began = desk.now
+    again = await due(desk)
+    assert timedelta(seconds=4) <= desk.now - began <= timedelta(seconds=6)
+    assert (again.order_id, again.attempt) == (ORDER, 2)
+    server.answers.clear()
+    await desk.perform(again)
+    [row] = await deliveries(desk)
+    assert (row["state"], row["attempts"], row["version"]) == ("handed_over", 2, 2)
+    [arrival] = server.arrivals
+    assert arrival.message["Message-ID"] == f"<{ORDER}@nest.example>"
+    assert arrival.message["Date"].datetime == began.replace(microsecond=0)
+    [said] = desk.published
+    assert isinstance(said, MailHandedOver)
+
+
+async def test_a_repeated_order_carries_no_plain_secret(desk: Desk, server: SmtpServer) -> None:
+    server.refusing("MAIL", "451 later")
+    await desk.perform(order(), id=ORDER)
+    [timer] = await desk.database[Inbox.TIMERS].find().to_list()
+    rows = [timer, *await deliveries(desk), *await desk.database[Inbox.COLLECTION].find().to_list()]
+    assert "example.com" not in str(rows)
+    assert "code=" not in str(rows)
+
+
+async def test_a_mail_is_given_up_after_a_day_of_refusals(desk: Desk, server: SmtpServer) -> None:
+    server.refusing("RCPT", "450 4.2.1 mailbox busy")
+    began = desk.now
+    await desk.perform(order(), id=ORDER)
+    pauses = []
+    while (await deliveries(desk))[0]["state"] == "queued":
+        before = desk.now
+        again = await due(desk)
+        pauses.append((desk.now - before).total_seconds())
+        await desk.perform(again)
+    [row] = await deliveries(desk)
+    assert (row["state"], row["reason"]) == ("failed", "RCPT: 450 4.2.1 mailbox busy")
+    assert timedelta(hours=23) < desk.now - began <= timedelta(days=1)
+    assert await desk.later() == []
+    assert pauses[0] < 6
+    assert max(pauses) <= 15 * 60 * 1.2
+    assert len(set(pauses)) > len(pauses) / 2
+    assert row["attempts"] == len(pauses) + 1
+    assert row["attempts"] < 150
+    assert server.arrivals == []
+
+
+async def test_a_final_refusal_fails_at_once(desk: Desk, server: SmtpServer) -> None:
+    server.refusing("RCPT", "550 5.1.1 no such user")
+    await desk.perform(order(), id=ORDER)
+    [row] = await deliveries(desk)
+    assert (row["state"], row["attempts"], row["reason"]) == ("failed", 1, "RCPT: 550 5.1.1 no such user")
+    assert (desk.published, await desk.later()) == ([], [])
+    await desk.perform(order(order_id=ORDER, attempt=2))
+    assert len([said for said in server.commands if said.startswith("RCPT")]) == 1
+
+
+async def test_a_server_that_is_away_blocks_nothing(desk: Desk, server: SmtpServer) -> None:
+    await server.stop()
+    await asyncio.gather(*(desk.perform(order(f"person{number}@example.com")) for number in range(50)))
+    rows = await deliveries(desk)
+    assert {row["state"] for row in rows} == {"queued"}
+    later = await desk.later()
+    assert len(later) == 50
+    assert len({at for at, _ in later}) > 25
+
+
+async def test_an_outcome_that_could_not_be_stored_sends_no_second_mail(
+    desk: Desk, server: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("no database")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.inbox, "commit", fail)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="no database"):
+                await desk.perform(order(), id=ORDER)
+    await desk.perform(order(), id=ORDER)
+    assert len(server.arrivals) == 1
+    assert [row["state"] for row in await deliveries(desk)] == ["handed_over"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "person@example.com\r\nBcc: all@example.com",
+        "person@example.com\nRCPT TO:<all@example.com>",
+        "person@example.com\x00",
+        "person@example.com, all@example.com",
+        "Person <person@example.com>",
+        "<person@example.com>",
+        '"person\r\n"@example.com',
+        "person@example.com> SIZE=1",
+        "person@exam ple.com",
+        "person",
+        "@example.com",
+        "",
+        "person@" + "x" * 10_000 + ".com",
+    ],
+)
+async def test_what_is_no_single_address_fails_and_is_never_said_to_the_server(
+    desk: Desk, server: SmtpServer, address: str
+) -> None:
+    await desk.perform(order(address))
+    [row] = await deliveries(desk)
+    assert row["state"] == "failed"
+    assert row["reason"].startswith("unusable address")
+    assert (server.arrivals, server.commands) == ([], [])
+
+
+async def test_an_international_address_is_written_as_servers_read_it(desk: Desk, server: SmtpServer) -> None:
+    await desk.perform(order("пошта@bücher.example"))
+    [arrival] = server.arrivals
+    assert arrival.recipients == ["пошта@xn--bcher-kva.example"]
+    assert "To: пошта@xn--bcher-kva.example\r\n".encode() in arrival.content
+
+
+NASTY = "Eve\r\nBcc: all@example.com\r\n\r\n<b>Ünï💥\u202e\u2028\x00" + "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("template", "variables"),
+    [
+        ("welcome", {"name": NASTY}),
+        ("dispute", {"dispute_id": NASTY, "amount": NASTY, "reason": NASTY}),
+    ],
+)
+async def test_variables_inject_no_header_no_recipient_and_no_markup(
+    desk: Desk, server: SmtpServer, template: Template, variables: dict[str, str]
+) -> None:
+    await desk.perform(order(template=template, variables=variables))
+    [arrival] = server.arrivals
+    assert arrival.recipients == ["Person@example.com"]
+    message = arrival.message
+    assert sorted(message.keys()) == sorted(
+        ["From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted", "MIME-Version", "Content-Type"]
+    )
+    html, text = message.get_body(("html",)), message.get_body(("plain",))
+    assert html is not None
+    assert text is not None
+    assert "<b>" not in html.get_content()
+    assert "\nBcc:" not in text.get_content()
+    assert "Ünï💥" in text.get_content()
+    assert len(list(message.iter_parts())) == 2
+
+
+async def test_variables_that_a_template_can_not_show_are_a_fault_without_their_values(
+    desk: Desk, server: SmtpServer
+) -> None:
+    with pytest.raises(Exception, match=r"^magic-link: link: missing$") as fault:
+        await desk.perform(order(variables={"lnk": LINK}))
+    assert fault.value.__cause__ is None
+    with pytest.raises(Exception, match=r"^magic-link: link: string_pattern_mismatch$"):
+        await desk.perform(order(variables={"link": LINK + "\r\nanother line"}))
+    assert server.arrivals == []
+
+
+async def test_a_mailer_killed_before_its_mark_sends_one_more_copy_of_the_same_mail(
+    desk: Desk, server: SmtpServer, mongo_url: str, tmp_path: Path
+) -> None:
+    script, body = tmp_path / "one_mail.py", tmp_path / "body.json"
+    script.write_text(ONE_MAIL)
+    body.write_bytes(encode(order(), desk.sealer))
+    arguments = [sys.executable, str(script), mongo_url, desk.database.name, str(server.port), ORDER, str(body)]
+
+    async def run(**environment: str) -> int:
+        project = str(Path(__file__).parents[2])
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            env={**os.environ, "PYTHONPATH": project, **environment},
+            stdout=subprocess.DEVNULL,
+        )
+        return await asyncio.wait_for(process.wait(), 30)
+
+    assert await run(NEST_CRASH_AT="M1") == EXIT_CODE
+    assert (len(server.arrivals), await deliveries(desk)) == (1, [])
+    assert await run() == 0
+    assert await run() == 0
+    assert [row["state"] for row in await deliveries(desk)] == ["handed_over"]
+    assert [arrival.message["Message-ID"] for arrival in server.arrivals] == [f"<{ORDER}@nest.example>"] * 2
+
+
+ONE_MAIL = """
+import asyncio, sys
+from functools import partial
+from pathlib import Path
+from services.mailer.app import opened
+from services.mailer.handlers import HANDLERS
+from services.mailer.settings import MailerSettings
+from services.mailer.store import INDEXES
+from tests.desk import Desk
+from tests.mailer.conftest import USUAL
+from tests.mailer.test_handlers import order
+
+async def main(mongo_url, database, port, order_id, body):
+    settings = MailerSettings(**{**USUAL, "smtp_port": int(port)})
+    async with Desk(
+        mongo_url, database, service="mailer", handlers=HANDLERS, indexes=INDEXES,
+        open=partial(opened, settings=settings),
+    ) as desk:
+        await desk.perform(order(), id=order_id, body=Path(body).read_bytes())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def record(desk: Desk, level: ConsentLevel, source: str = "user") -> None:
+    await desk.perform(RecordMarketingConsent(key="user_1", user_id="user_1", level=level, source=source))
+
+
+async def consents(desk: Desk) -> list[dict[str, Any]]:
+    return await desk.database["marketing_consents"].find().to_list()
+
+
+async def test_get_marketing_consent_awaits_the_first_choice(desk: Desk) -> None:
+    with pytest.raises(Refused) as refused:
+        await desk.perform(GetMarketingConsent(user_id="user_1"))
+    assert (refused.value.kind, refused.value.code) == ("not_found", "awaiting_consent")
+
+
+async def test_record_marketing_consent_keeps_the_choice_with_its_time_and_source(desk: Desk) -> None:
+    await record(desk, "general", "internal")
+    [row] = await consents(desk)
+    now = desk.now.replace(microsecond=desk.now.microsecond // 1000 * 1000)
+    assert row.pop("_id").startswith("test_mktngconsent_")
+    assert row == {
+        "userId": "user_1",
+        "level": "general",
+        "source": "internal",
+        "createdAt": now,
+        "updatedAt": now,
+        "version": 1,
+    }
+    assert await desk.perform(GetMarketingConsent(user_id="user_1")) == {"level": "general"}
+
+
+async def test_a_consent_is_announced_only_when_it_changes(desk: Desk) -> None:
+    levels: list[ConsentLevel] = ["general", "general", "none", "none", "general"]
+    for level in levels:
+        desk.now += timedelta(minutes=1)
+        await record(desk, level)
+    assert [said.level for said in desk.said(MarketingConsentChanged)] == ["general", "none", "general"]
+    [row] = await consents(desk)
+    assert row["updatedAt"] - row["createdAt"] == timedelta(minutes=4)
+
+
+async def test_second_delivery_of_a_consent_changes_nothing(desk: Desk) -> None:
+    command = RecordMarketingConsent(key="user_1", user_id="user_1", level="general", source="user")
+    await desk.perform(command, id=ORDER)
+    await record(desk, "none")
+    await desk.perform(command, id=ORDER)
+    assert await desk.perform(GetMarketingConsent(user_id="user_1")) == {"level": "none"}
+
+
+async def test_consents_set_from_three_places_at_once_end_in_one_row(desk: Desk) -> None:
+    for _ in range(5):
+        await asyncio.gather(record(desk, "general"), record(desk, "none"), record(desk, "general", "internal"))
+    [row] = await consents(desk)
+    assert row["version"] == 15
+    changes = desk.said(MarketingConsentChanged)
+    assert len(changes) < 15
+    assert row["level"] == (await desk.perform(GetMarketingConsent(user_id="user_1")))["level"]

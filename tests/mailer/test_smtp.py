@@ -1,0 +1,307 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.mailer import smtp as smtp_module
+from services.mailer.models import HandedOver, PutOff, TurnedDown
+from services.mailer.smtp import Mail, MailServer, Smtp
+from tests.mailer.smtp_server import SmtpServer, server_tls, until
+
+
+def mail(number: int = 1, recipient: str = "person@example.com") -> Mail:
+    return Mail(
+        message_id=f"<{number}@nest.example>",
+        sender="mail@nest.example",
+        recipient=recipient,
+        content=b"Subject: Hello\r\n\r\n.a line that begins with a dot\r\n",
+    )
+
+
+@asynccontextmanager
+async def client(port: int, *, connections: int = 2, timeout: float = 1.0, **changed: Any) -> AsyncIterator[Smtp]:
+    usual: dict[str, Any] = {
+        "host": "localhost",
+        "port": port,
+        "tls": "none",
+        "username": None,
+        "password": None,
+        "ca_file": None,
+        "own_name": "nest.example",
+    }
+    smtp = Smtp(MailServer(**{**usual, **changed}), connections=connections, timeout=timeout)
+    try:
+        yield smtp
+    finally:
+        await smtp.close()
+
+
+async def test_a_mail_is_handed_over_in_an_envelope_of_its_own(server: SmtpServer) -> None:
+    async with client(server.port) as smtp:
+        assert await smtp.hand_over(mail()) == HandedOver("250 taken")
+    [arrival] = server.arrivals
+    assert (arrival.sender, arrival.recipients) == ("mail@nest.example", ["person@example.com"])
+    assert arrival.content == mail().content
+
+
+async def test_connections_are_kept_and_bounded(server: SmtpServer) -> None:
+    async with client(server.port, connections=3) as smtp:
+        outcomes = await asyncio.gather(*(smtp.hand_over(mail(number)) for number in range(60)))
+    assert all(isinstance(outcome, HandedOver) for outcome in outcomes)
+    assert len(server.arrivals) == 60
+    assert server.connections == 3
+
+
+async def test_a_mail_that_was_handed_over_is_not_handed_over_again(server: SmtpServer) -> None:
+    async with client(server.port) as smtp:
+        first = await smtp.hand_over(mail())
+        assert await smtp.hand_over(mail()) == first
+    assert len(server.arrivals) == 1
+
+
+async def test_an_idle_connection_that_the_server_closed_costs_no_mail(server: SmtpServer) -> None:
+    async with client(server.port) as smtp:
+        await smtp.hand_over(mail(1))
+        server.hang_up()
+        assert isinstance(await smtp.hand_over(mail(2)), HandedOver)
+    assert (len(server.arrivals), server.connections) == (2, 2)
+
+
+async def test_a_server_that_closes_its_channel_on_the_next_mail_costs_no_mail(server: SmtpServer) -> None:
+    async with client(server.port) as smtp:
+        await smtp.hand_over(mail(1))
+        answers = iter(["421 too many mails on this connection"])
+        server.answers["MAIL"] = lambda _argument: next(answers, None)
+        assert isinstance(await smtp.hand_over(mail(2)), HandedOver)
+    assert (len(server.arrivals), server.connections) == (2, 2)
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+async def test_a_greylisting_server_puts_the_mail_off(server: SmtpServer, verb: str) -> None:
+    server.refusing(verb, "451 4.7.1 come back later")
+    async with client(server.port) as smtp:
+        assert await smtp.hand_over(mail()) == PutOff(f"{verb}: 451 4.7.1 come back later")
+        server.answers.clear()
+        assert isinstance(await smtp.hand_over(mail()), HandedOver)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+async def test_a_final_no_turns_the_mail_down_and_keeps_the_connection(server: SmtpServer, verb: str) -> None:
+    server.refusing(verb, "550 5.1.1 never")
+    async with client(server.port) as smtp:
+        assert await smtp.hand_over(mail()) == TurnedDown(f"{verb}: 550 5.1.1 never")
+        server.answers.clear()
+        assert isinstance(await smtp.hand_over(mail(2)), HandedOver)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+async def test_a_server_that_closes_the_channel_puts_the_mail_off(server: SmtpServer, verb: str) -> None:
+    server.refusing(verb, "421 4.3.2 shutting down")
+    async with client(server.port) as smtp:
+        assert await smtp.hand_over(mail()) == PutOff(f"{verb}: 421 4.3.2 shutting down")
+
+
+async def test_one_dead_recipient_harms_no_other_mail(server: SmtpServer) -> None:
+    server.answers["RCPT"] = lambda address: "550 no such user" if address.startswith("dead") else None
+    async with client(server.port) as smtp:
+        recipients = [f"{'dead' if number == 7 else 'live'}{number}@example.com" for number in range(20)]
+        outcomes = await asyncio.gather(*(smtp.hand_over(mail(n, to)) for n, to in enumerate(recipients)))
+    assert [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, HandedOver)] == [7]
+
+
+async def test_what_the_server_says_is_kept_without_the_address(server: SmtpServer) -> None:
+    server.refusing("RCPT", "550 <Person@example.com> (person@example.com): \x07nobody h\xe9re" + "x" * 600)
+    async with client(server.port) as smtp:
+        outcome = await smtp.hand_over(mail(recipient="Person@example.com"))
+    assert isinstance(outcome, TurnedDown)
+    assert outcome.reason.startswith("RCPT: 550 <<recipient>> (<recipient>):")
+    assert "person" not in outcome.reason.lower()
+    assert outcome.reason.isascii()
+    assert outcome.reason.isprintable()
+    assert len(outcome.reason) == 300
+
+
+async def test_a_server_that_drops_after_the_content_puts_the_mail_off(server: SmtpServer) -> None:
+    server.drop_after_data = True
+    async with client(server.port) as smtp:
+        outcome = await smtp.hand_over(mail())
+        assert isinstance(outcome, PutOff)
+        assert outcome.reason.startswith("DATA: ")
+        server.drop_after_data = False
+        assert isinstance(await smtp.hand_over(mail()), HandedOver)
+    # The first copy was taken, which only the server could know.
+    assert len(server.arrivals) == 2
+
+
+async def test_nobody_listening_puts_mails_off_and_soon_at_once(server: SmtpServer) -> None:
+    await server.stop()
+    async with client(server.port) as smtp:
+        for number in range(3):
+            outcome = await smtp.hand_over(mail(number))
+            assert isinstance(outcome, PutOff)
+            assert outcome.reason.startswith("connecting: ")
+        began = time.monotonic()
+        outcomes = await asyncio.gather(*(smtp.hand_over(mail(number)) for number in range(500)))
+        assert time.monotonic() - began < 0.4
+        assert {type(outcome) for outcome in outcomes} == {PutOff}
+
+
+async def test_mails_go_out_again_once_the_server_is_back(server: SmtpServer) -> None:
+    await server.stop()
+    async with client(server.port) as smtp:
+        for number in range(4):
+            await smtp.hand_over(mail(number))
+        await server.start()
+
+        async def taken() -> bool:
+            return isinstance(await smtp.hand_over(mail()), HandedOver)
+
+        await until(taken)
+        outcomes = await asyncio.gather(*(smtp.hand_over(mail(number)) for number in range(10, 20)))
+    assert all(isinstance(outcome, HandedOver) for outcome in outcomes)
+
+
+async def test_a_server_that_holds_a_verb_back_holds_one_connection_for_the_timeout(server: SmtpServer) -> None:
+    async def tarpit(address: str) -> str | None:
+        if address.startswith("slow"):
+            await asyncio.sleep(60)
+        return None
+
+    server.answers["RCPT"] = tarpit
+    async with client(server.port, timeout=1.0) as smtp:
+        slow = asyncio.create_task(smtp.hand_over(mail(0, "slow@example.com")))
+        began = time.monotonic()
+        for number in range(1, 20):
+            assert isinstance(await smtp.hand_over(mail(number)), HandedOver)
+        assert time.monotonic() - began < 1.0
+        assert await slow == PutOff("no answer within 1 s")
+
+
+async def test_a_server_that_tarpits_every_mail_is_left_alone_for_a_while(
+    server: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tarpit(_address: str) -> None:
+        await asyncio.sleep(60)
+
+    server.answers["MAIL"] = tarpit
+    monkeypatch.setattr(smtp_module, "WAIT_SECONDS", 0.5)
+    async with client(server.port, timeout=1.0) as smtp:
+        began = time.monotonic()
+        outcomes = await asyncio.gather(*(smtp.hand_over(mail(number)) for number in range(100)))
+        assert {type(outcome) for outcome in outcomes} == {PutOff}
+        assert time.monotonic() - began < 2.5
+    assert server.connections == 2
+
+
+async def test_a_silent_greeting_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    monkeypatch.setattr(smtp_module, "CONNECT_SECONDS", 0.3)
+    async with silent, client(silent.sockets[0].getsockname()[1], timeout=5.0) as smtp:
+        began = time.monotonic()
+        assert await smtp.hand_over(mail()) == PutOff("connecting: no answer in time")
+        assert time.monotonic() - began < 2.0
+
+
+async def test_a_server_that_speaks_something_else_puts_the_mail_off() -> None:
+    async def speak(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    other = await asyncio.start_server(speak, "127.0.0.1", 0)
+    async with other, client(other.sockets[0].getsockname()[1]) as smtp:
+        assert isinstance(await smtp.hand_over(mail()), PutOff)
+
+
+async def test_starttls_is_used_where_it_is_required(pem: Path) -> None:
+    async with SmtpServer(tls=server_tls(pem)) as server:
+        async with client(server.port, tls="required", ca_file=str(pem)) as smtp:
+            assert isinstance(await smtp.hand_over(mail()), HandedOver)
+        assert len(server.arrivals) == 1
+
+
+async def test_nothing_is_said_in_plain_text_when_starttls_was_stripped(server: SmtpServer, pem: Path) -> None:
+    async with client(server.port, tls="required", ca_file=str(pem)) as smtp:
+        outcome = await smtp.hand_over(mail())
+    assert isinstance(outcome, PutOff)
+    assert "STARTTLS" in outcome.reason
+    assert server.commands == []
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_taken(pem: Path) -> None:
+    async with SmtpServer(tls=server_tls(pem)) as server:
+        async with client(server.port, tls="required") as smtp:
+            outcome = await smtp.hand_over(mail())
+        assert isinstance(outcome, PutOff)
+        assert "CERTIFICATE_VERIFY_FAILED" in outcome.reason
+        assert server.commands == []
+
+
+async def test_a_certificate_for_another_name_is_not_taken(pem: Path) -> None:
+    async with SmtpServer(tls=server_tls(pem)) as server:
+        async with client(server.port, host="127.0.0.1", tls="required", ca_file=str(pem)) as smtp:
+            assert isinstance(await smtp.hand_over(mail()), PutOff)
+        assert server.commands == []
+
+
+async def test_implicit_tls_is_spoken_from_the_first_byte(pem: Path) -> None:
+    async with (
+        SmtpServer(tls=server_tls(pem), tls_at_once=True) as server,
+        client(server.port, tls="implicit", ca_file=str(pem)) as smtp,
+    ):
+        assert isinstance(await smtp.hand_over(mail()), HandedOver)
+
+
+@pytest.mark.parametrize(("password", "outcome"), [("right", HandedOver), ("wrong", PutOff)])
+async def test_a_wrong_login_of_ours_ends_no_mail(pem: Path, password: str, outcome: type) -> None:
+    async with (
+        SmtpServer(tls=server_tls(pem), login=("nest", "right")) as server,
+        client(server.port, tls="required", ca_file=str(pem), username="nest", password=password) as smtp,
+    ):
+        assert isinstance(await smtp.hand_over(mail()), outcome)
+
+
+async def test_a_missing_login_of_ours_ends_no_mail(pem: Path) -> None:
+    async with (
+        SmtpServer(tls=server_tls(pem), login=("nest", "right")) as server,
+        client(server.port, tls="required", ca_file=str(pem)) as smtp,
+    ):
+        outcome = await smtp.hand_over(mail())
+    assert isinstance(outcome, PutOff)
+    assert "530" in outcome.reason
+
+
+async def test_a_recipient_outside_ascii_reaches_a_server_that_can(server: SmtpServer) -> None:
+    async with client(server.port) as smtp:
+        assert isinstance(await smtp.hand_over(mail(recipient="пошта@example.com")), HandedOver)
+    assert server.arrivals[0].recipients == ["пошта@example.com"]
+
+
+async def test_a_recipient_outside_ascii_is_turned_down_where_the_server_can_not() -> None:
+    async with SmtpServer(smtputf8=False) as server:
+        async with client(server.port) as smtp:
+            outcome = await smtp.hand_over(mail(recipient="пошта@example.com"))
+            assert isinstance(outcome, TurnedDown)
+            assert "SMTPUTF8" in outcome.reason
+            assert isinstance(await smtp.hand_over(mail(2)), HandedOver)
+        assert server.connections == 1
+
+
+async def test_closing_takes_leave(server: SmtpServer) -> None:
+    async with client(server.port) as smtp:
+        await smtp.hand_over(mail())
+
+    async def gone() -> bool:
+        return all(protocol.transport is None or protocol.transport.is_closing() for protocol in server._open)
+
+    await until(gone)
