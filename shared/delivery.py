@@ -17,7 +17,7 @@ from shared.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.errors import Unavailable, Unknown
 from shared.faultpoints import armed, fault_point
 from shared.handling import Handling, NotForUs, TooOld, refused
-from shared.inbox import Outcome
+from shared.inbox import Contended, Outcome
 from shared.messages import Message, Query
 from shared.mongo import dependency_down
 from shared.producer import BusDown, Producer
@@ -125,7 +125,7 @@ class Delivery:
             except TooOld:
                 raise
             except Exception as failure:  # whatever a handler lets through is judged here
-                if dependency_down(failure) or isinstance(failure, BusDown):
+                if dependency_down(failure) or isinstance(failure, BusDown | Contended):
                     pause = OUTAGE_PAUSE * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
                     log.warning("dependency away", type=envelope.wire, id=envelope.id, error=type(failure).__name__)
                     if isinstance(message, Query) and _over(envelope, pause):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from shared.envelope import Envelope, Undecodable, unix_milliseconds
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
-from shared.inbox import DONE, AlreadyDone, FingerprintDiffers, Inbox, Moved, Outcome
+from shared.inbox import DONE, AlreadyDone, Contended, FingerprintDiffers, Inbox, Moved, Outcome
 from shared.messages import MESSAGES, Event, Message, Query
 from shared.sealed import Sealer
 from shared.work import Work
@@ -23,6 +24,8 @@ Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
 Handlers = Mapping[type[Message], Handler]
 RERUNS: Final = 50
 """How often a handler may lose against others before the message counts as failing."""
+CONTENDED_PAUSES: Final = (0.002, 0.1)
+"""Seconds: the first pause when another transaction is in the way, and the longest that it grows to."""
 HANDLER_SECONDS: Final = 60.0
 """No handler runs longer; one that hangs must not hold its key for ever."""
 REPLY_RECEIVER: Final = "gateway"
@@ -76,9 +79,11 @@ class Handling:
             Undecodable: not a message that belongs on this topic, or its body has a wrong shape.
             NotForUs: an event that this service does not follow.
         """
+        kind = MESSAGES.get(envelope.wire)
+        if kind is not None and kind.topic != envelope.topic:
+            raise Undecodable(f"{envelope.wire!r} does not belong on this topic")
         found = self._handlers.get(envelope.wire)
         if found is None:
-            kind = MESSAGES.get(envelope.wire)
             if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event)):
                 # Publishers may be ahead of us: an event that is new to us is not an error.
                 raise NotForUs(envelope.wire)
@@ -93,6 +98,7 @@ class Handling:
 
         Raises:
             TooOld: it is older than the inbox remembers.
+            Contended: somebody else holds what it writes, for seconds now; no fault of the message.
             PyMongoError, and whatever a handler lets through: nothing is known to be committed; try again.
         """
         if isinstance(message, Query):
@@ -116,7 +122,8 @@ class Handling:
         return Outcome(DONE, self._body(reply, envelope))
 
     async def _run(self, envelope: Envelope, message: Message) -> Outcome:
-        for _ in range(RERUNS):
+        contended: Contended | None = None
+        for run in range(RERUNS):
             work = self._work(envelope)
             try:
                 try:
@@ -128,12 +135,16 @@ class Handling:
                     await self._inbox.commit(work, outcome)
                 except Refusal as refusal:
                     return await self._refuse(work, refusal)
+            except Contended as held:
+                contended = held
+                await asyncio.sleep(_pause(run))
             except Moved:
-                continue
+                contended = None
             except AlreadyDone:
                 return await self._earlier(envelope)
-            return outcome
-        raise RuntimeError(f"{envelope.wire} lost {RERUNS} times against others")
+            else:
+                return outcome
+        raise contended or RuntimeError(f"{envelope.wire} lost {RERUNS} times against others")
 
     async def _refuse(self, work: Work, refusal: Refusal) -> Outcome:
         """Keep a refusal, with the state that belongs to it if it must be remembered."""
@@ -170,6 +181,11 @@ class Handling:
         if MESSAGES[envelope.wire].reply_sealed:
             return self._sealer.seal(REPLY_RECEIVER, body).encode()
         return body
+
+
+def _pause(run: int) -> float:
+    first, longest = CONTENDED_PAUSES
+    return min(first * 2.0**run, longest) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
 
 
 def refused(refusal: Refusal) -> Outcome:

@@ -41,6 +41,13 @@ class Moved(Exception):
     """Another message changed what this one had read; its handler must run again."""
 
 
+class Contended(Moved):
+    """Another transaction holds what this one writes: MongoDB asks for another try, a little later.
+
+    Usually over in milliseconds; a minute after a connection was cut, if nobody ended the transaction it carried.
+    """
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of a message.
@@ -122,7 +129,7 @@ class Inbox:
 
         Raises:
             AlreadyDone: the inbox holds the message; nothing was stored.
-            Moved: a guard failed; nothing was stored, the handler must run again.
+            Moved, Contended: a guard failed; nothing was stored, the handler must run again.
             Refusal: the one an insert names for a taken key; nothing was stored.
             KeyError, TypeError: a document has no ``_id``, or one that isn't a plain value.
             PyMongoError: MongoDB could not be reached or refused; whether it was stored is not known.
@@ -305,7 +312,7 @@ def _meaning(failure: Exception, pending: _Pending) -> BaseException:
             if error["code"] == DUPLICATE_KEY:
                 return _taken(error, pending)
     if isinstance(failure, OperationFailure) and failure.has_error_label("TransientTransactionError"):
-        return Moved()
+        return Contended(str(failure.code))
     return failure
 
 
