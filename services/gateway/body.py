@@ -1,4 +1,4 @@
-"""What did the client send? A body within bounds of size and time, and one JSON object in it."""
+"""What did the client send? A body of bounded size, and one JSON object in it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,23 @@ from typing import Any, Final
 
 from starlette.types import Message, Receive
 
-from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, RequestTimeout
+from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete
 
-READ_SECONDS: Final = 10.0
-"""How long a body may take, however slowly it drips."""
 LINGER_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 1.0
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The body's bytes; empty when there is none.
+    """The body's bytes; empty when there is none. How long it may take, the connection sees to.
 
     Raises:
         BodyTooLarge: more than ``limit`` bytes.
-        RequestTimeout: it took longer than ten seconds.
         RequestIncomplete: the connection ended before the body did.
     """
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            if message["type"] != "http.request" or message.get("more_body"):
-                body = await _read_on(message, receive, limit)
-    except TimeoutError:
-        raise RequestTimeout from None
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request" or message.get("more_body"):
+        body = await _read_on(message, receive, limit)
     if len(body) > limit:
         raise BodyTooLarge(limit=limit)
     return body

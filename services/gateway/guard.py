@@ -122,7 +122,7 @@ def _check(scope: Scope, headers: dict[bytes, bytes]) -> None:
     if not _HOST.fullmatch(headers.get(b"host", b"")) or b"upgrade" in headers:
         raise MalformedRequest
     length = headers.get(b"content-length")
-    if b"transfer-encoding" in headers and (length is not None or headers[b"transfer-encoding"] != b"chunked"):
+    if b"transfer-encoding" in headers and (length is not None or headers[b"transfer-encoding"].lower() != b"chunked"):
         raise MalformedRequest
     if length is not None:
         if not length.isdigit():

@@ -86,7 +86,7 @@ class StripeWebhook:
 
         Raises:
             UnknownWebhookProvider, MissingWebhookBody, InvalidWebhookPayload: it is not kept.
-            BodyTooLarge, RequestTimeout: as ``read_body``.
+            BodyTooLarge, RequestIncomplete: as ``read_body``.
             Unavailable: Kafka did not take it; Stripe repeats.
         """
         if request.path_params["provider"] != "stripe":
