@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
 
+from services.billing import stripe
 from services.billing.context import Billing
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
@@ -12,9 +15,10 @@ from services.billing.store import INDEXES
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
-from services.billing.stripe import opened as stripe_opened
 from shared.service import Parts, Service
 from shared.settings import load
+
+TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events")
 
 
 def create(settings: BillingSettings | None = None) -> Service:
@@ -24,31 +28,32 @@ def create(settings: BillingSettings | None = None) -> Service:
         SettingsError: a variable is missing or wrong.
     """
     chosen = settings or load(BillingSettings)
-
-    @asynccontextmanager
-    async def opened(parts: Parts) -> AsyncIterator[Billing]:
-        async with stripe_opened(
-            api_key=chosen.stripe_api_key.get_secret_value(),
-            api_base=chosen.stripe_api_base,
-            portal_return_url=chosen.stripe_portal_return_url,
-        ) as stripe:
-            yield Billing(
-                subscriptions=Subscriptions(parts.database),
-                payers=Payers(parts.database),
-                trials=Trials(parts.database),
-                mappings=ProviderMappings(parts.database),
-                stripe=stripe,
-                sealer=parts.sealer,
-                livemode=chosen.stripe_livemode,
-                trial_price=chosen.stripe_trial_price,
-                required_coupon=chosen.stripe_required_coupon,
-            )
-
     return Service(
         chosen,
         name="billing",
         handlers=HANDLERS,
-        topics=["billing.commands", "stripe.webhooks", "auth.events"],
+        topics=TOPICS,
         indexes=INDEXES,
-        open=opened,
+        open=partial(opened, settings=chosen),
     )
+
+
+@asynccontextmanager
+async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billing]:
+    """What the handlers work with."""
+    async with stripe.opened(
+        api_key=settings.stripe_api_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        portal_return_url=settings.stripe_portal_return_url,
+    ) as account:
+        yield Billing(
+            subscriptions=Subscriptions(parts.database),
+            payers=Payers(parts.database),
+            trials=Trials(parts.database),
+            mappings=ProviderMappings(parts.database),
+            stripe=account,
+            sealer=parts.sealer,
+            livemode=settings.stripe_livemode,
+            trial_price=settings.stripe_trial_price,
+            required_coupon=settings.stripe_required_coupon,
+        )

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +24,7 @@ from shared.telemetry import log
 
 API_VERSION: Final = "2026-10-28.endive"
 """What the objects look like that this file reads; the one that the library in the lock was generated for."""
-ATTEMPT_SECONDS: Final = 6.0
-"""The library waits 80 seconds by default: longer than anybody who asked."""
-BUDGET_SECONDS: Final = 20.0
-"""For one call with its repeats."""
-PORTAL_SECONDS: Final = 2.0
 TRIES: Final = 3
-FIRST_PAUSE: Final = 0.3
 PAGE: Final = 100
 PAGES: Final = 50
 """No list of one payer's has 5,000 entries; a bound keeps a wrong answer from being read for ever."""
@@ -55,6 +49,23 @@ _SECONDS: Final = Histogram(
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long Stripe may take, in seconds.
+
+    Attributes:
+        attempt: for one attempt; the library by itself waits 80, longer than anybody who asked.
+        call: for a call with its repeats.
+        portal: for a portal link, which somebody waits for who only asked for a status.
+        pause: before the first repeat, on average; before each further one twice as long.
+    """
+
+    attempt: float = 6.0
+    call: float = 20.0
+    portal: float = 2.0
+    pause: float = 0.3
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """What a failed attempt means.
@@ -73,16 +84,20 @@ class _Verdict:
 class Stripe:
     """One Stripe account.
 
-    Every call ends within 20 seconds, is repeated under its key where that can help, and raises StripeUnavailable
+    Every call ends within its time, is repeated under its key where that can help, and raises StripeUnavailable
     when Stripe can't be reached, is too slow, limits us, or refuses our key (which an operator mends).
 
     Args:
         client: the library's client; it must not retry by itself.
         portal_return_url: where the customer portal leads back to.
         breaker: refuses calls while Stripe is down.
+        patience: how long a call may take.
     """
 
-    def __init__(self, client: stripe.StripeClient, *, portal_return_url: str, breaker: Breaker) -> None:
+    def __init__(
+        self, client: stripe.StripeClient, *, portal_return_url: str, breaker: Breaker, patience: Patience
+    ) -> None:
+        self.patience = patience
         self._client = client
         self._portal_return_url = portal_return_url
         self._breaker = breaker
@@ -203,11 +218,11 @@ class Stripe:
         """A short-lived link to a customer's portal, for that person alone: never to be stored, mailed or logged.
 
         Returns:
-            None when Stripe doesn't give one within 2 seconds, for whatever reason.
+            None when Stripe doesn't give one in time, for whatever reason.
         """
         params = {"customer": customer_id, "return_url": self._portal_return_url}
         try:
-            session = await self.within(PORTAL_SECONDS)._call(  # noqa: SLF001 -- its own class
+            session = await self.within(self.patience.portal)._call(  # noqa: SLF001 -- its own class
                 "portal", "post", "/v1/billing_portal/sessions", params
             )
         except (StripeUnavailable, StripeRefused, KeySpent) as failure:
@@ -245,7 +260,7 @@ class Stripe:
 
     async def _call(self, name: str, method: str, path: str, params: Json, *, key: str | None = None) -> Json:
         loop = asyncio.get_running_loop()
-        until = min(self._until, loop.time() + BUDGET_SECONDS)
+        until = min(self._until, loop.time() + self.patience.call)
         # One key for all attempts of a call, even where nobody needs it later.
         options: Json = {"idempotency_key": key or f"nest:{random.getrandbits(128):032x}"} if method != "get" else {}
         for attempt in range(1, TRIES + 1):
@@ -253,13 +268,13 @@ class Stripe:
                 raise StripeUnavailable
             began = loop.time()
             try:
-                async with asyncio.timeout_at(min(until, began + ATTEMPT_SECONDS)):
+                async with asyncio.timeout_at(min(until, began + self.patience.attempt)):
                     answer = await self._client.raw_request_async(method, path, **params, **options)
             except (stripe.StripeError, aiohttp.ClientError, TimeoutError, OSError) as failure:
                 verdict = _judge(failure)
                 _SECONDS.labels(name, type(failure).__name__).observe(loop.time() - began)
                 (self._breaker.failed if verdict.down else self._breaker.succeeded)()
-                pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
+                pause = self.patience.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
                 if not verdict.again:
                     raise verdict.error from failure
                 log.warning("stripe call failed", call=name, error=type(failure).__name__, attempt=attempt)
@@ -350,7 +365,7 @@ def _moment_or_none(seconds: int | None) -> datetime | None:
 
 @asynccontextmanager
 async def opened(
-    *, api_key: str, api_base: str | None, portal_return_url: str, clock: Callable[[], float] | None = None
+    *, api_key: str, api_base: str | None, portal_return_url: str, patience: Patience | None = None
 ) -> AsyncIterator[Stripe]:
     """A Stripe account, its connections closed at the end.
 
@@ -358,7 +373,7 @@ async def opened(
         api_key: of the account, in one of its modes.
         api_base: where to call instead of Stripe; None for Stripe itself.
         portal_return_url: where the customer portal leads back to.
-        clock: for the breaker; injected by tests.
+        patience: how long a call may take.
     """
     # Over aiohttp, not httpx, which the library would take: 0.25 instead of 2 ms of CPU a call at 32 callers.
     transport = stripe.AIOHTTPClient(timeout=None)
@@ -369,8 +384,7 @@ async def opened(
         base_addresses={} if api_base is None else {"api": api_base},
         max_network_retries=0,
     )
-    breaker = Breaker() if clock is None else Breaker(clock=clock)
     try:
-        yield Stripe(client, portal_return_url=portal_return_url, breaker=breaker)
+        yield Stripe(client, portal_return_url=portal_return_url, breaker=Breaker(), patience=patience or Patience())
     finally:
         await transport.close_async()  # type: ignore[no-untyped-call]  # the library's own gap

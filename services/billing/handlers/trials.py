@@ -17,7 +17,6 @@ from services.billing.following import look, record
 from services.billing.models.subscriptions import current
 from services.billing.models.trials import Trial, TrialDevice
 from services.billing.provision import provide
-from services.billing.stripe import BUDGET_SECONDS
 from shared.envelope import unix_milliseconds
 from shared.ids import derived_message_id
 from shared.messages.auth import Device, SendTrialMagicLink
@@ -100,7 +99,7 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
 async def _make(trial: Trial, work: Work, billing: Billing) -> None:
     if trial.email is None:
         raise ValueError(f"{trial.id} is pending and has no address")
-    seconds = _seconds_left(work)
+    seconds = _seconds_left(work) or billing.stripe.patience.call
     try:
         async with asyncio.timeout(seconds):
             subscription_id = await provide(
@@ -136,9 +135,11 @@ async def _make(trial: Trial, work: Work, billing: Billing) -> None:
     )
 
 
-def _seconds_left(work: Work) -> float:
-    """How long Stripe may take, so that its caller learns of an outage instead of waiting in vain."""
+def _seconds_left(work: Work) -> float | None:
+    """How long Stripe may take, so that its caller learns of an outage instead of waiting in vain.
+
+    None with nobody waiting, or any longer, as after a crash.
+    """
     deadline = work.cause.deadline
     left = (deadline - unix_milliseconds()) / 1000 - ANSWER_SECONDS
-    # With nobody waiting (any longer), as after a crash, there is all the time in the world.
-    return left if deadline and left >= LEAST_SECONDS else BUDGET_SECONDS
+    return left if deadline and left >= LEAST_SECONDS else None

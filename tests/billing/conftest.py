@@ -1,0 +1,183 @@
+"""A desk of the billing service beside a Stripe double."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from services.billing.app import opened
+from services.billing.handlers import HANDLERS
+from services.billing.settings import BillingSettings
+from services.billing.store import INDEXES
+from services.embedded.stripe import StripeDouble
+from shared.ids import derived_message_id
+from shared.messages import Command, Message
+from shared.messages.auth import EnsureUser, UserEnsured
+from shared.messages.mailer import SendMail
+from shared.messages.stripe import StripeEvent
+from shared.settings import load
+from tests.desk import Desk
+
+API_KEY = "sk_test_billing"
+EVENT = StripeEvent.model_validate(
+    {"id": "evt_1", "type": "x", "created": 0, "livemode": False, "data": {"object": {"object": "x", "id": "x"}}}
+)
+
+
+class Shop:
+    """A Stripe account that sells one thing, and billing beside it.
+
+    Attributes:
+        desk: the billing service's.
+        double: the Stripe account.
+        price: what is sold.
+        settings: billing's.
+        users: the users that auth would know, by address.
+    """
+
+    def __init__(self, desk: Desk, double: StripeDouble, price: str, settings: BillingSettings) -> None:
+        self.desk = desk
+        self.double = double
+        self.price = price
+        self.settings = settings
+        self.users: dict[str, str] = {}
+        self._settled = 0
+
+    async def post(self, path: str, **form: Any) -> dict[str, Any]:
+        """An API call that isn't billing's."""
+        return await post(self.double, path, **form)
+
+    def events_of(self, subscription_id: str) -> list[dict[str, Any]]:
+        """The events that Stripe made about a subscription, as they happened."""
+        return [
+            event
+            for event in self.double.objects("event")
+            if event["type"].startswith("customer.subscription.") and event["data"]["object"]["id"] == subscription_id
+        ]
+
+    async def deliver(self, event: dict[str, Any]) -> None:
+        """What the gateway makes of a webhook; a repeat has the same message id."""
+        message_id = derived_message_id("stripe", "", "test", event["id"])
+        message = EVENT.model_copy(update={"key": event["data"]["object"].get("customer") or event["id"]})
+        await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
+
+    async def settle(self) -> None:
+        """Hand billing all it ordered of itself, and auth's answers, until nothing is left."""
+        while self._settled < len(self.desk.published):
+            message: Message = self.desk.published[self._settled]
+            self._settled += 1
+            if isinstance(message, EnsureUser):
+                user_id = self.users.setdefault(message.email, f"user_{len(self.users) + 1}")
+                await self.desk.perform(
+                    UserEnsured(key=message.reference, reference=message.reference, user_id=user_id)
+                )
+            elif isinstance(message, Command) and message.service == "billing":
+                await self.desk.perform(message)
+
+    async def deliver_all(self) -> None:
+        """Every event there is, once, in order, and all that follows."""
+        for event in self.double.objects("event"):
+            await self.deliver(event)
+        await self.settle()
+
+    def mails(self) -> list[tuple[str, str]]:
+        """The mails ordered so far: template and address."""
+        return [(mail.template, self.desk.reveal("mailer", mail.to)) for mail in self.desk.said(SendMail)]
+
+    async def record(self, stripe_id: str) -> dict[str, Any]:
+        """Our document of a subscription."""
+        found = await self.desk.database["subscriptions"].find_one({"stpSubscriptionId": stripe_id})
+        assert found is not None
+        return found
+
+    async def count(self, collection: str) -> int:
+        """How many documents a collection has."""
+        return await self.desk.database[collection].count_documents({})
+
+
+async def post(double: StripeDouble, path: str, **form: Any) -> dict[str, Any]:
+    """A POST to the double's API."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(double.url + path, data=form, headers={"authorization": f"Bearer {API_KEY}"})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.fixture
+def settings() -> Callable[..., BillingSettings]:
+    """Makes settings that would let the service start, with some of them changed."""
+    usual: dict[str, Any] = {
+        "kafka_bootstrap": "127.0.0.1:9092",
+        "mongo_url": "mongodb://127.0.0.1:27017",
+        "sealing_keys": "test:" + base64.b64encode(bytes(32)).decode(),
+        "environment": "test",
+        "stripe_livemode": False,
+        "stripe_api_key": API_KEY,
+        "stripe_trial_price": "price_1",
+        "stripe_portal_return_url": "https://getbeak.app/account",
+    }
+
+    def make(**changed: Any) -> BillingSettings:
+        return load(BillingSettings, **{**usual, **changed})
+
+    return make
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[StripeDouble]:
+    """A Stripe account of this test's own."""
+    async with StripeDouble(api_key=API_KEY) as double:
+        yield double
+
+
+@pytest.fixture
+async def price(double: StripeDouble) -> str:
+    """What the account sells, by the month."""
+    form = {
+        "currency": "usd",
+        "unit_amount": "500",
+        "recurring[interval]": "month",
+        "product_data[name]": "Beak",
+    }
+    return str((await post(double, "/v1/prices", **form))["id"])
+
+
+@pytest.fixture
+async def open_shop(
+    mongo_url: str,
+    database_prefix: str,
+    double: StripeDouble,
+    price: str,
+    settings: Callable[..., BillingSettings],
+) -> AsyncIterator[Callable[..., Any]]:
+    """Opens a shop with some settings changed; the same twice is a second instance of the service."""
+    desks: list[Desk] = []
+
+    async def make(**changed: Any) -> Shop:
+        chosen = settings(**{"stripe_api_base": double.url, "stripe_trial_price": price, **changed})
+        desk = Desk(
+            mongo_url,
+            f"{database_prefix}billing",
+            service="billing",
+            handlers=HANDLERS,
+            indexes=INDEXES,
+            open=partial(opened, settings=chosen),
+        )
+        desks.append(await desk.__aenter__())
+        return Shop(desk, double, price, chosen)
+
+    yield make
+    for desk in desks:
+        await desk.__aexit__()
+
+
+@pytest.fixture
+async def shop(open_shop: Callable[..., Any]) -> Shop:
+    """A shop with the usual settings."""
+    opened_shop: Shop = await open_shop()
+    return opened_shop

@@ -1,0 +1,55 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.billing.settings import BillingSettings
+from shared.settings import SettingsError, load
+
+Make = Callable[..., BillingSettings]
+PRODUCTION: dict[str, Any] = {"environment": "production", "stripe_livemode": True, "stripe_api_key": "sk_live_1"}
+
+
+@pytest.mark.parametrize(
+    "name", ["STRIPE_LIVEMODE", "STRIPE_API_KEY", "STRIPE_TRIAL_PRICE", "STRIPE_PORTAL_RETURN_URL"]
+)
+def test_a_missing_variable_is_named(name: str, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in settings().model_dump(exclude_none=True).items():
+        plain = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+        if variable != name.lower() and variable != "inbox_retention":
+            monkeypatch.setenv(f"NEST_{variable.upper()}", str(plain))
+    with pytest.raises(SettingsError, match=f"^NEST_{name}: is not set$"):
+        load(BillingSettings)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("STRIPE_API_KEY", {"stripe_livemode": True}),
+        ("STRIPE_API_KEY", {"stripe_api_key": "sk_live_1"}),
+        ("STRIPE_API_KEY", {"stripe_api_key": "rk_live_1"}),
+        ("STRIPE_API_KEY", {"stripe_api_key": ""}),
+        ("STRIPE_API_KEY", {"stripe_api_key": "pk_test_1"}),
+        ("STRIPE_API_BASE", {**PRODUCTION, "stripe_api_base": "http://127.0.0.1:1"}),
+        ("STRIPE_API_BASE", {"stripe_api_base": "127.0.0.1:1"}),
+        ("STRIPE_REQUIRED_COUPON", {**PRODUCTION, "stripe_required_coupon": "staff"}),
+        ("STRIPE_PORTAL_RETURN_URL", {"stripe_portal_return_url": "javascript:alert(1)"}),
+        ("STRIPE_PORTAL_RETURN_URL", {**PRODUCTION, "stripe_portal_return_url": "http://getbeak.app/"}),
+        ("STRIPE_TRIAL_PRICE", {"stripe_trial_price": ""}),
+    ],
+)
+def test_a_dangerous_or_wrong_variable_stops_the_start_by_name(
+    name: str, changed: dict[str, Any], settings: Make
+) -> None:
+    with pytest.raises(SettingsError, match=f"NEST_{name}: ") as refused:
+        settings(**changed)
+    assert "_live_1" not in str(refused.value)
+
+
+def test_a_key_of_the_right_mode_is_taken(settings: Make) -> None:
+    assert settings(stripe_api_key="rk_test_1").stripe_livemode is False
+    assert settings(**PRODUCTION).stripe_livemode is True
+
+
+def test_the_base_keeps_no_slash_at_its_end(settings: Make) -> None:
+    assert settings(stripe_api_base="http://127.0.0.1:1/").stripe_api_base == "http://127.0.0.1:1"
