@@ -58,9 +58,8 @@ async def open_keyring(store: SigningKeys, sealer: Sealer, algorithm: Algorithm,
     keys = await store.all()
     active = _active(keys, algorithm)
     if active is None:
-        if not await store.add_first(make(algorithm, sealer, at=at)):
-            # Another instance was quicker: its key is there now.
-            pass
+        # Whoever is quickest, its key is there afterwards.
+        await store.add_first(make(algorithm, sealer, at=at))
         keys = await store.all()
         active = _active(keys, algorithm)
     if active is None:
@@ -68,7 +67,7 @@ async def open_keyring(store: SigningKeys, sealer: Sealer, algorithm: Algorithm,
     return Keyring(
         kid=active.id,
         algorithm=algorithm,
-        private_key=_private_key(sealer.open(SEALED_FOR, active.sealed_private)),
+        private_key=unseal(active, sealer),
         public_keys=tuple(SigningKeyPublished(key=key.id, kid=key.id, jwk=key.public_jwk) for key in keys),
     )
 
@@ -87,6 +86,18 @@ def make(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
         sealed_private=sealer.seal(SEALED_FOR, private),
         created_at=at,
     )
+
+
+def unseal(key: SigningKey, sealer: Sealer) -> PrivateKey:
+    """The private half, ready for use.
+
+    Raises:
+        CannotOpen: it was sealed with a master key that is not held.
+    """
+    private_key = load_der_private_key(sealer.open(SEALED_FOR, key.sealed_private), password=None)
+    if not isinstance(private_key, PrivateKey):
+        raise TypeError(f"a {type(private_key).__name__} can't sign access tokens")
+    return private_key
 
 
 def thumbprint(jwk: dict[str, str]) -> str:
@@ -117,10 +128,3 @@ def _public_jwk(private_key: PrivateKey) -> dict[str, str]:
     else:
         jwk = OKPAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
     return {member: jwk[member] for member in _THUMBPRINT_MEMBERS[jwk["kty"]]}
-
-
-def _private_key(der: bytes) -> PrivateKey:
-    key = load_der_private_key(der, password=None)
-    if not isinstance(key, PrivateKey):
-        raise TypeError(f"a {type(key).__name__} can't sign access tokens")
-    return key

@@ -1,11 +1,12 @@
 """A desk of the auth service."""
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from services.auth.app import opened
 from services.auth.handlers import HANDLERS
@@ -33,14 +34,30 @@ def settings() -> Callable[..., AuthSettings]:
     return make
 
 
+@pytest.fixture(scope="session")
+def database_name(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    """A database for all of this worker's tests of auth: making its collections takes longer than most of them."""
+    name = f"{unique()}auth"
+    yield name
+    mongo_client.drop_database(name)
+
+
 @pytest.fixture
-def new_desk(mongo_url: str, database_prefix: str, settings: Callable[..., AuthSettings]) -> Callable[..., Desk]:
-    """Makes desks of the auth service over one database, as several instances of it would share one."""
+def new_desk(
+    mongo_url: str,
+    database_name: str,
+    mongo_client: MongoClient[dict[str, Any]],
+    settings: Callable[..., AuthSettings],
+) -> Callable[..., Desk]:
+    """Makes desks of the auth service over one empty database, as several instances of it would share one."""
+    database = mongo_client[database_name]
+    for name in database.list_collection_names():
+        database[name].delete_many({})
 
     def make(**changed: Any) -> Desk:
         return Desk(
             mongo_url,
-            f"{database_prefix}auth",
+            database_name,
             service="auth",
             handlers=HANDLERS,
             indexes=INDEXES,
@@ -52,7 +69,7 @@ def new_desk(mongo_url: str, database_prefix: str, settings: Callable[..., AuthS
 
 @pytest.fixture
 async def desk(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
-    """The auth service at a desk; it knows two apps, both with the same redirect URI."""
+    """The auth service at a desk; it knows two apps, both with the same redirect URIs."""
     async with new_desk() as desk:
         for client_id in (CLIENT, OTHER_CLIENT):
             await desk.perform(

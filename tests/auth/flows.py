@@ -4,10 +4,14 @@ import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from shared.messages import Sealed
+import pytest
+
+from shared.envelope import encode
+from shared.ids import new_message_id
+from shared.messages import Message, Sealed
 from shared.messages.auth import AuthenticateUser, SendMagicLink
 from shared.messages.mailer import SendMail
-from tests.desk import Desk
+from tests.desk import Desk, Refused
 
 CLIENT = "client_one"
 OTHER_CLIENT = "client_two"
@@ -78,3 +82,15 @@ async def logged_in(desk: Desk, **changed: Any) -> dict[str, Any]:
     client_id = changed.get("client_id", CLIENT)
     answer: dict[str, Any] = await desk.perform(redemption(code, client_id=client_id))
     return answer
+
+
+async def refusal(desk: Desk, message: Message, **how: Any) -> tuple[str, str]:
+    """The kind and the code of the refusal that a message meets."""
+    with pytest.raises(Refused) as refused:
+        await desk.perform(message, **how)
+    return refused.value.kind, refused.value.code
+
+
+def one_delivery(desk: Desk, message: Message) -> dict[str, Any]:
+    """How to deliver a message that has secrets more than once: under one id, sealed once."""
+    return {"id": new_message_id(), "body": encode(message, desk.sealer)}

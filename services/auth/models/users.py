@@ -34,6 +34,7 @@ def normal_email(text: str, *, test_domains: bool) -> str:
             allow_smtputf8=False,
             allow_quoted_local=False,
             check_deliverability=False,
+            strict=True,
             test_environment=test_domains,
         )
     except EmailNotValidError as invalid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 
 from pymongo import ASCENDING, IndexModel
@@ -26,17 +27,13 @@ class SigningKeys:
         """Every key, oldest first."""
         return [_key(document) for document in await self._documents.find().sort("createdAt", ASCENDING).to_list()]
 
-    async def add_first(self, key: SigningKey) -> bool:
+    async def add_first(self, key: SigningKey) -> None:
         """Store the first active key of its algorithm, at a start and hence outside of any message.
 
-        Returns:
-            False if another instance was quicker; nothing is stored then.
+        If another instance was quicker, its key stays, and this one is forgotten.
         """
-        try:
+        with suppress(DuplicateKeyError):
             await self._documents.insert_one(_document(key))
-        except DuplicateKeyError:
-            return False
-        return True
 
 
 def _key(document: Document) -> SigningKey:

@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.auth.app import create
+from services.auth.settings import AuthSettings
+from shared.settings import SettingsError
+
+Make = Callable[..., AuthSettings]
+
+
+def test_outside_production_the_issuer_is_the_embedded_gateway(settings: Make) -> None:
+    assert settings().issuer == "http://127.0.0.1:8080"
+
+
+def test_a_slash_at_the_issuers_end_is_left_out(settings: Make) -> None:
+    assert settings(issuer="https://nest.example/").issuer == "https://nest.example"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"environment": "production"}, "NEST_ISSUER: is not set, and in production must be"),
+        ({"environment": "production", "issuer": "http://nest.example"}, "NEST_ISSUER: must be https in production"),
+        ({"issuer": "nest.example"}, "NEST_ISSUER: write a whole URL"),
+        ({"issuer": "https://nest.example/?a=b"}, "NEST_ISSUER: write a whole URL"),
+        ({"signing_algorithm": "HS256"}, "NEST_SIGNING_ALGORITHM: "),
+        ({"signing_algorithm": "none"}, "NEST_SIGNING_ALGORITHM: "),
+        ({"authorization_minutes": 0}, "NEST_AUTHORIZATION_MINUTES: "),
+        ({"authorization_minutes": 21}, "NEST_AUTHORIZATION_MINUTES: "),
+    ],
+)
+def test_what_is_missing_or_dangerous_is_named(settings: Make, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(**wrong)
+
+
+def test_a_link_lives_ten_minutes_by_default(settings: Make) -> None:
+    assert settings().authorization_life == timedelta(minutes=10)
+
+
+def test_auth_is_put_together_from_the_environment(monkeypatch: pytest.MonkeyPatch, settings: Make) -> None:
+    for name, value in settings().model_dump(include={"kafka_bootstrap", "mongo_url", "environment"}).items():
+        monkeypatch.setenv(f"NEST_{name.upper()}", value)
+    monkeypatch.setenv("NEST_SEALING_KEYS", settings().sealing_keys.get_secret_value())
+    monkeypatch.setenv("NEST_SIGNING_ALGORITHM", "EdDSA")
+    service = create()
+    assert service.name == "auth"
+    assert service.settings.signing_algorithm == "EdDSA"  # type: ignore[attr-defined]
