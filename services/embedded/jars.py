@@ -5,15 +5,16 @@ A jar is downloaded by jgo, checked against the lock, and only then linked into 
 so that folder's existence says that every jar in it was checked.
 """
 
+import asyncio
 import fcntl
 import hashlib
 import os
 import shutil
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,4 +164,18 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
     """Two first starts at once would write the same files; the second waits and finds them done."""
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@asynccontextmanager
+async def locked_file(lock: Path) -> AsyncIterator[None]:
+    """The same for work that takes its time: waits without blocking the event loop."""
+    with lock.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                await asyncio.sleep(0.1)
+            else:
+                break
         yield

