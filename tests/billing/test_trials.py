@@ -1,0 +1,341 @@
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.billing.errors import StripeRefused
+from services.billing.stripe import Patience
+from services.embedded.stripe import Trouble
+from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.errors import Unavailable
+from shared.ids import new_message_id
+from shared.messages.auth import SendTrialMagicLink
+from shared.messages.billing import FinishTrial, GetSubscriptionStatus, StartTrial, TrialStarted
+from tests.billing.conftest import Shop
+from tests.desk import Refused
+
+FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+
+def order(**changed: Any) -> StartTrial:
+    usual: dict[str, Any] = {
+        "key": "user_ada",
+        "user_id": "user_ada",
+        "email": "ada@example.com",
+        "client_id": "client_1",
+        "redirect_uri": "https://magic.getbeak.app/",
+        "state": "state",
+        "code_challenge": CHALLENGE,
+        "platform": "mac",
+        "beak_id": "beak_ada",
+        "fingerprint": "print_ada",
+    }
+    return StartTrial(**{**usual, **changed})
+
+
+async def start(shop: Shop, **changed: Any) -> None:
+    """Order a trial and do what the order leads to, as its caller waits for it.
+
+    Raises:
+        Refused: as the caller is told.
+    """
+    await shop.desk.perform(order(**changed))
+    await shop.settle()
+
+
+def made(shop: Shop) -> tuple[int, int]:
+    """How many customers and subscriptions Stripe has."""
+    return len(shop.double.objects("customer")), len(shop.double.objects("subscription"))
+
+
+async def test_a_trial_is_made_recorded_announced_and_its_link_ordered(shop: Shop) -> None:
+    await start(shop)
+    (customer,), (subscription,) = shop.double.objects("customer"), shop.double.objects("subscription")
+    assert (customer["email"], customer["metadata"]["user_id"]) == ("ada@example.com", "user_ada")
+    assert subscription["status"] == "trialing"
+    assert subscription["items"]["data"][0]["price"]["id"] == shop.price
+    trial = await shop.desk.database["trials"].find_one({})
+    assert trial is not None
+    assert trial["_id"].startswith("test_trial_")
+    assert (trial["userId"], trial["device"]) == ("user_ada", {"beakId": "beak_ada", "fingerprint": "print_ada"})
+    assert (trial["stpCustomerId"], trial["stpSubscriptionId"]) == (customer["id"], subscription["id"])
+    assert trial["stpProductId"] == subscription["items"]["data"][0]["price"]["product"]
+    assert trial["endsAt"] - trial["startsAt"] == timedelta(days=14)
+    assert trial["email"] is None
+    record = await shop.record(subscription["id"])
+    assert (record["userId"], record["status"], record["trialId"]) == ("user_ada", "trialing", trial["_id"])
+    mapping = await shop.desk.database["provider_mappings"].find_one({})
+    assert mapping is not None
+    assert mapping["providerValue"] == customer["id"]
+    (started,) = shop.desk.said(TrialStarted)
+    assert (started.trial_id, started.subscription_id, started.ends_at) == (
+        trial["_id"],
+        record["_id"],
+        trial["endsAt"],
+    )
+    (link,) = shop.desk.said(SendTrialMagicLink)
+    assert (link.identifier_value, link.code_challenge, link.state) == ("ada@example.com", CHALLENGE, "state")
+    assert (link.device.platform, link.device.beak_id, link.device.fingerprint) == ("mac", "beak_ada", "print_ada")
+    assert shop.mails() == [("welcome-trial", "ada@example.com")]
+    assert (await shop.desk.perform(GetSubscriptionStatus(user_id="user_ada")))["status"] == "trialing"
+
+
+async def test_the_webhook_that_stripe_sends_back_changes_nothing(shop: Shop) -> None:
+    await start(shop)
+    said = len(shop.desk.published)
+    await shop.deliver_all()
+    assert len(shop.desk.published) == said
+    assert await shop.count("subscriptions") == 1
+
+
+async def test_a_webhook_that_overtakes_the_trial_leaves_one_of_everything(shop: Shop) -> None:
+    shop.desk.context.stripe.patience = FAST
+    shop.double.faults.add(Trouble.RESET, after_work=True, times=3, method="POST", path="/v1/subscriptions")
+    with pytest.raises(Refused):
+        await start(shop)
+    await shop.deliver_all()
+    assert shop.mails() == [("welcome-trial", "ada@example.com")]
+    await start(shop)
+    assert made(shop) == (1, 1)
+    assert len(shop.mails()) == len(shop.desk.said(SendTrialMagicLink)) == 1
+    assert (await shop.count("subscriptions"), await shop.count("trials")) == (1, 1)
+
+
+async def test_who_is_subscribed_gets_no_trial(shop: Shop) -> None:
+    shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    await shop.deliver_all()
+    with pytest.raises(Refused, match="conflict") as refused:
+        await start(shop)
+    assert refused.value.code == "already_subscribed"
+    assert (await shop.count("trials"), made(shop)) == (0, (1, 1))
+
+
+async def test_who_had_a_trial_gets_no_second_one(shop: Shop) -> None:
+    await start(shop)
+    with pytest.raises(Refused) as active:
+        await start(shop)
+    assert active.value.code == "already_subscribed"
+    shop.double.play.cancel(shop.double.objects("subscription")[0]["id"], at="now")
+    await shop.deliver_all()
+    for changed in ({}, {"fingerprint": "other", "beak_id": "other"}):
+        with pytest.raises(Refused) as used:
+            await start(shop, **changed)
+        assert (used.value.kind, used.value.code) == ("conflict", "trial_already_used")
+    assert made(shop) == (1, 1)
+
+
+@pytest.mark.parametrize("same", ["fingerprint", "beak_id"])
+async def test_a_device_has_one_trial_whoever_uses_it(same: str, shop: Shop) -> None:
+    await start(shop)
+    eve = {"user_id": "user_eve", "key": "user_eve", "email": "eve@example.com"}
+    other = {"fingerprint": "print_eve", "beak_id": "beak_eve"}
+    with pytest.raises(Refused) as refused:
+        await start(shop, **eve, **{name: value for name, value in other.items() if name != same})
+    assert refused.value.code == "trial_already_used"
+    await start(shop, **eve, **other)
+    assert made(shop) == (2, 2)
+
+
+async def test_devices_that_say_nothing_about_themselves_are_not_one_device(shop: Shop) -> None:
+    for name in ("ada", "bob", "eve"):
+        await start(shop, user_id=name, key=name, email=f"{name}@example.com", fingerprint=None, beak_id=None)
+    assert made(shop) == (3, 3)
+
+
+async def test_of_parallel_orders_over_two_instances_one_trial_comes_out(
+    shop: Shop, open_shop: Callable[..., Any]
+) -> None:
+    other: Shop = await open_shop()
+
+    async def attempt(number: int) -> str:
+        at = shop if number % 2 else other
+        name = "user_ada" if number % 4 < 2 else f"user_{number}"
+        device = {"fingerprint": "print_ada", "beak_id": f"beak_{number}"}
+        try:
+            await at.desk.perform(order(user_id=name, key=name, **device))
+        except Refused as refused:
+            return refused.code
+        return "taken"
+
+    outcomes = await asyncio.gather(*(attempt(number) for number in range(24)))
+    assert sorted(set(outcomes)) == ["taken", "trial_already_used"]
+    assert outcomes.count("taken") == 1
+    finishes = [*shop.desk.said(FinishTrial), *other.desk.said(FinishTrial)]
+    # Both instances get it, as when a partition moves while it is handled.
+    await asyncio.gather(*(at.desk.perform(finishes[0], id=new_message_id()) for at in (shop, other)))
+    assert made(shop) == (1, 1)
+    assert (await shop.count("trials"), await shop.count("subscriptions")) == (1, 1)
+    assert len(shop.mails()) + len(other.mails()) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
+@pytest.mark.parametrize("after_work", [True, False])
+@pytest.mark.parametrize("trouble", [Trouble.HANG, Trouble.RESET, Trouble.SERVER_ERROR])
+async def test_whatever_breaks_on_the_way_a_retry_finishes_the_same_trial(
+    trouble: Trouble,
+    after_work: bool,  # noqa: FBT001
+    path: str,
+    shop: Shop,
+) -> None:
+    shop.desk.context.stripe.patience = FAST
+    fault = shop.double.faults.add(trouble, after_work=after_work, method="POST", path=path)
+    with pytest.raises(Refused) as refused:
+        await start(shop)
+    assert (refused.value.kind, refused.value.code) == ("unavailable", Unavailable.code)
+    assert fault.hits == 3
+    assert shop.desk.said(SendTrialMagicLink) == []
+    shop.double.faults.clear()
+    shop.desk.context.stripe._breaker.succeeded()
+    await start(shop)
+    assert made(shop) == (1, 1)
+    assert await shop.count("trials") == 1
+    assert len(shop.desk.said(SendTrialMagicLink)) == len(shop.mails()) == 1
+
+
+async def test_the_same_order_again_finishes_what_an_outage_interrupted(shop: Shop) -> None:
+    shop.desk.context.stripe.patience = FAST
+    await shop.desk.perform(order())
+    (finish,) = shop.desk.said(FinishTrial)
+    async with shop.double.outage():
+        with pytest.raises(Refused, match="unavailable"):
+            await shop.desk.perform(finish, id="f" * 32)
+    shop.desk.context.stripe._breaker.succeeded()
+    assert await shop.desk.perform(finish, id="f" * 32) is None
+    assert made(shop) == (1, 1)
+
+
+@pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
+async def test_a_failure_that_stripe_keeps_under_a_key_is_reconciled_before_another_try(path: str, shop: Shop) -> None:
+    fault = shop.double.faults.add(Trouble.SERVER_ERROR, stored=True, times=1, method="POST", path=path)
+    await start(shop)
+    assert fault.hits == 1
+    assert made(shop) == (1, 1)
+    looked = [call for call in shop.double.log if call.method == "GET" and call.path == path]
+    assert len(looked) == 1
+    keys = [call.idempotency_key for call in shop.double.log if call.method == "POST" and call.path == path]
+    trial = await shop.desk.database["trials"].find_one({})
+    assert trial is not None
+    step = path.removeprefix("/v1/").removesuffix("s")
+    assert keys == [f"{trial['_id']}:{step}", f"{trial['_id']}:{step}", f"{trial['_id']}:{step}:1"]
+
+
+@pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
+async def test_after_a_day_a_retry_looks_before_it_orders(path: str, shop: Shop) -> None:
+    shop.desk.context.stripe.patience = FAST
+    shop.double.faults.add(Trouble.RESET, after_work=True, method="POST", path=path)
+    with pytest.raises(Refused):
+        await start(shop)
+    shop.double.faults.clear()
+    shop.desk.context.stripe._breaker.succeeded()
+    for call in shop.double.log:
+        if call.idempotency_key:
+            shop.double.idempotency.forget(call.idempotency_key)
+    shop.desk.now += timedelta(days=1)
+    await start(shop)
+    assert made(shop) == (1, 1)
+
+
+async def test_a_retry_with_another_address_of_the_user_finishes_the_same_trial(shop: Shop) -> None:
+    shop.desk.context.stripe.patience = FAST
+    shop.double.faults.add(Trouble.RESET, after_work=True, times=3, method="POST", path="/v1/customers")
+    with pytest.raises(Refused):
+        await start(shop)
+    await start(shop, email="ada@example.org")
+    assert made(shop) == (1, 1)
+    assert [link.identifier_value for link in shop.desk.said(SendTrialMagicLink)] == ["ada@example.org"]
+
+
+async def test_the_address_of_an_unfinished_trial_is_kept_sealed(shop: Shop) -> None:
+    await shop.desk.perform(order())
+    trial = await shop.desk.database["trials"].find_one({})
+    assert trial is not None
+    assert "ada@example.com" not in repr(trial)
+    assert shop.desk.context.reveal(trial["email"]) == "ada@example.com"
+
+
+async def test_two_orders_in_a_row_get_one_trial_and_a_link_each(shop: Shop) -> None:
+    await shop.desk.perform(order())
+    await shop.desk.perform(order(state="second"))
+    for finish in shop.desk.said(FinishTrial):
+        await shop.desk.perform(finish)
+    assert made(shop) == (1, 1)
+    assert [link.state for link in shop.desk.said(SendTrialMagicLink)] == ["state", "second"]
+    assert len(shop.desk.said(TrialStarted)) == len(shop.mails()) == 1
+
+
+async def test_a_user_who_was_a_customer_before_keeps_that_customer(shop: Shop) -> None:
+    earlier = shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    shop.double.play.cancel(earlier["id"], at="now")
+    await shop.deliver_all()
+    await start(shop)
+    assert made(shop) == (1, 2)
+
+
+async def test_a_deleted_customer_is_as_good_as_none(shop: Shop) -> None:
+    earlier = shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    shop.double.play.delete_customer(earlier["customer"])
+    await shop.deliver_all()
+    await start(shop)
+    assert made(shop) == (2, 2)
+
+
+async def test_a_crash_between_stripe_and_the_commit_leaves_one_trial(
+    shop: Shop, open_shop: Callable[..., Any]
+) -> None:
+    await shop.desk.perform(order())
+    (finish,) = shop.desk.said(FinishTrial)
+
+    class Killed(BaseException):
+        pass
+
+    async def die(_: str) -> Any:
+        raise Killed
+
+    # Where fault point B1 is, and a process ends that has called Stripe and stored nothing.
+    shop.desk.context.subscriptions.find_by_stripe_id = die
+    with pytest.raises(Killed):
+        await shop.desk.perform(finish, id="f" * 32)
+    assert made(shop) == (1, 1)
+    other: Shop = await open_shop()
+    await other.desk.perform(finish, id="f" * 32)
+    assert made(shop) == (1, 1)
+    assert await shop.count("trials") == await shop.count("subscriptions") == len(other.mails()) == 1
+
+
+async def test_an_address_that_stripe_does_not_take_frees_the_place(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(**_: Any) -> str:
+        raise StripeRefused("email_invalid", "email")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.desk.context.stripe, "within", lambda _: shop.desk.context.stripe)
+        patch.setattr(shop.desk.context.stripe, "create_customer", refuse)
+        with pytest.raises(Refused) as refused:
+            await start(shop)
+    assert (refused.value.kind, refused.value.code) == ("invalid", "invalid_email")
+    assert await shop.count("trials") == 0
+    await start(shop)
+    assert made(shop) == (1, 1)
+
+
+async def test_a_caller_is_told_of_an_outage_before_its_time_is_over(shop: Shop) -> None:
+    shop.double.faults.add(Trouble.HANG)
+    await shop.desk.perform(order())
+    (finish,) = shop.desk.said(FinishTrial)
+    now = unix_milliseconds()
+    envelope = Envelope(
+        id=new_message_id(),
+        wire=finish.wire,
+        topic=finish.topic,
+        key="user_ada",
+        body=encode(finish, shop.desk.sealer),
+        time=now,
+        deadline=now + 2200,
+    )
+    outcome = await shop.desk._handling.handle(envelope, finish)
+    assert outcome.kind == "unavailable"
+    assert unix_milliseconds() < envelope.deadline - 500
