@@ -81,7 +81,8 @@ class Message(BaseModel):
     the service it belongs to. Optional fields may be added freely; any other change is a new class.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    # What a wrong body holds may be a secret, and an error's text ends up in logs.
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     wire: ClassVar[str] = ""
     service: ClassVar[str] = ""
@@ -136,19 +137,19 @@ class Event(Message):
 class Part(BaseModel):
     """A piece of a message that has fields of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Reply(BaseModel):
     """The answer to a command or a query: a view, whose JSON is what the client reads."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Caller(BaseModel):
     """Who asked, as the gateway has verified it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     kind: Literal["anonymous", "user", "internal", "service"] = "anonymous"
     user_id: str | None = None

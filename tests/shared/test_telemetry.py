@@ -1,0 +1,76 @@
+"""What is logged is enough to mend a fault and shows no secret."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from shared.messages.mailer import SendMail
+from shared.telemetry import Tracing, new_traceparent
+
+PROGRAM = """
+import logging
+from shared.telemetry import configure_logging, log
+
+configure_logging("auth", console={console})
+
+def handler(password):
+    raise RuntimeError("it broke")
+
+try:
+    handler("open sesame")
+except RuntimeError:
+    log.exception("handler failed", id="42")
+log.debug("not shown")
+logging.getLogger("aiokafka").warning("theirs")
+logging.getLogger("aiokafka").info("not shown")
+"""
+
+
+def logged(*, console: bool) -> list[str]:
+    # A process of its own: logging is configured once for a whole process.
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(console=console)], capture_output=True, text=True, check=True
+    )
+    return done.stderr.splitlines()
+
+
+def test_a_log_line_is_a_json_object_with_the_trace_and_without_variables() -> None:
+    ours, theirs = map(json.loads, logged(console=False))
+    assert (ours["event"], ours["service"], ours["level"], ours["id"]) == ("handler failed", "auth", "error", "42")
+    assert "RuntimeError: it broke" in ours["exception"]
+    assert "sesame" not in json.dumps(ours).replace('handler(\\\\"open sesame\\\\")', "")
+    assert theirs["event"] == "theirs"
+
+
+def test_text_for_a_person_shows_the_trace_and_no_variables() -> None:
+    text = "\n".join(logged(console=True))
+    assert "RuntimeError: it broke" in text
+    assert "theirs" in text
+    assert "not shown" not in text
+    assert "sesame" not in text.replace('handler("open sesame")', "")
+
+
+def test_the_text_of_a_validation_error_does_not_quote_what_was_wrong() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SendMail.model_validate_json(b'{"template": "open sesame", "to": 1, "variables": "{}"}')
+    assert "sesame" not in str(caught.value)
+
+
+def test_without_an_address_for_traces_a_span_hands_the_context_on() -> None:
+    context = new_traceparent()
+    tracing = Tracing("auth", None)
+    with tracing.span("auth.get-user", context) as inner:
+        assert inner == context
+    tracing.stop()
+
+
+def test_a_span_goes_on_with_the_trace_it_is_given() -> None:
+    tracing = Tracing("auth", "http://127.0.0.1:9/v1/traces")  # nobody listens, nothing is sent
+    context = new_traceparent()
+    with tracing.span("auth.get-user", context) as inner:
+        assert inner.split("-")[1] == context.split("-")[1]
+        assert inner != context
+    tracing._provider._active_span_processor._span_processors[0].span_exporter.shutdown()
