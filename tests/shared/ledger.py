@@ -143,7 +143,7 @@ async def append(command: Append, work: Work, ledger: Ledger) -> Count:
     try:
         await asyncio.sleep(command.pause)
         if ledger.runs[work.id] <= command.fail:
-            raise RuntimeError("told to fail")
+            raise RuntimeError(f"told to fail: {command.subject}")
         document = await ledger.subjects.find_one({"_id": command.subject})
     finally:
         ledger.running[work.key] -= 1
