@@ -1,7 +1,9 @@
 """How is a call answered? From the bytes of the HTTP request to those of the answer."""
 
 import asyncio
+import binascii
 import json
+from base64 import b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -158,8 +160,8 @@ class Api:
         return Answer(200, json.dumps(shown, separators=(",", ":")).encode())
 
     def _authorize(self, headers: dict[str, str]) -> None:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        key = secret_key(headers.get("authorization", ""))
+        if not key:
             raise StripeRefusal(
                 "You did not provide an API key. You need to provide your API key in the Authorization header,"
                 " using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
@@ -197,6 +199,19 @@ class Api:
             if alone:
                 await asyncio.sleep(fault.seconds)
         return self.perform(call, incoming)
+
+
+def secret_key(authorization: str) -> str | None:
+    """Returns the key of an `Authorization` header, sent as Bearer or as the user of Basic."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(credentials, validate=True).decode("latin-1").partition(":")[0]
+        except binascii.Error:
+            return None
+    return None
 
 
 def refused(refusal: StripeRefusal) -> Answer:

@@ -55,10 +55,12 @@ class Clock:
             raise ValueError(f"The clock only goes forward: {moment} is before {self.time}.")
         if self._pass is not None:
             await self._pass(target)
-        self.set(target)
+        self.reach(target)
 
-    def set(self, moment: int) -> None:
-        """Makes it that time, without doing what falls due. Frozen clocks stay frozen."""
+    def reach(self, moment: int) -> None:
+        """Makes it that time unless it is that late already, without doing what falls due."""
+        if moment <= self.now():
+            return
         if self._frozen is not None:
             self._frozen = moment
         self.offset = moment - time.time()

@@ -68,8 +68,9 @@ def _failed(account: Account, invoice: Json, *, automatic: bool) -> Json:
 
 
 def _next_attempt(account: Account, invoice: Json, attempts: int) -> int | None:
-    # Nobody tries again by himself for a first invoice: it waits 23 hours for the customer.
-    if invoice["billing_reason"] == "subscription_create" or not invoice["auto_advance"]:
+    # Nobody tries again by himself for a subscription that never began: it waits for the customer.
+    never_began = invoices.subscription_of(account, invoice)["status"] == "incomplete"
+    if never_began or not invoice["auto_advance"]:
         return None
     days = account.settings.retry_days
     return account.now + days[attempts - 1] * DAY if attempts <= len(days) else None

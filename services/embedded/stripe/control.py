@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from services.embedded.stripe.app import Receive, Scope, Send, read, refused, reply
+from services.embedded.stripe.app import Receive, Scope, Send, read, refused, reply, secret_key
 from services.embedded.stripe.disorder import Disorder
 from services.embedded.stripe.errors import StripeRefusal
 from services.embedded.stripe.idempotency import Answer
@@ -43,7 +43,7 @@ class Control:
 
     def __init__(self, double: "StripeDouble", api_keys: Sequence[str]) -> None:
         self._double = double
-        self._api_keys = tuple(f"bearer {key}" for key in api_keys)
+        self._api_keys = tuple(api_keys)
         self._outages: set[asyncio.Task[None]] = set()
         self._routes: dict[str, Callable[[Body], Awaitable[Any]]] = {
             "GET objects": self._objects,
@@ -80,9 +80,8 @@ class Control:
 
     def _authorize(self, scope: Scope) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        scheme, _, key = given.partition(" ")
         # Without a key any page that a browser here shows could work the switches.
-        if f"{scheme.lower()} {key}" not in self._api_keys:
+        if secret_key(given) not in self._api_keys:
             raise StripeRefusal("The switches are opened by the secret key, as Bearer.", status=401)
 
     async def _handled(self, method: str, path: str, body: Body) -> Any:

@@ -168,14 +168,12 @@ class StripeDouble:
         """Does all that is due by then, each at its time; calls in between see the clock on its way."""
         steps = 0
         while (upcoming := self._schedule.next()) is not None and upcoming[0] <= until:
-            if upcoming[0] > self.clock.now():
-                self.clock.set(upcoming[0])
+            self.clock.reach(upcoming[0])
             self._schedule.run(until)
             steps += 1
             if steps % STEPS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if until > self.clock.now():
-            self.clock.set(until)
+        self.clock.reach(until)
         with self.account.change():
             self.account.update(self.account.all("account")[0], _clock_offset=self.clock.offset)
 

@@ -2,7 +2,7 @@
 
 from services.embedded.stripe import lines
 from services.embedded.stripe.account import Account, Json
-from services.embedded.stripe.billing import with_period
+from services.embedded.stripe.billing import restarted, with_period
 from services.embedded.stripe.catalog import price_of
 from services.embedded.stripe.errors import StripeRefusal, missing, not_played
 from services.embedded.stripe.ids import new_id
@@ -63,7 +63,7 @@ def _fit(account: Account, items: list[Json]) -> None:
 def changed(account: Account, subscription: Json, wanted: list[Params], *, prorated: bool) -> Json:
     """Returns the subscription with items added, changed or removed; what was paid is prorated.
 
-    A price with another interval starts a new period for its item at once.
+    A price with another interval begins a new cycle of all items at once, to be billed in full.
 
     Args:
         account: Where.
@@ -71,53 +71,59 @@ def changed(account: Account, subscription: Json, wanted: list[Params], *, prora
         wanted: The `items` of an update; those with an `id` are changed, others added.
         prorated: Whether unused and remaining time is credited and charged.
     """
-    items = {item["id"]: item for item in subscription["items"]}
+    before = {item["id"]: item for item in subscription["items"]}
+    after = dict(before)
     for params in wanted:
         identifier = params.text("id")
         if identifier is None:
             added = with_period(account, _new(account, params), subscription["billing_cycle_anchor"], account.now)
-            items[added["id"]] = added
-            _prorate(account, subscription, None, added, prorated=prorated)
-        elif identifier not in items:
+            after[added["id"]] = added
+        elif identifier not in after:
             raise missing("subscription_item", identifier, param=params.spelled("id"))
         elif params.flag("deleted"):
             params.flag("clear_usage")
             params.finish()
-            _prorate(account, subscription, items.pop(identifier), None, prorated=prorated)
+            del after[identifier]
         else:
-            before = items[identifier]
-            items[identifier] = _replaced(account, subscription, before, params)
-            _prorate(account, subscription, before, items[identifier], prorated=prorated)
-    if not items:
+            after[identifier] = _replaced(account, after[identifier], params)
+    if not after:
         raise StripeRefusal("A subscription must have at least one active plan.", param="items")
-    _fit(account, list(items.values()))
-    return {**subscription, "items": list(items.values())}
+    _fit(account, list(after.values()))
+    renewed = {**subscription, "items": list(after.values())}
+    restarting = subscription["status"] != "trialing" and any(
+        _interval(account, before[name]) != _interval(account, after[name]) for name in before.keys() & after.keys()
+    )
+    for name in {**before, **after} if prorated else ():
+        _prorate(account, subscription, before.get(name), after.get(name), restarting=restarting)
+    return restarted(account, renewed, account.now) if restarting else renewed
 
 
-def _replaced(account: Account, subscription: Json, item: Json, params: Params) -> Json:
+def _replaced(account: Account, item: Json, params: Params) -> Json:
     renamed = "price" in params or "price_data" in params
-    price = price_of(account, params) if renamed else account.get("price", item["price"])
     after = {
         **item,
-        "price": price["id"],
+        "price": price_of(account, params)["id"] if renamed else item["price"],
         "quantity": params.integer("quantity", item["quantity"], least=0),
         "metadata": params.metadata(item["metadata"]),
     }
     params.finish()
-    old = account.get("price", item["price"])["recurring"]
-    same = all(old[name] == price["recurring"][name] for name in ("interval", "interval_count"))
-    if same or subscription["status"] == "trialing":
-        return after
-    return with_period(account, after, account.now, account.now)
+    return after
 
 
-def _prorate(account: Account, subscription: Json, before: Json | None, after: Json | None, *, prorated: bool) -> None:
+def _interval(account: Account, item: Json) -> tuple[str, int]:
+    recurring = account.get("price", item["price"])["recurring"]
+    return recurring["interval"], recurring["interval_count"]
+
+
+def _prorate(
+    account: Account, subscription: Json, before: Json | None, after: Json | None, *, restarting: bool
+) -> None:
     same = before and after and (before["price"], before["quantity"]) == (after["price"], after["quantity"])
-    if not prorated or same:
+    if same and not restarting:
         return
     if before is not None:
         lines.prorate(account, subscription, before, sign=-1, at=account.now)
-    if after is not None:
+    if after is not None and not restarting:
         lines.prorate(account, subscription, after, sign=1, at=account.now)
 
 

@@ -157,6 +157,7 @@ def _hiding(_: Account, entry: Json) -> Json:
 
 
 _SHAPES: dict[str, Callable[[Account, Json], Json]] = {
+    "account": _hiding,
     "subscription": _subscription,
     "invoice": _invoice,
     "event": _event,

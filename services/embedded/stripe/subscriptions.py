@@ -188,11 +188,12 @@ def _discounted(account: Account, subscription: Json, wanted: list[Params]) -> J
 
 
 def _billed(account: Account, before: Json, subscription: Json, *, at_once: bool) -> Json:
-    """Bills items that began a new period at once; mere prorations only when asked to."""
-    old = {item["id"]: item["current_period_start"] for item in before["items"]}
-    fresh = [
-        item for item in subscription["items"] if item["id"] in old and item["current_period_start"] != old[item["id"]]
-    ]
+    """Bills a cycle that began anew at once; mere prorations only when asked to."""
+    ends = {item["id"]: item["current_period_end"] for item in before["items"]}
+    restarted = any(
+        ends.get(item["id"], item["current_period_end"]) != item["current_period_end"] for item in subscription["items"]
+    )
+    fresh = subscription["items"] if restarted else []
     if fresh or (at_once and waiting(account, subscription)):
         return bill(account, subscription, fresh, "subscription_update", at_once=True)
     return subscription
