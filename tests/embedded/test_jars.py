@@ -114,6 +114,14 @@ def test_without_a_repository_one_line_says_what_to_do(repository: type[Reposito
     gc.collect()
 
 
+def test_a_download_that_was_given_up_ends_and_can_be_begun_again(repository: type[Repository]) -> None:
+    given_up = threading.Event()
+    given_up.set()
+    with pytest.raises(JarsMissing, match="interrupted"):
+        jars.install(Silent(), given_up)
+    assert [path.read_bytes() for path in jars.install(Silent())] == [ONE, TWO]
+
+
 def test_two_first_starts_at_once_download_once(repository: type[Repository]) -> None:
     threads = [threading.Thread(target=jars.install, args=(Silent(),)) for _ in range(2)]
     for thread in threads:
