@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,10 @@ class Shop:
             for event in self.double.objects("event")
             if event["type"].startswith("customer.subscription.") and event["data"]["object"]["id"] == subscription_id
         ]
+
+    async def a_second_later(self) -> None:
+        """Let Stripe's time go on: it counts in whole seconds, and of two made in one none is the older."""
+        await self.double.clock.advance(timedelta(seconds=1))
 
     async def deliver(self, event: dict[str, Any]) -> None:
         """What the gateway makes of a webhook; a repeat has the same message id."""

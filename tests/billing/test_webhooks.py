@@ -51,6 +51,7 @@ async def test_a_new_subscription_is_stored_announced_and_welcomed(shop: Shop) -
     record = await shop.record(made["id"])
     item = made["items"]["data"][0]
     assert set(record) >= AT_REST
+    assert record["welcomedAt"] is not None
     assert record["_id"].startswith("test_sub_")
     assert (record["userId"], record["status"]) == ("user_ada", "active")
     assert (record["stpCustomerId"], record["stpProductId"]) == (made["customer"], item["price"]["product"])
@@ -159,6 +160,7 @@ async def test_the_user_of_an_unknown_customer_comes_from_its_address(shop: Shop
 async def test_metadata_goes_before_the_mapping_and_that_before_the_address(shop: Shop) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata={"user_id": "user_bob"})
     third = shop.double.play.checkout(shop.price, customer=first["customer"])
     await shop.deliver_all()
@@ -302,6 +304,7 @@ async def test_a_clock_that_is_behind_does_not_hold_back_a_later_reading(shop: S
 async def test_a_second_live_subscription_is_cancelled_with_one_mail_and_one_event(shop: Shop) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
     await shop.deliver_all()
     kept, gone = await shop.record(first["id"]), await shop.record(second["id"])
@@ -318,6 +321,7 @@ async def test_a_second_live_subscription_is_cancelled_with_one_mail_and_one_eve
 async def test_duplicates_of_one_user_through_two_customers_are_seen(shop: Shop) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, email="ada@example.org", metadata=ADA)
     await shop.deliver_all()
     assert (await shop.record(second["id"]))["duplicateOf"] == (await shop.record(first["id"]))["_id"]
@@ -326,6 +330,7 @@ async def test_duplicates_of_one_user_through_two_customers_are_seen(shop: Shop)
 
 async def test_a_checkout_in_progress_is_never_cancelled_as_a_duplicate(shop: Shop) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA, payment_method=None)
     await shop.deliver_all()
     assert shop.desk.said(CancelDuplicateSubscription) == []
@@ -337,6 +342,7 @@ async def test_when_the_kept_one_is_over_in_stripe_the_newcomer_stays(shop: Shop
     await shop.deliver_all()
     # Its end is in Stripe; the webhook that tells of it is lost.
     shop.double.play.cancel(first["id"], at="now")
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in shop.events_of(second["id"]):
         await shop.deliver(event)
@@ -349,6 +355,7 @@ async def test_when_the_kept_one_is_over_in_stripe_the_newcomer_stays(shop: Shop
 
 async def test_a_cancellation_that_was_made_before_a_crash_is_announced_after_it(shop: Shop) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in [*shop.events_of(first["id"]), *shop.events_of(second["id"])]:
         await shop.deliver(event)
@@ -363,6 +370,7 @@ async def test_a_cancellation_that_was_made_before_a_crash_is_announced_after_it
 
 async def test_a_cancellation_waits_while_stripe_is_away(shop: Shop) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in [*shop.events_of(first["id"]), *shop.events_of(second["id"])]:
         await shop.deliver(event)
@@ -378,6 +386,7 @@ async def test_two_that_come_to_life_at_once_are_decided_one_after_the_other(
     shop: Shop, open_shop: Callable[..., Any]
 ) -> None:
     first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.a_second_later()
     second = shop.double.play.checkout(shop.price, email="ada@example.org", metadata=ADA)
     other: Shop = await open_shop()
     subscriptions = shop.desk.context.subscriptions
