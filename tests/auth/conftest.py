@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
+import hypothesis
 import pytest
 from pymongo import MongoClient
 
@@ -16,6 +17,10 @@ from shared.messages.auth import CreateClient
 from shared.settings import load
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI
 from tests.desk import Desk
+
+# How long an example takes says nothing on a machine that others use.
+hypothesis.settings.register_profile("auth", deadline=None)
+hypothesis.settings.load_profile("auth")
 
 
 @pytest.fixture
