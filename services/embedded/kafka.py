@@ -44,6 +44,8 @@ class EmbeddedKafka:
         self._heap_mb = heap_mb
         self._progress = progress or Silent()
         self._port = 0
+        self.left_over = False
+        """After `start`: whether the owner of the last one in this folder was killed."""
         self._child: Child | None = None
 
     @property
@@ -68,6 +70,7 @@ class EmbeddedKafka:
         make_writable(self._data)
         installation = await install(self._progress)
         await ensure_quick_start(installation, _run_once, self._progress, heap_mb=self._heap_mb)
+        self.left_over = self._record.exists()
         await asyncio.to_thread(end_orphan, self._record, self._folder)
         quick = installation.quick_start
         options = (f"-XX:AOTCache={quick}",) if quick.stat().st_size else ()

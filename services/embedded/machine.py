@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.embedded import demo, ports
+from services.embedded.dead_members import show_out_dead_members
 from services.embedded.errors import PortTaken
 from services.embedded.folder import held
 from services.embedded.inbox import Inbox
@@ -105,6 +106,8 @@ class _Kafka:
             await self._own.start()
             self.bootstrap = self._own.bootstrap
             await topics.apply(self.bootstrap, most_partitions=PARTITIONS)
+            if self._own.left_over:
+                await show_out_dead_members(self._own, topics.SERVICES)
 
     async def __aexit__(self, *_: object) -> None:
         if self._own:
