@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 
+import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
@@ -31,6 +32,11 @@ Client = AsyncMongoClient[Document]
 WRITE_CONCERN: Final = WriteConcern(w="majority", j=True)
 """Said aloud although it is the default: Jepsen showed what becomes of weaker ones."""
 
+OPERATION_SECONDS: Final = 2.5
+"""Well below the time that a caller waits: an outage must be noticed while there is time to say so."""
+INDEX_SECONDS: Final = 60.0
+"""An index over documents that are there already takes as long as it takes."""
+
 _DEPENDENCY_DOWN = (
     AutoReconnect,
     ConnectionFailure,
@@ -43,7 +49,7 @@ _STEPPING_DOWN_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13
 """Shutdown in progress, primary stepped down, not writable, interrupted, time limit: another try may do."""
 
 
-def connect(url: str, *, application: str, timeout: float = 5.0) -> Client:
+def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
     """A client for one process; it connects when first used.
 
     Args:
@@ -63,8 +69,8 @@ def connect(url: str, *, application: str, timeout: float = 5.0) -> Client:
         readConcernLevel="majority",
         # pymongo's own bounds: cancelling an operation from outside closes its connection.
         timeoutMS=int(timeout * 1000),
-        serverSelectionTimeoutMS=min(2000, int(timeout * 1000)),
-        connectTimeoutMS=2000,
+        serverSelectionTimeoutMS=min(1000, int(timeout * 1000)),
+        connectTimeoutMS=1000,
         maxPoolSize=64,
         uuidRepresentation="standard",
     )
@@ -83,12 +89,13 @@ async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[Inde
 
     A collection made inside a transaction takes a lock that others wait for, hence all of them are made here.
     """
-    present = set(await database.list_collection_names())
-    for name, wanted in indexes.items():
-        if name not in present:
-            await create_collection(database, name)
-        for index in wanted:
-            await _ensure_index(database, name, index)
+    with pymongo.timeout(INDEX_SECONDS):
+        present = set(await database.list_collection_names())
+        for name, wanted in indexes.items():
+            if name not in present:
+                await create_collection(database, name)
+            for index in wanted:
+                await _ensure_index(database, name, index)
 
 
 async def _ensure_index(database: Database, collection: str, index: IndexModel) -> None:
