@@ -1,0 +1,52 @@
+"""Runs everything that a benchmark measures, each service in a process of its own; told over standard input.
+
+Prints one JSON object with the addresses once all is ready, and stops when its standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.mongo import EmbeddedMongo
+from tests.stack import running_stack
+
+SERVICES = ("gateway", "auth", "billing", "mailer", "news")
+
+
+async def main(folder: Path) -> None:
+    """Start, tell, wait, stop."""
+    async with AsyncExitStack() as stack:
+        kafka = await stack.enter_async_context(EmbeddedKafka(folder))
+        mongo = await stack.enter_async_context(EmbeddedMongo(folder))
+        nest = await stack.enter_async_context(
+            running_stack(
+                folder,
+                kafka_bootstrap=kafka.bootstrap,
+                mongo_url=mongo.url,
+                topic_prefix="",
+                database_prefix="nest_",
+                separate=SERVICES,
+                settings={"NEST_LOG_LEVEL": "warning"},
+            )
+        )
+        told = {
+            "url": nest.urls[0],
+            "kafka": kafka.bootstrap,
+            "mongo": mongo.url,
+            "inbox": str(folder / "inbox.jsonl"),
+            "internal_key": nest.internal_key,
+            "webhook_secret": nest.environment["NEST_STRIPE_WEBHOOK_SECRETS"],
+            "pids": {name: process.pid for name, process in nest.processes.items()},
+        }
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
