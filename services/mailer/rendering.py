@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from jinja2 import Template as Compiled
+from markupsafe import escape
 from pydantic import ValidationError
 
 from services.mailer.errors import UnusableVariables
@@ -17,6 +20,10 @@ from shared.messages.mailer import VARIABLES, Template
 
 FOLDER: Final = Path(__file__).parent / "templates"
 LANGUAGE: Final = "en"
+KEPT: Final = 256
+"""Rendered letters kept in memory."""
+_HOLE: Final = secrets.token_hex(16)
+"""Stands for the link in a kept letter; random, so that nobody can have written it into a name."""
 _SUBJECT: Final = "Subject: "
 _CONTROL: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's controls, invisible marks that turn the reading direction, halves of characters, line separators."""
@@ -87,6 +94,8 @@ class Letters:
             )
             for name in VARIABLES
         }
+        # Mails with a link are by far the most, and differ in nothing else: they are rendered once around a hole.
+        self._render = lru_cache(maxsize=KEPT)(self._rendered)
 
     def write(self, template: Template, variables: str) -> Letter:
         """A letter.
@@ -99,6 +108,17 @@ class Letters:
             UnusableVariables: the JSON is not that.
         """
         shown = _shown(template, variables)
+        link = shown.get("link")
+        if link is None:
+            return self._render(template, **shown)
+        hollow = self._render(template, **{**shown, "link": _HOLE})
+        return Letter(
+            subject=hollow.subject,
+            text=hollow.text.replace(_HOLE, link),
+            html=hollow.html.replace(_HOLE, str(escape(link))),
+        )
+
+    def _rendered(self, template: Template, **shown: Any) -> Letter:
         text, html = self._compiled[template]
         head, _, body = text.render(shown).partition("\n\n")
         return Letter(subject=head.removeprefix(_SUBJECT), text=body, html=html.render(shown))

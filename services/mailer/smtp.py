@@ -18,6 +18,7 @@ from typing import Final, Literal
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
 from services.mailer.breaker import Breaker
+from services.mailer.dialogue import CLOSING, COMPLETED, Dialogue, Lost, Reply
 from services.mailer.models import HandedOver, HandOver, PutOff, TurnedDown
 
 Tls = Literal["required", "implicit", "none"]
@@ -87,7 +88,7 @@ class Smtp:
         self._server = server
         self._timeout = timeout
         self._free = asyncio.Semaphore(connections)
-        self._idle: list[tuple[float, SMTP]] = []
+        self._idle: list[tuple[float, Dialogue]] = []
         self._breaker = Breaker(time.monotonic)
         self._last_answer = 0.0
         self._accepted: OrderedDict[str, HandedOver] = OrderedDict()
@@ -121,7 +122,7 @@ class Smtp:
     async def close(self) -> None:
         """Take leave of the server on every idle connection."""
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(_leave(client) for _, client in idle))
+        await asyncio.gather(*(_leave(dialogue) for _, dialogue in idle))
 
     def _judged(self, mail: Mail, outcome: HandOver | _Down) -> HandOver:
         if isinstance(outcome, _Down):
@@ -138,25 +139,21 @@ class Smtp:
     async def _try(self, mail: Mail) -> HandOver | _Down:
         try:
             async with asyncio.timeout(self._timeout):
-                client = self._take_idle()
-                if client is not None:
-                    try:
-                        return await self._converse(client, mail)
-                    except _HungUp:
-                        # It had closed the idle connection; nothing was handed over on it yet.
-                        pass
+                dialogue = self._take_idle()
+                if dialogue is not None:
+                    outcome = await self._converse(dialogue, mail)
+                    if not (isinstance(outcome, _Down) and outcome.unheard):
+                        return outcome
+                    # The server had closed the idle connection, or closes it now.
                 try:
-                    client = await self._connect()
+                    dialogue = await self._connect()
                 except (SMTPException, OSError) as failure:
                     return _Down(f"connecting: {_told(failure)}")
-                try:
-                    return await self._converse(client, mail)
-                except _HungUp as hung_up:
-                    return _Down(str(hung_up))
+                return await self._converse(dialogue, mail)
         except TimeoutError:
             return _Down(f"no answer within {self._timeout:g} s")
 
-    async def _connect(self) -> SMTP:
+    async def _connect(self) -> Dialogue:
         """A connection, encrypted and logged in as the settings say.
 
         Raises:
@@ -179,82 +176,69 @@ class Smtp:
             await client.connect()
             if client.is_ehlo_or_helo_needed:
                 await client.ehlo()
-        return client
+        if not isinstance(client.transport, asyncio.Transport) or not client.is_connected:
+            raise SMTPServerDisconnected("Connection lost")
+        return Dialogue(
+            client.transport,
+            pipelining=client.supports_extension("pipelining"),
+            smtputf8=client.supports_extension("smtputf8"),
+        )
 
-    async def _converse(self, client: SMTP, mail: Mail) -> HandOver | _Down:
-        """One mail over one connection, which is kept if it is still good.
-
-        Raises:
-            _HungUp: the server closed the connection before it heard of the mail.
-        """
-        stage, good = "MAIL", False
+    async def _converse(self, dialogue: Dialogue, mail: Mail) -> HandOver | _Down:
+        """One mail over one connection, which is kept if it is still good."""
+        good = False
         try:
-            utf8 = not mail.recipient.isascii()
-            encoding, options = ("utf-8", ["SMTPUTF8"]) if utf8 else ("ascii", [])
-            if utf8 and not client.supports_extension("smtputf8"):
+            if not mail.recipient.isascii() and not dialogue.smtputf8:
                 good = True
                 return TurnedDown("the mail server does not take addresses outside ASCII (SMTPUTF8)")
-            await client.mail(mail.sender, options=options, encoding=encoding)
-            stage = "RCPT"
-            await client.rcpt(mail.recipient, encoding=encoding)
-            stage = "DATA"
-            answer = await client.data(mail.content)
-            good = True
-            return HandedOver(_shown(f"{answer.code} {answer.message}", mail))
-        except SMTPResponseException as refused:
-            if stage == "MAIL" and refused.code == 421:  # noqa: PLR2004 -- closing the channel, RFC 5321 section 3.8
-                raise _HungUp(_shown(f"MAIL: {_told(refused)}", mail)) from None
-            good = await _reset(client)
-            reason = _shown(f"{stage}: {_told(refused)}", mail)
-            if refused.code in OUR_FAULT:
-                return _Down(reason)
-            return TurnedDown(reason) if refused.code in PERMANENT else PutOff(reason)
-        except (SMTPServerDisconnected, OSError) as lost:
-            if stage == "MAIL" and not isinstance(lost, TimeoutError):
-                raise _HungUp(f"MAIL: {_told(lost)}") from None
-            return _Down(f"{stage}: {_told(lost)}")
+            reply = await dialogue.say(mail.sender, mail.recipient, mail.content)
+            good = reply.code != CLOSING
+            return _meaning(dialogue, reply, mail)
+        except Lost as lost:
+            return _Down(_shown(f"{dialogue.stage}: {lost}", mail), unheard=not dialogue.content_sent)
         finally:
-            if good and client.is_connected:
-                self._idle.append((time.monotonic(), client))
+            if good and dialogue.ready:
+                self._idle.append((time.monotonic(), dialogue))
             else:
-                client.close()
+                dialogue.abort()
 
-    def _take_idle(self) -> SMTP | None:
+    def _take_idle(self) -> Dialogue | None:
         """The connection used last that is still open; those behind it close as they age."""
         while self._idle:
-            used, client = self._idle.pop()
-            if client.is_connected and time.monotonic() - used < IDLE_SECONDS:
-                return client
-            client.close()
+            used, dialogue = self._idle.pop()
+            if dialogue.ready and time.monotonic() - used < IDLE_SECONDS:
+                return dialogue
+            dialogue.abort()
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Down:
-    """The server, or the way to it, is in trouble; the mail is not to blame."""
+    """The server, or the way to it, is in trouble; the mail is not to blame.
+
+    Attributes:
+        unheard: it has not heard the mail, so that another connection may be tried at once.
+    """
 
     reason: str
+    unheard: bool = False
 
 
-class _HungUp(Exception):
-    """The server closed the connection before it heard of the mail."""
+def _meaning(dialogue: Dialogue, reply: Reply, mail: Mail) -> HandOver | _Down:
+    """What an answer says about the mail, or about the server."""
+    if dialogue.stage == "DATA" and reply.code == COMPLETED:
+        return HandedOver(_shown(f"{reply.code} {reply.text}", mail))
+    reason = _shown(f"{dialogue.stage}: {reply.code} {reply.text}", mail)
+    if reply.code == CLOSING or reply.code in OUR_FAULT:
+        return _Down(reason, unheard=reply.code == CLOSING and not dialogue.content_sent)
+    return TurnedDown(reason) if reply.code in PERMANENT else PutOff(reason)
 
 
-async def _reset(client: SMTP) -> bool:
-    """Forget the envelope; whether the connection is good for another one."""
-    if not client.is_connected:
-        return False
-    try:
-        await client.rset()
-    except (SMTPException, OSError):
-        return False
-    return True
-
-
-async def _leave(client: SMTP) -> None:
-    with suppress(SMTPException, OSError):
-        await client.quit(timeout=QUIT_SECONDS)
-    client.close()
+async def _leave(dialogue: Dialogue) -> None:
+    with suppress(Lost, TimeoutError):
+        async with asyncio.timeout(QUIT_SECONDS):
+            await dialogue.quit()
+    dialogue.abort()
 
 
 def _told(failure: Exception) -> str:

@@ -43,6 +43,7 @@ class SmtpServer:
     Attributes:
         tls: offered by STARTTLS, and then required.
         tls_at_once: TLS from the first byte.
+        pipelining: it says that it takes several commands at once.
         login: user name and password that it wants to see.
         greeting_delay: seconds before it greets.
         answers: what it says to MAIL, RCPT and DATA instead of what a good server says.
@@ -55,6 +56,7 @@ class SmtpServer:
     tls_at_once: bool = False
     login: tuple[str, str] | None = None
     smtputf8: bool = True
+    pipelining: bool = False
     answers: dict[str, Answer] = field(default_factory=dict)
     drop_after_data: bool = False
     arrivals: list[Arrival] = field(default_factory=list)
@@ -122,6 +124,12 @@ class SmtpServer:
             return None
         answer = self.answers[verb](argument)
         return answer if isinstance(answer, str) or answer is None else await answer
+
+    async def handle_EHLO(  # noqa: N802
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", responses[-1]] if self.pipelining else responses
 
     async def handle_MAIL(  # noqa: N802
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]

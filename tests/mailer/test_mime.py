@@ -1,0 +1,82 @@
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.mailer.errors import UnusableHeader
+from services.mailer.mime import compose
+from services.mailer.rendering import Letter
+
+NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
+
+
+def composed(
+    subject: str = "Hello", text: str = "Hello.\n", html: str = "<p>Hello.</p>\n", sender: str = "Nest <n@nest.example>"
+) -> bytes:
+    letter = Letter(subject=subject, text=text, html=html)
+    return compose(letter, sender=sender, recipient="person@example.com", message_id="<1@nest.example>", at=NOW)
+
+
+def read(content: bytes) -> EmailMessage:
+    message = message_from_bytes(content, policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def body(message: EmailMessage, subtype: str) -> str:
+    part = message.get_body((subtype,))
+    assert part is not None
+    assert not part.defects
+    return str(part.get_content()).replace("\r\n", "\n")
+
+
+def test_a_mail_has_a_text_and_the_same_as_html() -> None:
+    message = read(composed())
+    assert message.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert (body(message, "plain"), body(message, "html")) == ("Hello.\n", "<p>Hello.</p>\n")
+    assert not message.defects
+
+
+def test_a_mail_says_that_no_person_wrote_it_and_when() -> None:
+    message = read(composed())
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["Date"].datetime == NOW
+    assert message["Message-ID"] == "<1@nest.example>"
+
+
+def test_every_line_ends_as_smtp_wants_and_is_short_enough() -> None:
+    content = composed(text="x" * 2000 + "\nü\n", html="<p>" + "y" * 5000 + "</p>\n")
+    assert content.replace(b"\r\n", b"").count(b"\n") == content.replace(b"\r\n", b"").count(b"\r") == 0
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    assert content.isascii()
+    assert body(read(content), "plain") == "x" * 2000 + "\nü\n"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\u2028\u2029")))
+def test_any_subject_and_name_come_back_as_they_were(words: str) -> None:
+    subject = " ".join(f"About {words}".split())
+    message = read(composed(subject=subject))
+    assert message["Subject"] == subject
+    assert message["To"] == "person@example.com"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\r")))
+def test_any_text_comes_back_as_it_was(text: str) -> None:
+    message = read(composed(text=text, html="<p>x</p>"))
+    assert body(message, "plain") == text
+    assert len(list(message.iter_parts())) == 2
+
+
+@pytest.mark.parametrize("breaking", ["\r\n", "\n", "\r", "\0", "\x0b", "\x85", "\u2028", "\ud800"])
+@pytest.mark.parametrize("field", ["subject", "sender"])
+def test_a_value_that_breaks_its_header_is_refused(field: str, breaking: str) -> None:
+    with pytest.raises(UnusableHeader, match="From" if field == "sender" else "Subject"):
+        composed(**{field: f"a{breaking}Bcc: all@example.com"})
+
+
+def test_a_boundary_can_not_be_guessed() -> None:
+    assert read(composed()).get_boundary() != read(composed()).get_boundary()

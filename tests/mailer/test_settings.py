@@ -1,0 +1,59 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.settings import SettingsError
+from tests.mailer.conftest import MakeSettings
+
+
+def test_what_is_missing_is_named(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError) as wrong:
+        settings(smtp_host=None, mail_from=None, mail_product_name=None, mail_support_address=None)
+    assert str(wrong.value).splitlines() == [
+        "NEST_SMTP_HOST: is not set",
+        "NEST_MAIL_FROM: is not set",
+        "NEST_MAIL_PRODUCT_NAME: is not set",
+        "NEST_MAIL_SUPPORT_ADDRESS: is not set",
+    ]
+
+
+def test_starttls_is_required_unless_told(settings: MakeSettings) -> None:
+    chosen = settings(smtp_tls=None)
+    assert (chosen.smtp_tls, chosen.smtp_port) == ("required", 587)
+
+
+@pytest.mark.parametrize("environment", ["production", None])
+def test_plain_text_is_refused_in_production(settings: MakeSettings, environment: str | None) -> None:
+    with pytest.raises(SettingsError, match="NEST_SMTP_TLS: none is refused in production"):
+        settings(environment=environment, smtp_tls="none")
+
+
+def test_half_a_login_is_refused(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match="NEST_SMTP_USERNAME and NEST_SMTP_PASSWORD"):
+        settings(smtp_username="nest")
+    assert "secret" not in repr(settings(smtp_username="nest", smtp_password="secret"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mail_from", "Nest"),
+        ("mail_from", "Nest <mail@nest.example>\r\nBcc: all@example.com"),
+        ("mail_from", "Nest, Inc <mail@nest.example>"),
+        ("mail_from", "пошта@nest.example"),
+        ("mail_product_name", "Ne\nst"),
+        ("mail_product_name", ""),
+        ("mail_support_address", "help"),
+        ("mail_accent_colour", "red;background:url(x)"),
+        ("mail_logo_url", "javascript:alert(1)"),
+        ("smtp_tls", "optional"),
+        ("smtp_port", 0),
+        ("smtp_timeout", 60),
+        ("smtp_connections", 0),
+        ("smtp_ca_file", Path("/nowhere/ca.pem")),
+    ],
+)
+def test_what_can_not_be_stops_the_start_by_name(settings: MakeSettings, field: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=f"^NEST_{field.upper()}: "):
+        settings(**{field: value})
