@@ -63,6 +63,7 @@ class Tail:
         self._positions: dict[TopicPartition, int] = {}
         self._unreachable: dict[TopicPartition, int] = {}
         """Ends that a fresh consumer did not reach either: compaction has removed what stood before them."""
+        self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self.following = False
         """Whether records are heard as they come; False while the connection is being made again."""
@@ -73,21 +74,17 @@ class Tail:
         Raises:
             BusDown: not done within so many seconds, or Kafka or the topic is not there.
         """
-        consumer: AIOKafkaConsumer | None = None
         try:
             async with asyncio.timeout(within):
-                consumer = await self._open()
-                await self._catch_up(consumer)
-        except (KafkaError, TimeoutError) as failure:
-            if consumer is not None:
-                await _close(consumer)
-            raise BusDown(f"{self._topic} can't be read: {type(failure).__name__}") from failure
-        except BaseException:
-            if consumer is not None:
-                await _close(consumer)
+                self._consumer = await self._open()
+                await self._catch_up(self._consumer)
+        except BaseException as failure:
+            await self._close()
+            if isinstance(failure, KafkaError | TimeoutError):
+                raise BusDown(f"{self._topic} can't be read: {type(failure).__name__}") from failure
             raise
         self.following = True
-        self._task = asyncio.create_task(self._follow(consumer))
+        self._task = asyncio.create_task(self._follow(self._consumer))
 
     async def stop(self) -> None:
         """Follow no more."""
@@ -95,6 +92,7 @@ class Tail:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._close()
 
     async def _open(self) -> AIOKafkaConsumer:
         """A consumer that stands where the last one stood, or where reading begins."""
@@ -152,18 +150,15 @@ class Tail:
         return bool(batches)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        try:
-            while True:
-                try:
-                    await self._read_on(consumer)
-                except Exception as failure:  # noqa: BLE001 -- whatever ended it, the topic must be followed
-                    self.following = False
-                    log.warning("tail interrupted", topic=self._topic, error=f"{type(failure).__name__}: {failure}")
-                    await _close(consumer)
-                    consumer = await self._open_again()
-                    self.following = True
-        finally:
-            await _close(consumer)
+        while True:
+            try:
+                await self._read_on(consumer)
+            except Exception as failure:  # noqa: BLE001 -- whatever ended it, the topic must be followed
+                self.following = False
+                log.warning("tail interrupted", topic=self._topic, error=f"{type(failure).__name__}: {failure}")
+                await self._close()
+                consumer = self._consumer = await self._open_again()
+                self.following = True
 
     async def _read_on(self, consumer: AIOKafkaConsumer) -> None:
         """Read until something is wrong.
@@ -205,6 +200,11 @@ class Tail:
             except (KafkaError, BusDown, TimeoutError):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _close(self) -> None:
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await _close(consumer)
 
 
 class _Stuck(Exception):

@@ -81,7 +81,10 @@ class Replies:
         Raises:
             BusDown: Kafka can't be reached, or the topic is not there.
         """
-        partitions = await self._producer.partitions(TOPIC)
+        try:
+            partitions = await self._producer.partitions(TOPIC)
+        except BusDown as down:
+            raise BusDown(f"the topic {self._prefix}{TOPIC} is not known: {down}") from down
         self._partition = partitions[zlib.crc32(new_message_id().encode()) % len(partitions)]
         self._tail = Tail(
             self._bootstrap,
