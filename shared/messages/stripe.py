@@ -6,7 +6,7 @@ from shared.messages.message import Event, Part
 class StripeObject(Part):
     """What an event is about. Only which object it is: all else of it is old by the time it is read."""
 
-    object: str
+    object: str = ""
     """``subscription``, ``charge``, …"""
     id: str = ""
     """Empty for the few that have none, as an upcoming invoice."""
@@ -26,7 +26,7 @@ class StripeEvent(Event, wire="stripe.event", topic="stripe.webhooks"):
 
     id: str
     type: str
-    created: int
+    created: int = 0
     """Unix seconds; neither orders nor tells two events apart."""
     livemode: bool
     account: str | None = None

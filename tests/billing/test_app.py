@@ -1,0 +1,72 @@
+import asyncio
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from services.billing.app import create
+from services.billing.settings import BillingSettings
+from services.embedded.stripe import StripeDouble
+from shared import topics
+from shared.envelope import Envelope, unix_milliseconds
+from shared.ids import derived_message_id
+from shared.messages.stripe import StripeEvent
+from shared.producer import Producer
+from tests.backing import Backing
+
+
+@pytest.fixture
+async def deployed(
+    backing: Backing, topic_prefix: str, database_prefix: str, settings: Callable[..., BillingSettings]
+) -> Callable[..., BillingSettings]:
+    """Makes settings of a deployment whose topics are there."""
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    return partial(
+        settings,
+        kafka_bootstrap=backing.kafka_bootstrap,
+        mongo_url=backing.mongo_url,
+        topic_prefix=topic_prefix,
+        database_prefix=database_prefix,
+        drain_seconds=5,
+    )
+
+
+async def test_two_instances_share_the_webhooks_and_record_each_subscription_once(
+    deployed: Callable[..., BillingSettings],
+    mongo_client: MongoClient[dict[str, Any]],
+    double: StripeDouble,
+    price: str,
+) -> None:
+    chosen = deployed(stripe_api_base=double.url, stripe_trial_price=price)
+    database = mongo_client[f"{chosen.database_prefix}billing"]
+    made = [
+        double.play.checkout(price, email=f"{number}@example.com", metadata={"user_id": f"user_{number}"})
+        for number in range(10)
+    ]
+    producer = Producer(chosen.kafka_bootstrap, prefix=chosen.topic_prefix)
+    await producer.start()
+    try:
+        async with create(chosen), create(chosen):
+            for event in [*double.objects("event"), *double.objects("event")]:
+                await producer.send(
+                    Envelope(
+                        id=derived_message_id("stripe", event["id"]),
+                        wire=StripeEvent.wire,
+                        topic=StripeEvent.topic,
+                        key=event["data"]["object"].get("customer") or event["id"],
+                        body=json.dumps(event).encode(),
+                        time=unix_milliseconds(),
+                    )
+                )
+            subscriptions = database["subscriptions"]
+            async with asyncio.timeout(30):
+                while subscriptions.count_documents({"status": "active"}) < len(made):  # noqa: ASYNC110 -- MongoDB's state
+                    await asyncio.sleep(0.05)
+    finally:
+        await producer.stop()
+    found = {record["stpSubscriptionId"]: record["userId"] for record in subscriptions.find()}
+    assert found == {each["id"]: each["metadata"]["user_id"] for each in made}
+    assert database["inbox"].count_documents({"kind": {"$ne": "done"}}) == 0

@@ -1,0 +1,85 @@
+"""Billing killed between Stripe and its commit, and Stripe failing after the work: still one of everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pymongo import MongoClient
+
+from services.embedded.stripe import Trouble
+from tests.stack import Login, Stack, eventually, running_stack
+
+DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
+
+
+@pytest.fixture
+async def apart(
+    tmp_path: Path, kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
+) -> AsyncIterator[Stack]:
+    """A Nest whose billing is a process of its own."""
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=kafka_bootstrap,
+        mongo_url=mongo_url,
+        topic_prefix=topic_prefix,
+        database_prefix=database_prefix,
+        separate=["billing"],
+    ) as stack:
+        yield stack
+
+
+def one_of_everything(stack: Stack, mongo: MongoClient[dict[str, object]]) -> None:
+    """One customer, one subscription, one trial, here and at Stripe."""
+    assert (len(stack.stripe.objects("customer")), len(stack.stripe.objects("subscription"))) == (1, 1)
+    database = mongo[stack.environment["NEST_DATABASE_PREFIX"] + "billing"]
+    counts = {name: database[name].count_documents({}) for name in ("trials", "subscriptions", "provider_mappings")}
+    assert counts == {"trials": 1, "subscriptions": 1, "provider_mappings": 1}
+
+
+@pytest.mark.parametrize("point", ["B1:1", "B1:2"])
+async def test_billing_killed_after_a_call_to_stripe_goes_on_where_it_was(
+    apart: Stack, point: str, mongo_client: MongoClient[dict[str, object]]
+) -> None:
+    billing = apart.processes["billing"]
+    email = "ada@example.com"
+    await billing.stop()
+    await billing.start(NEST_CRASH_AT=point)
+    login, key = Login(email), "idempotency-key-1"
+    order = login.order(device=DEVICE)
+    ordered = asyncio.create_task(apart.call("create_trial_and_magic_link", order, idempotency_key=key))
+
+    assert await billing.ended() == 137, "the fault did not happen"
+    assert len(apart.stripe.objects("customer")) == 1
+    await billing.start()
+    assert (await ordered).status_code in {204, 503, 504}
+
+    async def repeated() -> bool:
+        return (await apart.call("create_trial_and_magic_link", order, idempotency_key=key)).status_code == 204
+
+    await eventually(repeated, what="the trial")
+    await apart.mail(email, count=2)
+    await apart.stripe.webhooks.drained()
+    assert len(apart.inbox.arrivals(email)) == 2
+    one_of_everything(apart, mongo_client)
+
+
+async def test_a_stripe_that_fails_after_the_work_gives_one_trial_to_whoever_asks_again(
+    apart: Stack, mongo_client: MongoClient[dict[str, object]]
+) -> None:
+    email = "ada@example.com"
+    fault = apart.stripe.faults.add(Trouble.RESET, after_work=True, method="POST", path="/v1/subscriptions")
+    order = Login(email).order(device=DEVICE)
+    refused = await apart.call("create_trial_and_magic_link", order)
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert fault.hits > 0
+    apart.stripe.faults.clear()
+
+    async def again() -> bool:
+        return (await apart.call("create_trial_and_magic_link", order)).status_code == 204
+
+    await eventually(again, what="the trial")
+    await apart.mail(email, count=2)
+    one_of_everything(apart, mongo_client)
