@@ -13,7 +13,6 @@ from services.embedded import libraries, ports
 from services.embedded.children import Child, end_orphan
 from services.embedded.errors import DidNotStart, MongodMissing, PortTaken
 from services.embedded.folder import make_writable
-from services.embedded.mongo_probe import connect, is_primary
 from services.embedded.progress import Progress, Silent
 
 READY_SECONDS = 60.0
@@ -135,6 +134,9 @@ class EmbeddedMongo:
         ]
 
     async def _until_primary(self, child: Child) -> None:
+        # The driver takes 0.2 s to import; by now mongod is starting meanwhile.
+        from services.embedded.mongo_probe import connect, is_primary  # noqa: PLC0415
+
         deadline = time.monotonic() + READY_SECONDS
         async with connect(self._port) as client:
             while not await is_primary(client, self._port):

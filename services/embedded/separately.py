@@ -5,7 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from services.embedded import demo
 from services.embedded.children import Child, end_orphan
 from services.embedded.console import Console
 from services.embedded.errors import ServiceEnded
@@ -28,6 +27,9 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
     console = Console()
     told = Told()
     async with machine(folder, host=host, port=port, progress=console) as around:
+        # Imported by `machine` while Kafka and MongoDB start.
+        from services.embedded import demo  # noqa: PLC0415
+
         children: dict[str, Child] = {}
         try:
             await together(*(_start(name, around, children) for name in SERVICES))

@@ -1,26 +1,23 @@
-"""What does `nest up` do? It makes this machine one on which Nest runs, and runs all five services in one process."""
+"""What does `nest up` do? It makes this machine one on which Nest runs, and runs all five services in one process.
 
-import asyncio
-import os
+What takes long to import is imported while Kafka and MongoDB start, hence not at the top.
+"""
+
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
-from importlib import import_module, metadata
 from pathlib import Path
 
-from services.embedded import demo
 from services.embedded.console import Console
 from services.embedded.machine import Machine, machine
-from services.embedded.pages import Pages
-from services.embedded.running import Running
-from services.embedded.together import together
 from services.embedded.told import Told
-from shared.service import Runnable
-from shared.telemetry import configure_logging
 
-BACKGROUND = ("auth", "billing", "mailer", "news")
-"""The services that speak no HTTP."""
+_MODULES = (
+    "services.embedded.in_process",
+    "services.gateway.app",
+    "services.auth.app",
+    "services.billing.app",
+    "services.mailer.app",
+    "services.news.app",
+)
 
 
 async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
@@ -33,64 +30,34 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
     began = time.monotonic()
     console = Console()
     console.say("Nest is starting")
-    configure_logging("nest", level="info" if verbose else "warning", console=True)
     told = Told()
-    # Reading the services' source takes as long as starting MongoDB, so both at once.
-    reading = asyncio.create_task(asyncio.to_thread(_import_services))
-    async with machine(folder, host=host, port=port, progress=console) as around:
-        os.environ.update(around.environment)
-        await reading
+    async with machine(folder, host=host, port=port, progress=console, modules=_MODULES) as around:
+        from services.embedded import demo  # noqa: PLC0415 - see the top
+        from services.embedded.in_process import in_process  # noqa: PLC0415
+        from shared.telemetry import configure_logging  # noqa: PLC0415
+
+        configure_logging("nest", level="info" if verbose else "warning", console=True)
         console.step("starting the five services")
-        async with _services(around):
+        async with in_process(around):
             await demo.seed(around.base_url, around.internal_key)
-            console.say(_greeting(around, time.monotonic() - began))
+            console.say(_greeting(around, demo.CLIENT_ID, time.monotonic() - began))
             await told.wait()
             console.say("\nNest is stopping")
     console.say("Nest has stopped")
 
 
-@asynccontextmanager
-async def _services(around: Machine) -> AsyncIterator[None]:
-    pages = partial(
-        Pages,
-        inbox=around.inbox,
-        base_url=around.base_url,
-        client_id=demo.CLIENT_ID,
-        version=metadata.version("nest"),
-    )
-    gateway = Running(partial(_creator("gateway"), around=pages))
-    others = [Running(_creator(name)) for name in BACKGROUND]
-    try:
-        await together(gateway.start(), *(each.start() for each in others))
-        yield
-    finally:
-        # First what brings new work, then those who do it.
-        await gateway.stop()
-        await together(*(each.stop() for each in others))
-
-
-def _import_services() -> None:
-    for name in ("gateway", *BACKGROUND):
-        import_module(f"services.{name}.app")
-
-
-def _creator(name: str) -> Callable[..., Runnable]:
-    create: Callable[..., Runnable] = import_module(f"services.{name}.app").create
-    return create
-
-
-def _greeting(around: Machine, seconds: float) -> str:
+def _greeting(around: Machine, client_id: str, seconds: float) -> str:
     return f"""
 Nest is running at {around.base_url}/ after {seconds:.1f} s.
 
   Log in by clicking   {around.base_url}/
   Mails and texts      {around.base_url}/dev/inbox
-  Demo client          {demo.CLIENT_ID}
+  Demo client          {client_id}
   Internal key         internal_key in {around.folder / "secrets.json"}
   Data and logs        {around.folder}
 
 Try:
 
-  curl -i {around.base_url}/1/2021-10-06/list_news_items -d '{{"client_id": "{demo.CLIENT_ID}"}}'
+  curl -i {around.base_url}/1/2021-10-06/list_news_items -d '{{"client_id": "{client_id}"}}'
 
 Ctrl-C stops it."""
