@@ -1,0 +1,84 @@
+from collections import Counter
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from services.mailer import models
+from services.mailer.app import create
+from shared import topics
+from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.ids import derived_message_id
+from shared.producer import Producer
+from shared.sealed import Sealer
+from shared.settings import SettingsError
+from tests.backing import Backing
+from tests.mailer.conftest import MakeSettings
+from tests.mailer.smtp_server import SmtpServer, until
+from tests.mailer.test_handlers import order
+
+
+async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once(
+    *,
+    backing: Backing,
+    topic_prefix: str,
+    database_prefix: str,
+    mongo_client: MongoClient[dict[str, Any]],
+    settings: MakeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(models, "FIRST_PAUSE", models.FIRST_PAUSE / 10)
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    sealer = Sealer(settings().master_keys())
+    producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
+    await producer.start()
+    recipients = [f"person{number}@example.com" for number in range(40)]
+    async with SmtpServer(pipelining=True) as server:
+        seen: Counter[str] = Counter()
+
+        def greylist(address: str) -> str | None:
+            seen[address] += 1
+            return "451 4.7.1 greylisted" if seen[address] == 1 else None
+
+        server.answers["RCPT"] = greylist
+        chosen = settings(
+            kafka_bootstrap=backing.kafka_bootstrap,
+            mongo_url=backing.mongo_url,
+            topic_prefix=topic_prefix,
+            database_prefix=database_prefix,
+            drain_seconds=5,
+            smtp_port=server.port,
+        )
+        try:
+            async with create(chosen), create(chosen):
+                for number, address in [*enumerate(recipients), *enumerate(recipients)]:
+                    command = order(address)
+                    await producer.send(
+                        Envelope(
+                            id=derived_message_id("order", str(number)),
+                            wire=command.wire,
+                            topic=command.topic,
+                            key=address,
+                            body=encode(command, sealer),
+                            time=unix_milliseconds(),
+                        )
+                    )
+                deliveries = mongo_client[f"{database_prefix}mailer"]["deliveries"]
+
+                async def all_handed_over() -> bool:
+                    return deliveries.count_documents({"state": "handed_over"}) == len(recipients)
+
+                await until(all_handed_over, 60)
+        finally:
+            await producer.stop()
+        assert sorted(to for arrival in server.arrivals for to in arrival.recipients) == sorted(recipients)
+        assert {arrival.message["Message-ID"] for arrival in server.arrivals} == {
+            f"<{derived_message_id('order', str(number))}@nest.example>" for number in range(40)
+        }
+    assert set(deliveries.distinct("attempts")) == {2}
+
+
+def test_a_mailer_that_lacks_settings_says_so_before_it_does_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NEST_SMTP_HOST", raising=False)
+    with pytest.raises(SettingsError, match="NEST_SMTP_HOST: is not set"):
+        create()
