@@ -66,6 +66,8 @@ class Delivery:
         self._service = handling.service
         self._stopping = asyncio.Event()
         self._answers: set[asyncio.Task[None]] = set()
+        self._away = False
+        """Whether the last message that was tried found a dependency away."""
 
     def stop(self) -> None:
         """No more tries: whatever waits for one ends with Stopping."""
@@ -118,32 +120,52 @@ class Delivery:
         return False
 
     async def _outcome(self, envelope: Envelope, message: Message) -> Outcome:
-        tries, told = 0, False
-        while True:
-            try:
-                return await self._handling.handle(envelope, message)
-            except TooOld:
-                raise
-            except Exception as failure:  # whatever a handler lets through is judged here
-                if dependency_down(failure) or isinstance(failure, BusDown | Contended):
-                    pause = OUTAGE_PAUSE * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
-                    log.warning("dependency away", type=envelope.wire, id=envelope.id, error=type(failure).__name__)
-                    if isinstance(message, Query) and _over(envelope, pause):
-                        return refused(Unavailable())
-                    if not told and _over(envelope, pause):
-                        # Its caller would only see a time-out; the order itself stays and runs to its end.
-                        self._answer_soon(envelope, refused(Unavailable()))
-                        told = True
+        notice = self._notice(envelope)
+        tries = 0
+        try:
+            while True:
+                try:
+                    outcome = await self._handling.handle(envelope, message)
+                except TooOld:
+                    raise
+                except Exception as failure:  # whatever a handler lets through is judged here
+                    if dependency_down(failure) or isinstance(failure, BusDown | Contended):
+                        self._away = True
+                        log.warning("dependency away", type=envelope.wire, id=envelope.id, error=type(failure).__name__)
+                        if isinstance(message, Query) and _noticed(envelope):
+                            return refused(Unavailable())
+                        pause = OUTAGE_PAUSE * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+                    else:
+                        tries += 1
+                        log.exception("handler failed", type=envelope.wire, id=envelope.id, tries=tries)
+                        if isinstance(message, Query):
+                            return refused(Unknown())
+                        if tries == TRIES:
+                            raise _GivenUp from failure
+                        pause = FIRST_PAUSE * PAUSE_GROWTH ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
+                    RETRIES.labels(self._service, envelope.wire).inc()
+                    await self._pause(pause)
                 else:
-                    tries += 1
-                    log.exception("handler failed", type=envelope.wire, id=envelope.id, tries=tries)
-                    if isinstance(message, Query):
-                        return refused(Unknown())
-                    if tries == TRIES:
-                        raise _GivenUp from failure
-                    pause = FIRST_PAUSE * PAUSE_GROWTH ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
-                RETRIES.labels(self._service, envelope.wire).inc()
-                await self._pause(pause)
+                    self._away = False
+                    return outcome
+        finally:
+            if notice is not None:
+                notice.cancel()
+
+    def _notice(self, envelope: Envelope) -> asyncio.TimerHandle | None:
+        """Tell a caller shortly before its deadline that a dependency is away, if one is.
+
+        It would only see a time-out else. The order itself stays and runs to its end.
+        """
+        if envelope.reply_to is None or not envelope.deadline:
+            return None
+
+        def tell() -> None:
+            if self._away:
+                self._answer_soon(envelope, refused(Unavailable()))
+
+        left = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
+        return asyncio.get_running_loop().call_later(max(left, 0) / 1000, tell)
 
     async def _depart(self, envelope: Envelope, outcome: Outcome) -> None:
         """Send the answer, and every message until Kafka has them all."""
@@ -234,6 +256,6 @@ class _GivenUp(Exception):
     """All tries are used; the cause is the last failure."""
 
 
-def _over(envelope: Envelope, pause: float) -> bool:
-    """Whether the deadline will be (almost) over after a pause."""
-    return bool(envelope.deadline) and unix_milliseconds() + pause * 1000 > envelope.deadline - NOTICE_MILLISECONDS
+def _noticed(envelope: Envelope) -> bool:
+    """Whether the caller has been told already: nobody waits for more."""
+    return bool(envelope.deadline) and unix_milliseconds() > envelope.deadline - NOTICE_MILLISECONDS

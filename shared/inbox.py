@@ -219,7 +219,10 @@ class Inbox:
             for write in pending.work.writes:
                 by_collection[write.collection.name].append(write)
         for writes in by_collection.values():
-            result = await writes[0].collection.bulk_write([_operation(write) for write in writes], session=session)
+            # In no order: an ordered bulk is one command for each run of like operations.
+            result = await writes[0].collection.bulk_write(
+                [_operation(write) for write in writes], ordered=False, session=session
+            )
             replaces = sum(isinstance(write, Replace) for write in writes)
             deletes = sum(isinstance(write, Delete) for write in writes)
             if result.matched_count != replaces or result.deleted_count != deletes:

@@ -118,6 +118,8 @@ class Work:
     ) -> None:
         """Store a new document; the collection's unique indexes judge.
 
+        Inserts are written before replacements and removals: one work can't free a unique value and take it again.
+
         Args:
             collection: where.
             document: with ``_id`` and, if it is ever replaced, ``version`` 1.
