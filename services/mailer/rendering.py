@@ -84,6 +84,7 @@ class Letters:
             auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
+            keep_trailing_newline=True,
         )
         environment.globals["brand"] = brand
         environment.filters["day"] = day

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
@@ -176,10 +176,11 @@ class Smtp:
             await client.connect()
             if client.is_ehlo_or_helo_needed:
                 await client.ehlo()
-        if not isinstance(client.transport, asyncio.Transport) or not client.is_connected:
+        if not client.is_connected:
             raise SMTPServerDisconnected("Connection lost")
         return Dialogue(
-            client.transport,
+            # By its methods it is one; uvloop's are no subclass.
+            cast("asyncio.Transport", client.transport),
             pipelining=client.supports_extension("pipelining"),
             smtputf8=client.supports_extension("smtputf8"),
         )

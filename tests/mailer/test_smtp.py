@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from services.mailer import smtp as smtp_module
-from services.mailer.models import HandedOver, PutOff, TurnedDown
+from services.mailer.models import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.smtp import Mail, MailServer, Smtp
 from tests.mailer.smtp_server import SmtpServer, server_tls, until
 
@@ -228,6 +229,19 @@ async def test_starttls_is_used_where_it_is_required(pem: Path) -> None:
         async with client(server.port, tls="required", ca_file=str(pem)) as smtp:
             assert isinstance(await smtp.hand_over(mail()), HandedOver)
         assert len(server.arrivals) == 1
+
+
+@pytest.mark.parametrize("tls", ["none", "required", "implicit"])
+async def test_the_event_loop_of_the_services_hands_over_too(pem: Path, tls: str) -> None:
+    async def hand_over_two(port: int) -> list[HandOver]:
+        async with client(port, tls=tls, ca_file=str(pem), timeout=5.0) as smtp:
+            return [await smtp.hand_over(mail(1)), await smtp.hand_over(mail(2))]
+
+    context = None if tls == "none" else server_tls(pem)
+    async with SmtpServer(tls=context, tls_at_once=tls == "implicit") as server:
+        outcomes = await asyncio.to_thread(lambda: uvloop.run(hand_over_two(server.port)))
+        assert outcomes == [HandedOver("250 taken")] * 2
+        assert (len(server.arrivals), server.connections) == (2, 1)
 
 
 async def test_nothing_is_said_in_plain_text_when_starttls_was_stripped(server: SmtpServer, pem: Path) -> None:
