@@ -33,6 +33,7 @@ PERMANENT: Final = range(500, 600)
 OUR_FAULT: Final = frozenset({530, 534, 535, 538})
 """The server wants a login, or another one (RFC 4954 section 6): an operator mends that, the mail is not to blame."""
 REASON_CHARACTERS: Final = 300
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,5 +254,6 @@ def _told(failure: Exception) -> str:
 
 def _shown(said: str, mail: Mail) -> str:
     """A server's words as we may keep them: ASCII, bounded, without the recipient's address."""
-    said = re.sub(re.escape(mail.recipient), "<recipient>", said, flags=re.IGNORECASE)
-    return re.sub(r"[^ -~]", "?", said)[:REASON_CHARACTERS]
+    if mail.recipient.casefold() in said.casefold():
+        said = re.sub(re.escape(mail.recipient), "<recipient>", said, flags=re.IGNORECASE)
+    return _UNPRINTABLE.sub("?", said)[:REASON_CHARACTERS]
