@@ -30,7 +30,7 @@ async def payer_of(truth: StripeSubscription, held: Subscription | None, work: W
         billing.mappings.add(customer.id, user_id, work)
     elif customer.user_id is not None and customer.user_id != mapping.user_id:
         # Only what is said of the customer itself moves it: one of its subscriptions may be meant for somebody else.
-        billing.mappings.move(mapping, customer.user_id, work)
+        billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
     return user_id
 
 

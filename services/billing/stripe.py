@@ -225,8 +225,10 @@ class Stripe:
             session = await self.within(self.patience.portal)._call(  # noqa: SLF001 -- its own class
                 "portal", "post", "/v1/billing_portal/sessions", params
             )
-        except (StripeUnavailable, StripeRefused, KeySpent) as failure:
-            log.warning("no portal link", customer=customer_id, error=str(failure))
+        except StripeUnavailable:
+            return None
+        except (StripeRefused, KeySpent) as failure:
+            log.warning("stripe gives no portal link", customer=customer_id, error=str(failure))
             return None
         return str(session["url"])
 

@@ -2,13 +2,17 @@
 
 from typing import Literal
 
+from shared.messages.auth import NonEmpty
 from shared.messages.message import Command, Event, Moment, Query, Reply
 
 CancelType = Literal["immediate", "period_end"]
 
 
 class StartTrial(Command, wire="billing.start-trial"):
-    """Reserve the one trial of this user and device; goes on with FinishTrial. No reply body."""
+    """Reserve the one trial of this user and device; goes on with FinishTrial. No reply body.
+
+    Refused: ``already_subscribed``, ``trial_already_used``; by FinishTrial ``unavailable``, ``invalid_email``.
+    """
 
     user_id: str
     email: str
@@ -54,13 +58,13 @@ class FollowCustomer(Command, wire="billing.follow-customer"):
 class GetSubscriptionStatus(Query, wire="billing.get-subscription-status"):
     """Reply: SubscriptionStatusView. Refused: ``no_active_subscription``."""
 
-    user_id: str
+    user_id: NonEmpty
 
 
 class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat"):
     """No reply body while a subscription is active. Refused: ``subscription_expired``."""
 
-    user_id: str
+    user_id: NonEmpty
 
 
 class SubscriptionStatusView(Reply):

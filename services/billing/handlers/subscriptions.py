@@ -48,13 +48,15 @@ async def follow_customer(command: FollowCustomer, work: Work, billing: Billing)
 async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, work: Work, billing: Billing) -> None:
     """End a user's newer live subscription in Stripe, if both are alive there now.
 
-    What was on record when this was ordered may have been old: if the one to be kept is over, the newcomer stays.
+    What was on record when this was ordered may have been old: if the one to be kept is over, or somebody else's, the
+    newcomer stays.
     """
     newcomer = await billing.subscriptions.get(command.subscription_id)
     kept = await billing.subscriptions.get(command.kept_subscription_id)
     try:
         kept_held, kept_truth = await look(kept.stp_subscription_id, billing)
-        if _alive(kept_truth) and _alive((await look(newcomer.stp_subscription_id, billing))[1]):
+        _, truth = await look(newcomer.stp_subscription_id, billing)
+        if _alive(kept_truth) and _alive(truth) and kept.user_id == newcomer.user_id:
             await billing.stripe.cancel_duplicate(
                 newcomer.stp_subscription_id, kept_subscription_id=kept.id, key=f"{newcomer.id}:cancel-duplicate"
             )
@@ -72,9 +74,10 @@ async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, wo
         )
         work.publish(again, at=_later(command.attempt, work))
         return
+    # Without an answer about the one to be kept its record can't be mended, and would order the same again.
     if kept_truth is not None:
         await record(kept_held, kept_truth, work, billing)
-    work.publish(FollowSubscription(key=newcomer.stp_customer_id, subscription_id=newcomer.stp_subscription_id))
+        work.publish(FollowSubscription(key=newcomer.stp_customer_id, subscription_id=newcomer.stp_subscription_id))
 
 
 async def cancel_subscription_without_coupon(

@@ -20,6 +20,6 @@ class ProviderMapping:
     removed_at: datetime | None = None
     version: int = 1
 
-    def removed(self, at: datetime) -> Self:
-        """The mapping after it stopped to hold."""
-        return replace(self, removed_at=at, updated_at=at)
+    def moved(self, user_id: str, *, at: datetime) -> Self:
+        """The mapping after its customer turned out to be another user's."""
+        return replace(self, user_id=user_id, updated_at=at)

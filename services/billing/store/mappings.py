@@ -57,7 +57,6 @@ class ProviderMappings:
         )
         work.insert(self._collection, document_of(mapping))
 
-    def move(self, mapping: ProviderMapping, user_id: str, work: Work) -> None:
-        """Remove a mapping and map its customer to another user."""
-        work.replace(self._collection, document_of(mapping.removed(work.now)), version=mapping.version)
-        self.add(mapping.provider_value, user_id, work)
+    def save(self, mapping: ProviderMapping, work: Work) -> None:
+        """Replace, if nobody has changed it meanwhile; otherwise the handler runs again."""
+        work.replace(self._collection, document_of(mapping), version=mapping.version)
