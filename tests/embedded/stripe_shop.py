@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +22,13 @@ DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 USES_STRIPE = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 """stripe-python hands httpx its bodies in a way that httpx wants changed; `pytestmark` of every test with a client."""
+
+
+async def until(condition: Callable[[], Any], within: float = 5) -> None:
+    """Waits until a condition holds."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event to set
+            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -71,21 +78,23 @@ class Shop:
 
 
 @asynccontextmanager
-async def client_of(double: StripeDouble, *, retries: int = 0, timeout: float = 5) -> AsyncIterator[Any]:
+async def client_of(double: StripeDouble, *, client_retries: int = 0, timeout: float = 5) -> AsyncIterator[Any]:
     """stripe-python's client for a double."""
     http = stripe.HTTPXClient(timeout=timeout)
-    yield stripe.StripeClient(
-        API_KEY, base_addresses={"api": double.url}, http_client=http, max_network_retries=retries
-    )
-    await http.close_async()
+    try:
+        yield stripe.StripeClient(
+            API_KEY, base_addresses={"api": double.url}, http_client=http, max_network_retries=client_retries
+        )
+    finally:
+        await http.close_async()
 
 
 @asynccontextmanager
-async def open_shop(*, retries: int = 0, timeout: float = 5, **options: Any) -> AsyncIterator[Shop]:
+async def open_shop(*, client_retries: int = 0, timeout: float = 5, **options: Any) -> AsyncIterator[Shop]:
     """A double of its own, with the options of `StripeDouble`, and a client with those of `client_of`."""
     async with AsyncExitStack() as stack:
         double = await stack.enter_async_context(StripeDouble(api_key=API_KEY, **options))
-        client = await stack.enter_async_context(client_of(double, retries=retries, timeout=timeout))
+        client = await stack.enter_async_context(client_of(double, client_retries=client_retries, timeout=timeout))
         price = await client.v1.prices.create_async(
             {
                 "currency": "usd",
@@ -145,5 +154,7 @@ async def receiving() -> AsyncIterator[Receiver]:
     listener = Listener(receiver, "127.0.0.1", 0)
     await listener.open()
     receiver.url = f"http://127.0.0.1:{listener.port}/1/webhook/stripe"
-    yield receiver
-    await listener.close()
+    try:
+        yield receiver
+    finally:
+        await listener.close()

@@ -65,6 +65,8 @@ class Account:
         """Told of the events of a change, before it is written, to add to it what follows from them."""
         self.on_commit: list[Callable[[], None]] = []
         """Told after a change was written."""
+        self.latest = 0
+        """When the account last changed, in Unix seconds; nothing happens before that any more."""
         self._journal = journal
         self._objects: dict[str, dict[str, Json]] = {}
         self._owned: dict[tuple[str, str], dict[str, None]] = {}
@@ -81,6 +83,8 @@ class Account:
         if self._journal is not None:
             for entry in self._journal.load():
                 self._place(entry)
+                if entry["object"] == "event":
+                    self.latest = max(self.latest, entry["created"])
 
     @contextmanager
     def change(self, request: ApiRequest | None = None) -> Iterator[None]:
@@ -97,6 +101,7 @@ class Account:
                 for plan in self.on_events:
                     plan(self._events)
             self._write()
+            self.latest = max(self.latest, self.now)
         except BaseException:
             for (kind, identifier), before in reversed(self._before.items()):
                 self._restore(kind, identifier, before)
@@ -181,14 +186,27 @@ class Account:
             self._place(entry)
             return
         gone = self._objects.get(kind, {}).pop(identifier, None)
-        if gone is not None and isinstance(owner := gone.get(OWNERS.get(kind, "customer")), str):
-            self._owned.get((kind, owner), {}).pop(identifier, None)
+        if gone is not None:
+            self._disown(gone)
 
     def _place(self, entry: Json) -> None:
         kind, identifier = entry["object"], entry["id"]
-        self._objects.setdefault(kind, {})[identifier] = entry
-        owner = entry.get(OWNERS.get(kind, "customer"))
-        if isinstance(owner, str):
+        known = self._objects.setdefault(kind, {})
+        before, owner = known.get(identifier), _owner(entry)
+        if before is not None and _owner(before) != owner:
+            self._disown(before)
+        known[identifier] = entry
+        if owner is not None:
             self._owned.setdefault((kind, owner), {})[identifier] = None
         for observe in self.on_put:
             observe(entry)
+
+    def _disown(self, entry: Json) -> None:
+        owner = _owner(entry)
+        if owner is not None:
+            self._owned.get((entry["object"], owner), {}).pop(entry["id"], None)
+
+
+def _owner(entry: Json) -> str | None:
+    owner = entry.get(OWNERS.get(entry["object"], "customer"))
+    return owner if isinstance(owner, str) else None

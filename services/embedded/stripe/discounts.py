@@ -13,7 +13,7 @@ DURATIONS = ("forever", "once", "repeating")
 
 def create_coupon(account: Account, params: Params) -> Json:
     """POST /v1/coupons: either `percent_off` or `amount_off` with `currency`."""
-    identifier = params.text("id") or token(8)
+    identifier = params.text("id")
     percent, amount = params.number("percent_off"), params.integer("amount_off", least=1)
     currency = params.text("currency")
     duration = params.choice("duration", DURATIONS, "once")
@@ -41,11 +41,12 @@ def create_coupon(account: Account, params: Params) -> Json:
         raise params.refuse("currency", "You must pass currency when passing amount_off.")
     if (duration == "repeating") != (months is not None):
         raise params.refuse("duration_in_months", "duration_in_months goes with duration=repeating only.")
-    if account.find("coupon", identifier) is not None:
+    if identifier is not None:
+        coupon["id"] = identifier
+    if account.find("coupon", coupon["id"]) is not None:
         raise params.refuse("id", "Coupon already exists.", "resource_already_exists")
-    account.put({**coupon, "id": identifier})
-    events.emit(account, "coupon.created", {**coupon, "id": identifier})
-    return account.get("coupon", identifier)
+    events.emit(account, "coupon.created", account.put(coupon))
+    return coupon
 
 
 def create_promotion_code(account: Account, params: Params) -> Json:

@@ -9,6 +9,7 @@ _RANDOM = random.SystemRandom()
 PREFIXES = {
     "account": "acct_1",
     "charge": "ch_3",
+    "coupon": "",
     "customer": "cus_",
     "discount": "di_1",
     "dispute": "du_1",
@@ -29,12 +30,12 @@ PREFIXES = {
     "subscription_item": "si_",
     "webhook_endpoint": "we_1",
 }
-_SHORT = {"customer", "product", "request", "subscription_item"}
+_LENGTHS = {"coupon": 8, "customer": 14, "product": 14, "request": 14, "subscription_item": 14}
 
 
 def new_id(kind: str) -> str:
-    """Returns a fresh id of that kind of object: its prefix and 14 or 23 random characters."""
-    return PREFIXES[kind] + token(14 if kind in _SHORT else 23)
+    """Returns a fresh id of that kind of object: its prefix, if it has one, and random characters."""
+    return PREFIXES[kind] + token(_LENGTHS.get(kind, 23))
 
 
 def token(length: int) -> str:

@@ -162,11 +162,15 @@ class Schedule:
         return None
 
     def run(self, until: int) -> bool:
-        """Does the next thing that is due by `until`, at its own time; False when there is none."""
+        """Does the next thing that is due by `until`; False when there is none.
+
+        It happens at its own time, which may lie behind when nobody looked, but never before what has
+        happened already: a cancellation taken back can make the notice of a renewal overdue.
+        """
         upcoming = self.next()
         if upcoming is None or upcoming[0] > until:
             return False
         at, entry = upcoming
-        with self._account.clock.pinned(at), self._account.change():
+        with self._account.clock.pinned(max(at, self._account.latest)), self._account.change():
             happen(self._account, entry)
         return True

@@ -181,7 +181,8 @@ def detach(account: Account, method: Json) -> Json:
             events.changed(account, "customer.updated", customer, cleared)
     for subscription in account.owned("subscription", owner) if owner else []:
         if subscription["default_payment_method"] == method["id"]:
-            account.update(subscription, default_payment_method=None)
+            without = account.update(subscription, default_payment_method=None)
+            events.changed(account, "customer.subscription.updated", subscription, without)
     return after
 
 

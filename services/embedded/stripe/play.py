@@ -8,6 +8,7 @@ from services.embedded.stripe import (
     collection,
     customers,
     disputes,
+    events,
     invoices,
     payment_methods,
     refunds,
@@ -88,18 +89,21 @@ class Play:
         account = self._account
         method = payment_methods.attached(account, payment_method, subscription["customer"])
         customers.prefer(account, subscription["customer"], method["id"])
-        account.update(account.get("subscription", subscription["id"]), default_payment_method=method["id"])
-        invoice = account.get("invoice", subscription["latest_invoice"])
+        before = account.get("subscription", subscription["id"])
+        account.update(before, default_payment_method=method["id"], _quiet=True)
+        invoice = account.get("invoice", before["latest_invoice"])
         if invoice["status"] == "open":
             collection.collect(account, invoice, method, automatic=False)
-        return account.get("subscription", subscription["id"])
+        after = account.update(account.get("subscription", before["id"]), _quiet=False)
+        return events.changed(account, "customer.subscription.updated", before, after)
 
     def change_card(self, customer: str, payment_method: str) -> Json:
         """A customer enters another card in the portal; it becomes the default of all; returns the customer."""
         with self._account.change():
             method = payment_methods.attached(self._account, payment_method, customer)
             for subscription in self._account.owned("subscription", customer):
-                self._account.update(subscription, default_payment_method=None)
+                without = self._account.update(subscription, default_payment_method=None)
+                events.changed(self._account, "customer.subscription.updated", subscription, without)
             return customers.prefer(self._account, customer, method["id"])
 
     def decline(self, customer: str) -> Json:

@@ -102,12 +102,13 @@ class Webhooks:
         return [self._account.get("event", row["event"]) for row in self._in_state("held")]
 
     async def release(self, order: Sequence[str] | None = None) -> None:
-        """Delivers held events one after the other, each answered before the next is sent.
+        """Delivers held events one after the other, each answered before the next is sent, and holds no more.
 
         Args:
             order: Ids of held events: in this order, repeated where repeated, and lost where left out.
                 None delivers all as they happened. A delivery that is not accepted is tried again later.
         """
+        self._holding = False
         rows: dict[str, list[Json]] = {}
         for row in self._in_state("held"):
             rows.setdefault(row["event"], []).append(row)
