@@ -17,6 +17,7 @@ from shared.sealed import Sealer
 
 MAX_BODY_BYTES: Final = 512 * 1024
 """No message of ours is larger; the gateway takes at most 64 KiB, Stripe's events stay well below this."""
+MAX_DIGITS: Final = 18
 
 
 class Undecodable(Exception):
@@ -114,11 +115,11 @@ class Envelope:
                 topic=topic,
                 key=key,
                 body=record.value,
-                time=int(headers["time"]),
+                time=_number(headers["time"]),
                 caller=ANONYMOUS if caller is None else Caller.model_validate_json(caller),
                 trace=headers.get("traceparent", ""),
-                deadline=int(headers.get("deadline", 0)),
-                reply_to=None if reply_to is None else int(reply_to),
+                deadline=_number(headers.get("deadline", "0")),
+                reply_to=None if reply_to is None else _number(reply_to),
                 reply_id=headers.get("reply-id", message_id),
                 fingerprint=headers.get("fingerprint", ""),
             )
@@ -165,6 +166,13 @@ class Envelope:
         self.deadline = cause.deadline
         self.reply_to = cause.reply_to
         self.reply_id = cause.reply_id
+
+
+def _number(text: str) -> int:
+    """A natural number below 10^18, which any clock and any loop can reckon with."""
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise ValueError("not a number that we write")
+    return int(text)
 
 
 def unix_milliseconds() -> int:

@@ -47,6 +47,7 @@ class Timers:
         self._producer = producer
         self._published = TIMERS_DUE.labels(service)
         self._clock = clock
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,6 +56,8 @@ class Timers:
 
     async def stop(self) -> None:
         """Stop looking; a row under way stays, or goes out twice under one id."""
+        # Cancelling is not enough: pymongo makes a lost connection of it, after which we would look again.
+        self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -66,7 +69,7 @@ class Timers:
             BusDown, PyMongoError: a dependency is away; what was not published stays.
         """
         count = 0
-        while True:
+        while not self._stopping.is_set():
             now = self._clock()
             row = await self._rows.find_one_and_update(
                 {"at": {"$lte": now}},
@@ -76,7 +79,7 @@ class Timers:
                 return_document=ReturnDocument.AFTER,
             )
             if row is None:
-                return count
+                break
             envelope = Envelope.of_row(row)
             # Readers refuse what is older than their inbox; a message for later is made when it leaves.
             envelope.time = unix_milliseconds()
@@ -85,9 +88,10 @@ class Timers:
             await self._rows.delete_one({"_id": row["_id"]})
             self._published.inc()
             count += 1
+        return count
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self.publish_due()
             except BusDown as down:

@@ -169,6 +169,7 @@ def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
         "no headers": (b'{"subject": "s", "number": 1}', []),
         "no id": (b'{"subject": "s", "number": 1}', [good[0], good[2]]),
         "a time that is none": (b'{"subject": "s", "number": 1}', [*good[:2], ("time", b"yesterday")]),
+        "a deadline beyond all time": (b'{"subject": "s", "number": 1}', [*good, ("deadline", b"1" + b"0" * 400)]),
         "a reply address that is none": (b'{"subject": "s", "number": 1}', [*good, ("reply-to", b"gateway.replies")]),
     }
 
@@ -225,12 +226,11 @@ async def test_a_key_that_is_not_utf8_is_put_aside(stand: Stand) -> None:
     assert dead.key == b"\xff"
 
 
-@pytest.mark.parametrize("reply_to", [99, -1, 1 << 80])
-async def test_a_reply_address_that_does_not_exist_holds_up_nobody(stand: Stand, reply_to: int) -> None:
+async def test_a_reply_address_that_does_not_exist_holds_up_nobody(stand: Stand) -> None:
     async with stand.running():
         began = time.monotonic()
         for number in range(20):
-            await stand.order(Append(subject="s", number=number, key="s"), reply_to=reply_to, reply_id="1")
+            await stand.order(Append(subject="s", number=number, key="s"), reply_to=99, reply_id="1")
         assert (await stand.call(Append(subject="s", number=20, key="s"))).body == {"entries": 21}
         assert time.monotonic() - began < 2
     assert await stand.listed("s") == list(range(21))

@@ -39,10 +39,10 @@ envelopes = st.builds(
     topic=st.just("x.commands"),
     key=texts,
     body=st.binary(max_size=50),
-    time=st.integers(min_value=0, max_value=1 << 62),
+    time=st.integers(min_value=0, max_value=10**18 - 1),
     caller=callers,
     trace=texts,
-    deadline=st.integers(min_value=0, max_value=1 << 62),
+    deadline=st.integers(min_value=0, max_value=10**18 - 1),
     fingerprint=texts,
 )
 
@@ -111,6 +111,10 @@ def test_any_record_is_read_or_called_undecodable(
         (Record(headers=[("type", b"x.y"), ("id", None), ("time", b"2")]), "not UTF-8"),
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"now")]), "wrong shape"),
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"9" * 5000)]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"1" + b"0" * 400)]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"-1")]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", "\u0661".encode())]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("deadline", b"9" * 20)]), "wrong shape"),
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("caller", b"[]")]), "wrong shape"),
     ],
 )
