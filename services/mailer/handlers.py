@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.mailer.errors import UnusableAddress
 from services.mailer.mime import compose
-from services.mailer.models import Consent, Delivery, HandOver, TurnedDown, usable_address
+from services.mailer.models import Consent, Delivery, HandedOver, HandOver, TurnedDown, usable_address
 from services.mailer.rendering import Letters
 from services.mailer.smtp import Mail, Smtp
 from services.mailer.store import Consents, Deliveries
@@ -79,7 +79,8 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
     address = mailer.sealer.reveal(SERVICE, command.to)
     delivery = known or first_try(command, address, work, mailer)
     outcome = await hand_over(command, address, delivery, mailer)
-    fault_point("M1")
+    if isinstance(outcome, HandedOver):
+        fault_point("M1")
     tried = delivery.after(outcome, at=work.now)
     if known is None:
         mailer.deliveries.add(tried, work)
@@ -92,7 +93,7 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
             again = {"key": work.key, "order_id": tried.order_id, "attempt": tried.attempts + 1}
             work.publish(command.model_copy(update=again), at=tried.next_try())
         case "failed":
-            log.error("mail failed", delivery=tried.id, template=tried.template, attempts=tried.attempts)
+            log.error("mail failed", delivery=tried.id, template=tried.template, reason=tried.reason)
 
 
 async def earlier_tries(command: SendMail, mailer: Mailer) -> Delivery | None:

@@ -14,6 +14,13 @@ from services.mailer.smtp import Mail, MailServer, Smtp
 from tests.mailer.smtp_server import SmtpServer, server_tls, until
 
 
+@pytest.fixture(params=[False, True], ids=["in-turn", "pipelining"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[SmtpServer]:
+    """A mail server that takes commands in turn, and one that takes them at once."""
+    async with SmtpServer(pipelining=request.param) as server:
+        yield server
+
+
 def mail(number: int = 1, recipient: str = "person@example.com") -> Mail:
     return Mail(
         message_id=f"<{number}@nest.example>",
