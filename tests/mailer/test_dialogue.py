@@ -165,3 +165,9 @@ async def test_a_server_that_says_something_unasked_gets_no_more_mails() -> None
         far.transport.write(b"421 idle for too long\r\n")
         while near.ready:  # noqa: ASYNC110 -- the state of a connection
             await asyncio.sleep(0.01)
+
+
+async def test_a_dot_at_the_very_beginning_is_doubled_too() -> None:
+    async with dialogue(good, pipelining=True) as (near, far):
+        await near.say("a@nest.example", "b@example.com", b".\r\nmore\r\n")
+        assert far.contents == [b"..\r\nmore\r\n"]
