@@ -1,8 +1,9 @@
 """How do all five services run in this one process, with the development pages in front of the gateway?"""
 
+import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib import import_module, metadata
 
@@ -35,12 +36,26 @@ async def in_process(around: Machine) -> AsyncIterator[None]:
     gateway = Running(partial(_creator("gateway"), around=pages))
     others = [Running(_creator(name)) for name in BACKGROUND]
     try:
-        await together(gateway.start(), *(each.start() for each in others))
+        with _patient_library():
+            await together(gateway.start(), *(each.start() for each in others))
         yield
     finally:
         # First what brings new work, then those who do it.
         await gateway.stop()
         await together(*(each.stop() for each in others))
+
+
+@contextmanager
+def _patient_library() -> Iterator[None]:
+    """In a Kafka that has just begun, leaders and coordinators are still being chosen. aiokafka asks until they are,
+    and logs each refusal as an error; whatever really fails is raised by the service's start."""
+    library = logging.getLogger("aiokafka")
+    level = library.level
+    library.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        library.setLevel(level)
 
 
 def _creator(name: str) -> Callable[..., Runnable]:
