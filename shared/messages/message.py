@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
 from pydantic_core import CoreSchema, core_schema
 
 MESSAGES: dict[str, type[Message]] = {}
@@ -17,8 +17,8 @@ def iso_milliseconds(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
-Moment = Annotated[datetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
-"""A point in time; in JSON always UTC, milliseconds and ``Z``."""
+Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
+"""A point in time, with its offset; written to JSON always in UTC, milliseconds and ``Z``."""
 
 
 class Sealed:
