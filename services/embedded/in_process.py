@@ -47,8 +47,11 @@ async def in_process(around: Machine) -> AsyncIterator[None]:
 
 @contextmanager
 def _patient_library() -> Iterator[None]:
-    """In a Kafka that has just begun, leaders and coordinators are still being chosen. aiokafka asks until they are,
-    and logs each refusal as an error; whatever really fails is raised by the service's start."""
+    """Keeps aiokafka's retries off the screen.
+
+    In a Kafka that has just begun, leaders and coordinators are still being chosen. aiokafka asks until they are, and
+    logs each refusal as an error; whatever really fails is raised by the service's start.
+    """
     library = logging.getLogger("aiokafka")
     level = library.level
     library.setLevel(logging.CRITICAL)
