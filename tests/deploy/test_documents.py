@@ -16,8 +16,10 @@ from pydantic_core import PydanticUndefined
 import services
 from services.gateway.errors import STATUS, HttpRefusal
 from services.gateway.methods import METHODS
+from shared.envelope import Envelope
 from shared.errors import Refusal
 from shared.faultpoints import POINTS
+from shared.messages import SERVICE
 from shared.settings import PREFIX
 from tests.deploy.told import ROOT, SETTINGS, all_variables, command_variables, variables
 
@@ -156,6 +158,18 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 def test_every_point_at_which_a_process_may_die_is_documented() -> None:
     assert set(re.findall(r"^\| `([A-Z]\d)` \|", DOCUMENTS["docs/bus.md"], re.MULTILINE)) == POINTS
+
+
+def test_every_header_that_is_named_is_written() -> None:
+    rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", DOCUMENTS["docs/bus.md"], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    whole = Envelope(
+        id="i", wire="w", topic="t", key="k", body=b"{}", time=1, caller=SERVICE, trace="c", deadline=1, fingerprint="f"
+    )
+    whole.reply_to = 0
+    written = {name for name, _ in whole.headers()}
+    put_aside = set(re.findall(r'"(dead-[a-z]+)"', (ROOT / "shared/delivery.py").read_text()))
+    assert named == written | put_aside
 
 
 def test_every_metric_that_is_named_exists() -> None:
