@@ -71,7 +71,7 @@ class Connection(HttpToolsProtocol):
             # The guard refuses it; whatever follows is no HTTP.
             self._over = True
         except httptools.HttpParserError:
-            self._broken()
+            self._refuse(MalformedRequest())
         else:
             if self._arriving:
                 self._still_arriving(len(data) if was_arriving else 0)
@@ -107,30 +107,27 @@ class Connection(HttpToolsProtocol):
         elif self._timer is None:
             self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._too_slow)
 
-    def _broken(self) -> None:
-        """What has come is not HTTP."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete and not self._arriving_now(cycle):
-            # It follows a whole request, which may take effect: that one gets its own answer, then no more.
-            cycle.keep_alive = False
-            self._over = True
-        else:
-            self._refuse(MalformedRequest())
-
-    def _arriving_now(self, cycle: Any) -> bool:
-        return cycle.scope is self.scope and self._arriving
-
     def _too_slow(self) -> None:
         self._timer = None
-        self._refuse(RequestTimeout())
+        if self._arriving:
+            self._refuse(RequestTimeout())
+        else:
+            # It never said anything, so nothing is to be answered.
+            self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer instead of the app, unless that is answering already, and close."""
+        """Answer instead of the app, and close."""
         self._over = True
         cycle = self.cycle
-        answering = cycle is not None and cycle.response_started and not cycle.response_complete
-        if not answering and not self.transport.is_closing():
-            self.transport.write(_wire(answer(refusal, request_id := new_message_id()), request_id))
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            # A whole request is under way and may take effect: it gets its own answer, then no more.
+            cycle.keep_alive = False
+            return
+        begun = cycle is not None and cycle.response_started and not cycle.response_complete
+        # Of pipelined requests the first is to be answered first; without any answer its sender knows to ask again.
+        if not begun and not self.pipeline and not self.transport.is_closing():
+            request_id = new_message_id()
+            self.transport.write(_wire(answer(refusal, request_id), request_id))
         self.transport.close()
 
     def _stop_timer(self) -> None:

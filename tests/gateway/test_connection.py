@@ -195,11 +195,24 @@ class TestSlowness:
     def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connection, "ARRIVAL_SECONDS", 0.4)
 
-    @pytest.mark.parametrize("begun", [b"", HEAD[:20], HEAD, GOOD[:-3]], ids=["nothing", "line", "head", "body"])
+    @pytest.mark.parametrize("begun", [HEAD[:5], HEAD[:20], HEAD, GOOD[:-3]], ids=["verb", "line", "head", "body"])
     async def test_a_request_that_does_not_come_to_an_end_is_given_up(self, world: World, begun: bytes) -> None:
         statuses, _ = await talk(world.gateway.port, begun)
         assert statuses == [408]
         assert world.services.heard == []
+
+    async def test_a_connection_that_says_nothing_is_closed_without_a_word(self, world: World) -> None:
+        assert await talk(world.gateway.port) == ([], b"")
+
+    @pytest.mark.parametrize("second", [HEAD, GOOD[:-3]], ids=["head", "body"])
+    async def test_a_request_is_never_given_the_refusal_of_the_one_behind_it(self, world: World, second: bytes) -> None:
+        async def think(_: object) -> None:
+            await asyncio.sleep(0.8)
+
+        world.services.before = think
+        statuses, received = await talk(world.gateway.port, GOOD + second)
+        assert 408 not in statuses, received
+        await eventually(lambda: world.gateway._replies.waiting == 0)
 
     async def test_dripping_does_not_help(self, world: World) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
