@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_json
+
 from services.embedded.stripe import faults as troubles
 from services.embedded.stripe.account import API_VERSION, Account, ApiRequest, Json
 from services.embedded.stripe.errors import StripeRefusal, not_played
@@ -157,7 +159,7 @@ class Api:
         shown = present(self._account, result)
         if paths:
             shown = expanded(self._account, shown, paths)
-        return Answer(200, json.dumps(shown, separators=(",", ":")).encode())
+        return Answer(200, to_json(shown))
 
     def _authorize(self, headers: dict[str, str]) -> None:
         key = secret_key(headers.get("authorization", ""))

@@ -6,6 +6,7 @@ from services.embedded.stripe.clock import DAY
 from services.embedded.stripe.errors import StripeRefusal
 from services.embedded.stripe.params import Params
 from services.embedded.stripe.payment_methods import attached, behaviour, declined, default_of, found
+from services.embedded.stripe.presentation import visible
 
 
 def settle(account: Account, invoice: Json) -> Json:
@@ -118,13 +119,9 @@ def pay(account: Account, intent: Json, method: Json, *, authenticated: bool = F
 
 def _declined(intent: Json) -> StripeRefusal:
     error = intent["last_payment_error"]
-    refusal = declined(error["decline_code"], charge=error["charge"], payment_intent=_shown(intent))
+    refusal = declined(error["decline_code"], charge=error["charge"], payment_intent=visible(intent))
     refusal.keeps = True
     return refusal
-
-
-def _shown(intent: Json) -> Json:
-    return {name: value for name, value in intent.items() if not name.startswith("_")}
 
 
 def pay_invoice_by_call(account: Account, params: Params, identifier: str) -> Json:

@@ -30,7 +30,7 @@ class Control:
     | `POST clock` | `{"advance": seconds}` or `{"to": Unix seconds}` |
     | `POST faults`, `DELETE faults` | switch one on (the arguments of `Faults.add`), all off |
     | `POST outage` | `{"seconds": 2}`: the port refuses connections for so long |
-    | `POST webhooks` | `url`, `secrets`, and the members of `Disorder`, each optional |
+    | `POST webhooks` | `url`, `secrets`, `thin`, and the members of `Disorder`, each optional |
     | `POST webhooks/hold`, `webhooks/release` | keep deliveries back, deliver them (`order`: event ids) |
     | `POST webhooks/resend` | `{"event": id}` |
     | `POST webhooks/drained` | `{"seconds": 10}`: answers when nothing waits; 504 otherwise |
@@ -139,6 +139,7 @@ class Control:
             webhooks.secrets = list(body.pop("secrets"))
         if "url" in body:
             webhooks.url = body.pop("url")
+        webhooks.thin = bool(body.pop("thin", webhooks.thin))
         webhooks.disorder = Disorder(**body)
         return {"url": webhooks.url, "waiting": len(webhooks.waiting)}
 

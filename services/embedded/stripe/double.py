@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from services.embedded.stripe.account import Account, Json, Settings
 from services.embedded.stripe.app import Api, Call
@@ -90,7 +90,7 @@ class StripeDouble:
         self.play = Play(self.account)
         self._api = Api(self.account, self.idempotency, self.faults, self._api_keys)
         self._control = Control(self, self._api_keys)
-        self._listener = Listener(cast("Any", self._answer), self._host, self._port)
+        self._listener = Listener(self._answer, self._host, self._port)
         await self._listener.open()
         self._tasks = [asyncio.create_task(self.webhooks.run()), asyncio.create_task(self._keep_time())]
         return self

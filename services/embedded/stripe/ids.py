@@ -4,7 +4,8 @@ import random
 import string
 
 _ALPHABET = string.ascii_letters + string.digits
-_RANDOM = random.SystemRandom()
+# Seeded by the operating system, never by a test: a restarted account must not repeat its ids.
+_RANDOM = random.Random()  # noqa: S311 - names, not secrets
 
 PREFIXES = {
     "account": "acct_1",

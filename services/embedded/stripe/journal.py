@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     position INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
-    body TEXT NOT NULL,
+    body BLOB NOT NULL,
     UNIQUE (kind, id)
 )
 """
@@ -51,7 +53,7 @@ class Journal:
             self._connection.executemany(
                 "INSERT INTO objects (kind, id, body) VALUES (?, ?, ?)"
                 " ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
-                [(entry["object"], entry["id"], json.dumps(entry, separators=(",", ":"))) for entry in kept],
+                [(entry["object"], entry["id"], to_json(entry)) for entry in kept],
             )
             self._connection.executemany("DELETE FROM objects WHERE kind = ? AND id = ?", list(removed))
         except BaseException:

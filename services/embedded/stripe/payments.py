@@ -10,6 +10,7 @@ from services.embedded.stripe.ids import new_id, token
 from services.embedded.stripe.listing import of_customer, page
 from services.embedded.stripe.params import Params
 from services.embedded.stripe.payment_methods import behaviour, declined
+from services.embedded.stripe.presentation import visible
 
 BANK_DEBIT_TIME = 4 * DAY
 """How long a bank debit is processing; Stripe says up to four business days."""
@@ -114,7 +115,7 @@ def _fail(account: Account, intent: Json, method: Json, decline_code: str | None
 
 
 def _failed(account: Account, intent: Json, method: Json, charge: Json, decline_code: str | None) -> Json:
-    error = declined(decline_code, charge=charge["id"], payment_method=_shown(method)).body()["error"]
+    error = declined(decline_code, charge=charge["id"], payment_method=visible(method)).body()["error"]
     after = account.update(
         intent,
         status="requires_payment_method",
@@ -126,10 +127,6 @@ def _failed(account: Account, intent: Json, method: Json, charge: Json, decline_
     )
     events.emit(account, "payment_intent.payment_failed", after)
     return after
-
-
-def _shown(method: Json) -> Json:
-    return {name: value for name, value in method.items() if not name.startswith("_")}
 
 
 def _process(account: Account, intent: Json, method: Json) -> Json:

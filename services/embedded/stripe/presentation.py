@@ -98,13 +98,14 @@ def _resolved(account: Account, name: str, value: Any, *, last: bool, path: str)
     return value
 
 
-def _visible(entry: Json) -> Json:
-    return {name: value for name, value in entry.items() if not name.startswith("_")}
+def visible(entry: Json) -> Json:
+    """Returns the object without the double's own members."""
+    return {name: value for name, value in entry.items() if name[0] != "_"}
 
 
 def _subscription(account: Account, entry: Json) -> Json:
     items = [subscription_item(account, entry, item) for item in entry["items"]]
-    shown = _visible(entry)
+    shown = visible(entry)
     shown["items"] = nested(f"/v1/subscription_items?subscription={entry['id']}", items)
     return shown
 
@@ -141,19 +142,19 @@ def _plan(price: Json) -> Json:
 
 
 def _invoice(_: Account, entry: Json) -> Json:
-    shown = _visible(entry)
+    shown = visible(entry)
     shown["lines"] = nested(f"/v1/invoices/{entry['id']}/lines", entry["lines"])
     return shown
 
 
 def _event(account: Account, entry: Json) -> Json:
-    shown = _visible(entry)
+    shown = visible(entry)
     shown["pending_webhooks"] = len(account.owned("_delivery", entry["id"]))
     return shown
 
 
 def _hiding(_: Account, entry: Json) -> Json:
-    return _visible(entry)
+    return visible(entry)
 
 
 _SHAPES: dict[str, Callable[[Account, Json], Json]] = {

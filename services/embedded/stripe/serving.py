@@ -5,7 +5,6 @@ import socket
 import struct
 from typing import Any, cast
 
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -31,12 +30,12 @@ class Listener:
     """One listening socket; it installs no signal handlers and starts no threads.
 
     Args:
-        application: What answers.
+        application: The ASGI application that answers.
         host: Where to listen.
         port: 0 for any free one; it stays the same when the door is closed and opened again.
     """
 
-    def __init__(self, application: ASGI3Application, host: str, port: int) -> None:
+    def __init__(self, application: Any, host: str, port: int) -> None:
         self._config = Config(
             application,
             host=host,

@@ -2,7 +2,6 @@
 
 import asyncio
 import heapq
-import json
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -10,11 +9,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from services.embedded.stripe import endpoints
+from services.embedded.stripe import bodies, endpoints
 from services.embedded.stripe.account import Account, Json
 from services.embedded.stripe.disorder import Disorder, Retries
 from services.embedded.stripe.ids import token
-from services.embedded.stripe.presentation import present
 from services.embedded.stripe.signing import signature
 
 OWN_ENDPOINT = "own"
@@ -57,6 +55,8 @@ class Webhooks:
         self.secrets = list(secrets)
         self.retries = retries
         self.disorder = Disorder()
+        self.thin = False
+        """Send thin events, which say that something changed and not what, instead of snapshots."""
         self.attempts: deque[Attempt] = deque(maxlen=ATTEMPTS_KEPT)
         self._account = account
         self._url = url
@@ -142,8 +142,8 @@ class Webhooks:
                 await self._progress.wait()
 
     def payload(self, event: Json) -> bytes:
-        """Returns the body of a delivery, indented as Stripe sends it."""
-        return json.dumps(present(self._account, event), indent=2, ensure_ascii=False).encode()
+        """Returns the body of a delivery: the exact bytes that are signed."""
+        return bodies.thin(event) if self.thin else bodies.snapshot(self._account, event)
 
     async def run(self) -> None:
         """Delivers what is due until it is cancelled."""
