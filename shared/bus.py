@@ -28,6 +28,10 @@ COMMIT_SECONDS: Final = 0.1
 """How often offsets are committed. What is handled twice after a crash is absorbed by the inbox."""
 REVOKE_SECONDS: Final = 15.0
 """How long a rebalance waits for messages under way; below the rebalance time-out, or the group goes on without us."""
+LAST_COMMIT_SECONDS: Final = 5.0
+"""How long a rebalance or a stop waits for offsets to be committed."""
+STOP_SECONDS: Final = 5.0
+"""How long a stop waits for the group to be left."""
 DEAD_IN_A_ROW: Final = 10
 """So many dead letters in a row on one partition: the fault is ours, not the messages'."""
 WAIT_FOR_EVER: Final = 10 * 365 * 24 * 3600 * 1000
@@ -207,8 +211,13 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
-        await self._commit()
-        await self.broker.stop()
+        await self._commit_bounded()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.broker.stop()
+        except TimeoutError:
+            # aiokafka waits for brokers that are gone (aio-libs/aiokafka#1101); the group notices by itself.
+            log.warning("left the group without saying so", group=self.group)
 
     @property
     def in_flight(self) -> int:
@@ -225,16 +234,19 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._subscriber.consumer
 
     async def _take(self, records: Iterable[Record]) -> None:
-        for record in records:
+        # All of them at once: while we wait for room a rebalance may give their partitions to somebody else.
+        ours = [
+            Taken(record, progress)
+            for record in records
+            if (progress := self._progress.get(TopicPartition(record.topic, record.partition))) is not None
+        ]
+        for taken in ours:
+            taken.progress.take(taken.record.offset)
+        for taken in ours:
             if self._stopping:
                 return
-            partition = TopicPartition(record.topic, record.partition)
-            progress = self._progress.get(partition)
-            if progress is None:
-                progress = self._progress[partition] = Progress()
-            progress.take(record.offset)
             self.last_progress = time.monotonic()
-            await self._lanes.put(Taken(record, progress))
+            await self._lanes.put(taken)
         self._gauge.set(self._lanes.count)
 
     async def _run(self, taken: Taken) -> None:
@@ -274,49 +286,60 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Finish what is under way on these partitions, begin nothing more on them, commit, and forget them."""
-        gone = {partition: self._progress[partition] for partition in revoked if partition in self._progress}
-        for progress in gone.values():
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 -- all of them
+        """Finish what is under way, begin nothing more, commit. All partitions are given back before any is given out.
+
+        Whatever is still under way then may run on; the inbox of whoever gets the partition knows what it has done.
+        """
+        for progress in self._progress.values():
             progress.closed = True
         try:
             async with asyncio.timeout(REVOKE_SECONDS):
-                while any(progress.running for progress in gone.values()):
+                while any(progress.running for progress in self._progress.values()):
                     self._ended.clear()
                     await self._ended.wait()
         except TimeoutError:
             log.warning("rebalance with messages under way", group=self.group)
-        await self._commit()
-        for partition in gone:
-            self._progress.pop(partition, None)
-            self._dead_in_a_row.pop(partition, None)
+        await self._commit_bounded()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Begin anew with these partitions; a consumer that has given up reads none of them."""
         self.last_progress = time.monotonic()
+        self._progress = {partition: Progress() for partition in assigned}
+        self._dead_in_a_row.clear()
         if self.fault is not None and self._consumer is not None:
             self._consumer.pause(*assigned)
 
     async def _commit_regularly(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
-            await self._commit()
+            try:
+                await self._commit()
+            except Exception:  # noqa: BLE001 -- without commits all would come back at the next start
+                log.exception("offsets not committed", group=self.group)
+
+    async def _commit_bounded(self) -> None:
+        """Commit what can be committed in a few seconds; the rest comes back, and the inbox knows it."""
+        try:
+            async with asyncio.timeout(LAST_COMMIT_SECONDS):
+                await self._commit()
+        except TimeoutError:
+            log.warning("offsets not committed", group=self.group, error="TimeoutError")
 
     async def _commit(self) -> None:
-        consumer = self._consumer
-        offsets = {tp: done.position for tp, done in self._progress.items() if done.position is not None}
+        consumer, progress_of = self._consumer, self._progress
+        offsets = {tp: done.position for tp, done in progress_of.items() if done.position is not None}
         if consumer is None or not offsets:
             return
-        committed = [(self._progress[partition], position) for partition, position in offsets.items()]
         try:
             await consumer.commit(offsets)
         except (KafkaError, IllegalStateError) as failure:
             # The records come back to whoever owns the partition now; the inbox knows them.
             log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
             return
-        for progress, position in committed:
-            if progress.position == position:
-                progress.position = None
+        for partition, position in offsets.items():
+            if progress_of[partition].position == position:
+                progress_of[partition].position = None
 
 
 async def _leave_raw(records: tuple[Record, ...]) -> KafkaMessage:

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shared import topics
+from shared.bus import Bus
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.ids import new_message_id
 from shared.inbox import Inbox
@@ -48,6 +49,12 @@ class Running:
     ledger: Ledger
     stuck: list[bool] = field(default_factory=list)
     """An entry for each time the watchdog called."""
+
+    @property
+    def bus(self) -> Bus:
+        """Its consumer."""
+        assert self.service._bus is not None
+        return self.service._bus
 
 
 class Stand:

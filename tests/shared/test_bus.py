@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from shared.envelope import Envelope
 from shared.ids import new_message_id
 from tests.shared.ledger import Append, Total
 from tests.shared.stand import Running, Stand, until
@@ -32,8 +33,10 @@ async def load(stand: Stand, instances: list[Running]) -> AsyncIterator[Counter[
             orders = [Append(subject=str(one), number=counts[str(one)], key=str(one), pause=0.03) for one in range(24)]
             await asyncio.gather(*map(stand.order, orders))
             counts.update(order.subject for order in orders)
-            while counts.total() - sum(len(one.ledger.runs) for one in instances) > 200:
-                await asyncio.sleep(0.01)
+            await until(lambda: caught_up(counts, instances), 60, "nothing is carried out any more")
+
+    async def caught_up(counts: Counter[str], instances: list[Running]) -> bool:
+        return counts.total() - sum(len(one.ledger.runs) for one in instances) < 200
 
     task = asyncio.create_task(run())
     try:
@@ -196,6 +199,39 @@ async def test_a_second_instance_joining_and_leaving_under_load_loses_and_repeat
     for subject, count in counts.items():
         assert sorted(await stand.numbers(subject, "audit")) == list(range(count))
     assert await stand.dump("ledger.commands.dead") == []
+
+
+async def test_what_was_fetched_before_a_rebalance_is_left_to_whoever_owns_it_now(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.bus.REVOKE_SECONDS", 0.2)
+    keys = {n: [key for key in map(str, range(200)) if await stand.partition_of(key) == n][:4] for n in range(4)}
+    async with stand.running(in_flight=8) as first:
+        slow = [k for subjects in keys.values() for k in subjects[:2]]
+        pauses = dict.fromkeys(slow, 8.0) | {slow[-1]: 1.5}
+        orders = [await stand.order(Append(subject=k, number=0, key=k, pause=pauses[k])) for k in slow]
+        await until(lambda: all_begun(first, orders))
+        # The next one is fetched alone and waits for room, so that the rest is fetched together after it.
+        plug = await stand.order(Append(subject="plug", number=0, key="plug", pause=8))
+        quick = {k: await stand.order(Append(subject=k, number=0, key=k)) for n in keys for k in keys[n][2:]}
+        await until(lambda: all_begun(first, [plug]))
+        async with stand.running(in_flight=50) as second:
+            await until(lambda: owns_two(second))
+            theirs = {partition.partition for partition in second.bus.assigned if "commands" in partition.topic}
+            await stand.settled()
+            for number, subjects in keys.items():
+                for subject in subjects[2:]:
+                    assert bool(second.ledger.runs[quick[subject].id]) == (number in theirs)
+                    assert bool(first.ledger.runs[quick[subject].id]) == (number not in theirs)
+    await in_order(stand, {subject: 1 for subjects in keys.values() for subject in subjects})
+
+
+async def all_begun(running: Running, orders: list[Envelope]) -> bool:
+    return all(running.ledger.runs[order.id] for order in orders)
+
+
+async def owns_two(running: Running) -> bool:
+    return sum("commands" in partition.topic for partition in running.bus.assigned) == 2
 
 
 async def many(running: Running) -> bool:
