@@ -25,11 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from services.embedded import ports
+from services.embedded.console import Console
 from services.embedded.errors import CannotStart
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.kafka_probe import answers
 from services.embedded.mongo import EmbeddedMongo
 from services.embedded.mongo_probe import connect, is_primary
+from services.embedded.progress import Progress, Silent
 
 HEAP_MB = 384
 """For the thousands of partitions that a whole run makes."""
@@ -90,19 +92,19 @@ def ask(at: Path) -> Backing:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Backing]:
+async def running(folder: Path, progress: Progress) -> AsyncIterator[Backing]:
     """Both services, for as long as the block lasts; what the environment names is left alone."""
     async with AsyncExitStack() as stack:
         docker = await asyncio.to_thread(_docker_answers)
         kafka, mongo = await asyncio.gather(
-            stack.enter_async_context(_kafka(folder, docker=docker)),
-            stack.enter_async_context(_mongo(folder, docker=docker)),
+            stack.enter_async_context(_kafka(folder, progress, docker=docker)),
+            stack.enter_async_context(_mongo(folder, progress, docker=docker)),
         )
         yield Backing(kafka, mongo)
 
 
 @asynccontextmanager
-async def _kafka(folder: Path, *, docker: bool) -> AsyncIterator[str]:
+async def _kafka(folder: Path, progress: Progress, *, docker: bool) -> AsyncIterator[str]:
     if address := os.environ.get("NEST_KAFKA_BOOTSTRAP"):
         yield address
     elif docker:
@@ -125,12 +127,12 @@ async def _kafka(folder: Path, *, docker: bool) -> AsyncIterator[str]:
             await _until(lambda: answers(ports.LOOPBACK, port))
             yield f"{ports.LOOPBACK}:{port}"
     else:
-        async with EmbeddedKafka(folder, heap_mb=HEAP_MB) as embedded:
+        async with EmbeddedKafka(folder, heap_mb=HEAP_MB, progress=progress) as embedded:
             yield embedded.bootstrap
 
 
 @asynccontextmanager
-async def _mongo(folder: Path, *, docker: bool) -> AsyncIterator[str]:
+async def _mongo(folder: Path, progress: Progress, *, docker: bool) -> AsyncIterator[str]:
     if address := os.environ.get("NEST_MONGO_URL"):
         yield address
     elif docker:
@@ -141,7 +143,7 @@ async def _mongo(folder: Path, *, docker: bool) -> AsyncIterator[str]:
             await _until(lambda: is_primary(client, port))
             yield f"mongodb://{ports.LOOPBACK}:{port}/?replicaSet=rs0"
     else:
-        async with EmbeddedMongo(folder, test_commands=True) as embedded:
+        async with EmbeddedMongo(folder, test_commands=True, progress=progress) as embedded:
             yield embedded.url
 
 
@@ -187,7 +189,7 @@ async def _serve(at: Path, folder: Path) -> None:
     started: asyncio.Future[Backing] | None = None
 
     async def start() -> Backing:
-        return await stack.enter_async_context(running(folder))
+        return await stack.enter_async_context(running(folder, Silent()))
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal started
@@ -211,7 +213,7 @@ async def _keep(folder: Path) -> None:
     over = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    async with running(folder) as backing:
+    async with running(folder, Console(sys.stderr)) as backing:
         print(f"export NEST_KAFKA_BOOTSTRAP='{backing.kafka_bootstrap}'")  # noqa: T201 - what it is for
         print(f"export NEST_MONGO_URL='{backing.mongo_url}'", flush=True)  # noqa: T201
         await over.wait()

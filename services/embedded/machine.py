@@ -105,12 +105,15 @@ async def _surround(
         stack.enter_async_context(stripe),
         *([make_ready(kafka.own)] if kafka.own else []),
     )
-    environment = {
-        "NEST_ENVIRONMENT": "dev",
+    ours = {
         "NEST_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "NEST_MONGO_URL": mongo.url,
+        # Those of the command line, which may have come from there.
         "NEST_HOST": host,
         "NEST_PORT": str(port),
+    }
+    default = {
+        "NEST_ENVIRONMENT": "dev",
         "NEST_ISSUER": base_url,
         "NEST_SEALING_KEYS": secrets.sealing_key,
         "NEST_INTERNAL_KEYS": secrets.internal_key,
@@ -129,8 +132,9 @@ async def _surround(
         "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "NEST_LOG_FORMAT": "console",
     }
-    given = {name: value for name, value in os.environ.items() if name in environment}
-    return Machine(folder, base_url, inbox, secrets.internal_key, environment | given)
+    environment = default | {name: os.environ[name] for name in default if name in os.environ} | ours
+    internal_key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].strip()
+    return Machine(folder, base_url, inbox, internal_key, environment)
 
 
 def _read(modules: tuple[str, ...]) -> None:

@@ -50,9 +50,12 @@ class Pages:
         base_url: where this listens, as the browser's address bar says it, without a slash at the end.
         client_id: the demo client; `<base_url>/dev/callback` is one of its redirect URIs.
         version: shown at the foot of each page.
+        logins: whether `app` is the gateway's, so that a login can be begun and ended here; else only the inbox is.
     """
 
-    def __init__(self, app: ASGIApp, *, inbox: Inbox, base_url: str, client_id: str, version: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, inbox: Inbox, base_url: str, client_id: str, version: str, logins: bool = True
+    ) -> None:
         self._app = app
         self._inbox = inbox
         self._base_url = base_url
@@ -63,7 +66,7 @@ class Pages:
         self._static = {file.name: file.read_bytes() for file in (files("services.embedded") / "static").iterdir()}
         self._pages = Starlette(
             routes=[
-                Route("/", self._start),
+                Route("/", self._start if logins else _to_inbox),
                 Route("/favicon.ico", self._icon),
                 Route("/dev/inbox", self._inbox_page),
                 Route("/dev/inbox.json", self._inbox_json),
@@ -123,6 +126,10 @@ class Pages:
     def _page(self, template: str, **variables: object) -> Response:
         text = self._templates.get_template(template).render(variables)
         return Response(text, 200, _HEADERS, "text/html; charset=utf-8")
+
+
+async def _to_inbox(_: Request) -> Response:
+    return RedirectResponse("/dev/inbox", headers=_HEADERS)
 
 
 def _is_local(host: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from services.embedded.children import Child, end_orphan
@@ -26,17 +27,26 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
     """
     console = Console()
     told = Told()
-    async with machine(folder, host=host, port=port, progress=console) as around:
+    async with AsyncExitStack() as stack:
+        modules = ("services.embedded.inbox_server",)
+        around = await stack.enter_async_context(
+            machine(folder, host=host, port=port, progress=console, modules=modules)
+        )
         # Imported by `machine` while Kafka and MongoDB start.
         from services.embedded import demo  # noqa: PLC0415
+        from services.embedded.inbox_server import inbox_server  # noqa: PLC0415
 
+        inbox_url = await stack.enter_async_context(inbox_server(around))
         children: dict[str, Child] = {}
         try:
             await together(*(_start(name, around, children) for name in SERVICES))
             shown = [asyncio.create_task(_show(name, child, console)) for name, child in children.items()]
             seeding = asyncio.create_task(demo.seed(around.base_url, around.internal_key))
             await _first_of(seeding, shown, children)
-            console.say(f"Nest is running at {around.base_url}/ in five processes. Ctrl-C stops it.")
+            console.say(
+                f"\nNest is running at {around.base_url}/ in five processes;"
+                f" mails and texts are at {inbox_url}. Ctrl-C stops it.\n"
+            )
             await _first_of(asyncio.create_task(told.wait()), shown, children)
         finally:
             await together(*(child.stop(DRAIN_SECONDS + 1) for child in children.values()))

@@ -1,5 +1,7 @@
 """Is an embedded Kafka ready for services? It has the topics, and no consumer group counts on dead members."""
 
+import os
+
 from services.embedded.dead_members import show_out_dead_members
 from services.embedded.kafka import EmbeddedKafka
 from shared import topics
@@ -10,6 +12,7 @@ PARTITIONS = 4
 
 async def make_ready(kafka: EmbeddedKafka) -> None:
     """Makes it ready; it must have just started, with no service running on it."""
-    await topics.apply(kafka.bootstrap, most_partitions=PARTITIONS)
+    prefix = os.environ.get("NEST_TOPIC_PREFIX", "")
+    await topics.apply(kafka.bootstrap, prefix=prefix, most_partitions=PARTITIONS)
     if kafka.left_over:
-        await show_out_dead_members(kafka, topics.SERVICES)
+        await show_out_dead_members(kafka, tuple(prefix + service for service in topics.SERVICES))
