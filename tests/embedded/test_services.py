@@ -1,0 +1,86 @@
+"""`nest services`: five processes, side by side."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+
+from services.embedded import ports
+from services.embedded.children import start_time
+from services.embedded.demo import CLIENT_ID
+from tests.nest_up import READY_SECONDS, STOP_SECONDS, rest
+
+
+async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", "services", "--data", str(folder), "--port", str(port)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+    )
+
+
+async def until(process: asyncio.subprocess.Process, text: str) -> str:
+    assert process.stdout
+    printed = ""
+    async with asyncio.timeout(READY_SECONDS):
+        while text not in printed:
+            line = await process.stdout.readline()
+            assert line, f"it ended:\n{printed}"
+            printed += line.decode()
+    return printed
+
+
+def pids(folder: Path) -> dict[str, int]:
+    return {file.stem: json.loads(file.read_text())["pid"] for file in (folder / "pids").glob("*.json")}
+
+
+async def test_five_processes_answer_show_their_logs_and_end_together(tmp_path: Path) -> None:
+    port = ports.any_free()
+    process = await start(tmp_path, port)
+    try:
+        printed = await until(process, "Ctrl-C stops it.")
+        for name in ("gateway", "auth", "billing", "mailer", "news"):
+            assert re.search(rf"^ *{name} │ .*started", printed, re.MULTILINE)
+        running = pids(tmp_path)
+        assert running.keys() == {"kafka", "mongo", "gateway", "auth", "billing", "mailer", "news"}
+        async with httpx.AsyncClient() as client:
+            body = {"client_id": CLIENT_ID}
+            items = await client.post(f"http://127.0.0.1:{port}/1/2021-10-06/list_news_items", json=body)
+            assert len(items.json()) == 1
+            page = re.search(r"http://\S+/dev/inbox", printed)
+            assert page
+            assert "Nothing has arrived yet" in (await client.get(page[0])).text
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(STOP_SECONDS):
+            await rest(process)
+            assert await process.wait() == 0
+        assert {start_time(pid) for pid in running.values()} == {""}
+        assert pids(tmp_path) == {}
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_when_one_ends_the_others_do_and_it_is_named(tmp_path: Path) -> None:
+    process = await start(tmp_path, ports.any_free())
+    try:
+        await until(process, "Ctrl-C stops it.")
+        os.kill(pids(tmp_path)["billing"], signal.SIGKILL)
+        async with asyncio.timeout(STOP_SECONDS):
+            said = await rest(process)
+            assert await process.wait() == 1
+        assert "nest: billing ended with code -9: its last lines above say why" in said
+        assert pids(tmp_path) == {}
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
