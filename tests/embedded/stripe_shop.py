@@ -115,6 +115,8 @@ class Receiver:
     """What the next requests are answered, then 200."""
     bodies: list[bytes] = field(default_factory=list)
     signatures: list[str] = field(default_factory=list)
+    pause: float = 0.0
+    """Seconds before it answers."""
     busiest: int = 0
     """The most requests that were under way at once."""
     _under_way: int = 0
@@ -140,7 +142,7 @@ class Receiver:
             body += message["body"]
         self.bodies.append(body)
         self.signatures.append(dict(scope["headers"])[b"stripe-signature"].decode())
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(self.pause)
         self._under_way -= 1
         status = self.statuses.pop(0) if self.statuses else 200
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})

@@ -120,6 +120,15 @@ class TestDelivering:
             assert {event.type for event in undelivered.data} == {"product.created", "price.created"}
             assert len(receiver.bodies) == 8
 
+    async def test_an_endpoint_that_is_deleted_is_tried_no_more(self, shop: Shop) -> None:
+        made = await shop.api.webhook_endpoints.create_async({"url": "http://127.0.0.1:1/", "enabled_events": ["*"]})
+        shop.double.webhooks.retries = Retries(first=3600)
+        await shop.customer(None)
+        await until(lambda: shop.double.webhooks.waiting and shop.double.webhooks.waiting[0]["attempts"] == 1)
+        await shop.api.webhook_endpoints.delete_async(made.id)
+        await shop.double.webhooks.drained()
+        assert shop.double.webhooks.waiting == []
+
     async def test_an_event_is_sent_again_by_order(self, shop: Shop, receiver: Receiver) -> None:
         await shop.customer(None)
         await shop.double.webhooks.drained()
@@ -174,11 +183,12 @@ class TestDisorder:
 
     @pytest.mark.parametrize("parallel", [False, True])
     async def test_repeated_ones_come_several_times(self, shop: Shop, receiver: Receiver, parallel: bool) -> None:  # noqa: FBT001
+        receiver.pause = 0.2
         shop.double.webhooks.disorder = Disorder(repeated=3, parallel=parallel)
         await shop.customer(None)
         await shop.double.webhooks.drained()
         assert receiver.ids == [receiver.ids[0]] * 3
-        assert receiver.busiest >= (3 if parallel else 1)
+        assert receiver.busiest == (3 if parallel else 1)
 
     async def test_delayed_ones_wait(self, shop: Shop, receiver: Receiver) -> None:
         shop.double.webhooks.disorder = Disorder(delayed=30)

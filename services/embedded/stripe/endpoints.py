@@ -50,6 +50,9 @@ def delete(account: Account, params: Params, identifier: str) -> Json:
     params.finish()
     account.get("webhook_endpoint", identifier)
     account.remove("webhook_endpoint", identifier)
+    for delivery in account.all("_delivery"):
+        if delivery["endpoint"] == identifier:
+            account.update(delivery, due=0.0)  # at once, to find that there is nobody to deliver to
     return {"id": identifier, "object": "webhook_endpoint", "deleted": True}
 
 

@@ -62,6 +62,7 @@ class Webhooks:
         self._url = url
         self._holding = False
         self._due: list[tuple[float, int, str]] = []
+        self._pending: dict[str, None] = {}
         self._planned = 0
         self._under_way: set[asyncio.Task[None]] = set()
         self._parked: list[str] = []
@@ -87,7 +88,7 @@ class Webhooks:
     @property
     def waiting(self) -> list[Json]:
         """The deliveries still to be made: not accepted, held, lost or given up; oldest first."""
-        return self._in_state("pending")
+        return [row for identifier in self._pending if (row := self._account.find("_delivery", identifier))]
 
     def _in_state(self, state: str) -> list[Json]:
         return [row for row in reversed(self._account.all("_delivery")) if row["state"] == state]
@@ -137,7 +138,7 @@ class Webhooks:
             TimeoutError: Something still waits after `timeout` seconds.
         """
         async with asyncio.timeout(timeout):
-            while self.waiting or self._under_way:
+            while self._pending or self._under_way:
                 self._progress.clear()
                 await self._progress.wait()
 
@@ -189,8 +190,13 @@ class Webhooks:
         return [OWN_ENDPOINT, *made] if self.secrets else made
 
     def _note(self, entry: Json) -> None:
-        if entry["object"] == "_delivery" and entry["state"] == "pending":
+        if entry["object"] != "_delivery":
+            return
+        if entry["state"] == "pending":
+            self._pending[entry["id"]] = None
             self._push(entry["due"], entry["id"])
+        else:
+            self._pending.pop(entry["id"], None)
 
     def _push(self, due: float, identifier: str) -> None:
         self._planned += 1
@@ -199,7 +205,11 @@ class Webhooks:
 
     def _start(self, identifier: str) -> None:
         row = self._account.find("_delivery", identifier)
-        if row is None or row["state"] != "pending" or row["due"] > time.time():
+        if row is None:  # the change that planned it was undone
+            self._pending.pop(identifier, None)
+            self._progress.set()
+            return
+        if row["state"] != "pending" or row["due"] > time.time():
             return
         if row["endpoint"] == OWN_ENDPOINT and self._url is None:
             self._parked.append(identifier)
@@ -222,22 +232,24 @@ class Webhooks:
         else:
             sent = [await self._send_once(row) for _ in range(row["copies"])]
         with self._account.change():
-            if all(sent):
+            if all(sent) or self._address(row) is None:
                 self._account.remove("_delivery", row["id"])
+                self._pending.pop(row["id"], None)
                 return
             attempts = row["attempts"] + 1
             wait = self.retries.wait(attempts)
             state = "failed" if wait is None else "pending"
             self._account.update(row, attempts=attempts, due=time.time() + (wait or 0.0), state=state)
 
-    def _address(self, row: Json) -> tuple[str | None, list[str]]:
+    def _address(self, row: Json) -> tuple[str | None, list[str]] | None:
+        """Returns where a delivery goes and what signs it; None when its endpoint was deleted."""
         if row["endpoint"] == OWN_ENDPOINT:
             return self._url, self.secrets
         endpoint = self._account.find("webhook_endpoint", row["endpoint"])
-        return (endpoint["url"], [endpoint["_secret"]]) if endpoint else (None, [])
+        return (endpoint["url"], [endpoint["_secret"]]) if endpoint else None
 
     async def _send_once(self, row: Json) -> bool:
-        url, secrets = self._address(row)
+        url, secrets = self._address(row) or (None, [])
         if url is None:
             return False
         event = self._account.get("event", row["event"])
@@ -268,6 +280,6 @@ class Webhooks:
             self._client = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False)
         try:
             answer = await self._client.post(url, content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return None, f"{type(error).__name__}: {error}"
         return answer.status_code, None
