@@ -36,7 +36,7 @@ from shared.sealed import Sealer
 from shared.service import patiently
 from shared.settings import load
 from shared.tail import Tail
-from shared.telemetry import log
+from shared.telemetry import Tracing, log
 
 LONGEST_SEND_SECONDS: Final = 4.0
 """While Kafka is down a call is told so after this, well before it would be told that no answer came."""
@@ -85,7 +85,8 @@ class Gateway:
             Tail(bootstrap, prefix + AccessTokenRevoked.topic, revocations.take),
         )
         access = Access(keys, revocations, internal_keys=settings.internal, issuer=settings.issuer)
-        rpc = Rpc(access, ClientIp(settings.proxies), self._replies, sealer)
+        self._tracing = Tracing("gateway", settings.otlp_endpoint)
+        rpc = Rpc(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing)
         webhook = StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
         guard = Guard(_Routes(rpc, self._other_routes(webhook, keys)), Cors(settings.cors_origins))
         self._server = Server(
@@ -131,6 +132,7 @@ class Gateway:
         return wrong
 
     async def _start(self) -> None:
+        self._stack.callback(self._tracing.stop)
         await patiently("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
         for listener in (self._replies, *self._tails):

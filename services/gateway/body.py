@@ -1,4 +1,4 @@
-"""What did the client send? A body of bounded size, and one JSON object in it."""
+"""What did the client send? A body of bounded size, one JSON object in it, and the message that it says."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import asyncio
 import json
 import math
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from starlette.types import Message, Receive
+from pydantic import ValidationError
+from starlette.types import Message as HttpMessage
+from starlette.types import Receive
 
-from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete
+from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, ValidationFailed
+from shared.messages import Message
 
+Sent = TypeVar("Sent", bound=Message)
+MAX_ERRORS: Final = 20
+"""How many mistakes one answer lists: a body can hold thousands."""
+MAX_PATH_CHARACTERS: Final = 200
+PLAIN: Final = {"plain": True}
+"""Clients send secrets as they are; they are sealed on their way out of here."""
 LINGER_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 1.0
 
@@ -32,7 +41,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return body
 
 
-async def _read_on(message: Message, receive: Receive, limit: int) -> bytes:
+async def _read_on(message: HttpMessage, receive: Receive, limit: int) -> bytes:
     body = bytearray()
     while message["type"] == "http.request":
         body += message.get("body", b"")
@@ -81,6 +90,36 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def canonical(found: dict[str, Any]) -> bytes:
     """The same bytes for the same object, however it was written."""
     return json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
+
+
+def validated(kind: type[Sent], sent: dict[str, Any], body: bytes = b"") -> Sent:
+    """The message that an object says, all of its fields right and none besides.
+
+    Args:
+        kind: what it is to be.
+        sent: the object.
+        body: the bytes it was parsed from; empty when it comes from elsewhere.
+
+    Raises:
+        ValidationFailed: naming places, never what was found there.
+        MalformedBody: a text in it is no Unicode, or it is too deep.
+    """
+    errors = [{"path": "key", "message": "Extra inputs are not permitted"}] if "key" in sent else []
+    try:
+        # From the bytes, not from what was parsed of them: JSON's strictness differs (a list for a tuple, a text for
+        # a date), and lone surrogates are found only there.
+        message: Sent = kind.__pydantic_validator__.validate_json(
+            body or canonical(sent), strict=True, extra="forbid", context=PLAIN
+        )
+    except ValidationError as wrong:
+        for error in wrong.errors(include_url=False, include_context=False, include_input=False):
+            if error["type"] == "json_invalid":
+                raise MalformedBody from None
+            path = ".".join(map(str, error["loc"]))
+            errors.append({"path": path[:MAX_PATH_CHARACTERS], "message": error["msg"]})
+    if errors:
+        raise ValidationFailed(errors=errors[:MAX_ERRORS])
+    return message
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

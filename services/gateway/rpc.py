@@ -11,20 +11,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from prometheus_client import Histogram
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from services.gateway.access import Access, AccessDenied
-from services.gateway.body import canonical, parse_object, read_body
+from services.gateway.body import canonical, parse_object, read_body, validated
 from services.gateway.client_ip import ClientIp
 from services.gateway.errors import (
     Answer,
     BodyMissing,
     Deprecated,
     InvalidIdempotencyKey,
-    MalformedBody,
     MethodNotSupported,
-    ValidationFailed,
     answer,
     answer_to_reply,
 )
@@ -37,14 +34,9 @@ from shared.ids import derived_message_id, new_message_id
 from shared.inbox import DONE
 from shared.messages import Caller, Command, Query
 from shared.sealed import Sealer
-from shared.telemetry import new_traceparent
+from shared.telemetry import Tracing, new_traceparent
 
 MAX_BODY_BYTES: Final = 64 * 1024
-MAX_ERRORS: Final = 20
-"""How many mistakes one answer lists: a body can hold thousands."""
-MAX_PATH_CHARACTERS: Final = 200
-PLAIN: Final = {"plain": True}
-"""Clients send secrets as they are; they are sealed on their way out of here."""
 CALL_SECONDS: Final = Histogram(
     "nest_gateway_call_seconds",
     "RPC calls answered, from the request's head to the answer's last byte.",
@@ -66,13 +58,15 @@ class Rpc:
         client_ip: tells from where.
         replies: asks the services.
         sealer: seals secrets for them.
+        tracing: where spans go.
     """
 
-    def __init__(self, access: Access, client_ip: ClientIp, replies: Replies, sealer: Sealer) -> None:
+    def __init__(self, access: Access, client_ip: ClientIp, replies: Replies, sealer: Sealer, tracing: Tracing) -> None:
         self._access = access
         self._client_ip = client_ip
         self._replies = replies
         self._sealer = sealer
+        self._tracing = tracing
 
     async def __call__(self, method: Method, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call of a method."""
@@ -94,10 +88,13 @@ class Rpc:
         _admit(method, caller)
         body = await read_body(receive, MAX_BODY_BYTES)
         sent = _fields(method, caller, body)
-        message = _message(method.message, sent, body)
+        message = validated(method.message, sent, body)
         _admit_to(method, caller, message)
-        envelope = self._envelope(method, message, caller, headers, sent)
-        return _answered(await self._replies.ask(envelope), headers, request_id(scope))
+        with self._tracing.span(method.name, _trace(headers.get(b"traceparent"))) as trace:
+            envelope = self._envelope(method, message, caller, headers, sent)
+            envelope.trace = trace
+            reply = await self._replies.ask(envelope)
+        return _answered(reply, headers, request_id(scope))
 
     def _envelope(
         self, method: Method, message: Command | Query, caller: Caller, headers: Headers, sent: dict[str, Any]
@@ -123,7 +120,6 @@ class Rpc:
             body=encode(message, self._sealer),
             time=unix_milliseconds(),
             caller=caller,
-            trace=_trace(headers.get(b"traceparent")),
             fingerprint=fingerprint,
         )
 
@@ -149,25 +145,6 @@ def _fields(method: Method, caller: Caller, body: bytes) -> dict[str, Any]:
     if method.user_of_token and caller.user_id is not None:
         return {"user_id": caller.user_id}
     raise BodyMissing
-
-
-def _message(kind: type[Command | Query], sent: dict[str, Any], body: bytes) -> Command | Query:
-    errors = [{"path": "key", "message": "Extra inputs are not permitted"}] if "key" in sent else []
-    try:
-        # From the bytes, not from what was parsed of them: JSON's strictness differs (a list for a tuple, a text for
-        # a date), and lone surrogates are found only there.
-        message = kind.__pydantic_validator__.validate_json(
-            body or canonical(sent), strict=True, extra="forbid", context=PLAIN
-        )
-    except ValidationError as wrong:
-        for error in wrong.errors(include_url=False, include_context=False, include_input=False):
-            if error["type"] == "json_invalid":
-                raise MalformedBody from None
-            path = ".".join(map(str, error["loc"]))
-            errors.append({"path": path[:MAX_PATH_CHARACTERS], "message": error["msg"]})
-    if errors:
-        raise ValidationFailed(errors=errors[:MAX_ERRORS])
-    return message  # type: ignore[no-any-return]
 
 
 def _trace(traceparent: bytes | None) -> str:
