@@ -28,6 +28,7 @@ async def shop(receiver: Receiver) -> AsyncIterator[Shop]:
         await shop.double.webhooks.drained()
         receiver.bodies.clear()
         receiver.signatures.clear()
+        receiver.busiest = 0
         yield shop
 
 

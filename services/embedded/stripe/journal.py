@@ -1,12 +1,11 @@
 """What survives the end of the process? One SQLite file with a row for each object."""
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -44,7 +43,7 @@ class Journal:
     def load(self) -> Iterator[dict[str, Any]]:
         """Yields every object, the first made first."""
         for (body,) in self._connection.execute("SELECT body FROM objects ORDER BY position"):
-            yield json.loads(body)
+            yield from_json(body)
 
     def write(self, kept: Iterable[dict[str, Any]], removed: Iterable[tuple[str, str]]) -> None:
         """Stores objects under their kind and id, and removes others, in one transaction."""
