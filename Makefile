@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 WORKERS ?= 2
-COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
 .PHONY: help run run-services backing test test-slow check format bench lock clean install-run install-dev
@@ -39,9 +39,10 @@ bench: install-dev ## measure requests per second beside the machine's own floor
 	$(BIN)/python -m tests.bench
 
 lock: install-dev ## resolve pyproject.toml and jgo.toml into their locks (UPGRADE=--upgrade for newer versions)
-	$(COMPILE) requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
-	$(COMPILE) requirements/build.in --extra embedded -c requirements/dev.txt -o requirements/embedded.txt
-	$(COMPILE) -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra embedded -c requirements/dev.txt -o requirements/embedded.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(BIN)/python -m services.embedded.lock_jars
 
 clean: ## remove caches and build output; .venv and the data in .nest stay

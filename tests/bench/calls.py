@@ -156,14 +156,16 @@ class App:
     async def _codes_for(self, wanted: set[str]) -> AsyncIterator[tuple[str, str]]:
         """The codes mailed to these addresses, read from the inbox's file as they come."""
         end = time.monotonic() + PREPARED_SECONDS
+        line = ""
         with self._mail.open() as lines:
             while wanted:
-                line = lines.readline()
+                # What is being written may be read in two parts.
+                line = line + lines.readline()
                 if not line.endswith("\n"):
                     assert time.monotonic() < end, f"{len(wanted)} mails did not come"
                     await asyncio.sleep(0.05)
                     continue
-                mail = json.loads(line)
+                mail, line = json.loads(line), ""
                 codes = [link.partition("code=")[2].partition("&")[0] for link in mail["links"] if "code=" in link]
                 if mail["to"] in wanted and codes:
                     wanted.discard(mail["to"])
