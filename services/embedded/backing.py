@@ -9,10 +9,10 @@ from services.embedded.progress import Progress
 
 
 class Kafka:
-    """NEST_KAFKA_BOOTSTRAP, else an embedded Kafka that runs while this is entered.
+    """NEST_KAFKA_BOOTSTRAP, else an embedded Kafka.
 
     Attributes:
-        bootstrap: its address, once entered.
+        bootstrap: its address, once started.
         own: the embedded one, if it is that.
     """
 
@@ -20,32 +20,36 @@ class Kafka:
         self.bootstrap = os.environ.get("NEST_KAFKA_BOOTSTRAP", "")
         self.own = None if self.bootstrap else EmbeddedKafka(folder, progress=progress)
 
-    async def __aenter__(self) -> None:
+    async def start(self) -> None:
+        """Returns when it takes requests; raises CannotStart."""
         if self.own:
             await self.own.start()
             self.bootstrap = self.own.bootstrap
 
-    async def __aexit__(self, *_: object) -> None:
+    async def stop(self) -> None:
+        """Returns when it is gone; leaves one that the environment names alone."""
         if self.own:
             await self.own.stop()
 
 
 class Mongo:
-    """NEST_MONGO_URL, else an embedded MongoDB that runs while this is entered.
+    """NEST_MONGO_URL, else an embedded MongoDB.
 
     Attributes:
-        url: its address, once entered.
+        url: its address, once started.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self.url = os.environ.get("NEST_MONGO_URL", "")
         self._own = None if self.url else EmbeddedMongo(folder, progress=progress)
 
-    async def __aenter__(self) -> None:
+    async def start(self) -> None:
+        """Returns when it takes requests; raises CannotStart."""
         if self._own:
             await self._own.start()
             self.url = self._own.url
 
-    async def __aexit__(self, *_: object) -> None:
+    async def stop(self) -> None:
+        """Returns when it is gone; leaves one that the environment names alone."""
         if self._own:
             await self._own.stop()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 
@@ -43,6 +44,14 @@ async def trial_price(api_key: str, stripe_url: str) -> str:
         )
         made.raise_for_status()
         return str(made.json()["id"])
+
+
+def made_for(folder: Path, base_url: str) -> str:
+    """The base URL that this folder's demo client leads back to: the one of the first start."""
+    note = folder / "demo-base-url"
+    if not note.exists():
+        note.write_text(base_url)
+    return note.read_text()
 
 
 async def seed(base_url: str, internal_key: str) -> None:

@@ -75,9 +75,10 @@ async def machine(
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(held(folder))
         kafka, mongo = Kafka(folder, progress), Mongo(folder, progress)
+        stack.push_async_callback(lambda: together(kafka.stop(), mongo.stop()))
         await together(
-            stack.enter_async_context(kafka),
-            stack.enter_async_context(mongo),
+            kafka.start(),
+            mongo.start(),
             asyncio.to_thread(_read, (*_READ_MEANWHILE, *modules)),
         )
         yield await _surround(stack, folder, kafka, mongo, host=host, port=port)
