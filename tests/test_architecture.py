@@ -1,0 +1,328 @@
+"""Who may import whom: one rule a test, each first shown a file that breaks it."""
+
+import ast
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+SERVICES: Final = {"auth", "billing", "gateway", "mailer", "news"}
+STARTERS: Final = ("services/cli.py", "services/embedded/")
+"""What starts services may know them all, and the brokers and databases beside them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A file of the project."""
+
+    path: str
+    tree: ast.Module
+
+    @classmethod
+    def of(cls, path: str, text: str) -> "Source":
+        return cls(path, ast.parse(text, path))
+
+    @property
+    def service(self) -> str | None:
+        """The service it belongs to."""
+        parts = self.path.split("/")
+        return parts[1] if parts[0] == "services" and parts[1] in SERVICES else None
+
+    @property
+    def part(self) -> str:
+        """Which part of its service it is: ``models`` for ``models.py`` and for all in ``models/``."""
+        return self.path.split("/")[2].removesuffix(".py") if self.service else ""
+
+    @cache  # noqa: B019 -- sources live as long as the tests
+    def imports(self) -> tuple[str, ...]:
+        """Every module it imports; ``from a import b`` may mean ``a.b``, so both are told."""
+        found: list[str] = []
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found.extend(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{self.path}:{node.lineno}: write imports out, from the top"
+                found.extend((str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)))
+        return tuple(found)
+
+    def imports_any(self, *modules: str) -> list[str]:
+        """Those imports that are one of these modules or within one."""
+        return [name for name in self.imports() if any(f"{name}.".startswith(f"{module}.") for module in modules)]
+
+    def is_in(self, *places: str) -> bool:
+        """Whether it is one of these files, or in one of these folders (which end with a slash)."""
+        return any(self.path.startswith(place) if place.endswith("/") else self.path == place for place in places)
+
+
+Rule = Callable[[Source], list[str]]
+"""What is wrong with a file, in words; empty when nothing is."""
+
+
+@cache
+def sources() -> list[Source]:
+    files = [path for folder in ("services", "shared") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [Source.of(path.relative_to(ROOT).as_posix(), path.read_text()) for path in files]
+
+
+def holds(rule: Rule, *, breaks: tuple[str, str], advice: str) -> None:
+    """The rule sees the file that breaks it, and none in the project does."""
+    assert rule(Source.of(*breaks)), "the rule can't fail"
+    wrong = [f"{source.path}: {complaint}" for source in sources() for complaint in rule(source)]
+    assert not wrong, "\n".join([advice, *wrong])
+
+
+def only_in(*places: str, modules: tuple[str, ...]) -> Rule:
+    """These modules are imported in these places alone."""
+    return lambda source: [] if source.is_in(*places) else source.imports_any(*modules)
+
+
+def test_the_project_is_found() -> None:
+    assert {source.service for source in sources()} == {*SERVICES, None}
+    assert len(sources()) > 50
+
+
+def test_shared_knows_no_service() -> None:
+    holds(
+        lambda source: source.imports_any("services", "tests") if source.is_in("shared/") else [],
+        breaks=("shared/work.py", "def late():\n    from services.auth import errors"),
+        advice="shared/ serves every service: hand over what it needs as an argument instead",
+    )
+
+
+def test_messages_need_pydantic_and_the_standard_library_alone() -> None:
+    def rule(source: Source) -> list[str]:
+        allowed = {*sys.stdlib_module_names, "pydantic", "pydantic_core"}
+        return [
+            name
+            for name in source.imports()
+            if source.is_in("shared/messages/")
+            and name.partition(".")[0] not in allowed
+            and not f"{name}.".startswith("shared.messages.")
+        ]
+
+    holds(
+        rule,
+        breaks=("shared/messages/auth.py", "from shared.work import Work"),
+        advice="contracts are read by everybody: keep what does something elsewhere",
+    )
+
+
+def test_a_service_knows_no_other_service() -> None:
+    def rule(source: Source) -> list[str]:
+        own = f"services.{source.service}."
+        return [
+            name
+            for name in source.imports_any("services", "tests")
+            if source.service and name != "services" and not f"{name}.".startswith(own)
+        ]
+
+    holds(
+        rule,
+        breaks=("services/billing/handlers.py", "from services.auth.models import User"),
+        advice="services talk by messages: put what both need into shared/messages and send one",
+    )
+
+
+def test_only_the_app_reads_settings() -> None:
+    def rule(source: Source) -> list[str]:
+        return (
+            [] if source.part in {"app", "settings", ""} else source.imports_any(f"services.{source.service}.settings")
+        )
+
+    holds(
+        rule,
+        breaks=("services/auth/handlers/links.py", "from services.auth.settings import AuthSettings"),
+        advice="give it the value when app.py builds it",
+    )
+
+
+def test_the_environment_is_read_by_settings_alone() -> None:
+    def rule(source: Source) -> list[str]:
+        reads = [node for node in ast.walk(source.tree) if isinstance(node, ast.Attribute) and node.attr == "environ"]
+        allowed = (*STARTERS, "shared/settings.py", "shared/faultpoints.py")
+        return [] if source.is_in(*allowed) else [f"line {node.lineno} reads os.environ" for node in reads]
+
+    holds(
+        rule,
+        breaks=("services/mailer/smtp.py", "import os\nhost = os.environ['SMTP_HOST']"),
+        advice="declare it in the service's settings.py, where a missing one stops the start by name",
+    )
+
+
+def test_nothing_but_the_app_knows_the_handlers() -> None:
+    def rule(source: Source) -> list[str]:
+        service = f"services.{source.service}"
+        known = source.imports_any(f"{service}.handlers") if source.part not in {"app", "handlers"} else []
+        return known + (source.imports_any(f"{service}.app") if source.part != "app" else [])
+
+    holds(
+        lambda source: rule(source) if source.service else [],
+        breaks=("services/news/store.py", "from services.news.handlers import News"),
+        advice="the way goes app -> handlers -> models, store, adapters -> errors, never back",
+    )
+
+
+def test_a_store_needs_models_and_errors_alone() -> None:
+    def rule(source: Source) -> list[str]:
+        own = f"services.{source.service}"
+        allowed = (f"{own}.store", f"{own}.models", f"{own}.errors", "shared")
+        inner = source.imports_any(own, "shared")
+        return [name for name in inner if source.part == "store" and name != own and not _within(name, allowed)]
+
+    holds(
+        rule,
+        breaks=("services/billing/store/trials.py", "from services.billing.stripe import Stripe"),
+        advice="a store turns documents into models and back; what calls others belongs into a handler or an adapter",
+    )
+
+
+def test_models_need_models_and_errors_alone() -> None:
+    def rule(source: Source) -> list[str]:
+        own = f"services.{source.service}"
+        allowed = (f"{own}.models", f"{own}.errors", "shared.errors", "shared.ids", "shared.messages")
+        inner = source.imports_any(own, "shared")
+        return [
+            name
+            for name in inner
+            if source.part == "models" and name not in {own, "shared"} and not _within(name, allowed)
+        ]
+
+    holds(
+        rule,
+        breaks=("services/news/models.py", "from shared.mongo import Document"),
+        advice="models decide; give them what they decide on",
+    )
+
+
+def test_models_do_no_io_and_know_no_clock() -> None:
+    drivers = (
+        "pymongo",
+        "bson",
+        "faststream",
+        "aiokafka",
+        "stripe",
+        "jwt",
+        "httpx",
+        "twilio",
+        "aiosmtplib",
+        "structlog",
+    )
+    doors = ("asyncio", "socket", "ssl", "subprocess", "threading", "time", "os", "pathlib", "urllib.request", "http")
+    clocks = {"now", "utcnow", "today"}
+
+    def rule(source: Source) -> list[str]:
+        if source.part != "models":
+            return []
+        wrong = source.imports_any(*drivers, *doors)
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.AsyncFunctionDef):
+                wrong.append(f"line {node.lineno}: {node.name} is async")
+            elif isinstance(node, ast.Call):
+                called = node.func
+                if isinstance(called, ast.Attribute) and called.attr in clocks and isinstance(called.value, ast.Name):
+                    wrong.append(f"line {node.lineno}: {called.value.id}.{called.attr}() asks a clock")
+                if isinstance(called, ast.Name) and called.id == "open":
+                    wrong.append(f"line {node.lineno}: open() is I/O")
+        return wrong
+
+    advice = "time comes in as an argument (at=work.now), everything else through the handler"
+    for broken in (
+        "import time",
+        "from pymongo import IndexModel",
+        "from datetime import datetime, UTC\nmade = datetime.now(UTC)",
+        "async def decide(): ...",
+        "text = open('x')",
+    ):
+        holds(rule, breaks=("services/auth/models/users.py", broken), advice=advice)
+
+
+def test_errors_know_nothing_of_their_service() -> None:
+    holds(
+        lambda source: source.imports_any("services") if source.part == "errors" else [],
+        breaks=("services/auth/errors.py", "from services.auth.models.users import User"),
+        advice="a refusal carries plain facts in its meta",
+    )
+
+
+def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
+    rule = only_in(
+        "shared/mongo.py",
+        "shared/inbox.py",
+        "shared/timers.py",
+        "shared/service.py",
+        *STARTERS,
+        modules=("pymongo", "bson", "motor"),
+    )
+    holds(
+        lambda source: [] if source.part == "store" else rule(source),
+        breaks=("services/auth/handlers/users.py", "import pymongo"),
+        advice="queries and indexes belong into the service's store",
+    )
+
+
+def test_kafka_is_spoken_to_in_shared_alone() -> None:
+    holds(
+        only_in(
+            "shared/bus.py",
+            "shared/lanes.py",
+            "shared/producer.py",
+            "shared/service.py",
+            "shared/tail.py",
+            "shared/topics.py",
+            "shared/watchdog.py",
+            *STARTERS,
+            modules=("faststream", "aiokafka"),
+        ),
+        breaks=("services/gateway/replies.py", "from aiokafka import AIOKafkaProducer"),
+        advice="delivery is solved once: publish through the work, shared.producer or shared.tail",
+    )
+
+
+def test_stripe_is_called_from_one_file() -> None:
+    holds(
+        only_in("services/billing/stripe.py", "services/gateway/webhooks.py", modules=("stripe",)),
+        breaks=("services/billing/handlers/trials.py", "from stripe import StripeClient"),
+        advice="add a method to services/billing/stripe.py that takes and gives our own models",
+    )
+
+
+def test_tokens_are_made_and_checked_where_the_keys_are() -> None:
+    allowed = (
+        "services/auth/keys.py",
+        "services/auth/tokens.py",
+        "services/gateway/access.py",
+        "services/gateway/announced.py",
+    )
+    holds(
+        only_in(*allowed, modules=("jwt",)),
+        breaks=("services/gateway/rpc.py", "import jwt"),
+        advice="ask services/auth/tokens.py or services/gateway/access.py",
+    )
+
+
+def test_http_is_the_gateways_business() -> None:
+    holds(
+        only_in("services/gateway/", "shared/health.py", *STARTERS, modules=("starlette", "uvicorn", "fastapi")),
+        breaks=("services/auth/handlers/users.py", "from starlette.exceptions import HTTPException"),
+        advice="refuse in our words (shared/errors.py); the gateway alone knows HTTP",
+    )
+
+
+def test_the_gateway_owns_no_state() -> None:
+    holds(
+        lambda source: (
+            source.imports_any("shared.mongo", "shared.work", "shared.lookup")
+            + [f"{source.part} has no place here" for part in ("store", "models") if source.part == part]
+            if source.service == "gateway"
+            else []
+        ),
+        breaks=("services/gateway/store.py", "from shared.mongo import Collection"),
+        advice="what must be remembered belongs to a service behind a message",
+    )
+
+
+def _within(name: str, modules: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
