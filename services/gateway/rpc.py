@@ -75,6 +75,10 @@ class Rpc:
             answered = await self._answer(method, scope, receive)
         except Refusal as refusal:
             answered = answer(refusal, request_id(scope))
+        except Exception:
+            # The guard answers; here it is only counted.
+            _count(method, 500, time.perf_counter() - began)
+            raise
         await send_answer(send, answered)
         _count(method, answered.status, time.perf_counter() - began)
 
