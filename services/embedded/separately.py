@@ -6,6 +6,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from services.embedded import ports
 from services.embedded.children import Child, end_orphan
 from services.embedded.console import Console
 from services.embedded.errors import ServiceEnded
@@ -28,21 +29,21 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
     console = Console()
     told = Told()
     async with AsyncExitStack() as stack:
-        modules = ("services.embedded.inbox_server",)
+        modules = ("services.embedded.inbox_server", "services.embedded.health")
         around = await stack.enter_async_context(
             machine(folder, host=host, port=port, progress=console, modules=modules)
         )
         # Imported by `machine` while Kafka and MongoDB start.
-        from services.embedded import demo  # noqa: PLC0415
         from services.embedded.inbox_server import inbox_server  # noqa: PLC0415
 
         inbox_url = await stack.enter_async_context(inbox_server(around))
         children: dict[str, Child] = {}
         try:
-            await together(*(_start(name, around, children) for name in SERVICES))
+            health = {name: ports.any_free() for name in SERVICES}
+            await together(*(_start(name, around, children, health[name]) for name in SERVICES))
             shown = [asyncio.create_task(_show(name, child, console)) for name, child in children.items()]
-            seeding = asyncio.create_task(demo.seed(around.base_url, around.internal_key))
-            await _first_of(seeding, shown, children)
+            ready = asyncio.create_task(_ready(around, list(health.values())))
+            await _first_of(ready, shown, children)
             console.say(
                 f"\nNest is running at {around.base_url}/ in five processes;"
                 f" mails and texts are at {inbox_url}. Ctrl-C stops it.\n"
@@ -52,15 +53,29 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
             await together(*(child.stop(DRAIN_SECONDS + 1) for child in children.values()))
 
 
-async def _start(name: str, around: Machine, children: dict[str, Child]) -> None:
+async def _start(name: str, around: Machine, children: dict[str, Child], health_port: int) -> None:
     record = around.folder / "pids" / f"{name}.json"
     await asyncio.to_thread(end_orphan, record, around.folder)
     children[name] = await Child.start(
         [sys.executable, "-m", "services.cli", "run", name],
         record=record,
         log=None,
-        environment={**os.environ, **around.environment, "PYTHONUNBUFFERED": "1"},
+        environment={
+            **os.environ,
+            **around.environment,
+            "NEST_HEALTH_PORT": str(health_port),
+            "PYTHONUNBUFFERED": "1",
+        },
     )
+
+
+async def _ready(around: Machine, health_ports: list[int]) -> None:
+    """Waits until every service says that it is well, and what there is to try is there."""
+    from services.embedded.demo import seed  # noqa: PLC0415 - see above
+    from services.embedded.health import healthy  # noqa: PLC0415
+
+    await together(*(healthy(port) for port in health_ports))
+    await seed(around.base_url, around.internal_key)
 
 
 async def _show(name: str, child: Child, console: Console) -> None:

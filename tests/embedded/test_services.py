@@ -27,11 +27,12 @@ async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
     )
 
 
-async def until(process: asyncio.subprocess.Process, text: str) -> str:
+async def until(process: asyncio.subprocess.Process, *patterns: str) -> str:
+    """What it has printed when every pattern is in it."""
     assert process.stdout
     printed = ""
     async with asyncio.timeout(READY_SECONDS):
-        while text not in printed:
+        while not all(re.search(pattern, printed, re.MULTILINE) for pattern in patterns):
             line = await process.stdout.readline()
             assert line, f"it ended:\n{printed}"
             printed += line.decode()
@@ -46,9 +47,8 @@ async def test_five_processes_answer_show_their_logs_and_end_together(tmp_path: 
     port = ports.any_free()
     process = await start(tmp_path, port)
     try:
-        printed = await until(process, "Ctrl-C stops it.")
-        for name in ("gateway", "auth", "billing", "mailer", "news"):
-            assert re.search(rf"^ *{name} │ .*started", printed, re.MULTILINE)
+        started = [rf"^ *{name} │ .*started" for name in ("gateway", "auth", "billing", "mailer", "news")]
+        printed = await until(process, "Ctrl-C stops it", *started)
         running = pids(tmp_path)
         assert running.keys() == {"kafka", "mongo", "gateway", "auth", "billing", "mailer", "news"}
         async with httpx.AsyncClient() as client:
@@ -73,7 +73,7 @@ async def test_five_processes_answer_show_their_logs_and_end_together(tmp_path: 
 async def test_when_one_ends_the_others_do_and_it_is_named(tmp_path: Path) -> None:
     process = await start(tmp_path, ports.any_free())
     try:
-        await until(process, "Ctrl-C stops it.")
+        await until(process, "Ctrl-C stops it")
         os.kill(pids(tmp_path)["billing"], signal.SIGKILL)
         async with asyncio.timeout(STOP_SECONDS):
             said = await rest(process)
