@@ -66,7 +66,7 @@ class Tail:
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self.following = False
-        """Whether records are heard as they come; False while the connection is being made again."""
+        """Whether records are heard as they come; False while Kafka is away."""
 
     async def start(self, within: float = 30.0) -> None:
         """Read what is there; returns when everything that was there at the call has been taken.
@@ -170,7 +170,7 @@ class Tail:
         waiting: dict[TopicPartition, int] = {}
         while True:
             if await self._read(consumer, int(self._look_seconds * 1000)):
-                waiting = {}
+                self.following, waiting = True, {}
                 continue
             before, waiting = waiting, await self._elsewhere(consumer)
             # Seen twice: what arrived during the first look was merely young.
@@ -188,7 +188,10 @@ class Tail:
             async with asyncio.timeout(ASK_SECONDS):
                 ends = await consumer.end_offsets(list(self._positions))
         except (KafkaError, TimeoutError):
+            # The consumer waits for Kafka by itself; whoever asks about our health is told.
+            self.following = False
             return {}
+        self.following = True
         return {partition: end for partition, end in ends.items() if end != self._positions[partition]}
 
     async def _open_again(self) -> AIOKafkaConsumer:

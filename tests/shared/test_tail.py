@@ -188,6 +188,8 @@ async def test_after_an_outage_it_goes_on_where_it_was(own_kafka: Callable[[], A
     await say(producer, "before")
     before = kafka.pid
     await kafka.kill()
+    for tail in tails:
+        await eventually(lambda tail=tail: not tail.following)
     await kafka.start()
     assert kafka.pid != before
 
@@ -203,6 +205,6 @@ async def test_after_an_outage_it_goes_on_where_it_was(own_kafka: Callable[[], A
         await eventually(lambda listener=listener: b"after" in listener.values, within=30)
         offsets = [record.offset for record in listener.records]
         assert offsets == list(range(len(offsets)))
-        assert tail.following
+        await eventually(lambda tail=tail: tail.following)
         await tail.stop()
     await producer.stop()
