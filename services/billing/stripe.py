@@ -1,4 +1,4 @@
-"""What does Stripe say, and what is ordered of it? The only file that calls Stripe; turns its objects into ours."""
+"""What does Stripe say, and what is ordered of it? The only file that calls Stripe."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -20,6 +19,7 @@ from prometheus_client import Histogram
 from services.billing.breaker import Breaker
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
+from services.billing.translation import DUPLICATE_COMMENT, Json, customer_of, subscription_of
 from shared.telemetry import log
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -29,7 +29,6 @@ PAGE: Final = 100
 PAGES: Final = 50
 """No list of one payer's has 5,000 entries; a bound keeps a wrong answer from being read for ever."""
 TRIAL_DAYS: Final = 14
-DUPLICATE_COMMENT: Final = "Nest: duplicate of "
 COUPON_COMMENT: Final = "Nest: a coupon is required"
 HTTP_CONFLICT: Final = 409
 HTTP_TOO_MANY: Final = 429
@@ -46,7 +45,6 @@ _SECONDS: Final = Histogram(
     ["call", "outcome"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0),
 )
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +221,7 @@ class Stripe:
         params = {"customer": customer_id, "return_url": self._portal_return_url}
         try:
             session = await self.within(self.patience.portal)._call(  # noqa: SLF001 -- its own class
-                "portal", "post", "/v1/billing_portal/sessions", params
+                "portal", "post", "/v1/billing_portal/sessions", params, tries=2
             )
         except StripeUnavailable:
             return None
@@ -260,12 +258,14 @@ class Stripe:
                 return
             cursor = {"starting_after": page["data"][-1]["id"]}
 
-    async def _call(self, name: str, method: str, path: str, params: Json, *, key: str | None = None) -> Json:
+    async def _call(
+        self, name: str, method: str, path: str, params: Json, *, key: str | None = None, tries: int = TRIES
+    ) -> Json:
         loop = asyncio.get_running_loop()
         until = min(self._until, loop.time() + self.patience.call)
         # One key for all attempts of a call, even where nobody needs it later.
         options: Json = {"idempotency_key": key or f"nest:{random.getrandbits(128):032x}"} if method != "get" else {}
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, tries + 1):
             if not self._breaker.admits():
                 raise StripeUnavailable
             began = loop.time()
@@ -280,7 +280,7 @@ class Stripe:
                 if not verdict.again:
                     raise verdict.error from failure
                 log.warning("stripe call failed", call=name, error=type(failure).__name__, attempt=attempt)
-                if attempt == TRIES or loop.time() + pause >= until:
+                if attempt == tries or loop.time() + pause >= until:
                     raise verdict.error from failure
                 await asyncio.sleep(pause)
             else:
@@ -309,60 +309,6 @@ def _judge(failure: Exception) -> _Verdict:
         return _Verdict(StripeUnavailable(), again=False, down=False)
     refused = StripeRefused(str(failure.code or ""), str(getattr(failure, "param", None) or ""))
     return _Verdict(refused, again=False, down=False)
-
-
-def subscription_of(found: Json, items: list[Json]) -> StripeSubscription:
-    """Ours of a subscription of Stripe's.
-
-    Args:
-        found: with ``customer`` and ``discounts`` expanded.
-        items: all of its items, at least one; since 2025-03-31.basil the periods are there, and may differ.
-    """
-    comment = (found["cancellation_details"] or {}).get("comment") or ""
-    return StripeSubscription(
-        id=found["id"],
-        customer=customer_of(found["customer"]),
-        status=found["status"],
-        product_id=items[0]["price"]["product"],
-        user_id=found["metadata"].get("user_id") or None,
-        trial_id=found["metadata"].get("trial_id") or None,
-        created=_moment(found["created"]),
-        period_start=min(_moment(item["current_period_start"]) for item in items),
-        period_end=max(_moment(item["current_period_end"]) for item in items),
-        cancel_at=_moment_or_none(found["cancel_at"]),
-        cancel_at_period_end=found["cancel_at_period_end"],
-        canceled_at=_moment_or_none(found["canceled_at"]),
-        ended_at=_moment_or_none(found["ended_at"]),
-        trial_start=_moment_or_none(found["trial_start"]),
-        trial_end=_moment_or_none(found["trial_end"]),
-        coupons=frozenset(_coupon(discount) for discount in found["discounts"]),
-        duplicate_of=comment.removeprefix(DUPLICATE_COMMENT) if comment.startswith(DUPLICATE_COMMENT) else None,
-        livemode=found["livemode"],
-    )
-
-
-def customer_of(found: Json) -> StripeCustomer:
-    """Ours of a customer of Stripe's, a deleted one included: of that only the id is left."""
-    metadata = found.get("metadata") or {}
-    return StripeCustomer(
-        id=found["id"],
-        email=found.get("email") or None,
-        user_id=metadata.get("user_id") or None,
-        deleted=found.get("deleted", False),
-    )
-
-
-def _coupon(discount: Json) -> str:
-    coupon = discount["source"]["coupon"]
-    return str(coupon if isinstance(coupon, str) else coupon["id"])
-
-
-def _moment(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _moment_or_none(seconds: int | None) -> datetime | None:
-    return None if seconds is None else _moment(seconds)
 
 
 @asynccontextmanager

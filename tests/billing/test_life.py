@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.billing.stripe import subscription_of
+from services.billing.translation import subscription_of
 from services.embedded.stripe import StripeDouble
 from shared.messages.billing import SubscriptionEnded, SubscriptionStarted
 from tests.billing.conftest import Shop

@@ -8,6 +8,7 @@ import pytest
 from services.billing import stripe as adapter
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.stripe import Patience, Stripe
+from services.billing.translation import subscription_of
 from services.embedded.stripe import API_VERSION, StripeDouble, Trouble
 from tests.billing.conftest import API_KEY, post
 
@@ -88,7 +89,7 @@ def test_periods_reach_over_all_items() -> None:
         "discounts": [],
         "livemode": True,
     }
-    read = adapter.subscription_of(found, [item(20, 30), item(10, 99), item(15, 40)])
+    read = subscription_of(found, [item(20, 30), item(10, 99), item(15, 40)])
     assert (read.period_start.timestamp(), read.period_end.timestamp()) == (10, 99)
     assert (read.customer.deleted, read.customer.email) == (True, None)
 
