@@ -26,6 +26,8 @@ RERUNS: Final = 50
 """How often a handler may lose against others before the message counts as failing."""
 CONTENDED_PAUSES: Final = (0.002, 0.1)
 """Seconds: the first pause when another transaction is in the way, and the longest that it grows to."""
+UNUSUAL_RUNS: Final = 5
+"""After so many, some 50 ms, it is no neighbour's commit that is in the way."""
 HANDLER_SECONDS: Final = 60.0
 """No handler runs longer; one that hangs must not hold its key for ever."""
 REPLY_RECEIVER: Final = "gateway"
@@ -138,6 +140,8 @@ class Handling:
             except Contended as held:
                 contended = held
                 await asyncio.sleep(_pause(run))
+                if run >= UNUSUAL_RUNS:
+                    await self._inbox.free_abandoned()
             except Moved:
                 contended = None
             except AlreadyDone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +24,16 @@ from shared.envelope import Envelope
 from shared.errors import Refusal
 from shared.faultpoints import fault_point
 from shared.lookup import Lookup
-from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down
-from shared.telemetry import COMMITS
+from shared.mongo import (
+    WRITE_CONCERN,
+    Client,
+    Collection,
+    Database,
+    Document,
+    dependency_down,
+    end_abandoned_transactions,
+)
+from shared.telemetry import COMMITS, log
 from shared.work import Delete, Insert, Replace, Work, Write
 
 GROUP_SIZE: Final = 64
@@ -44,7 +53,8 @@ class Moved(Exception):
 class Contended(Moved):
     """Another transaction holds what this one writes: MongoDB asks for another try, a little later.
 
-    Usually over in milliseconds; a minute after a connection was cut, if nobody ended the transaction it carried.
+    Usually over in milliseconds; a minute after a process died, if nobody ends the transaction it was in: see
+    ``Inbox.free_abandoned``.
     """
 
 
@@ -104,6 +114,7 @@ class Inbox:
         self._sizes = COMMITS.labels(service)
         self._waiting: list[_Pending] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._free_again = 0.0
         self.retention = retention
 
     def indexes(self) -> Mapping[str, list[IndexModel]]:
@@ -121,6 +132,20 @@ class Inbox:
         """
         row = await self._known.find_one(message.id)
         return None if row is None else outcome_of(row, message)
+
+    async def free_abandoned(self) -> None:
+        """End what holds documents in the name of processes that are gone; at most once a second."""
+        if time.monotonic() < self._free_again:
+            return
+        self._free_again = time.monotonic() + 1.0
+        try:
+            ended = await end_abandoned_transactions(self._client)
+        except PyMongoError as failure:
+            # Then MongoDB ends them itself, later.
+            log.warning("abandoned transactions not ended", error=type(failure).__name__)
+        else:
+            if ended:
+                log.warning("abandoned transactions ended", count=ended)
 
     async def commit(self, work: Work, outcome: Outcome) -> None:
         """Store a message's outcome and everything its work holds, or nothing of it.

@@ -37,6 +37,9 @@ OPERATION_SECONDS: Final = 2.5
 INDEX_SECONDS: Final = 60.0
 """An index over documents that are there already takes as long as it takes."""
 
+ABANDONED_SECONDS: Final = 3.0
+"""A transaction without a statement for so long belongs to a process that is gone."""
+
 _DEPENDENCY_DOWN = (
     AutoReconnect,
     ConnectionFailure,
@@ -118,6 +121,28 @@ async def create_collection(database: Database, name: str) -> None:
     except OperationFailure as failure:
         if failure.code != 48:  # noqa: PLR2004 -- NamespaceExists
             raise
+
+
+async def end_abandoned_transactions(client: Client) -> int:
+    """End the transactions of this application that nobody goes on with; returns how many.
+
+    MongoDB keeps a transaction, and its locks, for a minute after its process was killed, and whoever handles the same
+    message next waits for it. Ours take milliseconds, so one without a statement for seconds is abandoned. Should its
+    process only have been stopped for a while, it finds its commit refused and runs again.
+
+    Raises:
+        PyMongoError: MongoDB could not be asked, or does not let us.
+    """
+    admin = client.get_database("admin", read_concern=ReadConcern("local"))
+    idle = {
+        "appName": client.options.pool_options.appname,
+        "transaction.timeInactiveMicros": {"$gte": int(ABANDONED_SECONDS * 1_000_000)},
+    }
+    found = await admin.aggregate([{"$currentOp": {"idleSessions": True}}, {"$match": idle}, {"$project": {"lsid": 1}}])
+    sessions = [{"id": operation["lsid"]["id"]} async for operation in found]
+    if sessions:
+        await admin.command("killSessions", sessions, codec_options=client.codec_options)
+    return len(sessions)
 
 
 def dependency_down(error: BaseException) -> bool:

@@ -32,8 +32,9 @@ class Bench:
         database: where all of it is.
     """
 
-    def __init__(self, client: Client, database: Database) -> None:
+    def __init__(self, client: Client, database: Database, mongo_url: str) -> None:
         self.client = client
+        self.mongo_url = mongo_url
         self.database = database
         self.things: Collection = database["things"]
         self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name)
@@ -45,7 +46,7 @@ class Bench:
 
     def another(self) -> Bench:
         """A second instance of the same service."""
-        return Bench(self.client, self.database)
+        return Bench(self.client, self.database, self.mongo_url)
 
     def work(self, id: str | None = None, **fields: Any) -> Work:  # noqa: A002 -- the field's name
         """A work that has collected nothing yet."""
@@ -89,7 +90,7 @@ class Bench:
 async def bench(mongo_url: str, name: str) -> AsyncIterator[Bench]:
     """A bench whose collections are there."""
     client = connect(mongo_url, application=name)
-    made = Bench(client, database(client, name))
+    made = Bench(client, database(client, name), mongo_url)
     try:
         await made.prepare()
         yield made

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from shared import handling as handling_module
 from shared.envelope import Envelope, Undecodable, unix_milliseconds
@@ -13,6 +14,7 @@ from shared.handling import NotForUs, TooOld
 from shared.ids import new_message_id
 from shared.inbox import DONE, Contended, Moved, Outcome
 from shared.messages import Message, Sealed, mailer
+from shared.mongo import connect, end_abandoned_transactions
 from shared.work import Work
 from tests.shared.committing import SEALER, Bench, envelope, enveloped
 from tests.shared.ledger import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
@@ -95,6 +97,40 @@ async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
         await committing.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
         with pytest.raises(Contended):
             await handled(committing, enveloped(Append(subject="s", number=1)))
+
+
+async def test_what_a_dead_process_holds_is_freed(committing: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MongoDB itself keeps the transaction of a process that was killed in it, and its locks, for a minute."""
+    monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.3)
+    await handled(committing, enveloped(Append(subject="s", number=0)))
+    dead = connect(committing.mongo_url, application=committing.database.name)
+    try:
+        session = dead.start_session()
+        await session.start_transaction()
+        subjects = dead[committing.database.name]["subjects"]
+        await subjects.update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
+        async with asyncio.timeout(10):
+            assert (await handled(committing, enveloped(Append(subject="s", number=1)))).kind == DONE
+        with pytest.raises(OperationFailure, match="aborted"):
+            await session.commit_transaction()
+        await session.end_session()
+    finally:
+        await dead.close()
+    assert await entries(committing) == [0, 1]
+
+
+async def test_transactions_of_other_applications_are_left_alone(
+    committing: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.0)
+    other = connect(committing.mongo_url, application="somebody else")
+    try:
+        async with other.start_session() as session, await session.start_transaction():
+            await other[committing.database.name]["subjects"].insert_one({"_id": "theirs"}, session=session)
+            assert await end_abandoned_transactions(committing.client) == 0
+    finally:
+        await other.close()
+    assert await committing.database["subjects"].find_one({"_id": "theirs"})
 
 
 async def test_a_handler_that_can_never_commit_is_not_run_for_ever(committing: Bench) -> None:

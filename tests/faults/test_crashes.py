@@ -1,0 +1,139 @@
+"""A service killed anywhere: every accepted order is carried out once, in order, and everything it says is said."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.rig import worker
+from tests.shared.ledger import Append, Relay
+from tests.shared.stand import Answer, Stand, until
+
+SUBJECTS = [str(number) for number in range(6)]
+EVENTS = 3
+
+
+async def flowing(stand: Stand, subject: str, count: int) -> list[Answer]:
+    """Orders for one subject, each after the answer to the one before, as a client would give them."""
+    return [
+        await stand.call(
+            Append(subject=subject, number=number, key=subject, events=EVENTS, later=0.1 if number % 5 == 4 else None),
+            seconds=60,
+        )
+        for number in range(count)
+    ]
+
+
+async def nothing_lost_nothing_twice(stand: Stand, count: int) -> None:
+    """E1, E3, E4 and E5 of the promises: no loss, once, settled, in order."""
+    await stand.settled("ledger", "audit")
+
+    async def no_timer_is_left() -> bool:
+        return await stand.database()["timers"].count_documents({}) == 0
+
+    await until(no_timer_is_left, 60, "orders for later were left behind")
+    await stand.settled("audit")
+    for subject in SUBJECTS:
+        assert await stand.listed(subject) == list(range(count))
+        assert sorted(await stand.numbers(subject)) == list(range(count))
+        heard = await stand.numbers(subject, "audit")
+        assert sorted(heard) == sorted([*range(count)] * EVENTS), f"{subject} was not heard of once each"
+    rows = await stand.rows()
+    said = {message["id"] for row in rows for message in row["messages"]}
+    there = [dict(record.headers)["id"].decode() for record in await stand.dump("ledger.events")]
+    assert said <= set(there), "a message of an inbox row is not in its topic"
+    assert len({row["_id"] for row in rows}) == count * len(SUBJECTS)
+    assert await stand.dump("ledger.commands.dead") == []
+    assert await stand.dump("ledger.events.dead") == []
+
+
+@pytest.mark.parametrize("point", ["V1:4", "V2:4", "V3:6", "V4:6"])
+async def test_a_crash_around_the_commit_loses_nothing_and_repeats_nothing(
+    stand: Stand, point: str, tmp_path: Path
+) -> None:
+    async with worker("ledger", stand.environment(), tmp_path) as ledger, stand.running("audit"):
+        await ledger.start(NEST_CRASH_AT=point)
+        clients = [asyncio.create_task(flowing(stand, subject, 5)) for subject in SUBJECTS]
+        await ledger.crashed()
+        await ledger.start()
+        answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
+        assert {answer.kind for answer in answers} == {"done"}
+        assert sorted(answer.body["entries"] for answer in answers) == sorted([*range(1, 6)] * len(SUBJECTS))
+        await nothing_lost_nothing_twice(stand, 5)
+    if point.startswith(("V3", "V4")):
+        there = [dict(record.headers)["id"] for record in await stand.dump("ledger.events")]
+        assert len(there) > len(set(there)), "nothing went out twice: the fault did not happen"
+
+
+async def test_a_crash_before_the_forwarded_order_left_still_answers_the_caller(stand: Stand, tmp_path: Path) -> None:
+    async with worker("ledger", stand.environment(), tmp_path) as ledger:
+        await ledger.start(NEST_CRASH_AT="V2")
+        answer = asyncio.create_task(stand.call(Relay(subject="s", number=7, key="s"), seconds=60))
+        await ledger.crashed()
+        await ledger.start()
+        assert (await answer).body == {"entries": 1}
+        await stand.settled()
+    assert await stand.numbers("s") == [7]
+
+
+async def test_a_crash_with_a_timer_half_done_says_it_twice_and_does_it_once(stand: Stand, tmp_path: Path) -> None:
+    async with worker("ledger", stand.environment(), tmp_path) as ledger, stand.running("audit"):
+        await ledger.start(NEST_CRASH_AT="T1")
+        await stand.call(Append(subject="s", number=1, key="s", later=0.1), seconds=30)
+        await ledger.crashed()
+        (row,) = await stand.database()["timers"].find().to_list()
+        # Whoever comes next finds it when the dead one's lease is over: make that now.
+        await stand.database()["timers"].update_one({"_id": row["_id"]}, {"$currentDate": {"at": True}})
+        await ledger.start()
+
+        async def gone() -> bool:
+            return await stand.database()["timers"].count_documents({}) == 0
+
+        await until(gone, 30)
+        await stand.settled("audit")
+    there = [dict(record.headers)["id"].decode() for record in await stand.dump("ledger.events")]
+    assert there == [row["_id"]] * 2
+    assert await stand.numbers("s", "audit") == [1]
+
+
+@pytest.mark.slow
+async def test_kills_at_any_time_lose_nothing_and_repeat_nothing(stand: Stand, tmp_path: Path) -> None:
+    await killed_often(stand, tmp_path, rounds=8, count=60)
+
+
+async def test_two_kills_at_any_time_lose_nothing_and_repeat_nothing(stand: Stand, tmp_path: Path) -> None:
+    await killed_often(stand, tmp_path, rounds=2, count=25)
+
+
+async def killed_often(stand: Stand, folder: Path, *, rounds: int, count: int) -> None:
+    seeded = random.Random(rounds)
+    async with worker("ledger", stand.environment(), folder) as ledger, stand.running("audit"):
+        await ledger.start()
+        clients = [asyncio.create_task(flowing(stand, subject, count)) for subject in SUBJECTS]
+        pids = [ledger.pid]
+        for _ in range(rounds):
+            done = len(await stand.rows())
+            await until(lambda done=done: more(stand, done + seeded.randint(1, 20)), 60, "no progress between kills")  # type: ignore[misc]
+            await ledger.kill()
+            await ledger.start()
+            pids.append(ledger.pid)
+        assert len(set(pids)) == rounds + 1
+        answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
+        assert {answer.kind for answer in answers} == {"done"}
+        await nothing_lost_nothing_twice(stand, count)
+
+
+async def more(stand: Stand, count: int) -> bool:
+    return len(await stand.rows()) >= count
+
+
+async def test_a_stopped_process_drains_and_ends_cleanly(stand: Stand, tmp_path: Path) -> None:
+    async with worker("ledger", stand.environment(), tmp_path) as ledger:
+        await ledger.start()
+        await stand.call(Append(subject="s", number=0, key="s"), seconds=30)
+        slow = asyncio.create_task(stand.call(Append(subject="s", number=1, key="s", pause=1), seconds=30))
+        await asyncio.sleep(0.5)  # it is under way
+        assert await ledger.stop() == 0
+        assert (await slow).kind == "done"
+    assert await stand.lag() == 0
