@@ -103,14 +103,14 @@ class Watchdog:
         """The group's committed offsets, and how many records wait beyond them."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-        await consumer.start()
         try:
+            await consumer.start()
             await admin.start()
             found = await admin.list_consumer_group_offsets(self._bus.group)
             partitions = [
-                TopicPartition(topic, partition)
-                for topic in self._bus.topics
-                for partition in consumer.partitions_for_topic(topic) or await self._fetch(consumer, topic)
+                TopicPartition(topic["topic"], partition["partition"])
+                for topic in await admin.describe_topics(list(self._bus.topics))
+                for partition in topic["partitions"]
             ]
             ends = await consumer.end_offsets(partitions)
             starts = await consumer.beginning_offsets(partitions)
@@ -120,8 +120,3 @@ class Watchdog:
         committed = {partition: found[partition].offset for partition in partitions if partition in found}
         waiting = sum(ends[tp] - max(committed.get(tp, 0), starts[tp]) for tp in partitions)
         return committed, waiting
-
-    @staticmethod
-    async def _fetch(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-        topics = await consumer.topics()
-        return (consumer.partitions_for_topic(topic) or set()) if topic in topics else set()
