@@ -1,0 +1,214 @@
+"""Kafka and MongoDB killed and back: callers are told in time, and what was accepted is carried out once."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.mongo import EmbeddedMongo
+from shared.envelope import unix_milliseconds
+from shared.ids import new_message_id
+from shared.producer import BusDown
+from tests.shared.ledger import Append, Total
+from tests.shared.stand import Stand, until
+
+OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
+OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
+
+
+async def test_kafka_killed_and_back_loses_and_repeats_nothing(
+    own_kafka: OwnKafka, mongo_url: str, database_prefix: str
+) -> None:
+    kafka = await own_kafka()
+    accepted: list[int] = []
+    refused = 0
+    async with (
+        Stand(kafka.bootstrap, mongo_url, "p.", database_prefix) as stand,
+        stand.running() as ledger,
+        stand.running("audit") as audit,
+    ):
+        stand.producer._timeout = 2.0  # as a gateway's
+
+        async def order(number: int) -> None:
+            nonlocal refused
+            try:
+                await stand.order(Append(subject=str(number), number=number, key=str(number)))
+                accepted.append(number)
+            except BusDown:
+                refused += 1
+
+        pid = kafka.pid
+        flow = [asyncio.create_task(order(number)) for number in range(200)]
+        await asyncio.sleep(0.05)
+        await kafka.kill()
+        for number in range(200, 210):
+            began = time.monotonic()
+            await order(number)
+            assert time.monotonic() - began < 3.5, "an order without Kafka waits too long"
+        await asyncio.gather(*flow)
+        assert refused >= 10, "the fault did not happen"
+        await kafka.start()
+        assert kafka.pid != pid
+        back = time.monotonic()
+
+        async def answers() -> bool:
+            try:
+                return (
+                    await stand.call(Append(subject="after", number=0, unique=new_message_id()), seconds=2)
+                ).kind == "done"
+            except (BusDown, TimeoutError):
+                return False
+
+        await until(answers, 40, "no order is carried out after the outage")
+        assert time.monotonic() - back < 30
+        await stand.settled("ledger", "audit")
+        assert ledger.stuck + audit.stuck == []
+        assert ledger.service.complaints() + audit.service.complaints() == []
+        for number in accepted:
+            assert await stand.numbers(str(number)) == [number], "accepted and not carried out once"
+        for number in range(210):
+            assert await stand.numbers(str(number)) in ([], [number]), "carried out twice"
+            assert await stand.numbers(str(number), "audit") == await stand.numbers(str(number))
+
+
+async def test_a_stop_while_kafka_is_away_ends_all_the_same(
+    own_kafka: OwnKafka, mongo_url: str, database_prefix: str
+) -> None:
+    kafka = await own_kafka()
+    async with Stand(kafka.bootstrap, mongo_url, "p.", database_prefix) as stand:
+        async with stand.running(drain_seconds=2):
+            await stand.call(Append(subject="s", number=0))
+            await kafka.kill()
+            await asyncio.sleep(0.5)
+            stopping = time.monotonic()
+        assert time.monotonic() - stopping < 20
+        await kafka.start()
+        async with stand.running():
+            await stand.settled()
+        assert await stand.numbers("s") == [0]
+
+
+async def test_mongodb_killed_and_back_is_told_in_time_and_made_good_later(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    mongo = await own_mongo()
+    async with Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand, stand.running() as ledger:
+        await stand.call(Append(subject="before", number=0, key="k"))
+        await mongo.kill()
+        began = time.monotonic()
+        orders = {str(number): new_message_id() for number in range(5)}
+        told = await asyncio.gather(
+            *(
+                stand.call(Append(subject=subject, number=1, key=subject), id=one_id, seconds=6)
+                for subject, one_id in orders.items()
+            ),
+            stand.call(Total(subject="before"), seconds=6),
+        )
+        assert {answer.kind for answer in told} == {"unavailable"}
+        assert time.monotonic() - began < 6
+        await mongo.start()
+        await stand.settled()
+        again = [
+            await stand.call(Append(subject=subject, number=1, key=subject), id=one_id)
+            for subject, one_id in orders.items()
+        ]
+        assert {(answer.kind, answer.replayed) for answer in again} == {("done", True)}
+        for subject in orders:
+            assert await stand.numbers(subject) == [1]
+        assert await stand.numbers("before") == [0]
+        assert await stand.dump("ledger.commands.dead") == []
+        assert ledger.stuck == []
+
+
+async def test_mongodb_killed_amid_commits_loses_and_repeats_nothing(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    mongo = await own_mongo()
+    async with (
+        Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand,
+        stand.running() as ledger,
+        stand.running("audit"),
+    ):
+        subjects = [str(number) for number in range(20)]
+        orders = [(subject, number) for number in range(10) for subject in subjects]
+        for subject, number in orders[:100]:
+            await stand.order(Append(subject=subject, number=number, key=subject, events=2))
+        await until(lambda: some(ledger.ledger.runs.total()))
+        await mongo.kill()
+        for subject, number in orders[100:]:
+            await stand.order(Append(subject=subject, number=number, key=subject, events=2))
+        await mongo.start()
+        await stand.settled("ledger", "audit")
+        for subject in subjects:
+            assert await stand.listed(subject) == list(range(10))
+            assert sorted(await stand.numbers(subject, "audit")) == sorted([*range(10)] * 2)
+        assert len(await stand.rows()) == len(orders)
+        assert await stand.dump("ledger.commands.dead") == []
+        assert ledger.service.complaints() == []
+
+
+async def some(count: int) -> bool:
+    return count > 0
+
+
+async def test_a_start_waits_for_what_it_needs(own_kafka: OwnKafka, own_mongo: OwnMongo) -> None:
+    kafka, mongo = await asyncio.gather(own_kafka(), own_mongo())
+    async with Stand(kafka.bootstrap, mongo.url, "p.", "nest_") as stand:
+        waiting = await stand.order(Append(subject="s", number=0))
+        await asyncio.gather(kafka.kill(), mongo.kill())
+        starting = asyncio.create_task(started(stand))
+        done, _ = await asyncio.wait({starting}, timeout=4)
+        assert not done, "it did not wait"
+        await mongo.start()
+        done, _ = await asyncio.wait({starting}, timeout=4)
+        assert not done, "it did not wait for Kafka"
+        await kafka.start()
+        runs = await starting
+        assert runs[waiting.id] == 1
+
+
+async def started(stand: Stand) -> dict[str, int]:
+    async with stand.running() as running:
+        await stand.settled()
+        return running.ledger.runs
+
+
+async def test_a_query_while_mongodb_is_away_is_answered_before_its_deadline(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    mongo = await own_mongo()
+    async with Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand, stand.running():
+        await stand.call(Total(subject="s"))
+        await mongo.kill()
+        for _ in range(2):
+            deadline = unix_milliseconds() + 4000
+            answer = await stand.call(Total(subject="s"), seconds=4)
+            assert answer.kind == "unavailable"
+            assert unix_milliseconds() < deadline
+        await mongo.start()
+
+        async def works() -> bool:
+            return (await stand.call(Total(subject="s"))).kind == "done"
+
+        await until(works, 20)
+
+
+@pytest.mark.slow
+async def test_kafka_killed_many_times(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
+    kafka = await own_kafka()
+    async with (
+        Stand(kafka.bootstrap, mongo_url, "p.", database_prefix) as stand,
+        stand.running(),
+        stand.running("audit"),
+    ):
+        for turn in range(5):
+            for number in range(20):
+                await stand.order(Append(subject=f"{turn}", number=number, key=f"{turn}"))
+            await kafka.kill()
+            await asyncio.sleep(turn)
+            await kafka.start()
+            await stand.settled("ledger", "audit")
+            assert await stand.listed(f"{turn}") == list(range(20))
+            assert sorted(await stand.numbers(f"{turn}", "audit")) == list(range(20))
