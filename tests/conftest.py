@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import MongoClient
@@ -13,6 +14,10 @@ from pymongo import MongoClient
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
 from tests.backing import Backing, ask, given, keeper
+
+# How long an example takes says more about the machine's other work than about ours.
+hypothesis.settings.register_profile("nest", deadline=None)
+hypothesis.settings.load_profile("nest")
 
 _KEEPER = pytest.StashKey[Any]()
 _SOCKET = pytest.StashKey[str]()

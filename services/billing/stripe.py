@@ -16,10 +16,10 @@ import aiohttp
 import stripe
 from prometheus_client import Histogram
 
-from services.billing.breaker import Breaker
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
 from services.billing.translation import DUPLICATE_COMMENT, Json, customer_of, subscription_of
+from shared.breaker import Breaker
 from shared.telemetry import log
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -266,7 +266,7 @@ class Stripe:
         # One key for all attempts of a call, even where nobody needs it later.
         options: Json = {"idempotency_key": key or f"nest:{random.getrandbits(128):032x}"} if method != "get" else {}
         for attempt in range(1, tries + 1):
-            if not self._breaker.admits():
+            if self._breaker.admit() is not None:
                 raise StripeUnavailable
             began = loop.time()
             try:
@@ -275,7 +275,10 @@ class Stripe:
             except (stripe.StripeError, aiohttp.ClientError, TimeoutError, OSError) as failure:
                 verdict = _judge(failure)
                 _SECONDS.labels(name, type(failure).__name__).observe(loop.time() - began)
-                (self._breaker.failed if verdict.down else self._breaker.succeeded)()
+                if verdict.down:
+                    self._breaker.failed(type(failure).__name__)
+                else:
+                    self._breaker.succeeded()
                 pause = self.patience.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
                 if not verdict.again:
                     raise verdict.error from failure
@@ -332,7 +335,8 @@ async def opened(
         base_addresses={} if api_base is None else {"api": api_base},
         max_network_retries=0,
     )
+    breaker = Breaker("stripe", failures=5, first_pause=1.0)
     try:
-        yield Stripe(client, portal_return_url=portal_return_url, breaker=Breaker(), patience=patience or Patience())
+        yield Stripe(client, portal_return_url=portal_return_url, breaker=breaker, patience=patience or Patience())
     finally:
         await transport.close_async()  # type: ignore[no-untyped-call]  # the library's own gap

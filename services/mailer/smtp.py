@@ -17,9 +17,9 @@ from typing import Final, Literal, cast
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
-from services.mailer.breaker import Breaker
 from services.mailer.dialogue import CLOSING, COMPLETED, Dialogue, Lost, Reply
 from services.mailer.models import HandedOver, HandOver, PutOff, TurnedDown
+from shared.breaker import Breaker
 
 Tls = Literal["required", "implicit", "none"]
 CONNECT_SECONDS: Final = 10.0
@@ -90,7 +90,7 @@ class Smtp:
         self._timeout = timeout
         self._free = asyncio.Semaphore(connections)
         self._idle: list[tuple[float, Dialogue]] = []
-        self._breaker = Breaker(time.monotonic)
+        self._breaker = Breaker("smtp")
         self._last_answer = 0.0
         self._accepted: OrderedDict[str, HandedOver] = OrderedDict()
         self._tls = None if server.tls == "none" else ssl.create_default_context(cafile=server.ca_file)

@@ -1,6 +1,6 @@
 import pytest
 
-from services.mailer.breaker import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, PROBE_SECONDS, Breaker
+from shared.breaker import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, PROBE_SECONDS, Breaker
 
 
 class Clock:
@@ -18,15 +18,15 @@ def clock() -> Clock:
 @pytest.fixture
 def down(clock: Clock) -> Breaker:
     """A breaker that has seen enough."""
-    breaker = Breaker(clock)
+    breaker = Breaker("test", clock=clock)
     for _ in range(FAILURES):
         assert breaker.admit() is None
         breaker.failed("refused")
     return breaker
 
 
-def test_a_few_failures_do_not_stop_mails(clock: Clock) -> None:
-    breaker = Breaker(clock)
+def test_a_few_failures_do_not_stop_calls(clock: Clock) -> None:
+    breaker = Breaker("test", clock=clock)
     for _ in range(10):
         for _ in range(FAILURES - 1):
             breaker.failed("refused")
@@ -34,11 +34,11 @@ def test_a_few_failures_do_not_stop_mails(clock: Clock) -> None:
     assert breaker.admit() is None
 
 
-def test_failures_in_a_row_stop_mails_with_the_reason(down: Breaker) -> None:
+def test_failures_in_a_row_stop_calls_with_the_reason(down: Breaker) -> None:
     assert (down.refusal, down.admit()) == ("refused", "refused")
 
 
-def test_after_the_pause_one_mail_goes_ahead(down: Breaker, clock: Clock) -> None:
+def test_after_the_pause_one_call_goes_ahead(down: Breaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
     assert down.refusal is None
     assert [down.admit() for _ in range(3)] == [None, "refused", "refused"]
@@ -63,7 +63,7 @@ def test_a_probe_that_fails_doubles_the_pause_up_to_a_bound(down: Breaker, clock
     assert pause == LONGEST_PAUSE
 
 
-def test_mails_that_were_under_way_do_not_lengthen_the_pause(down: Breaker, clock: Clock) -> None:
+def test_calls_that_were_under_way_do_not_lengthen_the_pause(down: Breaker, clock: Clock) -> None:
     for _ in range(50):
         down.failed("refused")
     clock.now += FIRST_PAUSE
