@@ -43,12 +43,12 @@ async def test_kafka_killed_and_back_loses_and_repeats_nothing(
         flow = [asyncio.create_task(order(number)) for number in range(200)]
         await asyncio.sleep(0.05)
         await kafka.kill()
-        for number in range(200, 210):
+        for number in range(200, 203):
             began = time.monotonic()
             await order(number)
             assert time.monotonic() - began < 3.5, "an order without Kafka waits too long"
         await asyncio.gather(*flow)
-        assert refused >= 10, "the fault did not happen"
+        assert refused >= 3, "the fault did not happen"
         await kafka.start()
         assert kafka.pid != pid
         back = time.monotonic()
@@ -68,7 +68,7 @@ async def test_kafka_killed_and_back_loses_and_repeats_nothing(
         assert ledger.service.complaints() + audit.service.complaints() == []
         for number in accepted:
             assert await stand.numbers(str(number)) == [number], "accepted and not carried out once"
-        for number in range(210):
+        for number in range(203):
             assert await stand.numbers(str(number)) in ([], [number]), "carried out twice"
             assert await stand.numbers(str(number), "audit") == await stand.numbers(str(number))
 

@@ -1,0 +1,138 @@
+"""Commits that MongoDB refuses, cuts off or forgets to answer still have their effect once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from services.embedded.mongo import EmbeddedMongo
+from shared.inbox import DONE, Outcome
+from tests.shared.committing import Bench, bench, enveloped
+from tests.shared.ledger import LEDGER, Append
+
+WORKS = 20
+
+
+@pytest.fixture(scope="module")
+async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongo]:
+    """A MongoDB that fails when told to."""
+    async with EmbeddedMongo(tmp_path_factory.mktemp("mongo"), test_commands=True) as own:
+        yield own
+
+
+@pytest.fixture
+async def committing(mongo: EmbeddedMongo, unique: Any) -> AsyncIterator[Bench]:
+    """An inbox on it."""
+    # After "I step down" the driver waits for a heartbeat; a server that really does so sends one at once.
+    async with bench(f"{mongo.url}&heartbeatFrequencyMS=500", f"{unique()}inbox") as made:
+        yield made
+
+
+class FailPoint:
+    """Makes commands of one application fail a number of times."""
+
+    def __init__(self, admin: AsyncMongoClient[dict[str, Any]], application: str) -> None:
+        self._admin = admin.admin
+        self._application = application
+        self._before = 0
+
+    async def set(self, times: int, *commands: str, **how: Any) -> None:
+        """Arm it."""
+        self._before = (await self._command("off"))["count"]
+        await self._command({"times": times}, failCommands=commands, appName=self._application, **how)
+
+    async def hit(self) -> int:
+        """How often it struck; disarms it."""
+        return int((await self._command("off"))["count"]) - self._before
+
+    async def _command(self, mode: Any, **data: Any) -> dict[str, Any]:
+        more = {"data": data} if data else {}
+        return await self._admin.command({"configureFailPoint": "failCommand", "mode": mode, **more})
+
+
+@pytest.fixture
+async def failing(mongo: EmbeddedMongo, committing: Bench) -> AsyncIterator[FailPoint]:
+    """What makes the inbox's commands fail."""
+    async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
+        point = FailPoint(admin, committing.database.name)
+        yield point
+        await point.hit()
+
+
+async def carried_out(committing: Bench, count: int = WORKS) -> list[Outcome]:
+    """Orders that are tried again as the bus does it."""
+    handling = committing.handling(LEDGER)
+
+    async def one(number: int) -> Outcome:
+        sent = enveloped(Append(subject=f"s{number}", number=number, events=2))
+        for _ in range(20):
+            try:
+                return await handling.handle(sent, handling.decode(sent))
+            except Exception as failure:  # noqa: BLE001 -- what it was is not the question, but what it did
+                last = failure
+                await asyncio.sleep(0.05)
+        raise last
+
+    return await asyncio.gather(*(one(number) for number in range(count)))
+
+
+async def once_each(committing: Bench, outcomes: list[Outcome]) -> None:
+    assert {outcome.kind for outcome in outcomes} == {DONE}
+    numbers = [entry["number"] async for entry in committing.database["entries"].find()]
+    assert sorted(numbers) == list(range(len(outcomes)))
+    rows = await committing.database["inbox"].find().to_list()
+    kept = {message["id"] for row in rows for message in row["messages"]}
+    assert kept == {message.id for outcome in outcomes for message in outcome.messages}
+    assert len(kept) == 2 * len(outcomes)
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "the connection is cut": {"closeConnection": True},
+    "a write conflict": {"errorCode": 112},
+    "a primary that steps down": {"errorCode": 91},
+    "no answer to a commit that was made": {
+        "writeConcernError": {"code": 91, "errmsg": "Replication is being shut down"}
+    },
+    "interrupted": {"errorCode": 11601},
+    "out of time": {"errorCode": 50},
+}
+
+
+@pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_commit_that_fails_has_its_effect_once(
+    committing: Bench, failing: FailPoint, fault: str, times: int
+) -> None:
+    await failing.set(times, "commitTransaction", **FAULTS[fault])
+    outcomes = await carried_out(committing)
+    assert await failing.hit() >= 1, "the fault did not happen"
+    await once_each(committing, outcomes)
+
+
+@pytest.mark.parametrize("command", ["insert", "update", "find", "abortTransaction"])
+@pytest.mark.parametrize("fault", ["the connection is cut", "a write conflict", "a primary that steps down"])
+async def test_a_statement_that_fails_has_no_effect_of_its_own(
+    committing: Bench, failing: FailPoint, command: str, fault: str
+) -> None:
+    for number in range(3):  # so that there is something to update
+        await committing.database["subjects"].insert_one({"_id": f"s{number}", "numbers": [], "version": 1})
+    # A transaction that fails is aborted, so that aborting can fail too.
+    commands = ("abortTransaction", "insert") if command == "abortTransaction" else (command,)
+    await failing.set(3, *commands, **FAULTS[fault])
+    outcomes = await carried_out(committing)
+    assert await failing.hit() >= 1, "the fault did not happen"
+    await once_each(committing, outcomes)
+
+
+async def test_a_transaction_left_open_on_a_cut_connection_is_not_waited_for_a_minute(
+    committing: Bench, failing: FailPoint
+) -> None:
+    """The inbox row is written, then the connection is cut, and MongoDB hears nothing of an abort."""
+    await committing.database["subjects"].insert_one({"_id": "s0", "numbers": [], "version": 1})
+    await failing.set(4, "update", "abortTransaction", closeConnection=True)
+    async with asyncio.timeout(30):
+        outcomes = await carried_out(committing, 1)
+    assert await failing.hit() >= 2, "the fault did not happen"
+    await once_each(committing, outcomes)
