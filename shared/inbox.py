@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from pymongo import ASCENDING, DeleteOne, IndexModel, InsertOne, ReplaceOne
+from pymongo import ASCENDING, DeleteOne, IndexModel, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -34,7 +34,7 @@ from shared.mongo import (
     end_abandoned_transactions,
 )
 from shared.telemetry import COMMITS, log
-from shared.work import Delete, Insert, Replace, Work, Write
+from shared.work import Delete, Insert, Replace, Work
 
 GROUP_SIZE: Final = 64
 OVERLAP: Final = 2
@@ -162,32 +162,37 @@ class Inbox:
         pending = _Pending(work, outcome, _targets(work), asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         if len(self._running) < OVERLAP:
-            task = asyncio.create_task(self._commit_waiting())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running.add(asyncio.create_task(self._commit_waiting()))
         await pending.done
 
     async def _commit_waiting(self) -> None:
-        while self._waiting:
-            group = self._next_group()
-            try:
-                await self._transaction(group)
-            except Exception as failure:  # noqa: BLE001 -- whatever it is, the works that wait are told
-                if len(group) == 1:
-                    _settle(group[0], _meaning(failure, group[0]))
-                elif dependency_down(failure):
-                    for pending in group:
-                        _settle(pending, failure)
-                else:
-                    # One of them spoils it for all: each for itself, and only that one is told.
-                    await self._one_by_one(group)
-            except BaseException:
+        try:
+            while self._waiting:
+                await self._commit_group(self._next_group())
+        finally:
+            # Here, not in a callback of the task: between its end and a callback a work could come to wait for a
+            # committer that only seems to run.
+            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _commit_group(self, group: list[_Pending]) -> None:
+        try:
+            await self._transaction(group)
+        except Exception as failure:  # noqa: BLE001 -- whatever it is, the works that wait are told
+            if len(group) == 1:
+                _settle(group[0], _meaning(failure, group[0]))
+            elif dependency_down(failure):
                 for pending in group:
-                    pending.done.cancel()
-                raise
+                    _settle(pending, failure)
             else:
-                for pending in group:
-                    _settle(pending, None)
+                # One of them spoils it for all: each for itself, and only that one is told.
+                await self._one_by_one(group)
+        except BaseException:
+            for pending in group:
+                pending.done.cancel()
+            raise
+        else:
+            for pending in group:
+                _settle(pending, None)
 
     def _next_group(self) -> list[_Pending]:
         """Up to ``group_size`` waiting works, no two of which write the same document."""
@@ -239,19 +244,39 @@ class Inbox:
             await self._timers.bulk_write(
                 [ReplaceOne({"_id": timer["_id"]}, timer, upsert=True) for timer in timers], session=session
             )
-        by_collection: dict[str, list[Write]] = defaultdict(list)
-        for pending in group:
-            for write in pending.work.writes:
-                by_collection[write.collection.name].append(write)
-        for writes in by_collection.values():
-            # In no order: an ordered bulk is one command for each run of like operations.
-            result = await writes[0].collection.bulk_write(
-                [_operation(write) for write in writes], ordered=False, session=session
-            )
-            replaces = sum(isinstance(write, Replace) for write in writes)
-            deletes = sum(isinstance(write, Delete) for write in writes)
-            if result.matched_count != replaces or result.deleted_count != deletes:
-                raise Moved
+        writes = [write for pending in group for write in pending.work.writes]
+        # A command for each kind of write and collection, in no order within it: a bulk that keeps the order is one
+        # command for each run of like operations. After a command that failed nothing more is sent, since the
+        # transaction is over and an error that says only so would hide the one that says why.
+        for kind, send in ((Delete, _delete), (Replace, _replace), (Insert, _insert)):
+            by_collection: dict[str, list[Any]] = defaultdict(list)
+            for write in writes:
+                if isinstance(write, kind):
+                    by_collection[write.collection.name].append(write)
+            for alike in by_collection.values():
+                await send(alike, session)
+
+
+async def _insert(inserts: list[Insert], session: AsyncClientSession) -> None:
+    documents = [insert.document for insert in inserts]
+    await inserts[0].collection.insert_many(documents, ordered=False, session=session)
+
+
+async def _replace(replaces: list[Replace], session: AsyncClientSession) -> None:
+    operations = [
+        ReplaceOne({"_id": replace.document["_id"], "version": replace.version}, replace.document)
+        for replace in replaces
+    ]
+    result = await replaces[0].collection.bulk_write(operations, ordered=False, session=session)
+    if result.matched_count != len(replaces):
+        raise Moved
+
+
+async def _delete(deletes: list[Delete], session: AsyncClientSession) -> None:
+    operations = [DeleteOne({"_id": delete.id, "version": delete.version}) for delete in deletes]
+    result = await deletes[0].collection.bulk_write(operations, ordered=False, session=session)
+    if result.deleted_count != len(deletes):
+        raise Moved
 
 
 class FingerprintDiffers(Exception):
@@ -290,16 +315,6 @@ def _row(work: Work, outcome: Outcome) -> Document:
         "answers": outcome.answers,
         "messages": [message.row() for message in outcome.messages],
     }
-
-
-def _operation(write: Write) -> InsertOne[Document] | ReplaceOne[Document] | DeleteOne:
-    match write:
-        case Insert():
-            return InsertOne(write.document)
-        case Replace():
-            return ReplaceOne({"_id": write.document["_id"], "version": write.version}, write.document)
-        case Delete():
-            return DeleteOne({"_id": write.id, "version": write.version})
 
 
 def _targets(work: Work) -> set[tuple[str, Any]]:

@@ -118,7 +118,7 @@ class Work:
     ) -> None:
         """Store a new document; the collection's unique indexes judge.
 
-        Inserts are written before replacements and removals: one work can't free a unique value and take it again.
+        Removals are written first, then replacements, then inserts; within each kind there is no order.
 
         Args:
             collection: where.

@@ -270,3 +270,24 @@ async def test_a_reply_without_a_body_stays_without_one(committing: Bench) -> No
     found = await committing.inbox.find(work.cause)
     assert found is not None
     assert found.body is None
+
+
+async def test_a_commit_right_after_another_finds_a_committer(
+    committing: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.inbox.OVERLAP", 1)
+
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            # Begun in the very moment in which the committer of the one before comes to its end.
+            await committing.commit(committing.work())
+
+
+async def test_a_taken_name_is_told_when_the_same_collection_is_replaced_in(committing: Bench) -> None:
+    await committing.commit(naming(committing, "ada"))
+    await committing.things.insert_one({"_id": "other", "version": 1})
+    work = naming(committing, "ada")
+    work.replace(committing.things, {"_id": "other"}, version=1)
+
+    with pytest.raises(NameTaken):
+        await committing.commit(work)
