@@ -95,7 +95,12 @@ class Watchdog:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._look_seconds)
-            if await self.look():
+            try:
+                stuck = await self.look()
+            except Exception:  # noqa: BLE001 -- whoever watches must not end unnoticed
+                log.exception("watchdog failed", group=self._bus.group)
+                continue
+            if stuck:
                 log.critical("consumer stuck", group=self._bus.group, seconds=self._stuck_seconds)
                 self._stuck()
 
