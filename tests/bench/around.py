@@ -11,8 +11,11 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import uvloop
+
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
+from tests.bench.sink import Sink
 from tests.stack import running_stack
 
 SERVICES = ("gateway", "auth", "billing", "mailer", "news")
@@ -23,6 +26,7 @@ async def main(folder: Path) -> None:
     async with AsyncExitStack() as stack:
         kafka = await stack.enter_async_context(EmbeddedKafka(folder))
         mongo = await stack.enter_async_context(EmbeddedMongo(folder))
+        sink = await stack.enter_async_context(Sink(folder / "mails.jsonl"))
         nest = await stack.enter_async_context(
             running_stack(
                 folder,
@@ -31,14 +35,14 @@ async def main(folder: Path) -> None:
                 topic_prefix="",
                 database_prefix="nest_",
                 separate=SERVICES,
-                settings={"NEST_LOG_LEVEL": "warning"},
+                settings={"NEST_LOG_LEVEL": "warning", "NEST_SMTP_PORT": str(sink.port)},
             )
         )
         told = {
             "url": nest.urls[0],
             "kafka": kafka.bootstrap,
             "mongo": mongo.url,
-            "inbox": str(folder / "inbox.jsonl"),
+            "mails": str(folder / "mails.jsonl"),
             "internal_key": nest.internal_key,
             "webhook_secret": nest.environment["NEST_STRIPE_WEBHOOK_SECRETS"],
             "pids": {name: process.pid for name, process in nest.processes.items()},
@@ -49,4 +53,4 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    uvloop.run(main(Path(sys.argv[1])))

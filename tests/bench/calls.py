@@ -7,9 +7,11 @@ import hashlib
 import hmac
 import itertools
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
+from email import message_from_string, policy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from tests.bench.http import Answer, Connection
 from tests.stack import API, Login
 
 PREPARED_SECONDS = 120.0
+_CODE = re.compile(r"[?&]code=([^&\s]+)")
 
 
 class App:
@@ -33,7 +36,7 @@ class App:
         self._told = told
         self._connections = connections
         self._count = itertools.count()
-        self._mail = Path(told["inbox"])
+        self._mails = Path(told["mails"])
         self._codes: list[tuple[Login, str]] = []
         self._chains: list[dict[str, Any]] = []
         self._subscribers: list[dict[str, Any]] = []
@@ -154,10 +157,10 @@ class App:
         await asyncio.gather(*(loop(number) for number in range(len(self._connections))))
 
     async def _codes_for(self, wanted: set[str]) -> AsyncIterator[tuple[str, str]]:
-        """The codes mailed to these addresses, read from the inbox's file as they come."""
+        """The codes mailed to these addresses, read from the sink's file as they come."""
         end = time.monotonic() + PREPARED_SECONDS
         line = ""
-        with self._mail.open() as lines:
+        with self._mails.open() as lines:
             while wanted:
                 # What is being written may be read in two parts.
                 line = line + lines.readline()
@@ -166,10 +169,16 @@ class App:
                     await asyncio.sleep(0.05)
                     continue
                 mail, line = json.loads(line), ""
-                codes = [link.partition("code=")[2].partition("&")[0] for link in mail["links"] if "code=" in link]
-                if mail["to"] in wanted and codes:
+                if mail["to"] in wanted and (code := _code(mail["content"])):
                     wanted.discard(mail["to"])
-                    yield mail["to"], codes[0]
+                    yield mail["to"], code
+
+
+def _code(mail: str) -> str | None:
+    """The code of the link in a mail's text, if there is one."""
+    part = message_from_string(mail, policy=policy.default).get_body(("plain",))
+    found = _CODE.search(part.get_content()) if part is not None else None
+    return found[1] if found else None
 
 
 def _expect(answer: Answer, status: int) -> None:

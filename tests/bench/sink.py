@@ -1,0 +1,81 @@
+"""A mail server that takes everything and costs next to nothing, so that a benchmark pays for Nest's mails alone.
+
+It speaks as much of RFC 5321 as a client needs that pipelines, and writes each mail to a file as a JSON line: ``to``,
+and ``content`` as it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Self, TextIO, cast
+
+_END = b"\r\n.\r\n"
+
+
+class Sink:
+    """The server, as an async context manager; ``port`` is on loopback."""
+
+    def __init__(self, file: Path) -> None:
+        self._path = file
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._file = self._path.open("w")
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Dialogue(self._file), "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self._file.close()
+
+
+class _Dialogue(asyncio.Protocol):
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._buffer = b""
+        self._in_data = False
+        self._to = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(b"220 sink\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every whole command, and every whole mail."""
+        self._buffer += data
+        answers = []
+        while (answer := self._next()) is not None:
+            answers.append(answer)
+        self._transport.write(b"".join(answers))
+        self._file.flush()
+
+    def _next(self) -> bytes | None:
+        if self._in_data:
+            content, end, rest = self._buffer.partition(_END)
+            if not end:
+                return None
+            self._buffer, self._in_data = rest, False
+            self._file.write(json.dumps({"to": self._to, "content": content.decode("latin-1")}) + "\n")
+            return b"250 taken\r\n"
+        line, end, rest = self._buffer.partition(b"\r\n")
+        if not end:
+            return None
+        self._buffer = rest
+        return self._command(line)
+
+    def _command(self, line: bytes) -> bytes:
+        verb = line[:4].upper()
+        if verb == b"EHLO":
+            return b"250-sink\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
+        if verb == b"RCPT":
+            self._to = line.partition(b"<")[2].partition(b">")[0].decode()
+        if verb == b"DATA":
+            self._in_data = True
+            return b"354 go on\r\n"
+        if verb == b"QUIT":
+            return b"221 bye\r\n"
+        return b"250 ok\r\n"
