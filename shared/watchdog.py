@@ -105,7 +105,11 @@ class Watchdog:
                 self._stuck()
 
     async def _ask(self) -> tuple[dict[TopicPartition, int], int]:
-        """The group's committed offsets, and how many records wait beyond them."""
+        """The committed offsets of what is ours, and how many records wait beyond them.
+
+        Other instances' partitions are no concern of ours, unless we have none: then we may have lost them all.
+        """
+        ours = self._bus.assigned
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         try:
@@ -116,6 +120,7 @@ class Watchdog:
                 TopicPartition(topic["topic"], partition["partition"])
                 for topic in await admin.describe_topics(list(self._bus.topics))
                 for partition in topic["partitions"]
+                if not ours or (topic["topic"], partition["partition"]) in ours
             ]
             ends = await consumer.end_offsets(partitions)
             starts = await consumer.beginning_offsets(partitions)
