@@ -249,6 +249,24 @@ async def _until_told(service: Runnable) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    async with service:
-        await told.wait()
+    if await _started(service, told):
+        try:
+            await told.wait()
+        finally:
+            await service.__aexit__(None, None, None)
     return 0
+
+
+async def _started(service: Runnable, told: asyncio.Event) -> bool:
+    """Start, which may wait for dependencies for a minute; False when it was told to stop meanwhile."""
+    starting, stopping = asyncio.ensure_future(service.__aenter__()), asyncio.create_task(told.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    while told.is_set() and not starting.done():
+        # More than once: pymongo makes a lost connection of a cancellation, and the start would go on waiting.
+        starting.cancel()
+        await asyncio.wait({starting}, timeout=0.5)
+    if starting.cancelled() or (told.is_set() and starting.exception() is not None):
+        return False
+    await starting
+    return True

@@ -1,0 +1,145 @@
+"""A service starts when it has what it needs, says what is wrong with it, and stops when told to."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from pymongo.errors import PyMongoError
+
+from services.embedded import ports
+from shared.service import patiently
+from tests.shared.ledger import Append, Appended
+from tests.shared.stand import Stand, until
+
+ROOT = Path(__file__).parent.parent.parent
+PROCESS = [sys.executable, "-m", "tests.shared.process", "ledger"]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
+    return {**others, **settings}
+
+
+def test_missing_settings_are_named_and_the_exit_code_says_so() -> None:
+    done = subprocess.run(PROCESS, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == [
+        "nest ledger can't start:",
+        "NEST_KAFKA_BOOTSTRAP: is not set",
+        "NEST_SEALING_KEYS: is not set",
+        "NEST_MONGO_URL: is not set",
+    ]
+
+
+async def test_told_to_stop_while_it_waits_for_its_dependencies_it_ends_at_once(stand: Stand) -> None:
+    port = ports.any_free()
+    process = await asyncio.create_subprocess_exec(
+        *PROCESS,
+        cwd=ROOT,
+        env=environment(**stand.environment(NEST_KAFKA_BOOTSTRAP=f"127.0.0.1:{port}")),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        while b"waiting for a dependency" not in await process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        async with asyncio.timeout(20):
+            await process.stderr.read()
+            assert await process.wait() == 0
+        assert time.monotonic() - began < 5
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_health_is_ok_and_metrics_count(stand: Stand) -> None:
+    port = ports.any_free()
+    async with stand.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        await stand.call(Append(subject="s", number=0))
+        health = await client.get("/healthz")
+        assert (health.status_code, health.json()) == (200, {"status": "ok"})
+        metrics = (await client.get("/metrics")).text
+        assert 'nest_messages_handled_total{outcome="done",service="ledger",type="ledger.append"}' in metrics
+        assert "nest_message_seconds_bucket" in metrics
+        assert (await client.get("/other")).status_code == 404
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_health_fails_when_the_consumer_has_given_up(stand: Stand) -> None:
+    port = ports.any_free()
+    async with stand.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        for _ in range(12):
+            await stand.put("ledger.commands", b"poison", partition=0)
+
+        async def fails() -> bool:
+            return (await client.get("/healthz")).status_code == 503
+
+        await until(fails)
+        body = (await client.get("/healthz")).json()
+        assert body["status"] == "failing"
+        assert "10 dead letters in a row" in body["reasons"][0]
+
+
+async def test_a_taken_health_port_stops_the_start_and_leaves_nothing_behind(stand: Stand) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        async with stand.running(health_port=taken.getsockname()[1]):
+            pass
+    # The group was left: the next one gets all partitions at once.
+    async with stand.running():
+        began = time.monotonic()
+        await stand.call(Append(subject="s", number=0))
+        assert time.monotonic() - began < 5
+
+
+async def test_an_event_can_be_announced_at_the_start(stand: Stand) -> None:
+    async with stand.running("audit") as audit:
+        await stand.order(Appended(key="s", subject="s", number=1))
+        await stand.settled("audit")
+        assert len(audit.ledger.runs) == 1
+
+
+async def test_patience_is_for_dependencies_alone() -> None:
+    tries = 0
+
+    async def broken() -> None:
+        nonlocal tries
+        tries += 1
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await patiently("MongoDB", broken)
+    assert tries == 1
+
+
+@pytest.mark.parametrize("failure", [KafkaConnectionError(), PyMongoError("away")])
+async def test_patience_ends(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.service.START_SECONDS", 0.0)
+
+    async def away() -> None:
+        raise failure
+
+    async with asyncio.timeout(5):
+        with pytest.raises(type(failure)):
+            await patiently("it", away)
+
+
+async def test_a_start_twice_on_one_database_is_no_trouble(stand: Stand) -> None:
+    async with stand.running(), stand.running():
+        assert (await stand.call(Append(subject="s", number=0))).kind == "done"
+
+
+async def test_a_start_and_a_stop_at_any_moment_end_well(stand: Stand) -> None:
+    for pause in (0.0, 0.005, 0.05):
+        async with asyncio.timeout(20), stand.running():
+            await asyncio.sleep(pause)
