@@ -22,7 +22,7 @@ MESSAGES: dict[str, type[Message]] = {}
 
 def iso_milliseconds(moment: datetime) -> str:
     """The moment in UTC as ISO 8601 with milliseconds and ``Z``: ``2026-11-21T06:05:00.000Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]

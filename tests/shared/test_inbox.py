@@ -272,11 +272,7 @@ async def test_a_reply_without_a_body_stays_without_one(committing: Bench) -> No
     assert found.body is None
 
 
-async def test_a_commit_right_after_another_finds_a_committer(
-    committing: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.inbox.OVERLAP", 1)
-
+async def test_a_commit_right_after_another_finds_a_committer(committing: Bench) -> None:
     async with asyncio.timeout(10):
         for _ in range(3):
             # Begun in the very moment in which the committer of the one before comes to its end.
