@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from services.embedded import demo, ports
+from services.embedded.children import dying_with_us
 from services.embedded.inbox import Arrival, Inbox
 from services.embedded.running import Running
 from services.embedded.stripe import StripeDouble
@@ -109,7 +110,7 @@ class Process:
         """Start it, with more environment if need be; does not wait until it works."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "services.cli", "run", self.name),
+                *dying_with_us([sys.executable, "-m", "services.cli", "run", self.name]),
                 env={**os.environ, **self.environment, **more},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

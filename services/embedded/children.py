@@ -61,9 +61,7 @@ class Child:
         The child is in its own session, so that a terminal's Ctrl-C reaches only us, and we stop it in order.
         `end_orphan(record)` must have been called before.
         """
-        words = [str(word) for word in command]
-        if sys.platform == "linux":
-            words = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *words]
+        words = dying_with_us(command)
         record.parent.mkdir(parents=True, exist_ok=True)
         with _output(log) as output:
             process = await asyncio.create_subprocess_exec(
@@ -116,6 +114,14 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+
+def dying_with_us(command: Sequence[str | Path]) -> list[str]:
+    """`command` (its first word is an absolute path) so started that the kernel ends it when we die, on Linux."""
+    words = [str(word) for word in command]
+    if sys.platform != "linux":
+        return words
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *words]
 
 
 def end_orphan(record: Path, folder: Path, seconds: float = STOP_SECONDS) -> bool:
