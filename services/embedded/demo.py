@@ -97,7 +97,7 @@ _NEWS_ITEM: dict[str, object] = {
             "emoji": "🪺",
             "title": "Nest is running",
             "body": "This item comes from the news service on your own machine.",
-            "action": {"cta": "Read how it is built", "url": "https://github.com/nest/nest#readme"},
+            "action": None,
         },
     },
 }
