@@ -49,7 +49,7 @@ def configure_logging(service: str, *, level: str = "info", console: bool = Fals
     ]
     # Plain: what a rich trace shows of every frame, a handler's variables, holds secrets, and takes half a second.
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if console
         else structlog.processors.JSONRenderer()
     )
