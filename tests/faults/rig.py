@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from shared.faultpoints import EXIT_CODE
@@ -65,6 +65,17 @@ class Worker:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         assert await self._process.wait() == -signal.SIGKILL
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it stand still, as a machine that swaps, for as long as the block lasts."""
+        assert self.running
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     async def crashed(self, seconds: float = 30.0) -> None:
         """Wait until it has died at the point it was told to; the run is void if it did not."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.embedded.dead_members import show_out_dead_members
 from tests.faults.rig import worker
 from tests.shared.ledger import Append, Relay
 from tests.shared.stand import Answer, Stand, until
@@ -23,6 +24,11 @@ async def flowing(stand: Stand, subject: str, count: int) -> list[Answer]:
         )
         for number in range(count)
     ]
+
+
+async def bury(stand: Stand) -> None:
+    """Tell Kafka that the ledger's process is dead, which it would notice in ten seconds."""
+    await show_out_dead_members(stand, (f"{stand.prefix}ledger",))  # type: ignore[arg-type]  # an address is all it needs
 
 
 async def nothing_lost_nothing_twice(stand: Stand, count: int) -> None:
@@ -56,6 +62,7 @@ async def test_a_crash_around_the_commit_loses_nothing_and_repeats_nothing(
         await ledger.start(NEST_CRASH_AT=point)
         clients = [asyncio.create_task(flowing(stand, subject, 5)) for subject in SUBJECTS]
         await ledger.crashed()
+        await bury(stand)
         await ledger.start()
         answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
         assert {answer.kind for answer in answers} == {"done"}
@@ -71,6 +78,7 @@ async def test_a_crash_before_the_forwarded_order_left_still_answers_the_caller(
         await ledger.start(NEST_CRASH_AT="V2")
         answer = asyncio.create_task(stand.call(Relay(subject="s", number=7, key="s"), seconds=60))
         await ledger.crashed()
+        await bury(stand)
         await ledger.start()
         assert (await answer).body == {"entries": 1}
         await stand.settled()
@@ -82,6 +90,7 @@ async def test_a_crash_with_a_timer_half_done_says_it_twice_and_does_it_once(sta
         await ledger.start(NEST_CRASH_AT="T1")
         await stand.call(Append(subject="s", number=1, key="s", later=0.1), seconds=30)
         await ledger.crashed()
+        await bury(stand)
         (row,) = await stand.database()["timers"].find().to_list()
         # Whoever comes next finds it when the dead one's lease is over: make that now.
         await stand.database()["timers"].update_one({"_id": row["_id"]}, {"$currentDate": {"at": True}})
@@ -126,6 +135,29 @@ async def killed_often(stand: Stand, folder: Path, *, rounds: int, count: int) -
 
 async def more(stand: Stand, count: int) -> bool:
     return len(await stand.rows()) >= count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [13.0])
+async def test_a_process_that_is_frozen_and_comes_back_does_no_harm(
+    stand: Stand, tmp_path: Path, seconds: float
+) -> None:
+    """Its partitions are given to another one meanwhile; what it still holds in its hands comes too late."""
+    async with worker("ledger", stand.environment(), tmp_path) as frozen, stand.running("audit"):
+        await frozen.start()
+        await stand.call(Append(subject="first", number=0, key="first"), seconds=30)
+        clients = [asyncio.create_task(flowing(stand, subject, 40)) for subject in SUBJECTS]
+        await until(lambda: more(stand, 20), 30)
+        async with stand.running() as other:
+            with frozen.frozen():
+                await asyncio.sleep(seconds)
+                assert other.ledger.runs, "nobody took over: the fault did not happen"
+            answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
+            assert {answer.kind for answer in answers} == {"done"}
+            await stand.settled("ledger", "audit")
+    for subject in SUBJECTS:
+        assert await stand.listed(subject) == list(range(40))
+        assert sorted(await stand.numbers(subject, "audit")) == sorted([*range(40)] * EVENTS)
 
 
 async def test_a_stopped_process_drains_and_ends_cleanly(stand: Stand, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
+from pymongo.errors import AutoReconnect
 
+from services.embedded.dead_members import show_out_dead_members
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
 from shared.envelope import unix_milliseconds
@@ -85,6 +88,7 @@ async def test_a_stop_while_kafka_is_away_ends_all_the_same(
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 20
         await kafka.start()
+        await show_out_dead_members(kafka, ("p.ledger",))
         async with stand.running():
             await stand.settled()
         assert await stand.numbers("s") == [0]
@@ -149,6 +153,31 @@ async def test_mongodb_killed_amid_commits_loses_and_repeats_nothing(
         assert ledger.service.complaints() == []
 
 
+async def test_a_primary_that_steps_down_is_waited_for(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    mongo = await own_mongo()
+    async with Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand, stand.running() as ledger:
+        flow = [
+            asyncio.create_task(stand.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
+            for number in range(100)
+        ]
+        await until(lambda: some(ledger.ledger.runs.total()))
+        with suppress(AutoReconnect):
+            await stand.client.admin.command({"replSetStepDown": 3, "force": True})
+        stepped_down = time.monotonic()
+        flow += [
+            asyncio.create_task(stand.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
+            for number in range(100, 120)
+        ]
+        answers = await asyncio.gather(*flow)
+        assert time.monotonic() - stepped_down > 2, "it did not step down"
+        assert {answer.kind for answer in answers} == {"done"}
+        for number in range(120):
+            assert await stand.numbers(str(number)) == [number]
+        assert await stand.dump("ledger.commands.dead") == []
+
+
 async def some(count: int) -> bool:
     return count > 0
 
@@ -159,10 +188,10 @@ async def test_a_start_waits_for_what_it_needs(own_kafka: OwnKafka, own_mongo: O
         waiting = await stand.order(Append(subject="s", number=0))
         await asyncio.gather(kafka.kill(), mongo.kill())
         starting = asyncio.create_task(started(stand))
-        done, _ = await asyncio.wait({starting}, timeout=4)
+        done, _ = await asyncio.wait({starting}, timeout=2.5)
         assert not done, "it did not wait"
         await mongo.start()
-        done, _ = await asyncio.wait({starting}, timeout=4)
+        done, _ = await asyncio.wait({starting}, timeout=2.5)
         assert not done, "it did not wait for Kafka"
         await kafka.start()
         runs = await starting

@@ -1,10 +1,14 @@
 """Every record comes to its end: done, refused, put aside or dropped, and its caller is told."""
 
+import asyncio
 import time
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from shared import topics
 from shared.envelope import unix_milliseconds
@@ -254,6 +258,71 @@ async def test_without_a_reply_topic_everything_is_carried_out_as_fast(
     finally:
         await stand.producer.stop()
         await stand.client.close()
+
+
+async def test_without_a_topic_for_dead_letters_poison_waits_and_holds_up_nobody_else(
+    kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, kafka_admin: AIOKafkaAdminClient
+) -> None:
+    async with Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as stand, stand.running():
+        await kafka_admin.delete_topics([f"{topic_prefix}ledger.commands.dead"])
+        await stand.put("ledger.commands", b"poison", key=b"bad")
+        for number in range(5):
+            assert (await stand.call(Append(subject="s", number=number, key=str(number)))).kind == "done"
+        partition = TopicPartition(f"{topic_prefix}ledger.commands", await stand.partition_of("bad"))
+        assert (await stand.committed()).get(partition, 0) == 0, "the offset passed a record that is nowhere else"
+        await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
+        await stand.settled()
+        (dead,) = await stand.dump("ledger.commands.dead")
+        assert dead.value == b"poison"
+
+
+async def test_a_topic_replayed_from_its_beginning_changes_nothing(stand: Stand) -> None:
+    async with stand.running(), stand.running("audit"):
+        for number in range(20):
+            await stand.order(Append(subject=str(number % 3), number=number, key=str(number % 3), events=2))
+        await stand.settled("ledger", "audit")
+    before = await everything(stand)
+    await rewind(stand, "ledger", "audit")
+    assert await stand.lag() == 20
+    async with stand.running() as again, stand.running("audit") as audit:
+        await stand.settled("ledger", "audit")
+        assert (again.ledger.runs, audit.ledger.runs) == ({}, {})
+    assert await everything(stand) == before
+
+
+async def test_a_replay_beyond_what_the_inbox_remembers_is_put_aside(stand: Stand) -> None:
+    async with stand.running():
+        for number in range(5):
+            await stand.order(Append(subject="s", number=number, key="s"))
+        await stand.settled()
+    # As MongoDB does when the rows are old enough; the retention here is a second.
+    await stand.database()["inbox"].delete_many({})
+    await rewind(stand, "ledger")
+    await asyncio.sleep(1.1)
+    async with stand.running(inbox_retention=timedelta(seconds=1)) as again:
+        await stand.settled()
+        assert again.ledger.runs == {}
+    dead = await stand.dump("ledger.commands.dead")
+    assert [dict(record.headers)["dead-reason"] for record in dead] == [b"too_old"] * 5
+    assert await stand.listed("s") == list(range(5))
+
+
+async def everything(stand: Stand) -> list[Any]:
+    """All that both services have stored."""
+    databases = [stand.database(name) for name in ("ledger", "audit")]
+    names = ("subjects", "entries", "inbox", "timers")
+    return [await database[name].find().sort("_id").to_list() for database in databases for name in names]
+
+
+async def rewind(stand: Stand, *names: str) -> None:
+    """Set a group's offsets back to the beginning, as an operator does by mistake."""
+    for name in names:
+        consumer = AIOKafkaConsumer(bootstrap_servers=stand.bootstrap, group_id=stand.prefix + name)
+        await consumer.start()
+        partitions = list(await stand.committed(name))
+        consumer.assign(partitions)
+        await consumer.commit(dict.fromkeys(partitions, 0))
+        await consumer.stop()
 
 
 async def test_offsets_pass_only_what_is_finished(stand: Stand) -> None:

@@ -3,8 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from pydantic import ValidationError
 
 from shared.messages.mailer import SendMail
@@ -67,10 +71,21 @@ def test_without_an_address_for_traces_a_span_hands_the_context_on() -> None:
     tracing.stop()
 
 
-def test_a_span_goes_on_with_the_trace_it_is_given() -> None:
-    tracing = Tracing("auth", "http://127.0.0.1:9/v1/traces")  # nobody listens, nothing is sent
+def test_a_span_goes_on_with_the_trace_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported: list[ReadableSpan] = []
+
+    def export(_: OTLPSpanExporter, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        exported.extend(spans)
+        return SpanExportResult.SUCCESS
+
+    monkeypatch.setattr(OTLPSpanExporter, "export", export)
+    tracing = Tracing("auth", "http://127.0.0.1:9/v1/traces")
     context = new_traceparent()
     with tracing.span("auth.get-user", context) as inner:
         assert inner.split("-")[1] == context.split("-")[1]
         assert inner != context
-    tracing._provider._active_span_processor._span_processors[0].span_exporter.shutdown()
+    tracing.stop()
+    (span,) = exported
+    assert span.name == "auth.get-user"
+    assert span.parent is not None
+    assert f"{span.parent.span_id:016x}" == context.split("-")[2]
