@@ -172,8 +172,15 @@ class Handling:
 
     async def _call(self, message: Message, work: Work) -> BaseModel | None:
         handler = self._handlers[type(message).wire][1]
-        async with asyncio.timeout(HANDLER_SECONDS):
-            return await handler(message, work, self._context)
+        try:
+            async with asyncio.timeout(HANDLER_SECONDS):
+                return await handler(message, work, self._context)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this message was cancelled but what its handler waited for: a failure, to be tried again.
+            raise RuntimeError(f"{type(message).wire}: what its handler waited for was cancelled") from None
 
     def _work(self, envelope: Envelope) -> Work:
         return Work(envelope, now=self._clock(), ids=self._ids, sealer=self._sealer)

@@ -252,6 +252,28 @@ async def test_a_handler_that_hangs_is_ended(committing: Bench, monkeypatch: pyt
             await handled(committing, enveloped(Append(subject="s", number=1, pause=30)))
 
 
+async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(committing: Bench) -> None:
+    """It must not look as if the message itself had been cancelled: then nobody would bring it to its end."""
+
+    async def abandoned(command: Append, work: Work, ledger: Ledger) -> None:
+        helper = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(helper.cancel)
+        await helper
+
+    sent = enveloped(Append(subject="s", number=1))
+    handling = committing.handling({Append: abandoned})
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await handling.handle(sent, handling.decode(sent))
+
+
+async def test_a_message_that_is_really_cancelled_ends_at_once(committing: Bench) -> None:
+    task = asyncio.create_task(handled(committing, enveloped(Append(subject="s", number=1, pause=30))))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 @pytest.mark.parametrize(
     "body",
     [
