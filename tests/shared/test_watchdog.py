@@ -117,13 +117,16 @@ async def test_a_healthy_instance_does_not_end_for_one_that_hangs(stand: Stand) 
     """What the other one leaves lying is lag of the same group."""
     async with stand.running() as healthy, stand.running() as hanging:
 
+        def partitions(of: Running) -> set[int]:
+            return {partition.partition for partition in of.bus.assigned if "commands" in partition.topic}
+
         async def shared_out() -> bool:
-            return min(len(one.bus.assigned) for one in (healthy, hanging)) > 0
+            # While the group is still sharing out, the one that was there first has all of them.
+            ours, theirs = partitions(healthy), partitions(hanging)
+            return bool(ours and theirs) and ours.isdisjoint(theirs)
 
         await until(shared_out)
-        theirs = {partition.partition for partition in hanging.bus.assigned if "commands" in partition.topic}
-        ours = {partition.partition for partition in healthy.bus.assigned if "commands" in partition.topic}
-        assert theirs.isdisjoint(ours)
+        theirs = partitions(hanging)
         await hang(hanging)
         keys = [key for key in map(str, range(100)) if await stand.partition_of(key) in theirs]
         await stand.order(Append(subject="s", number=0, key=keys[0]))
