@@ -121,7 +121,7 @@ class Envelope:
                 deadline=_number(headers.get("deadline", "0")),
                 reply_to=None if reply_to is None else _number(reply_to),
                 reply_id=headers.get("reply-id", message_id),
-                fingerprint=headers.get("fingerprint", ""),
+                fingerprint=bytes.fromhex(headers.get("fingerprint", "")).hex(),
             )
         except KeyError as missing:
             raise Undecodable(f"the header {missing.args[0]!r} is missing") from missing

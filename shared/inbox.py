@@ -211,10 +211,16 @@ class Inbox:
         return group
 
     async def _one_by_one(self, group: list[_Pending]) -> None:
+        away: Exception | None = None
         for pending in group:
+            if away is not None:
+                # One has waited for MongoDB in vain; the others need not do so one after the other.
+                _settle(pending, away)
+                continue
             try:
                 await self._transaction([pending])
             except Exception as failure:  # noqa: BLE001 -- as above
+                away = failure if dependency_down(failure) else None
                 _settle(pending, _meaning(failure, pending))
             else:
                 _settle(pending, None)

@@ -1,11 +1,13 @@
 """Commits that MongoDB refuses, cuts off or forgets to answer still have their effect once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 
 from services.embedded.mongo import EmbeddedMongo
 from shared.inbox import DONE, Outcome
@@ -42,6 +44,11 @@ class FailPoint:
         """Arm it."""
         self._before = (await self._command("off"))["count"]
         await self._command({"times": times}, failCommands=commands, appName=self._application, **how)
+
+    async def set_after(self, passed: int, *commands: str, **how: Any) -> None:
+        """Arm it for good, once so many commands have passed."""
+        self._before = (await self._command("off"))["count"]
+        await self._command({"skip": passed}, failCommands=commands, appName=self._application, **how)
 
     async def hit(self) -> int:
         """How often it struck; disarms it."""
@@ -136,3 +143,24 @@ async def test_a_transaction_left_open_on_a_cut_connection_is_not_waited_for_a_m
         outcomes = await carried_out(committing, 1)
     assert await failing.hit() >= 2, "the fault did not happen"
     await once_each(committing, outcomes)
+
+
+async def test_a_database_that_goes_away_amid_single_commits_is_waited_for_once(
+    mongo: EmbeddedMongo, unique: Any
+) -> None:
+    """A taken name makes each work of the group commit alone; then nothing answers any more."""
+    async with bench(mongo.url, f"{unique()}inbox", timeout=0.5) as committing:
+        await committing.things.insert_one({"_id": "theirs", "name": "n0"})
+        works = [committing.work() for _ in range(12)]
+        for number, work in enumerate(works):
+            work.insert(committing.things, {"_id": work.id, "name": f"n{number}"})
+        async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
+            point = FailPoint(admin, committing.database.name)
+            # The group's inbox rows and the insert that tells of the taken name pass, nothing after them.
+            await point.set_after(2, "insert", blockConnection=True, blockTimeMS=1000)
+            began = time.monotonic()
+            told = await asyncio.gather(*(committing.commit(work) for work in works), return_exceptions=True)
+            took = time.monotonic() - began
+            assert await point.hit() >= 1, "the fault did not happen"
+    assert all(isinstance(one, PyMongoError) for one in told)
+    assert took < 3, "each of them waited by itself"

@@ -87,9 +87,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(mongo_url: str, name: str) -> AsyncIterator[Bench]:
+async def bench(mongo_url: str, name: str, *, timeout: float = 5.0) -> AsyncIterator[Bench]:
     """A bench whose collections are there."""
-    client = connect(mongo_url, application=name)
+    client = connect(mongo_url, application=name, timeout=timeout)
     made = Bench(client, database(client, name), mongo_url)
     try:
         await made.prepare()

@@ -43,7 +43,7 @@ envelopes = st.builds(
     caller=callers,
     trace=texts,
     deadline=st.integers(min_value=0, max_value=10**18 - 1),
-    fingerprint=texts,
+    fingerprint=st.binary(max_size=32).map(bytes.hex),
 )
 
 
@@ -116,6 +116,7 @@ def test_any_record_is_read_or_called_undecodable(
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", "\u0661".encode())]), "wrong shape"),
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("deadline", b"9" * 20)]), "wrong shape"),
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("caller", b"[]")]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("fingerprint", b"no hex")]), "wrong shape"),
     ],
 )
 def test_why_a_record_is_undecodable_is_said(record: Record, complaint: str) -> None:
