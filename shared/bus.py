@@ -19,6 +19,7 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
 from shared.delivery import Delivery, Stopping
+from shared.foreign_records import take_any_header_names
 from shared.lanes import Lanes, Record, Taken
 from shared.progress import Progress
 from shared.telemetry import IN_FLIGHT, log
@@ -61,6 +62,7 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         in_flight: int,
         service: str,
     ) -> None:
+        take_any_header_names()
         self._prefix = prefix
         self.group = group
         self.topics = tuple(prefix + topic for topic in topics)
