@@ -39,6 +39,7 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
         configure_logging("nest", level="info" if verbose else "warning", console=True)
         console.step("starting the five services")
         async with in_process(around):
+            collect_rarely()
             await demo.seed(around.base_url, around.internal_key)
             first_url = demo.made_for(around.folder, around.base_url)
             console.say(_greeting(around, demo.CLIENT_ID, time.monotonic() - began))
