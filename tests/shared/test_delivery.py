@@ -317,7 +317,9 @@ async def everything(stand: Stand) -> list[Any]:
 async def rewind(stand: Stand, *names: str) -> None:
     """Set a group's offsets back to the beginning, as an operator does by mistake."""
     for name in names:
-        consumer = AIOKafkaConsumer(bootstrap_servers=stand.bootstrap, group_id=stand.prefix + name)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=stand.bootstrap, group_id=stand.prefix + name, enable_auto_commit=False
+        )
         await consumer.start()
         partitions = list(await stand.committed(name))
         consumer.assign(partitions)
