@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
 
 from services.embedded.stripe import Trouble
-from tests.stack import Login, Stack, eventually, running_stack
+from tests.stack import Login, Stack, eventually
 
 DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
 
 
-@pytest.fixture
-async def apart(
-    tmp_path: Path, kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
-) -> AsyncIterator[Stack]:
-    """A Nest whose billing is a process of its own."""
-    async with running_stack(
-        tmp_path,
-        kafka_bootstrap=kafka_bootstrap,
-        mongo_url=mongo_url,
-        topic_prefix=topic_prefix,
-        database_prefix=database_prefix,
-        separate=["billing"],
-    ) as stack:
-        yield stack
+APART = ("billing",)
+"""What runs in processes of its own, to be killed."""
 
 
 def one_of_everything(stack: Stack, mongo: MongoClient[dict[str, object]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,8 @@ from services.embedded.mongo import EmbeddedMongo
 from tests.backing import Backing
 from tests.stack import API, Login, Process, Stack, code_of, eventually, running_stack
 
-
-@pytest.fixture
-async def apart(
-    tmp_path: Path, kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
-) -> AsyncIterator[Stack]:
-    """A Nest whose auth is a process of its own."""
-    async with running_stack(
-        tmp_path,
-        kafka_bootstrap=kafka_bootstrap,
-        mongo_url=mongo_url,
-        topic_prefix=topic_prefix,
-        database_prefix=database_prefix,
-        separate=["auth"],
-    ) as stack:
-        yield stack
+APART = ("auth",)
+"""What runs in processes of its own, to be killed."""
 
 
 @pytest.mark.parametrize("point", ["V1", "V2", "V3", "V4"])
