@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from shared.envelope import Envelope, Undecodable, unix_milliseconds
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
-from shared.inbox import DONE, AlreadyDone, Contended, FingerprintDiffers, Inbox, Moved, Outcome
+from shared.inbox import DONE, AlreadyDone, Contended, FingerprintDiffers, Inbox, Outcome
 from shared.messages import MESSAGES, Event, Message, Query
 from shared.sealed import Sealer
 from shared.work import Work
+from shared.writing import Moved
 
 Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
 """``async def verb_object(message, work, context) -> view | None``."""

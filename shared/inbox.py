@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from pymongo import ASCENDING, DeleteOne, IndexModel, ReplaceOne
+from pymongo import ASCENDING, IndexModel, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -34,7 +33,8 @@ from shared.mongo import (
     end_abandoned_transactions,
 )
 from shared.telemetry import COMMITS, log
-from shared.work import Delete, Insert, Replace, Work
+from shared.work import Insert, Work
+from shared.writing import Moved, Targets, targets, write_all
 
 GROUP_SIZE: Final = 64
 DUPLICATE_KEY: Final = 11000
@@ -42,10 +42,6 @@ COMMIT_TRIES: Final = 3
 CLOCK_MARGIN: Final = timedelta(hours=1)
 """How much longer than promised a row is kept: whoever dates a message may have a clock ahead of MongoDB's."""
 DONE: Final = "done"
-
-
-class Moved(Exception):
-    """Another message changed what this one had read; its handler must run again."""
 
 
 class Contended(Moved):
@@ -83,7 +79,7 @@ class AlreadyDone(Exception):
 class _Pending:
     work: Work
     outcome: Outcome
-    targets: set[tuple[str, Any]]
+    targets: Targets
     done: asyncio.Future[None]
 
 
@@ -157,7 +153,7 @@ class Inbox:
             KeyError, TypeError: a document has no ``_id``, or one that isn't a plain value.
             PyMongoError: MongoDB could not be reached or refused; whether it was stored is not known.
         """
-        pending = _Pending(work, outcome, _targets(work), asyncio.get_running_loop().create_future())
+        pending = _Pending(work, outcome, targets(work.writes), asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         if self._committing is None:
             # One at a time: a second beside it made both smaller, and cost a fifth of the throughput on two cores.
@@ -194,18 +190,20 @@ class Inbox:
                 _settle(pending, None)
 
     def _next_group(self) -> list[_Pending]:
-        """Up to ``group_size`` waiting works, no two of which write the same document."""
+        """Up to ``group_size`` waiting works, no two of which are in each other's way."""
         group: list[_Pending] = []
         left: list[_Pending] = []
-        touched: set[tuple[str, Any]] = set()
+        messages: set[str] = set()
+        touched = Targets()
         for position, pending in enumerate(self._waiting):
             if len(group) == self._group_size:
                 left.extend(self._waiting[position:])
                 break
-            if pending.targets & touched:
+            if pending.work.id in messages or pending.targets.disturb(touched):
                 left.append(pending)
             else:
-                touched |= pending.targets
+                messages.add(pending.work.id)
+                touched.add(pending.targets)
                 group.append(pending)
         self._waiting = left
         return group
@@ -249,39 +247,7 @@ class Inbox:
             await self._timers.bulk_write(
                 [ReplaceOne({"_id": timer["_id"]}, timer, upsert=True) for timer in timers], session=session
             )
-        writes = [write for pending in group for write in pending.work.writes]
-        # A command for each kind of write and collection, in no order within it: a bulk that keeps the order is one
-        # command for each run of like operations. After a command that failed nothing more is sent, since the
-        # transaction is over and an error that says only so would hide the one that says why.
-        for kind, send in ((Delete, _delete), (Replace, _replace), (Insert, _insert)):
-            by_collection: dict[str, list[Any]] = defaultdict(list)
-            for write in writes:
-                if isinstance(write, kind):
-                    by_collection[write.collection.name].append(write)
-            for alike in by_collection.values():
-                await send(alike, session)
-
-
-async def _insert(inserts: list[Insert], session: AsyncClientSession) -> None:
-    documents = [insert.document for insert in inserts]
-    await inserts[0].collection.insert_many(documents, ordered=False, session=session)
-
-
-async def _replace(replaces: list[Replace], session: AsyncClientSession) -> None:
-    operations = [
-        ReplaceOne({"_id": replace.document["_id"], "version": replace.version}, replace.document)
-        for replace in replaces
-    ]
-    result = await replaces[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.matched_count != len(replaces):
-        raise Moved
-
-
-async def _delete(deletes: list[Delete], session: AsyncClientSession) -> None:
-    operations = [DeleteOne({"_id": delete.id, "version": delete.version}) for delete in deletes]
-    result = await deletes[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.deleted_count != len(deletes):
-        raise Moved
+        await write_all([write for pending in group for write in pending.work.writes], session)
 
 
 class FingerprintDiffers(Exception):
@@ -320,16 +286,6 @@ def _row(work: Work, outcome: Outcome) -> Document:
         "answers": outcome.answers,
         "messages": [message.row() for message in outcome.messages],
     }
-
-
-def _targets(work: Work) -> set[tuple[str, Any]]:
-    """The documents that a work writes, its inbox row among them."""
-    targets = {
-        (write.collection.name, write.id if isinstance(write, Delete) else write.document["_id"])
-        for write in work.writes
-    }
-    targets.add((Inbox.COLLECTION, work.id))
-    return targets
 
 
 async def _commit(session: AsyncClientSession) -> None:

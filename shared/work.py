@@ -9,7 +9,7 @@ from typing import Any
 from shared.envelope import Envelope, encode
 from shared.errors import Refusal
 from shared.ids import Ids, derived_message_id
-from shared.messages import Caller, Message
+from shared.messages import Caller, Event, Message
 from shared.mongo import Collection, Document
 from shared.sealed import Sealer
 
@@ -45,7 +45,16 @@ class Delete:
     version: int
 
 
-Write = Insert | Replace | Delete
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A document that must still have ``version`` at the commit, and keeps it."""
+
+    collection: Collection
+    id: Any
+    version: int
+
+
+Write = Insert | Replace | Delete | Hold
 
 
 class Work:
@@ -62,7 +71,7 @@ class Work:
         now: the moment the handler began, UTC, whole milliseconds (as MongoDB keeps them).
     """
 
-    __slots__ = ("_cause", "_ids", "_sealer", "_timers", "_writes", "answers", "now", "outgoing")
+    __slots__ = ("_cause", "_facts", "_ids", "_sealer", "_timers", "_writes", "answers", "now", "outgoing")
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
         self._cause = cause
@@ -70,6 +79,7 @@ class Work:
         self._sealer = sealer
         self._writes: list[Write] = []
         self._timers: list[tuple[datetime, Envelope]] = []
+        self._facts: list[tuple[Write, tuple[Message, Envelope]]] = []
         self.now = now.astimezone(UTC).replace(microsecond=now.microsecond // 1000 * 1000)
         self.outgoing: list[tuple[Message, Envelope]] = []
         self.answers = True
@@ -118,7 +128,7 @@ class Work:
     ) -> None:
         """Store a new document; the collection's unique indexes judge.
 
-        Removals are written first, then replacements, then inserts; within each kind there is no order.
+        Removals are written first, then replacements and holds, then inserts; within each kind there is no order.
 
         Args:
             collection: where.
@@ -137,6 +147,23 @@ class Work:
     def delete(self, collection: Collection, id: Any, *, version: int) -> None:  # noqa: A002 -- the field's name
         """Remove a document, if it still has ``version``; otherwise the handler runs again."""
         self._writes.append(Delete(collection, id, version))
+
+    def hold(self, collection: Collection, id: Any, *, version: int) -> None:  # noqa: A002 -- the field's name
+        """See to it that a document stands, as it was read, when the work commits; otherwise the handler runs again.
+
+        Nothing of it is changed, so any number of works may hold one at once: of a user and the application it signs
+        up to, the application is held. Whoever replaces or removes it does so before or after, never meanwhile.
+        """
+        self._writes.append(Hold(collection, id, version))
+
+    def record(self, collection: Collection, document: Document, event: Event) -> None:
+        """Store and announce what is true whatever comes of the message: that somebody has tried.
+
+        Kept as well when the handler refuses, unless it refuses as unavailable: then the message may come again.
+        """
+        self.insert(collection, document)
+        self.publish(event)
+        self._facts.append((self._writes[-1], self.outgoing[-1]))
 
     def publish(self, message: Message, *, at: datetime | None = None, id: str | None = None) -> str:  # noqa: A002
         """Say something once the state is committed.
@@ -169,10 +196,10 @@ class Work:
         return [envelope for _, envelope in self.outgoing if id(envelope) not in later]
 
     def forget_state(self) -> None:
-        """Drop everything but the reply: the message was refused."""
-        self._writes.clear()
+        """Drop everything but the reply and what was recorded: the message was refused."""
+        self._writes = [write for write, _ in self._facts]
         self._timers.clear()
-        self.outgoing.clear()
+        self.outgoing = [said for _, said in self._facts]
         self.answers = True
 
     def _envelope(self, message: Message, own_id: str | None) -> Envelope:

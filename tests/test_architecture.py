@@ -251,6 +251,7 @@ def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
     rule = only_in(
         "shared/mongo.py",
         "shared/inbox.py",
+        "shared/writing.py",
         "shared/timers.py",
         "shared/service.py",
         *STARTERS,

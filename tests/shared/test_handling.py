@@ -12,10 +12,11 @@ from shared import handling as handling_module
 from shared.envelope import Envelope, Undecodable, unix_milliseconds
 from shared.handling import NotForUs, TooOld
 from shared.ids import new_message_id
-from shared.inbox import DONE, Contended, Moved, Outcome
+from shared.inbox import DONE, Contended, Outcome
 from shared.messages import Message, Sealed, mailer
 from shared.mongo import connect, end_abandoned_transactions
 from shared.work import Work
+from shared.writing import Moved
 from tests.shared.committing import SEALER, Bench, envelope, enveloped
 from tests.shared.ledger import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
 

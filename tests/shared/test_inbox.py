@@ -8,11 +8,12 @@ import pytest
 
 from shared.errors import Kind, Refusal
 from shared.ids import new_message_id
-from shared.inbox import AlreadyDone, FingerprintDiffers, Inbox, Moved, Outcome
+from shared.inbox import AlreadyDone, FingerprintDiffers, Inbox, Outcome
 from shared.messages import Sealed
 from shared.messages.mailer import SendMail
 from shared.mongo import ensure_indexes
 from shared.work import Work
+from shared.writing import Moved
 from tests.shared.committing import SEALER, Bench, envelope
 
 
@@ -103,6 +104,57 @@ async def test_a_deleted_document_must_be_as_it_was_read(committing: Bench) -> N
     assert told[0] is None
     assert isinstance(told[1], Moved)
     assert [found["_id"] async for found in committing.things.find()] == ["b"]
+
+
+async def test_any_number_of_works_hold_one_document_in_one_commit(committing: Bench) -> None:
+    await committing.things.insert_one({"_id": "application", "version": 3})
+    works = [committing.work() for _ in range(20)]
+    for number, work in enumerate(works):
+        work.hold(committing.things, "application", version=3)
+        work.insert(committing.things, {"_id": number})
+    commits = committing.commits()[0]
+    assert await outcomes(committing, works) == [None] * 20
+    assert committing.commits()[0] - commits == 1
+    assert await committing.things.count_documents({"_id": {"$type": "int"}}) == 20
+
+
+async def test_what_is_held_must_be_as_it_was_read(committing: Bench) -> None:
+    await committing.things.insert_one({"_id": "application", "version": 3})
+    works = [committing.work() for _ in range(3)]
+    works[0].hold(committing.things, "gone", version=1)
+    works[1].hold(committing.things, "application", version=2)
+    works[2].hold(committing.things, "application", version=3)
+    told = await outcomes(committing, works)
+    assert [type(one) for one in told] == [Moved, Moved, type(None)]
+
+
+async def test_nothing_is_stored_under_a_document_that_another_instance_removes(committing: Bench) -> None:
+    other = committing.another()
+    for number in range(30):
+        application = f"application{number}"
+        await committing.things.insert_one({"_id": application, "version": 1})
+        holders = [committing.work() for _ in range(5)]
+        for holder in holders:
+            holder.hold(committing.things, application, version=1)
+            holder.insert(committing.things, {"_id": holder.id, "of": application})
+        removal = other.work()
+        removal.delete(other.things, application, version=1)
+        told = await asyncio.gather(
+            outcomes(committing, holders), asyncio.gather(other.commit(removal), return_exceptions=True)
+        )
+        removed = told[1][0] is None
+        stored = await committing.things.count_documents({"of": application})
+        assert stored == sum(one is None for one in told[0])
+        if not removed:
+            # Somebody held it, so the removal must come again, and then finds all of theirs.
+            assert isinstance(told[1][0], Moved)
+            again = other.work()
+            again.delete(other.things, application, version=1)
+            await other.commit(again)
+        late = committing.work()
+        late.hold(committing.things, application, version=1)
+        with pytest.raises(Moved):
+            await committing.commit(late)
 
 
 async def test_of_two_instances_on_one_document_one_wins_and_the_other_is_told(committing: Bench) -> None:

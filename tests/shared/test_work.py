@@ -105,3 +105,14 @@ def test_a_refused_work_keeps_nothing(things: Collection) -> None:
     one.forward(Append(subject="s", number=1))
     one.forget_state()
     assert (one.writes, one.timers, one.departures(), one.answers) == ([], [], [], True)
+
+
+def test_what_was_recorded_outlives_a_refusal(things: Collection) -> None:
+    one = work()
+    one.insert(things, {"_id": "a"})
+    one.record(things, {"_id": "tried"}, Appended(key="s", subject="s", number=1))
+    one.publish(Appended(key="s", subject="s", number=2))
+    before = one.departures()
+    one.forget_state()
+    assert one.writes == [Insert(things, {"_id": "tried"}, None)]
+    assert one.departures() == before[:1]
