@@ -152,7 +152,8 @@ class Work:
         """See to it that a document stands, as it was read, when the work commits; otherwise the handler runs again.
 
         Nothing of it is changed, so any number of works may hold one at once: of a user and the application it signs
-        up to, the application is held. Whoever replaces or removes it does so before or after, never meanwhile.
+        up to, the application is held. Who removes it must look for what belongs to it after its removal is committed:
+        from then on nothing can be added.
         """
         self._writes.append(Hold(collection, id, version))
 
