@@ -167,7 +167,7 @@ class Access:
             id=claims["jti"],
             kid=kid,
             expires_at=claims["exp"],
-            caller=Caller(kind="user", user_id=claims["sub"], client_ip=client_ip),
+            caller=Caller(kind="user", user_id=claims["sub"], token_id=claims["jti"], client_ip=client_ip),
         )
 
     def _claims(self, token: str) -> tuple[str, dict[str, Any]]:

@@ -162,6 +162,8 @@ class Caller(BaseModel):
     kind: Literal["anonymous", "user", "internal", "service"] = "anonymous"
     user_id: str | None = None
     """The user of the bearer token; only for ``user``."""
+    token_id: str | None = None
+    """The bearer token's ``jti``, by which auth knows the session; only for ``user``."""
     client_ip: str | None = None
 
 

@@ -98,8 +98,8 @@ def test_nobody_says_who_they_are(door: Door) -> None:
 
 @pytest.mark.parametrize("scheme", ["bearer", "Bearer", "BEARER"])
 def test_a_token_tells_its_user(door: Door, scheme: str) -> None:
-    found = door.caller(f"{scheme} {door.signer.token('user_9')}")
-    assert found == Caller(kind="user", user_id="user_9", client_ip="192.0.2.1")
+    found = door.caller(f"{scheme} {door.signer.token('user_9', jti='acstok_9')}")
+    assert found == Caller(kind="user", user_id="user_9", token_id="acstok_9", client_ip="192.0.2.1")
 
 
 @pytest.mark.parametrize("key", INTERNAL_KEYS)
