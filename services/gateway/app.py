@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.gateway import wellknown
 from services.gateway.access import Access
 from services.gateway.announced import Revocations, SigningKeys
+from services.gateway.asking import Asking
 from services.gateway.client_ip import ClientIp
 from services.gateway.cors import Cors
 from services.gateway.errors import MethodNotSupported, answer
@@ -86,7 +87,7 @@ class Gateway:
         )
         access = Access(keys, revocations, internal_keys=settings.internal, issuer=settings.issuer)
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
-        rpc = Rpc(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing)
+        rpc = Rpc(Asking(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing))
         webhook = StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
         guard = Guard(_Routes(rpc, self._other_routes(webhook, keys)), Cors(settings.cors_origins))
         self._server = Server(
