@@ -133,6 +133,7 @@ class Handling:
                     reply = await self._call(message, work)
                 except Refusal as refusal:
                     return await self._refuse(work, refusal)
+                work.conclude(None)
                 outcome = Outcome(DONE, self._body(reply, envelope), work.departures(), answers=work.answers)
                 try:
                     await self._inbox.commit(work, outcome)
@@ -158,6 +159,7 @@ class Handling:
             return outcome
         if not refusal.remembered:
             work.forget_state()
+        work.conclude(refusal)
         outcome.messages = work.departures()
         await self._inbox.commit(work, outcome)
         return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from shared.envelope import Envelope, encode
 from shared.errors import Refusal
 from shared.ids import Ids, derived_message_id
-from shared.messages import Caller, Event, Message
+from shared.messages import Caller, Message
 from shared.mongo import Collection, Document
 from shared.sealed import Sealer
 
@@ -55,6 +56,8 @@ class Hold:
 
 
 Write = Insert | Replace | Delete | Hold
+Recorder = Callable[[Refusal | None], None]
+"""Writes down what came of a message: done, or refused with this."""
 
 
 class Work:
@@ -69,9 +72,10 @@ class Work:
         key: what ordered it.
         caller: who asked, as the gateway verified it.
         now: the moment the handler began, UTC, whole milliseconds (as MongoDB keeps them).
+        notes: what the handler found out about the message, for whoever records it.
     """
 
-    __slots__ = ("_cause", "_facts", "_ids", "_sealer", "_timers", "_writes", "answers", "now", "outgoing")
+    __slots__ = ("_cause", "_ids", "_recorder", "_sealer", "_timers", "_writes", "answers", "notes", "now", "outgoing")
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
         self._cause = cause
@@ -79,7 +83,8 @@ class Work:
         self._sealer = sealer
         self._writes: list[Write] = []
         self._timers: list[tuple[datetime, Envelope]] = []
-        self._facts: list[tuple[Write, tuple[Message, Envelope]]] = []
+        self._recorder: Recorder | None = None
+        self.notes: dict[str, str | None] = {}
         self.now = now.astimezone(UTC).replace(microsecond=now.microsecond // 1000 * 1000)
         self.outgoing: list[tuple[Message, Envelope]] = []
         self.answers = True
@@ -157,14 +162,23 @@ class Work:
         """
         self._writes.append(Hold(collection, id, version))
 
-    def record(self, collection: Collection, document: Document, event: Event) -> None:
-        """Store and announce what is true whatever comes of the message: that somebody has tried.
+    def record(self, recorder: Recorder) -> None:
+        """Have it written down what comes of this message, whatever it is.
 
-        Kept as well when the handler refuses, unless it refuses as unavailable: then the message may come again.
+        The recorder is called once that is known: after the handler has returned, or when it, or at the commit an
+        index, has refused and the state is dropped. What it then inserts and publishes commits with the rest. It is
+        not called for a message refused as unavailable, which may come again. Of several the last one counts.
         """
-        self.insert(collection, document)
-        self.publish(event)
-        self._facts.append((self._writes[-1], self.outgoing[-1]))
+        self._recorder = recorder
+
+    def note(self, **facts: str | None) -> None:
+        """Keep facts for the recorder: whose message it turned out to be, which session. They outlive a refusal."""
+        self.notes.update(facts)
+
+    def conclude(self, refusal: Refusal | None) -> None:
+        """Let the recorder write; called by whoever runs the handler, right before each commit."""
+        if self._recorder is not None:
+            self._recorder(refusal)
 
     def publish(self, message: Message, *, at: datetime | None = None, id: str | None = None) -> str:  # noqa: A002
         """Say something once the state is committed.
@@ -197,10 +211,10 @@ class Work:
         return [envelope for _, envelope in self.outgoing if id(envelope) not in later]
 
     def forget_state(self) -> None:
-        """Drop everything but the reply and what was recorded: the message was refused."""
-        self._writes = [write for write, _ in self._facts]
+        """Drop everything but the reply: the message was refused."""
+        self._writes.clear()
         self._timers.clear()
-        self.outgoing = [said for _, said in self._facts]
+        self.outgoing.clear()
         self.answers = True
 
     def _envelope(self, message: Message, own_id: str | None) -> Envelope:

@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from pymongo.errors import OperationFailure
 
 from shared import handling as handling_module
 from shared.envelope import Envelope, Undecodable, unix_milliseconds
-from shared.handling import NotForUs, TooOld
+from shared.handling import Handler, NotForUs, TooOld
 from shared.ids import new_message_id
 from shared.inbox import DONE, Contended, Outcome
 from shared.messages import Message, Sealed, mailer
@@ -354,3 +355,36 @@ async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(committing
     sent = enveloped(Append(subject="s", number=1))
     handling = committing.handling({Append: loses_once})
     assert (await handling.handle(sent, handling.decode(sent))).kind == DONE
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (Append(subject="new", number=1), "done"),
+        (Append(subject="taken", number=1, unique="taken"), "entry_taken"),
+        (Refuse(subject="s", how="forgotten"), "forgotten"),
+        (Refuse(subject="s", how="remembered"), "remembered"),
+        (Refuse(subject="s", how="unavailable"), None),
+    ],
+)
+async def test_it_is_recorded_once_what_came_of_a_message(committing: Bench, sent: Message, said: str | None) -> None:
+    recorded = committing.database["recorded"]
+
+    def recording(handler: Handler) -> Handler:
+        async def handle(message: Message, work: Work, ledger: Ledger) -> BaseModel | None:
+            work.record(
+                lambda refusal: work.insert(
+                    recorded, {"_id": work.new_id("record"), "said": "done" if refusal is None else refusal.code}
+                )
+            )
+            return await handler(message, work, ledger)
+
+        return handle
+
+    await handled(committing, enveloped(Append(subject="taken", number=0, unique="taken")))
+    handling = committing.handling({kind: recording(handler) for kind, handler in LEDGER.items()})
+    envelope = enveloped(sent)
+    for _ in range(2):
+        await handling.handle(envelope, handling.decode(envelope))
+
+    assert [row["said"] async for row in recorded.find()] == ([] if said is None else [said])

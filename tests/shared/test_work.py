@@ -107,12 +107,23 @@ def test_a_refused_work_keeps_nothing(things: Collection) -> None:
     assert (one.writes, one.timers, one.departures(), one.answers) == ([], [], [], True)
 
 
-def test_what_was_recorded_outlives_a_refusal(things: Collection) -> None:
+def test_a_recorder_writes_when_it_is_known_what_came_of_the_message(things: Collection) -> None:
     one = work()
+    one.record(lambda refusal: one.insert(things, {"_id": "done" if refusal is None else refusal.code}))
+    one.note(subject="s")
     one.insert(things, {"_id": "a"})
-    one.record(things, {"_id": "tried"}, Appended(key="s", subject="s", number=1))
-    one.publish(Appended(key="s", subject="s", number=2))
-    before = one.departures()
+    assert one.writes == [Insert(things, {"_id": "a"}, None)]
+    one.conclude(None)
+    assert one.writes == [Insert(things, {"_id": "a"}, None), Insert(things, {"_id": "done"}, None)]
     one.forget_state()
-    assert one.writes == [Insert(things, {"_id": "tried"}, None)]
-    assert one.departures() == before[:1]
+    one.conclude(Refusal())
+    assert one.writes == [Insert(things, {"_id": "refused"}, None)]
+    assert one.notes == {"subject": "s"}
+
+
+def test_of_two_recorders_the_last_one_counts(things: Collection) -> None:
+    one = work()
+    one.record(lambda _: one.insert(things, {"_id": "outer"}))
+    one.record(lambda _: one.insert(things, {"_id": "inner"}))
+    one.conclude(None)
+    assert one.writes == [Insert(things, {"_id": "inner"}, None)]
