@@ -17,7 +17,7 @@ from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
-from services.auth.tokens import AccessTokenSigner
+from services.auth.tokens import TokenSigner
 from shared.service import Parts, Service
 from shared.settings import load
 
@@ -59,7 +59,7 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
         authorizations=Authorizations(parts.database),
         access_tokens=AccessTokens(parts.database),
         refresh_tokens=RefreshTokens(parts.database),
-        signer=AccessTokenSigner(keyring, settings.issuer),
+        signer=TokenSigner(keyring, settings.issuer),
         sealer=parts.sealer,
         authorization_life=settings.authorization_life,
         test_domains=not settings.production,

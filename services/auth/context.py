@@ -9,7 +9,7 @@ from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
 from services.auth.store.users import Identifiers, Users
-from services.auth.tokens import AccessTokenSigner
+from services.auth.tokens import TokenSigner
 from shared.messages import Sealed
 from shared.sealed import Sealer
 
@@ -19,7 +19,7 @@ class Auth:
     """The stores and adapters of auth, built in ``app.py``.
 
     Attributes:
-        signer: signs access tokens.
+        signer: signs tokens, and reads those that it has signed.
         sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
         authorization_life: how long a magic link may be redeemed.
         test_domains: whether addresses under ``.test`` are taken; never in production.
@@ -31,7 +31,7 @@ class Auth:
     authorizations: Authorizations
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
-    signer: AccessTokenSigner
+    signer: TokenSigner
     sealer: Sealer
     authorization_life: timedelta
     test_domains: bool

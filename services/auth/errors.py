@@ -102,3 +102,9 @@ class IncorrectCodeVerifier(Refusal):
     """The verifier does not hash to the challenge (RFC 7636 section 4.6); counted, so that guessing comes to an end."""
 
     remembered = True
+
+
+class InvalidToken(Refusal):
+    """A JWT that we have not signed, or not for this, or whose time is over: which of it is not told."""
+
+    kind = Kind.UNAUTHENTICATED

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_der_private_key,
 )
+from jwt import PyJWK
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from services.auth.models.signing_keys import Algorithm, KeyState, SigningKey
@@ -31,20 +32,36 @@ _THUMBPRINT_MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kt
 
 
 @dataclass(frozen=True, slots=True)
-class Keyring:
-    """The keys of a process.
+class Signing:
+    """The key that signs.
 
     Attributes:
-        kid: names the key that signs.
+        kid: its name.
         algorithm: what it signs with.
         private_key: the key itself, ready for use.
-        public_keys: the public halves of all keys whose tokens may be out, to be announced.
     """
 
     kid: str
     algorithm: Algorithm
     private_key: PrivateKey
-    public_keys: tuple[SigningKeyPublished, ...]
+
+
+class Keyring:
+    """The keys of a process.
+
+    Attributes:
+        signing: the key that signs.
+        public_keys: the public halves of all keys whose tokens may be out, to be announced.
+    """
+
+    def __init__(self, signing: Signing, public_keys: tuple[SigningKeyPublished, ...]) -> None:
+        self.signing = signing
+        self.public_keys = public_keys
+        self._verifying = {key.kid: PyJWK(dict(key.jwk)) for key in public_keys}
+
+    def find(self, kid: str) -> PyJWK | None:
+        """The public half of that name, tied to its algorithm; None when there is none or it is not in use."""
+        return self._verifying.get(kid)
 
 
 async def open_keyring(store: SigningKeys, sealer: Sealer, algorithm: Algorithm, *, at: datetime) -> Keyring:
@@ -65,10 +82,8 @@ async def open_keyring(store: SigningKeys, sealer: Sealer, algorithm: Algorithm,
     if active is None:
         raise RuntimeError(f"no active {algorithm} key, though one was just stored")
     return Keyring(
-        kid=active.id,
-        algorithm=algorithm,
-        private_key=unseal(active, sealer),
-        public_keys=tuple(SigningKeyPublished(key=key.id, kid=key.id, jwk=key.public_jwk) for key in keys),
+        Signing(active.id, algorithm, unseal(active, sealer)),
+        tuple(SigningKeyPublished(key=key.id, kid=key.id, jwk=key.public_jwk) for key in keys),
     )
 
 

@@ -54,28 +54,28 @@ async def test_the_first_start_makes_a_key_whose_signature_the_announced_half_ve
 ) -> None:
     keyring = await open_keyring(store, SEALER, algorithm, at=NOW)
     [public] = keyring.public_keys
-    assert public.key == public.kid == keyring.kid
-    token = jwt.encode({"a": 1}, keyring.private_key, algorithm)
+    assert public.key == public.kid == keyring.signing.kid
+    token = jwt.encode({"a": 1}, keyring.signing.private_key, algorithm)
     assert jwt.decode(token, jwt.PyJWK(dict(public.jwk)), algorithms=[algorithm]) == {"a": 1}
 
 
 async def test_a_later_start_finds_the_key(store: SigningKeys) -> None:
     first = await open_keyring(store, SEALER, "ES256", at=NOW)
     second = await open_keyring(store, SEALER, "ES256", at=NOW)
-    assert second.kid == first.kid
+    assert second.signing.kid == first.signing.kid
     assert second.public_keys == first.public_keys
 
 
 async def test_of_instances_that_start_at_once_one_makes_the_key(store: SigningKeys) -> None:
     keyrings: list[Keyring] = await asyncio.gather(*(open_keyring(store, SEALER, "ES256", at=NOW) for _ in range(10)))
-    assert len({keyring.kid for keyring in keyrings}) == 1
+    assert len({keyring.signing.kid for keyring in keyrings}) == 1
     assert len(await store.all()) == 1
 
 
 async def test_another_algorithm_gets_its_own_key_and_the_old_one_stays_announced(store: SigningKeys) -> None:
     old = await open_keyring(store, SEALER, "ES256", at=NOW)
     new = await open_keyring(store, SEALER, "EdDSA", at=NOW)
-    assert {key.kid for key in new.public_keys} == {old.kid, new.kid}
+    assert {key.kid for key in new.public_keys} == {old.signing.kid, new.signing.kid}
 
 
 async def test_a_private_half_is_only_kept_sealed(store: SigningKeys, client: Any, database_prefix: str) -> None:

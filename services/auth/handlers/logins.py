@@ -21,6 +21,7 @@ from services.auth.models.authorizations import Authorization
 from services.auth.models.chains import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
 from services.auth.models.credentials import Code, RefreshTokenText, new_key
 from services.auth.models.users import Identifier
+from services.auth.tokens import access_claims
 from shared.errors import Refusal
 from shared.messages import Sealed
 from shared.messages.auth import (
@@ -203,7 +204,7 @@ def _issue(chain: Chain, grant: Grant, work: Work, auth: Auth) -> tuple[TokenVie
     auth.access_tokens.add(access_token, work)
     auth.refresh_tokens.add(refresh_token, work)
     view = TokenView(
-        access_token=auth.signer.sign(access_token),
+        access_token=auth.signer.sign(access_claims(access_token)),
         expires_in=int(ACCESS_LIFE.total_seconds()),
         expires_at=access_token.expires_at,
         refresh_token=str(text),
