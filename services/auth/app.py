@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+from services.auth.audit import Audit
 from services.auth.context import Auth
 from services.auth.handlers import HANDLERS
 from services.auth.keys import open_keyring
+from services.auth.models.phone_numbers import Texted
 from services.auth.settings import AuthSettings
 from services.auth.store import INDEXES
+from services.auth.store.audit import AuditEntries
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
+from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
@@ -36,7 +40,10 @@ def create(settings: AuthSettings | None = None) -> Service:
         name="auth",
         handlers=HANDLERS,
         topics=TOPICS,
-        indexes=INDEXES,
+        indexes={
+            **INDEXES,
+            AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_kept)),
+        },
         open=partial(opened, settings=chosen),
     )
 
@@ -59,8 +66,13 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
         authorizations=Authorizations(parts.database),
         access_tokens=AccessTokens(parts.database),
         refresh_tokens=RefreshTokens(parts.database),
+        phone_codes=PhoneCodes(parts.database),
         signer=TokenSigner(keyring, settings.issuer),
+        audit=Audit(AuditEntries(parts.database)),
         sealer=parts.sealer,
         authorization_life=settings.authorization_life,
         test_domains=not settings.production,
+        texted=Texted(settings.texted_countries),
+        phone_code_life=settings.phone_code_life,
+        test_login=settings.test_login,
     )

@@ -25,6 +25,8 @@ class AuthSettings(ServiceSettings):
     """What access tokens are signed with. After a change a new key signs; tokens of the old one still verify."""
     authorization_minutes: int = Field(default=10, ge=1, le=20)
     """How long a magic link may be redeemed."""
+    audit_days: int = Field(default=180, ge=1, le=3650)
+    """How long entries of the audit are kept. A change takes effect at the next start, for old entries too."""
 
     @field_validator("issuer")
     @classmethod
@@ -45,3 +47,8 @@ class AuthSettings(ServiceSettings):
     def authorization_life(self) -> timedelta:
         """``authorization_minutes`` as a duration."""
         return timedelta(minutes=self.authorization_minutes)
+
+    @property
+    def audit_kept(self) -> timedelta:
+        """``audit_days`` as a duration."""
+        return timedelta(days=self.audit_days)

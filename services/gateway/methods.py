@@ -11,6 +11,7 @@ from services.gateway.errors import UnknownVersion, VersionNotSupported
 from shared.errors import NotFound
 from shared.ids import derived_message_id
 from shared.messages import Command, Query
+from shared.messages.audit import ListAuditEntries
 from shared.messages.auth import (
     AuthenticateUser,
     CreateClient,
@@ -115,6 +116,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "get_user": ask(GetUser, Who.SELF_OR_INTERNAL),
         "create_trial_and_magic_link": order(CreateTrialAndMagicLink, Who.ANYONE, _by_address),
         # For operators.
+        "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),
         "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
     },

@@ -3,7 +3,7 @@
 Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
 """
 
-from shared.messages import auth, billing, mailer, news, stripe
+from shared.messages import audit, auth, billing, mailer, news, stripe
 from shared.messages.message import (
     ANONYMOUS,
     MESSAGES,
@@ -33,6 +33,7 @@ __all__ = [
     "Query",
     "Reply",
     "Sealed",
+    "audit",
     "auth",
     "billing",
     "iso_milliseconds",

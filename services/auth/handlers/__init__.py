@@ -2,11 +2,13 @@
 
 from typing import Final
 
+from services.auth.handlers.audit import list_audit_entries
 from services.auth.handlers.clients import create_client
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
 from services.auth.handlers.logins import authenticate_user
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
+from shared.messages.audit import ListAuditEntries
 from shared.messages.auth import (
     AuthenticateUser,
     CreateClient,
@@ -24,6 +26,7 @@ HANDLERS: Final[Handlers] = {
     CreateTrialAndMagicLink: create_trial_and_magic_link,
     EnsureUser: ensure_user,
     GetUser: get_user,
+    ListAuditEntries: list_audit_entries,
     SendMagicLink: send_magic_link,
     SendTrialMagicLink: send_trial_magic_link,
     SetMarketingConsent: set_marketing_consent,

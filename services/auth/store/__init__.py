@@ -5,19 +5,23 @@ from typing import Final
 
 from pymongo import IndexModel
 
+from services.auth.store.audit import AuditEntries
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
+from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    AuditEntries.COLLECTION: AuditEntries.INDEXES,
     Clients.COLLECTION: (),
     Users.COLLECTION: (),
     Identifiers.COLLECTION: Identifiers.INDEXES,
     Authorizations.COLLECTION: Authorizations.INDEXES,
     AccessTokens.COLLECTION: AccessTokens.INDEXES,
     RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
+    PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
     SigningKeys.COLLECTION: SigningKeys.INDEXES,
 }
 """What must be there before the first message."""

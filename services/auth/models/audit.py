@@ -1,0 +1,62 @@
+"""What is written down of what somebody tried? Who, what, when, from where, and what came of it; never a secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from shared.messages.audit import Action, AuditEntryView, AuditOutcome
+
+NOTES: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id"})
+"""What handlers find out about their message: ids that auth has made or looked up, never what a client has typed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One line of the audit; never changed.
+
+    It names people by their ids alone, so that all that is known of one is found by the id, and means nothing once the
+    person is erased.
+
+    Attributes:
+        action: what was tried.
+        code: why it was refused; None when it was done.
+        caller: who asked, as the gateway verified it; ``caller_user_id`` is the user of the bearer token.
+        user_id: whom it was about; None where that did not come to light.
+        session_id: the login it was about, by the id of the authorization that it began with.
+        identifier_id: which identifier it added, verified or removed.
+        message_id: of the message that asked for it.
+    """
+
+    id: str
+    at: datetime
+    action: Action
+    outcome: AuditOutcome
+    code: str | None
+    caller: Literal["anonymous", "user", "internal", "service"]
+    caller_user_id: str | None
+    user_id: str | None
+    client_id: str | None
+    session_id: str | None
+    identifier_id: str | None
+    client_ip: str | None
+    message_id: str
+
+    def view(self) -> AuditEntryView:
+        """The same, as it is announced and as operators read it."""
+        return AuditEntryView(
+            id=self.id,
+            at=self.at,
+            action=self.action,
+            outcome=self.outcome,
+            code=self.code,
+            caller=self.caller,
+            caller_user_id=self.caller_user_id,
+            user_id=self.user_id,
+            client_id=self.client_id,
+            session_id=self.session_id,
+            identifier_id=self.identifier_id,
+            client_ip=self.client_ip,
+            message_id=self.message_id,
+        )
