@@ -11,6 +11,8 @@ from services.auth.audit import Audit
 from services.auth.context import Auth
 from services.auth.handlers import HANDLERS
 from services.auth.keys import open_keyring
+from services.auth.limits import Limits
+from services.auth.meters import Meters
 from services.auth.models.phone_numbers import Texted
 from services.auth.settings import AuthSettings
 from services.auth.store import INDEXES
@@ -18,6 +20,7 @@ from services.auth.store.audit import AuditEntries
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
+from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
@@ -59,20 +62,31 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
     )
     for public_key in keyring.public_keys:
         await parts.announce(public_key)
-    yield Auth(
-        clients=Clients(parts.database),
-        users=Users(parts.database),
-        identifiers=Identifiers(parts.database),
-        authorizations=Authorizations(parts.database),
-        access_tokens=AccessTokens(parts.database),
-        refresh_tokens=RefreshTokens(parts.database),
-        phone_codes=PhoneCodes(parts.database),
-        signer=TokenSigner(keyring, settings.issuer),
-        audit=Audit(AuditEntries(parts.database)),
-        sealer=parts.sealer,
-        authorization_life=settings.authorization_life,
-        test_domains=not settings.production,
-        texted=Texted(settings.texted_countries),
-        phone_code_life=settings.phone_code_life,
-        test_login=settings.test_login,
+    meters = Meters(Tallies(parts.database))
+    limits = Limits(
+        LimitUses(parts.database),
+        Familiars(parts.database),
+        meters,
+        parts.sealer,
+        settings.limits,
+        lift_loopback=settings.limit_lift_loopback,
     )
+    async with meters.running():
+        yield Auth(
+            clients=Clients(parts.database),
+            users=Users(parts.database),
+            identifiers=Identifiers(parts.database),
+            authorizations=Authorizations(parts.database),
+            access_tokens=AccessTokens(parts.database),
+            refresh_tokens=RefreshTokens(parts.database),
+            phone_codes=PhoneCodes(parts.database),
+            signer=TokenSigner(keyring, settings.issuer),
+            audit=Audit(AuditEntries(parts.database)),
+            limits=limits,
+            sealer=parts.sealer,
+            authorization_life=settings.authorization_life,
+            test_domains=not settings.production,
+            texted=Texted(settings.texted_countries),
+            phone_code_life=settings.phone_code_life,
+            test_login=settings.test_login,
+        )

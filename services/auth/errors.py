@@ -29,6 +29,12 @@ class InvalidEmail(Refusal):
     """An address that can't receive mail."""
 
 
+class Throttled(Refusal):
+    """Too often: ``meta.retry_after`` says after how many seconds there is room again. Not kept as an answer."""
+
+    kind = Kind.THROTTLED
+
+
 class UnsupportedGrantType(Refusal):
     """Neither a code nor a refresh token; ``meta.grant_type`` says what was asked for (RFC 6749 section 5.2)."""
 

@@ -8,14 +8,15 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from services.auth.limit_settings import LimitSettings
 from services.auth.models.signing_keys import Algorithm
-from shared.settings import PRODUCTION, ServiceSettings
+from shared.settings import PRODUCTION
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
 """Where the embedded gateway listens."""
 
 
-class AuthSettings(ServiceSettings):
+class AuthSettings(LimitSettings):
     """The environment variables of auth."""
 
     issuer: str = Field(default="", validate_default=True)

@@ -9,6 +9,7 @@ from services.auth.store.audit import AuditEntries
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
+from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
@@ -23,5 +24,8 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
     PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
     SigningKeys.COLLECTION: SigningKeys.INDEXES,
+    LimitUses.COLLECTION: LimitUses.INDEXES,
+    Familiars.COLLECTION: Familiars.INDEXES,
+    Tallies.COLLECTION: Tallies.INDEXES,
 }
 """What must be there before the first message."""
