@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.clients import Client
 from shared.messages.auth import ClientCreated, ClientView, CreateClient
 from shared.work import Work
 
 
+@audited("create_client")
 async def create_client(command: CreateClient, work: Work, auth: Auth) -> ClientView:
     """Register an app that may log people in.
 
@@ -17,6 +19,7 @@ async def create_client(command: CreateClient, work: Work, auth: Auth) -> Client
     """
     client = Client.register(command.name, command.redirect_uris, id=command.id or work.new_id("client"), at=work.now)
     auth.clients.add(client, work)
+    work.note(client_id=client.id)
     work.publish(ClientCreated(key=client.id, client_id=client.id))
     return ClientView(
         id=client.id,

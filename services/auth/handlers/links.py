@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.handlers.users import register
 from services.auth.models.authorizations import Authorization, link
@@ -16,6 +17,7 @@ from shared.messages.mailer import LinkVariables, SendMail
 from shared.work import Work
 
 
+@audited("send_magic_link")
 async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> None:
     """Mail a link that logs this address in.
 
@@ -27,17 +29,19 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
     await _mail_link(command, work, auth, template="magic-link")
 
 
+@audited("create_trial_and_magic_link")
 async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Work, auth: Auth) -> None:
     """Make the user if need be; billing starts the trial, answers the caller, and then orders the link from us.
 
     Raises:
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
     """
-    address = await _admit(command, auth)
+    address = await _admit(command, work, auth)
     identifier = await auth.identifiers.find("email", address)
     if identifier is None:
         # Unverified: to order a trial for an address shows nothing about whose it is.
         identifier = register(address, work, auth, verified=False)
+    work.note(user_id=identifier.user_id)
     work.forward(
         StartTrial(
             key=identifier.user_id,
@@ -54,6 +58,7 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
     )
 
 
+@audited("send_trial_magic_link")
 async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: Auth) -> None:
     """Mail the link of a trial that has been started; ``flow=trial`` tells the app so.
 
@@ -76,10 +81,11 @@ async def _mail_link(
     Raises:
         Refusal: as ``_admit`` says.
     """
-    address = await _admit(request, auth)
+    address = await _admit(request, work, auth)
     code = Code(work.new_id("authzcode"), new_key())
     authorization = Authorization.open(request, address, code, life=auth.authorization_life, at=work.now)
     auth.authorizations.add(authorization, work)
+    work.note(session_id=authorization.id)
     variables = LinkVariables(
         link=link(authorization.redirect_uri, code, authorization.state, flow=flow),
         minutes=int(auth.authorization_life.total_seconds()) // 60,
@@ -94,13 +100,14 @@ async def _mail_link(
     )
 
 
-async def _admit(request: LinkRequest, auth: Auth) -> str:
+async def _admit(request: LinkRequest, work: Work, auth: Auth) -> str:
     """The address in its normal form, once nothing speaks against a link to it.
 
     Raises:
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: something does.
     """
     client = await auth.clients.get(request.client_id)
+    work.note(client_id=client.id)
     client.must_be_enabled()
     client.must_redirect_to(request.redirect_uri)
     return normal_email(request.identifier_value, test_domains=auth.test_domains)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.errors import (
     CodeMissing,
@@ -39,6 +40,7 @@ SUCCESSORS: Final = "auth.successors"
 """What answers kept for a repeat are sealed for: auth itself, and nothing else of its secrets."""
 
 
+@audited("authenticate_user")
 async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
     """Exchange a code or a refresh token for an access token and a refresh token.
 
@@ -55,6 +57,7 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
             raise UnsupportedGrantType(grant_type=other)
 
 
+@audited("log_in")
 async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
     """Log in whoever holds the link and ordered it; the first time, make the user.
 
@@ -68,6 +71,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     if not command.redirect_uri:
         raise RedirectUriMissing
     authorization = await auth.authorizations.get(Code.parse(code))
+    work.note(client_id=authorization.client_id, session_id=authorization.id)
     try:
         used = authorization.redeem(
             client_id=command.client_id,
@@ -89,6 +93,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     for other in others:
         auth.authorizations.save(other.revoke(at=work.now), work)
     user_id = _arrive(used, identifier, work, auth)
+    work.note(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))
     chain = Chain.begin(used, user_id, at=work.now)
     view, _ = _issue(chain, Grant("authorization_code", used.id), work, auth)
@@ -102,6 +107,7 @@ def _arrive(authorization: Authorization, identifier: Identifier | None, work: W
     elif identifier.verified_at is None:
         identifier = identifier.verify(at=work.now)
         auth.identifiers.save(identifier, work)
+        work.note(identifier_id=identifier.id)
     else:
         return identifier.user_id
     work.publish(
@@ -117,6 +123,7 @@ def _arrive(authorization: Authorization, identifier: Identifier | None, work: W
     return identifier.user_id
 
 
+@audited("refresh")
 async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
     """Use up a refresh token and give its successor, in one step; the chain's older tokens end.
 
@@ -128,6 +135,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     """
     text = RefreshTokenText.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
     token = await auth.refresh_tokens.get(text)
+    work.note(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
     if token.used_at is not None:
         return await _answer_again(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
@@ -175,6 +183,7 @@ async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None
         auth.refresh_tokens.save(refresh_token.revoke(at=work.now), work)
     for access_token in access_tokens:
         _revoke(access_token, work, auth)
+    auth.audit.record(work, "end_stolen_chain")
     work.publish(
         RefreshTokenReused(
             key=token.user_id,

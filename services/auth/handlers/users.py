@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.users import Identifier, User, normal_email
 from shared.messages.auth import (
@@ -29,6 +30,7 @@ async def get_user(query: GetUser, _work: Work, auth: Auth) -> UserView:
     return UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers)))
 
 
+@audited("ensure_user")
 async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     """Find or make the user of an address, and say who it is.
 
@@ -39,6 +41,7 @@ async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     identifier = await auth.identifiers.find("email", address)
     if identifier is None:
         identifier = register(address, work, auth, verified=False)
+    work.note(user_id=identifier.user_id)
     work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=identifier.user_id))
 
 
@@ -68,6 +71,7 @@ def register(address: str, work: Work, auth: Auth, *, verified: bool) -> Identif
     identifier = Identifier.of_new(user, "email", address, id=work.new_id("userident"), verified=verified, at=work.now)
     auth.users.add(user, work)
     auth.identifiers.add(identifier, work)
+    work.note(user_id=user.id, identifier_id=identifier.id)
     work.publish(UserCreated(key=user.id, user_id=user.id, at=work.now))
     return identifier
 
