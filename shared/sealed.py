@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -47,6 +47,7 @@ class Sealer:
         self._keys = dict(keys)
         self._active = next(iter(self._keys))
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
+        self._hash_keys: dict[tuple[str, str], bytes] = {}
         self._fingerprint_key = self._derive(self._active, "fingerprint")
 
     def seal(self, receiver: str, plain: bytes) -> str:
@@ -70,6 +71,10 @@ class Sealer:
         except (ValueError, InvalidTag) as damaged:
             raise CannotOpen(f"not sealed for {receiver}, or damaged") from damaged
 
+    def seals_so(self, ciphertext: str) -> bool:
+        """Whether this was closed with the key that seals now; if not, it can be sealed again."""
+        return ciphertext.partition(".")[0] == self._active
+
     def sealing_for(self, receiver: str) -> Callable[[str], str]:
         """What closes a text for one receiver; the ``seal`` of a message's serialisation context."""
         return lambda plain: self.seal(receiver, plain.encode())
@@ -89,10 +94,22 @@ class Sealer:
 
         Keyed, because a six-digit code behind a plain hash is found by trying a million.
         """
-        mac = hmac.new(self._fingerprint_key, digestmod=hashlib.sha256)
-        for part in parts:
-            mac.update(len(part).to_bytes(4, "big") + part)
-        return mac.hexdigest()
+        return _mac(self._fingerprint_key, parts)
+
+    def keyed_hash(self, purpose: str, *parts: bytes) -> str:
+        """A keyed hash to be stored, ``<key id>.<64 hex characters>``: unlike a fingerprint it outlives a new key."""
+        return f"{self._active}.{_mac(self._hash_key(self._active, purpose), parts)}"
+
+    def matches(self, purpose: str, keyed_hash: str, *parts: bytes) -> bool:
+        """Whether a stored keyed hash is of these parts, compared in constant time; no, when its key is gone."""
+        key_id, _, stored = keyed_hash.partition(".")
+        return key_id in self._keys and hmac.compare_digest(_mac(self._hash_key(key_id, purpose), parts), stored)
+
+    def _hash_key(self, key_id: str, purpose: str) -> bytes:
+        key = self._hash_keys.get((key_id, purpose))
+        if key is None:
+            key = self._hash_keys[key_id, purpose] = self._derive(key_id, f"hash for {purpose}")
+        return key
 
     def _cipher(self, key_id: str, receiver: str) -> AESGCM:
         cipher = self._ciphers.get((key_id, receiver))
@@ -102,3 +119,11 @@ class Sealer:
 
     def _derive(self, key_id: str, purpose: str) -> bytes:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"nest {purpose}".encode()).derive(self._keys[key_id])
+
+
+def _mac(key: bytes, parts: Iterable[bytes]) -> str:
+    """HMAC-SHA-256 (RFC 2104) as hex; lengths keep ("ab", "c") and ("a", "bc") apart."""
+    mac = hmac.new(key, digestmod=hashlib.sha256)
+    for part in parts:
+        mac.update(len(part).to_bytes(4, "big") + part)
+    return mac.hexdigest()

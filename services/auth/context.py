@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.auth.audit import Audit
-from services.auth.models.phone_numbers import Texted
 from services.auth.limits import Limits
+from services.auth.models.phone_numbers import Texted
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients

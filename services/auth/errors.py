@@ -114,3 +114,133 @@ class InvalidToken(Refusal):
     """A JWT that we have not signed, or not for this, or whose time is over: which of it is not told."""
 
     kind = Kind.UNAUTHENTICATED
+
+
+class InvalidPhoneNumber(Refusal):
+    """Not a number that anybody could have, with its country code in front."""
+
+
+class PhoneNumberNotAllowed(Refusal):
+    """We text no numbers of this country, ``meta.country``, or none whose owner may earn by it."""
+
+    kind = Kind.FORBIDDEN
+
+
+class PhoneCodeNotFound(Refusal):
+    """Code and nonce don't belong together, are used up or are out of time: which of it is not told; a guess counts."""
+
+    kind = Kind.NOT_FOUND
+    remembered = True
+
+
+class IncorrectPhoneCode(Refusal):
+    """The same, said to who registers."""
+
+    kind = Kind.UNAUTHENTICATED
+    remembered = True
+
+
+class IncorrectPhoneNumber(Refusal):
+    """The code was sent to another number."""
+
+
+class FirstNameMissing(Refusal):
+    """A registration needs ``first_name``."""
+
+
+class LastNameMissing(Refusal):
+    """A registration needs ``last_name``."""
+
+
+class UserAlreadyRegistered(Refusal):
+    """The number's user has a name already; the code is still good, for logging in."""
+
+    kind = Kind.CONFLICT
+
+
+class FieldRefused(Refusal):
+    """A field says what it can't: an address that receives no mail, a password that is too easy to guess.
+
+    Args:
+        path: the field's name.
+        message: what is wrong, without what was found there.
+    """
+
+    kind = Kind.VALIDATION_FAILED
+    code = "validation_failed"
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(errors=[{"path": path, "message": message}])
+
+
+class OwnerNotFound(Refusal):
+    """No owner has this id."""
+
+    kind = Kind.NOT_FOUND
+
+
+class ApplicationNotFound(Refusal):
+    """No application has this API key."""
+
+    kind = Kind.NOT_FOUND
+
+
+class ApplicationUserNotFound(Refusal):
+    """No user of the application has this id."""
+
+    kind = Kind.NOT_FOUND
+
+
+class EmailTaken(Refusal):
+    """Another owner, or another user of the application, has this address."""
+
+    kind = Kind.CONFLICT
+
+
+class AppnameTaken(Refusal):
+    """The owner has another application of this name."""
+
+    kind = Kind.CONFLICT
+
+
+class MalformedApiKey(Refusal):
+    """An API key that nobody can have; nothing was looked up."""
+
+    kind = Kind.UNAUTHENTICATED
+
+
+class WrongCredentials(Refusal):
+    """No such address, or another password: which of the two is not told. Counted, so that guessing comes to an end."""
+
+    kind = Kind.UNAUTHENTICATED
+    remembered = True
+
+
+class NotLoggedIn(Refusal):
+    """The token of an application's user is not ours, or its time is over, or it was ended: which of it is not told."""
+
+    kind = Kind.UNAUTHENTICATED
+
+
+class PasswordRequired(Refusal):
+    """The application was not made for logging in without a password."""
+
+    kind = Kind.FORBIDDEN
+
+
+class ApplicationUserNotActive(Refusal):
+    """The user has been deactivated."""
+
+    kind = Kind.FORBIDDEN
+
+
+class ApplicationUserEnded(Refusal):
+    """The user's end date has passed."""
+
+    kind = Kind.FORBIDDEN
+
+
+class ApplicationEnded(Refusal):
+    """The application's end date has passed."""
+
+    kind = Kind.FORBIDDEN

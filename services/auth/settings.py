@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 
 from services.auth.limit_settings import LimitSettings
+from services.auth.models.phone_numbers import COUNTRIES
 from services.auth.models.signing_keys import Algorithm
-from shared.settings import PRODUCTION
+from shared.settings import PRODUCTION, CommaSeparated, split_commas
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
 """Where the embedded gateway listens."""
+EVERY_COUNTRY: Final = "all"
 
 
 class AuthSettings(LimitSettings):
@@ -26,8 +28,32 @@ class AuthSettings(LimitSettings):
     """What access tokens are signed with. After a change a new key signs; tokens of the old one still verify."""
     authorization_minutes: int = Field(default=10, ge=1, le=20)
     """How long a magic link may be redeemed."""
+    phone_code_minutes: int = Field(default=10, ge=1, le=10)
+    """How long a code by text may be redeemed."""
+    text_countries: CommaSeparated = ()
+    """Countries whose phone numbers get texts, as ISO 3166-1 has them (``CH,DE``), or ``all``. None by default: each
+    text costs money."""
+    test_login: bool = False
+    """Whether ``POST /login`` logs anybody in without a code, for tests. Refused in production."""
     audit_days: int = Field(default=180, ge=1, le=3650)
     """How long entries of the audit are kept. A change takes effect at the next start, for old entries too."""
+
+    _split_countries = field_validator("text_countries", mode="before")(split_commas)
+
+    @field_validator("text_countries")
+    @classmethod
+    def _have_phone_numbers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted({country for country in value if country not in COUNTRIES})
+        if unknown and value != (EVERY_COUNTRY,):
+            raise ValueError(f"write CH,DE or all; these are no countries with phone numbers: {', '.join(unknown)}")
+        return value
+
+    @field_validator("test_login")
+    @classmethod
+    def _not_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- as pydantic calls it
+        if value and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError("is refused in production: it logs anybody in")
+        return value
 
     @field_validator("issuer")
     @classmethod
@@ -48,6 +74,16 @@ class AuthSettings(LimitSettings):
     def authorization_life(self) -> timedelta:
         """``authorization_minutes`` as a duration."""
         return timedelta(minutes=self.authorization_minutes)
+
+    @property
+    def phone_code_life(self) -> timedelta:
+        """``phone_code_minutes`` as a duration."""
+        return timedelta(minutes=self.phone_code_minutes)
+
+    @property
+    def texted_countries(self) -> frozenset[str] | None:
+        """``text_countries``; None for all."""
+        return None if self.text_countries == (EVERY_COUNTRY,) else frozenset(self.text_countries)
 
     @property
     def audit_kept(self) -> timedelta:

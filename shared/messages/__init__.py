@@ -3,7 +3,7 @@
 Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
 """
 
-from shared.messages import audit, auth, billing, mailer, news, stripe
+from shared.messages import audit, auth, billing, mailer, news, phone, stripe
 from shared.messages.message import (
     ANONYMOUS,
     MESSAGES,
@@ -39,5 +39,6 @@ __all__ = [
     "iso_milliseconds",
     "mailer",
     "news",
+    "phone",
     "stripe",
 ]

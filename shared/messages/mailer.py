@@ -1,4 +1,4 @@
-"""What mailer is ordered and asked, and what it announces: mail and marketing consent."""
+"""What mailer is ordered and asked, and what it announces: mail, texts and marketing consent."""
 
 from typing import Annotated, Final, Literal
 
@@ -17,6 +17,7 @@ Template = Literal[
     "session-theft",
     "dispute",
 ]
+TextTemplate = Literal["login-code"]
 Link = Annotated[str, Field(pattern=r"^[^\s\p{C}]+$")]
 """A whole URL, without spaces and control characters: what follows a line break in a mail's text would read as ours."""
 ConsentLevel = Literal["general", "none"]
@@ -94,6 +95,37 @@ class SendMail(Command, wire="mailer.send-mail"):
     """Counts from 1, the first order's."""
 
 
+class LoginCodeVariables(Part):
+    """What ``login-code`` shows."""
+
+    code: Annotated[str, Field(pattern=r"^[0-9]{4,10}$")]
+    """What to type in."""
+    minutes: int
+    """How long it works, counted from the order."""
+
+
+TEXT_VARIABLES: Final[dict[TextTemplate, type[Part]]] = {"login-code": LoginCodeVariables}
+"""What each template of a text is given."""
+
+
+class SendText(Command, wire="mailer.send-text"):
+    """Render a template and hand the text over to the provider. No reply body."""
+
+    template: TextTemplate
+    to: Sealed
+    """The number, E.164."""
+    variables: Sealed
+    """The JSON of the template's class in ``TEXT_VARIABLES``."""
+    ordered_at: Moment
+    """When it was first ordered; a text that is late may have gone out already."""
+    expires_at: Moment
+    """From when on it is of no use to anybody, and not sent any more."""
+    order_id: str | None = None
+    """The id of the first order, on a repeated attempt."""
+    attempt: int = 1
+    """Counts from 1, the first order's."""
+
+
 class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):
     """Store what an existing user consents to. No reply body."""
 
@@ -129,4 +161,12 @@ class MailHandedOver(Event, wire="mailer.mail-handed-over"):
 
     delivery_id: str
     template: Template
+    at: Moment
+
+
+class TextHandedOver(Event, wire="mailer.text-handed-over"):
+    """The provider of texts has taken one."""
+
+    delivery_id: str
+    template: TextTemplate
     at: Moment

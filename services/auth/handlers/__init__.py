@@ -6,6 +6,12 @@ from services.auth.handlers.audit import list_audit_entries
 from services.auth.handlers.clients import create_client
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
 from services.auth.handlers.logins import authenticate_user
+from services.auth.handlers.phone import (
+    log_in_for_testing,
+    register_phone_user,
+    send_phone_code,
+    verify_phone_code,
+)
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
 from shared.messages.audit import ListAuditEntries
@@ -19,6 +25,7 @@ from shared.messages.auth import (
     SendTrialMagicLink,
     SetMarketingConsent,
 )
+from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 
 HANDLERS: Final[Handlers] = {
     AuthenticateUser: authenticate_user,
@@ -26,8 +33,12 @@ HANDLERS: Final[Handlers] = {
     CreateTrialAndMagicLink: create_trial_and_magic_link,
     EnsureUser: ensure_user,
     GetUser: get_user,
+    LogInForTesting: log_in_for_testing,
+    RegisterPhoneUser: register_phone_user,
     ListAuditEntries: list_audit_entries,
     SendMagicLink: send_magic_link,
+    SendPhoneCode: send_phone_code,
     SendTrialMagicLink: send_trial_magic_link,
     SetMarketingConsent: set_marketing_consent,
+    VerifyPhoneCode: verify_phone_code,
 }

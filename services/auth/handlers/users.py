@@ -6,7 +6,7 @@ import asyncio
 
 from services.auth.audit import audited
 from services.auth.context import Auth
-from services.auth.models.users import Identifier, User, normal_email
+from services.auth.models.users import Identifier, IdentifierType, User, normal_email
 from shared.messages.auth import (
     EnsureUser,
     GetUser,
@@ -55,20 +55,34 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
     work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
 
 
-def register(address: str, work: Work, auth: Auth, *, verified: bool) -> Identifier:
-    """Make a user who is known by this address.
+def register(
+    identifier_value: str,
+    work: Work,
+    auth: Auth,
+    *,
+    verified: bool,
+    identifier_type: IdentifierType = "email",
+    first_name: str = "",
+    last_name: str = "",
+) -> Identifier:
+    """Make a user who is known by this address or number.
 
-    When another message makes one for the same address at the same time, one of them wins; the other's handler runs
-    again and finds the winner's.
+    When another message makes one for the same at the same time, one of them wins; the other's handler runs again and
+    finds the winner's.
 
     Args:
-        address: in normal form.
+        identifier_value: in normal form.
         work: what is filled.
         auth: where.
-        verified: whether the person has just shown that the address is theirs.
+        verified: whether the person has just shown that it is theirs.
+        identifier_type: what sort it is.
+        first_name: empty where it is not known; the same for ``last_name``.
+        last_name: as above.
     """
-    user = User(id=work.new_id("user"), created_at=work.now)
-    identifier = Identifier.of_new(user, "email", address, id=work.new_id("userident"), verified=verified, at=work.now)
+    user = User(id=work.new_id("user"), created_at=work.now, first_name=first_name, last_name=last_name)
+    identifier = Identifier.of_new(
+        user, identifier_type, identifier_value, id=work.new_id("userident"), verified=verified, at=work.now
+    )
     auth.users.add(user, work)
     auth.identifiers.add(identifier, work)
     work.note(user_id=user.id, identifier_id=identifier.id)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from email_validator import EmailNotValidError, validate_email
 
-from services.auth.errors import InvalidEmail
+from services.auth.errors import InvalidEmail, UserAlreadyRegistered
 
 IdentifierType = Literal["email", "phone"]
 
@@ -46,11 +46,27 @@ def normal_email(text: str, *, test_domains: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person. What is known of them hangs on the id."""
+    """A person. What is known of them hangs on the id.
+
+    Attributes:
+        first_name: empty until they have said it; the same for ``last_name``.
+    """
 
     id: str
     created_at: datetime
+    first_name: str = ""
+    last_name: str = ""
     version: int = 1
+
+    def introduce(self, first_name: str, last_name: str) -> Self:
+        """The same with a name.
+
+        Raises:
+            UserAlreadyRegistered: they have one already.
+        """
+        if self.first_name or self.last_name:
+            raise UserAlreadyRegistered
+        return replace(self, first_name=first_name, last_name=last_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,11 +31,22 @@ class Users:
         document = await self._by_id.find_one(id)
         if document is None:
             raise NotFound
-        return User(id=document["_id"], created_at=document["createdAt"], version=document["version"])
+        return User(
+            id=document["_id"],
+            created_at=document["createdAt"],
+            # Those who came before there were names have no such fields.
+            first_name=document.get("firstName", ""),
+            last_name=document.get("lastName", ""),
+            version=document["version"],
+        )
 
     def add(self, user: User, work: Work) -> None:
         """Store a new user."""
-        work.insert(self._documents, {"_id": user.id, "createdAt": user.created_at, "version": user.version})
+        work.insert(self._documents, _user_document(user))
+
+    def save(self, user: User, work: Work) -> None:
+        """Store what changed; if it moved meanwhile, the handler runs again."""
+        work.replace(self._documents, _user_document(user), version=user.version)
 
 
 class Identifiers:
@@ -77,6 +88,16 @@ class Identifiers:
     def save(self, identifier: Identifier, work: Work) -> None:
         """Store what changed."""
         work.replace(self._documents, _document(identifier), version=identifier.version)
+
+
+def _user_document(user: User) -> Document:
+    return {
+        "_id": user.id,
+        "createdAt": user.created_at,
+        "firstName": user.first_name,
+        "lastName": user.last_name,
+        "version": user.version,
+    }
 
 
 def _identifier(document: Document) -> Identifier:

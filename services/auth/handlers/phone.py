@@ -1,0 +1,211 @@
+"""How does somebody log in by phone number? A code comes by text, and whoever ordered it uses it up."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.auth.context import Auth
+from services.auth.errors import (
+    FirstNameMissing,
+    IncorrectPhoneCode,
+    IncorrectPhoneNumber,
+    LastNameMissing,
+    PhoneCodeNotFound,
+)
+from services.auth.handlers.users import register
+from services.auth.models.chains import AccessToken, Chain, Grant
+from services.auth.models.credentials import hash_key
+from services.auth.models.phone_codes import TOKEN_LIFE, PhoneCode, new_code, new_nonce
+from services.auth.models.phone_numbers import PhoneNumber
+from services.auth.models.users import Identifier
+from services.auth.tokens import access_claims
+from shared.errors import NotFound, Refusal
+from shared.messages import Sealed
+from shared.messages.auth import IdentifierVerified, UserAuthenticated
+from shared.messages.mailer import LoginCodeVariables, SendText
+from shared.messages.phone import (
+    LogInForTesting,
+    NonceView,
+    PhoneTokenView,
+    PhoneUserView,
+    RegisterPhoneUser,
+    SendPhoneCode,
+    VerifyPhoneCode,
+)
+from shared.work import Work
+
+HASHED = "phone codes"
+"""What the key behind the codes' hashes is for."""
+
+
+async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> NonceView:
+    """Text a code to a number, and give what it is redeemed with.
+
+    Whether the number is known is not even looked up, so nothing about it shows.
+
+    Raises:
+        InvalidPhoneNumber, PhoneNumberNotAllowed: as spoken.
+    """
+    number = PhoneNumber.parse(command.phone_number)
+    auth.texted.must_include(number)
+    code, nonce = new_code(), new_nonce()
+    phone_code = PhoneCode.send(
+        id=work.new_id("phonecode"),
+        nonce_hash=hash_key(nonce),
+        code_hash=auth.sealer.keyed_hash(HASHED, *_bound(code, nonce, number.e164)),
+        phone_number=number.e164,
+        life=auth.phone_code_life,
+        at=work.now,
+    )
+    auth.phone_codes.add(phone_code, work)
+    variables = LoginCodeVariables(code=code, minutes=int(auth.phone_code_life.total_seconds()) // 60)
+    work.publish(
+        SendText(
+            template="login-code",
+            to=Sealed.of(number.e164),
+            variables=Sealed.of(variables.model_dump_json()),
+            ordered_at=work.now,
+            expires_at=phone_code.expires_at,
+        )
+    )
+    return NonceView(nonce=nonce)
+
+
+async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) -> PhoneTokenView:
+    """Log in whoever got the text and ordered it; the first time, make the user.
+
+    Raises:
+        ClientNotFound, ClientDisabled: as spoken; the code is not touched.
+        PhoneCodeNotFound: no such code, or not any more.
+    """
+    client, found = await asyncio.gather(
+        auth.clients.get(command.clientid), auth.phone_codes.find(auth.reveal(command.nonce))
+    )
+    client.must_be_enabled()
+    used = _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
+    identifier = await auth.identifiers.find("phone", used.phone_number)
+
+    auth.phone_codes.save(used, work)
+    if identifier is None:
+        identifier = register(used.phone_number, work, auth, verified=True, identifier_type="phone")
+        _announce(identifier, work)
+    else:
+        _verify(identifier, work, auth)
+    return _log_in(identifier.user_id, client.id, Grant("phone_code", used.id), work, auth)
+
+
+async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth) -> PhoneUserView:
+    """Give a name to the user of a number, made if need be.
+
+    Raises:
+        FirstNameMissing, LastNameMissing, InvalidPhoneNumber: as spoken; the code is not touched.
+        IncorrectPhoneCode: no such code, or not any more.
+        IncorrectPhoneNumber: the code was sent to another number; it stays good.
+        UserAlreadyRegistered: the number's user has a name; the code stays good.
+    """
+    first_name, last_name = command.first_name.strip(), command.last_name.strip()
+    if not first_name:
+        raise FirstNameMissing
+    if not last_name:
+        raise LastNameMissing
+    number = None if command.phone_number is None else PhoneNumber.parse(command.phone_number)
+    found = await auth.phone_codes.find(auth.reveal(command.nonce))
+    used = _redeem(found, command, work, auth, refusal=IncorrectPhoneCode)
+    if number is not None and number.e164 != used.phone_number:
+        raise IncorrectPhoneNumber
+    identifier = await auth.identifiers.find("phone", used.phone_number)
+
+    auth.phone_codes.save(used, work)
+    if identifier is None:
+        identifier = register(
+            used.phone_number,
+            work,
+            auth,
+            verified=True,
+            identifier_type="phone",
+            first_name=first_name,
+            last_name=last_name,
+        )
+        _announce(identifier, work)
+    else:
+        user = await auth.users.get(identifier.user_id)
+        auth.users.save(user.introduce(first_name, last_name), work)
+        _verify(identifier, work, auth)
+    return PhoneUserView(
+        id=identifier.user_id, first_name=first_name, last_name=last_name, phone_number=used.phone_number
+    )
+
+
+async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -> PhoneTokenView:
+    """Log a user in because somebody says so.
+
+    Raises:
+        NotFound: there is no such user, or the settings don't allow this.
+        ClientNotFound, ClientDisabled: as spoken.
+    """
+    if not auth.test_login:
+        raise NotFound
+    client, user = await asyncio.gather(auth.clients.get(command.clientid), auth.users.get(command.userid))
+    client.must_be_enabled()
+    return _log_in(user.id, client.id, Grant("test_login", work.id), work, auth)
+
+
+def _redeem(
+    found: PhoneCode | None,
+    command: VerifyPhoneCode | RegisterPhoneUser,
+    work: Work,
+    auth: Auth,
+    *,
+    refusal: type[Refusal],
+) -> PhoneCode:
+    """The code that was ordered with this nonce, used up; a wrong one is counted.
+
+    Raises:
+        Refusal: the one given, whatever is wrong.
+    """
+    if found is None or not found.is_open(at=work.now):
+        raise refusal
+    parts = _bound(auth.reveal(command.code), auth.reveal(command.nonce), found.phone_number)
+    if not auth.sealer.matches(HASHED, found.code_hash, *parts):
+        auth.phone_codes.save(found.count_wrong(), work)
+        raise refusal
+    return found.use(at=work.now)
+
+
+def _bound(code: str, nonce: str, phone_number: str) -> tuple[bytes, bytes, bytes]:
+    """What a code's hash is made of: of two people who hold the same six digits, each has another hash."""
+    return code.encode(), nonce.encode(), phone_number.encode()
+
+
+def _verify(identifier: Identifier, work: Work, auth: Auth) -> None:
+    """Note that a number has been shown to be its user's, the first time that it was."""
+    if identifier.verified_at is None:
+        verified = identifier.verify(at=work.now)
+        auth.identifiers.save(verified, work)
+        _announce(verified, work)
+
+
+def _announce(identifier: Identifier, work: Work) -> None:
+    work.publish(
+        IdentifierVerified(
+            key=identifier.user_id,
+            user_id=identifier.user_id,
+            identifier_id=identifier.id,
+            identifier_type=identifier.identifier_type,
+            identifier_value=identifier.identifier_value,
+            at=work.now,
+        )
+    )
+
+
+def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) -> PhoneTokenView:
+    """A token for a day, which nothing renews."""
+    chain = Chain(
+        root_grant=grant.value, client_id=client_id, user_id=user_id, began_at=work.now, ends_at=work.now + TOKEN_LIFE
+    )
+    token = AccessToken.issue(chain, grant, id=work.new_id("acstok"), at=work.now, life=TOKEN_LIFE)
+    auth.access_tokens.add(token, work)
+    work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
+    # Phone-first apps read the first two; the others are those of every access token.
+    claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}
+    return PhoneTokenView(token=auth.signer.sign(claims))
