@@ -17,6 +17,7 @@ from shared.handling import Handlers, Handling
 from shared.ids import Ids, new_message_id
 from shared.inbox import DONE, Inbox
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Event, Message, Sealed
+from shared.messages.audit import Audited, AuditEntryView
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealed import Sealer
 from shared.service import Open, Parts
@@ -47,6 +48,7 @@ class Desk:
     Attributes:
         now: the time that handlers see; move it as you like.
         published: the messages said since the last ``clear``, in order; repeats of one id are left out.
+        audited: the entries of the audit among them, which are kept apart: nearly every message makes one.
         announced: the events said at start-up.
         context: the handlers' third argument.
     """
@@ -64,6 +66,7 @@ class Desk:
     ) -> None:
         self.now = datetime.now(UTC)
         self.published: list[Message] = []
+        self.audited: list[AuditEntryView] = []
         self.announced: list[Event] = []
         self.sealer = Sealer(master_keys or {"test": bytes(range(32))})
         self.ids = Ids("test")
@@ -139,7 +142,7 @@ class Desk:
         for said in outcome.messages:
             if said.id not in self._seen:
                 self._seen.add(said.id)
-                self.published.append(MESSAGES[said.wire].model_validate_json(said.body))
+                self._hear(MESSAGES[said.wire].model_validate_json(said.body))
         if outcome.kind != DONE:
             raise Refused(outcome.kind, json.loads(outcome.body or b"{}"))
         if not outcome.body:
@@ -154,6 +157,7 @@ class Desk:
     def clear(self) -> None:
         """Forget what was published; not what was seen."""
         self.published.clear()
+        self.audited.clear()
 
     async def later(self) -> list[tuple[datetime, Message]]:
         """The messages that wait for their time, with it, soonest first."""
@@ -163,6 +167,12 @@ class Desk:
     def reveal(self, receiver: str, secret: Sealed) -> str:
         """What a published secret says to its receiver."""
         return self.sealer.reveal(receiver, secret)
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Audited):
+            self.audited.append(message.entry)
+        else:
+            self.published.append(message)
 
     async def _announce(self, event: Event) -> None:
         self.announced.append(event)

@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 from services.auth.store import INDEXES
+from shared.messages.audit import ListAuditEntries
 from shared.messages.auth import EnsureUser, GetUser
 from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refresh, refusal
 from tests.desk import Desk
@@ -16,6 +17,7 @@ async def test_every_read_and_write_finds_its_documents_by_an_index(desk: Desk) 
     try:
         answer = await desk.perform(redemption(code))
         await desk.perform(GetUser(user_id=answer["user_id"]))
+        await desk.perform(ListAuditEntries(user_id=answer["user_id"]))
         await desk.perform(EnsureUser(reference="r", email=ADDRESS))
         await desk.perform(refresh(answer["refresh_token"]))
         desk.now += timedelta(minutes=1)
