@@ -14,6 +14,7 @@ from services.auth.keys import open_keyring
 from services.auth.limits import Limits
 from services.auth.meters import Meters
 from services.auth.models.phone_numbers import Texted
+from services.auth.places import Places
 from services.auth.settings import AuthSettings
 from services.auth.store import INDEXES
 from services.auth.store.audit import AuditEntries
@@ -83,6 +84,7 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             signer=TokenSigner(keyring, settings.issuer),
             audit=Audit(AuditEntries(parts.database)),
             limits=limits,
+            places=Places.open(settings.places_database),
             sealer=parts.sealer,
             authorization_life=settings.authorization_life,
             test_domains=not settings.production,

@@ -8,6 +8,7 @@ from datetime import timedelta
 from services.auth.audit import Audit
 from services.auth.limits import Limits
 from services.auth.models.phone_numbers import Texted
+from services.auth.places import Places
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
@@ -26,6 +27,7 @@ class Auth:
         signer: signs tokens, and reads those that it has signed.
         audit: writes down what somebody tried, and what came of it.
         limits: how often something may be done.
+        places: where networks are.
         sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
         authorization_life: how long a magic link may be redeemed.
         test_domains: whether addresses under ``.test`` are taken; never in production.
@@ -44,6 +46,7 @@ class Auth:
     signer: TokenSigner
     audit: Audit
     limits: Limits
+    places: Places
     sealer: Sealer
     authorization_life: timedelta
     test_domains: bool

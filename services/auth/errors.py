@@ -82,6 +82,10 @@ class RefreshTokenStolen(TokenUsed):
     remembered = True
 
 
+class NoCurrentSession(Refusal):
+    """The caller has no session of that user: it shows no access token of theirs, or its session has been ended."""
+
+
 class AuthorizationNotFound(Refusal):
     """The code or refresh token was revoked."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, FilePath, ValidationInfo, field_validator
 
 from services.auth.limit_settings import LimitSettings
 from services.auth.models.phone_numbers import COUNTRIES
 from services.auth.models.signing_keys import Algorithm
+from services.auth.places import Places
 from shared.settings import PRODUCTION, CommaSeparated, split_commas
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
@@ -38,6 +40,10 @@ class AuthSettings(LimitSettings):
     audit_days: int = Field(default=180, ge=1, le=3650)
     """How long entries of the audit are kept. A change takes effect at the next start, for old entries too."""
 
+    places_database: FilePath | None = None
+    """Where networks are, in MaxMind's format (GeoLite2 City or Country, or the like), for the list of a user's
+    sessions. Read at the start. None by default: no place is told."""
+
     _split_countries = field_validator("text_countries", mode="before")(split_commas)
 
     @field_validator("text_countries")
@@ -46,6 +52,12 @@ class AuthSettings(LimitSettings):
         unknown = sorted({country for country in value if country not in COUNTRIES})
         if unknown and value != (EVERY_COUNTRY,):
             raise ValueError(f"write CH,DE or all; these are no countries with phone numbers: {', '.join(unknown)}")
+        return value
+
+    @field_validator("places_database")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        Places.open(value)
         return value
 
     @field_validator("test_login")

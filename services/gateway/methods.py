@@ -24,6 +24,7 @@ from shared.messages.auth import (
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import CreateNewsItem, ListNewsItems
+from shared.messages.sessions import ListSessions, RevokeSessions
 
 BASE_VERSION: Final = "1"
 
@@ -77,7 +78,7 @@ def _unordered(_message: Any) -> str:
     return ""
 
 
-def _by_user(message: SetMarketingConsent) -> str:
+def _by_user(message: SetMarketingConsent | RevokeSessions) -> str:
     return message.user_id
 
 
@@ -115,6 +116,8 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "get_subscription_status": ask(GetSubscriptionStatus, Who.SELF_OR_INTERNAL),
         "get_user": ask(GetUser, Who.SELF_OR_INTERNAL),
         "create_trial_and_magic_link": order(CreateTrialAndMagicLink, Who.ANYONE, _by_address),
+        "list_sessions": ask(ListSessions, Who.SELF_OR_INTERNAL),
+        "revoke_sessions": order(RevokeSessions, Who.SELF_OR_INTERNAL, _by_user),
         # For operators.
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),

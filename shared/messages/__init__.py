@@ -3,7 +3,7 @@
 Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
 """
 
-from shared.messages import audit, auth, billing, mailer, news, phone, stripe
+from shared.messages import audit, auth, billing, mailer, news, phone, sessions, stripe
 from shared.messages.message import (
     ANONYMOUS,
     MESSAGES,
@@ -40,5 +40,6 @@ __all__ = [
     "mailer",
     "news",
     "phone",
+    "sessions",
     "stripe",
 ]

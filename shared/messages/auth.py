@@ -11,11 +11,14 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
 """SHA-256 of the verifier in web-safe base64 without padding (RFC 7636 section 4.2), or in hex for old clients."""
 
+Platform = Literal["mac", "windows", "linux"]
+"""What a device runs."""
+
 
 class Device(Part):
     """The device a login or a trial is asked from."""
 
-    platform: Literal["mac", "windows", "linux"] | None = None
+    platform: Platform | None = None
     beak_id: str | None = None
     """The app's own installation id."""
     fingerprint: str | None = None

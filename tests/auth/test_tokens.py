@@ -48,7 +48,7 @@ def raw(keys: Keyring, payload: Any, **header: Any) -> str:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_access_token_says_who_may_act_for_whom_and_until_when(algorithm: Algorithm) -> None:
     keys = keyring(algorithm)
-    chain = Chain(root_grant="authzcode_1", client_id="client_one", user_id="user_1", ends_at=NOW)
+    chain = Chain(root_grant="authzcode_1", client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
     token = AccessToken.issue(chain, Grant("authorization_code", "authzcode_1"), id="acstok_1", at=NOW)
     text = TokenSigner(keys, ISSUER).sign(access_claims(token))
     assert jwt.get_unverified_header(text) == {"alg": algorithm, "kid": keys.signing.kid, "typ": "JWT"}

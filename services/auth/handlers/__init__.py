@@ -12,6 +12,7 @@ from services.auth.handlers.phone import (
     send_phone_code,
     verify_phone_code,
 )
+from services.auth.handlers.sessions import list_sessions, revoke_sessions
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
 from shared.messages.audit import ListAuditEntries
@@ -26,6 +27,7 @@ from shared.messages.auth import (
     SetMarketingConsent,
 )
 from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.messages.sessions import ListSessions, RevokeSessions
 
 HANDLERS: Final[Handlers] = {
     AuthenticateUser: authenticate_user,
@@ -33,9 +35,11 @@ HANDLERS: Final[Handlers] = {
     CreateTrialAndMagicLink: create_trial_and_magic_link,
     EnsureUser: ensure_user,
     GetUser: get_user,
+    ListSessions: list_sessions,
     LogInForTesting: log_in_for_testing,
     RegisterPhoneUser: register_phone_user,
     ListAuditEntries: list_audit_entries,
+    RevokeSessions: revoke_sessions,
     SendMagicLink: send_magic_link,
     SendPhoneCode: send_phone_code,
     SendTrialMagicLink: send_trial_magic_link,

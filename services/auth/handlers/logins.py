@@ -17,6 +17,7 @@ from services.auth.errors import (
     TokenUsed,
     UnsupportedGrantType,
 )
+from services.auth.handlers.sessions import end, find_session, network_of, revoke_access_token
 from services.auth.handlers.users import register
 from services.auth.models.authorizations import Authorization
 from services.auth.models.chains import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
@@ -26,7 +27,6 @@ from services.auth.tokens import access_claims
 from shared.errors import Refusal
 from shared.messages import Sealed
 from shared.messages.auth import (
-    AccessTokenRevoked,
     AuthenticateUser,
     IdentifierVerified,
     RefreshTokenReused,
@@ -139,13 +139,11 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     if token.used_at is not None:
         return await _answer_again(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
-    client, access_tokens = await asyncio.gather(
-        auth.clients.get(token.client_id), auth.access_tokens.unrevoked(token.root_grant)
-    )
+    client, access_tokens = await asyncio.gather(auth.clients.get(token.client_id), auth.access_tokens.beside(token))
     client.must_be_enabled()
 
     for access_token in access_tokens:
-        _revoke(access_token, work, auth)
+        revoke_access_token(access_token, work, auth)
     view, successor = _issue(token.chain, Grant("refresh_token", token.id), work, auth)
     sealed = auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode())
     auth.refresh_tokens.save(token.use(Successor(successor.id, sealed), at=work.now), work)
@@ -157,10 +155,14 @@ async def _answer_again(token: RefreshToken, command: AuthenticateUser, work: Wo
 
     Raises:
         TokenUsed: theft.
+        Refusal: as ``Client.must_be_enabled`` says.
     """
     if token.successor is not None:
-        successor = await auth.refresh_tokens.find(token.successor.id)
+        successor, client = await asyncio.gather(
+            auth.refresh_tokens.find(token.successor.id), auth.clients.get(token.client_id)
+        )
         if token.may_repeat(successor, client_id=command.client_id, at=work.now):
+            client.must_be_enabled()
             return TokenView.model_validate_json(auth.sealer.open(SUCCESSORS, token.successor.sealed))
     await _end_stolen_chain(token, work, auth)
     raise RefreshTokenStolen
@@ -172,17 +174,12 @@ async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None
     Raises:
         TokenUsed: nothing lives of it any more; its end was told when it came.
     """
-    refresh_tokens, access_tokens, identifiers = await asyncio.gather(
-        auth.refresh_tokens.unrevoked(token.root_grant),
-        auth.access_tokens.unrevoked(token.root_grant),
-        auth.identifiers.of_user(token.user_id),
+    session, identifiers = await asyncio.gather(
+        find_session(token.user_id, token.root_grant, auth), auth.identifiers.of_user(token.user_id)
     )
-    if not refresh_tokens and not access_tokens:
+    if session is None:
         raise TokenUsed
-    for refresh_token in refresh_tokens:
-        auth.refresh_tokens.save(refresh_token.revoke(at=work.now), work)
-    for access_token in access_tokens:
-        _revoke(access_token, work, auth)
+    end(session, work, auth)
     auth.audit.record(work, "end_stolen_chain")
     work.publish(
         RefreshTokenReused(
@@ -207,9 +204,9 @@ async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None
 
 def _issue(chain: Chain, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
     """The next access and refresh token of a chain, stored, and as the app gets them."""
-    access_token = AccessToken.issue(chain, grant, id=work.new_id("acstok"), at=work.now)
+    access_token = AccessToken.issue(chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
     text = RefreshTokenText(work.new_id("reftok"), new_key())
-    refresh_token = RefreshToken.issue(chain, grant, text, at=work.now)
+    refresh_token = RefreshToken.issue(chain, grant, text, access_token=access_token, at=work.now)
     auth.access_tokens.add(access_token, work)
     auth.refresh_tokens.add(refresh_token, work)
     view = TokenView(
@@ -221,15 +218,6 @@ def _issue(chain: Chain, grant: Grant, work: Work, auth: Auth) -> tuple[TokenVie
         client_id=chain.client_id,
     )
     return view, refresh_token
-
-
-def _revoke(access_token: AccessToken, work: Work, auth: Auth) -> None:
-    """End an access token, and let every gateway know if it still lets somebody in."""
-    auth.access_tokens.save(access_token.revoke(at=work.now), work)
-    if work.now < access_token.expires_at:
-        work.publish(
-            AccessTokenRevoked(key=access_token.id, token_id=access_token.id, expires_at=access_token.expires_at)
-        )
 
 
 def _required(secret: Sealed | None, missing: type[Refusal], auth: Auth) -> str:

@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 from services.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 from services.auth.models.authorizations import Authorization
 from services.auth.models.credentials import RefreshTokenText, hash_key
+from shared.messages.auth import Platform
 
 ACCESS_LIFE: Final = timedelta(hours=1)
 REFRESH_LIFE: Final = timedelta(days=60)
@@ -24,11 +25,11 @@ class Grant:
     """What a token was given for.
 
     Attributes:
-        type: as ``grant_type`` of the request.
-        value: the id of the authorization or the refresh token that was redeemed.
+        type: as ``grant_type`` of the request; ``phone_code`` and ``test_login`` for the logins of a phone-first app.
+        value: the id of the authorization, the refresh token or the phone code that was redeemed.
     """
 
-    type: Literal["authorization_code", "refresh_token"]
+    type: Literal["authorization_code", "refresh_token", "phone_code", "test_login"]
     value: str
 
 
@@ -37,20 +38,30 @@ class Chain:
     """What all tokens of one login share.
 
     Attributes:
-        root_grant: the id of the authorization that began it.
+        root_grant: the id of the authorization that began it; to the user, the session's id.
+        began_at: when the person logged in.
         ends_at: when its last refresh token expires, however often it is refreshed.
+        platform: what the device runs, as it said when it ordered the link.
     """
 
     root_grant: str
     client_id: str
     user_id: str
+    began_at: datetime
     ends_at: datetime
+    platform: Platform | None = None
 
     @classmethod
     def begin(cls, authorization: Authorization, user_id: str, *, at: datetime) -> Self:
         """The chain of a login that happens now."""
+        device = authorization.device
         return cls(
-            root_grant=authorization.id, client_id=authorization.client_id, user_id=user_id, ends_at=at + CHAIN_LIFE
+            root_grant=authorization.id,
+            client_id=authorization.client_id,
+            user_id=user_id,
+            began_at=at,
+            ends_at=at + CHAIN_LIFE,
+            platform=None if device is None else device.platform,
         )
 
 
@@ -61,6 +72,7 @@ class AccessToken:
     Attributes:
         cidr_blocks: the networks it may be used from; empty for any.
         revoked_at: since when it is refused, though its time is not over.
+        network: the prefix of the address it was issued to, if that was known.
     """
 
     id: str
@@ -72,10 +84,20 @@ class AccessToken:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    network: str | None = None
     version: int = 1
 
     @classmethod
-    def issue(cls, chain: Chain, grant: Grant, *, id: str, at: datetime) -> Self:  # noqa: A002 -- the field's name
+    def issue(
+        cls,
+        chain: Chain,
+        grant: Grant,
+        *,
+        id: str,  # noqa: A002 -- the field's name
+        at: datetime,
+        network: str | None = None,
+        life: timedelta = ACCESS_LIFE,
+    ) -> Self:
         """A new one of a chain."""
         return cls(
             id=id,
@@ -85,7 +107,8 @@ class AccessToken:
             root_grant=chain.root_grant,
             cidr_blocks=(),
             created_at=at,
-            expires_at=at + ACCESS_LIFE,
+            expires_at=at + life,
+            network=network,
         )
 
     def revoke(self, *, at: datetime) -> Self:
@@ -112,7 +135,12 @@ class RefreshToken:
 
     Attributes:
         key_hash: SHA-256 of its key.
+        chain_began_at: ``Chain.began_at``.
         chain_ends_at: ``Chain.ends_at``.
+        platform: ``Chain.platform``.
+        network: the prefix of the address it was issued to, if that was known.
+        access_token_id: the access token that was issued with it, and ends when it is used. None for those stored
+            before this was kept.
         used_at: when it was exchanged for its successor. From then on it is revoked as well.
         successor: what it was exchanged for.
     """
@@ -126,15 +154,21 @@ class RefreshToken:
     cidr_blocks: tuple[str, ...]
     created_at: datetime
     expires_at: datetime
+    chain_began_at: datetime
     chain_ends_at: datetime
+    platform: Platform | None = None
+    network: str | None = None
+    access_token_id: str | None = None
     used_at: datetime | None = None
     revoked_at: datetime | None = None
     successor: Successor | None = None
     version: int = 1
 
     @classmethod
-    def issue(cls, chain: Chain, grant: Grant, text: RefreshTokenText, *, at: datetime) -> Self:
-        """A new one of a chain; ``text`` is what the app will hold, its id becomes the token's."""
+    def issue(
+        cls, chain: Chain, grant: Grant, text: RefreshTokenText, *, access_token: AccessToken, at: datetime
+    ) -> Self:
+        """A new one of a chain, beside its access token; ``text`` is what the app will hold, its id the token's."""
         return cls(
             id=text.id,
             key_hash=hash_key(text.key),
@@ -145,14 +179,23 @@ class RefreshToken:
             cidr_blocks=(),
             created_at=at,
             expires_at=min(at + REFRESH_LIFE, chain.ends_at),
+            chain_began_at=chain.began_at,
             chain_ends_at=chain.ends_at,
+            platform=chain.platform,
+            network=access_token.network,
+            access_token_id=access_token.id,
         )
 
     @property
     def chain(self) -> Chain:
         """The chain it belongs to."""
         return Chain(
-            root_grant=self.root_grant, client_id=self.client_id, user_id=self.user_id, ends_at=self.chain_ends_at
+            root_grant=self.root_grant,
+            client_id=self.client_id,
+            user_id=self.user_id,
+            began_at=self.chain_began_at,
+            ends_at=self.chain_ends_at,
+            platform=self.platform,
         )
 
     def must_be_open(self, *, client_id: str, at: datetime) -> None:

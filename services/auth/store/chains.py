@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from pymongo import ASCENDING, IndexModel
+from pymongo.asynchronous.cursor import AsyncCursor
 
 from services.auth.errors import TokenNotFound
-from services.auth.models.chains import AccessToken, Grant, RefreshToken, Successor
+from services.auth.models.chains import CHAIN_LIFE, AccessToken, Grant, RefreshToken, Successor
 from services.auth.models.credentials import RefreshTokenText, same_key
 from shared.lookup import Lookup
 from shared.mongo import Collection, Database, Document
@@ -17,6 +18,8 @@ from shared.work import Work
 KEPT: Final = timedelta(days=30)
 """How long a token is kept after it (or, for a refresh token, its whole chain) has expired."""
 _UNREVOKED: Final[Document] = {"revokedAt": None}
+_OF_USER: Final = IndexModel([("userId", ASCENDING), ("revokedAt", ASCENDING)])
+"""Finds a user's sessions, and, for an erasure, what is left of those that are over."""
 
 
 class AccessTokens:
@@ -24,21 +27,34 @@ class AccessTokens:
 
     COLLECTION: ClassVar = "access_tokens"
     INDEXES: ClassVar = [
-        IndexModel([("rootGrant", ASCENDING)], partialFilterExpression=_UNREVOKED),
+        _OF_USER,
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(KEPT.total_seconds())),
     ]
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._unrevoked = Lookup(self._documents, "rootGrant", _UNREVOKED)
+        self._by_id = Lookup(self._documents)
+        self._unrevoked = Lookup(self._documents, "userId", _UNREVOKED)
 
-    async def unrevoked(self, root_grant: str) -> list[AccessToken]:
-        """Those of a chain that may still let somebody in: its newest one, since a refresh revokes the one before."""
-        documents = await self._unrevoked.find(root_grant)
-        return [
-            AccessToken(**_shared(document), revoked_at=document["revokedAt"], version=document["version"])
-            for document in documents
-        ]
+    async def find(self, id: str) -> AccessToken | None:  # noqa: A002 -- the field's name
+        """The one with this id, which is the token's ``jti``."""
+        document = await self._by_id.find_one(id)
+        return None if document is None else _access_token(document)
+
+    async def beside(self, token: RefreshToken) -> list[AccessToken]:
+        """Those of its chain that may still let somebody in: the one that was issued with its newest refresh token."""
+        if token.access_token_id is None:
+            return [each for each in await self.unrevoked(token.user_id) if each.root_grant == token.root_grant]
+        found = await self.find(token.access_token_id)
+        return [] if found is None or found.revoked_at is not None else [found]
+
+    async def unrevoked(self, user_id: str) -> list[AccessToken]:
+        """A user's that may still let somebody in, and those that have expired since."""
+        return [_access_token(document) for document in await self._unrevoked.find(user_id)]
+
+    async def some_of(self, user_id: str, most: int) -> list[AccessToken]:
+        """So many of a user's, revoked or not, the unrevoked ones first."""
+        return [_access_token(document) async for document in _some_of(self._documents, user_id, most)]
 
     def add(self, token: AccessToken, work: Work) -> None:
         """Store a new one."""
@@ -48,20 +64,24 @@ class AccessTokens:
         """Store what changed."""
         work.replace(self._documents, _access_document(token), version=token.version)
 
+    def remove(self, token: AccessToken, work: Work) -> None:
+        """Keep nothing of it."""
+        work.delete(self._documents, token.id, version=token.version)
+
 
 class RefreshTokens:
     """What stands behind refresh tokens; used ones stay as long as their chain, so that theft shows."""
 
     COLLECTION: ClassVar = "refresh_tokens"
     INDEXES: ClassVar = [
-        IndexModel([("rootGrant", ASCENDING)], partialFilterExpression=_UNREVOKED),
+        _OF_USER,
         IndexModel([("chainEndsAt", ASCENDING)], expireAfterSeconds=int(KEPT.total_seconds())),
     ]
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
         self._by_id = Lookup(self._documents)
-        self._unrevoked = Lookup(self._documents, "rootGrant", _UNREVOKED)
+        self._unrevoked = Lookup(self._documents, "userId", _UNREVOKED)
 
     async def get(self, text: RefreshTokenText) -> RefreshToken:
         """The one that an app holds.
@@ -79,9 +99,13 @@ class RefreshTokens:
         document = await self._by_id.find_one(id)
         return None if document is None else _refresh_token(document)
 
-    async def unrevoked(self, root_grant: str) -> list[RefreshToken]:
-        """Those of a chain that may still be exchanged: its newest one, or none when the chain is over."""
-        return [_refresh_token(document) for document in await self._unrevoked.find(root_grant)]
+    async def unrevoked(self, user_id: str) -> list[RefreshToken]:
+        """A user's that may still be exchanged, and those that have expired since: of each chain the newest one."""
+        return [_refresh_token(document) for document in await self._unrevoked.find(user_id)]
+
+    async def some_of(self, user_id: str, most: int) -> list[RefreshToken]:
+        """So many of a user's, revoked or not, the unrevoked ones first."""
+        return [_refresh_token(document) async for document in _some_of(self._documents, user_id, most)]
 
     def add(self, token: RefreshToken, work: Work) -> None:
         """Store a new one."""
@@ -90,6 +114,14 @@ class RefreshTokens:
     def save(self, token: RefreshToken, work: Work) -> None:
         """Store what changed."""
         work.replace(self._documents, _refresh_document(token), version=token.version)
+
+    def remove(self, token: RefreshToken, work: Work) -> None:
+        """Keep nothing of it."""
+        work.delete(self._documents, token.id, version=token.version)
+
+
+def _some_of(documents: Collection, user_id: str, most: int) -> AsyncCursor[Document]:
+    return documents.find({"userId": user_id}).sort("revokedAt", ASCENDING).limit(most)
 
 
 def _shared(document: Document) -> dict[str, Any]:
@@ -103,7 +135,14 @@ def _shared(document: Document) -> dict[str, Any]:
         "cidr_blocks": tuple(document["cidrBlocks"]),
         "created_at": document["createdAt"],
         "expires_at": document["expiresAt"],
+        "revoked_at": document["revokedAt"],
+        "network": document.get("network"),
+        "version": document["version"],
     }
+
+
+def _access_token(document: Document) -> AccessToken:
+    return AccessToken(**_shared(document))
 
 
 def _refresh_token(document: Document) -> RefreshToken:
@@ -111,11 +150,13 @@ def _refresh_token(document: Document) -> RefreshToken:
     return RefreshToken(
         **_shared(document),
         key_hash=document["key"],
+        # Optional are the fields that the first documents lacked.
+        chain_began_at=document.get("chainBeganAt", document["chainEndsAt"] - CHAIN_LIFE),
         chain_ends_at=document["chainEndsAt"],
+        platform=document.get("platform"),
+        access_token_id=document.get("accessTokenId"),
         used_at=document["usedAt"],
-        revoked_at=document["revokedAt"],
         successor=successor and Successor(successor["id"], successor["sealed"]),
-        version=document["version"],
     )
 
 
@@ -130,6 +171,7 @@ def _access_document(token: AccessToken | RefreshToken) -> Document:
         "createdAt": token.created_at,
         "expiresAt": token.expires_at,
         "revokedAt": token.revoked_at,
+        "network": token.network,
         "version": token.version,
     }
 
@@ -140,6 +182,9 @@ def _refresh_document(token: RefreshToken) -> Document:
         **_access_document(token),
         "key": token.key_hash,
         "usedAt": token.used_at,
+        "chainBeganAt": token.chain_began_at,
         "chainEndsAt": token.chain_ends_at,
+        "platform": token.platform,
+        "accessTokenId": token.access_token_id,
         "successor": successor and {"id": successor.id, "sealed": successor.sealed},
     }

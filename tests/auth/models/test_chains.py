@@ -22,11 +22,24 @@ from shared.errors import Refusal
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 GRANT = Grant("authorization_code", "authzcode_1")
-CHAIN = Chain(root_grant="authzcode_1", client_id="client_one", user_id="user_1", ends_at=NOW + CHAIN_LIFE)
+CHAIN = Chain(
+    root_grant="authzcode_1",
+    client_id="client_one",
+    user_id="user_1",
+    began_at=NOW,
+    ends_at=NOW + CHAIN_LIFE,
+    platform="mac",
+)
+
+
+def access_token(number: int = 1, at: datetime = NOW) -> AccessToken:
+    return AccessToken.issue(CHAIN, GRANT, id=f"acstok_{number}", at=at, network="203.0.113.0/24")
 
 
 def token(number: int = 1, at: datetime = NOW) -> RefreshToken:
-    return RefreshToken.issue(CHAIN, GRANT, RefreshTokenText(f"reftok_{number}", "k"), at=at)
+    return RefreshToken.issue(
+        CHAIN, GRANT, RefreshTokenText(f"reftok_{number}", "k"), access_token=access_token(number, at), at=at
+    )
 
 
 def used(at: datetime = NOW) -> RefreshToken:
@@ -38,8 +51,12 @@ def test_a_token_knows_its_chain() -> None:
 
 
 def test_an_access_token_lives_an_hour() -> None:
-    access_token = AccessToken.issue(CHAIN, GRANT, id="acstok_1", at=NOW)
-    assert access_token.expires_at == NOW + timedelta(hours=1)
+    assert access_token().expires_at == NOW + timedelta(hours=1)
+
+
+def test_a_refresh_token_knows_its_access_token_and_where_both_were_issued() -> None:
+    issued = token(2)
+    assert (issued.access_token_id, issued.network) == ("acstok_2", "203.0.113.0/24")
 
 
 @given(st.timedeltas(timedelta(0), CHAIN_LIFE))
