@@ -12,6 +12,7 @@ from services.auth.errors import (
     LastNameMissing,
     PhoneCodeNotFound,
 )
+from services.auth.handlers.sessions import network_of
 from services.auth.handlers.users import register
 from services.auth.models.chains import AccessToken, Chain, Grant
 from services.auth.models.credentials import hash_key
@@ -203,7 +204,9 @@ def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) 
     chain = Chain(
         root_grant=grant.value, client_id=client_id, user_id=user_id, began_at=work.now, ends_at=work.now + TOKEN_LIFE
     )
-    token = AccessToken.issue(chain, grant, id=work.new_id("acstok"), at=work.now, life=TOKEN_LIFE)
+    token = AccessToken.issue(
+        chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work), life=TOKEN_LIFE
+    )
     auth.access_tokens.add(token, work)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read the first two; the others are those of every access token.

@@ -46,14 +46,14 @@ class Session:
         """The session that tokens of one chain make up; there must be one."""
         tokens: list[AccessToken | RefreshToken] = [*refresh_tokens, *access_tokens]
         newest = max(tokens, key=lambda token: token.created_at)
-        first = refresh_tokens[0].chain if refresh_tokens else None
+        chain = refresh_tokens[0].chain if refresh_tokens else None
         return cls(
             id=newest.root_grant,
             user_id=newest.user_id,
             client_id=newest.client_id,
-            platform=None if first is None else first.platform,
-            # A token without a chain is as old as its login.
-            began_at=newest.created_at if first is None else first.began_at,
+            platform=None if chain is None else chain.platform,
+            # What nothing renews is as old as its login.
+            began_at=min(token.created_at for token in tokens) if chain is None else chain.began_at,
             last_used_at=newest.created_at,
             network=newest.network,
             expires_at=max(token.expires_at for token in tokens),
