@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
 
 from services.auth.audit import Audit
 from services.auth.context import Auth
 from services.auth.handlers import HANDLERS
-from services.auth.keys import open_keyring
+from services.auth.keys import Keyring
 from services.auth.limits import Limits
 from services.auth.meters import Meters
 from services.auth.models.phone_numbers import Texted
+from services.auth.passwords import Passwords
 from services.auth.places import Places
 from services.auth.settings import AuthSettings
 from services.auth.store import INDEXES
+from services.auth.store.application_users import ApplicationUsers
+from services.auth.store.applications import Applications
 from services.auth.store.audit import AuditEntries
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
 from services.auth.store.limits import Familiars, LimitUses, Tallies
+from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
+from shared.messages.auth import AnnounceClient
+from shared.messages.signing_keys import SigningKeyPublished
 from shared.service import Parts, Service
 from shared.settings import load
 
@@ -57,12 +63,13 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
     """What the handlers work with.
 
     Every public key is announced before the first message is taken, so that no token goes out that can't be verified.
+
+    Raises:
+        SettingsError: the signing keys can't be opened with the sealing keys.
     """
-    keyring = await open_keyring(
-        SigningKeys(parts.database), parts.sealer, settings.signing_algorithm, at=parts.clock()
-    )
-    for public_key in keyring.public_keys:
-        await parts.announce(public_key)
+    signing_keys, clients = SigningKeys(parts.database), Clients(parts.database)
+    keyring = Keyring(signing_keys, parts.sealer)
+    await parts.follow(SigningKeyPublished.topic, keyring.take)
     meters = Meters(Tallies(parts.database))
     limits = Limits(
         LimitUses(parts.database),
@@ -72,18 +79,38 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
         settings.limits,
         lift_loopback=settings.limit_lift_loopback,
     )
-    async with meters.running():
+    passwords = Passwords(
+        threads=settings.password_threads,
+        queue=settings.password_queue,
+        old_clients=settings.old_clients,
+        parameters=settings.password_parameters,
+    )
+    settings.warn_of_old_clients()
+    async with (
+        keyring.kept(settings.signing_algorithm, parts.announce, at=parts.clock()),
+        meters.running(),
+        aclosing(passwords),
+    ):
+        for client_id in await clients.ids():
+            await parts.announce(AnnounceClient(key=client_id, client_id=client_id))
         yield Auth(
-            clients=Clients(parts.database),
+            clients=clients,
             users=Users(parts.database),
             identifiers=Identifiers(parts.database),
             authorizations=Authorizations(parts.database),
             access_tokens=AccessTokens(parts.database),
             refresh_tokens=RefreshTokens(parts.database),
             phone_codes=PhoneCodes(parts.database),
+            owners=Owners(parts.database),
+            applications=Applications(parts.database),
+            application_users=ApplicationUsers(parts.database),
+            signing_keys=signing_keys,
+            keyring=keyring,
+            rotation=settings.rotation,
             signer=TokenSigner(keyring, settings.issuer),
             audit=Audit(AuditEntries(parts.database)),
             limits=limits,
+            passwords=passwords,
             places=Places.open(settings.places_database),
             sealer=parts.sealer,
             authorization_life=settings.authorization_life,
@@ -91,4 +118,5 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             texted=Texted(settings.texted_countries),
             phone_code_life=settings.phone_code_life,
             test_login=settings.test_login,
+            old_clients=settings.old_clients,
         )

@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.auth.audit import Audit
+from services.auth.keys import Keyring
 from services.auth.limits import Limits
 from services.auth.models.phone_numbers import Texted
+from services.auth.models.signing_keys import Rotation
+from services.auth.passwords import Passwords
 from services.auth.places import Places
+from services.auth.store.application_users import ApplicationUsers
+from services.auth.store.applications import Applications
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
+from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
 from shared.messages import Sealed
@@ -24,9 +31,12 @@ class Auth:
     """The stores and adapters of auth, built in ``app.py``.
 
     Attributes:
+        keyring: the signing keys as this process knows them.
+        rotation: when signing keys follow each other.
         signer: signs tokens, and reads those that it has signed.
         audit: writes down what somebody tried, and what came of it.
         limits: how often something may be done.
+        passwords: hashes passwords and recognises them.
         places: where networks are.
         sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
         authorization_life: how long a magic link may be redeemed.
@@ -34,6 +44,7 @@ class Auth:
         texted: which numbers get texts.
         phone_code_life: how long a code by text may be redeemed.
         test_login: whether anybody may be logged in without a code; never in production.
+        old_clients: whether clients of the accounts API are served that are older than Nest.
     """
 
     clients: Clients
@@ -43,9 +54,16 @@ class Auth:
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
     phone_codes: PhoneCodes
+    owners: Owners
+    applications: Applications
+    application_users: ApplicationUsers
+    signing_keys: SigningKeys
+    keyring: Keyring
+    rotation: Rotation
     signer: TokenSigner
     audit: Audit
     limits: Limits
+    passwords: Passwords
     places: Places
     sealer: Sealer
     authorization_life: timedelta
@@ -53,6 +71,7 @@ class Auth:
     texted: Texted
     phone_code_life: timedelta
     test_login: bool
+    old_clients: bool
 
     def reveal(self, secret: Sealed) -> str:
         """The plain text of a secret field of a message to auth."""

@@ -1,6 +1,6 @@
 """How auth says no. Every code is stable and read by clients."""
 
-from shared.errors import Kind, Refusal
+from shared.errors import Kind, Refusal, Unavailable
 
 
 class ClientNotFound(Refusal):
@@ -248,3 +248,9 @@ class ApplicationEnded(Refusal):
     """The application's end date has passed."""
 
     kind = Kind.FORBIDDEN
+
+
+class NoSigningKey(Unavailable):
+    """The key that signed is withdrawn, and the next one not known here yet: a matter of milliseconds."""
+
+    code = "unavailable"

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, ValidationInfo, field_validator
 
+from services.auth.account_settings import AccountSettings
 from services.auth.limit_settings import LimitSettings
 from services.auth.models.phone_numbers import COUNTRIES
-from services.auth.models.signing_keys import Algorithm
+from services.auth.models.signing_keys import Rotation
 from services.auth.places import Places
+from shared.messages.signing_keys import JWKS_SECONDS, Algorithm
 from shared.settings import PRODUCTION, CommaSeparated, split_commas
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
@@ -20,14 +22,18 @@ DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
 EVERY_COUNTRY: Final = "all"
 
 
-class AuthSettings(LimitSettings):
+class AuthSettings(LimitSettings, AccountSettings):
     """The environment variables of auth."""
 
     issuer: str = Field(default="", validate_default=True)
     """The URL under which clients reach the gateway, without a slash at its end: ``iss`` of every access token
     (RFC 8414 section 2). In production it must be given, and be https."""
     signing_algorithm: Algorithm = "ES256"
-    """What access tokens are signed with. After a change a new key signs; tokens of the old one still verify."""
+    """What tokens are signed with. After a change a new key follows, as in any rotation."""
+    signing_key_days: int = Field(default=90, ge=1, le=3650)
+    """How long a key signs before the next one follows."""
+    signing_key_lead_seconds: int = Field(default=900, ge=1, le=86_400)
+    """How long a key is published before it signs: longer than anybody keeps the public keys without asking again."""
     authorization_minutes: int = Field(default=10, ge=1, le=20)
     """How long a magic link may be redeemed."""
     phone_code_minutes: int = Field(default=10, ge=1, le=10)
@@ -67,6 +73,13 @@ class AuthSettings(LimitSettings):
             raise ValueError("is refused in production: it logs anybody in")
         return value
 
+    @field_validator("signing_key_lead_seconds")
+    @classmethod
+    def _longer_than_kept(cls, value: int, info: ValidationInfo) -> int:
+        if value <= JWKS_SECONDS and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError(f"must be more than {JWKS_SECONDS} in production: so long others keep the public keys")
+        return value
+
     @field_validator("issuer")
     @classmethod
     def _reachable(cls, value: str, info: ValidationInfo) -> str:
@@ -81,6 +94,15 @@ class AuthSettings(LimitSettings):
         if production and parts.scheme != "https":
             raise ValueError("must be https in production")
         return value.rstrip("/")
+
+    @property
+    def rotation(self) -> Rotation:
+        """When signing keys follow each other."""
+        return Rotation(
+            self.signing_algorithm,
+            period=timedelta(days=self.signing_key_days),
+            lead=timedelta(seconds=self.signing_key_lead_seconds),
+        )
 
     @property
     def authorization_life(self) -> timedelta:

@@ -3,7 +3,7 @@
 Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
 """
 
-from shared.messages import audit, auth, billing, mailer, news, phone, sessions, stripe
+from shared.messages import accounts, audit, auth, billing, mailer, news, phone, sessions, signing_keys, stripe
 from shared.messages.message import (
     ANONYMOUS,
     MESSAGES,
@@ -33,6 +33,7 @@ __all__ = [
     "Query",
     "Reply",
     "Sealed",
+    "accounts",
     "audit",
     "auth",
     "billing",
@@ -41,5 +42,6 @@ __all__ = [
     "news",
     "phone",
     "sessions",
+    "signing_keys",
     "stripe",
 ]

@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from services.auth.handlers.accounts import ACCOUNTS
 from services.auth.handlers.audit import list_audit_entries
-from services.auth.handlers.clients import create_client
+from services.auth.handlers.clients import announce_client, create_client
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
 from services.auth.handlers.logins import authenticate_user
 from services.auth.handlers.phone import (
@@ -13,10 +14,12 @@ from services.auth.handlers.phone import (
     verify_phone_code,
 )
 from services.auth.handlers.sessions import list_sessions, revoke_sessions
+from services.auth.handlers.signing_keys import keep_signing_keys, list_signing_keys, rotate_signing_keys
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
 from shared.messages.audit import ListAuditEntries
 from shared.messages.auth import (
+    AnnounceClient,
     AuthenticateUser,
     CreateClient,
     CreateTrialAndMagicLink,
@@ -28,18 +31,24 @@ from shared.messages.auth import (
 )
 from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 from shared.messages.sessions import ListSessions, RevokeSessions
+from shared.messages.signing_keys import KeepSigningKeys, ListSigningKeys, RotateSigningKeys
 
 HANDLERS: Final[Handlers] = {
+    **ACCOUNTS,
+    AnnounceClient: announce_client,
     AuthenticateUser: authenticate_user,
     CreateClient: create_client,
     CreateTrialAndMagicLink: create_trial_and_magic_link,
     EnsureUser: ensure_user,
     GetUser: get_user,
+    KeepSigningKeys: keep_signing_keys,
     ListSessions: list_sessions,
+    ListSigningKeys: list_signing_keys,
     LogInForTesting: log_in_for_testing,
     RegisterPhoneUser: register_phone_user,
     ListAuditEntries: list_audit_entries,
     RevokeSessions: revoke_sessions,
+    RotateSigningKeys: rotate_signing_keys,
     SendMagicLink: send_magic_link,
     SendPhoneCode: send_phone_code,
     SendTrialMagicLink: send_trial_magic_link,

@@ -1,0 +1,42 @@
+"""What must auth be told about passwords, and about old clients?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argon2 import Parameters
+from argon2.profiles import RFC_9106_LOW_MEMORY
+from pydantic import Field
+
+from shared.old_clients import OldClientsSettings
+
+_KIB: Final = 1024
+
+
+class AccountSettings(OldClientsSettings):
+    """The environment variables of auth that are about owners, applications and their users."""
+
+    password_memory: int = Field(default=RFC_9106_LOW_MEMORY.memory_cost // _KIB, ge=64, le=4096)
+    """MiB that a password's hash takes; RFC 9106 section 4 asks for 64 where memory is short. When it has grown, a
+    password is hashed again at the next login."""
+    password_passes: int = Field(default=RFC_9106_LOW_MEMORY.time_cost, ge=3, le=64)
+    """How often a hash goes over its memory; likewise."""
+    password_threads: int = Field(default=2, ge=1, le=64)
+    """How many passwords a process hashes at once, each with the memory above and on up to four cores."""
+    password_queue: int = Field(default=64, ge=1, le=10_000)
+    """How many more may wait; whoever comes then is told to come back. A hash takes some 100 ms, and nobody waits
+    longer than ``NEST_REPLY_SECONDS``."""
+
+    @property
+    def password_parameters(self) -> Parameters:
+        """The parameters of Argon2id."""
+        usual = RFC_9106_LOW_MEMORY
+        return Parameters(
+            type=usual.type,
+            version=usual.version,
+            salt_len=usual.salt_len,
+            hash_len=usual.hash_len,
+            time_cost=self.password_passes,
+            memory_cost=self.password_memory * _KIB,
+            parallelism=usual.parallelism,
+        )

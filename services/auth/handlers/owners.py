@@ -1,0 +1,141 @@
+"""How do owners of applications come and go?"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from services.auth.context import Auth
+from services.auth.errors import EmailTaken, InvalidToken
+from services.auth.handlers.applications import BATCH, remove_applications
+from services.auth.handlers.password_checks import proven
+from services.auth.models.account_fields import account_email, uuid_text
+from services.auth.models.owners import DELETION_AUDIENCE, DELETION_TYPE, Owner
+from shared.messages.accounts import (
+    DeleteOwner,
+    GetOwner,
+    LogInOwner,
+    OwnerDeletedView,
+    OwnerUpdatedView,
+    OwnerView,
+    OwnerWithTokenView,
+    RegisterOwner,
+    RemoveOwnerApplications,
+    UpdateOwner,
+)
+from shared.work import Work
+
+
+async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
+    """Make an owner.
+
+    Raises:
+        FieldRefused: the address or the password.
+        EmailTaken: at the commit, when another owner has the address.
+        Unavailable: too many passwords wait.
+    """
+    email = account_email(command.email, test_domains=auth.test_domains)
+    owner = Owner.register(
+        id=str(uuid4()),
+        firstname=command.firstname,
+        lastname=command.lastname,
+        email=email,
+        password_hash=await auth.passwords.hash_new(auth.reveal(command.password)),
+        at=work.now,
+    )
+    auth.owners.add(owner, work)
+    return _with_token(owner, work, auth)
+
+
+async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
+    """An owner; old clients get the deletion token with it.
+
+    Raises:
+        FieldRefused: the id is no UUID.
+        OwnerNotFound: there is no such owner.
+    """
+    owner = await auth.owners.get(uuid_text(auth.reveal(query.uuid), "uuid"))
+    if auth.old_clients:
+        return _with_token(owner, work, auth)
+    return OwnerView(firstname=owner.firstname, lastname=owner.lastname, email=owner.email, uuid=owner.id)
+
+
+async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
+    """An owner who shows the password, with a new deletion token.
+
+    Raises:
+        FieldRefused: the address can't be one.
+        Refusal: as ``proven`` says.
+    """
+    email = account_email(command.email, test_domains=auth.test_domains)
+    password = auth.reveal(command.password)
+    found = await auth.owners.find_by_email(email)
+    owner = await proven(found, password, f"owner {email}", work, auth)
+    if auth.passwords.outdated(owner.password_hash):
+        auth.owners.save(owner.hash_again(await auth.passwords.hash_again(password)), work)
+    return _with_token(owner, work, auth)
+
+
+async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpdatedView:
+    """Change an owner's names, address and password; another password ends the deletion tokens that are out.
+
+    Raises:
+        FieldRefused: the id, the address or the password.
+        OwnerNotFound: there is no such owner.
+        EmailTaken: another owner has the address.
+        Unavailable: too many passwords wait.
+    """
+    owner = await auth.owners.get(uuid_text(auth.reveal(command.uuid), "uuid"))
+    email = account_email(command.email, test_domains=auth.test_domains)
+    # Not left to the index alone: a replacement is not refused in our words, its handler runs again, and sees it here.
+    if email != owner.email and await auth.owners.find_by_email(email) is not None:
+        raise EmailTaken
+    changed = owner.update(firstname=command.firstname, lastname=command.lastname, email=email, at=work.now)
+    password = auth.reveal(command.password)
+    if not await auth.passwords.recognise(password, owner.password_hash):
+        changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
+    auth.owners.save(changed, work)
+    return OwnerUpdatedView()
+
+
+async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDeletedView:
+    """Delete an owner, with all applications and their users, for whoever shows a deletion token.
+
+    A token that is no good deletes nothing, and is not told from an owner who is not there.
+
+    Raises:
+        FieldRefused: the id is no UUID.
+    """
+    owner = await auth.owners.find(uuid_text(auth.reveal(command.uuid), "uuid"))
+    token = auth.reveal(command.deletion_token)
+    try:
+        claims = auth.signer.verify(token, typ=DELETION_TYPE, audience=DELETION_AUDIENCE, at=work.now)
+        if owner is None:
+            return OwnerDeletedView(affectedRows=0)
+        owner.must_permit_deletion(claims)
+    except InvalidToken:
+        return OwnerDeletedView(affectedRows=0)
+    auth.owners.remove(owner, work)
+    # Nearly always that is all of them, and then none outlives the owner for a moment.
+    remove_applications(await auth.applications.of_owner(owner.id, most=BATCH), work, auth)
+    # Looks once more, after this is committed: an application may just be coming into being.
+    work.publish(RemoveOwnerApplications(key=owner.id, owner_id=owner.id))
+    return OwnerDeletedView(affectedRows=1)
+
+
+async def remove_owner_applications(command: RemoveOwnerApplications, work: Work, auth: Auth) -> None:
+    """Delete what an owner leaves behind, some at a time."""
+    applications = await auth.applications.of_owner(command.owner_id, most=BATCH)
+    remove_applications(applications, work, auth)
+    if len(applications) == BATCH:
+        work.publish(RemoveOwnerApplications(key=command.owner_id, owner_id=command.owner_id))
+
+
+def _with_token(owner: Owner, work: Work, auth: Auth) -> OwnerWithTokenView:
+    claims = owner.deletion_claims(id=work.new_id("deltok"), at=work.now)
+    return OwnerWithTokenView(
+        firstname=owner.firstname,
+        lastname=owner.lastname,
+        email=owner.email,
+        uuid=owner.id,
+        deletion_token=auth.signer.sign(claims, typ=DELETION_TYPE),
+    )

@@ -1,0 +1,147 @@
+"""How is a password kept, and recognised? As an Argon2id hash (RFC 9106), made in a few threads of its own.
+
+A hash takes a tenth of a second of all cores and 64 MiB, on purpose. So the event loop never makes one, there are never
+more than a few at once, and whoever comes when too many wait is told to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.resources import files
+from typing import Final, TypeVar
+
+from argon2 import Parameters, PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.profiles import RFC_9106_LOW_MEMORY
+from prometheus_client import Counter, Gauge
+
+from services.auth.models.passwords import PasswordRule, normal
+from shared.errors import Unavailable
+
+RETRY_SECONDS: Final = 2
+"""What whoever finds the queue full is told."""
+NICENESS: Final = 5
+WAITING: Final = Gauge("nest_auth_password_hashes_waiting", "Passwords that are being hashed or wait for it.")
+TURNED_AWAY: Final = Counter("nest_auth_password_hashes_turned_away", "Calls refused since too many passwords waited.")
+Result = TypeVar("Result")
+
+
+class Passwords:
+    """Hashes passwords and recognises them.
+
+    Args:
+        threads: how many are hashed at once.
+        queue: how many more may wait.
+        old_clients: whether passwords of 6 and 7 characters are taken.
+        parameters: of Argon2id; by default RFC 9106's second recommended option.
+    """
+
+    def __init__(
+        self, *, threads: int, queue: int, old_clients: bool, parameters: Parameters = RFC_9106_LOW_MEMORY
+    ) -> None:
+        self._hasher = PasswordHasher.from_parameters(parameters)
+        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=_let_others_go_first)
+        self._most = threads + queue
+        self._under_way = 0
+        self._rule = PasswordRule(known_passwords(), old_clients)
+        self._nobodys = nobodys_hash(parameters)
+
+    async def hash_new(self, password: str) -> str:
+        """What is kept of a password that somebody has chosen.
+
+        Raises:
+            FieldRefused: too short, too long, or known to guessers.
+            Unavailable: too many wait.
+        """
+        chosen = normal(password)
+        self._rule.judge(chosen)
+        return await self._aside(lambda: self._hasher.hash(chosen))
+
+    async def hash_again(self, password: str) -> str:
+        """What is kept from now on of a password that was chosen long ago, by whatever rule.
+
+        Raises:
+            FieldRefused: too long.
+            Unavailable: too many wait.
+        """
+        chosen = normal(password)
+        return await self._aside(lambda: self._hasher.hash(chosen))
+
+    async def recognise(self, password: str, kept: str | None) -> bool:
+        """Whether a password is the one that this was kept of.
+
+        Args:
+            password: as it came.
+            kept: None where there is nobody; that takes the same time as a wrong password, and is wrong.
+
+        Raises:
+            FieldRefused: too long.
+            Unavailable: too many wait.
+        """
+        shown = normal(password)
+        right = await self._aside(lambda: self._matches(kept or self._nobodys, shown))
+        return right and kept is not None
+
+    def outdated(self, kept: str) -> bool:
+        """Whether this was made with other parameters than today's."""
+        return self._hasher.check_needs_rehash(kept)
+
+    async def aclose(self) -> None:
+        """End the threads; what is under way is finished first, and nothing more is begun."""
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    def _matches(self, kept: str, shown: str) -> bool:
+        try:
+            return self._hasher.verify(kept, shown)
+        except InvalidHashError:
+            # Not what we have written: a fault, and no wrong password.
+            raise
+        except VerificationError:
+            return False
+
+    async def _aside(self, work: Callable[[], Result]) -> Result:
+        if self._under_way >= self._most:
+            TURNED_AWAY.inc()
+            raise Unavailable(retry_after=RETRY_SECONDS)
+        self._count(1)
+        future = self._pool.submit(work)
+        loop = asyncio.get_running_loop()
+        # Counted until the thread is done with it: whoever waited for it may have been cancelled long before.
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
+        return await asyncio.wrap_future(future)
+
+    def _count(self, change: int) -> None:
+        self._under_way += change
+        WAITING.set(self._under_way)
+
+
+def nobodys_hash(parameters: Parameters) -> str:
+    """A hash that no password has, and that takes as long to compare with as any made with these parameters."""
+    salt, digest = (_base64(secrets.token_bytes(size)) for size in (parameters.salt_len, parameters.hash_len))
+    costs = f"m={parameters.memory_cost},t={parameters.time_cost},p={parameters.parallelism}"
+    return f"$argon2id$v={parameters.version}${costs}${salt}${digest}"
+
+
+@cache
+def known_passwords() -> frozenset[str]:
+    """The passwords that guessers try first; where they are from, the file says."""
+    text = (files("services.auth") / "known_passwords.txt").read_text("utf-8")
+    return frozenset(text.partition("\n\n")[2].split("\n")) - {""}
+
+
+def _let_others_go_first() -> None:
+    """On Linux a thread has a niceness of its own, and argon2's own threads inherit it: the event loop stays quick."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).rstrip(b"=").decode()

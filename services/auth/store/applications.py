@@ -1,0 +1,91 @@
+"""Where are the applications of owners kept? In ``applications``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pymongo import ASCENDING, IndexModel
+
+from services.auth.errors import ApplicationNotFound, AppnameTaken
+from services.auth.models import api_keys
+from services.auth.models.applications import Application
+from shared.lookup import Lookup
+from shared.mongo import Collection, Database, Document
+from shared.work import Work
+
+
+class Applications:
+    """The applications; a name is one's alone among those of an owner, which the index sees to."""
+
+    COLLECTION: ClassVar = "applications"
+    INDEXES: ClassVar = [IndexModel([("ownerId", ASCENDING), ("name", ASCENDING)], unique=True)]
+
+    def __init__(self, database: Database) -> None:
+        self._documents: Collection = database[self.COLLECTION]
+        self._by_id = Lookup(self._documents)
+
+    async def get(self, api_key: str) -> Application:
+        """The application with this API key.
+
+        Raises:
+            MalformedApiKey: none can have it; nothing was looked up.
+            ApplicationNotFound: none has it.
+        """
+        application = await self.find_by_key(api_key)
+        if application is None:
+            raise ApplicationNotFound
+        return application
+
+    async def find_by_key(self, api_key: str) -> Application | None:
+        """The application with this API key, if there is one.
+
+        Raises:
+            MalformedApiKey: none can have it; nothing was looked up.
+        """
+        return await self.find(str(api_keys.id_of(api_key)))
+
+    async def find(self, id: str) -> Application | None:  # noqa: A002 -- the field's name
+        """The application with this id, if there is one."""
+        document = await self._by_id.find_one(id)
+        return None if document is None else _application(document)
+
+    async def of_owner(self, owner_id: str, *, most: int) -> list[Application]:
+        """Some of an owner's, ``most`` of them if there are so many."""
+        cursor = self._documents.find({"ownerId": {"$eq": owner_id}}).limit(most)
+        return [_application(document) async for document in cursor]
+
+    def add(self, application: Application, work: Work) -> None:
+        """Store a new one; refused with AppnameTaken when the owner has another of this name."""
+        work.insert(self._documents, _document(application), taken=AppnameTaken)
+
+    def hold(self, application: Application, work: Work) -> None:
+        """See to it that the application is still there when the work commits."""
+        work.hold(self._documents, application.id, version=application.version)
+
+    def remove(self, application: Application, work: Work) -> None:
+        """Delete one."""
+        work.delete(self._documents, application.id, version=application.version)
+
+
+def _application(document: Document) -> Application:
+    return Application(
+        id=document["_id"],
+        owner_id=document["ownerId"],
+        name=document["name"],
+        passwordless=document["passwordless"],
+        created_at=document["createdAt"],
+        ends_at=document["endsAt"],
+        version=document["version"],
+    )
+
+
+def _document(application: Application) -> Document:
+    return {
+        "_id": application.id,
+        "ownerId": application.owner_id,
+        "name": application.name,
+        "passwordless": application.passwordless,
+        "createdAt": application.created_at,
+        "endsAt": application.ends_at,
+        "version": application.version,
+    }
