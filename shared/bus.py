@@ -168,7 +168,10 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._stopping:
                 return
             self.last_progress = time.monotonic()
-            await self._lanes.put(taken)
+            if self._delivery.passes_over(taken.record, taken.record.topic.removeprefix(self._prefix)):
+                taken.progress.finish(taken.record.offset)
+            else:
+                await self._lanes.put(taken)
         self._gauge.set(self._lanes.count)
 
     async def _run(self, taken: Taken) -> None:

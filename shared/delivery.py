@@ -73,6 +73,10 @@ class Delivery:
         """No more tries: whatever waits for one ends with Stopping."""
         self._stopping.set()
 
+    def passes_over(self, record: Record, topic: str) -> bool:
+        """Whether a record needs no delivery, as ``Handling.passes_over`` says."""
+        return self._handling.passes_over(record, topic)
+
     async def deliver(self, record: Record, topic: str) -> bool:
         """Bring a record to its end.
 

@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from shared.delivery import Delivery
 from shared.envelope import Envelope
 from shared.ids import new_message_id
-from tests.shared.ledger import Append, Total
+from tests.shared.ledger import HEARS, Append, Total
 from tests.shared.stand import Running, Stand, until
 
 
@@ -246,3 +248,20 @@ async def test_a_repeat_in_the_topic_has_no_second_effect(stand: Stand) -> None:
         await stand.settled("ledger", "audit")
     await in_order(stand, {"s": 1})
     assert await stand.numbers("s", "audit") == [0]
+
+
+async def test_the_offset_passes_events_that_are_not_followed(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivered = []
+    deliver = Delivery.deliver
+
+    async def counted(self: Delivery, record: Any, topic: str) -> bool:
+        delivered.append(topic)
+        return await deliver(self, record, topic)
+
+    monkeypatch.setattr(Delivery, "deliver", counted)
+    monkeypatch.setitem(HEARS, "ledger", (*HEARS["ledger"], "ledger.events"))
+    async with stand.running():
+        await asyncio.gather(*(stand.call(Append(subject=f"s{n}", number=n, events=3)) for n in range(10)))
+        await stand.settled("ledger")
+    assert len(await stand.dump("ledger.events")) == 30
+    assert delivered == ["ledger.commands"] * 10

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -328,6 +329,27 @@ def test_an_event_that_is_not_followed_is_passed_over(committing: Bench, message
     message.topic = "ledger.events"
     with pytest.raises(NotForUs):
         committing.handling(LEDGER).decode(message)
+
+
+@pytest.mark.parametrize(
+    ("headers", "topic", "passed_over"),
+    [
+        ([("type", b"ledger.appended")], "ledger.events", True),
+        ([("id", b"\xff"), ("type", b"ledger.appended"), ("type", b"ledger.append")], "ledger.events", True),
+        ([("type", b"ledger.appended")], "ledger.commands", False),
+        ([("type", b"ledger.posted")], "ledger.webhooks", False),
+        ([("type", b"ledger.append")], "ledger.commands", False),
+        ([("type", b"ledger.from-the-future")], "ledger.events", False),
+        ([("type", b"\xff")], "ledger.events", False),
+        ([("type", None)], "ledger.events", False),
+        ([], "ledger.events", False),
+    ],
+)
+def test_an_event_that_is_not_followed_is_known_by_its_type(
+    committing: Bench, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
+) -> None:
+    record = SimpleNamespace(topic=topic, partition=0, offset=0, key=None, value=None, headers=headers)
+    assert committing.handling(LEDGER).passes_over(record, topic) is passed_over
 
 
 def test_an_event_that_is_followed_is_decoded(committing: Bench) -> None:
