@@ -181,7 +181,10 @@ class Handling:
             work.forget_state()
         work.conclude(refusal)
         outcome.messages = work.departures()
-        await self._inbox.commit(work, outcome)
+        # Whoever comes back after the wait with the same idempotency key must find that it is over.
+        outcome.kept = refusal.kind is not Kind.THROTTLED
+        if outcome.kept or work.writes:
+            await self._inbox.commit(work, outcome)
         return outcome
 
     async def _earlier(self, envelope: Envelope) -> Outcome:

@@ -62,6 +62,7 @@ class Outcome:
         messages: what leaves, in order.
         answers: whether the caller is answered with it (not when the message was forwarded).
         replayed: it was done before; this is what the inbox row kept.
+        kept: whether a repeat gets the same answer; otherwise the message runs again.
     """
 
     kind: str = DONE
@@ -69,6 +70,7 @@ class Outcome:
     messages: list[Envelope] = field(default_factory=list)
     answers: bool = True
     replayed: bool = False
+    kept: bool = True
 
 
 class AlreadyDone(Exception):
@@ -238,7 +240,9 @@ class Inbox:
         fault_point("V2")
 
     async def _write(self, group: list[_Pending], session: AsyncClientSession) -> None:
-        await self._rows.insert_many([_row(pending.work, pending.outcome) for pending in group], session=session)
+        rows = [_row(pending.work, pending.outcome) for pending in group if pending.outcome.kept]
+        if rows:
+            await self._rows.insert_many(rows, session=session)
         timers = [
             {"_id": message.id, "at": at, **message.row()} for pending in group for at, message in pending.work.timers
         ]

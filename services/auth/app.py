@@ -112,6 +112,7 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             limits=limits,
             passwords=passwords,
             places=Places.open(settings.places_database),
+            guesses_per_code=settings.guesses_per_code,
             sealer=parts.sealer,
             authorization_life=settings.authorization_life,
             test_domains=not settings.production,

@@ -38,6 +38,7 @@ class Auth:
         limits: how often something may be done.
         passwords: hashes passwords and recognises them.
         places: where networks are.
+        guesses_per_code: how many wrong guesses void a code.
         sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
         authorization_life: how long a magic link may be redeemed.
         test_domains: whether addresses under ``.test`` are taken; never in production.
@@ -65,6 +66,7 @@ class Auth:
     limits: Limits
     passwords: Passwords
     places: Places
+    guesses_per_code: int
     sealer: Sealer
     authorization_life: timedelta
     test_domains: bool

@@ -16,8 +16,9 @@ from prometheus_client import Counter
 
 from services.auth.errors import Throttled
 from services.auth.meters import Meters, Series
-from services.auth.models.limits import MERGED, NONE, PER_IP, Limit, LimitName, seconds
+from services.auth.models.limits import MERGED, NONE, PER_IP, Familiar, Limit, LimitName, seconds
 from services.auth.store.limits import Familiars, LimitUses
+from shared.messages.auth import Device
 from shared.networks import is_loopback, prefix
 from shared.sealed import Sealer
 from shared.work import Work
@@ -28,11 +29,11 @@ ID_LENGTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What is left of a limit for somebody.
+class Budget:
+    """One limit of somebody's.
 
     Attributes:
-        wait: how long until there is room for one more use; asked again at the last moment, where counts are shared.
+        wait: how long until there is room for one more use; asked at the last moment, since counts are shared.
         count: counts one.
     """
 
@@ -40,25 +41,48 @@ class Room:
     wait: Callable[[], timedelta]
     count: Callable[[], None]
 
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left of one limit or of several."""
+
+    budgets: tuple[Budget, ...]
+
     def judge(self) -> None:
-        """Say no when there is none.
+        """Say no when there is none; counts nothing.
 
         Raises:
             Throttled: with the seconds to wait.
         """
-        wait = self.wait()
+        waits = [(budget.wait(), budget.name) for budget in self.budgets]
+        wait, name = max(waits, default=(NONE, ""))
         if wait > NONE:
-            THROTTLED.labels(self.name).inc()
+            THROTTLED.labels(name).inc()
             raise Throttled(retry_after=seconds(wait))
 
     def take(self) -> None:
-        """Count one use; once for each limit and subject in a work.
+        """Count one use against each limit, or against none; once in a work.
 
         Raises:
             Throttled: there is no room.
         """
         self.judge()
-        self.count()
+        for budget in self.budgets:
+            budget.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """Whether somebody is known by the traits they showed."""
+
+    familiar: Familiar
+    traits: tuple[str, ...]
+    store: Familiars
+
+    def remember(self, work: Work) -> None:
+        """Know them by these from now on: they have logged in. Writes nothing that is known already."""
+        if not set(self.traits) <= set(self.familiar.traits):
+            self.store.save(self.familiar.with_traits(self.traits), work)
 
 
 class Limits:
@@ -98,70 +122,66 @@ class Limits:
             subject: whose: an address or number in normal form, a user's id, a client's id; the caller's IP address
                 where the limit is per prefix. None, as of a caller whose address is not known, is not limited.
             work: the message's, where the use is written.
-            traits: by what the person may be recognised (``trait``). If one of them is known (``remember``), it has
-                a budget of its own, which strangers can't use up.
+            traits: by what the person may be recognised (``trait``). If one of them is known (``acquaintance``), it
+                has a budget of its own, which strangers can't use up.
 
         Raises:
             Throttled: there is no room; ``meta.retry_after`` in seconds.
         """
-        (await self.room(name, subject, work, traits=traits)).take()
+        (await self.room({name: subject}, work, traits=traits)).take()
 
-    async def take_all(
-        self, subjects: Mapping[LimitName, str | None], work: Work, *, traits: Sequence[str] = ()
-    ) -> None:
-        """Count one use against each of several limits, or against none of them.
+    async def room(self, subjects: Mapping[LimitName, str | None], work: Work, *, traits: Sequence[str] = ()) -> Room:
+        """What is left of some limits: to be taken together, or where only later is known whether a use counts.
 
-        Raises:
-            Throttled: one of them has no room.
+        A guess at a code asks for room, has it judged before anything is compared, and takes it when it was wrong.
+
+        Args:
+            subjects: whose, by limit; as of ``take``.
+            work: as of ``take``.
+            traits: as of ``take``.
         """
-        rooms = await asyncio.gather(
-            *(self.room(name, subject, work, traits=traits) for name, subject in subjects.items())
+        budgets = await asyncio.gather(
+            *(self._budget(name, subject, work, traits) for name, subject in subjects.items())
         )
-        for room in rooms:
-            room.judge()
-        for room in rooms:
-            room.count()
+        return Room(tuple(budget for budget in budgets if budget is not None))
 
-    async def room(self, name: LimitName, subject: str | None, work: Work, *, traits: Sequence[str] = ()) -> Room:
-        """What is left of a limit, where it is known only later whether the use counts: as a guess that is wrong.
+    async def acquaintance(self, subject: str, traits: Sequence[str]) -> Acquaintance:
+        """Whether somebody is known, to be remembered when they have logged in.
 
-        Between ``judge``, which refuses whoever has none left, and ``take`` nothing is counted. Arguments as of
-        ``take``.
+        Args:
+            subject: who, as in ``take``.
+            traits: by what.
         """
+        id = self._id("familiar", subject)  # noqa: A001 -- the field's name
+        hashed = tuple(self._id("trait", subject, trait) for trait in traits)
+        familiar = await self._familiars.get(id) if traits else Familiar(id)
+        return Acquaintance(familiar, hashed, self._familiars)
+
+    async def _budget(self, name: LimitName, subject: str | None, work: Work, traits: Sequence[str]) -> Budget | None:
         limit = self._limits[name]
         if name in PER_IP and subject is not None:
             subject = None if self._lift_loopback and is_loopback(subject) else prefix(subject)
         if subject is None or not limit.rules:
-            return Room(name, lambda: NONE, lambda: None)
+            return None
         if name in MERGED:
             return self._shared(name, await self._meters.series(self._id(name, subject), limit), work)
         return await self._own(name, limit, subject, work, traits)
 
-    async def remember(self, subject: str, traits: Sequence[str], work: Work) -> None:
-        """Know somebody by these traits from now on: they have just logged in. Writes nothing that is known already."""
-        if not traits:
-            return
-        familiar = await self._familiars.get(self._id("familiar", subject))
-        hashed = [self._id("trait", subject, trait) for trait in traits]
-        if not set(hashed) <= set(familiar.traits):
-            self._familiars.save(familiar.with_traits(hashed), work)
-
-    def _shared(self, name: LimitName, series: Sequence[Series], work: Work) -> Room:
-        return Room(
+    def _shared(self, name: LimitName, series: Sequence[Series], work: Work) -> Budget:
+        return Budget(
             name,
             lambda: self._meters.wait(series, work.id, at=work.now),
             lambda: self._meters.count(series, work.id, at=work.now),
         )
 
-    async def _own(self, name: LimitName, limit: Limit, subject: str, work: Work, traits: Sequence[str]) -> Room:
-        hashed = [self._id("trait", subject, trait) for trait in traits]
+    async def _own(self, name: LimitName, limit: Limit, subject: str, work: Work, traits: Sequence[str]) -> Budget:
         ids = [self._id(name, subject), *(self._id(name, subject, trait) for trait in traits)]
-        everybodys, *familiars = await asyncio.gather(*map(self._uses.get, ids))
-        uses = everybodys
-        if traits:
-            known = (await self._familiars.get(self._id("familiar", subject))).traits
-            uses = next((own for own, trait in zip(familiars, hashed, strict=True) if trait in known), everybodys)
-        return Room(
+        acquaintance, (everybodys, *own) = await asyncio.gather(
+            self.acquaintance(subject, traits), asyncio.gather(*map(self._uses.get, ids))
+        )
+        known = acquaintance.familiar.traits
+        uses = next((uses for uses, trait in zip(own, acquaintance.traits, strict=True) if trait in known), everybodys)
+        return Budget(
             name,
             lambda: limit.wait(uses.times, at=work.now),
             lambda: self._uses.save(uses.one_more(limit, at=work.now), limit, work),
@@ -172,5 +192,17 @@ class Limits:
 
 
 def trait(kind: str, value: str | None) -> tuple[str, ...]:
-    """A trait of a person, none where there is no value: ``trait("fingerprint", device.fingerprint)``."""
-    return () if not value else (f"{kind}:{value}",)
+    """A trait of a person, none where there is no value: ``trait("network", prefix(ip))``."""
+    return (f"{kind}:{value}",) if value else ()
+
+
+def device_traits(device: Device | None) -> tuple[str, ...]:
+    """By what a device is recognised that a request names."""
+    if device is None:
+        return ()
+    return trait("fingerprint", device.fingerprint) + trait("beak-id", device.beak_id)
+
+
+def network_traits(ip: str | None) -> tuple[str, ...]:
+    """By what somebody is recognised whose request names no device: where they are."""
+    return trait("network", ip and prefix(ip))

@@ -130,6 +130,8 @@ async def _surround(
         "NEST_MAIL_FROM": "Beak <hello@beak.example>",
         "NEST_MAIL_PRODUCT_NAME": "Beak",
         "NEST_MAIL_SUPPORT_ADDRESS": "help@beak.example",
+        # An app's own tests all come from this machine.
+        "NEST_LIMIT_LIFT_LOOPBACK": "true",
         "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "NEST_LOG_FORMAT": "console",
     }

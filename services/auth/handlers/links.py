@@ -7,7 +7,9 @@ from typing import Literal
 from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.handlers.users import register
+from services.auth.limits import device_traits
 from services.auth.models.authorizations import Authorization, link
+from services.auth.models.clients import Client
 from services.auth.models.credentials import Code, new_key
 from services.auth.models.users import normal_email
 from shared.messages import Sealed
@@ -24,9 +26,10 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
     Whether the address is known is not even looked up, so nothing about it shows.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: as spoken.
     """
-    await _mail_link(command, work, auth, template="magic-link")
+    address = await _admit(command, work, auth, per_address="magic-links-per-address")
+    _mail_link(command, address, work, auth, template="magic-link")
 
 
 @audited("create_trial_and_magic_link")
@@ -34,9 +37,9 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
     """Make the user if need be; billing starts the trial, answers the caller, and then orders the link from us.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: as spoken.
     """
-    address = await _admit(command, work, auth)
+    address = await _admit(command, work, auth, per_address="trials-per-address")
     identifier = await auth.identifiers.find("email", address)
     if identifier is None:
         # Unverified: to order a trial for an address shows nothing about whose it is.
@@ -62,26 +65,25 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
 async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: Auth) -> None:
     """Mail the link of a trial that has been started; ``flow=trial`` tells the app so.
 
+    Nothing is counted here: the trial was, when it was ordered, and its link must follow.
+
     Raises:
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
     """
-    await _mail_link(command, work, auth, template="trial-magic-link", flow="trial")
+    address = _address(command, await auth.clients.get(command.client_id), work, auth)
+    _mail_link(command, address, work, auth, template="trial-magic-link", flow="trial")
 
 
-async def _mail_link(
+def _mail_link(
     request: LinkRequest,
+    address: str,
     work: Work,
     auth: Auth,
     *,
     template: Literal["magic-link", "trial-magic-link"],
     flow: str | None = None,
 ) -> None:
-    """Store an authorization, and order the mail that carries its link.
-
-    Raises:
-        Refusal: as ``_admit`` says.
-    """
-    address = await _admit(request, work, auth)
+    """Store an authorization, and order the mail that carries its link."""
     code = Code(work.new_id("authzcode"), new_key())
     authorization = Authorization.open(request, address, code, life=auth.authorization_life, at=work.now)
     auth.authorizations.add(authorization, work)
@@ -100,13 +102,39 @@ async def _mail_link(
     )
 
 
-async def _admit(request: LinkRequest, work: Work, auth: Auth) -> str:
-    """The address in its normal form, once nothing speaks against a link to it.
+async def _admit(
+    request: LinkRequest,
+    work: Work,
+    auth: Auth,
+    *,
+    per_address: Literal["magic-links-per-address", "trials-per-address"],
+) -> str:
+    """The address in its normal form, once nothing speaks against a link to it; the order is counted.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: something does.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: something does.
     """
     client = await auth.clients.get(request.client_id)
+    address = _address(request, client, work, auth)
+    room = await auth.limits.room(
+        {
+            per_address: address,
+            "magic-links-per-prefix": work.caller.client_ip,
+            "magic-links-per-client": client.id,
+        },
+        work,
+        traits=device_traits(request.device),
+    )
+    room.take()
+    return address
+
+
+def _address(request: LinkRequest, client: Client, work: Work, auth: Auth) -> str:
+    """The address in its normal form.
+
+    Raises:
+        ClientDisabled, InvalidRedirectUri, InvalidEmail: no link may be sent to it, through this app, or leading there.
+    """
     work.note(client_id=client.id)
     client.must_be_enabled()
     client.must_redirect_to(request.redirect_uri)

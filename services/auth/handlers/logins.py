@@ -14,11 +14,13 @@ from services.auth.errors import (
     RedirectUriMissing,
     RefreshTokenMissing,
     RefreshTokenStolen,
+    TokenNotFound,
     TokenUsed,
     UnsupportedGrantType,
 )
 from services.auth.handlers.sessions import end, find_session, network_of, revoke_access_token
 from services.auth.handlers.users import register
+from services.auth.limits import device_traits
 from services.auth.models.authorizations import Authorization
 from services.auth.models.chains import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
 from services.auth.models.credentials import Code, RefreshTokenText, new_key
@@ -46,15 +48,21 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
 
     Raises:
         UnsupportedGrantType: neither of the two.
+        Throttled: too many that don't exist, from where this one came.
         Refusal: as ``_redeem_code`` and ``_refresh`` say.
     """
-    match command.grant_type:
-        case "authorization_code":
-            return await _redeem_code(command, work, auth)
-        case "refresh_token":
-            return await _refresh(command, work, auth)
-        case other:
-            raise UnsupportedGrantType(grant_type=other)
+    try:
+        match command.grant_type:
+            case "authorization_code":
+                return await _redeem_code(command, work, auth)
+            case "refresh_token":
+                return await _refresh(command, work, auth)
+            case other:
+                raise UnsupportedGrantType(grant_type=other)
+    except TokenNotFound:
+        # Keys can't be guessed, and ids can: were wrong keys counted against what they name, anybody could void it.
+        await auth.limits.take("wrong-keys-per-prefix", work.caller.client_ip, work)
+        raise
 
 
 @audited("log_in")
@@ -64,6 +72,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     Raises:
         CodeMissing, CodeVerifierMissing, RedirectUriMissing, MalformedCode: the request is incomplete.
         TokenNotFound: no such code.
+        Throttled: too many wrong verifiers, for this or other codes of its address.
         Refusal: as ``Authorization.redeem`` and ``Client.must_be_enabled`` say.
     """
     code = _required(command.code, CodeMissing, auth)
@@ -72,6 +81,14 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         raise RedirectUriMissing
     authorization = await auth.authorizations.get(Code.parse(code))
     work.note(client_id=authorization.client_id, session_id=authorization.id)
+    client, identifier, others, guesses, acquaintance = await asyncio.gather(
+        auth.clients.get(authorization.client_id),
+        auth.identifiers.find(authorization.identifier_type, authorization.identifier_value),
+        auth.authorizations.others_open(authorization, at=work.now),
+        auth.limits.room({"guesses-per-identifier": authorization.identifier_value}, work),
+        auth.limits.acquaintance(authorization.identifier_value, device_traits(authorization.device)),
+    )
+    guesses.judge()
     try:
         used = authorization.redeem(
             client_id=command.client_id,
@@ -80,18 +97,15 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
             at=work.now,
         )
     except IncorrectCodeVerifier:
-        auth.authorizations.save(authorization.count_wrong_verifier(at=work.now), work)
+        guesses.take()
+        auth.authorizations.save(authorization.count_wrong_verifier(most=auth.guesses_per_code, at=work.now), work)
         raise
-    client, identifier, others = await asyncio.gather(
-        auth.clients.get(used.client_id),
-        auth.identifiers.find(used.identifier_type, used.identifier_value),
-        auth.authorizations.others_open(used, at=work.now),
-    )
     client.must_be_enabled()
 
     auth.authorizations.save(used, work)
     for other in others:
         auth.authorizations.save(other.revoke(at=work.now), work)
+    acquaintance.remember(work)
     user_id = _arrive(used, identifier, work, auth)
     work.note(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))

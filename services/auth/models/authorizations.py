@@ -22,8 +22,6 @@ from services.auth.errors import (
 from services.auth.models.credentials import Code, hash_key
 from shared.messages.auth import Device, LinkRequest
 
-WRONG_VERIFIERS: Final = 5
-"""So many wrong verifiers void a code."""
 HEX_CHALLENGE_LENGTH: Final = 64
 _RFC_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
@@ -106,10 +104,10 @@ class Authorization:
             raise IncorrectCodeVerifier
         return replace(self, used_at=at)
 
-    def count_wrong_verifier(self, *, at: datetime) -> Self:
-        """The same with one more wrong verifier; the fifth voids it."""
+    def count_wrong_verifier(self, *, most: int, at: datetime) -> Self:
+        """The same with one more wrong verifier, which voids it if it is the last of ``most``."""
         count = self.wrong_verifiers + 1
-        return replace(self, wrong_verifiers=count, revoked_at=at if count >= WRONG_VERIFIERS else None)
+        return replace(self, wrong_verifiers=count, revoked_at=at if count >= most else None)
 
     def rivals(self, other: Authorization) -> bool:
         """Whether both could log the same address in to the same app."""

@@ -1,0 +1,41 @@
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.networks import is_loopback, prefix
+
+
+@pytest.mark.parametrize(
+    ("ip", "network"),
+    [
+        ("203.0.113.9", "203.0.113.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.9", "203.0.113.0/24"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_address_counts_with_its_network(ip: str, network: str) -> None:
+    assert prefix(ip) == network
+
+
+@given(st.ip_addresses())
+def test_every_address_is_in_its_prefix(address: IPv4Address | IPv6Address) -> None:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    network = ip_network(prefix(str(address)))
+    assert address in network
+    assert network.prefixlen == (24 if address.version == 4 else 64)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_this_machine_is_known_as_such(ip: str) -> None:
+    assert is_loopback(ip)
+    assert ip_address(ip)
+
+
+@pytest.mark.parametrize("ip", ["203.0.113.9", "::2", "testclient", ""])
+def test_others_are_not(ip: str) -> None:
+    assert not is_loopback(ip)
