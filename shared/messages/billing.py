@@ -1,9 +1,11 @@
-"""What billing is ordered and asked, and what it announces: trials and subscriptions."""
+"""What billing is ordered and asked, and what it announces: trials, subscriptions, payments and disputes."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from shared.messages.auth import NonEmpty
-from shared.messages.message import Command, Event, Moment, Query, Reply
+from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 
 CancelType = Literal["immediate", "period_end"]
 
@@ -145,3 +147,190 @@ class CancelSubscriptionWithoutCoupon(Command, wire="billing.cancel-subscription
     """Ours."""
     attempt: int = 1
     """As in FollowSubscription."""
+
+
+class FollowPayment(Command, wire="billing.follow-payment"):
+    """Read a payment intent from Stripe and bring our record to what it says. No reply body."""
+
+    payment_intent_id: str
+    """Stripe's id, ``pi_…``."""
+    attempt: int = 1
+    """As in FollowSubscription."""
+
+
+class FindPayments(Command, wire="billing.find-payments"):
+    """Follow the payments that an object of Stripe's is part of. No reply body."""
+
+    object: Literal["charge", "refund", "invoice", "invoice_payment"]
+    object_id: str
+    """Stripe's id."""
+    attempt: int = 1
+    """As in FollowSubscription."""
+
+
+class FollowDispute(Command, wire="billing.follow-dispute"):
+    """Read a dispute from Stripe and bring our records of it and of its payment to what it says. No reply body."""
+
+    dispute_id: str
+    """Stripe's id, ``dp_…`` or ``du_…``."""
+    attempt: int = 1
+    """As in FollowSubscription."""
+
+
+class PaymentFacts(Event):
+    """What every event of a payment says. Amounts are in the currency's minor unit, as Stripe counts.
+
+    A subscription's payment is announced once it is known whose it is.
+    """
+
+    user_id: str | None
+    """None for a payment outside of subscriptions that is nobody's."""
+    payment_id: str
+    """Ours."""
+    stp_subscription_id: str | None
+    """Stripe's; None outside of subscriptions."""
+    amount: int
+    currency: str
+    """Three letters, lower case."""
+
+
+class PaymentSucceeded(PaymentFacts, wire="billing.payment-succeeded"):
+    """A payment was received; never said of an invoice over nothing."""
+
+    amount_received: int
+
+
+class PaymentFailed(PaymentFacts, wire="billing.payment-failed"):
+    """An attempt to collect a payment failed; of attempts that follow each other fast the last one is announced."""
+
+    failure: str | None
+    """Stripe's word: ``card_declined``."""
+    decline: str | None
+    """The bank's reason: ``insufficient_funds``."""
+
+
+class PaymentActionRequired(PaymentFacts, wire="billing.payment-action-required"):
+    """A renewal waits for the person, whose bank asks for a confirmation."""
+
+
+class PaymentCancelled(PaymentFacts, wire="billing.payment-cancelled"):
+    """A payment will not be collected any more."""
+
+
+class PaymentRefunded(PaymentFacts, wire="billing.payment-refunded"):
+    """Money was given back."""
+
+    amount_refunded: int
+    """In all, with earlier refunds of the same payment."""
+
+
+class DisputeFacts(Event):
+    """What both events of a dispute say."""
+
+    user_id: str | None
+    """None while it is not known whose payment is disputed."""
+    dispute_id: str
+    """Ours."""
+    payment_id: str | None
+    """Ours; None for a charge without a payment intent."""
+    status: str
+    """Stripe's word."""
+    reason: str
+    """Stripe's word."""
+    amount: int
+    """What is disputed, in the currency's minor unit."""
+    currency: str
+
+
+class DisputeOpened(DisputeFacts, wire="billing.dispute-opened"):
+    """A person asks the bank for money back; an inquiry, ``warning_…``, takes none yet."""
+
+
+class DisputeClosed(DisputeFacts, wire="billing.dispute-closed"):
+    """A dispute came to its end: ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
+
+
+class ListPayments(Query, wire="billing.list-payments"):
+    """Reply: PaymentsView, newest first."""
+
+    user_id: NonEmpty | None = None
+    """Only this user's."""
+    status: NonEmpty | None = None
+    """Stripe's word."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: NonEmpty | None = None
+    """``next_cursor`` of the page before."""
+
+
+class PaymentView(Part):
+    """A payment; amounts in the currency's minor unit, as Stripe counts."""
+
+    id: str
+    user_id: str | None
+    status: str
+    amount: int
+    amount_received: int
+    amount_refunded: int
+    currency: str
+    failure_code: str | None
+    decline_code: str | None
+    disputed: bool
+    stp_payment_intent_id: str
+    stp_charge_id: str | None
+    stp_invoice_id: str | None
+    stp_subscription_id: str | None
+    stp_customer_id: str | None
+    created_at: Moment
+    """When it was made in Stripe."""
+    cancelled_at: Moment | None
+    updated_at: Moment
+
+
+class PaymentsView(Reply):
+    """A page of payments."""
+
+    payments: tuple[PaymentView, ...]
+    next_cursor: str | None
+    """What the next page is asked for with; None after the last."""
+
+
+class ListDisputes(Query, wire="billing.list-disputes"):
+    """Reply: DisputesView, newest first."""
+
+    user_id: NonEmpty | None = None
+    status: NonEmpty | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: NonEmpty | None = None
+    """As in ListPayments."""
+
+
+class DisputeView(Part):
+    """A dispute; the amount in the currency's minor unit, as Stripe counts."""
+
+    id: str
+    user_id: str | None
+    payment_id: str | None
+    """Ours."""
+    status: str
+    reason: str
+    amount: int
+    currency: str
+    respond_by: Moment | None
+    """Until when evidence is taken; None where none is."""
+    stp_dispute_id: str
+    stp_charge_id: str
+    stp_payment_intent_id: str | None
+    stp_invoice_id: str | None
+    stp_subscription_id: str | None
+    stp_customer_id: str | None
+    created_at: Moment
+    """When it was made in Stripe."""
+    updated_at: Moment
+
+
+class DisputesView(Reply):
+    """A page of disputes."""
+
+    disputes: tuple[DisputeView, ...]
+    next_cursor: str | None
+    """As in PaymentsView."""

@@ -31,3 +31,29 @@ class StripeEvent(Event, wire="stripe.event", topic="stripe.webhooks"):
     livemode: bool
     account: str | None = None
     data: StripeEventData
+
+
+class RelatedObject(Part):
+    """What a thin event is about."""
+
+    id: str = ""
+    """Empty for those of which an account has just one, as its balance settings."""
+    type: str
+    """As ``object`` in a snapshot: ``payment_intent``."""
+
+
+class StripeThinEvent(Event, wire="stripe.thin-event", topic="stripe.webhooks"):
+    """A thin event (https://docs.stripe.com/event-destinations#thin-payload): what happened, and to which object.
+
+    The record's body is Stripe's own JSON.
+    """
+
+    id: str
+    type: str
+    """That of the snapshot event beside it with ``v1.`` in front, or one of its own."""
+    livemode: bool
+    context: str | None = None
+    """The account it comes from, of several that share an endpoint."""
+    related_object: RelatedObject | None = None
+    snapshot_event: str | None = None
+    """The id of the snapshot event that tells of the same."""
