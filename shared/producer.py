@@ -136,7 +136,8 @@ class Producer:
     async def _enqueue(self, message: Envelope) -> asyncio.Future[object]:
         sent: asyncio.Future[object] = await self._connected().send(
             self._prefix + message.topic,
-            message.body,
+            # No JSON is empty: what has no body is a tombstone, which Kafka knows by its missing value.
+            message.body or None,
             # What has no subject is ordered by its own id: copies of it meet in one lane and never run side by side.
             (message.key or message.id).encode(),
             headers=message.headers(),

@@ -25,11 +25,12 @@ from shared.handling import Handlers, Handling
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.inbox import Inbox
-from shared.messages import SERVICE, Event
+from shared.messages import SERVICE, Message
 from shared.mongo import Database, connect, database, dependency_down, ensure_indexes
 from shared.producer import BusDown, Producer
 from shared.sealed import Sealer
 from shared.settings import ServiceSettings, SettingsError
+from shared.tail import Tail, Take
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
 from shared.timers import Timers
 from shared.watchdog import Watchdog, end_process
@@ -49,14 +50,17 @@ class Parts:
         database: its own database.
         ids: makes ids.
         sealer: closes and opens secrets.
-        announce: puts an event on Kafka outside of any message, as at a start; raises BusDown.
+        announce: puts a message on Kafka outside of any other, as at a start; raises BusDown.
+        follow: tells a function every record of a topic, in order; returns when all that were there have been told,
+            and goes on until the service stops.
         clock: the time, aware.
     """
 
     database: Database
     ids: Ids
     sealer: Sealer
-    announce: Callable[[Event], Awaitable[None]]
+    announce: Callable[[Message], Awaitable[None]]
+    follow: Callable[[str, Take], Awaitable[None]]
     clock: Callable[[], datetime]
 
 
@@ -97,12 +101,14 @@ class Service:
         self._stuck = stuck
         self._stack = AsyncExitStack()
         self._bus: Bus | None = None
+        self._tails: dict[str, Tail] = {}
 
     async def __aenter__(self) -> Self:
         """Start; returns when messages are being taken.
 
         Raises:
             KafkaError, PyMongoError, BusDown: a dependency did not answer in a minute.
+            SettingsError: what it keeps does not go with its settings.
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         try:
@@ -122,7 +128,8 @@ class Service:
         """What is wrong with it, a sentence each."""
         if self._bus is None:
             return ["not started"]
-        return [] if self._bus.fault is None else [self._bus.fault]
+        unheard = [f"{topic} is not heard" for topic, tail in self._tails.items() if not tail.following]
+        return unheard if self._bus.fault is None else [self._bus.fault, *unheard]
 
     async def _start(self) -> None:
         settings = self.settings
@@ -147,7 +154,8 @@ class Service:
             database=own,
             ids=ids,
             sealer=sealer,
-            announce=lambda event: announce(producer, sealer, event),
+            announce=lambda message: announce(producer, sealer, message),
+            follow=self._follow,
             clock=lambda: datetime.now(UTC),
         )
         context = await self._stack.enter_async_context(self._open(parts))
@@ -179,19 +187,26 @@ class Service:
             await health.start()
             self._stack.push_async_callback(health.stop)
 
+    async def _follow(self, topic: str, take: Take) -> None:
+        settings = self.settings
+        tail = Tail(settings.kafka_bootstrap, settings.topic_prefix + topic, take, client_id=f"nest-{self.name}")
+        await patiently("Kafka", tail.start)
+        self._tails[topic] = tail
+        self._stack.push_async_callback(tail.stop)
 
-async def announce(producer: Producer, sealer: Sealer, event: Event) -> None:
-    """Put an event on Kafka outside of any message.
+
+async def announce(producer: Producer, sealer: Sealer, message: Message) -> None:
+    """Put a message on Kafka outside of any other.
 
     Raises:
         BusDown: Kafka did not acknowledge it.
     """
     envelope = Envelope(
         id=new_message_id(),
-        wire=event.wire,
-        topic=event.topic,
-        key=event.key,
-        body=encode(event, sealer),
+        wire=message.wire,
+        topic=message.topic,
+        key=message.key,
+        body=encode(message, sealer),
         time=unix_milliseconds(),
         caller=SERVICE,
         trace=new_traceparent(),
@@ -238,12 +253,12 @@ def run(name: str, create: Callable[[], Runnable]) -> int:
     """
     try:
         service = create()
+        configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
+        collect_rarely()
+        return uvloop.run(_until_told(service))
     except SettingsError as wrong:
         print(f"nest {name} can't start:\n{wrong}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
         return SETTINGS_EXIT_CODE
-    configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
-    collect_rarely()
-    return uvloop.run(_until_told(service))
 
 
 async def _until_told(service: Runnable) -> int:

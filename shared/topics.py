@@ -30,7 +30,7 @@ class Topic:
         name: without the deployment's prefix.
         partitions: how many; decided once, since adding some later breaks the order of keys.
         retention: milliseconds that a record is kept, or FOREVER.
-        compacted: only the newest record of each key is kept.
+        compacted: only the newest record of each key is kept; with a retention, for so long at most.
         consumed: by a consumer group, hence with a ``.dead`` topic beside it.
     """
 
@@ -43,12 +43,20 @@ class Topic:
     def settings(self, replication: int) -> dict[str, str]:
         """Kafka's settings for it."""
         return {
-            "cleanup.policy": "compact" if self.compacted else "delete",
+            "cleanup.policy": self._cleanup,
             "retention.ms": str(self.retention),
             "min.insync.replicas": "2" if replication >= REPLICATION_FOR_TWO else "1",
             # A dead letter is the largest record there may be, and what is said about it.
             "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
+            # What is read whole at every start is kept short: Kafka never cleans the segment that is written to.
+            **({"segment.ms": str(60 * MINUTE), "min.cleanable.dirty.ratio": "0.1"} if self.compacted else {}),
         }
+
+    @property
+    def _cleanup(self) -> str:
+        if not self.compacted:
+            return "delete"
+        return "compact" if self.retention == FOREVER else "compact,delete"
 
 
 SERVICES: Final = ("auth", "billing", "mailer", "news")
@@ -59,8 +67,9 @@ TOPICS: Final = (
     # A reply that nobody has read for ten minutes answers nobody.
     Topic("gateway.replies", 64, 10 * MINUTE, consumed=False),
     Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False),
-    # Twice the life of an access token.
-    Topic("auth.revocations", 1, 120 * MINUTE, consumed=False),
+    Topic("auth.clients", 1, FOREVER, compacted=True, consumed=False),
+    # Twice the longest life of a token: whoever is revoked stays so until the token expires by itself.
+    Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False),
 )
 
 

@@ -6,7 +6,8 @@ What a handler says is kept in ``published`` instead of being sent; the same id 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.handling import Handlers, Handling
 from shared.ids import Ids, new_message_id
 from shared.inbox import DONE, Inbox
-from shared.messages import ANONYMOUS, MESSAGES, Caller, Event, Message, Sealed
+from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.audit import Audited, AuditEntryView
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealed import Sealer
@@ -31,6 +32,18 @@ class Refused(Exception):
         self.kind = kind
         self.code: str = body["code"]
         self.meta: dict[str, Any] = body.get("meta", {})
+
+
+@dataclass
+class Heard:
+    """What a follower of a topic reads of a record."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    partition: int = 0
+    offset: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Desk:
@@ -49,7 +62,8 @@ class Desk:
         now: the time that handlers see; move it as you like.
         published: the messages said since the last ``clear``, in order; repeats of one id are left out.
         audited: the entries of the audit among them, which are kept apart: nearly every message makes one.
-        announced: the events said at start-up.
+        announced: what was said at start-up.
+        topic: the records that whoever follows a topic finds there; to be set before entering.
         context: the handlers' third argument.
     """
 
@@ -67,7 +81,9 @@ class Desk:
         self.now = datetime.now(UTC)
         self.published: list[Message] = []
         self.audited: list[AuditEntryView] = []
-        self.announced: list[Event] = []
+        self.announced: list[Message] = []
+        self.topic: list[Heard] = []
+        self._followers: list[tuple[str, Callable[[Any], None]]] = []
         self.sealer = Sealer(master_keys or {"test": bytes(range(32))})
         self.ids = Ids("test")
         self._seen: set[str] = set()
@@ -87,10 +103,15 @@ class Desk:
             ids=self.ids,
             sealer=self.sealer,
             announce=self._announce,
+            follow=self._follow,
             clock=lambda: self.now,
         )
         self._opened = self._open(parts)
-        self.context = await self._opened.__aenter__()
+        try:
+            self.context = await self._opened.__aenter__()
+        except BaseException:
+            await self._client.close()
+            raise
         self._handling = Handling(
             service=self._service,
             handlers=self._handlers,
@@ -142,13 +163,19 @@ class Desk:
         for said in outcome.messages:
             if said.id not in self._seen:
                 self._seen.add(said.id)
-                self._hear(MESSAGES[said.wire].model_validate_json(said.body))
+                # A tombstone has no body.
+                self._hear(MESSAGES[said.wire].model_validate_json(said.body or b"{}"))
+                self._tell(Heard(said.topic, said.key.encode(), said.body or None))
         if outcome.kind != DONE:
             raise Refused(outcome.kind, json.loads(outcome.body or b"{}"))
         if not outcome.body:
             return None
         sealed = MESSAGES[message.wire].reply_sealed
         return json.loads(self.sealer.open("gateway", outcome.body.decode()) if sealed else outcome.body)
+
+    def hear(self, message: Message) -> None:
+        """Have it said on a topic that the service follows."""
+        self._tell(Heard(message.topic, message.key.encode(), encode(message, self.sealer) or None))
 
     def said(self, kind: type[Message]) -> list[Any]:
         """The published messages of one class."""
@@ -174,5 +201,17 @@ class Desk:
         else:
             self.published.append(message)
 
-    async def _announce(self, event: Event) -> None:
-        self.announced.append(event)
+    async def _announce(self, message: Message) -> None:
+        self.announced.append(message)
+        self.hear(message)
+
+    async def _follow(self, topic: str, take: Callable[[Any], None]) -> None:
+        for record in self.topic:
+            if record.topic == topic:
+                take(record)
+        self._followers.append((topic, take))
+
+    def _tell(self, record: Heard) -> None:
+        for topic, take in self._followers:
+            if topic == record.topic:
+                take(record)

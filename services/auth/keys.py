@@ -1,39 +1,45 @@
-"""Which key signs access tokens? Made at the first start, kept sealed, known to everybody else by its public half."""
+"""Which key signs tokens right now? The active one of the store, once everybody has been told of its public half.
+
+Every instance reads the topic ``auth.keys`` and looks into the store whenever something is said there: so a rotation
+reaches all of them at once, and none ever signs with a key that a gateway does not know, or knows no more.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, get_args
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
 from jwt import PyJWK
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm
+from jwt.exceptions import PyJWTError
+from pydantic import ValidationError
 
-from services.auth.models.signing_keys import Algorithm, KeyState, SigningKey
+from services.auth.errors import NoSigningKey
+from services.auth.key_pairs import SEALED_FOR, PrivateKey, make, open_private
+from services.auth.models.signing_keys import Ring, SigningKey
 from services.auth.store.signing_keys import SigningKeys
-from shared.messages.auth import SigningKeyPublished
-from shared.sealed import Sealer
+from shared.envelope import Record
+from shared.messages import Message
+from shared.messages.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
+from shared.mongo import dependency_down
+from shared.sealed import CannotOpen, Sealer
+from shared.settings import SettingsError
+from shared.telemetry import log
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-SEALED_FOR: Final = "auth.signing-keys"
-"""A purpose of its own: no ciphertext from the bus opens as a key."""
-_THUMBPRINT_MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
-"""What the thumbprint is made of, in this order (RFC 7638 section 3.2, RFC 8037 section 2)."""
+LOOK_SECONDS: Final = 60.0
+"""How often the store is looked into without being told to: the topic may be unreachable while MongoDB is not."""
+PAUSE_SECONDS: Final = 0.5
+"""Between two tries while the store can't be read."""
+HEARING_SECONDS: Final = 30.0
+"""How long what was announced at the start may take to come back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """The key that signs.
+    """A key that may sign.
 
     Attributes:
         kid: its name.
@@ -49,97 +55,164 @@ class Signing:
 class Keyring:
     """The keys of a process.
 
-    Attributes:
-        signing: the key that signs.
-        public_keys: the public halves of all keys whose tokens may be out, to be announced.
+    Args:
+        store: where they are kept.
+        sealer: opens their private halves.
     """
 
-    def __init__(self, signing: Signing, public_keys: tuple[SigningKeyPublished, ...]) -> None:
-        self.signing = signing
-        self.public_keys = public_keys
-        self._verifying = {key.kid: PyJWK(dict(key.jwk)) for key in public_keys}
+    def __init__(self, store: SigningKeys, sealer: Sealer) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._announced: dict[str, PyJWK] = {}
+        self._private: dict[str, Signing] = {}
+        self._active = ""
+        self._news = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def signing(self) -> Signing:
+        """The key that signs.
+
+        Raises:
+            NoSigningKey: the active one was withdrawn a moment ago, and its successor is not known yet.
+        """
+        if self._active not in self._announced or self._active not in self._private:
+            raise NoSigningKey
+        return self._private[self._active]
+
+    @property
+    def announced(self) -> frozenset[str]:
+        """The ``kid`` of every key that has been announced and not been withdrawn."""
+        return frozenset(self._announced)
 
     def find(self, kid: str) -> PyJWK | None:
-        """The public half of that name, tied to its algorithm; None when there is none or it is not in use."""
-        return self._verifying.get(kid)
+        """The public half of that name, tied to its algorithm; None when it is not announced."""
+        return self._announced.get(kid)
+
+    def take(self, record: Record) -> None:
+        """Learn what is said on the topic: a key, or that one is withdrawn."""
+        kid = (record.key or b"").decode()
+        if record.value is None:
+            self._announced.pop(kid, None)
+            self._private.pop(kid, None)
+        else:
+            try:
+                published = SigningKeyPublished.model_validate_json(record.value)
+                self._announced[published.kid] = _public(published.jwk)
+            except (ValidationError, PyJWTError, ValueError, KeyError) as wrong:
+                # Never the record itself: should a private key be in it, the log is no place for it.
+                log.error("signing key refused", offset=record.offset, error=type(wrong).__name__)
+                return
+        self._news.set()
+
+    @asynccontextmanager
+    async def kept(
+        self, algorithm: Algorithm, announce: Callable[[Message], Awaitable[None]], *, at: datetime
+    ) -> AsyncIterator[None]:
+        """Ready to sign, and up to date, for as long as the block lasts; the first start ever makes a key.
+
+        ``take`` must have been told all of the topic before. Of several instances that start at once one makes the
+        key, and the others take it.
+
+        Args:
+            algorithm: what keys should sign with; if the active one doesn't, a successor is ordered.
+            announce: puts a message on the bus.
+            at: now.
+
+        Raises:
+            SettingsError: the keys are sealed with a master key that is not held.
+            BusDown: Kafka did not take what had to be announced, or does not bring it back.
+        """
+        ring = await self._opened(algorithm, at)
+        for key in ring.keys:
+            # Only what the topic lacks: to repeat what was read a moment ago could revive what is withdrawn just now.
+            if key.id not in self._announced:
+                await announce(published(key))
+        await self._heard(ring.active)
+        await announce(KeepSigningKeys(key=KEYRING, algorithm=algorithm))
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            # Cancelling is not enough: pymongo makes a lost connection of it.
+            self._stopping = True
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _opened(self, algorithm: Algorithm, at: datetime) -> Ring:
+        ring = await self._store.find()
+        if ring is None:
+            # Whoever is quickest, its key is there afterwards.
+            await self._store.add_first(Ring.begin(make(algorithm, self._sealer, at=at)))
+            ring = await self._store.get()
+        try:
+            self._learn(ring)
+            again = {
+                key.id: self._sealer.seal(SEALED_FOR, self._sealer.open(SEALED_FOR, key.sealed_private))
+                for key in ring.keys
+                if key.sealed_private is not None and not self._sealer.seals_so(key.sealed_private)
+            }
+        except CannotOpen as closed:
+            raise SettingsError(
+                f"NEST_SEALING_KEYS: does not open the signing keys in the database ({closed}); keep the key they were"
+                " sealed with in the list, behind the new one"
+            ) from None
+        if again:
+            await self._store.seal_again(ring.with_private(again))
+        return ring
+
+    def _learn(self, ring: Ring) -> None:
+        """Know these keys; their private halves are opened once.
+
+        Raises:
+            CannotOpen: one was sealed with a master key that is not held.
+        """
+        self._private = {
+            key.id: self._private.get(key.id) or Signing(key.id, key.algorithm, open_private(key, self._sealer))
+            for key in ring.keys
+            if key.sealed_private is not None
+        }
+        self._active = ring.active.id
+
+    async def _heard(self, key: SigningKey) -> None:
+        async with asyncio.timeout(HEARING_SECONDS):
+            while key.id not in self._announced:
+                self._news.clear()
+                await self._news.wait()
+
+    async def _follow(self) -> None:
+        """Look into the store whenever there is news, and now and then besides."""
+        while not self._stopping:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                self._learn(await self._store.get())
+            except CannotOpen as closed:
+                log.error("a signing key can't be opened: give NEST_SEALING_KEYS all keys", error=str(closed))
+            except Exception as failure:  # noqa: BLE001 -- whatever it is, the next look may do
+                if dependency_down(failure):
+                    log.warning("signing keys not read", error=type(failure).__name__)
+                else:
+                    log.exception("signing keys not read")
+                self._news.set()
+                await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def open_keyring(store: SigningKeys, sealer: Sealer, algorithm: Algorithm, *, at: datetime) -> Keyring:
-    """The keys of this deployment; the first start makes one.
+def published(key: SigningKey) -> SigningKeyPublished:
+    """What everybody may know of a key."""
+    return SigningKeyPublished(key=key.id, kid=key.id, jwk=key.public_jwk)
 
-    Of several instances that start at once one makes the key, and the others take it.
+
+def _public(jwk: dict[str, str]) -> PyJWK:
+    """A public half, tied to its algorithm.
 
     Raises:
-        CannotOpen: the active key was sealed with a master key that is not held.
+        ValueError, KeyError, PyJWTError: it is not one of a signing key.
     """
-    keys = await store.all()
-    active = _active(keys, algorithm)
-    if active is None:
-        # Whoever is quickest, its key is there afterwards.
-        await store.add_first(make(algorithm, sealer, at=at))
-        keys = await store.all()
-        active = _active(keys, algorithm)
-    if active is None:
-        raise RuntimeError(f"no active {algorithm} key, though one was just stored")
-    return Keyring(
-        Signing(active.id, algorithm, unseal(active, sealer)),
-        tuple(SigningKeyPublished(key=key.id, kid=key.id, jwk=key.public_jwk) for key in keys),
-    )
-
-
-def make(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
-    """A new key pair, active."""
-    private_key = _generate(algorithm)
-    jwk = _public_jwk(private_key)
-    kid = thumbprint(jwk)
-    private = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    return SigningKey(
-        id=kid,
-        algorithm=algorithm,
-        state=KeyState.ACTIVE,
-        public_jwk={**jwk, "kid": kid, "alg": algorithm, "use": "sig"},
-        sealed_private=sealer.seal(SEALED_FOR, private),
-        created_at=at,
-    )
-
-
-def unseal(key: SigningKey, sealer: Sealer) -> PrivateKey:
-    """The private half, ready for use.
-
-    Raises:
-        CannotOpen: it was sealed with a master key that is not held.
-    """
-    private_key = load_der_private_key(sealer.open(SEALED_FOR, key.sealed_private), password=None)
-    if not isinstance(private_key, PrivateKey):
-        raise TypeError(f"a {type(private_key).__name__} can't sign access tokens")
-    return private_key
-
-
-def thumbprint(jwk: dict[str, str]) -> str:
-    """The name of a public key: SHA-256 over its required members (RFC 7638), in web-safe base64."""
-    members = {member: jwk[member] for member in _THUMBPRINT_MEMBERS[jwk["kty"]]}
-    canonical = json.dumps(members, separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
-
-
-def _active(keys: list[SigningKey], algorithm: Algorithm) -> SigningKey | None:
-    return next((key for key in keys if key.state is KeyState.ACTIVE and key.algorithm == algorithm), None)
-
-
-def _generate(algorithm: Algorithm) -> PrivateKey:
-    match algorithm:
-        case "ES256":
-            return ec.generate_private_key(ec.SECP256R1())
-        case "ES512":
-            return ec.generate_private_key(ec.SECP521R1())
-        case "EdDSA":
-            return ed25519.Ed25519PrivateKey.generate()
-
-
-def _public_jwk(private_key: PrivateKey) -> dict[str, str]:
-    jwk: dict[str, Any]
-    if isinstance(private_key, ec.EllipticCurvePrivateKey):
-        jwk = ECAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
-    else:
-        jwk = OKPAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
-    return {member: jwk[member] for member in _THUMBPRINT_MEMBERS[jwk["kty"]]}
+    if jwk["alg"] not in get_args(Algorithm) or "d" in jwk:
+        raise ValueError("not the public half of a signing key")
+    return PyJWK(dict(jwk))

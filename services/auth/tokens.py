@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import jwt
@@ -12,14 +12,13 @@ from jwt.exceptions import PyJWTError
 from services.auth.errors import InvalidToken
 from services.auth.keys import Keyring
 from services.auth.models.chains import AccessToken
+from services.auth.models.signing_keys import LONGEST_LIFE
 
 VERSION: Final = "1"
 """The claim ``v`` of access tokens: readers refuse a version they don't know."""
 ACCESS_TYPE: Final = "JWT"
 """The ``typ`` of access tokens (RFC 7519 section 5.1). Every other kind of token has another one, so that none passes
 for the other (RFC 8725 section 3.11)."""
-LONGEST_LIFE: Final = timedelta(hours=24)
-"""No token lives longer: so long after its last signature a key is forgotten."""
 LONGEST_TOKEN: Final = 4096
 """Characters; ours have some 500."""
 _HEADER: Final = frozenset({"alg", "kid", "typ"})

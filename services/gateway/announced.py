@@ -14,7 +14,8 @@ from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
 from shared.envelope import Record
-from shared.messages.auth import AccessTokenRevoked, SigningKeyPublished
+from shared.messages.auth import AccessTokenRevoked
+from shared.messages.signing_keys import SigningKeyPublished
 from shared.telemetry import log
 
 ALGORITHMS: Final = {("EC", "P-256"): "ES256", ("EC", "P-521"): "ES512", ("OKP", "Ed25519"): "EdDSA"}

@@ -31,7 +31,8 @@ from services.gateway.webhooks import StripeWebhook
 from shared.errors import Refusal
 from shared.health import HealthServer
 from shared.health import routes as health_routes
-from shared.messages.auth import AccessTokenRevoked, SigningKeyPublished
+from shared.messages.auth import AccessTokenRevoked
+from shared.messages.signing_keys import SigningKeyPublished
 from shared.producer import Producer
 from shared.sealed import Sealer
 from shared.service import patiently

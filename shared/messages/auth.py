@@ -151,6 +151,21 @@ class ClientCreated(Event, wire="auth.client-created"):
     client_id: str
 
 
+class AnnounceClient(Command, wire="auth.announce-client"):
+    """Tell the gateways about an app, as it is now. ``key`` is its id. No reply body."""
+
+    client_id: str
+
+
+class ClientAnnounced(Event, wire="auth.client-announced", topic="auth.clients"):
+    """An app whose access tokens gateways may take. ``key`` is its id; the topic is compacted."""
+
+    client_id: str
+    name: str
+    disabled: bool
+    """Then its tokens are refused."""
+
+
 class UserCreated(Event, wire="auth.user-created"):
     """A user was made."""
 
@@ -192,15 +207,8 @@ class RefreshTokenReused(Event, wire="auth.refresh-token-reused"):
     at: Moment
 
 
-class SigningKeyPublished(Event, wire="auth.signing-key-published", topic="auth.keys"):
-    """A public key that access tokens may be signed with (RFC 7517). ``key`` is its ``kid``; the topic is compacted."""
-
-    kid: str
-    jwk: dict[str, str]
-
-
 class AccessTokenRevoked(Event, wire="auth.access-token-revoked", topic="auth.revocations"):
-    """An access token that gateways must refuse from now on."""
+    """An access token that gateways must refuse from now on. ``key`` is its id; the topic is compacted."""
 
     token_id: str
     """The token's ``jti``."""

@@ -97,12 +97,16 @@ class Message(BaseModel):
     topic: ClassVar[str] = ""
     reply_sealed: ClassVar[bool] = False
     """Whether the answer carries secrets and so travels sealed for the gateway."""
+    tombstone: ClassVar[bool] = False
+    """Whether its record has no value: on a compacted topic it removes what stands under its key."""
 
     key: str = Field(default="", exclude=True, repr=False)
     """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
     not in its body. Empty: ordered by its own id alone."""
 
-    def __init_subclass__(cls, *, wire: str = "", topic: str = "", reply_sealed: bool = False, **options: Any) -> None:
+    def __init_subclass__(
+        cls, *, wire: str = "", topic: str = "", reply_sealed: bool = False, tombstone: bool = False, **options: Any
+    ) -> None:
         """Register the class under its wire name.
 
         Raises:
@@ -115,6 +119,7 @@ class Message(BaseModel):
             raise TypeError(f"wire name {wire} is taken by {MESSAGES[wire].__qualname__}")
         cls.wire = wire
         cls.reply_sealed = reply_sealed
+        cls.tombstone = tombstone
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls

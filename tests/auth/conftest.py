@@ -62,7 +62,7 @@ def new_desk(
     for name in database.list_collection_names():
         database[name].delete_many({})
 
-    def make(**changed: Any) -> Desk:
+    def make(master_keys: dict[str, bytes] | None = None, **changed: Any) -> Desk:
         return Desk(
             mongo_url,
             database_name,
@@ -70,6 +70,7 @@ def new_desk(
             handlers=HANDLERS,
             indexes=INDEXES,
             open=partial(opened, settings=settings(**changed)),
+            master_keys=master_keys,
         )
 
     return make

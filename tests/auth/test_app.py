@@ -10,7 +10,8 @@ from services.auth.settings import AuthSettings
 from shared import topics
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.ids import new_message_id
-from shared.messages.auth import EnsureUser, SigningKeyPublished, UserEnsured
+from shared.messages.auth import EnsureUser, UserEnsured
+from shared.messages.signing_keys import SigningKeyPublished
 from shared.producer import Producer
 from shared.sealed import Sealer
 from shared.tail import Tail
@@ -83,7 +84,7 @@ async def test_two_instances_share_one_key_and_the_work(
 
     keys = [SigningKeyPublished.model_validate_json(record.value) for record in ears.said(SigningKeyPublished.wire)]
     database = mongo_client[f"{database_prefix}auth"]
-    assert {key.kid for key in keys} == {database["signing_keys"].find_one()["_id"]}  # type: ignore[index]
+    assert {key.kid for key in keys} == {key["kid"] for key in database["signing_keys"].find_one()["keys"]}  # type: ignore[index]
     assert {record.key for record in ears.said(SigningKeyPublished.wire)} == {keys[0].kid.encode()}
     answers = [UserEnsured.model_validate_json(record.value) for record in ears.said(UserEnsured.wire)]
     assert len({answer.user_id for answer in answers}) == 1

@@ -1,102 +1,129 @@
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import jwt
 import pytest
-from pymongo import AsyncMongoClient, MongoClient
+from pymongo import MongoClient
 
-from services.auth.keys import SEALED_FOR, Keyring, make, open_keyring, thumbprint
-from services.auth.models.signing_keys import Algorithm, KeyState
-from services.auth.store.signing_keys import SigningKeys
-from shared.mongo import connect, database, ensure_indexes
-from shared.sealed import CannotOpen, Sealer
-from tests.desk import Desk
+from services.auth.errors import NoSigningKey
+from services.auth.key_pairs import SEALED_FOR
+from services.auth.keys import Keyring
+from shared.messages.auth import AnnounceClient
+from shared.messages.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
+from shared.settings import SettingsError
+from tests.desk import Desk, Heard
+from tests.stack import eventually
 
-NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
-SEALER = Sealer({"a": bytes(range(32))})
 ALGORITHMS: list[Algorithm] = ["ES256", "ES512", "EdDSA"]
+OLD, NEW = {"a": bytes(32)}, {"b": bytes(range(32))}
 
 
 @pytest.fixture
-async def client(mongo_url: str) -> Any:
-    """A client of this test's own."""
-    async with connect(mongo_url, application="tests") as client:
-        yield client
+async def empty(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
+    """The auth service at its very first start."""
+    async with new_desk() as desk:
+        yield desk
 
 
-@pytest.fixture
-async def store(client: AsyncMongoClient[dict[str, Any]], database_prefix: str) -> SigningKeys:
-    """An empty store of signing keys."""
-    own = database(client, f"{database_prefix}auth")
-    await ensure_indexes(own, {SigningKeys.COLLECTION: SigningKeys.INDEXES})
-    return SigningKeys(own)
-
-
-def test_a_name_is_the_thumbprint_of_rfc_8037_appendix_a_3() -> None:
-    jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "ignored"}
-    assert thumbprint(jwk) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+def keys_said(desk: Desk) -> list[SigningKeyPublished]:
+    return [message for message in desk.announced if isinstance(message, SigningKeyPublished)]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_what_is_announced_of_a_key_is_its_public_half(algorithm: Algorithm) -> None:
-    key = make(algorithm, SEALER, at=NOW)
-    members = {"kty", "crv", "x", "y"} if algorithm != "EdDSA" else {"kty", "crv", "x"}
-    assert key.public_jwk.keys() == members | {"kid", "alg", "use"}
-    assert (key.public_jwk["kid"], key.public_jwk["alg"], key.public_jwk["use"]) == (key.id, algorithm, "sig")
-    assert key.state is KeyState.ACTIVE
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_the_first_start_makes_a_key_whose_signature_the_announced_half_verifies(
-    store: SigningKeys, algorithm: Algorithm
+async def test_the_first_start_makes_a_key_and_announces_its_public_half(
+    new_desk: Callable[..., Desk], algorithm: Algorithm
 ) -> None:
-    keyring = await open_keyring(store, SEALER, algorithm, at=NOW)
-    [public] = keyring.public_keys
-    assert public.key == public.kid == keyring.signing.kid
-    token = jwt.encode({"a": 1}, keyring.signing.private_key, algorithm)
-    assert jwt.decode(token, jwt.PyJWK(dict(public.jwk)), algorithms=[algorithm]) == {"a": 1}
+    async with new_desk(signing_algorithm=algorithm) as desk:
+        signing = desk.context.keyring.signing
+        [public] = keys_said(desk)
+        assert public.key == public.kid == signing.kid
+        token = jwt.encode({"a": 1}, signing.private_key, signing.algorithm)
+        assert jwt.decode(token, jwt.PyJWK(dict(public.jwk)), algorithms=[algorithm]) == {"a": 1}
 
 
-async def test_a_later_start_finds_the_key(store: SigningKeys) -> None:
-    first = await open_keyring(store, SEALER, "ES256", at=NOW)
-    second = await open_keyring(store, SEALER, "ES256", at=NOW)
-    assert second.signing.kid == first.signing.kid
-    assert second.public_keys == first.public_keys
-
-
-async def test_of_instances_that_start_at_once_one_makes_the_key(store: SigningKeys) -> None:
-    keyrings: list[Keyring] = await asyncio.gather(*(open_keyring(store, SEALER, "ES256", at=NOW) for _ in range(10)))
-    assert len({keyring.signing.kid for keyring in keyrings}) == 1
-    assert len(await store.all()) == 1
-
-
-async def test_another_algorithm_gets_its_own_key_and_the_old_one_stays_announced(store: SigningKeys) -> None:
-    old = await open_keyring(store, SEALER, "ES256", at=NOW)
-    new = await open_keyring(store, SEALER, "EdDSA", at=NOW)
-    assert {key.kid for key in new.public_keys} == {old.signing.kid, new.signing.kid}
-
-
-async def test_a_private_half_is_only_kept_sealed(store: SigningKeys, client: Any, database_prefix: str) -> None:
-    await open_keyring(store, SEALER, "ES256", at=NOW)
-    document = await client[f"{database_prefix}auth"]["signing_keys"].find_one({})
-    assert document["private"].startswith("a.")
-    assert "d" not in document["publicJwk"]
-    with pytest.raises(CannotOpen):
-        SEALER.open("auth", document["private"])
-    assert SEALER.open(SEALED_FOR, document["private"])
-
-
-async def test_a_master_key_that_is_gone_stops_the_start(store: SigningKeys) -> None:
-    await open_keyring(store, SEALER, "ES256", at=NOW)
-    with pytest.raises(CannotOpen, match="no sealing key 'a' is held"):
-        await open_keyring(store, Sealer({"b": bytes(32)}), "ES256", at=NOW)
-
-
-async def test_every_start_announces_the_keys(
-    new_desk: Callable[..., Desk], mongo_client: MongoClient[dict[str, Any]]
+async def test_a_later_start_finds_the_key_and_announces_it_where_kafka_has_lost_it(
+    empty: Desk, new_desk: Callable[..., Desk]
 ) -> None:
-    async with new_desk() as first, new_desk() as second:
-        assert len(first.announced) == 1
-        assert second.announced == first.announced
+    async with new_desk() as second:
+        assert second.context.keyring.signing.kid == empty.context.keyring.signing.kid
+        assert keys_said(second) == keys_said(empty)
+
+
+async def test_a_later_start_repeats_nothing_that_the_topic_has(empty: Desk, new_desk: Callable[..., Desk]) -> None:
+    [public] = keys_said(empty)
+    second = new_desk()
+    second.topic = [Heard(public.topic, public.kid.encode(), public.model_dump_json().encode())]
+    async with second:
+        assert keys_said(second) == []
+        assert second.context.keyring.signing.kid == public.kid
+
+
+async def test_of_instances_that_start_at_once_one_makes_the_key(new_desk: Callable[..., Desk]) -> None:
+    desks = [new_desk() for _ in range(5)]
+    await asyncio.gather(*(desk.__aenter__() for desk in desks))
+    assert len({desk.context.keyring.signing.kid for desk in desks}) == 1
+    for desk in desks:
+        await desk.__aexit__(None, None, None)
+
+
+async def test_every_start_orders_what_is_due_and_that_the_clients_are_announced(
+    desk: Desk, new_desk: Callable[..., Desk]
+) -> None:
+    async with new_desk(signing_algorithm="EdDSA") as later:
+        said = [message for message in later.announced if not isinstance(message, SigningKeyPublished)]
+        assert said[0] == KeepSigningKeys(key=KEYRING, algorithm="EdDSA")
+        assert {each.client_id for each in said[1:] if isinstance(each, AnnounceClient)} == {"client_one", "client_two"}
+
+
+async def test_a_private_half_is_only_kept_sealed(
+    empty: Desk, mongo_client: MongoClient[dict[str, Any]], database_name: str
+) -> None:
+    document = mongo_client[database_name]["signing_keys"].find_one({})
+    assert document is not None
+    [key] = document["keys"]
+    assert key["private"].startswith("test.")
+    assert "d" not in key["publicJwk"]
+    assert empty.sealer.open(SEALED_FOR, key["private"])
+
+
+async def test_a_master_key_that_is_gone_stops_the_start_in_words(new_desk: Callable[..., Desk]) -> None:
+    async with new_desk(master_keys=OLD):
+        pass
+    with pytest.raises(SettingsError, match="NEST_SEALING_KEYS: does not open the signing keys"):
+        await new_desk(master_keys=NEW).__aenter__()
+
+
+async def test_a_start_with_a_new_master_key_seals_the_keys_again(
+    new_desk: Callable[..., Desk], mongo_client: MongoClient[dict[str, Any]], database_name: str
+) -> None:
+    async with new_desk(master_keys=OLD) as desk:
+        kid = desk.context.keyring.signing.kid
+    async with new_desk(master_keys=NEW | OLD):
+        document = mongo_client[database_name]["signing_keys"].find_one({})
+        assert document is not None
+        assert document["keys"][0]["private"].startswith("b.")
+    async with new_desk(master_keys=NEW) as desk:
+        assert desk.context.keyring.signing.kid == kid
+
+
+async def test_a_key_that_is_withdrawn_signs_no_more(empty: Desk) -> None:
+    keyring: Keyring = empty.context.keyring
+    kid = keyring.signing.kid
+    keyring.take(Heard("auth.keys", kid.encode(), None))
+    with pytest.raises(NoSigningKey):
+        _ = keyring.signing
+    assert keyring.find(kid) is None
+    # Nor when the store is looked into again: it is not announced any more.
+    await eventually(lambda: kid in keyring._private)
+    with pytest.raises(NoSigningKey):
+        _ = keyring.signing
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"[]", b"{}", b"\xff", b'{"kid": "k", "jwk": {"kty": "oct"}}'])
+async def test_garbage_on_the_topic_is_passed_over(empty: Desk, value: bytes) -> None:
+    keyring: Keyring = empty.context.keyring
+    kid = keyring.signing.kid
+    keyring.take(Heard("auth.keys", b"k", value))
+    assert keyring.signing.kid == kid
+    assert keyring.announced == {kid}

@@ -1,18 +1,21 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
 
 from services.auth.errors import InvalidToken
-from services.auth.keys import Keyring, Signing, make, unseal
+from services.auth.key_pairs import make
+from services.auth.keys import Keyring, published
 from services.auth.models.chains import AccessToken, Chain, Grant
-from services.auth.models.signing_keys import Algorithm
+from services.auth.models.signing_keys import Ring
+from services.auth.store.signing_keys import SigningKeys
 from services.auth.tokens import TokenSigner, access_claims
-from shared.messages.auth import SigningKeyPublished
+from shared.messages.signing_keys import Algorithm
 from shared.sealed import Sealer
+from tests.desk import Heard
 
 NOW = datetime(2026, 11, 21, 6, 5, 7, 891_000, UTC)
 SEALER = Sealer({"a": bytes(32)})
@@ -23,8 +26,10 @@ APPLICATION = "application+jwt"
 
 def keyring(algorithm: Algorithm = "ES256") -> Keyring:
     key = make(algorithm, SEALER, at=NOW)
-    published = SigningKeyPublished(kid=key.id, jwk=key.public_jwk)
-    return Keyring(Signing(key.id, algorithm, unseal(key, SEALER)), (published,))
+    keys = Keyring(cast("SigningKeys", None), SEALER)
+    keys.take(Heard("auth.keys", key.id.encode(), published(key).model_dump_json().encode()))
+    keys._learn(Ring.begin(key))
+    return keys
 
 
 def claims(**changed: Any) -> dict[str, Any]:

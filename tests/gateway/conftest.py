@@ -19,7 +19,8 @@ from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
 from shared import topics
 from shared.messages import Event
-from shared.messages.auth import AccessTokenRevoked, SigningKeyPublished
+from shared.messages.auth import AccessTokenRevoked
+from shared.messages.signing_keys import SigningKeyPublished
 from shared.sealed import Sealer
 from shared.service import announce
 from tests.gateway.services import Services

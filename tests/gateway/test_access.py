@@ -21,7 +21,7 @@ from services.gateway import access as access_module
 from services.gateway.access import Access, AccessDenied, Unauthorized
 from services.gateway.announced import Revocations, SigningKeys
 from shared.messages import Caller
-from shared.messages.auth import SigningKeyPublished
+from shared.messages.signing_keys import SigningKeyPublished
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, Signer, World
 from tests.stack import eventually
 

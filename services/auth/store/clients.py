@@ -31,6 +31,10 @@ class Clients:
             raise ClientNotFound
         return _client(document)
 
+    async def ids(self) -> list[str]:
+        """The ids of all apps."""
+        return [document["_id"] for document in await self._documents.find({}, {"_id": 1}).to_list()]
+
     def add(self, client: Client, work: Work) -> None:
         """Store a new app; refused with ClientAlreadyExists when its id is taken."""
         work.insert(self._documents, _document(client), taken=ClientAlreadyExists)

@@ -5,7 +5,7 @@ import pytest
 
 from shared.ids import new_message_id
 from shared.messages import iso_milliseconds
-from shared.messages.auth import ClientCreated, CreateClient
+from shared.messages.auth import AnnounceClient, ClientAnnounced, ClientCreated, CreateClient
 from tests.auth.flows import CLIENT, REDIRECT_URI, refusal, send_magic_link
 from tests.desk import Desk, Refused
 
@@ -22,7 +22,10 @@ async def test_a_client_is_shown_as_it_was_registered(desk: Desk) -> None:
         "updated_at": iso_milliseconds(desk.now),
     }
     assert client["id"].startswith("test_client_")
-    assert desk.published == [ClientCreated(client_id=client["id"])]
+    assert desk.published == [
+        ClientCreated(client_id=client["id"]),
+        ClientAnnounced(client_id=client["id"], name="Beak", disabled=False),
+    ]
     await desk.perform(send_magic_link(client_id=client["id"], redirect_uri="beak://callback"))
 
 
@@ -49,10 +52,15 @@ async def test_a_second_delivery_shows_the_same_client(desk: Desk) -> None:
     order, message_id = CreateClient(name="Beak", redirect_uris=(REDIRECT_URI,)), new_message_id()
     answers = [await desk.perform(order, id=message_id) for _ in range(2)]
     assert answers[0] == answers[1]
-    assert len(desk.published) == 1
+    assert [type(message) for message in desk.published] == [ClientCreated, ClientAnnounced]
 
 
 @pytest.mark.parametrize("uri", ["", "/callback", "javascript:alert(1)", "https://app.example/#x", "https:///x"])
 async def test_a_uri_that_no_app_may_have_is_refused(desk: Desk, uri: str) -> None:
     order = CreateClient(name="Beak", redirect_uris=(REDIRECT_URI, uri))
     assert await refusal(desk, order) == ("invalid", "invalid_redirect_uri")
+
+
+async def test_a_client_is_announced_as_it_is_now(desk: Desk) -> None:
+    await desk.perform(AnnounceClient(client_id=CLIENT))
+    assert desk.published == [ClientAnnounced(client_id=CLIENT, name="An app", disabled=False)]
