@@ -10,12 +10,18 @@ Action = Literal[
     "authenticate_user",
     "create_client",
     "create_trial_and_magic_link",
+    "end_session",
     "end_stolen_chain",
     "ensure_user",
     "log_in",
+    "log_in_for_testing",
     "refresh",
+    "register_phone_user",
+    "revoke_sessions",
     "send_magic_link",
+    "send_phone_code",
     "send_trial_magic_link",
+    "verify_phone_code",
 ]
 """What somebody tried to do: the method's or the handler's name. ``authenticate_user`` stands for grants that there
 are not; the others are ``log_in`` and ``refresh``."""
@@ -38,7 +44,7 @@ class AuditEntryView(Part):
     """Whom it was about, where that came to light."""
     client_id: str | None
     session_id: str | None
-    """The login it was about: the id of the authorization that it began with, as of the link's order."""
+    """The login it was about: the id of the authorization or the phone code that it began with, as of its order."""
     identifier_id: str | None
     """The identifier that was added, verified or removed."""
     client_ip: str | None

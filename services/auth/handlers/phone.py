@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.errors import (
     FirstNameMissing,
@@ -39,6 +40,7 @@ HASHED = "phone codes"
 """What the key behind the codes' hashes is for."""
 
 
+@audited("send_phone_code")
 async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> NonceView:
     """Text a code to a number, and give what it is redeemed with.
 
@@ -59,6 +61,7 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
         at=work.now,
     )
     auth.phone_codes.add(phone_code, work)
+    work.note(session_id=phone_code.id)
     variables = LoginCodeVariables(code=code, minutes=int(auth.phone_code_life.total_seconds()) // 60)
     work.publish(
         SendText(
@@ -72,6 +75,7 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
     return NonceView(nonce=nonce)
 
 
+@audited("verify_phone_code")
 async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) -> PhoneTokenView:
     """Log in whoever got the text and ordered it; the first time, make the user.
 
@@ -82,6 +86,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
     client, found = await asyncio.gather(
         auth.clients.get(command.clientid), auth.phone_codes.find(auth.reveal(command.nonce))
     )
+    work.note(client_id=client.id)
     client.must_be_enabled()
     used = _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
     identifier = await auth.identifiers.find("phone", used.phone_number)
@@ -95,6 +100,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
     return _log_in(identifier.user_id, client.id, Grant("phone_code", used.id), work, auth)
 
 
+@audited("register_phone_user")
 async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth) -> PhoneUserView:
     """Give a name to the user of a number, made if need be.
 
@@ -130,6 +136,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
         _announce(identifier, work)
     else:
         user = await auth.users.get(identifier.user_id)
+        work.note(user_id=user.id)
         auth.users.save(user.introduce(first_name, last_name), work)
         _verify(identifier, work, auth)
     return PhoneUserView(
@@ -137,6 +144,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
     )
 
 
+@audited("log_in_for_testing")
 async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -> PhoneTokenView:
     """Log a user in because somebody says so.
 
@@ -147,6 +155,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
     if not auth.test_login:
         raise NotFound
     client, user = await asyncio.gather(auth.clients.get(command.clientid), auth.users.get(command.userid))
+    work.note(user_id=user.id, client_id=client.id)
     client.must_be_enabled()
     return _log_in(user.id, client.id, Grant("test_login", work.id), work, auth)
 
@@ -164,6 +173,8 @@ def _redeem(
     Raises:
         Refusal: the one given, whatever is wrong.
     """
+    if found is not None:
+        work.note(session_id=found.id)
     if found is None or not found.is_open(at=work.now):
         raise refusal
     parts = _bound(auth.reveal(command.code), auth.reveal(command.nonce), found.phone_number)
@@ -183,6 +194,7 @@ def _verify(identifier: Identifier, work: Work, auth: Auth) -> None:
     if identifier.verified_at is None:
         verified = identifier.verify(at=work.now)
         auth.identifiers.save(verified, work)
+        work.note(identifier_id=identifier.id)
         _announce(verified, work)
 
 
@@ -208,6 +220,7 @@ def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) 
         chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work), life=TOKEN_LIFE
     )
     auth.access_tokens.add(token, work)
+    work.note(user_id=user_id, session_id=chain.root_grant)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read the first two; the others are those of every access token.
     claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.chains import AccessToken
 from services.auth.models.sessions import Session, chosen, sessions_of
@@ -41,6 +42,7 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
     return SessionList(tuple(_view(session, current, auth) for session in live[:MOST_LISTED]))
 
 
+@audited("revoke_sessions")
 async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> EndedView:
     """Log a user out of one session, or of several.
 
@@ -51,11 +53,13 @@ async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> En
     _, sessions, current = await asyncio.gather(
         auth.users.get(command.user_id), _sessions(command.user_id, auth), _current(work, auth)
     )
+    work.note(user_id=command.user_id)
     ending = chosen(sessions, session_id=command.session_id, which=command.which, current=current, at=work.now)
     live = [session for session in ending if session.is_live(at=work.now)]
     for session in ending:
         end(session, work, auth)
     for session in live:
+        auth.audit.record(work, "end_session", session_id=session.id, client_id=session.client_id)
         work.publish(
             SessionRevoked(
                 key=session.user_id,

@@ -24,7 +24,7 @@ class AuditEntry:
         code: why it was refused; None when it was done.
         caller: who asked, as the gateway verified it; ``caller_user_id`` is the user of the bearer token.
         user_id: whom it was about; None where that did not come to light.
-        session_id: the login it was about, by the id of the authorization that it began with.
+        session_id: the login it was about, by the id of the authorization or the phone code that it began with.
         identifier_id: which identifier it added, verified or removed.
         message_id: of the message that asked for it.
     """
