@@ -19,11 +19,13 @@ from typing import Any, Literal, Self
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.embedded.ports import LOOPBACK
+from services.mailer.sms import INBOX_DOMAIN
 
 KEPT = 500
 """So many of the newest are kept."""
 
 _LARGEST_MAIL = 10 << 20
+_TO_A_PHONE = f"@{INBOX_DOMAIN}"
 _URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
 
 
@@ -140,7 +142,14 @@ class _Handler:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         content = envelope.content or b""
-        self._inbox.add_mail(content.encode() if isinstance(content, str) else content, list(envelope.rcpt_tos))
+        raw = content.encode() if isinstance(content, str) else content
+        mailed = [recipient for recipient in envelope.rcpt_tos if not recipient.endswith(_TO_A_PHONE)]
+        if mailed:
+            self._inbox.add_mail(raw, mailed)
+        for recipient in envelope.rcpt_tos:
+            if recipient.endswith(_TO_A_PHONE):
+                text = _body(message_from_bytes(raw, policy=policy.default), "plain").rstrip("\n")
+                self._inbox.add_text(to=recipient.removesuffix(_TO_A_PHONE), text=text)
         return "250 OK"
 
 

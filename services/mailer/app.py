@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from email.utils import parseaddr
 from functools import partial
 
-from services.mailer.handlers import HANDLERS, SERVICE, Mailer, Sender
+from services.mailer.context import SERVICE, Mailer, Sender
+from services.mailer.handlers import HANDLERS
 from services.mailer.models import usable_address
-from services.mailer.rendering import Brand, Letters
+from services.mailer.rendering import Brand, Letters, Texts
 from services.mailer.settings import MailerSettings
+from services.mailer.sms import Console, Inbox, NoProvider, TextProvider
 from services.mailer.smtp import MailServer, Smtp
 from services.mailer.store import INDEXES, Consents, Deliveries
 from shared.service import Parts, Service
-from shared.settings import load
+from shared.settings import SettingsError, load
 
 TOPICS = ("mailer.commands",)
 
@@ -41,16 +43,20 @@ async def opened(parts: Parts, settings: MailerSettings) -> AsyncIterator[Mailer
     """What the handlers work with; its connections are closed at the end."""
     sender = Sender(address=usable_address(parseaddr(settings.mail_from)[1]), header=settings.mail_from)
     smtp = Smtp(server(settings, sender), connections=settings.smtp_connections, timeout=settings.smtp_timeout)
+    provider = text_provider(settings, smtp, sender)
     try:
         yield Mailer(
             deliveries=Deliveries(parts.database),
             consents=Consents(parts.database),
             letters=Letters(brand(settings)),
+            texts=Texts(brand(settings), settings.text_domain),
             smtp=smtp,
+            text_provider=provider,
             sender=sender,
             sealer=parts.sealer,
         )
     finally:
+        await provider.close()
         await smtp.close()
 
 
@@ -65,6 +71,36 @@ def server(settings: MailerSettings, sender: Sender) -> MailServer:
         ca_file=None if settings.smtp_ca_file is None else str(settings.smtp_ca_file),
         own_name=sender.domain,
     )
+
+
+def text_provider(settings: MailerSettings, smtp: Smtp, sender: Sender) -> TextProvider:
+    """Who carries texts, as the settings say."""
+    match settings.text_provider:
+        case "twilio":
+            return _twilio(settings)
+        case "inbox":
+            return Inbox(smtp, sender.address)
+        case "console":
+            return Console()
+        case "none":
+            return NoProvider()
+
+
+def _twilio(settings: MailerSettings) -> TextProvider:
+    # Only where it is wanted: the library takes as long to import as all else here together.
+    from services.mailer.twilio import Twilio, TwilioAccount  # noqa: PLC0415
+
+    sid, token, service = (
+        settings.twilio_account_sid,
+        settings.twilio_auth_token,
+        settings.twilio_messaging_service_sid,
+    )
+    if sid is None or token is None or service is None:
+        raise SettingsError("NEST_TEXT_PROVIDER is twilio, which needs an account")
+    account = TwilioAccount(
+        sid=sid, token=token.get_secret_value(), messaging_service_sid=service, api_base=settings.twilio_api_base
+    )
+    return Twilio(account, timeout=settings.text_timeout)
 
 
 def brand(settings: MailerSettings) -> Brand:

@@ -1,4 +1,4 @@
-"""What is a mail's delivery, what is a marketing consent, and which addresses can be written to?"""
+"""What is the delivery of a mail or a text, what is a marketing consent, and which addresses can be written to?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Final, Literal, Self
 from email_validator import EmailNotValidError, validate_email
 
 from services.mailer.errors import UnusableAddress
-from shared.messages.mailer import ConsentLevel, MarketingConsentView, Template
+from shared.messages.mailer import ConsentLevel, MarketingConsentView, Template, TextTemplate
 
+Channel = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "failed"]
 FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
@@ -28,7 +29,7 @@ _PLAIN: Final = re.compile(rf"(?=.{{1,254}}\Z){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """The mail server has taken the mail and answers for it."""
+    """The mail server, or the provider of texts, has taken it and answers for it."""
 
     answer: str
 
@@ -42,37 +43,39 @@ class PutOff:
 
 @dataclass(frozen=True, slots=True)
 class TurnedDown:
-    """Never: the server, or the address itself, said so for good."""
+    """Never: the server, or the address or number itself, said so for good."""
 
     reason: str
 
 
 HandOver = HandedOver | PutOff | TurnedDown
-"""What became of one try to hand a mail over."""
+"""What became of one try to hand a mail or a text over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One mail on its way to one recipient.
+    """One mail or text on its way to one recipient.
 
     Attributes:
         id: ``delivery_…``.
+        channel: which of the two.
         order_id: the id of the order for it; one order is one delivery.
         state: ``queued`` until the server has taken it (``handed_over``) or nobody tries any more (``failed``).
         template: what it shows.
         client_id: whose looks it wears, if any.
-        recipient: the address, sealed for the mailer.
-        recipient_hash: a keyed hash of the address, to find its deliveries by.
-        message_id: its ``Message-ID``, the same at every try, so that copies are known as one mail.
+        recipient: the address or number, sealed for the mailer.
+        recipient_hash: a keyed hash of it, to find its deliveries by.
+        message_id: a mail's ``Message-ID``, a text's order; the same at every try, so that copies are known as one.
         attempts: how often it was tried.
         reason: what the server said last; None before it said anything.
         version: guards the next write.
     """
 
     id: str
+    channel: Channel
     order_id: str
     state: DeliveryState
-    template: Template
+    template: Template | TextTemplate
     client_id: str | None
     recipient: str
     recipient_hash: str
@@ -87,25 +90,27 @@ class Delivery:
     def order(
         cls,
         *,
+        channel: Channel,
         id: str,  # noqa: A002 -- the field's name
         order_id: str,
-        template: Template,
+        template: Template | TextTemplate,
         client_id: str | None,
         recipient: str,
         recipient_hash: str,
-        domain: str,
+        message_id: str,
         at: datetime,
     ) -> Self:
-        """A mail that was just ordered; ``domain`` is the sender's, the right side of the Message-ID."""
+        """A mail or a text that was just ordered."""
         return cls(
             id=id,
+            channel=channel,
             order_id=order_id,
             state="queued",
             template=template,
             client_id=client_id,
             recipient=recipient,
             recipient_hash=recipient_hash,
-            message_id=f"<{order_id}@{domain}>",
+            message_id=message_id,
             attempts=0,
             reason=None,
             created_at=at,
@@ -117,8 +122,14 @@ class Delivery:
         """Whether nothing is left to do."""
         return self.state != "queued"
 
-    def after(self, outcome: HandOver, *, at: datetime) -> Self:
-        """The delivery after one more try."""
+    def after(self, outcome: HandOver, *, at: datetime, until: datetime | None = None) -> Self:
+        """The delivery after one more try.
+
+        Args:
+            outcome: what came of it.
+            at: when it was.
+            until: when nobody tries any more; by default a day after the order.
+        """
         tried = replace(self, attempts=self.attempts + 1, updated_at=at)
         match outcome:
             case HandedOver(answer):
@@ -126,7 +137,7 @@ class Delivery:
             case TurnedDown(reason):
                 return replace(tried, state="failed", reason=reason)
             case PutOff(reason):
-                too_late = tried.next_try() > self.created_at + RETRIED_FOR
+                too_late = tried.next_try() > (until or self.created_at + RETRIED_FOR)
                 return replace(tried, state="failed" if too_late else "queued", reason=reason)
 
     def next_try(self) -> datetime:

@@ -1,4 +1,4 @@
-"""What does a mail say? A template and its variables become a subject, a text and the same as HTML."""
+"""What does a mail or a text say? A template and its variables become a subject, a text and the same as HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from markupsafe import escape
 from pydantic import ValidationError
 
 from services.mailer.errors import UnusableVariables
-from shared.messages.mailer import VARIABLES, Template
+from shared.messages import Part
+from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
 
 FOLDER: Final = Path(__file__).parent / "templates"
 LANGUAGE: Final = "en"
@@ -76,18 +77,7 @@ class Letters:
     """
 
     def __init__(self, brand: Brand) -> None:
-        environment = Environment(
-            loader=FileSystemLoader(FOLDER),
-            # What is inserted into HTML is escaped; text is left as it is.
-            autoescape=select_autoescape(enabled_extensions=("html",), default=False),
-            undefined=StrictUndefined,
-            auto_reload=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.globals["brand"] = brand
-        environment.filters["day"] = day
+        environment = _environment(brand)
         self._compiled: dict[Template, tuple[Compiled, Compiled]] = {
             name: (
                 environment.get_template(f"{LANGUAGE}/{name}.txt"),
@@ -108,7 +98,7 @@ class Letters:
         Raises:
             UnusableVariables: the JSON is not that.
         """
-        shown = _shown(template, variables)
+        shown = _shown(VARIABLES[template], template, variables)
         link = shown.get("link")
         if link is None:
             return self._render(template, **shown)
@@ -125,6 +115,38 @@ class Letters:
         return Letter(subject=head.removeprefix(_SUBJECT), text=body, html=html.render(shown))
 
 
+class Texts:
+    """Writes texts from the templates ``<language>/texts/<name>.txt``, all of them compiled at once.
+
+    Args:
+        brand: whose texts they are.
+        domain: the website whose pages may fill a code in by themselves; None for no such line. The last line names it
+            and the code (https://wicg.github.io/sms-one-time-codes/).
+
+    Raises:
+        jinja2.TemplateError: a template is missing or can't be compiled.
+    """
+
+    def __init__(self, brand: Brand, domain: str | None) -> None:
+        environment = _environment(brand)
+        environment.globals["domain"] = domain
+        self._compiled: dict[TextTemplate, Compiled] = {
+            name: environment.get_template(f"{LANGUAGE}/texts/{name}.txt") for name in TEXT_VARIABLES
+        }
+
+    def write(self, template: TextTemplate, variables: str) -> str:
+        """What a text says.
+
+        Args:
+            template: which one.
+            variables: JSON of the template's class in ``TEXT_VARIABLES``.
+
+        Raises:
+            UnusableVariables: the JSON is not that.
+        """
+        return self._compiled[template].render(_shown(TEXT_VARIABLES[template], template, variables)).strip()
+
+
 def day(moment: datetime) -> str:
     """The day of a moment in UTC: ``5 December 2026``."""
     return f"{moment.astimezone(UTC):%-d %B %Y}"
@@ -138,9 +160,25 @@ def one_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _shown(template: Template, variables: str) -> dict[str, Any]:
+def _environment(brand: Brand) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        # What is inserted into HTML is escaped; text is left as it is.
+        autoescape=select_autoescape(enabled_extensions=("html",), default=False),
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["brand"] = brand
+    environment.filters["day"] = day
+    return environment
+
+
+def _shown(kind: type[Part], template: str, variables: str) -> dict[str, Any]:
     try:
-        given = VARIABLES[template].model_validate_json(variables)
+        given = kind.model_validate_json(variables)
     except ValidationError as wrong:
         errors = wrong.errors(include_url=False, include_context=False, include_input=False)
         places = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['type']}" for error in errors[:5])

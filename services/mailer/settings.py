@@ -61,12 +61,41 @@ class MailerSettings(ServiceSettings):
     """The colour of buttons; their words are white."""
     mail_logo_url: str | None = Field(default=None, pattern=r"^https?://[^\s\"<>]+$")
     """An image, shown 32 pixels high in place of the product's name."""
+    text_provider: Literal["none", "twilio", "inbox", "console"] = "none"
+    """Who carries texts. ``inbox``: the mail server gets them, as mails to ``<number>@texts.localhost``, which the
+    embedded inbox shows as texts; ``console``: the terminal shows them. Both are refused in production."""
+    text_domain: str | None = Field(default=None, pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")
+    """The website whose pages a phone's browser may fill a code in on by itself: ``example.com``."""
+    text_timeout: float = Field(default=8.0, ge=1, le=20)
+    """Seconds that one text may take with the provider."""
+    twilio_account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-zA-Z]{32}$")
+    """``AC…``."""
+    twilio_auth_token: SecretStr | None = Field(default=None, min_length=1)
+    """The account's secret."""
+    twilio_messaging_service_sid: str | None = Field(default=None, pattern=r"^MG[0-9a-zA-Z]{32}$")
+    """``MG…``: a Messaging Service chooses the number or name that a text comes from."""
+    twilio_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$")
+    """A test double instead of Twilio; refused in production."""
 
     @field_validator("smtp_tls")
     @classmethod
     def _encrypted_in_production(cls, value: str, info: ValidationInfo) -> str:
         if value == "none" and info.data.get("environment", "production") == "production":
             raise ValueError("none is refused in production: mails hold links that log people in")
+        return value
+
+    @field_validator("text_provider")
+    @classmethod
+    def _reaches_phones_in_production(cls, value: str, info: ValidationInfo) -> str:
+        if value in ("inbox", "console") and info.data.get("environment", "production") == "production":
+            raise ValueError(f"{value} is refused in production: texts hold codes that log people in")
+        return value
+
+    @field_validator("twilio_api_base")
+    @classmethod
+    def _no_double_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("environment", "production") == "production":
+            raise ValueError("is refused in production: texts would go to a test double")
         return value
 
     @field_validator("smtp_ca_file")
@@ -80,4 +109,16 @@ class MailerSettings(ServiceSettings):
     def _whole_login(self) -> Self:
         if (self.smtp_username is None) != (self.smtp_password is None):
             raise ValueError("NEST_SMTP_USERNAME and NEST_SMTP_PASSWORD: give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_account(self) -> Self:
+        account = {
+            "NEST_TWILIO_ACCOUNT_SID": self.twilio_account_sid,
+            "NEST_TWILIO_AUTH_TOKEN": self.twilio_auth_token,
+            "NEST_TWILIO_MESSAGING_SERVICE_SID": self.twilio_messaging_service_sid,
+        }
+        missing = [name for name, value in account.items() if value is None]
+        if self.text_provider == "twilio" and missing:
+            raise ValueError(f"NEST_TEXT_PROVIDER is twilio, which needs {' and '.join(missing)}")
         return self

@@ -72,6 +72,7 @@ class Consents:
 def _delivery_document(delivery: Delivery) -> Document:
     return {
         "_id": delivery.id,
+        "channel": delivery.channel,
         "orderId": delivery.order_id,
         "state": delivery.state,
         "template": delivery.template,
@@ -90,6 +91,8 @@ def _delivery_document(delivery: Delivery) -> Document:
 def _delivery(document: Document) -> Delivery:
     return Delivery(
         id=document["_id"],
+        # Before there were texts, all were mails.
+        channel=document.get("channel", "mail"),
         order_id=document["orderId"],
         state=document["state"],
         template=document["template"],

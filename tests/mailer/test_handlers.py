@@ -81,6 +81,7 @@ async def test_send_mail_records_the_delivery_without_the_address(desk: Desk) ->
     assert hashed == desk.sealer.fingerprint(b"recipient", b"person@example.com")
     assert row.pop("_id").startswith("test_delivery_")
     assert row == {
+        "channel": "mail",
         "orderId": ORDER,
         "state": "handed_over",
         "template": "magic-link",

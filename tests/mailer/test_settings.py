@@ -57,3 +57,27 @@ def test_half_a_login_is_refused(settings: MakeSettings) -> None:
 def test_what_can_not_be_stops_the_start_by_name(settings: MakeSettings, field: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"^NEST_{field.upper()}: "):
         settings(**{field: value})
+
+
+@pytest.mark.parametrize("provider", ["inbox", "console"])
+def test_texts_that_reach_no_phone_are_refused_in_production(settings: MakeSettings, provider: str) -> None:
+    with pytest.raises(SettingsError, match=rf"NEST_TEXT_PROVIDER: {provider} is refused in production"):
+        settings(environment="production", smtp_tls="required", text_provider=provider)
+
+
+def test_twilio_needs_a_whole_account(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings(text_provider="twilio", twilio_account_sid="AC" + "0" * 32)
+    assert "NEST_TWILIO_AUTH_TOKEN and NEST_TWILIO_MESSAGING_SERVICE_SID" in str(refused.value)
+    assert "NEST_TWILIO_ACCOUNT_SID" not in str(refused.value)
+
+
+def test_a_double_of_twilio_is_refused_in_production(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match="NEST_TWILIO_API_BASE: is refused in production"):
+        settings(environment="production", smtp_tls="required", twilio_api_base="http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("domain", ["https://nest.example", "nest.example/", "nest.example #1", "nest example", "-"])
+def test_the_domain_of_texts_is_a_host_name(settings: MakeSettings, domain: str) -> None:
+    with pytest.raises(SettingsError, match="NEST_TEXT_DOMAIN"):
+        settings(text_domain=domain)

@@ -1,0 +1,41 @@
+"""What may be sent to a user besides what they ordered?"""
+
+from __future__ import annotations
+
+from services.mailer.context import Mailer
+from services.mailer.models import Consent
+from shared.messages.mailer import (
+    GetMarketingConsent,
+    MarketingConsentChanged,
+    MarketingConsentView,
+    RecordMarketingConsent,
+)
+from shared.work import Work
+
+
+async def record_marketing_consent(command: RecordMarketingConsent, work: Work, mailer: Mailer) -> None:
+    """Keep what a user consents to; announced when it is something else than before."""
+    before = await mailer.consents.find(command.user_id)
+    if before is None:
+        consent = Consent.give(
+            command.user_id, command.level, id=work.new_id("mktngconsent"), source=command.source, at=work.now
+        )
+        mailer.consents.add(consent, work)
+    else:
+        consent = before.choose(command.level, source=command.source, at=work.now)
+        mailer.consents.save(consent, work)
+    if before is None or before.level != consent.level:
+        work.publish(
+            MarketingConsentChanged(
+                key=consent.user_id, user_id=consent.user_id, level=consent.level, source=consent.source, at=work.now
+            )
+        )
+
+
+async def get_marketing_consent(query: GetMarketingConsent, work: Work, mailer: Mailer) -> MarketingConsentView:  # noqa: ARG001 -- as every handler
+    """What a user consents to.
+
+    Raises:
+        AwaitingConsent: they have never said.
+    """
+    return (await mailer.consents.get(query.user_id)).view()

@@ -1,0 +1,99 @@
+"""A server on loopback that speaks Twilio's REST API for messages, for its own library to talk to."""
+
+import asyncio
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.gateway.server import Server
+
+SID = "AC" + "0" * 32
+TOKEN = "a token of the account"
+SERVICE = "MG" + "1" * 32
+
+
+@dataclass
+class TwilioDouble:
+    """Twilio, as far as texts go.
+
+    Attributes:
+        sent: what it has taken: the forms as they came.
+        answers: what it says instead, one after the other: a status and a body, or seconds to stay silent for.
+        asked: how often it was asked for earlier texts.
+        loses_answers: whether it takes texts and then hangs.
+    """
+
+    sent: list[dict[str, str]] = field(default_factory=list)
+    answers: list[tuple[int, Any] | float] = field(default_factory=list)
+    asked: int = 0
+    loses_answers: bool = False
+
+    async def __aenter__(self) -> Self:
+        path = f"/2010-04-01/Accounts/{SID}/Messages.json"
+        app = Starlette(routes=[Route(path, self._create, methods=["POST"]), Route(path, self._list, methods=["GET"])])
+        self._server = Server(app, host="127.0.0.1", port=0, connections=100, drain_seconds=1)
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.port}"
+
+    async def _create(self, request: Request) -> Response:
+        if (refusal := self._refused(request)) is not None:
+            return refusal
+        if self.answers:
+            answer = self.answers.pop(0)
+            if isinstance(answer, float):
+                await asyncio.sleep(answer)
+            else:
+                return _response(*answer)
+        form = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
+        self.sent.append(form)
+        if self.loses_answers:
+            await asyncio.sleep(30)
+        return JSONResponse(self._message(len(self.sent) - 1), 201)
+
+    async def _list(self, request: Request) -> Response:
+        self.asked += 1
+        if (refusal := self._refused(request)) is not None:
+            return refusal
+        to = request.query_params["To"]
+        messages = [self._message(n) for n, form in enumerate(self.sent) if form["To"] == to]
+        return JSONResponse({"messages": messages[::-1], "next_page_uri": None, "page": 0, "page_size": 50})
+
+    def _refused(self, request: Request) -> Response | None:
+        wanted = "Basic " + base64.b64encode(f"{SID}:{TOKEN}".encode()).decode()
+        if request.headers.get("authorization") == wanted:
+            return None
+        return error(401, 20003, "Authenticate")
+
+    def _message(self, n: int) -> dict[str, Any]:
+        form = self.sent[n]
+        return {
+            "sid": f"SM{n:032}",
+            "to": form["To"],
+            "body": f"Sent from your Twilio trial account - {form['Body']}",
+            "messaging_service_sid": form["MessagingServiceSid"],
+            "status": "accepted",
+            "date_created": "Sat, 21 Nov 2026 06:05:00 +0000",
+        }
+
+
+def error(status: int, code: int, message: str) -> Response:
+    return _response(status, {"code": code, "message": message, "status": status, "more_info": "https://example.com"})
+
+
+def _response(status: int, body: Any) -> Response:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Response(text, status, media_type="application/json")
