@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import wellknown
+from services.gateway import accounts, accounts_page, wellknown
 from services.gateway.access import Access
-from services.gateway.announced import Revocations, SigningKeys
+from services.gateway.announced import Clients, Revocations, SigningKeys
 from services.gateway.asking import Asking
 from services.gateway.client_ip import ClientIp
 from services.gateway.cors import Cors
@@ -31,7 +31,7 @@ from services.gateway.webhooks import StripeWebhook
 from shared.errors import Refusal
 from shared.health import HealthServer
 from shared.health import routes as health_routes
-from shared.messages.auth import AccessTokenRevoked
+from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
 from shared.messages.signing_keys import SigningKeyPublished
 from shared.producer import Producer
 from shared.sealed import Sealer
@@ -81,16 +81,18 @@ class Gateway:
             seconds=settings.reply_seconds,
             limit=settings.calls_in_flight,
         )
-        keys, revocations = SigningKeys(), Revocations()
+        keys, clients, revocations = SigningKeys(), Clients(), Revocations()
         self._tails = (
             Tail(bootstrap, prefix + SigningKeyPublished.topic, keys.take),
+            Tail(bootstrap, prefix + ClientAnnounced.topic, clients.take),
             Tail(bootstrap, prefix + AccessTokenRevoked.topic, revocations.take),
         )
-        access = Access(keys, revocations, internal_keys=settings.internal, issuer=settings.issuer)
+        access = Access(keys, clients, revocations, internal_keys=settings.internal, issuer=settings.issuer)
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
-        rpc = Rpc(Asking(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing))
+        asking = Asking(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing)
+        rpc = Rpc(asking)
         webhook = StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
-        guard = Guard(_Routes(rpc, self._other_routes(webhook, keys)), Cors(settings.cors_origins))
+        guard = Guard(_Routes(rpc, self._other_routes(asking, webhook, keys)), Cors(settings.cors_origins))
         self._server = Server(
             guard if around is None else around(guard),
             host=settings.host,
@@ -113,6 +115,7 @@ class Gateway:
             OSError: the address is taken.
         """
         structlog.contextvars.bind_contextvars(service="gateway")
+        self.settings.warn_of_old_clients()
         try:
             await self._start()
         except BaseException:
@@ -130,7 +133,7 @@ class Gateway:
         """What is wrong with it, a sentence each."""
         wrong = [] if self._replies.listening else ["replies are not heard"]
         if not all(tail.following for tail in self._tails):
-            wrong.append("signing keys or revocations are not heard")
+            wrong.append("signing keys, clients or revocations are not heard")
         return wrong
 
     async def _start(self) -> None:
@@ -147,12 +150,14 @@ class Gateway:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
-    def _other_routes(self, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
+    def _other_routes(self, asking: Asking, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
         """Everything but RPC."""
         return Starlette(
             routes=[
                 Route("/1/webhook/{provider}", webhook.receive, methods=["POST"]),
                 *wellknown.routes(keys, self.settings.issuer),
+                *accounts.routes(asking, old_clients=self.settings.old_clients),
+                *accounts_page.routes(self.settings.issuer, old_clients=self.settings.old_clients),
                 # The metrics are not for everybody who can reach the API; they are on the health port.
                 *(route for route in health_routes(self.complaints) if route.path == "/healthz"),
             ],

@@ -40,6 +40,8 @@ _ONCE: Final = frozenset(
 """Headers that mean nothing good when they come twice."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_BODILESS: Final = frozenset({204, 304})
+"""Answers that have no length either (RFC 9110 sections 8.6 and 15.4.5)."""
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -86,9 +88,17 @@ class Guard:
         try:
             await self._app(scope, receive, send_guarded)
         except Exception:  # noqa: BLE001 -- what it was is for the log; the client learns that it was our fault
-            log.exception("request failed", path=scope["path"], request=request_id)
+            log.exception("request failed", path=loggable(scope["path"]), request=request_id)
             if not started:
                 await send_answer(send_guarded, answer(Unknown(), request_id))
+
+
+def loggable(path: str) -> str:
+    """A path as it may stand in a log: behind the names of some routes there are passwords and tokens."""
+    parts = path.split("/")
+    # RPC's paths hold a version and a name; every other route has two names at most.
+    named = 4 if parts[1:2] == ["1"] else 3
+    return path if len(parts) <= named else "/".join([*parts[:named], "…"])
 
 
 def request_id(scope: Scope) -> str:
@@ -102,7 +112,7 @@ async def send_answer(send: Send, answered: Answer) -> None:
     headers = list(answered.headers)
     if answered.body:
         headers.append(_JSON)
-    if answered.status != 204:  # noqa: PLR2004 -- RFC 9110 section 8.6: No Content has no length either
+    if answered.status not in _BODILESS:
         headers.append((b"content-length", b"%d" % len(answered.body)))
     await send({"type": "http.response.start", "status": answered.status, "headers": headers})
     await send({"type": "http.response.body", "body": answered.body})

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.gateway.client_ip import Network
-from shared.settings import BusSettings, CommaSeparated, split_commas
+from shared.old_clients import OldClientsSettings
+from shared.settings import CommaSeparated, split_commas
 
 SHORTEST_KEY: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 
 
-class GatewaySettings(BusSettings):
+class GatewaySettings(OldClientsSettings):
     """The gateway's environment."""
 
     host: str = "127.0.0.1"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from services.auth.context import Auth
 from services.auth.errors import WrongCredentials
 from services.auth.limits import trait
 from shared.networks import prefix
 from shared.work import Work
-
-LIMIT: Final = "passwords-per-user"
 
 
 class WithPassword(Protocol):
@@ -44,11 +42,11 @@ async def proven(known: Known | None, password: str, subject: str, work: Work, a
         Unavailable: too many passwords wait to be looked at.
     """
     network = trait("network", None if work.caller.client_ip is None else prefix(work.caller.client_ip))
-    room = await auth.limits.room(LIMIT, subject, work, traits=network)
+    room = await auth.limits.room({"passwords-per-user": subject}, work, traits=network)
     room.judge()
     right = await auth.passwords.recognise(password, None if known is None else known.password_hash)
     if known is None or not right:
-        room.count()
+        room.take()
         raise WrongCredentials
-    await auth.limits.remember(subject, network, work)
+    (await auth.limits.acquaintance(subject, network)).remember(work)
     return known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
@@ -31,7 +31,7 @@ class ApplicationUser:
     application_id: str
     username: str
     email: str
-    password_hash: str
+    password_hash: str = field(repr=False)
     active: bool
     generation: int
     created_at: datetime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
@@ -29,7 +29,7 @@ class Owner:
     firstname: str
     lastname: str
     email: str
-    password_hash: str
+    password_hash: str = field(repr=False)
     generation: int
     created_at: datetime
     updated_at: datetime
