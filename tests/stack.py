@@ -279,9 +279,9 @@ async def running_stack(
             "NEST_MAIL_SUPPORT_ADDRESS": "help@example.com",
             "NEST_DRAIN_SECONDS": "5",
             # One person orders many links here, all of them from this machine; tests of limits set their own.
-            "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "none",
-            "NEST_LIMIT_MAGIC_LINKS_PER_CLIENT": "none",
-            "NEST_LIMIT_TRIALS_PER_ADDRESS": "none",
+            "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s",
+            "NEST_LIMIT_MAGIC_LINKS_PER_CLIENT": "100000/1s",
+            "NEST_LIMIT_TRIALS_PER_ADDRESS": "1000/1s",
             "NEST_LIMIT_LIFT_LOOPBACK": "true",
             **(settings or {}),
         }

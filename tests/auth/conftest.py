@@ -32,7 +32,7 @@ def settings() -> Callable[..., AuthSettings]:
         "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
         "environment": "test",
         # One address orders many links here; tests of limits ask for those that hold by default.
-        "limit_magic_links_per_address": "none",
+        "limit_magic_links_per_address": "1000/1s",
         "limit_magic_links_per_client": "none",
     }
 
