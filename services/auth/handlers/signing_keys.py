@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.key_pairs import make
 from services.auth.keys import published
@@ -22,6 +23,7 @@ from shared.messages.signing_keys import (
 from shared.work import Work
 
 
+@audited("rotate_signing_keys")
 async def rotate_signing_keys(command: RotateSigningKeys, work: Work, auth: Auth) -> SigningKeysView:
     """Let a new key follow: after its lead time, or in an emergency at once and in place of all others."""
     ring = await auth.signing_keys.get()
@@ -48,6 +50,9 @@ async def keep_signing_keys(command: KeepSigningKeys, work: Work, auth: Auth) ->
     at = work.now if command.due is None else max(work.now, command.due)
     ring = await auth.signing_keys.get()
     kept = ring.keep(rotation, _maker(work, auth), at=at)
+    if kept != ring:
+        # Looks that find nothing to do are many, and tell nothing.
+        auth.audit.record(work, "keep_signing_keys")
     _change(ring, kept, work, auth)
     _come_back(kept, rotation, work)
 
