@@ -91,7 +91,7 @@ class Keyring:
 
     def take(self, record: Record) -> None:
         """Learn what is said on the topic: a key, or that one is withdrawn."""
-        kid = (record.key or b"").decode()
+        kid = (record.key or b"").decode(errors="replace")
         if record.value is None:
             self._announced.pop(kid, None)
             self._private.pop(kid, None)

@@ -17,8 +17,8 @@ from typing import Any, Final
 import jwt
 from jwt.exceptions import DecodeError, PyJWTError
 
-from services.gateway.announced import Revocations, SigningKeys
-from shared.errors import Kind, Refusal
+from services.gateway.announced import Clients, Revocations, SigningKeys
+from shared.errors import Kind, Refusal, Unavailable
 from shared.messages import Caller
 
 MAX_TOKEN_CHARACTERS: Final = 4096
@@ -75,12 +75,14 @@ class Token:
     Attributes:
         id: its ``jti``.
         kid: the key that signed it.
+        client_id: its ``aud``: the client that it was given to.
         expires_at: Unix seconds.
         caller: the user, at the address last seen.
     """
 
     id: str
     kid: str
+    client_id: str
     expires_at: int
     caller: Caller
 
@@ -90,6 +92,7 @@ class Access:
 
     Args:
         keys: what verifies access tokens.
+        clients: whose tokens are taken.
         revocations: which of them are revoked.
         internal_keys: what our own back ends and operators show; several while one is being replaced.
         issuer: the only ``iss`` that is ours.
@@ -99,6 +102,7 @@ class Access:
     def __init__(
         self,
         keys: SigningKeys,
+        clients: Clients,
         revocations: Revocations,
         *,
         internal_keys: Sequence[str],
@@ -106,6 +110,7 @@ class Access:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
+        self._clients = clients
         self._revocations = revocations
         self._internal = [_digest(key.encode()) for key in internal_keys]
         self._issuer = issuer
@@ -122,6 +127,7 @@ class Access:
         Raises:
             Unauthorized: a bearer token that is no good, or an unknown scheme.
             AccessDenied: a wrong internal key.
+            Unavailable: auth has announced nothing yet by which a token could be judged.
         """
         if authorization is None:
             return Caller(client_ip=client_ip)
@@ -166,6 +172,7 @@ class Access:
         return Token(
             id=claims["jti"],
             kid=kid,
+            client_id=claims["aud"],
             expires_at=claims["exp"],
             caller=Caller(kind="user", user_id=claims["sub"], token_id=claims["jti"], client_ip=client_ip),
         )
@@ -198,7 +205,11 @@ class Access:
             raise Unauthorized(reasons=(TokenExpired(),))
         if token.id in self._revocations:
             raise Unauthorized(reasons=(TokenRevoked(),))
-        if self._keys.find(token.kid) is None:
+        if not self._clients:
+            # A deployment without clients has logged nobody in: it is us who don't know them yet.
+            raise Unavailable
+        # Phone logins are for any client that an app names; only those of a registered one open this API.
+        if self._keys.find(token.kid) is None or not self._clients.enabled(token.client_id):
             raise Unauthorized(reasons=(InvalidToken(),))
 
     def _remember(self, authorization: bytes, token: Token) -> None:

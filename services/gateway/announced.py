@@ -1,4 +1,4 @@
-"""What has auth announced? The keys that sign access tokens, and the tokens that are revoked before their time."""
+"""What has auth announced? The keys that sign tokens, the clients that have some, and the tokens that are revoked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
 from shared.envelope import Record
-from shared.messages.auth import AccessTokenRevoked
+from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
 from shared.messages.signing_keys import SigningKeyPublished
 from shared.telemetry import log
 
@@ -39,6 +39,9 @@ class SigningKeys:
         self.jwks = b'{"keys": []}'
         """All of them as a JWK set (RFC 7517 section 5)."""
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def find(self, kid: str) -> VerificationKey | None:
         """The key of that id, if it is in use."""
         return self._keys.get(kid)
@@ -46,7 +49,7 @@ class SigningKeys:
     def take(self, record: Record) -> None:
         """Learn a key, or, from a record without a value, forget one."""
         if record.value is None:
-            self._forget((record.key or b"").decode())
+            self._forget((record.key or b"").decode(errors="replace"))
             return
         try:
             published = SigningKeyPublished.model_validate_json(record.value)
@@ -73,6 +76,32 @@ class SigningKeys:
         self.jwks = json.dumps({"keys": list(self._jwks.values())}).encode()
 
 
+class Clients:
+    """The clients whose tokens are taken, as the topic ``auth.clients`` tells them."""
+
+    def __init__(self) -> None:
+        self._enabled: dict[str, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._enabled)
+
+    def enabled(self, client_id: str) -> bool:
+        """Whether there is such a client, and it may have people logged in."""
+        return self._enabled.get(client_id, False)
+
+    def take(self, record: Record) -> None:
+        """Learn of a client, or, from a record without a value, forget one."""
+        if record.value is None:
+            self._enabled.pop((record.key or b"").decode(errors="replace"), None)
+            return
+        try:
+            announced = ClientAnnounced.model_validate_json(record.value)
+        except ValidationError as wrong:
+            log.error("client not understood", offset=record.offset, error=type(wrong).__name__)
+            return
+        self._enabled[announced.client_id] = not announced.disabled
+
+
 class Revocations:
     """The access tokens that are refused although they have not expired, as ``auth.revocations`` tells them.
 
@@ -93,11 +122,13 @@ class Revocations:
 
     def take(self, record: Record) -> None:
         """Learn a revocation; those whose tokens have expired by now are forgotten."""
+        if record.value is None:
+            return
         now = self._clock()
         while self._by_expiry and self._by_expiry[0][0] <= now:
             self._revoked.discard(heapq.heappop(self._by_expiry)[1])
         try:
-            revoked = AccessTokenRevoked.model_validate_json(record.value or b"")
+            revoked = AccessTokenRevoked.model_validate_json(record.value)
             expires_at = revoked.expires_at.timestamp()
         except (ValidationError, ValueError, OverflowError) as wrong:
             log.error("revocation not understood", offset=record.offset, error=type(wrong).__name__)

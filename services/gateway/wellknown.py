@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Final
 
@@ -10,9 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.gateway.announced import ALGORITHMS, SigningKeys
+from shared.messages.signing_keys import JWKS_SECONDS
 
-CACHED: Final = {"cache-control": "public, max-age=300"}
-"""A key is announced before it signs; verifiers that meet an unknown ``kid`` ask again by themselves."""
+CACHED: Final = f"public, max-age={JWKS_SECONDS}"
+"""A key is announced for longer than this before it signs; verifiers that meet an unknown ``kid`` ask again."""
+NOT_MODIFIED: Final = 304
 
 
 def routes(keys: SigningKeys, issuer: str) -> list[Route]:
@@ -34,13 +37,23 @@ def routes(keys: SigningKeys, issuer: str) -> list[Route]:
         }
     ).encode()
 
-    async def jwks(_request: Request) -> Response:
-        return Response(keys.jwks, media_type="application/jwk-set+json", headers=CACHED)
+    async def jwks(request: Request) -> Response:
+        return _cached(request, keys.jwks, "application/jwk-set+json")
 
-    async def openid_configuration(_request: Request) -> Response:
-        return Response(configuration, media_type="application/json", headers=CACHED)
+    async def openid_configuration(request: Request) -> Response:
+        return _cached(request, configuration, "application/json")
 
     return [
         Route("/.well-known/jwks.json", jwks),
         Route("/.well-known/openid-configuration", openid_configuration),
     ]
+
+
+def _cached(request: Request, body: bytes, media_type: str) -> Response:
+    """The body with its entity tag, or 304 for whoever has the same one already (RFC 9110 sections 8.8.3, 13.1.2)."""
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"cache-control": CACHED, "etag": tag}
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if known & {tag, "*"}:
+        return Response(status_code=NOT_MODIFIED, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)

@@ -19,7 +19,7 @@ from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
 from shared import topics
 from shared.messages import Event
-from shared.messages.auth import AccessTokenRevoked
+from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
 from shared.messages.signing_keys import SigningKeyPublished
 from shared.sealed import Sealer
 from shared.service import announce
@@ -59,6 +59,11 @@ class Signer:
     def token(self, user_id: str = "user_1", header: dict[str, Any] | None = None, **changed: Any) -> str:
         claims = {name: value for name, value in self.claims(user_id, **changed).items() if value is not None}
         return jwt.encode(claims, self.private, "ES256", {"kid": self.kid, **(header or {})})
+
+
+def client(client_id: str, *, disabled: bool = False) -> ClientAnnounced:
+    """What auth announces of a client."""
+    return ClientAnnounced(key=client_id, client_id=client_id, name="An app", disabled=disabled)
 
 
 @dataclass
@@ -120,6 +125,7 @@ async def running_world(
     await services.start()
     signer = Signer.new("key-1")
     await announce(services.producer, services.sealer, signer.announcement)
+    await announce(services.producer, services.sealer, client("client_1"))
     async with (
         create(settings) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20.0) as http,

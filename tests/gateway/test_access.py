@@ -19,10 +19,11 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from services.gateway import access as access_module
 from services.gateway.access import Access, AccessDenied, Unauthorized
-from services.gateway.announced import Revocations, SigningKeys
+from services.gateway.announced import Clients, Revocations, SigningKeys
+from shared.errors import Unavailable
 from shared.messages import Caller
 from shared.messages.signing_keys import SigningKeyPublished
-from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, Signer, World
+from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, Signer, World, client
 from tests.stack import eventually
 
 
@@ -47,14 +48,25 @@ class Door:
 
     def __post_init__(self) -> None:
         self.keys = SigningKeys()
+        self.clients = Clients()
         self.revocations = Revocations(lambda: self.now)
         self.access = Access(
-            self.keys, self.revocations, internal_keys=INTERNAL_KEYS, issuer=ISSUER, clock=lambda: self.now
+            self.keys,
+            self.clients,
+            self.revocations,
+            internal_keys=INTERNAL_KEYS,
+            issuer=ISSUER,
+            clock=lambda: self.now,
         )
         self.announce(self.signer)
+        self.know("client_1")
 
     def announce(self, signer: Signer) -> None:
         self.keys.take(Record(signer.announcement.model_dump_json().encode(), signer.kid.encode()))
+
+    def know(self, client_id: str, *, disabled: bool = False) -> None:
+        announced = client(client_id, disabled=disabled)
+        self.clients.take(Record(announced.model_dump_json().encode(), client_id.encode()))
 
     def revoke(self, token_id: str, expires_at: float) -> None:
         body = {"token_id": token_id, "expires_at": expires_at}
@@ -115,7 +127,7 @@ def test_a_wrong_internal_key_is_denied(door: Door, key: str) -> None:
 
 
 def test_without_internal_keys_nobody_is_internal() -> None:
-    access = Access(SigningKeys(), Revocations(), internal_keys=(), issuer=ISSUER)
+    access = Access(SigningKeys(), Clients(), Revocations(), internal_keys=(), issuer=ISSUER)
     for shown in (b"internal ", b"internal", b"internal x"):
         with pytest.raises(AccessDenied):
             access.caller(shown, None)
@@ -202,6 +214,30 @@ class TestForgeries:
     def test_another_type_of_token_of_ours(self, door: Door, kind: Any) -> None:
         header = {"alg": "ES256", "typ": kind, "kid": "key-1"}
         assert door.reason(_es256(door.signer, header, door.signer.claims())) == "invalid_token"
+
+    @pytest.mark.parametrize("kind", ["application+jwt", "deletion+jwt"])
+    def test_an_applications_users_token_although_its_claims_are_those_of_an_access_token(
+        self, door: Door, kind: str
+    ) -> None:
+        assert door.reason(door.signer.token(header={"typ": kind})) == "invalid_token"
+
+    def test_a_claim_twice(self, door: Door) -> None:
+        """Of two readers one could take the first, the other the last: ours takes the last, and judges that."""
+        claims = json.dumps(door.signer.claims())
+        header = {"alg": "ES256", "typ": "JWT", "kid": "key-1"}
+        for twice in ('{"exp": 9999999999, "exp": 1, ', '{"aud": "client_1", "aud": "evil", '):
+            payload = (twice + claims[1:].replace('"exp"', '"e"').replace('"aud"', '"a"')).encode()
+            assert door.reason(_es256(door.signer, header, payload)) in ("invalid_token", "token_expired")
+
+    def test_a_header_twice(self, door: Door) -> None:
+        for header in (b'{"alg": "none", "alg": "ES256", "typ": "JWT", "kid": "key-1", "kid": "key-2"}',):
+            assert door.reason(_es256(door.signer, header, door.signer.claims())) == "invalid_token"
+
+    def test_a_depth_that_no_parser_survives(self, door: Door) -> None:
+        header = {"alg": "ES256", "typ": "JWT", "kid": "key-1"}
+        deep = b'{"a":' * 200_000 + b"1" + b"}" * 200_000
+        assert door.reason(_es256(door.signer, header, deep)) == "malformed_token"
+        assert door.reason(_es256(door.signer, deep, door.signer.claims())) == "malformed_token"
 
     @pytest.mark.parametrize("missing", ["exp", "iat", "iss", "sub", "aud", "jti"])
     def test_a_claim_that_is_missing(self, door: Door, missing: str) -> None:
@@ -365,8 +401,31 @@ class TestKeys:
     @pytest.mark.parametrize("value", [b"", b"x", b"[]", b"{}", b"\xff", b"[" * 5000])
     def test_garbage_is_passed_over(self, door: Door, value: bytes) -> None:
         door.keys.take(Record(value))
+        door.clients.take(Record(value))
         door.revocations.take(Record(value))
         assert door.caller(f"bearer {door.signer.token()}").kind == "user"
+
+
+class TestClients:
+    def test_a_token_for_nobody_we_know_is_refused(self, door: Door) -> None:
+        assert door.reason(door.signer.token(aud="an app with a phone")) == "invalid_token"
+
+    def test_a_token_ends_with_its_client_and_comes_back_with_it(self, door: Door) -> None:
+        token = door.signer.token()
+        assert door.caller(f"bearer {token}").kind == "user"
+        door.know("client_1", disabled=True)
+        assert door.reason(token) == "invalid_token"
+        door.know("client_1")
+        assert door.caller(f"bearer {token}").kind == "user"
+        door.clients.take(Record(None, b"client_1"))
+        door.know("client_2")
+        assert door.reason(token) == "invalid_token"
+
+    def test_a_gateway_that_knows_no_client_yet_says_so_instead_of_logging_people_out(self, door: Door) -> None:
+        token = door.signer.token()
+        door.clients.take(Record(None, b"client_1"))
+        with pytest.raises(Unavailable):
+            door.caller(f"bearer {token}")
 
 
 class TestRevocations:

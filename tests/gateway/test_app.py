@@ -41,6 +41,17 @@ async def test_verifiers_find_keys_and_issuer(world: World) -> None:
     assert jwks.headers["cache-control"] == configuration.headers["cache-control"] == "public, max-age=300"
 
 
+@pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/openid-configuration"])
+async def test_verifiers_that_have_it_already_are_told_so(world: World, path: str) -> None:
+    first = await world.http.get(path)
+    tag = first.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = await world.http.get(path, headers={"if-none-match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert (again.headers["etag"], again.headers["cache-control"]) == (tag, "public, max-age=300")
+    assert (await world.http.get(path, headers={"if-none-match": '"other"'})).content == first.content
+
+
 async def test_health_tells_what_is_wrong(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     well = await world.http.get("/healthz")
     assert (well.status_code, well.json()) == (200, {"status": "ok"})
