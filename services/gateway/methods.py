@@ -25,6 +25,7 @@ from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionSta
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import CreateNewsItem, ListNewsItems
 from shared.messages.sessions import ListSessions, RevokeSessions
+from shared.messages.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 
 BASE_VERSION: Final = "1"
 
@@ -97,6 +98,10 @@ def _by_grant(command: AuthenticateUser) -> str:
     return ""
 
 
+def _keyring(_command: RotateSigningKeys) -> str:
+    return KEYRING
+
+
 METHODS: Final[dict[str, dict[str, Method]]] = {
     "2020-12-14": {
         "send_magic_link": order(SendMagicLink, Who.ANYONE, _by_address),
@@ -119,6 +124,8 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_sessions": ask(ListSessions, Who.SELF_OR_INTERNAL),
         "revoke_sessions": order(RevokeSessions, Who.SELF_OR_INTERNAL, _by_user),
         # For operators.
+        "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
+        "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),
         "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
