@@ -7,7 +7,7 @@ import binascii
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.sealed import KEY_BYTES
@@ -82,6 +82,17 @@ def split_commas(value: Any) -> Any:
     """``"a, b"`` as ``("a", "b")``; anything but a text as it is."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def refuse_in_production(value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- as pydantic calls it
+    """A validator of what only tests and developers may switch on; ``environment`` is declared before it.
+
+    Raises:
+        ValueError: it is on in production.
+    """
+    if value and info.data.get("environment", PRODUCTION) == PRODUCTION:
+        raise ValueError("is refused in production")
     return value
 
 

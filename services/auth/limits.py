@@ -67,6 +67,10 @@ class Room:
             Throttled: there is no room.
         """
         self.judge()
+        self.count()
+
+    def count(self) -> None:
+        """Count one use against each limit, room or none."""
         for budget in self.budgets:
             budget.count()
 

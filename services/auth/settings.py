@@ -15,7 +15,7 @@ from services.auth.models.phone_numbers import COUNTRIES
 from services.auth.models.signing_keys import Rotation
 from services.auth.places import Places
 from shared.messages.signing_keys import JWKS_SECONDS, Algorithm
-from shared.settings import PRODUCTION, CommaSeparated, split_commas
+from shared.settings import PRODUCTION, CommaSeparated, refuse_in_production, split_commas
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
 """Where the embedded gateway listens."""
@@ -50,6 +50,7 @@ class AuthSettings(LimitSettings, AccountSettings):
     """Where networks are, in MaxMind's format (GeoLite2 City or Country, or the like), for the list of a user's
     sessions. Read at the start. None by default: no place is told."""
 
+    _for_tests = field_validator("test_login")(refuse_in_production)
     _split_countries = field_validator("text_countries", mode="before")(split_commas)
 
     @field_validator("text_countries")
@@ -64,13 +65,6 @@ class AuthSettings(LimitSettings, AccountSettings):
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         Places.open(value)
-        return value
-
-    @field_validator("test_login")
-    @classmethod
-    def _not_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- as pydantic calls it
-        if value and info.data.get("environment", PRODUCTION) == PRODUCTION:
-            raise ValueError("is refused in production: it logs anybody in")
         return value
 
     @field_validator("signing_key_lead_seconds")

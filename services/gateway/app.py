@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, accounts_page, wellknown
+from services.gateway import accounts, accounts_page, phone, wellknown
 from services.gateway.access import Access
 from services.gateway.announced import Clients, Revocations, SigningKeys
 from services.gateway.asking import Asking
@@ -92,7 +92,7 @@ class Gateway:
         asking = Asking(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing)
         rpc = Rpc(asking)
         webhook = StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
-        guard = Guard(_Routes(rpc, self._other_routes(asking, webhook, keys)), Cors(settings.cors_origins))
+        guard = Guard(_Routes(rpc, self._other_routes(asking, sealer, webhook, keys)), Cors(settings.cors_origins))
         self._server = Server(
             guard if around is None else around(guard),
             host=settings.host,
@@ -150,11 +150,12 @@ class Gateway:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
-    def _other_routes(self, asking: Asking, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
+    def _other_routes(self, asking: Asking, sealer: Sealer, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
         """Everything but RPC."""
         return Starlette(
             routes=[
                 Route("/1/webhook/{provider}", webhook.receive, methods=["POST"]),
+                *phone.routes(asking, sealer, test_login=self.settings.test_login),
                 *wellknown.routes(keys, self.settings.issuer),
                 *accounts.routes(asking, old_clients=self.settings.old_clients),
                 *accounts_page.routes(self.settings.issuer, old_clients=self.settings.old_clients),

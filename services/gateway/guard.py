@@ -96,8 +96,8 @@ class Guard:
 def loggable(path: str) -> str:
     """A path as it may stand in a log: behind the names of some routes there are passwords and tokens."""
     parts = path.split("/")
-    # RPC's paths hold a version and a name; every other route has two names at most.
-    named = 4 if parts[1:2] == ["1"] else 3
+    # RPC's paths hold a version and a name; every other route has two names at most, and /register/{code}/{nonce} one.
+    named = {"1": 4, "register": 2}.get("".join(parts[1:2]), 3)
     return path if len(parts) <= named else "/".join([*parts[:named], "…"])
 
 

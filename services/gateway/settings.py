@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.gateway.client_ip import Network
 from shared.old_clients import OldClientsSettings
-from shared.settings import CommaSeparated, split_commas
+from shared.settings import CommaSeparated, refuse_in_production, split_commas
 
 SHORTEST_KEY: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
@@ -37,6 +37,8 @@ class GatewaySettings(OldClientsSettings):
     """Pages that may call from a browser: ``https://app.example.com``, separated by commas."""
     trusted_proxies: CommaSeparated = ()
     """Networks whose ``x-forwarded-for`` is believed: ``10.0.0.0/8``, separated by commas."""
+    test_login: bool = False
+    """Whether ``POST /login`` logs anybody in without a code, for tests. Refused in production."""
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
     """How long a call waits for its answer."""
     calls_in_flight: int = Field(default=2_000, ge=1)
@@ -47,6 +49,7 @@ class GatewaySettings(OldClientsSettings):
     """Where ``/healthz`` and ``/metrics`` are served besides; nowhere by default."""
     health_host: str = "127.0.0.1"
 
+    _for_tests = field_validator("test_login")(refuse_in_production)
     _split = field_validator("cors_origins", "trusted_proxies", mode="before")(split_commas)
 
     @field_validator("internal_keys")

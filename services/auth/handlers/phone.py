@@ -15,6 +15,7 @@ from services.auth.errors import (
 )
 from services.auth.handlers.sessions import network_of
 from services.auth.handlers.users import register
+from services.auth.limits import network_traits
 from services.auth.models.chains import AccessToken, Chain, Grant
 from services.auth.models.credentials import hash_key
 from services.auth.models.phone_codes import TOKEN_LIFE, PhoneCode, new_code, new_nonce
@@ -48,9 +49,12 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
 
     Raises:
         InvalidPhoneNumber, PhoneNumberNotAllowed: as spoken.
+        Throttled: too many texts, to this number or from this address.
     """
     number = PhoneNumber.parse(command.phone_number)
     auth.texted.must_include(number)
+    room = await auth.limits.room({"texts-per-number": number.e164, "texts-per-prefix": work.caller.client_ip}, work)
+    room.take()
     code, nonce = new_code(), new_nonce()
     phone_code = PhoneCode.send(
         id=work.new_id("phonecode"),
@@ -82,13 +86,14 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
     Raises:
         ClientNotFound, ClientDisabled: as spoken; the code is not touched.
         PhoneCodeNotFound: no such code, or not any more.
+        Throttled: too many wrong codes for the number.
     """
     client, found = await asyncio.gather(
         auth.clients.get(command.clientid), auth.phone_codes.find(auth.reveal(command.nonce))
     )
     work.note(client_id=client.id)
     client.must_be_enabled()
-    used = _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
+    used = await _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
     identifier = await auth.identifiers.find("phone", used.phone_number)
 
     auth.phone_codes.save(used, work)
@@ -107,6 +112,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
     Raises:
         FirstNameMissing, LastNameMissing, InvalidPhoneNumber: as spoken; the code is not touched.
         IncorrectPhoneCode: no such code, or not any more.
+        Throttled: too many wrong codes for the number.
         IncorrectPhoneNumber: the code was sent to another number; it stays good.
         UserAlreadyRegistered: the number's user has a name; the code stays good.
     """
@@ -117,7 +123,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
         raise LastNameMissing
     number = None if command.phone_number is None else PhoneNumber.parse(command.phone_number)
     found = await auth.phone_codes.find(auth.reveal(command.nonce))
-    used = _redeem(found, command, work, auth, refusal=IncorrectPhoneCode)
+    used = await _redeem(found, command, work, auth, refusal=IncorrectPhoneCode)
     if number is not None and number.e164 != used.phone_number:
         raise IncorrectPhoneNumber
     identifier = await auth.identifiers.find("phone", used.phone_number)
@@ -160,7 +166,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
     return _log_in(user.id, client.id, Grant("test_login", work.id), work, auth)
 
 
-def _redeem(
+async def _redeem(
     found: PhoneCode | None,
     command: VerifyPhoneCode | RegisterPhoneUser,
     work: Work,
@@ -168,19 +174,32 @@ def _redeem(
     *,
     refusal: type[Refusal],
 ) -> PhoneCode:
-    """The code that was ordered with this nonce, used up; a wrong one is counted.
+    """The code that was ordered with this nonce, used up; a wrong one is counted, for its nonce and for its number.
+
+    Each nonce has one try whatever was guessed at other codes of the number. Else whoever orders codes for a stranger's
+    number and guesses at them would lock that person out.
 
     Raises:
         Refusal: the one given, whatever is wrong.
+        Throttled: too many wrong codes for the number.
     """
     if found is not None:
         work.note(session_id=found.id)
-    if found is None or not found.is_open(at=work.now):
+    if found is None or not found.is_open(most_wrong=auth.guesses_per_code, at=work.now):
         raise refusal
+    traits = network_traits(work.caller.client_ip)
+    room, acquaintance = await asyncio.gather(
+        auth.limits.room({"guesses-per-identifier": found.phone_number}, work, traits=traits),
+        auth.limits.acquaintance(found.phone_number, traits),
+    )
+    if found.wrong_codes:
+        room.judge()
     parts = _bound(auth.reveal(command.code), auth.reveal(command.nonce), found.phone_number)
     if not auth.sealer.matches(HASHED, found.code_hash, *parts):
         auth.phone_codes.save(found.count_wrong(), work)
+        room.count()
         raise refusal
+    acquaintance.remember(work)
     return found.use(at=work.now)
 
 

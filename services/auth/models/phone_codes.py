@@ -9,8 +9,6 @@ from typing import Final, Self
 
 CODE_DIGITS: Final = 6
 NONCE_BYTES: Final = 16
-WRONG_CODES: Final = 5
-"""So many wrong codes void a nonce."""
 TOKEN_LIFE: Final = timedelta(hours=24)
 """How long the token of a login by phone is good: nothing renews it, and a text costs money."""
 
@@ -68,14 +66,14 @@ class PhoneCode:
             expires_at=at + life,
         )
 
-    def is_open(self, *, at: datetime) -> bool:
-        """Whether the right code would still be taken: unused, in time, fewer than five wrong ones before."""
-        return self.used_at is None and at < self.expires_at and self.wrong_codes < WRONG_CODES
+    def is_open(self, *, most_wrong: int, at: datetime) -> bool:
+        """Whether the right code would still be taken: unused, in time, fewer wrong ones before than void a nonce."""
+        return self.used_at is None and at < self.expires_at and self.wrong_codes < most_wrong
 
     def use(self, *, at: datetime) -> Self:
         """The same, used up."""
         return replace(self, used_at=at)
 
     def count_wrong(self) -> Self:
-        """The same with one more wrong code; the fifth voids it."""
+        """The same with one more wrong code."""
         return replace(self, wrong_codes=self.wrong_codes + 1)
