@@ -232,6 +232,7 @@ async def running_stack(
     topic_prefix: str,
     database_prefix: str,
     gateways: int = 1,
+    instances: Mapping[str, int] | None = None,
     separate: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
@@ -244,6 +245,7 @@ async def running_stack(
         topic_prefix: leads the topics, which are made here.
         database_prefix: leads the databases.
         gateways: how many gateways there are.
+        instances: how many there are of another service, by its name; one by default.
         separate: the services (and ``gateway``) that run in processes of their own; the others run in this one.
         settings: more environment for all of them.
     """
@@ -268,6 +270,7 @@ async def running_stack(
             "NEST_STRIPE_LIVEMODE": "false",
             "NEST_STRIPE_API_KEY": stripe_key,
             "NEST_STRIPE_API_BASE": stripe.url,
+            "NEST_STRIPE_CALLS_PER_SECOND": "1000",
             "NEST_STRIPE_WEBHOOK_SECRETS": webhook_secret,
             "NEST_STRIPE_TRIAL_PRICE": await demo.trial_price(stripe_key, stripe.url),
             "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
@@ -286,17 +289,19 @@ async def running_stack(
             **(settings or {}),
         }
         stack = Stack(environment, urls, stripe, inbox, http, internal_key)
-        async with _services(stack, gateway_ports, folder, separate):
+        async with _services(stack, gateway_ports, instances or {}, folder, separate):
             await eventually(lambda: _seeded(stack), within=60, what="the gateway")
             yield stack
 
 
 @asynccontextmanager
 async def _services(
-    stack: Stack, gateway_ports: Sequence[int], folder: Path, separate: Sequence[str]
+    stack: Stack, gateway_ports: Sequence[int], instances: Mapping[str, int], folder: Path, separate: Sequence[str]
 ) -> AsyncIterator[None]:
     named = [(f"gateway-{port}", "gateway", {"NEST_PORT": str(port)}) for port in gateway_ports]
-    named += [(name, name, {}) for name in ("auth", "billing", "mailer", "news")]
+    for name in ("auth", "billing", "mailer", "news"):
+        named.append((name, name, {}))
+        named += [(f"{name}-{number}", name, {}) for number in range(2, instances.get(name, 1) + 1)]
     here: list[Running] = []
     try:
         for label, name, more in named:

@@ -285,9 +285,9 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
 
 def test_stripe_is_called_from_one_file() -> None:
     holds(
-        only_in("services/billing/stripe.py", "services/gateway/webhooks.py", modules=("stripe",)),
+        only_in("services/billing/calls.py", "services/gateway/webhooks.py", modules=("stripe",)),
         breaks=("services/billing/handlers/trials.py", "from stripe import StripeClient"),
-        advice="add a method to services/billing/stripe.py that takes and gives our own models",
+        advice="call over services/billing/calls.py, in an adapter that takes and gives our own models",
     )
 
 

@@ -12,7 +12,9 @@ from services.billing.context import Billing
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
+from services.billing.store.disputes import Disputes
 from services.billing.store.mappings import ProviderMappings
+from services.billing.store.payments import FailedPaymentMails, Payments
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from shared.service import Parts, Service
@@ -44,6 +46,7 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
     async with stripe.opened(
         api_key=settings.stripe_api_key.get_secret_value(),
         api_base=settings.stripe_api_base,
+        rate=settings.calls_per_second,
         portal_return_url=settings.stripe_portal_return_url,
     ) as account:
         yield Billing(
@@ -51,9 +54,13 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             payers=Payers(parts.database),
             trials=Trials(parts.database),
             mappings=ProviderMappings(parts.database),
+            payments=Payments(parts.database),
+            failed_payment_mails=FailedPaymentMails(parts.database),
+            disputes=Disputes(parts.database),
             stripe=account,
             sealer=parts.sealer,
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,
             required_coupon=settings.stripe_required_coupon,
+            operators_address=settings.operators_address,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import EmailStr, Field, SecretStr, ValidationInfo, field_validator
 
 from shared.settings import PRODUCTION, ServiceSettings
 
@@ -25,6 +25,9 @@ class BillingSettings(ServiceSettings):
     """A secret or restricted key of the account, of the same mode: ``sk_test_…``, ``rk_live_…``."""
     stripe_api_base: str | None = None
     """Where to call instead of Stripe itself: a test double. Refused in production."""
+    stripe_calls_per_second: float | None = Field(default=None, ge=5, le=10_000)
+    """How many calls this process may make; 80 by default, 20 in test mode: Stripe takes 100 and 25 of an account.
+    Several instances share what Stripe allows, so each is given its part."""
     stripe_trial_price: str = Field(min_length=3, max_length=255)
     """The price, ``price_…``, that a trial goes over into."""
     stripe_portal_return_url: str
@@ -32,6 +35,14 @@ class BillingSettings(ServiceSettings):
     stripe_required_coupon: str | None = Field(default=None, min_length=1, max_length=255)
     """A coupon without which a subscription, trials excepted, is cancelled at once: keeps strangers off a staging
     system. Refused in production."""
+
+    operators_address: EmailStr | None = None
+    """Who is written to about disputes."""
+
+    @property
+    def calls_per_second(self) -> float:
+        """``stripe_calls_per_second``, or what the mode allows (https://docs.stripe.com/rate-limits)."""
+        return self.stripe_calls_per_second or (80.0 if self.stripe_livemode else 20.0)
 
     @field_validator("stripe_api_key")
     @classmethod

@@ -1,110 +1,42 @@
-"""What does Stripe say, and what is ordered of it? The only file that calls Stripe."""
+"""What does Stripe say, and what is ordered of it, about customers and subscriptions?"""
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import quote
 
-import aiohttp
-import stripe
-from prometheus_client import Histogram
-
+from services.billing import calls
+from services.billing.calls import Calls, Patience
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
 from services.billing.translation import DUPLICATE_COMMENT, Json, customer_of, subscription_of
-from shared.breaker import Breaker
 from shared.telemetry import log
 
-API_VERSION: Final = "2026-10-28.endive"
-"""What the objects look like that this file reads; the one that the library in the lock was generated for."""
-TRIES: Final = 3
-PAGE: Final = 100
-PAGES: Final = 50
-"""No list of one payer's has 5,000 entries; a bound keeps a wrong answer from being read for ever."""
 TRIAL_DAYS: Final = 14
 COUPON_COMMENT: Final = "Nest: a coupon is required"
-HTTP_CONFLICT: Final = 409
-HTTP_TOO_MANY: Final = 429
-HTTP_SERVER_ERROR: Final = 500
-
-# It would send the platform and the timings of earlier calls with every call, and spend a quarter of its time on it.
-stripe.enable_telemetry = False
-# At debug level it writes whole answers, portal links among them.
-logging.getLogger("stripe").setLevel(logging.WARNING)
-
-_SECONDS: Final = Histogram(
-    "nest_stripe_call_seconds",
-    "Attempts of calls to Stripe.",
-    ["call", "outcome"],
-    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long Stripe may take, in seconds.
-
-    Attributes:
-        attempt: for one attempt; the library by itself waits 80, longer than anybody who asked.
-        call: for a call with its repeats.
-        portal: for a portal link, which somebody waits for who only asked for a status.
-        pause: before the first repeat, on average; before each further one twice as long.
-    """
-
-    attempt: float = 6.0
-    call: float = 20.0
-    portal: float = 2.0
-    pause: float = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What a failed attempt means.
-
-    Attributes:
-        error: what to raise when it isn't made again.
-        again: whether another attempt, under the same key, may do.
-        down: whether it says that Stripe is not well.
-    """
-
-    error: Exception
-    again: bool
-    down: bool
 
 
 class Stripe:
-    """One Stripe account.
+    """One Stripe account, in our words.
 
-    Every call ends within its time, is repeated under its key where that can help, and raises StripeUnavailable
-    when Stripe can't be reached, is too slow, limits us, or refuses our key (which an operator mends).
+    Every call ends within its time and raises StripeUnavailable as ``Calls`` says.
 
     Args:
-        client: the library's client; it must not retry by itself.
+        calls: to the account.
         portal_return_url: where the customer portal leads back to.
-        breaker: refuses calls while Stripe is down.
-        patience: how long a call may take.
     """
 
-    def __init__(
-        self, client: stripe.StripeClient, *, portal_return_url: str, breaker: Breaker, patience: Patience
-    ) -> None:
-        self.patience = patience
-        self._client = client
+    def __init__(self, calls: Calls, *, portal_return_url: str) -> None:
+        self.calls = calls
         self._portal_return_url = portal_return_url
-        self._breaker = breaker
-        self._until = float("inf")
 
     def within(self, seconds: float) -> Self:
-        """The same account, whose calls all end within some seconds from now."""
+        """The same account, for somebody who waits: the calls all end within some seconds from now."""
         bounded = copy.copy(self)
-        bounded._until = asyncio.get_running_loop().time() + seconds  # noqa: SLF001 -- its own class
+        bounded.calls = self.calls.within(seconds)
         return bounded
 
     async def subscription(self, subscription_id: str) -> StripeSubscription | None:
@@ -115,7 +47,7 @@ class Stripe:
         """
         path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
         try:
-            found = await self._call("subscription", "get", path, {"expand": ["customer", "discounts"]})
+            found = await self.calls.get("subscription", path, {"expand": ["customer", "discounts"]})
             items = await self._all_items(found)
         except StripeRefused as refused:
             if refused.code == "resource_missing":
@@ -130,7 +62,7 @@ class Stripe:
             StripeUnavailable: as said above.
         """
         try:
-            return customer_of(await self._call("customer", "get", f"/v1/customers/{quote(customer_id, safe='')}", {}))
+            return customer_of(await self.calls.get("customer", f"/v1/customers/{quote(customer_id, safe='')}", {}))
         except StripeRefused as refused:
             if refused.code == "resource_missing":
                 return None
@@ -150,7 +82,7 @@ class Stripe:
         wanted = {"customer": customer_id, "status": "all"}
         return [
             found["id"]
-            async for found in self._pages("subscriptions", "/v1/subscriptions", wanted)
+            async for found in self.calls.pages("subscriptions", "/v1/subscriptions", wanted)
             if trial_id is None or found["metadata"].get("trial_id") == trial_id
         ]
 
@@ -160,7 +92,7 @@ class Stripe:
         Raises:
             StripeUnavailable: as said above.
         """
-        async for found in self._pages("customers", "/v1/customers", {"email": email}):
+        async for found in self.calls.pages("customers", "/v1/customers", {"email": email}):
             if found["metadata"].get("trial_id") == trial_id:
                 return str(found["id"])
         return None
@@ -174,7 +106,7 @@ class Stripe:
             StripeUnavailable: as said above.
         """
         params = {"email": email, "metadata": {"user_id": user_id, "trial_id": trial_id}}
-        return str((await self._call("create_customer", "post", "/v1/customers", params, key=key))["id"])
+        return str((await self.calls.post("create_customer", "/v1/customers", params, key=key))["id"])
 
     async def create_trial(self, *, customer_id: str, price: str, user_id: str, trial_id: str, key: str) -> str:
         """Make a subscription that begins with 14 days for free; returns its id.
@@ -192,7 +124,7 @@ class Stripe:
             "trial_settings": {"end_behavior": {"missing_payment_method": "cancel"}},
             "metadata": {"user_id": user_id, "trial_id": trial_id},
         }
-        return str((await self._call("create_trial", "post", "/v1/subscriptions", params, key=key))["id"])
+        return str((await self.calls.post("create_trial", "/v1/subscriptions", params, key=key))["id"])
 
     async def cancel_duplicate(self, subscription_id: str, *, kept_subscription_id: str, key: str) -> None:
         """End a subscription now, prorated and invoiced now, and write on it which one of ours was kept.
@@ -220,8 +152,8 @@ class Stripe:
         """
         params = {"customer": customer_id, "return_url": self._portal_return_url}
         try:
-            session = await self.within(self.patience.portal)._call(  # noqa: SLF001 -- its own class
-                "portal", "post", "/v1/billing_portal/sessions", params, tries=2
+            session = await self.calls.within(self.calls.patience.portal).post(
+                "portal", "/v1/billing_portal/sessions", params, tries=2
             )
         except StripeUnavailable:
             return None
@@ -234,7 +166,7 @@ class Stripe:
         params = {"prorate": True, "invoice_now": True, "cancellation_details": {"comment": comment}}
         path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
         try:
-            await self._call("cancel", "delete", path, params, key=key)
+            await self.calls.delete("cancel", path, params, key=key)
         except StripeRefused as refused:
             # What Stripe says of a subscription that is over; whoever asked reads it again anyway.
             if refused.code != "resource_missing":
@@ -246,97 +178,23 @@ class Stripe:
         if not nested["has_more"]:
             return list(nested["data"])
         wanted = {"subscription": found["id"]}
-        return [item async for item in self._pages("items", "/v1/subscription_items", wanted)]
-
-    async def _pages(self, name: str, path: str, params: Json) -> AsyncIterator[Json]:
-        cursor: Json = {}
-        for _ in range(PAGES):
-            page = await self._call(name, "get", path, {**params, "limit": PAGE, **cursor})
-            for found in page["data"]:
-                yield found
-            if not page["has_more"]:
-                return
-            cursor = {"starting_after": page["data"][-1]["id"]}
-
-    async def _call(
-        self, name: str, method: str, path: str, params: Json, *, key: str | None = None, tries: int = TRIES
-    ) -> Json:
-        loop = asyncio.get_running_loop()
-        until = min(self._until, loop.time() + self.patience.call)
-        # One key for all attempts of a call, even where nobody needs it later.
-        options: Json = {"idempotency_key": key or f"nest:{random.getrandbits(128):032x}"} if method != "get" else {}
-        for attempt in range(1, tries + 1):
-            if self._breaker.admit() is not None:
-                raise StripeUnavailable
-            began = loop.time()
-            try:
-                async with asyncio.timeout_at(min(until, began + self.patience.attempt)):
-                    answer = await self._client.raw_request_async(method, path, **params, **options)
-            except (stripe.StripeError, aiohttp.ClientError, TimeoutError, OSError) as failure:
-                verdict = _judge(failure)
-                _SECONDS.labels(name, type(failure).__name__).observe(loop.time() - began)
-                if verdict.down:
-                    self._breaker.failed(type(failure).__name__)
-                else:
-                    self._breaker.succeeded()
-                pause = self.patience.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
-                if not verdict.again:
-                    raise verdict.error from failure
-                log.warning("stripe call failed", call=name, error=type(failure).__name__, attempt=attempt)
-                if attempt == tries or loop.time() + pause >= until:
-                    raise verdict.error from failure
-                await asyncio.sleep(pause)
-            else:
-                _SECONDS.labels(name, "ok").observe(loop.time() - began)
-                self._breaker.succeeded()
-                return dict(answer.data)
-        raise AssertionError("the last attempt returns or raises")
-
-
-def _judge(failure: Exception) -> _Verdict:
-    """What a failed attempt means (https://docs.stripe.com/api/errors, /api/idempotent_requests)."""
-    if not isinstance(failure, stripe.StripeError) or failure.http_status is None:
-        return _Verdict(StripeUnavailable(), again=True, down=True)
-    status = failure.http_status
-    if isinstance(failure, stripe.IdempotencyError) and status != HTTP_CONFLICT:
-        return _Verdict(KeySpent(), again=False, down=False)
-    if status >= HTTP_SERVER_ERROR and (failure.headers or {}).get("idempotent-replayed") == "true":
-        # The key keeps this answer for a day: asking again under it gives the same.
-        return _Verdict(KeySpent(), again=False, down=False)
-    if status in (HTTP_CONFLICT, HTTP_TOO_MANY):
-        return _Verdict(StripeUnavailable(), again=True, down=False)
-    if status >= HTTP_SERVER_ERROR or status < 400:  # noqa: PLR2004 -- an answer that is not JSON
-        return _Verdict(StripeUnavailable(), again=True, down=True)
-    if isinstance(failure, stripe.AuthenticationError | stripe.PermissionError):
-        log.error("stripe refuses our key", status=status, request=failure.request_id)
-        return _Verdict(StripeUnavailable(), again=False, down=False)
-    refused = StripeRefused(str(failure.code or ""), str(getattr(failure, "param", None) or ""))
-    return _Verdict(refused, again=False, down=False)
+        return [item async for item in self.calls.pages("items", "/v1/subscription_items", wanted)]
 
 
 @asynccontextmanager
 async def opened(
-    *, api_key: str, api_base: str | None, portal_return_url: str, patience: Patience | None = None
+    *, api_key: str, api_base: str | None, rate: float, portal_return_url: str, patience: Patience | None = None
 ) -> AsyncIterator[Stripe]:
     """A Stripe account, its connections closed at the end.
 
     Args:
         api_key: of the account, in one of its modes.
         api_base: where to call instead of Stripe; None for Stripe itself.
+        rate: calls a second, for this process.
         portal_return_url: where the customer portal leads back to.
         patience: how long a call may take.
     """
-    # Over aiohttp, not httpx, which the library would take: 0.25 instead of 2 ms of CPU a call at 32 callers.
-    transport = stripe.AIOHTTPClient(timeout=None)
-    client = stripe.StripeClient(
-        api_key,
-        http_client=transport,
-        stripe_version=API_VERSION,
-        base_addresses={} if api_base is None else {"api": api_base},
-        max_network_retries=0,
-    )
-    breaker = Breaker("stripe", failures=5, first_pause=1.0)
-    try:
-        yield Stripe(client, portal_return_url=portal_return_url, breaker=breaker, patience=patience or Patience())
-    finally:
-        await transport.close_async()  # type: ignore[no-untyped-call]  # the library's own gap
+    async with calls.opened(
+        api_key=api_key, api_base=api_base, rate=rate, patience=patience or Patience()
+    ) as opened_calls:
+        yield Stripe(opened_calls, portal_return_url=portal_return_url)

@@ -123,6 +123,7 @@ def settings() -> Callable[..., BillingSettings]:
         "environment": "test",
         "stripe_livemode": False,
         "stripe_api_key": API_KEY,
+        "stripe_calls_per_second": 2000,
         "stripe_trial_price": "price_1",
         "stripe_portal_return_url": "https://getbeak.app/account",
     }

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.billing.stripe import Patience
+from services.billing.calls import Patience
 from services.embedded.stripe import Trouble
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
 from tests.billing.conftest import Shop
@@ -50,7 +50,7 @@ async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
 async def test_without_stripe_the_status_is_answered_in_time_without_a_link(trouble: Trouble, shop: Shop) -> None:
     shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.desk.context.stripe.patience = Patience(portal=0.2, pause=0.01)
+    shop.desk.context.stripe.calls.patience = Patience(portal=0.2, pause=0.01)
     shop.double.faults.add(trouble)
     async with asyncio.timeout(1):
         answer = await shop.desk.perform(STATUS)

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from services.billing import calls
 from services.billing import stripe as adapter
+from services.billing.calls import Patience
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
-from services.billing.stripe import Patience, Stripe
+from services.billing.stripe import Stripe
 from services.billing.translation import subscription_of
 from services.embedded.stripe import API_VERSION, StripeDouble, Trouble
 from tests.billing.conftest import API_KEY, post
@@ -19,13 +21,13 @@ ADA: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1", "trial_i
 @pytest.fixture
 async def stripe(double: StripeDouble) -> AsyncIterator[Stripe]:
     async with adapter.opened(
-        api_key=API_KEY, api_base=double.url, portal_return_url="https://getbeak.app/", patience=FAST
+        api_key=API_KEY, api_base=double.url, rate=2000, portal_return_url="https://getbeak.app/", patience=FAST
     ) as account:
         yield account
 
 
 async def test_the_pinned_version_is_the_one_that_the_library_and_the_double_speak() -> None:
-    assert adapter.API_VERSION == API_VERSION == adapter.stripe.StripeClient("sk_test_1")._requestor.stripe_version
+    assert calls.API_VERSION == API_VERSION == calls.stripe.StripeClient("sk_test_1")._requestor.stripe_version
 
 
 async def test_a_subscription_is_read_with_its_customer_and_its_periods(
@@ -120,7 +122,7 @@ async def test_ended_subscriptions_are_listed_too(stripe: Stripe, double: Stripe
 async def test_lists_longer_than_a_page_are_read_to_their_end(
     stripe: Stripe, double: StripeDouble, price: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter, "PAGE", 2)
+    monkeypatch.setattr(calls, "PAGE", 2)
     customer = double.play.checkout(price, email="ada@example.com")["customer"]
     for _ in range(4):
         double.play.checkout(price, customer=customer)
@@ -200,7 +202,7 @@ async def test_what_stripe_takes_as_wrong_is_refused_with_its_code(stripe: Strip
 
 async def test_a_refused_key_is_unavailable_and_not_tried_again(double: StripeDouble) -> None:
     async with adapter.opened(
-        api_key="sk_test_wrong", api_base=double.url, portal_return_url="https://getbeak.app/", patience=FAST
+        api_key="sk_test_wrong", api_base=double.url, rate=2000, portal_return_url="https://getbeak.app/", patience=FAST
     ) as stripe:
         with pytest.raises(StripeUnavailable):
             await stripe.customer("cus_1")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from services.billing.calls import Patience
 from services.billing.errors import StripeRefused
-from services.billing.stripe import Patience
 from services.embedded.stripe import Trouble
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Unavailable
@@ -92,7 +92,7 @@ async def test_the_webhook_that_stripe_sends_back_changes_nothing(shop: Shop) ->
 
 
 async def test_a_webhook_that_overtakes_the_trial_leaves_one_of_everything(shop: Shop) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     shop.double.faults.add(Trouble.RESET, after_work=True, times=3, method="POST", path="/v1/subscriptions")
     with pytest.raises(Refused):
         await start(shop)
@@ -180,7 +180,7 @@ async def test_whatever_breaks_on_the_way_a_retry_finishes_the_same_trial(
     path: str,
     shop: Shop,
 ) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     fault = shop.double.faults.add(trouble, after_work=after_work, method="POST", path=path)
     with pytest.raises(Refused) as refused:
         await start(shop)
@@ -188,7 +188,7 @@ async def test_whatever_breaks_on_the_way_a_retry_finishes_the_same_trial(
     assert fault.hits == 3
     assert shop.desk.said(SendTrialMagicLink) == []
     shop.double.faults.clear()
-    shop.desk.context.stripe._breaker.succeeded()
+    shop.desk.context.stripe.calls.breaker.succeeded()
     await start(shop)
     assert made(shop) == (1, 1)
     assert await shop.count("trials") == 1
@@ -196,13 +196,13 @@ async def test_whatever_breaks_on_the_way_a_retry_finishes_the_same_trial(
 
 
 async def test_the_same_order_again_finishes_what_an_outage_interrupted(shop: Shop) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     await shop.desk.perform(order())
     (finish,) = shop.desk.said(FinishTrial)
     async with shop.double.outage():
         with pytest.raises(Refused, match="unavailable"):
             await shop.desk.perform(finish, id="f" * 32)
-    shop.desk.context.stripe._breaker.succeeded()
+    shop.desk.context.stripe.calls.breaker.succeeded()
     assert await shop.desk.perform(finish, id="f" * 32) is None
     assert made(shop) == (1, 1)
 
@@ -224,12 +224,12 @@ async def test_a_failure_that_stripe_keeps_under_a_key_is_reconciled_before_anot
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
 async def test_after_a_day_a_retry_looks_before_it_orders(path: str, shop: Shop) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     shop.double.faults.add(Trouble.RESET, after_work=True, method="POST", path=path)
     with pytest.raises(Refused):
         await start(shop)
     shop.double.faults.clear()
-    shop.desk.context.stripe._breaker.succeeded()
+    shop.desk.context.stripe.calls.breaker.succeeded()
     for call in shop.double.log:
         if call.idempotency_key:
             shop.double.idempotency.forget(call.idempotency_key)
@@ -239,7 +239,7 @@ async def test_after_a_day_a_retry_looks_before_it_orders(path: str, shop: Shop)
 
 
 async def test_a_retry_with_another_address_of_the_user_finishes_the_same_trial(shop: Shop) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     shop.double.faults.add(Trouble.RESET, after_work=True, times=3, method="POST", path="/v1/customers")
     with pytest.raises(Refused):
         await start(shop)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing.stripe import Patience
+from services.billing.calls import Patience
 from services.embedded.stripe import Trouble
 from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.billing import (
@@ -247,7 +247,7 @@ async def test_a_subscription_that_stripe_does_not_have_is_counted(shop: Shop) -
 async def test_while_stripe_is_away_following_waits_longer_and_longer(
     command: FollowSubscription | FollowCustomer, shop: Shop
 ) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     async with shop.double.outage():
         await shop.desk.perform(command)
         await shop.desk.perform(command.model_copy(update={"attempt": 50}))
@@ -259,7 +259,7 @@ async def test_while_stripe_is_away_following_waits_longer_and_longer(
 
 
 async def test_a_webhook_that_came_during_an_outage_is_followed_after_it(shop: Shop) -> None:
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
     fault = shop.double.faults.add(Trouble.SERVER_ERROR, times=3)
     await shop.deliver(shop.events_of(made["id"])[0])
@@ -386,7 +386,7 @@ async def test_a_cancellation_waits_while_stripe_is_away(shop: Shop) -> None:
     for event in [*shop.events_of(first["id"]), *shop.events_of(second["id"])]:
         await shop.deliver(event)
     order = shop.desk.said(CancelDuplicateSubscription)[0]
-    shop.desk.context.stripe.patience = FAST
+    shop.desk.context.stripe.calls.patience = FAST
     async with shop.double.outage():
         await shop.desk.perform(order)
     ((_, again),) = await shop.desk.later()

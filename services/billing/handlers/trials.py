@@ -99,7 +99,7 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
 async def _make(trial: Trial, work: Work, billing: Billing) -> None:
     if trial.email is None:
         raise ValueError(f"{trial.id} is pending and has no address")
-    seconds = _seconds_left(work) or billing.stripe.patience.call
+    seconds = _seconds_left(work) or billing.stripe.calls.patience.call
     try:
         async with asyncio.timeout(seconds):
             subscription_id = await provide(
