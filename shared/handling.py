@@ -182,7 +182,7 @@ class Handling:
         work.conclude(refusal)
         outcome.messages = work.departures()
         # Whoever comes back after the wait with the same idempotency key must find that it is over.
-        outcome.kept = refusal.kind is not Kind.THROTTLED
+        outcome.kept = refusal.remembered or refusal.kind is not Kind.THROTTLED
         if outcome.kept or work.writes:
             await self._inbox.commit(work, outcome)
         return outcome

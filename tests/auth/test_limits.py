@@ -154,6 +154,15 @@ async def test_who_repeats_after_the_wait_under_the_same_key_is_heard(one: Desk)
     assert len(one.said(SendMail)) == 2
 
 
+async def test_each_order_that_is_refused_leaves_an_entry_in_the_audit(one: Desk) -> None:
+    await one.perform(send_magic_link())
+    same = new_message_id()
+    for _ in range(2):
+        await throttled(one, send_magic_link(), id=same)
+    assert [(entry.outcome, entry.code) for entry in one.audited] == [("done", None), *[("refused", "throttled")] * 2]
+    assert await one.database["audit"].count_documents({"code": "throttled", "messageId": same}) == 2
+
+
 async def test_many_instances_together_let_nobody_through_twice(instances: Callable[..., Any]) -> None:
     desks = await instances(6, limit_magic_links_per_address="3/1m")
     orders = [admitted(desk, send_magic_link()) for desk in desks for _ in range(8)]

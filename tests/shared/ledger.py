@@ -109,6 +109,12 @@ class EntryTaken(Refusal):
     kind = Kind.CONFLICT
 
 
+class Throttled(Refusal):
+    """Too soon."""
+
+    kind = Kind.THROTTLED
+
+
 class Forgotten(Refusal):
     """A refusal that leaves nothing but the answer."""
 
@@ -179,7 +185,8 @@ async def refuse(command: Refuse, work: Work, ledger: Ledger) -> None:
     ledger.runs[work.id] += 1
     work.insert(ledger.entries, {"_id": work.new_id("entry"), "subject": command.subject, "number": 0})
     work.publish(Appended(key=command.subject, subject=command.subject, number=0))
-    raise {"remembered": Remembered, "forgotten": Forgotten, "unavailable": Unavailable}[command.how](why="told to")
+    refusals = {"remembered": Remembered, "forgotten": Forgotten, "unavailable": Unavailable, "throttled": Throttled}
+    raise refusals[command.how](why="told to")
 
 
 async def total(query: Total, work: Work, ledger: Ledger) -> Count:

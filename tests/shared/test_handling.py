@@ -176,6 +176,16 @@ async def test_an_unavailable_dependency_is_answered_and_not_kept(committing: Be
     assert await committing.row(sent.id) is None
 
 
+async def test_who_comes_too_soon_may_come_again_under_the_same_key(committing: Bench) -> None:
+    sent = enveloped(Refuse(subject="s", how="throttled"))
+    for runs in (1, 2):
+        outcome = await handled(committing, sent)
+        assert (outcome.kind, outcome.replayed, outcome.messages) == ("throttled", False, [])
+        assert committing.ledger().runs[sent.id] == runs
+    assert await committing.row(sent.id) is None
+    assert await entries(committing) == []
+
+
 async def test_a_taken_value_refuses_and_the_repeat_is_refused_alike(committing: Bench) -> None:
     await handled(committing, enveloped(Append(subject="a", number=1, unique="u")))
     sent = enveloped(Append(subject="b", number=2, unique="u"))
