@@ -33,7 +33,7 @@ class Pace:
         """
         now = self._clock()
         soonest = max(self._next, now - self._saved)
-        wait = max(0.0, soonest - now)
+        wait = max(0.0, round(soonest - now, 9))
         if wait > until:
             return None
         self._next = soonest + self._interval
