@@ -159,7 +159,6 @@ async def test_each_order_that_is_refused_leaves_an_entry_in_the_audit(one: Desk
     same = new_message_id()
     for _ in range(2):
         await throttled(one, send_magic_link(), id=same)
-    assert [(entry.outcome, entry.code) for entry in one.audited] == [("done", None), *[("refused", "throttled")] * 2]
     assert await one.database["audit"].count_documents({"code": "throttled", "messageId": same}) == 2
 
 
