@@ -117,7 +117,8 @@ async def _ensure_index(database: Database, collection: str, index: IndexModel) 
 async def create_collection(database: Database, name: str) -> None:
     """Make a collection; another instance may have just done so."""
     try:
-        await database.create_collection(name)
+        # The driver asks first by itself, and refuses in words of its own; the server judges better.
+        await database.create_collection(name, check_exists=False)
     except OperationFailure as failure:
         if failure.code != 48:  # noqa: PLR2004 -- NamespaceExists
             raise
