@@ -280,6 +280,10 @@ async def running_stack(
             "NEST_MAIL_FROM": "Beak <mail@example.com>",
             "NEST_MAIL_PRODUCT_NAME": "Beak",
             "NEST_MAIL_SUPPORT_ADDRESS": "help@example.com",
+            "NEST_TEXT_PROVIDER": "inbox",
+            "NEST_TEXT_COUNTRIES": "all",
+            "NEST_TEXT_DOMAIN": "nest.example",
+            "NEST_TEST_LOGIN": "true",
             "NEST_DRAIN_SECONDS": "5",
             # One person orders many links here, all of them from this machine; tests of limits set their own.
             "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s",

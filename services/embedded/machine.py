@@ -136,6 +136,11 @@ async def _surround(
         "NEST_LIMIT_LIFT_LOOPBACK": "true",
         # So that every call of the accounts API works as it did before Nest.
         "NEST_OLD_CLIENTS": "true",
+        "NEST_TEXT_PROVIDER": "inbox",
+        "NEST_TEXT_COUNTRIES": "all",
+        # Where a browser on this machine finds the app that is being written.
+        "NEST_TEXT_DOMAIN": "localhost",
+        "NEST_TEST_LOGIN": "true",
         "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "NEST_LOG_FORMAT": "console",
     }
