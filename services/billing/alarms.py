@@ -13,3 +13,12 @@ UNKNOWN_STATUSES: Final = Counter(
 )
 NOBODY: Final = Counter("nest_stripe_subscriptions_of_nobody", "Subscriptions that no user could be found for.")
 MISSING: Final = Counter("nest_stripe_subscriptions_missing", "Subscriptions asked about that Stripe does not have.")
+UNKNOWN_PAYMENT_STATUSES: Final = Counter(
+    "nest_stripe_unknown_payment_statuses", "Payments and disputes stored with a status that Nest does not know."
+)
+MISSING_PAYMENTS: Final = Counter(
+    "nest_stripe_payments_missing", "Payments and disputes asked about that Stripe does not have."
+)
+UNTOLD_DISPUTES: Final = Counter(
+    "nest_disputes_untold", "Disputes opened or decided of which nobody was told: NEST_OPERATORS_ADDRESS is not set."
+)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from services.billing.store.disputes import Disputes
 from services.billing.store.mappings import ProviderMappings
+from services.billing.store.payments import FailedPaymentMails, Payments
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe import Stripe
@@ -23,17 +25,22 @@ class Billing:
         livemode: whether this deployment is about real money; what comes from the other mode is not followed.
         trial_price: the price that a trial goes over into.
         required_coupon: where set, a subscription without it is cancelled, trials excepted.
+        operators_address: who is written to about disputes; None for nobody.
     """
 
     subscriptions: Subscriptions
     payers: Payers
     trials: Trials
     mappings: ProviderMappings
+    payments: Payments
+    failed_payment_mails: FailedPaymentMails
+    disputes: Disputes
     stripe: Stripe
     sealer: Sealer
     livemode: bool
     trial_price: str
     required_coupon: str | None
+    operators_address: str | None
 
     def seal(self, secret: str) -> str:
         """A secret that only billing can read again."""

@@ -33,6 +33,10 @@ class InvalidEmail(Refusal):
     remembered = True
 
 
+class InvalidCursor(Refusal):
+    """No page ended with this cursor."""
+
+
 class SubscriptionNotFound(NotFound):
     """No subscription of ours has this id."""
 

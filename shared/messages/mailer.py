@@ -61,6 +61,8 @@ class DisputeVariables(Part):
     """With its currency, for people: ``12.00 EUR``."""
     reason: str
     """Stripe's word."""
+    outcome: str | None = None
+    """Stripe's word for how it ended; None when it was opened just now."""
     link: Link | None = None
     """The dispute in Stripe's dashboard."""
 

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from services.billing.handlers.disputes import follow_dispute, list_disputes
+from services.billing.handlers.payments import find_payments, follow_payment, list_payments
 from services.billing.handlers.status import get_subscription_heartbeat, get_subscription_status
 from services.billing.handlers.subscriptions import (
     cancel_duplicate_subscription,
@@ -9,6 +11,7 @@ from services.billing.handlers.subscriptions import (
     follow_customer,
     follow_subscription,
 )
+from services.billing.handlers.thin_events import stripe_thin_event
 from services.billing.handlers.trials import finish_trial, start_trial
 from services.billing.handlers.users import user_ensured
 from services.billing.handlers.webhooks import stripe_event
@@ -17,22 +20,33 @@ from shared.messages.auth import UserEnsured
 from shared.messages.billing import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
+    FindPayments,
     FinishTrial,
     FollowCustomer,
+    FollowDispute,
+    FollowPayment,
     FollowSubscription,
     GetSubscriptionHeartbeat,
     GetSubscriptionStatus,
+    ListDisputes,
+    ListPayments,
     StartTrial,
 )
-from shared.messages.stripe import StripeEvent
+from shared.messages.stripe import StripeEvent, StripeThinEvent
 
 HANDLERS: Final[Handlers] = {
     StripeEvent: stripe_event,
+    StripeThinEvent: stripe_thin_event,
     UserEnsured: user_ensured,
     FollowSubscription: follow_subscription,
     FollowCustomer: follow_customer,
     CancelDuplicateSubscription: cancel_duplicate_subscription,
     CancelSubscriptionWithoutCoupon: cancel_subscription_without_coupon,
+    FollowPayment: follow_payment,
+    FindPayments: find_payments,
+    FollowDispute: follow_dispute,
+    ListPayments: list_payments,
+    ListDisputes: list_disputes,
     StartTrial: start_trial,
     FinishTrial: finish_trial,
     GetSubscriptionStatus: get_subscription_status,

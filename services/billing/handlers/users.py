@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from services.billing.context import Billing
+from services.billing.handlers.payments import payer_ensured
 from shared.messages.auth import UserEnsured
 from shared.messages.billing import FollowCustomer
 from shared.work import Work
 
 CUSTOMER: Final = "cus_"
 """How Stripe's customers begin. Others may ask auth for users too, with references of their own."""
+PAYMENT: Final = "pi_"
+"""How Stripe's payment intents begin."""
 
 
 async def user_ensured(event: UserEnsured, work: Work, billing: Billing) -> None:
     """Attach the customer we asked about to its user, and follow the subscriptions that waited for that."""
+    if event.reference.startswith(PAYMENT):
+        await payer_ensured(event, work, billing)
     if not event.reference.startswith(CUSTOMER):
         return
     if await billing.mappings.find(event.reference) is None:

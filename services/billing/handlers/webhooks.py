@@ -7,6 +7,7 @@ from typing import Final
 
 from services.billing import alarms
 from services.billing.context import Billing
+from services.billing.handlers.payment_hints import PAYMENT_HINTS
 from services.billing.handlers.subscriptions import follow_subscription
 from shared.messages.billing import FollowSubscription
 from shared.messages.stripe import StripeEvent, StripeObject
@@ -38,5 +39,6 @@ HINTS: Final[dict[str, Hint]] = {
     "customer.subscription.created": _subscription,
     "customer.subscription.updated": _subscription,
     "customer.subscription.deleted": _subscription,
+    **PAYMENT_HINTS,
 }
 """What each type of event makes us read again."""

@@ -7,6 +7,12 @@ from typing import Final
 
 from pymongo import IndexModel
 
-from services.billing.store import mappings, subscriptions, trials
+from services.billing.store import disputes, mappings, payments, subscriptions, trials
 
-INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {**subscriptions.INDEXES, **trials.INDEXES, **mappings.INDEXES}
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    **subscriptions.INDEXES,
+    **trials.INDEXES,
+    **mappings.INDEXES,
+    **payments.INDEXES,
+    **disputes.INDEXES,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -44,6 +44,16 @@ class ProviderMappings:
         query = {"userId": {"$eq": user_id}, "providerType": STRIPE, **_NOT_REMOVED}
         document = await self._collection.find_one(query, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)])
         return None if document is None else entity_of(ProviderMapping, document)
+
+    async def customers_of(self, user_id: str) -> list[str]:
+        """The customers that are a user's now, in no order."""
+        query = {"userId": {"$eq": user_id}, "providerType": STRIPE, **_NOT_REMOVED}
+        return [document["providerValue"] async for document in self._collection.find(query)]
+
+    async def users_of(self, customer_ids: Iterable[str]) -> dict[str, str]:
+        """The users of customers, for those that are somebody's now."""
+        query = {"providerType": STRIPE, "providerValue": {"$in": list(customer_ids)}, **_NOT_REMOVED}
+        return {document["providerValue"]: document["userId"] async for document in self._collection.find(query)}
 
     def add(self, customer_id: str, user_id: str, work: Work) -> None:
         """Insert a mapping; if the customer has been mapped meanwhile, the handler runs again."""
