@@ -3,7 +3,19 @@
 Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
 """
 
-from shared.messages import accounts, audit, auth, billing, mailer, news, phone, sessions, signing_keys, stripe
+from shared.messages import (
+    accounts,
+    audit,
+    auth,
+    billing,
+    mailer,
+    news,
+    phone,
+    sessions,
+    signing_keys,
+    stripe,
+    subscriptions,
+)
 from shared.messages.message import (
     ANONYMOUS,
     MESSAGES,
@@ -44,4 +56,5 @@ __all__ = [
     "sessions",
     "signing_keys",
     "stripe",
+    "subscriptions",
 ]

@@ -44,6 +44,8 @@ class FollowSubscription(Command, wire="billing.follow-subscription"):
 
     subscription_id: str
     """Stripe's id, ``sub_…``."""
+    event_id: str | None = None
+    """The event kept by billing that hints at it: nothing is read when a reading that began later has covered it."""
     attempt: int = 1
     """Counts from 1; grows while Stripe can't be asked."""
 
@@ -99,6 +101,8 @@ class SubscriptionStarted(Event, wire="billing.subscription-started"):
     user_id: str
     subscription_id: str
     status: str
+    entitled: bool | None = None
+    """Whether it entitles its user now; time alone may end that, without an event."""
 
 
 class SubscriptionChanged(Event, wire="billing.subscription-changed"):
@@ -109,6 +113,8 @@ class SubscriptionChanged(Event, wire="billing.subscription-changed"):
     status: str
     changed: tuple[str, ...]
     """Names of the fields that changed, as at rest."""
+    entitled: bool | None = None
+    """As in SubscriptionStarted."""
 
 
 class SubscriptionEnded(Event, wire="billing.subscription-ended"):
@@ -119,6 +125,9 @@ class SubscriptionEnded(Event, wire="billing.subscription-ended"):
     status: str
     changed: tuple[str, ...] = ()
     """As in SubscriptionChanged, which is not announced besides."""
+    reason: str | None = None
+    """``duplicate`` and ``coupon_missing`` when billing ended it, else Stripe's word: ``cancellation_requested``,
+    ``payment_failed``, ``payment_disputed``; None where it has none."""
 
 
 class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription-cancelled"):
@@ -127,6 +136,7 @@ class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription
     user_id: str
     subscription_id: str
     kept_subscription_id: str
+    reason: str = "duplicate"
 
 
 class CancelDuplicateSubscription(Command, wire="billing.cancel-duplicate-subscription"):
