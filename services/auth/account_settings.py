@@ -23,9 +23,9 @@ class AccountSettings(OldClientsSettings):
     """How often a hash goes over its memory; likewise."""
     password_threads: int = Field(default=2, ge=1, le=64)
     """How many passwords a process hashes at once, each with the memory above and on up to four cores."""
-    password_queue: int = Field(default=64, ge=1, le=10_000)
-    """How many more may wait; whoever comes then is told to come back. A hash takes some 100 ms, and nobody waits
-    longer than ``NEST_REPLY_SECONDS``."""
+    password_wait_seconds: float = Field(default=5.0, gt=0, le=60)
+    """Whoever would have to wait longer for a password to be hashed is told to come back; less than
+    ``NEST_REPLY_SECONDS``, after which nobody waits any more."""
 
     @property
     def password_parameters(self) -> Parameters:

@@ -81,7 +81,7 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
     )
     passwords = Passwords(
         threads=settings.password_threads,
-        queue=settings.password_queue,
+        longest_wait=settings.password_wait_seconds,
         old_clients=settings.old_clients,
         parameters=settings.password_parameters,
     )

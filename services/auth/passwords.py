@@ -1,7 +1,7 @@
 """How is a password kept, and recognised? As an Argon2id hash (RFC 9106), made in a few threads of its own.
 
 A hash takes a tenth of a second of all cores and 64 MiB, on purpose. So the event loop never makes one, there are never
-more than a few at once, and whoever comes when too many wait is told to come back.
+more than a few at once, and whoever would wait too long for theirs is told to come back.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import os
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
-from typing import Final, TypeVar
+from math import ceil
+from typing import Any, Final, TypeVar
 
 from argon2 import Parameters, PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import VerifyMismatchError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from prometheus_client import Counter, Gauge
 
 from services.auth.models.passwords import PasswordRule, normal
 from shared.errors import Unavailable
 
-RETRY_SECONDS: Final = 2
-"""What whoever finds the queue full is told."""
+USUAL_SECONDS: Final = 0.1
+"""What a hash takes, until some have been made here."""
 NICENESS: Final = 5
 WAITING: Final = Gauge("nest_auth_password_hashes_waiting", "Passwords that are being hashed or wait for it.")
 TURNED_AWAY: Final = Counter("nest_auth_password_hashes_turned_away", "Calls refused since too many passwords waited.")
@@ -39,17 +41,24 @@ class Passwords:
 
     Args:
         threads: how many are hashed at once.
-        queue: how many more may wait.
+        longest_wait: in seconds; whoever would have to wait longer is told to come back.
         old_clients: whether passwords of 6 and 7 characters are taken.
         parameters: of Argon2id; by default RFC 9106's second recommended option.
     """
 
     def __init__(
-        self, *, threads: int, queue: int, old_clients: bool, parameters: Parameters = RFC_9106_LOW_MEMORY
+        self,
+        *,
+        threads: int,
+        longest_wait: float,
+        old_clients: bool,
+        parameters: Parameters = RFC_9106_LOW_MEMORY,
     ) -> None:
         self._hasher = PasswordHasher.from_parameters(parameters)
         self._pool = ThreadPoolExecutor(threads, "argon2", initializer=_let_others_go_first)
-        self._most = threads + queue
+        self._threads = threads
+        self._longest_wait = longest_wait
+        self._seconds = USUAL_SECONDS
         self._under_way = 0
         self._rule = PasswordRule(known_passwords(), old_clients)
         self._nobodys = nobodys_hash(parameters)
@@ -101,26 +110,33 @@ class Passwords:
     def _matches(self, kept: str, shown: str) -> bool:
         try:
             return self._hasher.verify(kept, shown)
-        except InvalidHashError:
-            # Not what we have written: a fault, and no wrong password.
-            raise
-        except VerificationError:
+        except VerifyMismatchError:
+            # Anything else, such as a hash that is none, is a fault and no wrong password.
             return False
 
     async def _aside(self, work: Callable[[], Result]) -> Result:
-        if self._under_way >= self._most:
+        wait = self._wait()
+        if wait > self._longest_wait:
             TURNED_AWAY.inc()
-            raise Unavailable(retry_after=RETRY_SECONDS)
-        self._count(1)
-        future = self._pool.submit(work)
+            raise Unavailable(retry_after=ceil(wait))
+        self._under_way += 1
+        WAITING.set(self._under_way)
+        future = self._pool.submit(_timed, work)
         loop = asyncio.get_running_loop()
         # Counted until the thread is done with it: whoever waited for it may have been cancelled long before.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
-        return await asyncio.wrap_future(future)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, done))
+        return (await asyncio.wrap_future(future))[0]
 
-    def _count(self, change: int) -> None:
-        self._under_way += change
+    def _wait(self) -> float:
+        """How long one more would wait for a thread, in seconds, as far as can be told."""
+        ahead = max(0, self._under_way - self._threads + 1)
+        return ahead * self._seconds / self._threads
+
+    def _done(self, future: Future[tuple[Any, float]]) -> None:
+        self._under_way -= 1
         WAITING.set(self._under_way)
+        if not future.cancelled() and future.exception() is None:
+            self._seconds += (future.result()[1] - self._seconds) / 8
 
 
 def nobodys_hash(parameters: Parameters) -> str:
@@ -135,6 +151,11 @@ def known_passwords() -> frozenset[str]:
     """The passwords that guessers try first; where they are from, the file says."""
     text = (files("services.auth") / "known_passwords.txt").read_text("utf-8")
     return frozenset(text.partition("\n\n")[2].split("\n")) - {""}
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
 
 
 def _let_others_go_first() -> None:

@@ -36,8 +36,9 @@ def id_of(key: str) -> UUID:
     Raises:
         MalformedApiKey: not four groups, or one of them whose check is wrong: nobody has this key.
     """
-    # Before the length is known nothing is done with a text of any length.
-    canonical = key.upper().translate(_LOOKALIKES) if len(key) == 4 * GROUP + 3 else ""
+    # Some letters of other alphabets become ours in upper case; and a text of any length is not worked on.
+    readable = len(key) == 4 * GROUP + 3 and key.isascii()
+    canonical = key.upper().translate(_LOOKALIKES) if readable else ""
     if not _KEY.fullmatch(canonical):
         raise MalformedApiKey
     return UUID(bytes=b"".join(_word(group).to_bytes(4, "big") for group in canonical.split("-")))
