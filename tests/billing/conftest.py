@@ -19,7 +19,7 @@ from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.mailer import SendMail
-from shared.messages.stripe import StripeEvent
+from shared.messages.stripe import StripeEvent, StripeThinEvent
 from shared.settings import load
 from tests.desk import Desk
 
@@ -68,6 +68,13 @@ class Shop:
         """What the gateway makes of a webhook; a repeat has the same message id."""
         message_id = derived_message_id("stripe", "", "test", event["id"])
         message = EVENT.model_copy(update={"key": event["data"]["object"].get("customer") or event["id"]})
+        await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
+
+    async def deliver_thin(self, event: dict[str, Any]) -> None:
+        """What the gateway makes of a webhook with a thin event."""
+        message_id = derived_message_id("stripe", "", "test", event["id"])
+        related = event["related_object"] or {}
+        message = StripeThinEvent(key=related.get("id", ""), id=event["id"], type=event["type"], livemode=False)
         await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
 
     async def settle(self) -> None:

@@ -195,3 +195,91 @@ async def test_a_portal_session_is_a_link_for_a_customer(shop: Shop) -> None:
     with pytest.raises(stripe.InvalidRequestError) as refused:
         await shop.api.billing_portal.sessions.create_async(params)
     assert refused.value.param == "customer"
+
+
+class TestPartialPayments:
+    async def owing(self, shop: Shop) -> Any:
+        subscription = await shop.subscription()
+        shop.double.play.decline(subscription.customer)
+        await shop.advance(days=32)
+        return await shop.read(subscription)
+
+    async def test_the_invoices_own_payment_asks_for_what_remains(self, shop: Shop) -> None:
+        subscription = await self.owing(shop)
+        part = shop.double.play.pay_partly(subscription.id, 400)
+        invoice = await shop.api.invoices.retrieve_async(subscription.latest_invoice, {"expand": ["payments"]})
+        assert (invoice.status, invoice.amount_paid, invoice.amount_remaining) == ("open", 400, 600)
+        ties = {tie.payment.payment_intent: tie for tie in invoice.payments.data}
+        own = ties.pop(next(intent for intent in ties if intent != part["id"]))
+        assert (ties[part["id"]].status, ties[part["id"]].amount_paid, ties[part["id"]].is_default) == (
+            "paid",
+            400,
+            False,
+        )
+        assert (own.status, own.amount_requested, own.is_default) == ("open", 600, True)
+        assert (await shop.api.payment_intents.retrieve_async(own.payment.payment_intent)).amount == 600
+        shop.double.play.recover(subscription.customer)
+        invoice = await shop.api.invoices.retrieve_async(invoice.id)
+        assert (invoice.status, invoice.amount_paid) == ("paid", 1000)
+        assert (await shop.read(subscription)).status == "active"
+
+    async def test_the_last_part_makes_the_invoice_paid_and_its_own_payment_canceled(self, shop: Shop) -> None:
+        subscription = await self.owing(shop)
+        shop.double.play.pay_partly(subscription.id, 400)
+        intent = shop.double.play.pay_once(600, customer=subscription.customer)
+        invoice = await shop.api.invoices.attach_payment_async(
+            subscription.latest_invoice, {"payment_intent": intent["id"]}
+        )
+        assert (invoice.status, invoice.amount_remaining) == ("paid", 0)
+        assert len(shop.events("payment_intent.canceled")) == 1
+        assert (await shop.read(subscription)).status == "active"
+        assert len(shop.events("invoice_payment.paid")) == 3
+
+    async def test_only_what_fits_is_attached(self, shop: Shop) -> None:
+        subscription = await self.owing(shop)
+        for payment in (
+            shop.double.play.pay_once(400),
+            shop.double.play.pay_once(400, currency="eur", customer=subscription.customer),
+            shop.double.play.pay_once(2000, customer=subscription.customer),
+            shop.double.play.pay_once(
+                400, customer=subscription.customer, payment_method="pm_card_chargeDeclinedInsufficientFunds"
+            ),
+        ):
+            with pytest.raises(stripe.InvalidRequestError):
+                await shop.api.invoices.attach_payment_async(
+                    subscription.latest_invoice, {"payment_intent": payment["id"]}
+                )
+
+
+class TestPaymentsOutsideOfInvoices:
+    async def test_one_is_made_and_tried_in_one_call(self, shop: Shop) -> None:
+        intent = await shop.api.payment_intents.create_async(
+            {"amount": 500, "currency": "jpy", "confirm": True, "payment_method": "pm_card_visa"}
+        )
+        assert (intent.status, intent.amount_received, intent.customer) == ("succeeded", 500, None)
+        payment = {"type": "payment_intent", "payment_intent": intent.id}
+        assert (await shop.api.invoice_payments.list_async({"payment": payment})).data == []
+
+    async def test_one_without_a_card_waits_and_may_be_canceled(self, shop: Shop) -> None:
+        intent = await shop.api.payment_intents.create_async({"amount": 500, "currency": "usd"})
+        assert intent.status == "requires_payment_method"
+        assert (await shop.api.payment_intents.cancel_async(intent.id)).status == "canceled"
+
+
+async def test_a_refund_that_failed_is_the_merchants_again(shop: Shop) -> None:
+    subscription = await shop.subscription()
+    refund = shop.double.play.refund(subscription.id, amount=400)
+    shop.double.play.fail_refund(refund["id"])
+    charge = await shop.api.charges.retrieve_async(refund["charge"])
+    assert (charge.amount_refunded, charge.refunded) == (0, False)
+    assert (await shop.api.refunds.retrieve_async(refund["id"])).status == "failed"
+    assert {"refund.failed", "charge.refund.updated"} <= set(shop.types())
+
+
+async def test_an_inquiry_may_become_a_chargeback(shop: Shop) -> None:
+    subscription = await shop.subscription()
+    inquiry = shop.double.play.dispute(subscription.id, inquiry=True)
+    escalated = shop.double.play.escalate_dispute(inquiry["id"])
+    assert (escalated["id"], escalated["status"]) == (inquiry["id"], "needs_response")
+    assert "charge.dispute.funds_withdrawn" in shop.types()
+    assert shop.double.play.close_dispute(inquiry["id"], "won")["status"] == "won"

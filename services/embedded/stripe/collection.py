@@ -85,6 +85,26 @@ def retry(account: Account, invoice: Json) -> None:
         collect(account, invoice)
 
 
+def create_by_call(account: Account, params: Params) -> Json:
+    """POST /v1/payment_intents: a payment outside of invoices; with `confirm` it is tried at once."""
+    customer = params.text("customer")
+    if customer is not None:
+        account.get("customer", customer, param="customer")
+    amount = params.integer("amount", least=1)
+    if amount is None:
+        raise params.refuse("amount", "Missing required param: amount.", "parameter_missing")
+    currency, description = params.needed("currency"), params.text("description")
+    confirm, chosen = params.flag("confirm", default=False), params.text("payment_method")
+    metadata = params.metadata()
+    params.finish()
+    intent = payments.make(
+        account, amount=amount, currency=currency, customer=customer, description=description, metadata=metadata
+    )
+    if confirm and chosen is not None:
+        return pay(account, intent, found(account, chosen, param="payment_method"))
+    return intent
+
+
 def confirm_by_call(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/payment_intents/{id}/confirm: the customer pays, with `payment_method` or the one before."""
     intent = account.get("payment_intent", identifier)

@@ -66,6 +66,20 @@ def open_dispute(
     return dispute
 
 
+def escalate(account: Account, dispute: Json) -> Json:
+    """Makes a chargeback of an inquiry: the money is taken now.
+
+    Raises:
+        StripeRefusal: It is no inquiry that is open.
+    """
+    if not dispute["status"].startswith("warning_") or dispute["status"] in CLOSED:
+        raise StripeRefusal(f"A dispute that is {dispute['status']} can't become a chargeback.")
+    after = account.update(dispute, status="needs_response", is_charge_refundable=False)
+    events.emit(account, "charge.dispute.updated", after, before=dispute)
+    events.emit(account, "charge.dispute.funds_withdrawn", after)
+    return after
+
+
 def close(account: Account, dispute: Json, status: str) -> Json:
     """Ends a dispute.
 

@@ -205,6 +205,11 @@ def intent_of(account: Account, invoice: Json) -> Json | None:
     return None
 
 
+def _open_payments(account: Account, invoice: Json) -> list[Json]:
+    # Parts that were paid before stay as they are.
+    return [each for each in account.owned("invoice_payment", invoice["id"]) if each["status"] == "open"]
+
+
 def subscription_of(account: Account, invoice: Json) -> Json:
     """Returns the subscription that an invoice bills."""
     return account.get("subscription", invoice["parent"]["subscription_details"]["subscription"])
@@ -212,7 +217,7 @@ def subscription_of(account: Account, invoice: Json) -> Json:
 
 def mark_paid(account: Account, invoice: Json) -> Json:
     """Makes an invoice paid, by its payment intent or because nothing was due, and announces it."""
-    for payment in account.owned("invoice_payment", invoice["id"]):
+    for payment in _open_payments(account, invoice):
         paid = account.update(
             payment,
             amount_paid=payment["amount_requested"],
@@ -243,7 +248,7 @@ def void(account: Account, invoice: Json) -> Json:
     """
     if invoice["status"] not in {"open", "uncollectible"}:
         raise StripeRefusal(f"You can only void open or uncollectible invoices, not {invoice['status']} ones.")
-    for payment in account.owned("invoice_payment", invoice["id"]):
+    for payment in _open_payments(account, invoice):
         intent = account.get("payment_intent", payment["payment"]["payment_intent"])
         if intent["status"] not in {"succeeded", "processing", "canceled"}:
             payments.cancel(account, intent, "void_invoice")

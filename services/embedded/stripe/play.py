@@ -10,7 +10,9 @@ from services.embedded.stripe import (
     disputes,
     events,
     invoices,
+    partial,
     payment_methods,
+    payments,
     refunds,
     signup,
     subscriptions,
@@ -119,6 +121,12 @@ class Play:
                     collection.collect(self._account, invoice, automatic=False)
         return shown
 
+    def pay_again(self, subscription: str) -> Json:
+        """The customer tries to pay the latest, open invoice with the card there is; returns the subscription."""
+        with self._account.change():
+            collection.collect(self._account, self._latest_invoice(subscription), automatic=False)
+            return self._shown("subscription", subscription)
+
     def authenticate(self, subscription: str) -> Json:
         """The customer passes the bank's check that a payment waits for; returns the subscription."""
         with self._account.change():
@@ -187,7 +195,7 @@ class Play:
             return disputes.open_dispute(self._account, charge, reason=reason, amount=amount, inquiry=inquiry)
 
     def close_dispute(self, dispute: str, status: str = "lost") -> Json:
-        """The bank decides: `won`, `lost`, or `warning_closed` for an inquiry; returns the dispute."""
+        """The bank decides: `won`, `lost`, `prevented`, or `warning_closed` for an inquiry; returns the dispute."""
         with self._account.change():
             return disputes.close(self._account, self._account.get("dispute", dispute), status)
 
@@ -195,6 +203,43 @@ class Play:
         """The merchant gives the last payment back from the Dashboard; returns the refund."""
         with self._account.change():
             return refunds.refund(self._account, self._last_charge(subscription), amount=amount)
+
+    def fail_refund(self, refund: str) -> Json:
+        """The customer's bank sends a refund back; returns the refund."""
+        with self._account.change():
+            return refunds.fail(self._account, self._account.get("refund", refund))
+
+    def escalate_dispute(self, dispute: str) -> Json:
+        """The bank makes a chargeback of an inquiry; returns the dispute."""
+        with self._account.change():
+            return disputes.escalate(self._account, self._account.get("dispute", dispute))
+
+    def pay_once(
+        self,
+        amount: int,
+        *,
+        currency: str = "usd",
+        customer: str | None = None,
+        payment_method: str = GOOD_CARD,
+        metadata: dict[str, str] | None = None,
+    ) -> Json:
+        """Somebody pays for something that is no subscription; returns the payment intent, paid or declined."""
+        account = self._account
+        with account.change():
+            intent = payments.make(account, amount=amount, currency=currency, customer=customer, metadata=metadata)
+            method = payment_methods.found(account, payment_method, param="payment_method")
+            payments.confirm(account, intent, method)
+            return self._shown("payment_intent", intent["id"])
+
+    def pay_partly(self, subscription: str, amount: int) -> Json:
+        """A customer pays a part of the latest invoice, by a payment of its own; returns that payment's intent."""
+        account = self._account
+        with account.change():
+            invoice = self._latest_invoice(subscription)
+            intent = payments.make(account, amount=amount, currency=invoice["currency"], customer=invoice["customer"])
+            method = payment_methods.found(account, GOOD_CARD, param="payment_method")
+            partial.attach(account, invoice, payments.confirm(account, intent, method))
+            return self._shown("payment_intent", intent["id"])
 
     def delete_customer(self, customer: str) -> Json:
         """The merchant deletes a customer from the Dashboard; returns what is left of it."""

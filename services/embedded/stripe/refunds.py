@@ -86,6 +86,23 @@ def refund(
     return entry
 
 
+def fail(account: Account, entry: Json) -> Json:
+    """The customer's bank sends a refund back; the money is the merchant's again.
+
+    Raises:
+        StripeRefusal: It failed before.
+    """
+    if entry["status"] == "failed":
+        raise StripeRefusal(f"Refund {entry['id']} has failed already.")
+    after = account.update(entry, status="failed", failure_reason="lost_or_stolen_card")
+    charge = account.get("charge", entry["charge"])
+    left = charge["amount_refunded"] - entry["amount"]
+    events.changed(account, "charge.updated", charge, account.update(charge, amount_refunded=left, refunded=False))
+    for kind in ("charge.refund.updated", "refund.updated", "refund.failed"):
+        events.emit(account, kind, after, before=entry)
+    return after
+
+
 def update(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/refunds/{id}: `metadata` alone."""
     entry = account.get("refund", identifier)
