@@ -28,7 +28,7 @@ from services.gateway.rpc import Rpc
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings
 from services.gateway.webhooks import StripeWebhook
-from shared.errors import Refusal
+from shared.errors import Refusal, Unknown
 from shared.health import HealthServer
 from shared.health import routes as health_routes
 from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
@@ -162,7 +162,7 @@ class Gateway:
                 # The metrics are not for everybody who can reach the API; they are on the health port.
                 *(route for route in health_routes(self.complaints) if route.path == "/healthz"),
             ],
-            exception_handlers={Refusal: _refused, HTTPException: _no_such_route},
+            exception_handlers={Refusal: _refused, HTTPException: _no_such_route, Exception: _broken},
         )
 
 
@@ -188,6 +188,11 @@ async def _refused(request: Request, refusal: Exception) -> Response:
     response = Response(answered.body, answered.status, media_type="application/json")
     response.raw_headers.extend(answered.headers)
     return response
+
+
+async def _broken(request: Request, _fault: Exception) -> Response:
+    """Said here, in our words, before Starlette says it in its own; it goes on to the guard, which logs it."""
+    return await _refused(request, Unknown())
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:

@@ -124,3 +124,18 @@ def test_a_fingerprint_tells_requests_apart_and_nothing_else(one: list[bytes], o
 
 def test_a_fingerprint_cannot_be_guessed_without_the_key() -> None:
     assert Sealer({"a": OLD}).fingerprint(b"123456") != Sealer({"a": NEW}).fingerprint(b"123456")
+
+
+def test_a_keyed_hash_outlives_a_new_key_and_ends_with_its_own() -> None:
+    kept = Sealer({"a": OLD}).keyed_hash("codes", b"123456", b"nonce")
+    assert Sealer({"b": NEW, "a": OLD}).matches("codes", kept, b"123456", b"nonce")
+    assert not Sealer({"b": NEW}).matches("codes", kept, b"123456", b"nonce")
+    assert not Sealer({"a": NEW}).matches("codes", kept, b"123456", b"nonce")
+
+
+@given(st.lists(st.binary(max_size=20), max_size=4), st.lists(st.binary(max_size=20), max_size=4))
+def test_a_keyed_hash_matches_its_own_parts_alone(one: list[bytes], other: list[bytes]) -> None:
+    sealer = Sealer({"a": OLD})
+    assert sealer.matches("codes", sealer.keyed_hash("codes", *one), *other) == (one == other)
+    assert not sealer.matches("other", sealer.keyed_hash("codes", *one), *one)
+    assert not sealer.matches("codes", "", *one)
