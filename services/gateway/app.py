@@ -152,7 +152,7 @@ class Gateway:
 
     def _other_routes(self, asking: Asking, sealer: Sealer, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
         """Everything but RPC."""
-        return Starlette(
+        others = Starlette(
             routes=[
                 Route("/1/webhook/{provider}", webhook.receive, methods=["POST"]),
                 *phone.routes(asking, sealer, test_login=self.settings.test_login),
@@ -164,6 +164,9 @@ class Gateway:
             ],
             exception_handlers={Refusal: _refused, HTTPException: _no_such_route, Exception: _broken},
         )
+        # A redirect would say a path again, password and all, and lead wherever the Host header says.
+        others.router.redirect_slashes = False
+        return others
 
 
 class _Routes:
