@@ -214,6 +214,23 @@ async def test_a_client_disabled_since_is_refused(desk: Desk) -> None:
     assert await refused(desk, answer["refresh_token"]) == ("forbidden", "client_disabled")
 
 
+async def test_a_repeat_gets_nothing_for_a_client_disabled_since(desk: Desk) -> None:
+    first = await logged_in(desk)
+    await desk.perform(refresh(first["refresh_token"]))
+    await desk.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": desk.now}})
+    assert await refused(desk, first["refresh_token"]) == ("forbidden", "client_disabled")
+    assert len(await open_tokens(desk)) == 2
+
+
+async def test_a_thief_is_noticed_though_the_client_was_disabled_since(desk: Desk) -> None:
+    first = await logged_in(desk)
+    await desk.perform(refresh(first["refresh_token"]))
+    await desk.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": desk.now}})
+    desk.now += GRACE * 2
+    assert await refused(desk, first["refresh_token"]) == ("conflict", "token_used")
+    assert await open_tokens(desk) == []
+
+
 async def test_a_refresh_token_expires_after_sixty_days_unused(desk: Desk) -> None:
     answer = await logged_in(desk)
     desk.now += timedelta(days=60)
