@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from services.operator import keys
+
 app = typer.Typer(
     name="nest",
     no_args_is_help=True,
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
 app.add_typer(topics, name="topics")
+app.add_typer(keys.app, name="keys")
 
 
 class Name(StrEnum):

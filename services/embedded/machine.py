@@ -25,6 +25,7 @@ from services.embedded.folder import held
 from services.embedded.own_secrets import own_secrets
 from services.embedded.progress import Progress
 from services.embedded.together import together
+from services.embedded.way_in import WayIn, leave_way_in
 
 if TYPE_CHECKING:
     from services.embedded.inbox import Inbox
@@ -146,6 +147,7 @@ async def _surround(
     }
     environment = default | {name: os.environ[name] for name in default if name in os.environ} | ours
     internal_key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].strip()
+    leave_way_in(folder, WayIn(base_url, internal_key))
     return Machine(folder, base_url, inbox, internal_key, environment)
 
 
