@@ -23,7 +23,7 @@ from shared.networks import is_loopback, prefix
 from shared.sealed import Sealer
 from shared.work import Work
 
-THROTTLED: Final = Counter("nest_auth_throttled_total", "Uses refused by a limit.", ["limit"])
+THROTTLED: Final = Counter("nest_auth_throttled", "Uses refused by a limit.", ["limit"])
 ID_LENGTH: Final = 32
 """Hex characters of a keyed hash: 128 bits."""
 

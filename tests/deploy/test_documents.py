@@ -107,6 +107,8 @@ def _as_written(default: Any) -> str:
         return f"{default.days} days"
     if isinstance(default, tuple):
         default = ",".join(default)
+    if isinstance(default, bool):
+        return str(default).lower()
     if isinstance(default, float):
         return f"{default:g}"
     return {None: "none", "": "empty"}.get(default, str(default))

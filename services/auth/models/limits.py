@@ -59,6 +59,11 @@ class Rule:
             raise ValueError(f"nothing is counted for longer than {LONGEST.days}d")
         return cls(int(count), within)
 
+    def __str__(self) -> str:
+        """As it is written."""
+        unit, length = next((unit, length) for unit, length in reversed(_UNITS.items()) if not self.within % length)
+        return f"{self.count}/{self.within // length}{unit}"
+
     def wait(self, uses: Sequence[datetime], *, at: datetime) -> timedelta:
         """How long until there is room for one more use; nothing when there is.
 
@@ -120,6 +125,10 @@ class Limit:
         if len({rule.within for rule in rules}) < len(rules):
             raise ValueError("say for each stretch of time once how many")
         return cls(rules)
+
+    def __str__(self) -> str:
+        """As it is written."""
+        return ", ".join(map(str, self.rules)) or "none"
 
     @property
     def most(self) -> int:

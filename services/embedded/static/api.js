@@ -7,7 +7,8 @@ const HOUR = 3_600_000;
 
 export class Refused extends Error {
   constructor(status, body) {
-    super(body?.code ?? `status ${status}`);
+    const wait = body?.code === "throttled" ? `, there is room again in ${body.meta.retry_after} seconds` : "";
+    super((body?.code ?? `status ${status}`) + wait);
     this.status = status;
     this.body = body;
   }

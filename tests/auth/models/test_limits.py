@@ -57,6 +57,16 @@ def test_a_limit_written_otherwise_is_refused(text: str) -> None:
         Limit.parse(text)
 
 
+@given(limits)
+def test_a_limit_is_shown_as_it_is_written(limit: Limit) -> None:
+    assert Limit.parse(str(limit)) == limit
+
+
+def test_a_limit_is_shown_in_the_largest_units() -> None:
+    assert str(Limit.parse("1/60s, 5/60m, 10/24h, 7/90s")) == "1/1m, 5/1h, 10/1d, 7/90s"
+    assert str(Limit.parse("none")) == "none"
+
+
 def test_one_stretch_of_time_has_one_count() -> None:
     with pytest.raises(ValueError, match="once how many"):
         Limit.parse("5/60m, 10/1h")
