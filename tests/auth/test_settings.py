@@ -30,6 +30,8 @@ def test_a_slash_at_the_issuers_end_is_left_out(settings: Make) -> None:
         ({"signing_algorithm": "none"}, "NEST_SIGNING_ALGORITHM: "),
         ({"authorization_minutes": 0}, "NEST_AUTHORIZATION_MINUTES: "),
         ({"authorization_minutes": 21}, "NEST_AUTHORIZATION_MINUTES: "),
+        ({"places_database": "/nowhere.mmdb"}, "NEST_PLACES_DATABASE: Path does not point to a file"),
+        ({"places_database": __file__}, r"NEST_PLACES_DATABASE: .*test_settings\.py is no database of places"),
     ],
 )
 def test_what_is_missing_or_dangerous_is_named(settings: Make, wrong: dict[str, Any], said: str) -> None:
