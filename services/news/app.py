@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from services.news.board import Board
 from services.news.handlers import HANDLERS, News
+from services.news.models import Links
 from services.news.settings import NewsSettings
-from services.news.store import INDEXES, Clients, NewsItems
+from services.news.store import INDEXES, Dismissals, NewsItems, Subscriptions
+from shared.messages.auth import ClientAnnounced
+from shared.messages.news import NewsItemCreated
 from shared.service import Parts, Service
 from shared.settings import load
 
-TOPICS = ("news.commands", "auth.events")
+TOPICS = ("news.commands", "billing.events")
 
 
 def create(settings: NewsSettings | None = None) -> Service:
@@ -34,9 +38,16 @@ def create(settings: NewsSettings | None = None) -> Service:
 
 @asynccontextmanager
 async def opened(parts: Parts, settings: NewsSettings) -> AsyncIterator[News]:
-    """What the handlers work with."""
-    yield News(
-        items=NewsItems(parts.database),
-        clients=Clients(parts.database),
-        action_schemes=frozenset(settings.news_action_schemes),
-    )
+    """What the handlers work with. The clients and the items that there are have been read before the first message."""
+    items = NewsItems(parts.database)
+    board = Board(items, parts.clock)
+    await parts.follow(ClientAnnounced.topic, board.hear_of_client)
+    await parts.follow(NewsItemCreated.topic, board.hear_of_items)
+    async with board.kept_fresh():
+        yield News(
+            board=board,
+            items=items,
+            dismissals=Dismissals(parts.database),
+            subscriptions=Subscriptions(parts.database),
+            links=Links(frozenset(settings.news_action_schemes), frozenset(settings.news_action_hosts)),
+        )

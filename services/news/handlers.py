@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
-from services.news.models import NewsItem
-from services.news.store import Clients, NewsItems
+from services.news.board import Board
+from services.news.models import Links, NewsItem, Reader
+from services.news.store import Dismissals, NewsItems, Subscriptions
 from shared.handling import Handler
 from shared.messages import Message
-from shared.messages.auth import ClientCreated
-from shared.messages.news import CreateNewsItem, ListNewsItems, NewsItemCreated, NewsItemList, NewsItemView
+from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
+from shared.messages.news import (
+    CreateNewsItem,
+    DismissNewsItem,
+    ListAllNewsItems,
+    ListNewsItems,
+    NewsItemCreated,
+    NewsItemDetails,
+    NewsItemDetailsList,
+    NewsItemList,
+    NewsItemRemoved,
+    NewsItemUpdated,
+    RemoveNewsItem,
+    UpdateNewsItem,
+)
 from shared.work import Work
 
 
@@ -18,40 +33,122 @@ class News:
     """What the handlers work with.
 
     Attributes:
+        board: what is up, in memory.
         items: the news items.
-        clients: the clients that auth has announced.
-        action_schemes: URL schemes that a button may use, in lower case.
+        dismissals: what users have put away.
+        subscriptions: how users subscribe, as billing says.
+        links: where an item may lead.
     """
 
+    board: Board
     items: NewsItems
-    clients: Clients
-    action_schemes: frozenset[str]
+    dismissals: Dismissals
+    subscriptions: Subscriptions
+    links: Links
 
 
 async def list_news_items(query: ListNewsItems, work: Work, news: News) -> NewsItemList:
-    """The items live now for a client; none for one that nobody has registered."""
-    if not await news.clients.known(query.client_id):
+    """The items live now for whoever asks; none for a client that nobody has registered.
+
+    A stranger is answered from memory. For a user two questions are asked: what they put away, how they subscribe.
+    """
+    if not news.board.known(query.client_id):
         return NewsItemList(())
-    live = await news.items.live(query.client_id, at=work.now)
-    return NewsItemList(tuple(item.view() for item in live))
+    reader = Reader(client_id=query.client_id, locale=query.locale, app_version=query.app_version)
+    if work.caller.user_id is not None:
+        dismissed, subscriptions = await asyncio.gather(
+            news.dismissals.of_user(work.caller.user_id), news.subscriptions.states(work.caller.user_id)
+        )
+        reader = Reader(
+            client_id=query.client_id,
+            locale=query.locale,
+            app_version=query.app_version,
+            subscriptions=subscriptions,
+            dismissed=dismissed,
+        )
+    return NewsItemList(tuple(item.view() for item in news.board.live(reader, at=work.now)))
 
 
-async def create_news_item(command: CreateNewsItem, work: Work, news: News) -> NewsItemView:
-    """Publish an item."""
-    item = NewsItem.create(command, id=command.id or work.new_id("newsitem"), schemes=news.action_schemes, at=work.now)
+async def dismiss_news_item(command: DismissNewsItem, work: Work, news: News) -> None:
+    """Remember that a user wants to see an item no more.
+
+    Raises:
+        NotFound: there is no such item.
+        NewsItemNotDismissible: it is to stay.
+    """
+    item, dismissed = await asyncio.gather(
+        news.items.get(command.news_item_id), news.dismissals.of_user(command.user_id)
+    )
+    item.must_be_dismissible()
+    if item.id not in dismissed:
+        news.dismissals.add(command.user_id, item, work)
+
+
+async def create_news_item(command: CreateNewsItem, work: Work, news: News) -> NewsItemDetails:
+    """Publish an item.
+
+    Raises:
+        Refusal: as ``NewsItem.create``.
+        NewsItemAlreadyExists: the id is taken.
+    """
+    item = NewsItem.create(command, id=command.id or work.new_id("newsitem"), links=news.links, at=work.now)
     news.items.add(item, work)
     work.publish(NewsItemCreated(key=item.id, item_id=item.id))
-    return item.view()
+    return item.details()
 
 
-async def client_created(event: ClientCreated, work: Work, news: News) -> None:
-    """Remember a client that auth has registered; it may be announced more than once."""
-    if not await news.clients.known(event.client_id):
-        news.clients.add(event.client_id, work)
+async def update_news_item(command: UpdateNewsItem, work: Work, news: News) -> NewsItemDetails:
+    """Say anew what an item is.
+
+    Raises:
+        NotFound: there is none.
+        NewsItemChanged: somebody was quicker.
+        Refusal: as ``NewsItem.create``.
+    """
+    held = await news.items.get(command.id)
+    held.must_be(command.version)
+    item = held.update(command, links=news.links, at=work.now)
+    news.items.save(item, work)
+    work.publish(NewsItemUpdated(key=item.id, item_id=item.id))
+    return item.details().model_copy(update={"version": item.version + 1})
+
+
+async def remove_news_item(command: RemoveNewsItem, work: Work, news: News) -> None:
+    """Take an item away.
+
+    Raises:
+        NotFound: there is none.
+        NewsItemChanged: somebody was quicker.
+    """
+    item = await news.items.get(command.id)
+    item.must_be(command.version)
+    news.items.remove(item, work)
+    work.publish(NewsItemRemoved(key=item.id, item_id=item.id))
+
+
+async def list_all_news_items(query: ListAllNewsItems, _work: Work, news: News) -> NewsItemDetailsList:
+    """Every item there is, for operators."""
+    items = await news.items.all()
+    if query.client_id is not None:
+        items = [item for item in items if item.target.clients is None or query.client_id in item.target.clients]
+    return NewsItemDetailsList(tuple(item.details() for item in items))
+
+
+async def follow_subscription(
+    event: SubscriptionStarted | SubscriptionChanged | SubscriptionEnded, work: Work, news: News
+) -> None:
+    """Remember how a user subscribes."""
+    await news.subscriptions.record(event.subscription_id, event.user_id, event.status, work)
 
 
 HANDLERS: dict[type[Message], Handler] = {
     ListNewsItems: list_news_items,
+    DismissNewsItem: dismiss_news_item,
     CreateNewsItem: create_news_item,
-    ClientCreated: client_created,
+    UpdateNewsItem: update_news_item,
+    RemoveNewsItem: remove_news_item,
+    ListAllNewsItems: list_all_news_items,
+    SubscriptionStarted: follow_subscription,
+    SubscriptionChanged: follow_subscription,
+    SubscriptionEnded: follow_subscription,
 }

@@ -3,17 +3,101 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from services.news.errors import ActionUrlNotAllowed, NewsItemEndsBeforeItStarts
-from shared.messages.news import Content, CreateNewsItem, NewsItemView
+from services.news.errors import (
+    ActionUrlNotAllowed,
+    FallbackMissing,
+    NewsItemChanged,
+    NewsItemEndsBeforeItStarts,
+    NewsItemNotDismissible,
+    NoSuchAppVersion,
+)
+from shared.messages.news import BannerContent, Content, NewsItemDetails, NewsItemOrder, NewsItemView
 
 _URL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~:/?#[]@!$&'()*+,;=%")
 """What RFC 3986 lets a URL consist of; anything else is read differently by different apps."""
+_WEB = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Whom items are listed for.
+
+    Attributes:
+        client_id: their app.
+        locale: its language, None where it says none.
+        app_version: its version, None where it says none.
+        subscriptions: the states of the user's subscriptions, ``none`` where there are none; empty for a stranger.
+        dismissed: the ids of items that the user wants to see no more.
+    """
+
+    client_id: str
+    locale: str | None = None
+    app_version: str | None = None
+    subscriptions: frozenset[str] = frozenset()
+    dismissed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """For whom an item is; None in a field for everybody.
+
+    Attributes:
+        clients: the ids of the apps that show it.
+        locales: languages; ``de`` stands for ``de-AT`` too.
+        min_app_version: the first version of an app that shows it.
+        max_app_version: the last one.
+        subscriptions: states, one of which a subscription of the user must have.
+    """
+
+    clients: tuple[str, ...] | None = None
+    locales: tuple[str, ...] | None = None
+    min_app_version: str | None = None
+    max_app_version: str | None = None
+    subscriptions: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, order: NewsItemOrder) -> Self:
+        """Whom an operator wants to reach.
+
+        Raises:
+            NoSuchAppVersion: nobody could have such an app.
+        """
+        target = cls(
+            clients=order.clients,
+            locales=order.locales,
+            min_app_version=order.min_app_version,
+            max_app_version=order.max_app_version,
+            subscriptions=order.subscriptions,
+        )
+        first, last = target.min_app_version, target.max_app_version
+        if first is not None and last is not None and numbers(last) < numbers(first):
+            raise NoSuchAppVersion
+        return target
+
+    def fits(self, reader: Reader) -> bool:
+        """Whether the reader is among them. Who does not say what a target asks for is not."""
+        return (
+            (self.clients is None or reader.client_id in self.clients)
+            and (self.locales is None or _speaks(reader.locale, self.locales))
+            and self._fits_version(reader.app_version)
+            and (self.subscriptions is None or not reader.subscriptions.isdisjoint(self.subscriptions))
+        )
+
+    def _fits_version(self, app_version: str | None) -> bool:
+        if self.min_app_version is None and self.max_app_version is None:
+            return True
+        if app_version is None:
+            return False
+        version = numbers(app_version)
+        return (self.min_app_version is None or numbers(self.min_app_version) <= version) and (
+            self.max_app_version is None or version <= numbers(self.max_app_version)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +108,18 @@ class NewsItem:
         id: ``newsitem_…``, or the operator's choice.
         primary: what to show.
         fallback: what to show where the primary's code is not known.
-        clients: the clients that show it; None for all that are registered.
+        target: for whom it is.
+        priority: higher ones come first.
         starts_at: from when, inclusive.
         ends_at: until when, exclusive; None for ever.
-        version: guards the next write.
+        version: counts the changes; guards the next one.
     """
 
     id: str
     primary: Content
     fallback: Content | None
-    clients: tuple[str, ...] | None
+    target: Target
+    priority: int
     starts_at: datetime
     ends_at: datetime | None
     created_at: datetime
@@ -41,55 +127,176 @@ class NewsItem:
     version: int = 1
 
     @classmethod
-    def create(cls, order: CreateNewsItem, *, id: str, schemes: Collection[str], at: datetime) -> Self:  # noqa: A002
+    def create(cls, order: NewsItemOrder, *, id: str, links: Links, at: datetime) -> Self:  # noqa: A002
         """The item that an operator ordered.
 
         Args:
             order: what they said.
             id: the item's id.
-            schemes: URL schemes that a button may use, in lower case.
+            links: where it may lead.
             at: now.
 
         Raises:
             NewsItemEndsBeforeItStarts: it would never be live.
-            ActionUrlNotAllowed: a button leads elsewhere.
+            FallbackMissing: some apps could show nothing.
+            ActionUrlNotAllowed: it leads elsewhere.
+            NoSuchAppVersion: no app could have a version that shows it.
         """
         starts_at = order.starts_at or at
         if order.ends_at is not None and order.ends_at <= starts_at:
             raise NewsItemEndsBeforeItStarts
+        if not isinstance(order.primary, BannerContent) and not isinstance(order.fallback, BannerContent):
+            raise FallbackMissing
         for content in (order.primary, order.fallback):
-            if content is not None and content.payload.action is not None:
-                check_action_url(content.payload.action.url, schemes)
+            if content is not None:
+                links.check(content)
         return cls(
             id=id,
             primary=order.primary,
             fallback=order.fallback,
-            clients=order.clients,
+            target=Target.of(order),
+            priority=order.priority,
             starts_at=starts_at,
             ends_at=order.ends_at,
             created_at=at,
             updated_at=at,
         )
 
+    def update(self, order: NewsItemOrder, *, links: Links, at: datetime) -> Self:
+        """The same item as an operator says it anew; it starts when it did, unless they say otherwise.
+
+        Raises:
+            Refusal: as ``create``.
+        """
+        order = order.model_copy(update={"starts_at": order.starts_at or self.starts_at})
+        said = type(self).create(order, id=self.id, links=links, at=at)
+        return replace(said, created_at=self.created_at, version=self.version)
+
+    def must_be(self, version: int | None) -> None:
+        """Let a change pass that was made to this version, or to any.
+
+        Raises:
+            NewsItemChanged: it was made to another.
+        """
+        if version is not None and version != self.version:
+            raise NewsItemChanged(version=self.version)
+
+    def must_be_dismissible(self) -> None:
+        """Let a user put it away.
+
+        Raises:
+            NewsItemNotDismissible: it is to stay.
+        """
+        shown = (self.primary, self.fallback)
+        if not any(content is not None and content.dismissible for content in shown):
+            raise NewsItemNotDismissible
+
+    def live(self, *, at: datetime) -> bool:
+        """Whether it is shown at a moment, to whomever."""
+        return self.starts_at <= at and (self.ends_at is None or at < self.ends_at)
+
+    def shown_to(self, reader: Reader) -> bool:
+        """Whether it is for that reader, who has not put it away."""
+        return self.id not in reader.dismissed and self.target.fits(reader)
+
     def view(self) -> NewsItemView:
         """The item as an app shows it."""
         return NewsItemView(id=self.id, primary=self.primary, fallback=self.fallback)
 
+    def details(self) -> NewsItemDetails:
+        """The item as operators see it."""
+        return NewsItemDetails.model_validate(
+            {
+                "id": self.id,
+                "primary": self.primary,
+                "fallback": self.fallback,
+                "clients": self.target.clients,
+                "locales": self.target.locales,
+                "min_app_version": self.target.min_app_version,
+                "max_app_version": self.target.max_app_version,
+                "subscriptions": self.target.subscriptions,
+                "priority": self.priority,
+                "starts_at": self.starts_at,
+                "ends_at": self.ends_at,
+                "created_at": self.created_at,
+                "updated_at": self.updated_at,
+                "version": self.version,
+            }
+        )
 
-def check_action_url(url: str, schemes: Collection[str]) -> None:
-    """Let a URL pass that an app may open when its user presses a button.
 
-    Raises:
-        ActionUrlNotAllowed: another scheme, characters that no URL has, no host behind ``http`` or ``https``, or a
-            user name before the host (``https://bank.example@evil.example`` shows one host and opens another).
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where an item may lead.
+
+    Attributes:
+        schemes: URL schemes, in lower case.
+        hosts: hosts of web pages, in lower case, each with those under it; none for any host.
     """
-    refusal = ActionUrlNotAllowed(schemes=sorted(schemes))
-    if not _URL_CHARACTERS.issuperset(url):
-        raise refusal
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        raise refusal from None
-    if parts.scheme not in schemes or "@" in parts.netloc or (parts.scheme in {"http", "https"} and not host):
-        raise refusal
+
+    schemes: Collection[str]
+    hosts: Collection[str] = ()
+
+    def check(self, content: Content) -> None:
+        """Let content pass all of whose URLs an app may open.
+
+        Raises:
+            ActionUrlNotAllowed: one of them it may not.
+        """
+        if isinstance(content, BannerContent):
+            action = content.payload.action
+            urls = [] if action is None else [action.url]
+        else:
+            urls = list(_urls(content.payload))
+        for url in urls:
+            if not self._allow(url):
+                raise ActionUrlNotAllowed(schemes=sorted(self.schemes), hosts=sorted(self.hosts))
+
+    def _allow(self, url: Any) -> bool:
+        """Whether it has an allowed scheme and host, and only characters that a URL has.
+
+        ``https://bank.example@evil.example`` shows one host and opens another: a user name is never allowed.
+        """
+        if not isinstance(url, str) or not _URL_CHARACTERS.issuperset(url):
+            return False
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname
+        except ValueError:
+            return False
+        if parts.scheme not in self.schemes or "@" in parts.netloc:
+            return False
+        if parts.scheme not in _WEB:
+            return True
+        return bool(host) and (not self.hosts or any(_under(host or "", allowed) for allowed in self.hosts))
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """An app's version as numbers that compare: ``2.10`` comes after ``2.9``, and equals ``2.10.0``."""
+    release = version.partition("-")[0].partition("+")[0]
+    found = tuple(map(int, release.split(".")))
+    return found + (0,) * (4 - len(found))
+
+
+def _speaks(locale: str | None, locales: tuple[str, ...]) -> bool:
+    """Whether a language is one of these, or a kind of one (RFC 4647 section 3.3.1, basic filtering)."""
+    if locale is None:
+        return False
+    spoken = locale.lower() + "-"
+    return any(spoken.startswith(wanted.lower() + "-") for wanted in locales)
+
+
+def _under(host: str, allowed: str) -> bool:
+    return host == allowed or host.endswith("." + allowed)
+
+
+def _urls(found: Any) -> Iterator[Any]:
+    """Every value under a key ``url``, however deep."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            if key == "url":
+                yield value
+            yield from _urls(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from _urls(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -11,6 +12,7 @@ from shared.settings import CommaSeparated, ServiceSettings, split_commas
 DANGEROUS: Final = frozenset({"about", "blob", "data", "file", "javascript", "vbscript", "view-source"})
 """Schemes that run or read something on the user's device instead of leading somewhere."""
 DEFAULT_SCHEMES: Final = ("https", "http")
+_HOST: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 
 
 def _schemes(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -23,6 +25,13 @@ def _schemes(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for host in value:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is not a host in lower case, such as example.com")
+    return value
+
+
 class NewsSettings(ServiceSettings):
     """The news service's environment variables."""
 
@@ -30,3 +39,5 @@ class NewsSettings(ServiceSettings):
         default=DEFAULT_SCHEMES, min_length=1
     )
     """URL schemes that a banner's button may use, separated by commas: the web's, and those of your own apps."""
+    news_action_hosts: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_hosts)] = ()
+    """Hosts that a button may open on the web, separated by commas, each with those under it; any host by default."""

@@ -1,77 +1,153 @@
-"""How are news items and the clients that show them kept in MongoDB?"""
+"""How are news items, what users put away and how they subscribe kept in MongoDB?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from pymongo import DESCENDING, IndexModel
+from pydantic import TypeAdapter
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.news.errors import NewsItemAlreadyExists
-from services.news.models import NewsItem
+from services.news.models import NewsItem, Target
+from shared.errors import NotFound
+from shared.lookup import Lookup
 from shared.messages.news import Content
-from shared.mongo import Database, Document
+from shared.mongo import Collection, Database, Document
 from shared.work import Work
 
-NEWEST_FIRST: Final = [("startsAt", DESCENDING), ("_id", DESCENDING)]
-INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {"news_items": [IndexModel(NEWEST_FIRST)], "clients": []}
-MOST_LISTED: Final = 100
-"""An app shows a handful; a bound keeps a slip of an operator from filling every answer."""
+MOST_ITEMS: Final = 1000
+"""Items that are live, or will be, at the most; and how many are listed to operators."""
+_CONTENT: Final[TypeAdapter[Content]] = TypeAdapter(Content)
 
 
 class NewsItems:
     """The collection ``news_items``."""
 
-    def __init__(self, database: Database) -> None:
-        self._collection = database["news_items"]
+    COLLECTION: Final = "news_items"
+    INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), IndexModel([("createdAt", DESCENDING)]))
 
-    async def live(self, client_id: str, *, at: datetime) -> list[NewsItem]:
-        """The items that a registered client shows at a moment, the latest to start first; 100 at most."""
-        query = {
-            "startsAt": {"$lte": at},
-            "$or": [{"endsAt": None}, {"endsAt": {"$gt": at}}],
-            # An item without targets has null there, and goes to all.
-            "clients": {"$in": [None, client_id]},
-        }
-        found = self._collection.find(query, sort=NEWEST_FIRST, limit=MOST_LISTED)
+    def __init__(self, database: Database) -> None:
+        self._documents: Collection = database[self.COLLECTION]
+
+    async def current(self, *, at: datetime) -> list[NewsItem]:
+        """The items that are live at a moment, or will be, those in front that come first in a list; 1,000 at most."""
+        query = {"$or": [{"endsAt": None}, {"endsAt": {"$gt": at}}]}
+        found = self._documents.find(query, sort=[("createdAt", DESCENDING)], limit=MOST_ITEMS)
+        items = [_item(document) async for document in found]
+        return sorted(items, key=lambda item: (item.priority, item.starts_at, item.id), reverse=True)
+
+    async def all(self) -> list[NewsItem]:
+        """Every item, the newest first; 1,000 at most."""
+        found = self._documents.find({}, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)], limit=MOST_ITEMS)
         return [_item(document) async for document in found]
+
+    async def get(self, id: str) -> NewsItem:  # noqa: A002 -- the field's name
+        """The item with this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        document = await self._documents.find_one({"_id": {"$eq": id}})
+        if document is None:
+            raise NotFound
+        return _item(document)
 
     def add(self, item: NewsItem, work: Work) -> None:
         """Insert an item; NewsItemAlreadyExists if its id is taken."""
-        work.insert(self._collection, _document(item), taken=NewsItemAlreadyExists)
+        work.insert(self._documents, _document(item), taken=NewsItemAlreadyExists)
+
+    def save(self, item: NewsItem, work: Work) -> None:
+        """Store what changed."""
+        work.replace(self._documents, _document(item), version=item.version)
+
+    def remove(self, item: NewsItem, work: Work) -> None:
+        """Delete an item."""
+        work.delete(self._documents, item.id, version=item.version)
 
 
-class Clients:
-    """The collection ``clients``: which clients auth has announced.
+class Dismissals:
+    """The collection ``dismissals``: what a user wants to see no more, on any device."""
 
-    A client is never taken back, so who is known once is remembered in memory: a repeated question costs no read.
-    """
+    COLLECTION: Final = "dismissals"
+    INDEXES: Final = (
+        IndexModel([("userId", ASCENDING)]),
+        # Once the item is over by itself, nothing needs to be remembered; null never expires.
+        IndexModel([("endsAt", ASCENDING)], expireAfterSeconds=0),
+    )
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["clients"]
-        self._known: set[str] = set()
+        self._documents: Collection = database[self.COLLECTION]
+        self._of_user = Lookup(self._documents, "userId")
 
-    async def known(self, client_id: str) -> bool:
-        """Whether the client is registered."""
-        if client_id in self._known:
-            return True
-        if await self._collection.find_one({"_id": {"$eq": client_id}}, {"_id": 1}) is None:
-            return False
-        self._known.add(client_id)
-        return True
+    async def of_user(self, user_id: str) -> frozenset[str]:
+        """The ids of the items that a user has put away."""
+        return frozenset(document["newsItemId"] for document in await self._of_user.find(user_id))
 
-    def add(self, client_id: str, work: Work) -> None:
-        """Insert a client; if it is there already, the handler runs again."""
-        work.insert(self._collection, {"_id": client_id, "createdAt": work.now, "version": 1})
+    def add(self, user_id: str, item: NewsItem, work: Work) -> None:
+        """Insert one; when two devices put an item away at once, the handler of the second runs again."""
+        document = {
+            "_id": f"{user_id}/{item.id}",
+            "userId": user_id,
+            "newsItemId": item.id,
+            "endsAt": item.ends_at,
+            "createdAt": work.now,
+        }
+        work.insert(self._documents, document)
+
+
+class Subscriptions:
+    """The collection ``subscriptions``: what billing has said of them."""
+
+    COLLECTION: Final = "subscriptions"
+    INDEXES: Final = (IndexModel([("userId", ASCENDING)]),)
+
+    def __init__(self, database: Database) -> None:
+        self._documents: Collection = database[self.COLLECTION]
+        self._by_id = Lookup(self._documents)
+        self._of_user = Lookup(self._documents, "userId")
+
+    async def states(self, user_id: str) -> frozenset[str]:
+        """The states of a user's subscriptions; ``none`` where there never was one."""
+        found = await self._of_user.find(user_id)
+        return frozenset(document["status"] for document in found) or frozenset({"none"})
+
+    async def record(self, subscription_id: str, user_id: str, status: str, work: Work) -> None:
+        """Store how a subscription is now."""
+        held = await self._by_id.find_one(subscription_id)
+        document = {
+            "_id": subscription_id,
+            "userId": user_id,
+            "status": status,
+            "updatedAt": work.now,
+            "version": 1 if held is None else held["version"],
+        }
+        if held is None:
+            work.insert(self._documents, document)
+        elif (held["userId"], held["status"]) != (user_id, status):
+            work.replace(self._documents, document, version=held["version"])
+
+
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    NewsItems.COLLECTION: NewsItems.INDEXES,
+    Dismissals.COLLECTION: Dismissals.INDEXES,
+    Subscriptions.COLLECTION: Subscriptions.INDEXES,
+}
 
 
 def _document(item: NewsItem) -> Document:
+    target = item.target
     return {
         "_id": item.id,
         "primary": item.primary.model_dump(),
         "fallback": None if item.fallback is None else item.fallback.model_dump(),
-        "clients": None if item.clients is None else list(item.clients),
+        "clients": _list(target.clients),
+        "locales": _list(target.locales),
+        "minAppVersion": target.min_app_version,
+        "maxAppVersion": target.max_app_version,
+        "subscriptions": _list(target.subscriptions),
+        "priority": item.priority,
         "startsAt": item.starts_at,
         "endsAt": item.ends_at,
         "createdAt": item.created_at,
@@ -81,15 +157,32 @@ def _document(item: NewsItem) -> Document:
 
 
 def _item(document: Document) -> NewsItem:
-    fallback, clients = document["fallback"], document["clients"]
+    fallback = document["fallback"]
+    # Items from before there were other targets than clients lack those.
+    target = Target(
+        clients=_tuple(document["clients"]),
+        locales=_tuple(document.get("locales")),
+        min_app_version=document.get("minAppVersion"),
+        max_app_version=document.get("maxAppVersion"),
+        subscriptions=_tuple(document.get("subscriptions")),
+    )
     return NewsItem(
         id=document["_id"],
-        primary=Content.model_validate(document["primary"]),
-        fallback=None if fallback is None else Content.model_validate(fallback),
-        clients=None if clients is None else tuple(clients),
+        primary=_CONTENT.validate_python(document["primary"]),
+        fallback=None if fallback is None else _CONTENT.validate_python(fallback),
+        target=target,
+        priority=document.get("priority", 0),
         starts_at=document["startsAt"],
         ends_at=document["endsAt"],
         created_at=document["createdAt"],
         updated_at=document["updatedAt"],
         version=document["version"],
     )
+
+
+def _list(values: Sequence[str] | None) -> list[str] | None:
+    return None if values is None else list(values)
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)

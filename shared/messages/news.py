@@ -1,8 +1,17 @@
 """What news is ordered and asked: items that apps show."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, PlainSerializer, RootModel
+from pydantic import (
+    AwareDatetime,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    RootModel,
+    Tag,
+)
 
 from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
 
@@ -11,6 +20,15 @@ When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=st
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 """Text that fits a line of a banner."""
+NonEmpty = Annotated[str, Field(min_length=1)]
+Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
+"""A language tag (RFC 5646), in any case: ``de``, ``de-AT``, ``zh-Hant-TW``."""
+AppVersion = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?$")]
+"""Numbers with dots between them, ``2.10.3``; what follows a ``-`` or ``+`` (a build's name) says nothing here."""
+SubscriptionState = Literal[
+    "none", "trialing", "active", "past_due", "incomplete", "incomplete_expired", "unpaid", "paused", "canceled"
+]
+"""Stripe's word for one of a user's subscriptions, or ``none`` where there never was one."""
 
 
 class Action(Part):
@@ -31,18 +49,42 @@ class Banner(Part):
     action: Action | None = None
 
 
-class Content(Part):
-    """One way to show an item."""
+class BannerContent(Part):
+    """An item shown as a banner, which every app can."""
 
     code: Literal["generic_banner"] = "generic_banner"
     dismissible: bool = True
     payload: Banner
 
 
+class OtherContent(Part):
+    """An item shown in a way that some apps know and others do not yet: those show the fallback."""
+
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    dismissible: bool = True
+    payload: dict[str, JsonValue]
+    """Whatever the apps that know the code expect. Every ``url`` in it is held to the rules of a button's."""
+
+
+def _kind(content: Any) -> str:
+    code = content.get("code", "generic_banner") if isinstance(content, dict) else getattr(content, "code", None)
+    return "banner" if code == "generic_banner" else "other"
+
+
+Content = Annotated[
+    Annotated[BannerContent, Tag("banner")] | Annotated[OtherContent, Tag("other")], Discriminator(_kind)
+]
+"""One way to show an item."""
+
+
 class ListNewsItems(Query, wire="news.list-news-items"):
-    """Reply: NewsItemList, of the items live now for that client, newest first."""
+    """Reply: NewsItemList, of the items live now for whoever asks, the most important and then the newest first."""
 
     client_id: str
+    locale: Locale | None = None
+    """The app's language; without it, items for some languages only are left out."""
+    app_version: AppVersion | None = None
+    """The app's version; without it, items for some versions only are left out."""
 
 
 class NewsItemView(Reply):
@@ -54,30 +96,119 @@ class NewsItemView(Reply):
 
 
 class NewsItemList(RootModel[tuple[NewsItemView, ...]]):
-    """A JSON list, newest first."""
+    """A JSON list, the most important and then the newest first."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class CreateNewsItem(Command, wire="news.create-news-item"):
-    """Publish an item. Reply: NewsItemView.
-
-    Refused: ``news_item_ends_before_it_starts``, ``action_url_not_allowed``, ``news_item_already_exists``.
-    """
+class NewsItemOrder(Command):
+    """What an operator says of an item: all that there is to it but its id."""
 
     primary: Content
     fallback: Content | None = None
+    """What apps show that don't know the primary's code; needed where that is no generic banner."""
     clients: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
     """The clients that show it; null for all that are registered."""
+    locales: Annotated[tuple[Locale, ...], Field(min_length=1, max_length=200)] | None = None
+    """The languages it is for, ``de`` for every kind of German; null for all."""
+    min_app_version: AppVersion | None = None
+    """The first version of an app that shows it; null for all."""
+    max_app_version: AppVersion | None = None
+    """The last one."""
+    subscriptions: Annotated[tuple[SubscriptionState, ...], Field(min_length=1)] | None = None
+    """For users who have a subscription in one of these states; then nobody sees it who is not signed in. Null for
+    everybody."""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Higher ones come first."""
     starts_at: When | None = None
     """Null for now."""
     ends_at: When | None = None
     """Null for no end."""
+
+
+class CreateNewsItem(NewsItemOrder, wire="news.create-news-item"):
+    """Publish an item. Reply: NewsItemDetails.
+
+    Refused: ``news_item_ends_before_it_starts``, ``action_url_not_allowed``, ``fallback_missing``,
+    ``no_such_app_version``, ``news_item_already_exists``.
+    """
+
     id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """An id of the operator's choice; made up when left out."""
 
 
+class UpdateNewsItem(NewsItemOrder, wire="news.update-news-item"):
+    """Say anew what an item is: what is left out has its default again. Reply: NewsItemDetails.
+
+    ``starts_at`` left out stays as it was. Refused: as CreateNewsItem, ``not_found``, ``news_item_changed``.
+    """
+
+    id: NonEmpty
+    version: int | None = None
+    """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
+
+
+class RemoveNewsItem(Command, wire="news.remove-news-item"):
+    """Take an item away for good. No reply body. Refused: ``not_found``, ``news_item_changed``."""
+
+    id: NonEmpty
+    version: int | None = None
+    """As in UpdateNewsItem."""
+
+
+class ListAllNewsItems(Query, wire="news.list-all-news-items"):
+    """Reply: NewsItemDetailsList, of all items whenever and for whomever they are live, the newest first."""
+
+    client_id: str | None = None
+    """Only those that this client shows."""
+
+
+class NewsItemDetails(NewsItemView):
+    """A news item as operators see it."""
+
+    clients: tuple[str, ...] | None
+    locales: tuple[str, ...] | None
+    min_app_version: str | None
+    max_app_version: str | None
+    subscriptions: tuple[SubscriptionState, ...] | None
+    priority: int
+    starts_at: When
+    ends_at: When | None
+    created_at: When
+    updated_at: When
+    version: int
+    """Counts the changes, from 1."""
+
+
+class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
+    """A JSON list, the newest first; 1,000 at most."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class DismissNewsItem(Command, wire="news.dismiss-news-item"):
+    """Show an item no more to a user, on none of their devices. No reply body.
+
+    Refused: ``not_found``, ``news_item_not_dismissible``.
+    """
+
+    user_id: NonEmpty
+    news_item_id: NonEmpty
+
+
 class NewsItemCreated(Event, wire="news.news-item-created"):
     """An item was published."""
+
+    item_id: str
+
+
+class NewsItemUpdated(Event, wire="news.news-item-updated"):
+    """An item is no longer what it was."""
+
+    item_id: str
+
+
+class NewsItemRemoved(Event, wire="news.news-item-removed"):
+    """An item was taken away."""
 
     item_id: str

@@ -11,11 +11,16 @@ from services.news.app import opened
 from services.news.handlers import HANDLERS
 from services.news.settings import NewsSettings
 from services.news.store import INDEXES
-from shared.messages.auth import ClientCreated
+from shared.messages.auth import ClientAnnounced
 from shared.settings import load
 from tests.desk import Desk
 
 CLIENT = "client_000000C2kdCzNlbL1BqR5FeMatItU"
+
+
+def announced(client_id: str) -> ClientAnnounced:
+    """What auth says of a client."""
+    return ClientAnnounced(key=client_id, client_id=client_id, name="An app", disabled=False)
 
 
 @pytest.fixture
@@ -45,5 +50,5 @@ async def desk(mongo_url: str, database_prefix: str, settings: Callable[..., New
         indexes=INDEXES,
         open=partial(opened, settings=chosen),
     ) as desk:
-        await desk.perform(ClientCreated(key=CLIENT, client_id=CLIENT))
+        desk.hear(announced(CLIENT))
         yield desk

@@ -7,17 +7,18 @@ from pymongo import MongoClient
 from services.news.app import create
 from services.news.settings import NewsSettings
 from shared import topics
-from shared.envelope import Envelope, encode, unix_milliseconds
-from shared.ids import new_message_id
 from shared.messages import Message
-from shared.messages.auth import ClientCreated, UserCreated
-from shared.messages.news import Banner, Content, CreateNewsItem
+from shared.messages.auth import UserCreated
+from shared.messages.billing import SubscriptionStarted, TrialStarted
+from shared.messages.news import Banner, BannerContent, CreateNewsItem
 from shared.producer import Producer
 from shared.sealed import Sealer
+from shared.service import announce
 from tests.backing import Backing
+from tests.news.conftest import announced
 
 
-async def test_news_follows_the_clients_that_auth_announces_and_nothing_else_of_it(
+async def test_news_follows_what_billing_says_of_subscriptions_and_nothing_else_of_it(
     backing: Backing,
     topic_prefix: str,
     database_prefix: str,
@@ -35,31 +36,25 @@ async def test_news_follows_the_clients_that_auth_announces_and_nothing_else_of_
     sealer = Sealer(chosen.master_keys())
     producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
     await producer.start()
-    banner = Content(payload=Banner(emoji="", title="t", body="b"))
-    now = unix_milliseconds()
+    banner = BannerContent(payload=Banner(emoji="", title="t", body="b"))
+    at = "2026-11-21T06:05:00Z"
+    facts = {"key": "user_1", "user_id": "user_1", "subscription_id": "sub_1"}
     said: list[Message] = [
-        ClientCreated(key="client_1", client_id="client_1"),
-        UserCreated.model_validate({"key": "user_1", "user_id": "user_1", "at": now / 1000}),
+        announced("client_1"),
+        TrialStarted.model_validate({**facts, "trial_id": "trial_1", "ends_at": at}),
+        UserCreated.model_validate({"key": "user_1", "user_id": "user_1", "at": at}),
+        SubscriptionStarted(**facts, status="trialing"),
         CreateNewsItem(primary=banner, id="newsitem_1"),
     ]
+    database = mongo_client[f"{database_prefix}news"]
     try:
         async with create(chosen):
             for message in said:
-                await producer.send(
-                    Envelope(
-                        id=new_message_id(),
-                        wire=message.wire,
-                        topic=message.topic,
-                        key=message.key,
-                        body=encode(message, sealer),
-                        time=now,
-                    )
-                )
-            database = mongo_client[f"{database_prefix}news"]
+                await announce(producer, sealer, message)
             async with asyncio.timeout(30):
-                while not (database["clients"].find_one() and database["news_items"].find_one()):  # noqa: ASYNC110 -- MongoDB's state
+                while not (database["subscriptions"].find_one() and database["news_items"].find_one()):  # noqa: ASYNC110 -- MongoDB's state
                     await asyncio.sleep(0.05)
     finally:
         await producer.stop()
-    assert [client["_id"] for client in database["clients"].find()] == ["client_1"]
+    assert [(kept["_id"], kept["status"]) for kept in database["subscriptions"].find()] == [("sub_1", "trialing")]
     assert [item["_id"] for item in database["news_items"].find()] == ["newsitem_1"]

@@ -5,18 +5,40 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shared.messages.auth import ClientCreated
-from shared.messages.news import Action, Banner, Content, CreateNewsItem, ListNewsItems, NewsItemCreated
+from shared.messages import ANONYMOUS, Caller
+from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
+from shared.messages.news import (
+    Action,
+    Banner,
+    BannerContent,
+    CreateNewsItem,
+    DismissNewsItem,
+    ListAllNewsItems,
+    ListNewsItems,
+    NewsItemCreated,
+    NewsItemRemoved,
+    NewsItemUpdated,
+    OtherContent,
+    RemoveNewsItem,
+    UpdateNewsItem,
+)
 from tests.desk import Desk, Refused
-from tests.news.conftest import CLIENT
+from tests.news.conftest import CLIENT, announced
+
+ANN = Caller(kind="user", user_id="user_ann")
+BEA = Caller(kind="user", user_id="user_bea")
 
 
-def banner(title: str = "A title", action: Action | None = None) -> Content:
-    return Content(payload=Banner(emoji="🐦", title=title, body="A body.", action=action))
+def banner(title: str = "A title", action: Action | None = None, *, dismissible: bool = True) -> BannerContent:
+    return BannerContent(
+        dismissible=dismissible, payload=Banner(emoji="🐦", title=title, body="A body.", action=action)
+    )
 
 
-async def titles(desk: Desk, client_id: str = CLIENT) -> list[str]:
-    items = await desk.perform(ListNewsItems(client_id=client_id))
+async def titles(desk: Desk, client_id: str = CLIENT, caller: Caller = ANONYMOUS, **rest: Any) -> list[str]:
+    """What is listed once the board has been read anew."""
+    await desk.context.board.read()
+    items = await desk.perform(ListNewsItems(client_id=client_id, **rest), caller=caller)
     return [item["primary"]["payload"]["title"] for item in items]
 
 
@@ -29,6 +51,7 @@ async def test_a_created_item_is_listed_as_apps_read_it(desk: Desk) -> None:
     created = await desk.perform(CreateNewsItem(primary=banner(action=action), fallback=banner("Plain")))
     assert created["id"].startswith("test_newsitem_")
     payload = {"emoji": "🐦", "title": "A title", "body": "A body.", "action": action.model_dump()}
+    await desk.context.board.read()
     assert await desk.perform(ListNewsItems(client_id=CLIENT)) == [
         {
             "id": created["id"],
@@ -52,6 +75,11 @@ async def test_an_item_is_kept_as_the_page_on_data_at_rest_says(desk: Desk) -> N
         "primary": banner().model_dump(),
         "fallback": None,
         "clients": [CLIENT],
+        "locales": None,
+        "minAppVersion": None,
+        "maxAppVersion": None,
+        "subscriptions": None,
+        "priority": 0,
         "startsAt": now,
         "endsAt": None,
         "createdAt": now,
@@ -74,14 +102,8 @@ async def test_an_unknown_client_gets_an_empty_list(desk: Desk) -> None:
 async def test_a_client_announced_later_sees_what_is_live(desk: Desk) -> None:
     await create(desk, "for all")
     assert await titles(desk, "client_new") == []
-    await desk.perform(ClientCreated(key="client_new", client_id="client_new"))
+    desk.hear(announced("client_new"))
     assert await titles(desk, "client_new") == ["for all"]
-
-
-async def test_a_client_announced_many_times_is_kept_once(desk: Desk) -> None:
-    event = ClientCreated(key="client_new", client_id="client_new")
-    await asyncio.gather(*(desk.perform(event) for _ in range(5)))
-    assert await desk.database["clients"].count_documents({"_id": "client_new"}) == 1
 
 
 async def test_items_come_newest_first_and_only_to_their_targets(desk: Desk) -> None:
@@ -139,9 +161,148 @@ def test_a_moment_without_an_offset_is_not_taken() -> None:
         )
 
 
-async def test_listing_reads_by_the_index(desk: Desk) -> None:
-    explained = await desk.database.command(
-        "explain",
-        {"find": "news_items", "filter": {"startsAt": {"$lte": desk.now}}, "sort": {"startsAt": -1, "_id": -1}},
-    )
-    assert "IXSCAN" in str(explained["queryPlanner"]["winningPlan"])
+async def test_a_change_is_heard_and_shown_by_itself(desk: Desk) -> None:
+    async def shown() -> list[str]:
+        items = await desk.perform(ListNewsItems(client_id=CLIENT))
+        return [item["primary"]["payload"]["title"] for item in items]
+
+    async def becomes(expected: list[str]) -> None:
+        async with asyncio.timeout(10):
+            while await shown() != expected:  # noqa: ASYNC110 -- the board's state
+                await asyncio.sleep(0.01)
+
+    await create(desk, "one", id="newsitem_1")
+    await becomes(["one"])
+    await desk.perform(UpdateNewsItem(id="newsitem_1", primary=banner("two")))
+    await becomes(["two"])
+    await desk.perform(RemoveNewsItem(id="newsitem_1"))
+    await becomes([])
+    assert desk.published == [
+        NewsItemCreated(item_id="newsitem_1"),
+        NewsItemUpdated(item_id="newsitem_1"),
+        NewsItemRemoved(item_id="newsitem_1"),
+    ]
+
+
+async def test_what_matters_more_comes_first(desk: Desk) -> None:
+    for title, priority in [("low", -1), ("old", 0), ("high", 7), ("new", 0)]:
+        await create(desk, title, priority=priority)
+        desk.now += timedelta(minutes=1)
+    assert await titles(desk) == ["high", "new", "old", "low"]
+
+
+async def test_language_and_version_of_the_app_decide(desk: Desk) -> None:
+    await create(desk, "everybody")
+    desk.now += timedelta(minutes=1)
+    await create(desk, "auf Deutsch", locales=("de",))
+    desk.now += timedelta(minutes=1)
+    await create(desk, "please update", max_app_version="2.9")
+    assert await titles(desk) == ["everybody"]
+    assert await titles(desk, locale="de-CH", app_version="2.10") == ["auf Deutsch", "everybody"]
+    assert await titles(desk, locale="en", app_version="2.8.1") == ["please update", "everybody"]
+
+
+async def test_an_item_for_subscribers_is_shown_to_those_who_are_signed_in_and_subscribe(desk: Desk) -> None:
+    await create(desk, "thank you", subscriptions=("active",))
+    desk.now += timedelta(minutes=1)
+    await create(desk, "try it", subscriptions=("none", "canceled"))
+    facts = {"key": "user_ann", "user_id": "user_ann", "subscription_id": "sub_1"}
+    assert await titles(desk) == []
+    assert await titles(desk, caller=ANN) == ["try it"]
+    await desk.perform(SubscriptionStarted(**facts, status="trialing"))
+    assert await titles(desk, caller=ANN) == []
+    await desk.perform(SubscriptionChanged(**facts, status="active", changed=("status",)))
+    assert await titles(desk, caller=ANN) == ["thank you"]
+    assert await titles(desk, caller=BEA) == ["try it"]
+    ended = SubscriptionEnded(**facts, status="canceled")
+    await desk.perform(ended, id="e" * 32)
+    await desk.perform(ended, id="e" * 32)
+    assert await titles(desk, caller=ANN) == ["try it"]
+
+
+async def test_what_a_user_put_away_is_gone_on_every_device_and_for_nobody_else(desk: Desk) -> None:
+    await create(desk, "stays", id="newsitem_1")
+    desk.now += timedelta(minutes=1)
+    await create(desk, "goes", id="newsitem_2")
+    order = DismissNewsItem(key="user_ann", user_id="user_ann", news_item_id="newsitem_2")
+    assert await desk.perform(order, caller=ANN) is None
+    assert await titles(desk, caller=ANN) == ["stays"]
+    assert await titles(desk, caller=BEA) == ["goes", "stays"]
+    assert await titles(desk) == ["goes", "stays"]
+    # From several devices at once, and again.
+    await asyncio.gather(*(desk.perform(order, caller=ANN) for _ in range(5)))
+    assert await desk.database["dismissals"].count_documents({}) == 1
+
+
+async def test_only_what_is_there_and_may_go_is_put_away(desk: Desk) -> None:
+    await create(desk, "important", id="newsitem_1")
+    await desk.perform(UpdateNewsItem(id="newsitem_1", primary=banner(dismissible=False)))
+    with pytest.raises(Refused) as refused:
+        await desk.perform(DismissNewsItem(user_id="user_ann", news_item_id="newsitem_1"), caller=ANN)
+    assert (refused.value.kind, refused.value.code) == ("conflict", "news_item_not_dismissible")
+    with pytest.raises(Refused) as refused:
+        await desk.perform(DismissNewsItem(user_id="user_ann", news_item_id="newsitem_2"), caller=ANN)
+    assert refused.value.kind == "not_found"
+
+
+async def test_an_update_is_for_the_version_that_was_read(desk: Desk) -> None:
+    created = await desk.perform(CreateNewsItem(primary=banner("one"), priority=3))
+    assert (created["version"], created["priority"]) == (1, 3)
+    update = UpdateNewsItem(id=created["id"], primary=banner("two"), version=1)
+    updated = await desk.perform(update)
+    assert (updated["version"], updated["priority"]) == (2, 0)
+    for order in (update, RemoveNewsItem(id=created["id"], version=1)):
+        with pytest.raises(Refused) as refused:
+            await desk.perform(order)
+        assert (refused.value.code, refused.value.meta) == ("news_item_changed", {"version": 2})
+    assert await titles(desk) == ["two"]
+    await desk.perform(RemoveNewsItem(id=created["id"], version=2))
+    assert await titles(desk) == []
+
+
+async def test_nothing_is_changed_that_is_not_there(desk: Desk) -> None:
+    for order in (UpdateNewsItem(id="newsitem_0", primary=banner()), RemoveNewsItem(id="newsitem_0")):
+        with pytest.raises(Refused) as refused:
+            await desk.perform(order)
+        assert refused.value.kind == "not_found"
+
+
+async def test_a_second_delivery_of_a_removal_is_no_refusal(desk: Desk) -> None:
+    await create(desk, "one", id="newsitem_1")
+    for _ in range(2):
+        assert await desk.perform(RemoveNewsItem(id="newsitem_1"), id="f" * 32) is None
+
+
+async def test_operators_see_all_items_whenever_they_are_live(desk: Desk) -> None:
+    await create(desk, "over", ends_at=desk.now + timedelta(seconds=1))
+    desk.now += timedelta(minutes=1)
+    await create(desk, "to come", clients=("client_b",), starts_at=desk.now + timedelta(days=1), locales=("de",))
+    listed = await desk.perform(ListAllNewsItems())
+    assert [item["primary"]["payload"]["title"] for item in listed] == ["to come", "over"]
+    assert (listed[0]["clients"], listed[0]["locales"], listed[0]["version"]) == (["client_b"], ["de"], 1)
+    assert listed[0]["starts_at"].endswith("Z")
+    only = await desk.perform(ListAllNewsItems(client_id=CLIENT))
+    assert [item["primary"]["payload"]["title"] for item in only] == ["over"]
+
+
+async def test_content_of_another_kind_travels_as_it_is(desk: Desk) -> None:
+    tour = OtherContent(code="tour", dismissible=False, payload={"steps": [1, {"text": "ä"}], "url": "beak://tour"})
+    await desk.perform(CreateNewsItem(primary=tour, fallback=banner("Plain")))
+    await desk.context.board.read()
+    (item,) = await desk.perform(ListNewsItems(client_id=CLIENT))
+    assert item["primary"] == tour.model_dump()
+    assert item["fallback"]["code"] == "generic_banner"
+
+
+async def test_a_wrong_banner_is_named_by_its_field(desk: Desk) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        CreateNewsItem.model_validate({"primary": {"code": "generic_banner", "payload": {"emoji": "", "title": "t"}}})
+    assert [error["loc"] for error in wrong.value.errors()] == [("primary", "banner", "payload", "body")]
+    assert desk.published == []
+
+
+async def test_items_from_before_there_were_other_targets_are_still_shown(desk: Desk) -> None:
+    await create(desk, "old")
+    later = ("locales", "minAppVersion", "maxAppVersion", "subscriptions", "priority")
+    await desk.database["news_items"].update_one({}, {"$unset": dict.fromkeys(later, "")})
+    assert await titles(desk) == ["old"]
