@@ -95,7 +95,7 @@ def _twilio(settings: MailerSettings) -> TextProvider:
         settings.twilio_auth_token,
         settings.twilio_messaging_service_sid,
     )
-    if sid is None or token is None or service is None:
+    if not sid or not token or not service:
         raise SettingsError("NEST_TEXT_PROVIDER is twilio, which needs an account")
     account = TwilioAccount(
         sid=sid, token=token.get_secret_value(), messaging_service_sid=service, api_base=settings.twilio_api_base

@@ -70,8 +70,8 @@ class MailerSettings(ServiceSettings):
     """Seconds that one text may take with the provider."""
     twilio_account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-zA-Z]{32}$")
     """``AC…``."""
-    twilio_auth_token: SecretStr | None = Field(default=None, min_length=1)
-    """The account's secret."""
+    twilio_auth_token: SecretStr | None = None
+    """The account's secret; an empty one is none."""
     twilio_messaging_service_sid: str | None = Field(default=None, pattern=r"^MG[0-9a-zA-Z]{32}$")
     """``MG…``: a Messaging Service chooses the number or name that a text comes from."""
     twilio_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$")
@@ -118,7 +118,7 @@ class MailerSettings(ServiceSettings):
             "NEST_TWILIO_AUTH_TOKEN": self.twilio_auth_token,
             "NEST_TWILIO_MESSAGING_SERVICE_SID": self.twilio_messaging_service_sid,
         }
-        missing = [name for name, value in account.items() if value is None]
+        missing = [name for name, value in account.items() if not value]
         if self.text_provider == "twilio" and missing:
             raise ValueError(f"NEST_TEXT_PROVIDER is twilio, which needs {' and '.join(missing)}")
         return self

@@ -67,7 +67,7 @@ def test_texts_that_reach_no_phone_are_refused_in_production(settings: MakeSetti
 
 def test_twilio_needs_a_whole_account(settings: MakeSettings) -> None:
     with pytest.raises(SettingsError) as refused:
-        settings(text_provider="twilio", twilio_account_sid="AC" + "0" * 32)
+        settings(text_provider="twilio", twilio_account_sid="AC" + "0" * 32, twilio_auth_token="")
     assert "NEST_TWILIO_AUTH_TOKEN and NEST_TWILIO_MESSAGING_SERVICE_SID" in str(refused.value)
     assert "NEST_TWILIO_ACCOUNT_SID" not in str(refused.value)
 
