@@ -17,7 +17,14 @@ from shared.topics import TOPICS
 
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").glob("*.json"))}
 OURS = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startswith("shared.messages.")}
-AREAS = {"accounts": "auth", "audit": "auth", "phone": "auth", "signing_keys": "auth", "subscriptions": "billing"}
+AREAS = {
+    "accounts": "auth",
+    "audit": "auth",
+    "phone": "auth",
+    "sessions": "auth",
+    "signing_keys": "auth",
+    "subscriptions": "billing",
+}
 """Modules that are named for a part of what their service does."""
 SEALER = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
 
