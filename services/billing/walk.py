@@ -45,6 +45,9 @@ async def read_dispute(dispute_id: str, calls: Calls) -> StripeDispute | None:
 async def payments_of(lead: Lead, object_id: str, calls: Calls) -> list[str]:
     """The ids of the payment intents that an object is part of; none for what was paid without one.
 
+    An invoice and its payments lead to all payments of it: a part that was paid changes what the others ask for, and
+    Stripe has no event for that.
+
     Raises:
         StripeUnavailable: Stripe could not be asked.
     """
@@ -54,8 +57,9 @@ async def payments_of(lead: Lead, object_id: str, calls: Calls) -> list[str]:
     found = await _find(lead, f"/v1/{lead}s/{_quoted(object_id)}", calls)
     if found is None:
         return []
-    intent = _intent(found) if lead == "invoice_payment" else found["payment_intent"]
-    return [] if intent is None else [intent]
+    if lead == "invoice_payment":
+        return await payments_of("invoice", found["invoice"], calls)
+    return [] if found["payment_intent"] is None else [found["payment_intent"]]
 
 
 async def _invoice(intent_id: str, calls: Calls) -> StripeInvoice | None:
