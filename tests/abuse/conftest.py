@@ -1,0 +1,164 @@
+"""One whole Nest for all tests of abuse: each service a process of its own that logs all it can and sends its traces.
+
+Limits are lifted: what limits do has tests of its own, and here they would only hide what is behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pymongo import MongoClient
+
+from shared.topics import Topic, declared
+from tests.stack import Stack, running_stack
+
+SERVICES = ("gateway", "auth", "billing", "mailer", "news")
+LIFTED = {
+    f"NEST_LIMIT_{name}": "1000/1s"
+    for name in (
+        "MAGIC_LINKS_PER_ADDRESS",
+        "TRIALS_PER_ADDRESS",
+        "GUESSES_PER_IDENTIFIER",
+        "TEXTS_PER_NUMBER",
+        "PASSWORDS_PER_USER",
+    )
+}
+_COUNT = itertools.count()
+
+
+class Traces:
+    """Takes whatever is sent to it over HTTP, and keeps the bytes."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.url = ""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
+        async with server:
+            yield
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                self.taken.append(await reader.readexactly(int(length.partition(b":")[2])))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+class Target:
+    """A Nest under attack, and everything that could show what it should not.
+
+    Attributes:
+        nest: the Nest.
+        folder: where its processes log.
+        traces: what they have sent as traces.
+    """
+
+    def __init__(self, nest: Stack, folder: Path, traces: Traces, mongo: MongoClient[dict[str, Any]]) -> None:
+        self.nest = nest
+        self.folder = folder
+        self.traces = traces
+        self._mongo = mongo
+
+    def logs(self) -> dict[str, bytes]:
+        """What each process has logged."""
+        return {path.name: path.read_bytes() for path in self.folder.glob("*.log")}
+
+    def documents(self) -> dict[str, list[dict[str, Any]]]:
+        """Every document of every collection."""
+        prefix = self.nest.environment["NEST_DATABASE_PREFIX"]
+        return {
+            f"{name}.{collection}": list(self._mongo[name][collection].find())
+            for name in self._mongo.list_database_names()
+            if name.startswith(prefix)
+            for collection in self._mongo[name].list_collection_names()
+        }
+
+    def database(self, service: str) -> Any:
+        """The database of a service."""
+        return self._mongo[self.nest.environment["NEST_DATABASE_PREFIX"] + service]
+
+    async def records(self) -> list[Any]:
+        """Every record of every topic of this deployment."""
+        async with self._reading(declared(most_partitions=4)) as (consumer, ends):
+            found: list[Any] = []
+            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    found.extend(records)
+            assert found
+            return found
+
+    async def orders(self, topic: str) -> int:
+        """How many records a topic has ever had."""
+        async with self._reading([each for each in declared(most_partitions=4) if each.name == topic]) as (_, ends):
+            return sum(ends.values())
+
+    @asynccontextmanager
+    async def _reading(self, topics: Sequence[Topic]) -> AsyncIterator[tuple[AIOKafkaConsumer, dict[Any, int]]]:
+        """A consumer at the beginning of these topics, and where they end."""
+        prefix = self.nest.environment["NEST_TOPIC_PREFIX"]
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.nest.environment["NEST_KAFKA_BOOTSTRAP"], auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        try:
+            partitions = [
+                TopicPartition(prefix + topic.name, number) for topic in topics for number in range(topic.partitions)
+            ]
+            consumer.assign(partitions)
+            yield consumer, {tp: end for tp, end in (await consumer.end_offsets(partitions)).items() if end}
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture(scope="session")
+async def target(
+    tmp_path_factory: pytest.TempPathFactory,
+    kafka_bootstrap: str,
+    mongo_url: str,
+    mongo_client: MongoClient[dict[str, Any]],
+    unique: Callable[[], str],
+) -> AsyncIterator[Target]:
+    """A running Nest that serves old clients and test logins too."""
+    prefix, folder, traces = unique(), tmp_path_factory.mktemp("target"), Traces()
+    async with (
+        traces.listening(),
+        running_stack(
+            folder,
+            kafka_bootstrap=kafka_bootstrap,
+            mongo_url=mongo_url,
+            topic_prefix=f"{prefix}.",
+            database_prefix=prefix,
+            separate=SERVICES,
+            settings={
+                **LIFTED,
+                "NEST_LOG_LEVEL": "debug",
+                "NEST_REPLY_SECONDS": "30",
+                "NEST_OTLP_ENDPOINT": traces.url,
+                "NEST_OLD_CLIENTS": "true",
+                "NEST_TEST_LOGIN": "true",
+                "NEST_CORS_ORIGINS": "https://app.example.com",
+            },
+        ) as nest,
+    ):
+        yield Target(nest, folder, traces, mongo_client)
+
+
+@pytest.fixture
+def email() -> str:
+    """An address that nobody else has."""
+    return f"eve{next(_COUNT)}@example.com"
