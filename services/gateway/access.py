@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import jwt
 from jwt.exceptions import DecodeError, PyJWTError
+from jwt.utils import base64url_decode
 
 from services.gateway.announced import Clients, Revocations, SigningKeys
 from shared.errors import Kind, Refusal, Unavailable
@@ -183,6 +185,7 @@ class Access:
         # Whatever else a header may hold (jwk, jku, x5u, crit, b64) asks a verifier to trust the token itself.
         if not header.keys() <= _HEADER or header.get("typ") != TOKEN_TYPE or not isinstance(header.get("kid"), str):
             raise jwt.InvalidTokenError
+        _no_name_twice(token)
         key = self._keys.find(header["kid"])
         if key is None:
             raise jwt.InvalidKeyError
@@ -216,6 +219,24 @@ class Access:
         self._tokens[authorization] = token
         if len(self._tokens) > REMEMBERED_TOKENS:
             self._tokens.popitem(last=False)
+
+
+def _no_name_twice(token: str) -> None:
+    """Let a token pass whose header and claims every reader reads alike (RFC 7519 section 4).
+
+    Raises:
+        InvalidTokenError: one of the two says something twice.
+        ValueError, RecursionError: one is no JSON.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise jwt.InvalidTokenError
+        return found
+
+    for part in token.split(".")[:2]:
+        json.loads(base64url_decode(part), object_pairs_hook=once)
 
 
 def _digest(key: bytes) -> bytes:

@@ -222,16 +222,15 @@ class TestForgeries:
         assert door.reason(door.signer.token(header={"typ": kind})) == "invalid_token"
 
     def test_a_claim_twice(self, door: Door) -> None:
-        """Of two readers one could take the first, the other the last: ours takes the last, and judges that."""
+        """Of two readers one could take the first, the other the last."""
         claims = json.dumps(door.signer.claims())
         header = {"alg": "ES256", "typ": "JWT", "kid": "key-1"}
-        for twice in ('{"exp": 9999999999, "exp": 1, ', '{"aud": "client_1", "aud": "evil", '):
-            payload = (twice + claims[1:].replace('"exp"', '"e"').replace('"aud"', '"a"')).encode()
-            assert door.reason(_es256(door.signer, header, payload)) in ("invalid_token", "token_expired")
+        for twice in ('{"exp": 9999999999, ', '{"aud": "client_1", ', '{"a": {"b": 1, "b": 2}, '):
+            assert door.reason(_es256(door.signer, header, (twice + claims[1:]).encode())) == "invalid_token"
 
     def test_a_header_twice(self, door: Door) -> None:
-        for header in (b'{"alg": "none", "alg": "ES256", "typ": "JWT", "kid": "key-1", "kid": "key-2"}',):
-            assert door.reason(_es256(door.signer, header, door.signer.claims())) == "invalid_token"
+        header = b'{"alg": "none", "alg": "ES256", "typ": "JWT", "kid": "key-1"}'
+        assert door.reason(_es256(door.signer, header, door.signer.claims())) == "invalid_token"
 
     def test_a_depth_that_no_parser_survives(self, door: Door) -> None:
         header = {"alg": "ES256", "typ": "JWT", "kid": "key-1"}
