@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.errors import EmailTaken, InvalidToken, NotLoggedIn
 from services.auth.handlers.password_checks import proven
 from services.auth.models.account_fields import account_email, uuid_text
 from services.auth.models.application_users import TOKEN_TYPE, ApplicationUser
 from services.auth.models.applications import Application
+from services.auth.models.audit import pseudonym
 from shared.messages.accounts import (
     ApplicationUserUpdatedView,
     ApplicationUserView,
@@ -26,6 +28,7 @@ from shared.messages.accounts import (
 from shared.work import Work
 
 
+@audited("sign_up")
 async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserView:
     """Make a user of an application, for a year.
 
@@ -36,6 +39,7 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         Unavailable: too many passwords wait.
     """
     application = await auth.applications.get(auth.reveal(command.apikey))
+    work.note(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
     user = ApplicationUser.sign_up(
@@ -48,9 +52,11 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
     )
     auth.applications.hold(application, work)
     auth.application_users.add(user, work)
+    work.note(user_id=pseudonym("application user", user.id))
     return _view(user, application)
 
 
+@audited("sign_in")
 async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     """Log somebody in who knows a user's id and the API key, where that is enough.
 
@@ -62,14 +68,17 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     """
     user_id = uuid_text(auth.reveal(command.uuid), "uuid")
     application = await auth.applications.get(auth.reveal(command.apikey))
+    work.note(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     if not auth.old_clients:
         application.must_be_passwordless()
     user = await auth.application_users.get(user_id, application)
+    work.note(user_id=pseudonym("application user", user.id))
     user.must_be_allowed_in(at=work.now)
     return SignedInView(token=_token(user, work, auth))
 
 
+@audited("sign_in_with_email")
 async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -> SignedInWithEmailView:
     """Log somebody in who shows a password.
 
@@ -80,10 +89,13 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
         ApplicationUserNotActive, ApplicationUserEnded: the password is right, and they may not log in.
     """
     application = await auth.applications.get(auth.reveal(command.apikey))
+    work.note(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
     password = auth.reveal(command.password)
     found = await auth.application_users.find_by_email(application.id, email)
+    if found is not None:
+        work.note(user_id=pseudonym("application user", found.id))
     user = await proven(found, password, f"user of {application.id} {email}", work, auth)
     user.must_be_allowed_in(at=work.now)
     if auth.passwords.outdated(user.password_hash):
@@ -111,6 +123,7 @@ async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth
     return _view(*await _logged_in(auth.reveal(query.token), work, auth))
 
 
+@audited("update_application_user")
 async def update_application_user(command: UpdateApplicationUser, work: Work, auth: Auth) -> ApplicationUserUpdatedView:
     """Change what is given; another password, and a deactivation, end all tokens, this one too.
 
@@ -121,6 +134,7 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
         Unavailable: too many passwords wait.
     """
     user, application = await _logged_in(auth.reveal(command.token), work, auth)
+    work.note(user_id=pseudonym("application user", user.id), client_id=pseudonym("application", application.id))
     email = None
     if command.email is not None:
         email = account_email(command.email, test_domains=auth.test_domains)

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 from uuid import uuid4
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.account_fields import uuid_text
 from services.auth.models.applications import Application
+from services.auth.models.audit import pseudonym
 from shared.messages.accounts import (
     ApplicationDeletedView,
     ApplicationView,
@@ -22,6 +24,7 @@ BATCH: Final = 200
 """How many documents one message deletes: some milliseconds' worth of a transaction that others may wait for."""
 
 
+@audited("create_application")
 async def create_application(command: CreateApplication, work: Work, auth: Auth) -> ApplicationView:
     """Make an application, for a year.
 
@@ -31,6 +34,7 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
         AppnameTaken: at the commit, when the owner has another of this name.
     """
     owner = await auth.owners.get(uuid_text(auth.reveal(command.owneruuid), "owneruuid"))
+    work.note(user_id=pseudonym("owner", owner.id))
     application = Application.create(
         id=str(uuid4()),
         owner_id=owner.id,
@@ -40,6 +44,7 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
     )
     auth.owners.hold(owner, work)
     auth.applications.add(application, work)
+    work.note(client_id=pseudonym("application", application.id))
     return ApplicationView(
         appname=application.name,
         creationdate=application.created_at.date(),
@@ -49,6 +54,7 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
     )
 
 
+@audited("delete_application")
 async def delete_application(command: DeleteApplication, work: Work, auth: Auth) -> ApplicationDeletedView:
     """Delete an application and all its users.
 
@@ -60,6 +66,7 @@ async def delete_application(command: DeleteApplication, work: Work, auth: Auth)
     application = await auth.applications.find_by_key(auth.reveal(command.apikey))
     if application is None:
         return ApplicationDeletedView(affectedRows=0, message="nothing to delete")
+    work.note(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
     remove_applications([application], work, auth)
     return ApplicationDeletedView(affectedRows=1, message="All auth users of this application are deleted too")
 

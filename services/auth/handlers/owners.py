@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.errors import EmailTaken, InvalidToken
 from services.auth.handlers.applications import BATCH, remove_applications
 from services.auth.handlers.password_checks import proven
 from services.auth.models.account_fields import account_email, uuid_text
+from services.auth.models.audit import pseudonym
 from services.auth.models.owners import DELETION_AUDIENCE, DELETION_TYPE, Owner
 from shared.messages.accounts import (
     DeleteOwner,
@@ -25,6 +27,7 @@ from shared.messages.accounts import (
 from shared.work import Work
 
 
+@audited("register_owner")
 async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
     """Make an owner.
 
@@ -43,6 +46,7 @@ async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> Owne
         at=work.now,
     )
     auth.owners.add(owner, work)
+    work.note(user_id=pseudonym("owner", owner.id))
     return _with_token(owner, work, auth)
 
 
@@ -59,6 +63,7 @@ async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
     return OwnerView(firstname=owner.firstname, lastname=owner.lastname, email=owner.email, uuid=owner.id)
 
 
+@audited("log_in_owner")
 async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
     """An owner who shows the password, with a new deletion token.
 
@@ -69,12 +74,15 @@ async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWith
     email = account_email(command.email, test_domains=auth.test_domains)
     password = auth.reveal(command.password)
     found = await auth.owners.find_by_email(email)
+    if found is not None:
+        work.note(user_id=pseudonym("owner", found.id))
     owner = await proven(found, password, f"owner {email}", work, auth)
     if auth.passwords.outdated(owner.password_hash):
         auth.owners.save(owner.hash_again(await auth.passwords.hash_again(password)), work)
     return _with_token(owner, work, auth)
 
 
+@audited("update_owner")
 async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpdatedView:
     """Change an owner's names, address and password; another password ends the deletion tokens that are out.
 
@@ -85,6 +93,7 @@ async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpd
         Unavailable: too many passwords wait.
     """
     owner = await auth.owners.get(uuid_text(auth.reveal(command.uuid), "uuid"))
+    work.note(user_id=pseudonym("owner", owner.id))
     email = account_email(command.email, test_domains=auth.test_domains)
     # Not left to the index alone: a replacement is not refused in our words, its handler runs again, and sees it here.
     if email != owner.email and await auth.owners.find_by_email(email) is not None:
@@ -97,6 +106,7 @@ async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpd
     return OwnerUpdatedView()
 
 
+@audited("delete_owner")
 async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDeletedView:
     """Delete an owner, with all applications and their users, for whoever shows a deletion token.
 
@@ -106,6 +116,8 @@ async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDel
         FieldRefused: the id is no UUID.
     """
     owner = await auth.owners.find(uuid_text(auth.reveal(command.uuid), "uuid"))
+    if owner is not None:
+        work.note(user_id=pseudonym("owner", owner.id))
     token = auth.reveal(command.deletion_token)
     try:
         claims = auth.signer.verify(token, typ=DELETION_TYPE, audience=DELETION_AUDIENCE, at=work.now)

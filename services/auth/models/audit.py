@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from shared.ids import derived_message_id
 from shared.messages.audit import Action, AuditEntryView, AuditOutcome
 
 NOTES: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id"})
 """What handlers find out about their message: ids that auth has made or looked up, never what a client has typed."""
+
+
+def pseudonym(kind: Literal["owner", "application", "application user"], uuid: str) -> str:
+    """How the audit names somebody whose id opens doors: always the same, and no way leads back from it.
+
+    An application's UUID is its API key, written otherwise, and an owner's lets whoever knows it change the owner. They
+    have 122 random bits, so a plain hash tells nothing about them.
+    """
+    return f"{kind.replace(' ', '-')}_{derived_message_id('audit', kind, uuid)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
