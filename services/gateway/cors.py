@@ -12,8 +12,8 @@ Headers = tuple[tuple[bytes, bytes], ...]
 PREFLIGHT_SECONDS: Final = 7200
 """What Chromium keeps a pre-flight's answer for at most."""
 _METHODS: Final = b"GET, POST, PUT, DELETE"
-_ASKED: Final = b"authorization, content-type, idempotency-key, x-request-id, traceparent"
-_SHOWN: Final = b"x-request-id, idempotent-replayed, retry-after"
+_ASKED: Final = b"authorization, content-type, idempotency-key, if-none-match, x-request-id, traceparent"
+_SHOWN: Final = b"x-request-id, idempotent-replayed, etag, retry-after"
 
 
 class Cors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -23,7 +23,14 @@ from shared.messages.auth import (
 )
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
 from shared.messages.mailer import GetMarketingConsent
-from shared.messages.news import CreateNewsItem, ListNewsItems
+from shared.messages.news import (
+    CreateNewsItem,
+    DismissNewsItem,
+    ListAllNewsItems,
+    ListNewsItems,
+    RemoveNewsItem,
+    UpdateNewsItem,
+)
 from shared.messages.sessions import ListSessions, RevokeSessions
 from shared.messages.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 
@@ -48,6 +55,7 @@ class Method:
         who: who may call it.
         key: what orders the message among others of one subject; no order for questions.
         user_of_token: a bearer call may leave the body out: the user is the token's.
+        tagged: answers carry an ``etag``, and who has the same one already is told so instead.
         name: as in the URL.
         version: as in the URL.
     """
@@ -56,6 +64,7 @@ class Method:
     who: Who
     key: Callable[[Any], str]
     user_of_token: bool = False
+    tagged: bool = False
     name: str = ""
     version: str = ""
 
@@ -65,9 +74,9 @@ def order(message: type[Command], who: Who, key: Callable[[Any], str]) -> Method
     return Method(message, who, key)
 
 
-def ask(message: type[Query], who: Who, *, user_of_token: bool = False) -> Method:
+def ask(message: type[Query], who: Who, *, user_of_token: bool = False, tagged: bool = False) -> Method:
     """A method that only reads. It needs no place in an order: a client that awaited a change reads its effect."""
-    return Method(message, who, _unordered, user_of_token)
+    return Method(message, who, _unordered, user_of_token, tagged)
 
 
 def gone() -> Method:
@@ -77,6 +86,10 @@ def gone() -> Method:
 
 def _unordered(_message: Any) -> str:
     return ""
+
+
+def _by_news_item(message: UpdateNewsItem | RemoveNewsItem) -> str:
+    return message.id
 
 
 def _by_user(message: SetMarketingConsent | RevokeSessions) -> str:
@@ -108,7 +121,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "authenticate_user": order(AuthenticateUser, Who.ANYONE, _by_grant),
         "get_marketing_consent": ask(GetMarketingConsent, Who.SELF_OR_INTERNAL),
         "set_marketing_consent": order(SetMarketingConsent, Who.SELF_OR_INTERNAL, _by_user),
-        "list_news_items": ask(ListNewsItems, Who.ANYONE),
+        "list_news_items": ask(ListNewsItems, Who.ANYONE, tagged=True),
         "enrol_alpha_user": gone(),
         "get_subscription_status": ask(GetSubscriptionHeartbeat, Who.SELF_OR_INTERNAL, user_of_token=True),
     },
@@ -117,24 +130,26 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "authenticate_user": order(AuthenticateUser, Who.ANYONE, _by_grant),
         "get_marketing_consent": ask(GetMarketingConsent, Who.SELF_OR_INTERNAL),
         "set_marketing_consent": order(SetMarketingConsent, Who.SELF_OR_INTERNAL, _by_user),
-        "list_news_items": ask(ListNewsItems, Who.ANYONE),
+        "list_news_items": ask(ListNewsItems, Who.ANYONE, tagged=True),
         "get_subscription_status": ask(GetSubscriptionStatus, Who.SELF_OR_INTERNAL),
         "get_user": ask(GetUser, Who.SELF_OR_INTERNAL),
         "create_trial_and_magic_link": order(CreateTrialAndMagicLink, Who.ANYONE, _by_address),
         "list_sessions": ask(ListSessions, Who.SELF_OR_INTERNAL),
         "revoke_sessions": order(RevokeSessions, Who.SELF_OR_INTERNAL, _by_user),
+        "dismiss_news_item": order(DismissNewsItem, Who.SELF_OR_INTERNAL, _by_user),
         # For operators.
         "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
         "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),
         "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
+        "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
+        "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
+        "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
     },
 }
 PATHS: Final = {
-    f"/{BASE_VERSION}/{version}/{name}": Method(
-        method.message, method.who, method.key, method.user_of_token, name, version
-    )
+    f"/{BASE_VERSION}/{version}/{name}": replace(method, name=name, version=version)
     for version, methods in METHODS.items()
     for name, method in methods.items()
 }

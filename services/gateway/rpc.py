@@ -5,6 +5,8 @@ Off Starlette's road, since every microsecond here is paid by every call: one AS
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -70,7 +72,8 @@ class Rpc:
         reply = await self._asking.ask(
             message, caller=caller, headers=headers, called=called, sent=sent, key=method.key(message)
         )
-        return answered(reply, scope, headers)
+        given = answered(reply, scope, headers)
+        return _tagged(given, headers) if method.tagged and given.status == 200 else given  # noqa: PLR2004 -- OK
 
 
 def _admit(method: Method, caller: Caller) -> None:
@@ -94,6 +97,14 @@ def _fields(method: Method, caller: Caller, body: bytes) -> dict[str, Any]:
     if method.user_of_token and caller.user_id is not None:
         return {"user_id": caller.user_id}
     raise BodyMissing
+
+
+def _tagged(given: Answer, headers: Headers) -> Answer:
+    """The answer with its entity tag, or 304 for a client that has the same one (RFC 9110 sections 8.8.3, 13.1.2)."""
+    tag = b'"%s"' % base64.urlsafe_b64encode(hashlib.sha256(given.body).digest()[:16]).rstrip(b"=")
+    tags = (*given.headers, (b"etag", tag), (b"cache-control", b"private, no-cache"))
+    known = [each.strip().removeprefix(b"W/") for each in headers.get(b"if-none-match", b"").split(b",")]
+    return Answer(304, b"", tags) if tag in known else Answer(given.status, given.body, tags)
 
 
 _observe: dict[tuple[str, str, int], Callable[[float], None]] = {}

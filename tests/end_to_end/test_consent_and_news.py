@@ -1,7 +1,7 @@
 """What a user consents to, and what an app shows."""
 
 from services.embedded.demo import CLIENT_ID, NEWS_ITEM_ID
-from tests.stack import Stack
+from tests.stack import Stack, eventually
 
 
 async def test_consent_is_awaited_then_known(nest: Stack, email: str) -> None:
@@ -37,6 +37,52 @@ async def test_an_unknown_client_has_no_news(nest: Stack) -> None:
     answer = await nest.call("list_news_items", {"client_id": "client_nobody"})
 
     assert (answer.status_code, answer.json()) == (200, [])
+
+
+async def test_an_app_that_has_the_news_already_is_told_so(nest: Stack) -> None:
+    body = {"client_id": CLIENT_ID, "locale": "en", "app_version": "1.0"}
+    first = await nest.call("list_news_items", body)
+    again = await nest.call("list_news_items", body, **{"if-none-match": first.headers["etag"]})
+
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+
+
+async def test_news_are_changed_put_away_and_removed(nest: Stack, email: str) -> None:
+    tokens = await nest.log_in(email)
+    bearer = f"bearer {tokens['access_token']}"
+
+    async def becomes(expected: list[str], **caller: str) -> None:
+        async def so() -> bool:
+            return await shown(**caller) == expected
+
+        await eventually(so, what=f"{expected} shown")
+
+    async def shown(**caller: str) -> list[str]:
+        answer = await nest.call("list_news_items", {"client_id": CLIENT_ID}, **caller)
+        return [item["primary"]["payload"]["title"] for item in answer.json() if item["id"] == created["id"]]
+
+    def order(title: str) -> dict[str, object]:
+        return {"primary": {"code": "generic_banner", "payload": {"emoji": "", "title": title, "body": "…"}}}
+
+    created = (await nest.call("create_news_item", {**order("one"), "priority": 1}, **nest.internal)).json()
+    await becomes(["one"])
+    change = {**order("two"), "id": created["id"], "version": created["version"]}
+    updated = await nest.call("update_news_item", change, **nest.internal)
+    assert (updated.status_code, updated.json()["version"]) == (200, 2)
+    late = await nest.call("update_news_item", change, **nest.internal)
+    assert (late.status_code, late.json()["code"]) == (409, "news_item_changed")
+    await becomes(["two"], authorization=bearer)
+
+    away = {"user_id": tokens["user_id"], "news_item_id": created["id"]}
+    assert (await nest.call("dismiss_news_item", away)).status_code == 403
+    assert (await nest.call("dismiss_news_item", away, authorization=bearer)).status_code == 204
+    assert (await shown(authorization=bearer), await shown()) == ([], ["two"])
+
+    listed = (await nest.call("list_all_news_items", {}, **nest.internal)).json()
+    assert created["id"] in [item["id"] for item in listed]
+    assert (await nest.call("remove_news_item", {"id": created["id"]}, **nest.internal)).status_code == 204
+    await becomes([])
 
 
 async def test_the_alpha_is_over(nest: Stack) -> None:

@@ -37,6 +37,32 @@ async def test_a_view_is_answered_as_the_service_wrote_it(world: World) -> None:
     assert heard.deadline == heard.time + 3000
 
 
+async def test_a_tagged_answer_is_sent_again_only_when_it_has_changed(world: World) -> None:
+    body = b"[]"
+    world.services.answers["news.list-news-items"] = lambda _: body
+    ask = {"client_id": "client_1"}
+    first = await world.http.post(f"{V2}/list_news_items", json=ask)
+    tag = first.headers["etag"]
+    assert (first.status_code, first.content, first.headers["cache-control"]) == (200, b"[]", "private, no-cache")
+    for known in (tag, f"W/{tag}", f'"another", {tag}'):
+        again = await world.http.post(f"{V2}/list_news_items", json=ask, headers={"if-none-match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert "content-length" not in again.headers
+        assert "content-type" not in again.headers
+    body = b'[{"id":"newsitem_1"}]'
+    changed = await world.http.post(f"{V2}/list_news_items", json=ask, headers={"if-none-match": tag})
+    assert (changed.status_code, changed.content) == (200, body)
+    assert changed.headers["etag"] != tag
+
+
+async def test_a_refusal_and_an_answer_that_is_not_tagged_have_no_tag(world: World) -> None:
+    world.services.answers["news.list-news-items"] = lambda _: Refused("unavailable", "unavailable")
+    refused = await world.http.post(f"{V2}/list_news_items", json={"client_id": "client_1"})
+    assert (refused.status_code, "etag" in refused.headers) == (503, False)
+    other = await world.http.post(f"{V2}/send_magic_link", json=LINK, headers={"if-none-match": "*"})
+    assert (other.status_code, "etag" in other.headers) == (204, False)
+
+
 async def test_a_method_without_a_result_is_answered_204(world: World) -> None:
     answer = await world.http.post(f"{V2}/send_magic_link", json=LINK)
     assert (answer.status_code, answer.content) == (204, b"")
