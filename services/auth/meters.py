@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -95,6 +95,7 @@ class Meters:
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
         self._instance = secrets.token_hex(6)
+        self._over = asyncio.Event()
         self._series: dict[str, Series] = {}
         self._counted: set[tuple[str, str]] = set()
         self._counted_before: set[tuple[str, str]] = set()
@@ -107,9 +108,9 @@ class Meters:
         try:
             yield
         finally:
-            exchanging.cancel()
-            await asyncio.wait([exchanging])
-            await self._exchange()
+            # Not cancelled: pymongo may make a lost connection of that, and the exchanging would go on.
+            self._over.set()
+            await exchanging
 
     async def series(self, id: str, limit: Limit) -> list[Series]:  # noqa: A002 -- the field's name
         """What is counted under an id, a series for each rule.
@@ -180,8 +181,10 @@ class Meters:
         series.synced = began
 
     async def _exchange_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(EXCHANGE_SECONDS)
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXCHANGE_SECONDS):
+                    await self._over.wait()
             await self._exchange()
             self._forget()
 
