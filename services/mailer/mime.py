@@ -11,6 +11,7 @@ import re
 import secrets
 from datetime import datetime
 from email import policy
+from email.header import Header
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final
@@ -64,6 +65,10 @@ def header(name: str, value: str) -> bytes:
         UnusableHeader: the value holds a line break or another control character.
     """
     _check(name, value)
+    if not value.isascii() and name == "Subject":
+        # As a whole: where the library's newer way leaves some words as they are, it loses spaces between the others.
+        encoded = Header(value, "utf-8", header_name=name).encode(linesep="\r\n")
+        return f"{name}: {encoded}\r\n".encode("ascii")
     return policy.SMTP.header_factory(name, value).fold(policy=policy.SMTP).encode("ascii")  # type: ignore[no-any-return]
 
 

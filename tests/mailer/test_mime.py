@@ -3,7 +3,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.mailer.errors import UnusableHeader
@@ -57,6 +57,7 @@ def test_every_line_ends_as_smtp_wants_and_is_short_enough() -> None:
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\u2028\u2029")))
+@example("0\xa1\u0800\u0800\u0800\u0800\u0800\u0800\u0800\u0800\u0800\u0800\u0800 \xa1 \xa1")
 def test_any_subject_and_name_come_back_as_they_were(words: str) -> None:
     subject = " ".join(f"About {words}".split())
     message = read(composed(subject=subject))
