@@ -130,11 +130,19 @@ async def test_a_choice_that_is_none_is_told(nest: Stack, email: str, chosen: di
 
 
 async def test_a_code_redeemed_a_hundred_times_over_two_gateways_makes_one_session(nest: Stack, email: str) -> None:
+    await redeem_in_parallel(nest, email)
+
+
+@pytest.mark.slow
+async def test_no_code_of_fifty_makes_more_than_one_session(nest: Stack, email: str) -> None:
+    for number in range(50):
+        await redeem_in_parallel(nest, f"{number}.{email}")
+
+
+async def redeem_in_parallel(nest: Stack, email: str) -> None:
     login = Login(email)
     body = login.redemption(await nest.code(login))
-
     answers = await everywhere(nest, "authenticate_user", [body] * 100)
-
     [won] = [answer for answer in answers if answer.status_code == 200]
     assert {answer.json()["code"] for answer in answers if answer is not won} == {"token_used"}
     assert len(await sessions(nest, won.json())) == 1
@@ -150,6 +158,23 @@ async def test_a_refresh_token_used_a_hundred_times_over_two_gateways_has_one_su
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers}) == 1
     assert len(await sessions(nest, answers[0].json())) == 1
+
+
+async def test_a_thief_in_parallel_gets_nothing_and_ends_that_session_alone(nest: Stack, email: str) -> None:
+    stolen, laptop = await nest.log_in(email), await nest.log_in(email)
+    second = (await nest.call("authenticate_user", refreshing(stolen))).json()
+    third = (await nest.call("authenticate_user", refreshing(second))).json()
+
+    answers = await everywhere(nest, "authenticate_user", [refreshing(stolen)] * 50)
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(409, "token_used")}
+    owner = await nest.call("authenticate_user", refreshing(third))
+    assert (owner.status_code, owner.json()["code"]) == (404, "authorization_not_found")
+    await refused_everywhere(nest, third)
+    assert [session["current"] for session in await sessions(nest, laptop)] == [True]
+    # To log in twice took two mails; the third tells of the theft, once.
+    await nest.mail(email, count=3)
+    assert len(nest.inbox.arrivals(email)) == 3
 
 
 async def test_after_a_log_out_no_older_token_works_though_refreshes_raced_it(nest: Stack, email: str) -> None:
