@@ -291,6 +291,14 @@ def test_stripe_is_called_from_one_file() -> None:
     )
 
 
+def test_twilio_is_called_from_one_file() -> None:
+    holds(
+        only_in("services/mailer/twilio.py", modules=("twilio",)),
+        breaks=("services/auth/handlers/phone.py", "from twilio.rest import Client"),
+        advice="publish shared.messages.mailer.SendText: texts are the mailer's",
+    )
+
+
 def test_tokens_are_made_and_checked_where_the_keys_are() -> None:
     allowed = (
         "services/auth/key_pairs.py",

@@ -51,3 +51,21 @@ def test_auth_is_put_together_from_the_environment(monkeypatch: pytest.MonkeyPat
     service = create()
     assert service.name == "auth"
     assert service.settings.signing_algorithm == "EdDSA"  # type: ignore[attr-defined]
+
+
+def test_a_login_without_a_code_is_refused_in_production(settings: Make) -> None:
+    assert settings(test_login=True).test_login
+    with pytest.raises(SettingsError, match="NEST_TEST_LOGIN: is refused in production"):
+        settings(environment="production", issuer="https://nest.example", test_login=True)
+
+
+def test_texts_go_nowhere_until_the_settings_say_where(settings: Make) -> None:
+    assert settings().texted_countries == frozenset()
+    assert settings(text_countries="CH, LI").texted_countries == {"CH", "LI"}
+    assert settings(text_countries="all").texted_countries is None
+
+
+@pytest.mark.parametrize("countries", ["Switzerland", "ch", "CH,all", "XX"])
+def test_a_country_that_there_is_not_is_refused(settings: Make, countries: str) -> None:
+    with pytest.raises(SettingsError, match="NEST_TEXT_COUNTRIES"):
+        settings(text_countries=countries)
