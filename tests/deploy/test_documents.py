@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 import services
 from services.gateway.errors import STATUS, HttpRefusal
 from services.gateway.methods import METHODS
+from services.operator.client import KEY, URL
 from shared.envelope import Envelope
 from shared.errors import Refusal
 from shared.faultpoints import POINTS
@@ -82,7 +83,7 @@ def test_every_link_within_leads_somewhere(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_variable_that_is_named_exists(document: str) -> None:
     named = set(re.findall(r"\bNEST_[A-Z_]+\b", DOCUMENTS[document]))
-    assert named <= all_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_"}
+    assert named <= all_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_", URL, KEY}
 
 
 def test_every_setting_is_documented_and_no_other() -> None:

@@ -27,7 +27,7 @@ async def test_many_messages_of_one_send_keep_their_order(stand: Stand) -> None:
 
 
 async def test_messages_without_a_key_are_spread(stand: Stand) -> None:
-    await stand.producer.send(*(envelope() for _ in range(8)))
+    await stand.producer.send(*(envelope() for _ in range(100)))
     assert {record.partition for record in await stand.dump("ledger.commands")} == {0, 1, 2, 3}
 
 
