@@ -22,3 +22,9 @@ MISSING_PAYMENTS: Final = Counter(
 UNTOLD_DISPUTES: Final = Counter(
     "nest_disputes_untold", "Disputes opened or decided of which nobody was told: NEST_OPERATORS_ADDRESS is not set."
 )
+DUPLICATES: Final = Counter(
+    "nest_stripe_duplicate_subscriptions", "Second live subscriptions of one user, by what was done.", ["done"]
+)
+NOT_REFUNDED: Final = Counter(
+    "nest_stripe_not_refunded", "Payments on duplicate subscriptions that Stripe would not give back."
+)

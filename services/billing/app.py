@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -13,6 +14,7 @@ from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
 from services.billing.store.disputes import Disputes
+from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.payments import FailedPaymentMails, Payments
 from services.billing.store.subscriptions import Payers, Subscriptions
@@ -53,6 +55,7 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             subscriptions=Subscriptions(parts.database),
             payers=Payers(parts.database),
             trials=Trials(parts.database),
+            events=StripeEvents(parts.database),
             mappings=ProviderMappings(parts.database),
             payments=Payments(parts.database),
             failed_payment_mails=FailedPaymentMails(parts.database),
@@ -62,5 +65,8 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,
             required_coupon=settings.stripe_required_coupon,
+            grace=timedelta(days=settings.stripe_grace_days),
+            cancel_duplicates=settings.stripe_cancel_duplicates,
+            events_kept=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
         )

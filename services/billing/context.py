@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from services.billing.store.disputes import Disputes
+from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.payments import FailedPaymentMails, Payments
 from services.billing.store.subscriptions import Payers, Subscriptions
@@ -25,12 +27,16 @@ class Billing:
         livemode: whether this deployment is about real money; what comes from the other mode is not followed.
         trial_price: the price that a trial goes over into.
         required_coupon: where set, a subscription without it is cancelled, trials excepted.
+        grace: how long a subscription counts although it was not paid.
+        cancel_duplicates: whether a user's second live subscription is cancelled, or only told of.
+        events_kept: how long an event is kept once it is handled.
         operators_address: who is written to about disputes; None for nobody.
     """
 
     subscriptions: Subscriptions
     payers: Payers
     trials: Trials
+    events: StripeEvents
     mappings: ProviderMappings
     payments: Payments
     failed_payment_mails: FailedPaymentMails
@@ -40,6 +46,9 @@ class Billing:
     livemode: bool
     trial_price: str
     required_coupon: str | None
+    grace: timedelta
+    cancel_duplicates: bool
+    events_kept: timedelta
     operators_address: str | None
 
     def seal(self, secret: str) -> str:

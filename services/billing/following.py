@@ -6,8 +6,13 @@ changed in between and the same mails come out, because each depends only on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
 from services.billing import alarms
 from services.billing.context import Billing
+from services.billing.models.events import KeptEvent, Outcome
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import STATUSES, Subscription, duplicates
 from services.billing.payer import payer_of
@@ -22,22 +27,36 @@ from shared.messages.billing import (
     SubscriptionStarted,
 )
 from shared.messages.mailer import PersonVariables, SendMail, Template, TrialVariables
+from shared.messages.subscriptions import RefundDuplicateSubscription
 from shared.telemetry import log
 from shared.work import Work
 
+TRIAL_WILL_END: Final = "customer.subscription.trial_will_end"
+"""The one event whose type means more than that something changed: what it gives notice of lies ahead."""
 
-async def follow(stripe_id: str, work: Work, billing: Billing) -> Subscription | None:
+
+async def follow(stripe_id: str, work: Work, billing: Billing, *, hints: Sequence[KeptEvent] = ()) -> Outcome | None:
     """Bring our record of a subscription to what Stripe says now.
 
+    Args:
+        stripe_id: which.
+        work: what is done about it.
+        billing: where.
+        hints: events about it that were kept before this was called, hence are covered by the reading.
+
     Returns:
-        The record; None when there is nothing to record, or no user yet (auth is asked for one, and this goes on with
-        its answer).
+        What came of the hints; None when they go on waiting, because auth is asked whose it is.
 
     Raises:
         StripeUnavailable: Stripe could not be asked.
     """
     held, truth = await look(stripe_id, billing)
-    return None if truth is None else await record(held, truth, work, billing)
+    if truth is None:
+        return "missing"
+    notices = [hint.made_at for hint in hints if hint.type == TRIAL_WILL_END]
+    if await record(held, truth, work, billing, notices=notices) is not None:
+        return "read"
+    return "nobody" if truth.customer.email is None else None
 
 
 async def look(stripe_id: str, billing: Billing) -> tuple[Subscription | None, StripeSubscription | None]:
@@ -62,9 +81,21 @@ async def look(stripe_id: str, billing: Billing) -> tuple[Subscription | None, S
 
 
 async def record(
-    held: Subscription | None, truth: StripeSubscription, work: Work, billing: Billing
+    held: Subscription | None,
+    truth: StripeSubscription,
+    work: Work,
+    billing: Billing,
+    *,
+    notices: Sequence[datetime] = (),
 ) -> Subscription | None:
-    """Store what Stripe says, and do what follows from it: announce, welcome, see to duplicates.
+    """Store what Stripe says, and do what follows from it: announce, write to the payer, see to duplicates.
+
+    Args:
+        held: our record, as it was before the reading began.
+        truth: what was read.
+        work: what is done about it.
+        billing: where.
+        notices: when Stripe gave notice that its trial will end.
 
     Returns:
         The record; None when no user is known yet.
@@ -81,12 +112,15 @@ async def record(
         alarms.UNKNOWN_STATUSES.inc()
         log.error("unknown subscription status", subscription=now.id, status=now.status)
     unwanted = truth.lacks(billing.required_coupon)
-    if now.live:
+    if now.live(work.now, billing.grace):
         unwanted = await _see_to_others(held, now, work, billing, unwanted=unwanted)
     if not unwanted and now.welcome_due(truth, at=work.now) and truth.customer.email is not None:
         _order_welcome(now, truth, truth.customer.email, work)
         now = now.welcomed(work.now)
-    _announce(held, now, truth, work)
+    if not unwanted and truth.trial_end is not None and now.trial_end_due(truth, notices, at=work.now):
+        _order_trial_ending(now, truth.trial_end, truth.customer.email, work)
+        now = now.told_of_trial_end(truth.trial_end)
+    _announce(held, now, truth, work, grace=billing.grace)
     if held is None:
         billing.subscriptions.add(now, work)
     else:
@@ -99,30 +133,38 @@ async def _see_to_others(
 ) -> bool:
     """Order the end of a live subscription that must not be there; tells whether it is this one."""
     if unwanted:
-        work.publish(CancelSubscriptionWithoutCoupon(key=now.stp_customer_id, subscription_id=now.id))
+        work.publish(CancelSubscriptionWithoutCoupon(key=now.stp_subscription_id, subscription_id=now.id))
         return True
-    if held is None or not held.live or held.user_id != now.user_id:
+    if held is None or not held.live(work.now, billing.grace) or held.user_id != now.user_id:
         await billing.payers.take_turn(now.user_id, work)
     others = [other for other in await billing.subscriptions.of_user(now.user_id) if other.id != now.id]
-    for newcomer, kept in duplicates([now, *others]):
+    for newcomer, kept in duplicates([now, *others], at=work.now, grace=billing.grace):
         unwanted = unwanted or newcomer is now
         # An order of its own, so that the intent is committed before Stripe is called; it looks at both again.
         work.publish(
             CancelDuplicateSubscription(
-                key=newcomer.stp_customer_id, subscription_id=newcomer.id, kept_subscription_id=kept.id
+                key=newcomer.stp_subscription_id, subscription_id=newcomer.id, kept_subscription_id=kept.id
             )
         )
     return unwanted
 
 
-def _announce(held: Subscription | None, now: Subscription, truth: StripeSubscription, work: Work) -> None:
+def _announce(
+    held: Subscription | None, now: Subscription, truth: StripeSubscription, work: Work, *, grace: timedelta
+) -> None:
     """Say what is new: one event for each thing that happened to the record."""
     changed = () if held is None else held.changes(now)
-    facts = {"key": now.user_id, "user_id": now.user_id, "subscription_id": now.id, "status": now.status}
+    facts: dict[str, Any] = {
+        "key": now.user_id,
+        "user_id": now.user_id,
+        "subscription_id": now.id,
+        "status": now.status,
+        "entitled": now.entitled(work.now, grace),
+    }
     if held is None:
         work.publish(SubscriptionStarted(**facts))
     if now.ended and (held is None or not held.ended):
-        work.publish(SubscriptionEnded(**facts, changed=changed))
+        work.publish(SubscriptionEnded(**facts, changed=changed, reason=truth.end_reason))
     elif changed:
         work.publish(SubscriptionChanged(**facts, changed=changed))
     if now.duplicate_of is not None and (held is None or held.duplicate_of is None):
@@ -134,6 +176,7 @@ def _announce(held: Subscription | None, now: Subscription, truth: StripeSubscri
                 kept_subscription_id=now.duplicate_of,
             )
         )
+        work.publish(RefundDuplicateSubscription(key=now.stp_subscription_id, subscription_id=now.id))
         if truth.customer.email is not None:
             _order_mail("duplicate-subscription", now, truth.customer.email, PersonVariables(), work)
 
@@ -145,8 +188,16 @@ def _order_welcome(now: Subscription, truth: StripeSubscription, email: str, wor
         _order_mail("welcome-trial", now, email, TrialVariables(ends_at=truth.trial_end), work)
 
 
-def _order_mail(template: Template, now: Subscription, email: str, variables: PersonVariables, work: Work) -> None:
-    """Order a mail that leaves once for a subscription: under one id, whoever orders it."""
+def _order_trial_ending(now: Subscription, trial_end: datetime, email: str | None, work: Work) -> None:
+    if email is not None:
+        variables = TrialVariables(ends_at=trial_end)
+        _order_mail("trial-ending", now, email, variables, work, occasion=str(int(trial_end.timestamp())))
+
+
+def _order_mail(
+    template: Template, now: Subscription, email: str, variables: PersonVariables, work: Work, *, occasion: str = ""
+) -> None:
+    """Order a mail that leaves once for an occasion in a subscription's life: under one id, whoever orders it."""
     work.publish(
         SendMail(
             key=now.user_id,
@@ -154,5 +205,5 @@ def _order_mail(template: Template, now: Subscription, email: str, variables: Pe
             to=Sealed.of(email),
             variables=Sealed.of(variables.model_dump_json()),
         ),
-        id=derived_message_id(template.removesuffix("-trial"), now.stp_subscription_id),
+        id=derived_message_id(template.removesuffix("-trial"), now.stp_subscription_id, *filter(None, [occasion])),
     )

@@ -1,23 +1,13 @@
-"""How is a trial made in Stripe exactly once, whatever breaks on the way?
-
-Each step goes under a key made from the trial's id, so a repeat, by whichever process and after whichever crash, gets
-the first answer again. Where a key can't promise that any more (Stripe keeps them for a day, and keeps failures too),
-it is looked up first what is there.
-"""
+"""How is a trial made in Stripe? Step by step, each exactly once, under keys made from the trial's id."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final
 
-from services.billing.errors import KeySpent, StripeUnavailable
 from services.billing.models.trials import Trial
+from services.billing.once import once
 from services.billing.stripe import Stripe
 from shared.faultpoints import fault_point
-
-GENERATIONS: Final = 3
-"""How many keys in a row may be spent before it is left to a later try."""
 
 
 async def provide(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:
@@ -39,7 +29,7 @@ async def provide(trial: Trial, email: str, *, price: str, stripe: Stripe, at: d
     """
     customer_id = await _existing_customer(trial, stripe)
     if customer_id is None:
-        customer_id = await _once(
+        customer_id = await once(
             find=lambda: stripe.trial_customer_id(email, trial.id),
             create=lambda generation: stripe.create_customer(
                 email=email, user_id=trial.user_id, trial_id=trial.id, key=trial.key("customer", generation)
@@ -53,7 +43,7 @@ async def provide(trial: Trial, email: str, *, price: str, stripe: Stripe, at: d
         made = await stripe.subscription_ids(customer, trial_id=trial.id)
         return made[-1] if made else None
 
-    subscription_id = await _once(
+    subscription_id = await once(
         find=find,
         create=lambda generation: stripe.create_trial(
             customer_id=customer,
@@ -74,16 +64,3 @@ async def _existing_customer(trial: Trial, stripe: Stripe) -> str | None:
         return None
     customer = await stripe.customer(trial.stp_customer_id)
     return None if customer is None or customer.deleted else customer.id
-
-
-async def _once(
-    *, find: Callable[[], Awaitable[str | None]], create: Callable[[int], Awaitable[str]], look_first: bool
-) -> str:
-    for generation in range(GENERATIONS):
-        if look_first and (found := await find()) is not None:
-            return found
-        try:
-            return await create(generation)
-        except KeySpent:
-            look_first = True
-    raise StripeUnavailable

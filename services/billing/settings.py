@@ -28,6 +28,14 @@ class BillingSettings(ServiceSettings):
     stripe_calls_per_second: float | None = Field(default=None, ge=5, le=10_000)
     """How many calls this process may make; 80 by default, 20 in test mode: Stripe takes 100 and 25 of an account.
     Several instances share what Stripe allows, so each is given its part."""
+    stripe_grace_days: int = Field(default=30, ge=0, le=365)
+    """How long a subscription counts although it was not paid, counted from its oldest open invoice. Stripe's own tries
+    end within two months, and an account may be set to leave it ``past_due`` for ever."""
+    stripe_cancel_duplicates: bool = True
+    """Whether a user's second live subscription is cancelled; otherwise it is announced and counted, and nothing is
+    done about it."""
+    stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
+    """How long an event is kept once it is handled; longer than the 30 days in which Stripe can still tell of it."""
     stripe_trial_price: str = Field(min_length=3, max_length=255)
     """The price, ``price_…``, that a trial goes over into."""
     stripe_portal_return_url: str

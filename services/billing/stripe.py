@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -12,11 +13,10 @@ from services.billing import calls
 from services.billing.calls import Calls, Patience
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
-from services.billing.translation import DUPLICATE_COMMENT, Json, customer_of, subscription_of
+from services.billing.translation import COUPON_COMMENT, DUPLICATE_COMMENT, Json, customer_of, moment, subscription_of
 from shared.telemetry import log
 
 TRIAL_DAYS: Final = 14
-COUPON_COMMENT: Final = "Nest: a coupon is required"
 
 
 class Stripe:
@@ -53,7 +53,8 @@ class Stripe:
             if refused.code == "resource_missing":
                 return None
             raise
-        return subscription_of(found, items)
+        overdue_since = await self._overdue_since(subscription_id) if found["status"] == "past_due" else None
+        return subscription_of(found, items, overdue_since=overdue_since)
 
     async def customer(self, customer_id: str) -> StripeCustomer | None:
         """A customer as it is now, deleted ones too; None if this account never had it.
@@ -171,6 +172,15 @@ class Stripe:
             # What Stripe says of a subscription that is over; whoever asked reads it again anyway.
             if refused.code != "resource_missing":
                 raise
+
+    async def _overdue_since(self, subscription_id: str) -> datetime | None:
+        """When the oldest invoice was made that waits to be paid; None if it was paid a moment ago.
+
+        Stripe tells nowhere since when a subscription is past due, and each renewal begins a new period, paid or not.
+        """
+        wanted = {"subscription": subscription_id, "status": "open"}
+        made = [invoice["created"] async for invoice in self.calls.pages("invoices", "/v1/invoices", wanted)]
+        return moment(min(made)) if made else None
 
     async def _all_items(self, found: Json) -> list[Json]:
         """The items of a subscription; Stripe cuts a list inside of another object at ten."""

@@ -10,16 +10,20 @@ from services.billing.models.stripe_objects import StripeCustomer, StripeSubscri
 Json = dict[str, Any]
 DUPLICATE_COMMENT: Final = "Nest: duplicate of "
 """Written on a subscription that we cancel as a duplicate, before our id of the one that is kept."""
+COUPON_COMMENT: Final = "Nest: a coupon is required"
+"""Written on a subscription that we cancel because it lacks the coupon that every one needs."""
 
 
-def subscription_of(found: Json, items: list[Json]) -> StripeSubscription:
+def subscription_of(found: Json, items: list[Json], *, overdue_since: datetime | None = None) -> StripeSubscription:
     """Ours of a subscription of Stripe's.
 
     Args:
         found: with ``customer`` and ``discounts`` expanded.
         items: all of its items, at least one; since 2025-03-31.basil the periods are there, and may differ.
+        overdue_since: since when it has not been paid, for one that is ``past_due``.
     """
-    comment = (found["cancellation_details"] or {}).get("comment") or ""
+    details = found["cancellation_details"] or {}
+    comment = details.get("comment") or ""
     return StripeSubscription(
         id=found["id"],
         customer=customer_of(found["customer"]),
@@ -27,9 +31,9 @@ def subscription_of(found: Json, items: list[Json]) -> StripeSubscription:
         product_id=items[0]["price"]["product"],
         user_id=found["metadata"].get("user_id") or None,
         trial_id=found["metadata"].get("trial_id") or None,
-        created=_moment(found["created"]),
-        period_start=min(_moment(item["current_period_start"]) for item in items),
-        period_end=max(_moment(item["current_period_end"]) for item in items),
+        created=moment(found["created"]),
+        period_start=min(moment(item["current_period_start"]) for item in items),
+        period_end=max(moment(item["current_period_end"]) for item in items),
         cancel_at=_moment_or_none(found["cancel_at"]),
         cancel_at_period_end=found["cancel_at_period_end"],
         canceled_at=_moment_or_none(found["canceled_at"]),
@@ -39,6 +43,9 @@ def subscription_of(found: Json, items: list[Json]) -> StripeSubscription:
         coupons=frozenset(_coupon(discount) for discount in found["discounts"]),
         duplicate_of=comment.removeprefix(DUPLICATE_COMMENT) if comment.startswith(DUPLICATE_COMMENT) else None,
         livemode=found["livemode"],
+        overdue_since=overdue_since,
+        collection_paused=(found.get("pause_collection") or {}).get("behavior"),
+        end_reason=_end_reason(comment, details.get("reason")),
     )
 
 
@@ -53,14 +60,21 @@ def customer_of(found: Json) -> StripeCustomer:
     )
 
 
+def _end_reason(comment: str, reason: str | None) -> str | None:
+    if comment.startswith(DUPLICATE_COMMENT):
+        return "duplicate"
+    return "coupon_missing" if comment == COUPON_COMMENT else reason
+
+
 def _coupon(discount: Json) -> str:
     coupon = discount["source"]["coupon"]
     return str(coupon if isinstance(coupon, str) else coupon["id"])
 
 
-def _moment(seconds: int) -> datetime:
+def moment(seconds: int) -> datetime:
+    """A time of Stripe's, which counts in whole Unix seconds."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def _moment_or_none(seconds: int | None) -> datetime | None:
-    return None if seconds is None else _moment(seconds)
+    return None if seconds is None else moment(seconds)

@@ -18,6 +18,7 @@ from services.embedded.stripe import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth import EnsureUser, UserEnsured
+from shared.messages.billing import FollowSubscription
 from shared.messages.mailer import SendMail
 from shared.messages.stripe import StripeEvent, StripeThinEvent
 from shared.settings import load
@@ -64,11 +65,18 @@ class Shop:
         """Let Stripe's time go on: it counts in whole seconds, and of two made in one none is the older."""
         await self.double.clock.advance(timedelta(seconds=1))
 
-    async def deliver(self, event: dict[str, Any]) -> None:
-        """What the gateway makes of a webhook; a repeat has the same message id."""
+    async def deliver(self, event: dict[str, Any], *, follow: bool = True) -> None:
+        """What the gateway makes of a webhook; a repeat has the same message id.
+
+        What it orders is done at once, without ``follow`` by ``settle``.
+        """
+        known = len(self.desk.published)
         message_id = derived_message_id("stripe", "", "test", event["id"])
         message = EVENT.model_copy(update={"key": event["data"]["object"].get("customer") or event["id"]})
         await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
+        for order in self.desk.published[known:] if follow else []:
+            if isinstance(order, FollowSubscription):
+                await self.desk.perform(order)
 
     async def deliver_thin(self, event: dict[str, Any]) -> None:
         """What the gateway makes of a webhook with a thin event."""
@@ -105,6 +113,10 @@ class Shop:
         found = await self.desk.database["subscriptions"].find_one({"stpSubscriptionId": stripe_id})
         assert found is not None
         return found
+
+    async def event_rows(self) -> list[dict[str, Any]]:
+        """The events that billing keeps, in no order."""
+        return await self.desk.database["stripe_events"].find().to_list()
 
     async def count(self, collection: str) -> int:
         """How many documents a collection has."""

@@ -10,6 +10,7 @@ from services.billing.models.trials import Trial, TrialDevice
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
+GRACE = 30 * DAY
 DEVICE = TrialDevice(beak_id="beak_1", fingerprint="print_1")
 
 
@@ -56,8 +57,76 @@ def held(name: str = "1", **changed: Any) -> Subscription:
     ],
 )
 def test_a_status_counts_as_active_only_while_its_period_lasts(status: str, active: bool) -> None:  # noqa: FBT001
-    assert held(status=status).active(NOW) is active
-    assert not held(status=status, period_end=NOW).active(NOW)
+    assert held(status=status).active(NOW, GRACE) is active
+    assert not held(status=status, period_end=NOW).active(NOW, GRACE)
+
+
+@pytest.mark.parametrize("status", ["active", "trialing", "past_due"])
+def test_what_is_paid_for_tried_or_in_grace_entitles(status: str) -> None:
+    assert held(status=status).entitled(NOW, GRACE)
+
+
+@pytest.mark.parametrize("status", ["incomplete", "incomplete_expired", "unpaid", "paused", "canceled", "hibernating"])
+def test_a_checkout_in_progress_and_all_that_is_not_live_or_not_known_entitle_to_nothing(status: str) -> None:
+    assert not held(status=status).entitled(NOW, GRACE)
+
+
+def test_while_invoices_are_voided_the_service_is_on_hold_and_while_they_are_kept_it_is_not() -> None:
+    on_hold = held(collection_paused="void")
+    assert (on_hold.active(NOW, GRACE), on_hold.entitled(NOW, GRACE)) == (True, False)
+    assert held(collection_paused="keep_as_draft").entitled(NOW, GRACE)
+    assert held(collection_paused="mark_uncollectible").entitled(NOW, GRACE)
+
+
+def test_grace_ends_although_stripe_goes_on_and_the_place_is_free_for_another() -> None:
+    overdue = held("a", status="past_due", created=NOW - 90 * DAY, overdue_since=NOW - GRACE + DAY)
+    assert overdue.active(NOW, GRACE)
+    later = NOW + DAY
+    assert not overdue.active(later, GRACE)
+    assert not overdue.entitled(later, GRACE)
+    anew = held("b", created=NOW)
+    assert duplicates([overdue, anew], at=NOW, grace=GRACE) == [(anew, overdue)]
+    assert duplicates([overdue, anew], at=later, grace=GRACE) == []
+    assert current([overdue, anew], at=later, grace=GRACE) is anew
+
+
+def test_what_will_end_or_has_ended_will_not_renew() -> None:
+    assert held().will_renew
+    assert not held(cancel_at_period_end=True).will_renew
+    assert not held(cancel_at=NOW + DAY).will_renew
+    assert not held(status="canceled").will_renew
+
+
+@pytest.mark.parametrize(
+    ("begun", "told", "left", "due"),
+    [
+        pytest.param(11, 0, 3, True, id="three days before the end"),
+        pytest.param(11, 0.1, 2.9, True, id="a little late"),
+        pytest.param(0, 0, 3, False, id="a trial of three days, just begun"),
+        pytest.param(0, 0, 2, False, id="a trial of two days, just begun"),
+        pytest.param(14, 0, 2, False, id="an extension by two days"),
+        pytest.param(11, 0, 10, False, id="extended since the notice"),
+        pytest.param(11, 4, -1, False, id="over since the notice"),
+        pytest.param(11, 0, 0, False, id="ended now"),
+    ],
+)
+def test_a_trials_end_is_worth_a_mail_when_notice_was_given_in_time_for_it(
+    begun: float,
+    told: float,
+    left: float,
+    due: bool,  # noqa: FBT001
+) -> None:
+    seen = truth(status="trialing", trial_start=NOW - begun * DAY, trial_end=NOW + left * DAY)
+    record = Subscription.first_seen("ours", "user_1", seen, at=NOW)
+    assert record.trial_end_due(seen, [NOW - told * DAY], at=NOW) is due
+    assert not record.trial_end_due(seen, [], at=NOW)
+    assert seen.trial_end is not None
+    assert not record.told_of_trial_end(seen.trial_end).trial_end_due(seen, [NOW - told * DAY], at=NOW)
+
+
+def test_a_trial_that_is_over_heralds_nothing() -> None:
+    seen = truth(status="active", trial_start=NOW - 11 * DAY, trial_end=NOW + 3 * DAY)
+    assert not seen.heralds_end(NOW, at=NOW)
 
 
 def test_every_known_status_is_one_of_eight() -> None:
@@ -75,7 +144,7 @@ def test_an_end_at_once_is_immediate_and_ends_the_record_then() -> None:
     ended = held(status="canceled", canceled_at=NOW, ended_at=NOW)
     assert (ended.cancel_type, ended.cancel_at, ended.cancelled_at, ended.ends_at) == ("immediate", NOW, NOW, NOW)
     assert ended.ended
-    assert not ended.live
+    assert not ended.live(NOW, GRACE)
 
 
 def test_what_nobody_cancelled_has_no_cancel_type() -> None:
@@ -107,20 +176,22 @@ def test_changes_are_named_as_they_are_kept() -> None:
 def test_the_oldest_live_subscription_stays_and_a_checkout_in_progress_is_no_duplicate() -> None:
     oldest, newer = held("b", created=NOW - 9 * DAY), held("c", created=NOW - 3 * DAY)
     others = [held("a", created=NOW - 20 * DAY, status="canceled"), held("d", status="incomplete"), held("e")]
-    assert duplicates([newer, *others, oldest]) == [(newer, oldest), (others[2], oldest)]
-    assert duplicates([oldest, others[0], others[1]]) == []
+    assert duplicates([newer, *others, oldest], at=NOW, grace=GRACE) == [(newer, oldest), (others[2], oldest)]
+    assert duplicates([oldest, others[0], others[1]], at=NOW, grace=GRACE) == []
 
 
 def test_of_two_made_in_one_second_the_same_one_stays_whoever_asks() -> None:
     one, other = held("x"), held("y")
-    assert duplicates([one, other]) == duplicates([other, one]) == [(other, one)]
+    assert (
+        duplicates([one, other], at=NOW, grace=GRACE) == duplicates([other, one], at=NOW, grace=GRACE) == [(other, one)]
+    )
 
 
 def test_the_current_subscription_is_a_live_one_before_a_checkout_in_progress() -> None:
     checkout, live = held("a", status="incomplete", created=NOW - 9 * DAY), held("b")
-    assert current([checkout, live], at=NOW) is live
-    assert current([checkout], at=NOW) is checkout
-    assert current([held("c", status="canceled")], at=NOW) is None
+    assert current([checkout, live], at=NOW, grace=GRACE) is live
+    assert current([checkout], at=NOW, grace=GRACE) is checkout
+    assert current([held("c", status="canceled")], at=NOW, grace=GRACE) is None
 
 
 @pytest.mark.parametrize("status", ["active", "trialing", "past_due", "unpaid", "paused", "canceled"])

@@ -188,7 +188,8 @@ async def test_a_subscription_of_nobody_is_counted_and_left(shop: Shop) -> None:
     made = shop.double.play.checkout(shop.price, customer=customer["id"])
     await shop.deliver(shop.events_of(made["id"])[0])
     assert counted("nest_stripe_subscriptions_of_nobody") == before + 1
-    assert shop.desk.published == []
+    assert [type(said) for said in shop.desk.published] == [FollowSubscription]
+    assert (await shop.event_rows())[0]["outcome"] == "nobody"
 
 
 async def test_a_deleted_customer_has_no_address_and_its_subscription_is_still_followed(shop: Shop) -> None:

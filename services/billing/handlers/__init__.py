@@ -4,12 +4,13 @@ from typing import Final
 
 from services.billing.handlers.disputes import follow_dispute, list_disputes
 from services.billing.handlers.payments import find_payments, follow_payment, list_payments
-from services.billing.handlers.status import get_subscription_heartbeat, get_subscription_status
+from services.billing.handlers.status import get_subscription, get_subscription_heartbeat, get_subscription_status
 from services.billing.handlers.subscriptions import (
     cancel_duplicate_subscription,
     cancel_subscription_without_coupon,
     follow_customer,
     follow_subscription,
+    refund_duplicate_subscription,
 )
 from services.billing.handlers.thin_events import stripe_thin_event
 from services.billing.handlers.trials import finish_trial, start_trial
@@ -33,6 +34,7 @@ from shared.messages.billing import (
     StartTrial,
 )
 from shared.messages.stripe import StripeEvent, StripeThinEvent
+from shared.messages.subscriptions import GetSubscription, RefundDuplicateSubscription
 
 HANDLERS: Final[Handlers] = {
     StripeEvent: stripe_event,
@@ -42,6 +44,7 @@ HANDLERS: Final[Handlers] = {
     FollowCustomer: follow_customer,
     CancelDuplicateSubscription: cancel_duplicate_subscription,
     CancelSubscriptionWithoutCoupon: cancel_subscription_without_coupon,
+    RefundDuplicateSubscription: refund_duplicate_subscription,
     FollowPayment: follow_payment,
     FindPayments: find_payments,
     FollowDispute: follow_dispute,
@@ -51,4 +54,5 @@ HANDLERS: Final[Handlers] = {
     FinishTrial: finish_trial,
     GetSubscriptionStatus: get_subscription_status,
     GetSubscriptionHeartbeat: get_subscription_heartbeat,
+    GetSubscription: get_subscription,
 }

@@ -1,11 +1,12 @@
-"""Is a user's subscription active? Answered from our own record, whatever Stripe is doing."""
+"""How does a user's subscription stand? Answered from our own record, whatever Stripe is doing."""
 
 from __future__ import annotations
 
 from services.billing.context import Billing
-from services.billing.errors import NoActiveSubscription, SubscriptionExpired
-from services.billing.models.subscriptions import current
+from services.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
+from services.billing.models.subscriptions import Subscription, current, latest
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, SubscriptionStatusView
+from shared.messages.subscriptions import GetSubscription, SubscriptionView
 from shared.work import Work
 
 
@@ -15,7 +16,7 @@ async def get_subscription_status(query: GetSubscriptionStatus, work: Work, bill
     Raises:
         NoActiveSubscription: there is none.
     """
-    subscription = current(await billing.subscriptions.of_user(query.user_id), at=work.now)
+    subscription = current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace)
     if subscription is None:
         raise NoActiveSubscription
     return subscription.view(await billing.stripe.portal_url(subscription.stp_customer_id))
@@ -27,5 +28,27 @@ async def get_subscription_heartbeat(query: GetSubscriptionHeartbeat, work: Work
     Raises:
         SubscriptionExpired: it isn't.
     """
-    if current(await billing.subscriptions.of_user(query.user_id), at=work.now) is None:
+    if current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace) is None:
         raise SubscriptionExpired
+
+
+async def get_subscription(query: GetSubscription, work: Work, billing: Billing) -> SubscriptionView:
+    """All that is held of one subscription, for operators.
+
+    Raises:
+        SubscriptionNotFound: there is no such subscription, or the user never had one.
+    """
+    subscription = await _asked_about(query, work, billing)
+    if subscription is None:
+        raise SubscriptionNotFound
+    siblings = await billing.subscriptions.of_user(subscription.user_id)
+    return subscription.whole_view(siblings, at=work.now, grace=billing.grace)
+
+
+async def _asked_about(query: GetSubscription, work: Work, billing: Billing) -> Subscription | None:
+    if query.subscription_id is not None:
+        return await billing.subscriptions.find(query.subscription_id)
+    if query.user_id is None:
+        return None
+    theirs = await billing.subscriptions.of_user(query.user_id)
+    return current(theirs, at=work.now, grace=billing.grace) or latest(theirs)

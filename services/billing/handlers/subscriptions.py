@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-import random
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+from services.billing import alarms
 from services.billing.context import Billing
-from services.billing.errors import StripeUnavailable
+from services.billing.errors import KeySpent, StripeUnavailable
 from services.billing.following import follow, look, record
 from services.billing.models.stripe_objects import StripeSubscription
-from services.billing.models.subscriptions import LIVE
+from services.billing.models.subscriptions import LIVE, lapsed
+from services.billing.putting_off import later
+from services.billing.refunds import give_back
 from shared.faultpoints import fault_point
+from shared.ids import derived_message_id
 from shared.messages.billing import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
     FollowCustomer,
     FollowSubscription,
 )
+from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDuplicateSubscription
+from shared.telemetry import log
 from shared.work import Work
 
-FIRST_PAUSE: Final = timedelta(seconds=5)
-LONGEST_PAUSE: Final = timedelta(minutes=15)
+UNDER_WAY: Final = timedelta(hours=12)
+AWAITED: Final = 40
+"""How often a payment that is under way is awaited: a bank's debit takes days, three weeks would be a fault."""
 
 
 async def follow_subscription(command: FollowSubscription, work: Work, billing: Billing) -> None:
-    """Bring our record of a subscription to what Stripe says; later, if Stripe can't be asked now."""
+    """Bring our record of a subscription to what Stripe says; later, if Stripe can't be asked now.
+
+    What waits when the reading begins is covered by it, so of many events that come at once one is read for, and the
+    orders of the others find nothing left to do.
+    """
+    hints = await billing.events.waiting_of(command.subscription_id)
+    if command.event_id is not None and all(hint.id != command.event_id for hint in hints):
+        return
     try:
-        await follow(command.subscription_id, work, billing)
+        outcome = await follow(command.subscription_id, work, billing, hints=hints)
     except StripeUnavailable:
-        again = FollowSubscription(key=work.key, subscription_id=command.subscription_id, attempt=command.attempt + 1)
-        work.publish(again, at=_later(command.attempt, work))
+        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+        work.publish(again, at=later(command.attempt, work))
+        return
+    if outcome is not None:
+        for hint in hints:
+            billing.events.save(hint.handled(outcome, at=work.now, kept_for=billing.events_kept), work)
 
 
 async def follow_customer(command: FollowCustomer, work: Work, billing: Billing) -> None:
@@ -38,46 +55,67 @@ async def follow_customer(command: FollowCustomer, work: Work, billing: Billing)
     try:
         subscription_ids = await billing.stripe.subscription_ids(command.customer_id)
     except StripeUnavailable:
-        again = FollowCustomer(key=work.key, customer_id=command.customer_id, attempt=command.attempt + 1)
-        work.publish(again, at=_later(command.attempt, work))
+        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+        work.publish(again, at=later(command.attempt, work))
         return
     for subscription_id in subscription_ids:
-        work.publish(FollowSubscription(key=command.customer_id, subscription_id=subscription_id))
+        work.publish(FollowSubscription(key=subscription_id, subscription_id=subscription_id))
 
 
 async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, work: Work, billing: Billing) -> None:
     """End a user's newer live subscription in Stripe, if both are alive there now.
 
-    What was on record when this was ordered may have been old: if the one to be kept is over, or somebody else's, the
-    newcomer stays.
+    What was on record when this was ordered may have been old: if the one to be kept is over, not paid for too long, or
+    somebody else's, the newcomer stays. Where nothing is to be cancelled, it is told of instead.
     """
     newcomer = await billing.subscriptions.get(command.subscription_id)
     kept = await billing.subscriptions.get(command.kept_subscription_id)
     try:
         kept_held, kept_truth = await look(kept.stp_subscription_id, billing)
         _, truth = await look(newcomer.stp_subscription_id, billing)
-        if _alive(kept_truth) and _alive(truth) and kept.user_id == newcomer.user_id:
+        alive = _alive(kept_truth, work, billing) and _alive(truth, work, billing)
+        if alive and kept.user_id == newcomer.user_id:
+            if not billing.cancel_duplicates:
+                _tell_of_duplicate(command, newcomer.user_id, work)
+                return
+            alarms.DUPLICATES.labels("cancelled").inc()
             await billing.stripe.cancel_duplicate(
-                newcomer.stp_subscription_id, kept_subscription_id=kept.id, key=f"{newcomer.id}:cancel-duplicate"
+                newcomer.stp_subscription_id,
+                kept_subscription_id=kept.id,
+                key=f"{newcomer.id}:duplicate-of:{kept.id}:{command.attempt}",
             )
             fault_point("B1")
             # Who cancelled it is written on it in Stripe: whichever message reads it first announces it and orders
-            # the mail, also when this one dies here.
+            # the mail and the refund, also when this one dies here.
             await follow(newcomer.stp_subscription_id, work, billing)
             return
-    except StripeUnavailable:
-        again = CancelDuplicateSubscription(
-            key=work.key,
-            subscription_id=command.subscription_id,
-            kept_subscription_id=command.kept_subscription_id,
-            attempt=command.attempt + 1,
-        )
-        work.publish(again, at=_later(command.attempt, work))
+    except (StripeUnavailable, KeySpent):
+        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+        work.publish(again, at=later(command.attempt, work))
         return
     # Without an answer about the one to be kept its record can't be mended, and would order the same again.
     if kept_truth is not None:
         await record(kept_held, kept_truth, work, billing)
-        work.publish(FollowSubscription(key=newcomer.stp_customer_id, subscription_id=newcomer.stp_subscription_id))
+        work.publish(FollowSubscription(key=newcomer.stp_subscription_id, subscription_id=newcomer.stp_subscription_id))
+
+
+async def refund_duplicate_subscription(command: RefundDuplicateSubscription, work: Work, billing: Billing) -> None:
+    """Give back what was paid on a cancelled duplicate; later, if Stripe can't be asked or a payment is under way."""
+    duplicate = await billing.subscriptions.get(command.subscription_id)
+    try:
+        under_way = await give_back(duplicate, billing.stripe.calls)
+    except StripeUnavailable:
+        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+        work.publish(again, at=later(command.attempt, work))
+        return
+    if not under_way:
+        return
+    if command.awaited >= AWAITED:
+        alarms.NOT_REFUNDED.inc()
+        log.error("payment of a duplicate not refunded", subscription=duplicate.id, reason="still under way")
+        return
+    again = command.model_copy(update={"key": work.key, "attempt": 1, "awaited": command.awaited + 1})
+    work.publish(again, at=work.now + UNDER_WAY)
 
 
 async def cancel_subscription_without_coupon(
@@ -87,25 +125,32 @@ async def cancel_subscription_without_coupon(
     held = await billing.subscriptions.get(command.subscription_id)
     try:
         _, truth = await look(held.stp_subscription_id, billing)
-        if truth is not None and _alive(truth) and truth.lacks(billing.required_coupon):
-            await billing.stripe.cancel_without_coupon(held.stp_subscription_id, key=f"{held.id}:cancel-uncouponed")
+        if truth is not None and truth.status in LIVE and truth.lacks(billing.required_coupon):
+            key = f"{held.id}:without-coupon:{command.attempt}"
+            await billing.stripe.cancel_without_coupon(held.stp_subscription_id, key=key)
             fault_point("B1")
         await follow(held.stp_subscription_id, work, billing)
-    except StripeUnavailable:
-        again = CancelSubscriptionWithoutCoupon(
-            key=work.key, subscription_id=command.subscription_id, attempt=command.attempt + 1
-        )
-        work.publish(again, at=_later(command.attempt, work))
+    except (StripeUnavailable, KeySpent):
+        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+        work.publish(again, at=later(command.attempt, work))
 
 
-def _alive(truth: StripeSubscription | None) -> bool:
-    return truth is not None and truth.status in LIVE
+def _alive(truth: StripeSubscription | None, work: Work, billing: Billing) -> bool:
+    return (
+        truth is not None and truth.status in LIVE and not lapsed(truth.overdue_since, at=work.now, grace=billing.grace)
+    )
 
 
-def _later(attempt: int, work: Work) -> datetime:
-    """When to try again: after growing pauses, and then every quarter of an hour until Stripe answers.
-
-    For ever, because a record that isn't followed stays wrong for as long; jittered, since an outage hits many at once.
-    """
-    pause = min(FIRST_PAUSE * 3.0 ** min(attempt - 1, 10), LONGEST_PAUSE)
-    return work.now + pause * random.uniform(0.7, 1.3)  # noqa: S311 -- jitter
+def _tell_of_duplicate(command: CancelDuplicateSubscription, user_id: str, work: Work) -> None:
+    alarms.DUPLICATES.labels("told").inc()
+    log.warning("duplicate subscription left alone", subscription=command.subscription_id)
+    work.publish(
+        DuplicateSubscriptionFound(
+            key=user_id,
+            user_id=user_id,
+            subscription_id=command.subscription_id,
+            kept_subscription_id=command.kept_subscription_id,
+        ),
+        # Both are read again and again; each pair is told of once.
+        id=derived_message_id("duplicate-found", command.subscription_id, command.kept_subscription_id),
+    )

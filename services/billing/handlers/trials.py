@@ -38,7 +38,7 @@ async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None
     device = TrialDevice(beak_id=command.beak_id, fingerprint=command.fingerprint)
     trial = await billing.trials.find_by_user(command.user_id)
     goes_on = trial is not None and trial.goes_on_for(device)
-    active = current(await billing.subscriptions.of_user(command.user_id), at=work.now)
+    active = current(await billing.subscriptions.of_user(command.user_id), at=work.now, grace=billing.grace)
     if active is not None and not (trial is not None and goes_on and active.trial_id == trial.id):
         raise AlreadySubscribed
     if trial is None:

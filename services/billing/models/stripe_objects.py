@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from shared.messages.billing import CancelType
 
 NEVER_LIVED: Final = frozenset({"incomplete", "incomplete_expired"})
 """Not paid even once; Stripe gives ``canceled`` only to what was paid for or tried."""
+
+EARLIEST_NOTICE: Final = timedelta(days=3, hours=12)
+LATEST_NOTICE: Final = timedelta(days=2, hours=12)
+"""How long before the end of a trial the notice is made that is worth a mail: three days, and what its making lags."""
+SETTLED_IN: Final = timedelta(hours=12)
+"""Whose trial is shorter than three days has just read in the welcome mail when it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,11 @@ class StripeSubscription:
         coupons: the coupons on it.
         duplicate_of: our id of the subscription that was kept, if we cancelled this one as its duplicate.
         livemode: whether it is about real money.
+        overdue_since: since when it has not been paid, while it is ``past_due``.
+        collection_paused: what becomes of its invoices while its payments are paused: ``void``, ``keep_as_draft``,
+            ``mark_uncollectible``; None while they aren't. Its status says nothing of it
+            (https://docs.stripe.com/billing/subscriptions/pause-payment).
+        end_reason: why it was ended: ``duplicate`` and ``coupon_missing`` by us, else Stripe's word.
     """
 
     id: str
@@ -72,6 +83,9 @@ class StripeSubscription:
     coupons: frozenset[str]
     duplicate_of: str | None
     livemode: bool
+    overdue_since: datetime | None = None
+    collection_paused: str | None = None
+    end_reason: str | None = None
 
     @property
     def lived(self) -> bool:
@@ -93,6 +107,18 @@ class StripeSubscription:
         if self.cancel_at_period_end:
             return self.period_end
         return self.ended_at if self.canceled_at is not None else None
+
+    def heralds_end(self, told: datetime, *, at: datetime) -> bool:
+        """Whether a notice that its trial will end, made at ``told``, was made for the end that lies ahead.
+
+        Stripe gives notice three days before; but also at once when a trial is made, cut or extended to less than
+        that, when nobody is to read that it ends "soon": and one may arrive after the trial has been extended or is
+        over (https://docs.stripe.com/billing/subscriptions/trials).
+        """
+        if self.status != "trialing" or self.trial_end is None or self.trial_start is None:
+            return False
+        in_time = EARLIEST_NOTICE >= self.trial_end - told >= LATEST_NOTICE
+        return self.trial_end > at and in_time and told - self.trial_start >= SETTLED_IN
 
     def lacks(self, coupon: str | None) -> bool:
         """Whether it should not be there, where every subscription needs a coupon; trials need none."""

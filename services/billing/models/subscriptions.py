@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 from services.billing.models.stripe_objects import StripeSubscription
 from shared.messages.billing import CancelType, SubscriptionStatusView
+from shared.messages.subscriptions import SubscriptionView
 
 LIVE: Final = frozenset({"trialing", "active", "past_due"})
 """A payer may have one of these. ``incomplete`` is a checkout in progress, ``unpaid`` and ``paused`` bring nothing."""
@@ -18,6 +19,9 @@ ENDED: Final = frozenset({"canceled", "incomplete_expired"})
 """Nothing leaves these."""
 STATUSES: Final = ACTIVE | ENDED | {"unpaid", "paused"}
 """What Stripe is known to say (https://docs.stripe.com/api/subscriptions/object); anything else brings nothing."""
+ON_HOLD: Final = "void"
+"""The one of the three ways to pause payments by which nothing is sold meanwhile: the other two give the service away,
+or for later payment (https://docs.stripe.com/billing/subscriptions/pause-payment)."""
 NEWS: Final = timedelta(days=30)
 """Stripe keeps events this long; a subscription older than that, seen for the first time, was taken over from an
 earlier system, and its payer is not welcomed."""
@@ -35,6 +39,9 @@ class Subscription:
         duplicate_of: the subscription that was kept when this one was cancelled.
         welcomed_at: when the welcome mail was ordered.
         read_at: when the reading began that this record holds.
+        overdue_since: since when it has not been paid, while it is past due.
+        collection_paused: what becomes of its invoices while its payments are paused; None while they aren't.
+        trial_end_told: the end of its trial that its payer was last written to about.
     """
 
     id: str
@@ -55,6 +62,9 @@ class Subscription:
     read_at: datetime
     created_at: datetime
     updated_at: datetime
+    overdue_since: datetime | None = None
+    collection_paused: str | None = None
+    trial_end_told: datetime | None = None
     version: int = 1
 
     @classmethod
@@ -95,19 +105,35 @@ class Subscription:
         """The record after the welcome mail was ordered."""
         return replace(self, welcomed_at=at)
 
-    @property
-    def live(self) -> bool:
-        """Whether it takes its payer's one place."""
-        return self.status in LIVE
+    def told_of_trial_end(self, trial_end: datetime) -> Self:
+        """The record after the mail about the end of its trial was ordered."""
+        return replace(self, trial_end_told=trial_end)
+
+    def live(self, at: datetime, grace: timedelta) -> bool:
+        """Whether it takes its payer's one place: one that was not paid for too long leaves it to another."""
+        return self.status in LIVE and not lapsed(self.overdue_since, at=at, grace=grace)
 
     @property
     def ended(self) -> bool:
         """Whether it is over for good."""
         return self.status in ENDED
 
-    def active(self, at: datetime) -> bool:
-        """Whether clients are told that it is active."""
-        return self.status in ACTIVE and self.ends_at > at
+    @property
+    def will_renew(self) -> bool:
+        """Whether it goes on after its period: neither over nor planned to be."""
+        return not self.ended and self.cancel_at is None
+
+    def active(self, at: datetime, grace: timedelta) -> bool:
+        """Whether clients are told that it is active: its period is not over, nor its grace if it was not paid."""
+        return self.status in ACTIVE and self.ends_at > at and not lapsed(self.overdue_since, at=at, grace=grace)
+
+    def entitled(self, at: datetime, grace: timedelta) -> bool:
+        """Whether it brings its payer what is sold.
+
+        Not all that is active does: ``incomplete`` is a checkout in progress of somebody who has never paid, and while
+        invoices are voided the service is on hold. ``paused`` is not even active: a trial ended without a card.
+        """
+        return self.active(at, grace) and self.status in LIVE and self.collection_paused != ON_HOLD
 
     def welcome_due(self, truth: StripeSubscription, *, at: datetime) -> bool:
         """Whether its payer is to be welcomed: once, if it was ever alive, isn't a duplicate and isn't old.
@@ -117,6 +143,11 @@ class Subscription:
         """
         fresh = truth.created > at - NEWS
         return self.welcomed_at is None and truth.lived and self.duplicate_of is None and fresh
+
+    def trial_end_due(self, truth: StripeSubscription, notices: Iterable[datetime], *, at: datetime) -> bool:
+        """Whether its payer is to be told that the trial ends, after notices made at these times: once for each end."""
+        heralded = any(truth.heralds_end(told, at=at) for told in notices)
+        return heralded and truth.trial_end != self.trial_end_told
 
     def view(self, billing_portal_url: str | None) -> SubscriptionStatusView:
         """As clients read it."""
@@ -130,6 +161,36 @@ class Subscription:
             cancelled_at=self.cancelled_at,
         )
 
+    def whole_view(self, siblings: Iterable[Subscription], *, at: datetime, grace: timedelta) -> SubscriptionView:
+        """As operators read it, beside its user's other subscriptions."""
+        others = sorted((each for each in siblings if each.id != self.id), key=_age)
+        return SubscriptionView(
+            id=self.id,
+            user_id=self.user_id,
+            status=self.status,
+            active=self.active(at, grace),
+            entitled=self.entitled(at, grace),
+            will_renew=self.will_renew,
+            start_date=self.starts_at,
+            end_date=self.ends_at,
+            cancel_at=self.cancel_at,
+            cancel_type=self.cancel_type,
+            cancelled_at=self.cancelled_at,
+            overdue_since=self.overdue_since,
+            grace_ends_at=None if self.overdue_since is None else self.overdue_since + grace,
+            collection_paused=self.collection_paused,
+            trial_id=self.trial_id,
+            duplicate_of=self.duplicate_of,
+            other_subscription_ids=tuple(other.id for other in others),
+            stp_subscription_id=self.stp_subscription_id,
+            stp_customer_id=self.stp_customer_id,
+            stp_product_id=self.stp_product_id,
+            stp_created_at=self.stp_created_at,
+            read_at=self.read_at,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+        )
+
 
 AT_REST: Final = {
     "user_id": "userId",
@@ -141,6 +202,8 @@ AT_REST: Final = {
     "cancel_at": "cancelAt",
     "cancel_type": "cancelType",
     "cancelled_at": "cancelledAt",
+    "overdue_since": "overdueSince",
+    "collection_paused": "collectionPaused",
 }
 """The facts that are announced when they change, and their names at rest."""
 
@@ -158,7 +221,17 @@ def _facts(truth: StripeSubscription) -> dict[str, Any]:
         "cancelled_at": truth.canceled_at,
         "stp_created_at": truth.created,
         "trial_id": truth.trial_id,
+        "overdue_since": truth.overdue_since,
+        "collection_paused": truth.collection_paused,
     }
+
+
+def lapsed(overdue_since: datetime | None, *, at: datetime, grace: timedelta) -> bool:
+    """Whether something was not paid for so long that it counts no more, whatever Stripe goes on to try.
+
+    An account may be set to leave a subscription ``past_due`` for ever, and each renewal begins a new period.
+    """
+    return overdue_since is not None and at >= overdue_since + grace
 
 
 def _age(subscription: Subscription) -> tuple[datetime, str]:
@@ -166,16 +239,23 @@ def _age(subscription: Subscription) -> tuple[datetime, str]:
     return subscription.stp_created_at, subscription.stp_subscription_id
 
 
-def duplicates(subscriptions: Iterable[Subscription]) -> list[tuple[Subscription, Subscription]]:
+def duplicates(
+    subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
+) -> list[tuple[Subscription, Subscription]]:
     """The live subscriptions of one user that must go, each with the oldest one, which stays."""
-    live = sorted((subscription for subscription in subscriptions if subscription.live), key=_age)
+    live = sorted((each for each in subscriptions if each.live(at, grace)), key=_age)
     return [(newcomer, live[0]) for newcomer in live[1:]]
 
 
-def current(subscriptions: Iterable[Subscription], *, at: datetime) -> Subscription | None:
+def current(subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta) -> Subscription | None:
     """The one of a user's subscriptions that clients are told about, None if none is active.
 
     A live one comes before a checkout in progress, and of several live ones the oldest, the one that stays.
     """
-    active = [subscription for subscription in subscriptions if subscription.active(at)]
-    return min(active, key=lambda subscription: (not subscription.live, _age(subscription)), default=None)
+    active = [subscription for subscription in subscriptions if subscription.active(at, grace)]
+    return min(active, key=lambda each: (not each.live(at, grace), _age(each)), default=None)
+
+
+def latest(subscriptions: Iterable[Subscription]) -> Subscription | None:
+    """The one of a user's subscriptions that was made last."""
+    return max(subscriptions, key=_age, default=None)

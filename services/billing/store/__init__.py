@@ -7,7 +7,7 @@ from typing import Final
 
 from pymongo import IndexModel
 
-from services.billing.store import disputes, mappings, payments, subscriptions, trials
+from services.billing.store import disputes, events, mappings, payments, subscriptions, trials
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **subscriptions.INDEXES,
@@ -15,4 +15,5 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **mappings.INDEXES,
     **payments.INDEXES,
     **disputes.INDEXES,
+    **events.INDEXES,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -39,6 +40,14 @@ class Subscriptions:
         if document is None:
             raise SubscriptionNotFound
         return entity_of(Subscription, document)
+
+    async def find(self, subscription_id: str) -> Subscription | None:
+        """A subscription by our id or by Stripe's."""
+        ours, theirs = await asyncio.gather(
+            self._by_id.find_one(subscription_id), self._by_stripe_id.find_one(subscription_id)
+        )
+        document = ours or theirs
+        return None if document is None else entity_of(Subscription, document)
 
     async def find_by_stripe_id(self, stripe_id: str) -> Subscription | None:
         """The record of a subscription of Stripe's."""
