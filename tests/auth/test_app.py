@@ -1,5 +1,7 @@
 import asyncio
+import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -16,6 +18,7 @@ from shared.producer import Producer
 from shared.sealed import Sealer
 from shared.tail import Tail
 from tests.backing import Backing
+from tests.stack import Process
 
 ADDRESS = "ana@example.com"
 ORDERS = 10
@@ -89,3 +92,25 @@ async def test_two_instances_share_one_key_and_the_work(
     answers = [UserEnsured.model_validate_json(record.value) for record in ears.said(UserEnsured.wire)]
     assert len({answer.user_id for answer in answers}) == 1
     assert database["users"].count_documents({}) == 1
+
+
+async def test_a_wrong_sealing_key_at_the_start_is_a_line_that_names_it(
+    backing: Backing, topic_prefix: str, database_prefix: str, settings: Callable[..., AuthSettings], tmp_path: Path
+) -> None:
+    told = {
+        "kafka_bootstrap": backing.kafka_bootstrap,
+        "mongo_url": backing.mongo_url,
+        "topic_prefix": topic_prefix,
+        "database_prefix": database_prefix,
+        "environment": "test",
+    }
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    async with create(settings(**told)):
+        pass
+    environment = {f"NEST_{name.upper()}": value for name, value in told.items()}
+    other = base64.b64encode(bytes(32)).decode()
+    process = Process("auth", {**environment, "NEST_SEALING_KEYS": f"other:{other}"}, tmp_path / "log")
+    await process.start()
+    assert await process.ended(60) == 78
+    assert "nest auth can't start:\nNEST_SEALING_KEYS: does not open the signing keys in the database" in process.log
+    assert "Traceback" not in process.log

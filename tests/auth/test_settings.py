@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from services.auth.app import create
+from services.auth.models.signing_keys import Rotation
 from services.auth.settings import AuthSettings
 from shared.settings import SettingsError
 
@@ -69,3 +70,17 @@ def test_texts_go_nowhere_until_the_settings_say_where(settings: Make) -> None:
 def test_a_country_that_there_is_not_is_refused(settings: Make, countries: str) -> None:
     with pytest.raises(SettingsError, match="NEST_TEXT_COUNTRIES"):
         settings(text_countries=countries)
+
+
+def test_a_key_is_published_for_longer_than_others_keep_the_public_ones(settings: Make) -> None:
+    assert settings(signing_key_lead_seconds=1).rotation.lead == timedelta(seconds=1)
+    production = {"environment": "production", "issuer": "https://nest.example"}
+    assert settings(**production).rotation == Rotation("ES256", period=timedelta(days=90), lead=timedelta(minutes=15))
+    with pytest.raises(SettingsError, match="NEST_SIGNING_KEY_LEAD_SECONDS: must be more than 300 in production"):
+        settings(**production, signing_key_lead_seconds=300)
+
+
+@pytest.mark.parametrize("wrong", [{"signing_key_days": 0}, {"signing_key_lead_seconds": 0}])
+def test_keys_that_follow_at_once_or_never_are_refused(settings: Make, wrong: dict[str, int]) -> None:
+    with pytest.raises(SettingsError, match="NEST_SIGNING_KEY"):
+        settings(**wrong)

@@ -9,7 +9,6 @@ import pytest
 from services.embedded.demo import CLIENT_ID
 from tests.stack import running_stack
 
-
 CURVES = {"EdDSA": "Ed25519", "ES512": "P-521"}
 
 

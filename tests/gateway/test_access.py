@@ -474,3 +474,14 @@ async def test_a_key_announced_while_the_gateway_runs_is_learned_and_forgotten(w
 
 async def _answers(world: World, call: dict[str, Any], status: int) -> bool:
     return (await world.http.post("/1/2021-10-06/get_user", **call)).status_code == status
+
+
+async def test_a_disabled_clients_tokens_stop_within_a_second(world: World) -> None:
+    await world.announce(client("client_2"))
+    headers = {"authorization": f"bearer {world.signer.token(aud='client_2')}"}
+    call = {"json": {"user_id": "user_1"}, "headers": headers}
+    await eventually(lambda: _answers(world, call, 204))
+    await world.announce(client("client_2", disabled=True))
+    await asyncio.sleep(1.0)  # the promise, in full
+    refused = await world.http.post("/1/2021-10-06/get_user", **call)
+    assert (refused.status_code, refused.json()["reasons"]) == (401, [{"code": "invalid_token"}])

@@ -7,7 +7,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from services.embedded import ports
-from shared.envelope import Envelope
+from shared.envelope import Envelope, encode
+from shared.messages.signing_keys import SigningKeyWithdrawn
 from shared.producer import BusDown, Producer
 from tests.shared.committing import envelope
 from tests.shared.stand import Stand
@@ -19,6 +20,13 @@ async def test_a_message_is_there_with_its_key_and_headers_when_send_returns(sta
     (record,) = await stand.dump("ledger.commands")
     assert Envelope.of(record, "ledger.commands") == sent
     assert record.partition == await stand.partition_of("k")
+
+
+async def test_a_tombstone_has_a_key_and_no_value(stand: Stand) -> None:
+    withdrawn = SigningKeyWithdrawn(key="k")
+    await stand.producer.send(envelope(key="k", body=encode(withdrawn, stand.sealer)))
+    (record,) = await stand.dump("ledger.commands")
+    assert (record.key, record.value) == (b"k", None)
 
 
 async def test_many_messages_of_one_send_keep_their_order(stand: Stand) -> None:

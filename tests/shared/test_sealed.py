@@ -139,3 +139,11 @@ def test_a_keyed_hash_matches_its_own_parts_alone(one: list[bytes], other: list[
     assert sealer.matches("codes", sealer.keyed_hash("codes", *one), *other) == (one == other)
     assert not sealer.matches("other", sealer.keyed_hash("codes", *one), *one)
     assert not sealer.matches("codes", "", *one)
+
+
+def test_what_an_older_key_has_sealed_can_be_told(sealer: Sealer) -> None:
+    sealed = sealer.seal("auth", b"secret")
+    assert sealer.seals_so(sealed)
+    newer = Sealer({"b": NEW, "a": OLD})
+    assert not newer.seals_so(sealed)
+    assert newer.seals_so(newer.seal("auth", newer.open("auth", sealed)))

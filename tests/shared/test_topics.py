@@ -11,8 +11,9 @@ from shared.topics import DAY, FOREVER, Topic, declared
 TABLE = (
     Topic("a.commands", 3, DAY),
     Topic("a.keys", 1, FOREVER, compacted=True, consumed=False),
+    Topic("a.revocations", 1, 2 * DAY, compacted=True, consumed=False),
 )
-NAMES = ["a.commands", "a.commands.dead", "a.keys"]
+NAMES = ["a.commands", "a.commands.dead", "a.keys", "a.revocations"]
 
 
 async def test_applying_makes_what_is_missing_and_the_second_time_nothing(
@@ -26,10 +27,22 @@ async def test_applying_makes_what_is_missing_and_the_second_time_nothing(
 
 async def test_a_missing_topic_is_said(kafka_bootstrap: str, topic_prefix: str) -> None:
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:1])
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == [
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [
         f"{topic_prefix}a.keys is missing"
     ]
-    assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == [f"{topic_prefix}a.keys"]
+    assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [f"{topic_prefix}a.keys"]
+
+
+async def test_a_topic_of_an_older_release_becomes_compacted_and_stays_limited(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    older = Topic("a.revocations", 1, DAY // 12, consumed=False)
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=[older])
+    assert f"{topic_prefix}a.revocations: cleanup.policy is delete instead of compact,delete" in await topics.check(
+        kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]
+    )
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:])
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]) == []
 
 
 async def test_another_number_of_partitions_is_said_and_left(kafka_bootstrap: str, topic_prefix: str) -> None:
