@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,19 @@ async def log_in(nest: NestUp, email: str) -> dict[str, Any]:
     return tokens
 
 
+async def verb(folder: Path, *words: str) -> Any:
+    """What an operator's verb says as JSON, told of nothing but the data folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", *words, "--data", str(folder), "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    return json.loads(out)
+
+
 def children(folder: Path) -> dict[str, int]:
     return {file.stem: json.loads(file.read_text())["pid"] for file in (folder / "pids").glob("*.json")}
 
@@ -87,6 +102,8 @@ async def test_a_first_start_a_login_a_stop_and_a_second_start_that_knows_it_all
         assert CLIENT_ID in nest.output
         assert f"{nest.base_url}/dev/inbox" in nest.output
         tokens = await log_in(nest, "ada@example.com")
+        [key] = (await verb(folder, "keys", "list"))["keys"]
+        assert key["state"] == "active"
         running = children(folder)
         assert running.keys() == {"kafka", "mongo"}
         whole = sum(map(resident, [nest.process.pid, *running.values()]))
