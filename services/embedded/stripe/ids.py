@@ -12,6 +12,7 @@ PREFIXES = {
     "charge": "ch_3",
     "coupon": "",
     "customer": "cus_",
+    "customer_balance_transaction": "cbtxn_1",
     "discount": "di_1",
     "dispute": "du_1",
     "event": "evt_1",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from services.embedded.stripe import (
+    balances,
     cancellations,
     catalog,
     charges,
@@ -71,6 +72,8 @@ ROUTES: dict[str, Handler] = {
     "GET /v1/customers/{}": customers.retrieve,
     "POST /v1/customers/{}": customers.update,
     "DELETE /v1/customers/{}": customers.delete,
+    "GET /v1/customers/{}/balance_transactions": balances.listed,
+    "POST /v1/customers/{}/balance_transactions": balances.adjust,
     "GET /v1/customers/{}/payment_methods": payment_methods.listed_of_customer,
     "GET /v1/disputes": disputes.listed,
     "GET /v1/disputes/{}": reading("dispute"),
