@@ -21,7 +21,7 @@ from shared.messages.auth import (
     SendMagicLink,
     SetMarketingConsent,
 )
-from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, ListDisputes, ListPayments
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import (
     CreateNewsItem,
@@ -141,6 +141,8 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
         "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
+        "list_payments": ask(ListPayments, Who.INTERNAL),
+        "list_disputes": ask(ListDisputes, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),
         "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
         "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),

@@ -24,10 +24,10 @@ OURS = {"_id", "userId", "version", "toldOf", "readAt", "createdAt", "updatedAt"
 """What Stripe says nothing of."""
 TIED = ("userId", "stpPaymentIntentId", "stpInvoiceId", "stpSubscriptionId")
 """What a dispute has of its payment."""
-TURNS = ("decline", "recover", "month", "refund", "dispute", "close", "part", "once", "end")
+TURNS = ("decline", "recover", "month", "refund", "dispute", "close", "decided", "part", "once", "end")
 LIVES = st.tuples(
     st.sampled_from(["pm_card_visa", "pm_card_authenticationRequired", "pm_usBankAccount_insufficientFunds", None]),
-    st.lists(st.sampled_from(TURNS), max_size=5),
+    st.lists(st.sampled_from(TURNS), min_size=2, max_size=8),
 )
 
 
@@ -59,6 +59,8 @@ async def turn(shop: Shop, made: dict[str, Any], what: str) -> None:  # noqa: C9
                 play.refund(made["id"], amount=100)
             case "dispute":
                 play.dispute(made["id"])
+            case "decided":
+                play.close_dispute(play.dispute(made["id"])["id"], "won")
             case "close":
                 for dispute in disputes_of(shop, made["customer"]):
                     play.close_dispute(dispute["id"], "lost")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from stripe import WebhookSignature
 
-from shared.messages.stripe import StripeEvent
+from services.gateway.settings import GatewaySettings
+from shared.messages.stripe import StripeEvent, StripeThinEvent
 from shared.producer import BusDown
 from tests.gateway.conftest import WEBHOOK_SECRETS, World
 from tests.stack import eventually
@@ -25,6 +29,21 @@ def event(**changed: Any) -> dict[str, Any]:
         "created": int(time.time()),
         "livemode": False,
         "data": {"object": {"id": "sub_1", "object": "subscription", "customer": "cus_1"}},
+        **changed,
+    }
+
+
+def thin(**changed: Any) -> dict[str, Any]:
+    return {
+        "id": "evt_test_1",
+        "object": "v2.core.event",
+        "type": "v1.payment_intent.succeeded",
+        "created": "2026-11-21T06:05:00.000Z",
+        "livemode": False,
+        "context": None,
+        "reason": None,
+        "related_object": {"id": "pi_1", "type": "payment_intent", "url": "/v1/payment_intents/pi_1"},
+        "snapshot_event": "evt_1",
         **changed,
     }
 
@@ -152,16 +171,53 @@ class TestForgeries:
             json.dumps(event(livemode=0)),
             json.dumps(event(data=[])),
             json.dumps(event(data={"object": "sub_1"})),
-            json.dumps({"id": "evt_1", "object": "v2.core.event", "type": "v1.billing.meter.no_meter_found"}),
+            json.dumps(thin(livemode=None)),
+            json.dumps({name: value for name, value in thin().items() if name != "livemode"}),
+            json.dumps(thin(livemode=0)),
+            json.dumps(thin(id="")),
+            json.dumps(thin(object="v3.core.event")),
+            json.dumps(thin(object=None)),
+            json.dumps(thin(related_object="pi_1")),
+            json.dumps(thin(related_object=["pi_1"])),
+            json.dumps(event(object="v2.core.event", livemode="x")),
+            # The envelopes of other clouds, which the library opens by itself.
+            json.dumps({"detail": event()}),
+            json.dumps({"specversion": "1.0", "data": event()}),
             '{"id": "evt_\\ud800"}',
         ],
     )
     async def test_a_signed_body_that_is_no_event(self, world: World, body: str) -> None:
         await self.refused(world, body.encode(), signed(body))
 
-    async def test_an_event_of_the_other_mode(self, world: World) -> None:
-        body = json.dumps(event(livemode=True)).encode()
+    @pytest.mark.parametrize("of_live_mode", [event(livemode=True), thin(livemode=True)])
+    async def test_an_event_of_the_other_mode(self, world: World, of_live_mode: dict[str, Any]) -> None:
+        body = json.dumps(of_live_mode).encode()
         await self.refused(world, body, signed(body))
+
+    async def test_a_signature_of_another_body(self, world: World) -> None:
+        signature = signed(json.dumps(event()))
+        # Another event under the signature of one that was really sent.
+        await self.refused(world, json.dumps(event(id="evt_2")).encode(), signature)
+
+    async def test_a_signature_of_another_time(self, world: World) -> None:
+        body = json.dumps(event()).encode()
+        old = signed(body, at=time.time() - 3600)["stripe-signature"]
+        now = f"t={int(time.time())}"
+        forged = ",".join([now, old.partition(",")[2]])
+        await self.refused(world, body, {"stripe-signature": forged})
+        # Two times: what the signature covers is what counts.
+        await self.refused(world, body, {"stripe-signature": f"{old},{now}"})
+        await self.refused(world, body, {"stripe-signature": f"{now},{old}"})
+
+    async def test_ten_megabytes(self, world: World) -> None:
+        # Refused by what the head says, before the body is sent.
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
+        writer.write(f"POST {PATH} HTTP/1.1\r\nhost: nest.test\r\ncontent-length: 10000000\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'"body_too_large"' in answer
+        assert world.services.heard == []
 
 
 async def test_one_valid_signature_among_others_is_enough(world: World) -> None:
@@ -194,3 +250,57 @@ async def test_stripe_is_told_to_repeat_when_kafka_does_not_take_it(
     answer = await world.http.post(PATH, content=body, headers=signed(body))
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert answer.headers["retry-after"]
+
+
+class TestThinEvents:
+    async def test_one_is_stored_byte_for_byte_under_its_object(self, world: World) -> None:
+        body = json.dumps(thin(), indent=2).encode()
+        assert await post(world, body, signed(body)) == (200, "received")
+        await heard(world, 1)
+        stored = world.services.heard[0]
+        assert (stored.topic, stored.wire, stored.key) == ("stripe.webhooks", "stripe.thin-event", "pi_1")
+        assert stored.body == body
+        read = StripeThinEvent.model_validate_json(stored.body)
+        assert (read.type, read.snapshot_event) == ("v1.payment_intent.succeeded", "evt_1")
+        assert read.related_object is not None
+        assert (read.related_object.type, read.related_object.id) == ("payment_intent", "pi_1")
+
+    @pytest.mark.parametrize("related", [None, {"type": "balance_settings", "url": "/v1/balance_settings"}])
+    async def test_one_about_nothing_that_has_an_id_is_ordered_by_its_own(
+        self, world: World, related: dict[str, str] | None
+    ) -> None:
+        body = json.dumps(thin(related_object=related)).encode()
+        assert (await post(world, body, signed(body)))[0] == 200
+        await heard(world, 1)
+        assert world.services.heard[0].key == world.services.heard[0].id
+
+    async def test_a_repeat_has_the_id_of_the_first_and_another_accounts_has_not(self, world: World) -> None:
+        for each in (thin(), thin(), thin(context="acct_1"), thin(context="acct_1/acct_2"), thin(id="evt_test_2")):
+            body = json.dumps(each).encode()
+            assert (await post(world, body, signed(body)))[0] == 200
+        await heard(world, 5)
+        assert len({stored.id for stored in world.services.heard}) == 4
+
+
+@pytest.mark.parametrize("unheard_of", [event(type="v1.of.tomorrow"), thin(type="v9.of.tomorrow")])
+async def test_a_type_that_nobody_knows_is_received(world: World, unheard_of: dict[str, Any]) -> None:
+    body = json.dumps(unheard_of).encode()
+    assert await post(world, body, signed(body)) == (200, "received")
+
+
+async def test_which_secret_matched_is_counted(world: World) -> None:
+    def counts() -> list[float]:
+        found = (REGISTRY.get_sample_value("nest_webhook_signatures_total", {"secret": s}) for s in ("0", "1", "none"))
+        return [count or 0.0 for count in found]
+
+    before = counts()
+    body = json.dumps(event()).encode()
+    for secret in (*WEBHOOK_SECRETS, WEBHOOK_SECRETS[1], "whsec_of_somebody_else"):
+        await post(world, body, signed(body, secret))
+    assert [after - first for after, first in zip(counts(), before, strict=True)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("secrets", ["", " ", ",", " , "])
+def test_no_secret_stops_the_start(make_settings: Callable[..., GatewaySettings], secrets: str) -> None:
+    with pytest.raises(ValueError, match="at least one is needed"):
+        make_settings(stripe_webhook_secrets=secrets)
