@@ -7,13 +7,9 @@ from datetime import UTC, datetime, timedelta
 import jwt
 import pytest
 
-from shared.messages.auth import (
-    EnsureUser,
-    IdentifierVerified,
-    SigningKeyPublished,
-    UserAuthenticated,
-    UserCreated,
-)
+from shared.messages import Caller
+from shared.messages.auth import EnsureUser, IdentifierVerified, UserAuthenticated, UserCreated
+from shared.messages.signing_keys import SigningKeyPublished
 from tests.auth.flows import (
     ADDRESS,
     CHALLENGE,
@@ -55,9 +51,10 @@ async def test_a_code_is_exchanged_for_tokens(desk: Desk) -> None:
 async def test_the_access_token_says_exactly_what_the_page_lists(desk: Desk) -> None:
     desk.now = datetime(2030, 1, 2, 3, 4, 5, 678_000, UTC)
     answer = await logged_in(desk)
-    [published] = desk.announced
-    assert isinstance(published, SigningKeyPublished)
-    assert jwt.get_unverified_header(answer["access_token"]) == {"alg": "ES256", "kid": published.kid, "typ": "JWT"}
+    keys = {event.kid: event for event in desk.announced if isinstance(event, SigningKeyPublished)}
+    header = jwt.get_unverified_header(answer["access_token"])
+    published = keys[header["kid"]]
+    assert header == {"alg": "ES256", "kid": published.kid, "typ": "JWT"}
     claims = jwt.decode(
         answer["access_token"],
         jwt.PyJWK(dict(published.jwk)),
@@ -79,15 +76,16 @@ async def test_the_access_token_says_exactly_what_the_page_lists(desk: Desk) -> 
 
 
 async def test_a_login_keeps_what_the_page_on_data_at_rest_says(desk: Desk) -> None:
-    code = await ordered_code(desk)
-    answer = await desk.perform(redemption(code))
+    code = await ordered_code(desk, device={"platform": "linux"})
+    answer = await desk.perform(redemption(code), caller=Caller(client_ip="203.0.113.77"))
     now = desk.now.replace(microsecond=desk.now.microsecond // 1000 * 1000)
     authorization_id = code.split(".")[0]
     refresh_key = answer["refresh_token"].split(".")[2]
 
     authorization = await desk.database["authorizations"].find_one({})
     assert (authorization["usedAt"], authorization["revokedAt"], authorization["version"]) == (now, None, 2)
-    assert await desk.database["users"].find_one({}) == {"_id": answer["user_id"], "createdAt": now, "version": 1}
+    user = await desk.database["users"].find_one({})
+    assert (user["_id"], user["createdAt"], user["version"]) == (answer["user_id"], now, 1)
     identifier = await desk.database["identifiers"].find_one({})
     assert identifier.pop("_id").startswith("test_userident_")
     assert identifier == {
@@ -108,10 +106,12 @@ async def test_a_login_keeps_what_the_page_on_data_at_rest_says(desk: Desk) -> N
         "cidrBlocks": [],
         "createdAt": now,
         "revokedAt": None,
+        "network": "203.0.113.0/24",
         "version": 1,
     }
     access = await desk.database["access_tokens"].find_one({})
-    assert access.pop("_id").startswith("test_acstok_")
+    access_token_id = access.pop("_id")
+    assert access_token_id.startswith("test_acstok_")
     assert access == {**shared, "expiresAt": now + timedelta(hours=1)}
     refresh = await desk.database["refresh_tokens"].find_one({})
     assert refresh.pop("_id").startswith("test_reftok_")
@@ -119,7 +119,10 @@ async def test_a_login_keeps_what_the_page_on_data_at_rest_says(desk: Desk) -> N
         **shared,
         "key": hashlib.sha256(refresh_key.encode()).hexdigest(),
         "expiresAt": now + timedelta(days=60),
+        "chainBeganAt": now,
         "chainEndsAt": now + timedelta(days=365),
+        "platform": "linux",
+        "accessTokenId": access_token_id,
         "usedAt": None,
         "successor": None,
     }
