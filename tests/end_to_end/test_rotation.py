@@ -170,7 +170,7 @@ async def test_a_rotation_under_load_refuses_nobody(crowded: Stack) -> None:
     assert set(people.newest) == {old, new}
     refused = [call for call in people.calls if call.status != 200]
     assert not refused, refused[:3]
-    assert len(people.calls) > 8 * PEOPLE
+    assert len(people.calls) > 4 * PEOPLE
     for url in crowded.urls:
         assert {old, new} <= await jwks(crowded, url)
 
