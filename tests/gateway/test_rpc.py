@@ -388,5 +388,9 @@ def _body(name: str) -> dict[str, Any]:
         "set_marketing_consent": {"user_id": "user_1", "level": "general"},
         "create_client": {"name": "App", "redirect_uris": ["https://app.example.com/"]},
         "create_news_item": {"primary": {"payload": banner}},
+        "update_news_item": {"id": "newsitem_1", "primary": {"payload": banner}},
+        "remove_news_item": {"id": "newsitem_1"},
+        "list_all_news_items": {},
+        "dismiss_news_item": {"user_id": "user_1", "news_item_id": "newsitem_1"},
     }
     return bodies.get(name, {"user_id": "user_1"})
