@@ -39,6 +39,7 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 """Verifier and challenge of RFC 7636, appendix B."""
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 WAIT_SECONDS = 20.0
+OPERATORS = "operators@example.com"
 _CODE = re.compile(r"[?&]code=([^&]+)")
 
 
@@ -274,6 +275,7 @@ async def running_stack(
             "NEST_STRIPE_WEBHOOK_SECRETS": webhook_secret,
             "NEST_STRIPE_TRIAL_PRICE": await demo.trial_price(stripe_key, stripe.url),
             "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
+            "NEST_OPERATORS_ADDRESS": OPERATORS,
             "NEST_SMTP_HOST": "127.0.0.1",
             "NEST_SMTP_PORT": str(inbox.smtp_port),
             "NEST_SMTP_TLS": "none",

@@ -1,0 +1,100 @@
+"""Money follows Stripe, from the signed webhook to what operators read and who is written to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.stack import OPERATORS, Stack, eventually
+
+
+async def listed(nest: Stack, method: str, count: int, **asked: Any) -> list[dict[str, Any]]:
+    """What operators read, once there are so many."""
+
+    async def found() -> list[dict[str, Any]]:
+        answer = await nest.call(method, asked, **nest.internal)
+        assert answer.status_code == 200, answer.text
+        entries: list[dict[str, Any]] = answer.json()[method.removeprefix("list_")]
+        return entries if len(entries) == count else []
+
+    entries: list[dict[str, Any]] = await eventually(found, what=f"{count} of {method}")
+    return entries
+
+
+def price(nest: Stack) -> str:
+    return nest.environment["NEST_STRIPE_TRIAL_PRICE"]
+
+
+async def test_a_payment_is_listed_under_the_user_of_its_customers_address(nest: Stack, email: str) -> None:
+    made = nest.stripe.play.checkout(price(nest), email=email)
+    user_id = (await nest.log_in(email))["user_id"]
+
+    (payment,) = await listed(nest, "list_payments", 1, user_id=user_id, status="succeeded")
+
+    assert (payment["user_id"], payment["stp_subscription_id"]) == (user_id, made["id"])
+    assert (payment["amount_received"], payment["amount_refunded"]) == (payment["amount"], 0)
+    nest.stripe.play.refund(made["id"])
+
+    async def refunded() -> bool:
+        (now,) = await listed(nest, "list_payments", 1, user_id=user_id)
+        return bool(now["amount_refunded"] == now["amount"])
+
+    await eventually(refunded, what="the refund")
+
+
+async def test_a_declined_payment_is_mailed_with_the_link_to_pay_once(nest: Stack, email: str) -> None:
+    made = nest.stripe.play.checkout(price(nest), email=email, payment_method="pm_card_chargeCustomerFail")
+    nest.stripe.play.pay_again(made["id"])
+
+    mail = await nest.mail(email, subject="did not go through")
+
+    invoice = nest.stripe.object("invoice", made["latest_invoice"])
+    assert invoice["hosted_invoice_url"] in mail.links
+    nest.stripe.play.pay_again(made["id"])
+    await nest.stripe.webhooks.drained(30)
+    nest.stripe.play.recover(made["customer"])
+    user_id = (await nest.log_in(email))["user_id"]
+    await listed(nest, "list_payments", 1, user_id=user_id, status="succeeded")
+    failures = [each for each in nest.inbox.arrivals(email) if "did not go through" in each.subject]
+    assert len(failures) == 1
+
+
+async def test_a_dispute_is_walked_to_its_user_and_told_to_operators(nest: Stack, email: str) -> None:
+    made = nest.stripe.play.checkout(price(nest), email=email)
+    dispute = nest.stripe.play.dispute(made["id"])
+    user_id = (await nest.log_in(email))["user_id"]
+    nest.stripe.play.close_dispute(dispute["id"], "lost")
+
+    (found,) = await listed(nest, "list_disputes", 1, user_id=user_id, status="lost")
+
+    assert (found["stp_dispute_id"], found["stp_subscription_id"]) == (dispute["id"], made["id"])
+
+    def told() -> list[Any]:
+        mails = [each for each in nest.inbox.arrivals(OPERATORS) if dispute["id"] in each.text]
+        return mails if len(mails) == 2 else []
+
+    mails = await eventually(told, what="two mails to the operators")
+    assert sorted(mail.subject.startswith("lost: ") for mail in mails) == [False, True]
+
+
+async def test_thin_events_bring_the_same(nest: Stack, email: str) -> None:
+    nest.stripe.webhooks.thin = True
+    try:
+        made = nest.stripe.play.checkout(price(nest), email=email)
+        await nest.stripe.webhooks.drained(30)
+    finally:
+        nest.stripe.webhooks.thin = False
+    user_id = (await nest.log_in(email))["user_id"]
+
+    (payment,) = await listed(nest, "list_payments", 1, user_id=user_id, status="succeeded")
+
+    assert payment["stp_subscription_id"] == made["id"]
+
+
+async def test_only_the_internal_key_opens_the_lists(nest: Stack, email: str) -> None:
+    bearer = {"authorization": f"bearer {(await nest.log_in(email))['access_token']}"}
+    for method in ("list_payments", "list_disputes"):
+        for headers in ({}, bearer):
+            answer = await nest.call(method, {}, **headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
+        answer = await nest.call(method, {}, version="2020-12-14", **nest.internal)
+        assert answer.status_code == 404
