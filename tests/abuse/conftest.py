@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import MongoClient
 
 from shared.topics import Topic, declared
-from tests.stack import Stack, running_stack
+from tests.stack import Stack, eventually, running_stack
 
 SERVICES = ("gateway", "auth", "billing", "mailer", "news")
 LIFTED = {
@@ -91,6 +91,12 @@ class Target:
     def database(self, service: str) -> Any:
         """The database of a service."""
         return self._mongo[self.nest.environment["NEST_DATABASE_PREFIX"] + service]
+
+    async def text(self, number: str) -> str:
+        """The newest text to a number, once there is one."""
+        arrivals = await eventually(lambda: self.nest.inbox.arrivals(number), what=f"a text to {number}")
+        text: str = arrivals[0].text
+        return text
 
     async def records(self) -> list[Any]:
         """Every record of every topic of this deployment."""
