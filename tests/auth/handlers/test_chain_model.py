@@ -320,4 +320,4 @@ def test_sessions_are_as_their_model(new_desk: Callable[..., Desk]) -> None:
 
 @pytest.mark.slow
 def test_sessions_are_as_their_model_for_longer(new_desk: Callable[..., Desk]) -> None:
-    play(new_desk, examples=2000, steps=50)
+    play(new_desk, examples=400, steps=40)
