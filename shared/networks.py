@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -10,6 +11,7 @@ IPV6_PREFIX: Final = 64
 """What a provider gives to one household at the least (RFC 6177 section 2): single addresses in it are free."""
 
 
+@lru_cache(maxsize=4_096)
 def prefix(ip: str) -> str:
     """The network that is counted as one: ``203.0.113.0/24`` of IPv4, ``2001:db8:1:2::/64`` of IPv6.
 
@@ -22,6 +24,7 @@ def prefix(ip: str) -> str:
     return str(ip_network((address.packed, IPV4_PREFIX if address.version == 4 else IPV6_PREFIX), strict=False))  # noqa: PLR2004 -- IP's version
 
 
+@lru_cache(maxsize=4_096)
 def is_loopback(ip: str) -> bool:
     """Whether it is this machine itself."""
     address = _address(ip)

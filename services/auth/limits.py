@@ -7,16 +7,17 @@ use that is refused is not counted and makes nobody wait longer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import Counter
 
 from services.auth.errors import Throttled
 from services.auth.meters import Meters, Series
-from services.auth.models.limits import MERGED, NONE, PER_IP, Familiar, Limit, LimitName, seconds
+from services.auth.models.limits import MERGED, NONE, PER_IP, Familiar, Limit, LimitName, Uses, seconds
 from services.auth.store.limits import Familiars, LimitUses
 from shared.messages.auth import Device
 from shared.networks import is_loopback, prefix
@@ -26,6 +27,7 @@ from shared.work import Work
 THROTTLED: Final = Counter("nest_auth_throttled", "Uses refused by a limit.", ["limit"])
 ID_LENGTH: Final = 32
 """Hex characters of a keyed hash: 128 bits."""
+MOST_CACHED: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class Limits:
         self._sealer = sealer
         self._limits = limits
         self._lift_loopback = lift_loopback
+        # The same few again and again, and a keyed hash costs some microseconds.
+        self._shared_id = lru_cache(maxsize=MOST_CACHED)(self._id)
 
     async def take(self, name: LimitName, subject: str | None, work: Work, *, traits: Sequence[str] = ()) -> None:
         """Count one use.
@@ -144,10 +148,22 @@ class Limits:
             work: as of ``take``.
             traits: as of ``take``.
         """
-        budgets = await asyncio.gather(
-            *(self._budget(name, subject, work, traits) for name, subject in subjects.items())
-        )
-        return Room(tuple(budget for budget in budgets if budget is not None))
+        waiting: list[Awaitable[Budget]] = []
+        budgets: list[Budget] = []
+        for name, subject in subjects.items():
+            whose = self._whose(name, subject)
+            limit = self._limits[name]
+            if whose is None or not limit.rules:
+                continue
+            if name not in MERGED:
+                waiting.append(self._own(name, limit, whose, work, traits))
+                continue
+            series = self._meters.series(self._shared_id(name, whose), limit)
+            if self._meters.stale(series):
+                waiting.append(self._fresh(name, series, work))
+            else:
+                budgets.append(self._shared(name, series, work))
+        return Room((*budgets, *await _all(waiting)))
 
     async def acquaintance(self, subject: str, traits: Sequence[str]) -> Acquaintance:
         """Whether somebody is known, to be remembered when they have logged in.
@@ -156,20 +172,17 @@ class Limits:
             subject: who, as in ``take``.
             traits: by what.
         """
-        id = self._id("familiar", subject)  # noqa: A001 -- the field's name
+        if not traits:
+            return Acquaintance(Familiar(""), (), self._familiars)
         hashed = tuple(self._id("trait", subject, trait) for trait in traits)
-        familiar = await self._familiars.get(id) if traits else Familiar(id)
+        familiar = await self._familiars.get(self._id("familiar", subject))
         return Acquaintance(familiar, hashed, self._familiars)
 
-    async def _budget(self, name: LimitName, subject: str | None, work: Work, traits: Sequence[str]) -> Budget | None:
-        limit = self._limits[name]
-        if name in PER_IP and subject is not None:
-            subject = None if self._lift_loopback and is_loopback(subject) else prefix(subject)
-        if subject is None or not limit.rules:
-            return None
-        if name in MERGED:
-            return self._shared(name, await self._meters.series(self._id(name, subject), limit), work)
-        return await self._own(name, limit, subject, work, traits)
+    def _whose(self, name: LimitName, subject: str | None) -> str | None:
+        """The subject as it is counted; None where there is no limit."""
+        if name not in PER_IP or subject is None:
+            return subject
+        return None if self._lift_loopback and is_loopback(subject) else prefix(subject)
 
     def _shared(self, name: LimitName, series: Sequence[Series], work: Work) -> Budget:
         return Budget(
@@ -178,21 +191,37 @@ class Limits:
             lambda: self._meters.count(series, work.id, at=work.now),
         )
 
+    async def _fresh(self, name: LimitName, series: Sequence[Series], work: Work) -> Budget:
+        await self._meters.sync(series)
+        return self._shared(name, series, work)
+
     async def _own(self, name: LimitName, limit: Limit, subject: str, work: Work, traits: Sequence[str]) -> Budget:
-        ids = [self._id(name, subject), *(self._id(name, subject, trait) for trait in traits)]
-        acquaintance, (everybodys, *own) = await asyncio.gather(
-            self.acquaintance(subject, traits), asyncio.gather(*map(self._uses.get, ids))
-        )
-        known = acquaintance.familiar.traits
-        uses = next((uses for uses, trait in zip(own, acquaintance.traits, strict=True) if trait in known), everybodys)
+        everybodys = self._uses.get(self._id(name, subject))
+        uses = await (self._recognised(name, subject, traits, everybodys) if traits else everybodys)
         return Budget(
             name,
             lambda: limit.wait(uses.times, at=work.now),
             lambda: self._uses.save(uses.one_more(limit, at=work.now), limit, work),
         )
 
+    async def _recognised(
+        self, name: LimitName, subject: str, traits: Sequence[str], everybodys: Awaitable[Uses]
+    ) -> Uses:
+        """The uses by the first trait that is known; everybody's where none is."""
+        own_uses = (self._uses.get(self._id(name, subject, trait)) for trait in traits)
+        acquaintance, (uses, *own) = await asyncio.gather(
+            self.acquaintance(subject, traits), asyncio.gather(everybodys, *own_uses)
+        )
+        known = acquaintance.familiar.traits
+        return next((each for each, trait in zip(own, acquaintance.traits, strict=True) if trait in known), uses)
+
     def _id(self, *parts: str) -> str:
         return self._sealer.fingerprint(b"limits", *(part.encode() for part in parts))[:ID_LENGTH]
+
+
+async def _all(waiting: Sequence[Awaitable[Budget]]) -> Sequence[Budget]:
+    """Wait for all of them; a task each is worth its price only where there are several."""
+    return [await each for each in waiting] if len(waiting) < 2 else await asyncio.gather(*waiting)  # noqa: PLR2004
 
 
 def trait(kind: str, value: str | None) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class Series:
 
     def wait(self, at: datetime) -> timedelta:
         """How long until there is room for one more."""
+        if sum(self.own.values()) + sum(self.others.values()) < self.rule.count:
+            return NONE
         counts = dict(self.others)
         for grain, count in self.own.items():
             counts[grain] = counts.get(grain, 0) + count
@@ -96,7 +98,7 @@ class Meters:
         self._tallies = tallies
         self._instance = secrets.token_hex(6)
         self._over = asyncio.Event()
-        self._series: dict[str, Series] = {}
+        self._series: dict[str, tuple[Series, ...]] = {}
         self._counted: set[tuple[str, str]] = set()
         self._counted_before: set[tuple[str, str]] = set()
         self._generation_began = time.monotonic()
@@ -112,21 +114,22 @@ class Meters:
             self._over.set()
             await exchanging
 
-    async def series(self, id: str, limit: Limit) -> list[Series]:  # noqa: A002 -- the field's name
-        """What is counted under an id, a series for each rule.
-
-        The others' counts are half a second old at most, unless MongoDB is away.
-        """
-        found = [self._one(f"{id}:{rule.within.total_seconds():.0f}", rule) for rule in limit.rules]
+    def series(self, id: str, limit: Limit) -> tuple[Series, ...]:  # noqa: A002 -- the field's name
+        """What is counted under an id, a series for each rule."""
+        found = self._series.get(id)
+        if found is None:
+            found = self._series[id] = tuple(
+                Series(f"{id}:{rule.within.total_seconds():.0f}", rule) for rule in limit.rules
+            )
         now = time.monotonic()
-        stale = []
         for series in found:
             series.touched = now
-            if now - series.synced >= FRESH_SECONDS:
-                stale.append(series)
-        if stale:
-            await self._sync(stale)
         return found
+
+    def stale(self, series: Collection[Series]) -> bool:
+        """Whether the others' counts are too old to decide."""
+        oldest = time.monotonic() - FRESH_SECONDS
+        return any(each.synced <= oldest for each in series)
 
     def wait(self, series: Collection[Series], message_id: str, *, at: datetime) -> timedelta:
         """How long until there is room for one more in all of these; none for a message that is counted already."""
@@ -152,13 +155,7 @@ class Meters:
                 return True
         return False
 
-    def _one(self, id: str, rule: Rule) -> Series:  # noqa: A002 -- the field's name
-        series = self._series.get(id)
-        if series is None:
-            series = self._series[id] = Series(id, rule)
-        return series
-
-    async def _sync(self, stale: list[Series]) -> None:
+    async def sync(self, stale: Collection[Series]) -> None:
         """Ask for the others' counts, and go on without them when there is no answer."""
         reads = asyncio.gather(*(self._read(series) for series in stale))
         try:
@@ -191,9 +188,9 @@ class Meters:
     async def _exchange(self) -> None:
         """Store what was counted, and read what the others have."""
         now = time.monotonic()
-        unsaved = [series for series in self._series.values() if series.unsaved]
-        touched = [series for series in self._series.values() if now - series.touched < 2 * EXCHANGE_SECONDS]
-        saving = [(series, grain, series.own[grain]) for series in unsaved for grain in series.unsaved]
+        every = [each for series in self._series.values() for each in series]
+        touched = [series for series in every if now - series.touched < 2 * EXCHANGE_SECONDS]
+        saving = [(series, grain, series.own[grain]) for series in every for grain in series.unsaved]
         try:
             await self._tallies.write(
                 self._instance,
@@ -210,9 +207,11 @@ class Meters:
         """Let go of what nobody asks about any more."""
         now = time.monotonic()
         idle = [
-            series.id for series in self._series.values() if not series.unsaved and now - series.touched > IDLE_SECONDS
+            id
+            for id, series in self._series.items()  # noqa: A001 -- the field's name
+            if all(not each.unsaved and now - each.touched > IDLE_SECONDS for each in series)
         ]
-        for id in idle:  # noqa: A001 -- the field's name
+        for id in idle:  # noqa: A001 -- as above
             del self._series[id]
         if now - self._generation_began > REMEMBERED_SECONDS:
             self._counted, self._counted_before = set(), self._counted

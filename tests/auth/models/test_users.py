@@ -1,4 +1,5 @@
 import string
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.auth.errors import InvalidEmail
+from services.auth.models import users
 from services.auth.models.users import Identifier, User, normal_email
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
@@ -66,6 +68,23 @@ def test_what_can_receive_no_mail_is_refused(typed: str) -> None:
 def test_a_test_domain_is_refused_in_production() -> None:
     with pytest.raises(InvalidEmail):
         normal_email("ana@nest.test", test_domains=False)
+
+
+LOCALS = st.from_regex(r"[a-zA-Z0-9_.+!'-]{1,70}", fullmatch=True)
+DOMAINS = st.sampled_from(
+    ["example.com", "BÜCHER.example", "nest.test", "-a.com", "", "a@b.com", "a..b", "example.com ", "[127.0.0.1]"]
+) | st.from_regex(r"([a-zA-Z0-9ü-]{1,63}\.){1,4}[a-z]{2,5}", fullmatch=True)
+
+
+@given(LOCALS, DOMAINS)
+def test_the_short_way_for_plain_addresses_says_what_the_long_one_does(local: str, domain: str) -> None:
+    def said(normal: Callable[..., str]) -> str:
+        try:
+            return normal(f"{local}@{domain}", test_domains=True)
+        except InvalidEmail:
+            return "invalid"
+
+    assert said(normal_email) == said(users._validated)
 
 
 @given(st.text() | st.from_regex(r"[!-~]{1,20}@[a-zA-Z0-9ü-]{1,10}\.[a-z]{2,5}", fullmatch=True))
