@@ -33,6 +33,7 @@ from shared.messages.news import (
 )
 from shared.messages.sessions import ListSessions, RevokeSessions
 from shared.messages.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
+from shared.messages.subscriptions import GetSubscription
 
 BASE_VERSION: Final = "1"
 
@@ -138,6 +139,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "revoke_sessions": order(RevokeSessions, Who.SELF_OR_INTERNAL, _by_user),
         "dismiss_news_item": order(DismissNewsItem, Who.SELF_OR_INTERNAL, _by_user),
         # For operators.
+        "get_subscription": ask(GetSubscription, Who.INTERNAL),
         "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
         "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),

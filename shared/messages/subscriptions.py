@@ -1,5 +1,9 @@
 """What billing is asked about subscriptions by operators, and what it orders of itself about duplicates."""
 
+from typing import Self
+
+from pydantic import model_validator
+
 from shared.messages.auth import NonEmpty
 from shared.messages.billing import CancelType
 from shared.messages.message import Command, Event, Moment, Query, Reply
@@ -15,6 +19,12 @@ class GetSubscription(Query, wire="billing.get-subscription"):
     """Ours or Stripe's."""
     user_id: NonEmpty | None = None
     """Then the one that clients are told about, or, if none is active, the one made last."""
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.subscription_id is None and self.user_id is None:
+            raise ValueError("subscription_id or user_id is needed")
+        return self
 
 
 class SubscriptionView(Reply):

@@ -1,11 +1,15 @@
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from services.billing.calls import Patience
-from services.embedded.stripe import Trouble
+from services.embedded.stripe import Settings, StripeDouble, Trouble
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.subscriptions import GetSubscription
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 
@@ -112,3 +116,79 @@ async def test_a_subscription_that_is_paid_late_is_still_active(shop: Shop) -> N
     await shop.deliver_all()
     shop.desk.now = shop.double.clock.time
     assert (await shop.desk.perform(STATUS))["status"] == "past_due"
+
+
+async def test_operators_read_the_whole_record_by_any_of_its_names(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    record = await shop.record(made["id"])
+    for query in (
+        GetSubscription(subscription_id=record["_id"]),
+        GetSubscription(subscription_id=made["id"]),
+        GetSubscription(user_id="user_ada"),
+    ):
+        view = await shop.desk.perform(query)
+        assert (view["id"], view["stp_subscription_id"], view["status"]) == (record["_id"], made["id"], "active")
+    assert (view["active"], view["entitled"], view["will_renew"]) == (True, True, True)
+    assert (view["other_subscription_ids"], view["overdue_since"], view["grace_ends_at"]) == ([], None, None)
+    assert not [call for call in shop.double.log if "portal" in call.path]
+
+
+async def test_operators_read_the_latest_one_of_a_user_who_has_no_active_one(shop: Shop) -> None:
+    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.play.cancel(first["id"], at="now")
+    await shop.a_second_later()
+    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    shop.double.play.cancel(second["id"], at="now")
+    await shop.deliver_all()
+    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    assert (view["stp_subscription_id"], view["active"], view["entitled"]) == (second["id"], False, False)
+    assert view["other_subscription_ids"] == [(await shop.record(first["id"]))["_id"]]
+
+
+async def test_a_subscription_that_nobody_has_is_not_found(shop: Shop) -> None:
+    for query in (GetSubscription(subscription_id="sub_nobody"), GetSubscription(user_id="user_nobody")):
+        with pytest.raises(Refused) as refused:
+            await shop.desk.perform(query)
+        assert (refused.value.kind, refused.value.code) == ("not_found", "not_found")
+
+
+def test_a_question_about_no_subscription_is_none() -> None:
+    with pytest.raises(ValidationError, match="is needed"):
+        GetSubscription()
+
+
+async def test_grace_ends_for_what_stays_overdue_for_ever(open_shop: Callable[..., Any], double: StripeDouble) -> None:
+    double.account.settings = Settings(after_retries="past_due")
+    shop: Shop = await open_shop(stripe_grace_days=20)
+    made = double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    double.play.decline(made["customer"])
+    await double.clock.advance(timedelta(days=32))
+    await shop.deliver_all()
+    shop.desk.now = double.clock.time
+    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    assert (view["status"], view["active"], view["entitled"]) == ("past_due", True, True)
+    overdue_since = datetime.fromisoformat(view["overdue_since"])
+    assert datetime.fromisoformat(view["grace_ends_at"]) - overdue_since == timedelta(days=20)
+    # Stripe goes on with new periods, and new invoices that nobody pays.
+    await double.clock.advance(timedelta(days=40))
+    await shop.deliver_all()
+    shop.desk.now = double.clock.time
+    assert double.object("subscription", made["id"])["status"] == "past_due"
+    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    assert datetime.fromisoformat(view["overdue_since"]) == overdue_since
+    assert (view["active"], view["entitled"]) == (False, False)
+    with pytest.raises(Refused):
+        await shop.desk.perform(HEARTBEAT)
+
+
+async def test_paused_payments_leave_the_status_and_hold_the_service_while_invoices_are_voided(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.play.pause_collection(made["id"])
+    await shop.deliver_all()
+    assert (await shop.desk.perform(STATUS))["status"] == "active"
+    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    assert (view["collection_paused"], view["entitled"]) == ("void", False)
+    shop.double.play.resume_collection(made["id"])
+    await shop.deliver_all()
+    assert (await shop.desk.perform(GetSubscription(user_id="user_ada")))["entitled"]

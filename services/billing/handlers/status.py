@@ -48,7 +48,5 @@ async def get_subscription(query: GetSubscription, work: Work, billing: Billing)
 async def _asked_about(query: GetSubscription, work: Work, billing: Billing) -> Subscription | None:
     if query.subscription_id is not None:
         return await billing.subscriptions.find(query.subscription_id)
-    if query.user_id is None:
-        return None
-    theirs = await billing.subscriptions.of_user(query.user_id)
+    theirs = await billing.subscriptions.of_user(query.user_id or "")
     return current(theirs, at=work.now, grace=billing.grace) or latest(theirs)
