@@ -48,7 +48,7 @@ form.addEventListener("submit", async (event) => {
       code_challenge: await challengeOf(verifier),
       identifier_type: "email",
       identifier_value: email,
-      ...(method === "create_trial_and_magic_link" ? { device: device() } : {}),
+      device: device(),
     });
     show(false, `A mail to ${email} is on its way…`);
     const found = await arrived(email, state);
