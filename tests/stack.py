@@ -166,6 +166,7 @@ class Stack:
         http: a client of the first gateway; answers come as they are, whatever their status.
         internal_key: for ``authorization: internal <key>``.
         processes: by name, when each service has its own.
+        health: where each of these serves its health and its metrics.
     """
 
     environment: dict[str, str]
@@ -175,6 +176,7 @@ class Stack:
     http: httpx.AsyncClient
     internal_key: str
     processes: dict[str, Process] = field(default_factory=dict)
+    health: dict[str, str] = field(default_factory=dict)
 
     @property
     def internal(self) -> dict[str, str]:
@@ -313,6 +315,8 @@ async def _services(
         for label, name, more in named:
             environment = {**stack.environment, **more}
             if name in separate:
+                stack.health[label] = f"http://127.0.0.1:{ports.any_free()}"
+                environment["NEST_HEALTH_PORT"] = stack.health[label].rpartition(":")[2]
                 stack.processes[label] = Process(name, environment, folder / f"{label}.log")
             else:
                 here.append(Running(_creator(name, environment)))

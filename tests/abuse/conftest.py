@@ -92,6 +92,12 @@ class Target:
         """The database of a service."""
         return self._mongo[self.nest.environment["NEST_DATABASE_PREFIX"] + service]
 
+    async def metrics(self) -> bytes:
+        """What all of the processes tell of themselves."""
+        pages = [(await self.nest.http.get(f"{url}/metrics")).content for url in self.nest.health.values()]
+        assert all(pages)
+        return b"".join(pages)
+
     async def text(self, number: str) -> str:
         """The newest text to a number, once there is one."""
         arrivals = await eventually(lambda: self.nest.inbox.arrivals(number), what=f"a text to {number}")
