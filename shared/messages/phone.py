@@ -9,6 +9,8 @@ from shared.messages.message import Command, Reply, Sealed
 
 LONGEST_NAME: Final = 200
 """Characters of a first or a last name."""
+ClientId = Annotated[str, Field(min_length=1, max_length=200)]
+"""What an app calls itself: the id of a registered client, or any other name."""
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
@@ -32,12 +34,12 @@ class NonceView(Reply):
 class VerifyPhoneCode(Command, wire="auth.verify-phone-code", reply_sealed=True):
     """Use a code up to log in; the number's user is made if there is none. Reply: PhoneTokenView.
 
-    Refused: ``phone_code_not_found``, ``client_not_found``, ``client_disabled``.
+    Refused: ``phone_code_not_found``, ``client_disabled``.
     """
 
     code: Sealed
     nonce: Sealed
-    clientid: NonEmpty
+    clientid: ClientId
 
 
 class PhoneTokenView(Reply):
@@ -77,8 +79,8 @@ class PhoneUserView(Reply):
 class LogInForTesting(Command, wire="auth.log-in-for-testing", reply_sealed=True):
     """Log anybody in, without any code; only where the settings allow it. Reply: PhoneTokenView.
 
-    Refused: ``not_found``, ``client_not_found``, ``client_disabled``.
+    Refused: ``not_found``, ``client_disabled``.
     """
 
     userid: NonEmpty
-    clientid: NonEmpty
+    clientid: ClientId

@@ -26,10 +26,15 @@ class Clients:
         Raises:
             ClientNotFound: there is none.
         """
-        document = await self._by_id.find_one(id)
-        if document is None:
+        client = await self.find(id)
+        if client is None:
             raise ClientNotFound
-        return _client(document)
+        return client
+
+    async def find(self, id: str) -> Client | None:  # noqa: A002 -- the field's name
+        """The app with this id, if one is registered."""
+        document = await self._by_id.find_one(id)
+        return None if document is None else _client(document)
 
     async def ids(self) -> list[str]:
         """The ids of all apps."""
