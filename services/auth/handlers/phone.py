@@ -53,7 +53,10 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
     """
     number = PhoneNumber.parse(command.phone_number)
     auth.texted.must_include(number)
-    room = await auth.limits.room({"texts-per-number": number.e164, "texts-per-prefix": work.caller.client_ip}, work)
+    client_ip = work.caller.client_ip
+    room = await auth.limits.room(
+        {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, traits=network_traits(client_ip)
+    )
     room.take()
     code, nonce = new_code(), new_nonce()
     phone_code = PhoneCode.send(

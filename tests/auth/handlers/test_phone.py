@@ -152,6 +152,16 @@ async def test_a_number_gets_three_texts_in_ten_minutes_and_ten_a_day(new_desk: 
         await desk.perform(SendPhoneCode(phone_number=OTHER_NUMBER))
 
 
+async def test_strangers_use_up_no_texts_of_a_network_that_has_logged_in(new_desk: Callable[..., Desk]) -> None:
+    async with opened(new_desk(text_countries="all")) as desk:
+        home, stranger = Caller(client_ip="203.0.113.9"), Caller(client_ip="198.51.100.1")
+        await desk.perform(verification(await texted(desk, caller=home)), caller=home)
+        for _ in range(2):
+            await texted(desk, caller=stranger)
+        assert await refusal(desk, SendPhoneCode(phone_number=NUMBER), caller=stranger) == ("throttled", "throttled")
+        await desk.perform(verification(await texted(desk, caller=home)), caller=home)
+
+
 async def test_an_address_orders_twenty_texts_an_hour(new_desk: Callable[..., Desk]) -> None:
     async with opened(new_desk(text_countries="all")) as desk:
         for n in range(20):
