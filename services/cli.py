@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import keys
+from services.operator import audit, keys
 
 app = typer.Typer(
     name="nest",
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
 app.add_typer(topics, name="topics")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 
 

@@ -3,18 +3,34 @@
 import asyncio
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from services.auth.handlers import HANDLERS
 from services.auth.handlers.links import send_magic_link as send_magic_link_handler
-from services.auth.models.audit import NOTES, AuditEntry
+from services.auth.models.audit import NOTES, AuditEntry, pseudonym
+from services.gateway import accounts, phone
+from services.gateway.methods import PATHS
 from shared.ids import new_message_id
-from shared.messages import Caller, iso_milliseconds
+from shared.messages import Caller, Command, Sealed, iso_milliseconds
 from shared.messages.audit import AuditEntryView, ListAuditEntries
 from shared.messages.auth import AuthenticateUser, CreateClient, EnsureUser, GetUser
+from shared.messages.phone import SendPhoneCode, VerifyPhoneCode
+from shared.messages.sessions import RevokeSessions
+from shared.messages.signing_keys import KEYRING, KeepSigningKeys, RotateSigningKeys
+from tests.auth.accounts import (
+    CHEAP,
+    OTHER_PASSWORD,
+    PASSWORD,
+    an_owner,
+    create_application,
+    log_in_owner,
+    signed_in,
+)
 from tests.auth.flows import (
     ADDRESS,
     CLIENT,
@@ -261,3 +277,71 @@ async def test_a_note_that_the_audit_does_not_keep_is_a_bug(desk: Desk) -> None:
 
 def test_all_that_can_be_noted_is_in_an_entry() -> None:
     assert {field.name for field in dataclasses.fields(AuditEntry)} >= NOTES
+
+
+async def test_ended_sessions_are_entries_of_their_own(desk: Desk) -> None:
+    answer = await logged_in(desk)
+    await logged_in(desk)
+    desk.clear()
+    await desk.perform(RevokeSessions(user_id=answer["user_id"], which="all"), caller=OPERATOR)
+    assert sorted(told(desk)) == [("end_session", None), ("end_session", None), ("revoke_sessions", None)]
+    assert {entry.user_id for entry in desk.audited} == {answer["user_id"]}
+    assert len({entry.session_id for entry in desk.audited if entry.action == "end_session"}) == 2
+
+
+async def test_a_rotation_is_recorded_and_a_look_that_finds_nothing_due_is_not(desk: Desk) -> None:
+    await desk.perform(RotateSigningKeys(emergency=True), caller=OPERATOR)
+    assert [(entry.action, entry.caller) for entry in desk.audited] == [("rotate_signing_keys", "internal")]
+    desk.clear()
+    await desk.perform(KeepSigningKeys(key=KEYRING))
+    assert told(desk) == [("keep_signing_keys", None)]  # the other keys are gone
+    desk.clear()
+    await desk.perform(KeepSigningKeys(key=KEYRING))
+    assert desk.audited == []
+
+
+async def test_a_login_by_phone_and_its_order_name_the_same_session(new_desk: Callable[..., Desk]) -> None:
+    async with new_desk(text_countries=("all",)) as desk:
+        await desk.perform(CreateClient(id=CLIENT, name="An app", redirect_uris=(REDIRECT_URI,)))
+        desk.clear()
+        nonce = (await desk.perform(SendPhoneCode(phone_number="+41791234567"), caller=FROM))["nonce"]
+        guess = VerifyPhoneCode(code=Sealed.of("wrong!"), nonce=Sealed.of(nonce), clientid=CLIENT)
+        await refusal(desk, guess, caller=FROM)
+        ordered, guessed = desk.audited
+        assert told(desk) == [("send_phone_code", None), ("verify_phone_code", "phone_code_not_found")]
+        assert ordered.session_id == guessed.session_id is not None
+        text = json.dumps(await rows(desk), default=str)
+        assert not [secret for secret in ("791234567", nonce, "wrong!") if secret in text]
+
+
+async def test_owners_and_applications_are_named_so_that_no_door_opens(new_desk: Callable[..., Desk]) -> None:
+    async with new_desk(**CHEAP) as desk:
+        owner = await an_owner(desk)
+        application = await desk.perform(create_application(owner["uuid"]))
+        user, _ = await signed_in(desk, application["apiKey"])
+        await refusal(desk, log_in_owner(password=OTHER_PASSWORD))
+        assert told(desk) == [
+            ("register_owner", None),
+            ("create_application", None),
+            ("sign_up", None),
+            ("sign_in_with_email", None),
+            ("log_in_owner", "wrong_credentials"),
+        ]
+        first, made, signed_up, came, wrong = desk.audited
+        assert first.user_id == made.user_id == wrong.user_id == pseudonym("owner", owner["uuid"])
+        assert made.client_id == signed_up.client_id == came.client_id
+        assert signed_up.user_id == came.user_id
+        text = json.dumps(await rows(desk), default=str) + str(desk.audited)
+        for secret in (owner["uuid"], application["uuid"], application["apiKey"], user["uuid"], PASSWORD):
+            assert secret not in text
+
+
+def test_whatever_a_client_can_order_is_audited() -> None:
+    ordered = {
+        *(method.message for method in PATHS.values()),
+        *(call.message for call in (*accounts.CALLS, *phone.CALLS, phone.TEST_LOGIN)),
+    }
+    commands = {kind for kind in ordered if kind is not None and issubclass(kind, Command) and kind in HANDLERS}
+    unworn = {kind.__name__ for kind in commands if not hasattr(HANDLERS[kind], "__wrapped__")}
+    # It logs nobody in and changes nothing of auth's.
+    assert unworn == {"SetMarketingConsent"}
