@@ -63,6 +63,15 @@ def outline(html: str) -> Outline:
     return parsed
 
 
+def test_a_dispute_that_is_decided_says_how_and_asks_for_no_evidence(letters: Letters) -> None:
+    opened = write(letters, "dispute", NEEDED)
+    decided = write(letters, "dispute", {**NEEDED, "outcome": "lost"})
+    assert decided.subject == "lost: " + opened.subject
+    for before, after in ((opened.text, decided.text), (outline(opened.html).text, outline(decided.html).text)):
+        assert "lost" in after
+        assert ("Evidence" in before, "Evidence" in after) == (True, False)
+
+
 def test_every_template_says_what_it_is_given() -> None:
     assert set(VARIABLES) == set(TEMPLATES)
 
