@@ -8,7 +8,7 @@ from functools import partial
 
 from services.news.board import Board
 from services.news.handlers import HANDLERS, News
-from services.news.links import Links
+from services.news.models.links import Links
 from services.news.settings import NewsSettings
 from services.news.store import INDEXES, Dismissals, NewsItems, Subscriptions
 from shared.messages.auth import ClientAnnounced

@@ -14,7 +14,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from services.news.models import NewsItem, Reader
+from services.news.models.items import NewsItem, Reader
 from services.news.store import NewsItems
 from shared.envelope import Record
 from shared.messages.auth import ClientAnnounced

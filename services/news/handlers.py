@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from services.news.board import Board
-from services.news.links import Links
-from services.news.models import NewsItem, Reader
+from services.news.models.items import NewsItem, Reader
+from services.news.models.links import Links
 from services.news.store import Dismissals, NewsItems, Subscriptions
 from shared.handling import Handler
 from shared.messages import Message

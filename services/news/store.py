@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.news.errors import NewsItemAlreadyExists
-from services.news.models import NewsItem, Target
+from services.news.models.items import NewsItem, Target
 from shared.errors import NotFound
 from shared.lookup import Lookup
 from shared.messages.news import Content

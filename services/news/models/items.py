@@ -13,7 +13,7 @@ from services.news.errors import (
     NewsItemNotDismissible,
     NoSuchAppVersion,
 )
-from services.news.links import Links
+from services.news.models.links import Links
 from shared.messages.news import BannerContent, Content, NewsItemDetails, NewsItemOrder, NewsItemView
 
 

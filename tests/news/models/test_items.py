@@ -10,8 +10,8 @@ from services.news.errors import (
     NewsItemNotDismissible,
     NoSuchAppVersion,
 )
-from services.news.links import Links
-from services.news.models import NewsItem, Reader, Target, numbers
+from services.news.models.items import NewsItem, Reader, Target, numbers
+from services.news.models.links import Links
 from shared.messages.news import Action, Banner, BannerContent, CreateNewsItem, OtherContent, UpdateNewsItem
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
