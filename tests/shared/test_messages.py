@@ -57,7 +57,7 @@ def with_more(value: Any) -> Any:
     if isinstance(value, list):
         return [with_more(each) for each in value]
     if isinstance(value, dict):
-        kept = {name: each if name in {"data", "jwk"} else with_more(each) for name, each in value.items()}
+        kept = {name: each if name in {"data", "jwk", "payload"} else with_more(each) for name, each in value.items()}
         return {**kept, "from_the_future": {"a": [1]}}
     return value
 
