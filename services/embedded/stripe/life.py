@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from services.embedded.stripe.account import Json
@@ -58,12 +59,13 @@ class Life:
         self._price = price
         self._random = random.Random(seed)  # noqa: S311 - dice, not secrets
 
-    async def run(self, *, customers: int, days: int) -> None:
+    async def run(self, *, customers: int, days: int, evening: Callable[[], Awaitable[None]] | None = None) -> None:
         """Lets customers arrive over the first half of the days, and every day do what they do.
 
         Args:
             customers: How many.
             days: How long, in the double's time, which is moved.
+            evening: What else happens at the end of each day.
         """
         arrivals = Counter(self._random.randrange(max(1, days // 2)) for _ in range(customers))
         number = 0
@@ -74,6 +76,8 @@ class Life:
             for subscription in self._double.objects("subscription"):
                 self._day_of(subscription["id"])
             await self._double.clock.advance(timedelta(days=1))
+            if evening is not None:
+                await evening()
 
     def _arrive(self, number: int) -> None:
         way = self._random.choices(list(_ARRIVALS), weights=list(_ARRIVALS.values()))[0]
