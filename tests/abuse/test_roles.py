@@ -59,8 +59,13 @@ async def test_only_whom_the_table_names_is_admitted(target: Target, way: Way, e
             assert (answer.status_code, code) == (403, "access_denied"), (role, answer.text)
 
 
-async def test_nothing_reached_a_service_from_whom_it_must_not(target: Target) -> None:
+async def test_nothing_reached_a_service_from_whom_it_must_not(target: Target, email: str) -> None:
     """Read from Kafka itself, after all of the above and whatever else has called."""
+    user_id, shown = await authorizations(target, email)
+    for role in ROLES:
+        headers = {"authorization": shown[role]} if shown[role] else {}
+        for method, body in (("get_user", {"user_id": user_id}), ("list_audit_entries", {})):
+            await target.nest.http.post(f"/1/2021-10-06/{method}", json=body, headers=headers)
     by_wire = {way.message.wire: way.who for way in METHODS}
     judged = 0
     for record in await target.records():
