@@ -43,10 +43,30 @@ FACTS = {
 }
 AT_ONCE = 8
 MANY = 100
-VERBS = set(
-    "checkout trial trial_without_card left_checkout declined_checkout bank_debit authentication decline recover pause"
-    " resume pause_collection resume_collection duplicate dispute close_dispute refund cancel_now cancel_at_period_end"
-    " cancel_at_date keep delete_customer".split()
+VERBS = {
+    "authentication",
+    "bank_debit",
+    "cancel_at_date",
+    "cancel_at_period_end",
+    "cancel_now",
+    "checkout",
+    "close_dispute",
+    "decline",
+    "declined_checkout",
+    "delete_customer",
+    "dispute",
+    "duplicate",
+    "keep",
+    "left_checkout",
+    "pause",
+    "pause_collection",
+    "recover",
+    "refund",
+    "resume",
+    "resume_collection",
+    "trial",
+    "trial_without_card",
+}
 )
 
 
