@@ -67,7 +67,6 @@ VERBS = {
     "trial",
     "trial_without_card",
 }
-)
 
 
 def later(message: Message) -> bool:
