@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, keys
+from services.operator import audit, clients, keys
 
 app = typer.Typer(
     name="nest",
@@ -26,6 +26,7 @@ app = typer.Typer(
 topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
 app.add_typer(topics, name="topics")
 app.add_typer(audit.app, name="audit")
+app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
 
 

@@ -21,6 +21,12 @@ class ClientAlreadyExists(Refusal):
     kind = Kind.CONFLICT
 
 
+class ClientChanged(Refusal):
+    """Somebody has changed the app since it was read."""
+
+    kind = Kind.CONFLICT
+
+
 class InvalidRedirectUri(Refusal):
     """Not one of the app's redirect URIs, or at its registration one that can't be."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -46,33 +46,33 @@ async def trial_price(api_key: str, stripe_url: str) -> str:
         return str(made.json()["id"])
 
 
-def made_for(folder: Path, base_url: str) -> str:
-    """The base URL that this folder's demo client leads back to: the one of the first start."""
-    note = folder / "demo-base-url"
-    if not note.exists():
-        note.write_text(base_url)
-    return note.read_text()
-
-
 async def seed(base_url: str, internal_key: str) -> None:
-    """Makes the demo client and a live news item, unless they are there.
+    """Makes the demo client and a live news item, unless they are there; the client leads back to this port too.
 
     Raises:
         SeedRefused: Nest did not take one of them.
     """
-    redirect_uris = [
-        "https://magic.getbeak.app/",
-        "https://magic.getbeak.app/callback",
-        f"{base_url}/dev/callback",
-    ]
+    callback = f"{base_url}/dev/callback"
+    redirect_uris = ["https://magic.getbeak.app/", "https://magic.getbeak.app/callback", callback]
     headers = {"authorization": f"internal {internal_key}"}
     async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_SECONDS) as nest:
         client = {"id": CLIENT_ID, "name": "Beak", "redirect_uris": redirect_uris}
-        await _make(nest, "create_client", client, "client_already_exists")
-        await _make(nest, "create_news_item", _NEWS_ITEM, "news_item_already_exists")
+        if await _ask(nest, "create_client", client, "client_already_exists") is None:
+            await _lead_back(nest, callback)
+        await _ask(nest, "create_news_item", _NEWS_ITEM, "news_item_already_exists")
 
 
-async def _make(nest: httpx.AsyncClient, method: str, body: Mapping[str, object], taken: str) -> None:
+async def _lead_back(nest: httpx.AsyncClient, callback: str) -> None:
+    """Have the client of an earlier start lead to this one's port as well."""
+    clients = await _ask(nest, "list_clients", {})
+    uris = next(client["redirect_uris"] for client in clients if client["id"] == CLIENT_ID)
+    if callback not in uris:
+        # Those of other ports stay, and whatever somebody has added.
+        await _ask(nest, "update_client", {"id": CLIENT_ID, "redirect_uris": [*uris, callback]})
+
+
+async def _ask(nest: httpx.AsyncClient, method: str, body: Mapping[str, object], taken: str = "") -> Any:
+    """What a method answers, once the services behind it have started; None if it is there already."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
@@ -81,8 +81,10 @@ async def _make(nest: httpx.AsyncClient, method: str, body: Mapping[str, object]
             status, text = 0, repr(error)
         else:
             status, text = answer.status_code, answer.text
-            if answer.is_success or answer.json().get("code") == taken:
-                return
+            if answer.is_success:
+                return answer.json()
+            if answer.json().get("code") == taken:
+                return None
         if status not in _NOT_READY_YET or time.monotonic() > deadline:
             raise SeedRefused(method, text)
         await asyncio.sleep(0.1)

@@ -42,13 +42,7 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
         async with in_process(around):
             collect_rarely()
             await demo.seed(around.base_url, around.internal_key)
-            first_url = demo.made_for(around.folder, around.base_url)
             console.say(_greeting(around, demo.CLIENT_ID, time.monotonic() - began))
-            if first_url != around.base_url:
-                console.say(
-                    f"\nThe demo client of this folder leads back to {first_url}/:"
-                    " to log in by clicking, use that port, or another folder with --data."
-                )
             await told.wait()
             console.say("\nNest is stopping")
     console.say("Nest has stopped")

@@ -22,6 +22,7 @@ from shared.messages.auth import (
     SetMarketingConsent,
 )
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, ListDisputes, ListPayments
+from shared.messages.clients import ListClients, UpdateClient
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import (
     CreateNewsItem,
@@ -93,6 +94,10 @@ def _by_news_item(message: UpdateNewsItem | RemoveNewsItem) -> str:
     return message.id
 
 
+def _by_client(message: UpdateClient) -> str:
+    return message.id
+
+
 def _by_user(message: SetMarketingConsent | RevokeSessions) -> str:
     return message.user_id
 
@@ -146,6 +151,8 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_payments": ask(ListPayments, Who.INTERNAL),
         "list_disputes": ask(ListDisputes, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),
+        "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
+        "list_clients": ask(ListClients, Who.INTERNAL),
         "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
         "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
         "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),

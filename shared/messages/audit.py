@@ -32,6 +32,7 @@ Action = Literal[
     "sign_in_with_email",
     "sign_up",
     "update_application_user",
+    "update_client",
     "update_owner",
     "verify_phone_code",
 ]

@@ -143,6 +143,8 @@ class ClientView(Reply):
     disabled: bool
     created_at: Moment
     updated_at: Moment
+    version: int = 1
+    """Counts the changes, from 1."""
 
 
 class ClientCreated(Event, wire="auth.client-created"):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from services.embedded import demo
 from tests.stack import Stack
 
 
@@ -73,3 +74,35 @@ async def test_what_is_in_the_way_is_one_line(nest: Stack, tmp_path: Path) -> No
         assert (done.code, done.out) == (1, "")
         assert told in done.err
         assert len(done.err.splitlines()) == 1
+
+
+async def test_clients_are_made_changed_and_disabled(nest: Stack) -> None:
+    made = await run(nest, "clients", "create", "An app", "--redirect-uri", "https://app.example/cb", "--json")
+    assert (made.code, made.err) == (0, "")
+    client = json.loads(made.out)
+    renamed = await run(nest, "clients", "update", client["id"], "--name", "Better", "--version", "1", "--json")
+    assert json.loads(renamed.out) == {
+        **client,
+        "name": "Better",
+        "version": 2,
+        "updated_at": json.loads(renamed.out)["updated_at"],
+    }
+    late = await run(nest, "clients", "update", client["id"], "--name", "Worse", "--version", "1")
+    assert late.code == 1
+    assert "client_changed" in late.err
+    unsaid = await run(nest, "clients", "disable", client["id"])
+    assert unsaid.code == 1
+    for verb, disabled in (("disable", "yes"), ("enable", "no")):
+        done = await run(nest, "clients", verb, client["id"], *(("--yes",) if verb == "disable" else ()))
+        assert done.out.splitlines()[1].split("\t")[:3] == [client["id"], "Better", disabled]
+    listed = await run(nest, "clients", "list")
+    assert f"{client['id']}\tBetter\tno\thttps://app.example/cb\t4" in listed.out
+
+
+async def test_the_demo_client_leads_back_to_every_port_it_was_started_on(nest: Stack) -> None:
+    for _ in range(2):
+        for url in nest.urls:
+            await demo.seed(url, nest.internal_key)
+    clients = (await nest.call("list_clients", {}, **nest.internal)).json()
+    [uris] = [client["redirect_uris"] for client in clients if client["id"] == demo.CLIENT_ID]
+    assert [uris.count(f"{url}/dev/callback") for url in nest.urls] == [1, 1]

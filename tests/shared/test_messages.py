@@ -20,6 +20,7 @@ OURS = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startsw
 AREAS = {
     "accounts": "auth",
     "audit": "auth",
+    "clients": "auth",
     "phone": "auth",
     "sessions": "auth",
     "signing_keys": "auth",

@@ -4,7 +4,7 @@ from typing import Final
 
 from services.auth.handlers.accounts import ACCOUNTS
 from services.auth.handlers.audit import list_audit_entries
-from services.auth.handlers.clients import announce_client, create_client
+from services.auth.handlers.clients import announce_client, create_client, list_clients, update_client
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
 from services.auth.handlers.logins import authenticate_user
 from services.auth.handlers.phone import (
@@ -29,6 +29,7 @@ from shared.messages.auth import (
     SendTrialMagicLink,
     SetMarketingConsent,
 )
+from shared.messages.clients import ListClients, UpdateClient
 from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 from shared.messages.sessions import ListSessions, RevokeSessions
 from shared.messages.signing_keys import KeepSigningKeys, ListSigningKeys, RotateSigningKeys
@@ -42,6 +43,7 @@ HANDLERS: Final[Handlers] = {
     EnsureUser: ensure_user,
     GetUser: get_user,
     KeepSigningKeys: keep_signing_keys,
+    ListClients: list_clients,
     ListSessions: list_sessions,
     ListSigningKeys: list_signing_keys,
     LogInForTesting: log_in_for_testing,
@@ -53,5 +55,6 @@ HANDLERS: Final[Handlers] = {
     SendPhoneCode: send_phone_code,
     SendTrialMagicLink: send_trial_magic_link,
     SetMarketingConsent: set_marketing_consent,
+    UpdateClient: update_client,
     VerifyPhoneCode: verify_phone_code,
 }

@@ -1,4 +1,4 @@
-"""How does an app become known?"""
+"""How does an app become known, and how is it changed?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.clients import Client
 from shared.messages.auth import AnnounceClient, ClientAnnounced, ClientCreated, ClientView, CreateClient
+from shared.messages.clients import ClientList, ListClients, UpdateClient
 from shared.work import Work
 
 
@@ -22,14 +23,30 @@ async def create_client(command: CreateClient, work: Work, auth: Auth) -> Client
     work.note(client_id=client.id)
     work.publish(ClientCreated(key=client.id, client_id=client.id))
     work.publish(announced(client))
-    return ClientView(
-        id=client.id,
-        name=client.name,
-        redirect_uris=client.redirect_uris,
-        disabled=client.disabled_at is not None,
-        created_at=client.created_at,
-        updated_at=client.updated_at,
-    )
+    return _view(client)
+
+
+@audited("update_client")
+async def update_client(command: UpdateClient, work: Work, auth: Auth) -> ClientView:
+    """Change an app, and let every gateway know.
+
+    Raises:
+        ClientNotFound: there is none.
+        ClientChanged: somebody was quicker.
+        InvalidRedirectUri: one that no app may have.
+    """
+    held = await auth.clients.get(command.id)
+    work.note(client_id=held.id)
+    held.must_be(command.version)
+    client = held.change(name=command.name, redirect_uris=command.redirect_uris, disabled=command.disabled, at=work.now)
+    auth.clients.save(client, work)
+    work.publish(announced(client))
+    return _view(client).model_copy(update={"version": client.version + 1})
+
+
+async def list_clients(_query: ListClients, _work: Work, auth: Auth) -> ClientList:
+    """Every app there is, the oldest first."""
+    return ClientList(tuple(map(_view, await auth.clients.all())))
 
 
 async def announce_client(command: AnnounceClient, work: Work, auth: Auth) -> None:
@@ -45,4 +62,16 @@ def announced(client: Client) -> ClientAnnounced:
     """What gateways must know of an app; to be published with every change of it."""
     return ClientAnnounced(
         key=client.id, client_id=client.id, name=client.name, disabled=client.disabled_at is not None
+    )
+
+
+def _view(client: Client) -> ClientView:
+    return ClientView(
+        id=client.id,
+        name=client.name,
+        redirect_uris=client.redirect_uris,
+        disabled=client.disabled_at is not None,
+        created_at=client.created_at,
+        updated_at=client.updated_at,
+        version=client.version,
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from services.auth.errors import ClientDisabled, InvalidRedirectUri
+from services.auth.errors import ClientChanged, ClientDisabled, InvalidRedirectUri
 
 _ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
 _WEB_SCHEMES: Final = frozenset({"http", "https"})
@@ -44,6 +44,34 @@ class Client:
         for uri in redirect_uris:
             _check_redirect_uri(uri)
         return cls(id=id, name=name, redirect_uris=tuple(redirect_uris), disabled_at=None, created_at=at, updated_at=at)
+
+    def change(
+        self, *, name: str | None, redirect_uris: Sequence[str] | None, disabled: bool | None, at: datetime
+    ) -> Self:
+        """The same with something changed; None for what stays.
+
+        Raises:
+            InvalidRedirectUri: as of ``register``.
+        """
+        for uri in redirect_uris or ():
+            _check_redirect_uri(uri)
+        since = self.disabled_at or at if disabled else None
+        return replace(
+            self,
+            name=self.name if name is None else name,
+            redirect_uris=self.redirect_uris if redirect_uris is None else tuple(redirect_uris),
+            disabled_at=self.disabled_at if disabled is None else since,
+            updated_at=at,
+        )
+
+    def must_be(self, version: int | None) -> None:
+        """Let somebody change the app who has read this version of it, or does not care.
+
+        Raises:
+            ClientChanged: it has changed since.
+        """
+        if version not in {None, self.version}:
+            raise ClientChanged
 
     def must_be_enabled(self) -> None:
         """Let the app go on.

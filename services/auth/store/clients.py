@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from pymongo import ASCENDING
 
 from services.auth.errors import ClientAlreadyExists, ClientNotFound
 from services.auth.models.clients import Client
 from shared.lookup import Lookup
 from shared.mongo import Collection, Database, Document
 from shared.work import Work
+
+MOST_LISTED: Final = 1_000
 
 
 class Clients:
@@ -40,9 +44,18 @@ class Clients:
         """The ids of all apps."""
         return [document["_id"] for document in await self._documents.find({}, {"_id": 1}).to_list()]
 
+    async def all(self) -> list[Client]:
+        """Every app, the oldest first; 1,000 at most."""
+        found = self._documents.find({}).sort([("createdAt", ASCENDING), ("_id", ASCENDING)]).limit(MOST_LISTED)
+        return [_client(document) async for document in found]
+
     def add(self, client: Client, work: Work) -> None:
         """Store a new app; refused with ClientAlreadyExists when its id is taken."""
         work.insert(self._documents, _document(client), taken=ClientAlreadyExists)
+
+    def save(self, client: Client, work: Work) -> None:
+        """Store what changed; if it moved meanwhile, the handler runs again."""
+        work.replace(self._documents, _document(client), version=client.version)
 
 
 def _client(document: Document) -> Client:

@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from shared.ids import new_message_id
 from shared.messages import iso_milliseconds
 from shared.messages.auth import AnnounceClient, ClientAnnounced, ClientCreated, CreateClient
-from tests.auth.flows import CLIENT, REDIRECT_URI, refusal, send_magic_link
+from shared.messages.clients import ListClients, UpdateClient
+from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, logged_in, refresh, refusal, send_magic_link
 from tests.desk import Desk, Refused
 
 
@@ -20,6 +22,7 @@ async def test_a_client_is_shown_as_it_was_registered(desk: Desk) -> None:
         "disabled": False,
         "created_at": iso_milliseconds(desk.now),
         "updated_at": iso_milliseconds(desk.now),
+        "version": 1,
     }
     assert client["id"].startswith("test_client_")
     assert desk.published == [
@@ -64,3 +67,49 @@ async def test_a_uri_that_no_app_may_have_is_refused(desk: Desk, uri: str) -> No
 async def test_a_client_is_announced_as_it_is_now(desk: Desk) -> None:
     await desk.perform(AnnounceClient(client_id=CLIENT))
     assert desk.published == [ClientAnnounced(client_id=CLIENT, name="An app", disabled=False)]
+
+
+async def test_what_is_changed_of_a_client_is_announced_and_the_rest_stays(desk: Desk) -> None:
+    before = (await desk.perform(ListClients()))[0]
+    desk.now += timedelta(minutes=1)
+    after = await desk.perform(UpdateClient(id=CLIENT, name="Better"))
+    assert after == {**before, "name": "Better", "updated_at": iso_milliseconds(desk.now), "version": 2}
+    assert after in await desk.perform(ListClients())
+    assert desk.published == [ClientAnnounced(client_id=CLIENT, name="Better", disabled=False)]
+    assert [(entry.action, entry.client_id) for entry in desk.audited] == [("update_client", CLIENT)]
+
+
+async def test_a_disabled_client_logs_nobody_in_until_it_is_enabled(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    desk.clear()
+    assert (await desk.perform(UpdateClient(id=CLIENT, disabled=True)))["disabled"]
+    assert desk.published == [ClientAnnounced(client_id=CLIENT, name="An app", disabled=True)]
+    assert await refusal(desk, send_magic_link()) == ("forbidden", "client_disabled")
+    assert await refusal(desk, refresh(tokens["refresh_token"])) == ("forbidden", "client_disabled")
+    await desk.perform(UpdateClient(id=CLIENT, name="Still disabled"))
+    assert await refusal(desk, send_magic_link()) == ("forbidden", "client_disabled")
+    assert not (await desk.perform(UpdateClient(id=CLIENT, disabled=False)))["disabled"]
+    await desk.perform(refresh(tokens["refresh_token"]))
+
+
+async def test_links_lead_only_where_the_changed_client_may(desk: Desk) -> None:
+    await desk.perform(UpdateClient(id=CLIENT, redirect_uris=("beak://callback",)))
+    assert await refusal(desk, send_magic_link()) == ("invalid", "invalid_redirect_uri")
+    await desk.perform(send_magic_link(redirect_uri="beak://callback"))
+    wrong = UpdateClient(id=CLIENT, redirect_uris=("javascript:alert(1)",))
+    assert await refusal(desk, wrong) == ("invalid", "invalid_redirect_uri")
+
+
+async def test_a_change_of_what_somebody_changed_meanwhile_is_refused(desk: Desk) -> None:
+    orders = [UpdateClient(id=CLIENT, name=f"Name {number}", version=1) for number in range(5)]
+    answers: list[Any] = await asyncio.gather(*map(desk.perform, orders), return_exceptions=True)
+    assert sum(isinstance(answer, dict) for answer in answers) == 1
+    assert sum(isinstance(answer, Refused) and answer.code == "client_changed" for answer in answers) == 4
+    assert await refusal(desk, UpdateClient(id="nobody", name="x")) == ("not_found", "client_not_found")
+
+
+async def test_a_change_that_comes_twice_is_one(desk: Desk) -> None:
+    order, message_id = UpdateClient(id=OTHER_CLIENT, name="Better"), new_message_id()
+    answers = [await desk.perform(order, id=message_id) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[0]["version"] == 2
