@@ -279,3 +279,39 @@ async def test_no_link_and_no_key_is_ever_logged(
     assert await stripe.portal_url(customer) is None
     assert "billing.stripe.com" not in caplog.text
     assert API_KEY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "advice", "attempts"),
+    [(429, None, 3), (429, "false", 1), (500, None, 3), (500, "false", 1), (400, "true", 3), (400, None, 1)],
+)
+async def test_what_stripe_says_about_repeating_is_heard(
+    status: int, advice: str | None, attempts: int, stripe: Stripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+
+    async def refuse(*_: Any, **__: Any) -> Any:
+        nonlocal made
+        made += 1
+        headers = {} if advice is None else {"stripe-should-retry": advice}
+        raise calls.stripe.StripeError("no", http_status=status, headers=headers)
+
+    monkeypatch.setattr(stripe.calls._client, "raw_request_async", refuse)
+    with pytest.raises((StripeUnavailable, StripeRefused)):
+        await stripe.customer("cus_1")
+    assert made == attempts
+
+
+async def test_a_storm_of_reading_leaves_room_for_whoever_waits(double: StripeDouble, price: str) -> None:
+    made = double.play.checkout(price, email="ada@example.com")
+    patience = Patience(attempt=0.3, call=0.5, portal=0.5, pause=0.01)
+    async with adapter.opened(
+        api_key=API_KEY, api_base=double.url, rate=20, portal_return_url="https://getbeak.app/", patience=patience
+    ) as stripe:
+        storm = [asyncio.create_task(stripe.subscription(made["id"])) for _ in range(200)]
+        await asyncio.sleep(0)
+        assert await stripe.portal_url(made["customer"]) is not None
+        outcomes = await asyncio.gather(*storm, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, StripeUnavailable)]
+    assert len(refused) > 150
+    assert len([call for call in double.log if call.method == "GET"]) <= 20

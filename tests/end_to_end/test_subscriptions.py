@@ -61,7 +61,7 @@ async def test_a_device_has_one_trial(nest: Stack, email: str) -> None:
 
 
 async def test_a_checkout_at_stripe_makes_a_user_and_a_subscription(nest: Stack, email: str) -> None:
-    nest.stripe.play.checkout(_price(nest), email=email)
+    made = nest.stripe.play.checkout(_price(nest), email=email)
     await nest.mail(email, subject="")
 
     tokens = await nest.log_in(email)
@@ -72,6 +72,10 @@ async def test_a_checkout_at_stripe_makes_a_user_and_a_subscription(nest: Stack,
 
     answer = await eventually(active, what="the subscription")
     assert answer.json()["status"] == "active"
+    whole = (await nest.call("get_subscription", {"user_id": tokens["user_id"]}, **nest.internal)).json()
+    assert (whole["stp_subscription_id"], whole["entitled"], whole["will_renew"]) == (made["id"], True, True)
+    nothing = await nest.call("get_subscription", {}, **nest.internal)
+    assert (nothing.status_code, nothing.json()["code"]) == (422, "validation_failed")
 
 
 async def test_a_subscription_that_ended_is_gone(nest: Stack, email: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from pymongo import MongoClient
@@ -50,6 +51,34 @@ async def test_billing_killed_after_a_call_to_stripe_goes_on_where_it_was(
     await apart.stripe.webhooks.drained()
     assert len(apart.inbox.arrivals(email)) == 2
     one_of_everything(apart, mongo_client)
+
+
+@pytest.mark.parametrize("point", ["B1:1", "B1:2", "B1:3"])
+async def test_billing_killed_while_it_undoes_a_duplicate_undoes_it_once(apart: Stack, point: str) -> None:
+    """After the cancellation, after the refund, after the credit was taken back."""
+    billing, stripe = apart.processes["billing"], apart.stripe
+    price, email = apart.environment["NEST_STRIPE_TRIAL_PRICE"], "ada@example.com"
+    first = stripe.play.checkout(price, email=email)
+    await apart.mail(email, count=1)
+    await billing.stop()
+    await billing.start(NEST_CRASH_AT=point)
+    await stripe.clock.advance(timedelta(seconds=1))
+    second = stripe.play.checkout(price, customer=first["customer"])
+
+    assert await billing.ended() == 137, "the fault did not happen"
+    await billing.start()
+
+    async def undone() -> bool:
+        return len(stripe.objects("customer_balance_transaction")) == len(stripe.objects("refund")) == 1
+
+    await eventually(undone, what="the refund")
+    await apart.mail(email, count=2)
+    await stripe.webhooks.drained()
+    assert stripe.object("subscription", second["id"])["status"] == "canceled"
+    assert stripe.object("subscription", first["id"])["status"] == "active"
+    assert stripe.object("customer", first["customer"])["balance"] == 0
+    assert (len(stripe.objects("refund")), len(stripe.objects("customer_balance_transaction"))) == (1, 1)
+    assert len(apart.inbox.arrivals(email)) == 2
 
 
 async def test_a_stripe_that_fails_after_the_work_gives_one_trial_to_whoever_asks_again(
