@@ -9,12 +9,14 @@ from functools import partial
 
 from services.mailer.context import SERVICE, Mailer, Sender
 from services.mailer.handlers import HANDLERS
-from services.mailer.models import usable_address
+from services.mailer.models.addresses import usable_address
 from services.mailer.rendering import Brand, Letters, Texts
 from services.mailer.settings import MailerSettings
 from services.mailer.sms import Console, Inbox, NoProvider, TextProvider
 from services.mailer.smtp import MailServer, Smtp
-from services.mailer.store import INDEXES, Consents, Deliveries
+from services.mailer.store import INDEXES
+from services.mailer.store.consents import Consents
+from services.mailer.store.deliveries import Deliveries
 from shared.service import Parts, Service
 from shared.settings import SettingsError, load
 

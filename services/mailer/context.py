@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from services.mailer.rendering import Letters, Texts
 from services.mailer.sms import TextProvider
 from services.mailer.smtp import Smtp
-from services.mailer.store import Consents, Deliveries
+from services.mailer.store.consents import Consents
+from services.mailer.store.deliveries import Deliveries
 from shared.messages import Sealed
 from shared.sealed import Sealer
 

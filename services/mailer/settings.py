@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from services.mailer.errors import UnusableAddress
-from services.mailer.models import usable_address
+from services.mailer.models.addresses import usable_address
 from shared.settings import ServiceSettings
 
 

@@ -9,7 +9,7 @@ from email import policy
 from email.message import EmailMessage
 from typing import Final, Protocol
 
-from services.mailer.models import HandedOver, HandOver, TurnedDown
+from services.mailer.models.deliveries import HandedOver, HandOver, TurnedDown
 from services.mailer.smtp import Mail, Smtp
 
 INBOX_DOMAIN: Final = "texts.localhost"

@@ -18,7 +18,7 @@ from typing import Final, Literal, cast
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
 from services.mailer.dialogue import CLOSING, COMPLETED, Dialogue, Lost, Reply
-from services.mailer.models import HandedOver, HandOver, PutOff, TurnedDown
+from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from shared.breaker import Breaker
 
 Tls = Literal["required", "implicit", "none"]

@@ -22,7 +22,7 @@ from twilio.credential.credential_provider import CredentialProvider
 from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.rest import Client
 
-from services.mailer.models import HandedOver, HandOver, PutOff, TurnedDown
+from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.sms import Text
 from shared.breaker import Breaker
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from services.mailer import models
 from services.mailer.app import create
+from services.mailer.models import deliveries as models
 from shared import topics
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.ids import derived_message_id

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.mailer.errors import UnusableAddress
-from services.mailer.models import Consent, Delivery, HandedOver, PutOff, TurnedDown, usable_address
+from services.mailer.models.addresses import usable_address
+from services.mailer.models.consents import Consent
+from services.mailer.models.deliveries import Delivery, HandedOver, PutOff, TurnedDown
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 

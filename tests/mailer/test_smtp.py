@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from services.mailer import smtp as smtp_module
-from services.mailer.models import HandedOver, HandOver, PutOff, TurnedDown
+from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.smtp import Mail, MailServer, Smtp
 from tests.mailer.smtp_server import SmtpServer, server_tls, until
 

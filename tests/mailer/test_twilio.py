@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.mailer.models import HandedOver, PutOff, TurnedDown
+from services.mailer.models.deliveries import HandedOver, PutOff, TurnedDown
 from services.mailer.sms import Text
 from services.mailer.twilio import Twilio, TwilioAccount
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN, TwilioDouble

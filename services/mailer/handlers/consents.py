@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.mailer.context import Mailer
-from services.mailer.models import Consent
+from services.mailer.models.consents import Consent
 from shared.messages.mailer import (
     GetMarketingConsent,
     MarketingConsentChanged,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.mailer.context import Mailer
-from services.mailer.models import Delivery
+from services.mailer.models.deliveries import Delivery
 from shared.messages.mailer import SendMail, SendText
 from shared.work import Work
 

@@ -6,7 +6,8 @@ from services.mailer.context import Mailer
 from services.mailer.errors import UnusableAddress
 from services.mailer.handlers.deliveries import earlier_tries, keep
 from services.mailer.mime import compose
-from services.mailer.models import Delivery, HandedOver, HandOver, TurnedDown, usable_address
+from services.mailer.models.addresses import usable_address
+from services.mailer.models.deliveries import Delivery, HandedOver, HandOver, TurnedDown
 from services.mailer.smtp import Mail
 from shared.faultpoints import fault_point
 from shared.messages.mailer import MailHandedOver, SendMail

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.mailer.context import Mailer
 from services.mailer.handlers.deliveries import earlier_tries, keep
-from services.mailer.models import Delivery, HandOver, TurnedDown
+from services.mailer.models.deliveries import Delivery, HandOver, TurnedDown
 from services.mailer.sms import Text
 from shared.messages.mailer import SendText, TextHandedOver
 from shared.telemetry import log

@@ -1,17 +1,13 @@
-"""What is the delivery of a mail or a text, what is a marketing consent, and which addresses can be written to?"""
+"""What is the delivery of a mail or a text, and how does it go on?"""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
-from email_validator import EmailNotValidError, validate_email
-
-from services.mailer.errors import UnusableAddress
-from shared.messages.mailer import ConsentLevel, MarketingConsentView, Template, TextTemplate
+from shared.messages.mailer import Template, TextTemplate
 
 Channel = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "failed"]
@@ -19,12 +15,6 @@ FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
 RETRIED_FOR: Final = timedelta(days=1)
 """How long a mail that the server does not take now is tried again, counted from its order."""
-
-
-_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_PLAIN: Final = re.compile(rf"(?=.{{1,254}}\Z){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})+")
-"""Almost every address: a dot-atom and a host name (RFC 5321 section 4.1.2). The rest is read with more care."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,54 +140,3 @@ class Delivery:
         drawn = hashlib.sha256(f"{self.order_id} {self.attempts}".encode()).digest()[0] / 255
         spread: timedelta = pause * (0.8 + 0.4 * drawn)
         return self.updated_at + spread
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consent:
-    """What a user lets us send besides what they ordered.
-
-    Attributes:
-        id: ``mktngconsent_…``.
-        source: where the choice was made: ``user``, ``internal``.
-        updated_at: when the choice was made last.
-        version: guards the next write.
-    """
-
-    id: str
-    user_id: str
-    level: ConsentLevel
-    source: str
-    created_at: datetime
-    updated_at: datetime
-    version: int = 1
-
-    @classmethod
-    def give(cls, user_id: str, level: ConsentLevel, *, id: str, source: str, at: datetime) -> Self:  # noqa: A002
-        """A user's first choice."""
-        return cls(id=id, user_id=user_id, level=level, source=source, created_at=at, updated_at=at)
-
-    def choose(self, level: ConsentLevel, *, source: str, at: datetime) -> Self:
-        """A user's next choice; the same one again is kept too, with its time and source."""
-        return replace(self, level=level, source=source, updated_at=at)
-
-    def view(self) -> MarketingConsentView:
-        """The consent as clients read it."""
-        return MarketingConsentView(level=self.level)
-
-
-def usable_address(address: str) -> str:
-    """The address as mail servers read it: its domain in ASCII (RFC 5891), its local part as it came.
-
-    Whether the domain takes mail is not asked here: the mail server finds out.
-
-    Raises:
-        UnusableAddress: not an address by RFC 5321 and 6531, or one with quotes, which nobody has and attacks use.
-    """
-    if _PLAIN.fullmatch(address):
-        local, _, domain = address.partition("@")
-        return f"{local}@{domain.lower()}"
-    try:
-        parsed = validate_email(address, check_deliverability=False, test_environment=True)
-    except EmailNotValidError as wrong:
-        raise UnusableAddress(type(wrong).__name__) from None
-    return f"{parsed.local_part}@{parsed.ascii_domain}"

@@ -1,28 +1,24 @@
-"""How are deliveries and marketing consents kept in MongoDB?"""
+"""How are deliveries kept?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.mailer.errors import AwaitingConsent
-from services.mailer.models import Consent, Delivery
+from services.mailer.models.deliveries import Delivery
 from shared.mongo import Database, Document
 from shared.work import Work
-
-INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
-    "deliveries": [IndexModel([("orderId", ASCENDING)], unique=True)],
-    "marketing_consents": [IndexModel([("userId", ASCENDING)], unique=True)],
-}
 
 
 class Deliveries:
     """The collection ``deliveries``."""
 
+    COLLECTION: Final = "deliveries"
+    INDEXES: Final = (IndexModel([("orderId", ASCENDING)], unique=True),)
+
     def __init__(self, database: Database) -> None:
-        self._collection = database["deliveries"]
+        self._collection = database[self.COLLECTION]
 
     async def find(self, order_id: str) -> Delivery | None:
         """The delivery of an order, if it was tried before."""
@@ -36,37 +32,6 @@ class Deliveries:
     def save(self, delivery: Delivery, work: Work) -> None:
         """Replace a delivery; if it moved meanwhile, the handler runs again."""
         work.replace(self._collection, _delivery_document(delivery), version=delivery.version)
-
-
-class Consents:
-    """The collection ``marketing_consents``, a row for each user."""
-
-    def __init__(self, database: Database) -> None:
-        self._collection = database["marketing_consents"]
-
-    async def get(self, user_id: str) -> Consent:
-        """A user's consent.
-
-        Raises:
-            AwaitingConsent: they have never said.
-        """
-        consent = await self.find(user_id)
-        if consent is None:
-            raise AwaitingConsent
-        return consent
-
-    async def find(self, user_id: str) -> Consent | None:
-        """A user's consent, if they have ever said."""
-        document = await self._collection.find_one({"userId": {"$eq": user_id}})
-        return None if document is None else _consent(document)
-
-    def add(self, consent: Consent, work: Work) -> None:
-        """Insert a user's first choice; if another one came first, the handler runs again."""
-        work.insert(self._collection, _consent_document(consent))
-
-    def save(self, consent: Consent, work: Work) -> None:
-        """Replace a consent; if it moved meanwhile, the handler runs again."""
-        work.replace(self._collection, _consent_document(consent), version=consent.version)
 
 
 def _delivery_document(delivery: Delivery) -> Document:
@@ -102,30 +67,6 @@ def _delivery(document: Document) -> Delivery:
         message_id=document["messageId"],
         attempts=document["attempts"],
         reason=document["reason"],
-        created_at=document["createdAt"],
-        updated_at=document["updatedAt"],
-        version=document["version"],
-    )
-
-
-def _consent_document(consent: Consent) -> Document:
-    return {
-        "_id": consent.id,
-        "userId": consent.user_id,
-        "level": consent.level,
-        "source": consent.source,
-        "createdAt": consent.created_at,
-        "updatedAt": consent.updated_at,
-        "version": consent.version,
-    }
-
-
-def _consent(document: Document) -> Consent:
-    return Consent(
-        id=document["_id"],
-        user_id=document["userId"],
-        level=document["level"],
-        source=document["source"],
         created_at=document["createdAt"],
         updated_at=document["updatedAt"],
         version=document["version"],
