@@ -94,9 +94,9 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
     client, found = await asyncio.gather(
         auth.clients.find(command.clientid), auth.phone_codes.find(auth.reveal(command.nonce))
     )
-    work.note(client_id=command.clientid)
     # Any name will do for an app that only reads its token. As a bearer here it needs a registered one.
     if client is not None:
+        work.note(client_id=client.id)
         client.must_be_enabled()
     used = await _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
     identifier = await auth.identifiers.find("phone", used.phone_number)
@@ -166,8 +166,9 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
     if not auth.test_login:
         raise NotFound
     client, user = await asyncio.gather(auth.clients.find(command.clientid), auth.users.get(command.userid))
-    work.note(user_id=user.id, client_id=command.clientid)
+    work.note(user_id=user.id)
     if client is not None:
+        work.note(client_id=client.id)
         client.must_be_enabled()
     return _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth)
 
