@@ -8,17 +8,22 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from services.billing import stripe
+from services.billing import drift_gauges, stripe
 from services.billing.context import Billing
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
+from services.billing.store.differences import Differences, Standings
 from services.billing.store.disputes import Disputes
 from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
+from services.billing.store.mirrors import Mirrors
 from services.billing.store.payments import FailedPaymentMails, Payments
+from services.billing.store.runs import Runs
+from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
+from shared.messages.stripe_runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
 from shared.service import Parts, Service
 from shared.settings import load
 
@@ -45,12 +50,18 @@ def create(settings: BillingSettings | None = None) -> Service:
 @asynccontextmanager
 async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billing]:
     """What the handlers work with."""
-    async with stripe.opened(
-        api_key=settings.stripe_api_key.get_secret_value(),
-        api_base=settings.stripe_api_base,
-        rate=settings.calls_per_second,
-        portal_return_url=settings.stripe_portal_return_url,
-    ) as account:
+    runs, standings = Runs(parts.database), Standings(parts.database)
+    async with (
+        drift_gauges.kept(runs, standings),
+        stripe.opened(
+            api_key=settings.stripe_api_key.get_secret_value(),
+            api_base=settings.stripe_api_base,
+            rate=settings.calls_per_second,
+            portal_return_url=settings.stripe_portal_return_url,
+        ) as account,
+    ):
+        for kind in SCHEDULED:
+            await parts.announce(KeepStripeSchedule(key=SCHEDULE, kind=kind))
         yield Billing(
             subscriptions=Subscriptions(parts.database),
             payers=Payers(parts.database),
@@ -69,4 +80,11 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             cancel_duplicates=settings.stripe_cancel_duplicates,
             events_kept=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
+            runs=runs,
+            differences=Differences(parts.database),
+            standings=standings,
+            mirrors=Mirrors(parts.database),
+            takeover=Takeover(parts.database),
+            schedule=Schedule(parts.database),
+            periods=settings.periods,
         )

@@ -32,6 +32,10 @@ PAGES: Final = 50
 """No list of one payer's has 5,000 entries; a bound keeps a wrong answer from being read for ever."""
 WAITED_FOR: Final = 0.25
 """The share of the rate that is kept for calls that somebody waits for: a storm of renewals must not take it."""
+BEHIND: Final = 0.25
+"""The most of the rate that work without haste takes, as comparing with Stripe does, and only while others leave it."""
+GIVING_WAY: Final = 0.05
+"""Seconds until such work looks again whether a place is free."""
 HTTP_CONFLICT: Final = 409
 HTTP_TOO_MANY: Final = 429
 HTTP_SERVER_ERROR: Final = 500
@@ -100,6 +104,8 @@ class Calls:
         self._client = client
         self._pace = Pace(rate * (1 - WAITED_FOR))
         self._pace_waited_for = Pace(rate * WAITED_FOR)
+        self._pace_behind = Pace(rate * BEHIND)
+        self._ahead: Pace | None = None
         self._until = float("inf")
 
     def within(self, seconds: float) -> Self:
@@ -108,6 +114,12 @@ class Calls:
         bounded._until = asyncio.get_running_loop().time() + seconds  # noqa: SLF001 -- its own class
         bounded._pace = self._pace_waited_for  # noqa: SLF001 -- its own class
         return bounded
+
+    def behind(self) -> Self:
+        """The same account, for work that has time: its calls are few, and each gives way to all others."""
+        patient = copy.copy(self)
+        patient._pace, patient._ahead = self._pace_behind, self._pace  # noqa: SLF001 -- its own class
+        return patient
 
     async def get(self, name: str, path: str, params: Json) -> Json:
         """Read an object.
@@ -189,11 +201,16 @@ class Calls:
         if self.breaker.refusal is not None:
             # No place is to be taken by calls that won't be made.
             raise StripeUnavailable
-        wait = self._pace.place(until=until - asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        wait = self._pace.place(until=until - loop.time())
         if wait is None:
             raise StripeUnavailable
         if wait:
             await asyncio.sleep(wait)
+        while self._ahead is not None and self._ahead.place(until=0.0) is None:
+            if loop.time() + GIVING_WAY > until:
+                raise StripeUnavailable
+            await asyncio.sleep(GIVING_WAY)
 
 
 def _under(key: str | None) -> Json:

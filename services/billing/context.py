@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from services.billing.store.differences import Differences, Standings
 from services.billing.store.disputes import Disputes
 from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
+from services.billing.store.mirrors import Mirrors
 from services.billing.store.payments import FailedPaymentMails, Payments
+from services.billing.store.runs import Runs
+from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe import Stripe
+from shared.messages.stripe_runs import Scheduled
 from shared.sealed import Sealer
 
 OWN: Final = "billing"
@@ -31,6 +37,8 @@ class Billing:
         cancel_duplicates: whether a user's second live subscription is cancelled, or only told of.
         events_kept: how long an event is kept once it is handled.
         operators_address: who is written to about disputes; None for nobody.
+        takeover: until when what Stripe has came with an account that was taken over.
+        periods: how often the clock begins each kind of run; kinds that it does not begin are absent.
     """
 
     subscriptions: Subscriptions
@@ -50,6 +58,13 @@ class Billing:
     cancel_duplicates: bool
     events_kept: timedelta
     operators_address: str | None
+    runs: Runs
+    differences: Differences
+    standings: Standings
+    mirrors: Mirrors
+    takeover: Takeover
+    schedule: Schedule
+    periods: Mapping[Scheduled, timedelta]
 
     def seal(self, secret: str) -> str:
         """A secret that only billing can read again."""

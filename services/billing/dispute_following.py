@@ -43,7 +43,7 @@ async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -
     payment = None
     if truth.payment_intent_id is not None:
         payment = await follow_payment_intent(truth.payment_intent_id, work, billing, but_dispute=dispute_id)
-    user_id = await _user_of(truth, payment, billing)
+    user_id = await user_of_dispute(truth, payment, billing)
     if held is None:
         now = Dispute.first_seen(work.new_id("dispute"), user_id, truth, payment, at=work.now)
     else:
@@ -53,15 +53,16 @@ async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -
         log.error("unknown dispute status", dispute=now.id, status=now.status)
     for event in now.news(held):
         work.publish(event)
-    for occasion in now.occasions(held, at=work.now):
-        _tell_operators(occasion, now, work, billing)
+    if held is not None or not await billing.takeover.covers(truth.created):
+        for occasion in now.occasions(held, at=work.now):
+            _tell_operators(occasion, now, work, billing)
     if held is None:
         billing.disputes.add(now, work)
     else:
         billing.disputes.save(now, work)
 
 
-async def _user_of(truth: StripeDispute, payment: Payment | None, billing: Billing) -> str | None:
+async def user_of_dispute(truth: StripeDispute, payment: Payment | None, billing: Billing) -> str | None:
     """Whose money it is about: the payment's user, or the user of a customer charged without a payment intent."""
     if payment is not None or truth.customer_id is None:
         return None if payment is None else payment.user_id

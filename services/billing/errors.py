@@ -49,6 +49,18 @@ class TrialNotFound(NotFound):
     code = "not_found"
 
 
+class StripeRunNotFound(NotFound):
+    """No run over Stripe has this id."""
+
+    code = "not_found"
+
+
+class StripeRunUnderWay(Refusal):
+    """A run of this kind is under way; its id is in ``run_id``."""
+
+    kind = Kind.CONFLICT
+
+
 class StripeUnavailable(Unavailable):
     """Stripe can't be reached, is too slow, limits us or refuses our key; what was ordered may have been done."""
 

@@ -16,6 +16,7 @@ from services.billing.models.events import KeptEvent, Outcome
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import STATUSES, Subscription, duplicates
 from services.billing.payer import payer_of
+from services.billing.trial_following import follow_trial
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.billing import (
@@ -104,14 +105,15 @@ async def record(
     if user_id is None:
         return None
     if held is None:
-        now = Subscription.first_seen(work.new_id("sub"), user_id, truth, at=work.now)
+        taken_over = await billing.takeover.covers(truth.created)
+        now = Subscription.first_seen(work.new_id("sub"), user_id, truth, at=work.now, taken_over=taken_over)
     else:
         # What we hold was committed before this reading began, whatever the clocks of two machines say.
         now = held.follow(user_id, truth, read_at=max(work.now, held.read_at), at=work.now)
     if now.status not in STATUSES:
         alarms.UNKNOWN_STATUSES.inc()
         log.error("unknown subscription status", subscription=now.id, status=now.status)
-    unwanted = truth.lacks(billing.required_coupon)
+    unwanted = truth.lacks(billing.required_coupon) and not now.taken_over
     if now.live(work.now, billing.grace):
         unwanted = await _see_to_others(held, now, work, billing, unwanted=unwanted)
     if not unwanted and now.welcome_due(truth, at=work.now) and truth.customer.email is not None:
@@ -125,6 +127,7 @@ async def record(
         billing.subscriptions.add(now, work)
     else:
         billing.subscriptions.save(now, work)
+    await follow_trial(truth, work, billing)
     return now
 
 
@@ -167,13 +170,15 @@ def _announce(
         work.publish(SubscriptionEnded(**facts, changed=changed, reason=truth.end_reason))
     elif changed:
         work.publish(SubscriptionChanged(**facts, changed=changed))
-    if now.duplicate_of is not None and (held is None or held.duplicate_of is None):
+    # Of one that was taken over its end is known, and who was told of it and what was given back is long past.
+    ended_as_duplicate = now.duplicate_of is not None and (held is None or held.duplicate_of is None)
+    if ended_as_duplicate and not (held is None and now.taken_over):
         work.publish(
             DuplicateSubscriptionCancelled(
                 key=now.user_id,
                 user_id=now.user_id,
                 subscription_id=now.id,
-                kept_subscription_id=now.duplicate_of,
+                kept_subscription_id=now.duplicate_of or "",
             )
         )
         work.publish(RefundDuplicateSubscription(key=now.stp_subscription_id, subscription_id=now.id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.billing import alarms
 from services.billing.context import Billing
+from services.billing.models.mappings import ProviderMapping
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
 from services.billing.models.subscriptions import Subscription
 from shared.ids import derived_message_id
@@ -20,11 +21,9 @@ async def payer_of(truth: StripeSubscription, held: Subscription | None, work: W
     """
     customer = truth.customer
     mapping = await billing.mappings.find(customer.id)
-    claimed = truth.user_id or customer.user_id
-    recorded = mapping or held
-    user_id = claimed or (None if recorded is None else recorded.user_id)
+    user_id = user_of_subscription(truth, mapping, held)
     if user_id is None:
-        _ask_auth(customer, work)
+        ask_auth(customer, work)
         return None
     if mapping is None:
         billing.mappings.add(customer.id, user_id, work)
@@ -34,7 +33,29 @@ async def payer_of(truth: StripeSubscription, held: Subscription | None, work: W
     return user_id
 
 
-def _ask_auth(customer: StripeCustomer, work: Work) -> None:
+def user_of_subscription(
+    truth: StripeSubscription, mapping: ProviderMapping | None, held: Subscription | None
+) -> str | None:
+    """Whose a subscription is by all that is known: as Stripe was told, else as was recorded."""
+    recorded = mapping or held
+    return truth.user_id or truth.customer.user_id or (None if recorded is None else recorded.user_id)
+
+
+async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> None:
+    """Bring a customer's mapping to what Stripe says of the customer itself, where that is something.
+
+    Raises:
+        StripeUnavailable: Stripe could not be asked.
+    """
+    mapping = await billing.mappings.find(customer_id)
+    customer = None if mapping is None else await billing.stripe.customer(customer_id)
+    if mapping is None or customer is None or customer.user_id in (None, mapping.user_id):
+        return
+    billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
+
+
+def ask_auth(customer: StripeCustomer, work: Work) -> None:
+    """Ask for the user of a customer's address, which auth finds or makes; without one it is nobody's."""
     if customer.email is None:
         alarms.NOBODY.inc()
         log.error("nobody to attach a subscription to", customer=customer.id)

@@ -55,7 +55,7 @@ async def follow_payment_intent(
 
 
 async def _record(held: Payment | None, truth: StripePayment, work: Work, billing: Billing) -> Payment:
-    user_id = await _user_of(truth, billing)
+    user_id = await user_of_payment(truth, billing)
     if held is None:
         now = Payment.first_seen(work.new_id("payment"), user_id, truth, at=work.now)
     else:
@@ -69,7 +69,8 @@ async def _record(held: Payment | None, truth: StripePayment, work: Work, billin
     for event in now.news(held):
         work.publish(event)
     if now.mail_due(truth, at=work.now):
-        await _tell_person(now, truth, work, billing)
+        if held is not None or not await billing.takeover.covers(truth.attempted_at):
+            await _tell_person(now, truth, work, billing)
         now = now.told()
     if held is None:
         billing.payments.add(now, work)
@@ -78,7 +79,7 @@ async def _record(held: Payment | None, truth: StripePayment, work: Work, billin
     return now
 
 
-async def _user_of(truth: StripePayment, billing: Billing) -> str | None:
+async def user_of_payment(truth: StripePayment, billing: Billing) -> str | None:
     """Whose payment it is: as Stripe was told, else as was found out of its subscription's customer."""
     if truth.claimed_user_id is not None or truth.customer is None:
         return truth.claimed_user_id

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from pydantic import EmailStr, Field, SecretStr, ValidationInfo, field_validator
 
+from shared.messages.stripe_runs import Scheduled
 from shared.settings import PRODUCTION, ServiceSettings
 
 
@@ -36,6 +38,12 @@ class BillingSettings(ServiceSettings):
     done about it."""
     stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
     """How long an event is kept once it is handled; longer than the 30 days in which Stripe can still tell of it."""
+    stripe_sweep_minutes: int = Field(default=15, ge=0, le=7 * 24 * 60)
+    """How often the events are fetched that Stripe could not deliver; 0 for never."""
+    stripe_verify_lately_hours: int = Field(default=1, ge=0, le=15 * 24)
+    """How often what Stripe told of lately, twice as far back, is compared with our records; 0 for never."""
+    stripe_verify_hours: int = Field(default=168, ge=0, le=90 * 24)
+    """How often everything is compared with our records: Stripe may make no event at all of a change; 0 for never."""
     stripe_trial_price: str = Field(min_length=3, max_length=255)
     """The price, ``price_…``, that a trial goes over into."""
     stripe_portal_return_url: str
@@ -51,6 +59,16 @@ class BillingSettings(ServiceSettings):
     def calls_per_second(self) -> float:
         """``stripe_calls_per_second``, or what the mode allows (https://docs.stripe.com/rate-limits)."""
         return self.stripe_calls_per_second or (80.0 if self.stripe_livemode else 20.0)
+
+    @property
+    def periods(self) -> dict[Scheduled, timedelta]:
+        """How often the clock begins each kind of run over Stripe, for those that it begins."""
+        found: dict[Scheduled, timedelta] = {
+            "sweep": timedelta(minutes=self.stripe_sweep_minutes),
+            "verify_lately": timedelta(hours=self.stripe_verify_lately_hours),
+            "verify": timedelta(hours=self.stripe_verify_hours),
+        }
+        return {kind: period for kind, period in found.items() if period}
 
     @field_validator("stripe_api_key")
     @classmethod

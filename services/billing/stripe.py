@@ -39,6 +39,12 @@ class Stripe:
         bounded.calls = self.calls.within(seconds)
         return bounded
 
+    def behind(self) -> Self:
+        """The same account, for work that has time: it takes only places that nobody else wants."""
+        patient = copy.copy(self)
+        patient.calls = self.calls.behind()
+        return patient
+
     async def subscription(self, subscription_id: str) -> StripeSubscription | None:
         """A subscription as it is now, with all its items; None if this account, in this mode, never had it.
 
@@ -48,12 +54,24 @@ class Stripe:
         path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
         try:
             found = await self.calls.get("subscription", path, {"expand": ["customer", "discounts"]})
-            items = await self._all_items(found)
+            return await self.whole_subscription(found)
         except StripeRefused as refused:
             if refused.code == "resource_missing":
                 return None
             raise
-        overdue_since = await self._overdue_since(subscription_id) if found["status"] == "past_due" else None
+
+    async def whole_subscription(self, found: Json) -> StripeSubscription:
+        """A subscription with what its own JSON lacks.
+
+        Args:
+            found: with ``customer`` and ``discounts`` expanded.
+
+        Raises:
+            StripeRefused: with code ``resource_missing`` when it has gone meanwhile.
+            StripeUnavailable: as said above.
+        """
+        items = await self._all_items(found)
+        overdue_since = await self._overdue_since(found["id"]) if found["status"] == "past_due" else None
         return subscription_of(found, items, overdue_since=overdue_since)
 
     async def customer(self, customer_id: str) -> StripeCustomer | None:

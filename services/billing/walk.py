@@ -29,7 +29,20 @@ async def read_payment(intent_id: str, calls: Calls) -> StripePayment | None:
     """
     path = f"/v1/payment_intents/{_quoted(intent_id)}"
     found = await _find("payment_intent", path, calls, expand=["customer", "latest_charge"])
-    return None if found is None else payment_of(found, await _invoice(intent_id, calls))
+    return None if found is None else await whole_payment(found, calls)
+
+
+async def whole_payment(found: Json, calls: Calls) -> StripePayment:
+    """A payment intent with the invoice it is for.
+
+    Args:
+        found: with ``customer`` and ``latest_charge`` expanded.
+        calls: to the account.
+
+    Raises:
+        StripeUnavailable: Stripe could not be asked.
+    """
+    return payment_of(found, await _invoice(found["id"], calls))
 
 
 async def read_dispute(dispute_id: str, calls: Calls) -> StripeDispute | None:

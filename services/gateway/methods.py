@@ -37,6 +37,17 @@ from shared.messages.signing_keys import KEYRING, ListSigningKeys, RotateSigning
 from shared.messages.subscriptions import GetSubscription
 
 BASE_VERSION: Final = "1"
+from shared.messages.stripe_runs import (
+    GetStripeRun,
+    ImportStripeAccount,
+    ListStripeDifferences,
+    ListStripeRuns,
+    ReconcileSubscriptions,
+    ReplayStripeEvents,
+    ResumeStripeRun,
+    StopStripeRun,
+    SweepStripeEvents,
+)
 
 
 class Who(Enum):
@@ -159,6 +170,15 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
     },
 }
+        "reconcile_subscriptions": order(ReconcileSubscriptions, Who.INTERNAL, _unordered),
+        "sweep_stripe_events": order(SweepStripeEvents, Who.INTERNAL, _unordered),
+        "replay_stripe_events": order(ReplayStripeEvents, Who.INTERNAL, _unordered),
+        "import_stripe_account": order(ImportStripeAccount, Who.INTERNAL, _unordered),
+        "stop_stripe_run": order(StopStripeRun, Who.INTERNAL, _unordered),
+        "resume_stripe_run": order(ResumeStripeRun, Who.INTERNAL, _unordered),
+        "get_stripe_run": ask(GetStripeRun, Who.INTERNAL),
+        "list_stripe_runs": ask(ListStripeRuns, Who.INTERNAL),
+        "list_stripe_differences": ask(ListStripeDifferences, Who.INTERNAL),
 PATHS: Final = {
     f"/{BASE_VERSION}/{version}/{name}": replace(method, name=name, version=version)
     for version, methods in METHODS.items()

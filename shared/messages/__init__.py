@@ -18,6 +18,7 @@ from shared.messages import (
     subscriptions,
 )
 from shared.messages.message import (
+    stripe_runs,
     ANONYMOUS,
     MESSAGES,
     SERVICE,
@@ -60,3 +61,4 @@ __all__ = [
     "stripe",
     "subscriptions",
 ]
+    "stripe_runs",

@@ -27,6 +27,7 @@ AREAS = {
     "subscriptions": "billing",
 }
 """Modules that are named for a part of what their service does."""
+    "stripe_runs": "billing",
 SEALER = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
 
 

@@ -4,6 +4,20 @@ from typing import Final
 
 from services.billing.handlers.disputes import follow_dispute, list_disputes
 from services.billing.handlers.payments import find_payments, follow_payment, list_payments
+from services.billing.handlers.runs import (
+    continue_stripe_run,
+    get_stripe_run,
+    import_stripe_account,
+    list_stripe_differences,
+    list_stripe_runs,
+    reconcile_subscriptions,
+    replay_stripe_event,
+    replay_stripe_events,
+    resume_stripe_run,
+    stop_stripe_run,
+    sweep_stripe_events,
+)
+from services.billing.handlers.schedule import keep_stripe_schedule
 from services.billing.handlers.status import get_subscription, get_subscription_heartbeat, get_subscription_status
 from services.billing.handlers.subscriptions import (
     cancel_duplicate_subscription,
@@ -34,6 +48,20 @@ from shared.messages.billing import (
     StartTrial,
 )
 from shared.messages.stripe import StripeEvent, StripeThinEvent
+from shared.messages.stripe_runs import (
+    ContinueStripeRun,
+    GetStripeRun,
+    ImportStripeAccount,
+    KeepStripeSchedule,
+    ListStripeDifferences,
+    ListStripeRuns,
+    ReconcileSubscriptions,
+    ReplayStripeEvent,
+    ReplayStripeEvents,
+    ResumeStripeRun,
+    StopStripeRun,
+    SweepStripeEvents,
+)
 from shared.messages.subscriptions import GetSubscription, RefundDuplicateSubscription
 
 HANDLERS: Final[Handlers] = {
@@ -55,4 +83,16 @@ HANDLERS: Final[Handlers] = {
     GetSubscriptionStatus: get_subscription_status,
     GetSubscriptionHeartbeat: get_subscription_heartbeat,
     GetSubscription: get_subscription,
+    ReconcileSubscriptions: reconcile_subscriptions,
+    SweepStripeEvents: sweep_stripe_events,
+    ReplayStripeEvents: replay_stripe_events,
+    ImportStripeAccount: import_stripe_account,
+    ContinueStripeRun: continue_stripe_run,
+    StopStripeRun: stop_stripe_run,
+    ResumeStripeRun: resume_stripe_run,
+    GetStripeRun: get_stripe_run,
+    ListStripeRuns: list_stripe_runs,
+    ListStripeDifferences: list_stripe_differences,
+    ReplayStripeEvent: replay_stripe_event,
+    KeepStripeSchedule: keep_stripe_schedule,
 }

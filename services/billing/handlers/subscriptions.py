@@ -11,6 +11,7 @@ from services.billing.errors import KeySpent, StripeUnavailable
 from services.billing.following import follow, look, record
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import LIVE, lapsed
+from services.billing.payer import correct_mapping
 from services.billing.putting_off import later
 from services.billing.refunds import give_back
 from shared.faultpoints import fault_point
@@ -51,8 +52,9 @@ async def follow_subscription(command: FollowSubscription, work: Work, billing: 
 
 
 async def follow_customer(command: FollowCustomer, work: Work, billing: Billing) -> None:
-    """Follow all subscriptions of a customer, ended ones too; later, if Stripe can't be asked now."""
+    """Follow a customer and all its subscriptions, ended ones too; later, if Stripe can't be asked now."""
     try:
+        await correct_mapping(command.customer_id, work, billing)
         subscription_ids = await billing.stripe.subscription_ids(command.customer_id)
     except StripeUnavailable:
         again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})

@@ -26,13 +26,13 @@ async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None
     if await billing.events.find(kept.id) is not None:
         # Known from earlier than the inbox remembers; whoever wants it looked at again reopens it.
         return
-    outcome = await _outcome(event, kept, work, billing)
+    outcome = await outcome_of(event, kept, work, billing)
     billing.events.add(
         kept if outcome is None else kept.handled(outcome, at=work.now, kept_for=billing.events_kept), work
     )
 
 
-async def _outcome(event: StripeEvent, kept: KeptEvent, work: Work, billing: Billing) -> Outcome | None:
+async def outcome_of(event: StripeEvent, kept: KeptEvent, work: Work, billing: Billing) -> Outcome | None:
     """What comes of an event at once; None if it waits."""
     if event.livemode != billing.livemode:
         alarms.OTHER_MODE.inc()

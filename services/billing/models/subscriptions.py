@@ -42,6 +42,7 @@ class Subscription:
         overdue_since: since when it has not been paid, while it is past due.
         collection_paused: what becomes of its invoices while its payments are paused; None while they aren't.
         trial_end_told: the end of its trial that its payer was last written to about.
+        taken_over: it came with an account that was taken over: what it was by then is left as it was, a duplicate too.
     """
 
     id: str
@@ -65,20 +66,30 @@ class Subscription:
     overdue_since: datetime | None = None
     collection_paused: str | None = None
     trial_end_told: datetime | None = None
+    taken_over: bool = False
     version: int = 1
 
     @classmethod
-    def first_seen(cls, id: str, user_id: str, truth: StripeSubscription, *, at: datetime) -> Self:  # noqa: A002
-        """The first record of a subscription, read at ``at``."""
+    def first_seen(
+        cls,
+        id: str,  # noqa: A002
+        user_id: str,
+        truth: StripeSubscription,
+        *,
+        at: datetime,
+        taken_over: bool = False,
+    ) -> Self:
+        """The first record of a subscription, read at ``at``; of one taken over nobody is welcomed any more."""
         return cls(
             id=id,
             user_id=user_id,
             **_facts(truth),
             duplicate_of=truth.duplicate_of,
-            welcomed_at=None,
+            welcomed_at=at if taken_over else None,
             read_at=at,
             created_at=at,
             updated_at=at,
+            taken_over=taken_over,
         )
 
     def follow(self, user_id: str, truth: StripeSubscription, *, read_at: datetime, at: datetime) -> Self:
@@ -242,7 +253,17 @@ def _age(subscription: Subscription) -> tuple[datetime, str]:
 def duplicates(
     subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
 ) -> list[tuple[Subscription, Subscription]]:
-    """The live subscriptions of one user that must go, each with the oldest one, which stays."""
+    """The live subscriptions of one user that must go, each with the oldest one, which stays.
+
+    One that was taken over with its account stays too: that is told of, for somebody to decide.
+    """
+    return [pair for pair in rivals(subscriptions, at=at, grace=grace) if not pair[0].taken_over]
+
+
+def rivals(
+    subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
+) -> list[tuple[Subscription, Subscription]]:
+    """The live subscriptions of one user besides the oldest one, each with that one."""
     live = sorted((each for each in subscriptions if each.live(at, grace)), key=_age)
     return [(newcomer, live[0]) for newcomer in live[1:]]
 

@@ -7,7 +7,17 @@ from typing import Final
 
 from pymongo import IndexModel
 
-from services.billing.store import disputes, events, mappings, payments, subscriptions, trials
+from services.billing.store import (
+    differences,
+    disputes,
+    events,
+    mappings,
+    payments,
+    runs,
+    schedule,
+    subscriptions,
+    trials,
+)
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **subscriptions.INDEXES,
@@ -16,4 +26,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **payments.INDEXES,
     **disputes.INDEXES,
     **events.INDEXES,
+    **runs.INDEXES,
+    **differences.INDEXES,
+    **schedule.INDEXES,
 }

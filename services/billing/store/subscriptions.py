@@ -20,6 +20,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
         IndexModel([("stpSubscriptionId", ASCENDING)], unique=True),
         IndexModel([("userId", ASCENDING)]),
         IndexModel([("stpCustomerId", ASCENDING)]),
+        IndexModel([("stpCreatedAt", ASCENDING)]),
     ],
     "payers": [],
 }

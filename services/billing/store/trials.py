@@ -17,6 +17,7 @@ _STRING: Final = {"$type": "string"}
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "trials": [
         IndexModel([("userId", ASCENDING)], unique=True),
+        IndexModel([("stpSubscriptionId", ASCENDING)]),
         # Partial: any number of trials may come from devices that say nothing about themselves.
         IndexModel(
             [("device.fingerprint", ASCENDING)], unique=True, partialFilterExpression={"device.fingerprint": _STRING}
@@ -38,12 +39,17 @@ class Trials:
         document = await self._collection.find_one({"_id": {"$eq": trial_id}})
         if document is None:
             raise TrialNotFound
-        return _trial(document)
+        return trial_of(document)
+
+    async def find(self, trial_id: str) -> Trial | None:
+        """A trial, if there is one."""
+        document = await self._collection.find_one({"_id": {"$eq": trial_id}})
+        return None if document is None else trial_of(document)
 
     async def find_by_user(self, user_id: str) -> Trial | None:
         """The one trial of a user."""
         document = await self._collection.find_one({"userId": {"$eq": user_id}})
-        return None if document is None else _trial(document)
+        return None if document is None else trial_of(document)
 
     def add(self, trial: Trial, work: Work) -> None:
         """Insert; TrialAlreadyUsed if the user, the fingerprint or the installation has one."""
@@ -63,6 +69,7 @@ def _document(trial: Trial) -> Document:
     return {**document_of(trial), "device": device}
 
 
-def _trial(document: Document) -> Trial:
+def trial_of(document: Document) -> Trial:
+    """The trial that a document was made of."""
     device = TrialDevice(beak_id=document["device"]["beakId"], fingerprint=document["device"]["fingerprint"])
     return entity_of(Trial, {**document, "device": device})
