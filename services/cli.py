@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, clients, keys
+from services.operator import audit, clients, keys, stripe
 
 app = typer.Typer(
     name="nest",
@@ -28,6 +28,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
+app.add_typer(stripe.app, name="stripe")
 
 
 class Name(StrEnum):
