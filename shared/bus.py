@@ -18,6 +18,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
+from shared.dead_letters import is_replay
 from shared.delivery import Delivery, Stopping
 from shared.foreign_records import take_any_header_names
 from shared.lanes import Lanes, Record, Taken
@@ -192,7 +193,9 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
             self._ended.set()
         progress.finish(record.offset)
         self.last_progress = time.monotonic()
-        self._count_dead(partition, died=died)
+        if not is_replay(record.headers):
+            # Of an operator's replays many may die once more; that says nothing about us.
+            self._count_dead(partition, died=died)
 
     def _count_dead(self, partition: TopicPartition, *, died: bool) -> None:
         if not died:

@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import Final
 
+from shared.dead_letters import for_others, put_aside
 from shared.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.errors import Unavailable, Unknown
 from shared.faultpoints import armed, fault_point
@@ -74,8 +75,8 @@ class Delivery:
         self._stopping.set()
 
     def passes_over(self, record: Record, topic: str) -> bool:
-        """Whether a record needs no delivery, as ``Handling.passes_over`` says."""
-        return self._handling.passes_over(record, topic)
+        """Whether a record needs no delivery: a replay for others, or as ``Handling.passes_over`` says."""
+        return for_others(record.headers, self._group) or self._handling.passes_over(record, topic)
 
     async def deliver(self, record: Record, topic: str) -> bool:
         """Bring a record to its end.
@@ -225,15 +226,16 @@ class Delivery:
         """Keep a record with its bytes, its headers and the reason; only then may its offset pass."""
         # Frames only: what an exception says may quote what it choked on.
         trace = "".join(traceback.format_tb(failure.__traceback__))[-TRACE_CHARACTERS:] if failure is not None else ""
-        headers = [
-            *((name, value) for name, value in record.headers),
-            ("dead-reason", reason.encode()),
-            ("dead-detail", detail.encode("utf-8", "replace")[:1000]),
-            ("dead-trace", trace.encode("utf-8", "replace")),
-            ("dead-source", f"{topic}/{record.partition}/{record.offset}".encode()),
-            ("dead-group", self._group.encode()),
-            ("dead-time", b"%d" % unix_milliseconds()),
-        ]
+        headers = put_aside(
+            record,
+            topic,
+            reason=reason,
+            detail=detail,
+            trace=trace,
+            tries=TRIES if failure is not None else 0,
+            group=self._group,
+            at=unix_milliseconds(),
+        )
         DEAD_LETTERS.labels(self._service, reason).inc()
         log.error(
             "dead letter", topic=topic, partition=record.partition, offset=record.offset, reason=reason, detail=detail

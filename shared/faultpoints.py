@@ -4,13 +4,14 @@
 G1 before a command is produced, G2 after Kafka has acknowledged it; V1 before a commit, V2 after it and before anything
 is published, V3 when half of its messages are published, V4 after all of them and before the offset is committed;
 T1 a timer's message published, its row not yet removed; M1 after the mail server's 250 and before the mark;
-W1 a webhook's event stored and not yet answered; B1 after a call to Stripe and before the commit.
+W1 a webhook's event stored and not yet answered; B1 after a call to Stripe and before the commit; R1 a dead letter put
+back and not yet marked so.
 """
 
 import os
 from typing import Final
 
-POINTS: Final = frozenset({"G1", "G2", "V1", "V2", "V3", "V4", "T1", "M1", "W1", "B1"})
+POINTS: Final = frozenset({"G1", "G2", "V1", "V2", "V3", "V4", "T1", "M1", "W1", "B1", "R1"})
 EXIT_CODE: Final = 137
 """As of a process that got SIGKILL."""
 

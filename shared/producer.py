@@ -115,9 +115,11 @@ class Producer:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                await asyncio.shield(
-                    await self._connected().send(self._prefix + topic, value, key, partition, headers=headers)
-                )
+                if key is None and value is None:
+                    sent = await self._enqueue_nothing(topic, headers, partition)
+                else:
+                    sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=headers)
+                await asyncio.shield(sent)
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
 
@@ -142,6 +144,19 @@ class Producer:
             (message.key or message.id).encode(),
             headers=message.headers(),
         )
+        return sent
+
+    async def _enqueue_nothing(
+        self, topic: str, headers: Sequence[tuple[str, bytes]], partition: int | None
+    ) -> asyncio.Future[object]:
+        """A record without key and value, which Kafka takes, and aiokafka only as a batch of its own."""
+        producer = self._connected()
+        if partition is None:
+            partition = min(await producer.partitions_for(self._prefix + topic))
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=None, headers=list(headers))
+        batch.close()
+        sent: asyncio.Future[object] = await producer.send_batch(batch, self._prefix + topic, partition=partition)
         return sent
 
     def _connected(self) -> AIOKafkaProducer:

@@ -27,9 +27,11 @@ from services.auth.store.clients import Clients
 from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
+from shared.dead_letter_topics import DeadLetterTopics
 from shared.messages.auth import AnnounceClient
 from shared.messages.signing_keys import SigningKeyPublished
 from shared.service import Parts, Service
@@ -112,6 +114,9 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             limits=limits,
             passwords=passwords,
             places=Places.open(settings.places_database),
+            dead_letters=DeadLetterTopics(settings.kafka_bootstrap, prefix=settings.topic_prefix),
+            replays=Replays(parts.database),
+            remembered=settings.inbox_retention,
             guesses_per_code=settings.guesses_per_code,
             sealer=parts.sealer,
             authorization_life=settings.authorization_life,

@@ -19,9 +19,11 @@ from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
 from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
+from shared.dead_letter_topics import DeadLetterTopics
 from shared.messages import Sealed
 from shared.sealed import Sealer
 
@@ -38,6 +40,9 @@ class Auth:
         limits: how often something may be done.
         passwords: hashes passwords and recognises them.
         places: where networks are.
+        dead_letters: those of all services.
+        replays: which of them were put back.
+        remembered: how long the inboxes remember a message.
         guesses_per_code: how many wrong guesses void a code.
         sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
         authorization_life: how long a magic link may be redeemed.
@@ -66,6 +71,9 @@ class Auth:
     limits: Limits
     passwords: Passwords
     places: Places
+    dead_letters: DeadLetterTopics
+    replays: Replays
+    remembered: timedelta
     guesses_per_code: int
     sealer: Sealer
     authorization_life: timedelta

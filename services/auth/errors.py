@@ -27,6 +27,16 @@ class ClientChanged(Refusal):
     kind = Kind.CONFLICT
 
 
+class DeadLetterNotFound(Refusal):
+    """There is no such letter, or not any more."""
+
+    kind = Kind.NOT_FOUND
+
+
+class InvalidCursor(Refusal):
+    """No page of ours ended with it."""
+
+
 class InvalidRedirectUri(Refusal):
     """Not one of the app's redirect URIs, or at its registration one that can't be."""
 

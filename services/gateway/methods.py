@@ -23,6 +23,7 @@ from shared.messages.auth import (
 )
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, ListDisputes, ListPayments
 from shared.messages.clients import ListClients, UpdateClient
+from shared.messages.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import (
     CreateNewsItem,
@@ -132,6 +133,10 @@ def _keyring(_command: RotateSigningKeys) -> str:
     return KEYRING
 
 
+def _dead_letters(_command: ReplayDeadLetters) -> str:
+    return DEAD_LETTERS
+
+
 METHODS: Final[dict[str, dict[str, Method]]] = {
     "2020-12-14": {
         "send_magic_link": order(SendMagicLink, Who.ANYONE, _by_address),
@@ -159,6 +164,8 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
         "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
+        "list_dead_letters": ask(ListDeadLetters, Who.INTERNAL),
+        "replay_dead_letters": order(ReplayDeadLetters, Who.INTERNAL, _dead_letters),
         "list_payments": ask(ListPayments, Who.INTERNAL),
         "list_disputes": ask(ListDisputes, Who.INTERNAL),
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),

@@ -23,6 +23,7 @@ Action = Literal[
     "refresh",
     "register_owner",
     "register_phone_user",
+    "replay_dead_letters",
     "revoke_sessions",
     "rotate_signing_keys",
     "send_magic_link",

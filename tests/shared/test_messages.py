@@ -21,6 +21,7 @@ AREAS = {
     "accounts": "auth",
     "audit": "auth",
     "clients": "auth",
+    "dead_letters": "auth",
     "phone": "auth",
     "sessions": "auth",
     "signing_keys": "auth",

@@ -5,6 +5,7 @@ from typing import Final
 from services.auth.handlers.accounts import ACCOUNTS
 from services.auth.handlers.audit import list_audit_entries
 from services.auth.handlers.clients import announce_client, create_client, list_clients, update_client
+from services.auth.handlers.dead_letters import list_dead_letters, replay_dead_letters
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
 from services.auth.handlers.logins import authenticate_user
 from services.auth.handlers.phone import (
@@ -30,6 +31,7 @@ from shared.messages.auth import (
     SetMarketingConsent,
 )
 from shared.messages.clients import ListClients, UpdateClient
+from shared.messages.dead_letters import ListDeadLetters, ReplayDeadLetters
 from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 from shared.messages.sessions import ListSessions, RevokeSessions
 from shared.messages.signing_keys import KeepSigningKeys, ListSigningKeys, RotateSigningKeys
@@ -44,11 +46,13 @@ HANDLERS: Final[Handlers] = {
     GetUser: get_user,
     KeepSigningKeys: keep_signing_keys,
     ListClients: list_clients,
+    ListDeadLetters: list_dead_letters,
     ListSessions: list_sessions,
     ListSigningKeys: list_signing_keys,
     LogInForTesting: log_in_for_testing,
     RegisterPhoneUser: register_phone_user,
     ListAuditEntries: list_audit_entries,
+    ReplayDeadLetters: replay_dead_letters,
     RevokeSessions: revoke_sessions,
     RotateSigningKeys: rotate_signing_keys,
     SendMagicLink: send_magic_link,

@@ -14,6 +14,7 @@ from services.auth.store.clients import Clients
 from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.users import Identifiers, Users
 
@@ -29,6 +30,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
     Owners.COLLECTION: Owners.INDEXES,
     PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
+    Replays.COLLECTION: Replays.INDEXES,
     SigningKeys.COLLECTION: (),
     LimitUses.COLLECTION: LimitUses.INDEXES,
     Familiars.COLLECTION: Familiars.INDEXES,

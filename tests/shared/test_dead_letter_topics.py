@@ -1,0 +1,261 @@
+"""Dead letters on a real Kafka: found page by page, and put back as they came, in order, for whom they are."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shared.dead_letter_topics import DeadLetterTopics, WrongCursor
+from shared.dead_letters import DeadLetter
+from shared.envelope import unix_milliseconds
+from shared.producer import BusDown
+from shared.topics import DAY
+from tests.shared.ledger import TOPICS, Append, Posted
+from tests.shared.stand import Stand
+
+
+def topics_of(stand: Stand, **given: int) -> DeadLetterTopics:
+    return DeadLetterTopics(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **given)
+
+
+def everything(_letter: DeadLetter) -> bool:
+    return True
+
+
+async def put_aside(stand: Stand, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
+    """Letters as a service leaves them, a second between each."""
+    for number, body in enumerate(bodies):
+        headers = [
+            ("type", b"ledger.append"),
+            ("dead-reason", b"undecodable"),
+            ("dead-source", f"{topic}/0/{number}".encode()),
+            ("dead-group", f"{stand.prefix}ledger".encode()),
+            ("dead-time", b"%d" % (at + number * 1000)),
+        ]
+        await stand.put(f"{topic}.dead", body, headers, key=b"k")
+
+
+async def pages(office: DeadLetterTopics, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
+    found, cursor = [], None
+    while True:
+        page = await getattr(office, way)(everything, topic=topic, limit=limit, cursor=cursor)
+        found.append([letter.value for letter in page.letters])
+        if (cursor := page.next_cursor) is None:
+            return found
+
+
+async def test_the_newest_of_all_topics_come_first_page_by_page(stand: Stand) -> None:
+    await put_aside(stand, *(b"c%d" % number for number in range(50)), at=0)
+    await put_aside(stand, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
+    found = await pages(topics_of(stand), "newest", limit=17)
+    flat = [value for page in found for value in page]
+    assert flat == [b"%c%d" % (letter, number) for number in reversed(range(50)) for letter in b"ec"]
+    assert [len(page) for page in found] == [17, 17, 17, 17, 17, 15]
+
+
+async def test_a_page_does_not_move_while_letters_come_in(stand: Stand) -> None:
+    await put_aside(stand, b"0", b"1", b"2", b"3")
+    office = topics_of(stand)
+    first = await office.newest(everything, topic=None, limit=2, cursor=None)
+    await put_aside(stand, b"late", topic="ledger.events")
+    second = await office.newest(everything, topic=None, limit=9, cursor=first.next_cursor)
+    assert [letter.value for letter in (*first.letters, *second.letters)] == [b"3", b"2", b"1", b"0"]
+
+
+async def test_the_oldest_come_first_up_to_those_there_were_at_first(stand: Stand) -> None:
+    await put_aside(stand, *(b"c%d" % number for number in range(70)))
+    await put_aside(stand, b"e0", b"e1", topic="ledger.events")
+    office = topics_of(stand)
+    first = await office.oldest(everything, topic=None, limit=40, cursor=None)
+    await put_aside(stand, b"late")
+    rest = await office.oldest(everything, topic=None, limit=99, cursor=first.next_cursor)
+    assert rest.next_cursor is None
+    found = [letter.value for letter in (*first.letters, *rest.letters)]
+    assert found == [*(b"c%d" % number for number in range(70)), b"e0", b"e1"]
+
+
+async def test_one_topic_is_looked_at_alone(stand: Stand) -> None:
+    await put_aside(stand, b"c")
+    await put_aside(stand, b"e", topic="ledger.events")
+    assert await pages(topics_of(stand), "newest", limit=9, topic="ledger.events") == [[b"e"]]
+    assert await pages(topics_of(stand), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
+    assert await pages(topics_of(stand), "newest", limit=9, topic="no.such") == [[]]
+
+
+async def test_looking_ends_in_time_and_goes_on_where_it_was(stand: Stand) -> None:
+    await put_aside(stand, *(b"%d" % number for number in range(100)))
+    office = topics_of(stand, scan_records=40)
+    for way, order in (("newest", -1), ("oldest", 1)):
+        cursor, found, calls = None, [], 0
+        while True:
+            page = await getattr(office, way)(
+                lambda letter: letter.value in (b"3", b"95"), topic=None, limit=9, cursor=cursor
+            )
+            found += [letter.value for letter in page.letters]
+            calls += 1
+            if (cursor := page.next_cursor) is None:
+                break
+        assert calls > 1
+        assert found == [b"3", b"95"][::order]
+
+
+async def test_large_letters_make_short_pages(stand: Stand) -> None:
+    await put_aside(stand, *(b"%d" % number * 700_000 for number in range(3)))
+    body = [letter[:1] for page in await pages(topics_of(stand), "newest", limit=99) for letter in page]
+    assert body == [b"2", b"1", b"0"]
+
+
+async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
+    await put_aside(stand, b"0", b"1", b"2")
+    wanted = [
+        "ledger.commands.2",
+        "ledger.commands.0",
+        "ledger.commands.99",
+        "no.such.1",
+        "nonsense",
+        "ledger.commands.x",
+    ]
+    found = await topics_of(stand).these(wanted)
+    assert [(one, letter.value) for one, letter in found.items()] == [
+        ("ledger.commands.0", b"0"),
+        ("ledger.commands.2", b"2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "!!!", *(base64.urlsafe_b64encode(text).decode() for text in (b"[]", b'{"a":1}', b'{"a":[-1]}'))],
+)
+async def test_a_cursor_of_nobody_is_refused(stand: Stand, cursor: str) -> None:
+    with pytest.raises(WrongCursor):
+        await topics_of(stand).newest(everything, topic=None, limit=1, cursor=cursor)
+
+
+async def test_without_kafka_it_says_so() -> None:
+    office = DeadLetterTopics("127.0.0.1:1", prefix="", topics=TOPICS)
+    with pytest.raises(BusDown):
+        await office.newest(everything, topic=None, limit=1, cursor=None)
+    with pytest.raises(BusDown):
+        async with office.sending():
+            pass
+
+
+async def replay(stand: Stand, **given: int) -> list[DeadLetter]:
+    """Put every letter back; returns them."""
+    office = topics_of(stand)
+    page = await office.oldest(everything, topic=None, limit=500, cursor=None)
+    async with office.sending() as sender:
+        for letter in page.letters:
+            await sender.put_back(letter, **given)
+    return page.letters
+
+
+async def test_a_replay_is_byte_for_byte_what_was_put_aside(stand: Stand) -> None:
+    poison: dict[str, tuple[bytes | None, list[tuple[str, Any]], bytes | None]] = {
+        "bad body": (b"\xff\xfe", [("type", b"ledger.append")], b"k"),
+        "bad header": (b"{}", [("type", b"\xff"), ("type", b"twice"), ("dead-reason", b"mine")], b"\xff"),
+        "no value": (None, [], None),
+        "null header": (b"{}", [("x", None)], b""),
+        "large": (b"x" * 900_000, [("id", b"1")], b"k"),
+    }
+    async with stand.running():
+        for value, headers, key in poison.values():
+            await stand.put("ledger.commands", value, headers, key=key, partition=3)
+        await stand.settled()
+        letters = await replay(stand)
+        await stand.settled()
+    came = await stand.dump("ledger.commands")
+    mark = ("replay-for", f"{stand.prefix}ledger".encode())
+    assert {record.partition for record in came} == {3}
+    # What has no key has no order either.
+    assert sorted(repr((r.key, r.value, (*r.headers, mark))) for r in came[: len(poison)]) == sorted(
+        repr((r.key, r.value, r.headers)) for r in came[len(poison) :]
+    )
+    # Dead once more, and again what they were.
+    again = (await topics_of(stand).oldest(everything, topic=None, limit=500, cursor=None)).letters[len(letters) :]
+    assert sorted(repr((letter.key, letter.value, letter.headers)) for letter in again) == sorted(
+        repr((letter.key, letter.value, letter.headers)) for letter in letters
+    )
+
+
+async def test_what_failed_is_done_once_in_the_order_of_its_key(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.delivery.FIRST_PAUSE", 0.001)
+    async with stand.running():
+        for number in range(4):
+            for subject in "st":
+                # Fails for this process' first five runs.
+                await stand.order(Append(subject=subject, number=number, key=subject, fail=5))
+        await stand.settled()
+        assert await stand.numbers("s") == []
+        for _ in range(2):
+            assert len(await replay(stand)) == 8
+            await stand.settled()
+    assert await stand.listed("s") == await stand.listed("t") == [0, 1, 2, 3]
+    assert await stand.numbers("s") == await stand.numbers("t") == [0, 1, 2, 3]
+
+
+async def test_a_replay_is_for_whom_it_died(stand: Stand) -> None:
+    """Somebody else put aside what ``ledger``, which hears the topic too, has handled, and forgotten since."""
+    async with stand.running():
+        await stand.order(Posted(subject="s", number=1, key="s"))
+        await stand.settled()
+        assert await stand.numbers("s") == [1]
+        (record,) = await stand.dump("ledger.webhooks")
+        aside = [
+            *record.headers,
+            ("dead-reason", b"failing"),
+            ("dead-source", f"ledger.webhooks/{record.partition}/{record.offset}".encode()),
+            ("dead-group", f"{stand.prefix}somebody".encode()),
+            ("dead-time", b"1"),
+        ]
+        await stand.database()["inbox"].delete_many({})
+        await stand.put("ledger.webhooks.dead", record.value, aside, key=record.key)
+        await replay(stand)
+        await stand.settled()
+        assert await stand.numbers("s") == [1]
+    assert len(await stand.dump("ledger.webhooks")) == 2
+
+
+async def test_what_is_too_old_runs_only_when_that_is_meant(stand: Stand) -> None:
+    async with stand.running():
+        old = await stand.order(Append(subject="s", number=1, key="s"), time=unix_milliseconds() - 9 * DAY)
+        await stand.settled()
+        await replay(stand)
+        await stand.settled()
+        assert await stand.numbers("s") == []
+        (first, second) = (await topics_of(stand).oldest(everything, topic=None, limit=9, cursor=None)).letters
+        assert (first.reason, second.reason) == ("too_old", "too_old")
+        assert first.header("id") == second.header("id") == old.id
+        for _ in range(2):
+            await replay(stand, although_too_old_at=unix_milliseconds())
+            await stand.settled()
+    assert await stand.numbers("s") == [1]
+
+
+async def test_many_replays_that_die_again_stop_nobody(stand: Stand) -> None:
+    async with stand.running() as running:
+        for _ in range(9):
+            await stand.put("ledger.commands", b"poison", partition=0)
+        await stand.settled()
+        await replay(stand)
+        await replay(stand)
+        await stand.settled()
+        assert running.bus.fault is None
+        assert (await stand.call(Append(subject="s", number=1))).kind == "done"
+
+
+def test_one_record_has_one_mark_and_each_other_another() -> None:
+    usual: dict[str, Any] = {
+        "topic": "a.commands", "place": 1, "reason": "failing", "detail": "", "trace": "", "tries": 5, "group": "a",
+        "at": datetime.now(UTC), "source": (1, 2), "key": b"k", "value": b"v", "headers": (("id", b"1"),),
+    }  # fmt: skip
+    mark = DeadLetter(**usual).mark
+    later: dict[str, Any] = {"place": 7, "at": datetime.now(UTC) + timedelta(days=1), "detail": "x"}
+    assert DeadLetter(**{**usual, **later}).mark == mark
+    others: list[dict[str, Any]] = [
+        {"topic": "b.commands"}, {"group": "b"}, {"source": (1, 3)}, {"source": (12, 2)}, {"value": b"w"},
+        {"value": None}, {"headers": (("i", b"d1"),)}, {"headers": ()}, {"source": None},
+    ]  # fmt: skip
+    marks = {DeadLetter(**{**usual, **other}).mark for other in others}
+    assert len(marks | {mark}) == len(others) + 1
