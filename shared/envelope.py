@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
+from shared.dead_letters import REPLAY_TIME
 from shared.messages import ANONYMOUS, Caller, Message
 from shared.sealed import Sealer
 
@@ -53,6 +54,7 @@ class Envelope:
         reply_id: the id the answer goes out under: this message's own, or the one it was forwarded from.
         fingerprint: a keyed hash of what the client sent; tells a reused idempotency key. Empty: the body is hashed.
         forwarded: it takes its reply address from whatever message it follows from.
+        replayed_at: when an operator ordered it to be handled although it is too old, Unix milliseconds; else 0.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Envelope:
     reply_id: str = ""
     fingerprint: str = ""
     forwarded: bool = field(default=False)
+    replayed_at: int = 0
 
     def headers(self) -> list[tuple[str, bytes]]:
         """The Kafka headers; unset ones are left out."""
@@ -122,6 +125,7 @@ class Envelope:
                 reply_to=None if reply_to is None else _number(reply_to),
                 reply_id=headers.get("reply-id", message_id),
                 fingerprint=bytes.fromhex(headers.get("fingerprint", "")).hex(),
+                replayed_at=_number(headers.get(REPLAY_TIME, "0")),
             )
         except KeyError as missing:
             raise Undecodable(f"the header {missing.args[0]!r} is missing") from missing

@@ -132,7 +132,9 @@ class Handling:
             return refused(IdempotencyKeyReused())
         if known is not None:
             return known
-        if envelope.time < unix_milliseconds() - self._inbox.retention.total_seconds() * 1000:
+        # A replay in spite of its age is remembered from its own time on.
+        remembered_since = unix_milliseconds() - self._inbox.retention.total_seconds() * 1000
+        if max(envelope.time, envelope.replayed_at) < remembered_since:
             raise TooOld(f"made {envelope.time}, and the inbox remembers {self._inbox.retention}")
         return await self._run(envelope, message)
 
