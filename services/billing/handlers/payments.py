@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.errors import StripeUnavailable
+from services.billing.handlers.pages import one_page
 from services.billing.payment_following import follow_payment_intent
 from services.billing.putting_off import later
-from services.billing.store.pages import Page, cursor_of
 from services.billing.walk import payments_of
 from shared.messages.auth import UserEnsured
 from shared.messages.billing import FindPayments, FollowPayment, ListPayments, PaymentsView
@@ -50,14 +50,5 @@ async def list_payments(query: ListPayments, _work: Work, billing: Billing) -> P
     Raises:
         InvalidCursor: no page ended with it.
     """
-    customers = [] if query.user_id is None else await billing.mappings.customers_of(query.user_id)
-    found = await billing.payments.page(
-        Page(user_id=query.user_id, customers=customers, status=query.status, limit=query.limit, cursor=query.cursor)
-    )
-    page = found[: query.limit]
-    unattributed = {each.stp_customer_id for each in page if each.user_id is None and each.stp_customer_id is not None}
-    users = await billing.mappings.users_of(unattributed) if unattributed else {}
-    return PaymentsView(
-        payments=tuple(each.view(each.user_id or users.get(each.stp_customer_id or "")) for each in page),
-        next_cursor=cursor_of(page[-1]) if len(found) > len(page) else None,
-    )
+    views, next_cursor = await one_page(billing.payments, query, billing)
+    return PaymentsView(payments=views, next_cursor=next_cursor)
