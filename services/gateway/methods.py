@@ -22,8 +22,10 @@ from shared.messages.auth import (
     SetMarketingConsent,
 )
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, ListDisputes, ListPayments
+from shared.messages.client_looks import SetClientLooks
 from shared.messages.clients import ListClients, UpdateClient
 from shared.messages.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
+from shared.messages.looks import GetClientLooks
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import (
     CreateNewsItem,
@@ -110,6 +112,10 @@ def _by_client(message: UpdateClient) -> str:
     return message.id
 
 
+def _by_client_dressed(message: SetClientLooks) -> str:
+    return message.client_id
+
+
 def _by_user(message: SetMarketingConsent | RevokeSessions) -> str:
     return message.user_id
 
@@ -171,6 +177,17 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "create_client": order(CreateClient, Who.INTERNAL, _unordered),
         "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
         "list_clients": ask(ListClients, Who.INTERNAL),
+        "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
+        "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
+        "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
+        "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
+    },
+}
+        "create_client": order(CreateClient, Who.INTERNAL, _unordered),
+        "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
+        "list_clients": ask(ListClients, Who.INTERNAL),
+        "set_client_looks": order(SetClientLooks, Who.INTERNAL, _by_client_dressed),
+        "get_client_looks": ask(GetClientLooks, Who.INTERNAL),
         "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
         "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
         "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),

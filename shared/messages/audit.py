@@ -29,6 +29,7 @@ Action = Literal[
     "send_magic_link",
     "send_phone_code",
     "send_trial_magic_link",
+    "set_client_looks",
     "sign_in",
     "sign_in_with_email",
     "sign_up",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -36,6 +37,8 @@ class LinkRequest(Command):
     identifier_type: Literal["email"]
     identifier_value: str
     device: Device | None = None
+    locale: Locale | None = None
+    """The language that the mail is to be written in; one that there is not, or none: the app's."""
 
 
 class SendMagicLink(LinkRequest, wire="auth.send-magic-link"):

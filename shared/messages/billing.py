@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.messages.auth import NonEmpty
+from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 
 CancelType = Literal["immediate", "period_end"]
@@ -25,6 +26,8 @@ class StartTrial(Command, wire="billing.start-trial"):
     platform: Literal["mac", "windows", "linux"] | None = None
     beak_id: str | None = None
     fingerprint: str | None = None
+    locale: Locale | None = None
+    """The language of the mail with the link."""
 
 
 class FinishTrial(Command, wire="billing.finish-trial"):
@@ -37,6 +40,8 @@ class FinishTrial(Command, wire="billing.finish-trial"):
     state: str
     code_challenge: str
     platform: Literal["mac", "windows", "linux"] | None = None
+    locale: Locale | None = None
+    """As in StartTrial."""
 
 
 class FollowSubscription(Command, wire="billing.follow-subscription"):

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
 
 Template = Literal[
@@ -90,7 +91,9 @@ class SendMail(Command, wire="mailer.send-mail"):
     variables: Sealed
     """The JSON of the template's class in ``VARIABLES``."""
     client_id: str | None = None
-    """Whose product name and looks the mail wears."""
+    """Whose product name and looks the mail wears; left out, those of the app that its reader used last."""
+    locale: Locale | None = None
+    """The language that its reader has asked for."""
     order_id: str | None = None
     """The id of the first order, on a repeated attempt; the Message-ID is made from it."""
     attempt: int = 1
@@ -124,6 +127,10 @@ class SendText(Command, wire="mailer.send-text"):
     """From when on it is of no use to anybody, and not sent any more."""
     order_id: str | None = None
     """The id of the first order, on a repeated attempt."""
+    client_id: str | None = None
+    """As in SendMail."""
+    locale: Locale | None = None
+    """As in SendMail."""
     attempt: int = 1
     """Counts from 1, the first order's."""
 

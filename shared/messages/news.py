@@ -13,6 +13,7 @@ from pydantic import (
     Tag,
 )
 
+from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
 
 When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
@@ -21,8 +22,6 @@ When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=st
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 """Text that fits a line of a banner."""
 NonEmpty = Annotated[str, Field(min_length=1)]
-Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
-"""A language tag (RFC 5646), in any case: ``de``, ``de-AT``, ``zh-Hant-TW``."""
 AppVersion = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?$")]
 """Numbers with dots between them, ``2.10.3``; what follows a ``-`` or ``+`` (a build's name) says nothing here."""
 SubscriptionState = Literal[

@@ -20,8 +20,10 @@ OURS = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startsw
 AREAS = {
     "accounts": "auth",
     "audit": "auth",
+    "client_looks": "auth",
     "clients": "auth",
     "dead_letters": "auth",
+    "looks": "mailer",
     "phone": "auth",
     "sessions": "auth",
     "signing_keys": "auth",

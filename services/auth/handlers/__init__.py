@@ -4,6 +4,7 @@ from typing import Final
 
 from services.auth.handlers.accounts import ACCOUNTS
 from services.auth.handlers.audit import list_audit_entries
+from services.auth.handlers.client_looks import set_client_looks
 from services.auth.handlers.clients import announce_client, create_client, list_clients, update_client
 from services.auth.handlers.dead_letters import list_dead_letters, replay_dead_letters
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
@@ -30,6 +31,7 @@ from shared.messages.auth import (
     SendTrialMagicLink,
     SetMarketingConsent,
 )
+from shared.messages.client_looks import SetClientLooks
 from shared.messages.clients import ListClients, UpdateClient
 from shared.messages.dead_letters import ListDeadLetters, ReplayDeadLetters
 from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
@@ -58,6 +60,7 @@ HANDLERS: Final[Handlers] = {
     SendMagicLink: send_magic_link,
     SendPhoneCode: send_phone_code,
     SendTrialMagicLink: send_trial_magic_link,
+    SetClientLooks: set_client_looks,
     SetMarketingConsent: set_marketing_consent,
     UpdateClient: update_client,
     VerifyPhoneCode: verify_phone_code,

@@ -57,6 +57,7 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
             platform=command.device.platform,
             beak_id=command.device.beak_id,
             fingerprint=command.device.fingerprint,
+            locale=command.locale,
         )
     )
 
@@ -98,6 +99,7 @@ def _mail_link(
             to=Sealed.of(address),
             variables=Sealed.of(variables.model_dump_json()),
             client_id=request.client_id,
+            locale=request.locale,
         )
     )
 

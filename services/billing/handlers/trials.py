@@ -64,6 +64,7 @@ async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None
             state=command.state,
             code_challenge=command.code_challenge,
             platform=command.platform,
+            locale=command.locale,
         )
     )
 
@@ -92,6 +93,7 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
             device=Device(
                 platform=command.platform, beak_id=trial.device.beak_id, fingerprint=trial.device.fingerprint
             ),
+            locale=command.locale,
         )
     )
 
