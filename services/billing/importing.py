@@ -33,7 +33,7 @@ async def take_customers(step: Step) -> Done:
     users = await billing.mappings.users_of(entry["id"] for entry in page.entries)
     strangers = [customer_of(entry) for entry in page.entries if entry["id"] not in users]
     if run.look == 0:
-        run = run.counted(customers=len(page.entries), attached=0, asked=0, nobody=0)
+        run = run.counted(account_customers=len(page.entries), attached=0, asked=0, nobody=0)
         for customer in strangers:
             if customer.user_id is not None:
                 billing.mappings.add(customer.id, customer.user_id, step.work)
@@ -69,7 +69,7 @@ def taking(listed: Listed, subject: Subject, mirror: str) -> Stage:
             for entry in reversed(new):
                 drift = Drift(subject=subject, stripe_id=entry["id"], our_id=None, kind="missing_here")
                 step.work.publish(repair_of(drift))
-            run = run.counted(**{listed: len(new)})
+            run = run.counted(**{f"taken_{listed}": len(new)})
         if new and run.look < len(PAUSES):
             return Done(run.on(run.cursor, at=at, look=run.look + 1), PAUSES[run.look])
         return Done(run.on(page.entries[-1]["id"], at=at) if page.more else run.past_stage(at=at))

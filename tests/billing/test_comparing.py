@@ -1,29 +1,14 @@
 """Whatever our records lack of Stripe's truth is found, mended the way a webhook mends it, and found no more."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from services.billing import looks
-from services.billing.errors import StripeUnavailable
-from services.embedded.stripe import StripeDouble
-from services.embedded.stripe.faults import Trouble
-from shared.messages import Message
-from shared.messages.billing import FollowSubscription
 from shared.messages.stripe_runs import (
-    ContinueStripeRun,
-    GetStripeRun,
-    ListStripeDifferences,
-    ListStripeRuns,
     ReconcileSubscriptions,
-    ResumeStripeRun,
-    StopStripeRun,
 )
 from tests.billing.conftest import Shop, post
-from tests.billing.runs import differences, finish, run
-from tests.desk import Refused
+from tests.billing.runs import differences, finish
 
 VERIFY = ReconcileSubscriptions(repair=False)
 
