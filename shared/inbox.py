@@ -7,7 +7,6 @@ are what goes out again when a crash came between the commit and the publishing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pymongo.read_concern import ReadConcern
 from shared.envelope import Envelope
 from shared.errors import Refusal
 from shared.faultpoints import fault_point
+from shared.keeping import Keeping
 from shared.lookup import Lookup
 from shared.mongo import (
     WRITE_CONCERN,
@@ -93,6 +93,7 @@ class Inbox:
         database: the service's database.
         retention: how long a message is remembered; older ones must not be handled any more.
         service: for metrics.
+        keeping: what rows keep of messages.
         group_size: how many messages may share a commit, 1 to 64.
     """
 
@@ -100,9 +101,17 @@ class Inbox:
     TIMERS: Final = "timers"
 
     def __init__(
-        self, client: Client, database: Database, *, retention: timedelta, service: str, group_size: int = GROUP_SIZE
+        self,
+        client: Client,
+        database: Database,
+        *,
+        retention: timedelta,
+        service: str,
+        keeping: Keeping,
+        group_size: int = GROUP_SIZE,
     ) -> None:
         self._client = client
+        self._keeping = keeping
         self._rows: Collection = database[self.COLLECTION]
         self._known = Lookup(self._rows)
         self._timers: Collection = database[self.TIMERS]
@@ -127,7 +136,7 @@ class Inbox:
             FingerprintDiffers: its id is known from a message that said something else.
         """
         row = await self._known.find_one(message.id)
-        return None if row is None else outcome_of(row, message)
+        return None if row is None else self._outcome_of(row, message)
 
     async def free_abandoned(self) -> None:
         """End what holds documents in the name of processes that are gone; at most once a second."""
@@ -240,11 +249,13 @@ class Inbox:
         fault_point("V2")
 
     async def _write(self, group: list[_Pending], session: AsyncClientSession) -> None:
-        rows = [_row(pending.work, pending.outcome) for pending in group if pending.outcome.kept]
+        rows = [self._row(pending.work, pending.outcome) for pending in group if pending.outcome.kept]
         if rows:
             await self._rows.insert_many(rows, session=session)
         timers = [
-            {"_id": message.id, "at": at, **message.row()} for pending in group for at, message in pending.work.timers
+            {"_id": message.id, "at": at, **self._keeping.row(message)}
+            for pending in group
+            for at, message in pending.work.timers
         ]
         if timers:
             # An order for later that is there already is the same order.
@@ -253,43 +264,32 @@ class Inbox:
             )
         await write_all([write for pending in group for write in pending.work.writes], session)
 
+    def _outcome_of(self, row: Document, message: Envelope) -> Outcome:
+        """What an inbox row keeps, to be sent again in answer to ``message``."""
+        if not self._keeping.is_of(row["hash"], message):
+            raise FingerprintDiffers
+        return Outcome(
+            kind=row["kind"],
+            body=self._keeping.reply_of(row["reply"]),
+            messages=[self._keeping.message(kept, message) for kept in row["messages"]],
+            answers=row["answers"],
+            replayed=True,
+        )
+
+    def _row(self, work: Work, outcome: Outcome) -> Document:
+        return {
+            "_id": work.id,
+            "at": work.now,
+            "hash": self._keeping.hash(work.cause),
+            "kind": outcome.kind,
+            "reply": self._keeping.reply(work.cause, outcome.body),
+            "answers": outcome.answers,
+            "messages": [self._keeping.row(message) for message in outcome.messages],
+        }
+
 
 class FingerprintDiffers(Exception):
     """A message came with the id of another one that said something else."""
-
-
-def outcome_of(row: Document, message: Envelope) -> Outcome:
-    """What an inbox row keeps, to be sent again in answer to ``message``.
-
-    Raises:
-        FingerprintDiffers: the row belongs to a message that said something else.
-    """
-    if row["hash"] != fingerprint(message):
-        raise FingerprintDiffers
-    return Outcome(
-        kind=row["kind"],
-        body=row["reply"],
-        messages=[Envelope.of_row(kept, message) for kept in row["messages"]],
-        answers=row["answers"],
-        replayed=True,
-    )
-
-
-def fingerprint(message: Envelope) -> bytes:
-    """What tells two messages with one id apart: the client's request, else the body."""
-    return bytes.fromhex(message.fingerprint) if message.fingerprint else hashlib.sha256(message.body).digest()
-
-
-def _row(work: Work, outcome: Outcome) -> Document:
-    return {
-        "_id": work.id,
-        "at": work.now,
-        "hash": fingerprint(work.cause),
-        "kind": outcome.kind,
-        "reply": outcome.body,
-        "answers": outcome.answers,
-        "messages": [message.row() for message in outcome.messages],
-    }
 
 
 async def _commit(session: AsyncClientSession) -> None:

@@ -25,6 +25,7 @@ from shared.handling import Handlers, Handling
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.inbox import Inbox
+from shared.keeping import Keeping
 from shared.messages import SERVICE, Message
 from shared.mongo import Database, connect, database, dependency_down, ensure_indexes
 from shared.producer import BusDown, Producer
@@ -141,7 +142,8 @@ class Service:
         client = connect(settings.mongo_url, application=f"nest-{self.name}")
         self._stack.push_async_callback(client.close)
         own = database(client, settings.database_prefix + self.name)
-        inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name)
+        keeping = Keeping(sealer, self.name)
+        inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, keeping=keeping)
         await patiently("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
         producer = Producer(
@@ -176,7 +178,7 @@ class Service:
         await patiently("Kafka", bus.start)
         self._stack.push_async_callback(bus.stop, settings.drain_seconds)
 
-        timers = Timers(own, producer, service=self.name)
+        timers = Timers(own, producer, service=self.name, keeping=keeping)
         timers.start()
         self._stack.push_async_callback(timers.stop)
         watchdog = Watchdog(bus, settings.kafka_bootstrap, stuck=self._stuck)

@@ -13,9 +13,10 @@ from typing import Final
 
 from pymongo import ASCENDING, ReturnDocument
 
-from shared.envelope import Envelope, unix_milliseconds
+from shared.envelope import unix_milliseconds
 from shared.faultpoints import fault_point
 from shared.inbox import Inbox
+from shared.keeping import Keeping
 from shared.mongo import Collection, Database, dependency_down
 from shared.producer import BusDown, Producer
 from shared.telemetry import TIMERS_DUE, log
@@ -32,6 +33,7 @@ class Timers:
         database: the service's database.
         producer: where they leave.
         service: for metrics.
+        keeping: what rows keep of messages.
         clock: the time; injected by tests.
     """
 
@@ -41,10 +43,12 @@ class Timers:
         producer: Producer,
         *,
         service: str,
+        keeping: Keeping,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._rows: Collection = database[Inbox.TIMERS]
         self._producer = producer
+        self._keeping = keeping
         self._published = TIMERS_DUE.labels(service)
         self._clock = clock
         self._stopping = asyncio.Event()
@@ -80,7 +84,7 @@ class Timers:
             )
             if row is None:
                 break
-            envelope = Envelope.of_row(row)
+            envelope = self._keeping.message(row)
             # Readers refuse what is older than their inbox; a message for later is made when it leaves.
             envelope.time = unix_milliseconds()
             await self._producer.send(envelope)

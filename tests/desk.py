@@ -17,6 +17,7 @@ from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.handling import Handlers, Handling
 from shared.ids import Ids, new_message_id
 from shared.inbox import DONE, Inbox
+from shared.keeping import Keeping
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.audit import Audited, AuditEntryView
 from shared.mongo import connect, database, ensure_indexes
@@ -92,7 +93,10 @@ class Desk:
         self._indexes = indexes
         self._client = connect(mongo_url, application="tests")
         self.database = database(self._client, database_name)
-        self.inbox = Inbox(self._client, self.database, retention=timedelta(days=8), service=service)
+        self._keeping = Keeping(self.sealer, service)
+        self.inbox = Inbox(
+            self._client, self.database, retention=timedelta(days=8), service=service, keeping=self._keeping
+        )
         self._open = open
         self.context: Any = None
 
@@ -189,7 +193,8 @@ class Desk:
     async def later(self) -> list[tuple[datetime, Message]]:
         """The messages that wait for their time, with it, soonest first."""
         rows = await self.database[Inbox.TIMERS].find().sort("at").to_list()
-        return [(row["at"], MESSAGES[row["type"]].model_validate_json(row["body"])) for row in rows]
+        kept = [(row["at"], self._keeping.message(row)) for row in rows]
+        return [(at, MESSAGES[message.wire].model_validate_json(message.body)) for at, message in kept]
 
     def reveal(self, receiver: str, secret: Sealed) -> str:
         """What a published secret says to its receiver."""

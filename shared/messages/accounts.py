@@ -139,7 +139,7 @@ class GetApplicationUser(Query, wire="auth.get-application-user", reply_sealed=T
     token: Sealed
 
 
-class UpdateApplicationUser(Command, wire="auth.update-application-user"):
+class UpdateApplicationUser(Command, wire="auth.update-application-user", personal=True):
     """Change what is given of the user whose token this is. Reply: ApplicationUserUpdatedView.
 
     Refused: ``validation_failed``, ``not_logged_in``, ``email_taken``.

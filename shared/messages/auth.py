@@ -41,17 +41,18 @@ class LinkRequest(Command):
     """The language that the mail is to be written in; one that there is not, or none: the app's."""
 
 
+# Not ``personal``: rows keep nothing of it but a hash, and its challenge makes that one hard to guess.
 class SendMagicLink(LinkRequest, wire="auth.send-magic-link"):
     """Mail a link that logs this address in. No reply body."""
 
 
-class CreateTrialAndMagicLink(LinkRequest, wire="auth.create-trial-and-magic-link"):
+class CreateTrialAndMagicLink(LinkRequest, wire="auth.create-trial-and-magic-link", personal=True):
     """Start a trial for this address and device, then mail its magic link. ``device`` is required. No reply body."""
 
     device: Device
 
 
-class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link"):
+class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link", personal=True):
     """Mail the magic link of a trial that has been started. No reply body."""
 
 
@@ -109,7 +110,7 @@ class UserView(Reply):
     identifiers: tuple[IdentifierView, ...]
 
 
-class EnsureUser(Command, wire="auth.ensure-user"):
+class EnsureUser(Command, wire="auth.ensure-user", personal=True):
     """Find or make the user of an address; answered by UserEnsured. For other services; no reply body."""
 
     reference: str
@@ -178,7 +179,7 @@ class UserCreated(Event, wire="auth.user-created"):
     at: Moment
 
 
-class IdentifierVerified(Event, wire="auth.identifier-verified"):
+class IdentifierVerified(Event, wire="auth.identifier-verified", personal=True):
     """A user has shown that an address or a number is theirs."""
 
     user_id: str

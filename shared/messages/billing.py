@@ -11,7 +11,7 @@ from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 CancelType = Literal["immediate", "period_end"]
 
 
-class StartTrial(Command, wire="billing.start-trial"):
+class StartTrial(Command, wire="billing.start-trial", personal=True):
     """Reserve the one trial of this user and device; goes on with FinishTrial. No reply body.
 
     Refused: ``already_subscribed``, ``trial_already_used``; by FinishTrial ``unavailable``, ``invalid_email``.
@@ -30,7 +30,7 @@ class StartTrial(Command, wire="billing.start-trial"):
     """The language of the mail with the link."""
 
 
-class FinishTrial(Command, wire="billing.finish-trial"):
+class FinishTrial(Command, wire="billing.finish-trial", personal=True):
     """Make the trial's customer and subscription in Stripe, record them, order the magic link. No reply body."""
 
     trial_id: str

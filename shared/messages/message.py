@@ -99,13 +99,22 @@ class Message(BaseModel):
     """Whether the answer carries secrets and so travels sealed for the gateway."""
     tombstone: ClassVar[bool] = False
     """Whether its record has no value: on a compacted topic it removes what stands under its key."""
+    personal: ClassVar[bool] = False
+    """Whether it, or its reply, says readably more of a person than ids: rows keep it sealed."""
 
     key: str = Field(default="", exclude=True, repr=False)
     """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
     not in its body. Empty: ordered by its own id alone."""
 
     def __init_subclass__(
-        cls, *, wire: str = "", topic: str = "", reply_sealed: bool = False, tombstone: bool = False, **options: Any
+        cls,
+        *,
+        wire: str = "",
+        topic: str = "",
+        reply_sealed: bool = False,
+        tombstone: bool = False,
+        personal: bool = False,
+        **options: Any,
     ) -> None:
         """Register the class under its wire name.
 
@@ -120,6 +129,7 @@ class Message(BaseModel):
         cls.wire = wire
         cls.reply_sealed = reply_sealed
         cls.tombstone = tombstone
+        cls.personal = personal
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls

@@ -14,7 +14,7 @@ ClientId = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
-class SendPhoneCode(Command, wire="auth.send-phone-code", reply_sealed=True):
+class SendPhoneCode(Command, wire="auth.send-phone-code", reply_sealed=True, personal=True):
     """Text a code of six digits to a number. Reply: NonceView.
 
     Refused: ``invalid_phone_number``, ``phone_number_not_allowed``, ``too_many_requests``.
@@ -49,7 +49,7 @@ class PhoneTokenView(Reply):
     """An access token, valid for a day."""
 
 
-class RegisterPhoneUser(Command, wire="auth.register-phone-user"):
+class RegisterPhoneUser(Command, wire="auth.register-phone-user", personal=True):
     """Use a code up to give the number's user a name; the user is made if there is none. Reply: PhoneUserView.
 
     Refused: ``first_name_missing``, ``last_name_missing``, ``incorrect_phone_code``, ``invalid_phone_number``,

@@ -14,6 +14,7 @@ from shared.envelope import Envelope, unix_milliseconds
 from shared.handling import Handlers, Handling
 from shared.ids import Ids, new_message_id
 from shared.inbox import Inbox, Outcome
+from shared.keeping import Keeping
 from shared.messages import Message
 from shared.mongo import Client, Collection, Database, connect, database, ensure_indexes
 from shared.sealed import Sealer
@@ -22,6 +23,7 @@ from tests.shared.ledger import INDEXES, Ledger
 
 SEALER = Sealer({"test": bytes(range(32))})
 IDS = Ids("test")
+KEEPING = Keeping(SEALER, "bench")
 
 
 class Bench:
@@ -37,7 +39,7 @@ class Bench:
         self.mongo_url = mongo_url
         self.database = database
         self.things: Collection = database["things"]
-        self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name)
+        self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name, keeping=KEEPING)
 
     async def prepare(self) -> None:
         """Make the collections."""

@@ -15,7 +15,7 @@ from shared.messages.mailer import SendMail
 from shared.mongo import ensure_indexes
 from shared.work import Work
 from shared.writing import Moved
-from tests.shared.committing import SEALER, Bench, envelope
+from tests.shared.committing import KEEPING, SEALER, Bench, envelope
 
 
 class NameTaken(Refusal):
@@ -316,7 +316,9 @@ async def test_a_row_outlives_what_the_inbox_promises_to_remember(committing: Be
 
 async def test_another_retention_is_taken_over_at_the_next_start(committing: Bench) -> None:
     for days in (1, 30):
-        inbox = Inbox(committing.client, committing.database, retention=timedelta(days=days), service="t")
+        inbox = Inbox(
+            committing.client, committing.database, retention=timedelta(days=days), service="t", keeping=KEEPING
+        )
         await ensure_indexes(committing.database, inbox.indexes())
         indexes = await committing.database[Inbox.COLLECTION].index_information()
         assert indexes["at_1"]["expireAfterSeconds"] >= timedelta(days=days).total_seconds()

@@ -13,6 +13,7 @@ from shared.inbox import Inbox
 from shared.messages import Caller
 from shared.producer import BusDown, Producer
 from shared.timers import LEASE, Timers
+from tests.shared.committing import KEEPING
 from tests.shared.ledger import Append, Appended
 from tests.shared.stand import Stand, until
 
@@ -45,7 +46,7 @@ async def wait_until(stand: Stand, at: datetime, number: int) -> Envelope:
 
 
 def timers(stand: Stand, clock: Clock, producer: Producer | None = None) -> Timers:
-    return Timers(stand.database(), producer or stand.producer, service="ledger", clock=clock)
+    return Timers(stand.database(), producer or stand.producer, service="ledger", keeping=KEEPING, clock=clock)
 
 
 async def said(stand: Stand) -> list[str]:
