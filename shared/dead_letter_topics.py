@@ -257,6 +257,9 @@ class _Reader:
         self._consumer.pause(*partitions)
         starts = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
+        for partition in partitions:
+            # Its first position is looked up aside, and would come over one that was sought meanwhile.
+            await self._consumer.position(partition)
         self.starts = {topic: starts[partition] for topic, partition in self._partitions.items()}
         self.ends = {topic: ends[partition] for topic, partition in self._partitions.items()}
 
@@ -280,7 +283,7 @@ class _Reader:
                 position = low
                 while position < high:
                     found: Any = await self._consumer.getmany(partition, timeout_ms=200, max_records=high - position)
-                    records = [record for record in found.get(partition, ()) if record.offset < high]
+                    records = [record for record in found.get(partition, ()) if low <= record.offset < high]
                     letters += [DeadLetter.of(record, topic) for record in records]
                     position = await self._consumer.position(partition)
         finally:
