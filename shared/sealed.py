@@ -100,6 +100,10 @@ class Sealer:
         """A keyed hash to be stored, ``<key id>.<64 hex characters>``: unlike a fingerprint it outlives a new key."""
         return f"{self._active}.{_mac(self._hash_key(self._active, purpose), parts)}"
 
+    def keyed_hashes(self, purpose: str, *parts: bytes) -> list[str]:
+        """The keyed hash under every key that is held: one of them was stored, whenever that was."""
+        return [f"{key_id}.{_mac(self._hash_key(key_id, purpose), parts)}" for key_id in self._keys]
+
     def matches(self, purpose: str, keyed_hash: str, *parts: bytes) -> bool:
         """Whether a stored keyed hash is of these parts, compared in constant time; no, when its key is gone."""
         key_id, _, stored = keyed_hash.partition(".")

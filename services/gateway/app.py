@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, accounts_page, phone, wellknown
+from services.gateway import accounts, accounts_page, phone, unsubscribing, wellknown
 from services.gateway.access import Access
 from services.gateway.announced import Clients, Revocations, SigningKeys
 from services.gateway.asking import Asking
@@ -22,6 +22,7 @@ from services.gateway.client_ip import ClientIp
 from services.gateway.cors import Cors
 from services.gateway.errors import MethodNotSupported, answer
 from services.gateway.guard import Guard, request_id
+from services.gateway.mail_webhook import MailWebhook
 from services.gateway.methods import PATHS, missing
 from services.gateway.replies import Replies
 from services.gateway.rpc import Rpc
@@ -150,12 +151,17 @@ class Gateway:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
+    def _mail_webhook(self, sealer: Sealer) -> MailWebhook:
+        return MailWebhook(self._producer, sealer, secrets=self.settings.mail_secrets)
+
     def _other_routes(self, asking: Asking, sealer: Sealer, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
         """Everything but RPC."""
         others = Starlette(
             routes=[
+                Route("/1/webhook/mail", self._mail_webhook(sealer).receive, methods=["POST"]),
                 Route("/1/webhook/{provider}", webhook.receive, methods=["POST"]),
                 *phone.routes(asking, sealer, test_login=self.settings.test_login),
+                *unsubscribing.routes(asking, sealer),
                 *wellknown.routes(keys, self.settings.issuer),
                 *accounts.routes(asking, old_clients=self.settings.old_clients),
                 *accounts_page.routes(self.settings.issuer, old_clients=self.settings.old_clients),

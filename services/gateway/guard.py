@@ -35,7 +35,15 @@ SECURITY: Final = (
 )
 """On every answer that doesn't say otherwise."""
 _ONCE: Final = frozenset(
-    {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"stripe-signature"}
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"nest-signature",
+        b"stripe-signature",
+    }
 )
 """Headers that mean nothing good when they come twice."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
@@ -96,8 +104,9 @@ class Guard:
 def loggable(path: str) -> str:
     """A path as it may stand in a log: behind the names of some routes there are passwords and tokens."""
     parts = path.split("/")
-    # RPC's paths hold a version and a name; every other route has two names at most, and /register/{code}/{nonce} one.
-    named = {"1": 4, "register": 2}.get("".join(parts[1:2]), 3)
+    # RPC's paths hold a version and a name; every other route has two names at most, and /register/{code}/{nonce} and
+    # /unsubscribe/{token} one.
+    named = {"1": 4, "register": 2, "unsubscribe": 2}.get("".join(parts[1:2]), 3)
     return path if len(parts) <= named else "/".join([*parts[:named], "…"])
 
 

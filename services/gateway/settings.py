@@ -33,6 +33,9 @@ class GatewaySettings(OldClientsSettings):
     """``whsec_…`` of the webhook endpoint, separated by commas; two while one replaces the other."""
     stripe_livemode: bool
     """Whether this deployment is about real money; what comes from the other mode is refused."""
+    mail_webhook_secrets: SecretStr = SecretStr("")
+    """What those sign with who tell what became of mails, separated by commas; two while one replaces the other. None:
+    ``/1/webhook/mail`` is not there."""
     cors_origins: CommaSeparated = ()
     """Pages that may call from a browser: ``https://app.example.com``, separated by commas."""
     trusted_proxies: CommaSeparated = ()
@@ -52,7 +55,7 @@ class GatewaySettings(OldClientsSettings):
     _for_tests = field_validator("test_login")(refuse_in_production)
     _split = field_validator("cors_origins", "trusted_proxies", mode="before")(split_commas)
 
-    @field_validator("internal_keys")
+    @field_validator("internal_keys", "mail_webhook_secrets")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
         if any(len(key) < SHORTEST_KEY for key in _parts(value)):
@@ -100,6 +103,11 @@ class GatewaySettings(OldClientsSettings):
     def webhook_secrets(self) -> tuple[str, ...]:
         """Stripe's signing secrets, one at least."""
         return _parts(self.stripe_webhook_secrets)
+
+    @property
+    def mail_secrets(self) -> tuple[str, ...]:
+        """What notices about mails are signed with."""
+        return _parts(self.mail_webhook_secrets)
 
     @property
     def proxies(self) -> tuple[Network, ...]:

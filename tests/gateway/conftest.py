@@ -28,6 +28,7 @@ from tests.gateway.services import Services
 ISSUER = "http://nest.test"
 INTERNAL_KEYS = ("an-internal-key-of-old", "an-internal-key-of-now")
 WEBHOOK_SECRETS = ("whsec_of_the_endpoint_of_old", "whsec_of_the_endpoint_of_now")
+MAIL_SECRETS = ("a-mail-secret-of-old", "a-mail-secret-of-now")
 ORIGIN = "https://app.example.com"
 
 
@@ -105,6 +106,7 @@ def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
             "internal_keys": ",".join(INTERNAL_KEYS),
             "stripe_webhook_secrets": ",".join(WEBHOOK_SECRETS),
             "stripe_livemode": False,
+            "mail_webhook_secrets": ",".join(MAIL_SECRETS),
             "cors_origins": ORIGIN,
             "reply_seconds": 3.0,
             "drain_seconds": 2.0,

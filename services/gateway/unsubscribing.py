@@ -1,0 +1,115 @@
+"""How does somebody get no more news from us without logging in? By the link beside a mail (RFC 8058).
+
+To open the link changes nothing: virus scanners and previews open every link. The page has a button; mail programs
+that offer to unsubscribe post to the link themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from importlib.resources import files
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.gateway.asking import Asking
+from services.gateway.body import read_body
+from services.gateway.errors import answer
+from services.gateway.guard import request_id
+from services.gateway.rpc import CALL_SECONDS
+from shared.errors import Refusal, Unavailable
+from shared.inbox import DONE
+from shared.messages.mailer import RecordMarketingConsent
+from shared.sealed import Sealer
+from shared.unsubscribing import PATH, user_of
+
+FAMILY: Final = "unsubscribe"
+SOURCE: Final = "unsubscribe-link"
+MAX_BODY_BYTES: Final = 4096
+"""A form with one field; nothing in it is looked at."""
+
+
+def routes(asking: Asking, sealer: Sealer) -> list[Route]:
+    """``GET`` and ``POST /unsubscribe/<token>``.
+
+    Args:
+        asking: asks the mailer.
+        sealer: opens tokens.
+    """
+    page = Unsubscribing(asking, sealer)
+    return [
+        Route(f"{PATH}/{{token}}", page.show, methods=["GET"]),
+        Route(f"{PATH}/{{token}}", page.unsubscribe, methods=["POST"]),
+    ]
+
+
+class Unsubscribing:
+    """The page behind the link.
+
+    Args:
+        asking: asks the mailer.
+        sealer: opens tokens.
+    """
+
+    def __init__(self, asking: Asking, sealer: Sealer) -> None:
+        self._asking = asking
+        self._sealer = sealer
+        templates = Environment(loader=PackageLoader("services.gateway"), autoescape=True, undefined=StrictUndefined)
+        self._template = templates.get_template("unsubscribe.html")
+        self._style = (files("services.gateway") / "templates" / "unsubscribe.css").read_text("utf-8")
+        digest = base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
+        self._headers = {
+            "content-security-policy": (
+                f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'self';"
+                " frame-ancestors 'none'"
+            ),
+            # The path is the right to unsubscribe: it goes nowhere else.
+            "referrer-policy": "no-referrer",
+            "x-robots-tag": "noindex",
+        }
+
+    async def show(self, request: Request) -> Response:
+        """The page with the button."""
+        known = user_of(self._sealer, request.path_params["token"]) is not None
+        return self._page("ask", 200) if known else self._page("unknown", 404)
+
+    async def unsubscribe(self, request: Request) -> Response:
+        """Set the consent of whom the token names to ``none``, and say so."""
+        began = time.perf_counter()
+        response = await self._unsubscribed(request)
+        seconds = time.perf_counter() - began
+        CALL_SECONDS.labels(FAMILY, FAMILY, str(response.status_code)).observe(seconds)
+        return response
+
+    async def _unsubscribed(self, request: Request) -> Response:
+        await read_body(request.receive, MAX_BODY_BYTES)
+        user_id = user_of(self._sealer, request.path_params["token"])
+        if user_id is None:
+            return self._page("unknown", 404)
+        command = RecordMarketingConsent(key=user_id, user_id=user_id, level="none", source=SOURCE)
+        try:
+            reply = await self._asking.ask(
+                command,
+                caller=self._asking.stranger(request.scope),
+                headers={},
+                called=(FAMILY, FAMILY),
+                sent={},
+                key=user_id,
+            )
+            if reply.kind != DONE:
+                raise Unavailable
+        except Refusal as refusal:
+            refused = answer(refusal, request_id(request.scope))
+            response = self._page("failed", refused.status)
+            response.raw_headers.extend(refused.headers)
+            return response
+        return self._page("done", 200)
+
+    def _page(self, state: str, status: int) -> Response:
+        content = self._template.render(state=state, style=self._style)
+        return Response(content, status, headers=self._headers, media_type="text/html; charset=utf-8")
