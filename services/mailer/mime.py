@@ -26,7 +26,9 @@ _BREAKING: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Whatever some mail server may read as the end of a line, or can't read at all."""
 
 
-def compose(letter: Letter, *, sender: str, recipient: str, message_id: str, at: datetime) -> bytes:
+def compose(
+    letter: Letter, *, sender: str, recipient: str, message_id: str, at: datetime, unsubscribe: str | None = None
+) -> bytes:
     """A whole mail, ready for DATA.
 
     Args:
@@ -35,6 +37,7 @@ def compose(letter: Letter, *, sender: str, recipient: str, message_id: str, at:
         recipient: an address that ``usable_address`` gave.
         message_id: with its angle brackets.
         at: the ``Date``.
+        unsubscribe: the URL that a mail program posts to when its reader wants no more of this (RFC 8058).
 
     Raises:
         UnusableHeader: a value would break out of its header.
@@ -49,6 +52,7 @@ def compose(letter: Letter, *, sender: str, recipient: str, message_id: str, at:
         _plain_header("Date", format_datetime(at)),
         # RFC 3834: answering machines and vacation notices leave it alone.
         b"Auto-Submitted: auto-generated\r\n",
+        b"" if unsubscribe is None else _list_unsubscribe(unsubscribe),
         b"MIME-Version: 1.0\r\n",
         f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n\r\n'.encode(),
     )
@@ -76,6 +80,11 @@ def _plain_header(name: str, value: str) -> bytes:
     """A header that stands as it is: ASCII, or UTF-8 where the address asks for SMTPUTF8 (RFC 6532)."""
     _check(name, value)
     return f"{name}: {value}\r\n".encode()
+
+
+def _list_unsubscribe(url: str) -> bytes:
+    """One click, answered without a question (RFC 8058 section 3.1). In one line: some readers unfold URLs wrongly."""
+    return _plain_header("List-Unsubscribe", f"<{url}>") + b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
 
 
 def _check(name: str, value: str) -> None:

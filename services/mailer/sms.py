@@ -10,7 +10,8 @@ from email.message import EmailMessage
 from typing import Final, Protocol
 
 from services.mailer.models.deliveries import HandedOver, HandOver, TurnedDown
-from services.mailer.smtp import Mail, Smtp
+from services.mailer.servers import MailServers
+from services.mailer.smtp import Mail
 
 INBOX_DOMAIN: Final = "texts.localhost"
 """A development inbox takes mail to ``+41791234567@texts.localhost`` for a text to that number. Names under
@@ -78,12 +79,12 @@ class Inbox:
         sender: an ASCII address.
     """
 
-    def __init__(self, smtp: Smtp, sender: str) -> None:
+    def __init__(self, smtp: MailServers, sender: str) -> None:
         self._smtp = smtp
         self._sender = sender
 
     async def hand_over(self, text: Text) -> HandOver:
-        """As ``Smtp.hand_over``."""
+        """As ``MailServers.hand_over``."""
         message_id, recipient = f"<{text.order_id}@{INBOX_DOMAIN}>", f"{text.to}@{INBOX_DOMAIN}"
         message = EmailMessage(policy=policy.SMTP)
         message["From"], message["To"], message["Message-ID"] = self._sender, recipient, message_id

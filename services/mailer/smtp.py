@@ -7,10 +7,8 @@ a mail: it is put off. Only what the server says about this sender, this recipie
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, cast
@@ -19,7 +17,9 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDis
 
 from services.mailer.dialogue import CLOSING, COMPLETED, Dialogue, Lost, Reply
 from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
+from services.mailer.models.suppressions import DEAD_ADDRESS
 from shared.breaker import Breaker
+from shared.scrubbing import scrubbed
 
 Tls = Literal["required", "implicit", "none"]
 CONNECT_SECONDS: Final = 10.0
@@ -28,12 +28,9 @@ IDLE_SECONDS: Final = 30.0
 """Servers hang up on idle connections, after a minute some of them; we go first."""
 WAIT_SECONDS: Final = 5.0
 """How long a mail waits for a connection to be free."""
-REMEMBERED: Final = 4096
 PERMANENT: Final = range(500, 600)
 OUR_FAULT: Final = frozenset({530, 534, 535, 538})
 """The server wants a login, or another one (RFC 4954 section 6): an operator mends that, the mail is not to blame."""
-REASON_CHARACTERS: Final = 300
-_UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +73,19 @@ class Mail:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class InTrouble:
+    """The server, or the way to it, is in trouble, or busy; the mail is not to blame.
+
+    Attributes:
+        reason: what is known of it.
+        unheard: it can't have taken the mail: another connection, or another server, may be tried at once.
+    """
+
+    reason: str
+    unheard: bool = True
+
+
 class Smtp:
     """Hands mails over to one server.
 
@@ -83,28 +93,22 @@ class Smtp:
         server: the server.
         connections: how many connections there are at most.
         timeout: seconds that one mail may keep a connection.
+        name: of its circuit breaker; for metrics.
     """
 
-    def __init__(self, server: MailServer, *, connections: int, timeout: float) -> None:
+    def __init__(self, server: MailServer, *, connections: int, timeout: float, name: str = "smtp") -> None:
         self._server = server
         self._timeout = timeout
         self._free = asyncio.Semaphore(connections)
         self._idle: list[tuple[float, Dialogue]] = []
-        self._breaker = Breaker("smtp")
+        self._breaker = Breaker(name)
         self._last_answer = 0.0
-        self._accepted: OrderedDict[str, HandedOver] = OrderedDict()
         self._tls = None if server.tls == "none" else ssl.create_default_context(cafile=server.ca_file)
 
-    async def hand_over(self, mail: Mail) -> HandOver:
-        """Try once to hand a mail over; takes the time-out and some seconds of waiting at most.
-
-        A mail that this process has handed over is not handed over again: its order may come back when the outcome
-        could not be stored.
-        """
-        if (accepted := self._accepted.get(mail.message_id)) is not None:
-            return accepted
+    async def hand_over(self, mail: Mail) -> HandOver | InTrouble:
+        """Try once to hand a mail over; takes the time-out and some seconds of waiting at most."""
         if (reason := self._breaker.refusal) is not None:
-            return PutOff(reason)
+            return InTrouble(reason)
         asked = time.monotonic()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -112,11 +116,11 @@ class Smtp:
         except TimeoutError:
             if self._last_answer < asked:
                 self._breaker.failed("no connection became free")
-            return PutOff("all connections are busy")
+            return InTrouble("all connections are busy")
         try:
             if (reason := self._breaker.admit()) is not None:
-                return PutOff(reason)
-            return self._judged(mail, await self._try(mail))
+                return InTrouble(reason)
+            return self._judged(await self._try(mail))
         finally:
             self._free.release()
 
@@ -125,34 +129,32 @@ class Smtp:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(_leave(dialogue) for _, dialogue in idle))
 
-    def _judged(self, mail: Mail, outcome: HandOver | _Down) -> HandOver:
-        if isinstance(outcome, _Down):
+    def _judged(self, outcome: HandOver | InTrouble) -> HandOver | InTrouble:
+        if isinstance(outcome, InTrouble):
             self._breaker.failed(outcome.reason)
-            return PutOff(outcome.reason)
-        self._breaker.succeeded()
-        self._last_answer = time.monotonic()
-        if isinstance(outcome, HandedOver):
-            self._accepted[mail.message_id] = outcome
-            if len(self._accepted) > REMEMBERED:
-                self._accepted.popitem(last=False)
+        else:
+            self._breaker.succeeded()
+            self._last_answer = time.monotonic()
         return outcome
 
-    async def _try(self, mail: Mail) -> HandOver | _Down:
+    async def _try(self, mail: Mail) -> HandOver | InTrouble:
+        dialogue = None
         try:
             async with asyncio.timeout(self._timeout):
                 dialogue = self._take_idle()
                 if dialogue is not None:
                     outcome = await self._converse(dialogue, mail)
-                    if not (isinstance(outcome, _Down) and outcome.unheard):
+                    if not (isinstance(outcome, InTrouble) and outcome.unheard):
                         return outcome
                     # The server had closed the idle connection, or closes it now.
                 try:
                     dialogue = await self._connect()
                 except (SMTPException, OSError) as failure:
-                    return _Down(f"connecting: {_told(failure)}")
+                    return InTrouble(f"connecting: {_told(failure)}")
                 return await self._converse(dialogue, mail)
         except TimeoutError:
-            return _Down(f"no answer within {self._timeout:g} s")
+            unheard = dialogue is None or not dialogue.content_sent
+            return InTrouble(f"no answer within {self._timeout:g} s", unheard=unheard)
 
     async def _connect(self) -> Dialogue:
         """A connection, encrypted and logged in as the settings say.
@@ -186,7 +188,7 @@ class Smtp:
             smtputf8=client.supports_extension("smtputf8"),
         )
 
-    async def _converse(self, dialogue: Dialogue, mail: Mail) -> HandOver | _Down:
+    async def _converse(self, dialogue: Dialogue, mail: Mail) -> HandOver | InTrouble:
         """One mail over one connection, which is kept if it is still good."""
         good = False
         try:
@@ -197,7 +199,9 @@ class Smtp:
             good = reply.code != CLOSING
             return _meaning(dialogue, reply, mail)
         except Lost as lost:
-            return _Down(_shown(f"{dialogue.stage}: {lost}", mail), unheard=not dialogue.content_sent)
+            return InTrouble(
+                scrubbed(f"{dialogue.stage}: {lost}", address=mail.recipient), unheard=not dialogue.content_sent
+            )
         finally:
             if good and dialogue.ready:
                 self._idle.append((time.monotonic(), dialogue))
@@ -214,26 +218,17 @@ class Smtp:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Down:
-    """The server, or the way to it, is in trouble; the mail is not to blame.
-
-    Attributes:
-        unheard: it has not heard the mail, so that another connection may be tried at once.
-    """
-
-    reason: str
-    unheard: bool = False
-
-
-def _meaning(dialogue: Dialogue, reply: Reply, mail: Mail) -> HandOver | _Down:
+def _meaning(dialogue: Dialogue, reply: Reply, mail: Mail) -> HandOver | InTrouble:
     """What an answer says about the mail, or about the server."""
     if dialogue.stage == "DATA" and reply.code == COMPLETED:
-        return HandedOver(_shown(f"{reply.code} {reply.text}", mail))
-    reason = _shown(f"{dialogue.stage}: {reply.code} {reply.text}", mail)
+        return HandedOver(scrubbed(f"{reply.code} {reply.text}", address=mail.recipient))
+    reason = scrubbed(f"{dialogue.stage}: {reply.code} {reply.text}", address=mail.recipient)
     if reply.code == CLOSING or reply.code in OUR_FAULT:
-        return _Down(reason, unheard=reply.code == CLOSING and not dialogue.content_sent)
-    return TurnedDown(reason) if reply.code in PERMANENT else PutOff(reason)
+        # With either answer it has said that it does not take the mail, even where it has all of it.
+        return InTrouble(reason)
+    if reply.code in PERMANENT:
+        return TurnedDown(reason, dead_address=dialogue.stage == "RCPT" and DEAD_ADDRESS.match(reply.text) is not None)
+    return PutOff(reason)
 
 
 async def _leave(dialogue: Dialogue) -> None:
@@ -250,10 +245,3 @@ def _told(failure: Exception) -> str:
     if isinstance(failure, TimeoutError):
         return "no answer in time"
     return f"{type(failure).__name__}: {failure}"
-
-
-def _shown(said: str, mail: Mail) -> str:
-    """A server's words as we may keep them: ASCII, bounded, without the recipient's address."""
-    if mail.recipient.casefold() in said.casefold():
-        said = re.sub(re.escape(mail.recipient), "<recipient>", said, flags=re.IGNORECASE)
-    return _UNPRINTABLE.sub("?", said)[:REASON_CHARACTERS]

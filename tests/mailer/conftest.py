@@ -21,6 +21,7 @@ USUAL = {
     "mongo_url": "mongodb://127.0.0.1:27017",
     "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
     "environment": "test",
+    "issuer": "https://nest.example",
     "smtp_host": "127.0.0.1",
     "smtp_tls": "none",
     "mail_from": "Nëst <mail@nest.example>",

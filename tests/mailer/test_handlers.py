@@ -1,17 +1,12 @@
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.envelope import encode
-from shared.faultpoints import EXIT_CODE
 from shared.inbox import Inbox
 from shared.messages import Sealed
 from shared.messages.mailer import (
@@ -78,7 +73,7 @@ async def test_send_mail_records_the_delivery_without_the_address(desk: Desk) ->
     now = desk.now.replace(microsecond=desk.now.microsecond // 1000 * 1000)
     sealed, hashed = row.pop("recipient"), row.pop("recipientHash")
     assert desk.sealer.open("mailer", sealed) == b"Person@example.com"
-    assert hashed == desk.sealer.fingerprint(b"recipient", b"person@example.com")
+    assert desk.sealer.matches("recipient", hashed, b"person@example.com")
     assert row.pop("_id").startswith("test_delivery_")
     assert row == {
         "channel": "mail",
@@ -86,6 +81,7 @@ async def test_send_mail_records_the_delivery_without_the_address(desk: Desk) ->
         "state": "handed_over",
         "template": "magic-link",
         "clientId": "client_1",
+        "locale": None,
         "messageId": f"<{ORDER}@nest.example>",
         "attempts": 1,
         "reason": "250 taken",
@@ -179,7 +175,7 @@ async def test_a_final_refusal_fails_at_once(desk: Desk, server: SmtpServer) -> 
     await desk.perform(order(), id=ORDER)
     [row] = await deliveries(desk)
     assert (row["state"], row["attempts"], row["reason"]) == ("failed", 1, "RCPT: 550 5.1.1 no such user")
-    assert (desk.published, await desk.later()) == ([], [])
+    assert (desk.said(MailHandedOver), await desk.later()) == ([], [])
     await desk.perform(order(order_id=ORDER, attempt=2))
     assert len([said for said in server.commands if said.startswith("RCPT")]) == 1
 
@@ -283,55 +279,6 @@ async def test_variables_that_a_template_can_not_show_are_a_fault_without_their_
     with pytest.raises(Exception, match=r"^magic-link: link: string_pattern_mismatch$"):
         await desk.perform(order(variables={"link": LINK + "\r\nanother line"}))
     assert server.arrivals == []
-
-
-async def test_a_mailer_killed_before_its_mark_sends_one_more_copy_of_the_same_mail(
-    desk: Desk, server: SmtpServer, mongo_url: str, tmp_path: Path
-) -> None:
-    script, body = tmp_path / "one_mail.py", tmp_path / "body.json"
-    script.write_text(ONE_MAIL)
-    body.write_bytes(encode(order(), desk.sealer))
-    arguments = [sys.executable, str(script), mongo_url, desk.database.name, str(server.port), ORDER, str(body)]
-
-    async def run(**environment: str) -> int:
-        project = str(Path(__file__).parents[2])
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            env={**os.environ, "PYTHONPATH": project, **environment},
-            stdout=subprocess.DEVNULL,
-        )
-        return await asyncio.wait_for(process.wait(), 30)
-
-    assert await run(NEST_CRASH_AT="M1") == EXIT_CODE
-    assert (len(server.arrivals), await deliveries(desk)) == (1, [])
-    assert await run() == 0
-    assert await run() == 0
-    assert [row["state"] for row in await deliveries(desk)] == ["handed_over"]
-    assert [arrival.message["Message-ID"] for arrival in server.arrivals] == [f"<{ORDER}@nest.example>"] * 2
-
-
-ONE_MAIL = """
-import asyncio, sys
-from functools import partial
-from pathlib import Path
-from services.mailer.app import opened
-from services.mailer.handlers import HANDLERS
-from services.mailer.settings import MailerSettings
-from services.mailer.store import INDEXES
-from tests.desk import Desk
-from tests.mailer.conftest import USUAL
-from tests.mailer.test_handlers import order
-
-async def main(mongo_url, database, port, order_id, body):
-    settings = MailerSettings(**{**USUAL, "smtp_port": int(port)})
-    async with Desk(
-        mongo_url, database, service="mailer", handlers=HANDLERS, indexes=INDEXES,
-        open=partial(opened, settings=settings),
-    ) as desk:
-        await desk.perform(order(), id=order_id, body=Path(body).read_bytes())
-
-asyncio.run(main(*sys.argv[1:]))
-"""
 
 
 async def record(desk: Desk, level: ConsentLevel, source: str = "user") -> None:

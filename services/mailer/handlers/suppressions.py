@@ -1,0 +1,46 @@
+"""To whom is nothing sent but what they ask for?"""
+
+from __future__ import annotations
+
+from services.mailer.context import Mailer
+from services.mailer.models.deliveries import Delivery
+from services.mailer.models.suppressions import ASKED_FOR, Cause, Suppression
+from shared.messages.mail_notices import AddressSuppressed
+from shared.messages.mailer import Template
+from shared.telemetry import log
+from shared.work import Work
+
+
+async def suppression_of(address: str, template: Template, mailer: Mailer) -> Suppression | None:
+    """Why this mail is not sent to this address, if it is not."""
+    if template in ASKED_FOR:
+        return None
+    return await mailer.suppressions.find(mailer.recipient_hashes(address))
+
+
+async def suppress(cause: Cause, shown_by: Delivery, work: Work, mailer: Mailer) -> None:
+    """From now on send the recipient of a delivery nothing but what they ask for."""
+    known = await mailer.suppressions.find([shown_by.recipient_hash])
+    suppression = Suppression(
+        id=shown_by.recipient_hash,
+        cause=cause,
+        delivery_id=shown_by.id,
+        since=work.now,
+        version=1 if known is None else known.version,
+    )
+    if not suppression.outweighs(known):
+        return
+    if known is None:
+        mailer.suppressions.add(suppression, work)
+    else:
+        mailer.suppressions.save(suppression, work)
+    work.publish(AddressSuppressed(key=shown_by.id, delivery_id=shown_by.id, cause=cause, at=work.now))
+    log.warning("address suppressed", delivery=shown_by.id, cause=cause)
+
+
+async def lift(delivered: Delivery, work: Work, mailer: Mailer) -> None:
+    """Send to the recipient of a delivery again, if it shows that the mailbox is back."""
+    known = await mailer.suppressions.find([delivered.recipient_hash])
+    if known is not None and known.ended_by(delivered.created_at):
+        mailer.suppressions.lift(known, work)
+        log.info("suppression lifted", delivery=delivered.id)
