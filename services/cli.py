@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, clients, keys, stripe
+from services.operator import audit, clients, dead, keys, stripe
 
 app = typer.Typer(
     name="nest",
@@ -27,6 +27,7 @@ topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this r
 app.add_typer(topics, name="topics")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clients.app, name="clients")
+app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
 app.add_typer(stripe.app, name="stripe")
 

@@ -41,6 +41,11 @@ def show(answer: Any, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, s
     Console().print(table)
 
 
+def plain(text: str, *, lines: bool = False) -> str:
+    """A text without what would steer a terminal: on one line, or, where ``lines`` are kept, on its own."""
+    return "".join(each if each.isprintable() or (lines and each == "\n") else " " for each in text)
+
+
 def _text(value: Any) -> str:
     """A value in one cell, on one line, and without what would steer a terminal."""
     if value is None:
@@ -48,4 +53,4 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
-    return "".join(character if character.isprintable() else " " for character in text)
+    return plain(text)
