@@ -19,3 +19,7 @@ class UnusableVariables(Exception):
 
 class UnusableHeader(Exception):
     """A header's value holds a line break or another control character; its text names the header only."""
+
+
+class UnusableTemplate(Exception):
+    """A template can't be used; its text names the file and what is wrong with it."""

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from jinja2 import Template as Compiled
 from markupsafe import escape
 from pydantic import ValidationError
 
-from services.mailer.errors import UnusableVariables
+from services.mailer import samples
+from services.mailer.errors import UnusableTemplate, UnusableVariables
+from services.mailer.locales import best
+from services.mailer.looks import Looks
+from services.mailer.sources import Sources, in_words
 from shared.messages import Part
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
 
-FOLDER: Final = Path(__file__).parent / "templates"
-LANGUAGE: Final = "en"
-KEPT: Final = 256
-"""Rendered letters kept in memory."""
+KEPT: Final = 512
+"""Rendered letters kept in memory; some 10 KB each."""
 _HOLE: Final = secrets.token_hex(16)
 """Stands for the link in a kept letter; random, so that nobody can have written it into a name."""
-_SUBJECT: Final = "Subject: "
+_GAP: Final = re.compile(r"\n{3,}")
 _CONTROL: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's controls, invisible marks that turn the reading direction, halves of characters, line separators."""
 _JOINERS: Final = frozenset("\u200c\u200d")
 """Invisible too, and needed: Persian names and emoji are written with them."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Brand:
-    """Whose mail it is, and what it looks like.
-
-    Attributes:
-        product_name: how the product is called.
-        support_address: where people may write to.
-        accent_colour: ``#rrggbb``, of the button; white text stands on it.
-        logo_url: an image 32 pixels high; None: the name is written.
-    """
-
-    product_name: str
-    support_address: str
-    accent_colour: str = "#2f57d6"
-    logo_url: str | None = None
+Wanted = Sequence[str | None]
+"""The languages that somebody reads, the dearest first; None where one is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,99 +44,124 @@ class Letter:
         subject: one line.
         text: for those who read no HTML; says the same.
         html: one document.
+        locale: the language that it is written in.
     """
 
     subject: str
     text: str
     html: str
+    locale: str = "en"
 
 
 class Letters:
-    """Writes letters from a folder of templates, all of them compiled at once.
-
-    A template is two files, ``<language>/<name>.txt``, whose first line is ``Subject: …``, and ``<name>.html``.
+    """Writes letters.
 
     Args:
-        brand: whose mails they are.
-
-    Raises:
-        jinja2.TemplateError: a template is missing or can't be compiled.
+        sources: the templates.
     """
 
-    def __init__(self, brand: Brand) -> None:
-        environment = _environment(brand)
-        self._compiled: dict[Template, tuple[Compiled, Compiled]] = {
-            name: (
-                environment.get_template(f"{LANGUAGE}/{name}.txt"),
-                environment.get_template(f"{LANGUAGE}/{name}.html"),
-            )
-            for name in VARIABLES
-        }
+    def __init__(self, sources: Sources) -> None:
+        self._html, self._text = sources.environment("html"), sources.environment("txt")
+        self._locales = {name: frozenset(sources.having(f"{name}.jinja")) for name in VARIABLES}
         # Mails with a link are by far the most, and differ in nothing else: they are rendered once around a hole.
         self._render = lru_cache(maxsize=KEPT)(self._rendered)
 
-    def write(self, template: Template, variables: str) -> Letter:
-        """A letter.
+    def write(self, template: Template, variables: str, *, looks: Looks, wanted: Wanted = ()) -> Letter:
+        """A letter in the best language that there is.
 
         Args:
             template: which one.
             variables: JSON of the template's class in ``VARIABLES``.
+            looks: what it wears.
+            wanted: the languages that its reader reads; after them that of the looks, and English.
 
         Raises:
             UnusableVariables: the JSON is not that.
         """
         shown = _shown(VARIABLES[template], template, variables)
+        locale = best((*wanted, looks.locale), self._locales[template])
         link = shown.get("link")
         if link is None:
-            return self._render(template, **shown)
-        hollow = self._render(template, **{**shown, "link": _HOLE})
+            return self._render(template, locale, looks, **shown)
+        hollow = self._render(template, locale, looks, **{**shown, "link": _HOLE})
         return Letter(
             subject=hollow.subject,
             text=hollow.text.replace(_HOLE, link),
             html=hollow.html.replace(_HOLE, str(escape(link))),
+            locale=locale,
         )
 
-    def _rendered(self, template: Template, **shown: Any) -> Letter:
-        text, html = self._compiled[template]
-        head, _, body = text.render(shown).partition("\n\n")
-        return Letter(subject=head.removeprefix(_SUBJECT), text=body, html=html.render(shown))
+    def check(self) -> None:
+        """Write each template in each language once, with all that it may be given and with what it needs.
+
+        Raises:
+            UnusableTemplate: one can't be written.
+        """
+        looks = Looks(product_name="Product", sender_address="a@example.com", support_address="b@example.com")
+        for template, locales in self._locales.items():
+            for locale in sorted(locales):
+                for variables in (samples.full(template), samples.needed(template)):
+                    try:
+                        self.write(template, variables, looks=looks, wanted=[locale])
+                    except Exception as failure:  # noqa: BLE001 -- a template may do anything
+                        raise UnusableTemplate(f"{locale}/{template}.jinja: {in_words(failure)}") from None
+
+    def _rendered(self, template: Template, locale: str, looks: Looks, **shown: Any) -> Letter:
+        name = f"{locale}/{template}"
+        given = {**shown, "looks": looks, "colours": looks.palette, "locale": locale}
+        head, _, body = self._text.get_template(name).render(given).lstrip().partition("\n\n")
+        return Letter(
+            subject=" ".join(head.split()),
+            text=_GAP.sub("\n\n", body).strip() + "\n",
+            html=self._html.get_template(name).render(given),
+            locale=locale,
+        )
 
 
 class Texts:
-    """Writes texts from the templates ``<language>/texts/<name>.txt``, all of them compiled at once.
+    """Writes texts.
 
     Args:
-        brand: whose texts they are.
+        sources: the templates.
         domain: the website whose pages may fill a code in by themselves; None for no such line. The last line names it
             and the code (https://wicg.github.io/sms-one-time-codes/).
-
-    Raises:
-        jinja2.TemplateError: a template is missing or can't be compiled.
     """
 
-    def __init__(self, brand: Brand, domain: str | None) -> None:
-        environment = _environment(brand)
-        environment.globals["domain"] = domain
-        self._compiled: dict[TextTemplate, Compiled] = {
-            name: environment.get_template(f"{LANGUAGE}/texts/{name}.txt") for name in TEXT_VARIABLES
-        }
+    def __init__(self, sources: Sources, domain: str | None) -> None:
+        self._environment = sources.environment("txt")
+        self._locales = {name: frozenset(sources.having(f"texts/{name}.txt")) for name in TEXT_VARIABLES}
+        self._domain = domain
 
-    def write(self, template: TextTemplate, variables: str) -> str:
-        """What a text says.
+    def write(self, template: TextTemplate, variables: str, *, looks: Looks, wanted: Wanted = ()) -> str:
+        """What a text says, in the best language that there is.
 
         Args:
             template: which one.
             variables: JSON of the template's class in ``TEXT_VARIABLES``.
+            looks: whose text it is.
+            wanted: as in ``Letters.write``.
 
         Raises:
             UnusableVariables: the JSON is not that.
         """
-        return self._compiled[template].render(_shown(TEXT_VARIABLES[template], template, variables)).strip()
+        shown = _shown(TEXT_VARIABLES[template], template, variables)
+        locale = best((*wanted, looks.locale), self._locales[template])
+        given = {**shown, "looks": looks, "colours": looks.palette, "locale": locale, "domain": self._domain}
+        return self._environment.get_template(f"{locale}/texts/{template}").render(given).strip()
 
+    def check(self) -> None:
+        """Write each template in each language once.
 
-def day(moment: datetime) -> str:
-    """The day of a moment in UTC: ``5 December 2026``."""
-    return f"{moment.astimezone(UTC):%-d %B %Y}"
+        Raises:
+            UnusableTemplate: one can't be written.
+        """
+        looks = Looks(product_name="Product", sender_address="a@example.com", support_address="b@example.com")
+        for template, locales in self._locales.items():
+            for locale in sorted(locales):
+                try:
+                    self.write(template, samples.full(template), looks=looks, wanted=[locale])
+                except Exception as failure:  # noqa: BLE001 -- a template may do anything
+                    raise UnusableTemplate(f"{locale}/texts/{template}.txt: {in_words(failure)}") from None
 
 
 def one_line(text: str) -> str:
@@ -160,22 +172,6 @@ def one_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _environment(brand: Brand) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        # What is inserted into HTML is escaped; text is left as it is.
-        autoescape=select_autoescape(enabled_extensions=("html",), default=False),
-        undefined=StrictUndefined,
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals["brand"] = brand
-    environment.filters["day"] = day
-    return environment
-
-
 def _shown(kind: type[Part], template: str, variables: str) -> dict[str, Any]:
     try:
         given = kind.model_validate_json(variables)
@@ -184,4 +180,10 @@ def _shown(kind: type[Part], template: str, variables: str) -> dict[str, Any]:
         places = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['type']}" for error in errors[:5])
         # Without its cause: a validation error quotes what it was given, links that log people in among it.
         raise UnusableVariables(f"{template}: {places}") from None
-    return {name: one_line(value) if isinstance(value, str) else value for name, value in given}
+    return {name: _presentable(value) for name, value in given}
+
+
+def _presentable(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

@@ -1,14 +1,19 @@
 import json
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.mailer.errors import UnusableVariables
-from services.mailer.rendering import Brand, Letter, Letters, day, one_line
-from shared.messages.mailer import VARIABLES, Template
+from services.mailer.looks import Looks
+from services.mailer.rendering import Letter, Letters, Texts, one_line
+from services.mailer.sources import Sources
+from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template
 
 LINK = "https://magic.getbeak.app/?code=a.b&state=x%2Fy"
 FULL = {
@@ -24,13 +29,24 @@ NEEDED = {name: FULL[name] for name in ("link", "dispute_id", "amount", "reason"
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 
+LOCALES = ("en", "de", "fr", "es", "it")
+LOOKS = Looks(
+    product_name="Bëak & Co",
+    sender_address="mail@getbeak.app",
+    support_address="help@getbeak.app",
+    accent_colour="#123456",
+)
+
+
 @pytest.fixture(scope="module")
 def letters() -> Letters:
-    return Letters(Brand(product_name="Bëak & Co", support_address="help@getbeak.app", accent_colour="#123456"))
+    return Letters(Sources.read())
 
 
-def write(letters: Letters, template: Template, variables: dict[str, Any]) -> Letter:
-    return letters.write(template, json.dumps(variables))
+def write(
+    letters: Letters, template: Template, variables: dict[str, Any], *, looks: Looks = LOOKS, locale: str | None = None
+) -> Letter:
+    return letters.write(template, json.dumps(variables), looks=looks, wanted=[locale])
 
 
 class Outline(HTMLParser):
@@ -53,7 +69,7 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += f"{data} "
 
 
 def outline(html: str) -> Outline:
@@ -76,11 +92,16 @@ def test_every_template_says_what_it_is_given() -> None:
     assert set(VARIABLES) == set(TEMPLATES)
 
 
+@pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("variables", [FULL, NEEDED], ids=["full", "needed"])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_every_template_becomes_a_whole_letter(letters: Letters, template: Template, variables: dict[str, Any]) -> None:
-    letter = write(letters, template, variables)
+def test_every_template_becomes_a_whole_letter(
+    letters: Letters, template: Template, variables: dict[str, Any], locale: str
+) -> None:
+    letter = write(letters, template, variables, locale=locale)
+    assert letter.locale == locale
     assert letter.subject
+    assert len(letter.subject) < 80
     assert "\n" not in letter.subject
     assert "Bëak & Co" in letter.text
     assert "help@getbeak.app" in letter.text
@@ -92,16 +113,49 @@ def test_every_template_becomes_a_whole_letter(letters: Letters, template: Templ
     assert len(letter.html.encode()) < 20_000
 
 
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_text_says_what_the_html_says(letters: Letters, template: Template, locale: str) -> None:
+    letter = write(letters, template, FULL, locale=locale)
+    shown = words(outline(letter.html).text)
+    # The HTML repeats the link for those who see no button, and has a heading for what the subject says.
+    assert set(words(letter.text.replace(LINK, ""))) <= set(shown)
+    for fact in ("Ada", "12.00 EUR", "fraudulent", LINK):
+        assert (fact in letter.text) == (fact in unescape(letter.html))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_two_languages_say_the_same(letters: Letters, template: Template) -> None:
+    written = {locale: write(letters, template, FULL, locale=locale) for locale in LOCALES}
+    assert len({letter.text for letter in written.values()}) == len(LOCALES)
+    assert len({letter.subject for letter in written.values()}) == len(LOCALES)
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_every_html_survives_mail_programs(letters: Letters, template: Template) -> None:
-    parsed = outline(write(letters, template, FULL).html)
+    html = write(letters, template, FULL).html
+    parsed = outline(html)
     tags = {tag for tag, _ in parsed.tags}
+    styles = " ".join(attributes.get("style") or "" for _, attributes in parsed.tags)
+    assert not re.search(r"\b(position|float|flex|grid|calc|var)\b", styles)
+    assert not {tag for tag, attributes in parsed.tags if "class" in attributes and "style" not in attributes}
+    # Nothing is fetched from anywhere, and every link leads somewhere by itself.
+    assert not tags & {"img", "link"}
+    assert "url(" not in html
+    assert "@import" not in html
+    hrefs = [attributes["href"] or "" for tag, attributes in parsed.tags if tag == "a"]
+    assert all(href.startswith(("https://", "mailto:")) for href in hrefs)
     # Outlook lays out tables only; scripts, forms and linked style sheets are dropped everywhere.
     assert not tags & {"script", "form", "link", "svg", "flex", "section"}
-    assert all(attributes.get("role") == "presentation" for tag, attributes in parsed.tags if tag == "table")
-    assert all("style" in attributes for tag, attributes in parsed.tags if tag in {"p", "h1", "a", "td"} and attributes)
+    assert all(
+        attributes.get("role") == "presentation" or attributes.get("class") == "facts"
+        for tag, attributes in parsed.tags
+        if tag == "table"
+    )
+    assert all("style" in attributes for tag, attributes in parsed.tags if tag in {"p", "h1", "a"})
     assert ("meta", {"name": "color-scheme", "content": "light dark"}) in parsed.tags
-    assert parsed.tags[0] == ("html", {"lang": "en", "dir": "ltr", "xmlns": "http://www.w3.org/1999/xhtml"})
+    assert parsed.tags[0][0] == "html"
+    assert parsed.tags[0][1]["lang"] == "en"
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -125,7 +179,7 @@ def test_letters_of_one_template_differ_in_what_they_were_given(letters: Letters
         letter = write(letters, "magic-link", {"link": link, "minutes": number + 1})
         assert link in letter.text
         assert f"for {number + 1} minutes" in letter.text
-        assert outline(letter.html).tags[-3][1].get("href") != LINK
+        assert LINK not in letter.html
         assert link in [attributes.get("href") for _, attributes in outline(letter.html).tags]
 
 
@@ -157,14 +211,14 @@ def test_a_trial_ends_on_a_day_in_utc(letters: Letters) -> None:
 )
 def test_wrong_variables_are_named_by_place_only(letters: Letters, variables: Any, place: str) -> None:
     with pytest.raises(UnusableVariables) as unusable:
-        letters.write("magic-link", json.dumps(variables))
+        letters.write("magic-link", json.dumps(variables), looks=LOOKS)
     assert str(unusable.value) == f"magic-link: {place}"
     assert unusable.value.__cause__ is None
 
 
-def test_a_logo_takes_the_place_of_the_name() -> None:
-    brand = Brand(product_name="Beak", support_address="h@getbeak.app", logo_url="https://getbeak.app/logo.png?a=1&b=2")
-    html = write(Letters(brand), "welcome", {}).html
+def test_a_logo_takes_the_place_of_the_name(letters: Letters) -> None:
+    looks = replace(LOOKS, product_name="Beak", logo_url="https://getbeak.app/logo.png?a=1&b=2")
+    html = write(letters, "welcome", {}, looks=looks).html
     [image] = [attributes for tag, attributes in outline(html).tags if tag == "img"]
     assert (image["src"], image["alt"]) == ("https://getbeak.app/logo.png?a=1&b=2", "Beak")
 
@@ -175,5 +229,111 @@ def test_one_line_keeps_what_can_be_seen() -> None:
     assert one_line(joined) == joined
 
 
-def test_day_is_written_for_people() -> None:
-    assert day(datetime(2026, 12, 5, 23, 59, tzinfo=UTC)) == "5 December 2026"
+@pytest.mark.parametrize(
+    ("locale", "day"),
+    [
+        ("en", "1 August 2027"),
+        ("de", "1. August 2027"),
+        ("fr", "1er août 2027"),
+        ("es", "1 de agosto de 2027"),
+        ("it", "1º agosto 2027"),
+    ],
+)
+def test_a_day_is_written_as_people_write_it(letters: Letters, locale: str, day: str) -> None:
+    # Where the moment lies on the next day already, it is still this one in UTC.
+    variables = {"ends_at": "2027-08-02T01:30:00.000+02:00"}
+    assert day in write(letters, "trial-ending", variables, locale=locale).text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own", "written"),
+    [
+        (["de-AT"], "en", "de"),
+        (["pt-BR"], "fr-CA", "fr"),
+        (["pt"], "tlh", "en"),
+        ([None], "it", "it"),
+        ([None, "ES"], "it", "es"),
+        ([], "en", "en"),
+    ],
+)
+def test_a_letter_is_written_in_the_best_language_there_is(
+    letters: Letters, wanted: list[str | None], own: str, written: str
+) -> None:
+    letter = letters.write("welcome", "{}", looks=replace(LOOKS, locale=own), wanted=wanted)
+    assert letter.locale == written
+    assert f'<html lang="{written}"' in letter.html
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("template", TEXT_VARIABLES)
+def test_a_text_costs_one_message(template: Any, locale: str) -> None:
+    variables = json.dumps({"code": "123456", "minutes": 10})
+    looks = replace(LOOKS, product_name="Beak")
+    text = TEXTS.write(template, variables, looks=looks, wanted=[locale])
+    # A single character outside GSM 03.38 would make it UCS-2, with 70 characters to a message instead of 160.
+    assert set(text) <= GSM
+    assert len(text) <= 160
+    assert text.startswith("123456 ")
+
+
+GSM = set(
+    "@£$¥èéùìòÇØøÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉÄÖÑÜ§äöñüà¤¿¡ \n!\"#%&'()*+,-./:;<=>?"
+    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+"""https://www.etsi.org/deliver/etsi_gts/03/0338/05.00.00_60/gsmts_0338v050000p.pdf, table 6.2.1."""
+HOSTILE = st.text(max_size=80) | st.sampled_from(
+    [
+        "</p><script>alert(1)</script>",
+        "--><img src=x onerror=alert(1)>",
+        "--!><b>",
+        "{{ 7 * 7 }}{% raw %}",
+        '" onmouseover="alert(1)',
+        "a\r\nBcc: b@example.com",
+        "\u202egnp.exe",
+        "<![endif]-->",
+        "]]>",
+        "&lt;b&gt;",
+    ]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=HOSTILE, reason=HOSTILE, product=HOSTILE, link=HOSTILE)
+def test_nothing_given_breaks_out_of_its_place(name: str, reason: str, product: str, link: str) -> None:
+    # What a link is held to before it gets here: no space, nothing invisible.
+    link = "https://example.com/?" + re.sub(r"[^\w<>\"'!&=;-]", "", link)
+    looks = replace(LOOKS, product_name=one_line(product) or "x")
+    cases: list[tuple[Template, dict[str, str], dict[str, str]]] = [
+        ("session-theft", {"name": name}, {"name": "x"}),
+        ("payment-failed", {"name": name, "link": link}, {"name": "x", "link": "https://x"}),
+        ("dispute", {"reason": f"r{reason}", "link": link}, {"reason": "r", "link": "https://x"}),
+    ]
+    for template, hostile, tame in cases:
+        always = {"dispute_id": "dp_1", "amount": "1 EUR"}
+        expected = write(LETTERS, template, {**always, **tame}, looks=replace(LOOKS, product_name="x"))
+        letter = write(LETTERS, template, {**always, **hostile}, looks=looks)
+        assert "\n" not in letter.subject
+        assert letter.text.count("\n") == expected.text.count("\n")
+        assert skeleton(letter.html) == skeleton(expected.html)
+        assert comments(letter.html) == comments(expected.html)
+        # What looks like a template is none.
+        assert ("{{ 7 * 7 }}" in name) <= (template == "dispute" or "{{ 7 * 7 }}" in letter.text)
+
+
+SOURCES = Sources.read()
+TEXTS = Texts(SOURCES, None)
+LETTERS = Letters(SOURCES)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+def skeleton(html: str) -> list[tuple[str, list[str]]]:
+    """The tags and the names of their attributes."""
+    return [(tag, sorted(attributes)) for tag, attributes in outline(html).tags]
+
+
+def comments(html: str) -> tuple[int, int]:
+    """How many comments there are, read as browsers read them."""
+    return len(re.findall(r"<!--", html)), len(re.findall(r"--!?>", html))

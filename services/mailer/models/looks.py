@@ -1,0 +1,67 @@
+"""What has been said of how a client's mails appear, and what follows from it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Self
+
+from services.mailer.looks import Looks
+from shared.messages.looks import ClientLooks, ClientLooksView, LooksView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LooksOfClient:
+    """How the mails and texts of one client appear.
+
+    Attributes:
+        client_id: whose they are; one client has one.
+        chosen: what was said; the rest is the deployment's.
+        version: guards the next write.
+    """
+
+    client_id: str
+    chosen: ClientLooks
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+
+    @classmethod
+    def choose(cls, client_id: str, chosen: ClientLooks, *, at: datetime) -> Self:
+        """What is said of a client for the first time."""
+        return cls(client_id=client_id, chosen=chosen, created_at=at, updated_at=at)
+
+    def choose_anew(self, chosen: ClientLooks, *, at: datetime) -> Self:
+        """The same with something else said of it."""
+        return replace(self, chosen=chosen, updated_at=at)
+
+
+def over(own: Looks, chosen: ClientLooks) -> Looks:
+    """A deployment's own looks, with those in their place that were chosen for a client."""
+    given = {name: value for name, value in chosen if value is not None}
+    if "sender_address" in given and "sender_name" not in given:
+        # A name that belongs to another address would mislead.
+        given["sender_name"] = given.get("product_name", own.product_name)
+    return replace(own, **given)
+
+
+def view(client_id: str, kept: LooksOfClient | None, own: Looks) -> ClientLooksView:
+    """How a client's mails appear, as operators read it."""
+    chosen = ClientLooks() if kept is None else kept.chosen
+    looks = over(own, chosen)
+    return ClientLooksView(
+        client_id=client_id,
+        chosen=chosen,
+        shown=LooksView(
+            product_name=looks.product_name,
+            sender=looks.sender,
+            support_address=looks.support_address,
+            accent_colour=looks.accent_colour,
+            button_text_colour=looks.palette.on_accent,
+            link_colour=looks.palette.link,
+            background_colour=looks.background_colour,
+            logo_url=looks.logo_url,
+            locale=looks.locale,
+        ),
+        updated_at=None if kept is None else kept.updated_at,
+    )

@@ -1,0 +1,40 @@
+"""What could each template be given? Samples, to look at templates with and to check them by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from shared.messages import Part
+from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
+
+_VALUES: Final[Mapping[str, Any]] = {
+    "link": "https://app.example.com/callback?code=authzcode_000000C2kg4d9HyP1Bg09HBF4Bm40."
+    "4f9a1c7be2d05836a1f4c9d2e7b80536f1a2c3d4e5f60718293a4b5c6d7e8f90&state=x%2Fy",
+    "minutes": 10,
+    "name": "Ada Lovelace",
+    "ends_at": "2026-12-05T12:00:00.000Z",
+    "dispute_id": "dp_1Nv0FGQ9RKHgCVdK",
+    "amount": "12.00 EUR",
+    "reason": "fraudulent",
+    "outcome": "lost",
+    "code": "204817",
+}
+
+_KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
+
+
+def full(template: Template | TextTemplate) -> str:
+    """The JSON of all that a template may be given."""
+    return json.dumps({name: _VALUES[name] for name in _kind(template).model_fields})
+
+
+def needed(template: Template | TextTemplate) -> str:
+    """The JSON of what it is always given."""
+    fields = _kind(template).model_fields
+    return json.dumps({name: _VALUES[name] for name, field in fields.items() if field.is_required()})
+
+
+def _kind(template: Template | TextTemplate) -> type[Part]:
+    return _KINDS[template]
