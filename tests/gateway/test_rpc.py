@@ -393,6 +393,8 @@ def _body(name: str) -> dict[str, Any]:
         "list_signing_keys": {},
         "rotate_signing_keys": {},
         "list_audit_entries": {},
+        "list_dead_letters": {},
+        "replay_dead_letters": {"filter": {}},
         "dismiss_news_item": {"user_id": "user_1", "news_item_id": "newsitem_1"},
     }
     return bodies.get(name, {"user_id": "user_1"})

@@ -1,0 +1,120 @@
+"""A replay that dies in the middle is finished by its repeat, and nothing is done twice."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pymongo import AsyncMongoClient
+
+from shared.dead_letters import put_aside
+from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.faultpoints import EXIT_CODE
+from shared.ids import new_message_id
+from shared.messages.mailer import RecordMarketingConsent
+from shared.producer import Producer
+from shared.sealed import Sealer
+from shared.settings import parse_keys
+from tests.stack import Stack, eventually, running_stack
+
+TOPIC = "mailer.commands"
+
+
+class Record:
+    """Where a letter says that it came from."""
+
+    def __init__(self, offset: int, envelope: Envelope) -> None:
+        self.partition, self.offset = 0, offset
+        self.headers: Sequence[tuple[str, bytes]] = envelope.headers()
+
+
+async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
+    """Put orders aside that a release before this one could not handle."""
+    prefix = nest.environment["NEST_TOPIC_PREFIX"]
+    sealer = Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"]))
+    producer = Producer(nest.environment["NEST_KAFKA_BOOTSTRAP"], prefix=prefix)
+    await producer.start()
+    try:
+        for number, order in enumerate(orders):
+            now = unix_milliseconds()
+            body = encode(order, sealer)
+            envelope = Envelope(
+                id=new_message_id(), wire=order.wire, topic=TOPIC, key=order.user_id, body=body, time=now
+            )
+            headers = put_aside(
+                Record(number, envelope),
+                TOPIC,
+                reason="undecodable",
+                detail="",
+                trace="",
+                tries=0,
+                group=f"{prefix}mailer",
+                at=now,
+            )
+            await producer.send_record(f"{TOPIC}.dead", body, headers, key=order.user_id.encode())
+    finally:
+        await producer.stop()
+
+
+async def copies(nest: Stack) -> int:
+    """How many records stand on the topic."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=nest.environment["NEST_KAFKA_BOOTSTRAP"])
+    await consumer.start()
+    try:
+        name = nest.environment["NEST_TOPIC_PREFIX"] + TOPIC
+        ends = await consumer.end_offsets([TopicPartition(name, number) for number in range(4)])
+        return sum(ends.values())
+    finally:
+        await consumer.stop()
+
+
+async def test_a_replay_that_is_killed_in_the_middle_is_finished_by_its_repeat(
+    tmp_path: Path, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
+) -> None:
+    prefix = unique()
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=kafka_bootstrap,
+        mongo_url=mongo_url,
+        topic_prefix=f"{prefix}.",
+        database_prefix=prefix,
+        separate=("auth",),
+    ) as nest:
+        # Consent given and taken back, in turns: only in this order the last one stands.
+        levels = ("general", "none") * 3
+        await bury(nest, [RecordMarketingConsent(user_id="user_1", level=one, source="user") for one in levels])
+        before = await copies(nest)
+        auth = nest.processes["auth"]
+        await auth.stop()
+        await auth.start(NEST_CRASH_AT="R1:4")
+        order = {"filter": {"topic": TOPIC}}
+        same = {"idempotency_key": "one replay", **nest.internal}
+        await nest.call("replay_dead_letters", order, **same)
+        assert await auth.ended() == EXIT_CODE
+        assert await copies(nest) == before + 4
+        await auth.start()
+
+        async def answered() -> list[str]:
+            answer = await nest.call("replay_dead_letters", order, **same)
+            return [each["outcome"] for each in answer.json()["letters"]] if answer.status_code == 200 else []
+
+        assert await eventually(answered, within=60) == ["replayed"] * 6
+        answer = await nest.call("replay_dead_letters", order, **nest.internal)
+        assert {each["outcome"] for each in answer.json()["letters"]} == {"replayed_before"}
+        assert await copies(nest) == before + 10
+
+        client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(mongo_url)
+        try:
+            database = client[f"{prefix}mailer"]
+
+            async def all_done() -> bool:
+                return await database["inbox"].count_documents({}) >= 6
+
+            await eventually(all_done)
+            handled = [message async for message in database["inbox"].find()]
+        finally:
+            await client.close()
+        # Each once, although four came twice; and every second one announced a change, so they came in order.
+        assert len(handled) == 6
+        assert sum(len(row["messages"]) for row in handled) == 6  # type: ignore[arg-type, misc]
+        consent = await nest.call("get_marketing_consent", {"user_id": "user_1"}, **nest.internal)
+        assert consent.json() == {"level": "none"}
