@@ -1,7 +1,9 @@
 """What a flood may do, and what it may not do to others. The limits are those that hold by default."""
 
 import asyncio
+import math
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -144,11 +146,14 @@ async def test_no_number_of_guesses_at_a_key_finds_it_or_locks_its_owner_out(gua
     id, _, _ = code.partition(".")  # noqa: A001 -- the field's name
     bodies = [(ip(400 + n % ADDRESSES), login.redemption(f"{id}.{n:064x}")) for n in range(guesses)]
 
+    began = time.monotonic()
     answers = await flood(guarded, "/1/2021-10-06/authenticate_user", bodies)
+    # 60 in five minutes, and on a slow machine the flood takes longer than that.
+    windows = 1 + math.ceil((time.monotonic() - began) / 300)
 
     codes = said(answers)
     assert set(codes) <= {"token_not_found", "throttled"}
-    assert codes["token_not_found"] <= 60 * ADDRESSES
+    assert codes["token_not_found"] <= 60 * ADDRESSES * windows
     redeemed = await guarded.call("authenticate_user", login.redemption(code), x_forwarded_for=ip(400))
     assert redeemed.status_code == 200
 
