@@ -1,16 +1,34 @@
 """Whatever our records lack of Stripe's truth is found, mended the way a webhook mends it, and found no more."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from shared.messages.stripe_runs import (
-    ReconcileSubscriptions,
-)
+from services.billing import drift_gauges
+from services.billing.calls import Patience
+from shared.ids import derived_message_id
+from shared.messages.billing import FollowSubscription, StartTrial
+from shared.messages.stripe_runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
 from tests.billing.conftest import Shop, post
-from tests.billing.runs import differences, finish
+from tests.billing.runs import differences, finish, run, settle, steps
+from tests.desk import Refused
 
 VERIFY = ReconcileSubscriptions(repair=False)
+
+
+def start(name: str) -> StartTrial:
+    """An order of somebody's trial."""
+    return StartTrial(
+        user_id=f"user_{name}",
+        email=f"{name}@example.com",
+        client_id="client_1",
+        redirect_uri="https://example.com",
+        state="s",
+        code_challenge="a" * 64,
+        fingerprint=name,
+    )
 
 
 async def lived(shop: Shop) -> dict[str, Any]:
@@ -69,3 +87,154 @@ async def test_drift_is_found_repaired_and_found_no_more(shop: Shop, name: str) 
     assert repaired["counts"]["repaired"] >= 1
     assert await shop.count("stripe_drift") == 0
     assert (await finish(shop, VERIFY))["differences"] == 0
+
+
+async def test_a_record_of_what_stripe_does_not_have_is_reported_and_never_removed(shop: Shop) -> None:
+    made = await lived(shop)
+    database = shop.desk.database
+    for collection, field in (("subscriptions", "stpSubscriptionId"), ("payments", "stpPaymentIntentId")):
+        document = await database[collection].find_one({"stpCustomerId": made["customer"]})
+        assert document is not None
+        await database[collection].insert_one({**document, "_id": f"{collection}_x", field: f"{collection}_none"})
+    before = await shop.count("subscriptions"), await shop.count("payments")
+
+    done = await finish(shop, ReconcileSubscriptions())
+
+    found = {(each["object"], each["kind"], each["state"], each["id"]) for each in await differences(shop, done)}
+    assert found == {
+        ("subscription", "missing_there", "found", "subscriptions_x"),
+        ("payment", "missing_there", "found", "payments_x"),
+    }
+    assert done["differences"] == 2
+    assert (await shop.count("subscriptions"), await shop.count("payments")) == before
+
+
+async def test_a_trial_that_was_extended_in_stripe_is_followed(shop: Shop) -> None:
+    await shop.desk.perform(start("bob"))
+    await shop.settle()
+    [trial] = await shop.desk.database["trials"].find().to_list()
+    end = int(trial["endsAt"].timestamp()) + 86_400
+    await post(shop.double, f"/v1/subscriptions/{trial['stpSubscriptionId']}", trial_end=str(end))
+
+    seen = await finish(shop, VERIFY)
+    found = {each["object"]: [field["field"] for field in each["fields"]] for each in await differences(shop, seen)}
+    assert found == {"subscription": ["ends_at"], "trial": ["ends_at"]}
+
+    assert (await finish(shop, ReconcileSubscriptions()))["differences"] == 0
+    [trial] = await shop.desk.database["trials"].find().to_list()
+    assert trial["endsAt"].timestamp() == end
+
+
+async def test_what_changes_while_it_is_compared_is_read_again_before_it_counts(shop: Shop) -> None:
+    made = await lived(shop)
+    shop.double.play.cancel(made["id"])
+    begun = await shop.desk.perform(VERIFY)
+    await shop.settle()
+    assert [each["state"] for each in await differences(shop, begun)] == ["suspected"]
+    # Its webhook was on the way.
+    for event in shop.events_of(made["id"]):
+        await shop.deliver(event)
+    await settle(shop, begun["id"])
+    assert (await run(shop, begun["id"]))["differences"] == 0
+    assert await differences(shop, begun) == []
+
+
+async def test_only_what_stripe_told_of_lately_is_compared_if_that_is_wanted(shop: Shop) -> None:
+    made = await lived(shop)
+    await shop.desk.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
+    done = await finish(shop, ReconcileSubscriptions(repair=False, changed_within_hours=1))
+    assert (done["kind"], done["differences"]) == ("verify_lately", 1)
+    await shop.double.clock.advance(timedelta(hours=6))
+    shop.desk.now += timedelta(hours=6)
+    # What stands is looked at whatever the run goes over.
+    done = await finish(shop, ReconcileSubscriptions(repair=False, changed_within_hours=1))
+    assert (done["counts"]["objects"], done["differences"]) == (0, 1)
+    await shop.desk.perform(FollowSubscription(key=made["id"], subscription_id=made["id"]))
+    await finish(shop, ReconcileSubscriptions(changed_within_hours=1))
+    assert await shop.count("stripe_drift") == 0
+
+
+async def test_lists_are_read_to_their_ends(shop: Shop) -> None:
+    for number in range(120):
+        shop.double.play.checkout(shop.price, email=f"{number}@example.com")
+    done = await finish(shop, ReconcileSubscriptions())
+    assert (done["differences"], done["counts"]["subscriptions"], done["counts"]["payments"]) == (0, 120, 120)
+    assert done["counts"]["repaired"] == 240
+    done = await finish(shop, VERIFY)
+    counts = {name: done["counts"][name] for name in ("customers", "subscriptions", "payments")}
+    assert counts == {"customers": 120, "subscriptions": 120, "payments": 120}
+
+
+async def test_a_crash_between_steps_resumes_and_no_step_is_done_twice(
+    shop: Shop, open_shop: Callable[..., Any]
+) -> None:
+    await lived(shop)
+    begun = await shop.desk.perform(VERIFY)
+    [first] = steps(shop)
+    message_id = derived_message_id("stripe-run", begun["id"], "0", "0")
+    await shop.desk.perform(first, id=message_id)
+    # Its commit was done and its offset not: another instance gets the same, and says the same again.
+    other = await open_shop()
+    await other.desk.perform(first, id=message_id)
+    assert steps(other) == steps(shop)[1:]
+    # A repeat under another id finds the step done.
+    said = len(shop.desk.published)
+    await shop.desk.perform(first)
+    assert len(shop.desk.published) == said
+    await settle(other, begun["id"])
+    done = await run(other, begun["id"])
+    assert (done["status"], done["counts"]["subscriptions"]) == ("done", 2)
+
+
+async def test_a_run_stops_and_goes_on_where_it_was(shop: Shop) -> None:
+    await lived(shop)
+    begun = await shop.desk.perform(VERIFY)
+    await shop.desk.perform(steps(shop)[-1])
+    stopped = await shop.desk.perform(StopStripeRun(run_id=begun["id"]))
+    assert stopped["status"] == "stopped"
+    await shop.settle()
+    assert (await run(shop, begun["id"]))["stage"] == stopped["stage"]
+    resumed = await shop.desk.perform(ResumeStripeRun(run_id=begun["id"]))
+    assert resumed["status"] == "running"
+    await settle(shop, begun["id"])
+    assert (await run(shop, begun["id"]))["counts"]["subscriptions"] == 2
+    assert (await shop.desk.perform(StopStripeRun(run_id=begun["id"])))["status"] == "done"
+
+
+async def test_of_a_kind_one_run_is_under_way(shop: Shop) -> None:
+    begun = await shop.desk.perform(VERIFY)
+    with pytest.raises(Refused) as refused:
+        await shop.desk.perform(VERIFY)
+    assert (refused.value.code, refused.value.meta) == ("stripe_run_under_way", {"run_id": begun["id"]})
+    # One that nothing moves any more gives way.
+    shop.desk.now += timedelta(hours=2)
+    again = await shop.desk.perform(VERIFY)
+    assert (await run(shop, begun["id"]))["status"] == "given_up"
+    await settle(shop, again["id"])
+    listed = await shop.desk.perform(ListStripeRuns())
+    assert sorted(each["status"] for each in listed["runs"]) == ["done", "given_up"]
+
+
+async def test_a_run_waits_while_stripe_is_away_and_goes_on(shop: Shop) -> None:
+    await lived(shop)
+    shop.desk.context.stripe.calls.patience = Patience(attempt=0.5, call=0.5, pause=0.01)
+    begun = await shop.desk.perform(VERIFY)
+    async with shop.double.outage():
+        await shop.settle()
+        assert (await run(shop, begun["id"]))["status"] == "waiting"
+    await settle(shop, begun["id"])
+    assert (await run(shop, begun["id"]))["status"] == "done"
+
+
+async def test_the_gauges_tell_what_stands(shop: Shop) -> None:
+    await lived(shop)
+    await shop.desk.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
+    await finish(shop, VERIFY)
+    await drift_gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
+    assert drift_gauges.DRIFT.labels("payment", "differs")._value.get() == 1
+    assert drift_gauges.SINCE._value.get() > 0
+    assert drift_gauges.LAST.labels("verify")._value.get() > 0
+    await finish(shop, ReconcileSubscriptions())
+    await drift_gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
+    assert drift_gauges.SINCE._value.get() == 0
+    assert [sample for metric in drift_gauges.DRIFT.collect() for sample in metric.samples] == []

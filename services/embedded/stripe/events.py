@@ -85,7 +85,8 @@ def listed(account: Account, params: Params) -> Json:
         and (not kinds or event["type"] in kinds)
         and (delivered is None or delivered is not bool(account.owned("_delivery", event["id"])))
     ]
-    return page(account, params, "/v1/events", events)
+    # An event whose delivery succeeds between two pages has left the list of those that failed.
+    return page(account, params, "/v1/events", events, among=account.all("event"))
 
 
 def matches(pattern: str, kind: str) -> bool:

@@ -12,7 +12,7 @@ DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
 
 
-def page(account: Account, params: Params, url: str, entries: list[Json]) -> Json:
+def page(account: Account, params: Params, url: str, entries: list[Json], *, among: list[Json] | None = None) -> Json:
     """Returns the asked part of the entries as Stripe's list object.
 
     Args:
@@ -20,6 +20,7 @@ def page(account: Account, params: Params, url: str, entries: list[Json]) -> Jso
         params: `limit` (1 to 100, default 10), `starting_after`, `ending_before`, `created`.
         url: The path of the list.
         entries: All that pass the other filters, newest first.
+        among: All that cursors may name, newest first, where what passes the filters changes by itself.
 
     Raises:
         StripeRefusal: 400 for a limit out of bounds, a cursor that isn't there, an unknown parameter.
@@ -32,7 +33,12 @@ def page(account: Account, params: Params, url: str, entries: list[Json]) -> Jso
         raise params.refuse("starting_after", "You may only specify one of these: starting_after, ending_before.")
     entries = [entry for entry in entries if _in_range(params, "created", entry)]
     params.finish()
-    if before:
+    if among is not None:
+        entries = _beyond(entries, among, after, before)
+        after = None
+    if before and among is not None:
+        chosen, more = entries[-limit:], len(entries) > limit
+    elif before:
         newer = entries[: _position(entries, before, "ending_before")]
         chosen, more = newer[-limit:], len(newer) > limit
     else:
@@ -90,6 +96,17 @@ def _in_range(params: Params, name: str, entry: Json) -> bool:
             result = False
     bounds.finish()
     return result
+
+
+def _beyond(entries: list[Json], among: list[Json], after: str | None, before: str | None) -> list[Json]:
+    """Returns the entries on the cursor's far side, whether or not what it names is one of them."""
+    if after:
+        older = {entry["id"] for entry in among[_position(among, after, "starting_after") + 1 :]}
+        return [entry for entry in entries if entry["id"] in older]
+    if before:
+        newer = {entry["id"] for entry in among[: _position(among, before, "ending_before")]}
+        return [entry for entry in entries if entry["id"] in newer]
+    return entries
 
 
 def _position(entries: list[Json], identifier: str, param: str) -> int:
