@@ -1,6 +1,7 @@
 """Events: what they show, and how they are listed."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import stripe
@@ -94,3 +95,19 @@ class TestList:
             undelivered = await shop.api.events.list_async({"delivery_success": False})
             assert [event.pending_webhooks for event in undelivered.data] == [1, 1, 1, 1]
             assert (await shop.api.events.list_async({"delivery_success": True})).data == []
+
+    async def test_a_page_begins_after_one_that_was_delivered_meanwhile(self) -> None:
+        async with open_shop(webhook_secrets=[SECRET]) as shop:
+            for _ in range(3):
+                await shop.customer()
+            asked: Any = {"delivery_success": False, "limit": 2}
+            first = await shop.api.events.list_async(asked)
+            cursor = first.data[-1].id
+            [row] = [row for row in shop.double.webhooks.waiting if row["event"] == cursor]
+            with shop.double.account.change():
+                shop.double.account.remove("_delivery", row["id"])
+            everything = [event["id"] for event in reversed(shop.double.objects("event"))]
+            older = await shop.api.events.list_async({**asked, "starting_after": cursor})
+            assert [event.id for event in older.data] == everything[2:4]
+            newer = await shop.api.events.list_async({**asked, "ending_before": cursor})
+            assert ([event.id for event in newer.data], newer.has_more) == (everything[:1], False)
