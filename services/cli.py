@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, clients, dead, keys, stripe
+from services.operator import audit, clients, dead, keys, looks, mail, stripe
 
 app = typer.Typer(
     name="nest",
@@ -27,8 +27,10 @@ topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this r
 app.add_typer(topics, name="topics")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clients.app, name="clients")
+clients.app.add_typer(looks.app, name="looks")
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
+app.add_typer(mail.app, name="mail")
 app.add_typer(stripe.app, name="stripe")
 
 

@@ -17,6 +17,8 @@ from shared.messages.mailer import TEXT_VARIABLES, VARIABLES
 
 PLAIN: Final = Looks(product_name="Product", sender_address="mail@example.com", support_address="help@example.com")
 """What is shown where the settings name no looks."""
+MODES: Final = {"light": "not all", "dark": "all"}
+"""A frame can't be told which mode it is in: its mail is written for the one."""
 _LOGO: Final = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='120' height='32'%3E%3Crect width='120' "
     "height='32' rx='6' fill='%23ffd400'/%3E%3Ctext x='60' y='22' text-anchor='middle' font-family='sans-serif' "
@@ -82,6 +84,10 @@ def write_preview(folder: Path, shown: list[Shown]) -> Path:
         (folder / each.path).parent.mkdir(parents=True, exist_ok=True)
         if each.letter.html:
             (folder / f"{each.path}.html").write_text(each.letter.html, "utf-8")
+            for mode, condition in MODES.items():
+                frame = folder / "frames" / f"{each.path}.{mode}.html"
+                frame.parent.mkdir(parents=True, exist_ok=True)
+                frame.write_text(each.letter.html.replace("(prefers-color-scheme: dark)", condition), "utf-8")
         head = f"Subject: {each.letter.subject}\n\n" if each.letter.subject else ""
         (folder / f"{each.path}.txt").write_text(f"{head}{each.letter.text}", "utf-8")
     environment = Environment(

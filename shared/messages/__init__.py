@@ -5,6 +5,8 @@ Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
 
 from shared.messages import (
     accounts,
+    addresses,
+    audience,
     audit,
     auth,
     billing,
@@ -53,6 +55,8 @@ __all__ = [
     "Sealed",
     "accounts",
     "audit",
+    "addresses",
+    "audience",
     "auth",
     "billing",
     "client_looks",

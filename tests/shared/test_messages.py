@@ -19,6 +19,8 @@ SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples"
 OURS = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startswith("shared.messages.")}
 AREAS = {
     "accounts": "auth",
+    "addresses": "auth",
+    "audience": "mailer",
     "audit": "auth",
     "client_looks": "auth",
     "clients": "auth",

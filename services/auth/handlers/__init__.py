@@ -3,6 +3,7 @@
 from typing import Final
 
 from services.auth.handlers.accounts import ACCOUNTS
+from services.auth.handlers.addresses import find_consent_address
 from services.auth.handlers.audit import list_audit_entries
 from services.auth.handlers.client_looks import set_client_looks
 from services.auth.handlers.clients import announce_client, create_client, list_clients, update_client
@@ -20,6 +21,7 @@ from services.auth.handlers.signing_keys import keep_signing_keys, list_signing_
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
 from shared.messages.audit import ListAuditEntries
+from shared.messages.addresses import FindConsentAddress
 from shared.messages.auth import (
     AnnounceClient,
     AuthenticateUser,
@@ -47,6 +49,7 @@ HANDLERS: Final[Handlers] = {
     EnsureUser: ensure_user,
     GetUser: get_user,
     KeepSigningKeys: keep_signing_keys,
+    FindConsentAddress: find_consent_address,
     ListClients: list_clients,
     ListDeadLetters: list_dead_letters,
     ListSessions: list_sessions,

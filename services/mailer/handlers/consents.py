@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.consents import Consent
+from shared.messages.addresses import FindConsentAddress
 from shared.messages.mailer import (
     GetMarketingConsent,
     MarketingConsentChanged,
@@ -14,8 +15,9 @@ from shared.work import Work
 
 
 async def record_marketing_consent(command: RecordMarketingConsent, work: Work, mailer: Mailer) -> None:
-    """Keep what a user consents to; announced when it is something else than before."""
+    """Keep what a user consents to, and that they said so; announced when it is something else than before."""
     before = await mailer.consents.find(command.user_id)
+    number = 1 if before is None else before.version + 1
     if before is None:
         consent = Consent.give(
             command.user_id, command.level, id=work.new_id("mktngconsent"), source=command.source, at=work.now
@@ -24,6 +26,9 @@ async def record_marketing_consent(command: RecordMarketingConsent, work: Work, 
     else:
         consent = before.choose(command.level, source=command.source, at=work.now)
         mailer.consents.save(consent, work)
+    mailer.consent_changes.add(consent.change(id=work.new_id("mktngconsent"), number=number, caller=work.caller), work)
+    if mailer.audience is not None:
+        work.publish(FindConsentAddress(key=command.user_id, user_id=command.user_id, consent_version=number))
     if before is None or before.level != consent.level:
         work.publish(
             MarketingConsentChanged(

@@ -1,0 +1,268 @@
+"""What a user consents to reaches the audience provider, late perhaps, and what was chosen last stands there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from services.mailer.app import opened
+from services.mailer.audience import Mailchimp, member_of
+from services.mailer.handlers import HANDLERS
+from services.mailer.models.audience import Carriage, Carried, Never, NotNow
+from services.mailer.store import INDEXES
+from shared.envelope import encode
+from shared.inbox import Inbox
+from shared.messages import Sealed
+from shared.messages.addresses import FindConsentAddress
+from shared.messages.audience import CarryMarketingConsent
+from shared.messages.mailer import ConsentLevel, RecordMarketingConsent
+from tests.desk import Desk
+from tests.mailer.conftest import MakeSettings
+from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
+
+ADDRESS = "Ada@Example.com"
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[MailchimpDouble]:
+    async with MailchimpDouble() as double:
+        yield double
+
+
+@pytest.fixture
+async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
+    mailchimp = Mailchimp(KEY, LIST, timeout=0.3, api_base=double.url)
+    yield mailchimp
+    await mailchimp.close()
+
+
+@pytest.fixture
+async def desk(
+    mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
+) -> AsyncIterator[Desk]:
+    """The mailer with a double of Mailchimp."""
+    chosen = settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}mailer",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=chosen),
+    ) as desk:
+        yield desk
+
+
+async def choose(desk: Desk, level: ConsentLevel) -> CarryMarketingConsent:
+    """Record a choice; returns the order that auth then gives."""
+    await desk.perform(RecordMarketingConsent(key="user_1", user_id="user_1", level=level, source="user"))
+    asked = desk.said(FindConsentAddress)[-1]
+    return carry(desk, asked.consent_version)
+
+
+def carry(desk: Desk, version: int, address: str | None = ADDRESS) -> CarryMarketingConsent:
+    return CarryMarketingConsent(
+        key="user_1",
+        user_id="user_1",
+        consent_version=version,
+        address=None if address is None else Sealed.of(address),
+        ordered_at=desk.now,
+    )
+
+
+async def member(desk: Desk) -> dict[str, Any]:
+    row = await desk.database["audience_members"].find_one({})
+    assert row is not None
+    return row
+
+
+async def due(desk: Desk) -> list[CarryMarketingConsent]:
+    """The orders that wait; the time of the last one is now."""
+    waiting = await desk.later()
+    await desk.database[Inbox.TIMERS].delete_many({})
+    if waiting:
+        desk.now = waiting[-1][0]
+        # A pause of the breaker is counted in real seconds.
+        desk.context.audience._breaker.succeeded()
+    return [message.model_copy(update={"key": "user_1"}) for _, message in waiting]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fault", "carriage", "done"),
+    [
+        (None, Carried(), True),
+        (400, Never("400 Member In Compliance State"), False),
+        (429, NotNow("429 Too Many Requests"), False),
+        (401, NotNow("401 Fault"), False),
+        (404, NotNow("404 Fault"), False),
+        (503, NotNow("503 Fault"), False),
+        ("html", NotNow("502"), False),
+        ("done-500", NotNow("500 Internal Server Error"), True),
+        ("done-hang", NotNow("no answer within 0.3 s"), True),
+        ("hang", NotNow("no answer within 0.3 s"), False),
+        ("drop", NotNow("ServerDisconnectedError"), True),
+    ],
+)
+async def test_what_mailchimp_does_is_told_without_the_address(
+    *, mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, carriage: Carriage, done: bool
+) -> None:
+    double.always = fault
+    assert await mailchimp.tell(ADDRESS, "general") == carriage
+    assert (double.status_of(ADDRESS) == "subscribed") == done
+    assert double.calls[0][0] == member_of(ADDRESS) == member_of("ada@example.com")
+
+
+async def test_who_was_never_in_the_audience_is_not_made_one_that_has_left(
+    mailchimp: Mailchimp, double: MailchimpDouble
+) -> None:
+    levels: list[ConsentLevel] = ["none", "general", "none", "none"]
+    seen = []
+    for level in levels:
+        assert await mailchimp.tell(ADDRESS, level) == Carried()
+        seen.append(double.status_of(ADDRESS))
+    assert seen == ["transactional", "subscribed", "unsubscribed", "unsubscribed"]
+
+
+async def test_a_slow_mailchimp_holds_few_of_our_places(mailchimp: Mailchimp, double: MailchimpDouble) -> None:
+    double.always = "hang"
+    carriages = await asyncio.gather(*(mailchimp.tell(f"{number}@example.com", "none") for number in range(20)))
+    assert len(double.calls) == 8
+    assert carriages.count(NotNow("busy")) == 12
+    # After as many failures in a row it is not asked at all for a while.
+    assert await mailchimp.tell(ADDRESS, "none") == NotNow("no answer within 0.3 s")
+    assert len(double.calls) == 8
+
+
+async def test_nobody_at_its_address_is_told_as_well() -> None:
+    mailchimp = Mailchimp(KEY, LIST, timeout=0.3, api_base="http://127.0.0.1:9")
+    try:
+        assert await mailchimp.tell(ADDRESS, "none") == NotNow("ClientConnectorError")
+    finally:
+        await mailchimp.close()
+
+
+async def test_the_key_names_the_data_centre() -> None:
+    mailchimp = Mailchimp(KEY, LIST, timeout=1)
+    assert mailchimp._members == f"https://us21.api.mailchimp.com/3.0/lists/{LIST}/members"
+    await mailchimp.close()
+
+
+async def test_a_consent_is_carried(desk: Desk, double: MailchimpDouble) -> None:
+    await desk.perform(await choose(desk, "general"))
+    assert double.status_of(ADDRESS) == "subscribed"
+    row = await member(desk)
+    assert (row["_id"], row["state"], row["level"], row["attempts"]) == ("user_1", "carried", "general", 1)
+    assert await desk.later() == []
+    assert "example.com" not in str(await desk.database["audience_members"].find().to_list()).lower()
+
+
+async def test_the_latest_choice_wins_over_late_retries(desk: Desk, double: MailchimpDouble) -> None:
+    # Done, and the answer lost; then the user thinks again, and that reaches Mailchimp at once.
+    double.faults.extend(["done-hang"])
+    await desk.perform(await choose(desk, "general"))
+    [late] = await due(desk)
+    await desk.perform(await choose(desk, "none"))
+    assert double.status_of(ADDRESS) == "unsubscribed"
+    await desk.perform(late)
+    assert double.status_of(ADDRESS) == "unsubscribed"
+    assert [body["status"] for _, body in double.calls] == ["subscribed", "unsubscribed", "unsubscribed"]
+    assert ((await member(desk))["state"], await desk.later()) == ("carried", [])
+
+
+async def test_while_mailchimp_is_away_only_the_newest_choice_is_tried_on(desk: Desk, double: MailchimpDouble) -> None:
+    double.always = 503
+    first = await choose(desk, "general")
+    second = await choose(desk, "none")
+    await desk.perform(first)
+    await desk.perform(second)
+    [waiting] = await due(desk)
+    assert waiting.consent_version == 2
+    double.always = None
+    await desk.perform(waiting)
+    assert double.status_of(ADDRESS) == "transactional"
+
+
+async def test_a_choice_made_while_mailchimp_is_asked_is_told_it_too(desk: Desk, double: MailchimpDouble) -> None:
+    order = await choose(desk, "general")
+    tell, meanwhile = desk.context.audience.tell, []
+
+    async def told_slowly(address: str, level: ConsentLevel) -> Carriage:
+        carriage = await tell(address, level)
+        if not meanwhile:
+            meanwhile.append(await choose(desk, "none"))
+        assert isinstance(carriage, Carried)
+        return carriage
+
+    desk.context.audience.tell = told_slowly
+    await desk.perform(order)
+    assert double.status_of(ADDRESS) == "unsubscribed"
+    assert (await member(desk))["consentVersion"] == 2
+
+
+async def test_a_consent_is_tried_for_a_week_and_then_given_up(desk: Desk, double: MailchimpDouble) -> None:
+    double.always = 503
+    began = desk.now
+    orders = [await choose(desk, "none")]
+    tries = 0
+    while orders:
+        [order] = orders
+        await desk.perform(order)
+        tries += 1
+        orders = await due(desk)
+    assert timedelta(days=6.5) < desk.now - began <= timedelta(days=7.2)
+    assert tries == (await member(desk))["attempts"] < 110
+    assert (await member(desk))["state"] == "given_up"
+
+
+async def test_what_mailchimp_never_takes_is_given_up_at_once(desk: Desk, double: MailchimpDouble) -> None:
+    double.always = 400
+    await desk.perform(await choose(desk, "general"))
+    row = await member(desk)
+    assert (row["state"], row["reason"]) == ("given_up", "400 Member In Compliance State")
+    assert await desk.later() == []
+    # The next choice begins anew.
+    double.always = None
+    await desk.perform(await choose(desk, "none"))
+    row = await member(desk)
+    assert (row["state"], row["reason"], row["attempts"]) == ("carried", None, 1)
+
+
+async def test_second_delivery_of_an_order_asks_mailchimp_once(desk: Desk, double: MailchimpDouble) -> None:
+    order = await choose(desk, "general")
+    body = encode(order, desk.sealer)
+    for _ in range(2):
+        await desk.perform(order, id="ab" * 16, body=body)
+    assert len(double.calls) == 1
+
+
+async def test_a_user_without_an_address_is_not_carried(desk: Desk, double: MailchimpDouble) -> None:
+    order = await choose(desk, "general")
+    await desk.perform(order.model_copy(update={"address": None}))
+    assert ((await member(desk))["state"], double.calls, await desk.later()) == ("no_address", [], [])
+
+
+async def test_an_order_about_nobody_changes_nothing(desk: Desk, double: MailchimpDouble) -> None:
+    await desk.perform(carry(desk, 1))
+    assert double.calls == []
+    assert await desk.database["audience_members"].find().to_list() == []
+
+
+async def test_the_audience_is_off_by_default(
+    mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
+) -> None:
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}mailer",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=settings()),
+    ) as desk:
+        await desk.perform(RecordMarketingConsent(key="user_1", user_id="user_1", level="general", source="user"))
+        assert desk.said(FindConsentAddress) == []
+        # An order from when it was on.
+        await desk.perform(carry(desk, 1))
+        assert await desk.database["audience_members"].find().to_list() == []
