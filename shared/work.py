@@ -39,11 +39,11 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """A document that must still have ``version``."""
+    """A document that must still have ``version``; None: it has none, and must still be there."""
 
     collection: Collection
     id: Any
-    version: int
+    version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Work:
         """
         self._writes.append(Replace(collection, {**document, "version": version + 1}, version))
 
-    def delete(self, collection: Collection, id: Any, *, version: int) -> None:  # noqa: A002 -- the field's name
+    def delete(self, collection: Collection, id: Any, *, version: int | None) -> None:  # noqa: A002 -- the field's name
         """Remove a document, if it still has ``version``; otherwise the handler runs again."""
         self._writes.append(Delete(collection, id, version))
 

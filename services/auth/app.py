@@ -26,9 +26,11 @@ from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
 from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.owners import Owners
+from services.auth.store.people import People
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
+from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
 from shared.dead_letter_topics import DeadLetterTopics
@@ -106,6 +108,10 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             owners=Owners(parts.database),
             applications=Applications(parts.database),
             application_users=ApplicationUsers(parts.database),
+            people=People(parts.database),
+            user_processes=UserProcesses(parts.database),
+            user_export_parts=UserExportParts(parts.database),
+            user_exports_kept=settings.user_exports_kept,
             signing_keys=signing_keys,
             keyring=keyring,
             rotation=settings.rotation,

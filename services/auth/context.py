@@ -18,9 +18,11 @@ from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.clients import Clients
 from services.auth.store.owners import Owners
+from services.auth.store.people import People
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
+from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
 from shared.dead_letter_topics import DeadLetterTopics
@@ -33,6 +35,8 @@ class Auth:
     """The stores and adapters of auth, built in ``app.py``.
 
     Attributes:
+        people: all that is held on a person, in one place.
+        user_exports_kept: how long the document of an export is kept.
         keyring: the signing keys as this process knows them.
         rotation: when signing keys follow each other.
         signer: signs tokens, and reads those that it has signed.
@@ -63,6 +67,10 @@ class Auth:
     owners: Owners
     applications: Applications
     application_users: ApplicationUsers
+    people: People
+    user_processes: UserProcesses
+    user_export_parts: UserExportParts
+    user_exports_kept: timedelta
     signing_keys: SigningKeys
     keyring: Keyring
     rotation: Rotation

@@ -41,6 +41,12 @@ class InvalidRedirectUri(Refusal):
     """Not one of the app's redirect URIs, or at its registration one that can't be."""
 
 
+class UserExportNotFinished(Refusal):
+    """The document is not whole yet: ``meta.waits_for`` names the services that it waits for."""
+
+    kind = Kind.CONFLICT
+
+
 class InvalidEmail(Refusal):
     """An address that can't receive mail."""
 

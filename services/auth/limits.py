@@ -178,6 +178,25 @@ class Limits:
         familiar = await self._familiars.get(self._id("familiar", subject))
         return Acquaintance(familiar, hashed, self._familiars)
 
+    async def forget(self, subjects: Sequence[str], work: Work) -> None:
+        """Keep nothing of somebody: neither what they did, nor by what they are recognised.
+
+        What was counted for one of their devices alone can't be found, and goes by itself within the limit's window.
+
+        Args:
+            subjects: who, as in ``take``.
+            work: the message's.
+        """
+        own = [name for name in self._limits if name not in MERGED]
+        uses = [self._uses.get(self._id(name, subject)) for name in own for subject in subjects]
+        familiars = [self._familiars.get(self._id("familiar", subject)) for subject in subjects]
+        for used in await asyncio.gather(*uses):
+            if used.version:
+                self._uses.forget(used, work)
+        for familiar in await asyncio.gather(*familiars):
+            if familiar.version:
+                self._familiars.forget(familiar, work)
+
     def _whose(self, name: LimitName, subject: str | None) -> str | None:
         """The subject as it is counted; None where there is no limit."""
         if name not in PER_IP or subject is None:

@@ -46,6 +46,9 @@ class AuthSettings(LimitSettings, AccountSettings):
     audit_days: int = Field(default=180, ge=1, le=3650)
     """How long entries of the audit are kept. A change takes effect at the next start, for old entries too."""
 
+    user_export_days: int = Field(default=7, ge=1, le=30)
+    """How long what was exported of a user can be read, counted from the end of the export."""
+
     places_database: FilePath | None = None
     """Where networks are, in MaxMind's format (GeoLite2 City or Country, or the like), for the list of a user's
     sessions. Read at the start. None by default: no place is told."""
@@ -112,6 +115,11 @@ class AuthSettings(LimitSettings, AccountSettings):
     def texted_countries(self) -> frozenset[str] | None:
         """``text_countries``; None for all."""
         return None if self.text_countries == (EVERY_COUNTRY,) else frozenset(self.text_countries)
+
+    @property
+    def user_exports_kept(self) -> timedelta:
+        """``user_export_days`` as a duration."""
+        return timedelta(days=self.user_export_days)
 
     @property
     def audit_kept(self) -> timedelta:

@@ -15,10 +15,12 @@ from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
 from services.billing.store.differences import Differences, Standings
 from services.billing.store.disputes import Disputes
+from services.billing.store.erased import Erased
 from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.mirrors import Mirrors
 from services.billing.store.payments import FailedPaymentMails, Payments
+from services.billing.store.people import People
 from services.billing.store.runs import Runs
 from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
@@ -71,6 +73,8 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             payments=Payments(parts.database),
             failed_payment_mails=FailedPaymentMails(parts.database),
             disputes=Disputes(parts.database),
+            people=People(parts.database),
+            erased=Erased(parts.database),
             stripe=account,
             sealer=parts.sealer,
             livemode=settings.stripe_livemode,

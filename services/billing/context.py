@@ -9,10 +9,12 @@ from typing import Final
 
 from services.billing.store.differences import Differences, Standings
 from services.billing.store.disputes import Disputes
+from services.billing.store.erased import Erased
 from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.mirrors import Mirrors
 from services.billing.store.payments import FailedPaymentMails, Payments
+from services.billing.store.people import People
 from services.billing.store.runs import Runs
 from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
@@ -30,6 +32,8 @@ class Billing:
     """The stores and adapters of billing, built in ``app.py``.
 
     Attributes:
+        people: all that is held on a person, in one place.
+        erased: who must not come back.
         livemode: whether this deployment is about real money; what comes from the other mode is not followed.
         trial_price: the price that a trial goes over into.
         required_coupon: where set, a subscription without it is cancelled, trials excepted.
@@ -49,6 +53,8 @@ class Billing:
     payments: Payments
     failed_payment_mails: FailedPaymentMails
     disputes: Disputes
+    people: People
+    erased: Erased
     stripe: Stripe
     sealer: Sealer
     livemode: bool

@@ -54,6 +54,8 @@ async def follow(stripe_id: str, work: Work, billing: Billing, *, hints: Sequenc
     held, truth = await look(stripe_id, billing)
     if truth is None:
         return "missing"
+    if await billing.erased.includes(truth.customer.id, truth.user_id, truth.customer.user_id):
+        return "erased"
     notices = [hint.made_at for hint in hints if hint.type == TRIAL_WILL_END]
     if await record(held, truth, work, billing, notices=notices) is not None:
         return "read"
@@ -209,6 +211,7 @@ def _order_mail(
             template=template,
             to=Sealed.of(email),
             variables=Sealed.of(variables.model_dump_json()),
+            user_id=now.user_id,
         ),
         id=derived_message_id(template.removesuffix("-trial"), now.stp_subscription_id, *filter(None, [occasion])),
     )

@@ -6,6 +6,8 @@ Stripe says now, never on which event came, so neither order nor repetition matt
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.billing import alarms
 from services.billing.context import Billing
 from services.billing.models.payments import STATUSES, Payment
@@ -48,10 +50,20 @@ async def follow_payment_intent(
         alarms.OTHER_MODE.inc()
         log.error("payment of the other mode", payment_intent=intent_id, livemode=truth.livemode)
         return None
-    now = await _record(held, truth, work, billing)
+    now = await _record(held, await _nobodys_if_erased(truth, billing), work, billing)
     if held is not None and held.user_id != now.user_id:
         await _attribute_disputes(now, but_dispute, work, billing)
     return now
+
+
+async def _nobodys_if_erased(truth: StripePayment, billing: Billing) -> StripePayment:
+    """The payment as it is; of somebody who was erased, without them: it is kept for the books, and nobody is told."""
+    customer = truth.customer
+    known = (None, None) if customer is None else (customer.id, customer.user_id)
+    if not await billing.erased.includes(truth.claimed_user_id, *known):
+        return truth
+    invoice = truth.invoice and replace(truth.invoice, user_id=None)
+    return replace(truth, customer=None, user_id=None, invoice=invoice)
 
 
 async def _record(held: Payment | None, truth: StripePayment, work: Work, billing: Billing) -> Payment:

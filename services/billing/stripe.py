@@ -127,6 +127,21 @@ class Stripe:
         params = {"email": email, "metadata": {"user_id": user_id, "trial_id": trial_id}}
         return str((await self.calls.post("create_customer", "/v1/customers", params, key=key))["id"])
 
+    async def delete_customer(self, customer_id: str, *, key: str) -> None:
+        """Have Stripe forget a customer for good, which ends its subscriptions; one that is gone stays so.
+
+        What was paid stays in Stripe, as the law wants it (https://docs.stripe.com/api/customers/delete).
+
+        Raises:
+            KeySpent: the key won't do it; another may.
+            StripeRefused, StripeUnavailable: as said above.
+        """
+        try:
+            await self.calls.delete("delete_customer", f"/v1/customers/{quote(customer_id, safe='')}", {}, key=key)
+        except StripeRefused as refused:
+            if refused.code != "resource_missing":
+                raise
+
     async def create_trial(self, *, customer_id: str, price: str, user_id: str, trial_id: str, key: str) -> str:
         """Make a subscription that begins with 14 days for free; returns its id.
 

@@ -35,11 +35,9 @@ from shared.messages.news import (
     RemoveNewsItem,
     UpdateNewsItem,
 )
+from shared.messages.people import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
 from shared.messages.sessions import ListSessions, RevokeSessions
 from shared.messages.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
-from shared.messages.subscriptions import GetSubscription
-
-BASE_VERSION: Final = "1"
 from shared.messages.stripe_runs import (
     GetStripeRun,
     ImportStripeAccount,
@@ -51,6 +49,9 @@ from shared.messages.stripe_runs import (
     StopStripeRun,
     SweepStripeEvents,
 )
+from shared.messages.subscriptions import GetSubscription
+
+BASE_VERSION: Final = "1"
 
 
 class Who(Enum):
@@ -116,7 +117,7 @@ def _by_client_dressed(message: SetClientLooks) -> str:
     return message.client_id
 
 
-def _by_user(message: SetMarketingConsent | RevokeSessions) -> str:
+def _by_user(message: SetMarketingConsent | RevokeSessions | ExportUser | EraseUser) -> str:
     return message.user_id
 
 
@@ -174,26 +175,6 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "replay_dead_letters": order(ReplayDeadLetters, Who.INTERNAL, _dead_letters),
         "list_payments": ask(ListPayments, Who.INTERNAL),
         "list_disputes": ask(ListDisputes, Who.INTERNAL),
-        "create_client": order(CreateClient, Who.INTERNAL, _unordered),
-        "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
-        "list_clients": ask(ListClients, Who.INTERNAL),
-        "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
-        "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
-        "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
-        "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
-    },
-}
-        "create_client": order(CreateClient, Who.INTERNAL, _unordered),
-        "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
-        "list_clients": ask(ListClients, Who.INTERNAL),
-        "set_client_looks": order(SetClientLooks, Who.INTERNAL, _by_client_dressed),
-        "get_client_looks": ask(GetClientLooks, Who.INTERNAL),
-        "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
-        "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
-        "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
-        "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
-    },
-}
         "reconcile_subscriptions": order(ReconcileSubscriptions, Who.INTERNAL, _unordered),
         "sweep_stripe_events": order(SweepStripeEvents, Who.INTERNAL, _unordered),
         "replay_stripe_events": order(ReplayStripeEvents, Who.INTERNAL, _unordered),
@@ -203,6 +184,22 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "get_stripe_run": ask(GetStripeRun, Who.INTERNAL),
         "list_stripe_runs": ask(ListStripeRuns, Who.INTERNAL),
         "list_stripe_differences": ask(ListStripeDifferences, Who.INTERNAL),
+        "create_client": order(CreateClient, Who.INTERNAL, _unordered),
+        "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
+        "find_user": ask(FindUser, Who.INTERNAL),
+        "export_user": order(ExportUser, Who.INTERNAL, _by_user),
+        "erase_user": order(EraseUser, Who.INTERNAL, _by_user),
+        "get_user_process": ask(GetUserProcess, Who.INTERNAL),
+        "get_user_export": ask(GetUserExport, Who.INTERNAL),
+        "list_clients": ask(ListClients, Who.INTERNAL),
+        "set_client_looks": order(SetClientLooks, Who.INTERNAL, _by_client_dressed),
+        "get_client_looks": ask(GetClientLooks, Who.INTERNAL),
+        "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
+        "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
+        "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
+        "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
+    },
+}
 PATHS: Final = {
     f"/{BASE_VERSION}/{version}/{name}": replace(method, name=name, version=version)
     for version, methods in METHODS.items()

@@ -9,6 +9,7 @@ from functools import partial
 from services.news.board import Board
 from services.news.handlers import HANDLERS, News
 from services.news.models.links import Links
+from services.news.people import holdings
 from services.news.settings import NewsSettings
 from services.news.store import INDEXES, Dismissals, NewsItems, Subscriptions
 from shared.messages.auth import ClientAnnounced
@@ -49,5 +50,7 @@ async def opened(parts: Parts, settings: NewsSettings) -> AsyncIterator[News]:
             items=items,
             dismissals=Dismissals(parts.database),
             subscriptions=Subscriptions(parts.database),
+            held=holdings(parts.database),
+            sealer=parts.sealer,
             links=Links(frozenset(settings.news_action_schemes), frozenset(settings.news_action_hosts)),
         )

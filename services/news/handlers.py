@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.news.board import Board
@@ -10,11 +11,14 @@ from services.news.models.items import NewsItem, Reader
 from services.news.models.links import Links
 from services.news.store import Dismissals, NewsItems, Subscriptions
 from shared.handling import Handler
+from shared.holdings import Holding, confirm, hand_over, remove
 from shared.messages import Message
 from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from shared.messages.news import (
     CreateNewsItem,
     DismissNewsItem,
+    EraseUserFromNews,
+    ExportUserFromNews,
     ListAllNewsItems,
     ListNewsItems,
     NewsItemCreated,
@@ -26,6 +30,7 @@ from shared.messages.news import (
     RemoveNewsItem,
     UpdateNewsItem,
 )
+from shared.sealed import Sealer
 from shared.work import Work
 
 
@@ -39,6 +44,8 @@ class News:
         dismissals: what users have put away.
         subscriptions: how users subscribe, as billing says.
         links: where an item may lead.
+        held: what is held on people.
+        sealer: opens what is sealed for news.
     """
 
     board: Board
@@ -46,6 +53,8 @@ class News:
     dismissals: Dismissals
     subscriptions: Subscriptions
     links: Links
+    held: Sequence[Holding]
+    sealer: Sealer
 
 
 async def list_news_items(query: ListNewsItems, work: Work, news: News) -> NewsItemList:
@@ -142,6 +151,17 @@ async def follow_subscription(
     await news.subscriptions.record(event.subscription_id, event.user_id, event.status, work)
 
 
+async def export_user_from_news(command: ExportUserFromNews, work: Work, news: News) -> None:
+    """Hand over what is held on a user, a part at a time."""
+    await hand_over(command, work, news.held, sealer=news.sealer)
+
+
+async def erase_user_from_news(command: EraseUserFromNews, work: Work, news: News) -> None:
+    """Remove what is held on a user, some at a time."""
+    if await remove(command, work, news.held, sealer=news.sealer):
+        confirm(command, work)
+
+
 HANDLERS: dict[type[Message], Handler] = {
     ListNewsItems: list_news_items,
     DismissNewsItem: dismiss_news_item,
@@ -149,6 +169,8 @@ HANDLERS: dict[type[Message], Handler] = {
     UpdateNewsItem: update_news_item,
     RemoveNewsItem: remove_news_item,
     ListAllNewsItems: list_all_news_items,
+    ExportUserFromNews: export_user_from_news,
+    EraseUserFromNews: erase_user_from_news,
     SubscriptionStarted: follow_subscription,
     SubscriptionChanged: follow_subscription,
     SubscriptionEnded: follow_subscription,

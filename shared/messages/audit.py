@@ -17,6 +17,8 @@ Action = Literal[
     "end_stolen_chain",
     "ensure_user",
     "keep_signing_keys",
+    "erase_user",
+    "export_user",
     "log_in",
     "log_in_for_testing",
     "log_in_owner",

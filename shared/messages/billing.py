@@ -7,6 +7,7 @@ from pydantic import Field
 from shared.messages.auth import NonEmpty
 from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
+from shared.messages.people import ErasePart, ExportPart
 
 CancelType = Literal["immediate", "period_end"]
 
@@ -349,3 +350,11 @@ class DisputesView(Reply):
     disputes: tuple[DisputeView, ...]
     next_cursor: str | None
     """As in PaymentsView."""
+
+
+class ExportUserFromBilling(ExportPart, wire="billing.export-user-from-billing"):
+    """Hand over what billing holds on a user."""
+
+
+class EraseUserFromBilling(ErasePart, wire="billing.erase-user-from-billing"):
+    """Remove what billing holds on a user."""

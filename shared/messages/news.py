@@ -15,6 +15,7 @@ from pydantic import (
 
 from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
+from shared.messages.people import ErasePart, ExportPart
 
 When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
 """A moment that a person chose: with its offset, since what it means must not depend on where we run."""
@@ -211,3 +212,11 @@ class NewsItemRemoved(Event, wire="news.news-item-removed"):
     """An item was taken away."""
 
     item_id: str
+
+
+class ExportUserFromNews(ExportPart, wire="news.export-user-from-news"):
+    """Hand over what news holds on a user."""
+
+
+class EraseUserFromNews(ErasePart, wire="news.erase-user-from-news"):
+    """Remove what news holds on a user."""

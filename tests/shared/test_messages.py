@@ -29,10 +29,10 @@ AREAS = {
     "phone": "auth",
     "sessions": "auth",
     "signing_keys": "auth",
+    "stripe_runs": "billing",
     "subscriptions": "billing",
 }
 """Modules that are named for a part of what their service does."""
-    "stripe_runs": "billing",
 SEALER = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
 
 

@@ -10,6 +10,7 @@ from services.auth.handlers.clients import announce_client, create_client, list_
 from services.auth.handlers.dead_letters import list_dead_letters, replay_dead_letters
 from services.auth.handlers.links import create_trial_and_magic_link, send_magic_link, send_trial_magic_link
 from services.auth.handlers.logins import authenticate_user
+from services.auth.handlers.people import PEOPLE
 from services.auth.handlers.phone import (
     log_in_for_testing,
     register_phone_user,
@@ -42,6 +43,7 @@ from shared.messages.signing_keys import KeepSigningKeys, ListSigningKeys, Rotat
 
 HANDLERS: Final[Handlers] = {
     **ACCOUNTS,
+    **PEOPLE,
     AnnounceClient: announce_client,
     AuthenticateUser: authenticate_user,
     CreateClient: create_client,

@@ -44,6 +44,8 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
     if identifier is None:
         # Unverified: to order a trial for an address shows nothing about whose it is.
         identifier = register(address, work, auth, verified=False)
+    else:
+        auth.identifiers.hold(identifier, work)
     work.note(user_id=identifier.user_id)
     work.forward(
         StartTrial(

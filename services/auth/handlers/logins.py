@@ -123,6 +123,8 @@ def _arrive(authorization: Authorization, identifier: Identifier | None, work: W
         auth.identifiers.save(identifier, work)
         work.note(identifier_id=identifier.id)
     else:
+        # Who is erased at this moment must not be left with a session.
+        auth.identifiers.hold(identifier, work)
         return identifier.user_id
     work.publish(
         IdentifierVerified(

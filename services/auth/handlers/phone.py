@@ -170,6 +170,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
     if client is not None:
         work.note(client_id=client.id)
         client.must_be_enabled()
+    auth.users.hold(user, work)
     return _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth)
 
 
@@ -222,6 +223,9 @@ def _verify(identifier: Identifier, work: Work, auth: Auth) -> None:
         auth.identifiers.save(verified, work)
         work.note(identifier_id=identifier.id)
         _announce(verified, work)
+    else:
+        # Who is erased at this moment must not be left with a session.
+        auth.identifiers.hold(identifier, work)
 
 
 def _announce(identifier: Identifier, work: Work) -> None:

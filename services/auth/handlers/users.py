@@ -6,7 +6,9 @@ import asyncio
 
 from services.auth.audit import audited
 from services.auth.context import Auth
+from services.auth.models.phone_numbers import PhoneNumber
 from services.auth.models.users import Identifier, IdentifierType, User, normal_email
+from shared.errors import NotFound
 from shared.messages.auth import (
     EnsureUser,
     GetUser,
@@ -17,6 +19,7 @@ from shared.messages.auth import (
     UserView,
 )
 from shared.messages.mailer import RecordMarketingConsent
+from shared.messages.people import FindUser
 from shared.work import Work
 
 
@@ -30,6 +33,24 @@ async def get_user(query: GetUser, _work: Work, auth: Auth) -> UserView:
     return UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers)))
 
 
+async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
+    """The user whose address or number this is now.
+
+    Raises:
+        NotFound: it is nobody's.
+        InvalidEmail, InvalidPhoneNumber: it can be nobody's.
+    """
+    written = auth.reveal(query.identifier_value)
+    if query.identifier_type == "email":
+        value = normal_email(written, test_domains=auth.test_domains)
+    else:
+        value = PhoneNumber.parse(written).e164
+    identifier = await auth.identifiers.find(query.identifier_type, value)
+    if identifier is None:
+        raise NotFound
+    return await get_user(GetUser(user_id=identifier.user_id), work, auth)
+
+
 @audited("ensure_user")
 async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     """Find or make the user of an address, and say who it is.
@@ -41,6 +62,8 @@ async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     identifier = await auth.identifiers.find("email", address)
     if identifier is None:
         identifier = register(address, work, auth, verified=False)
+    else:
+        auth.identifiers.hold(identifier, work)
     work.note(user_id=identifier.user_id)
     work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=identifier.user_id))
 

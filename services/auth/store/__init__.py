@@ -16,6 +16,7 @@ from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
+from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
@@ -35,5 +36,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     LimitUses.COLLECTION: LimitUses.INDEXES,
     Familiars.COLLECTION: Familiars.INDEXES,
     Tallies.COLLECTION: Tallies.INDEXES,
+    UserProcesses.COLLECTION: UserProcesses.INDEXES,
+    UserExportParts.COLLECTION: UserExportParts.INDEXES,
 }
 """What must be there before the first message."""

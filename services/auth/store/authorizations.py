@@ -25,7 +25,8 @@ class Authorizations:
 
     COLLECTION: ClassVar = "authorizations"
     INDEXES: ClassVar = [
-        IndexModel([("identifierValue", ASCENDING)], partialFilterExpression=_OPEN),
+        # Those that are over too: when a person is erased, theirs are found.
+        IndexModel([("identifierValue", ASCENDING), ("revokedAt", ASCENDING)]),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(KEPT.total_seconds())),
     ]
 

@@ -49,6 +49,10 @@ class LimitUses:
         else:
             work.replace(self._documents, document, version=uses.version)
 
+    def forget(self, uses: Uses, work: Work) -> None:
+        """Keep nothing of one's uses."""
+        work.delete(self._documents, uses.id, version=uses.version)
+
 
 class Familiars:
     """By what each person is recognised."""
@@ -77,6 +81,10 @@ class Familiars:
             work.insert(self._documents, {**document, "version": 1})
         else:
             work.replace(self._documents, document, version=familiar.version)
+
+    def forget(self, familiar: Familiar, work: Work) -> None:
+        """Keep nothing of what somebody is recognised by."""
+        work.delete(self._documents, familiar.id, version=familiar.version)
 
 
 class Tallies:

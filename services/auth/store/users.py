@@ -48,6 +48,14 @@ class Users:
         """Store what changed; if it moved meanwhile, the handler runs again."""
         work.replace(self._documents, _user_document(user), version=user.version)
 
+    def hold(self, user: User, work: Work) -> None:
+        """See to it that the user is still there when the work commits."""
+        work.hold(self._documents, user.id, version=user.version)
+
+    def remove(self, user: User, work: Work) -> None:
+        """Keep nothing of one."""
+        work.delete(self._documents, user.id, version=user.version)
+
 
 class Identifiers:
     """The addresses and numbers of people; each belongs to one of them at a time, which the index sees to."""
@@ -88,6 +96,14 @@ class Identifiers:
     def save(self, identifier: Identifier, work: Work) -> None:
         """Store what changed."""
         work.replace(self._documents, _document(identifier), version=identifier.version)
+
+    def hold(self, identifier: Identifier, work: Work) -> None:
+        """See to it that it is still its user's when the work commits."""
+        work.hold(self._documents, identifier.id, version=identifier.version)
+
+    def remove(self, identifier: Identifier, work: Work) -> None:
+        """Keep nothing of one."""
+        work.delete(self._documents, identifier.id, version=identifier.version)
 
 
 def _user_document(user: User) -> Document:

@@ -4,6 +4,7 @@ from typing import Final
 
 from services.billing.handlers.disputes import follow_dispute, list_disputes
 from services.billing.handlers.payments import find_payments, follow_payment, list_payments
+from services.billing.handlers.people import erase_user_from_billing, export_user_from_billing
 from services.billing.handlers.runs import (
     continue_stripe_run,
     get_stripe_run,
@@ -35,6 +36,8 @@ from shared.messages.auth import UserEnsured
 from shared.messages.billing import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
+    EraseUserFromBilling,
+    ExportUserFromBilling,
     FindPayments,
     FinishTrial,
     FollowCustomer,
@@ -78,6 +81,8 @@ HANDLERS: Final[Handlers] = {
     FollowDispute: follow_dispute,
     ListPayments: list_payments,
     ListDisputes: list_disputes,
+    EraseUserFromBilling: erase_user_from_billing,
+    ExportUserFromBilling: export_user_from_billing,
     StartTrial: start_trial,
     FinishTrial: finish_trial,
     GetSubscriptionStatus: get_subscription_status,

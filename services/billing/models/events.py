@@ -9,13 +9,14 @@ from typing import Literal, Self
 from shared.ids import derived_message_id
 from shared.messages.stripe import StripeEvent
 
-Outcome = Literal["read", "put_off", "missing", "nobody", "other_mode", "not_followed"]
+Outcome = Literal["read", "put_off", "missing", "nobody", "erased", "other_mode", "not_followed"]
 """What came of an event.
 
 - ``read``: what it is about was read from Stripe after it had come in, and stored.
 - ``put_off``: Stripe could not be asked; a message of its own goes on with it.
 - ``missing``: Stripe has no such object, in this mode.
 - ``nobody``: no user can be found for it.
+- ``erased``: it is of somebody who was erased, and must not come back.
 - ``other_mode``: it is of the other mode, live or test.
 - ``not_followed``: its type means nothing here.
 """

@@ -10,6 +10,7 @@ from pymongo import IndexModel
 from services.billing.store import (
     differences,
     disputes,
+    erased,
     events,
     mappings,
     payments,
@@ -26,6 +27,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **payments.INDEXES,
     **disputes.INDEXES,
     **events.INDEXES,
+    **erased.INDEXES,
     **runs.INDEXES,
     **differences.INDEXES,
     **schedule.INDEXES,

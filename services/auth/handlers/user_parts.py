@@ -1,0 +1,25 @@
+"""How does auth do its own part of an export or an erasure?"""
+
+from __future__ import annotations
+
+from services.auth.context import Auth
+from services.auth.handlers.sessions import remove_sessions
+from shared.holdings import Person, confirm, hand_over, remove
+from shared.messages.people import EraseUserFromAuth, ExportUserFromAuth
+from shared.work import Work
+
+
+async def export_user_part(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:
+    """Hand over what is held on a user, a part at a time."""
+    await hand_over(command, work, auth.people.handed_over, sealer=auth.sealer)
+
+
+async def erase_user_part(command: EraseUserFromAuth, work: Work, auth: Auth) -> None:
+    """End and remove all sessions, then the rest, some at a time."""
+    if await remove_sessions(command.user_id, work, auth):
+        work.publish(command.model_copy(update={"key": work.key}))
+        return
+    person = Person.of(command, auth.sealer)
+    await auth.limits.forget((person.user_id, *person.emails, *person.phones), work)
+    if await remove(command, work, auth.people.removed, sealer=auth.sealer):
+        confirm(command, work)

@@ -1,0 +1,200 @@
+"""How is all that Nest holds on somebody exported or erased? By a process that waits for each service, however long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from services.auth.audit import audited
+from services.auth.context import Auth
+from services.auth.models.user_processes import ASK_AGAIN, UserProcess
+from services.auth.models.users import Identifier
+from shared.errors import NotFound
+from shared.messages import Sealed
+from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
+from shared.messages.mailer import EraseUserFromMailer, ExportUserFromMailer
+from shared.messages.news import EraseUserFromNews, ExportUserFromNews
+from shared.messages.people import (
+    AddExportedPart,
+    ConfirmErasure,
+    ContinueUserProcess,
+    ErasePart,
+    EraseUser,
+    EraseUserFromAuth,
+    ExportPart,
+    ExportUser,
+    ExportUserFromAuth,
+    GetUserExport,
+    GetUserProcess,
+    Holder,
+    UserExportView,
+    UserProcessView,
+)
+from shared.work import Work
+
+OWN: Final = "auth.people"
+"""What auth keeps of people's exports, and of how they were known, is sealed for this alone."""
+PAGE_BYTES: Final = 256 * 1024
+"""JSON in one page, before the part that goes beyond it."""
+MOST_PARTS: Final = 50
+EXPORT_PARTS: Final[Mapping[Holder, type[ExportPart]]] = {
+    "auth": ExportUserFromAuth,
+    "billing": ExportUserFromBilling,
+    "mailer": ExportUserFromMailer,
+    "news": ExportUserFromNews,
+}
+ERASE_PARTS: Final[Mapping[Holder, type[ErasePart]]] = {
+    "auth": EraseUserFromAuth,
+    "billing": EraseUserFromBilling,
+    "mailer": EraseUserFromMailer,
+    "news": EraseUserFromNews,
+}
+
+
+@audited("export_user")
+async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProcessView:
+    """Begin an export: order every service's part.
+
+    Raises:
+        NotFound: there is no such user.
+    """
+    user = await auth.users.get(command.user_id)
+    work.note(user_id=user.id)
+    identifiers = await auth.identifiers.of_user(user.id)
+    process = UserProcess.begin(
+        "export",
+        user.id,
+        id=work.new_id("userproc"),
+        identifiers=_sealed(identifiers, auth),
+        requested_by=work.caller.kind,
+        at=work.now,
+    )
+    auth.user_processes.add(process, work)
+    _order_parts(process, work, auth)
+    return process.view()
+
+
+@audited("erase_user")
+async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessView:
+    """Begin an erasure: user and identifiers go now, with whatever is redeemed at this moment; the rest is ordered.
+
+    Who logs in at the same time holds the identifier, so one of the two runs again: either the session is there for the
+    parts to find, or the login finds nobody.
+
+    Raises:
+        NotFound: there is no such user, and none was erased.
+    """
+    work.note(user_id=command.user_id)
+    try:
+        user = await auth.users.get(command.user_id)
+    except NotFound:
+        earlier = await auth.user_processes.find_erasure(command.user_id)
+        if earlier is None:
+            raise
+        return earlier.view()
+    identifiers = await auth.identifiers.of_user(user.id)
+    process = UserProcess.begin(
+        "erasure",
+        user.id,
+        id=work.new_id("userproc"),
+        identifiers=_sealed(identifiers, auth),
+        requested_by=work.caller.kind,
+        at=work.now,
+        delete_stripe_customer=command.delete_stripe_customer,
+    )
+    auth.users.remove(user, work)
+    for identifier in identifiers:
+        auth.identifiers.remove(identifier, work)
+    auth.user_processes.add(process, work)
+    _order_parts(process, work, auth)
+    return process.view()
+
+
+async def continue_user_process(command: ContinueUserProcess, work: Work, auth: Auth) -> None:
+    """Order the missing parts again; nothing when it is finished, or gone."""
+    process = await auth.user_processes.find(command.process_id)
+    if process is None or process.finished_at is not None:
+        return
+    process = process.again()
+    auth.user_processes.save(process, work)
+    _order_parts(process, work, auth)
+
+
+async def add_exported_part(command: AddExportedPart, work: Work, auth: Auth) -> None:
+    """Keep a part, sealed; the last one makes its service done. What comes after that, or too late, is dropped."""
+    process = await auth.user_processes.find(command.process_id)
+    if process is None or command.holder in process.done:
+        return
+    documents = auth.reveal(command.documents)
+    auth.user_export_parts.add(command, process, auth.sealer.seal(OWN, documents.encode()), work)
+    if command.last:
+        done = process.part_done(command.holder, run=command.run, kept_for=auth.user_exports_kept, at=work.now)
+        auth.user_processes.save(done, work)
+
+
+async def confirm_erasure(command: ConfirmErasure, work: Work, auth: Auth) -> None:
+    """Note that a service is done."""
+    process = await auth.user_processes.find(command.process_id)
+    if process is None or command.holder in process.done:
+        return
+    done = process.part_done(command.holder, run=process.run, kept_for=auth.user_exports_kept, at=work.now)
+    auth.user_processes.save(done, work)
+
+
+async def get_user_process(query: GetUserProcess, _work: Work, auth: Auth) -> UserProcessView:
+    """How far an export or an erasure is.
+
+    Raises:
+        NotFound: there is none, or not any more.
+    """
+    return (await auth.user_processes.get(query.process_id)).view()
+
+
+async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserExportView:
+    """A page of what an export has brought together.
+
+    Raises:
+        NotFound, UserExportNotFinished: as ``UserProcess.must_show_document``.
+    """
+    process = await auth.user_processes.get(query.process_id)
+    finished_at = process.must_show_document(at=work.now)
+    parts = await auth.user_export_parts.of(process, skip=query.cursor, most=MOST_PARTS)
+    services: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    size = taken = 0
+    for part in parts:
+        text = auth.sealer.open(OWN, part["documents"])
+        size += len(text)
+        if taken and size > PAGE_BYTES:
+            break
+        services.setdefault(part["service"], {}).setdefault(part["collection"], []).extend(json.loads(text))
+        taken += 1
+    more = taken < len(parts) or len(parts) == MOST_PARTS
+    return UserExportView(
+        user_id=process.user_id,
+        requested_at=process.requested_at,
+        finished_at=finished_at,
+        services=services,
+        next_cursor=query.cursor + taken if more else None,
+    )
+
+
+def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
+    """Order what is missing, and a look at it in an hour."""
+    known = auth.sealer.open(OWN, process.identifiers).decode() if process.identifiers is not None else "[]"
+    about = {"key": process.user_id, "process_id": process.id, "user_id": process.user_id}
+    for service in process.waits_for:
+        identifiers = Sealed.of(known)
+        if process.kind == "export":
+            work.publish(EXPORT_PARTS[service](**about, identifiers=identifiers, run=process.run))
+        else:
+            order = ERASE_PARTS[service](
+                **about, identifiers=identifiers, delete_stripe_customer=process.delete_stripe_customer
+            )
+            work.publish(order)
+    work.publish(ContinueUserProcess(key=process.id, process_id=process.id), at=work.now + ASK_AGAIN)
+
+
+def _sealed(identifiers: Sequence[Identifier], auth: Auth) -> str:
+    known = [[identifier.identifier_type, identifier.identifier_value] for identifier in identifiers]
+    return auth.sealer.seal(OWN, json.dumps(known).encode())

@@ -1,0 +1,64 @@
+"""Where is all that auth holds on a person? In these collections, by fields that find it.
+
+The users of other people's applications are those people's; nothing of Nest's own users is among them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.auth.store.audit import AuditEntries
+from services.auth.store.authorizations import Authorizations
+from services.auth.store.chains import AccessTokens, RefreshTokens
+from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.user_processes import UserExportParts
+from services.auth.store.users import Identifiers, Users
+from shared.holdings import Holding, Person
+from shared.mongo import Database, Document
+
+PERSONS_OWN: Final = ["anonymous", "user"]
+"""Callers whose address is the person's: an operator's is not, nor a service's."""
+
+
+class People:
+    """What is held on people.
+
+    Attributes:
+        handed_over: all of it that means anything to them; no hash of a key is shown.
+        removed: what an erasure removes, besides sessions, which must be ended, and the traces of limits.
+    """
+
+    def __init__(self, database: Database) -> None:
+        identity = [
+            Holding(database[Users.COLLECTION], lambda person: {"_id": {"$eq": person.user_id}}),
+            Holding(database[Identifiers.COLLECTION], _by_user),
+        ]
+        logins = [
+            Holding(
+                database[Authorizations.COLLECTION],
+                lambda person: {"identifierValue": {"$in": list(person.emails)}},
+                hidden=frozenset({"key"}),
+            ),
+            Holding(
+                database[PhoneCodes.COLLECTION],
+                lambda person: {"phoneNumber": {"$in": list(person.phones)}},
+                hidden=frozenset({"nonce", "code"}),
+            ),
+        ]
+        sessions = [
+            Holding(database[AccessTokens.COLLECTION], _by_user),
+            Holding(database[RefreshTokens.COLLECTION], _by_user, hidden=frozenset({"key", "successor"})),
+        ]
+        # What was tried and when stays, under ids that mean nothing any more.
+        audit = Holding(
+            database[AuditEntries.COLLECTION],
+            _by_user,
+            erased=lambda entry: {**entry, "clientIp": None},
+            left=lambda person: {**_by_user(person), "clientIp": {"$ne": None}, "caller": {"$in": PERSONS_OWN}},
+        )
+        self.handed_over = (*identity, *logins, *sessions, audit)
+        self.removed = (*identity, *logins, audit, Holding(database[UserExportParts.COLLECTION], _by_user))
+
+
+def _by_user(person: Person) -> Document:
+    return {"userId": {"$eq": person.user_id}}

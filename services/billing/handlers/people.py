@@ -1,0 +1,52 @@
+"""How does billing do its part of an export or an erasure?"""
+
+from __future__ import annotations
+
+from services.billing.context import Billing
+from services.billing.errors import KeySpent, StripeUnavailable
+from services.billing.putting_off import later
+from shared.holdings import confirm, hand_over, remove
+from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
+from shared.work import Work
+
+
+async def export_user_from_billing(command: ExportUserFromBilling, work: Work, billing: Billing) -> None:
+    """Hand over what is held on a user, a part at a time."""
+    await hand_over(command, work, billing.people.handed_over, sealer=billing.sealer)
+
+
+async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, billing: Billing) -> None:
+    """Remove what is held on a user, Stripe's customers too if asked; later, if Stripe can't be asked now.
+
+    First it is remembered who must not come back, and only when that is committed is anything removed: what is on its
+    way takes turns with this, or sees it.
+    """
+    customers = await _customers(command.user_id, billing)
+    ids = [command.user_id, *customers]
+    if not await billing.erased.includes_all(ids):
+        await billing.payers.take_turn(command.user_id, work)
+        await billing.erased.add(ids, work)
+        work.publish(command.model_copy(update={"key": work.key}))
+        return
+    if command.delete_stripe_customer:
+        try:
+            for customer_id in customers:
+                await billing.stripe.delete_customer(
+                    customer_id, key=f"{command.process_id}:{customer_id}:{command.attempt}"
+                )
+        except (StripeUnavailable, KeySpent):
+            again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+            work.publish(again, at=later(command.attempt, work))
+            return
+    if await remove(command, work, billing.people.removed, sealer=billing.sealer):
+        confirm(command, work)
+
+
+async def _customers(user_id: str, billing: Billing) -> list[str]:
+    """Every customer that is known to be, or to have been, the user's."""
+    known = set(await billing.mappings.customers_of(user_id))
+    known.update(subscription.stp_customer_id for subscription in await billing.subscriptions.of_user(user_id))
+    trial = await billing.trials.find_by_user(user_id)
+    if trial is not None and trial.stp_customer_id is not None:
+        known.add(trial.stp_customer_id)
+    return sorted(known)

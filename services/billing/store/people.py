@@ -1,0 +1,32 @@
+"""Where is all that billing holds on a person? In these collections, by the user's id."""
+
+from __future__ import annotations
+
+from shared.holdings import Holding, Person
+from shared.mongo import Database, Document
+
+
+class People:
+    """What is held on people.
+
+    Attributes:
+        handed_over: all of it.
+        removed: what an erasure removes. Payments and disputes stay, for the books: what was paid and when, with
+            Stripe's ids, and nobody's.
+    """
+
+    def __init__(self, database: Database) -> None:
+        kept = [Holding(database[name], _by_user, erased=_nobodys) for name in ("payments", "disputes")]
+        gone = [Holding(database[name], _by_user) for name in ("provider_mappings", "subscriptions")]
+        # Of a trial that is not finished the address is sealed for billing alone; the identifiers are told by auth.
+        trials = Holding(database["trials"], _by_user, hidden=frozenset({"email"}))
+        self.handed_over = (*gone, trials, *kept)
+        self.removed = (*gone, trials, *kept)
+
+
+def _by_user(person: Person) -> Document:
+    return {"userId": {"$eq": person.user_id}}
+
+
+def _nobodys(document: Document) -> Document:
+    return {**document, "userId": None}

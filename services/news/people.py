@@ -1,0 +1,16 @@
+"""Where is all that news holds on a person? In these collections, by the user's id."""
+
+from __future__ import annotations
+
+from services.news.store import Dismissals, Subscriptions
+from shared.holdings import Holding, Person
+from shared.mongo import Database, Document
+
+
+def holdings(database: Database) -> tuple[Holding, ...]:
+    """What is held on people: what they put away, and how they subscribe."""
+    return tuple(Holding(database[name], _by_user) for name in (Dismissals.COLLECTION, Subscriptions.COLLECTION))
+
+
+def _by_user(person: Person) -> Document:
+    return {"userId": {"$eq": person.user_id}}

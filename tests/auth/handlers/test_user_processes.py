@@ -1,0 +1,211 @@
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+from shared.ids import new_message_id
+from shared.messages import Caller, Command, Sealed
+from shared.messages.auth import AccessTokenRevoked, EnsureUser
+from shared.messages.people import (
+    AddExportedPart,
+    ConfirmErasure,
+    ContinueUserProcess,
+    ErasePart,
+    EraseUser,
+    EraseUserFromAuth,
+    ExportPart,
+    ExportUser,
+    ExportUserFromAuth,
+    FindUser,
+    GetUserExport,
+    GetUserProcess,
+)
+from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refresh, refusal
+from tests.desk import Desk
+
+OPERATOR = Caller(kind="internal", client_ip="198.51.100.9")
+OTHERS = ("billing", "mailer", "news")
+
+
+def find(value: str, kind: Any = "email") -> FindUser:
+    return FindUser(identifier_type=kind, identifier_value=Sealed.of(value))
+
+
+async def settle(desk: Desk) -> None:
+    """Hand auth all that it ordered of itself about people."""
+    done = 0
+    waiting = {id(message) for _, message in await desk.later()}
+    assert not waiting & {id(message) for message in desk.published}
+    while done < len(desk.published):
+        message = desk.published[done]
+        done += 1
+        own = isinstance(message, ExportUserFromAuth | EraseUserFromAuth | AddExportedPart | ConfirmErasure)
+        if own and isinstance(message, Command) and not getattr(message, "again", False):
+            await desk.perform(message)
+
+
+async def answered_by_others(desk: Desk, process: dict[str, Any], kind: str) -> None:
+    for holder in OTHERS:
+        if kind == "export":
+            await desk.perform(
+                AddExportedPart(
+                    process_id=process["id"],
+                    holder=holder,
+                    run=1,
+                    number=0,
+                    collection="things",
+                    documents=Sealed.of(json.dumps([{"id": f"{holder}_1"}])),
+                    last=True,
+                )
+            )
+        else:
+            await desk.perform(ConfirmErasure(process_id=process["id"], holder=holder))
+
+
+async def test_a_user_is_found_by_an_address_however_it_is_written(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    assert (await desk.perform(find("ANA@Example.com")))["id"] == tokens["user_id"]
+    assert await refusal(desk, find("nobody@example.com")) == ("not_found", "not_found")
+    assert await refusal(desk, find("not an address")) == ("invalid", "invalid_email")
+    assert await refusal(desk, find("12", "phone")) == ("invalid", "invalid_phone_number")
+
+
+async def test_an_export_asks_every_service_and_is_done_with_the_last_one(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    desk.clear()
+    process = await desk.perform(ExportUser(user_id=tokens["user_id"]), caller=OPERATOR)
+    orders = [message for message in desk.published if isinstance(message, ExportPart)]
+    assert [type(order).service for order in orders] == ["auth", *OTHERS]
+    assert [entry.action for entry in desk.audited] == ["export_user"]
+    assert (process["kind"], process["state"], process["finished_at"]) == ("export", "running", None)
+    await settle(desk)
+    running = await desk.perform(GetUserProcess(process_id=process["id"]))
+    assert [part["service"] for part in running["services"] if part["done_at"]] == ["auth"]
+    assert await refusal(desk, GetUserExport(process_id=process["id"])) == ("conflict", "user_export_not_finished")
+    await answered_by_others(desk, process, "export")
+    assert (await desk.perform(GetUserProcess(process_id=process["id"])))["state"] == "done"
+    document = await desk.perform(GetUserExport(process_id=process["id"]))
+    assert document["next_cursor"] is None
+    assert document["services"]["billing"] == {"things": [{"id": "billing_1"}]}
+    own = document["services"]["auth"]
+    assert own["users"][0]["id"] == tokens["user_id"]
+    assert own["identifiers"][0]["identifierValue"] == ADDRESS
+    assert [len(own[name]) for name in ("authorizations", "access_tokens", "refresh_tokens")] == [1, 1, 1]
+    assert own["audit"]
+    assert not {"key", "successor", "version"} & set(own["refresh_tokens"][0])
+
+
+async def test_an_export_is_kept_sealed_and_for_so_long(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    process = await desk.perform(ExportUser(user_id=tokens["user_id"]))
+    await settle(desk)
+    await answered_by_others(desk, process, "export")
+    for name in ("user_processes", "user_export_parts"):
+        assert ADDRESS not in repr(await desk.database[name].find().to_list())
+    desk.now += timedelta(days=7, seconds=1)
+    assert await refusal(desk, GetUserExport(process_id=process["id"])) == ("not_found", "not_found")
+
+
+async def test_a_long_export_comes_in_pages(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    process = await desk.perform(ExportUser(user_id=tokens["user_id"]))
+    await settle(desk)
+    for number in range(3):
+        rows = json.dumps([{"id": f"{number}/{row}", "text": "x" * 1000} for row in range(150)])
+        part = {"process_id": process["id"], "run": 1, "number": number, "collection": "things"}
+        await desk.perform(AddExportedPart(**part, holder="billing", documents=Sealed.of(rows), last=number == 2))
+    for holder in ("mailer", "news"):
+        part = {"process_id": process["id"], "run": 1, "number": 0, "collection": "things"}
+        await desk.perform(AddExportedPart(**part, holder=holder, documents=Sealed.of("[]"), last=True))
+    cursor, seen = 0, []
+    while cursor is not None:
+        page = await desk.perform(GetUserExport(process_id=process["id"], cursor=cursor))
+        seen += [row["id"] for row in page["services"].get("billing", {}).get("things", ())]
+        assert page["next_cursor"] is None or page["next_cursor"] > cursor
+        cursor = page["next_cursor"]
+    assert seen == [f"{number}/{row}" for number in range(3) for row in range(150)]
+
+
+async def test_who_is_erased_is_gone_from_auth_and_logged_out(desk: Desk) -> None:
+    tokens = await logged_in(desk, device={"platform": "mac", "beak_id": "b", "fingerprint": "f"})
+    open_code = await ordered_code(desk)
+    desk.clear()
+    process = await desk.perform(EraseUser(user_id=tokens["user_id"], delete_stripe_customer=True), caller=OPERATOR)
+    orders = [message for message in desk.published if isinstance(message, ErasePart)]
+    assert [(type(order).service, order.delete_stripe_customer) for order in orders] == [
+        (name, True) for name in ("auth", *OTHERS)
+    ]
+    await settle(desk)
+    await answered_by_others(desk, process, "erase")
+    done = await desk.perform(GetUserProcess(process_id=process["id"]))
+    assert (done["state"], done["expires_at"]) == ("done", None)
+    assert desk.said(AccessTokenRevoked)
+    assert await refusal(desk, refresh(tokens["refresh_token"])) == ("not_found", "token_not_found")
+    assert await refusal(desk, redemption(open_code)) == ("not_found", "token_not_found")
+    assert await refusal(desk, find(ADDRESS)) == ("not_found", "not_found")
+    for name in ("users", "identifiers", "authorizations", "access_tokens", "refresh_tokens", "limits", "familiars"):
+        assert await desk.database[name].count_documents({}) == 0, name
+    audit = await desk.database["audit"].find({"userId": tokens["user_id"]}).to_list()
+    assert [entry["clientIp"] for entry in audit if entry["action"] == "erase_user"] == ["198.51.100.9"]
+    assert all(entry["clientIp"] is None for entry in audit if entry["caller"] != "internal")
+
+
+async def test_a_new_login_after_an_erasure_makes_a_new_user(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    await desk.perform(EraseUser(user_id=tokens["user_id"]))
+    await settle(desk)
+    assert (await logged_in(desk))["user_id"] != tokens["user_id"]
+
+
+async def test_an_erasure_that_comes_twice_is_one(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    order, message_id = EraseUser(user_id=tokens["user_id"]), new_message_id()
+    answers = [await desk.perform(order, id=message_id) for _ in range(2)]
+    later = await desk.perform(order)
+    assert answers[0] == answers[1] == later
+    assert await desk.database["user_processes"].count_documents({}) == 1
+    assert await refusal(desk, EraseUser(user_id="nobody")) == ("not_found", "not_found")
+    assert await refusal(desk, ExportUser(user_id=tokens["user_id"])) == ("not_found", "not_found")
+
+
+async def test_what_no_service_has_done_in_an_hour_is_ordered_again(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    process = await desk.perform(EraseUser(user_id=tokens["user_id"]))
+    await settle(desk)
+    waiting = [message for _, message in await desk.later() if isinstance(message, ContinueUserProcess)]
+    desk.clear()
+    await desk.perform(waiting[0])
+    assert [type(order).service for order in desk.published if isinstance(order, ErasePart)] == list(OTHERS)
+    await answered_by_others(desk, process, "erase")
+    desk.clear()
+    await desk.perform(ContinueUserProcess(process_id=process["id"]))
+    assert desk.published == []
+
+
+async def test_a_repeated_part_changes_nothing_and_a_late_one_is_dropped(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    process = await desk.perform(ExportUser(user_id=tokens["user_id"]))
+    for _ in range(2):
+        await answered_by_others(desk, process, "export")
+    assert await desk.database["user_export_parts"].count_documents({}) == len(OTHERS)
+    await desk.perform(ConfirmErasure(process_id="gone", holder="news"))
+
+
+async def test_nobody_is_left_with_a_session_by_logging_in_while_being_erased(desk: Desk) -> None:
+    for _ in range(20):
+        user_id = (await logged_in(desk))["user_id"]
+        code = await ordered_code(desk)
+        ensure = EnsureUser(reference="other", email=ADDRESS)
+        done = await asyncio.gather(
+            desk.perform(redemption(code)),
+            desk.perform(EraseUser(user_id=user_id)),
+            desk.perform(ensure),
+            return_exceptions=True,
+        )
+        assert isinstance(done[1], dict)
+        await settle(desk)
+        desk.clear()
+        known = {document["_id"] async for document in desk.database["users"].find()}
+        assert user_id not in known
+        for name in ("identifiers", "access_tokens", "refresh_tokens"):
+            assert await desk.database[name].count_documents({"userId": user_id}) == 0
