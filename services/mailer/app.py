@@ -17,6 +17,11 @@ from services.mailer.smtp import MailServer, Smtp
 from services.mailer.store import INDEXES
 from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
+from services.mailer.store.looks import LooksOfClients
+from services.mailer.store.people import People
+from services.mailer.store.suppressions import Suppressions
+from services.mailer.unsubscribing import UnsubscribeLinks
+from services.mailer.wardrobe import Wardrobe
 from shared.service import Parts, Service
 from shared.settings import SettingsError, load
 
@@ -50,8 +55,14 @@ async def opened(parts: Parts, settings: MailerSettings) -> AsyncIterator[Mailer
         yield Mailer(
             deliveries=Deliveries(parts.database),
             consents=Consents(parts.database),
-            letters=Letters(brand(settings)),
-            texts=Texts(brand(settings), settings.text_domain),
+            consent_changes=ConsentChanges(parts.database),
+            audience=audience,
+            audience_members=AudienceMembers(parts.database),
+            client_looks=client_looks,
+            people=People(parts.database, parts.sealer),
+            wardrobe=Wardrobe(own_looks(settings), client_looks),
+            letters=letters,
+            texts=texts,
             smtp=smtp,
             text_provider=provider,
             sender=sender,

@@ -9,6 +9,11 @@ from services.mailer.sms import TextProvider
 from services.mailer.smtp import Smtp
 from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
+from services.mailer.store.looks import LooksOfClients
+from services.mailer.store.people import People
+from services.mailer.store.suppressions import Suppressions
+from services.mailer.unsubscribing import UnsubscribeLinks
+from services.mailer.wardrobe import Wardrobe
 from shared.messages import Sealed
 from shared.sealed import Sealer
 
@@ -40,6 +45,12 @@ class Mailer:
     Attributes:
         deliveries: mails and texts, and their states.
         consents: who lets us send what.
+        consent_changes: what they said, each time.
+        audience: whoever else must know it; None: nobody.
+        audience_members: what they were told.
+        client_looks: what was said of how clients' mails appear.
+        people: all that is held on a person, in one place.
+        wardrobe: what their mails wear.
         letters: writes what mails say.
         texts: writes what texts say.
         smtp: hands mails over.
@@ -50,6 +61,12 @@ class Mailer:
 
     deliveries: Deliveries
     consents: Consents
+    consent_changes: ConsentChanges
+    audience: Audience | None
+    audience_members: AudienceMembers
+    client_looks: LooksOfClients
+    people: People
+    wardrobe: Wardrobe
     letters: Letters
     texts: Texts
     smtp: Smtp

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply, Sealed
+from shared.messages.people import ErasePart, ExportPart
 
 Template = Literal[
     "magic-link",
@@ -179,3 +180,11 @@ class TextHandedOver(Event, wire="mailer.text-handed-over"):
     delivery_id: str
     template: TextTemplate
     at: Moment
+
+
+class ExportUserFromMailer(ExportPart, wire="mailer.export-user-from-mailer"):
+    """Hand over what the mailer holds on a user."""
+
+
+class EraseUserFromMailer(ErasePart, wire="mailer.erase-user-from-mailer"):
+    """Remove what the mailer holds on a user."""

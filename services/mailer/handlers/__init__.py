@@ -2,13 +2,27 @@
 
 from services.mailer.handlers.consents import get_marketing_consent, record_marketing_consent
 from services.mailer.handlers.mails import send_mail
+from services.mailer.handlers.notices import record_mail_notice
+from services.mailer.handlers.people import erase_user_from_mailer, export_user_from_mailer
 from services.mailer.handlers.texts import send_text
 from shared.handling import Handlers
-from shared.messages.mailer import GetMarketingConsent, RecordMarketingConsent, SendMail, SendText
+from shared.messages.audience import CarryMarketingConsent
+from shared.messages.looks import GetClientLooks, RecordClientLooks
+from shared.messages.mail_notices import RecordMailNotice
+from shared.messages.mailer import (
+    EraseUserFromMailer,
+    ExportUserFromMailer,
+    GetMarketingConsent,
+    RecordMarketingConsent,
+    SendMail,
+    SendText,
+)
 
 HANDLERS: Handlers = {
     GetMarketingConsent: get_marketing_consent,
     RecordMarketingConsent: record_marketing_consent,
     SendMail: send_mail,
     SendText: send_text,
+    EraseUserFromMailer: erase_user_from_mailer,
+    ExportUserFromMailer: export_user_from_mailer,
 }
