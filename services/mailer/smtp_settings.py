@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -64,9 +64,9 @@ class SmtpSettings(ServiceSettings):
             raise ValueError("there is no such file")
         return value
 
-    @field_validator("smtp_second_host", "smtp_second_username", mode="before")
+    @field_validator("smtp_second_host", "smtp_second_username", "smtp_second_password", mode="before")
     @classmethod
-    def _empty_is_none(cls, value: str | None) -> str | None:
+    def _empty_is_none(cls, value: Any) -> Any:
         return value or None
 
     @field_validator("issuer")

@@ -36,6 +36,8 @@ STAND_INS: Final = {
     "NEST_STRIPE_TRIAL_PRICE": "price_of_a_test",
     "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
     "NEST_SMTP_PASSWORD": "a password of a test",
+    "NEST_SMTP_SECOND_PASSWORD": "",
+    "NEST_MAIL_WEBHOOK_SECRETS": "",
     "NEST_TWILIO_AUTH_TOKEN": "a token of a test",
     "NEST_MAIL_FROM": "Example <mail@example.com>",
     "NEST_MAIL_PRODUCT_NAME": "Example",

@@ -49,7 +49,10 @@ def test_half_a_login_is_refused(settings: MakeSettings) -> None:
         ("mail_logo_url", "javascript:alert(1)"),
         ("smtp_tls", "optional"),
         ("smtp_port", 0),
-        ("smtp_timeout", 60),
+        ("smtp_timeout", 21),
+        ("smtp_second_tls", "optional"),
+        ("issuer", "nest.example"),
+        ("issuer", "https://nest.example/"),
         ("smtp_connections", 0),
         ("smtp_ca_file", Path("/nowhere/ca.pem")),
     ],
@@ -81,3 +84,34 @@ def test_a_double_of_twilio_is_refused_in_production(settings: MakeSettings) -> 
 def test_the_domain_of_texts_is_a_host_name(settings: MakeSettings, domain: str) -> None:
     with pytest.raises(SettingsError, match="NEST_TEXT_DOMAIN"):
         settings(text_domain=domain)
+
+
+def test_a_second_server_is_there_only_if_it_is_named(settings: MakeSettings) -> None:
+    assert settings(smtp_second_host="", smtp_second_password="").smtp_second_host is None
+    chosen = settings(smtp_second_host="relay.example", smtp_second_username="nest", smtp_second_password="secret")
+    assert (chosen.smtp_second_host, chosen.smtp_second_port, chosen.smtp_second_tls) == (
+        "relay.example",
+        587,
+        "required",
+    )
+    assert "secret" not in repr(chosen)
+
+
+def test_half_a_second_server_is_refused(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match="NEST_SMTP_SECOND_USERNAME and NEST_SMTP_SECOND_PASSWORD"):
+        settings(smtp_second_host="relay.example", smtp_second_username="nest")
+    with pytest.raises(SettingsError, match="of no use without NEST_SMTP_SECOND_HOST"):
+        settings(smtp_second_username="nest", smtp_second_password="secret")
+    with pytest.raises(SettingsError, match="NEST_SMTP_SECOND_TLS: none is refused in production"):
+        settings(environment="production", smtp_tls="required", smtp_second_tls="none")
+
+
+def test_links_to_unsubscribe_are_encrypted_in_production(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match="NEST_ISSUER: must be an https URL in production"):
+        settings(environment="production", smtp_tls="required", issuer="http://nest.example")
+
+
+def test_a_return_address_for_each_mail_needs_room(settings: MakeSettings) -> None:
+    assert settings(mail_return_path_tags=True).mail_return_path_tags
+    with pytest.raises(SettingsError, match="NEST_MAIL_RETURN_PATH_TAGS"):
+        settings(mail_return_path_tags=True, mail_from="a-rather-long-name-of-one-mailbox@nest.example")

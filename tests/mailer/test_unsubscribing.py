@@ -1,0 +1,82 @@
+"""Beside which mails a mail program offers to unsubscribe, and where that leads."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, get_args
+
+import pytest
+
+from services.mailer.app import opened
+from services.mailer.handlers import HANDLERS
+from services.mailer.store import INDEXES
+from services.mailer.unsubscribing import UNSUBSCRIBABLE
+from shared.messages.mailer import Template
+from shared.unsubscribing import user_of
+from tests.desk import Desk
+from tests.mailer.conftest import MakeSettings
+from tests.mailer.smtp_server import SmtpServer
+from tests.mailer.test_handlers import LINK, ORDER, order
+
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+VARIABLES: dict[str, Any] = {"link": LINK, "dispute_id": "du_1", "amount": "12.00 EUR", "reason": "fraudulent"}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+async def test_logins_receipts_and_alarms_have_no_link_and_the_others_have(
+    desk: Desk, server: SmtpServer, template: Template
+) -> None:
+    await desk.perform(order(template=template, variables=VARIABLES, user_id="user_1"))
+    message = server.arrivals[0].message
+    if template not in UNSUBSCRIBABLE:
+        assert message["List-Unsubscribe"] is None
+        assert message["List-Unsubscribe-Post"] is None
+        return
+    link = str(message["List-Unsubscribe"])
+    assert link.startswith("<https://nest.example/unsubscribe/")
+    assert link.endswith(">")
+    assert user_of(desk.sealer, link[1:-1].rpartition("/")[2]) == "user_1"
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+async def test_the_link_shows_neither_the_user_nor_the_address(desk: Desk, server: SmtpServer) -> None:
+    await desk.perform(order(template="welcome", variables={}, user_id="user_1"))
+    link = str(server.arrivals[0].message["List-Unsubscribe"])
+    assert "user_1" not in link
+    assert "example.com" not in link
+    assert "person" not in link.lower()
+
+
+async def test_the_link_is_in_one_line(desk: Desk, server: SmtpServer) -> None:
+    await desk.perform(order(template="welcome", variables={}, user_id="user_" + "x" * 60))
+    [line] = [each for each in server.arrivals[0].content.split(b"\r\n") if each.startswith(b"List-Unsubscribe:")]
+    assert line.endswith(b">")
+    assert len(line) < 998
+
+
+async def test_who_is_no_user_of_ours_gets_no_link(desk: Desk, server: SmtpServer) -> None:
+    await desk.perform(order(template="welcome", variables={}))
+    assert server.arrivals[0].message["List-Unsubscribe"] is None
+
+
+@pytest.fixture
+async def tagging(
+    mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer
+) -> AsyncIterator[Desk]:
+    """A mailer whose mails have return addresses of their own."""
+    chosen = settings(smtp_port=server.port, mail_return_path_tags=True)
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}tagging",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=chosen),
+    ) as desk:
+        yield desk
+
+
+async def test_each_mail_may_have_a_return_address_of_its_own(tagging: Desk, server: SmtpServer) -> None:
+    await tagging.perform(order(), id=ORDER)
+    [arrival] = server.arrivals
+    assert arrival.sender == f"mail+{ORDER}@nest.example"
+    assert arrival.message["From"].addresses[0].addr_spec == "mail@nest.example"
