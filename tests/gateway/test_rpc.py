@@ -396,5 +396,14 @@ def _body(name: str) -> dict[str, Any]:
         "list_dead_letters": {},
         "replay_dead_letters": {"filter": {}},
         "dismiss_news_item": {"user_id": "user_1", "news_item_id": "newsitem_1"},
+        "reconcile_subscriptions": {},
+        "sweep_stripe_events": {},
+        "replay_stripe_events": {"event_ids": ["evt_1"]},
+        "import_stripe_account": {},
+        "list_stripe_runs": {},
+        "get_stripe_run": {"run_id": "striperun_1"},
+        "list_stripe_differences": {"run_id": "striperun_1"},
+        "stop_stripe_run": {"run_id": "striperun_1"},
+        "resume_stripe_run": {"run_id": "striperun_1"},
     }
     return bodies.get(name, {"user_id": "user_1"})
