@@ -7,14 +7,23 @@ from contextlib import asynccontextmanager
 from email.utils import parseaddr
 from functools import partial
 
+from pydantic import SecretStr
+
+from services.mailer.audience import Mailchimp
 from services.mailer.context import SERVICE, Mailer, Sender
+from services.mailer.errors import UnusableTemplate
 from services.mailer.handlers import HANDLERS
+from services.mailer.looks import Looks
 from services.mailer.models.addresses import usable_address
-from services.mailer.rendering import Brand, Letters, Texts
+from services.mailer.rendering import Letters, Texts
+from services.mailer.servers import MailServers
 from services.mailer.settings import MailerSettings
 from services.mailer.sms import Console, Inbox, NoProvider, TextProvider
 from services.mailer.smtp import MailServer, Smtp
+from services.mailer.sources import Sources
 from services.mailer.store import INDEXES
+from services.mailer.store.audience import AudienceMembers
+from services.mailer.store.consent_changes import ConsentChanges
 from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.looks import LooksOfClients
@@ -48,12 +57,18 @@ def create(settings: MailerSettings | None = None) -> Service:
 @asynccontextmanager
 async def opened(parts: Parts, settings: MailerSettings) -> AsyncIterator[Mailer]:
     """What the handlers work with; its connections are closed at the end."""
-    sender = Sender(address=usable_address(parseaddr(settings.mail_from)[1]), header=settings.mail_from)
-    smtp = Smtp(server(settings, sender), connections=settings.smtp_connections, timeout=settings.smtp_timeout)
+    sender = Sender(
+        address=usable_address(parseaddr(settings.mail_from)[1]), names_mails=settings.mail_return_path_tags
+    )
+    letters, texts = writers(settings)
+    client_looks = LooksOfClients(parts.database)
+    smtp = mail_servers(settings, sender)
     provider = text_provider(settings, smtp, sender)
+    audience = mailchimp(settings)
     try:
         yield Mailer(
             deliveries=Deliveries(parts.database),
+            suppressions=Suppressions(parts.database),
             consents=Consents(parts.database),
             consent_changes=ConsentChanges(parts.database),
             audience=audience,
@@ -66,27 +81,56 @@ async def opened(parts: Parts, settings: MailerSettings) -> AsyncIterator[Mailer
             smtp=smtp,
             text_provider=provider,
             sender=sender,
+            unsubscribe_links=UnsubscribeLinks(parts.sealer, settings.issuer),
             sealer=parts.sealer,
         )
     finally:
+        if audience is not None:
+            await audience.close()
         await provider.close()
         await smtp.close()
 
 
-def server(settings: MailerSettings, sender: Sender) -> MailServer:
-    """The mail server that the settings name."""
-    return MailServer(
-        host=settings.smtp_host,
-        port=settings.smtp_port,
-        tls=settings.smtp_tls,
-        username=settings.smtp_username,
-        password=None if settings.smtp_password is None else settings.smtp_password.get_secret_value(),
-        ca_file=None if settings.smtp_ca_file is None else str(settings.smtp_ca_file),
-        own_name=sender.domain,
+def mail_servers(settings: MailerSettings, sender: Sender) -> MailServers:
+    """The way to the mail servers that the settings name."""
+    ca_file = None if settings.smtp_ca_file is None else str(settings.smtp_ca_file)
+    named = [
+        MailServer(
+            host=settings.smtp_host,
+            port=settings.smtp_port,
+            tls=settings.smtp_tls,
+            username=settings.smtp_username,
+            password=_plain(settings.smtp_password),
+            ca_file=ca_file,
+            own_name=sender.domain,
+        )
+    ]
+    if settings.smtp_second_host is not None:
+        second = MailServer(
+            host=settings.smtp_second_host,
+            port=settings.smtp_second_port,
+            tls=settings.smtp_second_tls,
+            username=settings.smtp_second_username,
+            password=_plain(settings.smtp_second_password),
+            ca_file=ca_file,
+            own_name=sender.domain,
+        )
+        named.append(second)
+    connections, timeout = settings.smtp_connections, settings.smtp_timeout
+    names = ("smtp", "smtp-second")
+    return MailServers(
+        [
+            Smtp(server, connections=connections, timeout=timeout, name=name)
+            for server, name in zip(named, names, strict=False)
+        ]
     )
 
 
-def text_provider(settings: MailerSettings, smtp: Smtp, sender: Sender) -> TextProvider:
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def text_provider(settings: MailerSettings, smtp: MailServers, sender: Sender) -> TextProvider:
     """Who carries texts, as the settings say."""
     match settings.text_provider:
         case "twilio":
@@ -116,11 +160,45 @@ def _twilio(settings: MailerSettings) -> TextProvider:
     return Twilio(account, timeout=settings.text_timeout)
 
 
-def brand(settings: MailerSettings) -> Brand:
-    """How mails look."""
-    return Brand(
+def mailchimp(settings: MailerSettings) -> Mailchimp | None:
+    """The list that the settings name, if they do."""
+    key, list_id = settings.mailchimp_api_key, settings.mailchimp_list_id
+    if key is None or list_id is None:
+        return None
+    return Mailchimp(
+        key.get_secret_value(), list_id, timeout=settings.mailchimp_timeout, api_base=settings.mailchimp_api_base
+    )
+
+
+def writers(settings: MailerSettings) -> tuple[Letters, Texts]:
+    """What writes mails and texts.
+
+    Raises:
+        SettingsError: a template of the operator's own can't be used.
+    """
+    try:
+        sources = Sources.read(settings.mail_templates)
+        letters, texts = Letters(sources), Texts(sources, settings.text_domain)
+        if settings.mail_templates is not None:
+            # Nest's own are checked before they are released; to write all of them takes a second and a half.
+            sources.check()
+            letters.check()
+            texts.check()
+    except UnusableTemplate as unusable:
+        raise SettingsError(f"NEST_MAIL_TEMPLATES: {unusable}") from None
+    return letters, texts
+
+
+def own_looks(settings: MailerSettings) -> Looks:
+    """What mails and texts wear where nothing was said of their client."""
+    name, address = parseaddr(settings.mail_from)
+    return Looks(
         product_name=settings.mail_product_name,
+        sender_name=name or None,
+        sender_address=usable_address(address),
         support_address=settings.mail_support_address,
         accent_colour=settings.mail_accent_colour,
+        background_colour=settings.mail_background_colour,
         logo_url=settings.mail_logo_url,
+        locale=settings.mail_locale,
     )

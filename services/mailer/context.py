@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.mailer.audience import Audience
 from services.mailer.rendering import Letters, Texts
+from services.mailer.servers import MailServers
 from services.mailer.sms import TextProvider
-from services.mailer.smtp import Smtp
+from services.mailer.store.audience import AudienceMembers
+from services.mailer.store.consent_changes import ConsentChanges
 from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.looks import LooksOfClients
@@ -22,20 +25,28 @@ SERVICE = "mailer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who our mails come from.
+    """Who answers for our mails.
 
     Attributes:
-        address: ASCII; where bounces go.
-        header: the ``From`` header, the address with a name.
+        address: ASCII; where bounces go, whoever stands in ``From``.
+        names_mails: whether each mail has a return address of its own, so that what comes back tells which it was even
+            if it shows nothing of it (VERP).
     """
 
     address: str
-    header: str
+    names_mails: bool = False
 
     @property
     def domain(self) -> str:
         """The right side of the address, and of every Message-ID."""
         return self.address.rpartition("@")[2]
+
+    def return_path(self, order_id: str) -> str:
+        """Where a mail comes back to: ``bounces+<order id>@example.com`` (RFC 5233), or the address as it is."""
+        if not self.names_mails:
+            return self.address
+        local, _, domain = self.address.rpartition("@")
+        return f"{local}+{order_id}@{domain}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +55,7 @@ class Mailer:
 
     Attributes:
         deliveries: mails and texts, and their states.
+        suppressions: who gets nothing but what they ask for.
         consents: who lets us send what.
         consent_changes: what they said, each time.
         audience: whoever else must know it; None: nobody.
@@ -55,11 +67,13 @@ class Mailer:
         texts: writes what texts say.
         smtp: hands mails over.
         text_provider: hands texts over.
-        sender: who mails come from.
+        sender: who answers for mails.
+        unsubscribe_links: what mail programs offer beside a mail.
         sealer: opens what is sealed for the mailer.
     """
 
     deliveries: Deliveries
+    suppressions: Suppressions
     consents: Consents
     consent_changes: ConsentChanges
     audience: Audience | None
@@ -69,9 +83,10 @@ class Mailer:
     wardrobe: Wardrobe
     letters: Letters
     texts: Texts
-    smtp: Smtp
+    smtp: MailServers
     text_provider: TextProvider
     sender: Sender
+    unsubscribe_links: UnsubscribeLinks
     sealer: Sealer
 
     def reveal(self, secret: Sealed) -> str:
@@ -81,3 +96,11 @@ class Mailer:
     def sealed(self, secret: Sealed) -> str:
         """The ciphertext of such a field, to be stored."""
         return secret.ciphertext or self.sealer.seal(SERVICE, secret.plain.encode())
+
+    def recipient_hash(self, recipient: str) -> str:
+        """What an address or a number is found by: a keyed hash, under the key that seals now."""
+        return self.sealer.keyed_hash("recipient", recipient.lower().encode())
+
+    def recipient_hashes(self, recipient: str) -> list[str]:
+        """The same under every key that is held: what is kept for longer may stand under an older one."""
+        return self.sealer.keyed_hashes("recipient", recipient.lower().encode())

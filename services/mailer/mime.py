@@ -66,14 +66,19 @@ def header(name: str, value: str) -> bytes:
     """A header's lines, encoded and folded (RFC 5322, RFC 2047), with their ends.
 
     Raises:
-        UnusableHeader: the value holds a line break or another control character.
+        UnusableHeader: the value holds a line break or another control character, or an address that is none.
     """
     _check(name, value)
     if not value.isascii() and name == "Subject":
         # As a whole: where the library's newer way leaves some words as they are, it loses spaces between the others.
         encoded = Header(value, "utf-8", header_name=name).encode(linesep="\r\n")
         return f"{name}: {encoded}\r\n".encode("ascii")
-    return policy.SMTP.header_factory(name, value).fold(policy=policy.SMTP).encode("ascii")  # type: ignore[no-any-return]
+    try:
+        folded: str = policy.SMTP.header_factory(name, value).fold(policy=policy.SMTP)
+    except ValueError:
+        # A line break in disguise, ``=?utf-8?q?=0D=0A?=``: the library reads it, and refuses it in its own way.
+        raise UnusableHeader(name) from None
+    return folded.encode("ascii")
 
 
 def _plain_header(name: str, value: str) -> bytes:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from services.mailer.errors import UnusableAddress
 from services.mailer.models.addresses import usable_address
-from shared.settings import ServiceSettings
+from services.mailer.smtp_settings import SmtpSettings
 
 
 def _address(value: str) -> str:
@@ -28,29 +29,15 @@ def _sender(value: str) -> str:
     return value
 
 
+LONGEST_TAGGED: Final = 31
+"""Characters: with ``+`` and 32 more, a local part has 64 (RFC 5321 section 4.5.3.1.1)."""
 Line = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100)]
 """Text without line breaks and control characters."""
 
 
-class MailerSettings(ServiceSettings):
+class MailerSettings(SmtpSettings):
     """The mailer's environment variables."""
 
-    smtp_host: str = Field(min_length=1)
-    """The mail server's name; its certificate must bear it."""
-    smtp_port: int = Field(default=587, ge=1, le=65_535)
-    """587 with STARTTLS, 465 with TLS from the start."""
-    smtp_tls: Literal["required", "implicit", "none"] = "required"
-    """``required``: STARTTLS or no mail; ``implicit``: TLS from the first byte; ``none``: refused in production."""
-    smtp_username: str | None = Field(default=None, min_length=1)
-    """None for a server that asks for no login."""
-    smtp_password: SecretStr | None = None
-    """Goes with the user name."""
-    smtp_ca_file: Path | None = None
-    """PEM certificates to trust instead of the system's, for a server of your own."""
-    smtp_connections: int = Field(default=8, ge=1, le=64)
-    """How many connections a process keeps at most."""
-    smtp_timeout: float = Field(default=20.0, ge=1, le=40)
-    """Seconds that one mail may take with the server."""
     mail_from: Annotated[Line, AfterValidator(_sender)]
     """Who mails come from: ``Product <mail@example.com>``, or the address alone."""
     mail_product_name: Line
@@ -58,9 +45,15 @@ class MailerSettings(ServiceSettings):
     mail_support_address: Annotated[str, AfterValidator(_address)]
     """Where a person who has a question may write to."""
     mail_accent_colour: str = Field(default="#2f57d6", pattern=r"^#[0-9a-fA-F]{6}$")
-    """The colour of buttons; their words are white."""
+    """The colour of buttons; their words are white or dark, whichever can be read."""
+    mail_background_colour: str = Field(default="#f3f4f6", pattern=r"^#[0-9a-fA-F]{6}$")
+    """Behind the card that holds the words, in light mode."""
     mail_logo_url: str | None = Field(default=None, pattern=r"^https?://[^\s\"<>]+$")
     """An image, shown 32 pixels high in place of the product's name."""
+    mail_locale: str = Field(default="en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")
+    """The language of people who have not said which they read, unless their app's looks name another."""
+    mail_templates: Path | None = None
+    """A folder of templates that go before Nest's own."""
     text_provider: Literal["none", "twilio", "inbox", "console"] = "none"
     """Who carries texts. ``inbox``: the mail server gets them, as mails to ``<number>@texts.localhost``, which the
     embedded inbox shows as texts; ``console``: the terminal shows them. Both are refused in production."""
@@ -77,11 +70,25 @@ class MailerSettings(ServiceSettings):
     twilio_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$")
     """A test double instead of Twilio; refused in production."""
 
-    @field_validator("smtp_tls")
+    mailchimp_api_key: SecretStr | None = None
+    """``…-us21``; marketing consents are carried to Mailchimp when it is set. An empty one is none."""
+    mailchimp_list_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,40}$")] | None = None
+    """The audience's id; goes with the key."""
+    mailchimp_timeout: float = Field(default=10.0, ge=1, le=30)
+    """Seconds that one call may take."""
+    mailchimp_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s]+[^\s/]$")
+    """A test double instead of Mailchimp; refused in production."""
+
+    @field_validator("mailchimp_api_key", mode="before")
     @classmethod
-    def _encrypted_in_production(cls, value: str, info: ValidationInfo) -> str:
-        if value == "none" and info.data.get("environment", "production") == "production":
-            raise ValueError("none is refused in production: mails hold links that log people in")
+    def _empty_key_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("mailchimp_api_key")
+    @classmethod
+    def _names_its_data_centre(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[0-9A-Za-z]{8,64}-[a-z]{2,4}[0-9]{1,3}", value.get_secret_value()):
+            raise ValueError("must end with a dash and the data centre, as Mailchimp shows it: …-us21")
         return value
 
     @field_validator("text_provider")
@@ -91,24 +98,26 @@ class MailerSettings(ServiceSettings):
             raise ValueError(f"{value} is refused in production: texts hold codes that log people in")
         return value
 
-    @field_validator("twilio_api_base")
+    @field_validator("twilio_api_base", "mailchimp_api_base")
     @classmethod
     def _no_double_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("environment", "production") == "production":
-            raise ValueError("is refused in production: texts would go to a test double")
-        return value
-
-    @field_validator("smtp_ca_file")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError("there is no such file")
+            raise ValueError("is refused in production: a test double would get what is meant for people")
         return value
 
     @model_validator(mode="after")
-    def _whole_login(self) -> Self:
-        if (self.smtp_username is None) != (self.smtp_password is None):
-            raise ValueError("NEST_SMTP_USERNAME and NEST_SMTP_PASSWORD: give both, or neither")
+    def _whole_list(self) -> Self:
+        if (self.mailchimp_api_key is None) != (self.mailchimp_list_id is None):
+            raise ValueError("NEST_MAILCHIMP_API_KEY and NEST_MAILCHIMP_LIST_ID: give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _return_path_has_room(self) -> Self:
+        local = parseaddr(self.mail_from)[1].rpartition("@")[0]
+        if self.mail_return_path_tags and len(local) > LONGEST_TAGGED:
+            raise ValueError(
+                f"NEST_MAIL_RETURN_PATH_TAGS needs a NEST_MAIL_FROM of {LONGEST_TAGGED} characters before @"
+            )
         return self
 
     @model_validator(mode="after")

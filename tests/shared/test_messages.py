@@ -26,6 +26,8 @@ AREAS = {
     "clients": "auth",
     "dead_letters": "auth",
     "looks": "mailer",
+    "mail_notices": "mailer",
+    "people": "auth",
     "phone": "auth",
     "sessions": "auth",
     "signing_keys": "auth",

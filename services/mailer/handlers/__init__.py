@@ -1,6 +1,8 @@
 """What the mailer does, message by message."""
 
+from services.mailer.handlers.audience import carry_marketing_consent
 from services.mailer.handlers.consents import get_marketing_consent, record_marketing_consent
+from services.mailer.handlers.looks import get_client_looks, record_client_looks
 from services.mailer.handlers.mails import send_mail
 from services.mailer.handlers.notices import record_mail_notice
 from services.mailer.handlers.people import erase_user_from_mailer, export_user_from_mailer
@@ -19,8 +21,12 @@ from shared.messages.mailer import (
 )
 
 HANDLERS: Handlers = {
+    CarryMarketingConsent: carry_marketing_consent,
+    GetClientLooks: get_client_looks,
     GetMarketingConsent: get_marketing_consent,
     RecordMarketingConsent: record_marketing_consent,
+    RecordClientLooks: record_client_looks,
+    RecordMailNotice: record_mail_notice,
     SendMail: send_mail,
     SendText: send_text,
     EraseUserFromMailer: erase_user_from_mailer,

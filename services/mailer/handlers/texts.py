@@ -45,9 +45,10 @@ def first_try(command: SendText, number: str, work: Work, mailer: Mailer) -> Del
         id=work.new_id("delivery"),
         order_id=order_id,
         template=command.template,
-        client_id=None,
+        client_id=command.client_id,
+        locale=command.locale,
         recipient=mailer.sealed(command.to),
-        recipient_hash=mailer.sealer.fingerprint(b"recipient", number.encode()),
+        recipient_hash=mailer.recipient_hash(number),
         message_id=order_id,
         at=work.now,
     )
@@ -57,10 +58,12 @@ async def hand_over(command: SendText, number: str, delivery: Delivery, work: Wo
     """Write the text and try to hand it over, unless it is of no use any more."""
     if work.now >= command.expires_at:
         return TurnedDown("what it says holds no longer")
+    looks = await mailer.wardrobe.of(delivery.client_id)
+    variables = mailer.reveal(command.variables)
     text = Text(
         order_id=delivery.order_id,
         to=number,
-        body=mailer.texts.write(command.template, mailer.reveal(command.variables)),
+        body=mailer.texts.write(command.template, variables, looks=looks, wanted=(delivery.locale,)),
         useful_for=command.expires_at - work.now,
         perhaps_sent=delivery.attempts > 0 or work.now - command.ordered_at > PROMPT,
     )

@@ -10,11 +10,29 @@ from typing import Final, Literal, Self
 from shared.messages.mailer import Template, TextTemplate
 
 Channel = Literal["mail", "text"]
-DeliveryState = Literal["queued", "handed_over", "failed"]
+DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
+NoticeEvent = Literal["delivered", "bounced", "complained"]
+"""What a provider tells of a mail later on."""
 FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
 RETRIED_FOR: Final = timedelta(days=1)
 """How long a mail that the server does not take now is tried again, counted from its order."""
+_LATER: Final[dict[DeliveryState, int]] = {
+    "queued": 0,
+    "handed_over": 1,
+    "delivered": 2,
+    # A provider may say that it has delivered to another server, which then sends the mail back.
+    "bounced": 3,
+    "failed": 4,
+    "suppressed": 4,
+}
+"""States move to higher numbers only, whatever order news come in."""
+_TOLD: Final[dict[NoticeEvent, DeliveryState]] = {
+    "delivered": "delivered",
+    "bounced": "bounced",
+    # Nobody calls a mail spam that they have not got.
+    "complained": "delivered",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +51,15 @@ class PutOff:
 
 @dataclass(frozen=True, slots=True)
 class TurnedDown:
-    """Never: the server, or the address or number itself, said so for good."""
+    """Never: the server, or the address or number itself, said so for good.
+
+    Attributes:
+        reason: what it said.
+        dead_address: whether nobody is at the address, so that no other mail would arrive there either.
+    """
 
     reason: str
+    dead_address: bool = False
 
 
 HandOver = HandedOver | PutOff | TurnedDown
@@ -50,14 +74,17 @@ class Delivery:
         id: ``delivery_…``.
         channel: which of the two.
         order_id: the id of the order for it; one order is one delivery.
-        state: ``queued`` until the server has taken it (``handed_over``) or nobody tries any more (``failed``).
+        state: ``queued`` until the server has taken it (``handed_over``) or nobody tries any more (``failed``), or it
+            is not even tried, since its recipient wants or gets no mail (``suppressed``). What the provider tells of
+            it afterwards makes it ``delivered`` or ``bounced``.
         template: what it shows.
         client_id: whose looks it wears, if any.
+        locale: the language that was asked for, if any was.
         recipient: the address or number, sealed for the mailer.
         recipient_hash: a keyed hash of it, to find its deliveries by.
         message_id: a mail's ``Message-ID``, a text's order; the same at every try, so that copies are known as one.
         attempts: how often it was tried.
-        reason: what the server said last; None before it said anything.
+        reason: what the server, or whoever told of it afterwards, said last; None before anything was said.
         version: guards the next write.
     """
 
@@ -67,6 +94,7 @@ class Delivery:
     state: DeliveryState
     template: Template | TextTemplate
     client_id: str | None
+    locale: str | None
     recipient: str
     recipient_hash: str
     message_id: str
@@ -85,6 +113,7 @@ class Delivery:
         order_id: str,
         template: Template | TextTemplate,
         client_id: str | None,
+        locale: str | None = None,
         recipient: str,
         recipient_hash: str,
         message_id: str,
@@ -98,6 +127,7 @@ class Delivery:
             state="queued",
             template=template,
             client_id=client_id,
+            locale=locale,
             recipient=recipient,
             recipient_hash=recipient_hash,
             message_id=message_id,
@@ -124,11 +154,22 @@ class Delivery:
         match outcome:
             case HandedOver(answer):
                 return replace(tried, state="handed_over", reason=answer)
-            case TurnedDown(reason):
+            case TurnedDown(reason=reason):
                 return replace(tried, state="failed", reason=reason)
             case PutOff(reason):
                 too_late = tried.next_try() > (until or self.created_at + RETRIED_FOR)
                 return replace(tried, state="failed" if too_late else "queued", reason=reason)
+
+    def suppressed(self, reason: str, *, at: datetime) -> Self:
+        """The delivery that is not tried (again), and why."""
+        return replace(self, state="suppressed", reason=reason, updated_at=at)
+
+    def told(self, event: NoticeEvent, reason: str, *, at: datetime) -> Self:
+        """The delivery after what the provider tells of it; the same where that is older news than is known."""
+        state = _TOLD[event]
+        if _LATER[state] <= _LATER[self.state]:
+            return self
+        return replace(self, state=state, reason=reason or event, updated_at=at)
 
     def next_try(self) -> datetime:
         """When a queued mail is tried again: after pauses that double up to a quarter of an hour, give or take a fifth.

@@ -5,11 +5,19 @@ from typing import Final
 
 from pymongo import IndexModel
 
+from services.mailer.store.audience import AudienceMembers
+from services.mailer.store.consent_changes import ConsentChanges
 from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
+from services.mailer.store.looks import LooksOfClients
+from services.mailer.store.suppressions import Suppressions
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    AudienceMembers.COLLECTION: (),
+    ConsentChanges.COLLECTION: ConsentChanges.INDEXES,
     Consents.COLLECTION: Consents.INDEXES,
     Deliveries.COLLECTION: Deliveries.INDEXES,
+    Suppressions.COLLECTION: (),
+    LooksOfClients.COLLECTION: (),
 }
 """What must be there before the first message."""

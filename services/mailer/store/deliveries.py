@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.models.deliveries import Delivery
 from shared.mongo import Database, Document
@@ -15,7 +15,10 @@ class Deliveries:
     """The collection ``deliveries``."""
 
     COLLECTION: Final = "deliveries"
-    INDEXES: Final = (IndexModel([("orderId", ASCENDING)], unique=True),)
+    INDEXES: Final = (
+        IndexModel([("orderId", ASCENDING)], unique=True),
+        IndexModel([("recipientHash", ASCENDING), ("createdAt", DESCENDING)]),
+    )
 
     def __init__(self, database: Database) -> None:
         self._collection = database[self.COLLECTION]
@@ -23,6 +26,13 @@ class Deliveries:
     async def find(self, order_id: str) -> Delivery | None:
         """The delivery of an order, if it was tried before."""
         document = await self._collection.find_one({"orderId": {"$eq": order_id}})
+        return None if document is None else _delivery(document)
+
+    async def last_through_app(self, recipient_hash: str) -> Delivery | None:
+        """The newest delivery to a recipient that wore the looks of a client."""
+        document = await self._collection.find_one(
+            {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$ne": None}}, sort=[("createdAt", DESCENDING)]
+        )
         return None if document is None else _delivery(document)
 
     def add(self, delivery: Delivery, work: Work) -> None:
@@ -42,6 +52,7 @@ def _delivery_document(delivery: Delivery) -> Document:
         "state": delivery.state,
         "template": delivery.template,
         "clientId": delivery.client_id,
+        "locale": delivery.locale,
         "recipient": delivery.recipient,
         "recipientHash": delivery.recipient_hash,
         "messageId": delivery.message_id,
@@ -62,6 +73,8 @@ def _delivery(document: Document) -> Delivery:
         state=document["state"],
         template=document["template"],
         client_id=document["clientId"],
+        # Before there were languages, all was English.
+        locale=document.get("locale"),
         recipient=document["recipient"],
         recipient_hash=document["recipientHash"],
         message_id=document["messageId"],
