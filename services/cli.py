@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, clients, dead, keys, looks, mail, stripe
+from services.operator import audit, clients, dead, keys, looks, mail, stripe, users
+from services.operator.doctor import doctor
 
 app = typer.Typer(
     name="nest",
@@ -32,6 +33,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
 app.add_typer(mail.app, name="mail")
 app.add_typer(stripe.app, name="stripe")
+app.add_typer(users.app, name="users")
 
 
 class Name(StrEnum):
