@@ -91,6 +91,8 @@ class SendMail(Command, wire="mailer.send-mail"):
     """The address."""
     variables: Sealed
     """The JSON of the template's class in ``VARIABLES``."""
+    user_id: str | None = None
+    """Who is written to, if it is a user: whoever has had enough of such mails is known by it."""
     client_id: str | None = None
     """Whose product name and looks the mail wears; left out, those of the app that its reader used last."""
     locale: Locale | None = None
@@ -126,12 +128,12 @@ class SendText(Command, wire="mailer.send-text"):
     """When it was first ordered; a text that is late may have gone out already."""
     expires_at: Moment
     """From when on it is of no use to anybody, and not sent any more."""
-    order_id: str | None = None
-    """The id of the first order, on a repeated attempt."""
     client_id: str | None = None
     """As in SendMail."""
     locale: Locale | None = None
     """As in SendMail."""
+    order_id: str | None = None
+    """The id of the first order, on a repeated attempt."""
     attempt: int = 1
     """Counts from 1, the first order's."""
 
