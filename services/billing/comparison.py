@@ -22,7 +22,7 @@ from shared.telemetry import log
 
 OURS_AT_ONCE: Final = 50
 STANDING_AT_ONCE: Final = 200
-EVENTS_AT_ONCE: Final = 20
+EVENTS_AT_ONCE: Final = 10
 """Each may lead to an object that is read by itself, and all of a page belong to one step."""
 Whole = Callable[[Json, Any, Step], Awaitable[Drift | None]]
 """Holds an entry of a list against our record of it."""
