@@ -31,6 +31,9 @@ app.add_typer(clients.app, name="clients")
 clients.app.add_typer(looks.app, name="looks")
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
+app.command(epilog="Examples:  [bold]nest doctor[/bold]   ·   [bold]nest doctor --dkim-selector s1 --json[/bold]")(
+    doctor
+)
 app.add_typer(mail.app, name="mail")
 app.add_typer(stripe.app, name="stripe")
 app.add_typer(users.app, name="users")

@@ -147,7 +147,7 @@ async def _surround(
     }
     environment = default | {name: os.environ[name] for name in default if name in os.environ} | ours
     internal_key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].strip()
-    leave_way_in(folder, WayIn(base_url, internal_key))
+    leave_way_in(folder, WayIn(base_url, internal_key, environment))
     return Machine(folder, base_url, inbox, internal_key, environment)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 _NOTE = "operator.json"
@@ -16,6 +16,8 @@ class WayIn:
 
     url: str
     internal_key: str
+    environment: dict[str, str] = field(default_factory=dict)
+    """What its services are told, secrets too: for whoever looks at what it runs on."""
 
 
 def leave_way_in(folder: Path, found: WayIn) -> None:

@@ -1,0 +1,175 @@
+"""Do mails get out, and are they believed to be ours? The mail servers, and the records of the sender's domain."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from email.utils import parseaddr
+from ipaddress import ip_address
+from typing import Any, Final
+
+import dns.asyncresolver
+import dns.exception
+import dns.resolver
+from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
+
+from services.operator.doctor_findings import Finding, ok, problem, warning
+
+SMTP_SECONDS: Final = 10.0
+LIVES_IN_TESTS: Final = (".example", ".test", ".invalid", ".localhost")
+"""Names that RFC 2606 keeps from the world."""
+
+
+async def look_at_mail_servers(settings: Any) -> AsyncIterator[Finding]:
+    """Whether each mail server can be reached, encrypts, and takes our login; no mail is sent.
+
+    Args:
+        settings: the mailer's.
+    """
+    for which in ("smtp", "smtp_second"):
+        host = getattr(settings, f"{which}_host", None)
+        if host is not None:
+            yield await _mail_server(settings, which)
+
+
+async def _mail_server(settings: Any, which: str) -> Finding:
+    host, port, tls = (getattr(settings, f"{which}_{part}") for part in ("host", "port", "tls"))
+    username, password = (getattr(settings, f"{which}_{part}") for part in ("username", "password"))
+    name, variable = f"{host}:{port}", f"NEST_{which.upper()}"
+    encryption = None if tls == "none" else ssl.create_default_context(cafile=settings.smtp_ca_file)
+    client = SMTP(
+        hostname=host,
+        port=port,
+        use_tls=tls == "implicit",
+        # As the mailer does: said outright, so that nothing goes on in plain text.
+        start_tls=tls == "required",
+        tls_context=encryption,
+        timeout=SMTP_SECONDS,
+    )
+    area = "mail server"
+    try:
+        await client.connect()
+        if username is not None:
+            await client.login(username, password.get_secret_value())
+        await client.quit()
+    except SMTPAuthenticationError as refused:
+        return problem(area, f"{name} refuses the login ({refused.code})", f"check {variable}_USERNAME and _PASSWORD")
+    except ssl.SSLError as wrong:
+        return problem(area, f"{name}: {wrong.reason}", f"its certificate must bear {host}, or be in NEST_SMTP_CA_FILE")
+    except (SMTPException, OSError, TimeoutError) as failure:
+        said = (str(failure) or type(failure).__name__).splitlines()[0]
+        return problem(area, f"{name}: {said}", f"check {variable}_HOST, _PORT and _TLS, and the way there")
+    if tls == "none":
+        return warning(area, f"{name} answers; mails go there unencrypted", f"set {variable}_TLS to required")
+    return ok(area, f"{name} answers, encrypted{'' if username is None else ', and takes the login'}")
+
+
+def lives_in_the_world(mail_from: str, smtp_host: str) -> bool:
+    """Whether mails from there leave this machine, to people whose servers look the sender up."""
+    domain = domain_of(mail_from)
+    try:
+        here = ip_address(smtp_host).is_loopback
+    except ValueError:
+        here = smtp_host == "localhost"
+    return not here and not f".{domain}".endswith(LIVES_IN_TESTS)
+
+
+def domain_of(mail_from: str) -> str:
+    """The domain of ``Product <mail@example.com>``."""
+    return parseaddr(mail_from)[1].rpartition("@")[2].lower()
+
+
+async def look_at_mail_records(
+    domain: str, selectors: Sequence[str], resolver: dns.asyncresolver.Resolver | None = None
+) -> AsyncIterator[Finding]:
+    """The sender's domain in DNS: MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489).
+
+    Args:
+        domain: of the sender.
+        selectors: under which the mail provider has published DKIM keys.
+        resolver: whom to ask; the machine's own by default.
+    """
+    names = _Names(resolver or dns.asyncresolver.Resolver())
+    area = "mail records"
+    if await names.of(domain, "MX"):
+        yield ok(area, f"{domain} takes mail (MX)")
+    else:
+        yield warning(area, f"{domain} has no MX: what comes back to the sender is lost", "publish one")
+    yield _spf(domain, await names.texts(domain, "v=spf1"))
+    if not selectors:
+        yield warning(area, "DKIM was not looked at", "give your provider's selector: nest doctor --dkim-selector NAME")
+    for selector in selectors:
+        yield _dkim(domain, selector, await names.texts(f"{selector}._domainkey.{domain}", ""))
+    yield _dmarc(domain, await _dmarc_records(names, domain))
+
+
+def _spf(domain: str, records: list[str]) -> Finding:
+    area = "mail records"
+    if not records:
+        return warning(
+            area, f"{domain} has no SPF record", "publish the one that your mail provider names (TXT v=spf1 …)"
+        )
+    if len(records) > 1:
+        return problem(area, f"{domain} has {len(records)} SPF records, so none counts", "make one of them")
+    words = records[0].lower().split()
+    if words[-1] in ("+all", "all"):
+        return problem(area, f"{domain}: SPF lets anybody send ({words[-1]})", "end it with ~all or -all")
+    if words[-1] not in ("~all", "-all") and not any(word.startswith("redirect=") for word in words):
+        return warning(area, f"{domain}: SPF does not say what of others", "end it with ~all or -all")
+    return ok(area, f"{domain}: {records[0]}")
+
+
+def _dkim(domain: str, selector: str, records: list[str]) -> Finding:
+    area, name = "mail records", f"{selector}._domainkey.{domain}"
+    tags = [dict(part.strip().split("=", 1) for part in record.split(";") if "=" in part) for record in records]
+    if any("".join(tag.get("p", "").split()) for tag in tags):
+        return ok(area, f"{name} has a DKIM key")
+    if any("p" in tag for tag in tags):
+        return problem(
+            area, f"{name}: the DKIM key is revoked (p= is empty)", "publish the new key of your mail provider"
+        )
+    return problem(area, f"{name} has no DKIM key", "publish what your mail provider names, or check the selector")
+
+
+async def _dmarc_records(names: _Names, domain: str) -> list[str]:
+    """Of the domain, or else of the one that it belongs to."""
+    labels = domain.split(".")
+    for start in range(len(labels) - 1):
+        found = await names.texts("_dmarc." + ".".join(labels[start:]), "v=dmarc1")
+        if found:
+            return found
+    return []
+
+
+def _dmarc(domain: str, records: list[str]) -> Finding:
+    area = "mail records"
+    if not records:
+        return warning(
+            area, f"{domain} has no DMARC record: large providers want one", "begin with _dmarc TXT v=DMARC1; p=none"
+        )
+    if len(records) > 1:
+        return problem(area, f"{domain} has {len(records)} DMARC records, so none counts", "keep one")
+    return ok(area, f"{domain}: {records[0]}")
+
+
+class _Names:
+    """Asks DNS; a name that is not there has no records."""
+
+    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
+        self._resolver = resolver
+
+    async def of(self, name: str, kind: str) -> list[Any]:
+        """The records of a name.
+
+        Raises:
+            dns.exception.DNSException: nobody answers.
+        """
+        try:
+            return list(await self._resolver.resolve(name, kind, lifetime=8.0))
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return []
+
+    async def texts(self, name: str, beginning: str) -> list[str]:
+        """The texts of a name that begin so; a text in pieces is one."""
+        found = [b"".join(record.strings).decode("utf-8", "replace") for record in await self.of(name, "TXT")]
+        return [text for text in found if text.lower().startswith(beginning)]
