@@ -104,7 +104,7 @@ class Letters:
                     try:
                         self.write(template, variables, looks=looks, wanted=[locale])
                     except Exception as failure:  # noqa: BLE001 -- a template may do anything
-                        raise UnusableTemplate(f"{locale}/{template}.jinja: {in_words(failure)}") from None
+                        raise UnusableTemplate(in_words(failure, f"{locale}/{template}.jinja")) from None
 
     def _rendered(self, template: Template, locale: str, looks: Looks, **shown: Any) -> Letter:
         name = f"{locale}/{template}"
@@ -161,7 +161,7 @@ class Texts:
                 try:
                     self.write(template, samples.full(template), looks=looks, wanted=[locale])
                 except Exception as failure:  # noqa: BLE001 -- a template may do anything
-                    raise UnusableTemplate(f"{locale}/texts/{template}.txt: {in_words(failure)}") from None
+                    raise UnusableTemplate(in_words(failure, f"{locale}/texts/{template}.txt")) from None
 
 
 def one_line(text: str) -> str:

@@ -7,6 +7,7 @@ text with ``layout.txt`` and ``parts.txt``. So both say the same.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ KNOWN: Final = frozenset(
 """What a locale may have. A whole one has all; where a file is missing, the next language is written."""
 ALWAYS_GIVEN: Final = frozenset({"looks", "colours", "locale"})
 _SHEET: Final = "/*styles.css*/"
+_Loaded = tuple[str, str | None, None]
 _LOCALE: Final = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 
 
@@ -125,15 +127,16 @@ class Sources:
             if unknown:
                 raise UnusableTemplate(f"{self.origins[name]}: there is no variable {unknown[0]}")
 
-    def _html(self, name: str) -> str:
-        if name in ("layout", "parts"):
-            return self._inlined(f"{name}.html").replace(_SHEET, self._sheet.conditional)
-        return self._inlined(f"{name}.jinja")
+    def _html(self, name: str) -> _Loaded | None:
+        file = f"{name}.html" if name in ("layout", "parts") else f"{name}.jinja"
+        if file not in self.files:
+            return None
+        source = self._inlined(file).replace(_SHEET, self._sheet.conditional)
+        return source, str(self.origins[file]), None
 
-    def _plain(self, name: str) -> str:
-        if name in ("layout", "parts") or "/texts/" in name:
-            return self.files[f"{name}.txt"]
-        return self.files[f"{name}.jinja"]
+    def _plain(self, name: str) -> _Loaded | None:
+        file = f"{name}.txt" if name in ("layout", "parts") or "/texts/" in name else f"{name}.jinja"
+        return (self.files[file], str(self.origins[file]), None) if file in self.files else None
 
     def _inlined(self, file: str) -> str:
         return self._sheet.inlined(self.files[file])
@@ -146,9 +149,17 @@ class Sources:
             raise UnusableTemplate(f"{self.origins['styles.css']}: {wrong}") from None
 
 
-def in_words(failure: Exception) -> str:
-    """What is wrong with a template that could not be rendered."""
-    return f"{type(failure).__name__}: {failure}"
+def in_words(failure: Exception, meant: str) -> str:
+    """What is wrong with a template that could not be rendered, and in which file.
+
+    Args:
+        failure: what came of rendering it.
+        meant: which one was to be rendered; the fault may be in one that it uses.
+    """
+    # Jinja has written the traceback anew, in terms of its templates.
+    frames = [each for each in traceback.extract_tb(failure.__traceback__) if Path(each.filename).suffix != ".py"]
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else meant
+    return f"{place}: {type(failure).__name__}: {failure}"
 
 
 @pass_context

@@ -1,0 +1,162 @@
+"""A client's mails look as was said of it, can be read in any colours, and change within a second."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from services.mailer.colours import CARD, DARK_CARD, LEGIBLE, contrast, palette
+from services.mailer.locales import best
+from services.mailer.looks import Looks
+from services.mailer.models.looks import over
+from services.mailer.wardrobe import Wardrobe
+from shared.messages import Sealed
+from shared.messages.client_looks import SetClientLooks
+from shared.messages.looks import ClientLooks, GetClientLooks, RecordClientLooks
+from shared.messages.mailer import SendMail, Template
+from tests.desk import Desk
+from tests.mailer.smtp_server import SmtpServer
+
+COLOUR = st.integers(0, 0xFFFFFF).map("#{:06x}".format)
+OWN = Looks(product_name="Nest", sender_address="mail@nest.example", support_address="help@nest.example")
+CHOSEN = {
+    "product_name": "Beak, Inc.",
+    "sender_name": "Bëak, Inc.",
+    "sender_address": "hello@getbeak.app",
+    "support_address": "help@getbeak.app",
+    "accent_colour": "#ffd400",
+    "locale": "de",
+}
+
+
+@given(accent=COLOUR, page=COLOUR)
+def test_every_text_can_be_read_whatever_colours_are_chosen(accent: str, page: str) -> None:
+    colours = palette(accent, page)
+    assert contrast(colours.on_accent, colours.accent) >= LEGIBLE
+    assert contrast(colours.page_ink, colours.page) >= LEGIBLE
+    assert contrast(colours.page_pale, colours.page) >= LEGIBLE
+    assert contrast(colours.link, CARD) >= LEGIBLE
+    assert contrast(colours.dark_link, DARK_CARD) >= LEGIBLE
+
+
+def test_contrast_is_counted_as_wcag_does() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    assert palette("#ffd400", "#10223a").on_accent == "#16181d"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["zh-Hant-TW"], "zh-hant"),
+        (["DE_at"], "de"),
+        (["de-x-private"], "de"),
+        (["pt", "fr"], "fr"),
+        ([None, ""], "en"),
+        (["x"], "en"),
+    ],
+)
+def test_the_best_language_is_looked_up(wanted: list[str | None], found: str) -> None:
+    assert best(wanted, {"en", "de", "fr", "zh-hant"}) == found
+
+
+def test_what_was_not_said_is_as_the_settings_say() -> None:
+    looks = over(OWN, ClientLooks(accent_colour="#000000"))
+    assert {f.name for f in fields(Looks) if getattr(looks, f.name) != getattr(OWN, f.name)} == {"accent_colour"}
+    # Nest's own name before somebody else's address would mislead.
+    assert over(OWN, ClientLooks(sender_address="a@b.example")).sender == "Nest <a@b.example>"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"product_name": "a\nb"},
+        {"sender_name": "a\r\nBcc: b@example.com"},
+        {"sender_address": "a@b@c.example"},
+        {"sender_address": "a..b@c.example"},
+        {"sender_address": "a@localhost"},
+        {"accent_colour": "red"},
+        {"accent_colour": "#fff;background:url(x)"},
+        {"logo_url": "javascript:alert(1)"},
+        {"logo_url": 'https://x.example/"onerror="'},
+        {"logo_url": "https:///x"},
+        {"locale": "German"},
+    ],
+)
+def test_looks_that_could_not_be_worn_are_refused(wrong: Mapping[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        SetClientLooks.model_validate({"client_id": "client_1", **wrong})
+
+
+async def record(desk: Desk, **chosen: str) -> Any:
+    command = RecordClientLooks(key="client_1", client_id="client_1", looks=ClientLooks.model_validate(chosen))
+    return await desk.perform(command)
+
+
+async def asked(desk: Desk) -> Any:
+    return await desk.perform(GetClientLooks(client_id="client_1"))
+
+
+def order(template: Template, **rest: Any) -> SendMail:
+    shown = {"link": "https://magic.getbeak.app/?code=a"} if template == "magic-link" else {}
+    variables = Sealed.of(json.dumps(shown))
+    return SendMail(template=template, to=Sealed.of("ada@example.com"), variables=variables, **rest)
+
+
+async def test_looks_are_kept_and_shown(desk: Desk) -> None:
+    before = await asked(desk)
+    assert (before["updated_at"], before["shown"]["product_name"]) == (None, "Nest")
+    await record(desk, **CHOSEN)
+    after = await asked(desk)
+    assert {name: value for name, value in after["chosen"].items() if value is not None} == CHOSEN
+    assert after["shown"]["sender"] == '"Bëak, Inc." <hello@getbeak.app>'
+    assert after["shown"]["button_text_colour"] == "#16181d"
+    assert after["shown"]["background_colour"] == "#f3f4f6"
+    # Said anew, all that is left out is as the settings say again.
+    again = await record(desk, locale="fr")
+    assert again == await asked(desk)
+    assert again["shown"] == {**before["shown"], "locale": "fr"}
+    assert await desk.database["client_looks"].count_documents({}) == 1
+
+
+async def test_a_mail_wears_the_looks_of_its_client(desk: Desk, server: SmtpServer) -> None:
+    await record(desk, **CHOSEN)
+    await desk.perform(order("magic-link", client_id="client_1"))
+    await desk.perform(order("magic-link", client_id="client_1", locale="es-MX"))
+    await desk.perform(order("magic-link", client_id="client_2"))
+    german, spanish, other = [arrival.message for arrival in server.arrivals]
+    assert german["Subject"] == "Bei Beak, Inc. anmelden"
+    assert german["From"] == '"Bëak, Inc." <hello@getbeak.app>'
+    assert spanish["Subject"] == "Inicia sesión en Beak, Inc."
+    assert (other["Subject"], other["From"]) == ("Sign in to Nest", "Nëst <mail@nest.example>")
+    # Bounces come to whoever answers for the mails.
+    assert {arrival.sender for arrival in server.arrivals} == {"mail@nest.example"}
+
+
+async def test_a_mail_that_names_no_app_is_as_its_reader_knows_mails(desk: Desk, server: SmtpServer) -> None:
+    await record(desk, **CHOSEN)
+    await desk.perform(order("welcome"))
+    await desk.perform(order("magic-link", client_id="client_1", locale="it"))
+    await desk.perform(order("welcome"))
+    await desk.perform(order("session-theft", client_id="client_2"))
+    subjects = [arrival.message["Subject"] for arrival in server.arrivals]
+    assert (subjects[0], subjects[2]) == ("Welcome to Nest", "Ti diamo il benvenuto in Beak, Inc.")
+    assert subjects[3] == "Ti abbiamo disconnesso da Nest per sicurezza"
+
+
+async def test_a_change_shows_within_a_second(desk: Desk) -> None:
+    kept = desk.context.client_looks
+    now = 0.0
+    wardrobe = Wardrobe(OWN, kept, clock=lambda: now)
+    assert (await wardrobe.of("client_1")).product_name == "Nest"
+    await record(desk, **CHOSEN)
+    now = 0.9
+    assert (await wardrobe.of("client_1")).product_name == "Nest"
+    now = 1.0
+    assert (await wardrobe.of("client_1")).product_name == "Beak, Inc."
+    assert await wardrobe.of(None) == OWN

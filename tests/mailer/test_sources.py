@@ -1,0 +1,123 @@
+"""Templates of the operator's own go before Nest's; what can't be used is named before anything is sent."""
+
+from pathlib import Path
+
+import pytest
+
+from services.mailer.app import writers
+from services.mailer.errors import UnusableTemplate
+from services.mailer.inlining import Sheet
+from services.mailer.looks import Looks
+from services.mailer.rendering import Letters, Texts
+from services.mailer.sources import Sources
+from shared.settings import SettingsError
+from tests.mailer.conftest import MakeSettings
+
+LOOKS = Looks(product_name="Beak", sender_address="mail@getbeak.app", support_address="help@getbeak.app")
+WELCOME = """{% extends "en/letter" %}
+{% from "parts" import paragraph with context %}
+{% block subject %}Hi from {{ looks.product_name }}{% endblock %}
+{% block heading %}Hi{% endblock %}
+{% block content %}{% call paragraph() %}Ours{% if name %}, {{ name }}{% endif %}.{% endcall %}{% endblock %}
+"""
+
+
+def put(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_nests_own_templates_can_all_be_used() -> None:
+    sources = Sources.read()
+    sources.check()
+    Letters(sources).check()
+    Texts(sources, "example.com").check()
+    assert set(sources.locales) == {"en", "de", "fr", "es", "it"}
+    assert len({len(files) for files in sources.locales.values()}) == 1, "a language lacks a template"
+
+
+def test_a_template_of_ones_own_goes_before_nests(tmp_path: Path) -> None:
+    put(tmp_path, "en/welcome.jinja", WELCOME)
+    letters = Letters(Sources.read(tmp_path))
+    own = letters.write("welcome", '{"name": "Ada"}', looks=LOOKS)
+    assert (own.subject, own.text.splitlines()[0]) == ("Hi from Beak", "Ours, Ada.")
+    assert letters.write("welcome", "{}", looks=LOOKS, wanted=["de"]).subject == "Willkommen bei Beak"
+    assert letters.write("session-theft", "{}", looks=LOOKS).subject.startswith("You were signed out")
+
+
+def test_a_language_of_ones_own_need_not_have_everything(tmp_path: Path) -> None:
+    put(tmp_path, "nl/letter.jinja", '{% extends "layout" %}{% block footer %}Groeten{% endblock %}')
+    put(tmp_path, "nl/welcome.jinja", WELCOME.replace("en/letter", "nl/letter").replace("Hi", "Hoi"))
+    sources = Sources.read(tmp_path)
+    sources.check()
+    letters = Letters(sources)
+    letters.check()
+    assert letters.write("welcome", "{}", looks=LOOKS, wanted=["nl-BE"]).subject == "Hoi from Beak"
+    assert letters.write("session-theft", "{}", looks=LOOKS, wanted=["nl", "fr"]).locale == "fr"
+
+
+def test_styles_of_ones_own_are_inlined(tmp_path: Path) -> None:
+    sheet = (Path(__file__).parents[2] / "services/mailer/templates/styles.css").read_text()
+    put(tmp_path, "styles.css", sheet.replace("border-radius: 12px", "border-radius: 3px"))
+    assert "border-radius:3px" in Letters(Sources.read(tmp_path)).write("welcome", "{}", looks=LOOKS).html
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("en/wellcome.jinja", WELCOME, "is no template that Nest knows"),
+        ("english/welcome.jinja", WELCOME, "is no template that Nest knows"),
+        ("notes.txt", "", "is no template that Nest knows"),
+        ("en/welcome.jinja", WELCOME + "{{ link }}", "there is no variable link"),
+        ("en/welcome.jinja", WELCOME.replace("name }}", "nmae }}"), "there is no variable nmae"),
+        ("en/welcome.jinja", WELCOME.replace("product_name", "product"), "no attribute 'product'"),
+        ("en/welcome.jinja", WELCOME.replace("{% endif %}", ""), "line 5: "),
+        ("en/welcome.jinja", WELCOME.replace("paragraph", "paragraf"), "welcome.jinja"),
+        ("en/welcome.jinja", WELCOME.replace("en/letter", "en/lettre"), "welcome.jinja"),
+        ("en/trial-ending.jinja", WELCOME.replace("Ours", "{{ ends_at.nothing.more }}"), "trial-ending.jinja"),
+        ("en/texts/login-code.txt", "{{ cod }}", "there is no variable cod"),
+        ("en/day.jinja", "{{ moment.dy }}", "no attribute 'dy'"),
+        ("parts.html", '<p class="huge">', "class huge is not in styles.css"),
+        ("styles.css", "p > a { color: red }", "p > a is not a single class"),
+        ("styles.css", ".a { color: red", "not understood"),
+    ],
+)
+def test_a_template_that_can_not_be_used_keeps_the_mailer_from_starting(
+    *, tmp_path: Path, settings: MakeSettings, name: str, text: str, wrong: str
+) -> None:
+    put(tmp_path, name, text)
+    with pytest.raises(SettingsError) as refused:
+        writers(settings(mail_templates=tmp_path))
+    assert str(refused.value).startswith("NEST_MAIL_TEMPLATES: ")
+    assert wrong in str(refused.value)
+    assert Path(name).name in str(refused.value)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match="is not a folder"):
+        writers(settings(mail_templates=tmp_path / "gone"))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "styles.css").write_bytes(b"\xff")
+    with pytest.raises(UnusableTemplate, match=r"styles\.css can't be read"):
+        Sources.read(tmp_path)
+
+
+def test_a_sheet_becomes_styles_and_what_depends_on_the_screen_stays() -> None:
+    sheet = Sheet.read(
+        "/* why */ .a, .b { color: var(--page-ink); } .a { margin: 0 }"
+        "@media (prefers-color-scheme: dark) { .a { color: red; background: blue; } }"
+    )
+    assert sheet.inlined('<p class="a"><i class="b">') == (
+        '<p class="a" style="color:{{ colours.page_ink }};margin:0"><i class="b" style="color:{{ colours.page_ink }}">'
+    )
+    assert sheet.conditional.splitlines() == [
+        "@media (prefers-color-scheme: dark){",
+        ".a{color:red !important;background:blue !important}",
+        "}",
+        "[data-ogsc] .a{color:red !important}",
+        "[data-ogsb] .a{background:blue !important}",
+    ]
