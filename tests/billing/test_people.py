@@ -1,0 +1,114 @@
+"""What billing hands over, removes and keeps when a person is exported or erased."""
+
+import json
+from typing import Any
+
+import httpx
+
+from shared.ids import derived_message_id
+from shared.messages import Sealed
+from shared.messages.auth import EnsureUser
+from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
+from shared.messages.mailer import SendMail
+from shared.messages.people import AddExportedPart, ConfirmErasure
+from tests.billing.conftest import API_KEY, Shop
+
+USER, OTHER = "user_1", "user_2"
+
+
+def about(user_id: str = USER) -> dict[str, Any]:
+    known = Sealed.of(json.dumps([["email", "ada@example.com"]]))
+    return {"process_id": "userproc_1", "user_id": user_id, "identifiers": known}
+
+
+async def subscribed(shop: Shop, user_id: str = USER, email: str = "ada@example.com") -> tuple[str, str]:
+    """A customer of a user's, and their subscription, paid and recorded."""
+    customer = await shop.post(
+        "/v1/customers",
+        email=email,
+        payment_method="pm_card_visa",
+        **{"metadata[user_id]": user_id, "invoice_settings[default_payment_method]": "pm_card_visa"},
+    )
+    subscription = await shop.post("/v1/subscriptions", customer=customer["id"], **{"items[0][price]": shop.price})
+    await shop.deliver_all()
+    return customer["id"], subscription["id"]
+
+
+async def erased(shop: Shop, **more: Any) -> None:
+    """The order, and all that it orders of billing itself."""
+    shop.desk.clear()
+    waiting: list[Any] = [EraseUserFromBilling(**about(), **more)]
+    while waiting:
+        shop.desk.clear()
+        await shop.desk.perform(waiting.pop())
+        waiting += [message for message in shop.desk.said(EraseUserFromBilling) if not message.again]
+
+
+async def test_all_that_billing_holds_on_a_user_is_handed_over(shop: Shop) -> None:
+    customer, subscription = await subscribed(shop)
+    await subscribed(shop, OTHER, "bob@example.com")
+    shop.desk.clear()
+    waiting: list[Any] = [ExportUserFromBilling(**about(), run=1)]
+    held: dict[str, list[Any]] = {}
+    while waiting:
+        await shop.desk.perform(waiting.pop())
+        waiting = shop.desk.said(ExportUserFromBilling)
+        for part in shop.desk.said(AddExportedPart):
+            held.setdefault(part.collection, []).extend(json.loads(shop.desk.reveal("auth", part.documents)))
+        last = shop.desk.said(AddExportedPart)[-1].last
+        shop.desk.clear()
+    assert last
+    assert [mapping["providerValue"] for mapping in held["provider_mappings"]] == [customer]
+    assert [record["stpSubscriptionId"] for record in held["subscriptions"]] == [subscription]
+    assert {payment["userId"] for payment in held["payments"]} == {USER}
+
+
+async def test_of_an_erased_user_payments_stay_and_nobodys(shop: Shop) -> None:
+    await subscribed(shop)
+    await subscribed(shop, OTHER, "bob@example.com")
+    payments = await shop.count("payments")
+    await erased(shop)
+    assert [confirmed.holder for confirmed in shop.desk.said(ConfirmErasure)] == ["billing"]
+    assert await shop.count("payments") == payments
+    for name in ("provider_mappings", "subscriptions", "trials", "payments", "disputes"):
+        assert await shop.desk.database[name].count_documents({"userId": USER}) == 0, name
+    assert await shop.desk.database["subscriptions"].count_documents({"userId": OTHER}) == 1
+
+
+async def test_a_webhook_that_comes_later_brings_nobody_back(shop: Shop) -> None:
+    customer, subscription = await subscribed(shop)
+    await erased(shop)
+    shop.desk.clear()
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {API_KEY}"}) as stripe:
+        await stripe.delete(f"{shop.double.url}/v1/subscriptions/{subscription}")
+    events = shop.double.objects("event")
+    for number, event in enumerate(events):
+        # As if Stripe told all of it again, under new ids.
+        await shop.deliver({**event, "id": f"evt_again_{number}"})
+    await shop.settle()
+    assert shop.desk.said(EnsureUser) == []
+    assert shop.desk.said(SendMail) == []
+    assert await shop.count("subscriptions") == 0
+    assert await shop.desk.database["payments"].count_documents({"userId": {"$ne": None}}) == 0
+    outcomes = {row["outcome"] for row in await shop.event_rows() if row["objectId"] == subscription}
+    assert outcomes == {"read", "erased"}
+    assert customer in {row["_id"] for row in await shop.desk.database["erased"].find().to_list()}
+
+
+async def test_stripe_forgets_the_customer_if_asked(shop: Shop) -> None:
+    customer, _ = await subscribed(shop)
+    await erased(shop)
+    kept = {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
+    assert customer in kept
+    other, _ = await subscribed(shop, "user_3", "eve@example.com")
+    order = EraseUserFromBilling(**about("user_3"), delete_stripe_customer=True)
+    for number in range(2):
+        shop.desk.clear()
+        await shop.desk.perform(order, id=derived_message_id("test", str(number)))
+    assert other not in {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
+    assert shop.desk.said(ConfirmErasure)
+
+
+async def test_an_erasure_without_anything_to_erase_is_confirmed(shop: Shop) -> None:
+    await erased(shop, delete_stripe_customer=True)
+    assert shop.desk.said(ConfirmErasure)

@@ -1,0 +1,54 @@
+"""What news hands over and removes when a person is exported or erased."""
+
+import json
+from typing import Any
+
+from shared.messages import Sealed
+from shared.messages.billing import SubscriptionStarted
+from shared.messages.news import EraseUserFromNews, ExportUserFromNews
+from shared.messages.people import AddExportedPart, ConfirmErasure
+from tests.desk import Desk
+
+ABOUT: dict[str, Any] = {"process_id": "userproc_1", "user_id": "user_1"}
+
+
+async def subscribed(desk: Desk, user_id: str, count: int) -> None:
+    for number in range(count):
+        await desk.perform(
+            SubscriptionStarted(user_id=user_id, subscription_id=f"sub_{user_id}_{number:03}", status="active")
+        )
+
+
+async def test_more_than_fits_a_part_is_handed_over_in_order(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr("shared.holdings.MOST_DOCUMENTS", 3)
+    await subscribed(desk, "user_1", 7)
+    await subscribed(desk, "user_2", 1)
+    desk.clear()
+    waiting: list[Any] = [ExportUserFromNews(**ABOUT, identifiers=Sealed.of("[]"), run=1)]
+    parts: list[AddExportedPart] = []
+    while waiting:
+        await desk.perform(waiting.pop())
+        waiting = desk.said(ExportUserFromNews)
+        parts += desk.said(AddExportedPart)
+        desk.clear()
+    rows = [row for part in parts for row in json.loads(desk.reveal("auth", part.documents))]
+    assert [row["id"] for row in rows] == [f"sub_user_1_{number:03}" for number in range(7)]
+    assert [part.number for part in parts] == list(range(len(parts)))
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+async def test_more_than_one_message_may_remove_is_removed_by_several(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr("shared.holdings.MOST_DOCUMENTS", 3)
+    await subscribed(desk, "user_1", 7)
+    await subscribed(desk, "user_2", 1)
+    waiting: list[Any] = [EraseUserFromNews(**ABOUT, identifiers=Sealed.of("[]"))]
+    runs = 0
+    while waiting:
+        desk.clear()
+        await desk.perform(waiting.pop())
+        runs += 1
+        waiting = [message for message in desk.said(EraseUserFromNews) if not message.again]
+    assert runs == 3
+    assert desk.said(ConfirmErasure)
+    left = await desk.database["subscriptions"].find().to_list()
+    assert [row["userId"] for row in left] == ["user_2"]
