@@ -39,6 +39,7 @@ STAND_INS: Final = {
     "NEST_SMTP_SECOND_PASSWORD": "",
     "NEST_MAIL_WEBHOOK_SECRETS": "",
     "NEST_TWILIO_AUTH_TOKEN": "a token of a test",
+    "NEST_MAILCHIMP_API_KEY": "",
     "NEST_MAIL_FROM": "Example <mail@example.com>",
     "NEST_MAIL_PRODUCT_NAME": "Example",
     "NEST_MAIL_SUPPORT_ADDRESS": "support@example.com",
