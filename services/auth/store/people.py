@@ -11,7 +11,7 @@ from services.auth.store.audit import AuditEntries
 from services.auth.store.authorizations import Authorizations
 from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.phone_codes import PhoneCodes
-from services.auth.store.user_processes import UserExportParts
+from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
 from shared.holdings import Holding, Person
 from shared.mongo import Database, Document
@@ -57,7 +57,12 @@ class People:
             left=lambda person: {**_by_user(person), "clientIp": {"$ne": None}, "caller": {"$in": PERSONS_OWN}},
         )
         self.handed_over = (*identity, *logins, *sessions, audit)
-        self.removed = (*identity, *logins, audit, Holding(database[UserExportParts.COLLECTION], _by_user))
+        exports = [
+            # First the process, so that nothing more is added to it.
+            Holding(database[UserProcesses.COLLECTION], lambda person: {**_by_user(person), "kind": "export"}),
+            Holding(database[UserExportParts.COLLECTION], _by_user),
+        ]
+        self.removed = (*identity, *logins, audit, *exports)
 
 
 def _by_user(person: Person) -> Document:

@@ -209,3 +209,17 @@ async def test_nobody_is_left_with_a_session_by_logging_in_while_being_erased(de
         assert user_id not in known
         for name in ("identifiers", "access_tokens", "refresh_tokens"):
             assert await desk.database[name].count_documents({"userId": user_id}) == 0
+
+
+async def test_an_export_goes_with_its_user_finished_or_not(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    finished, running = [await desk.perform(ExportUser(user_id=tokens["user_id"])) for _ in range(2)]
+    await settle(desk)
+    await answered_by_others(desk, finished, "export")
+    desk.clear()
+    await desk.perform(EraseUser(user_id=tokens["user_id"]))
+    await settle(desk)
+    await answered_by_others(desk, running, "export")
+    assert await desk.database["user_export_parts"].count_documents({}) == 0
+    for process in (finished, running):
+        assert await refusal(desk, GetUserExport(process_id=process["id"])) == ("not_found", "not_found")
