@@ -116,7 +116,7 @@ class SmtpServer:
 
     def _authenticate(self, _server: SMTP, _session: Session, _envelope: Envelope, _kind: str, data: Any) -> AuthResult:
         assert isinstance(data, LoginPassword)
-        return AuthResult(success=(data.login.decode(), data.password.decode()) == self.login)
+        return AuthResult(success=(data.login.decode(), data.password.decode()) == self.login, handled=False)
 
     async def _answer(self, verb: str, argument: str) -> str | None:
         self.commands.append(f"{verb} {argument}")
