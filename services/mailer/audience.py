@@ -23,9 +23,7 @@ MAX_ANSWER_BYTES: Final = 65_536
 REASON_CHARACTERS: Final = 120
 NOT_ITS_FAULT: Final = frozenset({401, 403, 404, 408, 425, 429})
 """The key or the list is wrong, which an operator mends, or it is too busy: nothing about this address."""
-_TOLD: Final = Counter(
-    "nest_audience_told", "Tries to tell the audience provider, by outcome.", ["outcome"]
-)
+_TOLD: Final = Counter("nest_audience_told", "Tries to tell the audience provider, by outcome.", ["outcome"])
 _GIVEN_UP: Final = Counter("nest_audience_given_up", "Consents that the audience provider was never brought to take.")
 _STATUS: Final[dict[ConsentLevel, tuple[str, str]]] = {
     "general": ("subscribed", "subscribed"),
