@@ -13,8 +13,8 @@ from services.mailer.audience import Mailchimp
 from services.mailer.context import SERVICE, Mailer, Sender
 from services.mailer.errors import UnusableTemplate
 from services.mailer.handlers import HANDLERS
-from services.mailer.looks import Looks
 from services.mailer.models.addresses import usable_address
+from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letters, Texts
 from services.mailer.servers import MailServers
 from services.mailer.settings import MailerSettings

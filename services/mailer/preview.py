@@ -10,7 +10,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from services.mailer import samples
-from services.mailer.looks import Looks
+from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letter, Letters, Texts
 from services.mailer.sources import Sources
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES

@@ -17,13 +17,16 @@ from pydantic import ValidationError
 from services.mailer import samples
 from services.mailer.errors import UnusableTemplate, UnusableVariables
 from services.mailer.locales import best
-from services.mailer.looks import Looks
+from services.mailer.models.looks import Looks
 from services.mailer.sources import Sources, in_words
 from shared.messages import Part
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
 
 KEPT: Final = 512
 """Rendered letters kept in memory; some 10 KB each."""
+LONG_LINE: Final = 300
+"""Characters; a link that is put into a line later may make it longer by far."""
+_TAG: Final = re.compile(r"(<[a-z][a-z0-9:]*) (?=[^<>]*>)")
 _HOLE: Final = secrets.token_hex(16)
 """Stands for the link in a kept letter; random, so that nobody can have written it into a name."""
 _GAP: Final = re.compile(r"\n{3,}")
@@ -113,9 +116,18 @@ class Letters:
         return Letter(
             subject=" ".join(head.split()),
             text=_GAP.sub("\n\n", body).strip() + "\n",
-            html=self._html.get_template(name).render(given),
+            html=_in_short_lines(self._html.get_template(name).render(given)),
             locale=locale,
         )
+
+
+def _in_short_lines(html: str) -> str:
+    """The same HTML, its long lines broken inside of tags, where a break means nothing.
+
+    A mail with lines of 998 characters and fewer goes out as it is; to encode the others for each mail costs more than
+    all else about it.
+    """
+    return "\n".join(line if len(line) <= LONG_LINE else _TAG.sub(r"\1\n", line) for line in html.split("\n"))
 
 
 class Texts:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from services.mailer.looks import Looks
-from services.mailer.models.looks import over
+from services.mailer.models.looks import Looks, over
 from services.mailer.store.looks import LooksOfClients
 
 FRESH_SECONDS: Final = 1.0

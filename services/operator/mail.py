@@ -58,7 +58,7 @@ def _folder(client_id: str) -> str:
 def _looks(answer: dict[str, Any]) -> Any:
     from email.utils import parseaddr  # noqa: PLC0415
 
-    from services.mailer.looks import Looks  # noqa: PLC0415
+    from services.mailer.models.looks import Looks  # noqa: PLC0415
 
     shown = answer["shown"]
     name, address = parseaddr(shown["sender"])

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.mailer.colours import CARD, DARK_CARD, LEGIBLE, contrast, palette
 from services.mailer.locales import best
-from services.mailer.looks import Looks
-from services.mailer.models.looks import over
+from services.mailer.models.colours import CARD, DARK_CARD, LEGIBLE, contrast, palette
+from services.mailer.models.looks import Looks, over
 from services.mailer.wardrobe import Wardrobe
 from shared.messages import Sealed
 from shared.messages.client_looks import SetClientLooks

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.mailer.errors import UnusableVariables
-from services.mailer.looks import Looks
+from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letter, Letters, Texts, one_line
 from services.mailer.sources import Sources
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template

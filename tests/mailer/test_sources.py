@@ -7,7 +7,7 @@ import pytest
 from services.mailer.app import writers
 from services.mailer.errors import UnusableTemplate
 from services.mailer.inlining import Sheet
-from services.mailer.looks import Looks
+from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letters, Texts
 from services.mailer.sources import Sources
 from shared.settings import SettingsError

@@ -1,13 +1,50 @@
-"""What has been said of how a client's mails appear, and what follows from it?"""
+"""Whose mail is it, and what does it look like? What was said of a client's mails, and what follows from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from email.headerregistry import Address
+from functools import lru_cache
 from typing import Self
 
-from services.mailer.looks import Looks
+from services.mailer.models.colours import Palette, palette
 from shared.messages.looks import ClientLooks, ClientLooksView, LooksView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """What a mail or a text wears.
+
+    Attributes:
+        product_name: how the product is called.
+        sender_address: ASCII; where mails come from.
+        sender_name: what stands before it; None: the address alone.
+        support_address: where people may write to.
+        accent_colour: ``#rrggbb``, of the button; its words are white or dark, whichever can be read.
+        background_colour: ``#rrggbb``, behind the card that holds the words; dark mode has its own.
+        logo_url: an image 32 pixels high; None: the name is written, and nothing is fetched from anywhere.
+        locale: the language of people who have not said which they read.
+    """
+
+    product_name: str
+    sender_address: str
+    support_address: str
+    sender_name: str | None = None
+    accent_colour: str = "#2f57d6"
+    background_colour: str = "#f3f4f6"
+    logo_url: str | None = None
+    locale: str = "en"
+
+    @property
+    def palette(self) -> Palette:
+        """The colours that follow, all of them legible."""
+        return palette(self.accent_colour, self.background_colour)
+
+    @property
+    def sender(self) -> str:
+        """The ``From`` header's value (RFC 5322 section 3.4)."""
+        return _sender(self.sender_name, self.sender_address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +102,9 @@ def view(client_id: str, kept: LooksOfClient | None, own: Looks) -> ClientLooksV
         ),
         updated_at=None if kept is None else kept.updated_at,
     )
+
+
+@lru_cache(maxsize=1024)
+def _sender(name: str | None, address: str) -> str:
+    """To write one takes the library longer than it takes to write the rest of a mail."""
+    return address if name is None else str(Address(name, addr_spec=address))
