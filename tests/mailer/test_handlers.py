@@ -14,7 +14,7 @@ import pytest
 from shared.envelope import encode
 from shared.faultpoints import EXIT_CODE
 from shared.inbox import Inbox
-from shared.messages import Sealed
+from shared.messages import Caller, Sealed
 from shared.messages.mailer import (
     ConsentLevel,
     GetMarketingConsent,
@@ -410,3 +410,34 @@ async def test_consents_set_from_three_places_at_once_end_in_one_row(desk: Desk)
     changes = desk.said(MarketingConsentChanged)
     assert len(changes) < 15
     assert row["level"] == (await desk.perform(GetMarketingConsent(user_id="user_1")))["level"]
+
+
+async def test_every_choice_is_kept_with_who_made_it_where_and_when(desk: Desk) -> None:
+    by_user, by_link = Caller(kind="user", user_id="user_1"), Caller(kind="anonymous")
+    began = desk.now
+    choices: list[tuple[ConsentLevel, str, Caller]] = [
+        ("general", "user", by_user),
+        ("general", "user", by_user),
+        ("none", "unsubscribe-link", by_link),
+    ]
+    for level, source, caller in choices:
+        desk.now += timedelta(minutes=1)
+        command = RecordMarketingConsent(key="user_1", user_id="user_1", level=level, source=source)
+        await desk.perform(command, caller=caller)
+    rows = await desk.database["marketing_consent_changes"].find().sort("number").to_list()
+    assert [(row["number"], row["level"], row["source"], row["caller"]) for row in rows] == [
+        (1, "general", "user", {"kind": "user", "userId": "user_1"}),
+        (2, "general", "user", {"kind": "user", "userId": "user_1"}),
+        (3, "none", "unsubscribe-link", {"kind": "anonymous", "userId": None}),
+    ]
+    assert [round((row["createdAt"] - began).total_seconds() / 60) for row in rows] == [1, 2, 3]
+    assert len({row["_id"] for row in rows}) == 3
+
+
+async def test_of_choices_from_three_places_at_once_all_are_kept_and_the_last_one_stands(desk: Desk) -> None:
+    for _ in range(5):
+        await asyncio.gather(record(desk, "general"), record(desk, "none", "unsubscribe-link"), record(desk, "none"))
+    rows = await desk.database["marketing_consent_changes"].find().sort("number").to_list()
+    assert [row["number"] for row in rows] == list(range(1, 16))
+    [current] = await consents(desk)
+    assert (current["level"], current["source"]) == (rows[-1]["level"], rows[-1]["source"])
