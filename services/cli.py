@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, clients, dead, keys, looks, mail, stripe, users
+from services.operator import audit, clients, dead, deliveries, keys, looks, mail, stripe, users
 from services.operator.doctor import doctor
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(clients.app, name="clients")
 clients.app.add_typer(looks.app, name="looks")
 app.add_typer(dead.app, name="dead")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(keys.app, name="keys")
 app.command(epilog="Examples:  [bold]nest doctor[/bold]   ·   [bold]nest doctor --dkim-selector s1 --json[/bold]")(
     doctor

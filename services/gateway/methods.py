@@ -25,6 +25,7 @@ from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionSta
 from shared.messages.client_looks import SetClientLooks
 from shared.messages.clients import ListClients, UpdateClient
 from shared.messages.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
+from shared.messages.deliveries import ListDeliveries
 from shared.messages.looks import GetClientLooks
 from shared.messages.mailer import GetMarketingConsent
 from shared.messages.news import (
@@ -171,6 +172,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
         "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
+        "list_deliveries": ask(ListDeliveries, Who.INTERNAL),
         "list_dead_letters": ask(ListDeadLetters, Who.INTERNAL),
         "replay_dead_letters": order(ReplayDeadLetters, Who.INTERNAL, _dead_letters),
         "list_payments": ask(ListPayments, Who.INTERNAL),

@@ -399,6 +399,7 @@ def _body(name: str) -> dict[str, Any]:
         "rotate_signing_keys": {},
         "list_audit_entries": {},
         "list_dead_letters": {},
+        "list_deliveries": {},
         "replay_dead_letters": {"filter": {}},
         "dismiss_news_item": {"user_id": "user_1", "news_item_id": "newsitem_1"},
         "reconcile_subscriptions": {},

@@ -25,6 +25,7 @@ AREAS = {
     "client_looks": "auth",
     "clients": "auth",
     "dead_letters": "auth",
+    "deliveries": "mailer",
     "looks": "mailer",
     "mail_notices": "mailer",
     "people": "auth",

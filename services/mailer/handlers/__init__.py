@@ -2,6 +2,7 @@
 
 from services.mailer.handlers.audience import carry_marketing_consent
 from services.mailer.handlers.consents import get_marketing_consent, record_marketing_consent
+from services.mailer.handlers.delivery_list import list_deliveries
 from services.mailer.handlers.looks import get_client_looks, record_client_looks
 from services.mailer.handlers.mails import send_mail
 from services.mailer.handlers.notices import record_mail_notice
@@ -9,6 +10,7 @@ from services.mailer.handlers.people import erase_user_from_mailer, export_user_
 from services.mailer.handlers.texts import send_text
 from shared.handling import Handlers
 from shared.messages.audience import CarryMarketingConsent
+from shared.messages.deliveries import ListDeliveries
 from shared.messages.looks import GetClientLooks, RecordClientLooks
 from shared.messages.mail_notices import RecordMailNotice
 from shared.messages.mailer import (
@@ -24,6 +26,7 @@ HANDLERS: Handlers = {
     CarryMarketingConsent: carry_marketing_consent,
     GetClientLooks: get_client_looks,
     GetMarketingConsent: get_marketing_consent,
+    ListDeliveries: list_deliveries,
     RecordMarketingConsent: record_marketing_consent,
     RecordClientLooks: record_client_looks,
     RecordMailNotice: record_mail_notice,

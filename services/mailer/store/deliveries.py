@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.models.deliveries import Delivery
+from shared.messages.deliveries import ListDeliveries
 from shared.mongo import Database, Document
 from shared.work import Work
 
@@ -34,6 +36,26 @@ class Deliveries:
             {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$ne": None}}, sort=[("createdAt", DESCENDING)]
         )
         return None if document is None else _delivery(document)
+
+    async def page(self, query: ListDeliveries, recipient_hashes: Sequence[str] | None) -> list[Delivery]:
+        """The deliveries asked for, newest first, and one more if there are more.
+
+        Their order is that of their ids: exact to the second, and within it that of each instance.
+        """
+        wanted: Document = {}
+        named = (("medium", "channel"), ("state", "state"), ("template", "template"), ("client_id", "clientId"))
+        for asked, kept in named:
+            if (value := getattr(query, asked)) is not None:
+                wanted[kept] = {"$eq": value}
+        if recipient_hashes is not None:
+            wanted["recipientHash"] = {"$in": list(recipient_hashes)}
+        if query.cursor is not None:
+            wanted["_id"] = {"$lt": query.cursor}
+        if query.since is not None or query.until is not None:
+            bounds = {"$gte": query.since, "$lt": query.until}
+            wanted["createdAt"] = {operator: moment for operator, moment in bounds.items() if moment is not None}
+        found = self._collection.find(wanted).sort("_id", DESCENDING).limit(query.limit + 1)
+        return [_delivery(document) async for document in found]
 
     def add(self, delivery: Delivery, work: Work) -> None:
         """Insert a delivery; if its order has one already, the handler runs again."""
