@@ -73,6 +73,14 @@ async def test_send_mail_hands_over_what_the_template_says(desk: Desk, server: S
     assert f'href="{LINK.replace("&", "&amp;")}"' in html.get_content()
 
 
+async def test_an_english_mail_goes_out_as_it_is_since_to_encode_it_costs_more_than_all_else(
+    desk: Desk, server: SmtpServer
+) -> None:
+    await desk.perform(order())
+    parts = list(server.arrivals[0].message.iter_parts())
+    assert [part["Content-Transfer-Encoding"] for part in parts] == ["7bit", "7bit"]
+
+
 async def test_send_mail_records_the_delivery_without_the_address(desk: Desk) -> None:
     await desk.perform(order(client_id="client_1"), id=ORDER)
     [row] = await deliveries(desk)
