@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.operator import audit, clients, dead, deliveries, keys, looks, mail, stripe, users
+from services.operator import audit, clients, dead, deliveries, keys, looks, mail, news, stripe, users
 from services.operator.doctor import doctor
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command(epilog="Examples:  [bold]nest doctor[/bold]   ·   [bold]nest doctor
     doctor
 )
 app.add_typer(mail.app, name="mail")
+app.add_typer(news.app, name="news")
 app.add_typer(stripe.app, name="stripe")
 app.add_typer(users.app, name="users")
 
