@@ -8,12 +8,16 @@ from collections.abc import Coroutine
 from enum import StrEnum
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from services.operator import audit, clients, dead, deliveries, keys, looks, mail, news, stripe, users
 from services.operator.doctor import doctor
+
+HERE: Final = "Everything on this machine"
+SERVICES: Final = "Running the services"
+OPERATORS: Final = "For operators of a running Nest"
 
 app = typer.Typer(
     name="nest",
@@ -25,20 +29,17 @@ app = typer.Typer(
     epilog="Start with [bold]nest up[/bold]: everything on this machine, nothing to install besides.",
 )
 topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
-app.add_typer(topics, name="topics")
-app.add_typer(audit.app, name="audit")
-app.add_typer(clients.app, name="clients")
+app.add_typer(topics, name="topics", rich_help_panel=SERVICES)
+app.add_typer(audit.app, name="audit", rich_help_panel=OPERATORS)
+app.add_typer(clients.app, name="clients", rich_help_panel=OPERATORS)
 clients.app.add_typer(looks.app, name="looks")
-app.add_typer(dead.app, name="dead")
-app.add_typer(deliveries.app, name="deliveries")
-app.add_typer(keys.app, name="keys")
-app.command(epilog="Examples:  [bold]nest doctor[/bold]   ·   [bold]nest doctor --dkim-selector s1 --json[/bold]")(
-    doctor
-)
-app.add_typer(mail.app, name="mail")
-app.add_typer(news.app, name="news")
-app.add_typer(stripe.app, name="stripe")
-app.add_typer(users.app, name="users")
+app.add_typer(dead.app, name="dead", rich_help_panel=OPERATORS)
+app.add_typer(deliveries.app, name="deliveries", rich_help_panel=OPERATORS)
+app.add_typer(keys.app, name="keys", rich_help_panel=OPERATORS)
+app.add_typer(mail.app, name="mail", rich_help_panel=OPERATORS)
+app.add_typer(news.app, name="news", rich_help_panel=OPERATORS)
+app.add_typer(stripe.app, name="stripe", rich_help_panel=OPERATORS)
+app.add_typer(users.app, name="users", rich_help_panel=OPERATORS)
 
 
 class Name(StrEnum):
@@ -77,6 +78,7 @@ def nest(
 
 
 @app.command(
+    rich_help_panel=HERE,
     epilog="Examples:  [bold]nest up[/bold]   ·   [bold]nest up --port 8081 --data ~/nest-data[/bold]",
 )
 def up(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest"), *, verbose: Verbose = False) -> None:
@@ -86,7 +88,9 @@ def up(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest"), 
     _run(run_up(folder=data, host=host, port=port, verbose=verbose))
 
 
-@app.command(epilog="Example:  [bold]NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth[/bold]")
+@app.command(
+    rich_help_panel=SERVICES, epilog="Example:  [bold]NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth[/bold]"
+)
 def run(service: Name) -> None:
     """Run one service until SIGTERM, configured by NEST_ variables. Start two of each to share the work."""
     from shared import service as runner  # noqa: PLC0415
@@ -95,7 +99,7 @@ def run(service: Name) -> None:
     raise typer.Exit(runner.run(service, create))
 
 
-@app.command(epilog="Example:  [bold]nest services --port 8081[/bold]")
+@app.command(rich_help_panel=HERE, epilog="Example:  [bold]nest services --port 8081[/bold]")
 def services(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest")) -> None:
     """Run the five services as separate processes, with their logs side by side.
 
@@ -152,6 +156,12 @@ def _asked_of_kafka(bootstrap: str, question: Coroutine[Any, Any, list[str]]) ->
     except KafkaError as error:
         typer.echo(f"nest: Kafka at {bootstrap} did not do it ({error})", err=True)
         raise typer.Exit(1) from None
+
+
+app.command(
+    rich_help_panel=OPERATORS,
+    epilog="Examples:  [bold]nest doctor[/bold]   ·   [bold]nest doctor --dkim-selector s1 --json[/bold]",
+)(doctor)
 
 
 def main() -> None:
