@@ -40,6 +40,7 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 WAIT_SECONDS = 20.0
 OPERATORS = "operators@example.com"
+MAIL_SECRET = "what-tells-of-mails-signs-with"
 _CODE = re.compile(r"[?&]code=([^&]+)")
 
 
@@ -281,6 +282,7 @@ async def running_stack(
             "NEST_SMTP_HOST": "127.0.0.1",
             "NEST_SMTP_PORT": str(inbox.smtp_port),
             "NEST_SMTP_TLS": "none",
+            "NEST_MAIL_WEBHOOK_SECRETS": MAIL_SECRET,
             "NEST_MAIL_FROM": "Beak <mail@example.com>",
             "NEST_MAIL_PRODUCT_NAME": "Beak",
             "NEST_MAIL_SUPPORT_ADDRESS": "help@example.com",
