@@ -21,8 +21,8 @@ from services.auth.handlers.sessions import list_sessions, revoke_sessions
 from services.auth.handlers.signing_keys import keep_signing_keys, list_signing_keys, rotate_signing_keys
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
-from shared.messages.audit import ListAuditEntries
 from shared.messages.addresses import FindConsentAddress
+from shared.messages.audit import ListAuditEntries
 from shared.messages.auth import (
     AnnounceClient,
     AuthenticateUser,
@@ -49,9 +49,9 @@ HANDLERS: Final[Handlers] = {
     CreateClient: create_client,
     CreateTrialAndMagicLink: create_trial_and_magic_link,
     EnsureUser: ensure_user,
+    FindConsentAddress: find_consent_address,
     GetUser: get_user,
     KeepSigningKeys: keep_signing_keys,
-    FindConsentAddress: find_consent_address,
     ListClients: list_clients,
     ListDeadLetters: list_dead_letters,
     ListSessions: list_sessions,
