@@ -24,6 +24,8 @@ LONGEST_LINE: Final = 998
 _CRLF: Final = b"\r\n"
 _BREAKING: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Whatever some mail server may read as the end of a line, or can't read at all."""
+_NEW_HEADER: Final = re.compile(r"\r\n(?![ \t]|\Z)|\r(?!\n)|(?<!\r)\n")
+"""A line's end after which no continuation follows (RFC 5322 section 2.2.3): what a folded header must not hold."""
 
 
 def compose(
@@ -69,8 +71,9 @@ def header(name: str, value: str) -> bytes:
         UnusableHeader: the value holds a line break or another control character, or an address that is none.
     """
     _check(name, value)
-    if not value.isascii() and name == "Subject":
-        # As a whole: where the library's newer way leaves some words as they are, it loses spaces between the others.
+    if name == "Subject" and (not value.isascii() or "=?" in value):
+        # As a whole: where the library's newer way leaves some words as they are, it loses spaces between the others,
+        # and decodes what merely looks encoded, the line break in ``=?utf-8?q?=0D=0ABcc:?=`` too.
         encoded = Header(value, "utf-8", header_name=name).encode(linesep="\r\n")
         return f"{name}: {encoded}\r\n".encode("ascii")
     try:
@@ -78,6 +81,8 @@ def header(name: str, value: str) -> bytes:
     except ValueError:
         # A line break in disguise, ``=?utf-8?q?=0D=0A?=``: the library reads it, and refuses it in its own way.
         raise UnusableHeader(name) from None
+    if _NEW_HEADER.search(folded):
+        raise UnusableHeader(name)
     return folded.encode("ascii")
 
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.mailer.errors import UnusableHeader
-from services.mailer.mime import compose
+from services.mailer.mime import compose, header
 from services.mailer.rendering import Letter
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
@@ -81,3 +81,18 @@ def test_a_value_that_breaks_its_header_is_refused(field: str, breaking: str) ->
 
 def test_a_boundary_can_not_be_guessed() -> None:
     assert read(composed()).get_boundary() != read(composed()).get_boundary()
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Dispute: =?utf-8?q?=0D=0ABcc:_all=40example.com?=",
+        "=?utf-8?b?DQpCY2M6IGFsbEBleGFtcGxlLmNvbQ==?= and more",
+        "=?us-ascii?q?a?= =?",
+    ],
+)
+def test_what_merely_looks_encoded_stays_as_it_is_written(subject: str) -> None:
+    """The standard library decodes an encoded word (RFC 2047) in a subject, and writes the line break in it."""
+    written = header("Subject", subject)
+    assert b"Bcc" not in written
+    assert message_from_bytes(written, policy=policy.default)["Subject"] == subject
