@@ -247,8 +247,10 @@ async def test_operators_of_mongodb_are_no_codes(phone: Phone, field: str) -> No
     for operator in ({"$gt": ""}, {"$ne": None}, {"$regex": ".*"}):
         answer = await phone.nest.http.post("/verify", json={**body, field: operator})
         assert refused(answer) == (422, "validation_failed")
-    answer = await phone.nest.http.post("/verify", json={**body, field: json.dumps({"$gt": ""})})
-    assert answer.status_code == 404
+    if field != "clientid":
+        # An app may have any name, this one too.
+        answer = await phone.nest.http.post("/verify", json={**body, field: json.dumps({"$gt": ""})})
+        assert answer.status_code == 404
     assert (await phone.nest.http.post("/verify", json=body)).status_code == 200
 
 
