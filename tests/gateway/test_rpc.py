@@ -411,5 +411,7 @@ def _body(name: str) -> dict[str, Any]:
         "list_stripe_differences": {"run_id": "striperun_1"},
         "stop_stripe_run": {"run_id": "striperun_1"},
         "resume_stripe_run": {"run_id": "striperun_1"},
+        "set_client_looks": {"client_id": "client_1"},
+        "get_client_looks": {"client_id": "client_1"},
     }
     return bodies.get(name, {"user_id": "user_1"})

@@ -54,7 +54,7 @@ class People:
             database[AuditEntries.COLLECTION],
             _by_user,
             erased=lambda entry: {**entry, "clientIp": None},
-            left=lambda person: {**_by_user(person), "clientIp": {"$ne": None}, "caller": {"$in": PERSONS_OWN}},
+            left=lambda person: {**_by_user(person), "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}},
         )
         self.handed_over = (*identity, *logins, *sessions, audit)
         exports = [

@@ -33,7 +33,8 @@ class Deliveries:
     async def last_through_app(self, recipient_hash: str) -> Delivery | None:
         """The newest delivery to a recipient that wore the looks of a client."""
         document = await self._collection.find_one(
-            {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$ne": None}}, sort=[("createdAt", DESCENDING)]
+            {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$type": "string"}},
+            sort=[("createdAt", DESCENDING)],
         )
         return None if document is None else _delivery(document)
 
