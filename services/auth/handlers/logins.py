@@ -19,7 +19,7 @@ from services.auth.errors import (
     UnsupportedGrantType,
 )
 from services.auth.handlers.sessions import end, find_session, network_of, revoke_access_token
-from services.auth.handlers.users import register
+from services.auth.handlers.users import register, verify
 from services.auth.limits import device_traits
 from services.auth.models.authorizations import Authorization
 from services.auth.models.chains import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
@@ -30,7 +30,6 @@ from shared.errors import Refusal
 from shared.messages import Sealed
 from shared.messages.auth import (
     AuthenticateUser,
-    IdentifierVerified,
     RefreshTokenReused,
     TokenView,
     UserAuthenticated,
@@ -118,24 +117,8 @@ def _arrive(authorization: Authorization, identifier: Identifier | None, work: W
     """The user whose address has just been shown to be theirs."""
     if identifier is None:
         identifier = register(authorization.identifier_value, work, auth, verified=True)
-    elif identifier.verified_at is None:
-        identifier = identifier.verify(at=work.now)
-        auth.identifiers.save(identifier, work)
-        work.note(identifier_id=identifier.id)
     else:
-        # Who is erased at this moment must not be left with a session.
-        auth.identifiers.hold(identifier, work)
-        return identifier.user_id
-    work.publish(
-        IdentifierVerified(
-            key=identifier.user_id,
-            user_id=identifier.user_id,
-            identifier_id=identifier.id,
-            identifier_type=identifier.identifier_type,
-            identifier_value=identifier.identifier_value,
-            at=work.now,
-        )
-    )
+        verify(identifier, work, auth)
     return identifier.user_id
 
 

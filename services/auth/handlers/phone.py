@@ -14,17 +14,16 @@ from services.auth.errors import (
     PhoneCodeNotFound,
 )
 from services.auth.handlers.sessions import network_of
-from services.auth.handlers.users import register
+from services.auth.handlers.users import register, verify
 from services.auth.limits import network_traits
 from services.auth.models.chains import AccessToken, Chain, Grant
 from services.auth.models.credentials import hash_key
 from services.auth.models.phone_codes import TOKEN_LIFE, PhoneCode, new_code, new_nonce
 from services.auth.models.phone_numbers import PhoneNumber
-from services.auth.models.users import Identifier
 from services.auth.tokens import access_claims
 from shared.errors import NotFound, Refusal
 from shared.messages import Sealed
-from shared.messages.auth import IdentifierVerified, UserAuthenticated
+from shared.messages.auth import UserAuthenticated
 from shared.messages.mailer import LoginCodeVariables, SendText
 from shared.messages.phone import (
     LogInForTesting,
@@ -104,9 +103,8 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
     auth.phone_codes.save(used, work)
     if identifier is None:
         identifier = register(used.phone_number, work, auth, verified=True, identifier_type="phone")
-        _announce(identifier, work)
     else:
-        _verify(identifier, work, auth)
+        verify(identifier, work, auth)
     return _log_in(identifier.user_id, command.clientid, Grant("phone_code", used.id), work, auth)
 
 
@@ -144,12 +142,11 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
             first_name=first_name,
             last_name=last_name,
         )
-        _announce(identifier, work)
     else:
         user = await auth.users.get(identifier.user_id)
         work.note(user_id=user.id)
         auth.users.save(user.introduce(first_name, last_name), work)
-        _verify(identifier, work, auth)
+        verify(identifier, work, auth)
     return PhoneUserView(
         id=identifier.user_id, first_name=first_name, last_name=last_name, phone_number=used.phone_number
     )
@@ -214,31 +211,6 @@ async def _redeem(
 def _bound(code: str, nonce: str, phone_number: str) -> tuple[bytes, bytes, bytes]:
     """What a code's hash is made of: of two people who hold the same six digits, each has another hash."""
     return code.encode(), nonce.encode(), phone_number.encode()
-
-
-def _verify(identifier: Identifier, work: Work, auth: Auth) -> None:
-    """Note that a number has been shown to be its user's, the first time that it was."""
-    if identifier.verified_at is None:
-        verified = identifier.verify(at=work.now)
-        auth.identifiers.save(verified, work)
-        work.note(identifier_id=identifier.id)
-        _announce(verified, work)
-    else:
-        # Who is erased at this moment must not be left with a session.
-        auth.identifiers.hold(identifier, work)
-
-
-def _announce(identifier: Identifier, work: Work) -> None:
-    work.publish(
-        IdentifierVerified(
-            key=identifier.user_id,
-            user_id=identifier.user_id,
-            identifier_id=identifier.id,
-            identifier_type=identifier.identifier_type,
-            identifier_value=identifier.identifier_value,
-            at=work.now,
-        )
-    )
 
 
 def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) -> PhoneTokenView:

@@ -12,6 +12,7 @@ from shared.errors import NotFound
 from shared.messages.auth import (
     EnsureUser,
     GetUser,
+    IdentifierVerified,
     IdentifierView,
     SetMarketingConsent,
     UserCreated,
@@ -110,7 +111,34 @@ def register(
     auth.identifiers.add(identifier, work)
     work.note(user_id=user.id, identifier_id=identifier.id)
     work.publish(UserCreated(key=user.id, user_id=user.id, at=work.now))
+    if verified:
+        _announce_verified(identifier, work)
     return identifier
+
+
+def verify(identifier: Identifier, work: Work, auth: Auth) -> None:
+    """Note that an address or a number has just been shown to be its user's, the first time that it was."""
+    if identifier.verified_at is None:
+        verified = identifier.verify(at=work.now)
+        auth.identifiers.save(verified, work)
+        work.note(identifier_id=identifier.id)
+        _announce_verified(verified, work)
+    else:
+        # Who is erased at this moment must not be left with a session.
+        auth.identifiers.hold(identifier, work)
+
+
+def _announce_verified(identifier: Identifier, work: Work) -> None:
+    work.publish(
+        IdentifierVerified(
+            key=identifier.user_id,
+            user_id=identifier.user_id,
+            identifier_id=identifier.id,
+            identifier_type=identifier.identifier_type,
+            identifier_value=identifier.identifier_value,
+            at=work.now,
+        )
+    )
 
 
 def _view(identifier: Identifier) -> IdentifierView:
