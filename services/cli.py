@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from services.operator import audit, clients, dead, deliveries, keys, looks, mail, news, stripe, users
+from services.operator import audit, clients, dead, deliveries, keys, looks, mail, news, stripe, suppressions, users
 from services.operator.doctor import doctor
 
 HERE: Final = "Everything on this machine"
@@ -39,6 +39,7 @@ app.add_typer(keys.app, name="keys", rich_help_panel=OPERATORS)
 app.add_typer(mail.app, name="mail", rich_help_panel=OPERATORS)
 app.add_typer(news.app, name="news", rich_help_panel=OPERATORS)
 app.add_typer(stripe.app, name="stripe", rich_help_panel=OPERATORS)
+app.add_typer(suppressions.app, name="suppressions", rich_help_panel=OPERATORS)
 app.add_typer(users.app, name="users", rich_help_panel=OPERATORS)
 
 

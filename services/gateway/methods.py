@@ -51,6 +51,7 @@ from shared.messages.stripe_runs import (
     SweepStripeEvents,
 )
 from shared.messages.subscriptions import GetSubscription
+from shared.messages.suppressions import LiftSuppression, ListSuppressions
 
 BASE_VERSION: Final = "1"
 
@@ -173,6 +174,8 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
         "list_deliveries": ask(ListDeliveries, Who.INTERNAL),
+        "list_suppressions": ask(ListSuppressions, Who.INTERNAL),
+        "lift_suppression": order(LiftSuppression, Who.INTERNAL, _unordered),
         "list_dead_letters": ask(ListDeadLetters, Who.INTERNAL),
         "replay_dead_letters": order(ReplayDeadLetters, Who.INTERNAL, _dead_letters),
         "list_payments": ask(ListPayments, Who.INTERNAL),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.mailer.audience import Audience
+from services.mailer.models.deliveries import Delivery
 from services.mailer.rendering import Letters, Texts
 from services.mailer.servers import MailServers
 from services.mailer.sms import TextProvider
@@ -104,3 +105,9 @@ class Mailer:
     def recipient_hashes(self, recipient: str) -> list[str]:
         """The same under every key that is held: what is kept for longer may stand under an older one."""
         return self.sealer.keyed_hashes("recipient", recipient.lower().encode())
+
+    def hashes_of(self, delivery: Delivery) -> list[str]:
+        """The same of a delivery's recipient; of one who was erased, the hash that is left."""
+        if not delivery.recipient:
+            return [delivery.recipient_hash]
+        return self.recipient_hashes(self.sealer.open(SERVICE, delivery.recipient).decode())

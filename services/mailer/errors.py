@@ -9,6 +9,18 @@ class AwaitingConsent(Refusal):
     kind = Kind.NOT_FOUND
 
 
+class SuppressionNotFound(Refusal):
+    """Nothing keeps mails from that address."""
+
+    kind = Kind.NOT_FOUND
+
+
+class RecipientComplained(Refusal):
+    """A person called one of our mails spam; that is not taken back by mistake."""
+
+    kind = Kind.CONFLICT
+
+
 class UnusableAddress(Exception):
     """No mail can be sent to this address; its text says why, without the address."""
 

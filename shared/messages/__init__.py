@@ -25,6 +25,7 @@ from shared.messages import (
     stripe,
     stripe_runs,
     subscriptions,
+    suppressions,
 )
 from shared.messages.message import (
     ANONYMOUS,
@@ -77,4 +78,5 @@ __all__ = [
     "stripe",
     "stripe_runs",
     "subscriptions",
+    "suppressions",
 ]

@@ -11,6 +11,7 @@ from pymongo import MongoClient
 from shared.sealed import Sealer
 from shared.settings import parse_keys
 from shared.unsubscribing import unsubscribe_token
+from tests.end_to_end.test_operator import run
 from tests.stack import MAIL_SECRET, Login, Stack, eventually
 
 Client = MongoClient[dict[str, Any]]
@@ -57,6 +58,26 @@ async def test_an_address_that_bounced_gets_links_and_nothing_else_until_mail_ar
     assert await tell(nest, "delivered", link["messageId"]) == 200
     suppressed = mongo_client[f"{nest.environment['NEST_DATABASE_PREFIX']}mailer"]["suppressions"]
     await eventually(lambda: suppressed.count_documents({"_id": link["recipientHash"]}) == 0)
+
+
+async def test_an_operator_has_mails_go_to_an_address_again(nest: Stack, mongo_client: Client, email: str) -> None:
+    await nest.log_in(email)
+    first = await delivery(nest, mongo_client, email, "magic-link")
+    assert await tell(nest, "complained", first["messageId"]) == 200
+
+    async def listed() -> list[dict[str, Any]]:
+        said = await run(nest, "suppressions", "list", "--to", email.upper(), "--json")
+        assert email not in said.out
+        found: list[dict[str, Any]] = json.loads(said.out)["suppressions"]
+        return found
+
+    [suppressed] = await eventually(listed)
+    assert (suppressed["delivery_id"], suppressed["cause"]) == (first["_id"], "complaint")
+    refused = await run(nest, "suppressions", "lift", email)
+    assert (refused.code, "recipient_complained" in refused.err) == (1, True)
+    lifted = await run(nest, "suppressions", "lift", email, "--although-complained", "--yes")
+    assert (lifted.code, lifted.err) == (0, "")
+    assert await listed() == []
 
 
 async def test_one_click_ends_the_news_without_a_login(nest: Stack, email: str) -> None:

@@ -34,6 +34,7 @@ AREAS = {
     "signing_keys": "auth",
     "stripe_runs": "billing",
     "subscriptions": "billing",
+    "suppressions": "mailer",
 }
 """Modules that are named for a part of what their service does."""
 SEALER = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}

@@ -7,6 +7,7 @@ from services.mailer.handlers.looks import get_client_looks, record_client_looks
 from services.mailer.handlers.mails import send_mail
 from services.mailer.handlers.notices import record_mail_notice
 from services.mailer.handlers.people import erase_user_from_mailer, export_user_from_mailer
+from services.mailer.handlers.suppression_list import lift_suppression, list_suppressions
 from services.mailer.handlers.texts import send_text
 from shared.handling import Handlers
 from shared.messages.audience import CarryMarketingConsent
@@ -21,12 +22,15 @@ from shared.messages.mailer import (
     SendMail,
     SendText,
 )
+from shared.messages.suppressions import LiftSuppression, ListSuppressions
 
 HANDLERS: Handlers = {
     CarryMarketingConsent: carry_marketing_consent,
     GetClientLooks: get_client_looks,
     GetMarketingConsent: get_marketing_consent,
+    LiftSuppression: lift_suppression,
     ListDeliveries: list_deliveries,
+    ListSuppressions: list_suppressions,
     RecordMarketingConsent: record_marketing_consent,
     RecordClientLooks: record_client_looks,
     RecordMailNotice: record_mail_notice,

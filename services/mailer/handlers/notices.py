@@ -7,7 +7,7 @@ from typing import Final
 
 from services.mailer.context import Mailer
 from services.mailer.handlers.deliveries import keep
-from services.mailer.handlers.suppressions import lift, suppress
+from services.mailer.handlers.suppressions import lift_if_back, suppress
 from services.mailer.models.suppressions import shows_dead_address
 from shared.messages.mail_notices import MailBounced, RecordMailNotice
 from shared.telemetry import log
@@ -40,7 +40,7 @@ async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mail
         case "complained":
             await suppress("complaint", told, work, mailer)
         case "delivered":
-            await lift(told, work, mailer)
+            await lift_if_back(told, work, mailer)
 
 
 def _reason(command: RecordMailNotice) -> str:

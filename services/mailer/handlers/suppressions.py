@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.deliveries import Delivery
-from services.mailer.models.suppressions import ASKED_FOR, Cause, Suppression
+from services.mailer.models.suppressions import ASKED_FOR, Suppression
 from shared.messages.mail_notices import AddressSuppressed
 from shared.messages.mailer import Template
+from shared.messages.suppressions import Cause, SuppressionLifted
 from shared.telemetry import log
 from shared.work import Work
 
@@ -20,9 +21,9 @@ async def suppression_of(address: str, template: Template, mailer: Mailer) -> Su
 
 async def suppress(cause: Cause, shown_by: Delivery, work: Work, mailer: Mailer) -> None:
     """From now on send the recipient of a delivery nothing but what they ask for."""
-    known = await mailer.suppressions.find([shown_by.recipient_hash])
+    known = await _known(shown_by, mailer)
     suppression = Suppression(
-        id=shown_by.recipient_hash,
+        id=shown_by.recipient_hash if known is None else known.id,
         cause=cause,
         delivery_id=shown_by.id,
         since=work.now,
@@ -38,9 +39,24 @@ async def suppress(cause: Cause, shown_by: Delivery, work: Work, mailer: Mailer)
     log.warning("address suppressed", delivery=shown_by.id, cause=cause)
 
 
-async def lift(delivered: Delivery, work: Work, mailer: Mailer) -> None:
+async def lift_if_back(delivered: Delivery, work: Work, mailer: Mailer) -> None:
     """Send to the recipient of a delivery again, if it shows that the mailbox is back."""
-    known = await mailer.suppressions.find([delivered.recipient_hash])
+    known = await _known(delivered, mailer)
     if known is not None and known.ended_by(delivered.created_at):
-        mailer.suppressions.lift(known, work)
-        log.info("suppression lifted", delivery=delivered.id)
+        lift(known, work, mailer)
+
+
+def lift(suppression: Suppression, work: Work, mailer: Mailer) -> None:
+    """From now on send everything to an address again."""
+    mailer.suppressions.lift(suppression, work)
+    work.publish(
+        SuppressionLifted(
+            key=suppression.delivery_id, delivery_id=suppression.delivery_id, cause=suppression.cause, at=work.now
+        )
+    )
+    log.info("suppression lifted", delivery=suppression.delivery_id, cause=suppression.cause)
+
+
+async def _known(delivery: Delivery, mailer: Mailer) -> Suppression | None:
+    """What keeps mails from the recipient of a delivery, under whichever sealing key it was written down."""
+    return await mailer.suppressions.find(mailer.hashes_of(delivery))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
+from services.mailer.errors import RecipientComplained
 from shared.messages.mailer import Template
+from shared.messages.suppressions import Cause
 
-Cause = Literal["bounce", "complaint"]
 ASKED_FOR: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})
 """What a person asks for at the address itself, just now. It goes out whatever is known of the address: one bounce
 years ago must not lock anybody out for good, and how often it is sent is limited where it is asked for."""
@@ -46,6 +47,18 @@ class Suppression:
         A complaint is not taken back by reading on.
         """
         return self.cause == "bounce" and delivered_order > self.since
+
+    def must_be_liftable(self, *, although_complained: bool) -> None:
+        """Nothing, if operators may lift it.
+
+        Args:
+            although_complained: they say that the person who complained wants mails again.
+
+        Raises:
+            RecipientComplained: they don't, and somebody has.
+        """
+        if self.cause == "complaint" and not although_complained:
+            raise RecipientComplained
 
 
 def shows_dead_address(status: str | None) -> bool:

@@ -17,7 +17,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     ConsentChanges.COLLECTION: ConsentChanges.INDEXES,
     Consents.COLLECTION: Consents.INDEXES,
     Deliveries.COLLECTION: Deliveries.INDEXES,
-    Suppressions.COLLECTION: (),
+    Suppressions.COLLECTION: Suppressions.INDEXES,
     LooksOfClients.COLLECTION: (),
 }
 """What must be there before the first message."""

@@ -58,6 +58,11 @@ class Deliveries:
         found = self._collection.find(wanted).sort("_id", DESCENDING).limit(query.limit + 1)
         return [_delivery(document) async for document in found]
 
+    async def some(self, ids: Sequence[str]) -> dict[str, Delivery]:
+        """Those of these deliveries that are kept, by their ids."""
+        found = self._collection.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: _delivery(document) async for document in found}
+
     def add(self, delivery: Delivery, work: Work) -> None:
         """Insert a delivery; if its order has one already, the handler runs again."""
         work.insert(self._collection, _delivery_document(delivery))

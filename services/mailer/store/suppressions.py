@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from pymongo import DESCENDING, IndexModel
+
+from services.mailer.errors import SuppressionNotFound
 from services.mailer.models.suppressions import Suppression
+from shared.messages.suppressions import ListSuppressions
 from shared.mongo import Database, Document
 from shared.work import Work
 
@@ -14,6 +18,7 @@ class Suppressions:
     """The collection ``suppressions``, a row for each address."""
 
     COLLECTION: Final = "suppressions"
+    INDEXES: Final = (IndexModel([("deliveryId", DESCENDING)]),)
 
     def __init__(self, database: Database) -> None:
         self._collection = database[self.COLLECTION]
@@ -26,6 +31,37 @@ class Suppressions:
         """
         document = await self._collection.find_one({"_id": {"$in": list(hashes)}})
         return None if document is None else _suppression(document)
+
+    async def get_shown_by(self, delivery_id: str) -> Suppression:
+        """The suppression that a mail has shown the need of.
+
+        Raises:
+            SuppressionNotFound: it has not, or it is lifted.
+        """
+        document = await self._collection.find_one({"deliveryId": {"$eq": delivery_id}})
+        if document is None:
+            raise SuppressionNotFound
+        return _suppression(document)
+
+    async def page(self, query: ListSuppressions, hashes: Sequence[str] | None) -> list[Suppression]:
+        """The suppressions asked for, those of the newest mails first, and one more if there are more.
+
+        Args:
+            query: what is asked for.
+            hashes: all that its address may be kept under; None for every address.
+        """
+        wanted: Document = {}
+        if hashes is not None:
+            wanted["_id"] = {"$in": list(hashes)}
+        if query.cause is not None:
+            wanted["cause"] = {"$eq": query.cause}
+        if query.cursor is not None:
+            wanted["deliveryId"] = {"$lt": query.cursor}
+        if query.since is not None or query.until is not None:
+            bounds = {"$gte": query.since, "$lt": query.until}
+            wanted["since"] = {operator: moment for operator, moment in bounds.items() if moment is not None}
+        found = self._collection.find(wanted).sort("deliveryId", DESCENDING).limit(query.limit + 1)
+        return [_suppression(document) async for document in found]
 
     def add(self, suppression: Suppression, work: Work) -> None:
         """Insert a row; if somebody else did so first, the handler runs again."""
