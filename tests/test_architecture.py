@@ -174,7 +174,7 @@ def test_a_store_needs_models_and_errors_alone() -> None:
 
     holds(
         rule,
-        breaks=("services/billing/store/trials.py", "from services.billing.stripe import Stripe"),
+        breaks=("services/billing/store/trials.py", "from services.billing.stripe.account import Stripe"),
         advice="a store turns documents into models and back; what calls others belongs into a handler or an adapter",
     )
 
@@ -286,10 +286,29 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
 
 def test_stripe_is_called_from_one_file() -> None:
     holds(
-        only_in("services/billing/calls.py", "services/gateway/webhooks.py", modules=("stripe",)),
+        only_in("services/billing/stripe/calls.py", "services/gateway/webhooks.py", modules=("stripe",)),
         breaks=("services/billing/handlers/trials.py", "from stripe import StripeClient"),
-        advice="call over services/billing/calls.py, in an adapter that takes and gives our own models",
+        advice="call over services/billing/stripe/calls.py, in an adapter that takes and gives our own models",
     )
+
+
+def test_billing_has_layers() -> None:
+    def knows(layer: str, *parts: str) -> Rule:
+        modules = tuple(f"services.billing.{part}" for part in parts)
+        return lambda source: source.imports_any(*modules) if source.is_in(f"services/billing/{layer}") else []
+
+    for layer, above in {
+        "stripe/": ("context", "store", "following", "runs", "handlers"),
+        "context.py": ("following", "runs", "handlers"),
+        "following/": ("runs", "handlers"),
+        "runs/": ("handlers",),
+    }.items():
+        for part in above:
+            holds(
+                knows(layer, *above),
+                breaks=(f"services/billing/{layer}", f"from services.billing.{part} import Billing"),
+                advice="the way goes handlers -> runs -> following -> context -> {stripe, store}, never back",
+            )
 
 
 def test_twilio_is_called_from_one_file() -> None:

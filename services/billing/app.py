@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from services.billing import drift_gauges, stripe
 from services.billing.context import Billing
 from services.billing.handlers import HANDLERS
+from services.billing.runs import gauges
 from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
 from services.billing.store.differences import Differences, Standings
@@ -25,6 +25,7 @@ from services.billing.store.runs import Runs
 from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
+from services.billing.stripe import account
 from shared.messages.stripe_runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
 from shared.service import Parts, Service
 from shared.settings import load
@@ -54,13 +55,13 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
     """What the handlers work with."""
     runs, standings = Runs(parts.database), Standings(parts.database)
     async with (
-        drift_gauges.kept(runs, standings),
-        stripe.opened(
+        gauges.kept(runs, standings),
+        account.opened(
             api_key=settings.stripe_api_key.get_secret_value(),
             api_base=settings.stripe_api_base,
             rate=settings.calls_per_second,
             portal_return_url=settings.stripe_portal_return_url,
-        ) as account,
+        ) as stripe,
     ):
         for kind in SCHEDULED:
             await parts.announce(KeepStripeSchedule(key=SCHEDULE, kind=kind))
@@ -75,7 +76,7 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             disputes=Disputes(parts.database),
             people=People(parts.database),
             erased=Erased(parts.database),
-            stripe=account,
+            stripe=stripe,
             sealer=parts.sealer,
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,

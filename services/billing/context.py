@@ -19,7 +19,7 @@ from services.billing.store.runs import Runs
 from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
-from services.billing.stripe import Stripe
+from services.billing.stripe.account import Stripe
 from shared.messages.stripe_runs import Scheduled
 from shared.sealed import Sealer
 

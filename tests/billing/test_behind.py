@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.billing import stripe as adapter
-from services.billing.calls import Patience
 from services.billing.errors import StripeUnavailable
-from services.billing.stripe import Stripe
+from services.billing.stripe import account as adapter
+from services.billing.stripe.account import Stripe
+from services.billing.stripe.calls import Patience
 from services.embedded.stripe import StripeDouble
 from tests.billing.conftest import API_KEY
 

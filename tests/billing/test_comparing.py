@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.billing import drift_gauges
-from services.billing.calls import Patience
+from services.billing.runs import gauges
+from services.billing.stripe.calls import Patience
 from shared.ids import derived_message_id
 from shared.messages.billing import FollowSubscription, StartTrial
 from shared.messages.stripe_runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
@@ -230,11 +230,11 @@ async def test_the_gauges_tell_what_stands(shop: Shop) -> None:
     await lived(shop)
     await shop.desk.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
     await finish(shop, VERIFY)
-    await drift_gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
-    assert drift_gauges.DRIFT.labels("payment", "differs")._value.get() == 1
-    assert drift_gauges.SINCE._value.get() > 0
-    assert drift_gauges.LAST.labels("verify")._value.get() > 0
+    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
+    assert gauges.DRIFT.labels("payment", "differs")._value.get() == 1
+    assert gauges.SINCE._value.get() > 0
+    assert gauges.LAST.labels("verify")._value.get() > 0
     await finish(shop, ReconcileSubscriptions())
-    await drift_gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
-    assert drift_gauges.SINCE._value.get() == 0
-    assert [sample for metric in drift_gauges.DRIFT.collect() for sample in metric.samples] == []
+    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
+    assert gauges.SINCE._value.get() == 0
+    assert [sample for metric in gauges.DRIFT.collect() for sample in metric.samples] == []

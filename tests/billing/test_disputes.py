@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing.calls import Patience
+from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Trouble
 from shared.messages.billing import (
     DisputeClosed,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.calls import Patience
+from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Trouble
 from shared.messages.billing import FollowSubscription, SubscriptionChanged
 from tests.billing.conftest import Shop

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.billing.translation import subscription_of
+from services.billing.stripe.translation import subscription_of
 from services.embedded.stripe import StripeDouble
 from services.embedded.stripe.errors import StripeRefusal
 from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted

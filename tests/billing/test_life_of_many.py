@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from services.billing.calls import Patience
-from services.billing.translation import subscription_of
+from services.billing.stripe.calls import Patience
+from services.billing.stripe.translation import subscription_of
 from services.embedded.stripe import Trouble
 from services.embedded.stripe.life import Life
 from shared.messages import MESSAGES, Command, Message

@@ -1,6 +1,6 @@
 import pytest
 
-from services.billing.pace import Pace
+from services.billing.stripe.pace import Pace
 
 
 class Clock:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.calls import Patience
+from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Trouble
 from services.embedded.stripe.invoices import intent_of
 from shared.messages.auth import EnsureUser, UserEnsured

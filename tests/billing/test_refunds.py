@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing.calls import Patience
-from services.billing.refunds import give_back
+from services.billing.stripe.calls import Patience
+from services.billing.stripe.refunds import give_back
 from services.embedded.stripe import Trouble
 from shared.messages.billing import DuplicateSubscriptionCancelled, SubscriptionEnded
 from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDuplicateSubscription
@@ -154,7 +154,7 @@ async def test_a_crash_after_each_call_leaves_one_of_everything(
             killed += 1
             raise Killed
 
-    monkeypatch.setattr("services.billing.refunds.fault_point", die_once_at_each)
+    monkeypatch.setattr("services.billing.stripe.refunds.fault_point", die_once_at_each)
     monkeypatch.setattr("services.billing.handlers.subscriptions.fault_point", die_once_at_each)
     for _ in range(6):
         try:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.billing.calls import Patience
+from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Settings, StripeDouble, Trouble
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
 from shared.messages.subscriptions import GetSubscription

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from services.billing import calls
-from services.billing import stripe as adapter
-from services.billing.calls import Patience
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
-from services.billing.stripe import Stripe
-from services.billing.translation import subscription_of
+from services.billing.stripe import account as adapter
+from services.billing.stripe import calls
+from services.billing.stripe.account import Stripe
+from services.billing.stripe.calls import Patience
+from services.billing.stripe.translation import subscription_of
 from services.embedded.stripe import API_VERSION, StripeDouble, Trouble
 from tests.billing.conftest import API_KEY, post
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.billing.calls import Patience
 from services.billing.errors import StripeRefused
+from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Trouble
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Unavailable

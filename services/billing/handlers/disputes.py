@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from services.billing.context import Billing
-from services.billing.dispute_following import follow_stripe_dispute
 from services.billing.errors import StripeUnavailable
+from services.billing.following.disputes import follow_stripe_dispute
 from services.billing.handlers.pages import one_page
-from services.billing.putting_off import later
+from services.billing.stripe.putting_off import later
 from shared.messages.billing import DisputesView, FollowDispute, ListDisputes
 from shared.work import Work
 

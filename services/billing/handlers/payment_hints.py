@@ -9,7 +9,7 @@ from typing import Final
 from services.billing.context import Billing
 from services.billing.handlers.disputes import follow_dispute
 from services.billing.handlers.payments import find_payments, follow_payment
-from services.billing.walk import Lead
+from services.billing.stripe.payments import Lead
 from shared.messages.billing import FindPayments, FollowDispute, FollowPayment
 from shared.messages.stripe import StripeObject
 from shared.work import Work

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.errors import StripeUnavailable
+from services.billing.following.payments import follow_payment_intent
 from services.billing.handlers.pages import one_page
-from services.billing.payment_following import follow_payment_intent
-from services.billing.putting_off import later
-from services.billing.walk import payments_of
+from services.billing.stripe.payments import payments_of
+from services.billing.stripe.putting_off import later
 from shared.messages.auth import UserEnsured
 from shared.messages.billing import FindPayments, FollowPayment, ListPayments, PaymentsView
 from shared.work import Work

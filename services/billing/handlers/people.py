@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.errors import KeySpent, StripeUnavailable
-from services.billing.putting_off import later
+from services.billing.stripe.putting_off import later
 from shared.holdings import confirm, hand_over, remove
 from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
 from shared.work import Work

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from services.billing import comparison, importing, looks, sweeping
 from services.billing.context import Billing
 from services.billing.errors import StripeRunUnderWay, StripeUnavailable
 from services.billing.handlers.webhooks import outcome_of, stripe_event
 from services.billing.models.events import KeptEvent
 from services.billing.models.runs import DIFFERENCES, Run
 from services.billing.models.runs import Stage as StageName
-from services.billing.putting_off import later
-from services.billing.steps import Stage, Step
+from services.billing.runs import comparison, importing, looks, sweeping
+from services.billing.runs.steps import Stage, Step
+from services.billing.stripe.putting_off import later
 from shared.ids import derived_message_id
 from shared.messages.stripe_runs import (
     ContinueStripeRun,

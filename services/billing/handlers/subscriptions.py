@@ -8,12 +8,12 @@ from typing import Final
 from services.billing import alarms
 from services.billing.context import Billing
 from services.billing.errors import KeySpent, StripeUnavailable
-from services.billing.following import follow, look, record
+from services.billing.following.payer import correct_mapping
+from services.billing.following.subscriptions import follow, look, record
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import LIVE, lapsed
-from services.billing.payer import correct_mapping
-from services.billing.putting_off import later
-from services.billing.refunds import give_back
+from services.billing.stripe.putting_off import later
+from services.billing.stripe.refunds import give_back
 from shared.faultpoints import fault_point
 from shared.ids import derived_message_id
 from shared.messages.billing import (

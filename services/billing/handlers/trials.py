@@ -13,10 +13,10 @@ from services.billing.errors import (
     StripeUnavailable,
     TrialAlreadyUsed,
 )
-from services.billing.following import look, record
+from services.billing.following.subscriptions import look, record
 from services.billing.models.subscriptions import current
 from services.billing.models.trials import Trial, TrialDevice
-from services.billing.provision import provide
+from services.billing.stripe.trials import provide
 from shared.envelope import unix_milliseconds
 from shared.ids import derived_message_id
 from shared.messages.auth import Device, SendTrialMagicLink

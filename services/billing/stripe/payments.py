@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import quote
 
-from services.billing.calls import Calls
 from services.billing.errors import StripeRefused
 from services.billing.models.stripe_payments import StripeDispute, StripeInvoice, StripePayment
-from services.billing.payment_translation import dispute_of, invoice_of, payment_of
-from services.billing.translation import Json
+from services.billing.stripe.calls import Calls
+from services.billing.stripe.payment_translation import dispute_of, invoice_of, payment_of
+from services.billing.stripe.translation import Json
 
 Lead = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Objects that lead to payments."""

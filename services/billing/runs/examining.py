@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from services.billing.context import Billing
-from services.billing.dispute_following import user_of_dispute
+from services.billing.following.disputes import user_of_dispute
+from services.billing.following.payer import user_of_subscription
+from services.billing.following.payments import user_of_payment
 from services.billing.models import drift
 from services.billing.models.disputes import Dispute
 from services.billing.models.drift import Drift
@@ -14,10 +16,8 @@ from services.billing.models.payments import Payment
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.stripe_payments import StripeDispute, StripePayment
 from services.billing.models.subscriptions import Subscription
-from services.billing.payer import user_of_subscription
-from services.billing.payment_following import user_of_payment
-from services.billing.stripe import Stripe
-from services.billing.walk import read_dispute, read_payment
+from services.billing.stripe.account import Stripe
+from services.billing.stripe.payments import read_dispute, read_payment
 from shared.messages.billing import FollowCustomer, FollowDispute, FollowPayment, FollowSubscription
 from shared.messages.message import Command
 from shared.messages.stripe_runs import Subject

@@ -9,14 +9,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from services.billing.comparing import repair_of
-from services.billing.listings import Listed, page_of
+from services.billing.following.payer import ask_auth
 from services.billing.models.drift import Drift
 from services.billing.models.subscriptions import LIVE, rivals
-from services.billing.payer import ask_auth
-from services.billing.steps import Done, Stage, Step, report
+from services.billing.runs.examining import repair_of
+from services.billing.runs.steps import Done, Stage, Step, report
 from services.billing.store.mirrors import Mirror
-from services.billing.translation import Json, customer_of
+from services.billing.stripe.listings import Listed, page_of
+from services.billing.stripe.translation import Json, customer_of
 from shared.ids import derived_message_id
 from shared.messages.stripe_runs import Subject
 from shared.messages.subscriptions import DuplicateSubscriptionFound

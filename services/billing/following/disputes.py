@@ -6,12 +6,12 @@ from typing import Final
 
 from services.billing import alarms
 from services.billing.context import Billing
+from services.billing.following.payments import follow_payment_intent
 from services.billing.models.disputes import STATUSES, Dispute, Occasion
 from services.billing.models.money import written
 from services.billing.models.payments import Payment
 from services.billing.models.stripe_payments import StripeDispute
-from services.billing.payment_following import follow_payment_intent
-from services.billing.walk import read_dispute
+from services.billing.stripe.payments import read_dispute
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.mailer import DisputeVariables, SendMail

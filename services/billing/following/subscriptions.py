@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from services.billing import alarms
 from services.billing.context import Billing
+from services.billing.following.payer import payer_of
+from services.billing.following.trials import follow_trial
 from services.billing.models.events import KeptEvent, Outcome
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import STATUSES, Subscription, duplicates
-from services.billing.payer import payer_of
-from services.billing.trial_following import follow_trial
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.billing import (

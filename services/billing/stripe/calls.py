@@ -1,6 +1,6 @@
 """How is Stripe called? In time, at its pace, repeated where that helps, and not at all while it is down.
 
-The only file that uses Stripe's library. What is asked and ordered over it says ``stripe.py`` and its neighbours.
+The only file that uses Stripe's library. What is asked and ordered over it say its neighbours.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import stripe
 from prometheus_client import Histogram
 
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
-from services.billing.pace import Pace
-from services.billing.translation import Json
+from services.billing.stripe.pace import Pace
+from services.billing.stripe.translation import Json
 from shared.breaker import Breaker
 from shared.telemetry import log
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from services.billing.models.trials import Trial
-from services.billing.once import once
-from services.billing.stripe import Stripe
+from services.billing.stripe.account import Stripe
+from services.billing.stripe.once import once
 from shared.faultpoints import fault_point
 
 

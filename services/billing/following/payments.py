@@ -1,7 +1,7 @@
 """How does the record of a payment follow Stripe? An event is a hint; what is true is read from Stripe.
 
-As with subscriptions (``following.py``), what is announced and who is written to depends only on the record and on what
-Stripe says now, never on which event came, so neither order nor repetition matters.
+As with subscriptions (``subscriptions.py``), what is announced and who is written to depends only on the record and on
+what Stripe says now, never on which event came, so neither order nor repetition matters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from services.billing import alarms
 from services.billing.context import Billing
 from services.billing.models.payments import STATUSES, Payment
 from services.billing.models.stripe_payments import StripePayment
-from services.billing.walk import read_payment
+from services.billing.stripe.payments import read_payment
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.auth import EnsureUser

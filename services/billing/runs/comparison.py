@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from services.billing.comparing import dispute_drift, examine, payment_drift, subscription_drift
-from services.billing.listings import Listed, as_far, events_page, page_of
 from services.billing.models.drift import Drift
-from services.billing.payment_translation import dispute_of
-from services.billing.steps import Done, Stage, Step, suspect
+from services.billing.runs.examining import dispute_drift, examine, payment_drift, subscription_drift
+from services.billing.runs.steps import Done, Stage, Step, suspect
 from services.billing.store.mirrors import MOST, Mirror
-from services.billing.translation import Json, moment
-from services.billing.walk import whole_payment
+from services.billing.stripe.listings import Listed, as_far, events_page, page_of
+from services.billing.stripe.payment_translation import dispute_of
+from services.billing.stripe.payments import whole_payment
+from services.billing.stripe.translation import Json, moment
 from shared.messages.stripe_runs import Subject
 from shared.telemetry import log
 

@@ -9,11 +9,18 @@ from datetime import datetime
 from typing import Final, Self
 from urllib.parse import quote
 
-from services.billing import calls
-from services.billing.calls import Calls, Patience
 from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
-from services.billing.translation import COUPON_COMMENT, DUPLICATE_COMMENT, Json, customer_of, moment, subscription_of
+from services.billing.stripe import calls
+from services.billing.stripe.calls import Calls, Patience
+from services.billing.stripe.translation import (
+    COUPON_COMMENT,
+    DUPLICATE_COMMENT,
+    Json,
+    customer_of,
+    moment,
+    subscription_of,
+)
 from shared.telemetry import log
 
 TRIAL_DAYS: Final = 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from services.billing.models.stripe_payments import StripeDispute, StripeInvoice, StripePayment
-from services.billing.translation import Json, customer_of
+from services.billing.stripe.translation import Json, customer_of
 
 
 def payment_of(found: Json, invoice: StripeInvoice | None) -> StripePayment:

@@ -1,4 +1,4 @@
-"""How are Stripe's objects read? From its JSON, at the API version that ``stripe.py`` pins, into ours."""
+"""How are Stripe's objects read? From its JSON, at the API version that ``calls.py`` pins, into ours."""
 
 from __future__ import annotations
 

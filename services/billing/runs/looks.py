@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from services.billing.comparing import examine, repair_of
-from services.billing.listings import as_far
 from services.billing.models.drift import Difference, Drift, Standing
 from services.billing.models.runs import DIFFERENCES, Run
-from services.billing.steps import Done, Step
+from services.billing.runs.examining import examine, repair_of
+from services.billing.runs.steps import Done, Step
+from services.billing.stripe.listings import as_far
 
 SECOND_LOOK: Final = timedelta(seconds=5)
 """What changed while it was compared has told us so by a webhook by then."""

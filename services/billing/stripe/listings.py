@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
-from services.billing.calls import Calls
 from services.billing.errors import StripeRefused
-from services.billing.translation import Json
+from services.billing.stripe.calls import Calls
+from services.billing.stripe.translation import Json
 
 Entry = TypeVar("Entry")
 Seen = TypeVar("Seen")

@@ -10,11 +10,11 @@ from typing import Final
 from urllib.parse import quote
 
 from services.billing import alarms
-from services.billing.calls import Calls
 from services.billing.errors import StripeRefused
 from services.billing.models.subscriptions import Subscription
-from services.billing.once import generation_of, once
-from services.billing.translation import Json
+from services.billing.stripe.calls import Calls
+from services.billing.stripe.once import generation_of, once
+from services.billing.stripe.translation import Json
 from shared.faultpoints import fault_point
 from shared.telemetry import log
 

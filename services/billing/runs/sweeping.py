@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from services.billing.listings import Page, as_far, events_page, find_event
 from services.billing.models.events import KeptEvent
 from services.billing.models.runs import Run
-from services.billing.steps import Done, Step
-from services.billing.translation import Json
+from services.billing.runs.steps import Done, Step
+from services.billing.stripe.listings import Page, as_far, events_page, find_event
+from services.billing.stripe.translation import Json
 from shared.ids import derived_message_id
 from shared.messages.stripe import StripeEvent, StripeEventData, StripeObject
 from shared.messages.stripe_runs import ReplayStripeEvent
