@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, said_in_words
+from services.operator.options import AsJson, Data, examples, said_in_words
 from services.operator.tables import show
 
 app = typer.Typer(no_args_is_help=True, help="See who has tried what, and what came of it.")
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-@app.command("list", epilog="Example:  [bold]nest audit list --user user_… --outcome refused[/bold]")
+@app.command("list", epilog=examples("nest audit list --user user_… --outcome refused"))
 def list_entries(
     data: Data = Path(".nest"),
     *,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, Yes, confirmed, said_in_words
+from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.tables import show
 
 app = typer.Typer(no_args_is_help=True, help="See, make and change the apps that may log people in.")
@@ -30,7 +30,7 @@ RedirectUris = Annotated[
 Version = Annotated[int | None, typer.Option(help="Refuse if somebody changed it since this version.")]
 
 
-@app.command("list", epilog="Examples:  [bold]nest clients list[/bold]   ·   [bold]nest clients list --json[/bold]")
+@app.command("list", epilog=examples("nest clients list", "nest clients list --json"))
 def list_clients(data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Show every client, the oldest first."""
     with said_in_words():
@@ -38,7 +38,7 @@ def list_clients(data: Data = Path(".nest"), *, as_json: AsJson = False) -> None
         show(answer, answer, COLUMNS, as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest clients create Beak --redirect-uri https://app.example/callback[/bold]")
+@app.command(epilog=examples("nest clients create Beak --redirect-uri https://app.example/callback"))
 def create(
     name: Annotated[str, typer.Argument(help="What it is called.")],
     redirect_uri: Annotated[
@@ -55,7 +55,7 @@ def create(
         _show(Client.of(data).call("create_client", asked), as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest clients update client_… --name Beak --version 3[/bold]")
+@app.command(epilog=examples("nest clients update client_… --name Beak --version 3"))
 def update(
     client_id: ClientId,
     name: Name = None,
@@ -74,7 +74,7 @@ def update(
         _show(answer, as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest clients disable client_… --yes[/bold]")
+@app.command(epilog=examples("nest clients disable client_… --yes"))
 def disable(client_id: ClientId, data: Data = Path(".nest"), *, yes: Yes = False, as_json: AsJson = False) -> None:
     """Let nobody log in by a client any more, and refuse its tokens everywhere within a second."""
     with said_in_words():
@@ -83,7 +83,7 @@ def disable(client_id: ClientId, data: Data = Path(".nest"), *, yes: Yes = False
         _show(client.call("update_client", {"id": client_id, "disabled": True}), as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest clients enable client_…[/bold]")
+@app.command(epilog=examples("nest clients enable client_…"))
 def enable(client_id: ClientId, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Let people log in by a client again; its tokens that have not expired are good again."""
     with said_in_words():

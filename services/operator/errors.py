@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
+
+WORDS: Final[Mapping[str, str]] = {
+    "not_found": "there is none like that",
+    "client_not_found": "there is no client with this id",
+    "dead_letter_not_found": "there is no dead letter with this id (any more)",
+    "validation_failed": "that is not what Nest takes",
+    "news_item_changed": "somebody changed the item since that version: read it again",
+    "client_changed": "somebody changed the client since that version: read it again",
+    "unavailable": "Nest can't do it now: try again, and see nest doctor",
+    "reply_timeout": "no answer in time, so it may have been done: look first, and see nest doctor",
+}
+"""What codes that anybody meets say to a person; others say enough by themselves."""
 
 
 class CannotDo(Exception):
@@ -32,8 +45,21 @@ class RefusedVerb(CannotDo):
 
     def __init__(self, status: int, code: str, meta: dict[str, Any]) -> None:
         told = {name: value for name, value in meta.items() if name != "request_id"}
-        details = "".join(f"; {name}: {value}" for name, value in told.items())
-        super().__init__(f"refused: {code} ({status}{details}); request {meta.get('request_id', 'without an id')}")
+        details = "".join(f"; {name}: {_said(value)}" for name, value in told.items())
+        request = meta.get("request_id", "without an id")
+        super().__init__(f"{WORDS.get(code, 'refused')}: {code} ({status}{details}); request {request}")
         self.status = status
         self.code = code
         self.meta = meta
+
+
+def _said(value: Any) -> str:
+    """A detail for a person: of wrong fields, each with what is wrong with it."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(
+        f"{each['path'] or 'the whole'}: {each['message']}"
+        if isinstance(each, dict) and each.keys() == {"path", "message"}
+        else str(each)
+        for each in value
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, Yes, confirmed, said_in_words
+from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.tables import show
 
 app = typer.Typer(no_args_is_help=True, help="See and rotate the keys that sign tokens.")
@@ -29,14 +29,14 @@ Emergency = Annotated[
 ]
 
 
-@app.command("list", epilog="Examples:  [bold]nest keys list[/bold]   ·   [bold]nest keys list --json[/bold]")
+@app.command("list", epilog=examples("nest keys list", "nest keys list --json"))
 def list_keys(data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Show every key that verifies tokens, oldest first."""
     with said_in_words():
         _show(Client.of(data).call("list_signing_keys", {}), as_json=as_json)
 
 
-@app.command(epilog="Examples:  [bold]nest keys rotate[/bold]   ·   [bold]nest keys rotate --emergency[/bold]")
+@app.command(epilog=examples("nest keys rotate", "nest keys rotate --emergency"))
 def rotate(
     data: Data = Path(".nest"), *, emergency: Emergency = False, yes: Yes = False, as_json: AsJson = False
 ) -> None:

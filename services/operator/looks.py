@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, said_in_words
+from services.operator.options import AsJson, Data, examples, said_in_words
 from services.operator.tables import show
 
 app = typer.Typer(no_args_is_help=True, help="See and set what a client's mails and texts look like.")
@@ -16,16 +16,14 @@ COLUMNS: Final = {"name": "WHAT", "chosen": "CHOSEN", "shown": "SHOWN"}
 ClientId = Annotated[str, typer.Argument(help="The client's id.")]
 
 
-@app.command("show", epilog="Example:  [bold]nest clients looks show client_…[/bold]")
+@app.command("show", epilog=examples("nest clients looks show client_…"))
 def show_looks(client_id: ClientId, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Show what was chosen for a client, and what its mails wear therefore."""
     with said_in_words():
         _show(Client.of(data).call("get_client_looks", {"client_id": client_id}), as_json=as_json)
 
 
-@app.command(
-    "set", epilog="Example:  [bold]nest clients looks set client_… --accent-colour '#0a7d4f' --locale de[/bold]"
-)
+@app.command("set", epilog=examples("nest clients looks set client_… --accent-colour '#0a7d4f' --locale de"))
 def set_looks(
     client_id: ClientId,
     data: Data = Path(".nest"),
@@ -60,7 +58,7 @@ def set_looks(
         _show(client.call("set_client_looks", {"client_id": client_id, **changed}), as_json=as_json)
 
 
-@app.command("reset", epilog="Example:  [bold]nest clients looks reset client_…[/bold]")
+@app.command("reset", epilog=examples("nest clients looks reset client_…"))
 def reset_looks(client_id: ClientId, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Let a client's mails and texts appear as the settings say."""
     with said_in_words():

@@ -10,7 +10,7 @@ import typer
 
 from services.operator.client import Client
 from services.operator.errors import CannotDo
-from services.operator.options import AsJson, Data, Yes, confirmed, said_in_words
+from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.tables import show
 
 app = typer.Typer(no_args_is_help=True, help="See, publish, change and remove the news that apps show.")
@@ -33,9 +33,7 @@ File = Annotated[
 Version = Annotated[int | None, typer.Option(help="Refuse if somebody changed it since this version.")]
 
 
-@app.command(
-    "list", epilog="Examples:  [bold]nest news list[/bold]   ·   [bold]nest news list --client client_…[/bold]"
-)
+@app.command("list", epilog=examples("nest news list", "nest news list --client client_…"))
 def list_items(
     data: Data = Path(".nest"),
     *,
@@ -47,14 +45,14 @@ def list_items(
         _show(Client.of(data).call("list_all_news_items", {"client_id": client}), as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest news create banner.json[/bold]")
+@app.command(epilog=examples("nest news create banner.json"))
 def create(file: File, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Publish an item."""
     with said_in_words():
         _show([Client.of(data).call("create_news_item", _item(file))], as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest news update newsitem_… banner.json --version 3[/bold]")
+@app.command(epilog=examples("nest news update newsitem_… banner.json --version 3"))
 def update(
     item: ItemId, file: File, version: Version = None, data: Data = Path(".nest"), *, as_json: AsJson = False
 ) -> None:
@@ -64,7 +62,7 @@ def update(
         _show([Client.of(data).call("update_news_item", order)], as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest news remove newsitem_… --yes[/bold]")
+@app.command(epilog=examples("nest news remove newsitem_… --yes"))
 def remove(item: ItemId, version: Version = None, data: Data = Path(".nest"), *, yes: Yes = False) -> None:
     """Take an item away for good."""
     with said_in_words():

@@ -19,6 +19,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="All that Nest says, as JSO
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
+def examples(*lines: str) -> str:
+    """What stands below a verb's help: each example on a line of its own, as it can be typed."""
+    told = (f"  [bold]{line}[/bold]" for line in lines)
+    return "\n".join(("Examples:" if len(lines) > 1 else "Example:", *told))
+
+
 @contextmanager
 def said_in_words() -> Iterator[None]:
     """Makes one line on standard error and exit code 1 of whatever is in the way."""

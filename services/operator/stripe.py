@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, Yes, confirmed, said_in_words
+from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.run_watching import watched
 from services.operator.tables import show
 
@@ -43,9 +43,7 @@ Since = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Not befor
 Until = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Not after this time, UTC.")]
 
 
-@app.command(
-    epilog="Examples:  [bold]nest stripe verify[/bold]   ·   [bold]nest stripe verify --changed-within 24[/bold]"
-)
+@app.command(epilog=examples("nest stripe verify", "nest stripe verify --changed-within 24"))
 def verify(
     data: Data = Path(".nest"),
     *,
@@ -61,7 +59,7 @@ def verify(
     _run(data, "reconcile_subscriptions", asked, run, wait=wait, as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest stripe reconcile[/bold]")
+@app.command(epilog=examples("nest stripe reconcile"))
 def reconcile(
     data: Data = Path(".nest"),
     *,
@@ -75,7 +73,7 @@ def reconcile(
     _run(data, "reconcile_subscriptions", asked, run, wait=wait, as_json=as_json)
 
 
-@app.command(epilog="Examples:  [bold]nest stripe sweep[/bold]   ·   [bold]nest stripe sweep --days 3[/bold]")
+@app.command(epilog=examples("nest stripe sweep", "nest stripe sweep --days 3"))
 def sweep(
     data: Data = Path(".nest"), *, days: Days = 30, run: RunId = None, wait: Wait = True, as_json: AsJson = False
 ) -> None:
@@ -84,8 +82,9 @@ def sweep(
 
 
 @app.command(
-    epilog="Examples:  [bold]nest stripe replay evt_1[/bold]   ·   "
-    "[bold]nest stripe replay --type 'customer.subscription.*' --since 2026-11-18[/bold]"
+    epilog=examples(
+        "nest stripe replay evt_1", "nest stripe replay --type 'customer.subscription.*' --since 2026-11-18"
+    )
 )
 def replay(
     event_ids: EventIds = None,
@@ -107,7 +106,7 @@ def replay(
     _run(data, "replay_stripe_events", asked, run, wait=wait, as_json=as_json)
 
 
-@app.command(name="import", epilog="Example:  [bold]nest stripe import[/bold]")
+@app.command(name="import", epilog=examples("nest stripe import"))
 def import_account(
     data: Data = Path(".nest"),
     *,
@@ -124,7 +123,7 @@ def import_account(
         watched(client, "import_stripe_account", {}, run, wait=wait, as_json=as_json)
 
 
-@app.command("runs", epilog="Example:  [bold]nest stripe runs[/bold]")
+@app.command("runs", epilog=examples("nest stripe runs"))
 def list_runs(data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Show the latest runs, those of the clock among them."""
     with said_in_words():
@@ -132,7 +131,7 @@ def list_runs(data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
         show(answer, answer["runs"], RUNS, as_json=as_json)
 
 
-@app.command(epilog="Example:  [bold]nest stripe stop striperun_…[/bold]")
+@app.command(epilog=examples("nest stripe stop striperun_…"))
 def stop(run_id: Annotated[str, typer.Argument(help="Which run.")], data: Data = Path(".nest")) -> None:
     """Let a run stop where it is; --run of its verb lets it go on."""
     with said_in_words():

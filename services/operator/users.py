@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, Yes, confirmed, said_in_words
+from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.tables import show
 
 app = typer.Typer(no_args_is_help=True, help="Find, show, export and erase people, and end their sessions.")
@@ -40,9 +40,7 @@ Process = Annotated[str | None, typer.Option(help="One that was begun earlier, b
 Wait = Annotated[float, typer.Option(min=0, help="How many seconds to wait for all services.")]
 
 
-@app.command(
-    epilog="Examples:  [bold]nest users find ada@example.com[/bold]   ·   [bold]nest users find +41791234567[/bold]"
-)
+@app.command(epilog=examples("nest users find ada@example.com", "nest users find +41791234567"))
 def find(
     identifier: Annotated[str, typer.Argument(help="An address, or a number with its country code.")],
     data: Data = Path(".nest"),
@@ -56,16 +54,14 @@ def find(
         _show_user(answer, as_json=as_json)
 
 
-@app.command("show", epilog="Example:  [bold]nest users show user_…[/bold]")
+@app.command("show", epilog=examples("nest users show user_…"))
 def show_user(user_id: UserId, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
     """Show a user by id."""
     with said_in_words():
         _show_user(Client.of(data).call("get_user", {"user_id": user_id}), as_json=as_json)
 
 
-@app.command(
-    epilog="Examples:  [bold]nest users sessions user_…[/bold]   ·   [bold]nest users sessions user_… --end all[/bold]"
-)
+@app.command(epilog=examples("nest users sessions user_…", "nest users sessions user_… --end all"))
 def sessions(
     user_id: UserId,
     end: Annotated[str | None, typer.Option(help="End this session, by its id, or all of them.")] = None,
@@ -86,8 +82,7 @@ def sessions(
 
 
 @app.command(
-    epilog="Examples:  [bold]nest users export user_… --to ada.json[/bold]   ·"
-    "   [bold]nest users export --process userproc_… --to ada.json[/bold]"
+    epilog=examples("nest users export user_… --to ada.json", "nest users export --process userproc_… --to ada.json")
 )
 def export(
     user_id: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user's id.")] = None,
@@ -111,10 +106,7 @@ def export(
             to.write_text(text + "\n")
 
 
-@app.command(
-    epilog="Examples:  [bold]nest users erase user_… --stripe[/bold]   ·"
-    "   [bold]nest users erase --process userproc_…[/bold]"
-)
+@app.command(epilog=examples("nest users erase user_… --stripe", "nest users erase --process userproc_…"))
 def erase(
     user_id: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user's id.")] = None,
     process: Process = None,
