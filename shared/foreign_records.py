@@ -37,14 +37,21 @@ class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 class _Batches(_MemoryRecordsPy):  # type: ignore[misc]
-    """A fetch's batches, read so."""
+    """A fetch's batches, read so, from the one with a record that was not given out yet."""
+
+    def __init__(self, data: bytes, next_offset: int) -> None:
+        super().__init__(data)
+        self._next_offset = next_offset
 
     def next_batch(self) -> _Batch | None:
-        data = self._next_slice
-        if data is None:
-            return None
-        self._cache_next()
-        return _Batch(data)
+        while (data := self._next_slice) is not None:
+            self._cache_next()
+            batch = _Batch(data)
+            # aiokafka goes on behind each batch that it was handed, also one that it has passed already: what follows
+            # would be given out once more.
+            if batch.next_offset > self._next_offset:
+                return batch
+        return None
 
 
 class _Fetched(MemoryRecords):  # type: ignore[misc]
@@ -66,8 +73,7 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
         except UnicodeDecodeError:
             if isinstance(self._records, _Batches):
                 raise
-            self._records = _Batches(self._records.data)
-            # Begins at the first record that was not given out yet.
+            self._records = _Batches(self._records.data, self.next_fetch_offset)
             self._records_iterator = self._unpack_records()
             return super().__next__()
 

@@ -45,6 +45,8 @@ async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(stand: Sta
         await stand.settled()
         assert (await stand.call(Append(subject="later", number=0, key="k"))).kind == "done"
         assert running.service.complaints() == []
+        places = [(record.partition, record.offset) for record in await stand.dump("ledger.commands")]
+        assert len(set(places)) == len(places), "what stood in batches before it was given out twice"
     for subject in ("before", "a", "b", "c", "after", *(f"other{number}" for number in range(20))):
         assert await stand.numbers(subject) == [0], f"{subject} was lost"
 
