@@ -73,6 +73,8 @@ class Replies:
         self._waiting: dict[str, asyncio.Future[Record | None]] = {}
         self._partition = -1
         self._tail: Tail | None = None
+        self.unclaimed = 0
+        """How many replies came for nobody who waits here."""
         WAITING.set_function(self._waiting.__len__)
 
     async def start(self) -> None:
@@ -163,6 +165,7 @@ class Replies:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(record)
                     return
+        self.unclaimed += 1
         UNCLAIMED.inc()
 
 
