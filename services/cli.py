@@ -12,8 +12,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from services.operator import audit, clients, dead, deliveries, keys, looks, mail, news, stripe, suppressions, users
+from services.operator import (
+    audit,
+    clients,
+    dead,
+    deliveries,
+    keys,
+    looks,
+    mail,
+    news,
+    payments,
+    stripe,
+    suppressions,
+    topics,
+    users,
+)
 from services.operator.doctor import doctor
+from services.operator.options import examples
 
 HERE: Final = "Everything on this machine"
 SERVICES: Final = "Running the services"
@@ -28,8 +43,7 @@ app = typer.Typer(
     help="Passwordless login, subscriptions, mail and news behind one small HTTP API.",
     epilog="Start with [bold]nest up[/bold]: everything on this machine, nothing to install besides.",
 )
-topics = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
-app.add_typer(topics, name="topics", rich_help_panel=SERVICES)
+app.add_typer(topics.app, name="topics", rich_help_panel=SERVICES)
 app.add_typer(audit.app, name="audit", rich_help_panel=OPERATORS)
 app.add_typer(clients.app, name="clients", rich_help_panel=OPERATORS)
 clients.app.add_typer(looks.app, name="looks")
@@ -40,6 +54,7 @@ app.add_typer(mail.app, name="mail", rich_help_panel=OPERATORS)
 app.add_typer(news.app, name="news", rich_help_panel=OPERATORS)
 app.add_typer(stripe.app, name="stripe", rich_help_panel=OPERATORS)
 app.add_typer(suppressions.app, name="suppressions", rich_help_panel=OPERATORS)
+stripe.app.add_typer(payments.app)
 app.add_typer(users.app, name="users", rich_help_panel=OPERATORS)
 
 
@@ -57,9 +72,6 @@ Port = Annotated[int, typer.Option(envvar="NEST_PORT", min=1, max=65_535, help="
 Host = Annotated[str, typer.Option(envvar="NEST_HOST", help="The address to listen on; 0.0.0.0 for all.")]
 Data = Annotated[Path, typer.Option("--data", envvar="NEST_DATA", help="The folder that keeps everything.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every log line, not only warnings.")]
-Bootstrap = Annotated[str, typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="host:port of Kafka's brokers.")]
-Prefix = Annotated[str, typer.Option(envvar="NEST_TOPIC_PREFIX", help="What leads every topic's name.")]
-Replication = Annotated[int, typer.Option(min=1, help="Copies of each partition; 3 on a cluster that matters.")]
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -80,7 +92,7 @@ def nest(
 
 @app.command(
     rich_help_panel=HERE,
-    epilog="Examples:  [bold]nest up[/bold]   ·   [bold]nest up --port 8081 --data ~/nest-data[/bold]",
+    epilog=examples("nest up", "nest up --port 8081 --data ~/nest-data"),
 )
 def up(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest"), *, verbose: Verbose = False) -> None:
     """Run everything on this machine: Kafka, MongoDB, the five services, an inbox and a Stripe double."""
@@ -89,9 +101,7 @@ def up(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest"), 
     _run(run_up(folder=data, host=host, port=port, verbose=verbose))
 
 
-@app.command(
-    rich_help_panel=SERVICES, epilog="Example:  [bold]NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth[/bold]"
-)
+@app.command(rich_help_panel=SERVICES, epilog=examples("NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth"))
 def run(service: Name) -> None:
     """Run one service until SIGTERM, configured by NEST_ variables. Start two of each to share the work."""
     from shared import service as runner  # noqa: PLC0415
@@ -100,7 +110,7 @@ def run(service: Name) -> None:
     raise typer.Exit(runner.run(service, create))
 
 
-@app.command(rich_help_panel=HERE, epilog="Example:  [bold]nest services --port 8081[/bold]")
+@app.command(rich_help_panel=HERE, epilog=examples("nest services --port 8081"))
 def services(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest")) -> None:
     """Run the five services as separate processes, with their logs side by side.
 
@@ -127,41 +137,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         raise typer.Exit(130) from None
 
 
-@topics.command("apply", epilog="Example:  [bold]nest topics apply --bootstrap kafka:9092 --replication 3[/bold]")
-def apply_topics(bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1) -> None:
-    """Make the topics that are missing and set the settings of all. Never deletes one."""
-    from shared.topics import apply  # noqa: PLC0415
-
-    made = _asked_of_kafka(bootstrap, apply(bootstrap, prefix=prefix, replication=replication))
-    for name in made:
-        typer.echo(f"made {name}")
-    typer.echo(f"{len(made)} topics made, settings of all applied")
-
-
-@topics.command("check", epilog="Example:  [bold]nest topics check --bootstrap kafka:9092 --replication 3[/bold]")
-def check_topics(bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1) -> None:
-    """Say what differs from what this release declares; exit code 1 if anything does."""
-    from shared.topics import check  # noqa: PLC0415
-
-    wrong = _asked_of_kafka(bootstrap, check(bootstrap, prefix=prefix, replication=replication))
-    for line in wrong:
-        typer.echo(line)
-    raise typer.Exit(1 if wrong else 0)
-
-
-def _asked_of_kafka(bootstrap: str, question: Coroutine[Any, Any, list[str]]) -> list[str]:
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
-    try:
-        return asyncio.run(question)
-    except KafkaError as error:
-        typer.echo(f"nest: Kafka at {bootstrap} did not do it ({error})", err=True)
-        raise typer.Exit(1) from None
-
-
 app.command(
     rich_help_panel=OPERATORS,
-    epilog="Examples:  [bold]nest doctor[/bold]   ·   [bold]nest doctor --dkim-selector s1 --json[/bold]",
+    epilog=examples("nest doctor", "nest doctor --dkim-selector s1 --json"),
 )(doctor)
 
 

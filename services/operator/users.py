@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
+from services.operator.errors import CannotDo
 from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.tables import show
 
@@ -102,8 +103,8 @@ def export(
         if to is None:
             typer.echo(text)
         else:
-            to.touch(mode=0o600)
-            to.write_text(text + "\n")
+            _keep(text, to)
+            typer.echo(f"written: {to}", err=True)
 
 
 @app.command(epilog=examples("nest users erase user_… --stripe", "nest users erase --process userproc_…"))
@@ -159,6 +160,20 @@ def _waited_for(client: Client, process: dict[str, Any], wait: float) -> dict[st
 def _come_back(verb: str, process: dict[str, Any]) -> None:
     typer.echo(f"not done yet; it goes on by itself. Look again: nest users {verb} --process {process['id']}", err=True)
     raise typer.Exit(2)
+
+
+def _keep(text: str, to: Path) -> None:
+    """Into a file for its owner alone, whatever it was before.
+
+    Raises:
+        CannotDo: it can't be written.
+    """
+    try:
+        to.touch(mode=0o600)
+        to.chmod(0o600)
+        to.write_text(text + "\n")
+    except OSError as error:
+        raise CannotDo(f"{to} can't be written: {error.strerror}") from None
 
 
 def _document(client: Client, process_id: str) -> dict[str, Any]:
