@@ -9,9 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from shared.messages import Sealed, iso_milliseconds
-from shared.messages.people import AddExportedPart, ConfirmErasure, ErasePart, ExportPart, Holder
+from shared.messages.people import (
+    AddExportedPart,
+    ConfirmErasure,
+    ErasePart,
+    ExportPart,
+    Holder,
+    NoteErasureWait,
+    Outsider,
+)
 from shared.mongo import Collection, Document
 from shared.sealed import Sealer
+from shared.telemetry import log
 from shared.work import Work
 
 MOST_DOCUMENTS: Final = 500
@@ -20,6 +29,10 @@ MOST_BYTES: Final = 256 * 1024
 """JSON in one part. As ciphertext it is a third larger, and no message of ours may have more than 512 KiB."""
 ONCE_MORE: Final = timedelta(hours=25)
 """After so long what was on its way while a person was erased has come: mails are tried again for a day."""
+OWN_TRIES: Final = 8
+"""How often a service orders its part again by itself while somebody outside can't be asked: with growing pauses these
+take most of an hour. Then auth orders it anew, and goes on doing so; two chains of tries would only be in each other's
+way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +131,18 @@ async def remove(command: ErasePart, work: Work, holdings: Sequence[Holding], *,
     Returns:
         Whether that was the rest of it. If not, another order of the same is on its way.
     """
-    person = Person.of(command, sealer)
+    if await remove_some(Person.of(command, sealer), work, holdings):
+        return True
+    work.publish(command.model_copy(update={"key": work.key}))
+    return False
+
+
+async def remove_some(person: Person, work: Work, holdings: Sequence[Holding]) -> bool:
+    """Remove as much as one message may.
+
+    Returns:
+        Whether that was the rest of it.
+    """
     room = MOST_DOCUMENTS
     for holding in holdings:
         query = (holding.left or holding.find)(person)
@@ -127,7 +151,6 @@ async def remove(command: ErasePart, work: Work, holdings: Sequence[Holding], *,
             _erase(holding, document, work)
         room -= len(documents)
         if room <= 0:
-            work.publish(command.model_copy(update={"key": work.key}))
             return False
     return True
 
@@ -138,6 +161,31 @@ def confirm(command: ErasePart, work: Work) -> None:
         return
     work.publish(ConfirmErasure(key=command.process_id, process_id=command.process_id, holder=_holder(command)))
     work.publish(command.model_copy(update={"key": work.key, "again": True, "attempt": 1}), at=work.now + ONCE_MORE)
+
+
+def put_off(command: ErasePart, work: Work, *, waits_for: Outsider, reason: str, at: datetime) -> None:
+    """Have the process say who is waited for, and try again.
+
+    Args:
+        command: what could not be done.
+        work: of it.
+        waits_for: who can't be asked.
+        reason: why not; nothing of the person is in it.
+        at: when it is tried again.
+    """
+    log.warning("erasure waits", process=command.process_id, waits_for=waits_for, reason=reason)
+    work.publish(
+        NoteErasureWait(
+            key=command.process_id,
+            process_id=command.process_id,
+            holder=_holder(command),
+            waits_for=waits_for,
+            reason=reason,
+        )
+    )
+    # The second look is nobody's to order but its own.
+    if command.again or command.attempt <= OWN_TRIES:
+        work.publish(command.model_copy(update={"key": work.key, "attempt": command.attempt + 1}), at=at)
 
 
 def _erase(holding: Holding, document: Document, work: Work) -> None:

@@ -8,14 +8,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from services.billing import gauges
 from services.billing.context import Billing
 from services.billing.handlers import HANDLERS
-from services.billing.runs import gauges
 from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
 from services.billing.store.differences import Differences, Standings
 from services.billing.store.disputes import Disputes
-from services.billing.store.erased import Erased
 from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.mirrors import Mirrors
@@ -26,6 +25,7 @@ from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe import account
+from shared.erased import Erased
 from shared.messages.stripe_runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
 from shared.service import Parts, Service
 from shared.settings import load
@@ -53,9 +53,9 @@ def create(settings: BillingSettings | None = None) -> Service:
 @asynccontextmanager
 async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billing]:
     """What the handlers work with."""
-    runs, standings = Runs(parts.database), Standings(parts.database)
+    runs, standings, events = Runs(parts.database), Standings(parts.database), StripeEvents(parts.database)
     async with (
-        gauges.kept(runs, standings),
+        gauges.kept(runs, standings, events),
         account.opened(
             api_key=settings.stripe_api_key.get_secret_value(),
             api_base=settings.stripe_api_base,
@@ -69,7 +69,7 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             subscriptions=Subscriptions(parts.database),
             payers=Payers(parts.database),
             trials=Trials(parts.database),
-            events=StripeEvents(parts.database),
+            events=events,
             mappings=ProviderMappings(parts.database),
             payments=Payments(parts.database),
             failed_payment_mails=FailedPaymentMails(parts.database),

@@ -9,7 +9,6 @@ from typing import Final
 
 from services.billing.store.differences import Differences, Standings
 from services.billing.store.disputes import Disputes
-from services.billing.store.erased import Erased
 from services.billing.store.events import StripeEvents
 from services.billing.store.mappings import ProviderMappings
 from services.billing.store.mirrors import Mirrors
@@ -20,6 +19,7 @@ from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe.account import Stripe
+from shared.erased import Erased
 from shared.messages.stripe_runs import Scheduled
 from shared.sealed import Sealer
 

@@ -31,6 +31,7 @@ from services.mailer.store.people import People
 from services.mailer.store.suppressions import Suppressions
 from services.mailer.unsubscribing import UnsubscribeLinks
 from services.mailer.wardrobe import Wardrobe
+from shared.erased import Erased
 from shared.service import Parts, Service
 from shared.settings import SettingsError, load
 
@@ -70,6 +71,7 @@ async def opened(parts: Parts, settings: MailerSettings) -> AsyncIterator[Mailer
             deliveries=Deliveries(parts.database),
             suppressions=Suppressions(parts.database),
             consents=Consents(parts.database),
+            erased=Erased(parts.database),
             consent_changes=ConsentChanges(parts.database),
             audience=audience,
             audience_members=AudienceMembers(parts.database),

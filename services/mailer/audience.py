@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import aiohttp
 from prometheus_client import Counter
@@ -23,7 +24,12 @@ MAX_ANSWER_BYTES: Final = 65_536
 REASON_CHARACTERS: Final = 120
 NOT_ITS_FAULT: Final = frozenset({401, 403, 404, 408, 425, 429})
 """The key or the list is wrong, which an operator mends, or it is too busy: nothing about this address."""
+DONE: Final = frozenset({200, 204})
+ABSENT: Final = 404
 _TOLD: Final = Counter("nest_audience_told", "Tries to tell the audience provider, by outcome.", ["outcome"])
+_FORGOTTEN: Final = Counter(
+    "nest_audience_forgotten", "Tries to have the audience provider forget an erased person, by outcome.", ["outcome"]
+)
 _GIVEN_UP: Final = Counter("nest_audience_given_up", "Consents that the audience provider was never brought to take.")
 _STATUS: Final[dict[ConsentLevel, tuple[str, str]]] = {
     "general": ("subscribed", "subscribed"),
@@ -40,6 +46,13 @@ class Audience(Protocol):
         """Try once to tell what an address consents to, in some seconds at most. What goes wrong is told, not raised.
 
         Telling the same twice changes nothing.
+        """
+
+    async def forget(self, address: str) -> Carriage:
+        """Try once to have all removed that is known of an address, in some seconds at most; told as by ``tell``.
+
+        ``Carried`` also when nothing is known of it. From then on the provider takes the address from nobody but its
+        owner: what was told of it earlier and arrives late changes nothing.
         """
 
     def given_up(self) -> None:
@@ -61,7 +74,7 @@ class Mailchimp:
 
     def __init__(self, api_key: str, list_id: str, *, timeout: float, api_base: str | None = None) -> None:
         base = api_base or f"https://{api_key.rpartition('-')[2]}.api.mailchimp.com/3.0"
-        self._members = f"{base}/lists/{list_id}/members"
+        self._list = f"{base}/lists/{list_id}"
         self._timeout = timeout
         self._breaker = Breaker("mailchimp")
         self._free = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -74,13 +87,19 @@ class Mailchimp:
 
     async def tell(self, address: str, level: ConsentLevel) -> Carriage:
         """As ``Audience.tell``: ``PUT /lists/{list}/members/{MD5 of the lower-cased address}``."""
-        if (reason := self._breaker.refusal) is not None:
-            return self._counted(NotNow(reason))
-        # Nobody queues here: each that waits would hold one of the places in which mails are sent.
-        if self._free.locked():
-            return self._counted(NotNow("busy"))
-        async with self._free:
-            return self._counted(await self._put(address, level))
+        status, status_if_new = _STATUS[level]
+        body = {"email_address": address, "status": status, "status_if_new": status_if_new}
+        # A list may ask for a name and the like, which we do not have.
+        path = f"/members/{member_of(address)}?skip_merge_validation=true"
+        return _counted(_TOLD, self._judged(await self._asked("PUT", path, body)))
+
+    async def forget(self, address: str) -> Carriage:
+        """As ``Audience.forget``: ``POST /lists/{list}/members/{…}/actions/delete-permanent``."""
+        answer = await self._asked("POST", f"/members/{member_of(address)}/actions/delete-permanent")
+        if isinstance(answer, _Answer) and answer.status == ABSENT:
+            # The member, or the whole list: a wrong setting must not pass for somebody who was never there.
+            answer = await self._asked("GET", "?fields=id")
+        return _counted(_FORGOTTEN, self._judged(answer))
 
     def given_up(self) -> None:
         """As ``Audience.given_up``."""
@@ -90,33 +109,32 @@ class Mailchimp:
         """Close the connections."""
         await self._http.close()
 
-    async def _put(self, address: str, level: ConsentLevel) -> Carriage:
-        status, status_if_new = _STATUS[level]
-        body = {"email_address": address, "status": status, "status_if_new": status_if_new}
-        if (reason := self._breaker.admit()) is not None:
+    async def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Answer | NotNow:
+        if (reason := self._breaker.refusal) is not None:
             return NotNow(reason)
-        try:
-            async with self._http.put(
-                f"{self._members}/{member_of(address)}",
-                # A list may ask for a name and the like, which we do not have.
-                params={"skip_merge_validation": "true"},
-                json=body,
-                allow_redirects=False,
-            ) as answer:
-                said = await answer.content.read(MAX_ANSWER_BYTES)
-        except TimeoutError:
-            return self._down(f"no answer within {self._timeout:g} s")
-        except (aiohttp.ClientError, OSError) as failure:
-            # Without its words: they may hold the member's hash.
-            return self._down(type(failure).__name__)
-        return self._judged(answer.status, said)
+        # Nobody queues here: each that waits would hold one of the places in which mails are sent.
+        if self._free.locked():
+            return NotNow("busy")
+        async with self._free:
+            if (reason := self._breaker.admit()) is not None:
+                return NotNow(reason)
+            try:
+                async with self._http.request(method, self._list + path, json=body, allow_redirects=False) as answer:
+                    return _Answer(answer.status, await answer.content.read(MAX_ANSWER_BYTES))
+            except TimeoutError:
+                return self._down(f"no answer within {self._timeout:g} s")
+            except (aiohttp.ClientError, OSError) as failure:
+                # Without its words: they may hold the member's hash.
+                return self._down(type(failure).__name__)
 
-    def _judged(self, status: int, said: bytes) -> Carriage:
-        if status == 200:  # noqa: PLR2004 -- OK
+    def _judged(self, answer: _Answer | NotNow) -> Carriage:
+        if isinstance(answer, NotNow):
+            return answer
+        if answer.status in DONE:
             self._breaker.succeeded()
             return Carried()
-        reason = f"{status} {_title(said)}".strip()
-        if 400 <= status < 500 and status not in NOT_ITS_FAULT:  # noqa: PLR2004 -- client errors
+        reason = f"{answer.status} {_title(answer.said)}".strip()
+        if 400 <= answer.status < 500 and answer.status not in NOT_ITS_FAULT:  # noqa: PLR2004 -- client errors
             self._breaker.succeeded()
             return Never(reason)
         return self._down(reason)
@@ -125,14 +143,21 @@ class Mailchimp:
         self._breaker.failed(reason)
         return NotNow(reason)
 
-    def _counted(self, carriage: Carriage) -> Carriage:
-        _TOLD.labels({Carried: "carried", NotNow: "not_now", Never: "never"}[type(carriage)]).inc()
-        return carriage
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    said: bytes
 
 
 def member_of(address: str) -> str:
     """How Mailchimp calls an address: the MD5 of its lower-cased form, in hex."""
     return hashlib.md5(address.lower().encode(), usedforsecurity=False).hexdigest()
+
+
+def _counted(tries: Counter, carriage: Carriage) -> Carriage:
+    tries.labels({Carried: "carried", NotNow: "not_now", Never: "never"}[type(carriage)]).inc()
+    return carriage
 
 
 def _title(said: bytes) -> str:

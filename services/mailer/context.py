@@ -18,6 +18,7 @@ from services.mailer.store.people import People
 from services.mailer.store.suppressions import Suppressions
 from services.mailer.unsubscribing import UnsubscribeLinks
 from services.mailer.wardrobe import Wardrobe
+from shared.erased import Erased
 from shared.messages import Sealed
 from shared.sealed import Sealer
 
@@ -58,6 +59,7 @@ class Mailer:
         deliveries: mails and texts, and their states.
         suppressions: who gets nothing but what they ask for.
         consents: who lets us send what.
+        erased: of whom nothing is kept any more, whatever comes late.
         consent_changes: what they said, each time.
         audience: whoever else must know it; None: nobody.
         audience_members: what they were told.
@@ -76,6 +78,7 @@ class Mailer:
     deliveries: Deliveries
     suppressions: Suppressions
     consents: Consents
+    erased: Erased
     consent_changes: ConsentChanges
     audience: Audience | None
     audience_members: AudienceMembers

@@ -30,7 +30,13 @@ SESSIONS: Final = {
     "last_used_at": "LAST USED",
     "expires_at": "EXPIRES",
 }
-PROCESS: Final = {"service": "SERVICE", "done_at": "DONE"}
+PROCESS: Final = {
+    "service": "SERVICE",
+    "done_at": "DONE",
+    "waits_for": "WAITS FOR",
+    "waits_since": "SINCE",
+    "reason": "BECAUSE",
+}
 ERASE: Final = "All that Nest holds on this user is removed, and nothing brings it back."
 ERASE_STRIPE: Final = f"{ERASE}\nStripe forgets the customer too, and ends its subscriptions at once."
 KEEP_STRIPE: Final = f"{ERASE}\nStripe keeps its customer, and goes on collecting what is subscribed."
@@ -79,7 +85,8 @@ def sessions(
             which = {"which": "all"} if end == "all" else {"session_id": end}
             client.call("revoke_sessions", {"user_id": user_id, **which})
         answer = client.call("list_sessions", {"user_id": user_id})
-        show(answer, answer, SESSIONS, as_json=as_json)
+        rows = [{**each, "on": _device(each), "from": _place(each)} for each in answer]
+        show(answer, rows, SESSIONS, as_json=as_json)
 
 
 @app.command(
@@ -135,6 +142,19 @@ def _show_user(answer: dict[str, Any], *, as_json: bool) -> None:
     show(answer, rows or [{"user_id": answer["id"], "created_at": answer["created_at"]}], IDENTIFIERS, as_json=as_json)
 
 
+def _device(session: dict[str, Any]) -> str | None:
+    return session["device"] and session["device"]["platform"]
+
+
+def _place(session: dict[str, Any]) -> str | None:
+    """``Zürich, CH (203.0.113.0/24)``, as far as it is known."""
+    place = session["place"]
+    if place is None:
+        return None
+    where = ", ".join(each for each in (place["city"], place["country"]) if each)
+    return f"{where} ({place['network']})" if where else str(place["network"])
+
+
 def _begun(client: Client, method: str, asked: dict[str, Any], process: str | None) -> dict[str, Any]:
     if (process is None) == (asked["user_id"] is None):
         raise typer.BadParameter("give a user's id, or a process that was begun earlier")
@@ -148,13 +168,24 @@ def _waited_for(client: Client, process: dict[str, Any], wait: float) -> dict[st
     deadline = time.monotonic() + wait
     told = ""
     while process["state"] != "done" and time.monotonic() < deadline:
-        waits_for = ", ".join(part["service"] for part in process["services"] if part["done_at"] is None)
+        waits_for = ", ".join(_waited(part) for part in process["services"] if part["done_at"] is None)
         if waits_for != told:
             typer.echo(f"waiting for {waits_for}", err=True)
             told = waits_for
         time.sleep(SECONDS_BETWEEN_LOOKS)
         process = client.call("get_user_process", {"process_id": process["id"]})
     return process
+
+
+def _waited(part: dict[str, Any]) -> str:
+    """A service that is not done, and who outside of Nest keeps it, if it has said so."""
+    outsider, reason = part["waits_for"], part["reason"]
+    return str(part["service"]) if outsider is None else f"{part['service']} (which waits for {outsider}: {reason})"
+
+
+def _waiting(part: dict[str, Any]) -> str:
+    outsider = part.get("waits_for")
+    return str(part["service"] if outsider is None else f"{part['service']} (which waits for {outsider})")
 
 
 def _come_back(verb: str, process: dict[str, Any]) -> None:

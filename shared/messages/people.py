@@ -14,6 +14,8 @@ from shared.messages.message import Command, Moment, Part, Query, Reply, Sealed
 ProcessKind = Literal["export", "erasure"]
 Holder = Literal["auth", "billing", "mailer", "news"]
 """A service that holds something on people."""
+Outsider = Literal["mailchimp", "stripe"]
+"""Somebody outside of Nest who must forget a person too."""
 
 
 class FindUser(Query, wire="auth.find-user"):
@@ -67,6 +69,11 @@ class ServicePartView(Part):
 
     service: Holder
     done_at: Moment | None
+    waits_for: Outsider | None = None
+    """Who could not be brought to forget the person so far; null where nobody is in the way that we know of."""
+    waits_since: Moment | None = None
+    reason: str | None = None
+    """Why not, the last time that it was tried; nothing of the person is in it."""
 
 
 class UserProcessView(Reply):
@@ -127,7 +134,7 @@ class ErasePart(UserPart):
 
     delete_stripe_customer: bool = False
     attempt: int = 1
-    """Grows while Stripe can't be asked."""
+    """Grows while somebody outside of Nest can't be asked."""
     again: bool = False
     """A day later, for what was on its way meanwhile; not answered."""
 
@@ -158,3 +165,15 @@ class ConfirmErasure(Command, wire="auth.confirm-erasure"):
 
     process_id: str
     holder: Holder
+
+
+class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
+    """A service can't be done before somebody outside of Nest is, who can't be asked now. ``key`` is the process's id.
+
+    No reply body.
+    """
+
+    process_id: str
+    holder: Holder
+    waits_for: Outsider
+    reason: str

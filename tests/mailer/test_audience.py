@@ -146,7 +146,7 @@ async def test_nobody_at_its_address_is_told_as_well() -> None:
 
 async def test_the_key_names_the_data_centre() -> None:
     mailchimp = Mailchimp(KEY, LIST, timeout=1)
-    assert mailchimp._members == f"https://us21.api.mailchimp.com/3.0/lists/{LIST}/members"
+    assert mailchimp._list == f"https://us21.api.mailchimp.com/3.0/lists/{LIST}"
     await mailchimp.close()
 
 

@@ -11,6 +11,7 @@ from services.auth.handlers.user_processes import (
     export_user,
     get_user_export,
     get_user_process,
+    note_erasure_wait,
 )
 from services.auth.handlers.users import find_user
 from shared.handling import Handlers
@@ -25,6 +26,7 @@ from shared.messages.people import (
     FindUser,
     GetUserExport,
     GetUserProcess,
+    NoteErasureWait,
 )
 
 PEOPLE: Final[Handlers] = {
@@ -38,4 +40,5 @@ PEOPLE: Final[Handlers] = {
     FindUser: find_user,
     GetUserExport: get_user_export,
     GetUserProcess: get_user_process,
+    NoteErasureWait: note_erasure_wait,
 }

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from prometheus_client import Counter
+
 from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.user_processes import ASK_AGAIN, UserProcess
 from services.auth.models.users import Identifier
 from shared.errors import NotFound
+from shared.holdings import Person, remove_some
 from shared.messages import Sealed
 from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
 from shared.messages.mailer import EraseUserFromMailer, ExportUserFromMailer
@@ -28,11 +31,18 @@ from shared.messages.people import (
     GetUserExport,
     GetUserProcess,
     Holder,
+    NoteErasureWait,
     UserExportView,
     UserProcessView,
 )
+from shared.telemetry import log
 from shared.work import Work
 
+_LATE: Final = Counter(
+    "nest_user_parts_late",
+    "Parts of exports and erasures that were not done within an hour of their order, each hour anew.",
+    ["kind", "service"],
+)
 OWN: Final = "auth.people"
 """What auth keeps of people's exports, and of how they were known, is sealed for this alone."""
 PAGE_BYTES: Final = 256 * 1024
@@ -77,10 +87,10 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
 
 @audited("erase_user")
 async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessView:
-    """Begin an erasure: user and identifiers go now, with whatever is redeemed at this moment; the rest is ordered.
+    """Begin an erasure: user, identifiers, and the links and codes on their way go now; the rest is ordered.
 
-    Who logs in at the same time holds the identifier, so one of the two runs again: either the session is there for the
-    parts to find, or the login finds nobody.
+    Who logs in at the same time holds the identifier and uses the link, so one of the two runs again: either the
+    session is there for the parts to find, or the link is unknown. So no link of before makes a user after.
 
     Raises:
         NotFound: there is no such user, and none was erased.
@@ -106,6 +116,7 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)
+    await remove_some(_person(user.id, identifiers), work, auth.people.ways_in)
     auth.user_processes.add(process, work)
     _order_parts(process, work, auth)
     return process.view()
@@ -116,6 +127,9 @@ async def continue_user_process(command: ContinueUserProcess, work: Work, auth: 
     process = await auth.user_processes.find(command.process_id)
     if process is None or process.finished_at is not None:
         return
+    for service in process.waits_for:
+        _LATE.labels(process.kind, service).inc()
+    log.warning("user process goes on", process=process.id, kind=process.kind, waits_for=list(process.waits_for))
     process = process.again()
     auth.user_processes.save(process, work)
     _order_parts(process, work, auth)
@@ -140,6 +154,15 @@ async def confirm_erasure(command: ConfirmErasure, work: Work, auth: Auth) -> No
         return
     done = process.part_done(command.holder, run=process.run, kept_for=auth.user_exports_kept, at=work.now)
     auth.user_processes.save(done, work)
+
+
+async def note_erasure_wait(command: NoteErasureWait, work: Work, auth: Auth) -> None:
+    """Keep what a service waits for, until it is done."""
+    process = await auth.user_processes.find(command.process_id)
+    if process is None or command.holder in process.done:
+        return
+    waits = process.part_waits(command.holder, command.waits_for, reason=command.reason, at=work.now)
+    auth.user_processes.save(waits, work)
 
 
 async def get_user_process(query: GetUserProcess, _work: Work, auth: Auth) -> UserProcessView:
@@ -193,6 +216,15 @@ def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
             )
             work.publish(order)
     work.publish(ContinueUserProcess(key=process.id, process_id=process.id), at=work.now + ASK_AGAIN)
+
+
+def _person(user_id: str, identifiers: Sequence[Identifier]) -> Person:
+    known = [(identifier.identifier_type, identifier.identifier_value) for identifier in identifiers]
+    return Person(
+        user_id,
+        emails=tuple(value for kind, value in known if kind == "email"),
+        phones=tuple(value for kind, value in known if kind == "phone"),
+    )
 
 
 def _sealed(identifiers: Sequence[Identifier], auth: Auth) -> str:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self, get_args
 
 from services.auth.errors import UserExportNotFinished
 from shared.errors import NotFound
-from shared.messages.people import Holder, ProcessKind, ServicePartView, UserProcessView
+from shared.messages.people import Holder, Outsider, ProcessKind, ServicePartView, UserProcessView
 
 HOLDERS: Final[tuple[Holder, ...]] = get_args(Holder)
 ASK_AGAIN: Final = timedelta(hours=1)
 """How long a service has for its part before it is ordered again."""
 KEPT: Final = timedelta(days=180)
 """How long it is told that somebody was erased."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What keeps a service from being done.
+
+    Attributes:
+        outsider: who outside of Nest can't be asked.
+        since: when that was first said.
+        reason: what was said last.
+    """
+
+    outsider: Outsider
+    since: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,7 @@ class UserProcess:
         run: how often the parts were ordered.
         done: when each service was done.
         runs_done: which run of a service's export is the one that counts.
+        waits: what keeps services from being done, where they have said so.
         requested_by: what sort of caller; never who.
         expires_at: when it is forgotten, the document of an export with it.
     """
@@ -43,6 +59,7 @@ class UserProcess:
     requested_at: datetime
     finished_at: datetime | None = None
     expires_at: datetime | None = None
+    waits: Mapping[Holder, Wait] = field(default_factory=dict)
     version: int = 1
 
     @classmethod
@@ -91,11 +108,22 @@ class UserProcess:
         """
         if service in self.done:
             return self
-        after = replace(self, done={**self.done, service: at}, runs_done={**self.runs_done, service: run})
+        after = replace(
+            self,
+            done={**self.done, service: at},
+            runs_done={**self.runs_done, service: run},
+            waits={other: wait for other, wait in self.waits.items() if other != service},
+        )
         if after.waits_for:
             return after
         ends = at + (kept_for if self.kind == "export" else KEPT)
         return replace(after, identifiers=None, finished_at=at, expires_at=ends)
+
+    def part_waits(self, service: Holder, outsider: Outsider, *, reason: str, at: datetime) -> Self:
+        """The same when a service has said that it can't be done now."""
+        known = self.waits.get(service)
+        since = at if known is None else known.since
+        return replace(self, waits={**self.waits, service: Wait(outsider=outsider, since=since, reason=reason)})
 
     def must_show_document(self, *, at: datetime) -> datetime:
         """Let the document of an export be read; tells when it was finished.
@@ -120,5 +148,15 @@ class UserProcess:
             requested_at=self.requested_at,
             finished_at=self.finished_at,
             expires_at=self.expires_at if self.kind == "export" else None,
-            services=tuple(ServicePartView(service=service, done_at=self.done.get(service)) for service in HOLDERS),
+            services=tuple(map(self._part, HOLDERS)),
+        )
+
+    def _part(self, service: Holder) -> ServicePartView:
+        wait = self.waits.get(service)
+        return ServicePartView(
+            service=service,
+            done_at=self.done.get(service),
+            waits_for=wait and wait.outsider,
+            waits_since=wait and wait.since,
+            reason=wait and wait.reason,
         )

@@ -25,6 +25,7 @@ class People:
 
     Attributes:
         handed_over: all of it that means anything to them; no hash of a key is shown.
+        ways_in: by which they could still log in: links and codes that are on their way to them.
         removed: what an erasure removes, besides sessions, which must be ended, and the traces of limits.
     """
 
@@ -56,6 +57,7 @@ class People:
             erased=lambda entry: {**entry, "clientIp": None},
             left=lambda person: {**_by_user(person), "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}},
         )
+        self.ways_in = tuple(logins)
         self.handed_over = (*identity, *logins, *sessions, audit)
         exports = [
             # First the process, so that nothing more is added to it.

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.auth.models.user_processes import UserProcess
+from services.auth.models.user_processes import UserProcess, Wait
 from shared.errors import NotFound
 from shared.messages.people import AddExportedPart
 from shared.mongo import Collection, Database, Document
@@ -109,6 +109,11 @@ def _process(document: Document) -> UserProcess:
         requested_at=document["requestedAt"],
         finished_at=document["finishedAt"],
         expires_at=document["expiresAt"],
+        # Those that began before it was kept have none.
+        waits={
+            holder: Wait(outsider=wait["outsider"], since=wait["since"], reason=wait["reason"])
+            for holder, wait in document.get("waits", {}).items()
+        },
         version=document["version"],
     )
 
@@ -127,5 +132,9 @@ def _document(process: UserProcess) -> Document:
         "requestedAt": process.requested_at,
         "finishedAt": process.finished_at,
         "expiresAt": process.expires_at,
+        "waits": {
+            holder: {"outsider": wait.outsider, "since": wait.since, "reason": wait.reason}
+            for holder, wait in process.waits.items()
+        },
         "version": process.version,
     }

@@ -50,5 +50,8 @@ async def list_payments(query: ListPayments, _work: Work, billing: Billing) -> P
     Raises:
         InvalidCursor: no page ended with it.
     """
+    if await billing.erased.includes(event.user_id):
+        await billing.erased.add([payment.stp_customer_id], work)
+        return
     views, next_cursor = await one_page(billing.payments, query, billing)
     return PaymentsView(payments=views, next_cursor=next_cursor)

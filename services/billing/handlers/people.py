@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from services.billing.context import Billing
-from services.billing.errors import KeySpent, StripeUnavailable
+from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
 from services.billing.stripe.putting_off import later
-from shared.holdings import confirm, hand_over, remove
+from shared.holdings import confirm, hand_over, put_off, remove
 from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
 from shared.work import Work
 
@@ -31,12 +31,11 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
     if command.delete_stripe_customer:
         try:
             for customer_id in customers:
-                await billing.stripe.delete_customer(
-                    customer_id, key=f"{command.process_id}:{customer_id}:{command.attempt}"
-                )
-        except (StripeUnavailable, KeySpent):
-            again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-            work.publish(again, at=later(command.attempt, work))
+                # Each order has a key of its own: one that failed may stand for its failure for a day.
+                await billing.stripe.delete_customer(customer_id, key=f"{work.id}:{customer_id}")
+        except (StripeUnavailable, KeySpent, StripeRefused) as failure:
+            reason = type(failure).__name__
+            put_off(command, work, waits_for="stripe", reason=reason, at=later(command.attempt, work))
             return
     if await remove(command, work, billing.people.removed, sealer=billing.sealer):
         confirm(command, work)

@@ -17,10 +17,16 @@ PAYMENT: Final = "pi_"
 
 
 async def user_ensured(event: UserEnsured, work: Work, billing: Billing) -> None:
-    """Attach the customer we asked about to its user, and follow the subscriptions that waited for that."""
+    """Attach the customer we asked about to its user, and follow the subscriptions that waited for that.
+
+    A user who was erased meanwhile comes back by no customer of theirs.
+    """
     if event.reference.startswith(PAYMENT):
         await payer_ensured(event, work, billing)
     if not event.reference.startswith(CUSTOMER):
+        return
+    if await billing.erased.includes(event.user_id):
+        await billing.erased.add([event.reference], work)
         return
     if await billing.mappings.find(event.reference) is None:
         billing.mappings.add(event.reference, event.user_id, work)

@@ -10,7 +10,6 @@ from pymongo import IndexModel
 from services.billing.store import (
     differences,
     disputes,
-    erased,
     events,
     mappings,
     payments,
@@ -19,6 +18,7 @@ from services.billing.store import (
     subscriptions,
     trials,
 )
+from shared.erased import Erased
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **subscriptions.INDEXES,
@@ -27,7 +27,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **payments.INDEXES,
     **disputes.INDEXES,
     **events.INDEXES,
-    **erased.INDEXES,
+    Erased.COLLECTION: (),
     **runs.INDEXES,
     **differences.INDEXES,
     **schedule.INDEXES,

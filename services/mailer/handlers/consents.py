@@ -15,7 +15,12 @@ from shared.work import Work
 
 
 async def record_marketing_consent(command: RecordMarketingConsent, work: Work, mailer: Mailer) -> None:
-    """Keep what a user consents to, and that they said so; announced when it is something else than before."""
+    """Keep what a user consents to, and that they said so; announced when it is something else than before.
+
+    Of somebody who was erased nothing is kept: the link beside an old mail works, and there is nobody to write to.
+    """
+    if await mailer.erased.includes(command.user_id):
+        return
     before = await mailer.consents.find(command.user_id)
     number = 1 if before is None else before.version + 1
     if before is None:

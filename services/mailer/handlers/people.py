@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from services.mailer.context import Mailer
-from shared.holdings import confirm, hand_over, remove
+from services.mailer.models.audience import Carried, next_try
+from shared.holdings import Person, confirm, hand_over, put_off, remove
 from shared.messages.mailer import EraseUserFromMailer, ExportUserFromMailer
+from shared.telemetry import log
 from shared.work import Work
 
 
@@ -14,6 +16,41 @@ async def export_user_from_mailer(command: ExportUserFromMailer, work: Work, mai
 
 
 async def erase_user_from_mailer(command: EraseUserFromMailer, work: Work, mailer: Mailer) -> None:
-    """Remove what is held on a user, some at a time."""
-    if await remove(command, work, mailer.people.removed, sealer=mailer.sealer):
+    """Remove what is held on a user, some at a time; then have the audience provider forget them, whenever it can.
+
+    That the provider can't be asked keeps nothing of ours: only the word that all is done waits for it.
+    """
+    await mailer.erased.add([command.user_id], work)
+    if mailer.audience is None:
+        await _tell_of_leftover(command.user_id, mailer)
+    if not await remove(command, work, mailer.people.removed, sealer=mailer.sealer):
+        return
+    # Once is for good: by the second look, what the provider knows of the address is what its owner told it since.
+    reason = None if command.again else await _not_forgotten(command, mailer)
+    if reason is None:
         confirm(command, work)
+    else:
+        at = next_try(command.user_id, command.attempt, at=work.now)
+        put_off(command, work, waits_for="mailchimp", reason=reason, at=at)
+
+
+async def _not_forgotten(command: EraseUserFromMailer, mailer: Mailer) -> str | None:
+    """Have the audience provider forget all addresses of a user; tells why it has not, or None.
+
+    The user's choices are carried under the same key as this order, so none is on its way now; and one that the
+    provider gets late from the network it refuses, since the address is forgotten.
+    """
+    if mailer.audience is None:
+        return None
+    for address in Person.of(command, mailer.sealer).emails:
+        carriage = await mailer.audience.forget(address)
+        if not isinstance(carriage, Carried):
+            return carriage.reason
+    return None
+
+
+async def _tell_of_leftover(user_id: str, mailer: Mailer) -> None:
+    """Nobody can be asked any more to forget whom it was told of: operators must see to it."""
+    known = await mailer.audience_members.find(user_id)
+    if known is not None and known.state != "no_address":
+        log.error("erased, and still in the audience that was switched off", user=user_id)

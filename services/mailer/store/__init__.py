@@ -11,12 +11,14 @@ from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.looks import LooksOfClients
 from services.mailer.store.suppressions import Suppressions
+from shared.erased import Erased
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     AudienceMembers.COLLECTION: (),
     ConsentChanges.COLLECTION: ConsentChanges.INDEXES,
     Consents.COLLECTION: Consents.INDEXES,
     Deliveries.COLLECTION: Deliveries.INDEXES,
+    Erased.COLLECTION: (),
     Suppressions.COLLECTION: Suppressions.INDEXES,
     LooksOfClients.COLLECTION: (),
 }

@@ -1,25 +1,23 @@
-"""Who must not come back? The ids of erased users and of their customers, which say nothing of a person."""
+"""Who must not come back? The ids of erased users, and of what is theirs elsewhere, which say nothing of a person."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Final
-
-from pymongo import IndexModel
 
 from shared.lookup import Lookup
 from shared.mongo import Database
 from shared.work import Work
 
-INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {"erased": []}
-
 
 class Erased:
-    """The collection ``erased``: a document for each id, kept for ever: Stripe may tell of it at any time."""
+    """The collection ``erased``: a document for each id, kept for ever: others may tell of it at any time."""
+
+    COLLECTION: Final = "erased"
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["erased"]
+        self._collection = database[self.COLLECTION]
         self._by_id = Lookup(self._collection)
 
     async def includes(self, *ids: str | None) -> bool:

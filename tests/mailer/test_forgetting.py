@@ -1,0 +1,246 @@
+"""Who is erased is forgotten by the audience provider too, late perhaps, and nothing of them stands there again."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from services.mailer.app import opened
+from services.mailer.audience import Mailchimp
+from services.mailer.handlers import HANDLERS
+from services.mailer.models.audience import Carriage, Carried, Never, NotNow
+from services.mailer.store import INDEXES
+from shared.holdings import OWN_TRIES
+from shared.inbox import Inbox
+from shared.messages import Message, Sealed
+from shared.messages.audience import CarryMarketingConsent
+from shared.messages.mailer import ConsentLevel, EraseUserFromMailer, RecordMarketingConsent
+from shared.messages.people import ConfirmErasure, NoteErasureWait
+from tests.desk import Desk
+from tests.mailer.conftest import MakeSettings
+from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble, member_of
+
+USER, ADDRESS, OLD_ADDRESS = "user_1", "ada@example.com", "ada@example.net"
+ORDER = EraseUserFromMailer(
+    key=USER,
+    process_id="userproc_1",
+    user_id=USER,
+    identifiers=Sealed.of(json.dumps([["email", ADDRESS], ["email", OLD_ADDRESS], ["phone", "+41791234567"]])),
+)
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[MailchimpDouble]:
+    async with MailchimpDouble() as double:
+        yield double
+
+
+@pytest.fixture
+async def desk(
+    mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
+) -> AsyncIterator[Desk]:
+    """The mailer with a double of Mailchimp."""
+    chosen = settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}mailer",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=chosen),
+    ) as desk:
+        yield desk
+
+
+async def consents(desk: Desk, level: ConsentLevel = "general", number: int = 1) -> CarryMarketingConsent:
+    """Record a choice; returns the order that auth then gives."""
+    await desk.perform(RecordMarketingConsent(key=USER, user_id=USER, level=level, source="user"))
+    return CarryMarketingConsent(
+        key=USER, user_id=USER, consent_version=number, address=Sealed.of(ADDRESS), ordered_at=desk.now
+    )
+
+
+async def due(desk: Desk) -> list[Message]:
+    """The tries that wait, second looks left out; the time of the last one is now."""
+    waiting = [(at, message) for at, message in await desk.later() if not getattr(message, "again", False)]
+    await desk.database[Inbox.TIMERS].delete_many({})
+    if waiting:
+        desk.now = waiting[-1][0]
+        # A pause of the breaker is counted in real seconds.
+        desk.context.audience._breaker.succeeded()
+    return [message.model_copy(update={"key": USER}) for _, message in waiting]
+
+
+@pytest.mark.parametrize(
+    ("fault", "carriage"),
+    [
+        (None, Carried()),
+        (400, Never("400 Member In Compliance State")),
+        (401, NotNow("401 Fault")),
+        (503, NotNow("503 Fault")),
+        ("html", NotNow("502")),
+        ("hang", NotNow("no answer within 0.3 s")),
+        ("done-hang", NotNow("no answer within 0.3 s")),
+        ("drop", NotNow("ServerDisconnectedError")),
+    ],
+)
+async def test_what_mailchimp_says_to_an_order_to_forget_is_told(
+    double: MailchimpDouble, fault: int | str | None, carriage: Carriage
+) -> None:
+    mailchimp = Mailchimp(KEY, LIST, timeout=0.3, api_base=double.url)
+    try:
+        await mailchimp.tell("Ada@Example.com", "general")
+        double.always = fault
+        assert await mailchimp.forget(ADDRESS) == carriage
+        assert double.forgets == [member_of(ADDRESS)]
+        # Whatever became of the first try: the second one finds nobody, or somebody to forget.
+        double.always = None
+        assert await mailchimp.forget(ADDRESS) == Carried()
+        assert double.members == {}
+        assert await mailchimp.tell(ADDRESS, "general") == Never("400 Forgotten Email Not Subscribed")
+    finally:
+        await mailchimp.close()
+
+
+async def test_who_was_never_there_is_forgotten_and_a_list_that_is_not_there_forgets_nobody(
+    double: MailchimpDouble,
+) -> None:
+    right = Mailchimp(KEY, LIST, timeout=1, api_base=double.url)
+    wrong = Mailchimp(KEY, "no-such-list", timeout=1, api_base=double.url)
+    try:
+        assert await right.forget(ADDRESS) == Carried()
+        assert await wrong.forget(ADDRESS) == NotNow("404 Resource Not Found")
+    finally:
+        await right.close()
+        await wrong.close()
+
+
+async def test_of_an_erased_user_all_addresses_are_forgotten_before_it_is_confirmed(
+    desk: Desk, double: MailchimpDouble
+) -> None:
+    await desk.perform(await consents(desk))
+    assert double.status_of(ADDRESS) == "subscribed"
+    await desk.perform(ORDER)
+    assert double.forgets == [member_of(ADDRESS), member_of(OLD_ADDRESS)]
+    assert double.members == {}
+    assert [confirmed.holder for confirmed in desk.said(ConfirmErasure)] == ["mailer"]
+    assert desk.said(NoteErasureWait) == []
+
+
+async def test_while_mailchimp_is_away_ours_is_gone_the_process_says_so_and_it_is_tried_until_done(
+    desk: Desk, double: MailchimpDouble
+) -> None:
+    await desk.perform(await consents(desk))
+    double.always = 503
+    await desk.perform(ORDER)
+    for name in ("marketing_consents", "marketing_consent_changes", "audience_members"):
+        assert await desk.database[name].count_documents({}) == 0, name
+    assert desk.said(ConfirmErasure) == []
+    [note] = desk.said(NoteErasureWait)
+    assert (note.holder, note.waits_for, note.reason) == ("mailer", "mailchimp", "503 Fault")
+    double.always = None
+    for order in await due(desk):
+        await desk.perform(order)
+    assert double.members == {}
+    assert len(desk.said(ConfirmErasure)) == 1
+
+
+async def test_even_what_mailchimp_refuses_is_not_given_up(desk: Desk, double: MailchimpDouble) -> None:
+    await desk.perform(await consents(desk))
+    double.always = 400
+    await desk.perform(ORDER)
+    assert [note.reason for note in desk.said(NoteErasureWait)] == ["400 Member In Compliance State"]
+    assert desk.said(ConfirmErasure) == []
+    assert len(await due(desk)) == 1
+
+
+async def test_its_own_tries_take_most_of_an_hour_and_then_auth_orders_anew(
+    desk: Desk, double: MailchimpDouble
+) -> None:
+    double.always = 503
+    began, orders, tries = desk.now, [ORDER], 0
+    while orders:
+        [order] = orders
+        await desk.perform(order)
+        tries += 1
+        orders = await due(desk)  # type: ignore[assignment]  # of the one class that there is
+    assert tries == OWN_TRIES + 1
+    assert timedelta(minutes=30) < desk.now - began < timedelta(hours=1)
+
+
+async def test_an_order_to_carry_that_comes_after_the_erasure_tells_nobody(desk: Desk, double: MailchimpDouble) -> None:
+    double.faults.extend(["done-hang", 503])
+    await desk.perform(await consents(desk))
+    late = await due(desk)
+    newer = await consents(desk, "none", 2)
+    await desk.perform(newer)
+    assert len(double.calls) == 2
+    await desk.perform(ORDER)
+    for order in (*late, newer, *(await due(desk))):
+        await desk.perform(order)
+    assert len(double.calls) == 2
+    assert double.members == {}
+    assert await desk.database["audience_members"].count_documents({}) == 0
+
+
+async def test_a_level_under_way_while_its_user_is_erased_ends_forgotten(desk: Desk, double: MailchimpDouble) -> None:
+    order = await consents(desk)
+    tell = desk.context.audience.tell
+
+    async def told_slowly(address: str, level: ConsentLevel) -> Carriage:
+        # Two instances, as while partitions move: the erasure is done before the level reaches Mailchimp.
+        await desk.perform(ORDER)
+        carriage: Carriage = await tell(address, level)
+        return carriage
+
+    await desk.context.audience.tell(ADDRESS, "none")
+    desk.context.audience.tell = told_slowly
+    await desk.perform(order)
+    assert double.members == {}
+    assert await desk.database["audience_members"].count_documents({}) == 0
+
+
+async def test_what_comes_late_brings_no_consent_back(desk: Desk, double: MailchimpDouble) -> None:
+    await desk.perform(await consents(desk))
+    await desk.perform(ORDER)
+    desk.clear()
+    for source in ("user", "unsubscribe-link"):
+        await desk.perform(RecordMarketingConsent(key=USER, user_id=USER, level="none", source=source))
+    assert desk.published == []
+    for name in ("marketing_consents", "marketing_consent_changes", "audience_members"):
+        assert await desk.database[name].count_documents({}) == 0, name
+    assert len(double.calls) == 1
+
+
+async def test_the_second_look_leaves_what_the_owner_of_the_address_told_since(
+    desk: Desk, double: MailchimpDouble
+) -> None:
+    await desk.perform(ORDER)
+    [again] = [message for _, message in await desk.later() if isinstance(message, EraseUserFromMailer)]
+    double.members[member_of(ADDRESS)] = "subscribed"
+    await desk.perform(again)
+    assert double.status_of(ADDRESS) == "subscribed"
+
+
+async def test_an_audience_that_was_switched_off_is_named_in_the_log(
+    mongo_url: str, database_prefix: str, settings: MakeSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with Desk(
+        mongo_url,
+        f"{database_prefix}mailer",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=settings()),
+    ) as desk:
+        member: dict[str, Any] = {"_id": USER, "state": "carried", "level": "general", "consentVersion": 1}
+        times = {"createdAt": desk.now, "updatedAt": desk.now}
+        await desk.database["audience_members"].insert_one(
+            {**member, **times, "attempts": 1, "reason": None, "version": 1}
+        )
+        await desk.perform(ORDER)
+        assert desk.said(ConfirmErasure)
+    assert "still in the audience" in capfd.readouterr().out
