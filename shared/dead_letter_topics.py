@@ -1,6 +1,7 @@
 """How does an operator look at dead letters, and put them back? Straight from Kafka, in bounded reads.
 
-Letters are never removed: Kafka forgets them after 30 days. Which of them were replayed is for the caller to remember.
+Kafka forgets letters after 30 days; one about somebody who was erased can be removed before. Which of them were
+replayed, or removed a while ago and not yet cleaned away, is for the caller to remember.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared.dead_letters import DeadLetter
+from shared.dead_letters import DeadLetter, is_removal
 from shared.foreign_records import take_any_header_names
 from shared.producer import BusDown, Producer
+from shared.sealed import Sealer
 from shared.topics import TOPICS, Topic, dead
 
 Chosen = Callable[[DeadLetter], bool]
@@ -53,6 +55,7 @@ class DeadLetterTopics:
         bootstrap: ``host:port`` of brokers, separated by commas.
         prefix: leads every topic's name.
         topics: those whose letters there may be; Nest's own by default.
+        sealer: opens letters; without one, only that and why they were put aside can be told.
         scan_records: how many records one call looks at, more or less.
     """
 
@@ -62,12 +65,14 @@ class DeadLetterTopics:
         *,
         prefix: str,
         topics: Iterable[Topic] = TOPICS,
+        sealer: Sealer | None = None,
         scan_records: int = SCAN_RECORDS,
     ) -> None:
         take_any_header_names()
         self._bootstrap = bootstrap
         self._prefix = prefix
         self._topics = sorted(topic.name for topic in topics if topic.consumed)
+        self._sealer = sealer
         self._scan_records = scan_records
 
     def service(self, letter: DeadLetter) -> str:
@@ -115,9 +120,10 @@ class DeadLetterTopics:
             spans: dict[str, list[int]] = {name: [start, reader.ends[name]] for name, start in reader.starts.items()}
             if cursor is not None:
                 known = _parsed(cursor)
-                # What was put aside since the first call is for another time: a replay may fail again.
+                # What was put aside since the first call is for another time: a replay may fail again. And who asks may
+                # name an end that nothing has reached; to wait for it there would be to wait for ever.
                 spans = {
-                    name: [max(start, known.get(name, [end])[0]), known.get(name, [end, end])[-1]]
+                    name: [max(start, known.get(name, [end])[0]), min(end, known.get(name, [end])[-1])]
                     for name, (start, end) in spans.items()
                 }
             letters: list[DeadLetter] = []
@@ -151,14 +157,18 @@ class DeadLetterTopics:
         found: dict[str, DeadLetter] = {}
         async with self._reading(None) as reader:
             for topic in sorted(places.keys() & reader.ends.keys()):
-                for place in sorted(places[topic]):
-                    if reader.starts[topic] <= place < reader.ends[topic]:
-                        found.update({letter.id: letter for letter in await reader.read(topic, place, place + 1)})
+                there = [one for one in sorted(places[topic]) if reader.starts[topic] <= one < reader.ends[topic]]
+                while there:
+                    # Neighbours come with one read.
+                    near = [place for place in there if place < there[0] + CHUNK]
+                    letters = await reader.read(topic, near[0], near[-1] + 1)
+                    found.update({letter.id: letter for letter in letters if letter.place in places[topic]})
+                    there = there[len(near) :]
         return found
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[Sender]:
-        """What puts letters back, for as long as the block lasts.
+        """What puts letters back, or removes them, for as long as the block lasts.
 
         Raises:
             BusDown: Kafka can't be reached.
@@ -189,7 +199,9 @@ class DeadLetterTopics:
                 await consumer.start()
                 there = await consumer.topics()
                 wanted = [name for name in self._topics if topic in (None, name) and self._name(name) in there]
-                reader = _Reader(consumer, {name: self._name(name) for name in wanted}, self._scan_records)
+                reader = _Reader(
+                    consumer, {name: self._name(name) for name in wanted}, self._sealer, self._scan_records
+                )
                 await reader.open()
             yield reader
         except (KafkaError, TimeoutError) as failure:
@@ -203,7 +215,7 @@ class DeadLetterTopics:
 
 
 class Sender:
-    """Puts letters back on their topics."""
+    """Puts letters back on their topics, and removes them."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
@@ -228,6 +240,14 @@ class Sender:
         headers = letter.replay(although_too_old_at=although_too_old_at)
         await self._producer.send_record(topic, letter.value, headers, key=letter.key, partition=partition)
 
+    async def remove(self, letter: DeadLetter) -> None:
+        """Have Kafka remove a letter that is ``erasable``, at its next cleaning; returns when Kafka knows of it.
+
+        Raises:
+            BusDown: not acknowledged in time.
+        """
+        await self._producer.send_record(dead(letter.topic), None, [], key=letter.mark.encode())
+
 
 class _Reader:
     """Reads spans of dead-letter topics.
@@ -238,8 +258,9 @@ class _Reader:
         position: the offset behind the last span that was read.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, names: Mapping[str, str], most: int) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, names: Mapping[str, str], sealer: Sealer | None, most: int) -> None:
         self._consumer = consumer
+        self._sealer = sealer
         self._partitions = {topic: TopicPartition(name, 0) for topic, name in names.items()}
         self._until = time.monotonic() + SCAN_SECONDS
         self._most = most
@@ -284,7 +305,7 @@ class _Reader:
                 while position < high:
                     found: Any = await self._consumer.getmany(partition, timeout_ms=200, max_records=high - position)
                     records = [record for record in found.get(partition, ()) if low <= record.offset < high]
-                    letters += [DeadLetter.of(record, topic) for record in records]
+                    letters += [DeadLetter.of(each, topic, self._sealer) for each in records if not is_removal(each)]
                     position = await self._consumer.position(partition)
         finally:
             self._consumer.pause(partition)

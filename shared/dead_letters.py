@@ -1,16 +1,22 @@
-"""What is a dead letter? A record as it came, and behind its own headers those that say why it was put aside.
+"""What is a dead letter? A record as it came, sealed, and readable headers that say why it was put aside.
 
 It lies on ``<topic>.dead`` for 30 days. Whoever puts a record aside writes it here, whoever looks at it reads it here,
 and here it becomes again what it was, for whoever may handle it now.
+
+Every record is sealed, whatever it is: most name nobody, but of what could not be read nobody knows what it says, and
+any may tell the address that its caller came from.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
+
+from shared.sealed import CannotOpen, Sealer
 
 Headers = tuple[tuple[str, bytes], ...]
 """As Kafka keeps them: in order, one name any number of times. A foreign client may have written a value that is null;
@@ -23,8 +29,13 @@ TRIES: Final = "dead-tries"
 SOURCE: Final = "dead-source"
 GROUP: Final = "dead-group"
 TIME: Final = "dead-time"
-ADDED: Final = frozenset({REASON, DETAIL, TRACE, TRIES, SOURCE, GROUP, TIME})
-"""What a record gets when it is put aside, behind its own headers."""
+SEALED: Final = "dead-sealed"
+ADDED: Final = frozenset({REASON, DETAIL, TRACE, TRIES, SOURCE, GROUP, TIME, SEALED})
+"""What a record gets when it is put aside."""
+RECEIVER: Final = "dead-letters"
+"""For whom letters are sealed: no service, but whoever shows them or puts them back."""
+SEALED_WHOLE: Final = b"1"
+"""The letter's value is key, value and headers of the record, packed, compressed and sealed."""
 REPLAY_TIME: Final = "replay-time"
 """When an operator ordered a message to be handled that is older than the inbox remembers; Unix milliseconds."""
 REPLAY_FOR: Final = "replay-for"
@@ -49,7 +60,24 @@ class PutAside(Protocol):
 
     partition: int
     offset: int
+    key: bytes | None
+    value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A letter as Kafka is to keep it.
+
+    Attributes:
+        key: the letter's mark. Of several about one record Kafka keeps one, and one without a value removes them.
+        value: the record, sealed.
+        headers: why it was put aside.
+    """
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +87,8 @@ class DeadLetter:
     Attributes:
         topic: where it came from, without the deployment's prefix.
         place: its offset on ``<topic>.dead``.
+        mark: names what was put aside, by whom, and from where. The same for each letter about it: a crash, or an
+            acknowledgement that was lost, may leave two.
         reason: ``undecodable``, ``too_old`` or ``failing``; empty where somebody else than Nest wrote it.
         detail: what was wrong: a sentence, or the class of the last error.
         trace: the frames of that error, never what it said.
@@ -69,10 +99,13 @@ class DeadLetter:
         key: as it came.
         value: as it came.
         headers: as they came.
+        closed: it is sealed, and was not opened: key, value and headers are not known.
+        erasable: nothing but this record is on its topic under its key.
     """
 
     topic: str
     place: int
+    mark: str
     reason: str
     detail: str
     trace: str
@@ -83,25 +116,13 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    closed: bool = False
+    erasable: bool = False
 
     @property
     def id(self) -> str:
         """Where it lies: ``auth.commands.17``."""
         return f"{self.topic}.{self.place}"
-
-    @property
-    def mark(self) -> str:
-        """Names what was put aside, by whom, and from where; 32 hex characters.
-
-        The same for each letter about it: a crash, or an acknowledgement that was lost, may leave two.
-        """
-        partition, offset = self.source or (-1, self.place)
-        parts = [self.group.encode(), self.topic.encode(), b"%d/%d" % (partition, offset), self.value or b""]
-        parts += [part for name, value in self.headers for part in (name.encode("utf-8", "replace"), value or b"")]
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.hexdigest()[:32]
 
     @property
     def made_at(self) -> int | None:
@@ -129,55 +150,95 @@ class DeadLetter:
         return headers
 
     @classmethod
-    def of(cls, record: Aside, topic: str) -> DeadLetter:
-        """Read a record of ``<topic>.dead``; whatever anybody has put there can be read."""
+    def of(cls, record: Aside, topic: str, sealer: Sealer | None) -> DeadLetter:
+        """Read a record of ``<topic>.dead``; whatever anybody has put there can be read.
+
+        Args:
+            record: as it lies there.
+            topic: where it came from, without the deployment's prefix.
+            sealer: opens it; None: it stays closed, as it does when the key is gone that it was sealed with.
+        """
         own = list(record.headers)
         added: dict[str, str] = {}
-        # From the end: a record's own headers may bear any name, ours too.
+        # From the end: before letters were sealed, a record's own headers stood there too, under any name.
         while own and own[-1][0] in ADDED and own[-1][0] not in added:
-            name, value = own.pop()
-            added[name] = (value or b"").decode("utf-8", "backslashreplace")
+            name, said = own.pop()
+            added[name] = (said or b"").decode("utf-8", "backslashreplace")
+        group, source = added.get(GROUP, ""), _source(added.get(SOURCE, ""), topic)
+        sealed = SEALED in added
+        opened = _opened(record.value, sealer) if sealed else (record.key, record.value, _own(own))
+        if sealed:
+            mark = (record.key or b"").decode("utf-8", "backslashreplace")
+        else:
+            mark = _mark_of_old(record, topic, group, source, _own(own))
+        key, value, headers = opened or (None, None, ())
         return cls(
             topic=topic,
             place=record.offset,
+            mark=mark,
             reason=added.get(REASON, ""),
             detail=added.get(DETAIL, ""),
             trace=added.get(TRACE, ""),
             tries=_number(added.get(TRIES)),
-            group=added.get(GROUP, ""),
+            group=group,
             at=_moment(added.get(TIME)),
-            source=_source(added.get(SOURCE, ""), topic),
-            key=record.key,
-            value=record.value,
-            headers=_own(own),
+            source=source,
+            key=key,
+            value=value,
+            headers=headers,
+            closed=opened is None,
+            erasable=sealed and bool(record.key),
         )
 
 
 def put_aside(
-    record: PutAside, topic: str, *, reason: str, detail: str, trace: str, tries: int, group: str, at: int
-) -> list[tuple[str, bytes]]:
-    """The headers of a record that is put aside: its own, and why.
+    record: PutAside,
+    topic: str,
+    *,
+    sealer: Sealer,
+    reason: str,
+    detail: str,
+    trace: str,
+    tries: int,
+    group: str,
+    at: int,
+) -> Written:
+    """A record as a letter: sealed, and why.
 
     Args:
         record: the record.
         topic: its topic, without the deployment's prefix.
+        sealer: closes it.
         reason: ``undecodable``, ``too_old`` or ``failing``.
-        detail: what was wrong; never anything out of the body.
+        detail: what was wrong; never anything out of the record.
         trace: frames alone: what an exception says may quote what it choked on.
         tries: how often it was tried.
         group: the consumer group that puts it aside.
         at: now, Unix milliseconds.
     """
-    return [
-        *_own(record.headers),
-        (REASON, reason.encode()),
-        (DETAIL, detail.encode("utf-8", "replace")[:DETAIL_BYTES]),
-        (TRACE, trace.encode("utf-8", "replace")),
-        (TRIES, b"%d" % tries),
-        (SOURCE, f"{topic}/{record.partition}/{record.offset}".encode()),
-        (GROUP, group.encode()),
-        (TIME, b"%d" % at),
-    ]
+    source = f"{topic}/{record.partition}/{record.offset}".encode()
+    packed = _packed(record.key, record.value, _own(record.headers))
+    return Written(
+        # Keyed: what somebody else than Nest wrote may be short enough to be guessed.
+        key=sealer.keyed_hash(RECEIVER, group.encode(), source, packed).encode(),
+        # Compressed: one that came so may be far larger than Kafka takes.
+        value=sealer.seal(RECEIVER, zlib.compress(packed, 1)).encode(),
+        headers=[
+            (REASON, reason.encode()),
+            (DETAIL, detail.encode("utf-8", "replace")[:DETAIL_BYTES]),
+            (TRACE, trace.encode("utf-8", "replace")),
+            (TRIES, b"%d" % tries),
+            (SOURCE, source),
+            (GROUP, group.encode()),
+            (TIME, b"%d" % at),
+            (SEALED, SEALED_WHOLE),
+        ],
+    )
+
+
+def is_removal(record: Aside) -> bool:
+    """Whether a record of a dead-letter topic is no letter but the removal of one."""
+    return record.key is not None and record.value is None and not record.headers
 
 
 def is_replay(headers: Sequence[tuple[str, bytes]]) -> bool:
@@ -198,6 +259,52 @@ def _own(headers: Iterable[tuple[str, bytes]]) -> Headers:
         if own and own[-1][0] == REPLAY_TIME:
             own.pop()
     return tuple(own)
+
+
+def _packed(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
+    """A record in one piece: each part behind its length, which is -1 for one that is null, as Kafka writes them."""
+    parts = [key, value]
+    for name, content in headers:
+        parts += [name.encode(), content]
+    return b"".join(
+        (-1 if part is None else len(part)).to_bytes(4, "big", signed=True) + (part or b"") for part in parts
+    )
+
+
+def _unpacked(packed: bytes) -> tuple[bytes | None, bytes | None, Headers]:
+    parts = _parts(packed)
+    key, value = next(parts), next(parts)
+    return key, value, tuple(((name or b"").decode(), next(parts)) for name in parts)  # type: ignore[misc]
+
+
+def _parts(packed: bytes) -> Iterator[bytes | None]:
+    at = 0
+    while at < len(packed):
+        length = int.from_bytes(packed[at : at + 4], "big", signed=True)
+        at += 4
+        yield None if length < 0 else packed[at : at + length]
+        at += max(length, 0)
+
+
+def _opened(value: bytes | None, sealer: Sealer | None) -> tuple[bytes | None, bytes | None, Headers] | None:
+    """The record that a letter holds; None when it can't be opened."""
+    if sealer is None:
+        return None
+    try:
+        return _unpacked(zlib.decompress(sealer.open(RECEIVER, (value or b"").decode("ascii", "replace"))))
+    except CannotOpen:
+        return None
+
+
+def _mark_of_old(record: Aside, topic: str, group: str, source: tuple[int, int] | None, headers: Headers) -> str:
+    """The mark of a letter that is not sealed."""
+    partition, offset = source or (-1, record.offset)
+    parts = [group.encode(), topic.encode(), b"%d/%d" % (partition, offset), record.value or b""]
+    parts += [part for name, value in headers for part in (name.encode("utf-8", "replace"), value or b"")]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:32]
 
 
 def _source(text: str, topic: str) -> tuple[int, int] | None:

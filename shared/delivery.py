@@ -22,6 +22,7 @@ from shared.inbox import Contended, Outcome
 from shared.messages import Message, Query
 from shared.mongo import dependency_down
 from shared.producer import BusDown, Producer
+from shared.sealed import Sealer
 from shared.telemetry import (
     DEAD_LETTERS,
     MESSAGE_SECONDS,
@@ -56,13 +57,15 @@ class Delivery:
         handling: what runs a message.
         producer: where replies, messages and dead letters leave.
         group: the consumer group, named in dead letters.
+        sealer: closes them.
         tracing: where spans go.
     """
 
-    def __init__(self, handling: Handling, producer: Producer, *, group: str, tracing: Tracing) -> None:
+    def __init__(self, handling: Handling, producer: Producer, *, group: str, sealer: Sealer, tracing: Tracing) -> None:
         self._handling = handling
         self._producer = producer
         self._group = group
+        self._sealer = sealer
         self._tracing = tracing
         self._service = handling.service
         self._stopping = asyncio.Event()
@@ -120,7 +123,10 @@ class Delivery:
             )
             self._answer_soon(envelope, refused(Unknown()))
             return True
-        await self._depart(envelope, outcome)
+        if isinstance(message, Query):
+            await self._reply(envelope, outcome)
+        else:
+            await self._depart(envelope, outcome)
         MESSAGES_HANDLED.labels(self._service, envelope.wire, outcome.kind).inc()
         return False
 
@@ -171,6 +177,12 @@ class Delivery:
 
         left = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
         return asyncio.get_running_loop().call_later(max(left, 0) / 1000, tell)
+
+    async def _reply(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Send the answer to a question. Nothing of one is committed, so what is to be left of it goes first."""
+        if outcome.messages:
+            await self._publish(outcome.messages)
+        self._answer_soon(envelope, outcome)
 
     async def _depart(self, envelope: Envelope, outcome: Outcome) -> None:
         """Send the answer, and every message until Kafka has them all."""
@@ -223,12 +235,13 @@ class Delivery:
     async def _put_aside(
         self, record: Record, topic: str, reason: str, detail: str, failure: BaseException | None = None
     ) -> None:
-        """Keep a record with its bytes, its headers and the reason; only then may its offset pass."""
+        """Keep a record, sealed, with the reason; only then may its offset pass."""
         # Frames only: what an exception says may quote what it choked on.
         trace = "".join(traceback.format_tb(failure.__traceback__))[-TRACE_CHARACTERS:] if failure is not None else ""
-        headers = put_aside(
+        letter = put_aside(
             record,
             topic,
+            sealer=self._sealer,
             reason=reason,
             detail=detail,
             trace=trace,
@@ -242,7 +255,7 @@ class Delivery:
         )
         while True:
             try:
-                await self._producer.send_record(dead(topic), record.value, headers, key=record.key)
+                await self._producer.send_record(dead(topic), letter.value, letter.headers, key=letter.key)
             except BusDown as down:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)

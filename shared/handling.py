@@ -104,13 +104,14 @@ class Handling:
         """
         kind = MESSAGES.get(envelope.wire)
         if kind is not None and kind.topic != envelope.topic:
-            raise Undecodable(f"{envelope.wire!r} does not belong on this topic")
+            raise Undecodable(f"{kind.wire} does not belong on this topic")
         found = self._handlers.get(envelope.wire)
         if found is None:
             if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event)):
                 # Publishers may be ahead of us: an event that is new to us is not an error.
                 raise NotForUs(envelope.wire)
-            raise Undecodable(f"{self.service} does not handle {envelope.wire!r}")
+            # A type that is none may say anything, and this ends in logs.
+            raise Undecodable(f"{self.service} does not handle {'this type' if kind is None else kind.wire}")
         try:
             return found[0].model_validate_json(envelope.body)
         except (ValidationError, ValueError, RecursionError) as wrong:

@@ -165,7 +165,7 @@ class Service:
             service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
         )
         group = settings.topic_prefix + self.name
-        delivery = Delivery(handling, producer, group=group, tracing=tracing)
+        delivery = Delivery(handling, producer, group=group, sealer=sealer, tracing=tracing)
         bus = self._bus = Bus(
             settings.kafka_bootstrap,
             prefix=settings.topic_prefix,

@@ -22,6 +22,16 @@ REPLICATION_FOR_TWO: Final = 3
 """From this many replicas on, a write waits for two of them; below, for the only one."""
 
 
+COMPACTED: Final = {
+    # What is read whole at every start is kept short: Kafka never cleans the segment that is written to.
+    "segment.ms": str(60 * MINUTE),
+    "min.cleanable.dirty.ratio": "0.1",
+    # What was removed must go, however little of the whole it is.
+    "max.compaction.lag.ms": str(DAY),
+}
+"""What Kafka is told of a compacted topic."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic and what it keeps.
@@ -48,8 +58,7 @@ class Topic:
             "min.insync.replicas": "2" if replication >= REPLICATION_FOR_TWO else "1",
             # A dead letter is the largest record there may be, and what is said about it.
             "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
-            # What is read whole at every start is kept short: Kafka never cleans the segment that is written to.
-            **({"segment.ms": str(60 * MINUTE), "min.cleanable.dirty.ratio": "0.1"} if self.compacted else {}),
+            **(COMPACTED if self.compacted else {}),
         }
 
     @property
@@ -89,7 +98,8 @@ def declared(topics: Iterable[Topic] = TOPICS, *, most_partitions: int | None = 
     for topic in topics:
         whole.append(replace(topic, partitions=min(topic.partitions, most_partitions or topic.partitions)))
         if topic.consumed:
-            whole.append(Topic(dead(topic.name), 1, 30 * DAY, consumed=False))
+            # Compacted, so that a letter can be removed before its time, for somebody who was erased.
+            whole.append(Topic(dead(topic.name), 1, 30 * DAY, compacted=True, consumed=False))
     return tuple(whole)
 
 

@@ -28,6 +28,7 @@ from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.owners import Owners
 from services.auth.store.people import People
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.removed_letters import RemovedLetters
 from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.user_processes import UserExportParts, UserProcesses
@@ -120,7 +121,8 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             limits=limits,
             passwords=passwords,
             places=Places.open(settings.places_database),
-            dead_letters=DeadLetterTopics(settings.kafka_bootstrap, prefix=settings.topic_prefix),
+            dead_letters=DeadLetterTopics(settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=parts.sealer),
+            removed_letters=RemovedLetters(parts.database),
             replays=Replays(parts.database),
             remembered=settings.inbox_retention,
             guesses_per_code=settings.guesses_per_code,

@@ -20,6 +20,7 @@ from services.auth.store.clients import Clients
 from services.auth.store.owners import Owners
 from services.auth.store.people import People
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.removed_letters import RemovedLetters
 from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.user_processes import UserExportParts, UserProcesses
@@ -45,6 +46,7 @@ class Auth:
         passwords: hashes passwords and recognises them.
         places: where networks are.
         dead_letters: those of all services.
+        removed_letters: which of them nobody is shown any more.
         replays: which of them were put back.
         remembered: how long the inboxes remember a message.
         guesses_per_code: how many wrong guesses void a code.
@@ -80,6 +82,7 @@ class Auth:
     passwords: Passwords
     places: Places
     dead_letters: DeadLetterTopics
+    removed_letters: RemovedLetters
     replays: Replays
     remembered: timedelta
     guesses_per_code: int

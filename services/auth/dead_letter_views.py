@@ -1,4 +1,4 @@
-"""How does a dead letter look to an operator? As it lies on Kafka, cut where it is long; nothing sealed is opened."""
+"""How does a dead letter look to an operator? As the record came, cut where it is long; what came sealed stays so."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ def _view(
         ),
         headers_left_out=max(0, len(letter.headers) - headers),
         body=None if letter.value is None else octets(letter.value, start=start, most=most),
+        closed=letter.closed,
         replayed_at=replayed_at,
     )
 

@@ -34,6 +34,7 @@ OUTCOMES: Final = {
     "replayed_before": "left alone, put back before (--again puts them back once more)",
     "too_old": "left alone, older than anybody remembers (--although-too-old, which may do them twice)",
     "not_ours": "left alone, not written by Nest",
+    "closed": "left alone, sealed with a key that NEST_SEALING_KEYS no longer holds",
     "gone": "not there (any more)",
 }
 TOO_OLD_WARNING: Final = (

@@ -14,7 +14,7 @@ PIECE_BYTES: Final = 256 * 1024
 """How much of a body the view of one letter shows; the next piece begins where this one ends."""
 
 Reason = Literal["undecodable", "too_old", "failing"]
-Outcome = Literal["replayed", "replayed_before", "too_old", "not_ours", "gone"]
+Outcome = Literal["replayed", "replayed_before", "too_old", "not_ours", "closed", "gone"]
 LetterId = Annotated[str, Field(min_length=3, max_length=300)]
 
 
@@ -34,7 +34,7 @@ class DeadLetterFilter(Part):
     """Put aside before."""
 
 
-class ListDeadLetters(Query, wire="auth.list-dead-letters"):
+class ListDeadLetters(Query, wire="auth.list-dead-letters", audited=True):
     """Reply: DeadLettersView, newest first. Refused: ``invalid_cursor``, ``dead_letter_not_found``."""
 
     id: LetterId | None = None
@@ -67,7 +67,7 @@ class HeaderView(Part):
 
 
 class DeadLetterView(Part):
-    """A record that was put aside, as it came. What is sealed in it stays sealed."""
+    """A record that was put aside, as it came, opened for this view. What was sealed in the record stays sealed."""
 
     id: str
     """Where it lies: ``auth.commands.17``."""
@@ -94,6 +94,8 @@ class DeadLetterView(Part):
     """How many more headers there are than are shown."""
     body: Octets | None
     """None for a record without a value."""
+    closed: bool = False
+    """It can't be opened: the key that it was sealed with is gone. Of key, headers and body nothing is known."""
     replayed_at: Moment | None
     """When it was replayed last; None for never."""
 
@@ -140,7 +142,7 @@ class ReplayedView(Part):
     id: str
     outcome: Outcome
     """``replayed`` · ``replayed_before``, left alone · ``too_old``, left alone · ``not_ours``: not written by Nest ·
-    ``gone``: no such letter, or not any more."""
+    ``closed``: the key that it was sealed with is gone · ``gone``: no such letter, or not any more."""
 
 
 class ReplayedDeadLettersView(Reply):

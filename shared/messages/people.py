@@ -144,7 +144,10 @@ class ExportUserFromAuth(ExportPart, wire="auth.export-user-from-auth"):
 
 
 class EraseUserFromAuth(ErasePart, wire="auth.erase-user-from-auth"):
-    """Auth's own part."""
+    """Auth's own part, and the dead letters of all services."""
+
+    letters_from: str | None = None
+    """Where to go on among the dead letters."""
 
 
 class AddExportedPart(Command, wire="auth.add-exported-part"):

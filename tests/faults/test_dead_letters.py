@@ -20,10 +20,12 @@ TOPIC = "mailer.commands"
 
 
 class Record:
-    """Where a letter says that it came from."""
+    """What a letter holds, and where it says that it came from."""
 
     def __init__(self, offset: int, envelope: Envelope) -> None:
         self.partition, self.offset = 0, offset
+        self.key: bytes | None = envelope.key.encode()
+        self.value: bytes | None = envelope.body
         self.headers: Sequence[tuple[str, bytes]] = envelope.headers()
 
 
@@ -40,9 +42,10 @@ async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
             envelope = Envelope(
                 id=new_message_id(), wire=order.wire, topic=TOPIC, key=order.user_id, body=body, time=now
             )
-            headers = put_aside(
+            letter = put_aside(
                 Record(number, envelope),
                 TOPIC,
+                sealer=sealer,
                 reason="undecodable",
                 detail="",
                 trace="",
@@ -50,7 +53,7 @@ async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
                 group=f"{prefix}mailer",
                 at=now,
             )
-            await producer.send_record(f"{TOPIC}.dead", body, headers, key=order.user_id.encode())
+            await producer.send_record(f"{TOPIC}.dead", letter.value, letter.headers, key=letter.key)
     finally:
         await producer.stop()
 

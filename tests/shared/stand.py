@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from shared import topics
 from shared.bus import Bus
+from shared.dead_letters import DeadLetter, is_removal
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.ids import new_message_id
 from shared.inbox import Inbox
@@ -233,6 +234,11 @@ class Stand:
             return records
         finally:
             await consumer.stop()
+
+    async def letters(self, topic: str = "ledger.commands") -> list[DeadLetter]:
+        """Every dead letter of a topic now, opened."""
+        records = await self.dump(topics.dead(topic))
+        return [DeadLetter.of(record, topic, self.sealer) for record in records if not is_removal(record)]
 
     async def partition_of(self, key: str) -> int:
         """Where the records of a key are on the ledger's topics."""

@@ -140,8 +140,7 @@ async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(st
     # Whoever starts it again goes on where it stopped; what was put aside stays put aside once.
     async with stand.running(in_flight=1) as running:
         await until(complains)
-    dead = await stand.dump("ledger.commands.dead")
-    sources = [dict(record.headers)["dead-source"] for record in dead]
+    sources = [letter.source for letter in await stand.letters()]
     assert len(sources) == len(set(sources))
     assert await stand.listed("s") in ([], [1])
 

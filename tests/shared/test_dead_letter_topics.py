@@ -1,39 +1,73 @@
 """Dead letters on a real Kafka: found page by page, and put back as they came, in order, for whom they are."""
 
+import asyncio
 import base64
-from datetime import UTC, datetime, timedelta
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.dead_letter_topics import DeadLetterTopics, WrongCursor
-from shared.dead_letters import DeadLetter
+from shared.dead_letters import REPLAYED, DeadLetter
+from shared.dead_letters import put_aside as write
 from shared.envelope import unix_milliseconds
 from shared.producer import BusDown
+from shared.sealed import Sealer
 from shared.topics import DAY
 from tests.shared.ledger import TOPICS, Append, Posted
-from tests.shared.stand import Stand
+from tests.shared.stand import Stand, until
 
 
-def topics_of(stand: Stand, **given: int) -> DeadLetterTopics:
-    return DeadLetterTopics(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **given)
+def topics_of(stand: Stand, **given: Any) -> DeadLetterTopics:
+    return DeadLetterTopics(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **{"sealer": stand.sealer, **given})
 
 
 def everything(_letter: DeadLetter) -> bool:
     return True
 
 
+@dataclass
+class Record:
+    """What could not be handled."""
+
+    offset: int
+    value: bytes | None = b"{}"
+    partition: int = 0
+    key: bytes | None = b"k"
+    headers: Sequence[tuple[str, bytes]] = (("type", b"ledger.append"),)
+
+
 async def put_aside(stand: Stand, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
     """Letters as a service leaves them, a second between each."""
     for number, body in enumerate(bodies):
-        headers = [
-            ("type", b"ledger.append"),
-            ("dead-reason", b"undecodable"),
-            ("dead-source", f"{topic}/0/{number}".encode()),
-            ("dead-group", f"{stand.prefix}ledger".encode()),
-            ("dead-time", b"%d" % (at + number * 1000)),
-        ]
-        await stand.put(f"{topic}.dead", body, headers, key=b"k")
+        await leave(stand, Record(number, body), topic, at=at + number * 1000)
+
+
+async def leave(stand: Stand, record: Record, topic: str = "ledger.commands", **given: Any) -> None:
+    """A letter as a service leaves it."""
+    said: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "tries": 0, "at": 0}
+    said["group"] = f"{stand.prefix}ledger"
+    written = write(record, topic, **{"sealer": stand.sealer, **said, **given})
+    await stand.put(f"{topic}.dead", written.value, written.headers, key=written.key)
+
+
+async def leave_as_of_old(stand: Stand, record: Record, topic: str, *, group: str = "ledger", time: int = 1) -> None:
+    """A letter as a service left it before letters were sealed."""
+    said = [
+        ("dead-reason", b"failing"),
+        ("dead-source", f"{topic}/{record.partition}/{record.offset}".encode()),
+        ("dead-group", f"{stand.prefix}{group}".encode()),
+        ("dead-time", b"%d" % time),
+    ]
+    await stand.put(f"{topic}.dead", record.value, [*record.headers, *said], key=record.key)
 
 
 async def pages(office: DeadLetterTopics, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
@@ -202,15 +236,8 @@ async def test_a_replay_is_for_whom_it_died(stand: Stand) -> None:
         await stand.settled()
         assert await stand.numbers("s") == [1]
         (record,) = await stand.dump("ledger.webhooks")
-        aside = [
-            *record.headers,
-            ("dead-reason", b"failing"),
-            ("dead-source", f"ledger.webhooks/{record.partition}/{record.offset}".encode()),
-            ("dead-group", f"{stand.prefix}somebody".encode()),
-            ("dead-time", b"1"),
-        ]
         await stand.database()["inbox"].delete_many({})
-        await stand.put("ledger.webhooks.dead", record.value, aside, key=record.key)
+        await leave(stand, record, "ledger.webhooks", group=f"{stand.prefix}somebody")
         await replay(stand)
         await stand.settled()
         assert await stand.numbers("s") == [1]
@@ -245,17 +272,137 @@ async def test_many_replays_that_die_again_stop_nobody(stand: Stand) -> None:
         assert (await stand.call(Append(subject="s", number=1))).kind == "done"
 
 
+async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(stand: Stand) -> None:
+    headers = (("type", b"ledger.append"), ("dead-reason", b"mine"), ("dead-group", b"mine too"))
+    for offset, value in enumerate((b"{}", None)):
+        await leave_as_of_old(stand, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
+    first, second = await replay(stand)
+    assert (first.key, first.value, first.headers) == (b"0", b"{}", headers)
+    assert (first.reason, first.group, first.at) == (
+        "failing",
+        f"{stand.prefix}ledger",
+        datetime(1970, 1, 1, 0, 0, 0, 1000, UTC),
+    )
+    assert (second.value, second.closed, second.erasable) == (None, False, False)
+    assert first.mark != second.mark
+    came = [(record.key, record.value, record.headers[:3]) for record in await stand.dump("ledger.commands")]
+    assert sorted(came, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
+
+
+async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(stand: Stand) -> None:
+    await leave(stand, Record(1), sealer=Sealer({"gone": bytes(32)}))
+    await stand.put("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
+    page = await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)
+    for letter in page.letters:
+        assert (letter.closed, letter.key, letter.value, letter.headers) == (True, None, None, ())
+    assert page.letters[1].reason == "undecodable"
+
+
+async def test_without_a_sealer_only_why_is_told(stand: Stand) -> None:
+    await leave(stand, Record(1))
+    (closed,) = (await topics_of(stand, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
+    (opened,) = (await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)).letters
+    assert (closed.closed, closed.value, opened.value) == (True, None, b"{}")
+    assert (closed.mark, closed.reason, closed.group) == (opened.mark, opened.reason, opened.group)
+
+
+async def test_the_removal_of_a_letter_is_no_letter(stand: Stand) -> None:
+    await put_aside(stand, b"0", b"1", b"2")
+    office = topics_of(stand)
+    letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
+    async with office.sending() as sender:
+        await sender.remove(letters[1])
+    await put_aside(stand, b"3")
+    left = [b"3", b"2", b"1", b"0"]
+    assert await pages(office, "newest", limit=2) == [left[:2], left[2:]]
+    assert await pages(office, "oldest", limit=9) == [left[::-1]]
+    assert list(await office.these(["ledger.commands.3", "ledger.commands.4"])) == ["ledger.commands.4"]
+
+
+@pytest.mark.slow
+async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
+    stand: Stand, kafka_admin: AIOKafkaAdminClient
+) -> None:
+    name = f"{stand.prefix}ledger.commands.dead"
+    # As declared, but in seconds instead of an hour and a day.
+    often = {"cleanup.policy": "compact,delete", "segment.ms": "100", "max.compaction.lag.ms": "1000"}
+    await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, often)])
+    await put_aside(stand, b"0", b"1", b"2")
+    office = topics_of(stand)
+    letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
+    for _ in range(2):
+        # Told twice, some time apart, as an erasure does: Kafka never cleans what was written to last.
+        await asyncio.sleep(0.5)
+        async with office.sending() as sender:
+            await sender.remove(letters[1])
+
+    async def dropped() -> bool:
+        return [letter.value for letter in await stand.letters() if letter.value is not None] == [b"0", b"2"]
+
+    await until(dropped, 90)
+    assert await pages(office, "newest", limit=9) == [[b"2", b"0"]]
+    assert list(await office.these(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
+
+
+async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) -> None:
+    """Whoever asks can write any cursor; one such order would be in the way of all others for ever."""
+    await put_aside(stand, b"0", b"1")
+    office = topics_of(stand)
+    for span, expected in (
+        ([0, 10**6], [b"0", b"1"]),
+        ([1, 10**6], [b"1"]),
+        ([7, 10**6], []),
+        ([10**6], []),
+        ([2, 1], []),
+    ):
+        cursor = base64.urlsafe_b64encode(json.dumps({"ledger.commands": span}).encode()).decode().rstrip("=")
+        async with asyncio.timeout(8):
+            page = await office.oldest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+        assert ([letter.value for letter in page.letters], page.next_cursor) == (expected, None)
+        await office.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+
+
+async def test_many_letters_are_found_by_their_ids_in_time(stand: Stand) -> None:
+    await put_aside(stand, *(b"%d" % number for number in range(200)))
+    began = time.monotonic()
+    found = await topics_of(stand).these(f"ledger.commands.{number}" for number in range(0, 200, 2))
+    assert [letter.value for letter in found.values()] == [b"%d" % number for number in range(0, 200, 2)]
+    assert time.monotonic() - began < 10
+
+
 def test_one_record_has_one_mark_and_each_other_another() -> None:
-    usual: dict[str, Any] = {
-        "topic": "a.commands", "place": 1, "reason": "failing", "detail": "", "trace": "", "tries": 5, "group": "a",
-        "at": datetime.now(UTC), "source": (1, 2), "key": b"k", "value": b"v", "headers": (("id", b"1"),),
+    usual: dict[str, Any] = {"offset": 2, "value": b"v", "partition": 1, "key": b"k", "headers": (("id", b"1"),)}
+    said: dict[str, Any] = {
+        "topic": "a.commands", "sealer": Sealer({"k": bytes(32)}), "reason": "failing", "detail": "", "trace": "",
+        "tries": 5, "group": "a", "at": 1,
     }  # fmt: skip
-    mark = DeadLetter(**usual).mark
-    later: dict[str, Any] = {"place": 7, "at": datetime.now(UTC) + timedelta(days=1), "detail": "x"}
-    assert DeadLetter(**{**usual, **later}).mark == mark
+
+    def mark(**other: Any) -> bytes:
+        record = Record(**{**usual, **{name: value for name, value in other.items() if name in usual}})
+        return write(record, **{**said, **{name: value for name, value in other.items() if name in said}}).key
+
+    assert mark(at=7, detail="x", trace="y", tries=0, reason="too_old") == mark()
     others: list[dict[str, Any]] = [
-        {"topic": "b.commands"}, {"group": "b"}, {"source": (1, 3)}, {"source": (12, 2)}, {"value": b"w"},
-        {"value": None}, {"headers": (("i", b"d1"),)}, {"headers": ()}, {"source": None},
+        {"topic": "b.commands"}, {"group": "b"}, {"offset": 3}, {"offset": 12}, {"partition": 12}, {"value": b"w"},
+        {"value": None}, {"value": b""}, {"key": None}, {"key": b""}, {"headers": (("i", b"d1"),)}, {"headers": ()},
+        {"headers": (("id", None),)}, {"sealer": Sealer({"k": bytes(range(32))})},
     ]  # fmt: skip
-    marks = {DeadLetter(**{**usual, **other}).mark for other in others}
-    assert len(marks | {mark}) == len(others) + 1
+    assert len({mark(), *(mark(**other) for other in others)}) == len(others) + 1
+
+
+@given(
+    key=st.none() | st.binary(),
+    value=st.none() | st.binary(),
+    headers=st.lists(st.tuples(st.text(), st.none() | st.binary())),
+)
+def test_any_record_comes_out_of_its_letter_as_it_went_in(key: Any, value: Any, headers: Any) -> None:
+    # What a replay adds at the end is not the record's own.
+    headers = tuple(header for header in headers if header[0] not in REPLAYED)
+    sealer = Sealer({"k": bytes(32)})
+    written = write(
+        Record(1, value, key=key, headers=headers), "a.commands",
+        sealer=sealer, reason="failing", detail="", trace="", tries=5, group="a", at=1,
+    )  # fmt: skip
+    letter = DeadLetter.of(Record(9, written.value, key=written.key, headers=written.headers), "a.commands", sealer)
+    assert (letter.key, letter.value, letter.headers, letter.closed) == (key, value, headers, False)
+    assert (letter.source, letter.mark.encode()) == ((0, 1), written.key)

@@ -7,14 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shared import topics
 from shared.envelope import unix_milliseconds
 from shared.errors import Kind
 from shared.ids import new_message_id
-from shared.messages import Sealed
+from shared.messages import Caller, Sealed
 from shared.topics import DAY
 from tests.shared.ledger import TOPICS, Append, Appended, Posted, Refuse, Relay, Reveal, Total
 from tests.shared.stand import Stand, until
@@ -116,13 +116,11 @@ async def test_five_tries_with_growing_pauses_and_then_a_dead_letter(
     pauses = [later - earlier for earlier, later in pairwise(began[:5])]
     assert len(pauses) == 4
     assert pauses[-1] > 5 * pauses[0]
-    (dead,) = await stand.dump("ledger.commands.dead")
-    headers = dict(dead.headers)
-    assert headers["dead-reason"] == b"failing"
-    assert headers["dead-detail"] == b"RuntimeError"
-    assert b"sesame" not in headers["dead-trace"]
-    assert b"ledger.py" in headers["dead-trace"]
-    assert headers["dead-group"] == f"{stand.prefix}ledger".encode()
+    (letter,) = await stand.letters()
+    assert (letter.reason, letter.detail, letter.tries) == ("failing", "RuntimeError", 5)
+    assert "sesame" not in letter.trace
+    assert "ledger.py" in letter.trace
+    assert letter.group == f"{stand.prefix}ledger"
 
 
 async def test_what_failed_before_and_then_works_is_done_once(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +147,8 @@ async def test_a_message_that_is_too_old_is_put_aside_unrun(stand: Stand) -> Non
         old = await stand.order(Append(subject="s", number=1), time=unix_milliseconds() - 9 * DAY)
         await stand.settled()
     assert running.ledger.runs[old.id] == 0
-    (dead,) = await stand.dump("ledger.commands.dead")
-    assert dict(dead.headers)["dead-reason"] == b"too_old"
+    (letter,) = await stand.letters()
+    assert letter.reason == "too_old"
 
 
 def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
@@ -203,16 +201,13 @@ async def test_poison_is_put_aside_once_as_it_came_and_the_next_good_one_is_hand
             await until(lambda what=what: has(stand, what, reader), 10, f"nothing was handled after {what}")  # type: ignore[misc]
             assert time.monotonic() - injected < 2, f"handled too late after {what}"
         await stand.settled(reader)
-    dead = await stand.dump(f"{topic}.dead")
-    assert [
-        (record.value, list(record.headers)[: len(headers)])
-        for record, (_, headers) in zip(dead, pack.values(), strict=True)
-    ] == [(value, headers) for value, headers in pack.values()]
-    assert {record.key for record in dead} == {b"k"}
-    assert {dict(record.headers)["dead-reason"] for record in dead} == {b"undecodable"}
-    sources = [dict(record.headers)["dead-source"].decode() for record in dead]
-    assert len(set(sources)) == len(pack)
-    assert all(source.startswith(f"{topic}/") for source in sources)
+    letters = await stand.letters(topic)
+    assert [(letter.value, list(letter.headers)) for letter in letters] == list(pack.values())
+    assert {letter.key for letter in letters} == {b"k"}
+    assert {letter.reason for letter in letters} == {"undecodable"}
+    sources = {letter.source for letter in letters}
+    assert len(sources) == len(pack)
+    assert None not in sources
 
 
 async def has(stand: Stand, subject: str, reader: str) -> bool:
@@ -226,8 +221,52 @@ async def test_a_key_that_is_not_utf8_is_put_aside(stand: Stand) -> None:
         )
         assert (await stand.call(Append(subject="s", number=1))).kind == "done"
         await stand.settled()
-    (dead,) = await stand.dump("ledger.commands.dead")
-    assert dead.key == b"\xff"
+    (letter,) = await stand.letters()
+    assert letter.key == b"\xff"
+
+
+ADDRESS = b"ada@example.com"
+
+
+async def test_what_a_dead_letter_is_about_nobody_can_read(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it is: an order that fails, one that is no message at all, or one that is nearly one."""
+    monkeypatch.setattr("shared.delivery.FIRST_PAUSE", 0.001)
+    good = [("type", b"ledger.append"), ("id", new_message_id().encode()), ("time", b"%d" % unix_milliseconds())]
+    caller = Caller(kind="anonymous", client_ip="203.0.113.77")
+    async with stand.running():
+        await stand.order(Append(subject=ADDRESS.decode(), number=1, key=ADDRESS.decode(), fail=9), caller=caller)
+        await stand.put("ledger.commands", ADDRESS, [("x", ADDRESS)], key=ADDRESS)
+        await stand.put("ledger.commands", b"{}", [("type", ADDRESS), *good[1:], (ADDRESS.decode(), b"")], key=b"1")
+        await stand.put("ledger.commands", b'{"subject": 1, "number": "' + ADDRESS + b'"}', good, key=b"2")
+        await stand.settled()
+    raw = await stand.dump("ledger.commands.dead")
+    assert len(raw) == 4
+    lying = repr([(record.key, record.value, record.headers) for record in raw]).encode()
+    logged = [line.encode() for line in capfd.readouterr().out.splitlines() if "dead letter" in line]
+    assert len(logged) == 4
+    for readable in (lying, *logged):
+        assert ADDRESS not in readable
+        assert b"203.0.113.77" not in readable
+    opened = repr([(letter.key, letter.value, letter.headers) for letter in await stand.letters()]).encode()
+    assert opened.count(ADDRESS) == 8
+    assert b"203.0.113.77" in opened
+
+
+async def test_what_came_compressed_is_put_aside_however_large(stand: Stand) -> None:
+    large = AIOKafkaProducer(
+        bootstrap_servers=stand.bootstrap, compression_type="gzip", max_request_size=16 << 20, max_batch_size=16 << 20
+    )
+    await large.start()
+    try:
+        async with stand.running():
+            await large.send_and_wait(f"{stand.prefix}ledger.commands", b"x" * (4 << 20), b"k")
+            await stand.settled()
+    finally:
+        await large.stop()
+    (letter,) = await stand.letters()
+    assert letter.value == b"x" * (4 << 20)
 
 
 async def test_a_reply_address_that_does_not_exist_holds_up_nobody(stand: Stand) -> None:
@@ -272,8 +311,8 @@ async def test_without_a_topic_for_dead_letters_poison_waits_and_holds_up_nobody
         assert (await stand.committed()).get(partition, 0) == 0, "the offset passed a record that is nowhere else"
         await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
         await stand.settled()
-        (dead,) = await stand.dump("ledger.commands.dead")
-        assert dead.value == b"poison"
+        (letter,) = await stand.letters()
+        assert letter.value == b"poison"
 
 
 async def test_a_topic_replayed_from_its_beginning_changes_nothing(stand: Stand) -> None:
@@ -302,8 +341,7 @@ async def test_a_replay_beyond_what_the_inbox_remembers_is_put_aside(stand: Stan
     async with stand.running(inbox_retention=timedelta(seconds=1)) as again:
         await stand.settled()
         assert again.ledger.runs == {}
-    dead = await stand.dump("ledger.commands.dead")
-    assert [dict(record.headers)["dead-reason"] for record in dead] == [b"too_old"] * 5
+    assert [letter.reason for letter in await stand.letters()] == ["too_old"] * 5
     assert await stand.listed("s") == list(range(5))
 
 

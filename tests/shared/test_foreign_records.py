@@ -62,5 +62,5 @@ async def test_put_aside_it_keeps_its_bytes_and_the_name_is_escaped(stand: Stand
         batch._buffer = bytes(raw)
         await (await producer.send_batch(batch, f"{stand.prefix}ledger.commands", partition=0))
         await stand.settled()
-    (dead,) = await stand.dump("ledger.commands.dead")
-    assert (dead.value, dead.headers[0]) == (b"poison", ("\\xffabc", b"\x00\xff"))
+    (letter,) = await stand.letters()
+    assert (letter.value, letter.headers[0]) == (b"poison", ("\\xffabc", b"\x00\xff"))

@@ -1,4 +1,4 @@
-"""How do operators see what was put aside, and let it be handled after all?
+"""How do operators see what was put aside, and let it be handled after all; and what if somebody in it is erased?
 
 Here, for all services: where the audit is, and so that the letters of a service can be seen while it is down.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from services.auth.audit import audited
 from services.auth.context import Auth
+from services.auth.dead_letter_search import is_about
 from services.auth.dead_letter_views import preview, whole
 from services.auth.errors import DeadLetterNotFound, InvalidCursor
 from services.auth.store.replays import Replay
 from shared.dead_letter_topics import Page, Sender, WrongCursor
 from shared.dead_letters import DeadLetter
 from shared.faultpoints import fault_point
+from shared.holdings import Person
 from shared.messages.dead_letters import (
     DeadLetterFilter,
     DeadLettersView,
@@ -25,7 +28,11 @@ from shared.messages.dead_letters import (
     ReplayedDeadLettersView,
     ReplayedView,
 )
+from shared.messages.people import EraseUserFromAuth
 from shared.work import Work
+
+MOST_REMOVED: Final = 100
+"""Letters that one message removes."""
 
 
 async def list_dead_letters(query: ListDeadLetters, _work: Work, auth: Auth) -> DeadLettersView:
@@ -47,9 +54,14 @@ async def list_dead_letters(query: ListDeadLetters, _work: Work, auth: Auth) -> 
             )
         except WrongCursor:
             raise InvalidCursor from None
-    replays = await auth.replays.of(letter.mark for letter in page.letters)
+    marks = [letter.mark for letter in page.letters]
+    removed = await auth.removed_letters.among(marks)
+    letters = [letter for letter in page.letters if letter.mark not in removed]
+    if query.id is not None and not letters:
+        raise DeadLetterNotFound
+    replays = await auth.replays.of(marks)
     views = []
-    for letter in page.letters:
+    for letter in letters:
         replay = replays.get(letter.mark)
         known = (letter, auth.dead_letters.service(letter), None if replay is None else replay.at)
         views.append(preview(*known) if query.id is None else whole(*known, body_from=query.body_from))
@@ -79,12 +91,42 @@ async def replay_dead_letters(command: ReplayDeadLetters, work: Work, auth: Auth
             )
         except WrongCursor:
             raise InvalidCursor from None
-    marks = await auth.replays.of(letter.mark for letter in page.letters)
+    marks = [letter.mark for letter in page.letters]
+    removed, replays = await auth.removed_letters.among(marks), await auth.replays.of(marks)
     done = [ReplayedView(id=one, outcome="gone") for one in gone]
     async with auth.dead_letters.sending() as sender:
-        replaying = _Replaying(command, work, auth, sender, marks)
+        replaying = _Replaying(command, work, auth, sender, removed, replays)
         done += [ReplayedView(id=letter.id, outcome=await replaying.replay(letter)) for letter in page.letters]
     return ReplayedDeadLettersView(letters=tuple(done), next_cursor=page.next_cursor)
+
+
+async def remove_letters(command: EraseUserFromAuth, work: Work, auth: Auth) -> bool:
+    """Remove letters about somebody who is erased, some of them at a time.
+
+    What can't be opened stays, closed to everybody, until Kafka forgets it.
+
+    Returns:
+        Whether that was the rest of them. If not, another order of the same is on its way.
+    """
+    person = Person.of(command, auth.sealer)
+    page = await auth.dead_letters.oldest(
+        lambda letter: letter.erasable and is_about(letter, person, auth.sealer),
+        topic=None,
+        limit=MOST_REMOVED,
+        cursor=command.letters_from,
+    )
+    letters = {letter.mark: letter for letter in page.letters}
+    if letters:
+        known = await auth.removed_letters.among(letters)
+        async with auth.dead_letters.sending() as sender:
+            for mark, letter in letters.items():
+                # Told once more of those that are known: Kafka never cleans what was written to last.
+                await sender.remove(letter)
+                if mark not in known:
+                    auth.removed_letters.add(mark, work, at=work.now)
+    if page.next_cursor is not None:
+        work.publish(command.model_copy(update={"key": work.key, "letters_from": page.next_cursor}))
+    return page.next_cursor is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +137,8 @@ class _Replaying:
     work: Work
     auth: Auth
     sender: Sender
-    marks: dict[str, Replay]
+    removed: frozenset[str]
+    replays: dict[str, Replay]
     here: set[str] = field(default_factory=set)
     """What was put back by this order: two letters may be about one record."""
 
@@ -103,7 +146,11 @@ class _Replaying:
         """Put one letter back, if it may be."""
         if letter.source is None or not letter.group:
             return "not_ours"
-        before = self.marks.get(letter.mark)
+        if letter.mark in self.removed:
+            return "gone"
+        if letter.closed:
+            return "closed"
+        before = self.replays.get(letter.mark)
         if letter.mark in self.here or (before is not None and not self.command.again):
             return "replayed_before"
         now = int(self.work.now.timestamp() * 1000)

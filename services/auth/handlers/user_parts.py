@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.auth.context import Auth
+from services.auth.handlers.dead_letters import remove_letters
 from services.auth.handlers.sessions import remove_sessions
 from shared.holdings import Person, confirm, hand_over, remove
 from shared.messages.people import EraseUserFromAuth, ExportUserFromAuth
@@ -15,11 +16,14 @@ async def export_user_part(command: ExportUserFromAuth, work: Work, auth: Auth) 
 
 
 async def erase_user_part(command: EraseUserFromAuth, work: Work, auth: Auth) -> None:
-    """End and remove all sessions, then the rest, some at a time."""
+    """End and remove all sessions, then the rest, then dead letters, some at a time."""
     if await remove_sessions(command.user_id, work, auth):
         work.publish(command.model_copy(update={"key": work.key}))
         return
     person = Person.of(command, auth.sealer)
     await auth.limits.forget((person.user_id, *person.emails, *person.phones), work)
-    if await remove(command, work, auth.people.removed, sealer=auth.sealer):
-        confirm(command, work)
+    if not await remove(command, work, auth.people.removed, sealer=auth.sealer):
+        return
+    if await remove_letters(command, work, auth):
+        # The second look begins at the first letter again.
+        confirm(command.model_copy(update={"letters_from": None}), work)

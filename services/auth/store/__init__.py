@@ -14,6 +14,7 @@ from services.auth.store.clients import Clients
 from services.auth.store.limits import Familiars, LimitUses, Tallies
 from services.auth.store.owners import Owners
 from services.auth.store.phone_codes import PhoneCodes
+from services.auth.store.removed_letters import RemovedLetters
 from services.auth.store.replays import Replays
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.user_processes import UserExportParts, UserProcesses
@@ -31,6 +32,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
     Owners.COLLECTION: Owners.INDEXES,
     PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
+    RemovedLetters.COLLECTION: RemovedLetters.INDEXES,
     Replays.COLLECTION: Replays.INDEXES,
     SigningKeys.COLLECTION: (),
     LimitUses.COLLECTION: LimitUses.INDEXES,

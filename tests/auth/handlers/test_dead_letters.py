@@ -1,7 +1,10 @@
 """What operators see of dead letters, and what becomes of those that they replay."""
 
+import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +14,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from shared import topics
 from shared.dead_letter_topics import DeadLetterTopics
 from shared.dead_letters import put_aside
+from shared.envelope import encode
 from shared.ids import new_message_id
-from shared.messages import Caller
+from shared.messages import Caller, Sealed
 from shared.messages.dead_letters import (
     PIECE_BYTES,
     PREVIEW_BYTES,
@@ -20,18 +24,25 @@ from shared.messages.dead_letters import (
     ListDeadLetters,
     ReplayDeadLetters,
 )
+from shared.messages.mailer import SendMail
+from shared.messages.people import ConfirmErasure, EraseUserFromAuth
 from shared.producer import Producer
+from shared.sealed import Sealer
 from tests.desk import Desk, Refused
 
 OPERATOR = Caller(kind="internal")
 TABLE = [topics.Topic("mailer.commands", 4, topics.DAY), topics.Topic("auth.events", 4, topics.DAY)]
 
 
+@dataclass
 class Aside:
     """A record that was put aside; Kafka is told what a service would say."""
 
-    def __init__(self, partition: int, offset: int, headers: Sequence[tuple[str, bytes]]) -> None:
-        self.partition, self.offset, self.headers = partition, offset, headers
+    key: bytes | None
+    value: bytes | None
+    partition: int
+    offset: int
+    headers: Sequence[tuple[str, bytes]]
 
 
 class Office:
@@ -50,6 +61,8 @@ class Office:
         made = given.pop("made", datetime.now(UTC))
         self._offset += 1
         record = Aside(
+            given.pop("key", b"k"),
+            body,
             given.pop("partition", 1),
             given.pop("offset", self._offset),
             given.pop(
@@ -64,14 +77,14 @@ class Office:
         said: dict[str, Any] = {
             "reason": "failing",
             "detail": "KeyError",
+            "sealer": self.desk.sealer,
             "trace": '  File "a.py", line 1, in f\n    g()\n',
             "tries": 5,
             "group": f"{self.prefix}mailer",
             "at": int(datetime.now(UTC).timestamp() * 1000),
         }
-        key = given.pop("key", b"k")
-        headers = put_aside(record, topic, **{**said, **given})
-        await self._producer.send_record(f"{topic}.dead", body, headers, key=key)
+        letter = put_aside(record, topic, **{**said, **given})
+        await self._producer.send_record(f"{topic}.dead", letter.value, letter.headers, key=letter.key)
         return str(one_id)
 
     async def shown(self, **asked: Any) -> dict[str, Any]:
@@ -83,12 +96,16 @@ class Office:
         assert said["next_cursor"] is None
         return [(letter["id"], letter["outcome"]) for letter in said["letters"]]
 
-    async def came(self, topic: str = "mailer.commands") -> list[Any]:
-        """What stands on a topic now."""
+    async def removed(self, topic: str) -> int:
+        """How many letters of a topic Kafka was told to drop."""
+        return sum(record.value is None for record in await self.came(topics.dead(topic), 1))
+
+    async def came(self, topic: str = "mailer.commands", count: int = 4) -> list[Any]:
+        """What stands on a topic of so many partitions now."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            partitions = [TopicPartition(self.prefix + topic, number) for number in range(4)]
+            partitions = [TopicPartition(self.prefix + topic, number) for number in range(count)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             await consumer.seek_to_beginning(*partitions)
@@ -139,6 +156,7 @@ async def test_a_letter_is_shown_with_all_that_is_known_of_it(office: Office) ->
         "key": {"size": 6, "start": 0, "text": "user_1", "base64": None},
         "headers_left_out": 0,
         "body": {"size": 18, "start": 0, "text": '{"to":"k1.sealed"}', "base64": None},
+        "closed": False,
         "replayed_at": None,
     }
 
@@ -245,8 +263,10 @@ async def test_what_is_too_old_stays_unless_that_is_meant(office: Office) -> Non
 
 
 async def test_what_nest_did_not_put_there_stays(office: Office) -> None:
-    await office._producer.send_record("mailer.commands.dead", b"x", [("dead-source", b"mailer.commands/1/1")])
-    await office._producer.send_record("mailer.commands.dead", None, [])
+    await office._producer.send_record(
+        "mailer.commands.dead", b"x", [("dead-source", b"mailer.commands/1/1")], key=b"1"
+    )
+    await office._producer.send_record("mailer.commands.dead", None, [("x", b"y")], key=b"2")
     (bare, strange) = (await office.shown())["letters"]
     assert (bare["reason"], bare["service"], bare["put_aside_at"], bare["offset"]) == ("", "", None, None)
     assert strange["offset"] == 1
@@ -276,6 +296,93 @@ async def test_one_order_delivered_twice_replays_once(office: Office) -> None:
         said = await office.desk.perform(order, caller=OPERATOR, id=one_id)
         assert said["letters"] == [{"id": "mailer.commands.0", "outcome": "replayed"}]
     assert len(await office.came()) == 1
+
+
+async def test_what_is_sealed_with_a_key_that_is_gone_is_shown_closed_and_stays(office: Office) -> None:
+    await office.letter(sealer=Sealer({"gone": bytes(32)}))
+    (shown,) = (await office.shown())["letters"]
+    assert (shown["closed"], shown["reason"], shown["service"]) == (True, "failing", "mailer")
+    assert (shown["key"], shown["headers"], shown["body"]) == (None, [], None)
+    assert [outcome for _, outcome in await office.replay(filter=DeadLetterFilter(), again=True)] == ["closed"]
+    assert await office.came() == []
+
+
+async def test_any_cursor_is_answered_at_once(office: Office) -> None:
+    """Replays come one after the other: one that waited for what will never come would stop them all."""
+    await office.letter()
+    cursor = base64.urlsafe_b64encode(json.dumps({"mailer.commands": [1, 9_999]}).encode()).decode().rstrip("=")
+    order = ReplayDeadLetters(filter=DeadLetterFilter(topic="mailer.commands"), cursor=cursor)
+    async with asyncio.timeout(8):
+        said = await office.desk.perform(order, caller=OPERATOR)
+    assert said == {"letters": [], "next_cursor": None}
+
+
+async def test_two_operators_at_once_put_a_letter_back_under_one_id(office: Office) -> None:
+    """Handled by two instances side by side, as for a while after a rebalance: what came twice has one id."""
+    one_id = await office.letter()
+    order = ReplayDeadLetters(filter=DeadLetterFilter())
+    both = await asyncio.gather(*(office.desk.perform(order, caller=OPERATOR) for _ in range(2)))
+    assert sorted(letter["outcome"] for said in both for letter in said["letters"]) == ["replayed", "replayed_before"]
+    assert {dict(record.headers)["id"].decode() for record in await office.came()} == {one_id}
+
+
+async def erase(office: Office, user_id: str, *identifiers: tuple[str, str], **more: Any) -> list[Any]:
+    """Order auth's part of an erasure as often as it orders itself; the confirmations."""
+    order = EraseUserFromAuth(
+        key=user_id, process_id="userproc_1", user_id=user_id, identifiers=sealed(office, identifiers), **more
+    )
+    office.desk.clear()
+    await office.desk.perform(order)
+    while ours := [order for order in office.desk.said(EraseUserFromAuth) if not order.again]:
+        office.desk.clear()
+        await office.desk.perform(ours[0])
+    return office.desk.said(ConfirmErasure)
+
+
+def sealed(office: Office, identifiers: Sequence[tuple[str, str]]) -> Sealed:
+    return Sealed(office.desk.sealer.seal("auth", json.dumps(identifiers).encode()))
+
+
+async def test_letters_about_somebody_who_was_erased_are_gone(office: Office) -> None:
+    address, number = "ada@example.com", "+41791234567"
+    mail = SendMail(template="magic-link", to=Sealed.of(address), variables=Sealed.of("{}"), client_id="client_1")
+    await office.letter(b"{}", key=b"user_1")
+    await office.letter(b'{"user_id": "user_1"}')
+    await office.letter(b'{"customer_email": "Ada\\u0040example.com"}', type="stripe.event")
+    await office.letter(b"\xff no JSON: ada@EXAMPLE.com", reason="undecodable")
+    await office.letter(b'{"phone_number": "+41791234567"}', topic="auth.events")
+    await office.letter(encode(mail, office.desk.sealer))
+    await office.letter(b"{}", headers=[("caller", b'{"user_id": "user_1"}')])
+    await office.letter(b'{"to": "bob@example.com"}', key=b"user_2")
+    assert await erase(office, "user_1", ("email", address), ("phone", number)) != []
+    (left,) = (await office.shown())["letters"]
+    assert (left["id"], left["key"]["text"]) == ("mailer.commands.6", "user_2")
+    with pytest.raises(Refused):
+        await office.shown(id="mailer.commands.0")
+    named = await office.replay(ids=("mailer.commands.0", "auth.events.0", "mailer.commands.6"), again=True)
+    assert {outcome for one, outcome in named if one != "mailer.commands.6"} == {"gone"}
+    assert len(await office.came()) == 1
+    # Told to Kafka too, which drops them when it cleans.
+    assert await office.removed("mailer.commands") == 6
+    assert await office.removed("auth.events") == 1
+
+
+async def test_what_was_put_aside_meanwhile_goes_with_the_second_look(office: Office) -> None:
+    assert len(await erase(office, "user_1")) == 1
+    await office.letter(key=b"user_1")
+    (second,) = [order for _, order in await office.desk.later() if isinstance(order, EraseUserFromAuth)]
+    assert (second.again, second.letters_from) == (True, None)
+    await office.desk.perform(second)
+    assert (await office.shown())["letters"] == []
+
+
+async def test_of_many_letters_some_are_removed_at_a_time(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.auth.handlers.dead_letters.MOST_REMOVED", 2)
+    for _ in range(5):
+        await office.letter(key=b"user_1")
+    assert len(await erase(office, "user_1")) == 1
+    assert (await office.shown())["letters"] == []
+    assert await office.removed("mailer.commands") == 5
 
 
 async def test_a_replay_is_in_the_audit(office: Office) -> None:
