@@ -26,6 +26,8 @@ IDENTIFIERS: Final = {
 SESSIONS: Final = {
     "id": "SESSION",
     "client_id": "CLIENT",
+    "on": "ON",
+    "from": "FROM",
     "created_at": "BEGAN",
     "last_used_at": "LAST USED",
     "expires_at": "EXPIRES",
@@ -100,6 +102,7 @@ def export(
     data: Data = Path(".nest"),
 ) -> None:
     """Write all that every service holds on a user, as one JSON document."""
+    _of_one(user_id, process)
     with said_in_words():
         client = Client.of(data)
         begun = _begun(client, "export_user", {"user_id": user_id}, process)
@@ -126,6 +129,7 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Remove a user everywhere."""
+    _of_one(user_id, process)
     with said_in_words():
         client = Client.of(data)
         if process is None:
@@ -155,9 +159,12 @@ def _place(session: dict[str, Any]) -> str | None:
     return f"{where} ({place['network']})" if where else str(place["network"])
 
 
-def _begun(client: Client, method: str, asked: dict[str, Any], process: str | None) -> dict[str, Any]:
-    if (process is None) == (asked["user_id"] is None):
+def _of_one(user_id: str | None, process: str | None) -> None:
+    if (process is None) == (user_id is None):
         raise typer.BadParameter("give a user's id, or a process that was begun earlier")
+
+
+def _begun(client: Client, method: str, asked: dict[str, Any], process: str | None) -> dict[str, Any]:
     called = (method, asked) if process is None else ("get_user_process", {"process_id": process})
     begun: dict[str, Any] = client.call(*called)
     return begun
@@ -181,11 +188,6 @@ def _waited(part: dict[str, Any]) -> str:
     """A service that is not done, and who outside of Nest keeps it, if it has said so."""
     outsider, reason = part["waits_for"], part["reason"]
     return str(part["service"]) if outsider is None else f"{part['service']} (which waits for {outsider}: {reason})"
-
-
-def _waiting(part: dict[str, Any]) -> str:
-    outsider = part.get("waits_for")
-    return str(part["service"] if outsider is None else f"{part['service']} (which waits for {outsider})")
 
 
 def _come_back(verb: str, process: dict[str, Any]) -> None:

@@ -1,0 +1,302 @@
+"""One of everything that operators' methods answer; that they do answer so is a test of its own."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from shared.messages.audit import AuditEntriesView
+from shared.messages.auth import ClientView, UserView
+from shared.messages.billing import DisputesView, PaymentsView
+from shared.messages.clients import ClientList
+from shared.messages.dead_letters import DeadLettersView, ReplayedDeadLettersView
+from shared.messages.deliveries import DeliveriesView
+from shared.messages.looks import ClientLooksView
+from shared.messages.news import NewsItemDetails, NewsItemDetailsList
+from shared.messages.people import UserExportView, UserProcessView
+from shared.messages.sessions import EndedView, SessionList
+from shared.messages.signing_keys import SigningKeysView
+from shared.messages.stripe_runs import StripeDifferencesView, StripeRunsView, StripeRunView
+from shared.messages.subscriptions import SubscriptionView
+from shared.messages.suppressions import SuppressionsView, SuppressionView
+
+AT: Final = "2026-11-21T06:05:00.000Z"
+CLIENT: Final[dict[str, Any]] = {
+    "id": "client_1",
+    "name": "Beak",
+    "redirect_uris": ["https://app.example/a", "https://app.example/b"],
+    "disabled": False,
+    "created_at": AT,
+    "updated_at": AT,
+    "version": 3,
+}
+ITEM: Final[dict[str, Any]] = {
+    "id": "newsitem_1",
+    "primary": {
+        "code": "generic_banner",
+        "dismissible": True,
+        "payload": {"emoji": "", "title": "Down on Sunday", "body": "For an hour.", "action": None},
+    },
+    "fallback": None,
+    "clients": None,
+    "locales": ["de", "fr-CA"],
+    "min_app_version": None,
+    "max_app_version": None,
+    "subscriptions": None,
+    "priority": 7,
+    "starts_at": AT,
+    "ends_at": None,
+    "created_at": AT,
+    "updated_at": AT,
+    "version": 1,
+}
+USER: Final[dict[str, Any]] = {
+    "id": "user_1",
+    "created_at": AT,
+    "identifiers": [
+        {
+            "id": "userident_1",
+            "identifier_type": "email",
+            "identifier_value": "ada@example.com",
+            "created_at": AT,
+            "updated_at": AT,
+            "verified_at": AT,
+            "removed_at": None,
+        }
+    ],
+}
+SESSION: Final[dict[str, Any]] = {
+    "id": "authzcode_1",
+    "client_id": "client_1",
+    "device": {"platform": "mac"},
+    "created_at": AT,
+    "last_used_at": AT,
+    "expires_at": AT,
+    "place": {"network": "203.0.113.0/24", "country": "CH", "city": "Zurich"},
+    "current": False,
+}
+PROCESS: Final[dict[str, Any]] = {
+    "id": "userproc_1",
+    "kind": "export",
+    "user_id": "user_1",
+    "state": "done",
+    "requested_at": AT,
+    "finished_at": AT,
+    "expires_at": AT,
+    "services": [{"service": name, "done_at": AT} for name in ("auth", "billing", "mailer", "news")],
+}
+KEYS: Final[dict[str, Any]] = {
+    "keys": [
+        {
+            "kid": "k1",
+            "algorithm": "ES256",
+            "state": "active",
+            "created_at": AT,
+            "signs_from": AT,
+            "verifies_until": None,
+        }
+    ]
+}
+RUN: Final[dict[str, Any]] = {
+    "id": "striperun_1",
+    "kind": "verify",
+    "repair": False,
+    "status": "done",
+    "stage": "looks",
+    "counts": {"customers": 2, "subscriptions": 1},
+    "differences": 0,
+    "scheduled": False,
+    "started_at": AT,
+    "updated_at": AT,
+    "finished_at": AT,
+}
+SUBSCRIPTION: Final[dict[str, Any]] = {
+    "id": "sub_1",
+    "user_id": "user_1",
+    "status": "active",
+    "active": True,
+    "entitled": True,
+    "will_renew": True,
+    "start_date": AT,
+    "end_date": AT,
+    "cancel_at": None,
+    "cancel_type": None,
+    "cancelled_at": None,
+    "overdue_since": None,
+    "grace_ends_at": None,
+    "collection_paused": None,
+    "trial_id": None,
+    "duplicate_of": None,
+    "other_subscription_ids": ["sub_0"],
+    "stp_subscription_id": "sub_stripe",
+    "stp_customer_id": "cus_1",
+    "stp_product_id": "prod_1",
+    "stp_created_at": AT,
+    "read_at": AT,
+    "created_at": AT,
+    "updated_at": AT,
+}
+PAYMENT: Final[dict[str, Any]] = {
+    "id": "payment_1",
+    "user_id": "user_1",
+    "status": "requires_payment_method",
+    "amount": 1250,
+    "amount_received": 0,
+    "amount_refunded": 0,
+    "currency": "chf",
+    "failure_code": "card_declined",
+    "decline_code": "insufficient_funds",
+    "disputed": False,
+    "stp_payment_intent_id": "pi_1",
+    "stp_charge_id": None,
+    "stp_invoice_id": None,
+    "stp_subscription_id": None,
+    "stp_customer_id": "cus_1",
+    "created_at": AT,
+    "cancelled_at": None,
+    "updated_at": AT,
+}
+DISPUTE: Final[dict[str, Any]] = {
+    "id": "dispute_1",
+    "user_id": None,
+    "payment_id": "payment_1",
+    "status": "needs_response",
+    "reason": "fraudulent",
+    "amount": 500,
+    "currency": "jpy",
+    "respond_by": AT,
+    "stp_dispute_id": "dp_1",
+    "stp_charge_id": "ch_1",
+    "stp_payment_intent_id": "pi_1",
+    "stp_invoice_id": None,
+    "stp_subscription_id": None,
+    "stp_customer_id": None,
+    "created_at": AT,
+    "updated_at": AT,
+}
+DELIVERY: Final[dict[str, Any]] = {
+    "id": "delivery_1",
+    "medium": "mail",
+    "state": "failed",
+    "template": "magic-link",
+    "client_id": "client_1",
+    "locale": "en",
+    "attempts": 2,
+    "reason": "550 no such user",
+    "message_id": "m1",
+    "created_at": AT,
+    "updated_at": AT,
+}
+SUPPRESSION: Final[dict[str, Any]] = {
+    "delivery_id": "delivery_1",
+    "cause": "bounce",
+    "since": AT,
+    "template": "welcome",
+    "reason": None,
+}
+LETTER: Final[dict[str, Any]] = {
+    "id": "mailer.commands.17",
+    "topic": "mailer.commands",
+    "partition": 0,
+    "offset": 17,
+    "service": "mailer",
+    "reason": "failing",
+    "detail": "KeyError: 'x'",
+    "frames": ["services/mailer/handlers/mails.py:12 send"],
+    "tries": 5,
+    "put_aside_at": AT,
+    "type": "mailer.send-mail",
+    "message_id": "m1",
+    "made_at": AT,
+    "key": {"size": 3, "text": "abc"},
+    "headers": [{"name": "type", "value": {"size": 16, "text": "mailer.send-mail"}}],
+    "headers_left_out": 0,
+    "body": {"size": 2, "text": "{}"},
+    "replayed_at": None,
+}
+ENTRY: Final[dict[str, Any]] = {
+    "id": "auditentry_1",
+    "at": AT,
+    "action": "create_client",
+    "outcome": "done",
+    "code": None,
+    "caller": "internal",
+    "caller_user_id": None,
+    "user_id": None,
+    "client_id": "client_1",
+    "session_id": None,
+    "identifier_id": None,
+    "client_ip": "127.0.0.1",
+    "message_id": "m1",
+}
+LOOKS: Final[dict[str, Any]] = {
+    "client_id": "client_1",
+    "chosen": {"product_name": "Beak"},
+    "shown": {
+        "product_name": "Beak",
+        "sender": "Beak <mail@getbeak.app>",
+        "support_address": "help@getbeak.app",
+        "accent_colour": "#2f57d6",
+        "button_text_colour": "#ffffff",
+        "link_colour": "#2f57d6",
+        "background_colour": "#f3f4f6",
+        "logo_url": None,
+        "locale": "de",
+    },
+    "updated_at": None,
+}
+EXPORT: Final[dict[str, Any]] = {
+    "user_id": "user_1",
+    "requested_at": AT,
+    "finished_at": AT,
+    "services": {"news": {"dismissals": [{"newsItemId": "newsitem_1"}]}},
+    "next_cursor": None,
+}
+PAGES: Final[dict[str, tuple[type[BaseModel], Any]]] = {
+    "list_clients": (ClientList, [CLIENT]),
+    "create_client": (ClientView, CLIENT),
+    "update_client": (ClientView, CLIENT),
+    "get_client_looks": (ClientLooksView, LOOKS),
+    "set_client_looks": (ClientLooksView, LOOKS),
+    "list_all_news_items": (NewsItemDetailsList, [ITEM]),
+    "create_news_item": (NewsItemDetails, ITEM),
+    "update_news_item": (NewsItemDetails, ITEM),
+    "find_user": (UserView, USER),
+    "get_user": (UserView, USER),
+    "list_sessions": (SessionList, [SESSION]),
+    "revoke_sessions": (EndedView, {"ended": 1}),
+    "export_user": (UserProcessView, PROCESS),
+    "erase_user": (UserProcessView, {**PROCESS, "kind": "erasure"}),
+    "get_user_process": (UserProcessView, PROCESS),
+    "get_user_export": (UserExportView, EXPORT),
+    "get_subscription": (SubscriptionView, SUBSCRIPTION),
+    "list_payments": (PaymentsView, {"payments": [PAYMENT], "next_cursor": None}),
+    "list_disputes": (DisputesView, {"disputes": [DISPUTE], "next_cursor": None}),
+    "reconcile_subscriptions": (StripeRunView, RUN),
+    "sweep_stripe_events": (StripeRunView, RUN),
+    "replay_stripe_events": (StripeRunView, RUN),
+    "import_stripe_account": (StripeRunView, RUN),
+    "stop_stripe_run": (StripeRunView, {**RUN, "status": "stopped"}),
+    "resume_stripe_run": (StripeRunView, RUN),
+    "get_stripe_run": (StripeRunView, RUN),
+    "list_stripe_runs": (
+        StripeRunsView,
+        {
+            "runs": [
+                {name: RUN[name] for name in RUN if name not in ("repair", "stage", "counts", "updated_at")},
+            ]
+        },
+    ),
+    "list_stripe_differences": (StripeDifferencesView, {"differences": [], "next_cursor": None}),
+    "list_deliveries": (DeliveriesView, {"deliveries": [DELIVERY], "next_cursor": None}),
+    "list_suppressions": (SuppressionsView, {"suppressions": [SUPPRESSION], "next_cursor": None}),
+    "lift_suppression": (SuppressionView, SUPPRESSION),
+    "list_dead_letters": (DeadLettersView, {"letters": [LETTER], "next_cursor": None}),
+    "replay_dead_letters": (
+        ReplayedDeadLettersView,
+        {"letters": [{"id": LETTER["id"], "outcome": "replayed"}], "next_cursor": None},
+    ),
+    "list_audit_entries": (AuditEntriesView, {"entries": [ENTRY], "next_cursor": None}),
+    "list_signing_keys": (SigningKeysView, KEYS),
+    "rotate_signing_keys": (SigningKeysView, KEYS),
+}
+ANSWERS: Final[dict[str, Any]] = {"remove_news_item": None, **{name: said for name, (_, said) in PAGES.items()}}
