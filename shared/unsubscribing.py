@@ -12,6 +12,8 @@ from shared.sealed import CannotOpen, Sealer
 
 PATH: Final = "/unsubscribe"
 """Where the gateway takes such tokens: ``/unsubscribe/<token>``."""
+LANGUAGE: Final = "lang"
+"""The query's field for the language that the mail was written in: ``?lang=de``."""
 _RECEIVER: Final = "unsubscribe"
 """Sealed for this use alone: nothing else that is sealed opens as such a token."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,400}={0,2}")

@@ -9,14 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+import tomllib
 from importlib.resources import files
-from typing import Final
+from typing import Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.gateway.accept_language import accepted, language_tag
 from services.gateway.asking import Asking
 from services.gateway.body import read_body
 from services.gateway.errors import answer
@@ -24,12 +26,15 @@ from services.gateway.guard import request_id
 from services.gateway.rpc import CALL_SECONDS
 from shared.errors import Refusal, Unavailable
 from shared.inbox import DONE
+from shared.locales import best
 from shared.messages.mailer import RecordMarketingConsent
 from shared.sealed import Sealer
-from shared.unsubscribing import PATH, user_of
+from shared.unsubscribing import LANGUAGE, PATH, user_of
 
 FAMILY: Final = "unsubscribe"
 SOURCE: Final = "unsubscribe-link"
+State = Literal["ask", "done", "unknown", "failed"]
+"""What the page has to say."""
 MAX_BODY_BYTES: Final = 4096
 """A form with one field; nothing in it is looked at."""
 
@@ -61,7 +66,9 @@ class Unsubscribing:
         self._sealer = sealer
         templates = Environment(loader=PackageLoader("services.gateway"), autoescape=True, undefined=StrictUndefined)
         self._template = templates.get_template("unsubscribe.html")
-        self._style = (files("services.gateway") / "templates" / "unsubscribe.css").read_text("utf-8")
+        folder = files("services.gateway") / "templates"
+        self._words = tomllib.loads((folder / "unsubscribe.toml").read_text("utf-8"))
+        self._style = (folder / "unsubscribe.css").read_text("utf-8")
         digest = base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
         self._headers = {
             "content-security-policy": (
@@ -76,7 +83,7 @@ class Unsubscribing:
     async def show(self, request: Request) -> Response:
         """The page with the button."""
         known = user_of(self._sealer, request.path_params["token"]) is not None
-        return self._page("ask", 200) if known else self._page("unknown", 404)
+        return self._page(request, "ask", 200) if known else self._page(request, "unknown", 404)
 
     async def unsubscribe(self, request: Request) -> Response:
         """Set the consent of whom the token names to ``none``, and say so."""
@@ -90,7 +97,7 @@ class Unsubscribing:
         await read_body(request.receive, MAX_BODY_BYTES)
         user_id = user_of(self._sealer, request.path_params["token"])
         if user_id is None:
-            return self._page("unknown", 404)
+            return self._page(request, "unknown", 404)
         command = RecordMarketingConsent(key=user_id, user_id=user_id, level="none", source=SOURCE)
         try:
             reply = await self._asking.ask(
@@ -105,11 +112,21 @@ class Unsubscribing:
                 raise Unavailable
         except Refusal as refusal:
             refused = answer(refusal, request_id(request.scope))
-            response = self._page("failed", refused.status)
+            response = self._page(request, "failed", refused.status)
             response.raw_headers.extend(refused.headers)
             return response
-        return self._page("done", 200)
+        return self._page(request, "done", 200)
 
-    def _page(self, state: str, status: int) -> Response:
-        content = self._template.render(state=state, style=self._style)
-        return Response(content, status, headers=self._headers, media_type="text/html; charset=utf-8")
+    def _page(self, request: Request, state: State, status: int) -> Response:
+        locale = self._language(request)
+        words = self._words[locale]
+        content = self._template.render(
+            locale=locale, title=words["title"], said=words[state], state=state, style=self._style
+        )
+        headers = {**self._headers, "content-language": locale}
+        return Response(content, status, headers=headers, media_type="text/html; charset=utf-8")
+
+    def _language(self, request: Request) -> str:
+        """That of the mail, as its link says; else what the browser asks for."""
+        of_mail = language_tag(request.query_params.get(LANGUAGE, ""))
+        return best((of_mail, *accepted(request.headers.get("accept-language", ""))), self._words)

@@ -13,6 +13,7 @@ from services.mailer import samples
 from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letter, Letters, Texts
 from services.mailer.sources import Sources
+from services.mailer.unsubscribing import UNSUBSCRIBABLE
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES
 
 PLAIN: Final = Looks(product_name="Product", sender_address="mail@example.com", support_address="help@example.com")
@@ -70,7 +71,8 @@ def written(sources: Sources, looks: Mapping[str, Looks], domain: str | None) ->
     for label, worn in looks.items():
         for template in VARIABLES:
             for locale in sorted(sources.having(f"{template}.jinja")):
-                letter = letters.write(template, samples.full(template), looks=worn, wanted=[locale])
+                link = samples.UNSUBSCRIBE if template in UNSUBSCRIBABLE else None
+                letter = letters.write(template, samples.full(template), looks=worn, wanted=[locale], unsubscribe=link)
                 yield Shown(template, locale, label, letter)
         for text in TEXT_VARIABLES:
             for locale in sorted(sources.having(f"texts/{text}.txt")):

@@ -6,7 +6,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from services.mailer import samples
 from services.mailer.errors import UnusableTemplate, UnusableVariables
-from services.mailer.locales import best
 from services.mailer.models.looks import Looks
 from services.mailer.sources import Sources, in_words
+from shared.locales import best
 from shared.messages import Part
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
 
@@ -27,8 +27,8 @@ KEPT: Final = 512
 LONG_LINE: Final = 300
 """Characters; a link that is put into a line later may make it longer by far."""
 _TAG: Final = re.compile(r"(<[a-z][a-z0-9:]*) (?=[^<>]*>)")
-_HOLE: Final = secrets.token_hex(16)
-"""Stands for the link in a kept letter; random, so that nobody can have written it into a name."""
+_HOLES: Final = {name: secrets.token_hex(16) for name in ("link", "unsubscribe")}
+"""Stand for the links in a kept letter; random, so that nobody can have written them into a name."""
 _GAP: Final = re.compile(r"\n{3,}")
 _CONTROL: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's controls, invisible marks that turn the reading direction, halves of characters, line separators."""
@@ -66,33 +66,48 @@ class Letters:
     def __init__(self, sources: Sources) -> None:
         self._html, self._text = sources.environment("html"), sources.environment("txt")
         self._locales = {name: frozenset(sources.having(f"{name}.jinja")) for name in VARIABLES}
-        # Mails with a link are by far the most, and differ in nothing else: they are rendered once around a hole.
+        # Mails with links are by far the most, and differ in little else: they are rendered once around holes.
         self._render = lru_cache(maxsize=KEPT)(self._rendered)
 
-    def write(self, template: Template, variables: str, *, looks: Looks, wanted: Wanted = ()) -> Letter:
+    def language(self, template: Template, *, looks: Looks, wanted: Wanted = ()) -> str:
+        """The best language that there is for a letter.
+
+        Args:
+            template: which one.
+            looks: what it wears.
+            wanted: the languages that its reader reads; after them that of the looks, and English.
+        """
+        return best((*wanted, looks.locale), self._locales[template])
+
+    def write(
+        self,
+        template: Template,
+        variables: str,
+        *,
+        looks: Looks,
+        wanted: Wanted = (),
+        unsubscribe: str | None = None,
+    ) -> Letter:
         """A letter in the best language that there is.
 
         Args:
             template: which one.
             variables: JSON of the template's class in ``VARIABLES``.
             looks: what it wears.
-            wanted: the languages that its reader reads; after them that of the looks, and English.
+            wanted: as for ``language``.
+            unsubscribe: where its reader is rid of news; None: it offers nothing of the kind.
 
         Raises:
             UnusableVariables: the JSON is not that.
         """
-        shown = _shown(VARIABLES[template], template, variables)
-        locale = best((*wanted, looks.locale), self._locales[template])
-        link = shown.get("link")
-        if link is None:
-            return self._render(template, locale, looks, **shown)
-        hollow = self._render(template, locale, looks, **{**shown, "link": _HOLE})
-        return Letter(
-            subject=hollow.subject,
-            text=hollow.text.replace(_HOLE, link),
-            html=hollow.html.replace(_HOLE, str(escape(link))),
-            locale=locale,
-        )
+        shown = {**_shown(VARIABLES[template], template, variables), "unsubscribe": unsubscribe}
+        locale = self.language(template, looks=looks, wanted=wanted)
+        links = {name: shown[name] for name in _HOLES if shown.get(name) is not None}
+        hollow = self._render(template, locale, looks, **{**shown, **{name: _HOLES[name] for name in links}})
+        text, html = hollow.text, hollow.html
+        for name, link in links.items():
+            text, html = text.replace(_HOLES[name], link), html.replace(_HOLES[name], str(escape(link)))
+        return replace(hollow, text=text, html=html)
 
     def check(self) -> None:
         """Write each template in each language once, with all that it may be given and with what it needs.
@@ -103,9 +118,12 @@ class Letters:
         looks = Looks(product_name="Product", sender_address="a@example.com", support_address="b@example.com")
         for template, locales in self._locales.items():
             for locale in sorted(locales):
-                for variables in (samples.full(template), samples.needed(template)):
+                for variables, link in (
+                    (samples.full(template), samples.UNSUBSCRIBE),
+                    (samples.needed(template), None),
+                ):
                     try:
-                        self.write(template, variables, looks=looks, wanted=[locale])
+                        self.write(template, variables, looks=looks, wanted=[locale], unsubscribe=link)
                     except Exception as failure:  # noqa: BLE001 -- a template may do anything
                         raise UnusableTemplate(in_words(failure, f"{locale}/{template}.jinja")) from None
 

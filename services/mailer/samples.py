@@ -22,6 +22,8 @@ _VALUES: Final[Mapping[str, Any]] = {
     "code": "204817",
 }
 
+UNSUBSCRIBE: Final = "https://nest.example.com/unsubscribe/k1.Zm9yIHBlb3BsZSB3aG8gaGF2ZSBoYWQgZW5vdWdo?lang=en"
+"""What a mail is given that its reader may want no more of."""
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
 
 

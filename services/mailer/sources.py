@@ -39,6 +39,8 @@ KNOWN: Final = frozenset(
 )
 """What a locale may have. A whole one has all; where a file is missing, the next language is written."""
 ALWAYS_GIVEN: Final = frozenset({"looks", "colours", "locale"})
+GIVEN_TO_MAILS: Final = ALWAYS_GIVEN | {"unsubscribe"}
+"""``unsubscribe`` is where a reader is rid of news; none in mails that are not to be refused."""
 _SHEET: Final = "/*styles.css*/"
 _Loaded = tuple[str, str | None, None]
 _LOCALE: Final = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
@@ -188,8 +190,8 @@ def _given(name: str) -> frozenset[str]:
     if "/texts/" in name:
         return ALWAYS_GIVEN | {"domain", *TEXT_VARIABLES[stem].model_fields}  # type: ignore[index]
     if name.endswith(".jinja") and stem != "letter":
-        return ALWAYS_GIVEN | set(VARIABLES[stem].model_fields)  # type: ignore[index]
-    return ALWAYS_GIVEN
+        return GIVEN_TO_MAILS | set(VARIABLES[stem].model_fields)  # type: ignore[index]
+    return GIVEN_TO_MAILS
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Beside which mails does a mail program offer to get no more of them?"""
+"""In which mails can their reader have no more news from us?"""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Final
 
 from shared.messages.mailer import Template
 from shared.sealed import Sealer
-from shared.unsubscribing import PATH, unsubscribe_token
+from shared.unsubscribing import LANGUAGE, PATH, unsubscribe_token
 
 UNSUBSCRIBABLE: Final[frozenset[Template]] = frozenset({"welcome", "welcome-trial", "trial-ending"})
 """The others are about a login, or about money, or go to operators."""
 
 
 class UnsubscribeLinks:
-    """Makes the links of ``List-Unsubscribe`` (RFC 2369, RFC 8058).
+    """Makes the links of ``List-Unsubscribe`` (RFC 2369, RFC 8058), which stand below such a mail too.
 
     Args:
         sealer: seals whom they are about.
@@ -24,8 +24,14 @@ class UnsubscribeLinks:
         self._sealer = sealer
         self._base_url = base_url
 
-    def beside(self, template: Template, user_id: str | None) -> str | None:
-        """The link beside a mail; None where there is none to be."""
+    def beside(self, template: Template, user_id: str | None, locale: str) -> str | None:
+        """The link beside a mail; None where there is none to be.
+
+        Args:
+            template: which mail.
+            user_id: who reads it, if it is a user.
+            locale: the language that it is written in: the page behind the link goes on in it.
+        """
         if template not in UNSUBSCRIBABLE or user_id is None or self._base_url is None:
             return None
-        return f"{self._base_url}{PATH}/{unsubscribe_token(self._sealer, user_id)}"
+        return f"{self._base_url}{PATH}/{unsubscribe_token(self._sealer, user_id)}?{LANGUAGE}={locale}"

@@ -5,16 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import tomllib
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from structlog.testing import capture_logs
 
+from services.gateway import unsubscribing
 from shared.messages.mailer import RecordMarketingConsent
 from shared.sealed import Sealer
 from shared.unsubscribing import unsubscribe_token
 from tests.gateway.conftest import World
 from tests.gateway.services import Refused
 
+LANGUAGES = ("en", "de", "fr", "es", "it")
+"""Those that mails are written in."""
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
 
@@ -109,6 +115,51 @@ async def test_other_verbs_and_paths_are_refused(world: World, path: str) -> Non
     assert (await world.http.put(path)).status_code == 405
     for other in ("/unsubscribe", "/unsubscribe/", f"{path}/more"):
         assert (await world.http.post(other)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "shown"),
+    [
+        ("", None, "en"),
+        ("?lang=de", None, "de"),
+        ("?lang=de", "fr", "de"),
+        ("?lang=fr-CA", None, "fr"),
+        ("?lang=tlh", "es-MX, en;q=0.5", "es"),
+        ("", "gsw-CH, de-CH;q=0.9, en;q=0.5", "de"),
+        ("", "ja", "en"),
+        ("?lang=", "it", "it"),
+        ("?lang=../de&lang=x", "it", "it"),
+        ("?lang=" + "de-" * 1000, None, "en"),
+        ("?lang=%00%ff&other=1", None, "en"),
+    ],
+)
+async def test_the_page_speaks_the_mails_language_or_else_the_browsers(
+    world: World, path: str, query: str, header: str | None, shown: str
+) -> None:
+    words = {
+        "en": ("No more news from us?", "You are unsubscribed"),
+        "de": ("Keine Neuigkeiten mehr von uns?", "Sie sind abgemeldet"),
+        "fr": ("Ne plus recevoir nos actualités", "Vous êtes désabonné"),
+        "es": ("¿No quieres más novedades?", "Te has dado de baja"),
+        "it": ("Non vuoi più le nostre novità?", "Iscrizione annullata"),
+    }
+    headers = {} if header is None else {"accept-language": header}
+    for verb, said in zip(("GET", "POST"), words[shown], strict=True):
+        answer = await world.http.request(verb, f"{path}{query}", headers=headers)
+        assert (answer.status_code, answer.headers["content-language"]) == (200, shown)
+        assert f'<html lang="{shown}">' in answer.text
+        assert said in answer.text
+
+
+def test_every_language_says_everything() -> None:
+    words = tomllib.loads((Path(unsubscribing.__file__).parent / "templates" / "unsubscribe.toml").read_text())
+    assert set(words) == set(LANGUAGES)
+    places = {state: set(said) for state, said in words["en"].items() if state != "title"}
+    assert set(places) == set(get_args(unsubscribing.State))
+    for said in words.values():
+        assert {state: set(each) for state, each in said.items() if state != "title"} == places
+    every = [text for said in words.values() for state in places for text in said[state].values()]
+    assert len(set(every)) == len(every)
 
 
 async def test_a_body_without_end_is_not_read(world: World, path: str) -> None:

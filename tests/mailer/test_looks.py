@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.mailer.locales import best
 from services.mailer.models.colours import CARD, DARK_CARD, LEGIBLE, contrast, palette
 from services.mailer.models.looks import Looks, over
 from services.mailer.wardrobe import Wardrobe
@@ -47,21 +46,6 @@ def test_contrast_is_counted_as_wcag_does() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
     assert palette("#ffd400", "#10223a").on_accent == "#16181d"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [
-        (["zh-Hant-TW"], "zh-hant"),
-        (["DE_at"], "de"),
-        (["de-x-private"], "de"),
-        (["pt", "fr"], "fr"),
-        ([None, ""], "en"),
-        (["x"], "en"),
-    ],
-)
-def test_the_best_language_is_looked_up(wanted: list[str | None], found: str) -> None:
-    assert best(wanted, {"en", "de", "fr", "zh-hant"}) == found
 
 
 def test_what_was_not_said_is_as_the_settings_say() -> None:

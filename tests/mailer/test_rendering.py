@@ -16,6 +16,7 @@ from services.mailer.sources import Sources
 from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template
 
 LINK = "https://magic.getbeak.app/?code=a.b&state=x%2Fy"
+UNSUBSCRIBE = "https://nest.example/unsubscribe/k1.abc?lang=en"
 FULL = {
     "link": LINK,
     "minutes": 10,
@@ -44,9 +45,15 @@ def letters() -> Letters:
 
 
 def write(
-    letters: Letters, template: Template, variables: dict[str, Any], *, looks: Looks = LOOKS, locale: str | None = None
+    letters: Letters,
+    template: Template,
+    variables: dict[str, Any],
+    *,
+    looks: Looks = LOOKS,
+    locale: str | None = None,
+    unsubscribe: str | None = None,
 ) -> Letter:
-    return letters.write(template, json.dumps(variables), looks=looks, wanted=[locale])
+    return letters.write(template, json.dumps(variables), looks=looks, wanted=[locale], unsubscribe=unsubscribe)
 
 
 class Outline(HTMLParser):
@@ -116,10 +123,10 @@ def test_every_template_becomes_a_whole_letter(
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_text_says_what_the_html_says(letters: Letters, template: Template, locale: str) -> None:
-    letter = write(letters, template, FULL, locale=locale)
+    letter = write(letters, template, FULL, locale=locale, unsubscribe=UNSUBSCRIBE)
     shown = words(outline(letter.html).text)
     # The HTML repeats the link for those who see no button, and has a heading for what the subject says.
-    assert set(words(letter.text.replace(LINK, ""))) <= set(shown)
+    assert set(words(letter.text.replace(LINK, "").replace(UNSUBSCRIBE, ""))) <= set(shown)
     for fact in ("Ada", "12.00 EUR", "fraudulent", LINK):
         assert (fact in letter.text) == (fact in unescape(letter.html))
 
@@ -160,7 +167,7 @@ def test_every_html_survives_mail_programs(letters: Letters, template: Template)
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_text_and_the_html_name_the_same_links(letters: Letters, template: Template) -> None:
-    letter = write(letters, template, FULL)
+    letter = write(letters, template, FULL, unsubscribe=UNSUBSCRIBE)
     linked = {a["href"] for tag, a in outline(letter.html).tags if tag == "a" and a["href"] is not None}
     assert {href for href in linked if href.startswith("https:")} == set(re.findall(r"https://\S+", letter.text))
 
@@ -171,6 +178,18 @@ def test_links_lead_where_they_say(letters: Letters) -> None:
         assert f"\n{LINK}\n" in letter.text
         links = [attributes["href"] for tag, attributes in outline(letter.html).tags if tag == "a"]
         assert links == [LINK, LINK, "mailto:help@getbeak.app"]
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_link_by_which_news_end_stands_last_in_words_of_the_mails_language(letters: Letters, locale: str) -> None:
+    offering = write(letters, "welcome", {}, locale=locale, unsubscribe=UNSUBSCRIBE)
+    link = outline(offering.html).tags[-1]
+    assert (link[0], link[1]["href"]) == ("a", UNSUBSCRIBE)
+    said = offering.text.splitlines()[-1].removesuffix(UNSUBSCRIBE)
+    assert re.fullmatch(r"[A-ZÀ-Ü].{10,40}\w\xa0?: ", said)
+    others = [write(letters, "welcome", {}, locale=each, unsubscribe=UNSUBSCRIBE) for each in LOCALES if each != locale]
+    assert not [other for other in others if said in other.text]
+    assert write(letters, "welcome", {}, locale=locale).text in offering.text
 
 
 def test_letters_of_one_template_differ_in_what_they_were_given(letters: Letters) -> None:

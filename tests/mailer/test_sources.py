@@ -47,6 +47,23 @@ def test_a_template_of_ones_own_goes_before_nests(tmp_path: Path) -> None:
     assert letters.write("session-theft", "{}", looks=LOOKS).subject.startswith("You were signed out")
 
 
+def test_a_template_of_ones_own_places_the_link_by_which_news_end_where_it_likes(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "en/letter.jinja",
+        """{% extends "layout" %}
+{% block footer %}{% if unsubscribe %}Enough? {{ unsubscribe }}{% endif %}{% endblock %}""",
+    )
+    letters = Letters(Sources.read(tmp_path))
+    letters.check()
+    link = "https://nest.example/unsubscribe/k1.a?b=1&c=2"
+    given = letters.write("welcome", "{}", looks=LOOKS, unsubscribe=link)
+    assert given.text.endswith(f"Enough? {link}\n")
+    assert "Enough? https://nest.example/unsubscribe/k1.a?b=1&amp;c=2<" in given.html
+    without = letters.write("welcome", "{}", looks=LOOKS)
+    assert "Enough?" not in without.text + without.html
+
+
 def test_a_language_of_ones_own_need_not_have_everything(tmp_path: Path) -> None:
     put(tmp_path, "nl/letter.jinja", '{% extends "layout" %}{% block footer %}Groeten{% endblock %}')
     put(tmp_path, "nl/welcome.jinja", WELCOME.replace("en/letter", "nl/letter").replace("Hi", "Hoi"))

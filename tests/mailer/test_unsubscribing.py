@@ -1,8 +1,10 @@
 """Beside which mails a mail program offers to unsubscribe, and where that leads."""
 
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,14 +29,18 @@ async def test_logins_receipts_and_alarms_have_no_link_and_the_others_have(
 ) -> None:
     await desk.perform(order(template=template, variables=VARIABLES, user_id="user_1"))
     message = server.arrivals[0].message
+    text, html = (message.get_body((kind,)).get_content() for kind in ("plain", "html"))
     if template not in UNSUBSCRIBABLE:
         assert message["List-Unsubscribe"] is None
         assert message["List-Unsubscribe-Post"] is None
+        assert "nsubscribe" not in text + html
         return
     link = str(message["List-Unsubscribe"])
+    assert text.splitlines()[-1] == f"Unsubscribe from news: {link[1:-1]}"
+    assert f'href="{link[1:-1]}" class="footer-link"' in html
     assert link.startswith("<https://nest.example/unsubscribe/")
     assert link.endswith(">")
-    assert user_of(desk.sealer, link[1:-1].rpartition("/")[2]) == "user_1"
+    assert user_of(desk.sealer, urlsplit(link[1:-1]).path.rpartition("/")[2]) == "user_1"
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
 
 
@@ -55,7 +61,27 @@ async def test_the_link_is_in_one_line(desk: Desk, server: SmtpServer) -> None:
 
 async def test_who_is_no_user_of_ours_gets_no_link(desk: Desk, server: SmtpServer) -> None:
     await desk.perform(order(template="welcome", variables={}))
-    assert server.arrivals[0].message["List-Unsubscribe"] is None
+    message = server.arrivals[0].message
+    assert message["List-Unsubscribe"] is None
+    assert b"nsubscribe" not in server.arrivals[0].content
+
+
+async def test_the_link_carries_the_language_that_the_mail_is_written_in(desk: Desk, server: SmtpServer) -> None:
+    for asked, written in (("de-AT", "de"), ("tlh", "en"), (None, "en")):
+        await desk.perform(order(template="welcome", variables={}, user_id="user_1", locale=asked))
+        assert str(server.arrivals[-1].message["List-Unsubscribe"]).endswith(f"?lang={written}>")
+
+
+async def test_of_two_mails_that_differ_in_their_reader_alone_each_has_its_own_link(
+    desk: Desk, server: SmtpServer
+) -> None:
+    for user_id in ("user_1", "user_2"):
+        await desk.perform(order(template="welcome", variables={}, user_id=user_id))
+    for arrival, user_id in zip(server.arrivals, ("user_1", "user_2"), strict=True):
+        text = arrival.message.get_body(("plain",)).get_content()
+        found = re.search(r"/unsubscribe/([^?]+)", text)
+        assert found is not None
+        assert user_of(desk.sealer, found[1]) == user_id
 
 
 @pytest.fixture

@@ -90,7 +90,9 @@ async def hand_over(command: SendMail, address: str, delivery: Delivery, mailer:
     """Write the mail and try to hand it over."""
     looks = await mailer.wardrobe.of(delivery.client_id)
     variables = mailer.reveal(command.variables)
-    letter = mailer.letters.write(command.template, variables, looks=looks, wanted=(delivery.locale,))
+    locale = mailer.letters.language(command.template, looks=looks, wanted=(delivery.locale,))
+    unsubscribe = mailer.unsubscribe_links.beside(command.template, command.user_id, locale)
+    letter = mailer.letters.write(command.template, variables, looks=looks, wanted=(locale,), unsubscribe=unsubscribe)
     try:
         recipient = usable_address(address)
     except UnusableAddress as unusable:
@@ -101,7 +103,7 @@ async def hand_over(command: SendMail, address: str, delivery: Delivery, mailer:
         recipient=recipient,
         message_id=delivery.message_id,
         at=delivery.created_at,
-        unsubscribe=mailer.unsubscribe_links.beside(command.template, command.user_id),
+        unsubscribe=unsubscribe,
     )
     mail = Mail(
         message_id=delivery.message_id,
