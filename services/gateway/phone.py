@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.accept_language import accepted
 from services.gateway.asking import Asking, Headers, answered
 from services.gateway.body import parse_object, read_body, validated
 from services.gateway.errors import Answer, BodyMissing, ValidationFailed, answer
@@ -31,6 +32,8 @@ from shared.sealed import Sealer
 FAMILY: Final = "phone"
 """Stands in metrics where RPC has its version."""
 PHONE_NUMBER: Final = "phone_number"
+LOCALES: Final = "locales"
+"""The field of a message for the languages that ``accept-language`` names; none of a body's."""
 
 
 class InvalidPhoneNumber(Refusal):
@@ -132,7 +135,7 @@ class Endpoint:
         if not body:
             raise BodyMissing
         sent = _whole(parse_object(body), request.path_params)
-        message = self._message(sent)
+        message = self._message(sent, accepted(request.headers.get("accept-language", "")))
         headers: Headers = dict(request.scope["headers"])
         reply = await self._asking.ask(
             message,
@@ -145,9 +148,9 @@ class Endpoint:
         )
         return answered(reply, request.scope, headers)
 
-    def _message(self, sent: dict[str, Any]) -> Command:
+    def _message(self, sent: dict[str, Any], locales: tuple[str, ...]) -> Command:
         try:
-            return validated(self._call.message, sent)
+            message = validated(self._call.message, sent)
         except ValidationFailed as wrong:
             # A number of another JSON type, or none, is no phone number.
             if any(error["path"] == PHONE_NUMBER for error in wrong.meta["errors"]) and PHONE_NUMBER in (
@@ -155,15 +158,19 @@ class Endpoint:
             ):
                 raise InvalidPhoneNumber from None
             raise
+        # What a code's text is written in. Not said in the body, so that a repeat is one whatever its headers say.
+        return message.model_copy(update={LOCALES: locales}) if LOCALES in self._call.message.model_fields else message
 
 
 def _whole(sent: dict[str, Any], in_path: dict[str, Any]) -> dict[str, Any]:
     """The object that was sent, with what stands in the path.
 
     Raises:
-        ValidationFailed: the object says that as well.
+        ValidationFailed: the object says that as well, or what a header says.
     """
-    twice = [{"path": name, "message": "Extra inputs are not permitted"} for name in in_path if name in sent]
-    if twice:
-        raise ValidationFailed(errors=twice)
+    elsewhere = [
+        {"path": name, "message": "Extra inputs are not permitted"} for name in (*in_path, LOCALES) if name in sent
+    ]
+    if elsewhere:
+        raise ValidationFailed(errors=elsewhere)
     return {**sent, **in_path}

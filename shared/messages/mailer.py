@@ -132,6 +132,8 @@ class SendText(Command, wire="mailer.send-text"):
     """As in SendMail."""
     locale: Locale | None = None
     """As in SendMail."""
+    other_locales: tuple[Locale, ...] = ()
+    """The languages that its reader understands besides, the dearest first."""
     order_id: str | None = None
     """The id of the first order, on a repeated attempt."""
     attempt: int = 1

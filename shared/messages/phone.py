@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from shared.messages.auth import NonEmpty
+from shared.messages.locales import Locale
 from shared.messages.message import Command, Reply, Sealed
 
 LONGEST_NAME: Final = 200
@@ -22,6 +23,8 @@ class SendPhoneCode(Command, wire="auth.send-phone-code", reply_sealed=True, per
 
     phone_number: str
     """International, with or without ``+``, with spaces or not."""
+    locales: tuple[Locale, ...] = ()
+    """The languages that whoever orders it understands, the dearest first, as their phone says beside the body."""
 
 
 class NonceView(Reply):

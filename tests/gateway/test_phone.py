@@ -65,8 +65,27 @@ async def test_init_answers_the_nonce_as_plain_text(world: World) -> None:
     assert answer.headers["cache-control"] == "no-store"
     [heard] = world.services.heard
     assert heard.wire == "auth.send-phone-code"
-    assert json.loads(heard.body) == {"phone_number": NUMBER}
+    assert json.loads(heard.body) == {"phone_number": NUMBER, "locales": []}
     assert heard.caller.client_ip == "127.0.0.1"
+
+
+async def test_init_tells_which_languages_the_phone_asks_for_and_takes_them_from_its_header_alone(world: World) -> None:
+    await post(world, "/init", {"phone_number": NUMBER}, accept_language="gsw-CH, de;q=0.8, *;q=0.1")
+    [heard] = world.services.heard
+    assert json.loads(heard.body) == {"phone_number": NUMBER, "locales": ["gsw-CH", "de"]}
+    answer = await post(world, "/init", {"phone_number": NUMBER, "locales": ["de"]})
+    assert code(answer) == (422, "validation_failed")
+    answer = await post(world, "/init", {"phone_number": NUMBER}, accept_language="{$gt: 1}; drop, *")
+    assert answer.status_code == 200
+    assert json.loads(world.services.heard[-1].body)["locales"] == []
+
+
+async def test_a_repeat_is_one_whatever_language_it_asks_for(world: World) -> None:
+    for language in ("de", "fr"):
+        answer = await post(world, "/init", {"phone_number": NUMBER}, accept_language=language, idempotency_key="a key")
+        assert answer.status_code == 200
+    first, second = world.services.heard
+    assert (first.id, first.fingerprint) == (second.id, second.fingerprint)
 
 
 async def test_verify_answers_the_token_as_plain_text_and_seals_what_it_was_sent(world: World) -> None:

@@ -110,6 +110,27 @@ async def test_send_text_records_the_delivery_without_number_and_code(desk: Desk
     assert "79123" not in repr(row)
 
 
+@pytest.mark.parametrize(
+    ("locale", "others", "begins"),
+    [
+        ("fr", ("de",), "123456 est votre"),
+        ("gsw-CH", ("de-CH", "en"), "123456 ist Ihr"),
+        ("tlh", ("ja",), "123456 is your"),
+        (None, (), "123456 is your"),
+    ],
+)
+async def test_a_text_is_written_in_the_first_language_there_is_of_those_that_its_reader_understands(
+    desk: Desk, double: TwilioDouble, locale: str | None, others: tuple[str, ...], begins: str
+) -> None:
+    double.answers.append((503, "{}"))
+    await desk.perform(order(desk, locale=locale, other_locales=others), id=ORDER)
+    [(at, again)] = await desk.later()
+    desk.now = at
+    await desk.perform(again)
+    [form] = double.sent
+    assert form["Body"].startswith(begins)
+
+
 async def test_second_delivery_of_the_order_sends_no_second_text(desk: Desk, double: TwilioDouble) -> None:
     body = encode(order(desk), desk.sealer)
     for _ in range(2):

@@ -76,6 +76,8 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
             variables=Sealed.of(variables.model_dump_json()),
             ordered_at=work.now,
             expires_at=phone_code.expires_at,
+            locale=command.locales[0] if command.locales else None,
+            other_locales=command.locales[1:],
         )
     )
     return NonceView(nonce=nonce)

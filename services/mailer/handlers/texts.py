@@ -63,7 +63,9 @@ async def hand_over(command: SendText, number: str, delivery: Delivery, work: Wo
     text = Text(
         order_id=delivery.order_id,
         to=number,
-        body=mailer.texts.write(command.template, variables, looks=looks, wanted=(delivery.locale,)),
+        body=mailer.texts.write(
+            command.template, variables, looks=looks, wanted=(delivery.locale, *command.other_locales)
+        ),
         useful_for=command.expires_at - work.now,
         perhaps_sent=delivery.attempts > 0 or work.now - command.ordered_at > PROMPT,
     )

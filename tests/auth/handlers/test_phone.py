@@ -101,6 +101,12 @@ async def test_send_phone_code_texts_six_digits_and_answers_the_nonce(desk: Desk
     assert text.expires_at - text.ordered_at == timedelta(minutes=10)
 
 
+async def test_the_text_is_ordered_in_the_languages_that_the_phone_asks_for(desk: Desk) -> None:
+    await desk.perform(SendPhoneCode(phone_number=NUMBER, locales=("gsw-CH", "de-CH", "en")))
+    [text] = desk.said(SendText)
+    assert (text.locale, text.other_locales) == ("gsw-CH", ("de-CH", "en"))
+
+
 async def test_of_code_and_nonce_only_hashes_are_kept(desk: Desk) -> None:
     sent = await texted(desk)
     [document] = await desk.database["phone_codes"].find().to_list()
