@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from shared.audit import watch
 from shared.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
@@ -140,12 +141,18 @@ class Handling:
         return await self._run(envelope, message)
 
     async def _answer(self, envelope: Envelope, query: Query) -> Outcome:
+        """Ask, without an effect: nothing is committed, and all that may leave is what is recorded of the asking."""
         work = self._work(envelope)
+        refusal: Refusal | None = None
         try:
-            reply = await self._call(query, work)
-        except Refusal as refusal:
-            return refused(refusal)
-        return Outcome(DONE, self._body(reply, envelope))
+            outcome = Outcome(DONE, self._body(await self._call(query, work), envelope))
+        except Refusal as raised:
+            outcome, refusal = refused(raised), raised
+        if refusal is None or refusal.kind is not Kind.UNAVAILABLE:
+            work.forget_state()
+            work.conclude(refusal)
+            outcome.messages = work.departures()
+        return outcome
 
     async def _run(self, envelope: Envelope, message: Message) -> Outcome:
         contended: Contended | None = None
@@ -201,6 +208,7 @@ class Handling:
 
     async def _call(self, message: Message, work: Work) -> BaseModel | None:
         handler = self._handlers[type(message).wire][1]
+        watch(message, work)
         try:
             async with asyncio.timeout(HANDLER_SECONDS):
                 return await handler(message, work, self._context)

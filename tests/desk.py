@@ -19,7 +19,7 @@ from shared.ids import Ids, new_message_id
 from shared.inbox import DONE, Inbox
 from shared.keeping import Keeping
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
-from shared.messages.audit import Audited, AuditEntryView
+from shared.messages.audit import Audited, AuditEntryView, RecordAuditEntry
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealed import Sealer
 from shared.service import Open, Parts
@@ -63,6 +63,7 @@ class Desk:
         now: the time that handlers see; move it as you like.
         published: the messages said since the last ``clear``, in order; repeats of one id are left out.
         audited: the entries of the audit among them, which are kept apart: nearly every message makes one.
+        recorded: what auth was told of operators' orders, kept apart too.
         announced: what was said at start-up.
         topic: the records that whoever follows a topic finds there; to be set before entering.
         context: the handlers' third argument.
@@ -82,6 +83,7 @@ class Desk:
         self.now = datetime.now(UTC)
         self.published: list[Message] = []
         self.audited: list[AuditEntryView] = []
+        self.recorded: list[RecordAuditEntry] = []
         self.announced: list[Message] = []
         self.topic: list[Heard] = []
         self._followers: list[tuple[str, Callable[[Any], None]]] = []
@@ -189,6 +191,7 @@ class Desk:
         """Forget what was published; not what was seen."""
         self.published.clear()
         self.audited.clear()
+        self.recorded.clear()
 
     async def later(self) -> list[tuple[datetime, Message]]:
         """The messages that wait for their time, with it, soonest first."""
@@ -203,6 +206,8 @@ class Desk:
     def _hear(self, message: Message) -> None:
         if isinstance(message, Audited):
             self.audited.append(message.entry)
+        elif isinstance(message, RecordAuditEntry):
+            self.recorded.append(message)
         else:
             self.published.append(message)
 

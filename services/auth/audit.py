@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from typing import Protocol, TypeVar
 
-from services.auth.models.audit import NOTES, AuditEntry
+from services.auth.models.audit import AuditEntry
 from services.auth.store.audit import AuditEntries
 from shared.errors import Refusal
-from shared.messages.audit import Action, Audited, ListAuditEntries
+from shared.messages.audit import NOTES, Action, Audited, ListAuditEntries, RecordAuditEntry
 from shared.work import Work
 
 Order = TypeVar("Order")
@@ -20,8 +20,8 @@ class Audit:
     """Writes the audit.
 
     Who asked and from where, the message itself tells. Whom and what it was about, the handler finds out on its way,
-    and says so: ``work.note(user_id=…, client_id=…, session_id=…, identifier_id=…)``. Only ids that auth made or found
-    are noted: what a client has typed may be anything, a secret in the wrong field too.
+    and says so: ``work.note(user_id=…, client_id=…, session_id=…)``, as ``NOTES`` has them. Only ids that auth made or
+    found are noted: what a client has typed may be anything, a secret in the wrong field too.
 
     Args:
         entries: where.
@@ -59,7 +59,36 @@ class Audit:
             identifier_id=notes.get("identifier_id"),
             client_ip=caller.client_ip,
             message_id=work.id,
+            resource_id=notes.get("resource_id"),
         )
+        self._add(entry, work)
+
+    def keep(self, told: RecordAuditEntry, work: Work) -> None:
+        """Write an entry of what was handled elsewhere.
+
+        Args:
+            told: what came of it.
+            work: that message; its caller is whoever asked for what it tells of.
+        """
+        entry = AuditEntry(
+            id=work.new_id("auditentry"),
+            at=told.at,
+            action=told.action,
+            outcome="done" if told.refused_as is None else "refused",
+            code=told.refused_as,
+            caller=work.caller.kind,
+            caller_user_id=work.caller.user_id,
+            user_id=told.user_id,
+            client_id=told.client_id,
+            session_id=told.session_id,
+            identifier_id=told.identifier_id,
+            client_ip=work.caller.client_ip,
+            message_id=told.message_id,
+            resource_id=told.resource_id,
+        )
+        self._add(entry, work)
+
+    def _add(self, entry: AuditEntry, work: Work) -> None:
         self._entries.add(entry, work)
         work.publish(Audited(key=entry.user_id or "", entry=entry.view()))
 

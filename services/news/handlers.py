@@ -89,6 +89,7 @@ async def dismiss_news_item(command: DismissNewsItem, work: Work, news: News) ->
     item, dismissed = await asyncio.gather(
         news.items.get(command.news_item_id), news.dismissals.of_user(command.user_id)
     )
+    work.note(resource_id=item.id)
     item.must_be_dismissible()
     if item.id not in dismissed:
         news.dismissals.add(command.user_id, item, work)
@@ -103,6 +104,7 @@ async def create_news_item(command: CreateNewsItem, work: Work, news: News) -> N
     """
     item = NewsItem.create(command, id=command.id or work.new_id("newsitem"), links=news.links, at=work.now)
     news.items.add(item, work)
+    work.note(resource_id=item.id)
     work.publish(NewsItemCreated(key=item.id, item_id=item.id))
     return item.details()
 
@@ -116,6 +118,7 @@ async def update_news_item(command: UpdateNewsItem, work: Work, news: News) -> N
         Refusal: as ``NewsItem.create``.
     """
     held = await news.items.get(command.id)
+    work.note(resource_id=held.id)
     held.must_be(command.version)
     item = held.update(command, links=news.links, at=work.now)
     news.items.save(item, work)
@@ -131,6 +134,7 @@ async def remove_news_item(command: RemoveNewsItem, work: Work, news: News) -> N
         NewsItemChanged: somebody was quicker.
     """
     item = await news.items.get(command.id)
+    work.note(resource_id=item.id)
     item.must_be(command.version)
     news.items.remove(item, work)
     work.publish(NewsItemRemoved(key=item.id, item_id=item.id))

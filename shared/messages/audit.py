@@ -1,48 +1,77 @@
-"""What auth writes down of every authentication, refusal, revocation and change, and how operators read it."""
+"""What auth writes down of every authentication, refusal, revocation and change, and of all that operators order.
 
-from typing import Annotated, Literal
+What it does not see itself it is told by RecordAuditEntry: of each message that is declared ``audited``.
+"""
+
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shared.messages.message import Event, Moment, Part, Query, Reply
+from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 
 Action = Literal[
     "authenticate_user",
     "create_application",
     "create_client",
+    "create_news_item",
     "create_trial_and_magic_link",
     "delete_application",
     "delete_owner",
+    "dismiss_news_item",
     "end_session",
     "end_stolen_chain",
     "ensure_user",
-    "keep_signing_keys",
     "erase_user",
     "export_user",
+    "find_user",
+    "get_subscription",
+    "get_user",
+    "get_user_export",
+    "import_stripe_account",
+    "keep_signing_keys",
+    "lift_suppression",
+    "list_audit_entries",
+    "list_dead_letters",
+    "list_deliveries",
+    "list_disputes",
+    "list_payments",
+    "list_sessions",
+    "list_stripe_differences",
+    "list_suppressions",
     "log_in",
     "log_in_for_testing",
     "log_in_owner",
+    "reconcile_subscriptions",
     "refresh",
     "register_owner",
     "register_phone_user",
+    "remove_news_item",
     "replay_dead_letters",
+    "replay_stripe_events",
+    "resume_stripe_run",
     "revoke_sessions",
     "rotate_signing_keys",
     "send_magic_link",
     "send_phone_code",
     "send_trial_magic_link",
     "set_client_looks",
+    "set_marketing_consent",
     "sign_in",
     "sign_in_with_email",
     "sign_up",
+    "stop_stripe_run",
+    "sweep_stripe_events",
     "update_application_user",
     "update_client",
+    "update_news_item",
     "update_owner",
     "verify_phone_code",
 ]
 """What somebody tried to do: the method's or the handler's name. ``authenticate_user`` stands for grants that there
 are not; the others are ``log_in`` and ``refresh``."""
 AuditOutcome = Literal["done", "refused"]
+NOTES: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id", "resource_id"})
+"""What handlers find out about their message: ids that their service has made or looked up, never what was typed."""
 
 
 class AuditEntryView(Part):
@@ -67,6 +96,8 @@ class AuditEntryView(Part):
     client_ip: str | None
     message_id: str
     """As in the services' logs and traces."""
+    resource_id: str | None = None
+    """What else it was about: the news item, the subscription, the run over a Stripe account, the export, …"""
 
 
 class Audited(Event, wire="auth.audited"):
@@ -75,7 +106,28 @@ class Audited(Event, wire="auth.audited"):
     entry: AuditEntryView
 
 
-class ListAuditEntries(Query, wire="auth.list-audit-entries"):
+class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
+    """Keep what came of something that another service, or a question to auth, was asked. No reply body.
+
+    Who asked and from where travels beside it, as with every message that follows from another.
+    """
+
+    action: str
+    """An ``Action``; a text, since a service may be newer than auth."""
+    refused_as: str | None
+    """The code of the refusal; None when it was done."""
+    at: Moment
+    """When it was handled."""
+    message_id: str
+    """Of what was asked."""
+    user_id: str | None = None
+    client_id: str | None = None
+    session_id: str | None = None
+    identifier_id: str | None = None
+    resource_id: str | None = None
+
+
+class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True):
     """Reply: AuditEntriesView, newest first."""
 
     user_id: str | None = None

@@ -84,7 +84,7 @@ class TokenView(Reply):
     client_id: str
 
 
-class GetUser(Query, wire="auth.get-user"):
+class GetUser(Query, wire="auth.get-user", audited=True):
     """Reply: UserView. Refused: ``not_found``."""
 
     user_id: NonEmpty
@@ -118,7 +118,7 @@ class EnsureUser(Command, wire="auth.ensure-user", personal=True):
     email: str
 
 
-class SetMarketingConsent(Command, wire="auth.set-marketing-consent"):
+class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True):
     """Check that the user exists, then hand the consent over to mailer. No reply body. Refused: ``not_found``."""
 
     user_id: NonEmpty

@@ -266,7 +266,7 @@ class DisputeClosed(DisputeFacts, wire="billing.dispute-closed"):
     """A dispute came to its end: ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
 
 
-class ListPayments(Query, wire="billing.list-payments"):
+class ListPayments(Query, wire="billing.list-payments", audited=True):
     """Reply: PaymentsView, newest first."""
 
     user_id: NonEmpty | None = None
@@ -310,7 +310,7 @@ class PaymentsView(Reply):
     """What the next page is asked for with; None after the last."""
 
 
-class ListDisputes(Query, wire="billing.list-disputes"):
+class ListDisputes(Query, wire="billing.list-disputes", audited=True):
     """Reply: DisputesView, newest first."""
 
     user_id: NonEmpty | None = None

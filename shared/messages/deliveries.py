@@ -10,7 +10,7 @@ Medium = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
 
 
-class ListDeliveries(Query, wire="mailer.list-deliveries"):
+class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True):
     """Reply: DeliveriesView, newest first."""
 
     recipient: Sealed | None = None

@@ -101,6 +101,8 @@ class Message(BaseModel):
     """Whether its record has no value: on a compacted topic it removes what stands under its key."""
     personal: ClassVar[bool] = False
     """Whether it, or its reply, says readably more of a person than ids: rows keep it sealed."""
+    audited: ClassVar[bool] = False
+    """Whether the audit is told what came of it when it was asked with the internal key."""
 
     key: str = Field(default="", exclude=True, repr=False)
     """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
@@ -114,6 +116,7 @@ class Message(BaseModel):
         reply_sealed: bool = False,
         tombstone: bool = False,
         personal: bool = False,
+        audited: bool = False,
         **options: Any,
     ) -> None:
         """Register the class under its wire name.
@@ -130,6 +133,7 @@ class Message(BaseModel):
         cls.reply_sealed = reply_sealed
         cls.tombstone = tombstone
         cls.personal = personal
+        cls.audited = audited
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls

@@ -126,7 +126,7 @@ class NewsItemOrder(Command):
     """Null for no end."""
 
 
-class CreateNewsItem(NewsItemOrder, wire="news.create-news-item"):
+class CreateNewsItem(NewsItemOrder, wire="news.create-news-item", audited=True):
     """Publish an item. Reply: NewsItemDetails.
 
     Refused: ``news_item_ends_before_it_starts``, ``action_url_not_allowed``, ``fallback_missing``,
@@ -137,7 +137,7 @@ class CreateNewsItem(NewsItemOrder, wire="news.create-news-item"):
     """An id of the operator's choice; made up when left out."""
 
 
-class UpdateNewsItem(NewsItemOrder, wire="news.update-news-item"):
+class UpdateNewsItem(NewsItemOrder, wire="news.update-news-item", audited=True):
     """Say anew what an item is: what is left out has its default again. Reply: NewsItemDetails.
 
     ``starts_at`` left out stays as it was. Refused: as CreateNewsItem, ``not_found``, ``news_item_changed``.
@@ -148,7 +148,7 @@ class UpdateNewsItem(NewsItemOrder, wire="news.update-news-item"):
     """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
 
 
-class RemoveNewsItem(Command, wire="news.remove-news-item"):
+class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True):
     """Take an item away for good. No reply body. Refused: ``not_found``, ``news_item_changed``."""
 
     id: NonEmpty
@@ -186,7 +186,7 @@ class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
     model_config = ConfigDict(frozen=True)
 
 
-class DismissNewsItem(Command, wire="news.dismiss-news-item"):
+class DismissNewsItem(Command, wire="news.dismiss-news-item", audited=True):
     """Show an item no more to a user, on none of their devices. No reply body.
 
     Refused: ``not_found``, ``news_item_not_dismissible``.

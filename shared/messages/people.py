@@ -18,7 +18,7 @@ Outsider = Literal["mailchimp", "stripe"]
 """Somebody outside of Nest who must forget a person too."""
 
 
-class FindUser(Query, wire="auth.find-user"):
+class FindUser(Query, wire="auth.find-user", audited=True):
     """Whose an address or a number is now. Reply: UserView.
 
     Refused: ``not_found``, ``invalid_email``, ``invalid_phone_number``.
@@ -53,7 +53,7 @@ class GetUserProcess(Query, wire="auth.get-user-process"):
     process_id: NonEmpty
 
 
-class GetUserExport(Query, wire="auth.get-user-export", reply_sealed=True):
+class GetUserExport(Query, wire="auth.get-user-export", reply_sealed=True, audited=True):
     """The document of a finished export, a page at a time. Reply: UserExportView.
 
     Refused: ``not_found`` (also when it has been removed), ``user_export_not_finished``.

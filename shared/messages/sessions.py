@@ -8,7 +8,7 @@ from shared.messages.auth import NonEmpty, Platform
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 
 
-class ListSessions(Query, wire="auth.list-sessions"):
+class ListSessions(Query, wire="auth.list-sessions", audited=True):
     """Reply: SessionList. Refused: ``not_found`` for an unknown user."""
 
     user_id: NonEmpty

@@ -29,7 +29,7 @@ MONTH_DAYS: Final = 30
 """Stripe tells of events for so long (https://docs.stripe.com/api/events)."""
 
 
-class ReconcileSubscriptions(Command, wire="billing.reconcile-subscriptions"):
+class ReconcileSubscriptions(Command, wire="billing.reconcile-subscriptions", audited=True):
     """Compare our records with Stripe, and repair them. Reply: StripeRunView.
 
     Refused: ``stripe_run_under_way``.
@@ -41,13 +41,13 @@ class ReconcileSubscriptions(Command, wire="billing.reconcile-subscriptions"):
     """Only what Stripe's events have told of lately; everything by default."""
 
 
-class SweepStripeEvents(Command, wire="billing.sweep-stripe-events"):
+class SweepStripeEvents(Command, wire="billing.sweep-stripe-events", audited=True):
     """Fetch the events that Stripe could not deliver. Reply: StripeRunView. Refused: ``stripe_run_under_way``."""
 
     days: Annotated[int, Field(ge=1, le=MONTH_DAYS)] = MONTH_DAYS
 
 
-class ReplayStripeEvents(Command, wire="billing.replay-stripe-events"):
+class ReplayStripeEvents(Command, wire="billing.replay-stripe-events", audited=True):
     """Look at events again, also at those that were handled before. Reply: StripeRunView.
 
     Refused: ``stripe_run_under_way``.
@@ -69,20 +69,20 @@ class ReplayStripeEvents(Command, wire="billing.replay-stripe-events"):
         return self
 
 
-class ImportStripeAccount(Command, wire="billing.import-stripe-account"):
+class ImportStripeAccount(Command, wire="billing.import-stripe-account", audited=True):
     """Take over what a Stripe account has by now, writing to nobody. Reply: StripeRunView.
 
     Refused: ``stripe_run_under_way``.
     """
 
 
-class StopStripeRun(Command, wire="billing.stop-stripe-run"):
+class StopStripeRun(Command, wire="billing.stop-stripe-run", audited=True):
     """Let a run stop where it is. Reply: StripeRunView. Refused: ``not_found``."""
 
     run_id: NonEmpty
 
 
-class ResumeStripeRun(Command, wire="billing.resume-stripe-run"):
+class ResumeStripeRun(Command, wire="billing.resume-stripe-run", audited=True):
     """Let a run that was stopped go on. Reply: StripeRunView. Refused: ``not_found``, ``stripe_run_under_way``."""
 
     run_id: NonEmpty
@@ -100,7 +100,7 @@ class ListStripeRuns(Query, wire="billing.list-stripe-runs"):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
-class ListStripeDifferences(Query, wire="billing.list-stripe-differences"):
+class ListStripeDifferences(Query, wire="billing.list-stripe-differences", audited=True):
     """What a run has found. Reply: StripeDifferencesView. Refused: ``not_found``."""
 
     run_id: NonEmpty

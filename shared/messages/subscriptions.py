@@ -9,7 +9,7 @@ from shared.messages.billing import CancelType
 from shared.messages.message import Command, Event, Moment, Query, Reply
 
 
-class GetSubscription(Query, wire="billing.get-subscription"):
+class GetSubscription(Query, wire="billing.get-subscription", audited=True):
     """The record of one subscription, for operators. Reply: SubscriptionView. Refused: ``not_found``.
 
     By its id or by its user; the id goes first.

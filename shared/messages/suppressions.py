@@ -10,7 +10,7 @@ Cause = Literal["bounce", "complaint"]
 """Mail to the address came back for good, or its reader called some of it spam."""
 
 
-class ListSuppressions(Query, wire="mailer.list-suppressions"):
+class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True):
     """Reply: SuppressionsView, those whose mails were ordered last first."""
 
     recipient: Sealed | None = None
@@ -46,7 +46,7 @@ class SuppressionsView(Reply):
     """What the next page is asked for with; None after the last."""
 
 
-class LiftSuppression(Command, wire="mailer.lift-suppression"):
+class LiftSuppression(Command, wire="mailer.lift-suppression", audited=True):
     """Write to an address again. Reply: SuppressionView, as it was.
 
     Refused: ``suppression_not_found``, ``recipient_complained``.

@@ -4,7 +4,7 @@ from typing import Final
 
 from services.auth.handlers.accounts import ACCOUNTS
 from services.auth.handlers.addresses import find_consent_address
-from services.auth.handlers.audit import list_audit_entries
+from services.auth.handlers.audit import list_audit_entries, record_audit_entry
 from services.auth.handlers.client_looks import set_client_looks
 from services.auth.handlers.clients import announce_client, create_client, list_clients, update_client
 from services.auth.handlers.dead_letters import list_dead_letters, replay_dead_letters
@@ -22,7 +22,7 @@ from services.auth.handlers.signing_keys import keep_signing_keys, list_signing_
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
 from shared.handling import Handlers
 from shared.messages.addresses import FindConsentAddress
-from shared.messages.audit import ListAuditEntries
+from shared.messages.audit import ListAuditEntries, RecordAuditEntry
 from shared.messages.auth import (
     AnnounceClient,
     AuthenticateUser,
@@ -59,6 +59,7 @@ HANDLERS: Final[Handlers] = {
     LogInForTesting: log_in_for_testing,
     RegisterPhoneUser: register_phone_user,
     ListAuditEntries: list_audit_entries,
+    RecordAuditEntry: record_audit_entry,
     ReplayDeadLetters: replay_dead_letters,
     RevokeSessions: revoke_sessions,
     RotateSigningKeys: rotate_signing_keys,

@@ -35,7 +35,7 @@ MOST_REMOVED: Final = 100
 """Letters that one message removes."""
 
 
-async def list_dead_letters(query: ListDeadLetters, _work: Work, auth: Auth) -> DeadLettersView:
+async def list_dead_letters(query: ListDeadLetters, work: Work, auth: Auth) -> DeadLettersView:
     """A page of letters, newest first, or one of them.
 
     Raises:
@@ -46,6 +46,7 @@ async def list_dead_letters(query: ListDeadLetters, _work: Work, auth: Auth) -> 
         found = await auth.dead_letters.these([query.id])
         if query.id not in found:
             raise DeadLetterNotFound
+        work.note(resource_id=query.id)
         page = Page([found[query.id]], None)
     else:
         try:

@@ -38,6 +38,7 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
     _, sessions, current = await asyncio.gather(
         auth.users.get(query.user_id), _sessions(query.user_id, auth), _current(work, auth)
     )
+    work.note(user_id=query.user_id)
     live = [session for session in sessions if session.is_live(at=work.now)]
     return SessionList(tuple(_view(session, current, auth) for session in live[:MOST_LISTED]))
 

@@ -181,6 +181,7 @@ async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserE
         NotFound, UserExportNotFinished: as ``UserProcess.must_show_document``.
     """
     process = await auth.user_processes.get(query.process_id)
+    work.note(user_id=process.user_id, resource_id=process.id)
     finished_at = process.must_show_document(at=work.now)
     parts = await auth.user_export_parts.of(process, skip=query.cursor, most=MOST_PARTS)
     services: dict[str, dict[str, list[dict[str, Any]]]] = {}

@@ -24,13 +24,14 @@ from shared.messages.people import FindUser
 from shared.work import Work
 
 
-async def get_user(query: GetUser, _work: Work, auth: Auth) -> UserView:
+async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:
     """A user with all identifiers, removed ones included, oldest first.
 
     Raises:
         NotFound: there is no such user.
     """
     user, identifiers = await asyncio.gather(auth.users.get(query.user_id), auth.identifiers.of_user(query.user_id))
+    work.note(user_id=user.id)
     return UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers)))
 
 
@@ -76,6 +77,7 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
         NotFound: there is no such user.
     """
     user = await auth.users.get(command.user_id)
+    work.note(user_id=user.id)
     work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
 
 

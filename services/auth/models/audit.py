@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from shared.ids import derived_message_id
-from shared.messages.audit import Action, AuditEntryView, AuditOutcome
-
-NOTES: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id"})
-"""What handlers find out about their message: ids that auth has made or looked up, never what a client has typed."""
+from shared.messages.audit import AuditEntryView, AuditOutcome
 
 
 def pseudonym(kind: Literal["owner", "application", "application user"], uuid: str) -> str:
@@ -30,18 +27,19 @@ class AuditEntry:
     person is erased.
 
     Attributes:
-        action: what was tried.
+        action: what was tried; an ``Action``, or one that a newer service knows.
         code: why it was refused; None when it was done.
         caller: who asked, as the gateway verified it; ``caller_user_id`` is the user of the bearer token.
         user_id: whom it was about; None where that did not come to light.
         session_id: the login it was about, by the id of the authorization or the phone code that it began with.
         identifier_id: which identifier it added, verified or removed.
         message_id: of the message that asked for it.
+        resource_id: what else it was about: a news item, a subscription, a run, an export, a dead letter.
     """
 
     id: str
     at: datetime
-    action: Action
+    action: str
     outcome: AuditOutcome
     code: str | None
     caller: Literal["anonymous", "user", "internal", "service"]
@@ -52,6 +50,7 @@ class AuditEntry:
     identifier_id: str | None
     client_ip: str | None
     message_id: str
+    resource_id: str | None
 
     def view(self) -> AuditEntryView:
         """The same, as it is announced and as operators read it."""
@@ -69,4 +68,5 @@ class AuditEntry:
             identifier_id=self.identifier_id,
             client_ip=self.client_ip,
             message_id=self.message_id,
+            resource_id=self.resource_id,
         )

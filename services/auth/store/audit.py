@@ -76,6 +76,8 @@ def _entry(document: Document) -> AuditEntry:
         identifier_id=document["identifierId"],
         client_ip=document["clientIp"],
         message_id=document["messageId"],
+        # Entries of before it was kept have none.
+        resource_id=document.get("resourceId"),
     )
 
 
@@ -94,4 +96,5 @@ def _document(entry: AuditEntry) -> Document:
         "identifierId": entry.identifier_id,
         "clientIp": entry.client_ip,
         "messageId": entry.message_id,
+        "resourceId": entry.resource_id,
     }

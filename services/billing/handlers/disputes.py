@@ -20,11 +20,11 @@ async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -
         work.publish(again, at=later(command.attempt, work))
 
 
-async def list_disputes(query: ListDisputes, _work: Work, billing: Billing) -> DisputesView:
+async def list_disputes(query: ListDisputes, work: Work, billing: Billing) -> DisputesView:
     """The disputes asked for, newest first, a page at a time.
 
     Raises:
         InvalidCursor: no page ended with it.
     """
-    views, next_cursor = await one_page(billing.disputes, query, billing)
+    views, next_cursor = await one_page(billing.disputes, query, work, billing)
     return DisputesView(disputes=views, next_cursor=next_cursor)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from services.billing.context import Billing
 from services.billing.store.pages import Listed, Page, cursor_of
 from shared.messages.billing import ListDisputes, ListPayments
+from shared.work import Work
 
 View_co = TypeVar("View_co", covariant=True)
 View = TypeVar("View")
@@ -36,7 +37,7 @@ class Pages(Protocol[View_co]):
 
 
 async def one_page(
-    store: Pages[View], query: ListPayments | ListDisputes, billing: Billing
+    store: Pages[View], query: ListPayments | ListDisputes, work: Work, billing: Billing
 ) -> tuple[tuple[View, ...], str | None]:
     """The entries of a page, newest first, and the cursor of the next one, None after the last.
 
@@ -48,6 +49,8 @@ async def one_page(
         Page(user_id=query.user_id, customers=customers, status=query.status, limit=query.limit, cursor=query.cursor)
     )
     page = found[: query.limit]
+    if page:
+        work.note(user_id=query.user_id)
     unattributed = {each.stp_customer_id for each in page if each.user_id is None and each.stp_customer_id is not None}
     users = await billing.mappings.users_of(unattributed) if unattributed else {}
     views = tuple(each.view(each.user_id or users.get(each.stp_customer_id or "")) for each in page)

@@ -39,19 +39,19 @@ async def payer_ensured(event: UserEnsured, work: Work, billing: Billing) -> Non
     payment = await billing.payments.find_by_stripe_id(event.reference)
     if payment is None or payment.stp_customer_id is None:
         return
+    if await billing.erased.includes(event.user_id):
+        await billing.erased.add([payment.stp_customer_id], work)
+        return
     if await billing.mappings.find(payment.stp_customer_id) is None:
         billing.mappings.add(payment.stp_customer_id, event.user_id, work)
     work.publish(FollowPayment(key=payment.stp_customer_id, payment_intent_id=event.reference))
 
 
-async def list_payments(query: ListPayments, _work: Work, billing: Billing) -> PaymentsView:
+async def list_payments(query: ListPayments, work: Work, billing: Billing) -> PaymentsView:
     """The payments asked for, newest first, a page at a time.
 
     Raises:
         InvalidCursor: no page ended with it.
     """
-    if await billing.erased.includes(event.user_id):
-        await billing.erased.add([payment.stp_customer_id], work)
-        return
-    views, next_cursor = await one_page(billing.payments, query, billing)
+    views, next_cursor = await one_page(billing.payments, query, work, billing)
     return PaymentsView(payments=views, next_cursor=next_cursor)

@@ -132,6 +132,7 @@ async def stop_stripe_run(command: StopStripeRun, work: Work, billing: Billing) 
         StripeRunNotFound: there is none of this id.
     """
     run = await billing.runs.get(command.run_id)
+    work.note(resource_id=run.id)
     stopped = run.stopped(at=work.now)
     if stopped != run:
         billing.runs.save(stopped, work)
@@ -146,6 +147,7 @@ async def resume_stripe_run(command: ResumeStripeRun, work: Work, billing: Billi
         StripeRunUnderWay: another one of its kind is under way.
     """
     run = await billing.runs.get(command.run_id)
+    work.note(resource_id=run.id)
     other = await billing.runs.find_under_way(run.kind)
     if other is not None and other.id != run.id:
         raise StripeRunUnderWay(run_id=other.id)
@@ -170,13 +172,14 @@ async def list_stripe_runs(query: ListStripeRuns, _work: Work, billing: Billing)
     return StripeRunsView(runs=tuple(run.part() for run in await billing.runs.latest(query.limit)))
 
 
-async def list_stripe_differences(query: ListStripeDifferences, _work: Work, billing: Billing) -> StripeDifferencesView:
+async def list_stripe_differences(query: ListStripeDifferences, work: Work, billing: Billing) -> StripeDifferencesView:
     """What a run has found, a page at a time.
 
     Raises:
         StripeRunNotFound: there is none of this id.
     """
     run = await billing.runs.get(query.run_id)
+    work.note(resource_id=run.id)
     found = await billing.differences.page(run.id, after=query.cursor, limit=query.limit + 1)
     page = found[: query.limit]
     return StripeDifferencesView(
@@ -213,6 +216,7 @@ async def _begun(kind: Kind, work: Work, billing: Billing, *, repair: bool = Fal
     scheduled = work.caller.kind == "service"
     run = Run.begin(work.new_id("striperun"), kind, repair=repair, at=work.now, scheduled=scheduled, **asked)
     billing.runs.add(run, work)
+    work.note(resource_id=run.id)
     _go_on(run, work)
     return run.view()
 

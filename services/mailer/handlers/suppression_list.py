@@ -32,6 +32,7 @@ async def lift_suppression(command: LiftSuppression, work: Work, mailer: Mailer)
         RecipientComplained: somebody called a mail spam, and it is not said that they want mails all the same.
     """
     suppression = await _named(command, mailer)
+    work.note(resource_id=suppression.delivery_id)
     suppression.must_be_liftable(although_complained=command.although_complained)
     lift(suppression, work, mailer)
     deliveries = await mailer.deliveries.some([suppression.delivery_id])

@@ -12,15 +12,16 @@ import pytest
 
 from services.auth.handlers import HANDLERS
 from services.auth.handlers.links import send_magic_link as send_magic_link_handler
-from services.auth.models.audit import NOTES, AuditEntry, pseudonym
+from services.auth.models.audit import AuditEntry, pseudonym
 from services.gateway import accounts, phone
 from services.gateway.methods import PATHS
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed, iso_milliseconds
-from shared.messages.audit import AuditEntryView, ListAuditEntries
-from shared.messages.auth import AuthenticateUser, CreateClient, EnsureUser, GetUser
+from shared.messages.audit import NOTES, AuditEntryView, ListAuditEntries, RecordAuditEntry
+from shared.messages.auth import AuthenticateUser, CreateClient, EnsureUser, GetUser, SetMarketingConsent
+from shared.messages.people import FindUser
 from shared.messages.phone import SendPhoneCode, VerifyPhoneCode
-from shared.messages.sessions import RevokeSessions
+from shared.messages.sessions import ListSessions, RevokeSessions
 from shared.messages.signing_keys import KEYRING, KeepSigningKeys, RotateSigningKeys
 from tests.auth.accounts import (
     CHEAP,
@@ -197,13 +198,95 @@ async def test_of_parallel_redemptions_each_leaves_one_entry(desk: Desk) -> None
     assert len(await rows(desk)) == len({row["messageId"] for row in await rows(desk)})
 
 
-async def test_reading_leaves_no_entry(desk: Desk) -> None:
-    answer = await logged_in(desk)
-    desk.clear()
+async def test_who_reads_what_is_theirs_leaves_no_entry(desk: Desk) -> None:
+    user_id = (await logged_in(desk))["user_id"]
     before = await rows(desk)
-    await desk.perform(GetUser(user_id=answer["user_id"]), caller=Caller(kind="user", user_id=answer["user_id"]))
-    await page(desk)
-    assert await rows(desk) == before
+    for query in (GetUser(user_id=user_id), ListSessions(user_id=user_id)):
+        await desk.perform(query, caller=Caller(kind="user", user_id=user_id))
+    assert (desk.recorded, await rows(desk)) == ([], before)
+
+
+@pytest.mark.parametrize(
+    ("query", "action"),
+    [
+        (lambda user_id: GetUser(user_id=user_id), "get_user"),
+        (lambda _: FindUser(identifier_type="email", identifier_value=Sealed.of(ADDRESS)), "find_user"),
+        (lambda user_id: ListSessions(user_id=user_id), "list_sessions"),
+        (lambda user_id: ListAuditEntries(user_id=user_id), "list_audit_entries"),
+    ],
+)
+async def test_an_operator_who_reads_of_a_person_leaves_an_entry_about_them(
+    desk: Desk, query: Callable[[str], Any], action: str
+) -> None:
+    user_id = (await logged_in(desk))["user_id"]
+    desk.clear()
+    asked = new_message_id()
+    await desk.perform(query(user_id), caller=OPERATOR, id=asked)
+    (told,) = desk.recorded
+    await desk.perform(told, caller=OPERATOR)
+
+    (entry,) = desk.audited
+    assert (entry.action, entry.outcome, entry.code) == (action, "done", None)
+    assert (entry.user_id, entry.message_id, entry.at) == (user_id, asked, told.at)
+    assert (entry.caller, entry.caller_user_id, entry.client_ip) == ("internal", None, OPERATOR.client_ip)
+
+
+async def test_an_operator_who_finds_nobody_leaves_an_entry_without_what_was_typed(desk: Desk) -> None:
+    for query in (
+        GetUser(user_id="user_typed"),
+        FindUser(identifier_type="email", identifier_value=Sealed.of("typed@example.com")),
+        ListSessions(user_id="user_typed"),
+    ):
+        await refusal(desk, query, caller=OPERATOR)
+    await page(desk, user_id="user_typed")
+    assert [(told.action, told.refused_as) for told in desk.recorded] == [
+        ("get_user", "not_found"),
+        ("find_user", "not_found"),
+        ("list_sessions", "not_found"),
+        ("list_audit_entries", None),
+    ]
+    assert "typed" not in json.dumps([told.model_dump_json() for told in desk.recorded])
+
+
+async def test_a_choice_that_an_operator_makes_for_a_user_is_recorded_and_their_own_is_not(desk: Desk) -> None:
+    user_id = (await logged_in(desk))["user_id"]
+    choice = SetMarketingConsent(user_id=user_id, level="none")
+    await desk.perform(choice, caller=Caller(kind="user", user_id=user_id))
+    assert desk.recorded == []
+    await desk.perform(choice, caller=OPERATOR)
+    assert [(told.action, told.user_id) for told in desk.recorded] == [("set_marketing_consent", user_id)]
+
+
+async def test_what_another_service_tells_is_written_once(desk: Desk) -> None:
+    desk.clear()
+    asked = new_message_id()
+    told = RecordAuditEntry(
+        action="an_action_of_a_newer_service",
+        refused_as="stripe_run_under_way",
+        at=desk.now - timedelta(hours=1),
+        message_id=asked,
+        resource_id="striperun_1",
+    )
+    delivery = new_message_id()
+    for _ in range(2):
+        await desk.perform(told, caller=OPERATOR, id=delivery)
+    # A question that came again was asked at another moment: it is still the one.
+    later = told.model_copy(update={"at": desk.now})
+    await refusal(desk, later, caller=OPERATOR, id=delivery)
+
+    (row,) = [row for row in await rows(desk) if row["messageId"] == asked]
+    assert (row["action"], row["outcome"], row["code"]) == (told.action, "refused", "stripe_run_under_way")
+    assert (row["messageId"], row["resourceId"], row["clientIp"]) == (asked, "striperun_1", OPERATOR.client_ip)
+    assert iso_milliseconds(row["at"]) == iso_milliseconds(told.at)
+    assert [entry.id for entry in desk.audited] == [row["_id"]]
+    (listed,) = (await page(desk, limit=1))["entries"]
+    assert AuditEntryView.model_validate(listed) == desk.audited[0]
+
+
+async def test_an_entry_of_before_there_were_resources_is_read(desk: Desk) -> None:
+    await desk.perform(send_magic_link())
+    await desk.database["audit"].update_many({}, {"$unset": {"resourceId": ""}})
+    assert {entry["resource_id"] for entry in (await page(desk))["entries"]} == {None}
 
 
 async def test_an_entry_holds_neither_address_nor_secret(desk: Desk) -> None:
@@ -336,12 +419,13 @@ async def test_owners_and_applications_are_named_so_that_no_door_opens(new_desk:
             assert secret not in text
 
 
-def test_whatever_a_client_can_order_is_audited() -> None:
+def test_whatever_a_client_can_order_of_auth_is_audited() -> None:
     ordered = {
         *(method.message for method in PATHS.values()),
         *(call.message for call in (*accounts.CALLS, *phone.CALLS, phone.TEST_LOGIN)),
     }
     commands = {kind for kind in ordered if kind is not None and issubclass(kind, Command) and kind in HANDLERS}
     unworn = {kind.__name__ for kind in commands if not hasattr(HANDLERS[kind], "__wrapped__")}
-    # It logs nobody in and changes nothing of auth's.
+    # It logs nobody in and changes nothing of auth's; what operators choose for somebody is recorded.
     assert unworn == {"SetMarketingConsent"}
+    assert SetMarketingConsent.audited
