@@ -5,12 +5,13 @@ from typing import Any
 
 import httpx
 
+from services.embedded.stripe.faults import Trouble
 from shared.ids import derived_message_id
 from shared.messages import Sealed
-from shared.messages.auth import EnsureUser
+from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
 from shared.messages.mailer import SendMail
-from shared.messages.people import AddExportedPart, ConfirmErasure
+from shared.messages.people import AddExportedPart, ConfirmErasure, NoteErasureWait
 from tests.billing.conftest import API_KEY, Shop
 
 USER, OTHER = "user_1", "user_2"
@@ -112,3 +113,36 @@ async def test_stripe_forgets_the_customer_if_asked(shop: Shop) -> None:
 async def test_an_erasure_without_anything_to_erase_is_confirmed(shop: Shop) -> None:
     await erased(shop, delete_stripe_customer=True)
     assert shop.desk.said(ConfirmErasure)
+
+
+async def test_while_stripe_is_away_the_process_says_so_and_it_is_tried_until_done(shop: Shop) -> None:
+    customer, _ = await subscribed(shop)
+    shop.double.faults.add(Trouble.SERVER_ERROR, method="DELETE")
+    order = EraseUserFromBilling(**about("user_3"), delete_stripe_customer=True)
+    other, _ = await subscribed(shop, "user_3", "eve@example.com")
+    for number in range(2):
+        shop.desk.clear()
+        await shop.desk.perform(order, id=derived_message_id("test", str(number)))
+    [note] = shop.desk.said(NoteErasureWait)
+    assert (note.holder, note.waits_for, note.reason) == ("billing", "stripe", "StripeUnavailable")
+    assert shop.desk.said(ConfirmErasure) == []
+    shop.double.faults.clear()
+    again = [message for _, message in await shop.desk.later() if isinstance(message, EraseUserFromBilling)]
+    await shop.desk.perform(next(message for message in again if message.user_id == "user_3"))
+    assert shop.desk.said(ConfirmErasure)
+    assert other not in {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
+    assert customer in {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
+
+
+async def test_what_auth_says_late_of_an_erased_user_attaches_no_customer(shop: Shop) -> None:
+    await erased(shop)
+    card = {"payment_method": "pm_card_visa", "invoice_settings[default_payment_method]": "pm_card_visa"}
+    customer = await shop.post("/v1/customers", email="ada@example.com", **card)
+    await shop.post("/v1/subscriptions", customer=customer["id"], **{"items[0][price]": shop.price})
+    await shop.desk.perform(UserEnsured(key=customer["id"], reference=customer["id"], user_id=USER))
+    assert await shop.count("provider_mappings") == 0
+    shop.desk.clear()
+    await shop.deliver_all()
+    assert shop.desk.said(EnsureUser) == []
+    assert await shop.count("subscriptions") == 0
+    assert await shop.desk.database["payments"].count_documents({"userId": {"$ne": None}}) == 0

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from shared.messages import Sealed
+from shared.messages.mail_notices import AddressSuppressed, MailBounced, RecordMailNotice
 from shared.messages.mailer import (
     EraseUserFromMailer,
     ExportUserFromMailer,
@@ -70,3 +71,30 @@ async def test_a_day_later_what_was_on_its_way_is_removed_too_and_confirmed_no_m
     await desk.perform(again)
     assert desk.said(ConfirmErasure) == []
     assert [delivery["recipient"] for delivery in await desk.database["deliveries"].find().to_list()] == [""]
+
+
+async def test_a_bounce_that_comes_late_says_nothing_of_whom_it_came_back_from(desk: Desk) -> None:
+    await written_to(desk, ADDRESS)
+    await desk.perform(EraseUserFromMailer(**about()))
+    [before] = await desk.database["deliveries"].find().to_list()
+    desk.clear()
+    for kind in ("delivered", "bounced", "complained"):
+        notice = RecordMailNotice(
+            key="order", order_id=before["orderId"], notice=kind, status="5.1.1", reason=f"no such user {ADDRESS}"
+        )
+        await desk.perform(notice)
+    assert await desk.database["deliveries"].find().to_list() == [before]
+    assert await desk.database["suppressions"].count_documents({}) == 0
+    assert desk.said(MailBounced) == desk.said(AddressSuppressed) == []
+
+
+async def test_a_suppressed_address_stays_suppressed_and_readable_to_nobody(desk: Desk) -> None:
+    await written_to(desk, ADDRESS)
+    [delivery] = await desk.database["deliveries"].find().to_list()
+    await desk.perform(
+        RecordMailNotice(key="order", order_id=delivery["orderId"], notice="complained", reason=f"by {ADDRESS}")
+    )
+    await desk.perform(EraseUserFromMailer(**about()))
+    [kept] = await desk.database["suppressions"].find().to_list()
+    assert set(kept) == {"_id", "cause", "deliveryId", "since", "version"}
+    assert kept["_id"] in desk.sealer.keyed_hashes("recipient", ADDRESS.encode())

@@ -24,6 +24,9 @@ async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mail
     if known is None or known.channel != "mail":
         _wait_for_delivery(command, work)
         return
+    if not known.recipient:
+        # Whoever it went to was erased: nothing more is kept of them, not even that their address is dead.
+        return
     told = known.told(command.notice, _reason(command), at=work.now)
     if told is not known:
         keep(told, known, work, mailer)

@@ -80,7 +80,7 @@ class Delivery:
         template: what it shows.
         client_id: whose looks it wears, if any.
         locale: the language that was asked for, if any was.
-        recipient: the address or number, sealed for the mailer.
+        recipient: the address or number, sealed for the mailer; empty once its owner was erased.
         recipient_hash: a keyed hash of it, to find its deliveries by.
         message_id: a mail's ``Message-ID``, a text's order; the same at every try, so that copies are known as one.
         attempts: how often it was tried.

@@ -1,8 +1,12 @@
 import asyncio
 import json
+import random
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from shared.dead_letter_topics import Page
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed
 from shared.messages.auth import AccessTokenRevoked, EnsureUser
@@ -19,12 +23,24 @@ from shared.messages.people import (
     FindUser,
     GetUserExport,
     GetUserProcess,
+    NoteErasureWait,
 )
 from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refresh, refusal
-from tests.desk import Desk
+from tests.desk import Desk, Refused
 
 OPERATOR = Caller(kind="internal", client_ip="198.51.100.9")
 OTHERS = ("billing", "mailer", "news")
+
+
+@pytest.fixture
+async def desk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Auth's desk where nothing lies among the dead letters: those are on Kafka, and have tests of their own."""
+
+    async def none(*_: object, **__: object) -> Page:
+        return Page([], None)
+
+    monkeypatch.setattr(desk.context.dead_letters, "oldest", none)
+    return desk
 
 
 def find(value: str, kind: Any = "email") -> FindUser:
@@ -189,6 +205,55 @@ async def test_a_repeated_part_changes_nothing_and_a_late_one_is_dropped(desk: D
         await answered_by_others(desk, process, "export")
     assert await desk.database["user_export_parts"].count_documents({}) == len(OTHERS)
     await desk.perform(ConfirmErasure(process_id="gone", holder="news"))
+
+
+async def test_a_process_says_whom_a_service_waits_for_until_it_is_done(desk: Desk) -> None:
+    tokens = await logged_in(desk)
+    process = await desk.perform(EraseUser(user_id=tokens["user_id"]))
+
+    async def mailers() -> dict[str, Any]:
+        view = await desk.perform(GetUserProcess(process_id=process["id"]))
+        part: dict[str, Any] = next(part for part in view["services"] if part["service"] == "mailer")
+        return part
+
+    assert (await mailers())["waits_for"] is None
+    noted = {"process_id": process["id"], "holder": "mailer", "waits_for": "mailchimp"}
+    await desk.perform(NoteErasureWait(**noted, reason="503 Fault"))
+    since = (await mailers())["waits_since"]
+    desk.now += timedelta(minutes=1)
+    await desk.perform(NoteErasureWait(**noted, reason="401 API Key Invalid"))
+    waits = {"waits_for": "mailchimp", "waits_since": since, "reason": "401 API Key Invalid"}
+    assert await mailers() == {"service": "mailer", "done_at": None, **waits}
+    await desk.perform(ConfirmErasure(process_id=process["id"], holder="mailer"))
+    await desk.perform(NoteErasureWait(**noted, reason="late"))
+    done = await mailers()
+    assert (done["done_at"] is not None, done["waits_for"], done["reason"]) == (True, None, None)
+    await desk.perform(NoteErasureWait(**{**noted, "process_id": "gone"}, reason="late"))
+
+
+async def test_no_link_of_before_makes_a_user_after(desk: Desk) -> None:
+    user_id = (await logged_in(desk))["user_id"]
+    code = await ordered_code(desk)
+    await desk.perform(EraseUser(user_id=user_id))
+    # Auth's part has not even begun.
+    assert await refusal(desk, redemption(code)) == ("not_found", "token_not_found")
+    assert await desk.database["users"].count_documents({}) == 0
+
+
+async def test_of_a_link_and_an_erasure_at_once_the_link_is_unknown_or_its_session_ends(desk: Desk) -> None:
+    for _ in range(50):
+        user_id = (await logged_in(desk))["user_id"]
+        code = await ordered_code(desk)
+        orders = [desk.perform(redemption(code)), desk.perform(EraseUser(user_id=user_id))]
+        if random.random() < 0.5:
+            orders.reverse()
+        done = await asyncio.gather(*orders, return_exceptions=True)
+        [login] = [each for each in done if not (isinstance(each, dict) and each.get("kind") == "erasure")]
+        assert login["user_id"] == user_id if isinstance(login, dict) else isinstance(login, Refused)
+        await settle(desk)
+        desk.clear()
+        for name in ("users", "identifiers", "authorizations", "access_tokens", "refresh_tokens"):
+            assert await desk.database[name].count_documents({}) == 0, name
 
 
 async def test_nobody_is_left_with_a_session_by_logging_in_while_being_erased(desk: Desk) -> None:
