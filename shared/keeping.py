@@ -2,7 +2,8 @@
 
 Most messages name people by ids that mean nothing by themselves. Those that say more, an address or a number, are
 declared ``personal``: rows hold their key, their body and their reply as ciphertext, and of what came in a keyed hash.
-So nothing readable outlives the erasure of a person in an inbox or among the timers; the ciphertext goes with its row.
+The network address that a caller came from is ciphertext in every row. So nothing readable outlives the erasure of a
+person in an inbox or among the timers; the ciphertext goes with its row.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Keeping:
     def row(self, message: Envelope) -> dict[str, Any]:
         """What a row keeps of a message that is still to be published."""
         row = message.row()
+        client_ip = row["caller"].pop("client_ip", None)
+        if client_ip is not None:
+            # Limits and the audit of what follows from a message still need it.
+            row["clientIp"] = self._sealer.seal(self._receiver, client_ip.encode())
         if _personal(message):
             said = json.dumps([message.key, message.body.decode()], ensure_ascii=False)
             row.update(key="", body=b"", sealed=self._sealer.seal(self._receiver, said.encode()))
@@ -50,6 +55,10 @@ class Keeping:
         if sealed is not None:
             key, body = json.loads(self._sealer.open(self._receiver, sealed))
             row = {**row, "key": key, "body": body.encode()}
+        client_ip = row.get("clientIp")
+        if client_ip is not None:
+            opened = self._sealer.open(self._receiver, client_ip).decode()
+            row = {**row, "caller": {**row["caller"], "client_ip": opened}}
         return Envelope.of_row(row, cause)
 
     def reply(self, message: Envelope, body: bytes | None) -> bytes | str | None:

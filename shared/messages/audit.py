@@ -100,7 +100,7 @@ class AuditEntryView(Part):
     """What else it was about: the news item, the subscription, the run over a Stripe account, the export, …"""
 
 
-class Audited(Event, wire="auth.audited"):
+class Audited(Event, wire="auth.audited", personal=True):
     """An entry was written. ``key`` is the user's id, where there is one."""
 
     entry: AuditEntryView

@@ -11,6 +11,7 @@ from shared.producer import Producer
 from shared.sealed import Sealer
 from shared.settings import parse_keys
 from tests.end_to_end.test_operator import run
+from tests.end_to_end.test_people import ask, done, found, kept_records
 from tests.stack import Stack, eventually
 
 
@@ -30,8 +31,8 @@ async def waiting(nest: Stack, count: int, **wanted: str) -> list[dict[str, obje
         letters: list[dict[str, object]] = answer.json()["letters"]
         return letters if len(letters) == count else []
 
-    found: list[dict[str, object]] = await eventually(there, what=f"{count} dead letters")
-    return found
+    there_are: list[dict[str, object]] = await eventually(there, what=f"{count} dead letters")
+    return there_are
 
 
 async def test_poison_is_seen_shown_and_replayed(nest: Stack, tmp_path: Path) -> None:
@@ -86,6 +87,25 @@ async def test_what_is_too_old_is_done_when_that_is_meant(nest: Stack, email: st
     await eventually(given, what="the consent")
 
 
+async def test_of_somebody_erased_no_letter_is_left(nest: Stack, email: str) -> None:
+    user_id = (await nest.log_in(email))["user_id"]
+    customer = json.dumps({"data": {"object": {"customer_email": email}}}).encode()
+    await put(nest, (customer, [("type", b"stripe.said-of")]), topic="stripe.webhooks")
+    await put(nest, (email.encode(), [("type", b"mailer.said-to"), ("from", email.encode())]))
+    await put(nest, (b"about nobody", [("type", b"mailer.said-to")]))
+    await waiting(nest, 1, type="stripe.said-of")
+    letters = await waiting(nest, 2, type="mailer.said-to")
+    assert [email in json.dumps(letter) for letter in letters] == [False, True]
+    assert not any(found(email, text) for text in (await kept_records(nest)).values())
+
+    await done(nest, await ask(nest, "erase_user", user_id=user_id))
+
+    assert await waiting(nest, 1, type="mailer.said-to") == letters[:1]
+    assert (await ask(nest, "list_dead_letters", filter={"type": "stripe.said-of"}))["letters"] == []
+    gone = await run(nest, "dead", "replay", str(letters[1]["id"]))
+    assert (gone.code, gone.out) == (0, "1 not there (any more)\n")
+
+
 async def test_what_a_person_may_get_wrong_is_said(nest: Stack) -> None:
     gone, both, none = await asyncio.gather(
         run(nest, "dead", "show", "mailer.commands.999999"),
@@ -94,6 +114,6 @@ async def test_what_a_person_may_get_wrong_is_said(nest: Stack) -> None:
     )
     assert (gone.code, len(gone.err.splitlines())) == (1, 1)
     assert "dead_letter_not_found" in gone.err
-    for done in (both, none):
-        assert done.code == 2
-        assert "name letters, or say --all" in done.err
+    for refused in (both, none):
+        assert refused.code == 2
+        assert "name letters, or say --all" in refused.err

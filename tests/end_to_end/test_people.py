@@ -193,6 +193,9 @@ async def test_nothing_of_an_erased_person_is_left_though_a_service_was_away(
         return [name for name, text in documents(away, mongo_client).items() if any(found(a, text) for a in addresses)]
 
     assert leaks() == []
+    rows = {name: text for name, text in documents(away, mongo_client).items() if name.endswith((".inbox", ".timers"))}
+    assert any(b"clientIp" in text for text in rows.values())
+    assert [name for name, text in rows.items() if b"client_ip" in text] == []
     kept = await kept_records(away)
     assert [name for name, text in kept.items() if any(found(address, text) for address in addresses)] == []
     logs = {name: process.log.encode() for name, process in away.processes.items()}

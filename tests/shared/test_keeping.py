@@ -33,6 +33,23 @@ def test_any_other_message_is_kept_as_it_is() -> None:
     assert KEEPING.reply(PLAIN, b"{}") == b"{}"
 
 
+@pytest.mark.parametrize("wire", ["auth.ensure-user", "auth.user-ensured"])
+def test_where_a_caller_came_from_is_kept_sealed(wire: str) -> None:
+    caller = Caller(kind="user", user_id="user_1", token_id="token_1", client_ip="203.0.113.77")
+    one = message(wire, caller=caller)
+    row = KEEPING.row(one)
+    assert "203.0.113.77" not in repr(row)
+    assert row["caller"] == {"kind": "user", "user_id": "user_1", "token_id": "token_1"}
+    assert KEEPING.message(row).caller == caller
+    # Rows of before it was sealed are still read.
+    assert KEEPING.message(one.row()).caller == caller
+
+
+def test_an_entry_of_the_audit_is_kept_sealed() -> None:
+    row = KEEPING.row(message("auth.audited"))
+    assert ADDRESS not in repr(row)
+
+
 def test_a_reply_to_a_personal_message_is_kept_sealed() -> None:
     kept = KEEPING.reply(PERSONAL, ADDRESS.encode())
     assert ADDRESS not in repr(kept)
