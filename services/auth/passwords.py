@@ -31,6 +31,7 @@ from shared.errors import Unavailable
 USUAL_SECONDS: Final = 0.1
 """What a hash takes, until some have been made here."""
 NICENESS: Final = 5
+"""How much nicer than its process a hashing thread is."""
 WAITING: Final = Gauge("nest_auth_password_hashes_waiting", "Passwords that are being hashed or wait for it.")
 TURNED_AWAY: Final = Counter("nest_auth_password_hashes_turned_away", "Calls refused since too many passwords waited.")
 Result = TypeVar("Result")
@@ -161,7 +162,8 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
 def _let_others_go_first() -> None:
     """On Linux a thread has a niceness of its own, and argon2's own threads inherit it: the event loop stays quick."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
 def _base64(raw: bytes) -> str:
