@@ -69,9 +69,28 @@ class Check:
     look: Callable[[], AsyncIterator[Finding]]
 
 
-async def found(checks: Sequence[Check], *, within: float = CHECK_SECONDS) -> list[Finding]:
-    """What all looks find, side by side, in the order of the checks; each for so many seconds at most."""
-    by_check = await asyncio.gather(*(_found_by(check, within) for check in checks))
+async def found(
+    checks: Sequence[Check], *, within: float = CHECK_SECONDS, tell: Callable[[Sequence[str]], None] | None = None
+) -> list[Finding]:
+    """What all looks find, side by side, in the order of the checks.
+
+    Args:
+        checks: the looks.
+        within: seconds for each at most.
+        tell: is told at the beginning, and after each, which looks are not over.
+    """
+    under_way = [check.area for check in checks]
+
+    async def watched(check: Check) -> list[Finding]:
+        findings = await _found_by(check, within)
+        under_way.remove(check.area)
+        if tell:
+            tell(under_way)
+        return findings
+
+    if tell:
+        tell(under_way)
+    by_check = await asyncio.gather(*map(watched, checks))
     return [finding for findings in by_check for finding in findings]
 
 

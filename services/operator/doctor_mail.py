@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from email.utils import parseaddr
 from ipaddress import ip_address
 from typing import Any, Final
@@ -14,8 +15,13 @@ import dns.resolver
 from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
 
 from services.operator.doctor_findings import Finding, ok, problem, warning
+from services.operator.doctor_http import certificate, expiry
 
+SERVER: Final = "mail server"
+RECORDS: Final = "mail records"
 SMTP_SECONDS: Final = 8.0
+DNS_SECONDS: Final = 12.0
+"""For all questions about a domain: some of them follow from others."""
 LIVES_IN_TESTS: Final = (".example", ".test", ".invalid", ".localhost")
 """Names that RFC 2606 keeps from the world."""
 
@@ -26,13 +32,13 @@ async def look_at_mail_servers(settings: Any) -> AsyncIterator[Finding]:
     Args:
         settings: the mailer's.
     """
-    for which in ("smtp", "smtp_second"):
-        host = getattr(settings, f"{which}_host", None)
-        if host is not None:
-            yield await _mail_server(settings, which)
+    servers = [which for which in ("smtp", "smtp_second") if getattr(settings, f"{which}_host", None) is not None]
+    for findings in await asyncio.gather(*(_mail_server(settings, which) for which in servers)):
+        for finding in findings:
+            yield finding
 
 
-async def _mail_server(settings: Any, which: str) -> Finding:
+async def _mail_server(settings: Any, which: str) -> list[Finding]:
     host, port, tls = (getattr(settings, f"{which}_{part}") for part in ("host", "port", "tls"))
     username, password = (getattr(settings, f"{which}_{part}") for part in ("username", "password"))
     name, variable = f"{host}:{port}", f"NEST_{which.upper()}"
@@ -46,26 +52,32 @@ async def _mail_server(settings: Any, which: str) -> Finding:
         tls_context=encryption,
         timeout=SMTP_SECONDS,
     )
-    area = "mail server"
     try:
         await client.connect()
+        until = expiry(client.transport)
         if username is not None:
             # One way of saying it: servers count refusals, and grow slow.
             log_in = client.auth_plain if "plain" in client.supported_auth_methods else client.login
             await log_in(username, password.get_secret_value())
         await client.quit()
     except SMTPAuthenticationError as refused:
-        return problem(area, f"{name} refuses the login ({refused.code})", f"check {variable}_USERNAME and _PASSWORD")
+        return [
+            problem(SERVER, f"{name} refuses the login ({refused.code})", f"check {variable}_USERNAME and _PASSWORD")
+        ]
     except ssl.SSLError as wrong:
-        return problem(area, f"{name}: {wrong.reason}", f"its certificate must bear {host}, or be in NEST_SMTP_CA_FILE")
+        trust = f"its certificate must bear {host}, or be in NEST_SMTP_CA_FILE"
+        return [problem(SERVER, f"{name}: {wrong.reason}", trust)]
     except (SMTPException, OSError, TimeoutError) as failure:
         said = (str(failure) or type(failure).__name__).splitlines()[0]
         # Whoever does not take a certificate hears of it as of a silence.
         trust = "" if tls == "none" else f", and that its certificate bears {host}"
-        return problem(area, f"{name}: {said}", f"check {variable}_HOST, _PORT and _TLS, the way there{trust}")
+        return [problem(SERVER, f"{name}: {said}", f"check {variable}_HOST, _PORT and _TLS, the way there{trust}")]
+    finally:
+        client.close()
     if tls == "none":
-        return warning(area, f"{name} answers; mails go there unencrypted", f"set {variable}_TLS to required")
-    return ok(area, f"{name} answers, encrypted{'' if username is None else ', and takes the login'}")
+        return [warning(SERVER, f"{name} answers; mails go there unencrypted", f"set {variable}_TLS to required")]
+    well = ok(SERVER, f"{name} answers, encrypted{'' if username is None else ', and takes the login'}")
+    return [well, *certificate(SERVER, name, until)]
 
 
 def lives_in_the_world(mail_from: str, smtp_host: str) -> bool:
@@ -84,55 +96,81 @@ def domain_of(mail_from: str) -> str:
 
 
 async def look_at_mail_records(
-    domain: str, selectors: Sequence[str], resolver: dns.asyncresolver.Resolver | None = None
+    domains: Iterable[str], selectors: Sequence[str], resolver: dns.asyncresolver.Resolver | None = None
 ) -> AsyncIterator[Finding]:
-    """The sender's domain in DNS: MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489).
+    """The senders' domains in DNS: MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489).
 
     Args:
-        domain: of the sender.
+        domains: of the senders.
         selectors: under which the mail provider has published DKIM keys.
         resolver: whom to ask; the machine's own by default.
     """
-    names = _Names(resolver or dns.asyncresolver.Resolver())
-    area = "mail records"
-    if await names.of(domain, "MX"):
-        yield ok(area, f"{domain} takes mail (MX)")
-    else:
-        yield warning(area, f"{domain} has no MX: what comes back to the sender is lost", "publish one")
-    yield _spf(domain, await names.texts(domain, "v=spf1"))
+    names = _Names(resolver or _own_resolver())
+    for findings in await asyncio.gather(*(_mail_records(names, domain, selectors) for domain in domains)):
+        for finding in findings:
+            yield finding
     if not selectors:
-        yield warning(area, "DKIM was not looked at", "give your provider's selector: nest doctor --dkim-selector NAME")
-    for selector in selectors:
-        yield _dkim(domain, selector, await names.texts(f"{selector}._domainkey.{domain}", ""))
-    yield _dmarc(domain, await _dmarc_records(names, domain))
+        yield warning(
+            RECORDS, "DKIM was not looked at", "give your provider's selector: nest doctor --dkim-selector NAME"
+        )
+
+
+def _own_resolver() -> dns.asyncresolver.Resolver:
+    resolver = dns.asyncresolver.Resolver()
+    resolver.lifetime = DNS_SECONDS / 2
+    return resolver
+
+
+async def _mail_records(names: _Names, domain: str, selectors: Sequence[str]) -> list[Finding]:
+    try:
+        async with asyncio.timeout(DNS_SECONDS):
+            servers, policies, guards, *keys = await asyncio.gather(
+                names.of(domain, "MX"),
+                names.texts(domain, "v=spf1"),
+                _dmarc_records(names, domain),
+                *(names.texts(f"{selector}._domainkey.{domain}", "") for selector in selectors),
+            )
+    except (dns.exception.DNSException, OSError, TimeoutError) as failure:
+        said = (str(failure) or "no answer in time").splitlines()[0]
+        return [problem(RECORDS, f"{domain} can't be looked up ({said})", "see that DNS works on this machine")]
+    told = [_dkim(domain, selector, records) for selector, records in zip(selectors, keys, strict=True)]
+    return [_mx(domain, servers), _spf(domain, policies), *told, _dmarc(domain, guards)]
+
+
+def _mx(domain: str, servers: list[Any]) -> Finding:
+    if not servers:
+        return warning(RECORDS, f"{domain} has no MX: what comes back to the sender is lost", "publish one")
+    # RFC 7505: a root that stands alone.
+    if all(server.exchange.to_text() == "." for server in servers):
+        return problem(RECORDS, f"{domain} says that it takes no mail: its mails are refused", "publish a real MX")
+    return ok(RECORDS, f"{domain} takes mail (MX)")
 
 
 def _spf(domain: str, records: list[str]) -> Finding:
-    area = "mail records"
     if not records:
         return warning(
-            area, f"{domain} has no SPF record", "publish the one that your mail provider names (TXT v=spf1 …)"
+            RECORDS, f"{domain} has no SPF record", "publish the one that your mail provider names (TXT v=spf1 …)"
         )
     if len(records) > 1:
-        return problem(area, f"{domain} has {len(records)} SPF records, so none counts", "make one of them")
+        return problem(RECORDS, f"{domain} has {len(records)} SPF records, so none counts", "make one of them")
     words = records[0].lower().split()
     if words[-1] in ("+all", "all"):
-        return problem(area, f"{domain}: SPF lets anybody send ({words[-1]})", "end it with ~all or -all")
+        return problem(RECORDS, f"{domain}: SPF lets anybody send ({words[-1]})", "end it with ~all or -all")
     if words[-1] not in ("~all", "-all") and not any(word.startswith("redirect=") for word in words):
-        return warning(area, f"{domain}: SPF does not say what of others", "end it with ~all or -all")
-    return ok(area, f"{domain}: {records[0]}")
+        return warning(RECORDS, f"{domain}: SPF does not say what of others", "end it with ~all or -all")
+    return ok(RECORDS, f"{domain}: {records[0]}")
 
 
 def _dkim(domain: str, selector: str, records: list[str]) -> Finding:
-    area, name = "mail records", f"{selector}._domainkey.{domain}"
+    name = f"{selector}._domainkey.{domain}"
     tags = [dict(part.strip().split("=", 1) for part in record.split(";") if "=" in part) for record in records]
     if any("".join(tag.get("p", "").split()) for tag in tags):
-        return ok(area, f"{name} has a DKIM key")
+        return ok(RECORDS, f"{name} has a DKIM key")
     if any("p" in tag for tag in tags):
         return problem(
-            area, f"{name}: the DKIM key is revoked (p= is empty)", "publish the new key of your mail provider"
+            RECORDS, f"{name}: the DKIM key is revoked (p= is empty)", "publish the new key of your mail provider"
         )
-    return problem(area, f"{name} has no DKIM key", "publish what your mail provider names, or check the selector")
+    return problem(RECORDS, f"{name} has no DKIM key", "publish what your mail provider names, or check the selector")
 
 
 async def _dmarc_records(names: _Names, domain: str) -> list[str]:
@@ -146,14 +184,13 @@ async def _dmarc_records(names: _Names, domain: str) -> list[str]:
 
 
 def _dmarc(domain: str, records: list[str]) -> Finding:
-    area = "mail records"
     if not records:
         return warning(
-            area, f"{domain} has no DMARC record: large providers want one", "begin with _dmarc TXT v=DMARC1; p=none"
+            RECORDS, f"{domain} has no DMARC record: large providers want one", "begin with _dmarc TXT v=DMARC1; p=none"
         )
     if len(records) > 1:
-        return problem(area, f"{domain} has {len(records)} DMARC records, so none counts", "keep one")
-    return ok(area, f"{domain}: {records[0]}")
+        return problem(RECORDS, f"{domain} has {len(records)} DMARC records, so none counts", "keep one")
+    return ok(RECORDS, f"{domain}: {records[0]}")
 
 
 class _Names:
@@ -169,7 +206,7 @@ class _Names:
             dns.exception.DNSException: nobody answers.
         """
         try:
-            return list(await self._resolver.resolve(name, kind, lifetime=8.0))
+            return list(await self._resolver.resolve(name, kind))
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any, Final
@@ -12,20 +12,22 @@ from pymongo import IndexModel
 
 from services.auth.key_pairs import open_private
 from services.auth.models.signing_keys import KeyState
+from services.auth.store.audit import AuditEntries
 from services.auth.store.signing_keys import SigningKeys
 from services.operator.doctor_findings import Finding, ok, problem, warning
-from shared.inbox import Inbox
+from services.operator.doctor_http import clock
+from shared.inbox import CLOCK_MARGIN, Inbox
 from shared.mongo import Client, Database, database
 from shared.sealed import Sealer
 from shared.topics import SERVICES
 
 OLDEST_VERSION: Final = (6, 0)
-CLOCK_WARNING: Final = 2.0
-"""Seconds; a token's or a code's time is judged to the second."""
-CLOCK_PROBLEM: Final = 30.0
 OVERDUE: Final = timedelta(minutes=1)
-OF_EVERY_SERVICE: Final = {name: [IndexModel([("at", 1)])] for name in (Inbox.COLLECTION, Inbox.TIMERS)}
 COMPARED: Final = ("unique", "partialFilterExpression", "expireAfterSeconds", "sparse")
+ANY: Final = -1
+"""Rows expire, after whatever time: how long is a setting that was not told."""
+LATE: Final = timedelta(hours=1)
+"""MongoDB looks for what has expired every minute, and is slow about it when there is much to do."""
 
 
 async def look_at_mongo(client: Client) -> AsyncIterator[Finding]:
@@ -50,22 +52,17 @@ async def look_at_mongo(client: Client) -> AsyncIterator[Finding]:
     yield clock("the clock of MongoDB", offset)
 
 
-def clock(whose: str, offset: float) -> Finding:
-    """How far somebody's clock is from ours, in seconds."""
-    says = f"{whose} is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
-    if abs(offset) >= CLOCK_PROBLEM:
-        return problem("clock", says, "run NTP on both: codes and tokens are refused, or live too long")
-    if abs(offset) >= CLOCK_WARNING:
-        return warning("clock", says, "run NTP on both")
-    return ok("clock", says)
+async def look_at_indexes(client: Client, prefix: str, settings: Mapping[str, Any]) -> AsyncIterator[Finding]:
+    """What differs from the indexes that this release declares, and what has expired and is still there.
 
-
-async def look_at_indexes(client: Client, prefix: str) -> AsyncIterator[Finding]:
-    """What differs from the indexes that this release declares."""
+    Args:
+        client: of MongoDB.
+        prefix: of the databases' names.
+        settings: of the services, by name, as far as they are known: they say how long things are kept.
+    """
     wrong = 0
     for service in SERVICES:
         own = database(client, prefix + service)
-        declared = {**OF_EVERY_SERVICE, **import_module(f"services.{service}.store").INDEXES}
         there = set(await own.list_collection_names())
         if not there:
             wrong += 1
@@ -73,12 +70,41 @@ async def look_at_indexes(client: Client, prefix: str) -> AsyncIterator[Finding]
                 "indexes", f"the database {own.name} is empty", f"start {service} once: it makes what it needs"
             )
             continue
-        for name, indexes in declared.items():
+        for name, indexes in _declared(service, settings.get(service)).items():
             for says in await _differing(own, name, indexes) if name in there else [f"{own.name}.{name} is missing"]:
                 wrong += 1
                 yield problem("indexes", says, f"restart {service}; if it stays, drop the index, and restart")
+        if await own[Inbox.COLLECTION].find_one({"at": {"$lt": datetime.now(UTC) - _kept(settings.get(service))}}):
+            wrong += 1
+            yield problem(
+                "indexes",
+                f"{own.name}.inbox keeps rows that have expired",
+                "see that MongoDB's ttlMonitorEnabled is true, and whether it keeps up",
+            )
     if not wrong:
-        yield ok("indexes", "all are there")
+        yield ok("indexes", "all are there, and what expires goes")
+
+
+def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
+    """The indexes of a service, with those whose time is a setting."""
+    declared = dict(import_module(f"services.{service}.store").INDEXES)
+    retention = None if settings is None else settings.inbox_retention + CLOCK_MARGIN
+    declared[Inbox.COLLECTION] = [_expiry("at", retention)]
+    declared[Inbox.TIMERS] = [IndexModel([("at", 1)])]
+    if service == "auth":
+        kept = None if settings is None else settings.audit_kept
+        declared[AuditEntries.COLLECTION] = [*declared[AuditEntries.COLLECTION], _expiry("at", kept)]
+    return declared
+
+
+def _expiry(field: str, kept: timedelta | None) -> IndexModel:
+    return IndexModel([(field, 1)], expireAfterSeconds=ANY if kept is None else int(kept.total_seconds()))
+
+
+def _kept(settings: Any) -> timedelta:
+    """How old an inbox row may be."""
+    retention: timedelta = timedelta(days=3650) if settings is None else settings.inbox_retention
+    return retention + CLOCK_MARGIN + LATE
 
 
 async def _differing(own: Database, name: str, indexes: Sequence[IndexModel]) -> list[str]:
@@ -90,17 +116,18 @@ async def _differing(own: Database, name: str, indexes: Sequence[IndexModel]) ->
         if found is None:
             says.append(f"{own.name}.{name} lacks the index {wanted['name']}")
             continue
-        # How long the inbox remembers is a setting.
-        compared = [option for option in COMPARED if not (name == Inbox.COLLECTION and option == "expireAfterSeconds")]
-        differs = [option for option in compared if _plain(found.get(option)) != _plain(wanted.get(option))]
-        if dict(found["key"]) != dict(wanted["key"]):
+        differs = [option for option in COMPARED if not _same(found.get(option), wanted.get(option))]
+        if list(found["key"].items()) != list(wanted["key"].items()):
             differs.append("key")
         says += [f"{own.name}.{name}: the index {wanted['name']} has another {option}" for option in differs]
     return says
 
 
-def _plain(value: Any) -> Any:
-    return None if value is False else value
+def _same(found: Any, wanted: Any) -> bool:
+    """Whether an option is as declared; what is not said is false. That rows expire at once is another thing."""
+    if wanted == ANY:
+        return found is not None
+    return (None if found is False else found) == (None if wanted is False else wanted)
 
 
 async def look_at_timers(client: Client, prefix: str) -> AsyncIterator[Finding]:

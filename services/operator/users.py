@@ -147,7 +147,7 @@ def _show_user(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _device(session: dict[str, Any]) -> str | None:
-    return session["device"] and session["device"]["platform"]
+    return None if session["device"] is None else str(session["device"]["platform"])
 
 
 def _place(session: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,12 @@ import dns.rcode
 import dns.rrset
 import pytest
 from pydantic import SecretStr
+from pymongo import AsyncMongoClient
 
+from services.embedded import ports
 from services.operator.doctor_findings import Check, Finding, Level, found, ok
 from services.operator.doctor_mail import domain_of, lives_in_the_world, look_at_mail_records, look_at_mail_servers
+from services.operator.doctor_senders import look_at_senders
 from tests.mailer.smtp_server import SmtpServer, certificate, server_tls
 
 GOOD = {
@@ -52,13 +56,20 @@ async def seen(
     records: dict[tuple[str, str], list[str]], *selectors: str, domain: str = "example.org"
 ) -> list[Finding]:
     """What the doctor says when DNS says this."""
+    async with answering(records) as resolver:
+        return [finding async for finding in look_at_mail_records([domain], selectors, resolver)]
+
+
+@asynccontextmanager
+async def answering(records: dict[tuple[str, str], list[str]]) -> AsyncIterator[dns.asyncresolver.Resolver]:
+    """Asks a DNS server that knows these records and no others."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: Names(records), local_addr=("127.0.0.1", 0))
     try:
         resolver = dns.asyncresolver.Resolver(configure=False)
         resolver.nameservers = ["127.0.0.1"]
         resolver.port = transport.get_extra_info("sockname")[1]
-        return [finding async for finding in look_at_mail_records(domain, selectors, resolver)]
+        yield resolver
     finally:
         transport.close()
 
@@ -137,7 +148,7 @@ async def test_mail_servers_that_refuse_strip_tls_or_are_not_there_are_told_apar
     pem = certificate(tmp_path)
     good = {"smtp_host": "localhost", "smtp_tls": "required", "smtp_ca_file": pem}
     async with SmtpServer(tls=server_tls(pem), login=("nest", "right")) as server:
-        well = await only(settings(smtp_port=server.port, **good))
+        well, soon = [each async for each in look_at_mail_servers(settings(smtp_port=server.port, **good))]
         refused = await only(settings(smtp_port=server.port, **good, smtp_password=SecretStr("wrong")))
         unknown = await only(settings(smtp_port=server.port, **{**good, "smtp_ca_file": None}))
     async with SmtpServer() as server:
@@ -145,12 +156,60 @@ async def test_mail_servers_that_refuse_strip_tls_or_are_not_there_are_told_apar
         stripped = await only(settings(smtp_port=server.port, **good))
     away = await only(settings(smtp_port=1))
     assert (well.level, "takes the login" in well.says) == (Level.OK, True), well
+    # That certificate is made for a day.
+    assert (soon.level, "ends on" in soon.says) == (Level.WARNING, True), soon
     assert (refused.level, "refuses the login" in refused.says) == (Level.PROBLEM, True), refused
     assert (unknown.level, "certificate" in unknown.says + unknown.do) == (Level.PROBLEM, True), unknown
     assert (open_to_all.level, "unencrypted" in open_to_all.says) == (Level.WARNING, True), open_to_all
     assert (stripped.level, "STARTTLS" in stripped.says) == (Level.PROBLEM, True), stripped
     assert away.level is Level.PROBLEM
     assert "wrong" not in refused.says + refused.do
+
+
+async def test_both_servers_are_looked_at() -> None:
+    async with SmtpServer() as first, SmtpServer() as second:
+        plain = {"smtp_second_host": "127.0.0.1", "smtp_second_tls": "none", "smtp_second_username": None}
+        given = settings(
+            smtp_port=first.port,
+            smtp_username=None,
+            smtp_second_port=second.port,
+            smtp_second_password=None,
+            **plain,
+        )
+        findings = [each async for each in look_at_mail_servers(given)]
+    assert [
+        f"127.0.0.1:{server.port}" in each.says for server, each in zip((first, second), findings, strict=True)
+    ] == [
+        True,
+        True,
+    ]
+    assert "NEST_SMTP_SECOND_TLS" in findings[1].do
+
+
+async def test_every_domain_that_mails_come_from_is_looked_up(mongo_url: str, database_prefix: str) -> None:
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongo_url)
+    looks = client[f"{database_prefix}mailer"]["client_looks"]
+    try:
+        addresses = ("mail@beak.example.org", "help@example.org", "a@nowhere.test", None)
+        await looks.insert_many([{"senderAddress": address} for address in addresses])
+        async with answering({**GOOD, ("beak.example.org", "MX"): ["0 ."]}) as resolver:
+            given = settings(smtp_host="smtp.example.net", mail_from="Beak <mail@example.org>")
+            seen = [each async for each in look_at_senders(given, looks.database, ["s1"], resolver)]
+    finally:
+        await client.drop_database(looks.database.name)
+        await client.close()
+    assert [each.level for each in seen if "beak.example.org" not in each.says] == [Level.OK] * 4
+    assert worst(seen, "takes no mail")[0] is Level.PROBLEM
+    assert worst(seen, "beak.example.org has no SPF")[0] is Level.WARNING
+    assert not any("nowhere.test" in each.says for each in seen)
+
+
+async def test_a_dns_that_does_not_answer_is_said_to_be_the_problem() -> None:
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port, resolver.timeout = ["127.0.0.1"], ports.any_free(), 0.2
+    resolver.lifetime = 0.4
+    (told, _) = [each async for each in look_at_mail_records(["example.org"], [], resolver)]
+    assert (told.level, "can't be looked up" in told.says) == (Level.PROBLEM, True)
 
 
 async def test_a_look_that_fails_or_hangs_hides_no_other_and_keeps_what_it_found() -> None:
@@ -173,3 +232,19 @@ async def test_a_look_that_fails_or_hangs_hides_no_other_and_keeps_what_it_found
         ("c", "ok"),
     ]
     assert "no route" in findings[1].says
+
+
+async def test_a_person_is_told_what_is_still_looked_at() -> None:
+    gate = asyncio.Event()
+
+    async def waits() -> AsyncIterator[Finding]:
+        await gate.wait()
+        yield ok("a", "well")
+
+    async def well() -> AsyncIterator[Finding]:
+        gate.set()
+        yield ok("b", "well")
+
+    told: list[list[str]] = []
+    await found([Check("a", waits), Check("b", well)], tell=lambda under_way: told.append(list(under_way)))
+    assert told == [["a", "b"], ["a"], []]
