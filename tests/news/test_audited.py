@@ -1,0 +1,70 @@
+"""What operators order of news ends in the audit, by the items' ids."""
+
+from shared.ids import new_message_id
+from shared.messages import Caller
+from shared.messages.news import (
+    CreateNewsItem,
+    DismissNewsItem,
+    ListAllNewsItems,
+    NewsItemOrder,
+    RemoveNewsItem,
+    UpdateNewsItem,
+)
+from tests.desk import Desk, Refused
+from tests.news.test_handlers import ANN, banner
+
+OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
+
+
+async def test_every_order_about_an_item_is_told_with_its_id(desk: Desk) -> None:
+    item_id = (await desk.perform(CreateNewsItem(primary=banner()), caller=OPERATOR))["id"]
+    for order in (
+        UpdateNewsItem(id=item_id, primary=banner("Another")),
+        DismissNewsItem(user_id="user_ann", news_item_id=item_id),
+        RemoveNewsItem(id=item_id),
+    ):
+        await desk.perform(order, caller=OPERATOR)
+    assert [(told.action, told.refused_as, told.resource_id) for told in desk.recorded] == [
+        ("create_news_item", None, item_id),
+        ("update_news_item", None, item_id),
+        ("dismiss_news_item", None, item_id),
+        ("remove_news_item", None, item_id),
+    ]
+
+
+async def test_a_refusal_is_told_without_what_was_typed(desk: Desk) -> None:
+    await desk.perform(CreateNewsItem(id="taken", primary=banner()), caller=OPERATOR)
+    desk.clear()
+    orders: tuple[NewsItemOrder | RemoveNewsItem, ...] = (
+        CreateNewsItem(id="taken", primary=banner()),
+        UpdateNewsItem(id="taken", primary=banner(), version=9),
+        UpdateNewsItem(id="typed", primary=banner()),
+        RemoveNewsItem(id="typed"),
+    )
+    for order in orders:
+        try:
+            await desk.perform(order, caller=OPERATOR)
+        except Refused:
+            continue
+        raise AssertionError(order)
+    assert [(told.action, told.refused_as, told.resource_id) for told in desk.recorded] == [
+        ("create_news_item", "news_item_already_exists", "taken"),
+        ("update_news_item", "news_item_changed", "taken"),
+        ("update_news_item", "not_found", None),
+        ("remove_news_item", "not_found", None),
+    ]
+
+
+async def test_a_second_delivery_is_told_no_second_time(desk: Desk) -> None:
+    message_id = new_message_id()
+    for _ in range(2):
+        await desk.perform(CreateNewsItem(primary=banner()), caller=OPERATOR, id=message_id)
+    assert [told.message_id for told in desk.recorded] == [message_id]
+
+
+async def test_what_users_put_away_and_what_operators_list_is_not_told(desk: Desk) -> None:
+    item_id = (await desk.perform(CreateNewsItem(primary=banner()), caller=OPERATOR))["id"]
+    desk.clear()
+    await desk.perform(DismissNewsItem(user_id="user_ann", news_item_id=item_id), caller=ANN)
+    await desk.perform(ListAllNewsItems(), caller=OPERATOR)
+    assert desk.recorded == []

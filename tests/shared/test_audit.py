@@ -1,0 +1,179 @@
+"""What comes of an operator's order or question is told to auth: once, and before the answer to a question leaves."""
+
+import asyncio
+from typing import get_args
+
+import pytest
+
+from shared import topics
+from shared.audit import action_of
+from shared.envelope import Envelope
+from shared.errors import Unavailable
+from shared.handling import Handlers
+from shared.ids import new_message_id
+from shared.inbox import Outcome
+from shared.messages import ANONYMOUS, MESSAGES, SERVICE, Caller, Command, Message, Query
+from shared.messages.audit import Action, RecordAuditEntry
+from shared.topics import DAY, Topic
+from shared.work import Work
+from tests.shared import stand as stand_module
+from tests.shared.committing import Bench, enveloped
+from tests.shared.ledger import TOPICS, Count, EntryTaken, Forgotten, Ledger
+from tests.shared.stand import Stand, until
+
+OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
+USER = Caller(kind="user", user_id="user_ada", token_id="acstok_1")
+AUDITED = {wire: kind for wire, kind in MESSAGES.items() if kind.audited and kind.__module__.startswith("shared.")}
+
+
+class Amend(Command, wire="ledger.amend", audited=True):
+    """Add an entry."""
+
+    how: str = "done"
+
+
+class Inspect(Query, wire="ledger.inspect", audited=True):
+    """Count all entries."""
+
+    how: str = "done"
+
+
+async def amend(command: Amend, work: Work, ledger: Ledger) -> None:
+    ledger.runs[work.id] += 1
+    work.note(resource_id="entry_found")
+    work.insert(ledger.entries, {"_id": work.new_id("entry"), "unique": command.how}, taken=EntryTaken)
+    if command.how == "moved" and ledger.runs[work.id] == 1:
+        work.delete(ledger.entries, "entry_nowhere", version=1)
+    _refuse(command.how)
+
+
+async def inspect(query: Inspect, work: Work, ledger: Ledger) -> Count:
+    ledger.runs[work.id] += 1
+    work.note(user_id="user_found")
+    # A question has no effects, whatever its handler thinks.
+    work.insert(ledger.entries, {"_id": work.new_id("entry")})
+    work.publish(Amend())
+    _refuse(query.how)
+    return Count(entries=await ledger.entries.count_documents({}))
+
+
+async def mislead(_command: Amend, work: Work, _ledger: Ledger) -> None:
+    work.note(email="ada@example.com")
+
+
+def _refuse(how: str) -> None:
+    if how == "refused":
+        raise Forgotten
+    if how == "unavailable":
+        raise Unavailable
+
+
+HANDLERS: Handlers = {Amend: amend, Inspect: inspect}
+
+
+async def delivered(bench: Bench, sent: Envelope, handlers: Handlers = HANDLERS) -> Outcome:
+    handling = bench.handling(handlers)
+    return await handling.handle(sent, handling.decode(sent))
+
+
+def told(outcome: Outcome) -> list[RecordAuditEntry]:
+    """What auth is told."""
+    return [RecordAuditEntry.model_validate_json(said.body) for said in outcome.messages]
+
+
+def summary(outcome: Outcome) -> list[tuple[str, str | None]]:
+    """Action and refusal of all that auth is told."""
+    return [(entry.action, entry.refused_as) for entry in told(outcome)]
+
+
+async def test_an_operators_order_is_told_with_its_outcome(committing: Bench) -> None:
+    sent = enveloped(Amend(), caller=OPERATOR)
+    outcome = await delivered(committing, sent)
+    (said,) = outcome.messages
+    (entry,) = told(outcome)
+    assert (entry.action, entry.refused_as, entry.message_id) == ("amend", None, sent.id)
+    assert (entry.resource_id, entry.user_id) == ("entry_found", None)
+    assert (said.topic, said.caller) == ("auth.commands", OPERATOR)
+
+
+async def test_what_is_told_commits_with_the_order_and_comes_again_with_it(committing: Bench) -> None:
+    sent = enveloped(Amend(), caller=OPERATOR)
+    first, again = [await delivered(committing, sent) for _ in range(2)]
+    row = await committing.row(sent.id)
+    assert row is not None
+    assert [said["id"] for said in row["messages"]] == [said.id for said in first.messages]
+    assert again.replayed
+    assert again.messages == first.messages
+    assert committing.ledger().runs[sent.id] == 1
+
+
+async def test_an_order_that_runs_twice_is_told_once(committing: Bench) -> None:
+    sent = enveloped(Amend(how="moved"), caller=OPERATOR)
+    assert summary(await delivered(committing, sent)) == [("amend", None)]
+    assert committing.ledger().runs[sent.id] == 2
+
+
+@pytest.mark.parametrize(("how", "code"), [("refused", "forgotten"), ("taken", "entry_taken")])
+async def test_a_refusal_is_told_by_its_code_even_if_an_index_refused(committing: Bench, how: str, code: str) -> None:
+    await committing.database["entries"].insert_one({"_id": "entry_1", "unique": "taken"})
+    outcome = await delivered(committing, enveloped(Amend(how=how), caller=OPERATOR))
+    assert summary(outcome) == [("amend", code)]
+
+
+@pytest.mark.parametrize("message", [Amend(how="unavailable"), Inspect(how="unavailable")])
+async def test_what_is_not_over_yet_is_not_told(committing: Bench, message: Message) -> None:
+    outcome = await delivered(committing, enveloped(message, caller=OPERATOR))
+    assert (outcome.kind, outcome.messages) == ("unavailable", [])
+
+
+@pytest.mark.parametrize("caller", [ANONYMOUS, USER, SERVICE])
+async def test_who_has_not_the_internal_key_is_not_told_of(committing: Bench, caller: Caller) -> None:
+    for message in (Amend(), Inspect()):
+        assert (await delivered(committing, enveloped(message, caller=caller))).messages == []
+
+
+@pytest.mark.parametrize(("how", "code"), [("done", None), ("refused", "forgotten")])
+async def test_of_a_question_nothing_is_left_but_that_it_was_asked(
+    committing: Bench, how: str, code: str | None
+) -> None:
+    sent = enveloped(Inspect(how=how), caller=OPERATOR)
+    first, again = [await delivered(committing, sent) for _ in range(2)]
+    assert summary(first) == [("inspect", code)]
+    assert told(first)[0].user_id == "user_found"
+    # Delivered twice it is told under one id, and auth writes it once.
+    assert [said.id for said in first.messages] == [said.id for said in again.messages]
+    assert await committing.row(sent.id) is None
+    assert await committing.database["entries"].count_documents({}) == 0
+
+
+async def test_a_note_that_the_audit_does_not_keep_is_a_bug(committing: Bench) -> None:
+    with pytest.raises(TypeError, match="keeps no email"):
+        await delivered(committing, enveloped(Amend(), caller=OPERATOR), {Amend: mislead})
+
+
+async def test_a_question_is_not_answered_before_kafka_has_what_is_told_of_it(
+    kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(stand_module.HANDLERS, "ledger", HANDLERS)
+    stand = Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
+    async with stand, stand.running() as running:
+        # There is no topic yet that it could be told on.
+        one_id = new_message_id()
+        asking = asyncio.create_task(stand.call(Inspect(), id=one_id, seconds=60, caller=OPERATOR))
+
+        async def handled() -> bool:
+            return running.ledger.runs[one_id] > 0
+
+        await until(handled)
+        for _ in range(3):
+            # Others' ways are as long, and they have their answers.
+            assert (await stand.call(Inspect())).kind == "done"
+        assert not asking.done()
+        await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=(*TOPICS, Topic("auth.commands", 1, DAY)))
+        assert (await asking).body == {"entries": 0}
+        (record,) = await stand.dump("auth.commands")
+        assert RecordAuditEntry.model_validate_json(record.value).action == "inspect"
+
+
+def test_every_action_is_a_known_one() -> None:
+    assert {action_of(kind) for kind in AUDITED.values()} <= set(get_args(Action))
