@@ -45,34 +45,44 @@ class FinishTrial(Command, wire="billing.finish-trial", personal=True):
     """As in StartTrial."""
 
 
-class FollowSubscription(Command, wire="billing.follow-subscription"):
-    """Read a subscription from Stripe and bring our record to what it says. No reply body."""
+class Attempted(Command):
+    """What every order says that waits while Stripe can't be asked."""
 
-    subscription_id: str
-    """Stripe's id, ``sub_…``."""
-    event_id: str | None = None
-    """The event kept by billing that hints at it: nothing is read when a reading that began later has covered it."""
     attempt: int = 1
     """Counts from 1; grows while Stripe can't be asked."""
 
 
-class FollowCustomer(Command, wire="billing.follow-customer"):
+class Hinted(Attempted):
+    """What every order to read something of Stripe's says that an event may hint at."""
+
+    event_id: str | None = None
+    """The event kept by billing that hints at it: nothing is read when a reading that began later has covered it."""
+
+
+class FollowSubscription(Hinted, wire="billing.follow-subscription"):
+    """Read a subscription from Stripe and bring our record to what it says. No reply body."""
+
+    subscription_id: str
+    """Stripe's id, ``sub_…``."""
+    awaited: int = 0
+    """How often its user was awaited already."""
+
+
+class FollowCustomer(Attempted, wire="billing.follow-customer"):
     """Follow all subscriptions of a customer, ended ones too. No reply body."""
 
     customer_id: str
     """Stripe's id, ``cus_…``."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
 class GetSubscriptionStatus(Query, wire="billing.get-subscription-status"):
-    """Reply: SubscriptionStatusView. Refused: ``no_active_subscription``."""
+    """What a user has subscribed to. Reply: SubscriptionStatusView. Refused: ``no_active_subscription``."""
 
     user_id: NonEmpty
 
 
 class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat"):
-    """No reply body while a subscription is active. Refused: ``subscription_expired``."""
+    """Whether a subscription is active. No reply body while one is. Refused: ``subscription_expired``."""
 
     user_id: NonEmpty
 
@@ -145,52 +155,42 @@ class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription
     reason: str = "duplicate"
 
 
-class CancelDuplicateSubscription(Command, wire="billing.cancel-duplicate-subscription"):
+class CancelDuplicateSubscription(Attempted, wire="billing.cancel-duplicate-subscription"):
     """Cancel a user's second live subscription in Stripe: prorated, invoiced now. No reply body."""
 
     subscription_id: str
     """Ours."""
     kept_subscription_id: str
     """Ours."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
-class CancelSubscriptionWithoutCoupon(Command, wire="billing.cancel-subscription-without-coupon"):
+class CancelSubscriptionWithoutCoupon(Attempted, wire="billing.cancel-subscription-without-coupon"):
     """Cancel a subscription in Stripe, where every one needs a coupon: prorated, invoiced now. No reply body."""
 
     subscription_id: str
     """Ours."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
-class FollowPayment(Command, wire="billing.follow-payment"):
+class FollowPayment(Hinted, wire="billing.follow-payment"):
     """Read a payment intent from Stripe and bring our record to what it says. No reply body."""
 
     payment_intent_id: str
     """Stripe's id, ``pi_…``."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
-class FindPayments(Command, wire="billing.find-payments"):
+class FindPayments(Hinted, wire="billing.find-payments"):
     """Follow the payments that an object of Stripe's is part of. No reply body."""
 
     object: Literal["charge", "refund", "invoice", "invoice_payment"]
     object_id: str
     """Stripe's id."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
-class FollowDispute(Command, wire="billing.follow-dispute"):
+class FollowDispute(Hinted, wire="billing.follow-dispute"):
     """Read a dispute from Stripe and bring our records of it and of its payment to what it says. No reply body."""
 
     dispute_id: str
     """Stripe's id, ``dp_…`` or ``du_…``."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
 class PaymentFacts(Event):
@@ -267,7 +267,7 @@ class DisputeClosed(DisputeFacts, wire="billing.dispute-closed"):
 
 
 class ListPayments(Query, wire="billing.list-payments", audited=True):
-    """Reply: PaymentsView, newest first."""
+    """Payments, of one user or of all. Reply: PaymentsView, newest first. Refused: ``invalid_cursor``."""
 
     user_id: NonEmpty | None = None
     """Only this user's."""
@@ -311,7 +311,7 @@ class PaymentsView(Reply):
 
 
 class ListDisputes(Query, wire="billing.list-disputes", audited=True):
-    """Reply: DisputesView, newest first."""
+    """Disputes, of one user or of all. Reply: DisputesView, newest first. Refused: ``invalid_cursor``."""
 
     user_id: NonEmpty | None = None
     status: NonEmpty | None = None

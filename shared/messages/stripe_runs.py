@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.messages.auth import NonEmpty
+from shared.messages.billing import Attempted
 from shared.messages.message import Command, Moment, Part, Query, Reply
 from shared.messages.stripe import StripeEvent
 
@@ -89,13 +90,13 @@ class ResumeStripeRun(Command, wire="billing.resume-stripe-run", audited=True):
 
 
 class GetStripeRun(Query, wire="billing.get-stripe-run"):
-    """Reply: StripeRunView. Refused: ``not_found``."""
+    """How far a run over Stripe is. Reply: StripeRunView. Refused: ``not_found``."""
 
     run_id: NonEmpty
 
 
 class ListStripeRuns(Query, wire="billing.list-stripe-runs"):
-    """Reply: StripeRunsView, newest first."""
+    """Runs over Stripe. Reply: StripeRunsView, newest first."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
@@ -109,14 +110,12 @@ class ListStripeDifferences(Query, wire="billing.list-stripe-differences", audit
     """``next_cursor`` of the page before."""
 
 
-class ContinueStripeRun(Command, wire="billing.continue-stripe-run"):
+class ContinueStripeRun(Attempted, wire="billing.continue-stripe-run"):
     """Do the next step of a run. No reply body."""
 
     run_id: str
     step: int
     """Which, counted from 0: a step that was done is not done again."""
-    attempt: int = 1
-    """As in FollowSubscription."""
 
 
 class ReplayStripeEvent(Command, wire="billing.replay-stripe-event"):

@@ -5,8 +5,8 @@ from typing import Self
 from pydantic import model_validator
 
 from shared.messages.auth import NonEmpty
-from shared.messages.billing import CancelType
-from shared.messages.message import Command, Event, Moment, Query, Reply
+from shared.messages.billing import Attempted, CancelType
+from shared.messages.message import Event, Moment, Query, Reply
 
 
 class GetSubscription(Query, wire="billing.get-subscription", audited=True):
@@ -77,12 +77,10 @@ class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-fou
     """The one that would have been kept."""
 
 
-class RefundDuplicateSubscription(Command, wire="billing.refund-duplicate-subscription"):
+class RefundDuplicateSubscription(Attempted, wire="billing.refund-duplicate-subscription"):
     """Give back what was paid on a duplicate that was cancelled. No reply body."""
 
     subscription_id: str
     """Ours."""
-    attempt: int = 1
-    """As in FollowSubscription."""
     awaited: int = 0
     """How often a payment was still under way; a bank's debit takes days."""

@@ -2,13 +2,14 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import httpx
 import pytest
+from pymongo import MongoClient
 
 from services.billing.app import opened
 from services.billing.handlers import HANDLERS
@@ -18,7 +19,7 @@ from services.embedded.stripe import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import FollowSubscription
+from shared.messages.billing import Hinted
 from shared.messages.mailer import SendMail
 from shared.messages.stripe import StripeEvent, StripeThinEvent
 from shared.settings import load
@@ -74,16 +75,22 @@ class Shop:
         message_id = derived_message_id("stripe", "", "test", event["id"])
         message = EVENT.model_copy(update={"key": event["data"]["object"].get("customer") or event["id"]})
         await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
-        for order in self.desk.published[known:] if follow else []:
-            if isinstance(order, FollowSubscription):
-                await self.desk.perform(order)
+        if follow:
+            await self._follow(known)
 
     async def deliver_thin(self, event: dict[str, Any]) -> None:
-        """What the gateway makes of a webhook with a thin event."""
+        """What the gateway makes of a webhook with a thin event; what it orders is done at once."""
+        known = len(self.desk.published)
         message_id = derived_message_id("stripe", "", "test", event["id"])
         related = event["related_object"] or {}
         message = StripeThinEvent(key=related.get("id", ""), id=event["id"], type=event["type"], livemode=False)
         await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
+        await self._follow(known)
+
+    async def _follow(self, known: int) -> None:
+        for order in self.desk.published[known:]:
+            if isinstance(order, Hinted):
+                await self.desk.perform(order)
 
     async def settle(self) -> None:
         """Hand billing all it ordered of itself, and auth's answers, until nothing is left."""
@@ -172,10 +179,27 @@ async def price(double: StripeDouble) -> str:
     return str((await post(double, "/v1/prices", **form))["id"])
 
 
+@pytest.fixture(scope="session")
+def kept_database(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    """A database for all tests of this worker: to make its collections and indexes takes longer than most tests."""
+    name = f"{unique()}billing"
+    yield name
+    mongo_client.drop_database(name)
+
+
+@pytest.fixture
+def database_name(kept_database: str, mongo_client: MongoClient[dict[str, Any]]) -> str:
+    """An empty database."""
+    database = mongo_client[kept_database]
+    for name in database.list_collection_names():
+        database[name].delete_many({})
+    return kept_database
+
+
 @pytest.fixture
 async def open_shop(
     mongo_url: str,
-    database_prefix: str,
+    database_name: str,
     double: StripeDouble,
     price: str,
     settings: Callable[..., BillingSettings],
@@ -187,7 +211,7 @@ async def open_shop(
         chosen = settings(**{"stripe_api_base": double.url, "stripe_trial_price": price, **changed})
         desk = Desk(
             mongo_url,
-            f"{database_prefix}billing",
+            database_name,
             service="billing",
             handlers=HANDLERS,
             indexes=INDEXES,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.runs import gauges
+from services.billing import gauges
 from services.billing.stripe.calls import Patience
 from shared.ids import derived_message_id
 from shared.messages.billing import FollowSubscription, StartTrial
@@ -230,11 +230,11 @@ async def test_the_gauges_tell_what_stands(shop: Shop) -> None:
     await lived(shop)
     await shop.desk.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
     await finish(shop, VERIFY)
-    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
+    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings, shop.desk.context.events)
     assert gauges.DRIFT.labels("payment", "differs")._value.get() == 1
     assert gauges.SINCE._value.get() > 0
     assert gauges.LAST.labels("verify")._value.get() > 0
     await finish(shop, ReconcileSubscriptions())
-    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings)
+    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings, shop.desk.context.events)
     assert gauges.SINCE._value.get() == 0
     assert [sample for metric in gauges.DRIFT.collect() for sample in metric.samples] == []

@@ -2,14 +2,18 @@
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from services.billing import gauges
 from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Trouble
-from shared.messages.billing import FollowSubscription, SubscriptionChanged
+from shared.ids import derived_message_id
+from shared.messages.auth import EnsureUser, UserEnsured
+from shared.messages.billing import FollowCustomer, FollowSubscription, SubscriptionChanged
 from tests.billing.conftest import Shop
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)
@@ -23,6 +27,31 @@ def reads(shop: Shop, subscription_id: str) -> int:
 def orders(shop: Shop) -> list[FollowSubscription]:
     found: list[FollowSubscription] = shop.desk.said(FollowSubscription)
     return found
+
+
+async def waiting(shop: Shop) -> tuple[int, datetime | None]:
+    """How many events wait, and since when."""
+    found: tuple[int, datetime | None] = await shop.desk.context.events.waiting()
+    return found
+
+
+async def next_look(shop: Shop) -> FollowSubscription | None:
+    """The look that waits for its time, once that has come; None when there is none."""
+    at, again = (await shop.desk.later())[-1]
+    if at <= shop.desk.now:
+        return None
+    shop.desk.now = at
+    assert isinstance(again, FollowSubscription)
+    return again
+
+
+def whole(moment: datetime) -> datetime:
+    """A moment in milliseconds, as MongoDB keeps it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _count(name: str) -> float:
+    return REGISTRY.get_sample_value(name) or 0.0
 
 
 async def told(shop: Shop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -132,6 +161,64 @@ async def test_events_of_an_unknown_customer_wait_until_auth_has_answered(shop: 
     assert {row["handledAt"] for row in await shop.event_rows()} == {None}
     await shop.settle()
     assert {row["outcome"] for row in await shop.event_rows()} == {"read"}
+
+
+async def test_an_event_whose_user_auth_never_names_waits_for_a_day_and_no_longer(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    began = shop.desk.now = whole(shop.desk.now)
+    nobody = _count("nest_stripe_subscriptions_of_nobody_total")
+    await shop.deliver(shop.events_of(made["id"])[0])
+    while again := await next_look(shop):
+        assert await waiting(shop) == (1, began)
+        await shop.desk.perform(again)
+    assert timedelta(days=1) <= shop.desk.now - began <= timedelta(days=2)
+    assert [row["outcome"] for row in await shop.event_rows()] == ["nobody"]
+    assert await waiting(shop) == (0, None)
+    assert _count("nest_stripe_subscriptions_of_nobody_total") > nobody
+    assert len(shop.desk.said(EnsureUser)) == 1
+    # Auth was only away: its answer is as good as ever.
+    await shop.settle()
+    assert (await shop.record(made["id"]))["userId"] == "user_1"
+
+
+async def test_an_address_that_is_corrected_in_stripe_is_asked_for_anew(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.invalid")
+    await shop.deliver(shop.events_of(made["id"])[0])
+    await shop.post(f"/v1/customers/{made['customer']}", email="ada@example.com")
+    await shop.desk.perform(await next_look(shop))
+    assert [asked.email for asked in shop.desk.said(EnsureUser)] == ["ada@example.invalid", "ada@example.com"]
+    asked = shop.desk.said(EnsureUser)[-1]
+    await shop.desk.perform(UserEnsured(key=asked.reference, reference=asked.reference, user_id="user_ada"))
+    await shop.desk.perform(shop.desk.said(FollowCustomer)[-1])
+    await shop.desk.perform(orders(shop)[-1])
+    assert (await shop.record(made["id"]))["userId"] == "user_ada"
+    assert [row["outcome"] for row in await shop.event_rows()] == ["read"]
+
+
+async def test_how_many_events_wait_and_since_when_is_told(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    context = shop.desk.context
+    await gauges.tell(context.runs, context.standings, context.events)
+    assert (gauges.WAITING._value.get(), gauges.WAITING_SINCE._value.get()) == (0, 0)
+    events = shop.events_of(made["id"])
+    began = shop.desk.now = whole(shop.desk.now)
+    for event in events:
+        await shop.deliver(event, follow=False)
+        shop.desk.now += timedelta(minutes=1)
+    await gauges.tell(context.runs, context.standings, context.events)
+    assert (gauges.WAITING._value.get(), gauges.WAITING_SINCE._value.get()) == (len(events), began.timestamp())
+
+
+async def test_the_question_for_a_user_is_named_by_what_nobody_can_try_out(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    for event in shop.events_of(made["id"]):
+        await shop.deliver(event)
+    rows = await shop.desk.database["inbox"].find().to_list()
+    ids = {message["id"] for row in rows for message in row["messages"] if message["type"] == EnsureUser.wire}
+    email = b"ada@example.com"
+    keyed = shop.desk.sealer.keyed_hash("ensure-user", made["customer"].encode(), email)
+    # One question, however many events raise it.
+    assert ids == {derived_message_id("ensure-user", keyed)}
 
 
 async def test_what_is_not_followed_is_kept_too(shop: Shop) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from services.billing.handlers.hints import HINTS
 from services.billing.stripe.calls import Patience
 from services.embedded.stripe import Trouble
 from services.embedded.stripe.invoices import intent_of
@@ -129,6 +130,65 @@ async def test_a_second_delivery_reads_nothing_and_says_nothing(shop: Shop) -> N
     calls, said = len(shop.double.log), len(shop.desk.published)
     await shop.deliver_all()
     assert (len(shop.double.log), len(shop.desk.published)) == (calls, said)
+
+
+def reads(shop: Shop, intent_id: str) -> int:
+    """How often a payment intent was read."""
+    return sum(call.path == f"/v1/payment_intents/{intent_id}" for call in shop.double.log if call.method == "GET")
+
+
+async def paid_and_given_back(shop: Shop) -> str:
+    """A payment intent that six events or more tell of: of itself, of its charge, its refunds and its invoice."""
+    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.play.refund(made["id"], amount=100)
+    shop.double.play.refund(made["id"], amount=200)
+    return str(intent(shop, made)["id"])
+
+
+async def test_of_many_events_of_one_payment_that_wait_two_at_most_are_read_for(shop: Shop) -> None:
+    paid = await paid_and_given_back(shop)
+    events = [event for event in events_of_money(shop) if event["type"] in HINTS]
+    assert len(events) >= 6
+    for event in events:
+        await shop.deliver(event, follow=False)
+    assert reads(shop, paid) == 0
+    await shop.settle()
+    # One for those about the payment itself, one for those that were found to lead to it.
+    assert reads(shop, paid) <= 2
+    assert {row["outcome"] for row in await shop.event_rows() if row["type"] in HINTS} == {"read"}
+    assert (await payment(shop, paid))["amountRefunded"] == 300
+    assert facts(shop) == ["PaymentSucceeded", "PaymentRefunded"]
+
+
+async def test_each_event_of_a_payment_that_comes_after_a_reading_is_read_for(shop: Shop) -> None:
+    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    paid = intent(shop, made)["id"]
+    before = reads(shop, paid)
+    shop.double.play.refund(made["id"], amount=100)
+    await deliver(shop, "charge.refunded")
+    shop.double.play.refund(made["id"], amount=200)
+    await deliver(shop, "charge.refunded")
+    assert reads(shop, paid) == before + 2
+    assert [said.amount_refunded for said in shop.desk.said(PaymentRefunded)] == [100, 300]
+
+
+async def test_readers_of_one_payment_at_once_leave_one_record_and_each_announcement_once(
+    shop: Shop, open_shop: Callable[..., Any]
+) -> None:
+    paid = await paid_and_given_back(shop)
+    other: Shop = await open_shop()
+    for event in events_of_money(shop):
+        await shop.deliver(event, follow=False)
+    # As when a partition moves while its messages are under way.
+    for kind in (FindPayments, FollowPayment):
+        orders = [order for each in (shop, other) for order in each.desk.said(kind)]
+        await asyncio.gather(*(each.desk.perform(order) for order in orders for each in (shop, other)))
+    await shop.settle()
+    await other.settle()
+    assert sorted(facts(shop) + facts(other)) == ["PaymentRefunded", "PaymentSucceeded"]
+    assert (await payment(shop, paid))["amountRefunded"] == 300
+    assert {row["outcome"] for row in await shop.event_rows()} <= {"read", "not_followed"}
 
 
 async def test_the_event_says_nothing_that_is_believed(shop: Shop) -> None:

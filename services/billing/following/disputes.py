@@ -21,10 +21,13 @@ from shared.work import Work
 DASHBOARD: Final = "https://dashboard.stripe.com/"
 
 
-async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -> None:
+async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -> Dispute | None:
     """Bring our records of a dispute and of the payment it is about to what Stripe says now.
 
     The payment comes first, whether an event told of it or not: whose the dispute is, is known of it.
+
+    Returns:
+        The record; None when there is nothing to record.
 
     Raises:
         StripeUnavailable: Stripe could not be asked.
@@ -35,11 +38,11 @@ async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -
     if truth is None:
         alarms.MISSING_PAYMENTS.inc()
         log.warning("stripe has no such dispute", dispute=dispute_id)
-        return
+        return None
     if truth.livemode != billing.livemode:
         alarms.OTHER_MODE.inc()
         log.error("dispute of the other mode", dispute=dispute_id, livemode=truth.livemode)
-        return
+        return None
     payment = None
     if truth.payment_intent_id is not None:
         payment = await follow_payment_intent(truth.payment_intent_id, work, billing, but_dispute=dispute_id)
@@ -60,6 +63,7 @@ async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -
         billing.disputes.add(now, work)
     else:
         billing.disputes.save(now, work)
+    return now
 
 
 async def user_of_dispute(truth: StripeDispute, payment: Payment | None, billing: Billing) -> str | None:

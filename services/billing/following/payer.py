@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.billing import alarms
 from services.billing.context import Billing
 from services.billing.models.mappings import ProviderMapping
-from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
+from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import Subscription
 from shared.ids import derived_message_id
 from shared.messages.auth import EnsureUser
@@ -23,7 +23,11 @@ async def payer_of(truth: StripeSubscription, held: Subscription | None, work: W
     mapping = await billing.mappings.find(customer.id)
     user_id = user_of_subscription(truth, mapping, held)
     if user_id is None:
-        ask_auth(customer, work)
+        if customer.email is None:
+            alarms.NOBODY.inc()
+            log.error("nobody to attach a subscription to", customer=customer.id)
+        else:
+            ask_auth(customer.id, customer.email, work, billing)
         return None
     if mapping is None:
         billing.mappings.add(customer.id, user_id, work)
@@ -54,18 +58,18 @@ async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> Non
     billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
 
 
-def ask_auth(customer: StripeCustomer, work: Work) -> None:
-    """Ask for the user of a customer's address, which auth finds or makes; without one it is nobody's."""
-    if customer.email is None:
-        alarms.NOBODY.inc()
-        log.error("nobody to attach a subscription to", customer=customer.id)
-        return
-    # An address is personal, and keys stay readable in Kafka. One question, however many events raise it.
+def ask_auth(reference: str, email: str, work: Work, billing: Billing) -> None:
+    """Ask for the user of an address, which auth finds or makes.
+
+    Args:
+        reference: Stripe's id of what waits for the answer, by which that is followed then.
+        email: of who pays for it.
+        work: what the question is part of.
+        billing: where.
+    """
+    # One question, however many events raise it. Its id is readable in Kafka and in the inbox, so it is made of a keyed
+    # hash: else whoever reads it could try addresses. A new sealing key asks anew, which changes nothing.
+    asked = billing.sealer.keyed_hash("ensure-user", reference.encode(), email.encode())
     work.publish(
-        EnsureUser(
-            key=derived_message_id("address", customer.email.strip().lower()),
-            reference=customer.id,
-            email=customer.email,
-        ),
-        id=derived_message_id("ensure-user", customer.id, customer.email),
+        EnsureUser(key=reference, reference=reference, email=email), id=derived_message_id("ensure-user", asked)
     )

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from services.billing import alarms
 from services.billing.context import Billing
+from services.billing.following.payer import ask_auth
 from services.billing.models.payments import STATUSES, Payment
 from services.billing.models.stripe_payments import StripePayment
 from services.billing.stripe.payments import read_payment
 from shared.ids import derived_message_id
 from shared.messages import Sealed
-from shared.messages.auth import EnsureUser
 from shared.messages.mailer import PaymentVariables, SendMail
 from shared.telemetry import log
 from shared.work import Work
@@ -76,8 +76,12 @@ async def _record(held: Payment | None, truth: StripePayment, work: Work, billin
     if now.status not in STATUSES:
         alarms.UNKNOWN_PAYMENT_STATUSES.inc()
         log.error("unknown payment status", payment=now.id, status=now.status)
-    if now.awaits_user:
-        _ask_auth(truth, work)
+    email = None if truth.customer is None else truth.customer.email
+    # A payment outside of subscriptions makes nobody a user.
+    if now.awaits_user and email is not None:
+        # With the payment as its reference, not the customer: a question about that one may have been answered before
+        # this payment is stored, and then nobody would come back to it.
+        ask_auth(truth.id, email, work, billing)
     for event in now.news(held):
         work.publish(event)
     if now.mail_due(truth, at=work.now):
@@ -97,22 +101,6 @@ async def user_of_payment(truth: StripePayment, billing: Billing) -> str | None:
         return truth.claimed_user_id
     mapping = await billing.mappings.find(truth.customer.id)
     return None if mapping is None else mapping.user_id
-
-
-def _ask_auth(truth: StripePayment, work: Work) -> None:
-    """Have the payer of a subscription found; a payment outside of subscriptions makes nobody a user."""
-    if truth.customer is None or truth.customer.email is None:
-        return
-    # With the payment as its reference, not the customer: a question about that one may have been answered before
-    # this payment is stored, and then nobody would come back to it.
-    work.publish(
-        EnsureUser(
-            key=derived_message_id("address", truth.customer.email.strip().lower()),
-            reference=truth.id,
-            email=truth.customer.email,
-        ),
-        id=derived_message_id("ensure-user", truth.id, truth.customer.email),
-    )
 
 
 async def _attribute_disputes(now: Payment, but: str | None, work: Work, billing: Billing) -> None:

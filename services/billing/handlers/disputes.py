@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.billing.context import Billing
-from services.billing.errors import StripeUnavailable
 from services.billing.following.disputes import follow_stripe_dispute
+from services.billing.following.hinted import read_for
 from services.billing.handlers.pages import one_page
-from services.billing.stripe.putting_off import later
+from services.billing.models.events import KeptEvent, Outcome
 from shared.messages.billing import DisputesView, FollowDispute, ListDisputes
 from shared.work import Work
 
 
 async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -> None:
     """Bring our records of a dispute and its payment to what Stripe says; later, if Stripe can't be asked now."""
-    try:
-        await follow_stripe_dispute(command.dispute_id, work, billing)
-    except StripeUnavailable:
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+
+    async def read(_hints: Sequence[KeptEvent]) -> Outcome:
+        dispute = await follow_stripe_dispute(command.dispute_id, work, billing)
+        return "missing" if dispute is None else "read"
+
+    await read_for(command, command.dispute_id, read, work, billing)
 
 
 async def list_disputes(query: ListDisputes, work: Work, billing: Billing) -> DisputesView:

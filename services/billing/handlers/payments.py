@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.billing.context import Billing
-from services.billing.errors import StripeUnavailable
+from services.billing.following.hinted import read_for
 from services.billing.following.payments import follow_payment_intent
 from services.billing.handlers.pages import one_page
+from services.billing.models.events import KeptEvent, Outcome
 from services.billing.stripe.payments import payments_of
-from services.billing.stripe.putting_off import later
 from shared.messages.auth import UserEnsured
 from shared.messages.billing import FindPayments, FollowPayment, ListPayments, PaymentsView
 from shared.work import Work
@@ -15,23 +17,32 @@ from shared.work import Work
 
 async def follow_payment(command: FollowPayment, work: Work, billing: Billing) -> None:
     """Bring our record of a payment to what Stripe says; later, if Stripe can't be asked now."""
-    try:
-        await follow_payment_intent(command.payment_intent_id, work, billing)
-    except StripeUnavailable:
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+
+    async def read(_hints: Sequence[KeptEvent]) -> Outcome:
+        payment = await follow_payment_intent(command.payment_intent_id, work, billing)
+        return "missing" if payment is None else "read"
+
+    await read_for(command, command.payment_intent_id, read, work, billing)
 
 
 async def find_payments(command: FindPayments, work: Work, billing: Billing) -> None:
-    """Follow the payments that a charge, a refund or an invoice is part of; later, if Stripe can't be asked now."""
-    try:
+    """Follow the payments that a charge, a refund or an invoice is part of; later, if Stripe can't be asked now.
+
+    Where it is one, the events wait for its reading, which may cover those about the payment itself as well.
+    """
+
+    async def read(hints: Sequence[KeptEvent]) -> Outcome | None:
         intent_ids = await payments_of(command.object, command.object_id, billing.stripe.calls)
-    except StripeUnavailable:
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
-        return
-    for intent_id in intent_ids:
-        work.publish(FollowPayment(key=work.key, payment_intent_id=intent_id))
+        if len(intent_ids) != 1:
+            for intent_id in intent_ids:
+                work.publish(FollowPayment(key=intent_id, payment_intent_id=intent_id))
+            return "read"
+        work.publish(FollowPayment(key=intent_ids[0], payment_intent_id=intent_ids[0], event_id=command.event_id))
+        for hint in hints:
+            billing.events.save(hint.led_to(intent_ids[0]), work)
+        return None
+
+    await read_for(command, command.object_id, read, work, billing)
 
 
 async def payer_ensured(event: UserEnsured, work: Work, billing: Billing) -> None:
@@ -44,7 +55,7 @@ async def payer_ensured(event: UserEnsured, work: Work, billing: Billing) -> Non
         return
     if await billing.mappings.find(payment.stp_customer_id) is None:
         billing.mappings.add(payment.stp_customer_id, event.user_id, work)
-    work.publish(FollowPayment(key=payment.stp_customer_id, payment_intent_id=event.reference))
+    work.publish(FollowPayment(key=event.reference, payment_intent_id=event.reference))
 
 
 async def list_payments(query: ListPayments, work: Work, billing: Billing) -> PaymentsView:

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from services.billing.context import Billing
 from services.billing.errors import StripeRunUnderWay, StripeUnavailable
-from services.billing.handlers.webhooks import outcome_of, stripe_event
+from services.billing.handlers.webhooks import looked_at, stripe_event
 from services.billing.models.events import KeptEvent
 from services.billing.models.runs import DIFFERENCES, Run
 from services.billing.models.runs import Stage as StageName
 from services.billing.runs import comparison, importing, looks, sweeping
 from services.billing.runs.steps import Stage, Step
-from services.billing.stripe.putting_off import later
+from services.billing.stripe.putting_off import put_off
 from shared.ids import derived_message_id
 from shared.messages.stripe_runs import (
     ContinueStripeRun,
@@ -115,8 +115,7 @@ async def continue_stripe_run(command: ContinueStripeRun, work: Work, billing: B
         done = await STAGES[run.stage](step)
     except StripeUnavailable:
         billing.runs.save(run.put_off(at=work.now), work)
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+        put_off(command, work)
         return
     billing.runs.save(done.run, work)
     if done.run.under_way:
@@ -195,10 +194,7 @@ async def replay_stripe_event(command: ReplayStripeEvent, work: Work, billing: B
     if kept is None:
         await stripe_event(event, work, billing)
         return
-    reopened = kept.reopened()
-    outcome = await outcome_of(event, reopened, work, billing)
-    handled = reopened if outcome is None else reopened.handled(outcome, at=work.now, kept_for=billing.events_kept)
-    billing.events.save(handled, work)
+    billing.events.save(looked_at(event, kept.reopened(), work, billing), work)
 
 
 async def _begun(kind: Kind, work: Work, billing: Billing, *, repair: bool = False, **asked: Any) -> StripeRunView:

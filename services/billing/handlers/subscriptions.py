@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from services.billing import alarms
 from services.billing.context import Billing
 from services.billing.errors import KeySpent, StripeUnavailable
+from services.billing.following.hinted import read_for
 from services.billing.following.payer import correct_mapping
 from services.billing.following.subscriptions import follow, look, record
+from services.billing.models.events import KeptEvent, Outcome
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import LIVE, lapsed
-from services.billing.stripe.putting_off import later
+from services.billing.stripe.putting_off import put_off
 from services.billing.stripe.refunds import give_back
 from shared.faultpoints import fault_point
 from shared.ids import derived_message_id
@@ -26,6 +29,8 @@ from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDupl
 from shared.telemetry import log
 from shared.work import Work
 
+USER_AWAITED: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 10, 60, 6 * 60, 17 * 60))
+"""Between looks whether it is known whose a subscription is: its address may be corrected in Stripe meanwhile."""
 UNDER_WAY: Final = timedelta(hours=12)
 AWAITED: Final = 40
 """How often a payment that is under way is awaited: a bank's debit takes days, three weeks would be a fault."""
@@ -34,21 +39,23 @@ AWAITED: Final = 40
 async def follow_subscription(command: FollowSubscription, work: Work, billing: Billing) -> None:
     """Bring our record of a subscription to what Stripe says; later, if Stripe can't be asked now.
 
-    What waits when the reading begins is covered by it, so of many events that come at once one is read for, and the
-    orders of the others find nothing left to do.
+    Events about somebody whom auth is asked for wait, for a day at most: auth may take no user with such an address,
+    and says so to nobody. When it answers after all, the customer is followed anew.
     """
-    hints = await billing.events.waiting_of(command.subscription_id)
-    if command.event_id is not None and all(hint.id != command.event_id for hint in hints):
-        return
-    try:
+
+    async def read(hints: Sequence[KeptEvent]) -> Outcome | None:
         outcome = await follow(command.subscription_id, work, billing, hints=hints)
-    except StripeUnavailable:
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
-        return
-    if outcome is not None:
-        for hint in hints:
-            billing.events.save(hint.handled(outcome, at=work.now, kept_for=billing.events_kept), work)
+        if outcome is not None or command.event_id is None:
+            return outcome
+        if command.awaited == len(USER_AWAITED):
+            alarms.NOBODY.inc()
+            log.error("auth names no user for a subscription", subscription=command.subscription_id)
+            return "nobody"
+        again = command.model_copy(update={"key": work.key, "awaited": command.awaited + 1})
+        work.publish(again, at=work.now + USER_AWAITED[command.awaited])
+        return None
+
+    await read_for(command, command.subscription_id, read, work, billing)
 
 
 async def follow_customer(command: FollowCustomer, work: Work, billing: Billing) -> None:
@@ -57,8 +64,7 @@ async def follow_customer(command: FollowCustomer, work: Work, billing: Billing)
         await correct_mapping(command.customer_id, work, billing)
         subscription_ids = await billing.stripe.subscription_ids(command.customer_id)
     except StripeUnavailable:
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+        put_off(command, work)
         return
     for subscription_id in subscription_ids:
         work.publish(FollowSubscription(key=subscription_id, subscription_id=subscription_id))
@@ -92,8 +98,7 @@ async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, wo
             await follow(newcomer.stp_subscription_id, work, billing)
             return
     except (StripeUnavailable, KeySpent):
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+        put_off(command, work)
         return
     # Without an answer about the one to be kept its record can't be mended, and would order the same again.
     if kept_truth is not None:
@@ -107,8 +112,7 @@ async def refund_duplicate_subscription(command: RefundDuplicateSubscription, wo
     try:
         under_way = await give_back(duplicate, billing.stripe.calls)
     except StripeUnavailable:
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+        put_off(command, work)
         return
     if not under_way:
         return
@@ -133,8 +137,7 @@ async def cancel_subscription_without_coupon(
             fault_point("B1")
         await follow(held.stp_subscription_id, work, billing)
     except (StripeUnavailable, KeySpent):
-        again = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
-        work.publish(again, at=later(command.attempt, work))
+        put_off(command, work)
 
 
 def _alive(truth: StripeSubscription | None, work: Work, billing: Billing) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
@@ -130,24 +130,7 @@ class Dispute:
         Args:
             user_id: whose it is by what is known now.
         """
-        return DisputeView(
-            id=self.id,
-            user_id=user_id,
-            payment_id=self.payment_id,
-            status=self.status,
-            reason=self.reason,
-            amount=self.amount,
-            currency=self.currency,
-            respond_by=self.respond_by,
-            stp_dispute_id=self.stp_dispute_id,
-            stp_charge_id=self.stp_charge_id,
-            stp_payment_intent_id=self.stp_payment_intent_id,
-            stp_invoice_id=self.stp_invoice_id,
-            stp_subscription_id=self.stp_subscription_id,
-            stp_customer_id=self.stp_customer_id,
-            created_at=self.stp_created_at,
-            updated_at=self.updated_at,
-        )
+        return DisputeView.model_validate({**asdict(self), "user_id": user_id, "created_at": self.stp_created_at})
 
     def _decided_since(self, held: Dispute | None) -> bool:
         return self.closed and (held is None or held.status != self.status)

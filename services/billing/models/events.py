@@ -9,13 +9,12 @@ from typing import Literal, Self
 from shared.ids import derived_message_id
 from shared.messages.stripe import StripeEvent
 
-Outcome = Literal["read", "put_off", "missing", "nobody", "erased", "other_mode", "not_followed"]
+Outcome = Literal["read", "missing", "nobody", "erased", "other_mode", "not_followed"]
 """What came of an event.
 
 - ``read``: what it is about was read from Stripe after it had come in, and stored.
-- ``put_off``: Stripe could not be asked; a message of its own goes on with it.
 - ``missing``: Stripe has no such object, in this mode.
-- ``nobody``: no user can be found for it.
+- ``nobody``: no user can be found for it, or auth has named none within a day.
 - ``erased``: it is of somebody who was erased, and must not come back.
 - ``other_mode``: it is of the other mode, live or test.
 - ``not_followed``: its type means nothing here.
@@ -33,6 +32,8 @@ class KeptEvent:
         type: Stripe's word.
         object_type: Stripe's word for what it is about.
         object_id: its id; empty for the few that have none.
+        leads_to: the payment intent that it was found to be about, whose reading it waits for; None where it waits for
+            that of its object.
         made_at: when Stripe made it, in whole seconds.
         received_at: when it was first taken from the bus.
         handled_at: when it had its outcome; None while it waits.
@@ -46,6 +47,7 @@ class KeptEvent:
     type: str
     object_type: str
     object_id: str
+    leads_to: str | None = None
     made_at: datetime
     received_at: datetime
     handled_at: datetime | None = None
@@ -75,10 +77,14 @@ class KeptEvent:
         """Whether it was heard of and nothing has come of it yet."""
         return self.handled_at is None
 
+    def led_to(self, intent_id: str) -> Self:
+        """The event once it is known which payment intent its object is part of."""
+        return replace(self, leads_to=intent_id)
+
     def handled(self, outcome: Outcome, *, at: datetime, kept_for: timedelta) -> Self:
         """The event with what came of it, to be forgotten after a while."""
         return replace(self, handled_at=at, outcome=outcome, expires_at=at + kept_for)
 
     def reopened(self) -> Self:
         """The event as if nothing had come of it, to be looked at again."""
-        return replace(self, handled_at=None, outcome=None, expires_at=None)
+        return replace(self, leads_to=None, handled_at=None, outcome=None, expires_at=None)

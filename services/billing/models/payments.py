@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
@@ -141,26 +141,7 @@ class Payment:
         Args:
             user_id: whose it is by what is known now.
         """
-        return PaymentView(
-            id=self.id,
-            user_id=user_id,
-            status=self.status,
-            amount=self.amount,
-            amount_received=self.amount_received,
-            amount_refunded=self.amount_refunded,
-            currency=self.currency,
-            failure_code=self.failure_code,
-            decline_code=self.decline_code,
-            disputed=self.disputed,
-            stp_payment_intent_id=self.stp_payment_intent_id,
-            stp_charge_id=self.stp_charge_id,
-            stp_invoice_id=self.stp_invoice_id,
-            stp_subscription_id=self.stp_subscription_id,
-            stp_customer_id=self.stp_customer_id,
-            created_at=self.stp_created_at,
-            cancelled_at=self.cancelled_at,
-            updated_at=self.updated_at,
-        )
+        return PaymentView.model_validate({**asdict(self), "user_id": user_id, "created_at": self.stp_created_at})
 
 
 def _facts(truth: StripePayment) -> dict[str, Any]:

@@ -39,7 +39,7 @@ async def take_customers(step: Step) -> Done:
                 billing.mappings.add(customer.id, customer.user_id, step.work)
                 run = run.counted(attached=1)
             elif customer.email is not None:
-                ask_auth(customer, step.work)
+                ask_auth(customer.id, customer.email, step.work, billing)
                 run = run.counted(asked=1)
     waited_for = [each for each in strangers if each.user_id is not None or each.email is not None]
     if waited_for and run.look < len(PAUSES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -15,10 +16,13 @@ from shared.mongo import Database, Document
 from shared.work import Work
 
 _WAITING: Final = {"handledAt": None}
+_LONGEST_FIRST: Final = [("receivedAt", ASCENDING)]
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "stripe_events": [
         IndexModel([("account", ASCENDING), ("livemode", ASCENDING), ("stpEventId", ASCENDING)], unique=True),
         IndexModel([("objectId", ASCENDING)], partialFilterExpression=_WAITING),
+        IndexModel([("leadsTo", ASCENDING)], partialFilterExpression=_WAITING),
+        IndexModel(_LONGEST_FIRST, partialFilterExpression=_WAITING),
         IndexModel([("type", ASCENDING), ("madeAt", ASCENDING)]),
         IndexModel([("madeAt", ASCENDING)]),
         IndexModel([("stpEventId", ASCENDING)]),
@@ -33,7 +37,8 @@ class StripeEvents:
     def __init__(self, database: Database) -> None:
         self._collection = database["stripe_events"]
         self._by_id = Lookup(self._collection)
-        self._waiting = Lookup(self._collection, "objectId", dict(_WAITING))
+        self._about = Lookup(self._collection, "objectId", dict(_WAITING))
+        self._leading_to = Lookup(self._collection, "leadsTo", dict(_WAITING))
 
     async def find(self, event_id: str) -> KeptEvent | None:
         """An event by our id."""
@@ -41,8 +46,21 @@ class StripeEvents:
         return None if document is None else entity_of(KeptEvent, document)
 
     async def waiting_of(self, object_id: str) -> list[KeptEvent]:
-        """The events about an object that nothing has come of yet, in no order."""
-        return [entity_of(KeptEvent, document) for document in await self._waiting.find(object_id)]
+        """The events that wait for an object to be read, in no order: those about it, and those that led to it."""
+        found = await asyncio.gather(self._about.find(object_id), self._leading_to.find(object_id))
+        events = [entity_of(KeptEvent, document) for documents in found for document in documents]
+        return [event for event in events if event.leads_to in (None, object_id)]
+
+    async def waiting(self) -> tuple[int, datetime | None]:
+        """How many events wait, and since when the first of them does."""
+        steps: list[Document] = [
+            {"$match": _WAITING},
+            {"$sort": dict(_LONGEST_FIRST)},
+            {"$group": {"_id": None, "count": {"$sum": 1}, "since": {"$first": "$receivedAt"}}},
+        ]
+        # For the planner alone it would not be clear that the index holds exactly these.
+        found = await (await self._collection.aggregate(steps, hint=dict(_LONGEST_FIRST))).to_list()
+        return (found[0]["count"], found[0]["since"]) if found else (0, None)
 
     async def find_by_stripe_id(self, stripe_event_id: str) -> KeptEvent | None:
         """An event by Stripe's id, of whichever account and mode."""

@@ -6,10 +6,17 @@ import random
 from datetime import datetime, timedelta
 from typing import Final
 
+from shared.messages.billing import Attempted
 from shared.work import Work
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
+
+
+def put_off(order: Attempted, work: Work) -> None:
+    """Order the same again for later."""
+    again = order.model_copy(update={"key": work.key, "attempt": order.attempt + 1})
+    work.publish(again, at=later(order.attempt, work))
 
 
 def later(attempt: int, work: Work) -> datetime:
