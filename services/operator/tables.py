@@ -117,5 +117,5 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(_text, value)) or "-" if isinstance(value, list) else str(value)
     return plain(text)

@@ -211,6 +211,7 @@ LETTER: Final[dict[str, Any]] = {
     "headers": [{"name": "type", "value": {"size": 16, "text": "mailer.send-mail"}}],
     "headers_left_out": 0,
     "body": {"size": 2, "text": "{}"},
+    "closed": False,
     "replayed_at": None,
 }
 ENTRY: Final[dict[str, Any]] = {
