@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, Yes, confirmed, said_in_words
+from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
 from services.operator.tables import plain, show
 
 app = typer.Typer(no_args_is_help=True, help="See what could not be handled, and let it be tried once more.")
@@ -40,6 +40,9 @@ OUTCOMES: Final = {
 TOO_OLD_WARNING: Final = (
     "Nobody remembers whether messages that old were handled: mails may go out twice.\nReplay them all the same?"
 )
+CLOSED: Final = (
+    "\nKey, headers and body can't be shown: they are sealed with a key that NEST_SEALING_KEYS no longer holds."
+)
 AT_ONCE: Final = 100
 
 
@@ -59,7 +62,7 @@ Since = Annotated[datetime | None, typer.Option(help="Put aside then or later, i
 Until = Annotated[datetime | None, typer.Option(help="Put aside before, in UTC.")]
 
 
-@app.command("list", epilog="Example:  [bold]nest dead list --service mailer --since 2026-11-20[/bold]")
+@app.command("list", epilog=examples("nest dead list", "nest dead list --service mailer --since 2026-11-20 --json"))
 def list_letters(
     data: Data = Path(".nest"),
     *,
@@ -79,7 +82,10 @@ def list_letters(
         show({"letters": letters}, letters, COLUMNS, as_json=as_json)
 
 
-@app.command("show", epilog="Example:  [bold]nest dead show mailer.commands.17[/bold]")
+@app.command(
+    "show",
+    epilog=examples("nest dead show mailer.commands.17", "nest dead show mailer.commands.17 --body-to letter.json"),
+)
 def show_letter(
     letter: Annotated[str, typer.Argument(help="Its id, as nest dead list shows it.")],
     data: Data = Path(".nest"),
@@ -92,21 +98,27 @@ def show_letter(
     """Show one letter: why it died, its headers and its body. What is sealed in it stays sealed."""
     with said_in_words():
         found, body = _whole(Client.of(data), letter)
-        if body_to is not None:
+        if body_to is not None and not found["closed"]:
             body_to.write_bytes(body or b"")
         if as_json:
             typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
             return
         for line in _lines(found):
             typer.echo(line)
+        if found["closed"]:
+            typer.echo(CLOSED)
+            raise typer.Exit(1 if body_to is not None else 0)
         if body_to is None:
             typer.echo("")
             typer.echo("(no value)" if body is None else plain(body.decode("utf-8", "backslashreplace"), lines=True))
 
 
 @app.command(
-    epilog="Examples:  [bold]nest dead replay mailer.commands.17[/bold]   ·   "
-    "[bold]nest dead replay --all --service mailer --reason failing[/bold]"
+    epilog=examples(
+        "nest dead replay mailer.commands.17",
+        "nest dead replay --all --service mailer --reason failing --since 2026-11-20",
+        "nest dead replay --all",
+    )
 )
 def replay(
     letters: Annotated[list[str] | None, typer.Argument(help="Ids, as nest dead list shows them.")] = None,
@@ -211,6 +223,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"{name + ':':<11}{plain('-' if value is None else str(value))}"
     for frame in found["frames"]:
         yield f"    {plain(frame)}"
+    if found["closed"]:
+        return
     yield "headers:"
     for header in found["headers"]:
         value = "(null)" if header["value"] is None else _shown(header["value"])

@@ -126,14 +126,16 @@ async def _of_service(admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, pr
 
 
 async def look_at_dead_letters(bootstrap: str, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
-    """What was put aside and not replayed."""
+    """What was put aside, and not replayed or removed."""
     topics = DeadLetterTopics(bootstrap, prefix=prefix)
     page = await topics.newest(lambda _: True, topic=None, limit=MOST_LETTERS, cursor=None)
     waiting: list[DeadLetter] = page.letters
     if auth is not None:
         marks = [letter.mark for letter in page.letters]
-        replayed = {document["_id"] for document in await auth["replays"].find({"_id": {"$in": marks}}).to_list()}
-        waiting = [letter for letter in page.letters if letter.mark not in replayed]
+        known = {"_id": {"$in": marks}}
+        seen_to = [await auth[kept].find(known).to_list() for kept in ("replays", "removed_letters")]
+        over = {document["_id"] for documents in seen_to for document in documents}
+        waiting = [letter for letter in page.letters if letter.mark not in over]
     if not waiting:
         yield ok("dead letters", "none wait")
         return
