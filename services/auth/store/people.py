@@ -50,10 +50,11 @@ class People:
             Holding(database[AccessTokens.COLLECTION], _by_user),
             Holding(database[RefreshTokens.COLLECTION], _by_user, hidden=frozenset({"key", "successor"})),
         ]
-        # What was tried and when stays, under ids that mean nothing any more.
+        # What was tried and when stays, under ids that mean nothing any more; what operators read and did too.
         audit = Holding(
             database[AuditEntries.COLLECTION],
             _by_user,
+            show=_without_others_addresses,
             erased=lambda entry: {**entry, "clientIp": None},
             left=lambda person: {**_by_user(person), "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}},
         )
@@ -69,3 +70,8 @@ class People:
 
 def _by_user(person: Person) -> Document:
     return {"userId": {"$eq": person.user_id}}
+
+
+def _without_others_addresses(entry: Document) -> Document:
+    """An entry as the person may see it: what an operator did, not from where."""
+    return entry if entry["caller"] in PERSONS_OWN else {**entry, "clientIp": None}

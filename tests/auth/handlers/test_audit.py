@@ -18,10 +18,9 @@ from services.gateway.methods import PATHS
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed, iso_milliseconds
 from shared.messages.audit import NOTES, AuditEntryView, ListAuditEntries, RecordAuditEntry
-from shared.messages.auth import AuthenticateUser, CreateClient, EnsureUser, GetUser, SetMarketingConsent
-from shared.messages.people import FindUser
+from shared.messages.auth import AuthenticateUser, CreateClient, EnsureUser, SetMarketingConsent
 from shared.messages.phone import SendPhoneCode, VerifyPhoneCode
-from shared.messages.sessions import ListSessions, RevokeSessions
+from shared.messages.sessions import RevokeSessions
 from shared.messages.signing_keys import KEYRING, KeepSigningKeys, RotateSigningKeys
 from tests.auth.accounts import (
     CHEAP,
@@ -196,65 +195,6 @@ async def test_of_parallel_redemptions_each_leaves_one_entry(desk: Desk) -> None
     await asyncio.gather(*(desk.perform(redemption(code)) for _ in range(10)), return_exceptions=True)
     assert sorted(told(desk), key=str) == [("log_in", "token_used")] * 9 + [("log_in", None)]
     assert len(await rows(desk)) == len({row["messageId"] for row in await rows(desk)})
-
-
-async def test_who_reads_what_is_theirs_leaves_no_entry(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    before = await rows(desk)
-    for query in (GetUser(user_id=user_id), ListSessions(user_id=user_id)):
-        await desk.perform(query, caller=Caller(kind="user", user_id=user_id))
-    assert (desk.recorded, await rows(desk)) == ([], before)
-
-
-@pytest.mark.parametrize(
-    ("query", "action"),
-    [
-        (lambda user_id: GetUser(user_id=user_id), "get_user"),
-        (lambda _: FindUser(identifier_type="email", identifier_value=Sealed.of(ADDRESS)), "find_user"),
-        (lambda user_id: ListSessions(user_id=user_id), "list_sessions"),
-        (lambda user_id: ListAuditEntries(user_id=user_id), "list_audit_entries"),
-    ],
-)
-async def test_an_operator_who_reads_of_a_person_leaves_an_entry_about_them(
-    desk: Desk, query: Callable[[str], Any], action: str
-) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    desk.clear()
-    asked = new_message_id()
-    await desk.perform(query(user_id), caller=OPERATOR, id=asked)
-    (told,) = desk.recorded
-    await desk.perform(told, caller=OPERATOR)
-
-    (entry,) = desk.audited
-    assert (entry.action, entry.outcome, entry.code) == (action, "done", None)
-    assert (entry.user_id, entry.message_id, entry.at) == (user_id, asked, told.at)
-    assert (entry.caller, entry.caller_user_id, entry.client_ip) == ("internal", None, OPERATOR.client_ip)
-
-
-async def test_an_operator_who_finds_nobody_leaves_an_entry_without_what_was_typed(desk: Desk) -> None:
-    for query in (
-        GetUser(user_id="user_typed"),
-        FindUser(identifier_type="email", identifier_value=Sealed.of("typed@example.com")),
-        ListSessions(user_id="user_typed"),
-    ):
-        await refusal(desk, query, caller=OPERATOR)
-    await page(desk, user_id="user_typed")
-    assert [(told.action, told.refused_as) for told in desk.recorded] == [
-        ("get_user", "not_found"),
-        ("find_user", "not_found"),
-        ("list_sessions", "not_found"),
-        ("list_audit_entries", None),
-    ]
-    assert "typed" not in json.dumps([told.model_dump_json() for told in desk.recorded])
-
-
-async def test_a_choice_that_an_operator_makes_for_a_user_is_recorded_and_their_own_is_not(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    choice = SetMarketingConsent(user_id=user_id, level="none")
-    await desk.perform(choice, caller=Caller(kind="user", user_id=user_id))
-    assert desk.recorded == []
-    await desk.perform(choice, caller=OPERATOR)
-    assert [(told.action, told.user_id) for told in desk.recorded] == [("set_marketing_consent", user_id)]
 
 
 async def test_what_another_service_tells_is_written_once(desk: Desk) -> None:
