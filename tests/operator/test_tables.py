@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_shown_row_by_row_and_no_id_is_broken(
     assert [line.split() for line in lines] == [
         ["CLIENT", "STATE", "URIS", "NONE", "AT"],
         [ROW["id"], "failed", "https://a,", "https://b", "-", "2026-11-21", "06:05:09Z"],
-        [ROW["id"], "done", "-", "-"],
+        [ROW["id"], "done", "-", "-", "-"],
     ]
     assert max(map(len, lines)) <= 120
 
