@@ -13,11 +13,10 @@ from services.mailer.rendering import Letter
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
 
-def composed(
-    subject: str = "Hello", text: str = "Hello.\n", html: str = "<p>Hello.</p>\n", sender: str = "Nest <n@nest.example>"
-) -> bytes:
+def composed(subject: str = "Hello", text: str = "Hello.\n", html: str = "<p>Hello.</p>\n", **headers: str) -> bytes:
     letter = Letter(subject=subject, text=text, html=html)
-    return compose(letter, sender=sender, recipient="person@example.com", message_id="<1@nest.example>", at=NOW)
+    usual = {"sender": "Nest <n@nest.example>", "recipient": "person@example.com", "message_id": "<1@nest.example>"}
+    return compose(letter, **{**usual, **headers}, at=NOW)
 
 
 def read(content: bytes) -> EmailMessage:
@@ -73,10 +72,30 @@ def test_any_text_comes_back_as_it_was(text: str) -> None:
 
 
 @pytest.mark.parametrize("breaking", ["\r\n", "\n", "\r", "\0", "\x0b", "\x85", "\u2028", "\ud800"])
-@pytest.mark.parametrize("field", ["subject", "sender"])
-def test_a_value_that_breaks_its_header_is_refused(field: str, breaking: str) -> None:
-    with pytest.raises(UnusableHeader, match="From" if field == "sender" else "Subject"):
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [
+        ("subject", "Subject"),
+        ("sender", "From"),
+        ("recipient", "To"),
+        ("message_id", "Message-ID"),
+        ("unsubscribe", "List-Unsubscribe"),
+    ],
+)
+def test_a_value_that_breaks_its_header_is_refused(field: str, named: str, breaking: str) -> None:
+    with pytest.raises(UnusableHeader, match=f"^{named}$"):
         composed(**{field: f"a{breaking}Bcc: all@example.com"})
+
+
+@pytest.mark.parametrize("field", ["sender", "subject", "recipient"])
+def test_what_is_not_ascii_stays_in_its_header(field: str) -> None:
+    names = {"sender": "From", "subject": "Subject", "recipient": "To"}
+    whole = {"sender": "Ünï 💥 مرحبا <n@nest.example>", "subject": "Ünï 💥 مرحبا", "recipient": "пошта@example.com"}
+    content = composed(**{field: whole[field]})
+    message = read(content)
+    assert sorted(message.keys()) == sorted(read(composed()).keys())
+    assert str(message[names[field]]) == whole[field]
+    assert content.partition(b"\r\n\r\n")[0].isascii() == (field != "recipient")
 
 
 def test_a_boundary_can_not_be_guessed() -> None:
