@@ -23,7 +23,7 @@ from shared.delivery import Delivery, Stopping
 from shared.foreign_records import take_any_header_names
 from shared.lanes import Lanes, Record, Taken
 from shared.progress import Progress
-from shared.telemetry import IN_FLIGHT, log
+from shared.telemetry import IN_FLIGHT, OLDEST, log
 
 COMMIT_SECONDS: Final = 0.1
 """How often offsets are committed. What is handled twice after a crash is absorbed by the inbox."""
@@ -75,6 +75,7 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
         self._gauge = IN_FLIGHT.labels(service)
+        OLDEST.labels(service).set_function(self._oldest_seconds)
         self.last_progress = time.monotonic()
         """When a record was last taken or finished; monotonic seconds."""
         self.fault: str | None = None
@@ -164,7 +165,7 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
             if (progress := self._progress.get(TopicPartition(record.topic, record.partition))) is not None
         ]
         for taken in ours:
-            taken.progress.take(taken.record.offset)
+            taken.progress.take(taken.record.offset, taken.record.timestamp)
         for taken in ours:
             if self._stopping:
                 return
@@ -204,6 +205,10 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         count = self._dead_in_a_row[partition] = self._dead_in_a_row.get(partition, 0) + 1
         if count >= DEAD_IN_A_ROW:
             self._give_up(f"{partition.topic}/{partition.partition}: {count} dead letters in a row")
+
+    def _oldest_seconds(self) -> float:
+        written = [progress.oldest for progress in self._progress.values() if progress.oldest is not None]
+        return max(0.0, time.time() - min(written) / 1000) if written else 0.0
 
     def _give_up(self, why: str) -> None:
         """Stop consuming: a human must look, and health says so."""

@@ -25,6 +25,9 @@ MESSAGE_SECONDS: Final = Histogram(
     "nest_message_seconds", "From taking a message to its last acknowledgement.", ["service", "type"], buckets=_BUCKETS
 )
 IN_FLIGHT: Final = Gauge("nest_messages_in_flight", "Messages taken and not yet finished.", ["service"])
+OLDEST: Final = Gauge(
+    "nest_oldest_message_seconds", "Age of the oldest message that was taken and is not finished.", ["service"]
+)
 RETRIES: Final = Counter("nest_message_retries", "Tries that failed and were made again.", ["service", "type"])
 DEAD_LETTERS: Final = Counter("nest_dead_letters", "Messages put aside.", ["service", "reason"])
 COMMITS: Final = Histogram(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shared.delivery import Delivery
 from shared.envelope import Envelope
@@ -119,6 +120,17 @@ async def test_no_more_are_under_way_than_allowed(stand: Stand) -> None:
         await until(all_done)
         assert 2 <= most <= 5
         await stand.settled()
+
+
+async def test_the_age_of_the_oldest_message_under_way_is_told(stand: Stand) -> None:
+    async with stand.running():
+        asked = asyncio.create_task(stand.call(Total(subject="s", pause=1.0)))
+
+        async def told() -> bool:
+            return (REGISTRY.get_sample_value("nest_oldest_message_seconds", {"service": "ledger"}) or 0) > 0.5
+
+        await until(told)
+        await asked
 
 
 async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(stand: Stand) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from prometheus_client import Counter
+
 from services.mailer.context import Mailer
 from services.mailer.errors import UnusableAddress
 from services.mailer.handlers.deliveries import earlier_tries, keep
@@ -19,6 +21,10 @@ from shared.work import Work
 
 SAYS_ITSELF: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "dispute"})
 """What is ordered through an app by its reader, or goes to operators: nothing need be looked up for it."""
+
+FAILED: Final = Counter(
+    "nest_mails_failed", "Mails given up: the server said never, or not now for a day; by template.", ["template"]
+)
 
 
 async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
@@ -48,6 +54,7 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
             again = {"key": work.key, "order_id": tried.order_id, "attempt": tried.attempts + 1}
             work.publish(command.model_copy(update=again), at=tried.next_try())
         case "failed":
+            FAILED.labels(tried.template).inc()
             log.error("mail failed", delivery=tried.id, template=tried.template, reason=tried.reason)
             if isinstance(outcome, TurnedDown) and outcome.dead_address:
                 await suppress("bounce", tried, work, mailer)
