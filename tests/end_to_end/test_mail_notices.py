@@ -1,5 +1,6 @@
 """What becomes of a mail after it was handed over: told by its provider, or ended by its reader's click."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -11,7 +12,6 @@ from pymongo import MongoClient
 from shared.sealed import Sealer
 from shared.settings import parse_keys
 from shared.unsubscribing import unsubscribe_token
-from tests.end_to_end.test_operator import run
 from tests.stack import MAIL_SECRET, Login, Stack, eventually
 
 Client = MongoClient[dict[str, Any]]
@@ -66,18 +66,44 @@ async def test_an_operator_has_mails_go_to_an_address_again(nest: Stack, mongo_c
     assert await tell(nest, "complained", first["messageId"]) == 200
 
     async def listed() -> list[dict[str, Any]]:
-        said = await run(nest, "suppressions", "list", "--to", email.upper(), "--json")
-        assert email not in said.out
-        found: list[dict[str, Any]] = json.loads(said.out)["suppressions"]
+        answer = await nest.call("list_suppressions", {"recipient": email.upper()}, **nest.internal)
+        assert email not in answer.text
+        found: list[dict[str, Any]] = answer.json()["suppressions"]
         return found
 
     [suppressed] = await eventually(listed)
     assert (suppressed["delivery_id"], suppressed["cause"]) == (first["_id"], "complaint")
-    refused = await run(nest, "suppressions", "lift", email)
-    assert (refused.code, "recipient_complained" in refused.err) == (1, True)
-    lifted = await run(nest, "suppressions", "lift", email, "--although-complained", "--yes")
-    assert (lifted.code, lifted.err) == (0, "")
+    refused = await nest.call("lift_suppression", {"recipient": email}, **nest.internal)
+    assert (refused.status_code, refused.json()["code"]) == (409, "recipient_complained")
+    agreed = {"recipient": email, "although_complained": True}
+    lifted = await nest.call("lift_suppression", agreed, **nest.internal)
+    assert (lifted.status_code, lifted.json()["delivery_id"]) == (200, first["_id"])
     assert await listed() == []
+
+
+async def test_of_a_consent_set_from_three_places_at_once_all_is_kept_and_the_last_choice_stands(
+    nest: Stack, mongo_client: Client, email: str
+) -> None:
+    tokens = await nest.log_in(email)
+    user_id, bearer = tokens["user_id"], f"bearer {tokens['access_token']}"
+    chosen = {"user_id": user_id, "level": "general"}
+    link = f"/unsubscribe/{unsubscribe_token(Sealer(parse_keys(nest.environment['NEST_SEALING_KEYS'])), user_id)}"
+    answers = await asyncio.gather(
+        nest.call("set_marketing_consent", chosen, authorization=bearer),
+        nest.http.post(link),
+        nest.call("set_marketing_consent", chosen, **nest.internal),
+    )
+    assert [answer.status_code for answer in answers] == [204, 200, 204]
+    mailer = mongo_client[f"{nest.environment['NEST_DATABASE_PREFIX']}mailer"]
+    rows = list(mailer["marketing_consent_changes"].find({"userId": user_id}).sort("number"))
+    assert [row["number"] for row in rows] == [1, 2, 3]
+    assert {(row["source"], row["level"], row["caller"]["kind"]) for row in rows} == {
+        ("user", "general", "user"),
+        ("unsubscribe-link", "none", "anonymous"),
+        ("internal", "general", "internal"),
+    }
+    answer = await nest.call("get_marketing_consent", {"user_id": user_id}, authorization=bearer)
+    assert answer.json()["level"] == rows[-1]["level"]
 
 
 async def test_one_click_ends_the_news_without_a_login(nest: Stack, email: str) -> None:
