@@ -14,14 +14,13 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from services.news.models.bulletin import Bulletin
 from services.news.models.items import NewsItem, Reader
-from services.news.store import NewsItems
+from services.news.store import MOST_CURRENT, NewsItems
 from shared.envelope import Record
 from shared.messages.auth import ClientAnnounced
 from shared.telemetry import log
 
-MOST_LISTED: Final = 100
-"""An app shows a handful; a bound keeps a slip of an operator from filling every answer."""
 LOOK_SECONDS: Final = 60.0
 """Read anew after so long in any case: a record that was not heard must not keep an item back for ever."""
 AGAIN_SECONDS: Final = 1.0
@@ -38,7 +37,8 @@ class Board:
     def __init__(self, items: NewsItems, clock: Callable[[], datetime]) -> None:
         self._items = items
         self._clock = clock
-        self._current: list[NewsItem] = []
+        self._known: dict[str, NewsItem] = {}
+        self._bulletin = Bulletin(())
         self._clients: set[str] = set()
         self._changed = asyncio.Event()
         self._over = False
@@ -64,10 +64,9 @@ class Board:
         """Whether the client is registered."""
         return client_id in self._clients
 
-    def live(self, reader: Reader, *, at: datetime) -> list[NewsItem]:
+    def shown(self, reader: Reader, *, at: datetime) -> list[NewsItem]:
         """What a reader is shown at a moment, the most important and then the newest first; 100 at most."""
-        shown = (item for item in self._current if item.live(at=at) and item.shown_to(reader))
-        return [item for item, _ in zip(shown, range(MOST_LISTED), strict=False)]
+        return self._bulletin.shown(reader, at=at)
 
     def hear_of_items(self, _record: Record) -> None:
         """Something has changed."""
@@ -86,12 +85,15 @@ class Board:
         self._clients.add(client.client_id)
 
     async def read(self) -> None:
-        """Read the items anew.
+        """Read anew what has changed.
 
         Raises:
             PyMongoError: MongoDB could not be asked.
         """
-        self._current = await self._items.current(at=self._clock())
+        self._known = await self._items.current(self._known, at=self._clock())
+        if len(self._known) == MOST_CURRENT:
+            log.warning("too many news items: older ones are not shown", most=MOST_CURRENT)
+        self._bulletin = Bulletin(self._known.values())
 
     async def _keep_reading(self) -> None:
         while True:

@@ -76,7 +76,7 @@ async def list_news_items(query: ListNewsItems, work: Work, news: News) -> NewsI
             subscriptions=subscriptions,
             dismissed=dismissed,
         )
-    return NewsItemList(tuple(item.view() for item in news.board.live(reader, at=work.now)))
+    return NewsItemList(tuple(item.view() for item in news.board.shown(reader, at=work.now)))
 
 
 async def dismiss_news_item(command: DismissNewsItem, work: Work, news: News) -> None:
@@ -141,10 +141,12 @@ async def remove_news_item(command: RemoveNewsItem, work: Work, news: News) -> N
 
 
 async def list_all_news_items(query: ListAllNewsItems, _work: Work, news: News) -> NewsItemDetailsList:
-    """Every item there is, for operators."""
-    items = await news.items.all()
-    if query.client_id is not None:
-        items = [item for item in items if item.target.clients is None or query.client_id in item.target.clients]
+    """A page of all the items there are, for operators.
+
+    Raises:
+        NotFound: the last item of the page before is gone.
+    """
+    items = await news.items.page(query.client_id, cursor=query.cursor, limit=query.limit)
     return NewsItemDetailsList(tuple(item.details() for item in items))
 
 

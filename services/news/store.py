@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -17,8 +17,12 @@ from shared.messages.news import Content
 from shared.mongo import Collection, Database, Document
 from shared.work import Work
 
-MOST_ITEMS: Final = 1000
-"""Items that are live, or will be, at the most; and how many are listed to operators."""
+MOST_CURRENT: Final = 10_000
+"""Items that are live, or will be: a bound for what every instance keeps in memory."""
+AT_ONCE: Final = 500
+"""Items are parsed so many at a time; others are answered in between."""
+PUT_AWAY_FOR: Final = timedelta(days=180)
+"""How long it is remembered after an item's end that somebody put it away: operators extend what is over."""
 _CONTENT: Final[TypeAdapter[Content]] = TypeAdapter(Content)
 
 
@@ -31,16 +35,52 @@ class NewsItems:
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
 
-    async def current(self, *, at: datetime) -> list[NewsItem]:
-        """The items that are live at a moment, or will be, those in front that come first in a list; 1,000 at most."""
-        query = {"$or": [{"endsAt": None}, {"endsAt": {"$gt": at}}]}
-        found = self._documents.find(query, sort=[("createdAt", DESCENDING)], limit=MOST_ITEMS)
-        items = [_item(document) async for document in found]
-        return sorted(items, key=lambda item: (item.priority, item.starts_at, item.id), reverse=True)
+    async def current(self, known: Mapping[str, NewsItem], *, at: datetime) -> dict[str, NewsItem]:
+        """The items that are live at a moment, or will be, by their ids; 10,000 at most, the newest.
 
-    async def all(self) -> list[NewsItem]:
-        """Every item, the newest first; 1,000 at most."""
-        found = self._documents.find({}, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)], limit=MOST_ITEMS)
+        Args:
+            known: what was read before; of those only what has changed is read again.
+            at: the moment.
+
+        Raises:
+            PyMongoError: MongoDB could not be asked.
+        """
+        query = {"$or": [{"endsAt": None}, {"endsAt": {"$gt": at}}]}
+        stamps = self._documents.find(
+            query, {"version": True, "updatedAt": True}, sort=[("createdAt", DESCENDING)], limit=MOST_CURRENT
+        )
+        items: dict[str, NewsItem | None] = {}
+        async for stamp in stamps:
+            held = known.get(stamp["_id"])
+            # The time too: one that was removed and made again under its id has that version again.
+            same = held is not None and (held.version, held.updated_at) == (stamp["version"], stamp["updatedAt"])
+            items[stamp["_id"]] = held if same else None
+        changed = [id_ for id_, held in items.items() if held is None]
+        for start in range(0, len(changed), AT_ONCE):
+            async for document in self._documents.find({"_id": {"$in": changed[start : start + AT_ONCE]}}):
+                items[document["_id"]] = _item(document)
+        # What was removed between the two questions is gone.
+        return {id_: item for id_, item in items.items() if item is not None}
+
+    async def page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
+        """Items whenever they are live, the newest first.
+
+        Args:
+            client_id: only what this client shows; None for all.
+            cursor: after the item with this id; None for the newest.
+            limit: so many at most.
+
+        Raises:
+            NotFound: there is no item with the cursor's id (any more).
+        """
+        query: Document = {} if client_id is None else {"clients": {"$in": [None, client_id]}}
+        if cursor is not None:
+            last = await self.get(cursor)
+            query["$or"] = [
+                {"createdAt": {"$lt": last.created_at}},
+                {"createdAt": last.created_at, "_id": {"$lt": last.id}},
+            ]
+        found = self._documents.find(query, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)], limit=limit)
         return [_item(document) async for document in found]
 
     async def get(self, id: str) -> NewsItem:  # noqa: A002 -- the field's name
@@ -73,8 +113,8 @@ class Dismissals:
     COLLECTION: Final = "dismissals"
     INDEXES: Final = (
         IndexModel([("userId", ASCENDING)]),
-        # Once the item is over by itself, nothing needs to be remembered; null never expires.
-        IndexModel([("endsAt", ASCENDING)], expireAfterSeconds=0),
+        # Null never expires.
+        IndexModel([("endsAt", ASCENDING)], expireAfterSeconds=int(PUT_AWAY_FOR.total_seconds())),
     )
 
     def __init__(self, database: Database) -> None:

@@ -25,6 +25,7 @@ COLUMNS: Final = {
     "ends_at": "ENDS",
     "version": "VERSION",
 }
+AT_ONCE: Final = 1000
 
 ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="Its id.")]
 File = Annotated[
@@ -42,7 +43,7 @@ def list_items(
 ) -> None:
     """Show every item, whenever and for whomever it is live, the newest first."""
     with said_in_words():
-        _show(Client.of(data).call("list_all_news_items", {"client_id": client}), as_json=as_json)
+        _show(_listed(Client.of(data), {"client_id": client}), as_json=as_json)
 
 
 @app.command(epilog=examples("nest news create banner.json"))
@@ -70,6 +71,17 @@ def remove(item: ItemId, version: Version = None, data: Data = Path(".nest"), *,
         confirmed(f"No app shows {item} any more, and it can't be brought back.\nRemove it?", yes=yes)
         client.call("remove_news_item", {"id": item, "version": version})
         typer.echo(f"removed {item}")
+
+
+def _listed(client: Client, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """All pages."""
+    items: list[dict[str, Any]] = []
+    while True:
+        cursor = {"cursor": items[-1]["id"]} if items else {}
+        page: list[dict[str, Any]] = client.call("list_all_news_items", {**wanted, **cursor, "limit": AT_ONCE})
+        items += page
+        if len(page) < AT_ONCE:
+            return items
 
 
 def _item(file: typer.FileText) -> dict[str, Any]:

@@ -24,7 +24,8 @@ Line = Annotated[str, Field(min_length=1, max_length=200)]
 """Text that fits a line of a banner."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 AppVersion = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?$")]
-"""Numbers with dots between them, ``2.10.3``; what follows a ``-`` or ``+`` (a build's name) says nothing here."""
+"""Numbers with dots between them, ``2.10.3``, compared as Semantic Versioning says: ``2.10-beta.2`` comes before
+``2.10``, which equals ``2.10.0``; what follows a ``+`` (a build's name) says nothing here."""
 SubscriptionState = Literal[
     "none", "trialing", "active", "past_due", "incomplete", "incomplete_expired", "unpaid", "paused", "canceled"
 ]
@@ -161,6 +162,10 @@ class ListAllNewsItems(Query, wire="news.list-all-news-items"):
 
     client_id: str | None = None
     """Only those that this client shows."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    cursor: NonEmpty | None = None
+    """Only older ones than the item with this id: the last one of the page before. Refused when it is gone:
+    ``not_found``."""
 
 
 class NewsItemDetails(NewsItemView):

@@ -1,10 +1,16 @@
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from services.news.app import opened
+from services.news.handlers import HANDLERS
+from services.news.settings import NewsSettings
+from services.news.store import INDEXES, PUT_AWAY_FOR
 from shared.messages import ANONYMOUS, Caller
 from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from shared.messages.news import (
@@ -306,3 +312,96 @@ async def test_items_from_before_there_were_other_targets_are_still_shown(desk: 
     later = ("locales", "minAppVersion", "maxAppVersion", "subscriptions", "priority")
     await desk.database["news_items"].update_one({}, {"$unset": dict.fromkeys(later, "")})
     assert await titles(desk) == ["old"]
+
+
+async def test_pages_of_all_items_follow_one_another_and_those_of_a_client_are_its_own(desk: Desk) -> None:
+    for number in range(5):
+        await create(desk, str(number), id=f"newsitem_{number}", clients=None if number % 2 else ("client_b",))
+        desk.now += timedelta(seconds=0 if number == 2 else 1)
+
+    async def paged(**wanted: Any) -> list[str]:
+        seen: list[str] = []
+        while True:
+            last = {"cursor": seen[-1]} if seen else {}
+            listed = await desk.perform(ListAllNewsItems(limit=2, **last, **wanted))
+            seen += [item["id"] for item in listed]
+            if len(listed) < 2:
+                return seen
+
+    everything = [f"newsitem_{number}" for number in (4, 3, 2, 1, 0)]
+    assert await paged() == everything
+    assert await paged(client_id=CLIENT) == ["newsitem_3", "newsitem_1"]
+    assert await paged(client_id="client_b") == everything
+    with pytest.raises(Refused) as refused:
+        await desk.perform(ListAllNewsItems(cursor="newsitem_gone"))
+    assert refused.value.kind == "not_found"
+
+
+async def test_only_what_changed_is_read_again_and_what_is_made_anew_under_its_id_has(desk: Desk) -> None:
+    for number in range(3):
+        await create(desk, str(number), id=f"newsitem_{number}")
+    board = desk.context.board
+    await board.read()
+    before = dict(board._known)
+    desk.now += timedelta(seconds=1)
+    await desk.perform(UpdateNewsItem(id="newsitem_1", primary=banner("changed")))
+    await desk.perform(RemoveNewsItem(id="newsitem_2"))
+    await create(desk, "another", id="newsitem_2")
+    await board.read()
+    assert board._known["newsitem_0"] is before["newsitem_0"]
+    assert {item.primary.payload.title for item in board._known.values()} == {"0", "changed", "another"}
+    await desk.perform(RemoveNewsItem(id="newsitem_0"))
+    await board.read()
+    assert set(board._known) == {"newsitem_1", "newsitem_2"}
+
+
+async def test_a_change_at_one_instance_shows_at_another(
+    desk: Desk, mongo_url: str, settings: Callable[..., NewsSettings]
+) -> None:
+    other = Desk(
+        mongo_url,
+        desk.database.name,
+        service="news",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=settings()),
+    )
+    async with other:
+        other.hear(announced(CLIENT))
+
+        async def shown() -> list[str]:
+            items = await other.perform(ListNewsItems(client_id=CLIENT))
+            return [item["primary"]["payload"]["title"] for item in items]
+
+        async def becomes(expected: list[str]) -> None:
+            # As Kafka brings it.
+            other.hear(desk.published[-1])
+            async with asyncio.timeout(10):
+                while await shown() != expected:  # noqa: ASYNC110 -- the board's state
+                    await asyncio.sleep(0.01)
+
+        await create(desk, "one", id="newsitem_1")
+        await becomes(["one"])
+        await desk.perform(UpdateNewsItem(id="newsitem_1", primary=banner("two")))
+        await becomes(["two"])
+        await desk.perform(RemoveNewsItem(id="newsitem_1"))
+        await becomes([])
+
+
+async def test_a_stranger_is_answered_from_memory_while_mongodb_is_away(desk: Desk) -> None:
+    await create(desk, "one")
+    assert await titles(desk) == ["one"]
+    await desk._client.close()
+    (item,) = await desk.perform(ListNewsItems(client_id=CLIENT, locale="de", app_version="1.0"))
+    assert item["primary"]["payload"]["title"] == "one"
+
+
+async def test_what_was_put_away_stays_away_when_the_items_end_is_put_off(desk: Desk) -> None:
+    end = desk.now + timedelta(days=1)
+    await create(desk, "sale", id="newsitem_1", ends_at=end)
+    await desk.perform(DismissNewsItem(user_id="user_ann", news_item_id="newsitem_1"), caller=ANN)
+    await desk.perform(UpdateNewsItem(id="newsitem_1", primary=banner("sale"), ends_at=end + timedelta(days=7)))
+    desk.now = end + timedelta(days=1)
+    assert (await titles(desk), await titles(desk, caller=ANN)) == (["sale"], [])
+    expiry = (await desk.database["dismissals"].index_information())["endsAt_1"]["expireAfterSeconds"]
+    assert timedelta(seconds=expiry) == PUT_AWAY_FOR > timedelta(days=90)

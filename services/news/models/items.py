@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Self
 
 from services.news.errors import (
@@ -14,6 +15,7 @@ from services.news.errors import (
     NoSuchAppVersion,
 )
 from services.news.models.links import Links
+from services.news.models.versions import order
 from shared.messages.news import BannerContent, Content, NewsItemDetails, NewsItemOrder, NewsItemView
 
 
@@ -55,41 +57,48 @@ class Target:
     subscriptions: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, order: NewsItemOrder) -> Self:
+    def of(cls, said: NewsItemOrder) -> Self:
         """Whom an operator wants to reach.
 
         Raises:
             NoSuchAppVersion: nobody could have such an app.
         """
         target = cls(
-            clients=order.clients,
-            locales=order.locales,
-            min_app_version=order.min_app_version,
-            max_app_version=order.max_app_version,
-            subscriptions=order.subscriptions,
+            clients=said.clients,
+            locales=said.locales,
+            min_app_version=said.min_app_version,
+            max_app_version=said.max_app_version,
+            subscriptions=said.subscriptions,
         )
         first, last = target.min_app_version, target.max_app_version
-        if first is not None and last is not None and numbers(last) < numbers(first):
+        if first is not None and last is not None and order(last) < order(first):
             raise NoSuchAppVersion
         return target
 
     def fits(self, reader: Reader) -> bool:
         """Whether the reader is among them. Who does not say what a target asks for is not."""
+        return self.fits_app(reader) and self.fits_person(reader)
+
+    def fits_app(self, reader: Reader) -> bool:
+        """Whether the reader's app is, in its language and version."""
         return (
             (self.clients is None or reader.client_id in self.clients)
             and (self.locales is None or _speaks(reader.locale, self.locales))
             and self._fits_version(reader.app_version)
-            and (self.subscriptions is None or not reader.subscriptions.isdisjoint(self.subscriptions))
         )
+
+    def fits_person(self, reader: Reader) -> bool:
+        """Whether the reader is, by how they subscribe."""
+        return self.subscriptions is None or not reader.subscriptions.isdisjoint(self.subscriptions)
 
     def _fits_version(self, app_version: str | None) -> bool:
         if self.min_app_version is None and self.max_app_version is None:
             return True
         if app_version is None:
             return False
-        version = numbers(app_version)
-        return (self.min_app_version is None or numbers(self.min_app_version) <= version) and (
-            self.max_app_version is None or version <= numbers(self.max_app_version)
+        version = order(app_version)
+        return (self.min_app_version is None or order(self.min_app_version) <= version) and (
+            self.max_app_version is None or version <= order(self.max_app_version)
         )
 
 
@@ -189,8 +198,8 @@ class NewsItem:
         return self.starts_at <= at and (self.ends_at is None or at < self.ends_at)
 
     def shown_to(self, reader: Reader) -> bool:
-        """Whether it is for that reader, who has not put it away."""
-        return self.id not in reader.dismissed and self.target.fits(reader)
+        """Whether it is for that person, who has not put it away; by which app they read is another question."""
+        return self.id not in reader.dismissed and self.target.fits_person(reader)
 
     def view(self) -> NewsItemView:
         """The item as an app shows it."""
@@ -218,16 +227,13 @@ class NewsItem:
         )
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """An app's version as numbers that compare: ``2.10`` comes after ``2.9``, and equals ``2.10.0``."""
-    release = version.partition("-")[0].partition("+")[0]
-    found = tuple(map(int, release.split(".")))
-    return found + (0,) * (4 - len(found))
-
-
 def _speaks(locale: str | None, locales: tuple[str, ...]) -> bool:
     """Whether a language is one of these, or a kind of one (RFC 4647 section 3.3.1, basic filtering)."""
     if locale is None:
         return False
-    spoken = locale.lower() + "-"
-    return any(spoken.startswith(wanted.lower() + "-") for wanted in locales)
+    return (locale.lower() + "-").startswith(_ranges(locales))
+
+
+@lru_cache(maxsize=4096)
+def _ranges(locales: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(locale.lower() + "-" for locale in locales)
