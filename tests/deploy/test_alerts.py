@@ -1,0 +1,75 @@
+"""Every alarm looks at metrics that exist, by labels that they have, and leads to what is to be done."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from typing import Any, Final
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from prometheus_client import REGISTRY
+
+import services
+import shared
+from tests.deploy.test_documents import NAMES, slugs
+from tests.deploy.told import ROOT
+
+FILE: Final = "deploy/prometheus/alerts.yaml"
+RULES: Final[dict[str, dict[str, Any]]] = {
+    rule["alert"]: rule for group in yaml.safe_load((ROOT / FILE).read_text())["groups"] for rule in group["rules"]
+}
+OPERATIONS: Final = (ROOT / "docs/operations.md").read_text()
+ALARMS: Final = OPERATIONS.partition("\n## Alarms\n")[2].partition("\n## ")[0]
+
+
+def exported() -> dict[str, set[str]]:
+    """The series that Nest's processes tell, with their labels."""
+    packages = [shared, *(importlib.import_module(f"{services.__name__}.{name}") for name in NAMES)]
+    for package in packages:
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    collectors = dict(REGISTRY._names_to_collectors)
+    return {name: set(getattr(collector, "_labelnames", ())) for name, collector in collectors.items()}
+
+
+EXPORTED: Final = exported()
+
+
+def series(expression: str) -> list[tuple[str, set[str]]]:
+    """The series that an expression looks at, with the labels that it chooses them by."""
+    found = re.findall(r"\b(nest_\w+)(?:\{([^}]*)\})?", expression)
+    return [(name, set(re.findall(r"(\w+)=", chosen))) for name, chosen in found]
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_every_metric_of_an_alarm_exists_with_its_labels(alert: str) -> None:
+    expression = RULES[alert]["expr"]
+    looked_at = series(expression)
+    assert looked_at
+    for name, chosen in looked_at:
+        # A counter's first name, without the _total of its series, is in the registry too.
+        assert name in EXPORTED, name
+        assert name.endswith(("_total", "_bucket")) or f"{name}_total" not in EXPORTED, f"{name} is a counter"
+        assert chosen <= EXPORTED[name]
+    labels = set().union(*(EXPORTED[name] for name, _ in looked_at))
+    for by in re.findall(r"\bby \(([^)]*)\)", expression):
+        assert set(by.split(", ")) <= labels
+    assert expression.count("(") == expression.count(")")
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_every_alarm_says_what_is_wrong_of_what_and_where_to_read_on(alert: str) -> None:
+    rule = RULES[alert]
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert rule["annotations"]["summary"].endswith(".")
+    shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    assert shown <= set().union(*(EXPORTED[name] for name, _ in series(rule["expr"])))
+    document, _, anchor = rule["annotations"]["runbook"].partition("#")
+    assert anchor in slugs((ROOT / document).read_text())
+
+
+def test_the_runbook_names_every_alarm_and_no_other() -> None:
+    assert set(re.findall(r"`(Nest[A-Z]\w+)`", ALARMS)) == set(RULES)
+    assert FILE in ALARMS
