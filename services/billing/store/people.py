@@ -10,7 +10,7 @@ class People:
     """What is held on people.
 
     Attributes:
-        handed_over: all of it.
+        handed_over: all of it that means anything to them.
         removed: what an erasure removes. Payments and disputes stay, for the books: what was paid and when, with
             Stripe's ids, and nobody's.
     """
@@ -21,7 +21,9 @@ class People:
         # Of a trial that is not finished the address is sealed for billing alone; the identifiers are told by auth.
         trials = Holding(database["trials"], _by_user, hidden=frozenset({"email"}))
         self.handed_over = (*gone, trials, *kept)
-        self.removed = (*gone, trials, *kept)
+        # By which their messages took turns; it says nothing but that there was such a user.
+        turns = Holding(database["payers"], lambda person: {"_id": {"$eq": person.user_id}})
+        self.removed = (*gone, trials, turns, *kept)
 
 
 def _by_user(person: Person) -> Document:

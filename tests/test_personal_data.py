@@ -1,0 +1,102 @@
+"""No collection is forgotten when a person is erased: each is classified, named in the documents, and erased so."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from services.auth.store import INDEXES as AUTH
+from services.auth.store.people import People as AuthPeople
+from services.billing.store import INDEXES as BILLING
+from services.billing.store.people import People as BillingPeople
+from services.mailer.store import INDEXES as MAILER
+from services.mailer.store.people import People as MailerPeople
+from services.news.people import holdings as news_holdings
+from services.news.store import INDEXES as NEWS
+from shared.holdings import Holding
+from shared.inbox import Inbox
+from shared.mongo import Database, connect, database
+from shared.sealed import Sealer
+from tests.personal_data import COLLECTIONS, REMOVED_BY_HANDLERS, Fate
+
+ROOT: Final = Path(__file__).parent.parent
+INDEXES: Final = {"auth": AUTH, "billing": BILLING, "mailer": MAILER, "news": NEWS}
+
+
+def named_in(source: str) -> set[str]:
+    """The collections that a file names: ``COLLECTION = "…"``, ``COLLECTION: Final = "…"``, ``database["…"]``."""
+    return set(_named(ast.parse(source)))
+
+
+def _named(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id="COLLECTION")], value=ast.Constant(value=str(name))):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id="COLLECTION"), value=ast.Constant(value=str(name))):
+                yield name
+            case ast.Subscript(
+                value=ast.Name(id="database") | ast.Attribute(attr="database"), slice=ast.Constant(value=str(name))
+            ):
+                yield name
+
+
+def test_a_collection_is_seen_however_a_store_names_it() -> None:
+    source = 'class A:\n    COLLECTION = "a"\n    COLLECTION: Final = "b"\nx = database["c"]\ny = parts.database["d"]\n'
+    assert named_in(source) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("service", COLLECTIONS)
+def test_every_collection_of_a_service_is_classified(service: str) -> None:
+    files = (ROOT / "services" / service).rglob("*.py")
+    named = set().union(*(named_in(path.read_text()) for path in files))
+    there = named | set(INDEXES[service]) | {Inbox.COLLECTION, Inbox.TIMERS}
+    assert there == set(COLLECTIONS[service]), "say in tests/personal_data.py what becomes of it, and see to it"
+
+
+async def erased_by(service: str, where: Database) -> tuple[Holding, ...]:
+    """What a service removes of a person, or empties."""
+    match service:
+        case "auth":
+            return AuthPeople(where).removed
+        case "billing":
+            return BillingPeople(where).removed
+        case "mailer":
+            return MailerPeople(where, Sealer({"test": bytes(32)})).removed
+        case _:
+            return news_holdings(where)
+
+
+@pytest.mark.parametrize("service", COLLECTIONS)
+async def test_what_is_classified_as_removed_is_removed_and_what_stays_is_emptied(service: str, mongo_url: str) -> None:
+    client = connect(mongo_url, application="tests")
+    try:
+        holdings = await erased_by(service, database(client, "nobody-writes-here"))
+    finally:
+        await client.close()
+    by_handlers = REMOVED_BY_HANDLERS if service == "auth" else set()
+    gone = {holding.collection.name for holding in holdings if holding.erased is None}
+    emptied = {holding.collection.name for holding in holdings if holding.erased is not None}
+    classified = COLLECTIONS[service].items()
+    # Of a user's processes the exports go, and the erasure stays.
+    assert gone - {"user_processes"} | by_handlers == {name for name, kept in classified if kept.fate is Fate.REMOVED}
+    assert emptied == {name for name, kept in classified if kept.fate is Fate.NOBODYS}
+
+
+@pytest.mark.parametrize("service", COLLECTIONS)
+def test_what_stays_of_a_person_says_why(service: str) -> None:
+    stays = {Fate.NOBODYS, Fate.CLOSED, Fate.IDS}
+    assert [name for name, kept in COLLECTIONS[service].items() if kept.fate in stays and not kept.why] == []
+
+
+@pytest.mark.parametrize("service", COLLECTIONS)
+def test_the_documents_name_every_collection_that_may_hold_something_on_a_person(service: str) -> None:
+    manual = (ROOT / "docs" / "operations.md").read_text()
+    [people] = re.findall(r"^## People\n(.*?)^## ", manual, flags=re.DOTALL | re.MULTILINE)
+    [row] = re.findall(rf"^\| {service} \|.*$", people, flags=re.MULTILINE)
+    about = [name for name, kept in COLLECTIONS[service].items() if kept.fate is not Fate.NOT_ABOUT_PEOPLE]
+    told = row + people.partition("**In every service**")[2]
+    assert [name for name in about if f"`{name}`" not in told] == []
