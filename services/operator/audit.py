@@ -24,6 +24,7 @@ COLUMNS: Final = {
     "user_id": "USER",
     "client_id": "CLIENT",
     "session_id": "SESSION",
+    "resource_id": "RESOURCE",
     "id": "ENTRY",
 }
 

@@ -243,6 +243,19 @@ async def test_some_go_back_in_their_order_however_they_are_named(office: Office
     assert [dict(record.headers)["id"].decode() for record in await office.came()] == [ids[0], ids[2]]
 
 
+async def test_who_looks_at_letters_leaves_an_entry_that_names_the_one_that_was_read(office: Office) -> None:
+    await office.letter()
+    (shown,) = (await office.shown())["letters"]
+    await office.shown(id=shown["id"])
+    with pytest.raises(Refused):
+        await office.shown(id="mailer.commands.99")
+    assert [(told.action, told.refused_as, told.resource_id) for told in office.desk.recorded] == [
+        ("list_dead_letters", None, None),
+        ("list_dead_letters", None, shown["id"]),
+        ("list_dead_letters", "dead_letter_not_found", None),
+    ]
+
+
 async def test_two_letters_about_one_record_are_one(office: Office) -> None:
     made = datetime.now(UTC)
     for _ in range(2):
