@@ -1,7 +1,11 @@
 """What a user consents to, and what an app shows."""
 
+from datetime import UTC, datetime, timedelta
+
 from services.embedded.demo import CLIENT_ID, NEWS_ITEM_ID
 from tests.stack import Stack, eventually
+
+CLIENT = {"name": "An app of its own", "redirect_uris": ["https://app.example/callback"]}
 
 
 async def test_consent_is_awaited_then_known(nest: Stack, email: str) -> None:
@@ -46,6 +50,37 @@ async def test_an_app_that_has_the_news_already_is_told_so(nest: Stack) -> None:
 
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
+
+
+async def test_an_item_that_ends_by_itself_makes_another_tag_at_that_moment(nest: Stack) -> None:
+    client = (await nest.call("create_client", CLIENT, **nest.internal)).json()
+    asking = {"client_id": client["id"]}
+    ends = datetime.now(UTC) + timedelta(seconds=5)
+    banner = {"payload": {"emoji": "", "title": "sale", "body": "…"}}
+    order = {"primary": banner, "clients": [client["id"]], "ends_at": ends.isoformat()}
+    assert (await nest.call("create_news_item", order, **nest.internal)).status_code == 200
+    tags: list[str] = []
+
+    async def status(known: str = "") -> int:
+        answer = await nest.call("list_news_items", asking, **({"if-none-match": known} if known else {}))
+        tags.append(answer.headers["etag"])
+        return answer.status_code
+
+    async def listed() -> bool:
+        items = (await nest.call("list_news_items", asking)).json()
+        return "sale" in [item["primary"]["payload"]["title"] for item in items]
+
+    await eventually(listed, what="the item is shown")
+    assert await status() == 200
+    live = tags[-1]
+
+    async def over() -> bool:
+        return await status(live) == 200
+
+    await eventually(over, what="another tag")
+    assert datetime.now(UTC) >= ends
+    assert set(tags[:-1]) == {live} != {tags[-1]}
+    assert not await listed()
 
 
 async def test_news_are_changed_put_away_and_removed(nest: Stack, email: str) -> None:

@@ -1,15 +1,18 @@
 """What the doctor says of accounts at Stripe and Twilio, by servers that answer as those do."""
 
 import base64
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
 from services.operator.doctor_findings import Finding, Level
-from services.operator.doctor_stripe import look_at_stripe
+from services.operator.doctor_stripe import MONEY, SUBSCRIPTIONS, look_at_stripe
 from services.operator.doctor_twilio import look_at_twilio
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN
 from tests.operator.web import Says, served
@@ -20,7 +23,7 @@ ENDPOINT = {
     "url": f"{ISSUER}/1/webhook/stripe",
     "livemode": True,
     "status": "enabled",
-    "enabled_events": ["customer.subscription.created", "customer.subscription.updated"],
+    "enabled_events": sorted(SUBSCRIPTIONS | MONEY),
 }
 
 
@@ -57,12 +60,6 @@ async def test_an_account_that_is_well_is_said_to_be() -> None:
         ({"prices/price_1": Says({"error": {"code": "resource_missing"}}, 404)}, "resource_missing"),
         ({"prices/price_1": Says({"livemode": False})}, "of the other mode"),
         ({"prices/price_1": Says({"livemode": True, "active": False})}, "archived"),
-        ({"webhook_endpoints": Says({"data": []})}, "no webhook endpoint of the live mode"),
-        (
-            {"webhook_endpoints": Says({"data": [{**ENDPOINT, "livemode": False}]})},
-            "no webhook endpoint of the live mode",
-        ),
-        ({"webhook_endpoints": Says({"data": [{**ENDPOINT, "url": "https://x.example"}]})}, "leads to"),
         ({"webhook_endpoints": Says({"data": [{**ENDPOINT, "status": "disabled"}]})}, "we_1 is disabled"),
         ({"webhook_endpoints": Says({"data": [{**ENDPOINT, "enabled_events": ["charge.*"]}]})}, "does not send"),
     ],
@@ -77,8 +74,41 @@ async def test_a_live_key_where_test_mode_is_meant_is_named() -> None:
     findings = await of_stripe(stripe(), livemode=False)
     assert [each.says for each in findings if each.level is Level.PROBLEM] == [
         "the key is of the other mode",
-        f"no webhook endpoint of the test mode leads to {ENDPOINT['url']}",
     ]
+    assert f"no webhook endpoint of the test mode leads to {ENDPOINT['url']}" in [each.says for each in findings]
+
+
+@pytest.mark.parametrize(
+    "endpoints", [[], [{**ENDPOINT, "livemode": False}], [{**ENDPOINT, "url": "https://x.example"}]]
+)
+async def test_an_endpoint_that_leads_elsewhere_or_is_of_the_other_mode_is_none(endpoints: list[Any]) -> None:
+    findings = await of_stripe(stripe(webhook_endpoints=Says({"data": endpoints})))
+    (told,) = [each for each in findings if each.level is not Level.OK]
+    assert (told.level, "no webhook endpoint of the live mode" in told.says) == (Level.WARNING, True)
+
+
+@pytest.mark.parametrize(("lacking", "level"), [(SUBSCRIPTIONS, Level.PROBLEM), (MONEY, Level.WARNING)])
+async def test_every_event_that_an_endpoint_does_not_send_is_named(lacking: frozenset[str], level: Level) -> None:
+    for kind in lacking:
+        endpoint = {**ENDPOINT, "enabled_events": sorted((SUBSCRIPTIONS | MONEY) - {kind})}
+        findings = await of_stripe(stripe(webhook_endpoints=Says({"data": [endpoint]})))
+        (told,) = [each for each in findings if each.level is not Level.OK]
+        assert (told.level, told.says) == (level, f"the webhook endpoint we_1 does not send {kind}")
+
+
+async def test_an_endpoint_that_sends_everything_sends_enough() -> None:
+    everything = Says({"data": [{**ENDPOINT, "enabled_events": ["*"]}]})
+    assert {each.level for each in await of_stripe(stripe(webhook_endpoints=everything))} == {Level.OK}
+
+
+def test_the_events_are_those_that_the_page_on_stripe_asks_for() -> None:
+    page = (Path(__file__).parents[2] / "docs/stripe.md").read_text()
+    told = page[page.index("3. A webhook endpoint") : page.index("Its signing")]
+    named, family = set(), ""
+    for word in re.findall(r"`([a-z_.]+)`", told):
+        family = family if word.startswith(".") else word.rpartition(".")[0]
+        named.add(family + word if word.startswith(".") else word)
+    assert named == SUBSCRIPTIONS | MONEY
 
 
 async def test_events_that_were_not_delivered_of_late_are_counted() -> None:
