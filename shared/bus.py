@@ -18,11 +18,11 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
-from shared.dead_letters import is_replay
 from shared.delivery import Delivery, Stopping
 from shared.foreign_records import take_any_header_names
 from shared.lanes import Lanes, Record, Taken
 from shared.progress import Progress
+from shared.replays import is_replay
 from shared.telemetry import IN_FLIGHT, OLDEST, log
 
 COMMIT_SECONDS: Final = 0.1

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from shared.replays import REPLAY_FOR, REPLAY_TIME, Headers, own_headers
 from shared.sealed import CannotOpen, Sealer
-
-Headers = tuple[tuple[str, bytes], ...]
-"""As Kafka keeps them: in order, one name any number of times. A foreign client may have written a value that is null;
-it is kept."""
 
 REASON: Final = "dead-reason"
 DETAIL: Final = "dead-detail"
@@ -36,13 +33,6 @@ RECEIVER: Final = "dead-letters"
 """For whom letters are sealed: no service, but whoever shows them or puts them back."""
 SEALED_WHOLE: Final = b"1"
 """The letter's value is key, value and headers of the record, packed, compressed and sealed."""
-REPLAY_TIME: Final = "replay-time"
-"""When an operator ordered a message to be handled that is older than the inbox remembers; Unix milliseconds."""
-REPLAY_FOR: Final = "replay-for"
-"""The consumer group that put the record aside: nobody else takes its replay. Always the last header, so that whoever
-reads records sees it at a glance."""
-REPLAYED: Final = frozenset({REPLAY_TIME, REPLAY_FOR})
-"""What a record gets when it is replayed; not its own when it is put aside again."""
 DETAIL_BYTES: Final = 1_000
 
 
@@ -166,11 +156,11 @@ class DeadLetter:
             added[name] = (said or b"").decode("utf-8", "backslashreplace")
         group, source = added.get(GROUP, ""), _source(added.get(SOURCE, ""), topic)
         sealed = SEALED in added
-        opened = _opened(record.value, sealer) if sealed else (record.key, record.value, _own(own))
+        opened = _opened(record.value, sealer) if sealed else (record.key, record.value, own_headers(own))
         if sealed:
             mark = (record.key or b"").decode("utf-8", "backslashreplace")
         else:
-            mark = _mark_of_old(record, topic, group, source, _own(own))
+            mark = _mark_of_old(record, topic, group, source, own_headers(own))
         key, value, headers = opened or (None, None, ())
         return cls(
             topic=topic,
@@ -217,7 +207,7 @@ def put_aside(
         at: now, Unix milliseconds.
     """
     source = f"{topic}/{record.partition}/{record.offset}".encode()
-    packed = _packed(record.key, record.value, _own(record.headers))
+    packed = _packed(record.key, record.value, own_headers(record.headers))
     return Written(
         # Keyed: what somebody else than Nest wrote may be short enough to be guessed.
         key=sealer.keyed_hash(RECEIVER, group.encode(), source, packed).encode(),
@@ -239,26 +229,6 @@ def put_aside(
 def is_removal(record: Aside) -> bool:
     """Whether a record of a dead-letter topic is no letter but the removal of one."""
     return record.key is not None and record.value is None and not record.headers
-
-
-def is_replay(headers: Sequence[tuple[str, bytes]]) -> bool:
-    """Whether a record is a letter that was put back."""
-    return bool(headers) and headers[-1][0] == REPLAY_FOR
-
-
-def for_others(headers: Sequence[tuple[str, bytes]], group: str) -> bool:
-    """Whether a record is the replay of what another consumer group has put aside."""
-    return is_replay(headers) and headers[-1][1] != group.encode()
-
-
-def _own(headers: Iterable[tuple[str, bytes]]) -> Headers:
-    """Without what a replay has added at the end."""
-    own = list(headers)
-    if is_replay(own):
-        own.pop()
-        if own and own[-1][0] == REPLAY_TIME:
-            own.pop()
-    return tuple(own)
 
 
 def _packed(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:

@@ -13,7 +13,7 @@ import time
 import traceback
 from typing import Final
 
-from shared.dead_letters import for_others, put_aside
+from shared.dead_letters import put_aside
 from shared.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.errors import Unavailable, Unknown
 from shared.faultpoints import armed, fault_point
@@ -22,6 +22,7 @@ from shared.inbox import Contended, Outcome
 from shared.messages import Message, Query
 from shared.mongo import dependency_down
 from shared.producer import BusDown, Producer
+from shared.replays import for_others
 from shared.sealed import Sealer
 from shared.telemetry import (
     DEAD_LETTERS,

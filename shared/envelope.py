@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from shared.dead_letters import REPLAY_TIME
 from shared.messages import ANONYMOUS, Caller, Message
+from shared.replays import REPLAY_TIME
 from shared.sealed import Sealer
 
 MAX_BODY_BYTES: Final = 512 * 1024

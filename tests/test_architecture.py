@@ -268,6 +268,7 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
     holds(
         only_in(
             "shared/bus.py",
+            "shared/dead_letter_reading.py",
             "shared/dead_letter_topics.py",
             "shared/foreign_records.py",
             "shared/lanes.py",

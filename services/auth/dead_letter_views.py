@@ -17,6 +17,7 @@ KEY_BYTES: Final = 1_024
 DETAIL_CHARACTERS: Final = 1_000
 LAST_MILLISECOND: Final = 253_402_300_799_999
 """Beyond it a datetime ends."""
+CONTROL: Final = frozenset(map(chr, range(0x20))) - {"\t", "\n", "\r"}
 CONTINUATION: Final = range(0x80, 0xC0)
 """Bytes of UTF-8 (RFC 3629) that go on with a character."""
 
@@ -46,7 +47,7 @@ def whole(letter: DeadLetter, service: str, replayed_at: datetime | None, *, bod
 
 
 def octets(value: bytes, *, start: int = 0, most: int) -> Octets:
-    """Some bytes of a value: text where they are UTF-8 whole, else base64."""
+    """Some bytes of a value: text where they are UTF-8 whole, without control characters, else base64."""
     piece = value[start : start + most]
     end = start + len(piece)
     if end < len(value) and value[end] in CONTINUATION:
@@ -56,10 +57,14 @@ def octets(value: bytes, *, start: int = 0, most: int) -> Octets:
             shorter = shorter[:-1]
         piece = shorter[:-1] or piece
     try:
-        return Octets(size=len(value), start=start, text=piece.decode())
+        text = piece.decode()
     except UnicodeDecodeError:
-        piece = value[start : start + most]
-        return Octets(size=len(value), start=start, base64=base64.b64encode(piece).decode())
+        text = None
+    # JSON writes six characters for each other control character: a piece full of them would be more than Kafka takes.
+    if text is not None and CONTROL.isdisjoint(text):
+        return Octets(size=len(value), start=start, text=text)
+    piece = value[start : start + most]
+    return Octets(size=len(value), start=start, base64=base64.b64encode(piece).decode())
 
 
 def _view(

@@ -34,7 +34,7 @@ class DeadLetterFilter(Part):
     """Put aside before."""
 
 
-class ListDeadLetters(Query, wire="auth.list-dead-letters", audited=True):
+class ListDeadLetters(Query, wire="auth.list-dead-letters", reply_sealed=True, audited=True):
     """Reply: DeadLettersView, newest first. Refused: ``invalid_cursor``, ``dead_letter_not_found``."""
 
     id: LetterId | None = None

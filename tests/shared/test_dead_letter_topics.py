@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.dead_letter_topics import DeadLetterTopics, WrongCursor
-from shared.dead_letters import REPLAYED, DeadLetter
+from shared.dead_letters import DeadLetter
 from shared.dead_letters import put_aside as write
 from shared.envelope import unix_milliseconds
 from shared.producer import BusDown
+from shared.replays import REPLAYED
 from shared.sealed import Sealer
 from shared.topics import DAY
 from tests.shared.ledger import TOPICS, Append, Posted

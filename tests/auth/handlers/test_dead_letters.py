@@ -173,6 +173,15 @@ async def test_what_is_no_text_is_shown_byte_for_byte(office: Office) -> None:
     assert (noise["type"], noise["message_id"], noise["made_at"]) == ("\\xff", None, None)
 
 
+async def test_a_body_full_of_control_characters_is_shown_in_no_more_than_kafka_takes(office: Office) -> None:
+    """JSON writes each of them in six characters, and a reply has at most a mebibyte."""
+    await office.letter(b"\0" * 500_000)
+    one = await office.shown(id="mailer.commands.0")
+    assert len(json.dumps(one)) < 512 * 1024
+    assert base64.b64decode(one["letters"][0]["body"]["base64"]) == b"\0" * PIECE_BYTES
+    assert ListDeadLetters.reply_sealed, "what was sealed for Kafka must not lie there readable as an answer"
+
+
 @pytest.mark.parametrize("body", ["ä" * 300_000, "x" + "€" * 200_001], ids=["two bytes", "three bytes"])
 async def test_a_long_text_is_read_in_pieces_that_split_no_character(office: Office, body: str) -> None:
     await office.letter(body.encode())
