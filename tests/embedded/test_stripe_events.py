@@ -85,6 +85,9 @@ class TestList:
         with pytest.raises(stripe.InvalidRequestError):
             await shop.api.events.retrieve_async(event["id"])
 
+    async def test_none_of_a_range_of_times_is_no_error(self, shop: Shop) -> None:
+        assert (await shop.api.events.list_async({"delivery_success": False, "created": {"gte": 1}})).data == []
+
     async def test_those_nobody_wanted_count_as_delivered(self, shop: Shop) -> None:
         await shop.customer()
         assert (await shop.api.events.list_async({"delivery_success": False})).data == []

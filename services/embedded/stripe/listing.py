@@ -31,7 +31,8 @@ def page(account: Account, params: Params, url: str, entries: list[Json], *, amo
     after, before = params.text("starting_after"), params.text("ending_before")
     if after and before:
         raise params.refuse("starting_after", "You may only specify one of these: starting_after, ending_before.")
-    entries = [entry for entry in entries if _in_range(params, "created", entry)]
+    in_range = _range(params, "created")
+    entries = [entry for entry in entries if in_range(entry["created"])]
     params.finish()
     if among is not None:
         entries = _beyond(entries, among, after, before)
@@ -80,22 +81,21 @@ _COMPARISONS: dict[str, Callable[[Any, int], bool]] = {
 }
 
 
-def _in_range(params: Params, name: str, entry: Json) -> bool:
-    given = params.raw(name)
-    if given is None:
-        return True
-    if isinstance(given, str):
-        return bool(entry[name] == params.integer(name))
+def _range(params: Params, name: str) -> Callable[[int], bool]:
+    """Returns what tells whether a time is in the range asked for, which is read even where there is no time."""
+    if isinstance(params.raw(name), str):
+        exactly = params.integer(name)
+        return lambda value: value == exactly
     bounds = params.child(name)
     if bounds is None:
-        return True
-    result = True
-    for comparison, holds in _COMPARISONS.items():
-        bound = bounds.integer(comparison)
-        if bound is not None and not holds(entry[name], bound):
-            result = False
+        return lambda _value: True
+    given = [
+        (holds, bound)
+        for comparison, holds in _COMPARISONS.items()
+        if (bound := bounds.integer(comparison)) is not None
+    ]
     bounds.finish()
-    return result
+    return lambda value: all(holds(value, bound) for holds, bound in given)
 
 
 def _beyond(entries: list[Json], among: list[Json], after: str | None, before: str | None) -> list[Json]:
