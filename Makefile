@@ -5,7 +5,7 @@ WORKERS ?= 2
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow check format bench lock clean install-run install-dev
+.PHONY: help run run-services backing test test-slow check format bench reference lock clean install-run install-dev
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ format: install-dev ## format the source and mend what lint can mend
 
 bench: install-dev ## measure requests per second beside the machine's own floors; prints a table
 	$(BIN)/python -m tests.bench
+
+reference: install-dev ## write the reference of the HTTP API, services/gateway/openapi.json, from the code
+	$(BIN)/python -m services.reference
 
 lock: install-dev ## resolve pyproject.toml and jgo.toml into their locks (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded --extra dev -o requirements/dev.txt

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, accounts_page, phone, unsubscribing, wellknown
+from services.gateway import accounts, accounts_page, phone, reference, unsubscribing, wellknown
 from services.gateway.access import Access
 from services.gateway.announced import Clients, Revocations, SigningKeys
 from services.gateway.asking import Asking
@@ -163,6 +163,7 @@ class Gateway:
                 *phone.routes(asking, sealer, test_login=self.settings.test_login),
                 *unsubscribing.routes(asking, sealer),
                 *wellknown.routes(keys, self.settings.issuer),
+                *reference.routes(self.settings.issuer),
                 *accounts.routes(asking, old_clients=self.settings.old_clients),
                 *accounts_page.routes(self.settings.issuer, old_clients=self.settings.old_clients),
                 # The metrics are not for everybody who can reach the API; they are on the health port.

@@ -38,10 +38,10 @@ def routes(keys: SigningKeys, issuer: str) -> list[Route]:
     ).encode()
 
     async def jwks(request: Request) -> Response:
-        return _cached(request, keys.jwks, "application/jwk-set+json")
+        return cached(request, keys.jwks, "application/jwk-set+json")
 
     async def openid_configuration(request: Request) -> Response:
-        return _cached(request, configuration, "application/json")
+        return cached(request, configuration, "application/json")
 
     return [
         Route("/.well-known/jwks.json", jwks),
@@ -49,7 +49,7 @@ def routes(keys: SigningKeys, issuer: str) -> list[Route]:
     ]
 
 
-def _cached(request: Request, body: bytes, media_type: str) -> Response:
+def cached(request: Request, body: bytes, media_type: str) -> Response:
     """The body with its entity tag, or 304 for whoever has the same one already (RFC 9110 sections 8.8.3, 13.1.2)."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"cache-control": CACHED, "etag": tag}

@@ -23,7 +23,9 @@ class RegisterOwner(Command, wire="auth.register-owner", reply_sealed=True):
 
 
 class GetOwner(Query, wire="auth.get-owner", reply_sealed=True):
-    """Reply: OwnerView; for old clients OwnerWithTokenView. Refused: ``validation_failed``, ``owner_not_found``.
+    """Who an owner is. Reply: OwnerView. Refused: ``validation_failed``, ``owner_not_found``.
+
+    Old clients get an OwnerWithTokenView.
 
     An owner's id travels sealed: whoever knows it may change the owner.
     """
@@ -32,7 +34,10 @@ class GetOwner(Query, wire="auth.get-owner", reply_sealed=True):
 
 
 class LogInOwner(Command, wire="auth.log-in-owner", reply_sealed=True):
-    """Reply: OwnerWithTokenView. Refused: ``validation_failed``, ``wrong_credentials``, ``throttled``."""
+    """Log an owner in. Reply: OwnerWithTokenView.
+
+    Refused: ``validation_failed``, ``wrong_credentials``, ``throttled``.
+    """
 
     email: str
     password: Sealed

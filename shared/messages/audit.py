@@ -128,7 +128,7 @@ class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
 
 
 class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True):
-    """Reply: AuditEntriesView, newest first."""
+    """What was done to whom, by whom. Reply: AuditEntriesView, newest first."""
 
     user_id: str | None = None
     """Only what was about this user."""

@@ -43,11 +43,18 @@ class LinkRequest(Command):
 
 # Not ``personal``: rows keep nothing of it but a hash, and its challenge makes that one hard to guess.
 class SendMagicLink(LinkRequest, wire="auth.send-magic-link"):
-    """Mail a link that logs this address in. No reply body."""
+    """Mail a link that logs this address in. No reply body.
+
+    Whether the address is known changes nothing, in the answer or in its time. Refused: ``client_not_found``,
+    ``client_disabled``, ``invalid_redirect_uri``, ``invalid_email``, ``throttled``.
+    """
 
 
 class CreateTrialAndMagicLink(LinkRequest, wire="auth.create-trial-and-magic-link", personal=True):
-    """Start a trial for this address and device, then mail its magic link. ``device`` is required. No reply body."""
+    """Start a trial for this address and device, then mail its magic link. No reply body.
+
+    The user is made if need be. Refused: as SendMagicLink, ``already_subscribed``, ``trial_already_used``.
+    """
 
     device: Device
 
@@ -60,7 +67,11 @@ class AuthenticateUser(Command, wire="auth.authenticate-user", reply_sealed=True
     """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6). Reply: TokenView.
 
     What the grant needs and lacks is refused by name (``code_missing``), hence nothing of it is required here; an empty
-    value counts as missing (RFC 6749 section 3.1).
+    value counts as missing (RFC 6749 section 3.1). Refused: ``unsupported_grant_type``, ``code_missing``,
+    ``code_verifier_missing``, ``redirect_uri_missing``, ``refresh_token_missing``, ``malformed_code``,
+    ``malformed_refresh_token``, ``token_not_found``, ``token_used``, ``authorization_not_found``, ``token_expired``,
+    ``incorrect_client``, ``incorrect_redirect_uri``, ``incorrect_code_verifier``, ``client_not_found``,
+    ``client_disabled``, ``throttled``.
     """
 
     client_id: NonEmpty
@@ -85,7 +96,7 @@ class TokenView(Reply):
 
 
 class GetUser(Query, wire="auth.get-user", audited=True):
-    """Reply: UserView. Refused: ``not_found``."""
+    """Who a user is, and how they are known. Reply: UserView. Refused: ``not_found``."""
 
     user_id: NonEmpty
 
@@ -119,7 +130,7 @@ class EnsureUser(Command, wire="auth.ensure-user", personal=True):
 
 
 class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True):
-    """Check that the user exists, then hand the consent over to mailer. No reply body. Refused: ``not_found``."""
+    """Say which mails a user wants beside those that they need. No reply body. Refused: ``not_found``."""
 
     user_id: NonEmpty
     level: Literal["general", "none"]

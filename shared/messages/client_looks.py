@@ -11,7 +11,7 @@ from shared.messages.message import Command
 class SetClientLooks(ClientLooks, Command, wire="auth.set-client-looks"):
     """Say anew how the mails and texts of a client appear: what is left out is as the settings say again.
 
-    Reply: ClientLooksView, by mailer. Refused: ``client_not_found``.
+    Reply: ClientLooksView. Refused: ``client_not_found``.
     """
 
     client_id: Annotated[str, Field(min_length=1)]

@@ -26,7 +26,7 @@ class UpdateClient(Command, wire="auth.update-client"):
 
 
 class ListClients(Query, wire="auth.list-clients"):
-    """Reply: ClientList."""
+    """All apps that may log people in. Reply: ClientList."""
 
 
 class ClientList(RootModel[tuple[ClientView, ...]]):

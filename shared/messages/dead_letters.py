@@ -35,7 +35,10 @@ class DeadLetterFilter(Part):
 
 
 class ListDeadLetters(Query, wire="auth.list-dead-letters", reply_sealed=True, audited=True):
-    """Reply: DeadLettersView, newest first. Refused: ``invalid_cursor``, ``dead_letter_not_found``."""
+    """What no service could handle. Reply: DeadLettersView, newest first.
+
+    Refused: ``invalid_cursor``, ``dead_letter_not_found``.
+    """
 
     id: LetterId | None = None
     """This one alone, with a larger piece of its body."""

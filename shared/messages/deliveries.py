@@ -11,7 +11,7 @@ DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed
 
 
 class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True):
-    """Reply: DeliveriesView, newest first."""
+    """What became of mails and texts. Reply: DeliveriesView, newest first."""
 
     recipient: Sealed | None = None
     """Only what went to this address or number."""

@@ -55,7 +55,10 @@ class RecordClientLooks(Command, wire="mailer.record-client-looks"):
 
 
 class GetClientLooks(Query, wire="mailer.get-client-looks"):
-    """Reply: ClientLooksView; of a client that nobody has said anything of, the deployment's own."""
+    """How the mails and texts of a client appear. Reply: ClientLooksView.
+
+    Of a client that nobody has said anything of, the deployment's own.
+    """
 
     client_id: Annotated[str, Field(min_length=1)]
 

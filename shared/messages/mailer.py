@@ -150,7 +150,7 @@ class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):
 
 
 class GetMarketingConsent(Query, wire="mailer.get-marketing-consent"):
-    """Reply: MarketingConsentView. Refused: ``awaiting_consent``."""
+    """Which mails a user wants beside those they need. Reply: MarketingConsentView. Refused: ``awaiting_consent``."""
 
     user_id: str
 

@@ -1,6 +1,6 @@
 """What news is ordered and asked: items that apps show."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -12,6 +12,7 @@ from pydantic import (
     RootModel,
     Tag,
 )
+from pydantic.config import JsonDict
 
 from shared.messages.locales import Locale
 from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
@@ -58,10 +59,14 @@ class BannerContent(Part):
     payload: Banner
 
 
+NOT_A_BANNER: Final[JsonDict] = {"not": {"const": "generic_banner"}}
+"""What tells the two kinds of content apart, for readers of the schema."""
+
+
 class OtherContent(Part):
     """An item shown in a way that some apps know and others do not yet: those show the fallback."""
 
-    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", json_schema_extra=NOT_A_BANNER)]
     dismissible: bool = True
     payload: dict[str, JsonValue]
     """Whatever the apps that know the code expect. Every ``url`` in it is held to the rules of a button's."""
@@ -79,7 +84,10 @@ Content = Annotated[
 
 
 class ListNewsItems(Query, wire="news.list-news-items"):
-    """Reply: NewsItemList, of the items live now for whoever asks, the most important and then the newest first."""
+    """What an app is to show now. Reply: NewsItemList, the most important and then the newest first.
+
+    Items that are for others than whoever asks are left out; an unknown client has none.
+    """
 
     client_id: str
     locale: Locale | None = None
@@ -158,7 +166,10 @@ class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True):
 
 
 class ListAllNewsItems(Query, wire="news.list-all-news-items"):
-    """Reply: NewsItemDetailsList, of all items whenever and for whomever they are live, the newest first."""
+    """All items, whenever and for whomever they are live. Reply: NewsItemDetailsList, the newest first.
+
+    Refused: ``not_found`` where the cursor's item is gone.
+    """
 
     client_id: str | None = None
     """Only those that this client shows."""

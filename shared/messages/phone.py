@@ -18,7 +18,7 @@ Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 class SendPhoneCode(Command, wire="auth.send-phone-code", reply_sealed=True, personal=True):
     """Text a code of six digits to a number. Reply: NonceView.
 
-    Refused: ``invalid_phone_number``, ``phone_number_not_allowed``, ``too_many_requests``.
+    Refused: ``invalid_phone_number``, ``phone_number_not_allowed``, ``throttled``.
     """
 
     phone_number: str
@@ -37,7 +37,7 @@ class NonceView(Reply):
 class VerifyPhoneCode(Command, wire="auth.verify-phone-code", reply_sealed=True):
     """Use a code up to log in; the number's user is made if there is none. Reply: PhoneTokenView.
 
-    Refused: ``phone_code_not_found``, ``client_disabled``.
+    Refused: ``phone_code_not_found``, ``client_disabled``, ``throttled``.
     """
 
     code: Sealed
@@ -56,7 +56,7 @@ class RegisterPhoneUser(Command, wire="auth.register-phone-user", personal=True)
     """Use a code up to give the number's user a name; the user is made if there is none. Reply: PhoneUserView.
 
     Refused: ``first_name_missing``, ``last_name_missing``, ``incorrect_phone_code``, ``invalid_phone_number``,
-    ``incorrect_phone_number``, ``user_already_registered``.
+    ``incorrect_phone_number``, ``user_already_registered``, ``throttled``.
     """
 
     code: Sealed

@@ -9,7 +9,7 @@ from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 
 
 class ListSessions(Query, wire="auth.list-sessions", audited=True):
-    """Reply: SessionList. Refused: ``not_found`` for an unknown user."""
+    """Where a user is logged in. Reply: SessionList. Refused: ``not_found`` for an unknown user."""
 
     user_id: NonEmpty
 

@@ -38,7 +38,7 @@ class KeepSigningKeys(Command, wire="auth.keep-signing-keys"):
 
 
 class ListSigningKeys(Query, wire="auth.list-signing-keys"):
-    """Reply: SigningKeysView."""
+    """Which keys sign tokens, signed, or will. Reply: SigningKeysView."""
 
 
 class SigningKeyView(Part):

@@ -11,7 +11,7 @@ Cause = Literal["bounce", "complaint"]
 
 
 class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True):
-    """Reply: SuppressionsView, those whose mails were ordered last first."""
+    """Which addresses are written to no more. Reply: SuppressionsView, those whose mails were ordered last first."""
 
     recipient: Sealed | None = None
     """Only that of this address."""

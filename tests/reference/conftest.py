@@ -1,0 +1,37 @@
+"""One whole Nest for all tests of the reference, in this process, without the limits that would hide what is behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.stack import Stack, running_stack
+
+LIFTED = {
+    f"NEST_LIMIT_{name}": "1000/1s"
+    for name in (
+        "MAGIC_LINKS_PER_ADDRESS",
+        "TRIALS_PER_ADDRESS",
+        "GUESSES_PER_IDENTIFIER",
+        "TEXTS_PER_NUMBER",
+        "PASSWORDS_PER_USER",
+    )
+}
+
+
+@pytest.fixture(scope="session")
+async def nest(
+    tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
+) -> AsyncIterator[Stack]:
+    """A running Nest that serves all that the reference tells of."""
+    prefix = unique()
+    async with running_stack(
+        tmp_path_factory.mktemp("nest"),
+        kafka_bootstrap=kafka_bootstrap,
+        mongo_url=mongo_url,
+        topic_prefix=f"{prefix}.",
+        database_prefix=prefix,
+        settings={**LIFTED, "NEST_REPLY_SECONDS": "30", "NEST_OLD_CLIENTS": "true", "NEST_TEST_LOGIN": "true"},
+    ) as running:
+        yield running
