@@ -81,6 +81,7 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
         at=work.now,
     )
     auth.user_processes.add(process, work)
+    work.note(resource_id=process.id)
     _order_parts(process, work, auth)
     return process.view()
 
@@ -95,13 +96,13 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     Raises:
         NotFound: there is no such user, and none was erased.
     """
-    work.note(user_id=command.user_id)
     try:
         user = await auth.users.get(command.user_id)
     except NotFound:
         earlier = await auth.user_processes.find_erasure(command.user_id)
         if earlier is None:
             raise
+        work.note(user_id=earlier.user_id, resource_id=earlier.id)
         return earlier.view()
     identifiers = await auth.identifiers.of_user(user.id)
     process = UserProcess.begin(
@@ -113,6 +114,7 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
         at=work.now,
         delete_stripe_customer=command.delete_stripe_customer,
     )
+    work.note(user_id=user.id, resource_id=process.id)
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)

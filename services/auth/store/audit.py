@@ -43,7 +43,8 @@ class AuditEntries:
     async def page(self, query: ListAuditEntries) -> list[AuditEntry]:
         """The entries asked for, newest first, and one more if there are more.
 
-        Their order is that of their ids: exact to the second, and within it that of each instance.
+        Their order is that of their ids, the one in which they were written: exact to the second, and within it that of
+        each instance. What other services tell is written when auth hears of it, after an outage long after ``at``.
         """
         wanted: Document = {}
         if query.user_id is not None:

@@ -147,3 +147,18 @@ async def test_an_erasure_leaves_that_operators_looked_and_nothing_that_leads_to
     text = json.dumps(await rows(desk), default=str)
     for personal in (ADDRESS, "ana", FROM.client_ip):
         assert str(personal) not in text
+
+
+async def test_an_erasure_is_named_by_its_process_and_nobody_by_what_was_typed(desk: Desk) -> None:
+    user_id = (await logged_in(desk))["user_id"]
+    desk.clear()
+    process_id = (await desk.perform(EraseUser(user_id=user_id), caller=OPERATOR))["id"]
+    await desk.perform(EraseUser(user_id=user_id), caller=OPERATOR)
+    for order in (EraseUser(user_id="user_typed"), ExportUser(user_id="user_typed")):
+        await refusal(desk, order, caller=OPERATOR)
+    assert [(entry.code, entry.user_id, entry.resource_id) for entry in desk.audited] == [
+        (None, user_id, process_id),
+        (None, user_id, process_id),
+        ("not_found", None, None),
+        ("not_found", None, None),
+    ]
