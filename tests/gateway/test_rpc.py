@@ -400,6 +400,8 @@ def _body(name: str) -> dict[str, Any]:
         "list_audit_entries": {},
         "list_dead_letters": {},
         "list_deliveries": {},
+        "list_suppressions": {},
+        "lift_suppression": {"recipient": "ada@example.com"},
         "replay_dead_letters": {"filter": {}},
         "dismiss_news_item": {"user_id": "user_1", "news_item_id": "newsitem_1"},
         "reconcile_subscriptions": {},

@@ -68,16 +68,12 @@ async def test_the_order_of_a_key_is_kept_among_256_in_flight_with_retries(
 
 async def test_a_slow_key_never_delays_the_others(stand: Stand) -> None:
     async with stand.running() as running:
-        slow = [await stand.order(Append(subject="slow", number=number, key="slow", pause=3)) for number in range(2)]
-        await until(lambda: began(running, slow[0].id))
-        took = []
-        for number in range(40):
-            start = time.monotonic()
-            answer = await stand.call(Append(subject=str(number), number=0, key=str(number)))
-            assert answer.kind == "done"
-            took.append(time.monotonic() - start)
-        assert running.ledger.runs[slow[1].id] == 0, "the slow one was over too early for the proof"
-        assert max(took) < 1
+        slow = await stand.order(Append(subject="slow", number=0, key="slow", pause=10))
+        behind = await stand.order(Append(subject="slow", number=1, key="slow"))
+        await until(lambda: began(running, slow.id))
+        for number in range(30):
+            assert (await stand.call(Append(subject=str(number), number=0, key=str(number)))).kind == "done"
+        assert running.ledger.runs[behind.id] == 0, "the others were done after the slow one"
         await stand.settled()
     assert await stand.listed("slow") == [0, 1]
 
@@ -91,9 +87,7 @@ async def test_a_message_that_is_tried_again_delays_its_own_key_only(stand: Stan
         failing = await stand.order(Append(subject="bad", number=0, key="bad", fail=3))
         behind = await stand.order(Append(subject="bad", number=1, key="bad"))
         await until(lambda: began(running, failing.id))
-        start = time.monotonic()
         assert (await stand.call(Append(subject="good", number=0, key="good"))).kind == "done"
-        assert time.monotonic() - start < 1
         assert running.ledger.runs[behind.id] == 0
         await stand.settled()
     assert await stand.listed("bad") == [0, 1]
