@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import shutil
 import sys
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from services.embedded.way_in import way_in
-from services.operator.options import AsJson, Data
+from services.operator.client import URL
+from services.operator.errors import NowhereToGo
+from services.operator.options import AsJson, Data, said_in_words, without_logs
 from services.operator.tables import plain
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 COLOURS: Final = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
 BOOTSTRAP: Final = "NEST_KAFKA_BOOTSTRAP"
+MONGO: Final = "NEST_MONGO_URL"
 AREA_WIDTH: Final = 14
 """The longest area and its colon."""
 
@@ -52,12 +54,9 @@ def doctor(
 
     Run it where the services run, with their environment; without, it looks at the Nest of the data folder.
     """
-    note = None if os.environ.get(BOOTSTRAP) else way_in(data)
-    if note is not None:
-        os.environ.update({name: value for name, value in note.environment.items() if name not in os.environ})
-    # What libraries complain of besides is said by the findings.
-    logging.disable(logging.CRITICAL)
-    with _telling() as tell:
+    with said_in_words():
+        _find_out(data)
+    with without_logs(), _telling() as tell:
         findings = asyncio.run(_examined(dkim_selector or [], replication, tell))
     if as_json:
         typer.echo(json.dumps([finding.fields() for finding in findings], indent=2, ensure_ascii=False))
@@ -71,6 +70,24 @@ def doctor(
         told = f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}"
         typer.echo(f"\n{told if problems or warnings else 'All is well'}")
     raise typer.Exit(1 if problems else 0)
+
+
+def _find_out(data: Path) -> None:
+    """Take what the services are told from their environment, else from the note in the data folder.
+
+    Raises:
+        NowhereToGo: there is neither, and no URL.
+    """
+    if os.environ.get(BOOTSTRAP) or os.environ.get(MONGO):
+        return
+    note = way_in(data)
+    if note is not None:
+        os.environ.update({name: value for name, value in note.environment.items() if name not in os.environ})
+    elif not os.environ.get(URL):
+        raise NowhereToGo(
+            f"which Nest? Run it where the services run, with their environment, or beside nest up (there is none in"
+            f" {data.absolute()}); {URL} alone lets it look at the gateway"
+        )
 
 
 def _counted(number: int, what: str) -> str:
@@ -118,7 +135,7 @@ async def _examined(
     from services.operator.doctor_settings import Told, look_at_settings  # noqa: PLC0415
 
     told = Told()
-    checks = [Check("settings", partial(look_at_settings, told))]
+    checks = [Check("settings", partial(look_at_settings, told, elsewhere=_elsewhere()))]
     async with AsyncExitStack() as stack:
         client = await _mongo(told, stack)
         checks += _of_gateway(told)
@@ -128,11 +145,16 @@ async def _examined(
         return await found(checks, tell=tell)
 
 
+def _elsewhere() -> bool:
+    """Whether the services run where we are not: only their URL is known here."""
+    return not (os.environ.get(BOOTSTRAP) or os.environ.get(MONGO))
+
+
 async def _mongo(told: Told, stack: AsyncExitStack) -> Client | None:
     """One client for all looks; it connects with the first of them."""
     from shared.mongo import connect  # noqa: PLC0415
 
-    url = told.first("mongo_url", os.environ.get("NEST_MONGO_URL"))
+    url = told.first("mongo_url", os.environ.get(MONGO))
     if not url:
         return None
     client = connect(url, application="nest-doctor", timeout=8.0)
@@ -145,7 +167,7 @@ def _of_gateway(told: Told) -> list[Check]:
     from services.operator.doctor_gateway import look_at_gateway  # noqa: PLC0415
 
     issuer = told.first("issuer")
-    url = os.environ.get("NEST_URL") or issuer
+    url = os.environ.get(URL) or issuer
     return [] if not url else [Check("gateway", partial(look_at_gateway, url.rstrip("/"), issuer))]
 
 

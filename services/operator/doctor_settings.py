@@ -45,8 +45,18 @@ class Told:
         return default
 
 
-async def look_at_settings(told: Told) -> AsyncIterator[Finding]:
-    """Which services would not start, and why."""
+async def look_at_settings(told: Told, *, elsewhere: bool) -> AsyncIterator[Finding]:
+    """Which services would not start, and why.
+
+    Args:
+        told: what they are told.
+        elsewhere: they run where we are not, so nothing is known of it.
+    """
+    if elsewhere:
+        yield warning(
+            AREA, "only the gateway is looked at", "run it where the services run, with their environment, for the rest"
+        )
+        return
     lines: dict[str, list[str]] = {}
     for name, wrong in told.wrong.items():
         for line in wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,17 @@ def said_in_words() -> Iterator[None]:
     except CannotDo as error:
         typer.echo(f"nest: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Keeps what libraries complain of from the terminal: the verb says it in its own words."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def confirmed(question: str, *, yes: bool) -> None:

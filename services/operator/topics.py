@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
 
 from services.operator.errors import OutOfReach
-from services.operator.options import AsJson, examples, said_in_words
+from services.operator.options import AsJson, examples, said_in_words, without_logs
 
 app = typer.Typer(no_args_is_help=True, help="Make Kafka's topics what this release declares, or compare.")
 
@@ -50,9 +49,7 @@ def check_topics(
 def _asked_of_kafka(bootstrap: str, question: Coroutine[Any, Any, list[str]]) -> list[str]:
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-    # What the library complains of besides is said in one line.
-    logging.disable(logging.CRITICAL)
-    with said_in_words():
+    with said_in_words(), without_logs():
         try:
             return asyncio.run(question)
         except (KafkaError, OSError, ValueError) as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import typer.testing
+from aiokafka.admin import AIOKafkaAdminClient
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -47,6 +49,14 @@ class Nest:
     def run(self, *words: str, typed: str | None = None) -> Result:
         """Type a verb."""
         return CliRunner().invoke(app, list(words), input=typed)
+
+
+async def without(admin: AIOKafkaAdminClient, topic: str) -> None:
+    """Delete a topic, and wait until the broker has noticed."""
+    await admin.delete_topics([topic])
+    async with asyncio.timeout(30):
+        while topic in await admin.list_topics():  # noqa: ASYNC110 -- the broker's state
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

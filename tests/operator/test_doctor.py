@@ -1,0 +1,51 @@
+"""`nest doctor` as a person types it where no services run, and how it reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli import app
+from services.embedded import ports
+from services.operator.doctor import _lines
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment that tells of no Nest."""
+    for name in ("NEST_URL", "NEST_KAFKA_BOOTSTRAP", "NEST_MONGO_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_who_names_no_nest_is_asked_which(nowhere: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--data", str(nowhere)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("nest: which Nest?")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_url_alone_is_enough_to_look_at_the_gateway(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEST_URL", f"http://127.0.0.1:{ports.any_free()}/")
+    done = CliRunner().invoke(app, ["doctor", "--data", str(nowhere), "--json"])
+    assert done.exit_code == 1
+    findings = json.loads(done.stdout)
+    assert [(each["level"], each["area"]) for each in findings] == [("warning", "settings"), ("problem", "gateway")]
+    plain = CliRunner().invoke(app, ["doctor", "--data", str(nowhere)])
+    assert plain.stdout.splitlines()[-1] == "1 problem, 1 warning"
+    assert "\x1b" not in plain.output
+
+
+def test_long_lines_hang_below_their_beginning_on_a_terminal_and_stay_whole_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = "the certificate of https://a-host-with-a-long-name.example:8443/ ends on 2026-11-21"
+    assert _lines("kafka:        ", text, terminal=False) == [f"kafka:         {text}"]
+    lines = _lines("kafka:        ", text, terminal=True)
+    assert all(len(line) <= 80 - 9 for line in lines)
+    assert len(lines) > 1
+    assert {line[:15] for line in lines[1:]} == {" " * 15}
+    assert lines[0].startswith("kafka:         the")
+    assert " ".join(line[15:] for line in lines) == text
