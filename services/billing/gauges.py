@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from prometheus_client import Gauge
@@ -71,4 +71,6 @@ async def _keep(runs: Runs, standings: Standings, events: StripeEvents, stopping
             await tell(runs, standings, events)
         except Exception as failure:  # noqa: BLE001 -- the database may be away for a while
             log.warning("gauges not read", error=type(failure).__name__)
-        await asyncio.sleep(SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS):
+                await stopping.wait()

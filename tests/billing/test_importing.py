@@ -38,8 +38,9 @@ def said_aloud(shop: Shop) -> list[Message]:
     return [message for message in shop.desk.published if isinstance(message, LOUD)]
 
 
-async def test_a_life_of_many_is_taken_over_once(shop: Shop) -> None:
-    await Life(shop.double, shop.price, seed=7).run(customers=30, days=60)
+@pytest.mark.parametrize(("customers", "days"), [(12, 60), pytest.param(200, 60, marks=pytest.mark.slow)])
+async def test_a_life_of_many_is_taken_over_once(customers: int, days: int, shop: Shop) -> None:
+    await Life(shop.double, shop.price, seed=7).run(customers=customers, days=days)
     alive = [each for each in shop.double.objects("customer") if not each.get("deleted")]
 
     done = await take_over(shop)

@@ -117,7 +117,8 @@ async def _make(trial: Trial, work: Work, billing: Billing) -> None:
     except StripeRefused as refused:
         if refused.param != "email":
             raise
-        billing.trials.release(trial, work)
+        # The reservation came to nothing: its user and device may try again.
+        billing.trials.remove(trial, work)
         raise InvalidEmail from refused
     if truth is None:
         raise RuntimeError(f"{subscription_id} was made for {trial.id} and can't be followed")

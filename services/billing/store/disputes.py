@@ -8,10 +8,9 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.models.disputes import Dispute
-from services.billing.store.documents import document_of, entity_of
 from services.billing.store.pages import Page, newest_first
+from services.billing.store.rows import Rows
 from shared.mongo import Database
-from shared.work import Work
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "disputes": [
@@ -24,30 +23,20 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
 }
 
 
-class Disputes:
+class Disputes(Rows[Dispute]):
     """The collection ``disputes``: one document for each dispute of Stripe's."""
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["disputes"]
+        super().__init__(database["disputes"], Dispute)
 
     async def find_by_stripe_id(self, dispute_id: str) -> Dispute | None:
         """The record of a dispute."""
-        document = await self._collection.find_one({"stpDisputeId": {"$eq": dispute_id}})
-        return None if document is None else entity_of(Dispute, document)
+        return await self._one({"stpDisputeId": {"$eq": dispute_id}})
 
     async def of_payment(self, intent_id: str) -> list[Dispute]:
         """The disputes about a payment intent, in no order."""
-        found = self._collection.find({"stpPaymentIntentId": {"$eq": intent_id}})
-        return [entity_of(Dispute, document) async for document in found]
+        return await self._all(self._collection.find({"stpPaymentIntentId": {"$eq": intent_id}}))
 
     async def page(self, page: Page) -> list[Dispute]:
         """The disputes asked for, newest in Stripe first, and one more if there are more."""
-        return [entity_of(Dispute, document) for document in await newest_first(self._collection, page)]
-
-    def add(self, dispute: Dispute, work: Work) -> None:
-        """Insert; if the dispute has been recorded meanwhile, the handler runs again."""
-        work.insert(self._collection, document_of(dispute))
-
-    def save(self, dispute: Dispute, work: Work) -> None:
-        """Replace, if nobody has changed the record meanwhile; otherwise the handler runs again."""
-        work.replace(self._collection, document_of(dispute), version=dispute.version)
+        return [self._read(document) for document in await newest_first(self._collection, page)]

@@ -10,10 +10,9 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.billing.models.events import KeptEvent
-from services.billing.store.documents import document_of, entity_of
+from services.billing.store.rows import Rows
 from shared.lookup import Lookup
 from shared.mongo import Database, Document
-from shared.work import Work
 
 _WAITING: Final = {"handledAt": None}
 _LONGEST_FIRST: Final = [("receivedAt", ASCENDING)]
@@ -31,24 +30,23 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
 }
 
 
-class StripeEvents:
+class StripeEvents(Rows[KeptEvent]):
     """The collection ``stripe_events``."""
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["stripe_events"]
+        super().__init__(database["stripe_events"], KeptEvent)
         self._by_id = Lookup(self._collection)
         self._about = Lookup(self._collection, "objectId", dict(_WAITING))
         self._leading_to = Lookup(self._collection, "leadsTo", dict(_WAITING))
 
     async def find(self, event_id: str) -> KeptEvent | None:
         """An event by our id."""
-        document = await self._by_id.find_one(event_id)
-        return None if document is None else entity_of(KeptEvent, document)
+        return self._read_or_none(await self._by_id.find_one(event_id))
 
     async def waiting_of(self, object_id: str) -> list[KeptEvent]:
         """The events that wait for an object to be read, in no order: those about it, and those that led to it."""
         found = await asyncio.gather(self._about.find(object_id), self._leading_to.find(object_id))
-        events = [entity_of(KeptEvent, document) for documents in found for document in documents]
+        events = [self._read(document) for documents in found for document in documents]
         return [event for event in events if event.leads_to in (None, object_id)]
 
     async def waiting(self) -> tuple[int, datetime | None]:
@@ -64,8 +62,7 @@ class StripeEvents:
 
     async def find_by_stripe_id(self, stripe_event_id: str) -> KeptEvent | None:
         """An event by Stripe's id, of whichever account and mode."""
-        document = await self._collection.find_one({"stpEventId": {"$eq": stripe_event_id}})
-        return None if document is None else entity_of(KeptEvent, document)
+        return await self._one({"stpEventId": {"$eq": stripe_event_id}})
 
     async def known(self, event_ids: Iterable[str]) -> set[str]:
         """Those of these events, by our ids, that are kept."""
@@ -88,13 +85,4 @@ class StripeEvents:
         bounds = {name: moment for name, moment in (("$gte", since), ("$lte", until)) if moment is not None}
         if bounds:
             wanted["madeAt"] = bounds
-        found = self._collection.find(wanted).sort("_id", ASCENDING).limit(limit)
-        return [entity_of(KeptEvent, document) async for document in found]
-
-    def add(self, event: KeptEvent, work: Work) -> None:
-        """Insert; if the event has been kept meanwhile, the handler runs again."""
-        work.insert(self._collection, document_of(event))
-
-    def save(self, event: KeptEvent, work: Work) -> None:
-        """Replace, if nobody has changed it meanwhile; otherwise the handler runs again."""
-        work.replace(self._collection, document_of(event), version=event.version)
+        return await self._all(self._collection.find(wanted).sort("_id", ASCENDING).limit(limit))

@@ -9,8 +9,8 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.models.payments import BETWEEN_MAILS, Payment
-from services.billing.store.documents import document_of, entity_of
 from services.billing.store.pages import Page, newest_first
+from services.billing.store.rows import Rows
 from shared.mongo import Database
 from shared.work import Work
 
@@ -25,28 +25,19 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
 }
 
 
-class Payments:
+class Payments(Rows[Payment]):
     """The collection ``payments``: one document for each payment intent of Stripe's."""
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["payments"]
+        super().__init__(database["payments"], Payment)
 
     async def find_by_stripe_id(self, intent_id: str) -> Payment | None:
         """The record of a payment intent."""
-        document = await self._collection.find_one({"stpPaymentIntentId": {"$eq": intent_id}})
-        return None if document is None else entity_of(Payment, document)
+        return await self._one({"stpPaymentIntentId": {"$eq": intent_id}})
 
     async def page(self, page: Page) -> list[Payment]:
         """The payments asked for, newest in Stripe first, and one more if there are more."""
-        return [entity_of(Payment, document) for document in await newest_first(self._collection, page)]
-
-    def add(self, payment: Payment, work: Work) -> None:
-        """Insert; if the payment has been recorded meanwhile, the handler runs again."""
-        work.insert(self._collection, document_of(payment))
-
-    def save(self, payment: Payment, work: Work) -> None:
-        """Replace, if nobody has changed the record meanwhile; otherwise the handler runs again."""
-        work.replace(self._collection, document_of(payment), version=payment.version)
+        return [self._read(document) for document in await newest_first(self._collection, page)]
 
 
 class FailedPaymentMails:

@@ -9,10 +9,9 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from services.billing.models.runs import Run
-from services.billing.store.documents import document_of, entity_of
+from services.billing.store.rows import Rows
 from shared.messages.stripe_runs import Kind
 from shared.mongo import Database, Document
-from shared.work import Work
 
 _UNDER_WAY: Final = {"underWay": True}
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
@@ -26,42 +25,32 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
 }
 
 
-class Runs:
-    """The collection ``stripe_runs``."""
+class Runs(Rows[Run]):
+    """The collection ``stripe_runs``; of a kind of which one is under way, a new one is refused."""
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["stripe_runs"]
+        super().__init__(database["stripe_runs"], Run, taken=StripeRunUnderWay)
 
     async def get(self, run_id: str) -> Run:
         """A run; StripeRunNotFound if there is none."""
-        document = await self._collection.find_one({"_id": {"$eq": run_id}})
-        if document is None:
+        run = await self._one({"_id": {"$eq": run_id}})
+        if run is None:
             raise StripeRunNotFound
-        return entity_of(Run, document)
+        return run
 
     async def find_under_way(self, kind: Kind) -> Run | None:
         """The run of a kind that goes on by itself."""
-        document = await self._collection.find_one({"kind": kind, **_UNDER_WAY})
-        return None if document is None else entity_of(Run, document)
+        return await self._one({"kind": kind, **_UNDER_WAY})
 
     async def latest(self, limit: int) -> list[Run]:
         """The latest runs, newest first."""
-        found = self._collection.find().sort([("startedAt", DESCENDING)]).limit(limit)
-        return [entity_of(Run, document) async for document in found]
+        return await self._all(self._collection.find().sort([("startedAt", DESCENDING)]).limit(limit))
 
     async def latest_done(self, kind: Kind) -> Run | None:
         """The run of a kind that came to its end last."""
-        document = await self._collection.find_one({"kind": kind, "status": "done"}, sort=[("finishedAt", DESCENDING)])
-        return None if document is None else entity_of(Run, document)
+        done = self._collection.find({"kind": kind, "status": "done"})
+        found = await self._all(done.sort([("finishedAt", DESCENDING)]).limit(1))
+        return found[0] if found else None
 
-    def add(self, run: Run, work: Work) -> None:
-        """Insert; StripeRunUnderWay if another one of its kind began meanwhile."""
-        work.insert(self._collection, _document(run), taken=StripeRunUnderWay)
-
-    def save(self, run: Run, work: Work) -> None:
-        """Replace, if nobody has changed it meanwhile; otherwise the handler runs again."""
-        work.replace(self._collection, _document(run), version=run.version)
-
-
-def _document(run: Run) -> Document:
-    return {**document_of(run), "underWay": run.under_way}
+    def _written(self, entity: Run) -> Document:
+        return {**super()._written(entity), "underWay": entity.under_way}

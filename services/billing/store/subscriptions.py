@@ -10,7 +10,7 @@ from pymongo import ASCENDING, IndexModel
 
 from services.billing.errors import SubscriptionNotFound
 from services.billing.models.subscriptions import Subscription
-from services.billing.store.documents import document_of, entity_of
+from services.billing.store.rows import Rows
 from shared.lookup import Lookup
 from shared.mongo import Database
 from shared.work import Work
@@ -26,11 +26,11 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
 }
 
 
-class Subscriptions:
+class Subscriptions(Rows[Subscription]):
     """The collection ``subscriptions``."""
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["subscriptions"]
+        super().__init__(database["subscriptions"], Subscription)
         self._by_id = Lookup(self._collection)
         self._by_stripe_id = Lookup(self._collection, "stpSubscriptionId")
         self._by_user = Lookup(self._collection, "userId")
@@ -40,32 +40,22 @@ class Subscriptions:
         document = await self._by_id.find_one(subscription_id)
         if document is None:
             raise SubscriptionNotFound
-        return entity_of(Subscription, document)
+        return self._read(document)
 
     async def find(self, subscription_id: str) -> Subscription | None:
         """A subscription by our id or by Stripe's."""
         ours, theirs = await asyncio.gather(
             self._by_id.find_one(subscription_id), self._by_stripe_id.find_one(subscription_id)
         )
-        document = ours or theirs
-        return None if document is None else entity_of(Subscription, document)
+        return self._read_or_none(ours or theirs)
 
     async def find_by_stripe_id(self, stripe_id: str) -> Subscription | None:
         """The record of a subscription of Stripe's."""
-        document = await self._by_stripe_id.find_one(stripe_id)
-        return None if document is None else entity_of(Subscription, document)
+        return self._read_or_none(await self._by_stripe_id.find_one(stripe_id))
 
     async def of_user(self, user_id: str) -> list[Subscription]:
         """All subscriptions that a user has or had, in no order."""
-        return [entity_of(Subscription, document) for document in await self._by_user.find(user_id)]
-
-    def add(self, subscription: Subscription, work: Work) -> None:
-        """Insert; if the subscription has been recorded meanwhile, the handler runs again."""
-        work.insert(self._collection, document_of(subscription))
-
-    def save(self, subscription: Subscription, work: Work) -> None:
-        """Replace, if nobody has changed the record meanwhile; otherwise the handler runs again."""
-        work.replace(self._collection, document_of(subscription), version=subscription.version)
+        return [self._read(document) for document in await self._by_user.find(user_id)]
 
 
 class Payers:

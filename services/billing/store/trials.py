@@ -9,9 +9,9 @@ from pymongo import ASCENDING, IndexModel
 
 from services.billing.errors import TrialAlreadyUsed, TrialNotFound
 from services.billing.models.trials import Trial, TrialDevice
-from services.billing.store.documents import document_of, entity_of
+from services.billing.store.documents import entity_of
+from services.billing.store.rows import Rows
 from shared.mongo import Database, Document
-from shared.work import Work
 
 _STRING: Final = {"$type": "string"}
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
@@ -28,45 +28,33 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
 """All three judge who was first, whatever arrives at once."""
 
 
-class Trials:
-    """The collection ``trials``."""
+class Trials(Rows[Trial]):
+    """The collection ``trials``; a new one is refused if the user, the fingerprint or the installation has one."""
 
     def __init__(self, database: Database) -> None:
-        self._collection = database["trials"]
+        super().__init__(database["trials"], Trial, taken=TrialAlreadyUsed)
 
     async def get(self, trial_id: str) -> Trial:
         """A trial; TrialNotFound if there is none."""
-        document = await self._collection.find_one({"_id": {"$eq": trial_id}})
-        if document is None:
+        trial = await self.find(trial_id)
+        if trial is None:
             raise TrialNotFound
-        return trial_of(document)
+        return trial
 
     async def find(self, trial_id: str) -> Trial | None:
         """A trial, if there is one."""
-        document = await self._collection.find_one({"_id": {"$eq": trial_id}})
-        return None if document is None else trial_of(document)
+        return await self._one({"_id": {"$eq": trial_id}})
 
     async def find_by_user(self, user_id: str) -> Trial | None:
         """The one trial of a user."""
-        document = await self._collection.find_one({"userId": {"$eq": user_id}})
-        return None if document is None else trial_of(document)
+        return await self._one({"userId": {"$eq": user_id}})
 
-    def add(self, trial: Trial, work: Work) -> None:
-        """Insert; TrialAlreadyUsed if the user, the fingerprint or the installation has one."""
-        work.insert(self._collection, _document(trial), taken=TrialAlreadyUsed)
+    def _read(self, document: Document) -> Trial:
+        return trial_of(document)
 
-    def save(self, trial: Trial, work: Work) -> None:
-        """Replace, if nobody has changed it meanwhile; otherwise the handler runs again."""
-        work.replace(self._collection, _document(trial), version=trial.version)
-
-    def release(self, trial: Trial, work: Work) -> None:
-        """Remove a reservation that came to nothing; its user and device may try again."""
-        work.delete(self._collection, trial.id, version=trial.version)
-
-
-def _document(trial: Trial) -> Document:
-    device = {"beakId": trial.device.beak_id, "fingerprint": trial.device.fingerprint}
-    return {**document_of(trial), "device": device}
+    def _written(self, entity: Trial) -> Document:
+        device = {"beakId": entity.device.beak_id, "fingerprint": entity.device.fingerprint}
+        return {**super()._written(entity), "device": device}
 
 
 def trial_of(document: Document) -> Trial:
