@@ -25,6 +25,8 @@ from shared.sealed import Sealer
 from shared.topics import TOPICS, Topic, dead
 
 SCAN_RECORDS: Final = 20_000
+READERS: Final = 4
+"""Calls that read at once; others wait. A chunk of the largest letters takes 64 MiB of memory."""
 PAGE_BYTES: Final = 256 * 1024
 """What a page's letters hold at most, as they lie on Kafka; one letter more than that is a page of its own."""
 
@@ -67,6 +69,7 @@ class DeadLetterTopics:
         self._topics = sorted(topic.name for topic in topics if topic.consumed)
         self._sealer = sealer
         self._scan_records = scan_records
+        self._room = asyncio.Semaphore(READERS)
 
     def service(self, letter: DeadLetter) -> str:
         """Who put a letter aside: its consumer group without the prefix."""
@@ -178,6 +181,11 @@ class DeadLetterTopics:
 
     @asynccontextmanager
     async def _reading(self, topic: str | None) -> AsyncIterator[Reader]:
+        async with self._room, self._connected(topic) as reader:
+            yield reader
+
+    @asynccontextmanager
+    async def _connected(self, topic: str | None) -> AsyncIterator[Reader]:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             client_id="nest-dead-letters",

@@ -15,7 +15,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.dead_letter_topics import DeadLetterTopics, WrongCursor
+from shared.dead_letter_reading import Reader
+from shared.dead_letter_topics import READERS, DeadLetterTopics, WrongCursor
 from shared.dead_letters import DeadLetter
 from shared.dead_letters import put_aside as write
 from shared.envelope import unix_milliseconds
@@ -361,6 +362,29 @@ async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) 
             page = await office.oldest(everything, topic="ledger.commands", limit=9, cursor=cursor)
         assert ([letter.value for letter in page.letters], page.next_cursor) == (expected, None)
         await office.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+
+
+async def test_of_many_calls_at_once_few_read(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put_aside(stand, b"0")
+    office, reading, most = topics_of(stand), 0, 0
+    read = Reader.read
+
+    async def counted(*given: Any) -> list[DeadLetter]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            await asyncio.sleep(0.05)
+            return await read(*given)
+        finally:
+            reading -= 1
+
+    monkeypatch.setattr(Reader, "read", counted)
+    found = await asyncio.gather(
+        *(office.newest(everything, topic="ledger.commands", limit=9, cursor=None) for _ in range(12))
+    )
+    assert [[letter.value for letter in page.letters] for page in found] == [[b"0"]] * 12
+    assert 1 <= most <= READERS
 
 
 async def test_many_letters_are_found_by_their_ids_in_time(stand: Stand) -> None:

@@ -1,5 +1,7 @@
 """Topics are made once, as declared, and what differs is said."""
 
+from collections.abc import Sequence
+
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -7,6 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from shared import topics
 from shared.settings import ServiceSettings
 from shared.topics import DAY, FOREVER, Topic, declared
+from tests.shared.stand import until
 
 TABLE = (
     Topic("a.commands", 3, DAY),
@@ -42,7 +45,7 @@ async def test_a_topic_of_an_older_release_becomes_compacted_and_stays_limited(
         kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]
     )
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:])
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]) == []
+    await until_said(kafka_bootstrap, topic_prefix, TABLE[2:], [])
 
 
 async def test_another_number_of_partitions_is_said_and_left(kafka_bootstrap: str, topic_prefix: str) -> None:
@@ -62,11 +65,27 @@ async def test_a_changed_setting_is_said_and_set_back(
     name = f"{topic_prefix}a.commands"
     settings = TABLE[0].settings(1) | {"retention.ms": "1000"}
     await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == [
-        f"{name}: retention.ms is 1000 instead of {DAY}"
-    ]
+    await until_said(kafka_bootstrap, topic_prefix, TABLE, [f"{name}: retention.ms is 1000 instead of {DAY}"])
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
+    await until_said(kafka_bootstrap, topic_prefix, TABLE, [])
+
+
+async def until_said(bootstrap: str, prefix: str, table: Sequence[Topic], expected: list[str]) -> None:
+    """A broker tells of a changed setting once it has heard of it itself, a moment after it was set."""
+
+    async def said() -> bool:
+        return await topics.check(bootstrap, prefix=prefix, topics=table) == expected
+
+    await until(said)
+
+
+def test_a_dead_letter_can_be_removed_before_its_time() -> None:
+    for topic in declared():
+        if topic.name.endswith(".dead"):
+            kept = topic.settings(1)
+            assert (kept["cleanup.policy"], kept["retention.ms"]) == ("compact,delete", str(30 * DAY))
+            # However little of the whole it is.
+            assert int(kept["max.compaction.lag.ms"]) <= DAY
 
 
 def test_every_consumed_topic_has_a_dead_one_beside_it() -> None:
