@@ -22,7 +22,8 @@ async def erase_user_part(command: EraseUserFromAuth, work: Work, auth: Auth) ->
         return
     person = Person.of(command, auth.sealer)
     await auth.limits.forget((person.user_id, *person.emails, *person.phones), work)
-    if not await remove(command, work, auth.people.removed, sealer=auth.sealer):
+    tried = auth.people.tried(await auth.people.logins(person))
+    if not await remove(command, work, (tried, *auth.people.removed), sealer=auth.sealer):
         return
     if await remove_letters(command, work, auth):
         # The second look begins at the first letter again.

@@ -118,7 +118,10 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)
-    await remove_some(_person(user.id, identifiers), work, auth.people.ways_in)
+    person = _person(user.id, identifiers)
+    # First the audit of them: it can't be found once they are gone.
+    tried = auth.people.tried(await auth.people.logins(person))
+    await remove_some(person, work, (tried, *auth.people.ways_in))
     auth.user_processes.add(process, work)
     _order_parts(process, work, auth)
     return process.view()

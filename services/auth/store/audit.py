@@ -22,6 +22,8 @@ class AuditEntries:
         # In this form the filter follows from every question for a user, so that the index can serve it.
         IndexModel([("userId", ASCENDING), ("_id", ASCENDING)], partialFilterExpression={"userId": {"$gt": ""}}),
         IndexModel([("action", ASCENDING), ("_id", ASCENDING)]),
+        # For an erasure: a link is ordered before it is known by whom.
+        IndexModel([("sessionId", ASCENDING)], partialFilterExpression={"sessionId": {"$gt": ""}}),
     ]
 
     def __init__(self, database: Database) -> None:

@@ -5,6 +5,7 @@ The users of other people's applications are those people's; nothing of Nest's o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from services.auth.store.audit import AuditEntries
@@ -55,9 +56,10 @@ class People:
             database[AuditEntries.COLLECTION],
             _by_user,
             show=_without_others_addresses,
-            erased=lambda entry: {**entry, "clientIp": None},
+            erased=_from_nowhere,
             left=lambda person: {**_by_user(person), "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}},
         )
+        self._entries = audit.collection
         self.ways_in = tuple(logins)
         self.handed_over = (*identity, *logins, *sessions, audit)
         exports = [
@@ -67,9 +69,33 @@ class People:
         ]
         self.removed = (*identity, *logins, audit, *exports)
 
+    async def logins(self, person: Person) -> list[str]:
+        """By which ids the audit names a person's logins: those that came about, and those on their way."""
+        ids: list[str] = await self._entries.distinct("sessionId", {**_by_user(person), "sessionId": {"$gt": ""}})
+        for holding in self.ways_in:
+            ids += [found["_id"] async for found in holding.collection.find(holding.find(person), {"_id": 1})]
+        return ids
+
+    def tried(self, logins: Sequence[str]) -> Holding:
+        """What an erasure empties beside ``removed``: what was tried before it came to light whose login that was.
+
+        Args:
+            logins: the person's, while they can still be found.
+        """
+
+        def tried(person: Person) -> Document:
+            about = {"sessionId": {"$in": list(logins)}, "userId": {"$ne": person.user_id}}
+            return {**about, "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}}
+
+        return Holding(self._entries, tried, erased=_from_nowhere)
+
 
 def _by_user(person: Person) -> Document:
     return {"userId": {"$eq": person.user_id}}
+
+
+def _from_nowhere(entry: Document) -> Document:
+    return {**entry, "clientIp": None}
 
 
 def _without_others_addresses(entry: Document) -> Document:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from shared.dead_letter_topics import Page
+from shared.holdings import Person
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed
 from shared.messages.auth import AccessTokenRevoked, EnsureUser
+from shared.messages.mailer import SendMail
 from shared.messages.people import (
     AddExportedPart,
     ConfirmErasure,
@@ -25,7 +27,17 @@ from shared.messages.people import (
     GetUserProcess,
     NoteErasureWait,
 )
-from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refresh, refusal
+from tests.auth.flows import (
+    ADDRESS,
+    code_in,
+    logged_in,
+    mailed_link,
+    ordered_code,
+    redemption,
+    refresh,
+    refusal,
+    send_magic_link,
+)
 from tests.desk import Desk, Refused
 
 OPERATOR = Caller(kind="internal", client_ip="198.51.100.9")
@@ -164,6 +176,35 @@ async def test_who_is_erased_is_gone_from_auth_and_logged_out(desk: Desk) -> Non
     audit = await desk.database["audit"].find({"userId": tokens["user_id"]}).to_list()
     assert [entry["clientIp"] for entry in audit if entry["action"] == "erase_user"] == ["198.51.100.9"]
     assert all(entry["clientIp"] is None for entry in audit if entry["caller"] != "internal")
+
+
+async def test_nor_does_the_audit_keep_where_their_links_were_ordered_and_tried_from(desk: Desk) -> None:
+    person, other = (Caller(kind="anonymous", client_ip=ip) for ip in ("203.0.113.77", "203.0.113.78"))
+
+    async def ordered(caller: Caller, address: str) -> str:
+        await desk.perform(send_magic_link(identifier_value=address), caller=caller)
+        return code_in(mailed_link(desk, desk.said(SendMail)[-1]))
+
+    code = await ordered(person, ADDRESS)
+    assert (await refusal(desk, redemption(code, code_verifier="w" * 43), caller=person))[0] == "invalid"
+    tokens = await desk.perform(redemption(code), caller=person)
+    await ordered(person, ADDRESS)
+    await ordered(other, "bob@example.com")
+    before = await desk.database["audit"].find({"clientIp": person.client_ip}).to_list()
+    assert {entry["userId"] for entry in before} == {None, tokens["user_id"]}
+    await desk.perform(EraseUser(user_id=tokens["user_id"]), caller=OPERATOR)
+    await settle(desk)
+    left = await desk.database["audit"].find({"clientIp": {"$type": "string"}}).to_list()
+    assert {entry["clientIp"] for entry in left} == {other.client_ip, OPERATOR.client_ip}
+    kept = {"_id": {"$in": [entry["_id"] for entry in before]}}
+    assert await desk.database["audit"].count_documents(kept) == len(before)
+
+
+async def test_what_was_tried_in_a_login_is_found_by_an_index(desk: Desk) -> None:
+    person = Person("user_1", (ADDRESS,), ())
+    query = desk.context.people.tried(["authzcode_1", "authzcode_2"]).find(person)
+    plan = await desk.database["audit"].find(query).explain()
+    assert "COLLSCAN" not in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
 
 
 async def test_a_new_login_after_an_erasure_makes_a_new_user(desk: Desk) -> None:
