@@ -16,9 +16,10 @@ from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
 
 from services.operator.doctor_findings import Finding, ok, problem, warning
 from services.operator.doctor_http import certificate, expiry
+from services.operator.doctor_names import RECORDS, Names
+from services.operator.doctor_spf import count_lookups, sender_policy
 
 SERVER: Final = "mail server"
-RECORDS: Final = "mail records"
 SMTP_SECONDS: Final = 8.0
 DNS_SECONDS: Final = 12.0
 """For all questions about a domain: some of them follow from others."""
@@ -105,7 +106,7 @@ async def look_at_mail_records(
         selectors: under which the mail provider has published DKIM keys.
         resolver: whom to ask; the machine's own by default.
     """
-    names = _Names(resolver or _own_resolver())
+    names = Names(resolver or _own_resolver())
     for findings in await asyncio.gather(*(_mail_records(names, domain, selectors) for domain in domains)):
         for finding in findings:
             yield finding
@@ -121,12 +122,13 @@ def _own_resolver() -> dns.asyncresolver.Resolver:
     return resolver
 
 
-async def _mail_records(names: _Names, domain: str, selectors: Sequence[str]) -> list[Finding]:
+async def _mail_records(names: Names, domain: str, selectors: Sequence[str]) -> list[Finding]:
     try:
         async with asyncio.timeout(DNS_SECONDS):
-            servers, policies, guards, *keys = await asyncio.gather(
+            servers, policies, lookups, guards, *keys = await asyncio.gather(
                 names.of(domain, "MX"),
                 names.texts(domain, "v=spf1"),
+                count_lookups(names, domain),
                 _dmarc_records(names, domain),
                 *(names.texts(f"{selector}._domainkey.{domain}", "") for selector in selectors),
             )
@@ -134,7 +136,7 @@ async def _mail_records(names: _Names, domain: str, selectors: Sequence[str]) ->
         said = (str(failure) or "no answer in time").splitlines()[0]
         return [problem(RECORDS, f"{domain} can't be looked up ({said})", "see that DNS works on this machine")]
     told = [_dkim(domain, selector, records) for selector, records in zip(selectors, keys, strict=True)]
-    return [_mx(domain, servers), _spf(domain, policies), *told, _dmarc(domain, guards)]
+    return [_mx(domain, servers), sender_policy(domain, policies, lookups), *told, _dmarc(domain, guards)]
 
 
 def _mx(domain: str, servers: list[Any]) -> Finding:
@@ -144,21 +146,6 @@ def _mx(domain: str, servers: list[Any]) -> Finding:
     if all(server.exchange.to_text() == "." for server in servers):
         return problem(RECORDS, f"{domain} says that it takes no mail: its mails are refused", "publish a real MX")
     return ok(RECORDS, f"{domain} takes mail (MX)")
-
-
-def _spf(domain: str, records: list[str]) -> Finding:
-    if not records:
-        return warning(
-            RECORDS, f"{domain} has no SPF record", "publish the one that your mail provider names (TXT v=spf1 …)"
-        )
-    if len(records) > 1:
-        return problem(RECORDS, f"{domain} has {len(records)} SPF records, so none counts", "make one of them")
-    words = records[0].lower().split()
-    if words[-1] in ("+all", "all"):
-        return problem(RECORDS, f"{domain}: SPF lets anybody send ({words[-1]})", "end it with ~all or -all")
-    if words[-1] not in ("~all", "-all") and not any(word.startswith("redirect=") for word in words):
-        return warning(RECORDS, f"{domain}: SPF does not say what of others", "end it with ~all or -all")
-    return ok(RECORDS, f"{domain}: {records[0]}")
 
 
 def _dkim(domain: str, selector: str, records: list[str]) -> Finding:
@@ -173,7 +160,7 @@ def _dkim(domain: str, selector: str, records: list[str]) -> Finding:
     return problem(RECORDS, f"{name} has no DKIM key", "publish what your mail provider names, or check the selector")
 
 
-async def _dmarc_records(names: _Names, domain: str) -> list[str]:
+async def _dmarc_records(names: Names, domain: str) -> list[str]:
     """Of the domain, or else of the one that it belongs to."""
     labels = domain.split(".")
     for start in range(len(labels) - 1):
@@ -191,26 +178,3 @@ def _dmarc(domain: str, records: list[str]) -> Finding:
     if len(records) > 1:
         return problem(RECORDS, f"{domain} has {len(records)} DMARC records, so none counts", "keep one")
     return ok(RECORDS, f"{domain}: {records[0]}")
-
-
-class _Names:
-    """Asks DNS; a name that is not there has no records."""
-
-    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
-        self._resolver = resolver
-
-    async def of(self, name: str, kind: str) -> list[Any]:
-        """The records of a name.
-
-        Raises:
-            dns.exception.DNSException: nobody answers.
-        """
-        try:
-            return list(await self._resolver.resolve(name, kind))
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return []
-
-    async def texts(self, name: str, beginning: str) -> list[str]:
-        """The texts of a name that begin so; a text in pieces is one."""
-        found = [b"".join(record.strings).decode("utf-8", "replace") for record in await self.of(name, "TXT")]
-        return [text for text in found if text.lower().startswith(beginning)]

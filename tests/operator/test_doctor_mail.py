@@ -108,6 +108,25 @@ async def test_a_wrong_record_is_named(place: str, texts: list[str], word: str, 
     assert worst(findings, word)[0] is level
 
 
+@pytest.mark.parametrize(("includes", "level"), [(10, Level.OK), (11, Level.PROBLEM)])
+async def test_a_record_that_leads_to_too_many_others_counts_for_none(includes: int, level: Level) -> None:
+    # Five of the domain's own, of which the last leads on to one of five or six.
+    own = [*(f"a:h{number}.example.org" for number in range(3)), "mx", "include:_more.example.org"]
+    more = [f"include:_{number}.example.org" for number in range(includes - len(own))]
+    records = {
+        **GOOD,
+        ("example.org", "TXT"): [f'"v=spf1 {" ".join(own)} -all"'],
+        ("_more.example.org", "TXT"): [f'"v=spf1 {" ".join(more[:2])} redirect=_last.example.org"'],
+        ("_last.example.org", "TXT"): [f'"v=spf1 {" ".join(more[3:])} ?all"'],
+    }
+    assert worst(await seen(records, "s1"), "SPF" if level is Level.PROBLEM else "v=spf1")[0] is level
+
+
+async def test_a_record_that_includes_itself_is_not_followed_for_ever() -> None:
+    looped = {**GOOD, ("example.org", "TXT"): ['"v=spf1 include:example.org -all"']}
+    assert worst(await seen(looped, "s1"), "look-ups")[0] is Level.PROBLEM
+
+
 async def test_the_domain_above_speaks_for_those_under_it() -> None:
     findings = await seen({**GOOD, ("mail.example.org", "MX"): ["10 mx.example.org."]}, domain="mail.example.org")
     assert worst(findings, "DMARC1")[0] is Level.OK

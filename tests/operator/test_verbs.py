@@ -194,6 +194,26 @@ def test_what_is_in_the_way_is_one_line_with_code_1(nest: Nest, banner: str, lin
         assert done.stderr == f"nest: {failure}\n"
 
 
+def test_an_item_can_be_piped_in(nest: Nest) -> None:
+    item = {"primary": {"payload": {"emoji": "", "title": "Down", "body": "For an hour."}}}
+    assert nest.run("news", "create", "-", typed=json.dumps(item)).exit_code == 0
+    assert nest.asked == [("create_news_item", item)]
+
+
+def test_all_pages_of_news_are_listed(nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
+    (item,) = nest.answers["list_all_news_items"]
+    pages = [[{**item, "id": f"newsitem_{number}"} for number in range(1000)], [item]]
+    cursors: list[str | None] = []
+
+    def paged(method: str, body: dict[str, Any]) -> Any:
+        cursors.append(body.get("cursor"))
+        return pages.pop(0)
+
+    monkeypatch.setattr(nest, "call", paged)
+    assert len(nest.run("news", "list").stdout.splitlines()) == 1 + 1001
+    assert cursors == [None, "newsitem_999"]
+
+
 def test_an_export_is_kept_in_a_file_for_its_owner_alone(nest: Nest, tmp_path: Path) -> None:
     to = tmp_path / "ada.json"
     to.write_text("older")
