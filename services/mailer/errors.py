@@ -30,7 +30,10 @@ class UnusableVariables(Exception):
 
 
 class UnusableHeader(Exception):
-    """A header's value holds a line break or another control character; its text names the header only."""
+    """A header's value holds what no header can: a line break, a control character, a word longer than a line.
+
+    Its text names the header only.
+    """
 
 
 class UnusableTemplate(Exception):

@@ -68,7 +68,8 @@ def header(name: str, value: str) -> bytes:
     """A header's lines, encoded and folded (RFC 5322, RFC 2047), with their ends.
 
     Raises:
-        UnusableHeader: the value holds a line break or another control character, or an address that is none.
+        UnusableHeader: the value holds a line break or another control character, or an address that is none, or a
+            word that no line has room for.
     """
     _check(name, value)
     if name == "Subject" and (not value.isascii() or "=?" in value):
@@ -81,7 +82,7 @@ def header(name: str, value: str) -> bytes:
     except ValueError:
         # A line break in disguise, ``=?utf-8?q?=0D=0A?=``: the library reads it, and refuses it in its own way.
         raise UnusableHeader(name) from None
-    if _NEW_HEADER.search(folded):
+    if _NEW_HEADER.search(folded) or max(map(len, folded.split("\r\n"))) > LONGEST_LINE:
         raise UnusableHeader(name)
     return folded.encode("ascii")
 

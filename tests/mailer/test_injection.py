@@ -139,7 +139,7 @@ async def test_a_subject_and_a_sender_are_written_whole_or_not_at_all(
             at=AT,
         )
     except UnusableHeader:
-        assert BREAKING.search(subject + name) or "=?" in name
+        assert BREAKING.search(subject + name) or "=?" in name or max(map(len, name.split()), default=0) > 900
         return
     mail = Mail(message_id=message_id, sender="mail@nest.example", recipient="person@example.com", content=content)
     async with client(server.port) as smtp:

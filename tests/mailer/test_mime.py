@@ -87,6 +87,12 @@ def test_a_value_that_breaks_its_header_is_refused(field: str, named: str, break
         composed(**{field: f"a{breaking}Bcc: all@example.com"})
 
 
+def test_a_name_that_no_line_has_room_for_is_refused() -> None:
+    with pytest.raises(UnusableHeader, match="From"):
+        composed(sender=f"{'x' * 1000} <n@nest.example>")
+    assert read(composed(sender=f"{'x ' * 1000}<n@nest.example>"))["From"].addresses[0].addr_spec == "n@nest.example"
+
+
 @pytest.mark.parametrize("field", ["sender", "subject", "recipient"])
 def test_what_is_not_ascii_stays_in_its_header(field: str) -> None:
     names = {"sender": "From", "subject": "Subject", "recipient": "To"}
