@@ -282,7 +282,7 @@ class Stand:
                 future.set_result(answer)
 
 
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 20.0, otherwise: str = "it never held") -> None:
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 60.0, otherwise: str = "it never held") -> None:
     """Wait until something holds.
 
     Raises:
