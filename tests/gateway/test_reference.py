@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from services.gateway.methods import PATHS
+from services.gateway.reference import routes
+
+BASE = "https://nest.example"
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=Starlette(routes=routes(BASE)))
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+        yield client
+
+
+async def test_the_document_is_openapi(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/openapi.json")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json()["openapi"] == "3.1.1"
+    assert set(PATHS) <= set(answer.json()["paths"])
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/reference"])
+async def test_who_has_it_already_is_told_so(client: httpx.AsyncClient, path: str) -> None:
+    first = await client.get(path)
+    again = await client.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert "max-age" in first.headers["cache-control"]
+
+
+async def test_the_page_runs_nothing_and_its_style_is_let_in(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/reference")
+    (style,) = re.findall("<style>(.*)</style>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert not re.search(r"<script|<link|<img|style=|\son\w+=", answer.text)
+
+
+async def test_the_page_shows_every_operation_once(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/reference")).text
+    shown = re.findall(r'<details id="([^"]+)">', page)
+    document: dict[str, Any] = (await client.get("/openapi.json")).json()
+    named = [operation["operationId"] for verbs in document["paths"].values() for operation in verbs.values()]
+    assert sorted(shown) == sorted(named)
+
+
+async def test_operators_have_a_section_of_their_own(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/reference")).text
+    others, _, operators = page.partition('<section id="operators">')
+    assert 'id="list_dead_letters"' in operators
+    assert 'id="list_dead_letters"' not in others
+    assert 'id="send_magic_link"' in others
+
+
+async def test_every_link_on_the_page_leads_somewhere(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/reference")).text
+    anchors = re.findall(r'href="#([^"]+)"', page)
+    assert anchors
+    for anchor in anchors:
+        assert f'id="{anchor}"' in page
+
+
+async def test_a_command_on_the_page_can_be_pasted(client: httpx.AsyncClient) -> None:
+    class Commands(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = ""
+
+        def handle_data(self, data: str) -> None:
+            self.text += data
+
+    parser = Commands()
+    parser.feed((await client.get("/reference")).text)
+    commands = re.findall(rf"curl -s {BASE}/1/2021-10-06/send_magic_link .*?-d '([^']*)'", parser.text, re.DOTALL)
+    assert json.loads(commands[0])["client_id"]
+
+
+async def test_the_page_keeps_its_elements_closed(client: httpx.AsyncClient) -> None:
+    class Elements(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+
+        def handle_starttag(self, tag: str, _attributes: list[tuple[str, str | None]]) -> None:
+            if tag not in {"meta", "link", "br"}:
+                self.open.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert self.open.pop() == tag
+
+    elements = Elements()
+    elements.feed((await client.get("/reference")).text)
+    assert elements.open == []
