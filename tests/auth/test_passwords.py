@@ -116,8 +116,11 @@ async def test_who_stops_waiting_keeps_a_place_until_the_thread_is_done() -> Non
 
 async def test_hashing_threads_let_the_event_loop_go_first() -> None:
     passwords = cheap()
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert await passwords._aside(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == min(own + NICENESS, 19)
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert await passwords._aside(niceness) == min(niceness() + NICENESS, 19)
     await passwords.aclose()
 
 
