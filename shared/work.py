@@ -10,7 +10,7 @@ from typing import Any
 from shared.envelope import Envelope, encode
 from shared.errors import Refusal
 from shared.ids import Ids, derived_message_id
-from shared.messages import Caller, Message
+from shared.messages import Caller, Event, Message
 from shared.mongo import Collection, Document
 from shared.sealed import Sealer
 
@@ -217,6 +217,17 @@ class Work:
         self.outgoing.clear()
         self.answers = True
 
+    def _told(self, kind: type[Message]) -> Caller:
+        """Whom a message names as its caller.
+
+        What has happened is told to many, and kept by some topics for long: from which network it was asked for is
+        nobody's business then. Orders need it, for limits and the audit.
+        """
+        caller = self._cause.caller
+        if caller.client_ip is None or not issubclass(kind, Event):
+            return caller
+        return caller.model_copy(update={"client_ip": None})
+
     def _envelope(self, message: Message, own_id: str | None) -> Envelope:
         kind = type(message)
         return Envelope(
@@ -226,6 +237,6 @@ class Work:
             key=message.key,
             body=encode(message, self._sealer),
             time=int(self.now.timestamp() * 1000),
-            caller=self._cause.caller,
+            caller=self._told(kind),
             trace=self._cause.trace,
         )

@@ -38,7 +38,9 @@ REDIRECT_URI = "https://magic.getbeak.app/callback"
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 """Verifier and challenge of RFC 7636, appendix B."""
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
+MOST_PARTITIONS = 4
+"""Of each topic: there are few records here, and each partition costs its broker something."""
 OPERATORS = "operators@example.com"
 MAIL_SECRET = "what-tells-of-mails-signs-with"
 _CODE = re.compile(r"[?&]code=([^&]+)")
@@ -253,7 +255,7 @@ async def running_stack(
         separate: the services (and ``gateway``) that run in processes of their own; the others run in this one.
         settings: more environment for all of them.
     """
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, most_partitions=4)
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, most_partitions=MOST_PARTITIONS)
     stripe_key, webhook_secret = f"sk_test_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}"
     internal_key = secrets.token_hex(16)
     gateway_ports = [ports.any_free() for _ in range(gateways)]

@@ -5,7 +5,6 @@ Limits are lifted: what limits do has tests of its own, and here they would only
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from pymongo import MongoClient
 
 from shared.topics import Topic, declared
 from tests.stack import Stack, eventually, running_stack
+from tests.traces import Traces
 
 SERVICES = ("gateway", "auth", "billing", "mailer", "news")
 LIFTED = {
@@ -31,32 +31,6 @@ LIFTED = {
     )
 }
 _COUNT = itertools.count()
-
-
-class Traces:
-    """Takes whatever is sent to it over HTTP, and keeps the bytes."""
-
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-        self.url = ""
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
-        async with server:
-            yield
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                self.taken.append(await reader.readexactly(int(length.partition(b":")[2])))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
 
 
 class Target:

@@ -10,8 +10,9 @@ from shared.messages.mailer import RecordMarketingConsent
 from shared.producer import Producer
 from shared.sealed import Sealer
 from shared.settings import parse_keys
+from tests.end_to_end.lives import ask, done
+from tests.end_to_end.searching import found, kept_records
 from tests.end_to_end.test_operator import run
-from tests.end_to_end.test_people import ask, done, found, kept_records
 from tests.stack import Stack, eventually
 
 

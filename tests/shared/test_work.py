@@ -79,6 +79,16 @@ def test_what_is_said_carries_caller_trace_and_time_on() -> None:
     assert said.time == int(AT.timestamp() * 1000)
 
 
+def test_orders_say_from_which_network_they_come_and_events_do_not() -> None:
+    caller = Caller(kind="user", user_id="u", client_ip="203.0.113.77")
+    one = work(caller=caller)
+    one.publish(Append(key="s", subject="s", number=1))
+    one.publish(Appended(key="s", subject="s", number=1))
+    order, event = one.departures()
+    assert order.caller == caller
+    assert event.caller == Caller(kind="user", user_id="u")
+
+
 def test_an_order_for_later_does_not_depart_now() -> None:
     one = work()
     one.publish(Appended(key="s", subject="s", number=1), at=AT + timedelta(hours=1))
