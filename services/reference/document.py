@@ -26,12 +26,13 @@ Passwordless login, subscriptions, mail and news behind one small HTTP API.
 
 A method is called with `POST /1/{{version}}/{{method}}`. The body is one JSON object,
 {MAX_BODY_BYTES // 1024} KiB at most, in UTF-8, with no key twice in one object and no field
-that the method does not name; its content type is not looked at.
+that the method does not name; its content type is not looked at. Whole numbers are written without a point. Times are
+ISO 8601: those sent need an offset, those answered are in UTC with milliseconds. Ids are opaque texts.
 The answer is JSON, or 204 where there is nothing to tell. Request line and headers have 16 KiB at most.
 
 An error is `{{"code", "meta", "reasons"}}`. `code` is stable, and what a program should look at. After 500, 503 and 504
 it is not known whether an order took effect: repeat it with the same `idempotency-key`, and wait as long as
-`retry-after` says. Answers may get more fields, objects more kinds of errors; ignore what you don't know.
+`retry-after` says. Answers may get more fields, and methods more codes; ignore those that you don't know.
 """
 SECURITY_SCHEMES: Final = {
     "bearer": {

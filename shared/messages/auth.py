@@ -30,12 +30,16 @@ class LinkRequest(Command):
     """What every order of a magic link says (RFC 7636 for the code challenge)."""
 
     client_id: NonEmpty
+    """The app's."""
     redirect_uri: str
+    """One of the app's, character by character: where the link leads."""
     state: str
+    """Comes back in the link, URL-encoded."""
     code_challenge_method: Literal["S256"]
     code_challenge: CodeChallenge
     identifier_type: Literal["email"]
     identifier_value: str
+    """The address."""
     device: Device | None = None
     locale: Locale | None = None
     """The language that the mail is to be written in; one that there is not, or none: the app's."""
@@ -75,22 +79,30 @@ class AuthenticateUser(Command, wire="auth.authenticate-user", reply_sealed=True
     """
 
     client_id: NonEmpty
+    """The app's that the code or the token was made for."""
     grant_type: str
+    """``authorization_code`` or ``refresh_token``."""
     redirect_uri: str | None = None
+    """With a code: the one that its link was ordered with."""
     code: Sealed | None = None
+    """From the link in the mail."""
     code_verifier: Sealed | None = None
+    """With a code: what the challenge was made of."""
     refresh_token: Sealed | None = None
+    """Used up by this; the answer has its successor."""
 
 
 class TokenView(Reply):
     """An access token and what renews it (RFC 6749 section 5.1)."""
 
     access_token: str
+    """A JWT (RFC 7519), for ``authorization: bearer``."""
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 -- the field's standard value
     expires_in: int
     """Seconds."""
     expires_at: Moment
     refresh_token: str
+    """Good for one use."""
     user_id: str
     client_id: str
 
@@ -110,7 +122,9 @@ class IdentifierView(Part):
     created_at: Moment
     updated_at: Moment
     verified_at: Moment | None
+    """When somebody showed that it is theirs; null while nobody has."""
     removed_at: Moment | None
+    """When it was taken from the user; null while it is theirs."""
 
 
 class UserView(Reply):

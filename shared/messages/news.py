@@ -90,6 +90,7 @@ class ListNewsItems(Query, wire="news.list-news-items"):
     """
 
     client_id: str
+    """The app's."""
     locale: Locale | None = None
     """The app's language; without it, items for some languages only are left out."""
     app_version: AppVersion | None = None
