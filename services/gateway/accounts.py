@@ -124,15 +124,17 @@ def routes(asking: Asking, *, old_clients: bool) -> list[Route]:
         asking: asks auth.
         old_clients: whether a password may stand in a path.
     """
-    return [
-        Route(
-            # Whatever stands behind the name is read from the raw path: a slash may be part of a password.
-            f"/{call.name}/{{rest:path}}" if call.fields else call.path,
-            Endpoint(call, asking),
-            methods=[call.verb],
-        )
-        for call in (*CALLS, *(CALLS_OF_OLD_CLIENTS if old_clients else ()))
-    ]
+    return [_route(call, asking) for call in (*CALLS, *(CALLS_OF_OLD_CLIENTS if old_clients else ()))]
+
+
+def _route(call: Call, asking: Asking) -> Route:
+    if not call.fields:
+        return Route(call.path, Endpoint(call, asking), methods=[call.verb])
+    # Whatever stands behind the name is read from the raw path: a slash may be part of a password.
+    route = Route(f"/{call.name}/{{rest:path}}", Endpoint(call, asking), methods=[call.verb])
+    # So may a line break, at which Starlette's own pattern would end.
+    route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
+    return route
 
 
 class Endpoint:

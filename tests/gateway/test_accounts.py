@@ -282,6 +282,7 @@ async def test_old_clients_log_in_by_url_with_any_password(world: World, old: ht
         (f"//appowner/emailpassword/{EMAIL}/a", 404),
         (f"/users/islogged/{TOKEN}/", 404),
         ("/users/islogged/", 200),
+        ("/users/islogged/a%0Ab", 200),
     ],
 )
 async def test_a_path_is_read_in_one_way(world: World, old: httpx.AsyncClient, path: str, status: int) -> None:
