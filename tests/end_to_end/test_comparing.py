@@ -148,14 +148,15 @@ async def test_a_run_is_started_stopped_and_gone_on_with(quiet_nest: Stack) -> N
     assert (unknown.code, "not_found" in unknown.err) == (1, True)
 
 
-async def test_an_account_of_two_hundred_customers_is_taken_over_in_silence_and_twice_is_once(
-    tmp_path: Any, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str], books: Books
+@pytest.mark.parametrize("customers", [12, pytest.param(200, marks=pytest.mark.slow)])
+async def test_an_account_is_taken_over_in_silence_and_twice_is_once(
+    *, customers: int, tmp_path: Any, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str], books: Books
 ) -> None:
     prefix = unique()
     begin = datetime.now(UTC) - timedelta(days=LIFE_DAYS, minutes=5)
     async with StripeDouble(api_key=KEY, start=begin) as old:
         price = await demo.trial_price(KEY, old.url)
-        await Life(old, price, seed=3).run(customers=200, days=LIFE_DAYS)
+        await Life(old, price, seed=3).run(customers=customers, days=LIFE_DAYS)
         told = {"NEST_STRIPE_API_BASE": old.url, "NEST_STRIPE_API_KEY": KEY, "NEST_STRIPE_TRIAL_PRICE": price}
         async with running_stack(
             tmp_path,
