@@ -1,14 +1,31 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
+from unittest.mock import Mock
 
 import pytest
+from starlette.routing import Route
 
+from services.gateway.app import Gateway
 from services.gateway.methods import PATHS
+from services.gateway.settings import GatewaySettings
 from services.reference.__main__ import WRITTEN, text
 from services.reference.document import document
 from services.reference.operations import operations
+from tests.deploy.told import STAND_INS, settings
+
+SERVING_ALL: Final = {
+    **STAND_INS,
+    "NEST_ENVIRONMENT": "test",
+    "NEST_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
+    "NEST_ISSUER": "https://nest.example",
+    "NEST_STRIPE_LIVEMODE": "false",
+    "NEST_OLD_CLIENTS": "true",
+    "NEST_TEST_LOGIN": "true",
+}
+ELSEWHERE: Final = "/"
+"""The page of ``/accounts`` once more, where nothing else stands."""
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +80,20 @@ def test_requests_take_no_other_fields(whole: dict[str, Any]) -> None:
     for operation in operations():
         if operation.message is not None:
             assert whole["components"]["schemas"][operation.message.__name__]["additionalProperties"] is False
+
+
+def test_every_route_of_the_gateway_is_described_and_no_other(whole: dict[str, Any]) -> None:
+    chosen = settings("gateway", SERVING_ALL)
+    assert isinstance(chosen, GatewaySettings)
+    gateway, parts = Gateway(chosen), Mock()
+    served = {
+        (route.path_regex, verb.lower())
+        for route in gateway._other_routes(parts, parts, parts, parts).routes
+        if isinstance(route, Route) and route.path != ELSEWHERE
+        for verb in (route.methods or set()) - {"HEAD"}
+    }
+    told = {(path, verb) for path, verbs in whole["paths"].items() for verb in verbs if path not in PATHS}
+    untold = [pattern.pattern for pattern, verb in served if not any(v == verb and pattern.match(p) for p, v in told)]
+    assert not untold
+    unserved = [path for path, verb in told if not any(v == verb and pattern.match(path) for pattern, v in served)]
+    assert not unserved
