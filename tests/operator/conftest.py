@@ -64,6 +64,8 @@ def nest(monkeypatch: pytest.MonkeyPatch) -> Nest:
     """One that all verbs find."""
     there = Nest()
     monkeypatch.setattr(typer.testing, "_get_command", lambda _app: COMMAND)
+    # Of the tests' own Kafka, which a verb must not find by itself.
+    monkeypatch.delenv("NEST_KAFKA_BOOTSTRAP", raising=False)
     monkeypatch.setenv("NEST_URL", "http://nest.test")
     monkeypatch.setenv("NEST_INTERNAL_KEY", "a key")
     monkeypatch.setattr(Client, "call", lambda _client, method, body: there.call(method, body))
