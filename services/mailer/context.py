@@ -110,7 +110,5 @@ class Mailer:
         return self.sealer.keyed_hashes("recipient", recipient.lower().encode())
 
     def hashes_of(self, delivery: Delivery) -> list[str]:
-        """The same of a delivery's recipient; of one who was erased, the hash that is left."""
-        if not delivery.recipient:
-            return [delivery.recipient_hash]
+        """The same of the recipient of a delivery, who was not erased."""
         return self.recipient_hashes(self.sealer.open(SERVICE, delivery.recipient).decode())
