@@ -13,6 +13,8 @@ from tests.end_to_end.conftest import Away
 from tests.end_to_end.lives import Person, ask, done, once, waits
 from tests.end_to_end.searching import documents, found, is_kept, metrics, records
 from tests.end_to_end.test_mail_notices import tell
+from tests.end_to_end.test_operator import run
+from tests.mailer.mailchimp_double import member_of
 from tests.personal_data import COLLECTIONS
 from tests.stack import Stack, eventually
 
@@ -82,10 +84,12 @@ async def test_nothing_of_an_erased_person_is_left_though_all_were_away(
     await nest.processes["mailer"].start()
 
     await once(nest, processes[0], lambda now: waits(now) == {"mailer": "mailchimp"})
+    looked = await run(nest, "users", "erase", "--process", processes[0]["id"], "--wait", "1")
+    assert (looked.code, "waiting for mailer (which waits for mailchimp: 503 Fault)" in looked.err) == (2, True)
     mailchimp.always = None
     for process in processes:
         await done(nest, process)
-    assert mailchimp.members == {}
+    assert (mailchimp.status_of(email), member_of(email) in mailchimp.forgotten) == (None, True)
 
     with person.at_home(nest):
         await come_back(person, away)
