@@ -6,6 +6,7 @@ Nothing is created by accident: brokers run with ``auto.create.topics.enable=fal
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,8 +21,8 @@ FOREVER: Final = -1
 MEBIBYTE: Final = 1024 * 1024
 REPLICATION_FOR_TWO: Final = 3
 """From this many replicas on, a write waits for two of them; below, for the only one."""
-
-
+LEADER_SECONDS: Final = 60.0
+"""How long a broker that is busy with others may take over a new topic."""
 COMPACTED: Final = {
     # What is read whole at every start is kept short: Kafka never cleans the segment that is written to.
     "segment.ms": str(60 * MINUTE),
@@ -208,7 +209,8 @@ async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
 
 async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     """Wait until every partition has a leader: a topic that was just made can't be written to at once."""
-    for _ in range(100):
+    end = time.monotonic() + LEADER_SECONDS
+    while time.monotonic() < end:
         topics = await admin.describe_topics(names)
         if all(
             topic["error_code"] == 0 and all(partition["leader"] >= 0 for partition in topic["partitions"])
@@ -216,4 +218,4 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
         ):
             return
         await asyncio.sleep(0.1)
-    raise KafkaError("the topics were made and have no leader after 10 s")
+    raise KafkaError(f"the topics were made and have no leader after {LEADER_SECONDS:.0f} s")
