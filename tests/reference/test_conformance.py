@@ -25,6 +25,9 @@ from services.embedded import demo
 from services.gateway.methods import Who
 from services.reference import operations as tables
 from services.reference.__main__ import WRITTEN
+from shared.sealed import Sealer
+from shared.settings import parse_keys
+from shared.unsubscribing import unsubscribe_token
 from tests.stack import REDIRECT_URI, Stack
 
 # Hypothesis sees that the services, which run beside it in this process, draw random numbers.
@@ -117,6 +120,7 @@ class Probe:
             self._calls += 1
             if mode is GenerationMode.POSITIVE:
                 case.body = self._real(whole(case.body))
+                case.path_parameters = self._real(case.path_parameters)
             response = self._answer(case, session)
             self.statuses.add(response.status_code)
             try:
@@ -129,11 +133,11 @@ class Probe:
         examined()
         return wrong
 
-    def _real(self, body: Any) -> Any:
-        """The body, at every other call with names of what there is in it."""
-        if not isinstance(body, dict) or self._calls % 2:
-            return body
-        return {name: self._known.get(name, value) for name, value in body.items()}
+    def _real(self, fields: Any) -> Any:
+        """The same, at every other call with names of what there is in it."""
+        if not isinstance(fields, dict) or self._calls % 2:
+            return fields
+        return {name: self._known.get(name, value) for name, value in fields.items()}
 
     def _answer(self, case: Any, session: requests.Session) -> Any:
         def once() -> Any:
@@ -181,6 +185,7 @@ async def probed(nest: Stack, caller: str, *, examples: int, same: bool) -> Prob
         "redirect_uri": REDIRECT_URI,
         "identifier_value": f"{caller}.{examples}@example.com",
         "phone_number": "+41 79 123 45 67",
+        "token": unsubscribe_token(Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"])), tokens["user_id"]),
     }
     probe = Probe(nest, caller, shown[caller], known, examples=examples, same=same)
     await asyncio.to_thread(probe.run)
