@@ -86,7 +86,7 @@ class Dialogue(asyncio.Protocol):
         refusal = await (self._offer_at_once(commands) if self._pipelining else self._offer_in_turn(commands))
         if refusal is None:
             self.content_sent = True
-            self._transport.write(_dotted(content))
+            self._write(_dotted(content))
             answer = await self._reply()
             self._half_said = answer.code != COMPLETED
             return answer
@@ -99,7 +99,7 @@ class Dialogue(asyncio.Protocol):
             Lost: the server was gone already.
         """
         try:
-            self._transport.write(b"QUIT\r\n")
+            self._write(b"QUIT\r\n")
             await self._reply()
         finally:
             self._transport.close()
@@ -110,7 +110,7 @@ class Dialogue(asyncio.Protocol):
 
     async def _reset(self) -> None:
         """Make the server forget a mail that it has refused; left until the next one, as a refusal must not wait."""
-        self._transport.write(b"RSET\r\n")
+        self._write(b"RSET\r\n")
         reply = await self._reply()
         if reply.code != COMPLETED:
             raise Lost(f"RSET: {reply.code}")
@@ -119,14 +119,14 @@ class Dialogue(asyncio.Protocol):
         stage: Stage
         for stage, command in zip(_STAGES, commands, strict=True):
             self.stage = stage
-            self._transport.write(command)
+            self._write(command)
             reply = await self._reply()
             if reply.code not in _WANTED[stage]:
                 return reply
         return None
 
     async def _offer_at_once(self, commands: tuple[bytes, bytes, bytes]) -> Reply | None:
-        self._transport.write(b"".join(commands))
+        self._write(b"".join(commands))
         refusal: Reply | None = None
         for stage in _STAGES:
             if refusal is None:
@@ -143,6 +143,12 @@ class Dialogue(asyncio.Protocol):
                 # A server that takes DATA without a recipient waits for content now (RFC 2920 section 3.1).
                 self._end("DATA was taken without a recipient")
         return refusal
+
+    def _write(self, said: bytes) -> None:
+        if self._transport.is_closing():
+            # uvloop raises RuntimeError, asyncio's own transports drop it without a word.
+            raise Lost(self._lost or "connection lost")
+        self._transport.write(said)
 
     async def _reply(self) -> Reply:
         while not self._replies:

@@ -89,6 +89,11 @@ async def test_the_inbox_shows_what_arrived_and_escapes_it(browser: httpx.AsyncC
     assert (f"arrival-{newer.id}" in page, f"arrival-{mail.id}" in page) == (True, False)
 
 
+async def test_the_button_of_a_mail_never_unsubscribes(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+    inbox.add_mail(b"Subject: s\r\n\r\nhttps://a.example/unsubscribe/x\r\n", ["a@example.com"])
+    assert "Open the link" not in (await browser.get("/dev/inbox")).text
+
+
 async def test_the_inbox_as_json_has_the_promised_fields(browser: httpx.AsyncClient, inbox: Inbox) -> None:
     inbox.add_mail(b"Subject: s\r\n\r\nhttps://a.example/1\r\n", ["a@example.com"])
     inbox.add_text(to="+491", text="t")

@@ -159,6 +159,27 @@ async def test_a_connection_lost_after_the_content_may_have_taken_the_mail(pipel
         assert (near.stage, near.content_sent) == ("DATA", True)
 
 
+class Gone(asyncio.Transport):
+    """A connection that is gone, as uvloop has them: writing to it is an error."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, _data: object) -> None:
+        raise RuntimeError("unable to perform operation on a closed transport")
+
+    def set_protocol(self, _protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+async def test_taking_leave_of_a_server_that_is_gone_says_so() -> None:
+    with pytest.raises(Lost):
+        await Dialogue(Gone(), pipelining=True, smtputf8=True).quit()
+
+
 async def test_a_server_that_says_something_unasked_gets_no_more_mails() -> None:
     async with dialogue(good, pipelining=True) as (near, far):
         await near.say("a@nest.example", "b@example.com", CONTENT)
