@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -17,13 +16,12 @@ from urllib.parse import unquote_to_bytes
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.asking import Asking, Headers, answered
+from services.gateway.asking import Asking, Headers, Ordering, answered, unordered
 from services.gateway.body import parse_object, read_body, validated
 from services.gateway.errors import Answer, BodyMissing, ValidationFailed, answer
 from services.gateway.guard import request_id, send_answer
 from services.gateway.rpc import CALL_SECONDS, MAX_BODY_BYTES
 from shared.errors import NotFound, Refusal
-from shared.ids import derived_message_id
 from shared.messages import Command, Query
 from shared.messages.accounts import (
     CheckSignIn,
@@ -40,6 +38,8 @@ from shared.messages.accounts import (
     UpdateApplicationUser,
     UpdateOwner,
 )
+from shared.ordering import by_address
+from shared.sealed import Sealer
 
 FAMILY: Final = "accounts"
 """Stands in metrics where RPC has its version."""
@@ -66,14 +66,14 @@ class Call:
         path: with the names of fields in braces that stand in it, each a whole segment, all of them at its end.
         message: what the body, or the fields in the path, become.
         status: of an answer that is no error.
-        key: what orders the message among others of one subject.
+        ordering: what orders the message among others of one subject.
     """
 
     verb: str
     path: str
     message: type[Command | Query]
     status: int = 200
-    key: Callable[[Any], str] = lambda _message: ""
+    ordering: Ordering = unordered
 
     @property
     def name(self) -> str:
@@ -86,35 +86,38 @@ class Call:
         return _NAME.findall(self.path)
 
 
-def _by_address(message: RegisterOwner | LogInOwner) -> str:
+def _by_address(message: RegisterOwner | LogInOwner, sealer: Sealer) -> str:
     """Passwords for one address are looked at one after the other: whoever guesses takes one thread, not all."""
-    return derived_message_id("owner's address", message.email.strip().lower())
+    return by_address(message.email, sealer)
 
 
-def _by_users_address(message: SignUp | SignInWithEmail) -> str:
-    return derived_message_id("user's address", message.apikey.plain, message.email.strip().lower())
+def _by_users_address(message: SignUp | SignInWithEmail, sealer: Sealer) -> str:
+    apikey = message.apikey.plain.encode("utf-8", "surrogatepass")
+    return sealer.fingerprint(apikey, by_address(message.email, sealer).encode())
 
 
-def _by_token(message: UpdateApplicationUser) -> str:
-    return derived_message_id("user's token", message.token.plain)
+def _by_token(message: UpdateApplicationUser, sealer: Sealer) -> str:
+    return sealer.fingerprint(b"token", message.token.plain.encode("utf-8", "surrogatepass"))
 
 
 CALLS: Final = (
-    Call("POST", "/appowner/create", RegisterOwner, key=_by_address),
+    Call("POST", "/appowner/create", RegisterOwner, ordering=_by_address),
     Call("GET", "/appowner/uuid/{uuid}", GetOwner),
-    Call("POST", "/appowner/login", LogInOwner, key=_by_address),
+    Call("POST", "/appowner/login", LogInOwner, ordering=_by_address),
     Call("POST", "/appowner/update", UpdateOwner, 202),
     Call("DELETE", "/appowner/delete", DeleteOwner),
     Call("POST", "/applications/create", CreateApplication),
     Call("DELETE", "/applications/delete", DeleteApplication, 202),
     Call("POST", "/users/signup", SignUp, 202, _by_users_address),
     Call("POST", "/users/signin", SignIn),
-    Call("POST", "/users/signwithemail", SignInWithEmail, key=_by_users_address),
+    Call("POST", "/users/signwithemail", SignInWithEmail, ordering=_by_users_address),
     Call("GET", "/users/islogged/{token}", CheckSignIn),
     Call("POST", "/users/userdata", GetApplicationUser),
     Call("PUT", "/users/update", UpdateApplicationUser, 202, _by_token),
 )
-CALLS_OF_OLD_CLIENTS: Final = (Call("GET", "/appowner/emailpassword/{email}/{password}", LogInOwner, key=_by_address),)
+CALLS_OF_OLD_CLIENTS: Final = (
+    Call("GET", "/appowner/emailpassword/{email}/{password}", LogInOwner, ordering=_by_address),
+)
 
 
 def routes(asking: Asking, *, old_clients: bool) -> list[Route]:
@@ -172,7 +175,7 @@ class Endpoint:
             headers=headers,
             called=(FAMILY, call.name),
             sent=sent,
-            key=call.key(message),
+            ordering=call.ordering,
         )
         given = answered(reply, scope, headers)
         if given.status == 200:  # noqa: PLR2004 -- what ``answered`` gives where all is well

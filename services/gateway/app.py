@@ -160,7 +160,7 @@ class Gateway:
             routes=[
                 Route("/1/webhook/mail", self._mail_webhook(sealer).receive, methods=["POST"]),
                 Route("/1/webhook/{provider}", webhook.receive, methods=["POST"]),
-                *phone.routes(asking, sealer, test_login=self.settings.test_login),
+                *phone.routes(asking, test_login=self.settings.test_login),
                 *unsubscribing.routes(asking, sealer),
                 *wellknown.routes(keys, self.settings.issuer),
                 *reference.routes(self.settings.issuer),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -25,6 +26,14 @@ _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{1
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 
 Headers = dict[bytes, bytes]
+Ordering = Callable[[Any, Sealer], str]
+"""What orders a message among others of one subject: its key, readable in Kafka, hence a keyed hash of what is nobody's
+business. Empty where there is no order to keep."""
+
+
+def unordered(_message: Command | Query, _sealer: Sealer) -> str:
+    """Messages of which none waits for another."""
+    return ""
 
 
 class Asking:
@@ -65,7 +74,7 @@ class Asking:
         headers: Headers,
         called: tuple[str, ...],
         sent: dict[str, Any],
-        key: str = "",
+        ordering: Ordering = unordered,
     ) -> Reply:
         """Put a message on the bus and await its reply.
 
@@ -76,7 +85,7 @@ class Asking:
             called: names the method or the route, its own name last: an ``Idempotency-Key`` holds for one of them. No
                 path that a client wrote: it would be in spans.
             sent: what the client sent, by which a key with another body is known.
-            key: what orders the message among others of one subject; readable in Kafka.
+            ordering: makes its key.
 
         Raises:
             InvalidIdempotencyKey: the header is no such key.
@@ -93,7 +102,7 @@ class Asking:
                 id=message_id,
                 wire=message.wire,
                 topic=message.topic,
-                key=key,
+                key=ordering(message, self._sealer),
                 body=encode(message, self._sealer),
                 time=unix_milliseconds(),
                 caller=caller,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
+from services.gateway.asking import Ordering, unordered
 from services.gateway.errors import UnknownVersion, VersionNotSupported
 from shared.errors import NotFound
-from shared.ids import derived_message_id
 from shared.messages import Command, Query
 from shared.messages.audit import ListAuditEntries
 from shared.messages.auth import (
@@ -52,6 +51,8 @@ from shared.messages.stripe_runs import (
 )
 from shared.messages.subscriptions import GetSubscription
 from shared.messages.suppressions import LiftSuppression, ListSuppressions
+from shared.ordering import by_address
+from shared.sealed import Sealer
 
 BASE_VERSION: Final = "1"
 
@@ -72,7 +73,7 @@ class Method:
     Attributes:
         message: what its body becomes; None where it is only kept to say that it is gone.
         who: who may call it.
-        key: what orders the message among others of one subject; no order for questions.
+        ordering: what orders the message among others of one subject; no order for questions.
         user_of_token: a bearer call may leave the body out: the user is the token's.
         tagged: answers carry an ``etag``, and who has the same one already is told so instead.
         name: as in the URL.
@@ -81,68 +82,63 @@ class Method:
 
     message: type[Command | Query] | None
     who: Who
-    key: Callable[[Any], str]
+    ordering: Ordering
     user_of_token: bool = False
     tagged: bool = False
     name: str = ""
     version: str = ""
 
 
-def order(message: type[Command], who: Who, key: Callable[[Any], str]) -> Method:
+def order(message: type[Command], who: Who, ordering: Ordering) -> Method:
     """A method that changes something."""
-    return Method(message, who, key)
+    return Method(message, who, ordering)
 
 
 def ask(message: type[Query], who: Who, *, user_of_token: bool = False, tagged: bool = False) -> Method:
     """A method that only reads. It needs no place in an order: a client that awaited a change reads its effect."""
-    return Method(message, who, _unordered, user_of_token, tagged)
+    return Method(message, who, unordered, user_of_token, tagged)
 
 
 def gone() -> Method:
     """A method of old, always refused as deprecated."""
-    return Method(None, Who.ANYONE, _unordered)
+    return Method(None, Who.ANYONE, unordered)
 
 
-def _unordered(_message: Any) -> str:
-    return ""
-
-
-def _by_news_item(message: UpdateNewsItem | RemoveNewsItem) -> str:
+def _by_news_item(message: UpdateNewsItem | RemoveNewsItem, _sealer: Sealer) -> str:
     return message.id
 
 
-def _by_client(message: UpdateClient) -> str:
+def _by_client(message: UpdateClient, _sealer: Sealer) -> str:
     return message.id
 
 
-def _by_client_dressed(message: SetClientLooks) -> str:
+def _by_client_dressed(message: SetClientLooks, _sealer: Sealer) -> str:
     return message.client_id
 
 
-def _by_user(message: SetMarketingConsent | RevokeSessions | ExportUser | EraseUser) -> str:
+def _by_user(message: SetMarketingConsent | RevokeSessions | ExportUser | EraseUser, _sealer: Sealer) -> str:
     return message.user_id
 
 
-def _by_address(message: LinkRequest) -> str:
-    # An address is personal, and keys stay readable in Kafka.
-    return derived_message_id("address", message.identifier_value.strip().lower())
+def _by_address(message: LinkRequest, sealer: Sealer) -> str:
+    return by_address(message.identifier_value, sealer)
 
 
-def _by_grant(command: AuthenticateUser) -> str:
+def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:
     """Redemptions of one code, or of one refresh token, come one after the other."""
     for secret in (command.code, command.refresh_token):
         if secret is not None:
             # What stands before the last dot is an id; hashed, since a malformed one may be secret altogether.
             grant = secret.plain.rpartition(".")[0]
-            return derived_message_id("grant", grant) if grant else ""
+            return sealer.fingerprint(b"grant", grant.encode("utf-8", "surrogatepass")) if grant else ""
     return ""
 
 
-def _keyring(_command: RotateSigningKeys) -> str:
+def _keyring(_command: RotateSigningKeys, _sealer: Sealer) -> str:
     return KEYRING
 
 
-def _dead_letters(_command: ReplayDeadLetters) -> str:
+def _dead_letters(_command: ReplayDeadLetters, _sealer: Sealer) -> str:
     return DEAD_LETTERS
 
 
@@ -175,21 +171,21 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
         "list_deliveries": ask(ListDeliveries, Who.INTERNAL),
         "list_suppressions": ask(ListSuppressions, Who.INTERNAL),
-        "lift_suppression": order(LiftSuppression, Who.INTERNAL, _unordered),
+        "lift_suppression": order(LiftSuppression, Who.INTERNAL, unordered),
         "list_dead_letters": ask(ListDeadLetters, Who.INTERNAL),
         "replay_dead_letters": order(ReplayDeadLetters, Who.INTERNAL, _dead_letters),
         "list_payments": ask(ListPayments, Who.INTERNAL),
         "list_disputes": ask(ListDisputes, Who.INTERNAL),
-        "reconcile_subscriptions": order(ReconcileSubscriptions, Who.INTERNAL, _unordered),
-        "sweep_stripe_events": order(SweepStripeEvents, Who.INTERNAL, _unordered),
-        "replay_stripe_events": order(ReplayStripeEvents, Who.INTERNAL, _unordered),
-        "import_stripe_account": order(ImportStripeAccount, Who.INTERNAL, _unordered),
-        "stop_stripe_run": order(StopStripeRun, Who.INTERNAL, _unordered),
-        "resume_stripe_run": order(ResumeStripeRun, Who.INTERNAL, _unordered),
+        "reconcile_subscriptions": order(ReconcileSubscriptions, Who.INTERNAL, unordered),
+        "sweep_stripe_events": order(SweepStripeEvents, Who.INTERNAL, unordered),
+        "replay_stripe_events": order(ReplayStripeEvents, Who.INTERNAL, unordered),
+        "import_stripe_account": order(ImportStripeAccount, Who.INTERNAL, unordered),
+        "stop_stripe_run": order(StopStripeRun, Who.INTERNAL, unordered),
+        "resume_stripe_run": order(ResumeStripeRun, Who.INTERNAL, unordered),
         "get_stripe_run": ask(GetStripeRun, Who.INTERNAL),
         "list_stripe_runs": ask(ListStripeRuns, Who.INTERNAL),
         "list_stripe_differences": ask(ListStripeDifferences, Who.INTERNAL),
-        "create_client": order(CreateClient, Who.INTERNAL, _unordered),
+        "create_client": order(CreateClient, Who.INTERNAL, unordered),
         "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
         "find_user": ask(FindUser, Who.INTERNAL),
         "export_user": order(ExportUser, Who.INTERNAL, _by_user),
@@ -199,7 +195,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "list_clients": ask(ListClients, Who.INTERNAL),
         "set_client_looks": order(SetClientLooks, Who.INTERNAL, _by_client_dressed),
         "get_client_looks": ask(GetClientLooks, Who.INTERNAL),
-        "create_news_item": order(CreateNewsItem, Who.INTERNAL, _unordered),
+        "create_news_item": order(CreateNewsItem, Who.INTERNAL, unordered),
         "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
         "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
         "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),

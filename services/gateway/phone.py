@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,13 +17,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from services.gateway.accept_language import accepted
-from services.gateway.asking import Asking, Headers, answered
+from services.gateway.asking import Asking, Headers, Ordering, answered
 from services.gateway.body import parse_object, read_body, validated
 from services.gateway.errors import Answer, BodyMissing, ValidationFailed, answer
 from services.gateway.guard import request_id
 from services.gateway.rpc import CALL_SECONDS, MAX_BODY_BYTES
 from shared.errors import NotFound, Refusal
-from shared.ids import derived_message_id
 from shared.messages import Command
 from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 from shared.sealed import Sealer
@@ -47,15 +45,14 @@ class Call:
     Attributes:
         name: its path's first segment.
         message: what its body and path become.
-        key: what orders the message among others of one subject; readable in Kafka, hence a hash of what is nobody's
-            business.
+        ordering: what orders the message among others of one subject.
         plain: the one field of the reply that is the answer, as plain text; None where the answer is JSON.
         path: what follows the name, with the fields in braces that stand in it.
     """
 
     name: str
     message: type[Command]
-    key: Callable[[Any, Sealer], str]
+    ordering: Ordering
     plain: str | None
     path: str = ""
 
@@ -65,9 +62,9 @@ def _by_number(message: SendPhoneCode, sealer: Sealer) -> str:
     return sealer.fingerprint(b"phone number", "".join(filter(str.isdecimal, message.phone_number)).encode())
 
 
-def _by_nonce(message: VerifyPhoneCode | RegisterPhoneUser, _sealer: Sealer) -> str:
+def _by_nonce(message: VerifyPhoneCode | RegisterPhoneUser, sealer: Sealer) -> str:
     """Guesses at one code come one after the other."""
-    return derived_message_id("nonce", message.nonce.plain)
+    return sealer.fingerprint(b"nonce", message.nonce.plain.encode("utf-8", "surrogatepass"))
 
 
 def _by_user(message: LogInForTesting, _sealer: Sealer) -> str:
@@ -82,16 +79,15 @@ CALLS: Final = (
 TEST_LOGIN: Final = Call("login", LogInForTesting, _by_user, "token")
 
 
-def routes(asking: Asking, sealer: Sealer, *, test_login: bool) -> list[Route]:
+def routes(asking: Asking, *, test_login: bool) -> list[Route]:
     """``POST /init``, ``/verify`` and ``/register/{code}/{nonce}``.
 
     Args:
         asking: asks auth.
-        sealer: makes hashes.
         test_login: whether there is ``POST /login`` as well, which logs anybody in.
     """
     calls = (*CALLS, TEST_LOGIN) if test_login else CALLS
-    return [Route(f"/{call.name}{call.path}", Endpoint(call, asking, sealer), methods=["POST"]) for call in calls]
+    return [Route(f"/{call.name}{call.path}", Endpoint(call, asking), methods=["POST"]) for call in calls]
 
 
 class Endpoint:
@@ -100,13 +96,11 @@ class Endpoint:
     Args:
         call: which.
         asking: asks auth.
-        sealer: makes hashes.
     """
 
-    def __init__(self, call: Call, asking: Asking, sealer: Sealer) -> None:
+    def __init__(self, call: Call, asking: Asking) -> None:
         self._call = call
         self._asking = asking
-        self._sealer = sealer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -144,7 +138,7 @@ class Endpoint:
             headers=headers,
             called=(FAMILY, self._call.name),
             sent=sent,
-            key=self._call.key(message, self._sealer),
+            ordering=self._call.ordering,
         )
         return answered(reply, request.scope, headers)
 

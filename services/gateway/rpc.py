@@ -70,7 +70,7 @@ class Rpc:
         _admit_to(method, caller, message)
         called = (method.version, method.name)
         reply = await self._asking.ask(
-            message, caller=caller, headers=headers, called=called, sent=sent, key=method.key(message)
+            message, caller=caller, headers=headers, called=called, sent=sent, ordering=method.ordering
         )
         given = answered(reply, scope, headers)
         return _tagged(given, headers) if method.tagged and given.status == 200 else given  # noqa: PLR2004 -- OK

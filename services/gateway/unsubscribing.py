@@ -39,6 +39,10 @@ MAX_BODY_BYTES: Final = 4096
 """A form with one field; nothing in it is looked at."""
 
 
+def _by_user(command: RecordMarketingConsent, _sealer: Sealer) -> str:
+    return command.user_id
+
+
 def routes(asking: Asking, sealer: Sealer) -> list[Route]:
     """``GET`` and ``POST /unsubscribe/<token>``.
 
@@ -106,7 +110,7 @@ class Unsubscribing:
                 headers={},
                 called=(FAMILY, FAMILY),
                 sent={},
-                key=user_id,
+                ordering=_by_user,
             )
             if reply.kind != DONE:
                 raise Unavailable

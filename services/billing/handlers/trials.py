@@ -18,9 +18,9 @@ from services.billing.models.subscriptions import current
 from services.billing.models.trials import Trial, TrialDevice
 from services.billing.stripe.trials import provide
 from shared.envelope import unix_milliseconds
-from shared.ids import derived_message_id
 from shared.messages.auth import Device, SendTrialMagicLink
 from shared.messages.billing import FinishTrial, StartTrial, TrialStarted
+from shared.ordering import by_address
 from shared.work import Work
 
 ANSWER_SECONDS: Final = 1.0
@@ -82,7 +82,7 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
     # Also when an earlier order has finished it: each has its own code challenge, and somebody who waits for the mail.
     work.publish(
         SendTrialMagicLink(
-            key=derived_message_id("address", command.email.strip().lower()),
+            key=by_address(command.email, billing.sealer),
             client_id=command.client_id,
             redirect_uri=command.redirect_uri,
             state=command.state,
