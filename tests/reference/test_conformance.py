@@ -194,7 +194,7 @@ async def probed(nest: Stack, caller: str, *, examples: int, same: bool) -> Prob
 
 @pytest.mark.parametrize("caller", ADMITTED)
 async def test_every_answer_is_as_the_reference_says(nest: Stack, caller: str) -> None:
-    probe = await probed(nest, caller, examples=2, same=True)
+    probe = await probed(nest, caller, examples=3, same=True)
     assert not probe.wrong, "\n\n".join(probe.wrong)
     assert {200, 204, 400, 404, 422} <= probe.statuses
 
@@ -202,5 +202,5 @@ async def test_every_answer_is_as_the_reference_says(nest: Stack, caller: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("caller", ADMITTED)
 async def test_every_answer_to_many_calls_is_as_the_reference_says(nest: Stack, caller: str) -> None:
-    probe = await probed(nest, caller, examples=25, same=False)
+    probe = await probed(nest, caller, examples=50, same=False)
     assert not probe.wrong, "\n\n".join(probe.wrong)
