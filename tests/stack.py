@@ -30,6 +30,7 @@ from services.embedded.children import dying_with_us
 from services.embedded.inbox import Arrival, Inbox
 from services.embedded.running import Running
 from services.embedded.stripe import StripeDouble
+from services.embedded.stripe.disorder import Retries
 from services.embedded.together import together
 from shared import topics
 
@@ -261,7 +262,11 @@ async def running_stack(
     gateway_ports = [ports.any_free() for _ in range(gateways)]
     urls = [f"http://127.0.0.1:{port}" for port in gateway_ports]
     double = StripeDouble(
-        api_key=stripe_key, webhook_url=f"{urls[0]}/1/webhook/stripe", webhook_secrets=[webhook_secret]
+        api_key=stripe_key,
+        webhook_url=f"{urls[0]}/1/webhook/stripe",
+        webhook_secrets=[webhook_secret],
+        # Its first events come before there is a gateway, and whoever waits for all of them waits for these too.
+        retries=Retries(first=1.0, factor=1.0),
     )
     async with Inbox(folder) as inbox, double as stripe, httpx.AsyncClient(base_url=urls[0], timeout=30.0) as http:
         environment = {

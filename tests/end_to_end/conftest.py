@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from services.embedded.stripe.disorder import Retries
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 from tests.stack import Stack, running_stack
 from tests.traces import Traces
@@ -75,8 +74,6 @@ async def away(
             },
         ) as nest,
     ):
-        # Whom a slow machine keeps from answering in time is told again soon, not after a minute.
-        nest.stripe.webhooks.retries = Retries(scale=0.1)
         yield Away(nest, traces, mailchimp)
 
 
