@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.types import Message as HttpMessage
 from starlette.types import Receive
 
@@ -115,11 +116,22 @@ def validated(kind: type[Sent], sent: dict[str, Any], body: bytes = b"") -> Sent
         for error in wrong.errors(include_url=False, include_context=False, include_input=False):
             if error["type"] == "json_invalid":
                 raise MalformedBody from None
-            path = ".".join(map(str, error["loc"]))
-            errors.append({"path": path[:MAX_PATH_CHARACTERS], "message": error["msg"]})
+            errors.append({"path": _place(error, sent)[:MAX_PATH_CHARACTERS], "message": error["msg"]})
     if errors:
         raise ValidationFailed(errors=errors[:MAX_ERRORS])
     return message
+
+
+def _place(error: ErrorDetails, sent: Any) -> str:
+    """Where something is wrong in what was sent: without the names that pydantic has for the sorts of a field."""
+    place = []
+    for part in error["loc"]:
+        if isinstance(sent, list) or (isinstance(sent, dict) and part in sent):
+            place.append(str(part))
+            sent = sent[part]
+    if error["type"] == "missing":
+        place.append(str(error["loc"][-1]))
+    return ".".join(place)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

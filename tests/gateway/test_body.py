@@ -57,6 +57,21 @@ async def test_what_is_not_one_plain_object_is_malformed(world: World, body: byt
     assert world.services.heard == []
 
 
+@pytest.mark.parametrize(
+    ("primary", "path"),
+    [
+        ({"payload": {"emoji": "x", "title": "t", "body": "b", "more": 1}}, "primary.payload.more"),
+        ({"payload": {"emoji": "x", "title": "t"}}, "primary.payload.body"),
+        ({"payload": []}, "primary.payload"),
+        ([], "primary"),
+    ],
+)
+async def test_what_is_wrong_is_named_as_it_was_sent(world: World, primary: Any, path: str) -> None:
+    answer = await world.http.post("/1/2021-10-06/create_news_item", json={"primary": primary}, headers=world.internal)
+    assert answer.status_code == 422
+    assert path in {error["path"] for error in answer.json()["meta"]["errors"]}
+
+
 async def test_any_text_is_an_opaque_value(world: World) -> None:
     values = ["\x00", "\u2028", "😀", "$where", "a.b", "__proto__", "../..", "%00", "\\", "'; --", "x" * 60_000]
     for value in values:
