@@ -126,7 +126,8 @@ def _place(error: ErrorDetails, sent: Any) -> str:
     """Where something is wrong in what was sent: without the names that pydantic has for the sorts of a field."""
     place = []
     for part in error["loc"]:
-        if isinstance(sent, list) or (isinstance(sent, dict) and part in sent):
+        known = sent if isinstance(sent, dict) else range(len(sent)) if isinstance(sent, list) else ()
+        if part in known:
             place.append(str(part))
             sent = sent[part]
     if error["type"] == "missing":
