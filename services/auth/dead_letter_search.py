@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -16,13 +17,16 @@ from shared.sealed import CannotOpen, Sealer
 def is_about(letter: DeadLetter, person: Person, sealer: Sealer) -> bool:
     """Whether a letter says anywhere by what a person is known.
 
+    As a whole: the letters of joann@example.com say nothing of ann@example.com.
+
     Args:
         letter: one that is open.
         person: by what they are known.
         sealer: opens secrets in its body, for the service that it was for: a mail's recipient is one.
     """
-    known = [name.casefold() for name in (person.user_id, *person.emails, *person.phones)]
-    return any(name in text.casefold() for text in _texts(letter, sealer) for name in known)
+    known = "|".join(re.escape(name) for name in (person.user_id, *person.emails, *person.phones))
+    said = re.compile(rf"(?<![\w.+-])(?:{known})(?![\w-]|\.\w)", re.IGNORECASE)
+    return any(said.search(text) for text in _texts(letter, sealer))
 
 
 def _texts(letter: DeadLetter, sealer: Sealer) -> Iterator[str]:
