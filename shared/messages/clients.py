@@ -25,7 +25,7 @@ class UpdateClient(Command, wire="auth.update-client"):
     enabled again, take those that have not expired."""
 
 
-class ListClients(Query, wire="auth.list-clients"):
+class ListClients(Query, wire="auth.list-clients", audited=True):
     """All apps that may log people in. Reply: ClientList."""
 
 

@@ -166,7 +166,7 @@ class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True):
     """As in UpdateNewsItem."""
 
 
-class ListAllNewsItems(Query, wire="news.list-all-news-items"):
+class ListAllNewsItems(Query, wire="news.list-all-news-items", audited=True):
     """All items, whenever and for whomever they are live. Reply: NewsItemDetailsList, the newest first.
 
     Refused: ``not_found`` where the cursor's item is gone.

@@ -8,10 +8,8 @@ from shared.audit import action_of
 from shared.messages import Command, Message
 from shared.messages.auth import CreateClient, GetUser
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
-from shared.messages.clients import ListClients
 from shared.messages.looks import GetClientLooks
 from shared.messages.mailer import GetMarketingConsent
-from shared.messages.news import ListAllNewsItems
 from shared.messages.people import GetUserProcess
 from shared.messages.signing_keys import ListSigningKeys
 from shared.messages.stripe_runs import GetStripeRun, ListStripeRuns
@@ -23,8 +21,6 @@ UNAUDITED: Final[dict[type[Message], str]] = {
     GetSubscriptionHeartbeat: "yes or no, asked by back ends at every request",
     GetSubscriptionStatus: "whether somebody may use what was paid for, asked by back ends at every request",
     GetUserProcess: "which services are done, asked every second by who waits for them",
-    ListAllNewsItems: "what every app shows, sooner or later",
-    ListClients: "names and addresses of apps",
     ListSigningKeys: "the public halves, which anybody may read",
     ListStripeRuns: "counts",
 }
