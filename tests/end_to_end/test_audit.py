@@ -129,7 +129,9 @@ class Bus:
         self._prefix = nest.environment["NEST_TOPIC_PREFIX"]
         bootstrap = nest.environment["NEST_KAFKA_BOOTSTRAP"]
         self._producer = Producer(bootstrap, prefix=self._prefix)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
 
     async def __aenter__(self) -> Self:
         await self._producer.start()
@@ -145,7 +147,6 @@ class Bus:
         partitions = [TopicPartition(self._prefix + topic, one) for one in await self._producer.partitions(topic)]
         self._consumer.assign(partitions)
         ends = await self._consumer.end_offsets(partitions)
-        await self._consumer.seek_to_beginning(*partitions)
         found: list[Any] = []
         while any([await self._consumer.position(partition) < end for partition, end in ends.items()]):
             for came in (await self._consumer.getmany(timeout_ms=500)).values():

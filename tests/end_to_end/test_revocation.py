@@ -103,9 +103,9 @@ async def _kept(nest: Stack, topic: str) -> int:
     """How many records there are to read."""
     partition = TopicPartition(topic, 0)
     count = 0
-    async with AIOKafkaConsumer(bootstrap_servers=nest.environment["NEST_KAFKA_BOOTSTRAP"]) as consumer:
+    bootstrap = nest.environment["NEST_KAFKA_BOOTSTRAP"]
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
         consumer.assign([partition])
-        await consumer.seek_to_beginning(partition)
         (end,) = (await consumer.end_offsets([partition])).values()
         while await consumer.position(partition) < end:
             batches = await consumer.getmany(timeout_ms=500)

@@ -32,7 +32,8 @@ def page(account: Account, params: Params, url: str, entries: list[Json], *, amo
     if after and before:
         raise params.refuse("starting_after", "You may only specify one of these: starting_after, ending_before.")
     in_range = _range(params, "created")
-    entries = [entry for entry in entries if in_range(entry["created"])]
+    if in_range is not None:
+        entries = [entry for entry in entries if in_range(entry["created"])]
     params.finish()
     if among is not None:
         entries = _beyond(entries, among, after, before)
@@ -81,14 +82,17 @@ _COMPARISONS: dict[str, Callable[[Any, int], bool]] = {
 }
 
 
-def _range(params: Params, name: str) -> Callable[[int], bool]:
-    """Returns what tells whether a time is in the range asked for, which is read even where there is no time."""
+def _range(params: Params, name: str) -> Callable[[int], bool] | None:
+    """Returns what tells whether a time is in the range asked for, which is read even where there is no time.
+
+    None where no range is asked for: not all that is listed has such a time.
+    """
     if isinstance(params.raw(name), str):
         exactly = params.integer(name)
         return lambda value: value == exactly
     bounds = params.child(name)
     if bounds is None:
-        return lambda _value: True
+        return None
     given = [
         (holds, bound)
         for comparison, holds in _COMPARISONS.items()
