@@ -27,7 +27,7 @@ from services.operator import (
     topics,
     users,
 )
-from services.operator.doctor import doctor
+from services.operator.doctor.command import doctor
 from services.operator.options import examples
 
 HERE: Final = "Everything on this machine"

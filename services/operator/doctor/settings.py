@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from services.operator.doctor_findings import Finding, ok, problem, warning
+from services.operator.doctor.findings import Finding, ok, problem, warning
 from shared.settings import BusSettings, SettingsError, load
 
 AREA: Final = "settings"

@@ -14,8 +14,8 @@ from services.auth.key_pairs import open_private
 from services.auth.models.signing_keys import KeyState
 from services.auth.store.audit import AuditEntries
 from services.auth.store.signing_keys import SigningKeys
-from services.operator.doctor_findings import Finding, ok, problem, warning
-from services.operator.doctor_http import clock
+from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.http import clock
 from shared.inbox import CLOCK_MARGIN, Inbox
 from shared.mongo import Client, Database, database
 from shared.sealed import Sealer

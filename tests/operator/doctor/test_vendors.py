@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from services.operator.doctor_findings import Finding, Level
-from services.operator.doctor_stripe import MONEY, SUBSCRIPTIONS, look_at_stripe
-from services.operator.doctor_twilio import look_at_twilio
+from services.operator.doctor.findings import Finding, Level
+from services.operator.doctor.stripe import MONEY, SUBSCRIPTIONS, look_at_stripe
+from services.operator.doctor.twilio import look_at_twilio
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN
 from tests.operator.web import Says, served
 
@@ -102,7 +102,7 @@ async def test_an_endpoint_that_sends_everything_sends_enough() -> None:
 
 
 def test_the_events_are_those_that_the_page_on_stripe_asks_for() -> None:
-    page = (Path(__file__).parents[2] / "docs/stripe.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/stripe.md").read_text()
     told = page[page.index("3. A webhook endpoint") : page.index("Its signing")]
     named, family = set(), ""
     for word in re.findall(r"`([a-z_.]+)`", told):

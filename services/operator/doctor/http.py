@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from services.operator.doctor_findings import Finding, ok, problem, warning
+from services.operator.doctor.findings import Finding, ok, problem, warning
 
 SECONDS: Final = 10.0
 OK: Final = 200

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from services.operator.doctor_findings import Finding, ok, problem
-from services.operator.doctor_http import OK, asked, certificate, clock
+from services.operator.doctor.findings import Finding, ok, problem
+from services.operator.doctor.http import OK, asked, certificate, clock
 
 AREA = "gateway"
 UNAVAILABLE = 503

@@ -9,9 +9,9 @@ import dns.asyncresolver
 from pymongo.errors import PyMongoError
 
 from services.mailer.store.looks import LooksOfClients
-from services.operator.doctor_findings import Finding, warning
-from services.operator.doctor_mail import domain_of, lives_in_the_world, look_at_mail_records
-from services.operator.doctor_names import RECORDS
+from services.operator.doctor.findings import Finding, warning
+from services.operator.doctor.mail import domain_of, lives_in_the_world, look_at_mail_records
+from services.operator.doctor.names import RECORDS
 from shared.mongo import Database
 
 

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from services.operator.doctor_findings import Finding, ok, problem, warning
+from services.operator.doctor.findings import Finding, ok, problem, warning
 from shared.dead_letter_topics import DeadLetterTopics
 from shared.dead_letters import DeadLetter
 from shared.mongo import Database

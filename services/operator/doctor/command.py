@@ -24,8 +24,8 @@ from services.operator.options import AsJson, Data, said_in_words, without_logs
 from services.operator.tables import plain
 
 if TYPE_CHECKING:
-    from services.operator.doctor_findings import Check, Finding
-    from services.operator.doctor_settings import Told
+    from services.operator.doctor.findings import Check, Finding
+    from services.operator.doctor.settings import Told
     from shared.mongo import Client
 
 COLOURS: Final = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
@@ -131,8 +131,8 @@ async def _examined(
     selectors: list[str], replication: int | None, tell: Callable[[Sequence[str]], None] | None
 ) -> list[Finding]:
     # Here, so that `nest --help` needs not wait for it.
-    from services.operator.doctor_findings import Check, found  # noqa: PLC0415
-    from services.operator.doctor_settings import Told, look_at_settings  # noqa: PLC0415
+    from services.operator.doctor.findings import Check, found  # noqa: PLC0415
+    from services.operator.doctor.settings import Told, look_at_settings  # noqa: PLC0415
 
     told = Told()
     checks = [Check("settings", partial(look_at_settings, told, elsewhere=_elsewhere()))]
@@ -163,8 +163,8 @@ async def _mongo(told: Told, stack: AsyncExitStack) -> Client | None:
 
 
 def _of_gateway(told: Told) -> list[Check]:
-    from services.operator.doctor_findings import Check  # noqa: PLC0415
-    from services.operator.doctor_gateway import look_at_gateway  # noqa: PLC0415
+    from services.operator.doctor.findings import Check  # noqa: PLC0415
+    from services.operator.doctor.gateway import look_at_gateway  # noqa: PLC0415
 
     issuer = told.first("issuer")
     url = os.environ.get(URL) or issuer
@@ -172,8 +172,8 @@ def _of_gateway(told: Told) -> list[Check]:
 
 
 def _of_mongo(told: Told, client: Client) -> list[Check]:
-    from services.operator import doctor_mongo as mongo  # noqa: PLC0415
-    from services.operator.doctor_findings import Check  # noqa: PLC0415
+    from services.operator.doctor import mongo  # noqa: PLC0415
+    from services.operator.doctor.findings import Check  # noqa: PLC0415
 
     prefix = _databases(told)
     checks = [
@@ -193,8 +193,8 @@ def _databases(told: Told) -> str:
 
 
 def _of_kafka(told: Told, replication: int | None, client: Client | None) -> list[Check]:
-    from services.operator import doctor_kafka as kafka  # noqa: PLC0415
-    from services.operator.doctor_findings import Check  # noqa: PLC0415
+    from services.operator.doctor import kafka  # noqa: PLC0415
+    from services.operator.doctor.findings import Check  # noqa: PLC0415
     from shared.mongo import database  # noqa: PLC0415
 
     bootstrap = told.first("kafka_bootstrap", os.environ.get(BOOTSTRAP))
@@ -214,11 +214,11 @@ def _of_kafka(told: Told, replication: int | None, client: Client | None) -> lis
 
 
 def _of_others(told: Told, selectors: list[str], client: Client | None) -> list[Check]:
-    from services.operator import doctor_mail as mail  # noqa: PLC0415
-    from services.operator.doctor_findings import Check  # noqa: PLC0415
-    from services.operator.doctor_senders import look_at_senders  # noqa: PLC0415
-    from services.operator.doctor_stripe import look_at_stripe  # noqa: PLC0415
-    from services.operator.doctor_twilio import look_at_twilio  # noqa: PLC0415
+    from services.operator.doctor import mail  # noqa: PLC0415
+    from services.operator.doctor.findings import Check  # noqa: PLC0415
+    from services.operator.doctor.senders import look_at_senders  # noqa: PLC0415
+    from services.operator.doctor.stripe import look_at_stripe  # noqa: PLC0415
+    from services.operator.doctor.twilio import look_at_twilio  # noqa: PLC0415
     from shared.mongo import database  # noqa: PLC0415
 
     checks = []

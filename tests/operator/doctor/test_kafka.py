@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from services.operator.doctor_findings import Finding, Level
-from services.operator.doctor_kafka import MUCH_LAG, look_at_consumers, look_at_topics
+from services.operator.doctor.findings import Finding, Level
+from services.operator.doctor.kafka import MUCH_LAG, look_at_consumers, look_at_topics
 from shared import topics
 from tests.operator.conftest import without
 

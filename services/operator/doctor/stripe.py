@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from services.operator.doctor_findings import Finding, ok, problem, warning
-from services.operator.doctor_http import OK, Answer, asked, clock
+from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.http import OK, Answer, asked, clock
 
 AREA: Final = "stripe"
 BASE: Final = "https://api.stripe.com"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from services.operator.doctor_findings import Finding, ok, problem, warning
-from services.operator.doctor_names import RECORDS, Names
+from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.names import RECORDS, Names
 
 MOST_LOOKUPS: Final = 10
 """Receivers give up beyond so many (RFC 7208 section 4.6.4)."""

@@ -14,10 +14,10 @@ import dns.exception
 import dns.resolver
 from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
 
-from services.operator.doctor_findings import Finding, ok, problem, warning
-from services.operator.doctor_http import certificate, expiry
-from services.operator.doctor_names import RECORDS, Names
-from services.operator.doctor_spf import count_lookups, sender_policy
+from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.http import certificate, expiry
+from services.operator.doctor.names import RECORDS, Names
+from services.operator.doctor.spf import count_lookups, sender_policy
 
 SERVER: Final = "mail server"
 SMTP_SECONDS: Final = 8.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from services.embedded import ports
-from services.operator.doctor_findings import Finding, Level
-from services.operator.doctor_gateway import look_at_gateway
-from services.operator.doctor_http import asked, certificate, clock
+from services.operator.doctor.findings import Finding, Level
+from services.operator.doctor.gateway import look_at_gateway
+from services.operator.doctor.http import asked, certificate, clock
 from tests.mailer.smtp_server import certificate as pem_file
 from tests.mailer.smtp_server import server_tls
 from tests.operator.web import Says, served

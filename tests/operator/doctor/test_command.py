@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from services.cli import app
 from services.embedded import ports
-from services.operator.doctor import _lines
+from services.operator.doctor.command import _lines
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from pymongo import AsyncMongoClient
 
 from services.embedded import ports
-from services.operator.doctor_findings import Check, Finding, Level, found, ok
-from services.operator.doctor_mail import domain_of, lives_in_the_world, look_at_mail_records, look_at_mail_servers
-from services.operator.doctor_senders import look_at_senders
+from services.operator.doctor.findings import Check, Finding, Level, found, ok
+from services.operator.doctor.mail import domain_of, lives_in_the_world, look_at_mail_records, look_at_mail_servers
+from services.operator.doctor.senders import look_at_senders
 from tests.mailer.smtp_server import SmtpServer, certificate, server_tls
 
 GOOD = {

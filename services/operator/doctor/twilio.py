@@ -6,8 +6,8 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from services.operator.doctor_findings import Finding, ok, problem
-from services.operator.doctor_http import OK, Answer, asked
+from services.operator.doctor.findings import Finding, ok, problem
+from services.operator.doctor.http import OK, Answer, asked
 
 AREA: Final = "twilio"
 BASE: Final = "https://api.twilio.com"
