@@ -34,6 +34,7 @@ async def test_a_nest_that_is_well_is_said_to_be(nest: Stack) -> None:
         "clock",
         "indexes",
         "timers",
+        "stripe events",
         "sealing keys",
         "stripe",
     }

@@ -180,6 +180,7 @@ def _of_mongo(told: Told, client: Client) -> list[Check]:
         Check("mongodb", partial(mongo.look_at_mongo, client)),
         Check("indexes", partial(mongo.look_at_indexes, client, prefix, told.settings)),
         Check("timers", partial(mongo.look_at_timers, client, prefix)),
+        Check("stripe events", partial(mongo.look_at_stripe_events, client, prefix)),
     ]
     if told.settings:
         keys = next(iter(told.settings.values())).master_keys()

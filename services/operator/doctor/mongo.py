@@ -1,4 +1,4 @@
-"""Is MongoDB there as Nest needs it, are the indexes, is the clock right, do the sealing keys open, do timers fire?"""
+"""Is MongoDB there as Nest needs it, are the indexes, is the clock right, do sealing keys open, does anything wait?"""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from shared.topics import SERVICES
 
 OLDEST_VERSION: Final = (6, 0)
 OVERDUE: Final = timedelta(minutes=1)
+WAITED: Final = timedelta(minutes=30)
+"""How long an event may wait before somebody should know: as the alarm says."""
+SHOWN: Final = 5
 COMPARED: Final = ("unique", "partialFilterExpression", "expireAfterSeconds", "sparse")
 ANY: Final = -1
 """Rows expire, after whatever time: how long is a setting that was not told."""
@@ -144,6 +147,23 @@ async def look_at_timers(client: Client, prefix: str) -> AsyncIterator[Finding]:
             )
     if not overdue:
         yield ok("timers", "none is overdue")
+
+
+async def look_at_stripe_events(client: Client, prefix: str) -> AsyncIterator[Finding]:
+    """Whether something has come of every event that was kept."""
+    events = database(client, f"{prefix}billing")["stripe_events"]
+    waiting = {"handledAt": None, "receivedAt": {"$lt": datetime.now(UTC) - WAITED}}
+    first = await events.find(waiting).sort("receivedAt").limit(SHOWN).to_list()
+    if not first:
+        yield ok("stripe events", "none waits for long")
+        return
+    count = await events.count_documents(waiting)
+    names = ", ".join(event["stpEventId"] for event in first)
+    yield warning(
+        "stripe events",
+        f"{count} wait for more than half an hour, the first of them {names}",
+        "see 'Events that wait' in docs/stripe.md",
+    )
 
 
 async def look_at_sealing_keys(client: Client, prefix: str, master_keys: dict[str, bytes]) -> AsyncIterator[Finding]:

@@ -10,7 +10,7 @@ import pytest
 from services.auth.store import INDEXES
 from services.auth.store.audit import AuditEntries
 from services.operator.doctor.findings import Finding, Level
-from services.operator.doctor.mongo import look_at_indexes, look_at_mongo, look_at_timers
+from services.operator.doctor.mongo import look_at_indexes, look_at_mongo, look_at_stripe_events, look_at_timers
 from shared.inbox import CLOCK_MARGIN
 from shared.mongo import Client, connect, ensure_indexes
 
@@ -96,6 +96,27 @@ async def test_messages_that_are_overdue_are_counted(client: Client, database_pr
     await timers.insert_one({"at": datetime.now(UTC) - timedelta(minutes=2)})
     await timers.insert_one({"at": datetime.now(UTC) + timedelta(minutes=2)})
     assert await of_timers(client, database_prefix) == [(Level.PROBLEM, "1 messages of auth are overdue")]
+
+
+async def test_stripes_events_that_wait_are_named(client: Client, database_prefix: str) -> None:
+    events = client[f"{database_prefix}billing"]["stripe_events"]
+    assert await of_events(client, database_prefix) == [(Level.OK, "none waits for long")]
+    now = datetime.now(UTC)
+    await events.insert_many(
+        [
+            {"stpEventId": "evt_young", "handledAt": None, "receivedAt": now - timedelta(minutes=20)},
+            {"stpEventId": "evt_done", "handledAt": now, "receivedAt": now - timedelta(minutes=50)},
+            {"stpEventId": "evt_second", "handledAt": None, "receivedAt": now - timedelta(minutes=40)},
+            {"stpEventId": "evt_first", "handledAt": None, "receivedAt": now - timedelta(minutes=50)},
+        ]
+    )
+    assert await of_events(client, database_prefix) == [
+        (Level.WARNING, "2 wait for more than half an hour, the first of them evt_first, evt_second")
+    ]
+
+
+async def of_events(client: Client, prefix: str) -> list[tuple[Level, str]]:
+    return [(finding.level, finding.says) async for finding in look_at_stripe_events(client, prefix)]
 
 
 async def of_timers(client: Client, prefix: str) -> list[tuple[Level, str]]:
