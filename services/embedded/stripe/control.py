@@ -3,20 +3,46 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
-from services.embedded.stripe.app import Receive, Scope, Send, read, refused, reply, secret_key
+from services.embedded.stripe.account import Json
+from services.embedded.stripe.app import Call, Receive, Scope, Send, read, refused, reply, secret_key
+from services.embedded.stripe.clock import Clock
 from services.embedded.stripe.disorder import Disorder
 from services.embedded.stripe.errors import StripeRefusal
+from services.embedded.stripe.faults import Faults
 from services.embedded.stripe.idempotency import Answer
-
-if TYPE_CHECKING:
-    from services.embedded.stripe.double import StripeDouble
+from services.embedded.stripe.play import Play
+from services.embedded.stripe.webhooks import Attempt, Webhooks
 
 Body = dict[str, Any]
+
+
+class Worked(Protocol):
+    """The double, as far as its switches go."""
+
+    clock: Clock
+    faults: Faults
+    webhooks: Webhooks
+    play: Play
+
+    @property
+    def log(self) -> list[Call]:
+        """The calls made."""
+
+    @property
+    def deliveries(self) -> list[Attempt]:
+        """The tries to deliver an event."""
+
+    def objects(self, kind: str) -> list[Json]:
+        """Returns all objects of a kind."""
+
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        """Inside the block the port refuses connections."""
 
 
 class Control:
@@ -41,7 +67,7 @@ class Control:
         api_keys: The keys that open it.
     """
 
-    def __init__(self, double: "StripeDouble", api_keys: Sequence[str]) -> None:
+    def __init__(self, double: Worked, api_keys: Sequence[str]) -> None:
         self._double = double
         self._api_keys = tuple(api_keys)
         self._outages: set[asyncio.Task[None]] = set()
