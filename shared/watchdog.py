@@ -56,8 +56,11 @@ class Watchdog:
         self._stuck = stuck
         self._stuck_seconds = stuck_seconds
         self._look_seconds = look_seconds
-        self._committed: dict[TopicPartition, int] = {}
-        self._moved_at = time.monotonic()
+        self._moved: tuple[float, dict[TopicPartition, int]] | None = None
+        """When something was last taken or finished, and what was committed, when Kafka was last asked."""
+        self._looked_at = 0.0
+        self._standing = 0.0
+        """For how many seconds of watching records have waited while nothing moved."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -71,26 +74,29 @@ class Watchdog:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> bool:
-        """Whether the consumer is stuck: nothing taken, finished or committed for too long, and records waiting.
+        """Whether the consumer is stuck: look after look records wait, and nothing is taken, finished or committed.
 
         A consumer with messages under way is not stuck: those have time limits of their own. Nor is one whose Kafka
-        does not answer: that is an outage.
+        does not answer: that is an outage. How long it stands still is counted from the first look that sees records
+        wait, and between looks that were made: after a quiet hour the first record is merely young, and a process that
+        was frozen must first be given time to go on.
         """
         bus = self._bus
-        if bus.fault is not None or bus.in_flight or self._moved_lately(bus.last_progress):
+        since, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
+        if bus.fault is not None or bus.in_flight or time.monotonic() - bus.last_progress < self._look_seconds:
+            self._standing = 0.0
             return False
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 committed, waiting = await self._ask()
         except (KafkaError, TimeoutError):
             return False
-        if committed != self._committed:
-            self._committed = committed
-            self._moved_at = time.monotonic()
-        return waiting > 0 and not self._moved_lately(self._moved_at)
-
-    def _moved_lately(self, moment: float) -> bool:
-        return time.monotonic() - moment < self._stuck_seconds
+        before, self._moved = self._moved, (bus.last_progress, committed)
+        if not waiting or before != self._moved:
+            self._standing = 0.0
+            return False
+        self._standing += min(since, 2 * self._look_seconds)
+        return self._standing >= self._stuck_seconds
 
     async def _run(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """A consumer that hangs is found; a quiet one, a busy one and one without Kafka are not."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 from shared.watchdog import Watchdog
@@ -50,6 +51,33 @@ async def test_a_consumer_that_takes_nothing_while_records_wait_is_found(stand: 
     async with stand.running():
         await stand.settled()
     assert await stand.listed("s") == [0, 1]
+
+
+async def test_a_record_that_comes_after_a_long_silence_is_given_time(stand: Stand) -> None:
+    async with stand.running() as running:
+        await stand.call(Append(subject="s", number=0, key="s"))
+        await stand.settled()
+        watching = watchdog(stand, running)
+        assert not await watching.look()
+        await asyncio.sleep(1)
+        await hang(running)
+        await stand.order(Append(subject="s", number=1, key="s"))
+        assert not await watching.look(), "the record has only just come"
+        await until(lambda: found(watching), 20, "the hanging consumer was not found")
+
+
+async def test_a_process_that_was_frozen_is_given_time_to_go_on(stand: Stand) -> None:
+    async with stand.running() as running:
+        await stand.call(Append(subject="s", number=0, key="s"))
+        await stand.settled()
+        await hang(running)
+        await stand.order(Append(subject="s", number=1, key="s"))
+        watching = watchdog(stand, running)
+        for _ in range(2):
+            assert not await watching.look()
+        time.sleep(2)  # noqa: ASYNC251 -- nothing at all runs meanwhile
+        assert not await watching.look(), "the time in which nothing could run was counted"
+        await until(lambda: found(watching), 20, "the hanging consumer was not found")
 
 
 async def test_a_quiet_consumer_is_left_alone(stand: Stand) -> None:
