@@ -298,6 +298,8 @@ async def running_stack(
             "NEST_TEXT_DOMAIN": "nest.example",
             "NEST_TEST_LOGIN": "true",
             "NEST_DRAIN_SECONDS": "5",
+            # A machine that stalls for some seconds must not answer 504 where a test asks for something else.
+            "NEST_REPLY_SECONDS": "25",
             # One person orders many links here, all of them from this machine; tests of limits set their own.
             "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s",
             "NEST_LIMIT_MAGIC_LINKS_PER_CLIENT": "100000/1s",
