@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from services.mailer import smtp as smtp_module
+from services.mailer.dialogue import Dialogue
 from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.smtp import InTrouble, Mail, MailServer, Smtp
 from tests.mailer.smtp_server import SmtpServer, server_tls, until
@@ -141,16 +142,28 @@ async def test_a_server_that_drops_after_the_content_may_have_the_mail(server: S
     assert len(server.arrivals) == 2
 
 
-async def test_nobody_listening_is_noticed_and_soon_at_once(server: SmtpServer) -> None:
+async def test_nobody_listening_is_noticed_and_soon_without_trying(
+    server: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await server.stop()
+    tried = 0
+
+    async def counted(smtp: Smtp) -> Dialogue:
+        nonlocal tried
+        tried += 1
+        return await connect(smtp)
+
+    connect = Smtp._connect
+    monkeypatch.setattr(Smtp, "_connect", counted)
     async with client(server.port) as smtp:
         for number in range(3):
             outcome = await smtp.hand_over(mail(number))
             assert isinstance(outcome, InTrouble)
             assert outcome.reason.startswith("connecting: ")
-        began = time.monotonic()
+        assert tried == 3
         outcomes = await asyncio.gather(*(smtp.hand_over(mail(number)) for number in range(500)))
-        assert time.monotonic() - began < 0.4
+        # One may look whether it is back.
+        assert tried <= 10
         assert {type(outcome) for outcome in outcomes} == {InTrouble}
 
 
@@ -176,13 +189,12 @@ async def test_a_server_that_holds_a_verb_back_holds_one_connection_for_the_time
         return None
 
     server.answers["RCPT"] = tarpit
-    async with client(server.port, timeout=1.0) as smtp:
+    async with client(server.port, timeout=3.0) as smtp:
         slow = asyncio.create_task(smtp.hand_over(mail(0, "slow@example.com")))
-        began = time.monotonic()
         for number in range(1, 20):
             assert isinstance(await smtp.hand_over(mail(number)), HandedOver)
-        assert time.monotonic() - began < 1.0
-        assert await slow == InTrouble("no answer within 1 s")
+        assert not slow.done(), "the others waited for it"
+        assert await slow == InTrouble("no answer within 3 s")
 
 
 async def test_a_server_that_tarpits_every_mail_is_left_alone_for_a_while(
@@ -197,7 +209,7 @@ async def test_a_server_that_tarpits_every_mail_is_left_alone_for_a_while(
         began = time.monotonic()
         outcomes = await asyncio.gather(*(smtp.hand_over(mail(number)) for number in range(100)))
         assert {type(outcome) for outcome in outcomes} == {InTrouble}
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 10, "each of them waited"
     assert server.connections == 2
 
 
@@ -211,7 +223,7 @@ async def test_a_silent_greeting_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     async with silent, client(silent.sockets[0].getsockname()[1], timeout=5.0) as smtp:
         began = time.monotonic()
         assert await smtp.hand_over(mail()) == InTrouble("connecting: no answer in time")
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.0
 
 
 async def test_a_server_that_speaks_something_else_is_in_trouble() -> None:
