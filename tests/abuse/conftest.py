@@ -16,20 +16,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import MongoClient
 
 from shared.topics import Topic, declared
-from tests.stack import Stack, eventually, running_stack
+from tests.stack import LIFTED, Stack, eventually, running_stack
 from tests.traces import Traces
 
 SERVICES = ("gateway", "auth", "billing", "mailer", "news")
-LIFTED = {
-    f"NEST_LIMIT_{name}": "1000/1s"
-    for name in (
-        "MAGIC_LINKS_PER_ADDRESS",
-        "TRIALS_PER_ADDRESS",
-        "GUESSES_PER_IDENTIFIER",
-        "TEXTS_PER_NUMBER",
-        "PASSWORDS_PER_USER",
-    )
-}
 _COUNT = itertools.count()
 
 

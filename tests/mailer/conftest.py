@@ -14,6 +14,7 @@ from services.mailer.settings import MailerSettings
 from services.mailer.store import INDEXES
 from shared.settings import load
 from tests.desk import Desk
+from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 from tests.mailer.smtp_server import SmtpServer, certificate
 
 USUAL = {
@@ -29,6 +30,18 @@ USUAL = {
     "mail_support_address": "help@nest.example",
 }
 MakeSettings = Callable[..., MailerSettings]
+
+
+def mailer_desk(mongo_url: str, database_prefix: str, settings: MailerSettings) -> Desk:
+    """The mailer at a desk, with these settings."""
+    return Desk(
+        mongo_url,
+        f"{database_prefix}mailer",
+        service="mailer",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open=partial(opened, settings=settings),
+    )
 
 
 @pytest.fixture
@@ -59,12 +72,18 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def desk(mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer) -> AsyncIterator[Desk]:
     """The mailer at a desk."""
     chosen = settings(smtp_port=server.port, smtp_timeout=2, smtp_connections=2)
-    async with Desk(
-        mongo_url,
-        f"{database_prefix}mailer",
-        service="mailer",
-        handlers=HANDLERS,
-        indexes=INDEXES,
-        open=partial(opened, settings=chosen),
-    ) as desk:
+    async with mailer_desk(mongo_url, database_prefix, chosen) as desk:
         yield desk
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[MailchimpDouble]:
+    """A double of Mailchimp."""
+    async with MailchimpDouble() as double:
+        yield double
+
+
+@pytest.fixture
+def carrying(settings: MakeSettings, double: MailchimpDouble) -> MailerSettings:
+    """The settings of a mailer that tells the double of consents."""
+    return settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)

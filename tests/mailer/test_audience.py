@@ -3,16 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
-from services.mailer.app import opened
 from services.mailer.audience import Mailchimp, member_of
-from services.mailer.handlers import HANDLERS
 from services.mailer.models.audience import Carriage, Carried, Never, NotNow
-from services.mailer.store import INDEXES
+from services.mailer.settings import MailerSettings
 from shared.envelope import encode
 from shared.inbox import Inbox
 from shared.messages import Sealed
@@ -20,16 +17,10 @@ from shared.messages.addresses import FindConsentAddress
 from shared.messages.audience import CarryMarketingConsent
 from shared.messages.mailer import ConsentLevel, RecordMarketingConsent
 from tests.desk import Desk
-from tests.mailer.conftest import MakeSettings
+from tests.mailer.conftest import MakeSettings, mailer_desk
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 
 ADDRESS = "Ada@Example.com"
-
-
-@pytest.fixture
-async def double() -> AsyncIterator[MailchimpDouble]:
-    async with MailchimpDouble() as double:
-        yield double
 
 
 @pytest.fixture
@@ -40,19 +31,9 @@ async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
 
 
 @pytest.fixture
-async def desk(
-    mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
-) -> AsyncIterator[Desk]:
+async def desk(mongo_url: str, database_prefix: str, carrying: MailerSettings) -> AsyncIterator[Desk]:
     """The mailer with a double of Mailchimp."""
-    chosen = settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)
-    async with Desk(
-        mongo_url,
-        f"{database_prefix}mailer",
-        service="mailer",
-        handlers=HANDLERS,
-        indexes=INDEXES,
-        open=partial(opened, settings=chosen),
-    ) as desk:
+    async with mailer_desk(mongo_url, database_prefix, carrying) as desk:
         yield desk
 
 
@@ -253,14 +234,7 @@ async def test_an_order_about_nobody_changes_nothing(desk: Desk, double: Mailchi
 async def test_the_audience_is_off_by_default(
     mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
 ) -> None:
-    async with Desk(
-        mongo_url,
-        f"{database_prefix}mailer",
-        service="mailer",
-        handlers=HANDLERS,
-        indexes=INDEXES,
-        open=partial(opened, settings=settings()),
-    ) as desk:
+    async with mailer_desk(mongo_url, database_prefix, settings()) as desk:
         await desk.perform(RecordMarketingConsent(key="user_1", user_id="user_1", level="general", source="user"))
         assert desk.said(FindConsentAddress) == []
         # An order from when it was on.

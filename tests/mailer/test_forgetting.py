@@ -3,16 +3,13 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
-from services.mailer.app import opened
 from services.mailer.audience import Mailchimp
-from services.mailer.handlers import HANDLERS
 from services.mailer.models.audience import Carriage, Carried, Never, NotNow
-from services.mailer.store import INDEXES
+from services.mailer.settings import MailerSettings
 from shared.holdings import OWN_TRIES
 from shared.inbox import Inbox
 from shared.messages import Message, Sealed
@@ -20,7 +17,7 @@ from shared.messages.audience import CarryMarketingConsent
 from shared.messages.mailer import ConsentLevel, EraseUserFromMailer, RecordMarketingConsent
 from shared.messages.people import ConfirmErasure, NoteErasureWait
 from tests.desk import Desk
-from tests.mailer.conftest import MakeSettings
+from tests.mailer.conftest import MakeSettings, mailer_desk
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble, member_of
 
 USER, ADDRESS, OLD_ADDRESS = "user_1", "ada@example.com", "ada@example.net"
@@ -33,25 +30,9 @@ ORDER = EraseUserFromMailer(
 
 
 @pytest.fixture
-async def double() -> AsyncIterator[MailchimpDouble]:
-    async with MailchimpDouble() as double:
-        yield double
-
-
-@pytest.fixture
-async def desk(
-    mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
-) -> AsyncIterator[Desk]:
+async def desk(mongo_url: str, database_prefix: str, carrying: MailerSettings) -> AsyncIterator[Desk]:
     """The mailer with a double of Mailchimp."""
-    chosen = settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)
-    async with Desk(
-        mongo_url,
-        f"{database_prefix}mailer",
-        service="mailer",
-        handlers=HANDLERS,
-        indexes=INDEXES,
-        open=partial(opened, settings=chosen),
-    ) as desk:
+    async with mailer_desk(mongo_url, database_prefix, carrying) as desk:
         yield desk
 
 
@@ -228,14 +209,7 @@ async def test_the_second_look_leaves_what_the_owner_of_the_address_told_since(
 async def test_an_audience_that_was_switched_off_is_named_in_the_log(
     mongo_url: str, database_prefix: str, settings: MakeSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with Desk(
-        mongo_url,
-        f"{database_prefix}mailer",
-        service="mailer",
-        handlers=HANDLERS,
-        indexes=INDEXES,
-        open=partial(opened, settings=settings()),
-    ) as desk:
+    async with mailer_desk(mongo_url, database_prefix, settings()) as desk:
         member: dict[str, Any] = {"_id": USER, "state": "carried", "level": "general", "consentVersion": 1}
         times = {"createdAt": desk.now, "updatedAt": desk.now}
         await desk.database["audience_members"].insert_one(

@@ -4,21 +4,17 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.embedded.inbox import Inbox
-from services.mailer.app import opened
-from services.mailer.handlers import HANDLERS
-from services.mailer.store import INDEXES
 from shared.envelope import encode
 from shared.messages import Sealed
 from shared.messages.mailer import SendText, TextHandedOver
 from tests.desk import Desk
-from tests.mailer.conftest import MakeSettings
+from tests.mailer.conftest import MakeSettings, mailer_desk
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN, TwilioDouble
 
 NUMBER = "+41791234567"
@@ -33,14 +29,7 @@ def at_desk(mongo_url: str, database_prefix: str, settings: MakeSettings) -> AtD
 
     @asynccontextmanager
     async def at_desk(**changed: Any) -> AsyncIterator[Desk]:
-        async with Desk(
-            mongo_url,
-            f"{database_prefix}mailer",
-            service="mailer",
-            handlers=HANDLERS,
-            indexes=INDEXES,
-            open=partial(opened, settings=settings(**changed)),
-        ) as desk:
+        async with mailer_desk(mongo_url, database_prefix, settings(**changed)) as desk:
             yield desk
 
     return at_desk

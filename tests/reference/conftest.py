@@ -6,18 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.stack import Stack, running_stack
-
-LIFTED = {
-    f"NEST_LIMIT_{name}": "1000/1s"
-    for name in (
-        "MAGIC_LINKS_PER_ADDRESS",
-        "TRIALS_PER_ADDRESS",
-        "GUESSES_PER_IDENTIFIER",
-        "TEXTS_PER_NUMBER",
-        "PASSWORDS_PER_USER",
-    )
-}
+from tests.stack import LIFTED, Stack, running_stack
 
 
 @pytest.fixture(scope="session")
