@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from shared.telemetry import log
+
 EVENTS: Final = Counter("nest_stripe_events", "Events of Stripe's that were read, by type; others together.", ["type"])
 OTHER_MODE: Final = Counter(
     "nest_stripe_other_mode", "What came from the other mode, live or test, and was not followed."
@@ -28,3 +30,12 @@ DUPLICATES: Final = Counter(
 NOT_REFUNDED: Final = Counter(
     "nest_stripe_not_refunded", "Payments on duplicate subscriptions that Stripe would not give back."
 )
+
+
+def is_of_other_mode(what: str, *, livemode: bool, ours: bool, **named: str) -> bool:
+    """Whether something of Stripe's belongs to the other mode, test or live; if so it is counted and logged."""
+    if livemode == ours:
+        return False
+    OTHER_MODE.inc()
+    log.error(f"{what} of the other mode", livemode=livemode, **named)
+    return True

@@ -39,9 +39,7 @@ async def follow_stripe_dispute(dispute_id: str, work: Work, billing: Billing) -
         alarms.MISSING_PAYMENTS.inc()
         log.warning("stripe has no such dispute", dispute=dispute_id)
         return None
-    if truth.livemode != billing.livemode:
-        alarms.OTHER_MODE.inc()
-        log.error("dispute of the other mode", dispute=dispute_id, livemode=truth.livemode)
+    if alarms.is_of_other_mode("dispute", livemode=truth.livemode, ours=billing.livemode, dispute=dispute_id):
         return None
     payment = None
     if truth.payment_intent_id is not None:

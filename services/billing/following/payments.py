@@ -46,9 +46,7 @@ async def follow_payment_intent(
         alarms.MISSING_PAYMENTS.inc()
         log.warning("stripe has no such payment", payment_intent=intent_id)
         return None
-    if truth.livemode != billing.livemode:
-        alarms.OTHER_MODE.inc()
-        log.error("payment of the other mode", payment_intent=intent_id, livemode=truth.livemode)
+    if alarms.is_of_other_mode("payment", livemode=truth.livemode, ours=billing.livemode, payment_intent=intent_id):
         return None
     now = await _record(held, await _nobodys_if_erased(truth, billing), work, billing)
     if held is not None and held.user_id != now.user_id:

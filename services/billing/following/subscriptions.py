@@ -76,9 +76,9 @@ async def look(stripe_id: str, billing: Billing) -> tuple[Subscription | None, S
     if truth is None:
         alarms.MISSING.inc()
         log.warning("stripe has no such subscription", subscription=stripe_id)
-    elif truth.livemode != billing.livemode:
-        alarms.OTHER_MODE.inc()
-        log.error("subscription of the other mode", subscription=stripe_id, livemode=truth.livemode)
+    elif alarms.is_of_other_mode(
+        "subscription", livemode=truth.livemode, ours=billing.livemode, subscription=stripe_id
+    ):
         return held, None
     return held, truth
 

@@ -7,7 +7,6 @@ from services.billing.context import Billing
 from services.billing.handlers.hints import HINTS
 from services.billing.models.events import KeptEvent, Outcome
 from shared.messages.stripe import StripeEvent
-from shared.telemetry import log
 from shared.work import Work
 
 
@@ -30,9 +29,7 @@ def looked_at(event: StripeEvent, kept: KeptEvent, work: Work, billing: Billing)
 
 
 def _outcome_of(event: StripeEvent, kept: KeptEvent, work: Work, billing: Billing) -> Outcome | None:
-    if event.livemode != billing.livemode:
-        alarms.OTHER_MODE.inc()
-        log.error("event of the other mode", stripe_event=event.id, livemode=event.livemode)
+    if alarms.is_of_other_mode("event", livemode=event.livemode, ours=billing.livemode, stripe_event=event.id):
         return "other_mode"
     hint = HINTS.get(event.type) if kept.object_id else None
     alarms.EVENTS.labels("other" if hint is None else event.type).inc()
