@@ -29,9 +29,9 @@ from services.embedded import demo, ports
 from services.embedded.children import dying_with_us
 from services.embedded.inbox import Arrival, Inbox
 from services.embedded.running import Running
-from services.embedded.stripe import StripeDouble
-from services.embedded.stripe.disorder import Retries
 from services.embedded.together import together
+from services.stripe_double import StripeDouble
+from services.stripe_double.disorder import Retries
 from shared import topics
 
 API = "/1/2021-10-06"

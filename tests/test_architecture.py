@@ -10,7 +10,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 SERVICES: Final = {"auth", "billing", "gateway", "mailer", "news"}
-STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/")
+STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/", "services/stripe_double/")
 """What starts services may know them all, and the brokers and databases beside them."""
 
 

@@ -36,7 +36,7 @@ DRAIN_SECONDS = 2
 _READ_MEANWHILE = (
     "services.embedded.demo",
     "services.embedded.inbox",
-    "services.embedded.stripe",
+    "services.stripe_double",
     "services.embedded.topics",
 )
 
@@ -90,8 +90,8 @@ async def _surround(
 ) -> Machine:
     from services.embedded.demo import trial_price  # noqa: PLC0415 - see the top
     from services.embedded.inbox import Inbox  # noqa: PLC0415
-    from services.embedded.stripe import StripeDouble  # noqa: PLC0415
     from services.embedded.topics import make_ready  # noqa: PLC0415
+    from services.stripe_double import StripeDouble  # noqa: PLC0415
 
     base_url = f"http://{ports.LOOPBACK if host == '0.0.0.0' else host}:{port}"
     secrets = own_secrets(folder)

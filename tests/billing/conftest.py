@@ -15,7 +15,7 @@ from services.billing.app import opened
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
 from services.billing.store import INDEXES
-from services.embedded.stripe import StripeDouble
+from services.stripe_double import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth import EnsureUser, UserEnsured

@@ -9,7 +9,7 @@ from pymongo import MongoClient
 
 from services.billing.app import create
 from services.billing.settings import BillingSettings
-from services.embedded.stripe import StripeDouble
+from services.stripe_double import StripeDouble
 from shared import topics
 from shared.envelope import Envelope, unix_milliseconds
 from shared.ids import derived_message_id

@@ -9,7 +9,7 @@ from services.billing.errors import StripeUnavailable
 from services.billing.stripe import account as adapter
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.calls import Patience
-from services.embedded.stripe import StripeDouble
+from services.stripe_double import StripeDouble
 from tests.billing.conftest import API_KEY
 
 RATE = 80.0

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from services.billing import gauges
 from services.billing.stripe.calls import Patience
-from services.embedded.stripe import Trouble
+from services.stripe_double import Trouble
 from shared.ids import derived_message_id
 from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.billing import FollowCustomer, FollowSubscription, SubscriptionChanged

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.embedded.stripe.life import Life
+from services.stripe_double.life import Life
 from shared.messages import Message
 from shared.messages.billing import CancelDuplicateSubscription
 from shared.messages.mailer import SendMail

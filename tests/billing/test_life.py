@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.billing.stripe.translation import subscription_of
-from services.embedded.stripe import StripeDouble
-from services.embedded.stripe.errors import StripeRefusal
+from services.stripe_double import StripeDouble
+from services.stripe_double.errors import StripeRefusal
 from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from tests.billing.conftest import Shop
 

@@ -14,8 +14,8 @@ import pytest
 
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.translation import subscription_of
-from services.embedded.stripe import Trouble
-from services.embedded.stripe.life import Life
+from services.stripe_double import Trouble
+from services.stripe_double.life import Life
 from shared.messages import MESSAGES, Command, Message
 from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.billing import (

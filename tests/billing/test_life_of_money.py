@@ -14,7 +14,7 @@ from services.billing.models.disputes import CLOSED, Dispute
 from services.billing.models.payments import Payment
 from services.billing.store.documents import document_of
 from services.billing.stripe.payments import read_dispute, read_payment
-from services.embedded.stripe.errors import StripeRefusal
+from services.stripe_double.errors import StripeRefusal
 from shared.messages.billing import DisputeClosed, DisputeOpened, PaymentCancelled, PaymentSucceeded
 from shared.messages.mailer import SendMail
 from tests.billing.conftest import Shop

@@ -11,8 +11,8 @@ import pytest
 
 from services.billing.handlers.hints import HINTS
 from services.billing.stripe.calls import Patience
-from services.embedded.stripe import Trouble
-from services.embedded.stripe.invoices import intent_of
+from services.stripe_double import Trouble
+from services.stripe_double.invoices import intent_of
 from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.billing import (
     FindPayments,

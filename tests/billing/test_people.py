@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from services.embedded.stripe.faults import Trouble
+from services.stripe_double.faults import Trouble
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.auth import EnsureUser, UserEnsured

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.refunds import give_back
-from services.embedded.stripe import Trouble
+from services.stripe_double import Trouble
 from shared.messages.billing import DuplicateSubscriptionCancelled, SubscriptionEnded
 from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDuplicateSubscription
 from tests.billing.conftest import Shop, post

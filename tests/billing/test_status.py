@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.billing.stripe.calls import Patience
-from services.embedded.stripe import Settings, StripeDouble, Trouble
+from services.stripe_double import Settings, StripeDouble, Trouble
 from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
 from shared.messages.subscriptions import GetSubscription
 from tests.billing.conftest import Shop

@@ -11,7 +11,7 @@ from services.billing.stripe import calls
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.translation import subscription_of
-from services.embedded.stripe import API_VERSION, StripeDouble, Trouble
+from services.stripe_double import API_VERSION, StripeDouble, Trouble
 from tests.billing.conftest import API_KEY, post
 
 FAST = Patience(attempt=0.3, call=2.0, portal=0.4, pause=0.01)

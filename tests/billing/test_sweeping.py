@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.embedded.stripe.disorder import Disorder
+from services.stripe_double.disorder import Disorder
 from shared.ids import derived_message_id
 from shared.messages.mailer import SendMail
 from shared.messages.stripe import StripeEvent

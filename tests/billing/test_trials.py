@@ -7,7 +7,7 @@ import pytest
 
 from services.billing.errors import StripeRefused
 from services.billing.stripe.calls import Patience
-from services.embedded.stripe import Trouble
+from services.stripe_double import Trouble
 from shared.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Unavailable
 from shared.ids import new_message_id

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
-from services.embedded.stripe import Trouble
+from services.stripe_double import Trouble
 from shared.messages.auth import EnsureUser, UserEnsured
 from shared.messages.billing import (
     CancelDuplicateSubscription,

@@ -13,9 +13,9 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from services.embedded import demo
-from services.embedded.stripe import StripeDouble
-from services.embedded.stripe.disorder import Disorder
-from services.embedded.stripe.life import Life
+from services.stripe_double import StripeDouble
+from services.stripe_double.disorder import Disorder
+from services.stripe_double.life import Life
 from tests.end_to_end.test_operator import Done, run
 from tests.stack import Stack, eventually, running_stack
 

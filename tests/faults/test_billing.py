@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from pymongo import MongoClient
 
-from services.embedded.stripe import Trouble
+from services.stripe_double import Trouble
 from tests.stack import Login, Stack, eventually
 
 DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}

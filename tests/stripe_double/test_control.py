@@ -1,0 +1,119 @@
+"""The switches over HTTP, for other processes."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.stripe_double.shop import API_KEY, SECRET, USES_STRIPE, Receiver, Shop, open_shop, receiving, until
+
+pytestmark = USES_STRIPE
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with open_shop() as shop:
+        shop.double.clock.freeze()
+        yield shop
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def http(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=f"{shop.double.url}/_double/", headers={"authorization": f"Bearer {API_KEY}"}
+    ) as http:
+        yield http
+
+
+async def post(http: httpx.AsyncClient, path: str, /, **body: Any) -> Any:
+    answer = await http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_the_switches_ask_for_the_key(shop: Shop) -> None:
+    async with httpx.AsyncClient(base_url=shop.double.url) as stranger:
+        assert (await stranger.post("/_double/clock", json={"advance": 60})).status_code == 401
+
+
+async def test_verbs_are_played_and_objects_read(shop: Shop, http: httpx.AsyncClient) -> None:
+    subscription = await post(http, "play/checkout", price=shop.price, email="ada@example.com", trial_days=14)
+    assert subscription["status"] == "trialing"
+    assert await post(http, "clock", advance=14 * 86400 + 3600) == {"now": shop.double.clock.now()}
+    (read,) = (await http.get("objects", params={"kind": "subscription"})).json()
+    assert read["status"] == "active"
+    assert (await http.get("clock")).json()["now"] == subscription["created"] + 14 * 86400 + 3600
+    await post(http, "clock", to=subscription["created"] + 20 * 86400)
+    assert (await http.get("log")).json()[0]["path"] == "/v1/prices"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("play/checkout", {"price": "price_none"}, 400),
+        ("play/_updated", {"subscription": "x"}, 404),
+        ("play/checkout", {"nonsense": 1}, 400),
+        ("clock", {}, 400),
+        ("clock", {"advance": -1}, 400),
+        ("faults", {"trouble": "nonsense"}, 400),
+        ("nonsense", {}, 404),
+    ],
+)
+async def test_what_does_not_fit_is_refused(http: httpx.AsyncClient, path: str, body: Any, status: int) -> None:
+    answer = await http.post(path, json=body)
+    assert (answer.status_code, "message" in answer.json()["error"]) == (status, True)
+
+
+async def test_faults_are_switched_on_and_off(shop: Shop, http: httpx.AsyncClient) -> None:
+    await post(http, "faults", trouble="server_error", path="/v1/customers*")
+    async with httpx.AsyncClient(base_url=shop.double.url, auth=(API_KEY, "")) as api:
+        assert (await api.get("/v1/customers")).status_code == 500
+        assert (await http.delete("faults")).json() == {"hits": 1}
+        assert (await api.get("/v1/customers")).status_code == 200
+
+
+async def test_an_outage_ends_by_itself(shop: Shop, http: httpx.AsyncClient) -> None:
+    await post(http, "outage", seconds=0.2)
+
+    async def answered() -> bool:
+        async with httpx.AsyncClient(base_url=shop.double.url, auth=(API_KEY, "")) as api:
+            try:
+                return (await api.get("/v1/customers")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+    await until(lambda: shop.double._listener._server is None)
+    assert not await answered()
+    await until(lambda: shop.double._listener._server is not None)
+    assert await answered()
+
+
+async def test_webhooks_are_directed_disturbed_held_and_released(
+    shop: Shop, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    assert await post(http, "webhooks", url=receiver.url, secrets=[SECRET], repeated=2) == {
+        "url": receiver.url,
+        "waiting": 0,
+    }
+    await shop.customer(None)
+    await post(http, "webhooks/drained", seconds=5)
+    assert len(receiver.bodies) == 2
+    await post(http, "webhooks")
+    await post(http, "webhooks/hold")
+    await shop.customer(None)
+    await post(http, "webhooks/release")
+    assert len(receiver.bodies) == 3
+    await post(http, "webhooks/resend", event=receiver.ids[0])
+    await post(http, "webhooks/drained")
+    assert receiver.ids[-1] == receiver.ids[0]
+    assert len((await http.get("deliveries")).json()) == 4
+    await post(http, "webhooks", url="http://127.0.0.1:1/")
+    await shop.customer(None)
+    assert (await http.post("webhooks/drained", json={"seconds": 0.05})).status_code == 504

@@ -1,0 +1,132 @@
+"""Coupons and promotion codes on subscriptions."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import stripe
+
+from tests.stripe_double.shop import USES_STRIPE, Shop, open_shop
+
+pytestmark = USES_STRIPE
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with open_shop() as shop:
+        shop.double.clock.freeze()
+        yield shop
+
+
+async def coupon(shop: Shop, **params: Any) -> str:
+    return str((await shop.api.coupons.create_async({"percent_off": 25, **params})).id)
+
+
+async def code(shop: Shop, **params: Any) -> str:
+    made = await coupon(shop, duration="forever")
+    promotion = {"type": "coupon", "coupon": made}
+    return str((await shop.api.promotion_codes.create_async({"promotion": promotion, **params})).id)
+
+
+def totals(shop: Shop) -> list[int]:
+    return [invoice["total"] for invoice in shop.double.objects("invoice")]
+
+
+async def test_a_coupon_shows_on_the_subscription_and_its_invoices(shop: Shop) -> None:
+    half = await coupon(shop, percent_off=50, duration="forever", id="HALF")
+    subscription = await shop.subscription(
+        discounts=[{"coupon": half}], expand=["discounts.source.coupon", "latest_invoice"]
+    )
+    (discount,) = subscription.discounts
+    assert (discount.source.coupon.id, discount.subscription) == ("HALF", subscription.id)
+    assert subscription.latest_invoice.total_discount_amounts[0].to_dict() == {"amount": 500, "discount": discount.id}
+    assert (await shop.api.coupons.retrieve_async("HALF")).times_redeemed == 1
+    await shop.advance(days=32)
+    assert totals(shop) == [500, 500]
+
+
+async def test_a_coupon_for_once_is_gone_after_the_first_invoice_that_cost_something(shop: Shop) -> None:
+    subscription = await shop.subscription(discounts=[{"coupon": await coupon(shop)}], trial_period_days=7)
+    assert len(subscription.discounts) == 1
+    await shop.advance(days=45)
+    assert totals(shop) == [0, 750, 1000]
+    assert (await shop.read(subscription)).discounts == []
+    assert "customer.discount.deleted" in shop.types()
+
+
+async def test_a_repeating_coupon_ends_after_its_months(shop: Shop) -> None:
+    repeating = await coupon(shop, duration="repeating", duration_in_months=2)
+    await shop.subscription(discounts=[{"coupon": repeating}])
+    await shop.advance(days=93)
+    assert totals(shop) == [750, 750, 1000, 1000]
+
+
+async def test_an_amount_takes_off_no_more_than_is_owed(shop: Shop) -> None:
+    much = await coupon(shop, percent_off=None, amount_off=5000, currency="usd")
+    customer = await shop.customer(None)
+    subscription = await shop.subscription(
+        customer.id, discounts=[{"coupon": much}], payment_behavior="default_incomplete"
+    )
+    assert (subscription.status, totals(shop)) == ("active", [0])
+
+
+async def test_discounts_are_replaced_and_removed(shop: Shop) -> None:
+    subscription = await shop.subscription(discounts=[{"coupon": await coupon(shop, duration="forever")}])
+    other = await coupon(shop, duration="forever")
+    changed = await shop.api.subscriptions.update_async(subscription.id, {"discounts": [{"coupon": other}]})
+    assert len(changed.discounts) == 1
+    assert changed.discounts != subscription.discounts
+    cleared = await shop.api.subscriptions.update_async(subscription.id, {"discounts": ""})
+    assert cleared.discounts == []
+
+
+async def test_a_promotion_code_stands_for_its_coupon(shop: Shop) -> None:
+    word = await code(shop, code="SPRING")
+    subscription = await shop.subscription(discounts=[{"promotion_code": word}], expand=["discounts"])
+    assert subscription.discounts[0].promotion_code == word
+    (found,) = (await shop.api.promotion_codes.list_async({"code": "SPRING"})).data
+    assert found.times_redeemed == 1
+    assert totals(shop) == [750]
+
+
+@pytest.mark.parametrize("params", [{"active": False}, {"max_redemptions": 1}, {"expires_at": 1}])
+async def test_a_code_that_is_used_up_or_over_is_refused(shop: Shop, params: dict[str, Any]) -> None:
+    word = await code(shop, **params)
+    if "max_redemptions" in params:
+        await shop.subscription(discounts=[{"promotion_code": word}])
+    with pytest.raises(stripe.InvalidRequestError, match="expired or inactive"):
+        await shop.subscription(discounts=[{"promotion_code": word}])
+
+
+async def test_a_code_for_another_customer_or_for_first_timers_is_refused(shop: Shop) -> None:
+    subscription = await shop.subscription()
+    theirs = await code(shop, customer=subscription.customer)
+    first = await code(shop, restrictions={"first_time_transaction": True})
+    with pytest.raises(stripe.InvalidRequestError, match="another customer"):
+        await shop.subscription(discounts=[{"promotion_code": theirs}])
+    with pytest.raises(stripe.InvalidRequestError, match="without prior"):
+        await shop.subscription(subscription.customer, discounts=[{"promotion_code": first}])
+
+
+async def test_a_coupon_past_its_redemptions_is_refused_and_counts_nothing(shop: Shop) -> None:
+    single = await coupon(shop, max_redemptions=1)
+    await shop.subscription(discounts=[{"coupon": single}])
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await shop.subscription(discounts=[{"coupon": single}])
+    assert refused.value.code == "coupon_expired"
+    assert (await shop.api.coupons.retrieve_async(single)).times_redeemed == 1
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"percent_off": None},
+        {"amount_off": 5, "currency": "usd"},
+        {"percent_off": None, "amount_off": 5},
+        {"percent_off": 101},
+        {"duration": "repeating"},
+    ],
+)
+async def test_coupons_that_make_no_sense_are_refused(shop: Shop, params: dict[str, Any]) -> None:
+    with pytest.raises(stripe.InvalidRequestError):
+        await coupon(shop, **params)
