@@ -4,7 +4,7 @@ Whoever comes with the internal key may change and read what is other people's, 
 message class is declared ``audited``, and what comes of it, done or refused and why, is told to auth, which keeps the
 audit. That is one more message of the work: it commits with the order's outcome and leaves until Kafka has it, under an
 id that is made from the order's, so auth writes one entry however often it comes. A question commits nothing; what it
-leaves must be on Kafka before its answer goes (see ``shared.delivery``).
+leaves must be on Kafka before its answer goes (see ``shared.bus.delivery``).
 
 Auth writes of its own orders by itself, whoever gives them: see ``services/auth/audit.py``.
 """
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from shared.bus.work import Work
 from shared.errors import Refusal
 from shared.messages import Message
-from shared.messages.audit import NOTES, RecordAuditEntry
-from shared.work import Work
+from shared.messages.auth.audit import NOTES, RecordAuditEntry
 
 
 def watch(message: Message, work: Work) -> None:

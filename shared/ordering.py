@@ -5,7 +5,7 @@ Who sends messages of one kind from several places must key them alike.
 
 from __future__ import annotations
 
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 
 
 def by_address(address: str, sealer: Sealer) -> str:

@@ -18,23 +18,23 @@ import uvloop
 from aiokafka.errors import KafkaError
 from pymongo import IndexModel
 
-from shared.bus import Bus
-from shared.delivery import Delivery
-from shared.envelope import Envelope, encode, unix_milliseconds
-from shared.handling import Handlers, Handling
+from shared.bus.consumer import Bus
+from shared.bus.delivery import Delivery
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.handling import Handlers, Handling
+from shared.bus.inbox import Inbox
+from shared.bus.producer import BusDown, Producer
+from shared.bus.row_encryption import RowEncryption
+from shared.bus.timers import Timers
+from shared.bus.topic_reader import Take, TopicReader
+from shared.bus.watchdog import Watchdog, end_process
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
-from shared.inbox import Inbox
-from shared.keeping import Keeping
 from shared.messages import SERVICE, Message
 from shared.mongo import Database, connect, database, dependency_down, ensure_indexes
-from shared.producer import BusDown, Producer
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
-from shared.tail import Tail, Take
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
-from shared.timers import Timers
-from shared.watchdog import Watchdog, end_process
 
 START_SECONDS: Final = 60.0
 """How long a start waits for Kafka and MongoDB: they may be starting too."""
@@ -102,7 +102,7 @@ class Service:
         self._stuck = stuck
         self._stack = AsyncExitStack()
         self._bus: Bus | None = None
-        self._tails: dict[str, Tail] = {}
+        self._tails: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
         """Start; returns when messages are being taken.
@@ -142,7 +142,7 @@ class Service:
         client = connect(settings.mongo_url, application=f"nest-{self.name}")
         self._stack.push_async_callback(client.close)
         own = database(client, settings.database_prefix + self.name)
-        keeping = Keeping(sealer, self.name)
+        keeping = RowEncryption(sealer, self.name)
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, keeping=keeping)
         await patiently("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
@@ -191,7 +191,7 @@ class Service:
 
     async def _follow(self, topic: str, take: Take) -> None:
         settings = self.settings
-        tail = Tail(settings.kafka_bootstrap, settings.topic_prefix + topic, take, client_id=f"nest-{self.name}")
+        tail = TopicReader(settings.kafka_bootstrap, settings.topic_prefix + topic, take, client_id=f"nest-{self.name}")
         await patiently("Kafka", tail.start)
         self._tails[topic] = tail
         self._stack.push_async_callback(tail.stop)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.sealed import KEY_BYTES
+from shared.sealing import KEY_BYTES
 
 PREFIX = "NEST_"
 PRODUCTION = "production"

@@ -13,15 +13,15 @@ from typing import Any, Self
 
 from pymongo import IndexModel
 
-from shared.envelope import Envelope, encode, unix_milliseconds
-from shared.handling import Handlers, Handling
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.handling import Handlers, Handling
+from shared.bus.inbox import DONE, Inbox
+from shared.bus.row_encryption import RowEncryption
 from shared.ids import Ids, new_message_id
-from shared.inbox import DONE, Inbox
-from shared.keeping import Keeping
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
-from shared.messages.audit import Audited, AuditEntryView, RecordAuditEntry
+from shared.messages.auth.audit import Audited, AuditEntryView, RecordAuditEntry
 from shared.mongo import connect, database, ensure_indexes
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.service import Open, Parts
 
 
@@ -95,7 +95,7 @@ class Desk:
         self._indexes = indexes
         self._client = connect(mongo_url, application="tests")
         self.database = database(self._client, database_name)
-        self._keeping = Keeping(self.sealer, service)
+        self._keeping = RowEncryption(self.sealer, service)
         self.inbox = Inbox(
             self._client, self.database, retention=timedelta(days=8), service=service, keeping=self._keeping
         )

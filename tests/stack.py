@@ -32,7 +32,7 @@ from services.embedded.running import Running
 from services.embedded.together import together
 from services.stripe_double import StripeDouble
 from services.stripe_double.disorder import Retries
-from shared import topics
+from shared.bus import topics
 
 API = "/1/2021-10-06"
 REDIRECT_URI = "https://magic.getbeak.app/callback"

@@ -16,10 +16,10 @@ from services.mailer.store import INDEXES as MAILER
 from services.mailer.store.people import People as MailerPeople
 from services.news.people import holdings as news_holdings
 from services.news.store import INDEXES as NEWS
-from shared.holdings import Holding
-from shared.inbox import Inbox
+from shared.bus.inbox import Inbox
 from shared.mongo import Database, connect, database
-from shared.sealed import Sealer
+from shared.personal_data.holdings import Holding
+from shared.sealing import Sealer
 from tests.personal_data import COLLECTIONS, REMOVED_BY_HANDLERS, Fate
 
 ROOT: Final = Path(__file__).parent.parent

@@ -34,9 +34,9 @@ from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
-from shared.dead_letter_topics import DeadLetterTopics
-from shared.messages.auth import AnnounceClient
-from shared.messages.signing_keys import SigningKeyPublished
+from shared.dead_letters.topics import DeadLetterTopics
+from shared.messages.auth.clients import AnnounceClient
+from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.service import Parts, Service
 from shared.settings import load
 

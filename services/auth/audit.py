@@ -8,9 +8,9 @@ from typing import Protocol, TypeVar
 
 from services.auth.models.audit import AuditEntry
 from services.auth.store.audit import AuditEntries
+from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.messages.audit import NOTES, Action, Audited, ListAuditEntries, RecordAuditEntry
-from shared.work import Work
+from shared.messages.auth.audit import NOTES, Action, Audited, ListAuditEntries, RecordAuditEntry
 
 Order = TypeVar("Order")
 Reply = TypeVar("Reply")

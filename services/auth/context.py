@@ -26,9 +26,9 @@ from services.auth.store.signing_keys import SigningKeys
 from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
 from services.auth.tokens import TokenSigner
-from shared.dead_letter_topics import DeadLetterTopics
+from shared.dead_letters.topics import DeadLetterTopics
 from shared.messages import Sealed
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

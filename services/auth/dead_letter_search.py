@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from shared.dead_letters import DeadLetter
-from shared.holdings import Person
+from shared.dead_letters.letters import DeadLetter
 from shared.messages import MESSAGES
-from shared.sealed import CannotOpen, Sealer
+from shared.personal_data.holdings import Person
+from shared.sealing import CannotOpen, Sealer
 
 
 def is_about(letter: DeadLetter, person: Person, sealer: Sealer) -> bool:

@@ -6,8 +6,8 @@ import base64
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.dead_letters import DeadLetter
-from shared.messages.dead_letters import PIECE_BYTES, PREVIEW_BYTES, DeadLetterView, HeaderView, Octets
+from shared.dead_letters.letters import DeadLetter
+from shared.messages.auth.dead_letters import PIECE_BYTES, PREVIEW_BYTES, DeadLetterView, HeaderView, Octets
 
 HEADERS_IN_LIST: Final = 20
 HEADERS_ALONE: Final = 200

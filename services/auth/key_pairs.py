@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from services.auth.models.signing_keys import KeyState, SigningKey
-from shared.messages.signing_keys import Algorithm
-from shared.sealed import CannotOpen, Sealer
+from shared.messages.auth.signing_keys import Algorithm
+from shared.sealing import CannotOpen, Sealer
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 SEALED_FOR: Final = "auth.signing-keys"

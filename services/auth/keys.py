@@ -17,15 +17,15 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
-from services.auth.errors import NoSigningKey
 from services.auth.key_pairs import SEALED_FOR, PrivateKey, make, open_private
 from services.auth.models.signing_keys import Ring, SigningKey
 from services.auth.store.signing_keys import SigningKeys
-from shared.envelope import Record
+from shared.bus.envelope import Record
 from shared.messages import Message
-from shared.messages.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
+from shared.messages.auth.errors import NoSigningKey
+from shared.messages.auth.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
 from shared.mongo import dependency_down
-from shared.sealed import CannotOpen, Sealer
+from shared.sealing import CannotOpen, Sealer
 from shared.settings import SettingsError
 from shared.telemetry import log
 

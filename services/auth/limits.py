@@ -15,14 +15,14 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from services.auth.errors import Throttled
 from services.auth.meters import Meters, Series
 from services.auth.models.limits import MERGED, NONE, PER_IP, Familiar, Limit, LimitName, Uses, seconds
 from services.auth.store.limits import Familiars, LimitUses
-from shared.messages.auth import Device
+from shared.bus.work import Work
+from shared.messages.auth.errors import Throttled
+from shared.messages.auth.magic_links import Device
 from shared.networks import is_loopback, prefix
-from shared.sealed import Sealer
-from shared.work import Work
+from shared.sealing import Sealer
 
 THROTTLED: Final = Counter("nest_auth_throttled", "Uses refused by a limit.", ["limit"])
 ID_LENGTH: Final = 32

@@ -14,7 +14,7 @@ from services.auth.limit_settings import LimitSettings
 from services.auth.models.phone_numbers import COUNTRIES
 from services.auth.models.signing_keys import Rotation
 from services.auth.places import Places
-from shared.messages.signing_keys import JWKS_SECONDS, Algorithm
+from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
 from shared.settings import PRODUCTION, CommaSeparated, refuse_in_production, split_commas
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"

@@ -9,10 +9,10 @@ from typing import Any, Final
 import jwt
 from jwt.exceptions import PyJWTError
 
-from services.auth.errors import InvalidToken
 from services.auth.keys import Keyring
 from services.auth.models.chains import AccessToken
 from services.auth.models.signing_keys import LONGEST_LIFE
+from shared.messages.auth.errors import InvalidToken
 
 VERSION: Final = "1"
 """The claim ``v`` of access tokens: readers refuse a version they don't know."""

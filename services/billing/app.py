@@ -25,8 +25,8 @@ from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe import account
-from shared.erased import Erased
-from shared.messages.stripe_runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
+from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
+from shared.personal_data.erased import Erased
 from shared.service import Parts, Service
 from shared.settings import load
 

@@ -19,9 +19,9 @@ from services.billing.store.schedule import Schedule, Takeover
 from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe.account import Stripe
-from shared.erased import Erased
-from shared.messages.stripe_runs import Scheduled
-from shared.sealed import Sealer
+from shared.messages.billing.runs import Scheduled
+from shared.personal_data.erased import Erased
+from shared.sealing import Sealer
 
 OWN: Final = "billing"
 """What secrets that billing keeps for itself are sealed for."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import EmailStr, Field, SecretStr, ValidationInfo, field_validator
 
-from shared.messages.stripe_runs import Scheduled
+from shared.messages.billing.runs import Scheduled
 from shared.settings import PRODUCTION, ServiceSettings
 
 

@@ -4,7 +4,7 @@ import os
 
 from services.embedded.dead_members import show_out_dead_members
 from services.embedded.kafka import EmbeddedKafka
-from shared import topics
+from shared.bus import topics
 
 PARTITIONS = 4
 """Of each topic; one machine has no use for more, and each costs memory and files."""

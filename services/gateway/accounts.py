@@ -23,7 +23,7 @@ from services.gateway.guard import request_id, send_answer
 from services.gateway.rpc import CALL_SECONDS, MAX_BODY_BYTES
 from shared.errors import NotFound, Refusal
 from shared.messages import Command, Query
-from shared.messages.accounts import (
+from shared.messages.auth.accounts import (
     CheckSignIn,
     CreateApplication,
     DeleteApplication,
@@ -39,7 +39,7 @@ from shared.messages.accounts import (
     UpdateOwner,
 )
 from shared.ordering import by_address
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 
 FAMILY: Final = "accounts"
 """Stands in metrics where RPC has its version."""

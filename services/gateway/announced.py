@@ -13,9 +13,10 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
-from shared.envelope import Record
-from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
-from shared.messages.signing_keys import SigningKeyPublished
+from shared.bus.envelope import Record
+from shared.messages.auth.clients import ClientAnnounced
+from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.telemetry import log
 
 ALGORITHMS: Final = {("EC", "P-256"): "ES256", ("EC", "P-521"): "ES512", ("OKP", "Ed25519"): "EdDSA"}

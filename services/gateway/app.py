@@ -29,16 +29,17 @@ from services.gateway.rpc import Rpc
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings
 from services.gateway.webhooks import StripeWebhook
+from shared.bus.producer import Producer
+from shared.bus.topic_reader import TopicReader
 from shared.errors import Refusal, Unknown
 from shared.health import HealthServer
 from shared.health import routes as health_routes
-from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
-from shared.messages.signing_keys import SigningKeyPublished
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.messages.auth.clients import ClientAnnounced
+from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.messages.auth.tokens import AccessTokenRevoked
+from shared.sealing import Sealer
 from shared.service import patiently
 from shared.settings import load
-from shared.tail import Tail
 from shared.telemetry import Tracing, log
 
 LONGEST_SEND_SECONDS: Final = 4.0
@@ -84,9 +85,9 @@ class Gateway:
         )
         keys, clients, revocations = SigningKeys(), Clients(), Revocations()
         self._tails = (
-            Tail(bootstrap, prefix + SigningKeyPublished.topic, keys.take),
-            Tail(bootstrap, prefix + ClientAnnounced.topic, clients.take),
-            Tail(bootstrap, prefix + AccessTokenRevoked.topic, revocations.take),
+            TopicReader(bootstrap, prefix + SigningKeyPublished.topic, keys.take),
+            TopicReader(bootstrap, prefix + ClientAnnounced.topic, clients.take),
+            TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.take),
         )
         access = Access(keys, clients, revocations, internal_keys=settings.internal, issuer=settings.issuer)
         self._tracing = Tracing("gateway", settings.otlp_endpoint)

@@ -14,11 +14,11 @@ from services.gateway.client_ip import ClientIp
 from services.gateway.errors import Answer, InvalidIdempotencyKey, answer_to_reply
 from services.gateway.guard import request_id
 from services.gateway.replies import Replies, Reply
-from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.inbox import DONE
 from shared.ids import derived_message_id, new_message_id
-from shared.inbox import DONE
 from shared.messages import Caller, Command, Query
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.telemetry import Tracing, new_traceparent
 
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}")

@@ -21,7 +21,7 @@ from services.gateway.errors import (
     MalformedRequest,
     answer,
 )
-from shared.envelope import MAX_BODY_BYTES
+from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unknown
 from shared.ids import new_message_id
 from shared.telemetry import log

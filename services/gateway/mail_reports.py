@@ -12,8 +12,8 @@ from email import message_from_bytes, message_from_string, policy
 from email.message import Message
 from typing import Final
 
-from shared.messages.mail_notices import NoticeKind, RecordMailNotice
-from shared.scrubbing import scrubbed
+from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice
+from shared.redaction import scrubbed
 
 _TAG: Final = re.compile(r"\+([0-9a-f]{32})@")
 """The order in a return address of its own (VERP)."""

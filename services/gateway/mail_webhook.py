@@ -25,14 +25,14 @@ from services.gateway.webhooks import (
     MissingWebhookBody,
     UnknownWebhookProvider,
 )
-from shared.envelope import MAX_BODY_BYTES, Envelope, encode, unix_milliseconds
+from shared.bus.envelope import MAX_BODY_BYTES, Envelope, encode, unix_milliseconds
+from shared.bus.producer import BusDown, Producer
 from shared.errors import Unavailable
 from shared.ids import derived_message_id
 from shared.messages import SERVICE
-from shared.messages.mail_notices import NoticeKind, RecordMailNotice, Status
-from shared.producer import BusDown, Producer
-from shared.scrubbing import scrubbed
-from shared.sealed import Sealer
+from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice, Status
+from shared.redaction import scrubbed
+from shared.sealing import Sealer
 from shared.telemetry import log, new_traceparent
 
 SIGNATURE: Final = "nest-signature"

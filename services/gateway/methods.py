@@ -10,35 +10,18 @@ from services.gateway.asking import Ordering, unordered
 from services.gateway.errors import UnknownVersion, VersionNotSupported
 from shared.errors import NotFound
 from shared.messages import Command, Query
-from shared.messages.audit import ListAuditEntries
-from shared.messages.auth import (
-    AuthenticateUser,
-    CreateClient,
-    CreateTrialAndMagicLink,
-    GetUser,
-    LinkRequest,
-    SendMagicLink,
-    SetMarketingConsent,
-)
-from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, ListDisputes, ListPayments
-from shared.messages.client_looks import SetClientLooks
-from shared.messages.clients import ListClients, UpdateClient
-from shared.messages.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
-from shared.messages.deliveries import ListDeliveries
-from shared.messages.looks import GetClientLooks
-from shared.messages.mailer import GetMarketingConsent
-from shared.messages.news import (
-    CreateNewsItem,
-    DismissNewsItem,
-    ListAllNewsItems,
-    ListNewsItems,
-    RemoveNewsItem,
-    UpdateNewsItem,
-)
-from shared.messages.people import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
-from shared.messages.sessions import ListSessions, RevokeSessions
-from shared.messages.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
-from shared.messages.stripe_runs import (
+from shared.messages.auth.audit import ListAuditEntries
+from shared.messages.auth.branding import SetClientLooks
+from shared.messages.auth.clients import CreateClient, ListClients, UpdateClient
+from shared.messages.auth.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkRequest, SendMagicLink
+from shared.messages.auth.sessions import ListSessions, RevokeSessions
+from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
+from shared.messages.auth.tokens import AuthenticateUser
+from shared.messages.auth.users import GetUser, SetMarketingConsent
+from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.payments import ListPayments
+from shared.messages.billing.runs import (
     GetStripeRun,
     ImportStripeAccount,
     ListStripeDifferences,
@@ -49,10 +32,22 @@ from shared.messages.stripe_runs import (
     StopStripeRun,
     SweepStripeEvents,
 )
-from shared.messages.subscriptions import GetSubscription
-from shared.messages.suppressions import LiftSuppression, ListSuppressions
+from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.mailer.branding import GetClientLooks
+from shared.messages.mailer.consents import GetMarketingConsent
+from shared.messages.mailer.deliveries import ListDeliveries
+from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
+from shared.messages.news import (
+    CreateNewsItem,
+    DismissNewsItem,
+    ListAllNewsItems,
+    ListNewsItems,
+    RemoveNewsItem,
+    UpdateNewsItem,
+)
+from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
 from shared.ordering import by_address
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 
 BASE_VERSION: Final = "1"
 

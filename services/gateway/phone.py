@@ -24,8 +24,8 @@ from services.gateway.guard import request_id
 from services.gateway.rpc import CALL_SECONDS, MAX_BODY_BYTES
 from shared.errors import NotFound, Refusal
 from shared.messages import Command
-from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
-from shared.sealed import Sealer
+from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.sealing import Sealer
 
 FAMILY: Final = "phone"
 """Stands in metrics where RPC has its version."""

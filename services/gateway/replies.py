@@ -14,15 +14,15 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from services.gateway.errors import ReplyTimeout, TooManyRequests
-from shared.envelope import Envelope, Record
+from shared.bus.envelope import Envelope, Record
+from shared.bus.inbox import DONE
+from shared.bus.producer import BusDown, Producer
+from shared.bus.topic_reader import TopicReader
 from shared.errors import Unavailable
-from shared.faultpoints import fault_point
+from shared.fault_points import fault_point
 from shared.ids import new_message_id
-from shared.inbox import DONE
 from shared.messages import MESSAGES
-from shared.producer import BusDown, Producer
-from shared.sealed import Sealer
-from shared.tail import Tail
+from shared.sealing import Sealer
 from shared.telemetry import log
 
 TOPIC: Final = "gateway.replies"
@@ -72,7 +72,7 @@ class Replies:
         self._limit = limit
         self._waiting: dict[str, asyncio.Future[Record | None]] = {}
         self._partition = -1
-        self._tail: Tail | None = None
+        self._tail: TopicReader | None = None
         self.unclaimed = 0
         """How many replies came for nobody who waits here."""
         WAITING.set_function(self._waiting.__len__)
@@ -88,7 +88,7 @@ class Replies:
         except BusDown as down:
             raise BusDown(f"the topic {self._prefix}{TOPIC} is not known: {down}") from down
         self._partition = partitions[zlib.crc32(new_message_id().encode()) % len(partitions)]
-        self._tail = Tail(
+        self._tail = TopicReader(
             self._bootstrap,
             self._prefix + TOPIC,
             self._take,

@@ -24,12 +24,12 @@ from services.gateway.body import read_body
 from services.gateway.errors import answer
 from services.gateway.guard import request_id
 from services.gateway.rpc import CALL_SECONDS
+from shared.bus.inbox import DONE
 from shared.errors import Refusal, Unavailable
-from shared.inbox import DONE
 from shared.locales import best
-from shared.messages.mailer import RecordMarketingConsent
-from shared.sealed import Sealer
-from shared.unsubscribing import LANGUAGE, PATH, user_of
+from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.sealing import Sealer
+from shared.unsubscribe_tokens import LANGUAGE, PATH, user_of
 
 FAMILY: Final = "unsubscribe"
 SOURCE: Final = "unsubscribe-link"

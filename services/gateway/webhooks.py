@@ -17,13 +17,13 @@ from starlette.responses import Response
 from stripe import SignatureVerificationError, WebhookSignature
 
 from services.gateway.body import read_body
-from shared.envelope import MAX_BODY_BYTES, Envelope, unix_milliseconds
+from shared.bus.envelope import MAX_BODY_BYTES, Envelope, unix_milliseconds
+from shared.bus.producer import BusDown, Producer
 from shared.errors import Kind, Refusal, Unavailable
-from shared.faultpoints import fault_point
+from shared.fault_points import fault_point
 from shared.ids import derived_message_id
 from shared.messages import SERVICE
-from shared.messages.stripe import StripeEvent, StripeThinEvent
-from shared.producer import BusDown, Producer
+from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
 from shared.telemetry import log, new_traceparent
 
 TOLERANCE_SECONDS: Final = 300

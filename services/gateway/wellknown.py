@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.gateway.announced import ALGORITHMS, SigningKeys
-from shared.messages.signing_keys import JWKS_SECONDS
+from shared.messages.auth.signing_keys import JWKS_SECONDS
 
 CACHED: Final = f"public, max-age={JWKS_SECONDS}"
 """A key is announced for longer than this before it signs; verifiers that meet an unknown ``kid`` ask again."""

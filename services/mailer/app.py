@@ -31,7 +31,7 @@ from services.mailer.store.people import People
 from services.mailer.store.suppressions import Suppressions
 from services.mailer.unsubscribing import UnsubscribeLinks
 from services.mailer.wardrobe import Wardrobe
-from shared.erased import Erased
+from shared.personal_data.erased import Erased
 from shared.service import Parts, Service
 from shared.settings import SettingsError, load
 

@@ -15,8 +15,8 @@ import aiohttp
 from prometheus_client import Counter
 
 from services.mailer.models.audience import Carriage, Carried, Never, NotNow
-from shared.breaker import Breaker
-from shared.messages.mailer import ConsentLevel
+from shared.circuit_breaker import CircuitBreaker
+from shared.messages.mailer.consents import ConsentLevel
 
 CALLS_AT_ONCE: Final = 8
 """Mailchimp serves ten to one account at once, and turns more away (its documentation, under Throttling)."""
@@ -76,7 +76,7 @@ class Mailchimp:
         base = api_base or f"https://{api_key.rpartition('-')[2]}.api.mailchimp.com/3.0"
         self._list = f"{base}/lists/{list_id}"
         self._timeout = timeout
-        self._breaker = Breaker("mailchimp")
+        self._breaker = CircuitBreaker("mailchimp")
         self._free = asyncio.Semaphore(CALLS_AT_ONCE)
         self._http = aiohttp.ClientSession(
             headers={"authorization": aiohttp.encode_basic_auth("nest", api_key)},

@@ -18,9 +18,9 @@ from services.mailer.store.people import People
 from services.mailer.store.suppressions import Suppressions
 from services.mailer.unsubscribing import UnsubscribeLinks
 from services.mailer.wardrobe import Wardrobe
-from shared.erased import Erased
 from shared.messages import Sealed
-from shared.sealed import Sealer
+from shared.personal_data.erased import Erased
+from shared.sealing import Sealer
 
 SERVICE = "mailer"
 

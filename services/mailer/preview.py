@@ -14,7 +14,8 @@ from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letter, Letters, Texts
 from services.mailer.sources import Sources
 from services.mailer.unsubscribing import UNSUBSCRIBABLE
-from shared.messages.mailer import TEXT_VARIABLES, VARIABLES
+from shared.messages.mailer.mails import VARIABLES
+from shared.messages.mailer.texts import TEXT_VARIABLES
 
 PLAIN: Final = Looks(product_name="Product", sender_address="mail@example.com", support_address="help@example.com")
 """What is shown where the settings name no looks."""

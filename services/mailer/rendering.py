@@ -20,7 +20,8 @@ from services.mailer.models.looks import Looks
 from services.mailer.sources import Sources, in_words
 from shared.locales import best
 from shared.messages import Part
-from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
+from shared.messages.mailer.mails import VARIABLES, Template
+from shared.messages.mailer.texts import TEXT_VARIABLES, TextTemplate
 
 KEPT: Final = 512
 """Rendered letters kept in memory; some 10 KB each."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from shared.messages import Part
-from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template, TextTemplate
+from shared.messages.mailer.mails import VARIABLES, Template
+from shared.messages.mailer.texts import TEXT_VARIABLES, TextTemplate
 
 _VALUES: Final[Mapping[str, Any]] = {
     "link": "https://app.example.com/callback?code=authzcode_000000C2kg4d9HyP1Bg09HBF4Bm40."

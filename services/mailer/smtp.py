@@ -18,8 +18,8 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDis
 from services.mailer.dialogue import CLOSING, COMPLETED, Dialogue, Lost, Reply
 from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.models.suppressions import DEAD_ADDRESS
-from shared.breaker import Breaker
-from shared.scrubbing import scrubbed
+from shared.circuit_breaker import CircuitBreaker
+from shared.redaction import scrubbed
 
 Tls = Literal["required", "implicit", "none"]
 CONNECT_SECONDS: Final = 10.0
@@ -101,7 +101,7 @@ class Smtp:
         self._timeout = timeout
         self._free = asyncio.Semaphore(connections)
         self._idle: list[tuple[float, Dialogue]] = []
-        self._breaker = Breaker(name)
+        self._breaker = CircuitBreaker(name)
         self._last_answer = 0.0
         self._tls = None if server.tls == "none" else ssl.create_default_context(cafile=server.ca_file)
 

@@ -27,7 +27,8 @@ from jinja2.runtime import Context
 
 from services.mailer.errors import UnusableTemplate
 from services.mailer.inlining import Sheet
-from shared.messages.mailer import TEXT_VARIABLES, VARIABLES
+from shared.messages.mailer.mails import VARIABLES
+from shared.messages.mailer.texts import TEXT_VARIABLES
 
 FOLDER: Final = Path(__file__).parent / "templates"
 SHARED: Final = frozenset({"layout.html", "layout.txt", "parts.html", "parts.txt", "styles.css"})

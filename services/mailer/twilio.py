@@ -24,7 +24,7 @@ from twilio.rest import Client
 
 from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.sms import Text
-from shared.breaker import Breaker
+from shared.circuit_breaker import CircuitBreaker
 
 CONNECTIONS: Final = 8
 """Requests at once; Twilio queues what it has taken, so more would gain nothing."""
@@ -105,7 +105,7 @@ class Twilio:
         self._service = account.messaging_service_sid
         self._timeout = timeout
         self._free = asyncio.Semaphore(CONNECTIONS)
-        self._breaker = Breaker("twilio")
+        self._breaker = CircuitBreaker("twilio")
         self._accepted: OrderedDict[str, HandedOver] = OrderedDict()
 
     async def hand_over(self, text: Text) -> HandOver:

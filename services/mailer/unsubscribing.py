@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from shared.messages.mailer import Template
-from shared.sealed import Sealer
-from shared.unsubscribing import LANGUAGE, PATH, unsubscribe_token
+from shared.messages.mailer.mails import Template
+from shared.sealing import Sealer
+from shared.unsubscribe_tokens import LANGUAGE, PATH, unsubscribe_token
 
 UNSUBSCRIBABLE: Final[frozenset[Template]] = frozenset({"welcome", "welcome-trial", "trial-ending"})
 """The others are about a login, or about money, or go to operators."""

@@ -12,7 +12,7 @@ from services.news.models.links import Links
 from services.news.people import holdings
 from services.news.settings import NewsSettings
 from services.news.store import INDEXES, Dismissals, NewsItems, Subscriptions
-from shared.messages.auth import ClientAnnounced
+from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.news import NewsItemCreated
 from shared.service import Parts, Service
 from shared.settings import load

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from services.news.models.bulletin import Bulletin
 from services.news.models.items import NewsItem, Reader
 from services.news.store import MOST_CURRENT, NewsItems
-from shared.envelope import Record
-from shared.messages.auth import ClientAnnounced
+from shared.bus.envelope import Record
+from shared.messages.auth.clients import ClientAnnounced
 from shared.telemetry import log
 
 LOOK_SECONDS: Final = 60.0

@@ -10,15 +10,13 @@ from services.news.board import Board
 from services.news.models.items import NewsItem, Reader
 from services.news.models.links import Links
 from services.news.store import Dismissals, NewsItems, Subscriptions
-from shared.handling import Handler
-from shared.holdings import Holding, confirm, hand_over, remove
+from shared.bus.handling import Handler
+from shared.bus.work import Work
 from shared.messages import Message
-from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
+from shared.messages.billing.subscriptions import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from shared.messages.news import (
     CreateNewsItem,
     DismissNewsItem,
-    EraseUserFromNews,
-    ExportUserFromNews,
     ListAllNewsItems,
     ListNewsItems,
     NewsItemCreated,
@@ -30,8 +28,9 @@ from shared.messages.news import (
     RemoveNewsItem,
     UpdateNewsItem,
 )
-from shared.sealed import Sealer
-from shared.work import Work
+from shared.messages.personal_data import EraseUserFromNews, ExportUserFromNews
+from shared.personal_data.holdings import Holding, confirm, hand_over, remove
+from shared.sealing import Sealer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from services.news.store import Dismissals, Subscriptions
-from shared.holdings import Holding, Person
 from shared.mongo import Database, Document
+from shared.personal_data.holdings import Holding, Person
 
 
 def holdings(database: Database) -> tuple[Holding, ...]:

@@ -9,13 +9,12 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from services.news.errors import NewsItemAlreadyExists
 from services.news.models.items import NewsItem, Target
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
 from shared.errors import NotFound
-from shared.lookup import Lookup
-from shared.messages.news import Content
+from shared.messages.news import Content, NewsItemAlreadyExists
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 MOST_CURRENT: Final = 10_000
 """Items that are live, or will be: a bound for what every instance keeps in memory."""
@@ -119,7 +118,7 @@ class Dismissals:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._of_user = Lookup(self._documents, "userId")
+        self._of_user = BatchLoader(self._documents, "userId")
 
     async def of_user(self, user_id: str) -> frozenset[str]:
         """The ids of the items that a user has put away."""
@@ -145,8 +144,8 @@ class Subscriptions:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
-        self._of_user = Lookup(self._documents, "userId")
+        self._by_id = BatchLoader(self._documents)
+        self._of_user = BatchLoader(self._documents, "userId")
 
     async def states(self, user_id: str) -> frozenset[str]:
         """The states of a user's subscriptions; ``none`` where there never was one."""

@@ -22,7 +22,7 @@ Replication = Annotated[int, typer.Option(min=1, help="Copies of each partition;
 @app.command("apply", epilog=examples("nest topics apply --bootstrap kafka:9092 --replication 3"))
 def apply_topics(bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1) -> None:
     """Make the topics that are missing and set the settings of all. Never deletes one."""
-    from shared.topics import apply  # noqa: PLC0415
+    from shared.bus.topics import apply  # noqa: PLC0415
 
     made = _asked_of_kafka(bootstrap, apply(bootstrap, prefix=prefix, replication=replication))
     for name in made:
@@ -35,7 +35,7 @@ def check_topics(
     bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1, *, as_json: AsJson = False
 ) -> None:
     """Say what differs from what this release declares; exit code 1 if anything does."""
-    from shared.topics import check  # noqa: PLC0415
+    from shared.bus.topics import check  # noqa: PLC0415
 
     wrong = _asked_of_kafka(bootstrap, check(bootstrap, prefix=prefix, replication=replication))
     if as_json:

@@ -120,7 +120,7 @@ def _models() -> dict[str, type[BaseModel]]:
 
 @cache
 def _modules() -> tuple[Any, ...]:
-    found = pkgutil.iter_modules(messages.__path__, f"{messages.__name__}.")
+    found = pkgutil.walk_packages(messages.__path__, f"{messages.__name__}.")
     return tuple(importlib.import_module(module.name) for module in found)
 
 

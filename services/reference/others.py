@@ -8,8 +8,8 @@ from services.gateway.mail_webhook import Notice
 from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.answers import JSON, headers, refusals
 from services.reference.schemas import Bodies
-from shared.envelope import MAX_BODY_BYTES
-from shared.unsubscribing import PATH as UNSUBSCRIBE
+from shared.bus.envelope import MAX_BODY_BYTES
+from shared.unsubscribe_tokens import PATH as UNSUBSCRIBE
 
 ERROR: Final = {
     "type": "object",

@@ -9,11 +9,10 @@ from functools import cache
 from typing import Final
 
 # What is imported here is read below: the subclasses of Refusal that there are then.
-import services.auth.errors
-import services.billing.errors
-import services.gateway.app
-import services.mailer.errors
-import services.news.errors  # noqa: F401 -- as said
+import shared.messages.auth.errors
+import shared.messages.billing.errors
+import shared.messages.mailer.errors
+import shared.messages.news  # noqa: F401 -- as said
 from services.gateway.errors import STATUS, HttpRefusal
 from services.reference.docstrings import markdown
 from shared.errors import Refusal
@@ -51,6 +50,16 @@ def _namesake(kind: type[Refusal]) -> bool:
     return kind.code.replace("_", "") == kind.__name__.lower()
 
 
+def _service(kind: type[Refusal]) -> str:
+    """The service that raises it; ``errors`` for those of all services."""
+    return (
+        kind.__module__.removeprefix("shared.messages.")
+        .removeprefix("services.")
+        .removeprefix("shared.")
+        .partition(".")[0]
+    )
+
+
 @cache
 def _by_code() -> dict[str, dict[str, Refused]]:
     found: dict[str, dict[str, Refused]] = {}
@@ -60,7 +69,7 @@ def _by_code() -> dict[str, dict[str, Refused]]:
     ):
         status = kind.status if issubclass(kind, HttpRefusal) else STATUS[kind.kind]
         meaning = markdown(inspect.cleandoc(kind.__doc__ or ""))
-        found.setdefault(kind.code, {}).setdefault(kind.__module__.split(".")[1], Refused(status, kind.code, meaning))
+        found.setdefault(kind.code, {}).setdefault(_service(kind), Refused(status, kind.code, meaning))
     return found
 
 

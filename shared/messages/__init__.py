@@ -1,31 +1,31 @@
-"""The contracts: what the services say to each other, by wire name.
+"""Message contracts between the services, registered by wire name.
 
-Every module is imported here, so that ``MESSAGES`` is whole whoever reads it.
+This package imports every contract module, so that ``MESSAGES`` is complete for every reader.
 """
 
-from shared.messages import (
+from shared.messages import news, personal_data
+from shared.messages.auth import (
     accounts,
-    addresses,
-    audience,
     audit,
-    auth,
-    billing,
-    client_looks,
     clients,
     dead_letters,
-    deliveries,
-    looks,
-    mail_notices,
-    mailer,
-    news,
-    people,
+    magic_links,
     phone,
     sessions,
     signing_keys,
-    stripe,
-    stripe_runs,
-    subscriptions,
+    tokens,
+    users,
+)
+from shared.messages.auth import branding as auth_branding
+from shared.messages.billing import disputes, payments, runs, stripe_events, subscriptions, trials
+from shared.messages.mailer import (
+    branding,
+    consents,
+    deliveries,
+    mail_reports,
+    mails,
     suppressions,
+    texts,
 )
 from shared.messages.message import (
     ANONYMOUS,
@@ -57,26 +57,30 @@ __all__ = [
     "Reply",
     "Sealed",
     "accounts",
-    "addresses",
-    "audience",
     "audit",
-    "auth",
-    "billing",
-    "client_looks",
+    "auth_branding",
+    "branding",
     "clients",
+    "consents",
     "dead_letters",
     "deliveries",
+    "disputes",
     "iso_milliseconds",
-    "looks",
-    "mail_notices",
-    "mailer",
+    "magic_links",
+    "mail_reports",
+    "mails",
     "news",
-    "people",
+    "payments",
+    "personal_data",
     "phone",
+    "runs",
     "sessions",
     "signing_keys",
-    "stripe",
-    "stripe_runs",
+    "stripe_events",
     "subscriptions",
     "suppressions",
+    "texts",
+    "tokens",
+    "trials",
+    "users",
 ]

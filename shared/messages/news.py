@@ -14,9 +14,9 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from shared.messages.locales import Locale
+from shared.errors import Kind, Refusal
 from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
-from shared.messages.people import ErasePart, ExportPart
+from shared.messages.types import Locale
 
 When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
 """A moment that a person chose: with its offset, since what it means must not depend on where we run."""
@@ -231,9 +231,35 @@ class NewsItemRemoved(Event, wire="news.news-item-removed"):
     item_id: str
 
 
-class ExportUserFromNews(ExportPart, wire="news.export-user-from-news"):
-    """Hand over what news holds on a user."""
+class NewsItemEndsBeforeItStarts(Refusal):
+    """The item's end is not after its start, so nobody would ever see it."""
 
 
-class EraseUserFromNews(ErasePart, wire="news.erase-user-from-news"):
-    """Remove what news holds on a user."""
+class NoSuchAppVersion(Refusal):
+    """The item's last version of an app comes before its first, so nobody would ever see it."""
+
+
+class FallbackMissing(Refusal):
+    """Apps that don't know the primary's code would show nothing: give a ``generic_banner`` as the fallback."""
+
+
+class ActionUrlNotAllowed(Refusal):
+    """A URL leads where the settings do not allow, or is no URL; ``meta.schemes`` and ``meta.hosts`` list what is."""
+
+
+class NewsItemAlreadyExists(Refusal):
+    """The id that the operator chose is another item's."""
+
+    kind = Kind.CONFLICT
+
+
+class NewsItemChanged(Refusal):
+    """Somebody changed the item since it was read; ``meta.version`` is the version it has now."""
+
+    kind = Kind.CONFLICT
+
+
+class NewsItemNotDismissible(Refusal):
+    """The item stays for as long as it is live."""
+
+    kind = Kind.CONFLICT

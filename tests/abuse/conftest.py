@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import MongoClient
 
-from shared.topics import Topic, declared
+from shared.bus.topics import Topic, declared
 from tests.stack import LIFTED, Stack, eventually, running_stack
 from tests.traces import Traces
 

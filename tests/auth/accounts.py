@@ -7,7 +7,7 @@ from uuid import UUID
 
 from services.auth.models.api_keys import api_key
 from shared.messages import Message, Sealed
-from shared.messages.accounts import (
+from shared.messages.auth.accounts import (
     CheckSignIn,
     CreateApplication,
     DeleteApplication,

@@ -13,7 +13,7 @@ from services.auth.app import opened
 from services.auth.handlers import HANDLERS
 from services.auth.settings import AuthSettings
 from services.auth.store import INDEXES
-from shared.messages.auth import CreateClient
+from shared.messages.auth.clients import CreateClient
 from shared.settings import load
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI
 from tests.desk import Desk

@@ -6,11 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from shared.envelope import encode
+from shared.bus.envelope import encode
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed
-from shared.messages.auth import AuthenticateUser, SendMagicLink
-from shared.messages.mailer import SendMail
+from shared.messages.auth.magic_links import SendMagicLink
+from shared.messages.auth.tokens import AuthenticateUser
+from shared.messages.mailer.mails import SendMail
 from tests.desk import Desk, Refused
 
 CLIENT = "client_one"

@@ -9,14 +9,14 @@ from pymongo import MongoClient
 
 from services.auth.app import create
 from services.auth.settings import AuthSettings
-from shared import topics
-from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.bus import topics
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.producer import Producer
+from shared.bus.topic_reader import TopicReader
 from shared.ids import new_message_id
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.signing_keys import SigningKeyPublished
-from shared.producer import Producer
-from shared.sealed import Sealer
-from shared.tail import Tail
+from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.sealing import Sealer
 from tests.backing import Backing
 from tests.stack import Process
 
@@ -58,7 +58,9 @@ async def test_two_instances_share_one_key_and_the_work(
     )
     await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
     ears = Ears(UserEnsured.wire, ORDERS)
-    tails = [Tail(backing.kafka_bootstrap, topic_prefix + topic, ears.take) for topic in ("auth.keys", "auth.events")]
+    tails = [
+        TopicReader(backing.kafka_bootstrap, topic_prefix + topic, ears.take) for topic in ("auth.keys", "auth.events")
+    ]
     sealer = Sealer(chosen.master_keys())
     producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
     await producer.start()

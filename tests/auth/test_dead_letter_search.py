@@ -5,9 +5,9 @@ import json
 import pytest
 
 from services.auth.dead_letter_search import is_about
-from shared.dead_letters import DeadLetter
-from shared.holdings import Person
-from shared.sealed import Sealer
+from shared.dead_letters.letters import DeadLetter
+from shared.personal_data.holdings import Person
+from shared.sealing import Sealer
 
 SEALER = Sealer({"k1": bytes(32)})
 ANN = Person("user_0001", emails=("ann@example.com",), phones=("+4915112345678",))

@@ -4,8 +4,8 @@ import jwt
 import pytest
 
 from services.auth.key_pairs import SEALED_FOR, make, open_private, thumbprint
-from shared.messages.signing_keys import Algorithm
-from shared.sealed import CannotOpen, Sealer
+from shared.messages.auth.signing_keys import Algorithm
+from shared.sealing import CannotOpen, Sealer
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 SEALER = Sealer({"a": bytes(range(32))})

@@ -6,11 +6,11 @@ import jwt
 import pytest
 from pymongo import MongoClient
 
-from services.auth.errors import NoSigningKey
 from services.auth.key_pairs import SEALED_FOR
 from services.auth.keys import Keyring
-from shared.messages.auth import AnnounceClient
-from shared.messages.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
+from shared.messages.auth.clients import AnnounceClient
+from shared.messages.auth.errors import NoSigningKey
+from shared.messages.auth.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
 from shared.settings import SettingsError
 from tests.desk import Desk, Heard
 from tests.stack import eventually

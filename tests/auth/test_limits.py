@@ -11,9 +11,10 @@ import pytest
 from services.auth.limits import device_traits, network_traits, trait
 from shared.ids import new_message_id
 from shared.messages import Caller, Message
-from shared.messages.auth import CreateClient, CreateTrialAndMagicLink, Device, SendTrialMagicLink
-from shared.messages.billing import StartTrial
-from shared.messages.mailer import SendMail
+from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, Device, SendTrialMagicLink
+from shared.messages.billing.trials import StartTrial
+from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import (
     CLIENT,
     REDIRECT_URI,

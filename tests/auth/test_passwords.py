@@ -8,9 +8,9 @@ from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError
 from argon2.profiles import CHEAPEST, RFC_9106_LOW_MEMORY
 
-from services.auth.errors import FieldRefused
 from services.auth.passwords import NICENESS, USUAL_SECONDS, Passwords, known_passwords, nobodys_hash
 from shared.errors import Unavailable
+from shared.messages.auth.errors import FieldRefused
 from tests.stack import eventually
 
 PASSWORD = "a long sentence is easy to keep"

@@ -6,15 +6,15 @@ from typing import Any, cast
 import jwt
 import pytest
 
-from services.auth.errors import InvalidToken
 from services.auth.key_pairs import make
 from services.auth.keys import Keyring, published
 from services.auth.models.chains import AccessToken, Chain, Grant
 from services.auth.models.signing_keys import Ring
 from services.auth.store.signing_keys import SigningKeys
 from services.auth.tokens import TokenSigner, access_claims
-from shared.messages.signing_keys import Algorithm
-from shared.sealed import Sealer
+from shared.messages.auth.errors import InvalidToken
+from shared.messages.auth.signing_keys import Algorithm
+from shared.sealing import Sealer
 from tests.desk import Heard
 
 NOW = datetime(2026, 11, 21, 6, 5, 7, 891_000, UTC)

@@ -18,10 +18,9 @@ from services.billing.store import INDEXES
 from services.stripe_double import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import Hinted
-from shared.messages.mailer import SendMail
-from shared.messages.stripe import StripeEvent, StripeThinEvent
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.billing.stripe_events import Hinted, StripeEvent, StripeThinEvent
+from shared.messages.mailer.mails import SendMail
 from shared.settings import load
 from tests.desk import Desk
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.inbox import Inbox
+from shared.bus.inbox import Inbox
 from shared.messages import MESSAGES, Command, Message
-from shared.messages.stripe_runs import ContinueStripeRun, GetStripeRun, ListStripeDifferences
+from shared.messages.billing.runs import ContinueStripeRun, GetStripeRun, ListStripeDifferences
 from tests.billing.conftest import Shop
 
 

@@ -10,11 +10,11 @@ from pymongo import MongoClient
 from services.billing.app import create
 from services.billing.settings import BillingSettings
 from services.stripe_double import StripeDouble
-from shared import topics
-from shared.envelope import Envelope, unix_milliseconds
+from shared.bus import topics
+from shared.bus.envelope import Envelope, unix_milliseconds
+from shared.bus.producer import Producer
 from shared.ids import derived_message_id
-from shared.messages.stripe import StripeEvent
-from shared.producer import Producer
+from shared.messages.billing.stripe_events import StripeEvent
 from tests.backing import Backing
 
 

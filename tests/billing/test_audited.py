@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from shared.messages import SERVICE, Caller
-from shared.messages.billing import ListDisputes, ListPayments
-from shared.messages.stripe_runs import (
+from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.payments import ListPayments
+from shared.messages.billing.runs import (
     GetStripeRun,
     ImportStripeAccount,
     ListStripeDifferences,
@@ -17,7 +18,7 @@ from shared.messages.stripe_runs import (
     StopStripeRun,
     SweepStripeEvents,
 )
-from shared.messages.subscriptions import GetSubscription
+from shared.messages.billing.subscriptions import GetSubscription
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 

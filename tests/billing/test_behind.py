@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.billing.errors import StripeUnavailable
 from services.billing.stripe import account as adapter
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.calls import Patience
 from services.stripe_double import StripeDouble
+from shared.messages.billing.errors import StripeUnavailable
 from tests.billing.conftest import API_KEY
 
 RATE = 80.0

@@ -9,8 +9,9 @@ import pytest
 from services.billing import gauges
 from services.billing.stripe.calls import Patience
 from shared.ids import derived_message_id
-from shared.messages.billing import FollowSubscription, StartTrial
-from shared.messages.stripe_runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
+from shared.messages.billing.runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
+from shared.messages.billing.subscriptions import FollowSubscription
+from shared.messages.billing.trials import StartTrial
 from tests.billing.conftest import Shop, post
 from tests.billing.runs import differences, finish, run, settle, steps
 from tests.desk import Refused

@@ -11,16 +11,9 @@ from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
 from services.stripe_double import Trouble
-from shared.messages.billing import (
-    DisputeClosed,
-    DisputeFacts,
-    DisputeOpened,
-    FollowDispute,
-    FollowPayment,
-    ListDisputes,
-    PaymentSucceeded,
-)
-from shared.messages.mailer import DisputeVariables, SendMail
+from shared.messages.billing.disputes import DisputeClosed, DisputeFacts, DisputeOpened, FollowDispute, ListDisputes
+from shared.messages.billing.payments import FollowPayment, PaymentSucceeded
+from shared.messages.mailer.mails import DisputeVariables, SendMail
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 

@@ -12,8 +12,8 @@ from services.billing import gauges
 from services.billing.stripe.calls import Patience
 from services.stripe_double import Trouble
 from shared.ids import derived_message_id
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import FollowCustomer, FollowSubscription, SubscriptionChanged
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription, SubscriptionChanged
 from tests.billing.conftest import Shop
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)

@@ -7,10 +7,13 @@ import pytest
 
 from services.stripe_double.life import Life
 from shared.messages import Message
-from shared.messages.billing import CancelDuplicateSubscription
-from shared.messages.mailer import SendMail
-from shared.messages.stripe_runs import ImportStripeAccount, ReconcileSubscriptions
-from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDuplicateSubscription
+from shared.messages.billing.runs import ImportStripeAccount, ReconcileSubscriptions
+from shared.messages.billing.subscriptions import (
+    CancelDuplicateSubscription,
+    DuplicateSubscriptionFound,
+    RefundDuplicateSubscription,
+)
+from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop, post
 from tests.billing.runs import differences, finish
 

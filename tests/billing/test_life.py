@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.billing.stripe.translation import subscription_of
 from services.stripe_double import StripeDouble
 from services.stripe_double.errors import StripeRefusal
-from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
+from shared.messages.billing.subscriptions import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from tests.billing.conftest import Shop
 
 FACTS = {

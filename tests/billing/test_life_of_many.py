@@ -17,17 +17,16 @@ from services.billing.stripe.translation import subscription_of
 from services.stripe_double import Trouble
 from services.stripe_double.life import Life
 from shared.messages import MESSAGES, Command, Message
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import (
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.billing.disputes import FollowDispute
+from shared.messages.billing.payments import FollowPayment
+from shared.messages.billing.subscriptions import (
     DuplicateSubscriptionCancelled,
     FollowCustomer,
-    FollowDispute,
-    FollowPayment,
-    StartTrial,
     SubscriptionEnded,
     SubscriptionStarted,
-    TrialStarted,
 )
+from shared.messages.billing.trials import StartTrial, TrialStarted
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from services.billing.models.disputes import CLOSED, Dispute
 from services.billing.models.payments import Payment
-from services.billing.store.documents import document_of
 from services.billing.stripe.payments import read_dispute, read_payment
 from services.stripe_double.errors import StripeRefusal
-from shared.messages.billing import DisputeClosed, DisputeOpened, PaymentCancelled, PaymentSucceeded
-from shared.messages.mailer import SendMail
+from shared.documents import document_of
+from shared.messages.billing.disputes import DisputeClosed, DisputeOpened
+from shared.messages.billing.payments import PaymentCancelled, PaymentSucceeded
+from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop
 
 KINDS = ("payment_intent.", "charge.", "refund.", "invoice_payment.", "invoice.payment_action_required")

@@ -13,8 +13,8 @@ from services.billing.handlers.hints import HINTS
 from services.billing.stripe.calls import Patience
 from services.stripe_double import Trouble
 from services.stripe_double.invoices import intent_of
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import (
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.billing.payments import (
     FindPayments,
     FollowPayment,
     ListPayments,
@@ -25,7 +25,7 @@ from shared.messages.billing import (
     PaymentRefunded,
     PaymentSucceeded,
 )
-from shared.messages.mailer import PaymentVariables, SendMail
+from shared.messages.mailer.mails import PaymentVariables, SendMail
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 

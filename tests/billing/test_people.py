@@ -8,10 +8,15 @@ import httpx
 from services.stripe_double.faults import Trouble
 from shared.ids import derived_message_id
 from shared.messages import Sealed
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
-from shared.messages.mailer import SendMail
-from shared.messages.people import AddExportedPart, ConfirmErasure, NoteErasureWait
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.mailer.mails import SendMail
+from shared.messages.personal_data import (
+    AddExportedPart,
+    ConfirmErasure,
+    EraseUserFromBilling,
+    ExportUserFromBilling,
+    NoteErasureWait,
+)
 from tests.billing.conftest import API_KEY, Shop
 
 USER, OTHER = "user_1", "user_2"

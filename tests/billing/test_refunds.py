@@ -10,8 +10,12 @@ from prometheus_client import REGISTRY
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.refunds import give_back
 from services.stripe_double import Trouble
-from shared.messages.billing import DuplicateSubscriptionCancelled, SubscriptionEnded
-from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDuplicateSubscription
+from shared.messages.billing.subscriptions import (
+    DuplicateSubscriptionCancelled,
+    DuplicateSubscriptionFound,
+    RefundDuplicateSubscription,
+    SubscriptionEnded,
+)
 from tests.billing.conftest import Shop, post
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.messages import SERVICE
-from shared.messages.stripe_runs import (
+from shared.messages.billing.runs import (
     SCHEDULE,
     SCHEDULED,
     KeepStripeSchedule,

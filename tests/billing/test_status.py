@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from services.billing.stripe.calls import Patience
 from services.stripe_double import Settings, StripeDouble, Trouble
-from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
-from shared.messages.subscriptions import GetSubscription
+from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 

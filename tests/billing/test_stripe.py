@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
+from services.billing.errors import KeySpent, StripeRefused
 from services.billing.stripe import account as adapter
 from services.billing.stripe import calls
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.translation import subscription_of
 from services.stripe_double import API_VERSION, StripeDouble, Trouble
+from shared.messages.billing.errors import StripeUnavailable
 from tests.billing.conftest import API_KEY, post
 
 FAST = Patience(attempt=0.3, call=2.0, portal=0.4, pause=0.01)

@@ -7,9 +7,9 @@ import pytest
 
 from services.stripe_double.disorder import Disorder
 from shared.ids import derived_message_id
-from shared.messages.mailer import SendMail
-from shared.messages.stripe import StripeEvent
-from shared.messages.stripe_runs import ReconcileSubscriptions, ReplayStripeEvents, SweepStripeEvents
+from shared.messages.billing.runs import ReconcileSubscriptions, ReplayStripeEvents, SweepStripeEvents
+from shared.messages.billing.stripe_events import StripeEvent
+from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop
 from tests.billing.runs import finish
 from tests.desk import Refused

@@ -8,22 +8,20 @@ import pytest
 from services.billing.errors import StripeRefused
 from services.billing.stripe.calls import Patience
 from services.stripe_double import Trouble
-from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Unavailable
 from shared.ids import new_message_id
-from shared.messages.auth import SendTrialMagicLink
-from shared.messages.billing import (
+from shared.messages.auth.magic_links import SendTrialMagicLink
+from shared.messages.billing.payments import FollowPayment
+from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
-    FinishTrial,
-    FollowPayment,
     FollowSubscription,
     GetSubscriptionStatus,
-    StartTrial,
     SubscriptionChanged,
     SubscriptionEnded,
-    TrialStarted,
 )
-from shared.messages.mailer import SendMail
+from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
+from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop
 from tests.desk import Refused
 

@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
 from services.stripe_double import Trouble
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.billing import (
+from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     DuplicateSubscriptionCancelled,
     FollowCustomer,
@@ -18,7 +18,7 @@ from shared.messages.billing import (
     SubscriptionEnded,
     SubscriptionStarted,
 )
-from shared.messages.mailer import SendMail, TrialVariables
+from shared.messages.mailer.mails import SendMail, TrialVariables
 from tests.billing.conftest import Shop, post
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)

@@ -17,12 +17,12 @@ import services
 from services.gateway.errors import STATUS, HttpRefusal
 from services.gateway.methods import METHODS
 from services.operator.client import KEY, URL
-from shared.dead_letters import ADDED
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
+from shared.dead_letters.letters import ADDED
+from shared.dead_letters.replay_headers import REPLAYED
 from shared.errors import Refusal
-from shared.faultpoints import POINTS
+from shared.fault_points import POINTS
 from shared.messages import SERVICE
-from shared.replays import REPLAYED
 from shared.settings import PREFIX
 from tests.deploy.told import ROOT, SETTINGS, all_variables, command_variables, variables
 

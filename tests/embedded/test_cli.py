@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from shared.topics import declared
+from shared.bus.topics import declared
 
 
 def nest(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

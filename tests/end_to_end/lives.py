@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.embedded.demo import CLIENT_ID
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.bus.producer import Producer
+from shared.sealing import Sealer
 from shared.settings import parse_keys
-from shared.unsubscribing import unsubscribe_token
+from shared.unsubscribe_tokens import unsubscribe_token
 from tests.end_to_end.test_mail_notices import delivery, tell
 from tests.stack import Login, Stack, eventually
 

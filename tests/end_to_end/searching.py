@@ -13,8 +13,8 @@ from urllib.parse import quote
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import MongoClient
 
+from shared.bus.topics import FOREVER, Topic, declared
 from shared.ids import derived_message_id
-from shared.topics import FOREVER, Topic, declared
 from tests.stack import MOST_PARTITIONS, Stack
 
 Client = MongoClient[dict[str, Any]]

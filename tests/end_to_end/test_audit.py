@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shared.producer import Producer
+from shared.bus.producer import Producer
 from tests.stack import Login, Stack, eventually
 
 BANNER = {"payload": {"emoji": "🐦", "title": "A title", "body": "A body."}}

@@ -4,11 +4,11 @@ import asyncio
 import json
 from pathlib import Path
 
-from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.producer import Producer
 from shared.ids import new_message_id
-from shared.messages.mailer import RecordMarketingConsent
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.sealing import Sealer
 from shared.settings import parse_keys
 from tests.end_to_end.lives import ask, done
 from tests.end_to_end.searching import found, kept_records

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from pymongo import MongoClient
 
-from shared.topics import DAY, MINUTE, declared
+from shared.bus.topics import DAY, MINUTE, declared
 from tests.end_to_end.conftest import Away
 from tests.end_to_end.lives import Person, ask, done, once, waits
 from tests.end_to_end.searching import documents, found, is_kept, metrics, records

@@ -24,7 +24,7 @@ from pymongo import MongoClient
 
 from services.auth.key_pairs import PrivateKey, make, open_private
 from services.auth.store.signing_keys import _ring
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.settings import parse_keys
 from tests.stack import API, Stack, eventually
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from shared.faultpoints import EXIT_CODE
+from shared.fault_points import EXIT_CODE
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import AsyncMongoClient
 
-from shared.dead_letters import put_aside
-from shared.envelope import Envelope, encode, unix_milliseconds
-from shared.faultpoints import EXIT_CODE
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.producer import Producer
+from shared.dead_letters.letters import put_aside
+from shared.fault_points import EXIT_CODE
 from shared.ids import new_message_id
-from shared.messages.mailer import RecordMarketingConsent
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.sealing import Sealer
 from shared.settings import parse_keys
 from tests.stack import Stack, eventually, running_stack
 

@@ -10,7 +10,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from services.embedded.mongo import EmbeddedMongo
-from shared.inbox import DONE, Outcome
+from shared.bus.inbox import DONE, Outcome
 from tests.shared.committing import Bench, bench, enveloped
 from tests.shared.ledger import LEDGER, Append
 

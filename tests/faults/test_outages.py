@@ -11,9 +11,9 @@ from pymongo.errors import AutoReconnect
 from services.embedded.dead_members import show_out_dead_members
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
-from shared.envelope import unix_milliseconds
+from shared.bus.envelope import unix_milliseconds
+from shared.bus.producer import BusDown
 from shared.ids import new_message_id
-from shared.producer import BusDown
 from tests.shared.ledger import Append, Total
 from tests.shared.stand import Stand, until
 

@@ -17,11 +17,12 @@ from jwt.algorithms import ECAlgorithm
 
 from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
-from shared import topics
+from shared.bus import topics
 from shared.messages import Event
-from shared.messages.auth import AccessTokenRevoked, ClientAnnounced
-from shared.messages.signing_keys import SigningKeyPublished
-from shared.sealed import Sealer
+from shared.messages.auth.clients import ClientAnnounced
+from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.messages.auth.tokens import AccessTokenRevoked
+from shared.sealing import Sealer
 from shared.service import announce
 from tests.gateway.services import Services
 

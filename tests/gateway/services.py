@@ -7,11 +7,11 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from shared import topics
-from shared.envelope import Envelope, Record
-from shared.producer import Producer
-from shared.sealed import Sealer
-from shared.tail import Tail
+from shared.bus import topics
+from shared.bus.envelope import Envelope, Record
+from shared.bus.producer import Producer
+from shared.bus.topic_reader import TopicReader
+from shared.sealing import Sealer
 
 Answering = Callable[[Envelope], Any]
 """What a stand-in does with a message: returns JSON to answer with (None for 204), a ``Refused``, or ``SILENCE``."""
@@ -45,7 +45,7 @@ class Services:
         self.producer = Producer(bootstrap, prefix=prefix, client_id="stand-ins")
         self._prefix = prefix
         commands = [f"{service}.commands" for service in topics.SERVICES]
-        self._tails = [Tail(bootstrap, prefix + topic, self._take) for topic in (*commands, "stripe.webhooks")]
+        self._tails = [TopicReader(bootstrap, prefix + topic, self._take) for topic in (*commands, "stripe.webhooks")]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:

@@ -22,7 +22,7 @@ from services.gateway.access import Access, AccessDenied, Unauthorized
 from services.gateway.announced import Clients, Revocations, SigningKeys
 from shared.errors import Unavailable
 from shared.messages import Caller
-from shared.messages.signing_keys import SigningKeyPublished
+from shared.messages.auth.signing_keys import SigningKeyPublished
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, Signer, World, client
 from tests.stack import eventually
 

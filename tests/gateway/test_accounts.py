@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from services.gateway.accounts import CALLS, CALLS_OF_OLD_CLIENTS, SENTENCES
 from services.gateway.app import create
 from services.gateway.settings import GatewaySettings
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.messages import MESSAGES, Sealed
 from shared.settings import SettingsError, load
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, World

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.embedded import ports
-from shared.faultpoints import EXIT_CODE
+from shared.fault_points import EXIT_CODE
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, WEBHOOK_SECRETS, World
 from tests.gateway.test_webhooks import event, signed
 from tests.stack import Process, eventually

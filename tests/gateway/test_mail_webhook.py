@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from services.gateway.settings import GatewaySettings
-from shared.messages.mail_notices import RecordMailNotice
-from shared.producer import BusDown
+from shared.bus.producer import BusDown
+from shared.messages.mailer.mail_reports import RecordMailNotice
 from shared.settings import SettingsError, load
 from tests.gateway.conftest import MAIL_SECRETS, World
 from tests.gateway.test_mail_reports import ORDER, dsn

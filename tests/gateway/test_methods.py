@@ -6,13 +6,14 @@ from services.auth.handlers import HANDLERS
 from services.gateway.methods import PATHS, Who
 from shared.audit import action_of
 from shared.messages import Command, Message
-from shared.messages.auth import CreateClient, GetUser
-from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus
-from shared.messages.looks import GetClientLooks
-from shared.messages.mailer import GetMarketingConsent
-from shared.messages.people import GetUserProcess
-from shared.messages.signing_keys import ListSigningKeys
-from shared.messages.stripe_runs import GetStripeRun, ListStripeRuns
+from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.signing_keys import ListSigningKeys
+from shared.messages.auth.users import GetUser
+from shared.messages.billing.runs import GetStripeRun, ListStripeRuns
+from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.mailer.branding import GetClientLooks
+from shared.messages.mailer.consents import GetMarketingConsent
+from shared.messages.personal_data import GetUserProcess
 
 UNAUDITED: Final[dict[type[Message], str]] = {
     GetClientLooks: "how the mails of an app look is seen by everybody who gets one",

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from services.gateway.app import create
 from services.gateway.settings import GatewaySettings
-from shared.envelope import Envelope
-from shared.sealed import Sealer
+from shared.bus.envelope import Envelope
+from shared.sealing import Sealer
 from shared.settings import SettingsError, load
 from tests.gateway.conftest import INTERNAL_KEYS, ORIGIN, World
 from tests.gateway.services import Refused

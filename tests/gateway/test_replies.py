@@ -13,9 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from services.embedded.kafka import EmbeddedKafka
 from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
-from shared import topics
-from shared.envelope import Envelope
-from shared.sealed import Sealer
+from shared.bus import topics
+from shared.bus.envelope import Envelope
+from shared.sealing import Sealer
 from tests.gateway.conftest import World
 from tests.gateway.services import SILENCE, Services
 from tests.stack import eventually

@@ -10,7 +10,7 @@ import pytest
 
 from services.gateway.methods import METHODS
 from shared.ordering import by_address
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from tests.gateway.conftest import World
 from tests.gateway.services import SILENCE, Refused
 

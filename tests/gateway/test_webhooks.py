@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY
 from stripe import WebhookSignature
 
 from services.gateway.settings import GatewaySettings
-from shared.messages.stripe import StripeEvent, StripeThinEvent
-from shared.producer import BusDown
+from shared.bus.producer import BusDown
+from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
 from tests.gateway.conftest import WEBHOOK_SECRETS, World
 from tests.stack import eventually
 

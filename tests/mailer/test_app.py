@@ -6,11 +6,11 @@ from pymongo import MongoClient
 
 from services.mailer.app import create
 from services.mailer.models import deliveries as models
-from shared import topics
-from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.bus import topics
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.producer import Producer
 from shared.ids import derived_message_id
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.settings import SettingsError
 from tests.backing import Backing
 from tests.mailer.conftest import MakeSettings

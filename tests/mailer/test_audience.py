@@ -10,12 +10,11 @@ import pytest
 from services.mailer.audience import Mailchimp, member_of
 from services.mailer.models.audience import Carriage, Carried, Never, NotNow
 from services.mailer.settings import MailerSettings
-from shared.envelope import encode
-from shared.inbox import Inbox
+from shared.bus.envelope import encode
+from shared.bus.inbox import Inbox
 from shared.messages import Sealed
-from shared.messages.addresses import FindConsentAddress
-from shared.messages.audience import CarryMarketingConsent
-from shared.messages.mailer import ConsentLevel, RecordMarketingConsent
+from shared.messages.auth.users import FindConsentAddress
+from shared.messages.mailer.consents import CarryMarketingConsent, ConsentLevel, RecordMarketingConsent
 from tests.desk import Desk
 from tests.mailer.conftest import MakeSettings, mailer_desk
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from shared.messages import Caller, Sealed
-from shared.messages.deliveries import ListDeliveries
-from shared.messages.looks import GetClientLooks
-from shared.messages.suppressions import LiftSuppression, ListSuppressions
+from shared.messages.mailer.branding import GetClientLooks
+from shared.messages.mailer.deliveries import ListDeliveries
+from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
 from tests.desk import Desk, Refused
 from tests.mailer.test_suppression_list import suppressed
 

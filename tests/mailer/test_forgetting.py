@@ -10,12 +10,11 @@ import pytest
 from services.mailer.audience import Mailchimp
 from services.mailer.models.audience import Carriage, Carried, Never, NotNow
 from services.mailer.settings import MailerSettings
-from shared.holdings import OWN_TRIES
-from shared.inbox import Inbox
+from shared.bus.inbox import Inbox
 from shared.messages import Message, Sealed
-from shared.messages.audience import CarryMarketingConsent
-from shared.messages.mailer import ConsentLevel, EraseUserFromMailer, RecordMarketingConsent
-from shared.messages.people import ConfirmErasure, NoteErasureWait
+from shared.messages.mailer.consents import CarryMarketingConsent, ConsentLevel, RecordMarketingConsent
+from shared.messages.personal_data import ConfirmErasure, EraseUserFromMailer, NoteErasureWait
+from shared.personal_data.holdings import OWN_TRIES
 from tests.desk import Desk
 from tests.mailer.conftest import MakeSettings, mailer_desk
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble, member_of

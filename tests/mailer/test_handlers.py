@@ -12,19 +12,17 @@ from typing import Any
 import pytest
 
 from services.mailer.handlers.mails import FAILED
-from shared.envelope import encode
-from shared.faultpoints import EXIT_CODE
-from shared.inbox import Inbox
+from shared.bus.envelope import encode
+from shared.bus.inbox import Inbox
+from shared.fault_points import EXIT_CODE
 from shared.messages import Caller, Sealed
-from shared.messages.mailer import (
+from shared.messages.mailer.consents import (
     ConsentLevel,
     GetMarketingConsent,
-    MailHandedOver,
     MarketingConsentChanged,
     RecordMarketingConsent,
-    SendMail,
-    Template,
 )
+from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
 from tests.desk import Desk, Refused
 from tests.mailer.smtp_server import SmtpServer
 

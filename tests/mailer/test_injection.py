@@ -16,7 +16,7 @@ from services.mailer.models.deliveries import HandedOver
 from services.mailer.rendering import Letter
 from services.mailer.smtp import Mail
 from shared.messages import Sealed
-from shared.messages.mailer import SendMail
+from shared.messages.mailer.mails import SendMail
 from tests.desk import Desk
 from tests.mailer.smtp_server import SmtpServer
 from tests.mailer.test_smtp import client

@@ -14,9 +14,9 @@ from services.mailer.models.colours import CARD, DARK_CARD, LEGIBLE, contrast, p
 from services.mailer.models.looks import Looks, over
 from services.mailer.wardrobe import Wardrobe
 from shared.messages import Sealed
-from shared.messages.client_looks import SetClientLooks
-from shared.messages.looks import ClientLooks, GetClientLooks, RecordClientLooks
-from shared.messages.mailer import SendMail, Template
+from shared.messages.auth.branding import SetClientLooks
+from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
+from shared.messages.mailer.mails import SendMail, Template
 from tests.desk import Desk
 from tests.mailer.smtp_server import SmtpServer
 

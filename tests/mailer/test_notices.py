@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from services.mailer.handlers.notices import PAUSES
-from shared.inbox import Inbox
-from shared.messages.mail_notices import AddressSuppressed, MailBounced, NoticeKind, RecordMailNotice
-from shared.messages.mailer import Template
-from shared.sealed import Sealer
+from shared.bus.inbox import Inbox
+from shared.messages.mailer.mail_reports import AddressSuppressed, MailBounced, NoticeKind, RecordMailNotice
+from shared.messages.mailer.mails import Template
+from shared.sealing import Sealer
 from tests.desk import Desk
 from tests.mailer.smtp_server import SmtpServer
 from tests.mailer.test_handlers import ORDER, deliveries, order

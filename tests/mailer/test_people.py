@@ -4,15 +4,10 @@ import json
 from typing import Any
 
 from shared.messages import Sealed
-from shared.messages.mail_notices import AddressSuppressed, MailBounced, RecordMailNotice
-from shared.messages.mailer import (
-    EraseUserFromMailer,
-    ExportUserFromMailer,
-    LinkVariables,
-    RecordMarketingConsent,
-    SendMail,
-)
-from shared.messages.people import AddExportedPart, ConfirmErasure
+from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.messages.mailer.mail_reports import AddressSuppressed, MailBounced, RecordMailNotice
+from shared.messages.mailer.mails import LinkVariables, SendMail
+from shared.messages.personal_data import AddExportedPart, ConfirmErasure, EraseUserFromMailer, ExportUserFromMailer
 from tests.desk import Desk
 
 USER, ADDRESS = "user_1", "ada@example.com"

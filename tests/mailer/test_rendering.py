@@ -13,7 +13,8 @@ from services.mailer.errors import UnusableVariables
 from services.mailer.models.looks import Looks
 from services.mailer.rendering import Letter, Letters, Texts, one_line
 from services.mailer.sources import Sources
-from shared.messages.mailer import TEXT_VARIABLES, VARIABLES, Template
+from shared.messages.mailer.mails import VARIABLES, Template
+from shared.messages.mailer.texts import TEXT_VARIABLES
 
 LINK = "https://magic.getbeak.app/?code=a.b&state=x%2Fy"
 UNSUBSCRIBE = "https://nest.example/unsubscribe/k1.abc?lang=en"

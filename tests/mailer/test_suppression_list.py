@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from shared.envelope import encode
+from shared.bus.envelope import encode
 from shared.messages import Sealed
-from shared.messages.mail_notices import AddressSuppressed
-from shared.messages.suppressions import LiftSuppression, ListSuppressions, SuppressionLifted
-from shared.sealed import Sealer
+from shared.messages.mailer.mail_reports import AddressSuppressed
+from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions, SuppressionLifted
+from shared.sealing import Sealer
 from tests.desk import Desk, Refused
 from tests.mailer.smtp_server import SmtpServer
 from tests.mailer.test_handlers import order

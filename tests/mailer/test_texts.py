@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from services.embedded.inbox import Inbox
-from shared.envelope import encode
+from shared.bus.envelope import encode
 from shared.messages import Sealed
-from shared.messages.mailer import SendText, TextHandedOver
+from shared.messages.mailer.texts import SendText, TextHandedOver
 from tests.desk import Desk
 from tests.mailer.conftest import MakeSettings, mailer_desk
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN, TwilioDouble

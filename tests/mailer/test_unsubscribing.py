@@ -12,8 +12,8 @@ from services.mailer.app import opened
 from services.mailer.handlers import HANDLERS
 from services.mailer.store import INDEXES
 from services.mailer.unsubscribing import UNSUBSCRIBABLE
-from shared.messages.mailer import Template
-from shared.unsubscribing import user_of
+from shared.messages.mailer.mails import Template
+from shared.unsubscribe_tokens import user_of
 from tests.desk import Desk
 from tests.mailer.conftest import MakeSettings
 from tests.mailer.smtp_server import SmtpServer

@@ -11,7 +11,7 @@ from services.news.app import opened
 from services.news.handlers import HANDLERS
 from services.news.settings import NewsSettings
 from services.news.store import INDEXES
-from shared.messages.auth import ClientAnnounced
+from shared.messages.auth.clients import ClientAnnounced
 from shared.settings import load
 from tests.desk import Desk
 

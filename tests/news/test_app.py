@@ -6,13 +6,14 @@ from pymongo import MongoClient
 
 from services.news.app import create
 from services.news.settings import NewsSettings
-from shared import topics
+from shared.bus import topics
+from shared.bus.producer import Producer
 from shared.messages import Message
-from shared.messages.auth import UserCreated
-from shared.messages.billing import SubscriptionStarted, TrialStarted
+from shared.messages.auth.users import UserCreated
+from shared.messages.billing.subscriptions import SubscriptionStarted
+from shared.messages.billing.trials import TrialStarted
 from shared.messages.news import Banner, BannerContent, CreateNewsItem
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.service import announce
 from tests.backing import Backing
 from tests.news.conftest import announced

@@ -12,7 +12,7 @@ from services.news.handlers import HANDLERS
 from services.news.settings import NewsSettings
 from services.news.store import INDEXES, PUT_AWAY_FOR
 from shared.messages import ANONYMOUS, Caller
-from shared.messages.billing import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
+from shared.messages.billing.subscriptions import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from shared.messages.news import (
     Action,
     Banner,

@@ -4,9 +4,8 @@ import json
 from typing import Any
 
 from shared.messages import Sealed
-from shared.messages.billing import SubscriptionStarted
-from shared.messages.news import EraseUserFromNews, ExportUserFromNews
-from shared.messages.people import AddExportedPart, ConfirmErasure
+from shared.messages.billing.subscriptions import SubscriptionStarted
+from shared.messages.personal_data import AddExportedPart, ConfirmErasure, EraseUserFromNews, ExportUserFromNews
 from tests.desk import Desk
 
 ABOUT: dict[str, Any] = {"process_id": "userproc_1", "user_id": "user_1"}
@@ -20,7 +19,7 @@ async def subscribed(desk: Desk, user_id: str, count: int) -> None:
 
 
 async def test_more_than_fits_a_part_is_handed_over_in_order(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr("shared.holdings.MOST_DOCUMENTS", 3)
+    monkeypatch.setattr("shared.personal_data.holdings.MOST_DOCUMENTS", 3)
     await subscribed(desk, "user_1", 7)
     await subscribed(desk, "user_2", 1)
     desk.clear()
@@ -38,7 +37,7 @@ async def test_more_than_fits_a_part_is_handed_over_in_order(desk: Desk, monkeyp
 
 
 async def test_more_than_one_message_may_remove_is_removed_by_several(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr("shared.holdings.MOST_DOCUMENTS", 3)
+    monkeypatch.setattr("shared.personal_data.holdings.MOST_DOCUMENTS", 3)
     await subscribed(desk, "user_1", 7)
     await subscribed(desk, "user_2", 1)
     waiting: list[Any] = [EraseUserFromNews(**ABOUT, identifiers=Sealed.of("[]"))]

@@ -4,20 +4,21 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from shared.messages.audit import AuditEntriesView
-from shared.messages.auth import ClientView, UserView
-from shared.messages.billing import DisputesView, PaymentsView
-from shared.messages.clients import ClientList
-from shared.messages.dead_letters import DeadLettersView, ReplayedDeadLettersView
-from shared.messages.deliveries import DeliveriesView
-from shared.messages.looks import ClientLooksView
+from shared.messages.auth.audit import AuditEntriesView
+from shared.messages.auth.clients import ClientList, ClientView
+from shared.messages.auth.dead_letters import DeadLettersView, ReplayedDeadLettersView
+from shared.messages.auth.sessions import EndedView, SessionList
+from shared.messages.auth.signing_keys import SigningKeysView
+from shared.messages.auth.users import UserView
+from shared.messages.billing.disputes import DisputesView
+from shared.messages.billing.payments import PaymentsView
+from shared.messages.billing.runs import StripeDifferencesView, StripeRunsView, StripeRunView
+from shared.messages.billing.subscriptions import SubscriptionView
+from shared.messages.mailer.branding import ClientLooksView
+from shared.messages.mailer.deliveries import DeliveriesView
+from shared.messages.mailer.suppressions import SuppressionsView, SuppressionView
 from shared.messages.news import NewsItemDetails, NewsItemDetailsList
-from shared.messages.people import UserExportView, UserProcessView
-from shared.messages.sessions import EndedView, SessionList
-from shared.messages.signing_keys import SigningKeysView
-from shared.messages.stripe_runs import StripeDifferencesView, StripeRunsView, StripeRunView
-from shared.messages.subscriptions import SubscriptionView
-from shared.messages.suppressions import SuppressionsView, SuppressionView
+from shared.messages.personal_data import UserExportView, UserProcessView
 
 AT: Final = "2026-11-21T06:05:00.000Z"
 CLIENT: Final[dict[str, Any]] = {

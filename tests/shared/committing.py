@@ -10,20 +10,20 @@ from typing import Any
 from prometheus_client import REGISTRY
 from pymongo import ASCENDING, IndexModel
 
-from shared.envelope import Envelope, unix_milliseconds
-from shared.handling import Handlers, Handling
+from shared.bus.envelope import Envelope, unix_milliseconds
+from shared.bus.handling import Handlers, Handling
+from shared.bus.inbox import Inbox, Outcome
+from shared.bus.row_encryption import RowEncryption
+from shared.bus.work import Work
 from shared.ids import Ids, new_message_id
-from shared.inbox import Inbox, Outcome
-from shared.keeping import Keeping
 from shared.messages import Message
 from shared.mongo import Client, Collection, Database, connect, database, ensure_indexes
-from shared.sealed import Sealer
-from shared.work import Work
+from shared.sealing import Sealer
 from tests.shared.ledger import INDEXES, Ledger
 
 SEALER = Sealer({"test": bytes(range(32))})
 IDS = Ids("test")
-KEEPING = Keeping(SEALER, "bench")
+KEEPING = RowEncryption(SEALER, "bench")
 
 
 class Bench:

@@ -16,13 +16,13 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, IndexModel
 
+from shared.bus.handling import Handlers
+from shared.bus.topics import DAY, Topic
+from shared.bus.work import Work
 from shared.errors import Kind, Refusal, Unavailable
-from shared.handling import Handlers
 from shared.messages import Command, Event, Query, Reply, Sealed
 from shared.mongo import Collection
 from shared.service import Parts
-from shared.topics import DAY, Topic
-from shared.work import Work
 
 TOPICS: Final = (
     Topic("ledger.commands", 4, DAY),

@@ -15,16 +15,16 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from shared import topics
-from shared.bus import Bus
-from shared.dead_letters import DeadLetter, is_removal
-from shared.envelope import Envelope, encode, unix_milliseconds
+from shared.bus import topics
+from shared.bus.consumer import Bus
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.inbox import Inbox
+from shared.bus.producer import Producer
+from shared.dead_letters.letters import DeadLetter, is_removal
 from shared.ids import new_message_id
-from shared.inbox import Inbox
 from shared.messages import Message
 from shared.mongo import Client, Database, connect, database
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.sealing import Sealer
 from shared.service import Service
 from shared.settings import ServiceSettings
 from tests.shared.ledger import AUDIT, HEARS, INDEXES, LEDGER, TOPICS, Ledger, opening

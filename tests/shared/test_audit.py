@@ -5,17 +5,17 @@ from typing import get_args
 
 import pytest
 
-from shared import topics
 from shared.audit import action_of
-from shared.envelope import Envelope
+from shared.bus import topics
+from shared.bus.envelope import Envelope
+from shared.bus.handling import Handlers
+from shared.bus.inbox import Outcome
+from shared.bus.topics import DAY, Topic
+from shared.bus.work import Work
 from shared.errors import Unavailable
-from shared.handling import Handlers
 from shared.ids import new_message_id
-from shared.inbox import Outcome
 from shared.messages import ANONYMOUS, MESSAGES, SERVICE, Caller, Command, Message, Query
-from shared.messages.audit import Action, RecordAuditEntry
-from shared.topics import DAY, Topic
-from shared.work import Work
+from shared.messages.auth.audit import Action, RecordAuditEntry
 from tests.shared import stand as stand_module
 from tests.shared.committing import Bench, enveloped
 from tests.shared.ledger import TOPICS, Count, EntryTaken, Forgotten, Ledger

@@ -12,31 +12,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shared.bus.topics import TOPICS
 from shared.messages import MESSAGES, Command, Event, Message, Query, iso_milliseconds
-from shared.topics import TOPICS
 
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").glob("*.json"))}
 OURS = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startswith("shared.messages.")}
-AREAS = {
-    "accounts": "auth",
-    "addresses": "auth",
-    "audience": "mailer",
-    "audit": "auth",
-    "client_looks": "auth",
-    "clients": "auth",
-    "dead_letters": "auth",
-    "deliveries": "mailer",
-    "looks": "mailer",
-    "mail_notices": "mailer",
-    "people": "auth",
-    "phone": "auth",
-    "sessions": "auth",
-    "signing_keys": "auth",
-    "stripe_runs": "billing",
-    "subscriptions": "billing",
-    "suppressions": "mailer",
-}
-"""Modules that are named for a part of what their service does."""
 SEALER = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
 
 
@@ -87,8 +67,10 @@ def test_every_wire_name_belongs_to_one_class_and_one_service() -> None:
     assert sorted(kind.wire for kind in named) == sorted(OURS)
     for kind in named:
         assert re.fullmatch(r"[a-z]+\.[a-z]+(-[a-z]+)*", kind.wire)
-        area = kind.__module__.rpartition(".")[2]
-        assert AREAS.get(area, area) == kind.service, f"{kind.wire} belongs into another module"
+        package = kind.__module__.split(".")[2]
+        # Every service has its own part of an export and of an erasure; Stripe's events are read by billing.
+        allowed = {"personal_data": {"auth", "billing", "mailer", "news"}, "billing": {"billing", "stripe"}}
+        assert kind.service in allowed.get(package, {package}), f"{kind.wire} belongs to another module"
 
 
 def test_a_wire_name_is_its_class_name() -> None:

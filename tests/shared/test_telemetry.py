@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from pydantic import ValidationError
 
-from shared.messages.mailer import SendMail
+from shared.messages.mailer.mails import SendMail
 from shared.telemetry import Tracing, new_traceparent
 
 PROGRAM = """

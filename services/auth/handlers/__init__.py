@@ -20,26 +20,17 @@ from services.auth.handlers.phone import (
 from services.auth.handlers.sessions import list_sessions, revoke_sessions
 from services.auth.handlers.signing_keys import keep_signing_keys, list_signing_keys, rotate_signing_keys
 from services.auth.handlers.users import ensure_user, get_user, set_marketing_consent
-from shared.handling import Handlers
-from shared.messages.addresses import FindConsentAddress
-from shared.messages.audit import ListAuditEntries, RecordAuditEntry
-from shared.messages.auth import (
-    AnnounceClient,
-    AuthenticateUser,
-    CreateClient,
-    CreateTrialAndMagicLink,
-    EnsureUser,
-    GetUser,
-    SendMagicLink,
-    SendTrialMagicLink,
-    SetMarketingConsent,
-)
-from shared.messages.client_looks import SetClientLooks
-from shared.messages.clients import ListClients, UpdateClient
-from shared.messages.dead_letters import ListDeadLetters, ReplayDeadLetters
-from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
-from shared.messages.sessions import ListSessions, RevokeSessions
-from shared.messages.signing_keys import KeepSigningKeys, ListSigningKeys, RotateSigningKeys
+from shared.bus.handling import Handlers
+from shared.messages.auth.audit import ListAuditEntries, RecordAuditEntry
+from shared.messages.auth.branding import SetClientLooks
+from shared.messages.auth.clients import AnnounceClient, CreateClient, ListClients, UpdateClient
+from shared.messages.auth.dead_letters import ListDeadLetters, ReplayDeadLetters
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink, SendTrialMagicLink
+from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.messages.auth.sessions import ListSessions, RevokeSessions
+from shared.messages.auth.signing_keys import KeepSigningKeys, ListSigningKeys, RotateSigningKeys
+from shared.messages.auth.tokens import AuthenticateUser
+from shared.messages.auth.users import EnsureUser, FindConsentAddress, GetUser, SetMarketingConsent
 
 HANDLERS: Final[Handlers] = {
     **ACCOUNTS,

@@ -19,8 +19,8 @@ from services.auth.handlers.owners import (
     remove_owner_applications,
     update_owner,
 )
-from shared.handling import Handlers
-from shared.messages.accounts import (
+from shared.bus.handling import Handlers
+from shared.messages.auth.accounts import (
     CheckSignIn,
     CreateApplication,
     DeleteApplication,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from services.auth.context import Auth
+from shared.bus.work import Work
 from shared.messages import Sealed
-from shared.messages.addresses import FindConsentAddress
-from shared.messages.audience import CarryMarketingConsent
-from shared.work import Work
+from shared.messages.auth.users import FindConsentAddress
+from shared.messages.mailer.consents import CarryMarketingConsent
 
 
 async def find_consent_address(command: FindConsentAddress, work: Work, auth: Auth) -> None:

@@ -7,13 +7,13 @@ from uuid import uuid4
 
 from services.auth.audit import audited
 from services.auth.context import Auth
-from services.auth.errors import EmailTaken, InvalidToken, NotLoggedIn
 from services.auth.handlers.password_checks import proven
 from services.auth.models.account_fields import account_email, uuid_text
 from services.auth.models.application_users import TOKEN_TYPE, ApplicationUser
 from services.auth.models.applications import Application
 from services.auth.models.audit import pseudonym
-from shared.messages.accounts import (
+from shared.bus.work import Work
+from shared.messages.auth.accounts import (
     ApplicationUserUpdatedView,
     ApplicationUserView,
     CheckSignIn,
@@ -25,7 +25,7 @@ from shared.messages.accounts import (
     SignUp,
     UpdateApplicationUser,
 )
-from shared.work import Work
+from shared.messages.auth.errors import EmailTaken, InvalidToken, NotLoggedIn
 
 
 @audited("sign_up")

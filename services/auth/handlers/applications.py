@@ -11,14 +11,14 @@ from services.auth.context import Auth
 from services.auth.models.account_fields import uuid_text
 from services.auth.models.applications import Application
 from services.auth.models.audit import pseudonym
-from shared.messages.accounts import (
+from shared.bus.work import Work
+from shared.messages.auth.accounts import (
     ApplicationDeletedView,
     ApplicationView,
     CreateApplication,
     DeleteApplication,
     RemoveApplicationUsers,
 )
-from shared.work import Work
 
 BATCH: Final = 200
 """How many documents one message deletes: some milliseconds' worth of a transaction that others may wait for."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from services.auth.context import Auth
-from shared.messages.audit import AuditEntriesView, ListAuditEntries, RecordAuditEntry
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.auth.audit import AuditEntriesView, ListAuditEntries, RecordAuditEntry
 
 
 async def record_audit_entry(command: RecordAuditEntry, work: Work, auth: Auth) -> None:

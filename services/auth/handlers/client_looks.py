@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from services.auth.audit import audited
 from services.auth.context import Auth
-from shared.messages.client_looks import SetClientLooks
-from shared.messages.looks import ClientLooks, RecordClientLooks
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.auth.branding import SetClientLooks
+from shared.messages.mailer.branding import ClientLooks, RecordClientLooks
 
 
 @audited("set_client_looks")

@@ -5,9 +5,17 @@ from __future__ import annotations
 from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.clients import Client
-from shared.messages.auth import AnnounceClient, ClientAnnounced, ClientCreated, ClientView, CreateClient
-from shared.messages.clients import ClientList, ListClients, UpdateClient
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.auth.clients import (
+    AnnounceClient,
+    ClientAnnounced,
+    ClientCreated,
+    ClientList,
+    ClientView,
+    CreateClient,
+    ListClients,
+    UpdateClient,
+)
 
 
 @audited("create_client")

@@ -13,13 +13,12 @@ from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.dead_letter_search import is_about
 from services.auth.dead_letter_views import preview, whole
-from services.auth.errors import DeadLetterNotFound, InvalidCursor
 from services.auth.store.replays import Replay
-from shared.dead_letter_topics import Page, Sender, WrongCursor
-from shared.dead_letters import DeadLetter
-from shared.faultpoints import fault_point
-from shared.holdings import Person
-from shared.messages.dead_letters import (
+from shared.bus.work import Work
+from shared.dead_letters.letters import DeadLetter
+from shared.dead_letters.topics import Page, Sender, WrongCursor
+from shared.fault_points import fault_point
+from shared.messages.auth.dead_letters import (
     DeadLetterFilter,
     DeadLettersView,
     ListDeadLetters,
@@ -28,8 +27,9 @@ from shared.messages.dead_letters import (
     ReplayedDeadLettersView,
     ReplayedView,
 )
-from shared.messages.people import EraseUserFromAuth
-from shared.work import Work
+from shared.messages.auth.errors import DeadLetterNotFound, InvalidCursor
+from shared.messages.personal_data import EraseUserFromAuth
+from shared.personal_data.holdings import Person
 
 MOST_REMOVED: Final = 100
 """Letters that one message removes."""

@@ -12,11 +12,11 @@ from services.auth.models.authorizations import Authorization, link
 from services.auth.models.clients import Client
 from services.auth.models.credentials import Code, new_key
 from services.auth.models.users import normal_email
+from shared.bus.work import Work
 from shared.messages import Sealed
-from shared.messages.auth import CreateTrialAndMagicLink, LinkRequest, SendMagicLink, SendTrialMagicLink
-from shared.messages.billing import StartTrial
-from shared.messages.mailer import LinkVariables, SendMail
-from shared.work import Work
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkRequest, SendMagicLink, SendTrialMagicLink
+from shared.messages.billing.trials import StartTrial
+from shared.messages.mailer.mails import LinkVariables, SendMail
 
 
 @audited("send_magic_link")

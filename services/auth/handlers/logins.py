@@ -7,7 +7,18 @@ from typing import Final
 
 from services.auth.audit import audited
 from services.auth.context import Auth
-from services.auth.errors import (
+from services.auth.handlers.sessions import end, find_session, network_of, revoke_access_token
+from services.auth.handlers.users import register, verify
+from services.auth.limits import device_traits
+from services.auth.models.authorizations import Authorization
+from services.auth.models.chains import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
+from services.auth.models.credentials import Code, RefreshTokenText, new_key
+from services.auth.models.users import Identifier
+from services.auth.tokens import access_claims
+from shared.bus.work import Work
+from shared.errors import Refusal
+from shared.messages import Sealed
+from shared.messages.auth.errors import (
     CodeMissing,
     CodeVerifierMissing,
     IncorrectCodeVerifier,
@@ -18,24 +29,8 @@ from services.auth.errors import (
     TokenUsed,
     UnsupportedGrantType,
 )
-from services.auth.handlers.sessions import end, find_session, network_of, revoke_access_token
-from services.auth.handlers.users import register, verify
-from services.auth.limits import device_traits
-from services.auth.models.authorizations import Authorization
-from services.auth.models.chains import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
-from services.auth.models.credentials import Code, RefreshTokenText, new_key
-from services.auth.models.users import Identifier
-from services.auth.tokens import access_claims
-from shared.errors import Refusal
-from shared.messages import Sealed
-from shared.messages.auth import (
-    AuthenticateUser,
-    RefreshTokenReused,
-    TokenView,
-    UserAuthenticated,
-)
-from shared.messages.mailer import PersonVariables, SendMail
-from shared.work import Work
+from shared.messages.auth.tokens import AuthenticateUser, RefreshTokenReused, TokenView, UserAuthenticated
+from shared.messages.mailer.mails import PersonVariables, SendMail
 
 SUCCESSORS: Final = "auth.successors"
 """What answers kept for a repeat are sealed for: auth itself, and nothing else of its secrets."""

@@ -6,13 +6,13 @@ from uuid import uuid4
 
 from services.auth.audit import audited
 from services.auth.context import Auth
-from services.auth.errors import EmailTaken, InvalidToken
 from services.auth.handlers.applications import BATCH, remove_applications
 from services.auth.handlers.password_checks import proven
 from services.auth.models.account_fields import account_email, uuid_text
 from services.auth.models.audit import pseudonym
 from services.auth.models.owners import DELETION_AUDIENCE, DELETION_TYPE, Owner
-from shared.messages.accounts import (
+from shared.bus.work import Work
+from shared.messages.auth.accounts import (
     DeleteOwner,
     GetOwner,
     LogInOwner,
@@ -24,7 +24,7 @@ from shared.messages.accounts import (
     RemoveOwnerApplications,
     UpdateOwner,
 )
-from shared.work import Work
+from shared.messages.auth.errors import EmailTaken, InvalidToken
 
 
 @audited("register_owner")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from services.auth.context import Auth
-from services.auth.errors import WrongCredentials
 from services.auth.limits import trait
+from shared.bus.work import Work
+from shared.messages.auth.errors import WrongCredentials
 from shared.networks import prefix
-from shared.work import Work
 
 
 class WithPassword(Protocol):

@@ -14,8 +14,8 @@ from services.auth.handlers.user_processes import (
     note_erasure_wait,
 )
 from services.auth.handlers.users import find_user
-from shared.handling import Handlers
-from shared.messages.people import (
+from shared.bus.handling import Handlers
+from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
     ContinueUserProcess,

@@ -6,13 +6,6 @@ import asyncio
 
 from services.auth.audit import audited
 from services.auth.context import Auth
-from services.auth.errors import (
-    FirstNameMissing,
-    IncorrectPhoneCode,
-    IncorrectPhoneNumber,
-    LastNameMissing,
-    PhoneCodeNotFound,
-)
 from services.auth.handlers.sessions import network_of
 from services.auth.handlers.users import register, verify
 from services.auth.limits import network_traits
@@ -21,11 +14,17 @@ from services.auth.models.credentials import hash_key
 from services.auth.models.phone_codes import TOKEN_LIFE, PhoneCode, new_code, new_nonce
 from services.auth.models.phone_numbers import PhoneNumber
 from services.auth.tokens import access_claims
+from shared.bus.work import Work
 from shared.errors import NotFound, Refusal
 from shared.messages import Sealed
-from shared.messages.auth import UserAuthenticated
-from shared.messages.mailer import LoginCodeVariables, SendText
-from shared.messages.phone import (
+from shared.messages.auth.errors import (
+    FirstNameMissing,
+    IncorrectPhoneCode,
+    IncorrectPhoneNumber,
+    LastNameMissing,
+    PhoneCodeNotFound,
+)
+from shared.messages.auth.phone import (
     LogInForTesting,
     NonceView,
     PhoneTokenView,
@@ -34,7 +33,8 @@ from shared.messages.phone import (
     SendPhoneCode,
     VerifyPhoneCode,
 )
-from shared.work import Work
+from shared.messages.auth.tokens import UserAuthenticated
+from shared.messages.mailer.texts import LoginCodeVariables, SendText
 
 HASHED = "phone codes"
 """What the key behind the codes' hashes is for."""

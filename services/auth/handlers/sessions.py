@@ -9,8 +9,8 @@ from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.chains import AccessToken
 from services.auth.models.sessions import Session, chosen, sessions_of
-from shared.messages.auth import AccessTokenRevoked
-from shared.messages.sessions import (
+from shared.bus.work import Work
+from shared.messages.auth.sessions import (
     EndedView,
     ListSessions,
     RevokeSessions,
@@ -20,8 +20,8 @@ from shared.messages.sessions import (
     SessionRevoked,
     SessionView,
 )
+from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.networks import prefix
-from shared.work import Work
 
 MOST_LISTED: Final = 200
 """Sessions in one answer; a person with more of them ends all."""

@@ -9,9 +9,10 @@ from services.auth.context import Auth
 from services.auth.key_pairs import make
 from services.auth.keys import published
 from services.auth.models.signing_keys import Make, Ring, Rotation
+from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import iso_milliseconds
-from shared.messages.signing_keys import (
+from shared.messages.auth.signing_keys import (
     KEYRING,
     KeepSigningKeys,
     ListSigningKeys,
@@ -20,7 +21,6 @@ from shared.messages.signing_keys import (
     SigningKeyView,
     SigningKeyWithdrawn,
 )
-from shared.work import Work
 
 
 @audited("rotate_signing_keys")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from services.auth.context import Auth
 from services.auth.handlers.dead_letters import remove_letters
 from services.auth.handlers.sessions import remove_sessions
-from shared.holdings import Person, confirm, hand_over, remove
-from shared.messages.people import EraseUserFromAuth, ExportUserFromAuth
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.personal_data import EraseUserFromAuth, ExportUserFromAuth
+from shared.personal_data.holdings import Person, confirm, hand_over, remove
 
 
 async def export_user_part(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:

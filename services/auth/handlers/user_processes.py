@@ -12,22 +12,25 @@ from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.user_processes import ASK_AGAIN, UserProcess
 from services.auth.models.users import Identifier
+from shared.bus.work import Work
 from shared.errors import NotFound
-from shared.holdings import Person, remove_some
 from shared.messages import Sealed
-from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
-from shared.messages.mailer import EraseUserFromMailer, ExportUserFromMailer
-from shared.messages.news import EraseUserFromNews, ExportUserFromNews
-from shared.messages.people import (
+from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
     ContinueUserProcess,
     ErasePart,
     EraseUser,
     EraseUserFromAuth,
+    EraseUserFromBilling,
+    EraseUserFromMailer,
+    EraseUserFromNews,
     ExportPart,
     ExportUser,
     ExportUserFromAuth,
+    ExportUserFromBilling,
+    ExportUserFromMailer,
+    ExportUserFromNews,
     GetUserExport,
     GetUserProcess,
     Holder,
@@ -35,8 +38,8 @@ from shared.messages.people import (
     UserExportView,
     UserProcessView,
 )
+from shared.personal_data.holdings import Person, remove_some
 from shared.telemetry import log
-from shared.work import Work
 
 _LATE: Final = Counter(
     "nest_user_parts_late",

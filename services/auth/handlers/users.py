@@ -8,8 +8,9 @@ from services.auth.audit import audited
 from services.auth.context import Auth
 from services.auth.models.phone_numbers import PhoneNumber
 from services.auth.models.users import Identifier, IdentifierType, User, normal_email
+from shared.bus.work import Work
 from shared.errors import NotFound
-from shared.messages.auth import (
+from shared.messages.auth.users import (
     EnsureUser,
     GetUser,
     IdentifierVerified,
@@ -19,9 +20,8 @@ from shared.messages.auth import (
     UserEnsured,
     UserView,
 )
-from shared.messages.mailer import RecordMarketingConsent
-from shared.messages.people import FindUser
-from shared.work import Work
+from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.messages.personal_data import FindUser
 
 
 async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from services.auth.errors import FieldRefused, InvalidEmail
 from services.auth.models.users import normal_email
+from shared.messages.auth.errors import FieldRefused, InvalidEmail
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

@@ -12,7 +12,7 @@ import re
 from typing import Final
 from uuid import UUID
 
-from services.auth.errors import MalformedApiKey
+from shared.messages.auth.errors import MalformedApiKey
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 GROUP: Final = 7

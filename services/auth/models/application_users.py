@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from services.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn
 from services.auth.models.applications import Application, a_year_after
 from shared.errors import Refusal
+from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn
 
 TOKEN_TYPE: Final = "application+jwt"  # noqa: S105 -- the header ``typ``
 """The ``typ`` of what a user of an application shows: no access token of Nest's own users passes for it."""

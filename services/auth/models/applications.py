@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from services.auth.errors import ApplicationEnded, PasswordRequired
 from services.auth.models import api_keys
+from shared.messages.auth.errors import ApplicationEnded, PasswordRequired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from shared.ids import derived_message_id
-from shared.messages.audit import AuditEntryView, AuditOutcome
+from shared.messages.auth.audit import AuditEntryView, AuditOutcome
 
 
 def pseudonym(kind: Literal["owner", "application", "application user"], uuid: str) -> str:

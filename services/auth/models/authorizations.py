@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 from urllib.parse import quote
 
-from services.auth.errors import (
+from services.auth.models.credentials import Code, hash_key
+from shared.messages.auth.errors import (
     AuthorizationNotFound,
     IncorrectClient,
     IncorrectCodeVerifier,
@@ -19,8 +20,7 @@ from services.auth.errors import (
     TokenExpired,
     TokenUsed,
 )
-from services.auth.models.credentials import Code, hash_key
-from shared.messages.auth import Device, LinkRequest
+from shared.messages.auth.magic_links import Device, LinkRequest
 
 HEX_CHALLENGE_LENGTH: Final = 64
 _RFC_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
-from services.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 from services.auth.models.authorizations import Authorization
 from services.auth.models.credentials import RefreshTokenText, hash_key
-from shared.messages.auth import Platform
+from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
+from shared.messages.auth.magic_links import Platform
 
 ACCESS_LIFE: Final = timedelta(hours=1)
 REFRESH_LIFE: Final = timedelta(days=60)

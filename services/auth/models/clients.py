@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from services.auth.errors import ClientChanged, ClientDisabled, InvalidRedirectUri
+from shared.messages.auth.errors import ClientChanged, ClientDisabled, InvalidRedirectUri
 
 _ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
 _WEB_SCHEMES: Final = frozenset({"http", "https"})

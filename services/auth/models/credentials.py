@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
-from services.auth.errors import MalformedCode, MalformedRefreshToken
+from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken
 
 KEY_BYTES: Final = 32
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from services.auth.errors import InvalidToken
+from shared.messages.auth.errors import InvalidToken
 
 DELETION_TYPE: Final = "deletion+jwt"
 """The ``typ`` of deletion tokens: no other token passes for one."""

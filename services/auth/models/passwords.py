@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from services.auth.errors import FieldRefused
+from shared.messages.auth.errors import FieldRefused
 
 SHORTEST: Final = 8
 """NIST SP 800-63B section 3.1.1.2."""

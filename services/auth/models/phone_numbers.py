@@ -10,7 +10,7 @@ from typing import Final, Self
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType
 
-from services.auth.errors import InvalidPhoneNumber, PhoneNumberNotAllowed
+from shared.messages.auth.errors import InvalidPhoneNumber, PhoneNumberNotAllowed
 
 COUNTRIES: Final[frozenset[str]] = frozenset(phonenumbers.SUPPORTED_REGIONS)
 """ISO 3166-1 codes of the countries that have phone numbers: ``CH``."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
 
-from services.auth.errors import NoCurrentSession
 from services.auth.models.chains import AccessToken, RefreshToken
 from shared.errors import NotFound
-from shared.messages.auth import Platform
+from shared.messages.auth.errors import NoCurrentSession
+from shared.messages.auth.magic_links import Platform
 
 Which = Literal["all", "others", "current"]
 """Sessions as seen from one of them."""

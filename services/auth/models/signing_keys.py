@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
-from shared.messages.signing_keys import Algorithm
+from shared.messages.auth.signing_keys import Algorithm
 
 LONGEST_LIFE: Final = timedelta(hours=24)
 """No token of ours lives longer."""

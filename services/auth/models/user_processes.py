@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self, get_args
 
-from services.auth.errors import UserExportNotFinished
 from shared.errors import NotFound
-from shared.messages.people import Holder, Outsider, ProcessKind, ServicePartView, UserProcessView
+from shared.messages.auth.errors import UserExportNotFinished
+from shared.messages.personal_data import Holder, Outsider, ProcessKind, ServicePartView, UserProcessView
 
 HOLDERS: Final[tuple[Holder, ...]] = get_args(Holder)
 ASK_AGAIN: Final = timedelta(hours=1)

@@ -10,7 +10,7 @@ from typing import Final, Literal, Self
 
 from email_validator import EmailNotValidError, validate_email
 
-from services.auth.errors import InvalidEmail, UserAlreadyRegistered
+from shared.messages.auth.errors import InvalidEmail, UserAlreadyRegistered
 
 IdentifierType = Literal["email", "phone"]
 PLAIN_LOCAL: Final = re.compile(r"[A-Za-z0-9_+-]{1,31}(?:\.[A-Za-z0-9_+-]{1,31})?")

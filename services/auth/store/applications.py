@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from pymongo import ASCENDING, IndexModel
 
-from services.auth.errors import ApplicationNotFound, AppnameTaken
 from services.auth.models import api_keys
 from services.auth.models.applications import Application
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 
 class Applications:
@@ -22,7 +22,7 @@ class Applications:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
+        self._by_id = BatchLoader(self._documents)
 
     async def get(self, api_key: str) -> Application:
         """The application with this API key.

@@ -8,9 +8,9 @@ from typing import ClassVar
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.auth.models.audit import AuditEntry
-from shared.messages.audit import ListAuditEntries
+from shared.bus.work import Work
+from shared.messages.auth.audit import ListAuditEntries
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 
 class AuditEntries:

@@ -7,13 +7,13 @@ from typing import ClassVar, Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.auth.errors import TokenNotFound
 from services.auth.models.authorizations import Authorization
 from services.auth.models.credentials import Code, same_key
-from shared.lookup import Lookup
-from shared.messages.auth import Device
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.messages.auth.errors import TokenNotFound
+from shared.messages.auth.magic_links import Device
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 KEPT: Final = timedelta(days=7)
 """How long after its time a link is still refused by its own name (used, expired) instead of as unknown."""
@@ -32,8 +32,8 @@ class Authorizations:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
-        self._open_by_value = Lookup(self._documents, "identifierValue", _OPEN)
+        self._by_id = BatchLoader(self._documents)
+        self._open_by_value = BatchLoader(self._documents, "identifierValue", _OPEN)
 
     async def get(self, code: Code) -> Authorization:
         """The one behind a code.

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Final
 from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.cursor import AsyncCursor
 
-from services.auth.errors import TokenNotFound
 from services.auth.models.chains import CHAIN_LIFE, AccessToken, Grant, RefreshToken, Successor
 from services.auth.models.credentials import RefreshTokenText, same_key
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.messages.auth.errors import TokenNotFound
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 KEPT: Final = timedelta(days=30)
 """How long a token is kept after it (or, for a refresh token, its whole chain) has expired."""
@@ -33,8 +33,8 @@ class AccessTokens:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
-        self._unrevoked = Lookup(self._documents, "userId", _UNREVOKED)
+        self._by_id = BatchLoader(self._documents)
+        self._unrevoked = BatchLoader(self._documents, "userId", _UNREVOKED)
 
     async def find(self, id: str) -> AccessToken | None:  # noqa: A002 -- the field's name
         """The one with this id, which is the token's ``jti``."""
@@ -80,8 +80,8 @@ class RefreshTokens:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
-        self._unrevoked = Lookup(self._documents, "userId", _UNREVOKED)
+        self._by_id = BatchLoader(self._documents)
+        self._unrevoked = BatchLoader(self._documents, "userId", _UNREVOKED)
 
     async def get(self, text: RefreshTokenText) -> RefreshToken:
         """The one that an app holds.

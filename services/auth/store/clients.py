@@ -6,11 +6,11 @@ from typing import ClassVar, Final
 
 from pymongo import ASCENDING
 
-from services.auth.errors import ClientAlreadyExists, ClientNotFound
 from services.auth.models.clients import Client
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.messages.auth.errors import ClientAlreadyExists, ClientNotFound
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 MOST_LISTED: Final = 1_000
 
@@ -22,7 +22,7 @@ class Clients:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
+        self._by_id = BatchLoader(self._documents)
 
     async def get(self, id: str) -> Client:  # noqa: A002 -- the field's name
         """The app with this id.

@@ -12,9 +12,9 @@ from typing import ClassVar, Final
 from pymongo import ASCENDING, IndexModel, UpdateOne
 
 from services.auth.models.limits import Familiar, Limit, Uses
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
 from shared.mongo import Collection, Database
-from shared.work import Work
 
 FAMILIAR_FOR: Final = timedelta(days=365)
 """How long a device is known after the last new one was."""
@@ -29,7 +29,7 @@ class LimitUses:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
+        self._by_id = BatchLoader(self._documents)
 
     async def get(self, id: str) -> Uses:  # noqa: A002 -- the field's name
         """The uses so far; none for somebody new."""
@@ -62,7 +62,7 @@ class Familiars:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
+        self._by_id = BatchLoader(self._documents)
 
     async def get(self, id: str) -> Familiar:  # noqa: A002 -- the field's name
         """What is known of somebody; nothing of somebody new."""
@@ -98,7 +98,7 @@ class Tallies:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._of_series = Lookup(self._documents, "series")
+        self._of_series = BatchLoader(self._documents, "series")
 
     async def read(self, series: str) -> dict[int, dict[str, int]]:
         """The counts of each instance, in each part of time.

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pymongo import ASCENDING, IndexModel
 
-from services.auth.errors import EmailTaken, OwnerNotFound
 from services.auth.models.owners import Owner
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.messages.auth.errors import EmailTaken, OwnerNotFound
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 
 class Owners:
@@ -21,8 +21,8 @@ class Owners:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
-        self._by_email = Lookup(self._documents, "email")
+        self._by_id = BatchLoader(self._documents)
+        self._by_email = BatchLoader(self._documents, "email")
 
     async def get(self, id: str) -> Owner:  # noqa: A002 -- the field's name
         """The owner with this id.

@@ -14,8 +14,8 @@ from services.auth.store.chains import AccessTokens, RefreshTokens
 from services.auth.store.phone_codes import PhoneCodes
 from services.auth.store.user_processes import UserExportParts, UserProcesses
 from services.auth.store.users import Identifiers, Users
-from shared.holdings import Holding, Person
 from shared.mongo import Database, Document
+from shared.personal_data.holdings import Holding, Person
 
 PERSONS_OWN: Final = ["anonymous", "user"]
 """Callers whose address is the person's: an operator's is not, nor a service's."""

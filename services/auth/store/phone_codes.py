@@ -9,9 +9,9 @@ from pymongo import ASCENDING, IndexModel
 
 from services.auth.models.credentials import hash_key
 from services.auth.models.phone_codes import PhoneCode
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 KEPT: Final = timedelta(hours=1)
 """Since MongoDB's clock may be ahead of ours. A code that is gone is refused like one whose time is over."""
@@ -28,7 +28,7 @@ class PhoneCodes:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_nonce = Lookup(self._documents, "nonce")
+        self._by_nonce = BatchLoader(self._documents, "nonce")
 
     async def find(self, nonce: str) -> PhoneCode | None:
         """The one that was ordered with this nonce."""

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from pymongo import ASCENDING, IndexModel
 
+from shared.bus.work import Work
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 KEPT = timedelta(days=60)
 """Twice as long as Kafka keeps a dead letter: a mark outlives its letter."""

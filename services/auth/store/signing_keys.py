@@ -8,8 +8,8 @@ from typing import ClassVar, Final
 from pymongo.errors import DuplicateKeyError
 
 from services.auth.models.signing_keys import KeyState, Ring, SigningKey
+from shared.bus.work import Work
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 RING: Final = "ring"
 

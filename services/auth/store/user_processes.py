@@ -8,10 +8,10 @@ from typing import ClassVar, Final
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.models.user_processes import UserProcess, Wait
+from shared.bus.work import Work
 from shared.errors import NotFound
-from shared.messages.people import AddExportedPart
+from shared.messages.personal_data import AddExportedPart
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 LONGEST: Final = timedelta(days=60)
 """How long a part is kept at the most, however long the others took."""

@@ -7,10 +7,10 @@ from typing import ClassVar, get_args
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.models.users import Identifier, IdentifierType, User
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
 from shared.errors import NotFound
-from shared.lookup import Lookup
 from shared.mongo import Collection, Database, Document
-from shared.work import Work
 
 
 class Users:
@@ -20,7 +20,7 @@ class Users:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._documents)
+        self._by_id = BatchLoader(self._documents)
 
     async def get(self, id: str) -> User:  # noqa: A002 -- the field's name
         """The user with this id.
@@ -72,10 +72,10 @@ class Identifiers:
 
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
-        self._of_user = Lookup(self._documents, "userId")
+        self._of_user = BatchLoader(self._documents, "userId")
         # Each repeats the unique index's filter, or that can't serve.
         self._by_value = {
-            kind: Lookup(self._documents, "identifierValue", {"identifierType": kind, "removedAt": None})
+            kind: BatchLoader(self._documents, "identifierValue", {"identifierType": kind, "removedAt": None})
             for kind in get_args(IdentifierType)
         }
 

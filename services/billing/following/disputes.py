@@ -12,11 +12,11 @@ from services.billing.models.money import written
 from services.billing.models.payments import Payment
 from services.billing.models.stripe_payments import StripeDispute
 from services.billing.stripe.payments import read_dispute
+from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
-from shared.messages.mailer import DisputeVariables, SendMail
+from shared.messages.mailer.mails import DisputeVariables, SendMail
 from shared.telemetry import log
-from shared.work import Work
 
 DASHBOARD: Final = "https://dashboard.stripe.com/"
 

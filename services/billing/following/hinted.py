@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from services.billing.context import Billing
-from services.billing.errors import StripeUnavailable
 from services.billing.models.events import KeptEvent, Outcome
 from services.billing.stripe.putting_off import put_off
-from shared.messages.billing import Hinted
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.errors import StripeUnavailable
+from shared.messages.billing.stripe_events import Hinted
 
 Read = Callable[[Sequence[KeptEvent]], Awaitable[Outcome | None]]
 

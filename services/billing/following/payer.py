@@ -7,10 +7,10 @@ from services.billing.context import Billing
 from services.billing.models.mappings import ProviderMapping
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import Subscription
+from shared.bus.work import Work
 from shared.ids import derived_message_id
-from shared.messages.auth import EnsureUser
+from shared.messages.auth.users import EnsureUser
 from shared.telemetry import log
-from shared.work import Work
 
 
 async def payer_of(truth: StripeSubscription, held: Subscription | None, work: Work, billing: Billing) -> str | None:

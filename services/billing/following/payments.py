@@ -14,11 +14,11 @@ from services.billing.following.payer import ask_auth
 from services.billing.models.payments import STATUSES, Payment
 from services.billing.models.stripe_payments import StripePayment
 from services.billing.stripe.payments import read_payment
+from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
-from shared.messages.mailer import PaymentVariables, SendMail
+from shared.messages.mailer.mails import PaymentVariables, SendMail
 from shared.telemetry import log
-from shared.work import Work
 
 
 async def follow_payment_intent(

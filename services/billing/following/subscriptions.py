@@ -17,20 +17,20 @@ from services.billing.following.trials import follow_trial
 from services.billing.models.events import KeptEvent, Outcome
 from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import STATUSES, Subscription, duplicates
+from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
-from shared.messages.billing import (
+from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
     DuplicateSubscriptionCancelled,
+    RefundDuplicateSubscription,
     SubscriptionChanged,
     SubscriptionEnded,
     SubscriptionStarted,
 )
-from shared.messages.mailer import PersonVariables, SendMail, Template, TrialVariables
-from shared.messages.subscriptions import RefundDuplicateSubscription
+from shared.messages.mailer.mails import PersonVariables, SendMail, Template, TrialVariables
 from shared.telemetry import log
-from shared.work import Work
 
 TRIAL_WILL_END: Final = "customer.subscription.trial_will_end"
 """The one event whose type means more than that something changed: what it gives notice of lies ahead."""

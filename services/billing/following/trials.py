@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from services.billing.context import Billing
 from services.billing.models.stripe_objects import StripeSubscription
-from shared.work import Work
+from shared.bus.work import Work
 
 
 async def follow_trial(truth: StripeSubscription, work: Work, billing: Billing) -> None:

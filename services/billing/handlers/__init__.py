@@ -31,27 +31,11 @@ from services.billing.handlers.thin_events import stripe_thin_event
 from services.billing.handlers.trials import finish_trial, start_trial
 from services.billing.handlers.users import user_ensured
 from services.billing.handlers.webhooks import stripe_event
-from shared.handling import Handlers
-from shared.messages.auth import UserEnsured
-from shared.messages.billing import (
-    CancelDuplicateSubscription,
-    CancelSubscriptionWithoutCoupon,
-    EraseUserFromBilling,
-    ExportUserFromBilling,
-    FindPayments,
-    FinishTrial,
-    FollowCustomer,
-    FollowDispute,
-    FollowPayment,
-    FollowSubscription,
-    GetSubscriptionHeartbeat,
-    GetSubscriptionStatus,
-    ListDisputes,
-    ListPayments,
-    StartTrial,
-)
-from shared.messages.stripe import StripeEvent, StripeThinEvent
-from shared.messages.stripe_runs import (
+from shared.bus.handling import Handlers
+from shared.messages.auth.users import UserEnsured
+from shared.messages.billing.disputes import FollowDispute, ListDisputes
+from shared.messages.billing.payments import FindPayments, FollowPayment, ListPayments
+from shared.messages.billing.runs import (
     ContinueStripeRun,
     GetStripeRun,
     ImportStripeAccount,
@@ -65,7 +49,19 @@ from shared.messages.stripe_runs import (
     StopStripeRun,
     SweepStripeEvents,
 )
-from shared.messages.subscriptions import GetSubscription, RefundDuplicateSubscription
+from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
+from shared.messages.billing.subscriptions import (
+    CancelDuplicateSubscription,
+    CancelSubscriptionWithoutCoupon,
+    FollowCustomer,
+    FollowSubscription,
+    GetSubscription,
+    GetSubscriptionHeartbeat,
+    GetSubscriptionStatus,
+    RefundDuplicateSubscription,
+)
+from shared.messages.billing.trials import FinishTrial, StartTrial
+from shared.messages.personal_data import EraseUserFromBilling, ExportUserFromBilling
 
 HANDLERS: Final[Handlers] = {
     StripeEvent: stripe_event,

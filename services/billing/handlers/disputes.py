@@ -9,8 +9,8 @@ from services.billing.following.disputes import follow_stripe_dispute
 from services.billing.following.hinted import read_for
 from services.billing.handlers.pages import one_page
 from services.billing.models.events import KeptEvent, Outcome
-from shared.messages.billing import DisputesView, FollowDispute, ListDisputes
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.disputes import DisputesView, FollowDispute, ListDisputes
 
 
 async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -> None:

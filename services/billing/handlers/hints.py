@@ -7,7 +7,10 @@ from functools import partial
 from typing import Final
 
 from services.billing.stripe.payments import Lead
-from shared.messages.billing import FindPayments, FollowDispute, FollowPayment, FollowSubscription, Hinted
+from shared.messages.billing.disputes import FollowDispute
+from shared.messages.billing.payments import FindPayments, FollowPayment
+from shared.messages.billing.stripe_events import Hinted
+from shared.messages.billing.subscriptions import FollowSubscription
 
 Hint = Callable[[str, str], Hinted]
 """The order that an object's id and an event's lead to.

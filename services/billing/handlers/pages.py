@@ -7,8 +7,9 @@ from typing import Protocol, TypeVar
 
 from services.billing.context import Billing
 from services.billing.store.pages import Listed, Page, cursor_of
-from shared.messages.billing import ListDisputes, ListPayments
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.payments import ListPayments
 
 View_co = TypeVar("View_co", covariant=True)
 View = TypeVar("View")

@@ -10,9 +10,9 @@ from services.billing.following.payments import follow_payment_intent
 from services.billing.handlers.pages import one_page
 from services.billing.models.events import KeptEvent, Outcome
 from services.billing.stripe.payments import payments_of
-from shared.messages.auth import UserEnsured
-from shared.messages.billing import FindPayments, FollowPayment, ListPayments, PaymentsView
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.auth.users import UserEnsured
+from shared.messages.billing.payments import FindPayments, FollowPayment, ListPayments, PaymentsView
 
 
 async def follow_payment(command: FollowPayment, work: Work, billing: Billing) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from services.billing.context import Billing
-from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
+from services.billing.errors import KeySpent, StripeRefused
 from services.billing.stripe.putting_off import later
-from shared.holdings import confirm, hand_over, put_off, remove
-from shared.messages.billing import EraseUserFromBilling, ExportUserFromBilling
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.errors import StripeUnavailable
+from shared.messages.personal_data import EraseUserFromBilling, ExportUserFromBilling
+from shared.personal_data.holdings import confirm, hand_over, put_off, remove
 
 
 async def export_user_from_billing(command: ExportUserFromBilling, work: Work, billing: Billing) -> None:

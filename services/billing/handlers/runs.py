@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from services.billing.context import Billing
-from services.billing.errors import StripeRunUnderWay, StripeUnavailable
 from services.billing.handlers.webhooks import looked_at, stripe_event
 from services.billing.models.events import KeptEvent
 from services.billing.models.runs import DIFFERENCES, Run
@@ -15,8 +14,10 @@ from services.billing.models.runs import Stage as StageName
 from services.billing.runs import comparison, importing, looks, sweeping
 from services.billing.runs.steps import Stage, Step
 from services.billing.stripe.putting_off import put_off
+from shared.bus.work import Work
 from shared.ids import derived_message_id
-from shared.messages.stripe_runs import (
+from shared.messages.billing.errors import StripeRunUnderWay, StripeUnavailable
+from shared.messages.billing.runs import (
     ContinueStripeRun,
     GetStripeRun,
     ImportStripeAccount,
@@ -34,7 +35,6 @@ from shared.messages.stripe_runs import (
     SweepStripeEvents,
 )
 from shared.telemetry import log
-from shared.work import Work
 
 STAGES: Final[Mapping[StageName, Stage]] = {
     "known": comparison.known,

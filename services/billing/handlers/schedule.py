@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Final
 
 from services.billing.context import Billing
+from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import iso_milliseconds
-from shared.messages.stripe_runs import (
+from shared.messages.billing.runs import (
     SCHEDULE,
     KeepStripeSchedule,
     ReconcileSubscriptions,
     Scheduled,
     SweepStripeEvents,
 )
-from shared.work import Work
 
 TWICE: Final = 2
 """A comparison of what Stripe told of lately goes back to before the one before it."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from services.billing.context import Billing
-from services.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
 from services.billing.models.subscriptions import Subscription, current, latest
-from shared.messages.billing import GetSubscriptionHeartbeat, GetSubscriptionStatus, SubscriptionStatusView
-from shared.messages.subscriptions import GetSubscription, SubscriptionView
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
+from shared.messages.billing.subscriptions import (
+    GetSubscription,
+    GetSubscriptionHeartbeat,
+    GetSubscriptionStatus,
+    SubscriptionStatusView,
+    SubscriptionView,
+)
 
 
 async def get_subscription_status(query: GetSubscriptionStatus, work: Work, billing: Billing) -> SubscriptionStatusView:

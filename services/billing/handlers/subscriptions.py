@@ -8,7 +8,7 @@ from typing import Final
 
 from services.billing import alarms
 from services.billing.context import Billing
-from services.billing.errors import KeySpent, StripeUnavailable
+from services.billing.errors import KeySpent
 from services.billing.following.hinted import read_for
 from services.billing.following.payer import correct_mapping
 from services.billing.following.subscriptions import follow, look, record
@@ -17,17 +17,19 @@ from services.billing.models.stripe_objects import StripeSubscription
 from services.billing.models.subscriptions import LIVE, lapsed
 from services.billing.stripe.putting_off import put_off
 from services.billing.stripe.refunds import give_back
-from shared.faultpoints import fault_point
+from shared.bus.work import Work
+from shared.fault_points import fault_point
 from shared.ids import derived_message_id
-from shared.messages.billing import (
+from shared.messages.billing.errors import StripeUnavailable
+from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
+    DuplicateSubscriptionFound,
     FollowCustomer,
     FollowSubscription,
+    RefundDuplicateSubscription,
 )
-from shared.messages.subscriptions import DuplicateSubscriptionFound, RefundDuplicateSubscription
 from shared.telemetry import log
-from shared.work import Work
 
 USER_AWAITED: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 10, 60, 6 * 60, 17 * 60))
 """Between looks whether it is known whose a subscription is: its address may be corrected in Stripe meanwhile."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.handlers.webhooks import stripe_event
-from shared.messages.stripe import StripeEvent, StripeEventData, StripeObject, StripeThinEvent
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.stripe_events import StripeEvent, StripeEventData, StripeObject, StripeThinEvent
 
 PREFIX = "v1."
 """Leads the types of those thin events that tell of what a snapshot tells of too

@@ -6,22 +6,17 @@ import asyncio
 from typing import Final
 
 from services.billing.context import Billing
-from services.billing.errors import (
-    AlreadySubscribed,
-    InvalidEmail,
-    StripeRefused,
-    StripeUnavailable,
-    TrialAlreadyUsed,
-)
+from services.billing.errors import StripeRefused
 from services.billing.following.subscriptions import look, record
 from services.billing.models.subscriptions import current
 from services.billing.models.trials import Trial, TrialDevice
 from services.billing.stripe.trials import provide
-from shared.envelope import unix_milliseconds
-from shared.messages.auth import Device, SendTrialMagicLink
-from shared.messages.billing import FinishTrial, StartTrial, TrialStarted
+from shared.bus.envelope import unix_milliseconds
+from shared.bus.work import Work
+from shared.messages.auth.magic_links import Device, SendTrialMagicLink
+from shared.messages.billing.errors import AlreadySubscribed, InvalidEmail, StripeUnavailable, TrialAlreadyUsed
+from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
 from shared.ordering import by_address
-from shared.work import Work
 
 ANSWER_SECONDS: Final = 1.0
 """How long before its deadline a caller is told that Stripe is away, so that the answer still reaches it."""

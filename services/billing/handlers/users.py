@@ -6,9 +6,9 @@ from typing import Final
 
 from services.billing.context import Billing
 from services.billing.handlers.payments import payer_ensured
-from shared.messages.auth import UserEnsured
-from shared.messages.billing import FollowCustomer
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.auth.users import UserEnsured
+from shared.messages.billing.subscriptions import FollowCustomer
 
 CUSTOMER: Final = "cus_"
 """How Stripe's customers begin. Others may ask auth for users too, with references of their own."""

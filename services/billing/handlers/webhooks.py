@@ -6,8 +6,8 @@ from services.billing import alarms
 from services.billing.context import Billing
 from services.billing.handlers.hints import HINTS
 from services.billing.models.events import KeptEvent, Outcome
-from shared.messages.stripe import StripeEvent
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.stripe_events import StripeEvent
 
 
 async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from services.billing.models.payments import Payment
 from services.billing.models.stripe_payments import StripeDispute
-from shared.messages.billing import DisputeClosed, DisputeFacts, DisputeOpened, DisputeView
+from shared.messages.billing.disputes import DisputeClosed, DisputeFacts, DisputeOpened, DisputeView
 
 CLOSED: Final = frozenset({"won", "lost", "prevented", "warning_closed"})
 """Over; yet a bank may decide anew, and ``won`` become ``lost``."""

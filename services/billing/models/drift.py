@@ -16,7 +16,7 @@ from services.billing.models.subscriptions import Subscription
 from services.billing.models.trials import Trial
 from shared.ids import derived_message_id
 from shared.messages import iso_milliseconds
-from shared.messages.stripe_runs import DifferenceKind, FieldDifference, StripeDifferenceView, Subject
+from shared.messages.billing.runs import DifferenceKind, FieldDifference, StripeDifferenceView, Subject
 
 OURS_ALONE: Final = frozenset({"read_at", "updated_at", "version"})
 """What moves with every reading and says nothing of Stripe."""

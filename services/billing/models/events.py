@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
 from shared.ids import derived_message_id
-from shared.messages.stripe import StripeEvent
+from shared.messages.billing.stripe_events import StripeEvent
 
 Outcome = Literal["read", "missing", "nobody", "erased", "other_mode", "not_followed"]
 """What came of an event.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from services.billing.models.stripe_payments import StripePayment
-from shared.messages.billing import (
+from shared.messages.billing.payments import (
     PaymentActionRequired,
     PaymentCancelled,
     PaymentFacts,

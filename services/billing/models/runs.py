@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self, get_args
 
-from shared.messages.stripe_runs import Kind, StripeRunPart, StripeRunView
+from shared.messages.billing.runs import Kind, StripeRunPart, StripeRunView
 
 Stage = Literal[
     "known",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from shared.messages.billing import CancelType
+from shared.messages.billing.subscriptions import CancelType
 
 NEVER_LIVED: Final = frozenset({"incomplete", "incomplete_expired"})
 """Not paid even once; Stripe gives ``canceled`` only to what was paid for or tried."""

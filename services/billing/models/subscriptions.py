@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from services.billing.models.stripe_objects import StripeSubscription
-from shared.messages.billing import CancelType, SubscriptionStatusView
-from shared.messages.subscriptions import SubscriptionView
+from shared.messages.billing.subscriptions import CancelType, SubscriptionStatusView, SubscriptionView
 
 LIVE: Final = frozenset({"trialing", "active", "past_due"})
 """A payer may have one of these. ``incomplete`` is a checkout in progress, ``unpaid`` and ``paused`` bring nothing."""

@@ -17,7 +17,7 @@ from services.billing.stripe.listings import Listed, as_far, events_page, page_o
 from services.billing.stripe.payment_translation import dispute_of
 from services.billing.stripe.payments import whole_payment
 from services.billing.stripe.translation import Json, moment
-from shared.messages.stripe_runs import Subject
+from shared.messages.billing.runs import Subject
 from shared.telemetry import log
 
 OURS_AT_ONCE: Final = 50

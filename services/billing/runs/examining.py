@@ -18,9 +18,11 @@ from services.billing.models.stripe_payments import StripeDispute, StripePayment
 from services.billing.models.subscriptions import Subscription
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.payments import read_dispute, read_payment
-from shared.messages.billing import FollowCustomer, FollowDispute, FollowPayment, FollowSubscription
+from shared.messages.billing.disputes import FollowDispute
+from shared.messages.billing.payments import FollowPayment
+from shared.messages.billing.runs import Subject
+from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription
 from shared.messages.message import Command
-from shared.messages.stripe_runs import Subject
 
 READINGS: Final = 3
 """How often a pair is read while our side moves meanwhile."""

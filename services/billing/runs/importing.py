@@ -18,8 +18,8 @@ from services.billing.store.mirrors import Mirror
 from services.billing.stripe.listings import Listed, page_of
 from services.billing.stripe.translation import Json, customer_of
 from shared.ids import derived_message_id
-from shared.messages.stripe_runs import Subject
-from shared.messages.subscriptions import DuplicateSubscriptionFound
+from shared.messages.billing.runs import Subject
+from shared.messages.billing.subscriptions import DuplicateSubscriptionFound
 
 PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (0.5, 1, 2, 4, 8, 15, 30, 60))
 """Between looks whether what was ordered of a page is there; then it is left to the comparison at the end."""

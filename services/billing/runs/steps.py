@@ -11,7 +11,7 @@ from services.billing.context import Billing
 from services.billing.models.drift import Difference, Drift
 from services.billing.models.runs import KEPT, Run
 from services.billing.stripe.account import Stripe
-from shared.work import Work
+from shared.bus.work import Work
 
 AT_ONCE: Final = timedelta(0)
 

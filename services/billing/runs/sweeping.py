@@ -11,8 +11,8 @@ from services.billing.runs.steps import Done, Step
 from services.billing.stripe.listings import Page, as_far, events_page, find_event
 from services.billing.stripe.translation import Json
 from shared.ids import derived_message_id
-from shared.messages.stripe import StripeEvent, StripeEventData, StripeObject
-from shared.messages.stripe_runs import ReplayStripeEvent
+from shared.messages.billing.runs import ReplayStripeEvent
+from shared.messages.billing.stripe_events import StripeEvent, StripeEventData, StripeObject
 
 KEPT_AT_ONCE: Final = 100
 

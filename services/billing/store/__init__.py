@@ -18,7 +18,7 @@ from services.billing.store import (
     subscriptions,
     trials,
 )
-from shared.erased import Erased
+from shared.personal_data.erased import Erased
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **subscriptions.INDEXES,

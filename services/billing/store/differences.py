@@ -8,7 +8,7 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.billing.models.drift import Difference, Standing
-from services.billing.store.rows import Rows
+from shared.documents import Rows
 from shared.mongo import Database
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {

@@ -9,7 +9,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.models.disputes import Dispute
 from services.billing.store.pages import Page, newest_first
-from services.billing.store.rows import Rows
+from shared.documents import Rows
 from shared.mongo import Database
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {

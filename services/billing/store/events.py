@@ -10,8 +10,8 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.billing.models.events import KeptEvent
-from services.billing.store.rows import Rows
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.documents import Rows
 from shared.mongo import Database, Document
 
 _WAITING: Final = {"handledAt": None}
@@ -35,9 +35,9 @@ class StripeEvents(Rows[KeptEvent]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database["stripe_events"], KeptEvent)
-        self._by_id = Lookup(self._collection)
-        self._about = Lookup(self._collection, "objectId", dict(_WAITING))
-        self._leading_to = Lookup(self._collection, "leadsTo", dict(_WAITING))
+        self._by_id = BatchLoader(self._collection)
+        self._about = BatchLoader(self._collection, "objectId", dict(_WAITING))
+        self._leading_to = BatchLoader(self._collection, "leadsTo", dict(_WAITING))
 
     async def find(self, event_id: str) -> KeptEvent | None:
         """An event by our id."""

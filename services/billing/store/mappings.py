@@ -8,9 +8,9 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.models.mappings import ProviderMapping
-from services.billing.store.documents import document_of, entity_of
+from shared.bus.work import Work
+from shared.documents import document_of, entity_of
 from shared.mongo import Database
-from shared.work import Work
 
 STRIPE: Final = "stripe"
 _NOT_REMOVED: Final = {"removedAt": None}

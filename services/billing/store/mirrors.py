@@ -14,8 +14,7 @@ from services.billing.models.mappings import ProviderMapping
 from services.billing.models.payments import Payment
 from services.billing.models.subscriptions import Subscription
 from services.billing.models.trials import Trial
-from services.billing.store.documents import entity_of
-from services.billing.store.trials import trial_of
+from shared.documents import entity_of
 from shared.mongo import Collection, Database, Document
 
 Entity = TypeVar("Entity")
@@ -108,7 +107,10 @@ class Mirrors:
             database["subscriptions"], "stpSubscriptionId", partial(entity_of, Subscription)
         )
         self.trials: Mirror[Trial] = Mirror(
-            database["trials"], "stpSubscriptionId", trial_of, {"stpSubscriptionId": {"$type": "string"}}
+            database["trials"],
+            "stpSubscriptionId",
+            partial(entity_of, Trial),
+            {"stpSubscriptionId": {"$type": "string"}},
         )
         self.payments: Mirror[Payment] = Mirror(database["payments"], "stpPaymentIntentId", partial(entity_of, Payment))
         self.disputes: Mirror[Dispute] = Mirror(database["disputes"], "stpDisputeId", partial(entity_of, Dispute))

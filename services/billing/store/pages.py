@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pymongo import DESCENDING
 
-from services.billing.errors import InvalidCursor
+from shared.messages.billing.errors import InvalidCursor
 from shared.mongo import Collection, Document
 
 

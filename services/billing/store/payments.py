@@ -10,9 +10,9 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.models.payments import BETWEEN_MAILS, Payment
 from services.billing.store.pages import Page, newest_first
-from services.billing.store.rows import Rows
+from shared.bus.work import Work
+from shared.documents import Rows
 from shared.mongo import Database
-from shared.work import Work
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "payments": [

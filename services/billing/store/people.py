@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.holdings import Holding, Person
 from shared.mongo import Database, Document
+from shared.personal_data.holdings import Holding, Person
 
 
 class People:

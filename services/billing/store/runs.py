@@ -7,10 +7,10 @@ from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from services.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from services.billing.models.runs import Run
-from services.billing.store.rows import Rows
-from shared.messages.stripe_runs import Kind
+from shared.documents import Rows
+from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
+from shared.messages.billing.runs import Kind
 from shared.mongo import Database, Document
 
 _UNDER_WAY: Final = {"underWay": True}
@@ -52,5 +52,5 @@ class Runs(Rows[Run]):
         found = await self._all(done.sort([("finishedAt", DESCENDING)]).limit(1))
         return found[0] if found else None
 
-    def _written(self, entity: Run) -> Document:
-        return {**super()._written(entity), "underWay": entity.under_way}
+    def _document(self, entity: Run) -> Document:
+        return {**super()._document(entity), "underWay": entity.under_way}

@@ -8,9 +8,9 @@ from typing import Final
 
 from pymongo import IndexModel
 
-from shared.messages.stripe_runs import Scheduled
+from shared.bus.work import Work
+from shared.messages.billing.runs import Scheduled
 from shared.mongo import Database, Document
-from shared.work import Work
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {"stripe_schedule": [], "stripe_takeover": []}
 ACCOUNT: Final = "account"

@@ -8,12 +8,12 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.billing.errors import SubscriptionNotFound
 from services.billing.models.subscriptions import Subscription
-from services.billing.store.rows import Rows
-from shared.lookup import Lookup
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.documents import Rows
+from shared.messages.billing.errors import SubscriptionNotFound
 from shared.mongo import Database
-from shared.work import Work
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "subscriptions": [
@@ -31,9 +31,9 @@ class Subscriptions(Rows[Subscription]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database["subscriptions"], Subscription)
-        self._by_id = Lookup(self._collection)
-        self._by_stripe_id = Lookup(self._collection, "stpSubscriptionId")
-        self._by_user = Lookup(self._collection, "userId")
+        self._by_id = BatchLoader(self._collection)
+        self._by_stripe_id = BatchLoader(self._collection, "stpSubscriptionId")
+        self._by_user = BatchLoader(self._collection, "userId")
 
     async def get(self, subscription_id: str) -> Subscription:
         """A subscription by our id; SubscriptionNotFound if there is none."""

@@ -7,11 +7,10 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.billing.errors import TrialAlreadyUsed, TrialNotFound
-from services.billing.models.trials import Trial, TrialDevice
-from services.billing.store.documents import entity_of
-from services.billing.store.rows import Rows
-from shared.mongo import Database, Document
+from services.billing.models.trials import Trial
+from shared.documents import Rows
+from shared.messages.billing.errors import TrialAlreadyUsed, TrialNotFound
+from shared.mongo import Database
 
 _STRING: Final = {"$type": "string"}
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
@@ -48,16 +47,3 @@ class Trials(Rows[Trial]):
     async def find_by_user(self, user_id: str) -> Trial | None:
         """The one trial of a user."""
         return await self._one({"userId": {"$eq": user_id}})
-
-    def _read(self, document: Document) -> Trial:
-        return trial_of(document)
-
-    def _written(self, entity: Trial) -> Document:
-        device = {"beakId": entity.device.beak_id, "fingerprint": entity.device.fingerprint}
-        return {**super()._written(entity), "device": device}
-
-
-def trial_of(document: Document) -> Trial:
-    """The trial that a document was made of."""
-    device = TrialDevice(beak_id=document["device"]["beakId"], fingerprint=document["device"]["fingerprint"])
-    return entity_of(Trial, {**document, "device": device})

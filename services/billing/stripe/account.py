@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, Self
 from urllib.parse import quote
 
-from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
+from services.billing.errors import KeySpent, StripeRefused
 from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
 from services.billing.stripe import calls
 from services.billing.stripe.calls import Calls, Patience
@@ -21,6 +21,7 @@ from services.billing.stripe.translation import (
     moment,
     subscription_of,
 )
+from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
 
 TRIAL_DAYS: Final = 14

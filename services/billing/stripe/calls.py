@@ -18,10 +18,11 @@ import aiohttp
 import stripe
 from prometheus_client import Histogram
 
-from services.billing.errors import KeySpent, StripeRefused, StripeUnavailable
+from services.billing.errors import KeySpent, StripeRefused
 from services.billing.stripe.pace import Pace
 from services.billing.stripe.translation import Json
-from shared.breaker import Breaker
+from shared.circuit_breaker import CircuitBreaker
+from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -98,7 +99,9 @@ class Calls:
         patience: how long a call may take; it may be changed at any time.
     """
 
-    def __init__(self, client: stripe.StripeClient, *, breaker: Breaker, rate: float, patience: Patience) -> None:
+    def __init__(
+        self, client: stripe.StripeClient, *, breaker: CircuitBreaker, rate: float, patience: Patience
+    ) -> None:
         self.patience = patience
         self.breaker = breaker
         self._client = client
@@ -261,7 +264,7 @@ async def opened(*, api_key: str, api_base: str | None, rate: float, patience: P
         base_addresses={} if api_base is None else {"api": api_base},
         max_network_retries=0,
     )
-    breaker = Breaker("stripe", failures=5, first_pause=1.0)
+    breaker = CircuitBreaker("stripe", failures=5, first_pause=1.0)
     try:
         yield Calls(client, breaker=breaker, rate=rate, patience=patience)
     finally:

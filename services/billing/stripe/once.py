@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from services.billing.errors import KeySpent, StripeUnavailable
+from services.billing.errors import KeySpent
+from shared.messages.billing.errors import StripeUnavailable
 
 GENERATIONS: Final = 3
 """How many keys in a row may be spent before it is left to a later try."""

@@ -6,8 +6,8 @@ import random
 from datetime import datetime, timedelta
 from typing import Final
 
-from shared.messages.billing import Attempted
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.billing.stripe_events import Attempted
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=15)

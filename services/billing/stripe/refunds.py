@@ -15,7 +15,7 @@ from services.billing.models.subscriptions import Subscription
 from services.billing.stripe.calls import Calls
 from services.billing.stripe.once import generation_of, once
 from services.billing.stripe.translation import Json
-from shared.faultpoints import fault_point
+from shared.fault_points import fault_point
 from shared.telemetry import log
 
 REFUNDED_BEFORE: Final = "charge_already_refunded"

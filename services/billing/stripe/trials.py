@@ -7,7 +7,7 @@ from datetime import datetime
 from services.billing.models.trials import Trial
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.once import once
-from shared.faultpoints import fault_point
+from shared.fault_points import fault_point
 
 
 async def provide(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:

@@ -9,20 +9,15 @@ from services.mailer.handlers.notices import record_mail_notice
 from services.mailer.handlers.people import erase_user_from_mailer, export_user_from_mailer
 from services.mailer.handlers.suppression_list import lift_suppression, list_suppressions
 from services.mailer.handlers.texts import send_text
-from shared.handling import Handlers
-from shared.messages.audience import CarryMarketingConsent
-from shared.messages.deliveries import ListDeliveries
-from shared.messages.looks import GetClientLooks, RecordClientLooks
-from shared.messages.mail_notices import RecordMailNotice
-from shared.messages.mailer import (
-    EraseUserFromMailer,
-    ExportUserFromMailer,
-    GetMarketingConsent,
-    RecordMarketingConsent,
-    SendMail,
-    SendText,
-)
-from shared.messages.suppressions import LiftSuppression, ListSuppressions
+from shared.bus.handling import Handlers
+from shared.messages.mailer.branding import GetClientLooks, RecordClientLooks
+from shared.messages.mailer.consents import CarryMarketingConsent, GetMarketingConsent, RecordMarketingConsent
+from shared.messages.mailer.deliveries import ListDeliveries
+from shared.messages.mailer.mail_reports import RecordMailNotice
+from shared.messages.mailer.mails import SendMail
+from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
+from shared.messages.mailer.texts import SendText
+from shared.messages.personal_data import EraseUserFromMailer, ExportUserFromMailer
 
 HANDLERS: Handlers = {
     CarryMarketingConsent: carry_marketing_consent,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.audience import AudienceMember, next_try
-from shared.messages.audience import CarryMarketingConsent
+from shared.bus.work import Work
+from shared.messages.mailer.consents import CarryMarketingConsent
 from shared.telemetry import log
-from shared.work import Work
 
 
 async def carry_marketing_consent(command: CarryMarketingConsent, work: Work, mailer: Mailer) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.consents import Consent
-from shared.messages.addresses import FindConsentAddress
-from shared.messages.mailer import (
+from shared.bus.work import Work
+from shared.messages.auth.users import FindConsentAddress
+from shared.messages.mailer.consents import (
     GetMarketingConsent,
     MarketingConsentChanged,
     MarketingConsentView,
     RecordMarketingConsent,
 )
-from shared.work import Work
 
 
 async def record_marketing_consent(command: RecordMarketingConsent, work: Work, mailer: Mailer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.deliveries import Delivery
-from shared.messages.mailer import SendMail, SendText
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.mailer.mails import SendMail
+from shared.messages.mailer.texts import SendText
 
 
 async def earlier_tries(command: SendMail | SendText, mailer: Mailer) -> Delivery | None:

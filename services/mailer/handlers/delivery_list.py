@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.deliveries import Delivery
-from shared.messages.deliveries import DeliveriesView, DeliveryView, ListDeliveries
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.mailer.deliveries import DeliveriesView, DeliveryView, ListDeliveries
 
 
 async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) -> DeliveriesView:

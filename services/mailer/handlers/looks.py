@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.looks import LooksOfClient, view
-from shared.messages.looks import ClientLooksView, GetClientLooks, RecordClientLooks
-from shared.work import Work
+from shared.bus.work import Work
+from shared.messages.mailer.branding import ClientLooksView, GetClientLooks, RecordClientLooks
 
 
 async def record_client_looks(command: RecordClientLooks, work: Work, mailer: Mailer) -> ClientLooksView:

@@ -14,10 +14,10 @@ from services.mailer.mime import compose
 from services.mailer.models.addresses import usable_address
 from services.mailer.models.deliveries import Delivery, HandedOver, HandOver, TurnedDown
 from services.mailer.smtp import Mail
-from shared.faultpoints import fault_point
-from shared.messages.mailer import MailHandedOver, SendMail, Template
+from shared.bus.work import Work
+from shared.fault_points import fault_point
+from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
 from shared.telemetry import log
-from shared.work import Work
 
 SAYS_ITSELF: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "dispute"})
 """What is ordered through an app by its reader, or goes to operators: nothing need be looked up for it."""

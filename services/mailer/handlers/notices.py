@@ -9,9 +9,9 @@ from services.mailer.context import Mailer
 from services.mailer.handlers.deliveries import keep
 from services.mailer.handlers.suppressions import lift_if_back, suppress
 from services.mailer.models.suppressions import shows_dead_address
-from shared.messages.mail_notices import MailBounced, RecordMailNotice
+from shared.bus.work import Work
+from shared.messages.mailer.mail_reports import MailBounced, RecordMailNotice
 from shared.telemetry import log
-from shared.work import Work
 
 PAUSES: Final = (timedelta(seconds=5), timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
 """How long a notice waits for its delivery, again and again: a server may be faster than our own mark, and a mailer

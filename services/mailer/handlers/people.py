@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from services.mailer.context import Mailer
 from services.mailer.models.audience import Carried, next_try
-from shared.holdings import Person, confirm, hand_over, put_off, remove
-from shared.messages.mailer import EraseUserFromMailer, ExportUserFromMailer
+from shared.bus.work import Work
+from shared.messages.personal_data import EraseUserFromMailer, ExportUserFromMailer
+from shared.personal_data.holdings import Person, confirm, hand_over, put_off, remove
 from shared.telemetry import log
-from shared.work import Work
 
 
 async def export_user_from_mailer(command: ExportUserFromMailer, work: Work, mailer: Mailer) -> None:

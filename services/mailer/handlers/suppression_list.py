@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from services.mailer.context import Mailer
-from services.mailer.errors import SuppressionNotFound
 from services.mailer.handlers.suppressions import lift
 from services.mailer.models.deliveries import Delivery
 from services.mailer.models.suppressions import Suppression
+from shared.bus.work import Work
 from shared.messages import Sealed
-from shared.messages.suppressions import LiftSuppression, ListSuppressions, SuppressionsView, SuppressionView
-from shared.work import Work
+from shared.messages.mailer.errors import SuppressionNotFound
+from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions, SuppressionsView, SuppressionView
 
 
 async def list_suppressions(query: ListSuppressions, _work: Work, mailer: Mailer) -> SuppressionsView:

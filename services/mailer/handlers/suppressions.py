@@ -5,11 +5,11 @@ from __future__ import annotations
 from services.mailer.context import Mailer
 from services.mailer.models.deliveries import Delivery
 from services.mailer.models.suppressions import ASKED_FOR, Suppression
-from shared.messages.mail_notices import AddressSuppressed
-from shared.messages.mailer import Template
-from shared.messages.suppressions import Cause, SuppressionLifted
+from shared.bus.work import Work
+from shared.messages.mailer.mail_reports import AddressSuppressed
+from shared.messages.mailer.mails import Template
+from shared.messages.mailer.suppressions import Cause, SuppressionLifted
 from shared.telemetry import log
-from shared.work import Work
 
 
 async def suppression_of(address: str, template: Template, mailer: Mailer) -> Suppression | None:

@@ -9,9 +9,9 @@ from services.mailer.context import Mailer
 from services.mailer.handlers.deliveries import earlier_tries, keep
 from services.mailer.models.deliveries import Delivery, HandOver, TurnedDown
 from services.mailer.sms import Text
-from shared.messages.mailer import SendText, TextHandedOver
+from shared.bus.work import Work
+from shared.messages.mailer.texts import SendText, TextHandedOver
 from shared.telemetry import log
-from shared.work import Work
 
 PROMPT: Final = timedelta(seconds=2)
 """An order that is older was perhaps carried out before, by a process that came to tell nobody."""

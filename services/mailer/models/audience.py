@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
 from services.mailer.models.consents import Consent
-from shared.messages.mailer import ConsentLevel
+from shared.messages.mailer.consents import ConsentLevel
 
 MemberState = Literal["carried", "waiting", "given_up", "no_address"]
 FIRST_PAUSE: Final = timedelta(seconds=10)

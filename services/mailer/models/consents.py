@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self
 
 from shared.messages import Caller
-from shared.messages.mailer import ConsentLevel, MarketingConsentView
+from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

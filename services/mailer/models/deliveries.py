@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
-from shared.messages.mailer import Template, TextTemplate
+from shared.messages.mailer.mails import Template
+from shared.messages.mailer.texts import TextTemplate
 
 Channel = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]

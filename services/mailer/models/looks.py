@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Self
 
 from services.mailer.models.colours import Palette, palette
-from shared.messages.looks import ClientLooks, ClientLooksView, LooksView
+from shared.messages.mailer.branding import ClientLooks, ClientLooksView, LooksView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from services.mailer.errors import RecipientComplained
-from shared.messages.mailer import Template
-from shared.messages.suppressions import Cause
+from shared.messages.mailer.errors import RecipientComplained
+from shared.messages.mailer.mails import Template
+from shared.messages.mailer.suppressions import Cause
 
 ASKED_FOR: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})
 """What a person asks for at the address itself, just now. It goes out whatever is known of the address: one bounce

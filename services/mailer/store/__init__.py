@@ -11,7 +11,7 @@ from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.looks import LooksOfClients
 from services.mailer.store.suppressions import Suppressions
-from shared.erased import Erased
+from shared.personal_data.erased import Erased
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     AudienceMembers.COLLECTION: (),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from services.mailer.models.audience import AudienceMember
+from shared.bus.work import Work
 from shared.mongo import Database, Document
-from shared.work import Work
 
 
 class AudienceMembers:

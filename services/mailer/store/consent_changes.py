@@ -7,8 +7,8 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.mailer.models.consents import ConsentChange
+from shared.bus.work import Work
 from shared.mongo import Database
-from shared.work import Work
 
 
 class ConsentChanges:

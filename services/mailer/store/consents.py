@@ -6,10 +6,10 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.mailer.errors import AwaitingConsent
 from services.mailer.models.consents import Consent
+from shared.bus.work import Work
+from shared.messages.mailer.errors import AwaitingConsent
 from shared.mongo import Database, Document
-from shared.work import Work
 
 
 class Consents:

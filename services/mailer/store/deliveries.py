@@ -8,9 +8,9 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.models.deliveries import Delivery
-from shared.messages.deliveries import ListDeliveries
+from shared.bus.work import Work
+from shared.messages.mailer.deliveries import ListDeliveries
 from shared.mongo import Database, Document
-from shared.work import Work
 
 
 class Deliveries:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from services.mailer.models.looks import LooksOfClient
-from shared.lookup import Lookup
-from shared.messages.looks import ClientLooks
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.messages.mailer.branding import ClientLooks
 from shared.mongo import Database, Document
-from shared.work import Work
 
 _FIELDS: Final[dict[str, str]] = {
     "product_name": "productName",
@@ -29,7 +29,7 @@ class LooksOfClients:
 
     def __init__(self, database: Database) -> None:
         self._collection = database[self.COLLECTION]
-        self._by_id = Lookup(self._collection)
+        self._by_id = BatchLoader(self._collection)
 
     async def find(self, client_id: str) -> LooksOfClient | None:
         """What was said of a client, if anything was."""

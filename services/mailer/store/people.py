@@ -5,9 +5,9 @@ from __future__ import annotations
 from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.suppressions import Suppressions
-from shared.holdings import Holding, Person
 from shared.mongo import Database, Document
-from shared.sealed import Sealer
+from shared.personal_data.holdings import Holding, Person
+from shared.sealing import Sealer
 
 
 class People:

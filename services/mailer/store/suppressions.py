@@ -7,11 +7,11 @@ from typing import Final
 
 from pymongo import DESCENDING, IndexModel
 
-from services.mailer.errors import SuppressionNotFound
 from services.mailer.models.suppressions import Suppression
-from shared.messages.suppressions import ListSuppressions
+from shared.bus.work import Work
+from shared.messages.mailer.errors import SuppressionNotFound
+from shared.messages.mailer.suppressions import ListSuppressions
 from shared.mongo import Database, Document
-from shared.work import Work
 
 
 class Suppressions:

@@ -7,16 +7,20 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Self
 
-from services.news.errors import (
-    FallbackMissing,
-    NewsItemChanged,
-    NewsItemEndsBeforeItStarts,
-    NewsItemNotDismissible,
-    NoSuchAppVersion,
-)
 from services.news.models.links import Links
 from services.news.models.versions import order
-from shared.messages.news import BannerContent, Content, NewsItemDetails, NewsItemOrder, NewsItemView
+from shared.messages.news import (
+    BannerContent,
+    Content,
+    FallbackMissing,
+    NewsItemChanged,
+    NewsItemDetails,
+    NewsItemEndsBeforeItStarts,
+    NewsItemNotDismissible,
+    NewsItemOrder,
+    NewsItemView,
+    NoSuchAppVersion,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

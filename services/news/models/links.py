@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.news.errors import ActionUrlNotAllowed
-from shared.messages.news import BannerContent, Content
+from shared.messages.news import ActionUrlNotAllowed, BannerContent, Content
 
 _URL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~:/?#[]@!$&'()*+,;=%")
 """What RFC 3986 lets a URL consist of; anything else is read differently by different apps."""

@@ -14,10 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
-from shared.dead_letter_topics import DeadLetterTopics
-from shared.dead_letters import DeadLetter
+from shared.bus.topics import SERVICES, TOPICS, check
+from shared.dead_letters.letters import DeadLetter
+from shared.dead_letters.topics import DeadLetterTopics
 from shared.mongo import Database
-from shared.topics import SERVICES, TOPICS, check
 
 MUCH_LAG: Final = 1_000
 """Records: some seconds' work."""

@@ -16,10 +16,10 @@ from services.auth.store.audit import AuditEntries
 from services.auth.store.signing_keys import SigningKeys
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock
-from shared.inbox import CLOCK_MARGIN, Inbox
+from shared.bus.inbox import CLOCK_MARGIN, Inbox
+from shared.bus.topics import SERVICES
 from shared.mongo import Client, Database, database
-from shared.sealed import Sealer
-from shared.topics import SERVICES
+from shared.sealing import Sealer
 
 OLDEST_VERSION: Final = (6, 0)
 OVERDUE: Final = timedelta(minutes=1)

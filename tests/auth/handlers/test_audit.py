@@ -17,11 +17,13 @@ from services.gateway import accounts, phone
 from services.gateway.methods import PATHS
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed, iso_milliseconds
-from shared.messages.audit import NOTES, AuditEntryView, ListAuditEntries, RecordAuditEntry
-from shared.messages.auth import AuthenticateUser, CreateClient, EnsureUser, SetMarketingConsent
-from shared.messages.phone import SendPhoneCode, VerifyPhoneCode
-from shared.messages.sessions import RevokeSessions
-from shared.messages.signing_keys import KEYRING, KeepSigningKeys, RotateSigningKeys
+from shared.messages.auth.audit import NOTES, AuditEntryView, ListAuditEntries, RecordAuditEntry
+from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.phone import SendPhoneCode, VerifyPhoneCode
+from shared.messages.auth.sessions import RevokeSessions
+from shared.messages.auth.signing_keys import KEYRING, KeepSigningKeys, RotateSigningKeys
+from shared.messages.auth.tokens import AuthenticateUser
+from shared.messages.auth.users import EnsureUser, SetMarketingConsent
 from tests.auth.accounts import (
     CHEAP,
     OTHER_PASSWORD,

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from shared.dead_letter_topics import Page
+from shared.dead_letters.topics import Page
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
-from shared.messages.audit import ListAuditEntries
-from shared.messages.auth import GetUser, SetMarketingConsent
-from shared.messages.people import EraseUser, ExportUser, FindUser, GetUserExport
-from shared.messages.sessions import ListSessions
+from shared.messages.auth.audit import ListAuditEntries
+from shared.messages.auth.sessions import ListSessions
+from shared.messages.auth.users import GetUser, SetMarketingConsent
+from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport
 from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refusal
 from tests.auth.handlers.test_audit import FROM, OPERATOR, page, rows
 from tests.auth.handlers.test_user_processes import answered_by_others, settle

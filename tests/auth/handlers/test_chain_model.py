@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from shared.messages import Caller, Message
-from shared.messages.auth import AccessTokenRevoked, CreateClient, RefreshTokenReused
-from shared.messages.mailer import SendMail
-from shared.messages.sessions import RevokeSessions, SessionRevoked
+from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.sessions import RevokeSessions, SessionRevoked
+from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
+from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, logged_in, one_delivery, refresh
 from tests.auth.session_model import GRACE, Chain, Model
 from tests.desk import Desk, Refused

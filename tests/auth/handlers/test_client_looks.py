@@ -1,12 +1,11 @@
 """Looks are for apps that there are, and an address is told to mailer alone, and only once it is proven."""
 
 from shared.ids import new_message_id
-from shared.messages.addresses import FindConsentAddress
-from shared.messages.audience import CarryMarketingConsent
-from shared.messages.auth import EnsureUser, UserEnsured
-from shared.messages.client_looks import SetClientLooks
-from shared.messages.looks import ClientLooks, RecordClientLooks
-from shared.messages.mailer import SendMail
+from shared.messages.auth.branding import SetClientLooks
+from shared.messages.auth.users import EnsureUser, FindConsentAddress, UserEnsured
+from shared.messages.mailer.branding import ClientLooks, RecordClientLooks
+from shared.messages.mailer.consents import CarryMarketingConsent
+from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import ADDRESS, CLIENT, logged_in, refusal, send_magic_link
 from tests.desk import Desk
 

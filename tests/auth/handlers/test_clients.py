@@ -6,8 +6,14 @@ import pytest
 
 from shared.ids import new_message_id
 from shared.messages import iso_milliseconds
-from shared.messages.auth import AnnounceClient, ClientAnnounced, ClientCreated, CreateClient
-from shared.messages.clients import ListClients, UpdateClient
+from shared.messages.auth.clients import (
+    AnnounceClient,
+    ClientAnnounced,
+    ClientCreated,
+    CreateClient,
+    ListClients,
+    UpdateClient,
+)
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, logged_in, refresh, refusal, send_magic_link
 from tests.desk import Desk, Refused
 

@@ -8,8 +8,9 @@ import jwt
 import pytest
 
 from shared.messages import Caller
-from shared.messages.auth import EnsureUser, IdentifierVerified, UserAuthenticated, UserCreated
-from shared.messages.signing_keys import SigningKeyPublished
+from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.messages.auth.tokens import UserAuthenticated
+from shared.messages.auth.users import EnsureUser, IdentifierVerified, UserCreated
 from tests.auth.flows import (
     ADDRESS,
     CHALLENGE,

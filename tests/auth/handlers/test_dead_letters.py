@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shared import topics
-from shared.dead_letter_topics import DeadLetterTopics
-from shared.dead_letters import put_aside
-from shared.envelope import encode
+from shared.bus import topics
+from shared.bus.envelope import encode
+from shared.bus.producer import Producer
+from shared.dead_letters.letters import put_aside
+from shared.dead_letters.topics import DeadLetterTopics
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
-from shared.messages.dead_letters import (
+from shared.messages.auth.dead_letters import (
     PIECE_BYTES,
     PREVIEW_BYTES,
     DeadLetterFilter,
     ListDeadLetters,
     ReplayDeadLetters,
 )
-from shared.messages.mailer import SendMail
-from shared.messages.people import ConfirmErasure, EraseUserFromAuth
-from shared.producer import Producer
-from shared.sealed import Sealer
+from shared.messages.mailer.mails import SendMail
+from shared.messages.personal_data import ConfirmErasure, EraseUserFromAuth
+from shared.sealing import Sealer
 from tests.desk import Desk, Refused
 
 OPERATOR = Caller(kind="internal")

@@ -7,16 +7,10 @@ from typing import Any
 import pytest
 
 from shared.ids import new_message_id
-from shared.messages.auth import (
-    CreateTrialAndMagicLink,
-    Device,
-    EnsureUser,
-    SendMagicLink,
-    SendTrialMagicLink,
-    UserCreated,
-)
-from shared.messages.billing import StartTrial
-from shared.messages.mailer import SendMail
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, Device, SendMagicLink, SendTrialMagicLink
+from shared.messages.auth.users import EnsureUser, UserCreated
+from shared.messages.billing.trials import StartTrial
+from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import (
     ADDRESS,
     CHALLENGE,

@@ -13,9 +13,11 @@ import pytest
 
 from shared.ids import new_message_id
 from shared.messages import Caller, Message, Sealed
-from shared.messages.auth import CreateClient, GetUser, IdentifierVerified, UserAuthenticated, UserCreated
-from shared.messages.mailer import SendText
-from shared.messages.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.messages.auth.tokens import UserAuthenticated
+from shared.messages.auth.users import GetUser, IdentifierVerified, UserCreated
+from shared.messages.mailer.texts import SendText
 from tests.auth.flows import CLIENT, REDIRECT_URI, one_delivery, refusal
 from tests.desk import Desk, Refused
 

@@ -3,8 +3,8 @@ from datetime import timedelta
 
 import pytest
 
-from shared.messages.auth import AccessTokenRevoked, RefreshTokenReused
-from shared.messages.mailer import SendMail
+from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
+from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, logged_in, one_delivery, refresh, refusal
 from tests.desk import Desk
 

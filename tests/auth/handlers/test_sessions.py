@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from services.auth.handlers import sessions
 from shared.messages import Caller
-from shared.messages.auth import AccessTokenRevoked
-from shared.messages.sessions import ListSessions, RevokeSessions, SessionRevoked
+from shared.messages.auth.sessions import ListSessions, RevokeSessions, SessionRevoked
+from shared.messages.auth.tokens import AccessTokenRevoked
 from tests.auth.flows import CLIENT, OTHER_CLIENT, logged_in, one_delivery, refresh, refusal
 from tests.auth.test_places import database
 from tests.desk import Desk, Refused

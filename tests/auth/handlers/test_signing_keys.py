@@ -8,7 +8,7 @@ import pytest
 
 from services.auth.keys import Keyring
 from services.auth.models.signing_keys import KEPT
-from shared.messages.signing_keys import (
+from shared.messages.auth.signing_keys import (
     KeepSigningKeys,
     ListSigningKeys,
     RotateSigningKeys,

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from shared.dead_letter_topics import Page
-from shared.holdings import Person
+from shared.dead_letters.topics import Page
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed
-from shared.messages.auth import AccessTokenRevoked, EnsureUser
-from shared.messages.mailer import SendMail
-from shared.messages.people import (
+from shared.messages.auth.tokens import AccessTokenRevoked
+from shared.messages.auth.users import EnsureUser
+from shared.messages.mailer.mails import SendMail
+from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
     ContinueUserProcess,
@@ -27,6 +27,7 @@ from shared.messages.people import (
     GetUserProcess,
     NoteErasureWait,
 )
+from shared.personal_data.holdings import Person
 from tests.auth.flows import (
     ADDRESS,
     code_in,

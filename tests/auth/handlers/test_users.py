@@ -5,8 +5,8 @@ import pytest
 
 from shared.ids import new_message_id
 from shared.messages import Caller, iso_milliseconds
-from shared.messages.auth import EnsureUser, GetUser, SetMarketingConsent, UserCreated, UserEnsured
-from shared.messages.mailer import RecordMarketingConsent
+from shared.messages.auth.users import EnsureUser, GetUser, SetMarketingConsent, UserCreated, UserEnsured
+from shared.messages.mailer.consents import RecordMarketingConsent
 from tests.auth.flows import ADDRESS, logged_in, refusal
 from tests.desk import Desk
 

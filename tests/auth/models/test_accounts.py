@@ -5,7 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.auth.errors import (
+from services.auth.models.account_fields import account_email, uuid_text
+from services.auth.models.application_users import ApplicationUser
+from services.auth.models.applications import Application, a_year_after
+from services.auth.models.owners import Owner
+from shared.messages.auth.errors import (
     ApplicationEnded,
     ApplicationUserEnded,
     ApplicationUserNotActive,
@@ -14,10 +18,6 @@ from services.auth.errors import (
     NotLoggedIn,
     PasswordRequired,
 )
-from services.auth.models.account_fields import account_email, uuid_text
-from services.auth.models.application_users import ApplicationUser
-from services.auth.models.applications import Application, a_year_after
-from services.auth.models.owners import Owner
 
 AT = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 A_YEAR_LATER = datetime(2027, 11, 21, 6, 5, tzinfo=UTC)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.auth.errors import MalformedApiKey
 from services.auth.models.api_keys import ALPHABET, api_key, id_of
+from shared.messages.auth.errors import MalformedApiKey
 
 KNOWN = [
     ("17ac43a8-f3b9-40be-a3b4-9eaca99b529a", "2YP47A5-YEWM1FG-MET9XB1-N6DN56N"),

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.errors import (
+from services.auth.models.authorizations import Authorization, link, verifies
+from services.auth.models.credentials import Code
+from shared.errors import Refusal
+from shared.messages.auth.errors import (
     AuthorizationNotFound,
     IncorrectClient,
     IncorrectCodeVerifier,
@@ -17,9 +20,6 @@ from services.auth.errors import (
     TokenExpired,
     TokenUsed,
 )
-from services.auth.models.authorizations import Authorization, link, verifies
-from services.auth.models.credentials import Code
-from shared.errors import Refusal
 from tests.auth.flows import CHALLENGE, CLIENT, REDIRECT_URI, VERIFIER, WRONG_VERIFIER, send_magic_link
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 from services.auth.models.chains import (
     CHAIN_LIFE,
     GRACE,
@@ -19,6 +18,7 @@ from services.auth.models.chains import (
 )
 from services.auth.models.credentials import RefreshTokenText
 from shared.errors import Refusal
+from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 GRANT = Grant("authorization_code", "authzcode_1")

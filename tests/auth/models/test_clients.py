@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.auth.errors import ClientDisabled, InvalidRedirectUri
 from services.auth.models.clients import Client
+from shared.messages.auth.errors import ClientDisabled, InvalidRedirectUri
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 

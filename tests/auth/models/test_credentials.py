@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.errors import MalformedCode, MalformedRefreshToken
 from services.auth.models.credentials import Code, RefreshTokenText, hash_key, new_key, same_key
+from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken
 
 PART = st.text(min_size=1).filter(lambda text: "." not in text)
 

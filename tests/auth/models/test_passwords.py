@@ -1,7 +1,7 @@
 import pytest
 
-from services.auth.errors import FieldRefused
 from services.auth.models.passwords import PasswordRule, normal
+from shared.messages.auth.errors import FieldRefused
 
 RULE = PasswordRule(frozenset({"password", "bond007"}), old_clients=False)
 OLD = PasswordRule(RULE.known, old_clients=True)

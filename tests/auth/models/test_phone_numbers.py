@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.errors import InvalidPhoneNumber, PhoneNumberNotAllowed
 from services.auth.models.phone_numbers import COUNTRIES, PhoneNumber, Texted
+from shared.messages.auth.errors import InvalidPhoneNumber, PhoneNumberNotAllowed
 
 
 @pytest.mark.parametrize(

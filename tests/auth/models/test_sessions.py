@@ -2,11 +2,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.auth.errors import NoCurrentSession
 from services.auth.models.chains import ACCESS_LIFE, CHAIN_LIFE, REFRESH_LIFE, AccessToken, Chain, Grant, RefreshToken
 from services.auth.models.credentials import RefreshTokenText
 from services.auth.models.sessions import Session, Which, chosen, sessions_of
 from shared.errors import NotFound
+from shared.messages.auth.errors import NoCurrentSession
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 

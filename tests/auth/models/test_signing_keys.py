@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.auth.models.signing_keys import KEPT, LONGEST_LIFE, KeyState, Ring, Rotation, SigningKey
-from shared.messages.signing_keys import Algorithm
+from shared.messages.auth.signing_keys import Algorithm
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 LEAD = timedelta(minutes=15)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.errors import InvalidEmail
 from services.auth.models import users
 from services.auth.models.users import Identifier, User, normal_email
+from shared.messages.auth.errors import InvalidEmail
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 USER = User(id="user_1", created_at=NOW)

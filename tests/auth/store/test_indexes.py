@@ -1,9 +1,9 @@
 from datetime import timedelta
 
 from services.auth.store import INDEXES
-from shared.messages.audit import ListAuditEntries
-from shared.messages.auth import EnsureUser, GetUser
-from shared.messages.sessions import ListSessions, RevokeSessions
+from shared.messages.auth.audit import ListAuditEntries
+from shared.messages.auth.sessions import ListSessions, RevokeSessions
+from shared.messages.auth.users import EnsureUser, GetUser
 from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refresh, refusal
 from tests.desk import Desk
 

@@ -2,17 +2,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.news.errors import (
+from services.news.models.items import NewsItem, Reader, Target
+from services.news.models.links import Links
+from shared.messages.news import (
+    Action,
     ActionUrlNotAllowed,
+    Banner,
+    BannerContent,
+    CreateNewsItem,
     FallbackMissing,
     NewsItemChanged,
     NewsItemEndsBeforeItStarts,
     NewsItemNotDismissible,
     NoSuchAppVersion,
+    OtherContent,
+    UpdateNewsItem,
 )
-from services.news.models.items import NewsItem, Reader, Target
-from services.news.models.links import Links
-from shared.messages.news import Action, Banner, BannerContent, CreateNewsItem, OtherContent, UpdateNewsItem
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 LINKS = Links(frozenset({"https", "http", "beak"}))

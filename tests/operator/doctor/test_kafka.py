@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.kafka import MUCH_LAG, look_at_consumers, look_at_topics
-from shared import topics
+from shared.bus import topics
 from tests.operator.conftest import without
 
 DAY = timedelta(days=1)

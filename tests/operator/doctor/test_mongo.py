@@ -11,7 +11,7 @@ from services.auth.store import INDEXES
 from services.auth.store.audit import AuditEntries
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.mongo import look_at_indexes, look_at_mongo, look_at_stripe_events, look_at_timers
-from shared.inbox import CLOCK_MARGIN
+from shared.bus.inbox import CLOCK_MARGIN
 from shared.mongo import Client, connect, ensure_indexes
 
 RETENTION = timedelta(days=8)

@@ -1,0 +1,1 @@
+"""Message bus: consuming, executing, committing and publishing messages exactly once in effect."""

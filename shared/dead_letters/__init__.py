@@ -1,0 +1,1 @@
+"""Dead letters: their records, topics and readers."""

@@ -1,0 +1,82 @@
+"""What operators order and ask about clients: the apps that may log people in."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, RootModel
+
+from shared.messages.message import Command, Event, Moment, Query, Reply
+from shared.messages.types import NonEmpty
+
+
+class CreateClient(Command, wire="auth.create-client"):
+    """Register an app that may log people in. Reply: ClientView.
+
+    Refused: ``invalid_redirect_uri``, ``client_already_exists``.
+    """
+
+    name: NonEmpty
+    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Matched exactly (RFC 9700 section 4.1.3)."""
+    id: NonEmpty | None = None
+    """An id of the operator's choice; made up when left out."""
+
+
+class ClientView(Reply):
+    """An app that may log people in."""
+
+    id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    disabled: bool
+    created_at: Moment
+    updated_at: Moment
+    version: int = 1
+    """Counts the changes, from 1."""
+
+
+class ClientCreated(Event, wire="auth.client-created"):
+    """An app was registered. ``key`` is the client's id."""
+
+    client_id: str
+
+
+class AnnounceClient(Command, wire="auth.announce-client"):
+    """Tell the gateways about an app, as it is now. ``key`` is its id. No reply body."""
+
+    client_id: str
+
+
+class ClientAnnounced(Event, wire="auth.client-announced", topic="auth.clients"):
+    """An app whose access tokens gateways may take. ``key`` is its id; the topic is compacted."""
+
+    client_id: str
+    name: str
+    disabled: bool
+    """Then its tokens are refused."""
+
+
+class UpdateClient(Command, wire="auth.update-client"):
+    """Change an app; what is left out stays. ``key`` is its id. Reply: ClientView.
+
+    Refused: ``client_not_found``, ``client_changed``, ``invalid_redirect_uri``.
+    """
+
+    id: NonEmpty
+    version: int | None = None
+    """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
+    name: NonEmpty | None = None
+    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """All of them, in place of those it had. Links that are out lead to where they were ordered for."""
+    disabled: bool | None = None
+    """Whether nobody is to be logged in by it any more. Gateways refuse its tokens within a second, or, when it is
+    enabled again, take those that have not expired."""
+
+
+class ListClients(Query, wire="auth.list-clients", audited=True):
+    """All apps that may log people in. Reply: ClientList."""
+
+
+class ClientList(RootModel[tuple[ClientView, ...]]):
+    """A JSON list, the oldest first; 1,000 at most."""
+
+    model_config = ConfigDict(frozen=True)

@@ -1,0 +1,1 @@
+"""Contracts of billing: commands, queries, events, replies and refusals."""

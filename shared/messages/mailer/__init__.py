@@ -1,0 +1,1 @@
+"""Contracts of mailer: commands, queries, events, replies and refusals."""

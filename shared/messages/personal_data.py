@@ -1,0 +1,208 @@
+"""What is ordered and asked about whole people: found, exported, erased; of auth by operators, of services by auth.
+
+An export and an erasure are processes: auth keeps how far they are, orders each service's part, and hears from it,
+however long that takes.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+)
+
+from shared.messages.message import Command, Moment, Part, Query, Reply, Sealed
+from shared.messages.types import NonEmpty
+
+ProcessKind = Literal["export", "erasure"]
+Holder = Literal["auth", "billing", "mailer", "news"]
+"""A service that holds something on people."""
+Outsider = Literal["mailchimp", "stripe"]
+"""Somebody outside of Nest who must forget a person too."""
+
+
+class FindUser(Query, wire="auth.find-user", audited=True):
+    """Whose an address or a number is now. Reply: UserView.
+
+    Refused: ``not_found``, ``invalid_email``, ``invalid_phone_number``.
+    """
+
+    identifier_type: Literal["email", "phone"]
+    identifier_value: Sealed
+    """As people write it."""
+
+
+class ExportUser(Command, wire="auth.export-user"):
+    """Begin to collect all that every service holds on a user. Reply: UserProcessView. Refused: ``not_found``."""
+
+    user_id: NonEmpty
+
+
+class EraseUser(Command, wire="auth.erase-user"):
+    """Begin to remove a user everywhere; they are logged out at once. Reply: UserProcessView. Refused: ``not_found``.
+
+    Of one that is being erased already, or was, the process is told.
+    """
+
+    user_id: NonEmpty
+    delete_stripe_customer: bool = False
+    """Whether Stripe is to forget the customer too, which ends its subscriptions. Else it keeps what it has, and goes
+    on collecting what is subscribed."""
+
+
+class GetUserProcess(Query, wire="auth.get-user-process"):
+    """How far an export or an erasure is. Reply: UserProcessView. Refused: ``not_found``."""
+
+    process_id: NonEmpty
+
+
+class GetUserExport(Query, wire="auth.get-user-export", reply_sealed=True, audited=True):
+    """The document of a finished export, a page at a time. Reply: UserExportView.
+
+    Refused: ``not_found`` (also when it has been removed), ``user_export_not_finished``.
+    """
+
+    process_id: NonEmpty
+    cursor: Annotated[int, Field(ge=0)] = 0
+    """``next_cursor`` of the page before."""
+
+
+class ServicePartView(Part):
+    """How far a service is with its part of a process."""
+
+    service: Holder
+    done_at: Moment | None
+    waits_for: Outsider | None = None
+    """Who could not be brought to forget the person so far; null where nobody is in the way that we know of."""
+    waits_since: Moment | None = None
+    reason: str | None = None
+    """Why not, the last time that it was tried; nothing of the person is in it."""
+
+
+class UserProcessView(Reply):
+    """An export or an erasure."""
+
+    id: str
+    kind: ProcessKind
+    user_id: str
+    state: Literal["running", "done"]
+    requested_at: Moment
+    finished_at: Moment | None
+    expires_at: Moment | None
+    """When the document of an export is removed; null before it is finished."""
+    services: tuple[ServicePartView, ...]
+
+
+class UserExportView(Reply):
+    """A page of all that Nest holds on a user."""
+
+    user_id: str
+    requested_at: Moment
+    finished_at: Moment
+    services: dict[str, dict[str, list[dict[str, Any]]]]
+    """By service and collection what is held, as it is stored, without secrets; lists go on in the next page."""
+    next_cursor: int | None
+    """Null on the last page, which for most people is the first."""
+
+
+class ContinueUserProcess(Command, wire="auth.continue-user-process"):
+    """Order the parts again that no service has done for an hour. ``key`` is the user's id. No reply body."""
+
+    process_id: str
+
+
+class UserPart(Command):
+    """An order to one service about a user. ``key`` is the user's id."""
+
+    process_id: str
+    user_id: str
+    identifiers: Sealed
+    """The JSON of a list of ``[type, value]``: what the user is, or was, known by."""
+
+
+class ExportPart(UserPart):
+    """Hand over what is held on a user. Answered by AddExportedPart, as often as there are parts."""
+
+    run: int
+    """Counts from 1 how often the whole of it was ordered."""
+    number: int = 0
+    """Of the part to be handed over."""
+    holding: int = 0
+    """Where to go on: among the collections, and in it after this id."""
+    after: str | None = None
+
+
+class ErasePart(UserPart):
+    """Remove what is held on a user. Answered by ConfirmErasure."""
+
+    delete_stripe_customer: bool = False
+    attempt: int = 1
+    """Grows while somebody outside of Nest can't be asked."""
+    again: bool = False
+    """A day later, for what was on its way meanwhile; not answered."""
+
+
+class ExportUserFromAuth(ExportPart, wire="auth.export-user-from-auth"):
+    """Auth's own part."""
+
+
+class EraseUserFromAuth(ErasePart, wire="auth.erase-user-from-auth"):
+    """Auth's own part, and the dead letters of all services."""
+
+    letters_from: str | None = None
+    """Where to go on among the dead letters."""
+
+
+class AddExportedPart(Command, wire="auth.add-exported-part"):
+    """A piece of what a service holds on a user. ``key`` is the process's id. No reply body."""
+
+    process_id: str
+    holder: Holder
+    run: int
+    number: int
+    collection: str
+    documents: Sealed
+    """The JSON of a list of objects, 256 KiB at most."""
+    last: bool
+
+
+class ConfirmErasure(Command, wire="auth.confirm-erasure"):
+    """A service holds nothing on a user any more. ``key`` is the process's id. No reply body."""
+
+    process_id: str
+    holder: Holder
+
+
+class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
+    """A service can't be done before somebody outside of Nest is, who can't be asked now. ``key`` is the process's id.
+
+    No reply body.
+    """
+
+    process_id: str
+    holder: Holder
+    waits_for: Outsider
+    reason: str
+
+
+class ExportUserFromBilling(ExportPart, wire="billing.export-user-from-billing"):
+    """Hand over what billing holds on a user."""
+
+
+class EraseUserFromBilling(ErasePart, wire="billing.erase-user-from-billing"):
+    """Remove what billing holds on a user."""
+
+
+class ExportUserFromMailer(ExportPart, wire="mailer.export-user-from-mailer"):
+    """Hand over what the mailer holds on a user."""
+
+
+class EraseUserFromMailer(ErasePart, wire="mailer.erase-user-from-mailer"):
+    """Remove what the mailer holds on a user."""
+
+
+class ExportUserFromNews(ExportPart, wire="news.export-user-from-news"):
+    """Hand over what news holds on a user."""
+
+
+class EraseUserFromNews(ErasePart, wire="news.erase-user-from-news"):
+    """Remove what news holds on a user."""

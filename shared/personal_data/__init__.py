@@ -1,0 +1,1 @@
+"""Personal data: its export and its erasure in every service."""

@@ -1,0 +1,66 @@
+"""A record whose header names are not UTF-8 harms neither itself nor its neighbours."""
+
+from typing import Any
+
+import pytest
+from aiokafka.record.util import calc_crc32c
+
+from shared.bus.envelope import encode, unix_milliseconds
+from shared.ids import new_message_id
+from tests.shared.ledger import Append
+from tests.shared.stand import Stand
+
+NAME = "ZZZZ"
+
+
+async def put_with_bytes_for_a_name(stand: Stand, subjects: list[str], name: bytes) -> None:
+    """Records in one batch, the second of which has a header name that aiokafka would not write."""
+    producer: Any = stand.producer._producer
+    batch = producer.create_batch()
+    for number, subject in enumerate(subjects):
+        headers = [
+            ("type", b"ledger.append"),
+            ("id", new_message_id().encode()),
+            ("time", b"%d" % unix_milliseconds()),
+            *([(NAME, b"1")] if number == 1 else []),
+        ]
+        body = encode(Append(subject=subject, number=0), stand.sealer)
+        assert batch.append(key=b"k", value=body, timestamp=None, headers=headers)
+    batch.close()
+    raw = bytearray(batch._build().replace(NAME.encode(), name))
+    raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
+    batch._buffer = bytes(raw)
+    sent = await producer.send_batch(batch, f"{stand.prefix}ledger.commands", partition=await stand.partition_of("k"))
+    await sent
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe\xfd\xfc", b"\xc3\x28ab", b"ok\xed\xa0"])
+async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(stand: Stand, name: bytes) -> None:
+    await stand.order(Append(subject="before", number=0, key="k"))
+    for number in range(20):  # in other partitions, fetched along with it
+        await stand.order(Append(subject=f"other{number}", number=0, key=str(number)))
+    await put_with_bytes_for_a_name(stand, ["a", "b", "c"], name)
+    await stand.order(Append(subject="after", number=0, key="k"))
+    async with stand.running() as running:
+        await stand.settled()
+        assert (await stand.call(Append(subject="later", number=0, key="k"))).kind == "done"
+        assert running.service.complaints() == []
+        places = [(record.partition, record.offset) for record in await stand.dump("ledger.commands")]
+        assert len(set(places)) == len(places), "what stood in batches before it was given out twice"
+    for subject in ("before", "a", "b", "c", "after", *(f"other{number}" for number in range(20))):
+        assert await stand.numbers(subject) == [0], f"{subject} was lost"
+
+
+async def test_put_aside_it_keeps_its_bytes_and_the_name_is_escaped(stand: Stand) -> None:
+    async with stand.running():
+        producer: Any = stand.producer._producer
+        batch = producer.create_batch()
+        assert batch.append(key=b"k", value=b"poison", timestamp=None, headers=[(NAME, b"\x00\xff")])
+        batch.close()
+        raw = bytearray(batch._build().replace(NAME.encode(), b"\xffabc"))
+        raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
+        batch._buffer = bytes(raw)
+        await (await producer.send_batch(batch, f"{stand.prefix}ledger.commands", partition=0))
+        await stand.settled()
+    (letter,) = await stand.letters()
+    assert (letter.value, letter.headers[0]) == (b"poison", ("\\xffabc", b"\x00\xff"))

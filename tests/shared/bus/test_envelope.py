@@ -1,0 +1,140 @@
+"""What travels beside a body survives the trip, and any other record is told from ours without an accident."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.bus.envelope import MAX_BODY_BYTES, Envelope, Undecodable, encode
+from shared.messages import Caller, Sealed
+from shared.messages.mailer.mails import SendMail
+from shared.sealing import Sealer
+
+
+@dataclass
+class Record:
+    """A Kafka record, as far as it is read."""
+
+    value: bytes | None = b"{}"
+    headers: list[tuple[str, bytes | None]] = field(
+        default_factory=lambda: [("type", b"x.y"), ("id", b"1"), ("time", b"2")]
+    )
+    key: bytes | None = None
+    topic: str = "x.commands"
+    partition: int = 0
+    offset: int = 0
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+callers = st.one_of(
+    st.just(Caller()),
+    st.builds(Caller, kind=st.just("user"), user_id=texts, client_ip=texts),
+    st.builds(Caller, kind=st.sampled_from(["anonymous", "internal", "service"]), client_ip=texts),
+)
+envelopes = st.builds(
+    Envelope,
+    id=texts,
+    wire=texts,
+    topic=st.just("x.commands"),
+    key=texts,
+    body=st.binary(max_size=50),
+    time=st.integers(min_value=0, max_value=10**18 - 1),
+    caller=callers,
+    trace=texts,
+    deadline=st.integers(min_value=0, max_value=10**18 - 1),
+    fingerprint=st.binary(max_size=32).map(bytes.hex),
+)
+
+
+@given(envelopes, st.one_of(st.none(), st.integers(min_value=0, max_value=63)))
+def test_an_envelope_is_read_as_it_was_written(envelope: Envelope, reply_to: int | None) -> None:
+    envelope.reply_to = reply_to
+    envelope.reply_id = envelope.id
+    record = Record(envelope.body, list(envelope.headers()), envelope.key.encode() or None)
+    assert Envelope.of(record, "x.commands") == envelope  # type: ignore[arg-type]
+
+
+@given(envelopes)
+def test_a_row_keeps_what_is_needed_to_publish_it_again(envelope: Envelope) -> None:
+    again = Envelope.of_row(envelope.row())
+    again.deadline, again.fingerprint = envelope.deadline, envelope.fingerprint
+    assert again == envelope
+
+
+def test_a_forwarded_message_answers_whoever_waits_for_its_cause_now() -> None:
+    kept = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0, forwarded=True).row()
+    cause = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0)
+    cause.reply_to, cause.reply_id, cause.deadline = 5, "1", 99
+    again = Envelope.of_row(kept, cause)
+    assert (again.reply_to, again.reply_id, again.deadline) == (5, "1", 99)
+
+
+def test_another_message_of_the_same_row_answers_nobody() -> None:
+    kept = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0).row()
+    cause = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0, reply_to=5, reply_id="1")
+    assert Envelope.of_row(kept, cause).reply_to is None
+
+
+header_values = st.one_of(st.none(), st.binary(max_size=30), st.from_regex(r"\A-?[0-9]{1,30}\Z").map(str.encode))
+names = st.one_of(
+    st.sampled_from(["type", "id", "time", "caller", "deadline", "reply-to", "reply-id", "traceparent", "fingerprint"]),
+    st.text(max_size=5),
+)
+
+
+@given(
+    st.one_of(st.none(), st.binary(max_size=50)),
+    st.lists(st.tuples(names, header_values), max_size=12),
+    st.one_of(st.none(), st.binary(max_size=8)),
+)
+def test_any_record_is_read_or_called_undecodable(
+    value: bytes | None, headers: list[tuple[str, bytes | None]], key: bytes | None
+) -> None:
+    usual: list[tuple[str, bytes | None]] = [("type", b"x.y"), ("id", b"1"), ("time", b"2")]
+    try:
+        Envelope.of(Record(value, usual + headers, key), "x.commands")  # type: ignore[arg-type]
+    except Undecodable:
+        return
+    assert value is not None
+
+
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        (Record(value=None), "no body"),
+        (Record(value=b"x" * (MAX_BODY_BYTES + 1)), "more than"),
+        (Record(key=b"\xff"), "not UTF-8"),
+        (Record(headers=[]), "'id' is missing"),
+        (Record(headers=[("id", b"1"), ("time", b"2")]), "'type' is missing"),
+        (Record(headers=[("type", b"x.y"), ("id", b"\xff"), ("time", b"2")]), "not UTF-8"),
+        (Record(headers=[("type", b"x.y"), ("id", None), ("time", b"2")]), "not UTF-8"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"now")]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"9" * 5000)]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"1" + b"0" * 400)]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"-1")]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", "\u0661".encode())]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("deadline", b"9" * 20)]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("caller", b"[]")]), "wrong shape"),
+        (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("fingerprint", b"no hex")]), "wrong shape"),
+    ],
+)
+def test_why_a_record_is_undecodable_is_said(record: Record, complaint: str) -> None:
+    with pytest.raises(Undecodable, match=complaint):
+        Envelope.of(record, "x.commands")  # type: ignore[arg-type]
+
+
+def test_a_body_is_sealed_for_the_service_that_receives_it_and_has_no_key() -> None:
+    sealer = Sealer({"a": bytes(32)})
+    mail = SendMail(key="user_1", template="welcome", to=Sealed.of("a@example.com"), variables=Sealed.of("{}"))
+    body = encode(mail, sealer)
+    assert b"a@example.com" not in body
+    assert b"user_1" not in body
+    assert sealer.reveal("mailer", SendMail.model_validate_json(body).to) == "a@example.com"
+
+
+def test_no_message_is_written_that_readers_would_not_take() -> None:
+    sealer = Sealer({"a": bytes(32)})
+    mail = SendMail(template="welcome", to=Sealed.of("x" * MAX_BODY_BYTES), variables=Sealed.of("{}"))
+    with pytest.raises(ValueError, match="more than"):
+        encode(mail, sealer)

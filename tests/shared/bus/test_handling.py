@@ -1,0 +1,422 @@
+"""A message has one outcome, however often and wherever it is delivered."""
+
+import asyncio
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pymongo.errors import OperationFailure
+
+from shared.bus import handling as handling_module
+from shared.bus.bulk_writes import VersionConflict
+from shared.bus.envelope import Envelope, Undecodable, unix_milliseconds
+from shared.bus.handling import Handler, NotForUs, TooOld
+from shared.bus.inbox import DONE, Contended, Outcome
+from shared.bus.work import Work
+from shared.ids import new_message_id
+from shared.messages import Message, Sealed, consents
+from shared.mongo import connect, end_abandoned_transactions
+from tests.shared.committing import SEALER, Bench, envelope, enveloped
+from tests.shared.ledger import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
+
+
+async def handled(bench: Bench, sent: Envelope) -> Outcome:
+    handling = bench.handling(LEDGER)
+    return await handling.handle(sent, handling.decode(sent))
+
+
+async def entries(bench: Bench) -> list[int]:
+    return [entry["number"] async for entry in bench.database["entries"].find().sort("number")]
+
+
+async def test_a_message_is_handled_committed_and_answered(committing: Bench) -> None:
+    sent = enveloped(Append(subject="s", number=1, key="s", events=2))
+    outcome = await handled(committing, sent)
+    assert (outcome.kind, outcome.body, outcome.replayed) == (DONE, b'{"entries":1}', False)
+    assert [message.wire for message in outcome.messages] == ["ledger.appended"] * 2
+    assert len({message.id for message in outcome.messages}) == 2
+    assert await entries(committing) == [1]
+
+
+async def test_a_second_delivery_gets_the_stored_reply_and_messages_and_runs_nothing(committing: Bench) -> None:
+    sent = enveloped(Append(subject="s", number=1, key="s", events=2))
+    first = await handled(committing, sent)
+    second = await handled(committing, sent)
+    assert second.replayed
+    assert (second.kind, second.body, second.messages) == (first.kind, first.body, first.messages)
+    assert committing.ledger().runs[sent.id] == 1
+    assert await entries(committing) == [1]
+
+
+async def test_two_instances_with_one_message_have_one_effect_and_one_answer(committing: Bench) -> None:
+    other = committing.another()
+    for number in range(10):
+        sent = enveloped(Append(subject=f"s{number}", number=number, pause=0.01))
+        one, two = await asyncio.gather(handled(committing, sent), handled(other, sent))
+        assert one.body == two.body
+        assert one.messages == two.messages
+        assert sorted((one.replayed, two.replayed)) == [False, True]
+    assert await entries(committing) == list(range(10))
+
+
+async def test_a_handler_whose_document_moved_runs_again_on_the_new_truth(committing: Bench) -> None:
+    instances = [committing, committing.another()]
+    sent = [enveloped(Append(subject="hot", number=number)) for number in range(20)]
+    done = await asyncio.gather(*(handled(instances[number % 2], one) for number, one in enumerate(sent)))
+    assert {outcome.kind for outcome in done} == {DONE}
+    assert await entries(committing) == list(range(20))
+    document = await committing.database["subjects"].find_one({"_id": "hot"})
+    assert document is not None
+    assert sorted(document["numbers"]) == list(range(20))
+    assert document["version"] == 20
+
+
+async def test_a_document_that_somebody_holds_for_a_while_is_waited_for(
+    committing: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a connection was cut: MongoDB keeps the transaction, and its locks, until a minute is over."""
+    monkeypatch.setattr(handling_module, "RERUNS", 12)  # in all a second, with the pauses
+    await handled(committing, enveloped(Append(subject="s", number=0)))
+    async with committing.client.start_session() as session:
+        await session.start_transaction()
+        await committing.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
+        waiting = asyncio.create_task(handled(committing, enveloped(Append(subject="s", number=1))))
+        done, _ = await asyncio.wait({waiting}, timeout=0.5)
+        assert not done
+        await session.abort_transaction()
+    assert (await waiting).kind == DONE
+    assert await entries(committing) == [0, 1]
+
+
+async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
+    committing: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handling_module, "RERUNS", 3)
+    await handled(committing, enveloped(Append(subject="s", number=0)))
+    async with committing.client.start_session() as session, await session.start_transaction():
+        await committing.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
+        with pytest.raises(Contended):
+            await handled(committing, enveloped(Append(subject="s", number=1)))
+
+
+async def test_what_a_dead_process_holds_is_freed(committing: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MongoDB itself keeps the transaction of a process that was killed in it, and its locks, for a minute."""
+    monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.3)
+    await handled(committing, enveloped(Append(subject="s", number=0)))
+    dead = connect(committing.mongo_url, application=committing.database.name)
+    try:
+        session = dead.start_session()
+        await session.start_transaction()
+        subjects = dead[committing.database.name]["subjects"]
+        await subjects.update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
+        async with asyncio.timeout(10):
+            assert (await handled(committing, enveloped(Append(subject="s", number=1)))).kind == DONE
+        with pytest.raises(OperationFailure, match="aborted"):
+            await session.commit_transaction()
+        await session.end_session()
+    finally:
+        await dead.close()
+    assert await entries(committing) == [0, 1]
+
+
+async def test_transactions_of_other_applications_are_left_alone(
+    committing: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.0)
+    other = connect(committing.mongo_url, application="somebody else")
+    try:
+        async with other.start_session() as session, await session.start_transaction():
+            await other[committing.database.name]["subjects"].insert_one({"_id": "theirs"}, session=session)
+            assert await end_abandoned_transactions(committing.client) == 0
+    finally:
+        await other.close()
+    assert await committing.database["subjects"].find_one({"_id": "theirs"})
+
+
+async def test_a_handler_that_can_never_commit_is_not_run_for_ever(committing: Bench) -> None:
+    async def hopeless(command: Append, work: Work, ledger: Ledger) -> None:
+        ledger.runs[work.id] += 1
+        work.replace(ledger.subjects, {"_id": "no such document"}, version=1)
+
+    sent = enveloped(Append(subject="s", number=1))
+    handling = committing.handling({Append: hopeless})
+    with pytest.raises(RuntimeError, match="lost 50 times"):
+        await handling.handle(sent, handling.decode(sent))
+    assert committing.ledger().runs[sent.id] == handling_module.RERUNS
+
+
+async def test_a_refusal_keeps_its_answer_and_drops_the_state(committing: Bench) -> None:
+    sent = enveloped(Refuse(subject="s", how="forgotten"))
+    first, second = await handled(committing, sent), await handled(committing, sent)
+    assert json.loads(first.body or b"") == {"code": "forgotten", "meta": {"why": "told to"}}
+    assert (second.kind, second.body, second.replayed) == ("not_found", first.body, True)
+    assert committing.ledger().runs[sent.id] == 1
+    assert await entries(committing) == []
+    assert first.messages == []
+
+
+async def test_a_remembered_refusal_keeps_both(committing: Bench) -> None:
+    sent = enveloped(Refuse(subject="s", how="remembered"))
+    first, second = await handled(committing, sent), await handled(committing, sent)
+    assert (first.kind, second.body) == ("forbidden", first.body)
+    assert await entries(committing) == [0]
+    assert [message.wire for message in first.messages] == ["ledger.appended"]
+    assert second.messages == first.messages
+
+
+async def test_an_unavailable_dependency_is_answered_and_not_kept(committing: Bench) -> None:
+    sent = enveloped(Refuse(subject="s", how="unavailable"))
+    for runs in (1, 2):
+        outcome = await handled(committing, sent)
+        assert (outcome.kind, outcome.replayed) == ("unavailable", False)
+        assert committing.ledger().runs[sent.id] == runs
+    assert await committing.row(sent.id) is None
+
+
+async def test_who_comes_too_soon_may_come_again_under_the_same_key(committing: Bench) -> None:
+    sent = enveloped(Refuse(subject="s", how="throttled"))
+    for runs in (1, 2):
+        outcome = await handled(committing, sent)
+        assert (outcome.kind, outcome.replayed, outcome.messages) == ("throttled", False, [])
+        assert committing.ledger().runs[sent.id] == runs
+    assert await committing.row(sent.id) is None
+    assert await entries(committing) == []
+
+
+async def test_a_taken_value_refuses_and_the_repeat_is_refused_alike(committing: Bench) -> None:
+    await handled(committing, enveloped(Append(subject="a", number=1, unique="u")))
+    sent = enveloped(Append(subject="b", number=2, unique="u"))
+    first, second = await handled(committing, sent), await handled(committing, sent)
+    assert (first.kind, first.body) == ("conflict", b'{"code": "entry_taken"}')
+    assert (second.body, second.replayed) == (first.body, True)
+    assert await entries(committing) == [1]
+
+
+async def test_one_id_with_another_request_is_refused(committing: Bench) -> None:
+    sent = enveloped(Append(subject="s", number=1), fingerprint="aa" * 32)
+    await handled(committing, sent)
+    other = enveloped(Append(subject="s", number=2), id=sent.id, fingerprint="bb" * 32)
+    outcome = await handled(committing, other)
+    assert (outcome.kind, outcome.body) == ("conflict", b'{"code": "idempotency_key_reused"}')
+    assert await entries(committing) == [1]
+
+
+async def test_two_different_requests_under_one_id_at_once_have_one_effect(committing: Bench) -> None:
+    one_id = new_message_id()
+    sent = [
+        enveloped(Append(subject="s", number=number, pause=0.02), id=one_id, fingerprint=f"{number}{number}" * 32)
+        for number in (1, 2)
+    ]
+    outcomes = await asyncio.gather(*(handled(committing, one) for one in sent))
+    assert sorted(outcome.kind for outcome in outcomes) == ["conflict", DONE]
+    assert len(await entries(committing)) == 1
+
+
+async def test_a_query_leaves_nothing_behind(committing: Bench) -> None:
+    await handled(committing, enveloped(Append(subject="s", number=1)))
+    sent = enveloped(Total(subject="s"))
+    assert (await handled(committing, sent)).body == b'{"entries":1}'
+    assert await committing.row(sent.id) is None
+
+
+async def test_a_message_older_than_the_inbox_remembers_is_never_run(committing: Bench) -> None:
+    age = int(timedelta(days=8, minutes=1).total_seconds() * 1000)
+    sent = enveloped(Append(subject="s", number=1), time=unix_milliseconds() - age)
+    with pytest.raises(TooOld):
+        await handled(committing, sent)
+    assert committing.ledger().runs[sent.id] == 0
+
+
+async def test_an_old_message_that_is_remembered_all_the_same_is_answered(committing: Bench) -> None:
+    sent = enveloped(Append(subject="s", number=1))
+    await handled(committing, sent)
+    sent.time -= int(timedelta(days=9).total_seconds() * 1000)
+    assert (await handled(committing, sent)).replayed
+
+
+async def test_a_sealed_reply_is_readable_for_the_gateway_alone(committing: Bench) -> None:
+    sent = enveloped(Reveal(secret=Sealed.of("open sesame")))
+    outcome = await handled(committing, sent)
+    row = await committing.row(sent.id)
+    assert row is not None
+    assert outcome.body is not None
+    assert b"sesame" not in repr((row, outcome)).encode()
+    assert SEALER.open("gateway", outcome.body.decode()) == b'{"secret":"open sesame"}'
+
+
+async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(committing: Bench) -> None:
+    sent = enveloped(Relay(subject="s", number=1), reply_to=3, deadline=99)
+    sent.reply_id = sent.id
+    outcomes = [await handled(committing, sent), await handled(committing, sent)]
+    for outcome in outcomes:
+        (onward,) = outcome.messages
+        assert not outcome.answers
+        assert (onward.wire, onward.reply_to, onward.reply_id, onward.deadline) == ("ledger.append", 3, sent.id, 99)
+    assert outcomes[0].messages[0].id == outcomes[1].messages[0].id
+
+
+async def test_a_handler_that_hangs_is_ended(committing: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handling_module, "HANDLER_SECONDS", 0.1)
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            await handled(committing, enveloped(Append(subject="s", number=1, pause=30)))
+
+
+async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(committing: Bench) -> None:
+    """It must not look as if the message itself had been cancelled: then nobody would bring it to its end."""
+
+    async def abandoned(command: Append, work: Work, ledger: Ledger) -> None:
+        helper = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(helper.cancel)
+        await helper
+
+    sent = enveloped(Append(subject="s", number=1))
+    handling = committing.handling({Append: abandoned})
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await handling.handle(sent, handling.decode(sent))
+
+
+async def test_a_message_that_is_really_cancelled_ends_at_once(committing: Bench) -> None:
+    task = asyncio.create_task(handled(committing, enveloped(Append(subject="s", number=1, pause=30))))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"text"',
+        b'{"subject": 1, "number": 2}',
+        b'{"subject": "\xff", "number": 2}',
+        b'{"subject": "\\ud800", "number": 2}',
+        b'{"subject": "s", "number": 1e999}',
+        b'{"subject": "s", "number": ' + b"9" * 5000 + b"}",
+        b'{"subject": "s", "number": 1' + b"[" * 50_000,
+        b'{"subject": ' + b"[" * 50_000 + b"]" * 50_000 + b', "number": 1}',
+        b"\xff\xfe\x00",
+    ],
+)
+def test_a_body_of_another_shape_is_undecodable_and_not_quoted(committing: Bench, body: bytes) -> None:
+    with pytest.raises(Undecodable) as caught:
+        committing.handling(LEDGER).decode(envelope(body=body))
+    assert len(str(caught.value)) < 300
+
+
+def test_unknown_fields_are_ignored(committing: Bench) -> None:
+    sent = envelope(body=b'{"subject": "s", "number": 1, "from_the_future": {"a": [1]}}')
+    assert committing.handling(LEDGER).decode(sent) == Append(subject="s", number=1)
+
+
+@pytest.mark.parametrize(
+    ("message", "topic"),
+    [
+        (envelope(wire="ledger.no-such-command"), "ledger.commands"),
+        (envelope(wire=""), "ledger.commands"),
+        (enveloped(consents.GetMarketingConsent(user_id="u")), "ledger.commands"),
+        (enveloped(consents.GetMarketingConsent(user_id="u")), "ledger.events"),
+        (enveloped(Append(subject="s", number=1)), "ledger.events"),
+    ],
+)
+def test_what_does_not_belong_on_a_topic_is_undecodable(committing: Bench, message: Envelope, topic: str) -> None:
+    message.topic = topic
+    with pytest.raises(Undecodable):
+        committing.handling(LEDGER).decode(message)
+
+
+@pytest.mark.parametrize(
+    "message", [envelope(wire="ledger.from-the-future"), enveloped(Appended(subject="s", number=1))]
+)
+def test_an_event_that_is_not_followed_is_passed_over(committing: Bench, message: Envelope) -> None:
+    message.topic = "ledger.events"
+    with pytest.raises(NotForUs):
+        committing.handling(LEDGER).decode(message)
+
+
+@pytest.mark.parametrize(
+    ("headers", "topic", "passed_over"),
+    [
+        ([("type", b"ledger.appended")], "ledger.events", True),
+        ([("id", b"\xff"), ("type", b"ledger.appended"), ("type", b"ledger.append")], "ledger.events", True),
+        ([("type", b"ledger.appended")], "ledger.commands", False),
+        ([("type", b"ledger.posted")], "ledger.webhooks", False),
+        ([("type", b"ledger.append")], "ledger.commands", False),
+        ([("type", b"ledger.from-the-future")], "ledger.events", False),
+        ([("type", b"\xff")], "ledger.events", False),
+        ([("type", None)], "ledger.events", False),
+        ([], "ledger.events", False),
+    ],
+)
+def test_an_event_that_is_not_followed_is_known_by_its_type(
+    committing: Bench, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
+) -> None:
+    record = SimpleNamespace(topic=topic, partition=0, offset=0, key=None, value=None, headers=headers)
+    assert committing.handling(LEDGER).passes_over(record, topic) is passed_over
+
+
+def test_an_event_that_is_followed_is_decoded(committing: Bench) -> None:
+    event: Message = Appended(subject="s", number=1)
+    assert committing.handling(AUDIT).decode(enveloped(event)) == event
+
+
+async def test_what_a_handler_lets_through_is_nobodys_outcome(committing: Bench) -> None:
+    sent = enveloped(Append(subject="s", number=1, fail=1))
+    with pytest.raises(RuntimeError, match="told to fail"):
+        await handled(committing, sent)
+    assert await committing.row(sent.id) is None
+    assert (await handled(committing, sent)).kind == DONE
+
+
+async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(committing: Bench) -> None:
+    """The inbox row of a refusal is committed like any other."""
+
+    async def loses_once(command: Append, work: Work, ledger: Ledger) -> Any:
+        ledger.runs[work.id] += 1
+        if ledger.runs[work.id] == 1:
+            raise VersionConflict
+        return await LEDGER[Append](command, work, ledger)
+
+    sent = enveloped(Append(subject="s", number=1))
+    handling = committing.handling({Append: loses_once})
+    assert (await handling.handle(sent, handling.decode(sent))).kind == DONE
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (Append(subject="new", number=1), "done"),
+        (Append(subject="taken", number=1, unique="taken"), "entry_taken"),
+        (Refuse(subject="s", how="forgotten"), "forgotten"),
+        (Refuse(subject="s", how="remembered"), "remembered"),
+        (Refuse(subject="s", how="unavailable"), None),
+    ],
+)
+async def test_it_is_recorded_once_what_came_of_a_message(committing: Bench, sent: Message, said: str | None) -> None:
+    recorded = committing.database["recorded"]
+
+    def recording(handler: Handler) -> Handler:
+        async def handle(message: Message, work: Work, ledger: Ledger) -> BaseModel | None:
+            work.record(
+                lambda refusal: work.insert(
+                    recorded, {"_id": work.new_id("record"), "said": "done" if refusal is None else refusal.code}
+                )
+            )
+            return await handler(message, work, ledger)
+
+        return handle
+
+    await handled(committing, enveloped(Append(subject="taken", number=0, unique="taken")))
+    handling = committing.handling({kind: recording(handler) for kind, handler in LEDGER.items()})
+    envelope = enveloped(sent)
+    for _ in range(2):
+        await handling.handle(envelope, handling.decode(envelope))
+
+    assert [row["said"] async for row in recorded.find()] == ([] if said is None else [said])

@@ -1,0 +1,112 @@
+"""Topics are made once, as declared, and what differs is said."""
+
+from collections.abc import Sequence
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from shared.bus import topics
+from shared.bus.topics import DAY, FOREVER, Topic, declared
+from shared.settings import ServiceSettings
+from tests.shared.stand import until
+
+TABLE = (
+    Topic("a.commands", 3, DAY),
+    Topic("a.keys", 1, FOREVER, compacted=True, consumed=False),
+    Topic("a.revocations", 1, 2 * DAY, compacted=True, consumed=False),
+)
+NAMES = ["a.commands", "a.commands.dead", "a.keys", "a.revocations"]
+
+
+async def test_applying_makes_what_is_missing_and_the_second_time_nothing(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    made = await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    assert made == [topic_prefix + name for name in NAMES]
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
+    assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
+
+
+async def test_a_missing_topic_is_said(kafka_bootstrap: str, topic_prefix: str) -> None:
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:1])
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [
+        f"{topic_prefix}a.keys is missing"
+    ]
+    assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [f"{topic_prefix}a.keys"]
+
+
+async def test_a_topic_of_an_older_release_becomes_compacted_and_stays_limited(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    older = Topic("a.revocations", 1, DAY // 12, consumed=False)
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=[older])
+    assert f"{topic_prefix}a.revocations: cleanup.policy is delete instead of compact,delete" in await topics.check(
+        kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]
+    )
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:])
+    await until_said(kafka_bootstrap, topic_prefix, TABLE[2:], [])
+
+
+async def test_another_number_of_partitions_is_said_and_left(kafka_bootstrap: str, topic_prefix: str) -> None:
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, most_partitions=2)
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, most_partitions=2) == []
+    difference = [f"{topic_prefix}a.commands has 2 partitions instead of 3"]
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
+    # More of them would send a key's next message past the ones that wait in the old partition.
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
+
+
+async def test_a_changed_setting_is_said_and_set_back(
+    kafka_bootstrap: str, topic_prefix: str, kafka_admin: AIOKafkaAdminClient
+) -> None:
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    name = f"{topic_prefix}a.commands"
+    settings = TABLE[0].settings(1) | {"retention.ms": "1000"}
+    await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
+    await until_said(kafka_bootstrap, topic_prefix, TABLE, [f"{name}: retention.ms is 1000 instead of {DAY}"])
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    await until_said(kafka_bootstrap, topic_prefix, TABLE, [])
+
+
+async def until_said(bootstrap: str, prefix: str, table: Sequence[Topic], expected: list[str]) -> None:
+    """A broker tells of a changed setting once it has heard of it itself, a moment after it was set."""
+
+    async def said() -> bool:
+        return await topics.check(bootstrap, prefix=prefix, topics=table) == expected
+
+    await until(said)
+
+
+def test_a_dead_letter_can_be_removed_before_its_time() -> None:
+    for topic in declared():
+        if topic.name.endswith(".dead"):
+            kept = topic.settings(1)
+            assert (kept["cleanup.policy"], kept["retention.ms"]) == ("compact,delete", str(30 * DAY))
+            # However little of the whole it is.
+            assert int(kept["max.compaction.lag.ms"]) <= DAY
+
+
+def test_every_consumed_topic_has_a_dead_one_beside_it() -> None:
+    names = {topic.name for topic in declared()}
+    for topic in topics.TOPICS:
+        assert (topics.dead(topic.name) in names) == topic.consumed
+
+
+def test_dead_letters_outlive_what_they_came_from_and_have_room_for_what_is_said_about_them() -> None:
+    for topic in topics.TOPICS:
+        (beside,) = [other for other in declared() if other.name == topics.dead(topic.name)] or [topic]
+        if topic.consumed:
+            assert beside.retention > topic.retention
+            assert int(beside.settings(3)["max.message.bytes"]) > int(topic.settings(3)["max.message.bytes"])
+
+
+@pytest.mark.parametrize(("replication", "insync"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
+def test_with_three_replicas_a_write_is_on_two(replication: int, insync: str) -> None:
+    assert {topic.settings(replication)["min.insync.replicas"] for topic in declared()} == {insync}
+
+
+def test_the_inbox_remembers_longer_than_a_consumed_topic_keeps() -> None:
+    remembered = ServiceSettings.model_fields["inbox_retention"].default.total_seconds() * 1000
+    assert all(topic.retention + DAY <= remembered for topic in topics.TOPICS if topic.consumed)

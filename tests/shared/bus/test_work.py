@@ -1,0 +1,139 @@
+"""A work collects; nothing leaves it before its commit, and what it says has the same ids at every run."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from shared.bus.work import Delete, Insert, Replace, Work
+from shared.errors import Refusal
+from shared.ids import Ids, new_message_id
+from shared.messages import Caller
+from shared.mongo import Collection
+from tests.shared.committing import SEALER, envelope
+from tests.shared.ledger import Append, Appended
+
+AT = datetime(2026, 11, 21, 6, 5, 0, 123_456, tzinfo=UTC)
+
+
+@pytest.fixture
+async def things() -> Any:
+    """A collection that nobody connects to."""
+    async with AsyncMongoClient[dict[str, Any]]("mongodb://127.0.0.1:9", connect=False) as client:
+        yield client["nowhere"]["things"]
+
+
+def work(**fields: Any) -> Work:
+    return Work(envelope(**fields), now=AT, ids=Ids("test"), sealer=SEALER)
+
+
+def test_a_work_knows_its_message() -> None:
+    caller = Caller(kind="user", user_id="u")
+    one = work(id="1" * 32, key="k", caller=caller)
+    assert (one.id, one.key, one.caller) == ("1" * 32, "k", caller)
+    assert one.new_id("user").startswith("test_user_")
+
+
+def test_now_is_as_exact_as_mongodb_keeps_it() -> None:
+    assert work().now == AT.replace(microsecond=123_000)
+
+
+def test_a_replaced_document_gets_the_next_version(things: Collection) -> None:
+    one = work()
+    document = {"_id": "a", "version": 3}
+    one.replace(things, document, version=3)
+    assert one.writes == [Replace(things, {"_id": "a", "version": 4}, 3)]
+    assert document == {"_id": "a", "version": 3}
+
+
+def test_writes_are_kept_in_order(things: Collection) -> None:
+    one = work()
+    one.insert(things, {"_id": "a"}, taken=Refusal)
+    one.delete(things, "b", version=2)
+    assert one.writes == [Insert(things, {"_id": "a"}, Refusal), Delete(things, "b", 2)]
+
+
+def test_two_runs_of_one_message_say_the_same_under_the_same_ids() -> None:
+    cause = new_message_id()
+    runs = [work(id=cause) for _ in range(2)]
+    for run in runs:
+        for number in range(3):
+            run.publish(Appended(key="s", subject="s", number=number))
+    ids = [[message.id for message in run.departures()] for run in runs]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 3
+
+
+def test_two_messages_never_say_something_under_one_id() -> None:
+    ids = {work().publish(Appended(key="s", subject="s", number=1)) for _ in range(100)}
+    assert len(ids) == 100
+
+
+def test_what_is_said_carries_caller_trace_and_time_on() -> None:
+    one = work(caller=Caller(kind="user", user_id="u"), trace="00-1-2-01")
+    one.publish(Appended(key="s", subject="s", number=1), id="e" * 32)
+    (said,) = one.departures()
+    assert (said.id, said.wire, said.topic, said.key) == ("e" * 32, "ledger.appended", "ledger.events", "s")
+    assert (said.caller, said.trace, said.reply_to) == (Caller(kind="user", user_id="u"), "00-1-2-01", None)
+    assert said.time == int(AT.timestamp() * 1000)
+
+
+def test_orders_say_from_which_network_they_come_and_events_do_not() -> None:
+    caller = Caller(kind="user", user_id="u", client_ip="203.0.113.77")
+    one = work(caller=caller)
+    one.publish(Append(key="s", subject="s", number=1))
+    one.publish(Appended(key="s", subject="s", number=1))
+    order, event = one.departures()
+    assert order.caller == caller
+    assert event.caller == Caller(kind="user", user_id="u")
+
+
+def test_an_order_for_later_does_not_depart_now() -> None:
+    one = work()
+    one.publish(Appended(key="s", subject="s", number=1), at=AT + timedelta(hours=1))
+    one.publish(Appended(key="s", subject="s", number=2))
+    assert [message.body for message in one.departures()] == [b'{"subject":"s","number":2,"part":0}']
+    ((at, later),) = one.timers
+    assert (at, later.body) == (AT + timedelta(hours=1), b'{"subject":"s","number":1,"part":0}')
+    assert len(one.published) == 2
+
+
+def test_a_forwarded_order_takes_the_reply_address_along() -> None:
+    one = work(reply_to=7, reply_id="r", deadline=99)
+    one.forward(Append(key="s", subject="s", number=1))
+    (onward,) = one.departures()
+    assert not one.answers
+    assert (onward.reply_to, onward.reply_id, onward.deadline) == (7, "r", 99)
+
+
+def test_a_refused_work_keeps_nothing(things: Collection) -> None:
+    one = work()
+    one.insert(things, {"_id": "a"})
+    one.publish(Appended(key="s", subject="s", number=1))
+    one.publish(Appended(key="s", subject="s", number=1), at=AT)
+    one.forward(Append(subject="s", number=1))
+    one.forget_state()
+    assert (one.writes, one.timers, one.departures(), one.answers) == ([], [], [], True)
+
+
+def test_a_recorder_writes_when_it_is_known_what_came_of_the_message(things: Collection) -> None:
+    one = work()
+    one.record(lambda refusal: one.insert(things, {"_id": "done" if refusal is None else refusal.code}))
+    one.note(subject="s")
+    one.insert(things, {"_id": "a"})
+    assert one.writes == [Insert(things, {"_id": "a"}, None)]
+    one.conclude(None)
+    assert one.writes == [Insert(things, {"_id": "a"}, None), Insert(things, {"_id": "done"}, None)]
+    one.forget_state()
+    one.conclude(Refusal())
+    assert one.writes == [Insert(things, {"_id": "refused"}, None)]
+    assert one.notes == {"subject": "s"}
+
+
+def test_of_two_recorders_the_last_one_counts(things: Collection) -> None:
+    one = work()
+    one.record(lambda _: one.insert(things, {"_id": "outer"}))
+    one.record(lambda _: one.insert(things, {"_id": "inner"}))
+    one.conclude(None)
+    assert one.writes == [Insert(things, {"_id": "inner"}, None)]

@@ -1,0 +1,433 @@
+"""Dead letters on a real Kafka: found page by page, and put back as they came, in order, for whom they are."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.bus.envelope import unix_milliseconds
+from shared.bus.producer import BusDown
+from shared.bus.topics import DAY
+from shared.dead_letters.letters import DeadLetter
+from shared.dead_letters.letters import put_aside as write
+from shared.dead_letters.reading import Reader
+from shared.dead_letters.replay_headers import REPLAYED
+from shared.dead_letters.topics import READERS, DeadLetterTopics, WrongCursor
+from shared.sealing import Sealer
+from tests.shared.ledger import TOPICS, Append, Posted
+from tests.shared.stand import Stand, until
+
+
+def topics_of(stand: Stand, **given: Any) -> DeadLetterTopics:
+    return DeadLetterTopics(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **{"sealer": stand.sealer, **given})
+
+
+def everything(_letter: DeadLetter) -> bool:
+    return True
+
+
+@dataclass
+class Record:
+    """What could not be handled."""
+
+    offset: int
+    value: bytes | None = b"{}"
+    partition: int = 0
+    key: bytes | None = b"k"
+    headers: Sequence[tuple[str, bytes]] = (("type", b"ledger.append"),)
+
+
+async def put_aside(stand: Stand, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
+    """Letters as a service leaves them, a second between each."""
+    for number, body in enumerate(bodies):
+        await leave(stand, Record(number, body), topic, at=at + number * 1000)
+
+
+async def leave(stand: Stand, record: Record, topic: str = "ledger.commands", **given: Any) -> None:
+    """A letter as a service leaves it."""
+    said: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "tries": 0, "at": 0}
+    said["group"] = f"{stand.prefix}ledger"
+    written = write(record, topic, **{"sealer": stand.sealer, **said, **given})
+    await stand.put(f"{topic}.dead", written.value, written.headers, key=written.key)
+
+
+async def leave_as_of_old(stand: Stand, record: Record, topic: str, *, group: str = "ledger", time: int = 1) -> None:
+    """A letter as a service left it before letters were sealed."""
+    said = [
+        ("dead-reason", b"failing"),
+        ("dead-source", f"{topic}/{record.partition}/{record.offset}".encode()),
+        ("dead-group", f"{stand.prefix}{group}".encode()),
+        ("dead-time", b"%d" % time),
+    ]
+    await stand.put(f"{topic}.dead", record.value, [*record.headers, *said], key=record.key)
+
+
+async def pages(office: DeadLetterTopics, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
+    found, cursor = [], None
+    while True:
+        page = await getattr(office, way)(everything, topic=topic, limit=limit, cursor=cursor)
+        found.append([letter.value for letter in page.letters])
+        if (cursor := page.next_cursor) is None:
+            return found
+
+
+async def test_the_newest_of_all_topics_come_first_page_by_page(stand: Stand) -> None:
+    await put_aside(stand, *(b"c%d" % number for number in range(50)), at=0)
+    await put_aside(stand, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
+    found = await pages(topics_of(stand), "newest", limit=17)
+    flat = [value for page in found for value in page]
+    assert flat == [b"%c%d" % (letter, number) for number in reversed(range(50)) for letter in b"ec"]
+    assert [len(page) for page in found] == [17, 17, 17, 17, 17, 15]
+
+
+async def test_a_page_does_not_move_while_letters_come_in(stand: Stand) -> None:
+    await put_aside(stand, b"0", b"1", b"2", b"3")
+    office = topics_of(stand)
+    first = await office.newest(everything, topic=None, limit=2, cursor=None)
+    await put_aside(stand, b"late", topic="ledger.events")
+    second = await office.newest(everything, topic=None, limit=9, cursor=first.next_cursor)
+    assert [letter.value for letter in (*first.letters, *second.letters)] == [b"3", b"2", b"1", b"0"]
+
+
+async def test_the_oldest_come_first_up_to_those_there_were_at_first(stand: Stand) -> None:
+    await put_aside(stand, *(b"c%d" % number for number in range(70)))
+    await put_aside(stand, b"e0", b"e1", topic="ledger.events")
+    office = topics_of(stand)
+    first = await office.oldest(everything, topic=None, limit=40, cursor=None)
+    await put_aside(stand, b"late")
+    rest = await office.oldest(everything, topic=None, limit=99, cursor=first.next_cursor)
+    assert rest.next_cursor is None
+    found = [letter.value for letter in (*first.letters, *rest.letters)]
+    assert found == [*(b"c%d" % number for number in range(70)), b"e0", b"e1"]
+
+
+async def test_one_topic_is_looked_at_alone(stand: Stand) -> None:
+    await put_aside(stand, b"c")
+    await put_aside(stand, b"e", topic="ledger.events")
+    assert await pages(topics_of(stand), "newest", limit=9, topic="ledger.events") == [[b"e"]]
+    assert await pages(topics_of(stand), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
+    assert await pages(topics_of(stand), "newest", limit=9, topic="no.such") == [[]]
+
+
+async def test_looking_ends_in_time_and_goes_on_where_it_was(stand: Stand) -> None:
+    await put_aside(stand, *(b"%d" % number for number in range(100)))
+    office = topics_of(stand, scan_records=40)
+    for way, order in (("newest", -1), ("oldest", 1)):
+        cursor, found, calls = None, [], 0
+        while True:
+            page = await getattr(office, way)(
+                lambda letter: letter.value in (b"3", b"95"), topic=None, limit=9, cursor=cursor
+            )
+            found += [letter.value for letter in page.letters]
+            calls += 1
+            if (cursor := page.next_cursor) is None:
+                break
+        assert calls > 1
+        assert found == [b"3", b"95"][::order]
+
+
+async def test_large_letters_make_short_pages(stand: Stand) -> None:
+    await put_aside(stand, *(b"%d" % number * 700_000 for number in range(3)))
+    body = [letter[:1] for page in await pages(topics_of(stand), "newest", limit=99) for letter in page]
+    assert body == [b"2", b"1", b"0"]
+
+
+async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
+    await put_aside(stand, b"0", b"1", b"2")
+    wanted = [
+        "ledger.commands.2",
+        "ledger.commands.0",
+        "ledger.commands.99",
+        "no.such.1",
+        "nonsense",
+        "ledger.commands.x",
+    ]
+    found = await topics_of(stand).these(wanted)
+    assert [(one, letter.value) for one, letter in found.items()] == [
+        ("ledger.commands.0", b"0"),
+        ("ledger.commands.2", b"2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "!!!", *(base64.urlsafe_b64encode(text).decode() for text in (b"[]", b'{"a":1}', b'{"a":[-1]}'))],
+)
+async def test_a_cursor_of_nobody_is_refused(stand: Stand, cursor: str) -> None:
+    with pytest.raises(WrongCursor):
+        await topics_of(stand).newest(everything, topic=None, limit=1, cursor=cursor)
+
+
+async def test_without_kafka_it_says_so() -> None:
+    office = DeadLetterTopics("127.0.0.1:1", prefix="", topics=TOPICS)
+    with pytest.raises(BusDown):
+        await office.newest(everything, topic=None, limit=1, cursor=None)
+    with pytest.raises(BusDown):
+        async with office.sending():
+            pass
+
+
+async def replay(stand: Stand, **given: int) -> list[DeadLetter]:
+    """Put every letter back; returns them."""
+    office = topics_of(stand)
+    page = await office.oldest(everything, topic=None, limit=500, cursor=None)
+    async with office.sending() as sender:
+        for letter in page.letters:
+            await sender.put_back(letter, **given)
+    return page.letters
+
+
+async def test_a_replay_is_byte_for_byte_what_was_put_aside(stand: Stand) -> None:
+    poison: dict[str, tuple[bytes | None, list[tuple[str, Any]], bytes | None]] = {
+        "bad body": (b"\xff\xfe", [("type", b"ledger.append")], b"k"),
+        "bad header": (b"{}", [("type", b"\xff"), ("type", b"twice"), ("dead-reason", b"mine")], b"\xff"),
+        "no value": (None, [], None),
+        "null header": (b"{}", [("x", None)], b""),
+        "large": (b"x" * 900_000, [("id", b"1")], b"k"),
+    }
+    async with stand.running():
+        for value, headers, key in poison.values():
+            await stand.put("ledger.commands", value, headers, key=key, partition=3)
+        await stand.settled()
+        letters = await replay(stand)
+        await stand.settled()
+    came = await stand.dump("ledger.commands")
+    mark = ("replay-for", f"{stand.prefix}ledger".encode())
+    assert {record.partition for record in came} == {3}
+    # What has no key has no order either.
+    assert sorted(repr((r.key, r.value, (*r.headers, mark))) for r in came[: len(poison)]) == sorted(
+        repr((r.key, r.value, r.headers)) for r in came[len(poison) :]
+    )
+    # Dead once more, and again what they were.
+    again = (await topics_of(stand).oldest(everything, topic=None, limit=500, cursor=None)).letters[len(letters) :]
+    assert sorted(repr((letter.key, letter.value, letter.headers)) for letter in again) == sorted(
+        repr((letter.key, letter.value, letter.headers)) for letter in letters
+    )
+
+
+async def test_what_failed_is_done_once_in_the_order_of_its_key(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
+    async with stand.running():
+        for number in range(4):
+            for subject in "st":
+                # Fails for this process' first five runs.
+                await stand.order(Append(subject=subject, number=number, key=subject, fail=5))
+        await stand.settled()
+        assert await stand.numbers("s") == []
+        for _ in range(2):
+            assert len(await replay(stand)) == 8
+            await stand.settled()
+    assert await stand.listed("s") == await stand.listed("t") == [0, 1, 2, 3]
+    assert await stand.numbers("s") == await stand.numbers("t") == [0, 1, 2, 3]
+
+
+async def test_a_replay_is_for_whom_it_died(stand: Stand) -> None:
+    """Somebody else put aside what ``ledger``, which hears the topic too, has handled, and forgotten since."""
+    async with stand.running():
+        await stand.order(Posted(subject="s", number=1, key="s"))
+        await stand.settled()
+        assert await stand.numbers("s") == [1]
+        (record,) = await stand.dump("ledger.webhooks")
+        await stand.database()["inbox"].delete_many({})
+        await leave(stand, record, "ledger.webhooks", group=f"{stand.prefix}somebody")
+        await replay(stand)
+        await stand.settled()
+        assert await stand.numbers("s") == [1]
+    assert len(await stand.dump("ledger.webhooks")) == 2
+
+
+async def test_what_is_too_old_runs_only_when_that_is_meant(stand: Stand) -> None:
+    async with stand.running():
+        old = await stand.order(Append(subject="s", number=1, key="s"), time=unix_milliseconds() - 9 * DAY)
+        await stand.settled()
+        await replay(stand)
+        await stand.settled()
+        assert await stand.numbers("s") == []
+        (first, second) = (await topics_of(stand).oldest(everything, topic=None, limit=9, cursor=None)).letters
+        assert (first.reason, second.reason) == ("too_old", "too_old")
+        assert first.header("id") == second.header("id") == old.id
+        for _ in range(2):
+            await replay(stand, although_too_old_at=unix_milliseconds())
+            await stand.settled()
+    assert await stand.numbers("s") == [1]
+
+
+async def test_many_replays_that_die_again_stop_nobody(stand: Stand) -> None:
+    async with stand.running() as running:
+        for _ in range(9):
+            await stand.put("ledger.commands", b"poison", partition=0)
+        await stand.settled()
+        await replay(stand)
+        await replay(stand)
+        await stand.settled()
+        assert running.bus.fault is None
+        assert (await stand.call(Append(subject="s", number=1))).kind == "done"
+
+
+async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(stand: Stand) -> None:
+    headers = (("type", b"ledger.append"), ("dead-reason", b"mine"), ("dead-group", b"mine too"))
+    for offset, value in enumerate((b"{}", None)):
+        await leave_as_of_old(stand, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
+    first, second = await replay(stand)
+    assert (first.key, first.value, first.headers) == (b"0", b"{}", headers)
+    assert (first.reason, first.group, first.at) == (
+        "failing",
+        f"{stand.prefix}ledger",
+        datetime(1970, 1, 1, 0, 0, 0, 1000, UTC),
+    )
+    assert (second.value, second.closed, second.erasable) == (None, False, False)
+    assert first.mark != second.mark
+    came = [(record.key, record.value, record.headers[:3]) for record in await stand.dump("ledger.commands")]
+    assert sorted(came, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
+
+
+async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(stand: Stand) -> None:
+    await leave(stand, Record(1), sealer=Sealer({"gone": bytes(32)}))
+    await stand.put("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
+    page = await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)
+    for letter in page.letters:
+        assert (letter.closed, letter.key, letter.value, letter.headers) == (True, None, None, ())
+    assert page.letters[1].reason == "undecodable"
+
+
+async def test_without_a_sealer_only_why_is_told(stand: Stand) -> None:
+    await leave(stand, Record(1))
+    (closed,) = (await topics_of(stand, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
+    (opened,) = (await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)).letters
+    assert (closed.closed, closed.value, opened.value) == (True, None, b"{}")
+    assert (closed.mark, closed.reason, closed.group) == (opened.mark, opened.reason, opened.group)
+
+
+async def test_the_removal_of_a_letter_is_no_letter(stand: Stand) -> None:
+    await put_aside(stand, b"0", b"1", b"2")
+    office = topics_of(stand)
+    letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
+    async with office.sending() as sender:
+        await sender.remove(letters[1])
+    await put_aside(stand, b"3")
+    left = [b"3", b"2", b"1", b"0"]
+    assert await pages(office, "newest", limit=2) == [left[:2], left[2:]]
+    assert await pages(office, "oldest", limit=9) == [left[::-1]]
+    assert list(await office.these(["ledger.commands.3", "ledger.commands.4"])) == ["ledger.commands.4"]
+
+
+@pytest.mark.slow
+async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
+    stand: Stand, kafka_admin: AIOKafkaAdminClient
+) -> None:
+    name = f"{stand.prefix}ledger.commands.dead"
+    # As declared, but in seconds instead of an hour and a day.
+    often = {"cleanup.policy": "compact,delete", "segment.ms": "100", "max.compaction.lag.ms": "1000"}
+    await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, often)])
+    await put_aside(stand, b"0", b"1", b"2")
+    office = topics_of(stand)
+    letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
+    for _ in range(2):
+        # Told twice, some time apart, as an erasure does: Kafka never cleans what was written to last.
+        await asyncio.sleep(0.5)
+        async with office.sending() as sender:
+            await sender.remove(letters[1])
+
+    async def dropped() -> bool:
+        return [letter.value for letter in await stand.letters() if letter.value is not None] == [b"0", b"2"]
+
+    await until(dropped, 90)
+    assert await pages(office, "newest", limit=9) == [[b"2", b"0"]]
+    assert list(await office.these(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
+
+
+async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) -> None:
+    """Whoever asks can write any cursor; one such order would be in the way of all others for ever."""
+    await put_aside(stand, b"0", b"1")
+    office = topics_of(stand)
+    for span, expected in (
+        ([0, 10**6], [b"0", b"1"]),
+        ([1, 10**6], [b"1"]),
+        ([7, 10**6], []),
+        ([10**6], []),
+        ([2, 1], []),
+    ):
+        cursor = base64.urlsafe_b64encode(json.dumps({"ledger.commands": span}).encode()).decode().rstrip("=")
+        async with asyncio.timeout(8):
+            page = await office.oldest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+        assert ([letter.value for letter in page.letters], page.next_cursor) == (expected, None)
+        await office.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+
+
+async def test_of_many_calls_at_once_few_read(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put_aside(stand, b"0")
+    office, reading, most = topics_of(stand), 0, 0
+    read = Reader.read
+
+    async def counted(*given: Any) -> list[DeadLetter]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            await asyncio.sleep(0.05)
+            return await read(*given)
+        finally:
+            reading -= 1
+
+    monkeypatch.setattr(Reader, "read", counted)
+    found = await asyncio.gather(
+        *(office.newest(everything, topic="ledger.commands", limit=9, cursor=None) for _ in range(12))
+    )
+    assert [[letter.value for letter in page.letters] for page in found] == [[b"0"]] * 12
+    assert 1 <= most <= READERS
+
+
+async def test_many_letters_are_found_by_their_ids_in_time(stand: Stand) -> None:
+    await put_aside(stand, *(b"%d" % number for number in range(200)))
+    began = time.monotonic()
+    found = await topics_of(stand).these(f"ledger.commands.{number}" for number in range(0, 200, 2))
+    assert [letter.value for letter in found.values()] == [b"%d" % number for number in range(0, 200, 2)]
+    assert time.monotonic() - began < 10
+
+
+def test_one_record_has_one_mark_and_each_other_another() -> None:
+    usual: dict[str, Any] = {"offset": 2, "value": b"v", "partition": 1, "key": b"k", "headers": (("id", b"1"),)}
+    said: dict[str, Any] = {
+        "topic": "a.commands", "sealer": Sealer({"k": bytes(32)}), "reason": "failing", "detail": "", "trace": "",
+        "tries": 5, "group": "a", "at": 1,
+    }  # fmt: skip
+
+    def mark(**other: Any) -> bytes:
+        record = Record(**{**usual, **{name: value for name, value in other.items() if name in usual}})
+        return write(record, **{**said, **{name: value for name, value in other.items() if name in said}}).key
+
+    assert mark(at=7, detail="x", trace="y", tries=0, reason="too_old") == mark()
+    others: list[dict[str, Any]] = [
+        {"topic": "b.commands"}, {"group": "b"}, {"offset": 3}, {"offset": 12}, {"partition": 12}, {"value": b"w"},
+        {"value": None}, {"value": b""}, {"key": None}, {"key": b""}, {"headers": (("i", b"d1"),)}, {"headers": ()},
+        {"headers": (("id", None),)}, {"sealer": Sealer({"k": bytes(range(32))})},
+    ]  # fmt: skip
+    assert len({mark(), *(mark(**other) for other in others)}) == len(others) + 1
+
+
+@given(
+    key=st.none() | st.binary(),
+    value=st.none() | st.binary(),
+    headers=st.lists(st.tuples(st.text(), st.none() | st.binary())),
+)
+def test_any_record_comes_out_of_its_letter_as_it_went_in(key: Any, value: Any, headers: Any) -> None:
+    # What a replay adds at the end is not the record's own.
+    headers = tuple(header for header in headers if header[0] not in REPLAYED)
+    sealer = Sealer({"k": bytes(32)})
+    written = write(
+        Record(1, value, key=key, headers=headers), "a.commands",
+        sealer=sealer, reason="failing", detail="", trace="", tries=5, group="a", at=1,
+    )  # fmt: skip
+    letter = DeadLetter.of(Record(9, written.value, key=written.key, headers=written.headers), "a.commands", sealer)
+    assert (letter.key, letter.value, letter.headers, letter.closed) == (key, value, headers, False)
+    assert (letter.source, letter.mark.encode()) == ((0, 1), written.key)

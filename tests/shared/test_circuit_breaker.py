@@ -1,0 +1,77 @@
+import pytest
+
+from shared.circuit_breaker import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, PROBE_SECONDS, CircuitBreaker
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def down(clock: Clock) -> CircuitBreaker:
+    """A breaker that has seen enough."""
+    breaker = CircuitBreaker("test", clock=clock)
+    for _ in range(FAILURES):
+        assert breaker.admit() is None
+        breaker.failed("refused")
+    return breaker
+
+
+def test_a_few_failures_do_not_stop_calls(clock: Clock) -> None:
+    breaker = CircuitBreaker("test", clock=clock)
+    for _ in range(10):
+        for _ in range(FAILURES - 1):
+            breaker.failed("refused")
+        breaker.succeeded()
+    assert breaker.admit() is None
+
+
+def test_failures_in_a_row_stop_calls_with_the_reason(down: CircuitBreaker) -> None:
+    assert (down.refusal, down.admit()) == ("refused", "refused")
+
+
+def test_after_the_pause_one_call_goes_ahead(down: CircuitBreaker, clock: Clock) -> None:
+    clock.now += FIRST_PAUSE
+    assert down.refusal is None
+    assert [down.admit() for _ in range(3)] == [None, "refused", "refused"]
+
+
+def test_a_probe_that_succeeds_lets_all_through(down: CircuitBreaker, clock: Clock) -> None:
+    clock.now += FIRST_PAUSE
+    down.admit()
+    down.succeeded()
+    assert [down.admit() for _ in range(3)] == [None, None, None]
+
+
+def test_a_probe_that_fails_doubles_the_pause_up_to_a_bound(down: CircuitBreaker, clock: Clock) -> None:
+    pause = FIRST_PAUSE
+    for _ in range(12):
+        clock.now += pause - 0.01
+        assert down.admit() == "refused"
+        clock.now += 0.02
+        assert down.admit() is None
+        down.failed("refused")
+        pause = min(pause * 2, LONGEST_PAUSE)
+    assert pause == LONGEST_PAUSE
+
+
+def test_calls_that_were_under_way_do_not_lengthen_the_pause(down: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(50):
+        down.failed("refused")
+    clock.now += FIRST_PAUSE
+    assert down.admit() is None
+
+
+def test_a_probe_that_never_reports_is_followed_by_another(down: CircuitBreaker, clock: Clock) -> None:
+    clock.now += FIRST_PAUSE
+    assert down.admit() is None
+    clock.now += PROBE_SECONDS
+    assert down.admit() is None
