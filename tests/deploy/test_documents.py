@@ -229,5 +229,5 @@ def test_the_index_lists_every_decision_under_its_title() -> None:
 def test_every_decision_has_context_decision_and_consequences(document: str) -> None:
     for record in re.split(r"^## ", DOCUMENTS[document], flags=re.MULTILINE)[1:]:
         if re.match(r"\d+\. ", record):
-            parts = re.findall(r"^\*\*(Context|Decision|Consequences)\.\*\*", record, re.MULTILINE)
+            parts = re.findall(r"^- \*\*(Context|Decision|Consequences)\.\*\*", record, re.MULTILINE)
             assert parts == ["Context", "Decision", "Consequences"], record.partition("\n")[0]
