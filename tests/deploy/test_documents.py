@@ -139,7 +139,7 @@ def test_settings_are_documented_under_a_service_that_reads_them() -> None:
 
 def test_every_error_code_is_in_the_reference_or_the_guide() -> None:
     responses = reference_responses()
-    authentication = API.partition("### Who is calling")[2].partition("\n### ")[0]
+    authentication = API.partition("## Authentication")[2].partition("\n## ")[0]
     reasons = set(re.findall(r"^\| `([a-z_]+)` \|", authentication, re.MULTILINE))
     for kind in refusals():
         in_guide = f"`{status(kind)} {kind.code}`" in API or kind.code in reasons
