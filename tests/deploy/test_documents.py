@@ -159,7 +159,7 @@ def test_every_named_make_target_exists() -> None:
 
 
 def test_every_promise_names_an_existing_test() -> None:
-    promises = DOCUMENTS["README.md"].partition("## What is promised")[2].partition("\n## ")[0]
+    promises = DOCUMENTS["README.md"].partition("## Promises")[2].partition("\n## ")[0]
     rows = [row for row in promises.splitlines() if row.startswith("| ") and not row.startswith("| promise")]
     assert rows
     for row in rows:

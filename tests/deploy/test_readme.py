@@ -1,4 +1,4 @@
-"""The commands of the README, as a newcomer types them, against what `make run` starts."""
+"""README commands, run verbatim against the stack that `make run` starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.nest_up import nest_up
 README: Final = (ROOT / "README.md").read_text()
 URL: Final = "http://127.0.0.1:8080"
 SHELL_SECONDS: Final = 60.0
-MAIL_IS_THERE: Final = f"until curl -s '{URL}/dev/inbox.json?to=ann@example.com' | grep -q code=; do sleep 0.1; done"
-"""What a person does between two commands: wait for the mail."""
+WAIT_FOR_MAIL: Final = f"until curl -s '{URL}/dev/inbox.json?to=ann@example.com' | grep -q code=; do sleep 0.1; done"
+"""The wait for the mail, which a person does by hand between two commands."""
 
 
 def commands(heading: str) -> list[str]:
-    """The shell commands under a heading, unindented."""
+    """Return the shell commands under a heading, without indentation."""
     section = README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^( *)```sh\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
     return [re.sub(f"^{indent}", "", block, flags=re.MULTILINE).strip() for indent, block in blocks]
@@ -30,12 +30,12 @@ async def _shell(script: str) -> str:
         "bash", "-euc", script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(SHELL_SECONDS):
-        out, complaints = await shell.communicate()
-    assert shell.returncode == 0, complaints.decode()
+        out, errors = await shell.communicate()
+    assert shell.returncode == 0, errors.decode()
     return out.decode()
 
 
-async def test_the_commands_of_the_readme_work_as_they_are_written(tmp_path: Path) -> None:
+async def test_readme_commands_work_verbatim(tmp_path: Path) -> None:
     async with nest_up(tmp_path) as nest:
         await _first_command(nest.base_url)
         await _first_login(nest.base_url)
@@ -53,13 +53,13 @@ async def _first_command(url: str) -> None:
 
 
 async def _first_login(url: str) -> None:
-    ask, *rest = commands("A first login by curl")
-    assert len(rest) <= 4, "a first login takes five commands at most"
+    request_link, *rest = commands("First login with curl")
+    assert len(rest) <= 4, "a first login takes at most five commands"
 
-    out = await _shell("\n".join([ask, MAIL_IS_THERE, *rest]).replace(URL, url))
+    out = await _shell("\n".join([request_link, WAIT_FOR_MAIL, *rest]).replace(URL, url))
 
-    answered, _, told = out.partition("\r\n\r\n")
-    assert answered.startswith("HTTP/1.1 204")
-    login, user = (json.loads(text) for text in told.splitlines())
+    link_response, _, printed = out.partition("\r\n\r\n")
+    assert link_response.startswith("HTTP/1.1 204")
+    login, user = (json.loads(text) for text in printed.splitlines())
     assert user["id"] == login["user_id"]
-    assert [each["identifier_value"] for each in user["identifiers"]] == ["ann@example.com"]
+    assert [identifier["identifier_value"] for identifier in user["identifiers"]] == ["ann@example.com"]
