@@ -35,7 +35,7 @@ format: install-dev ## format the source and mend what lint can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: install-dev ## measure requests per second beside the machine's own floors; prints a table
+bench: install-dev ## measure requests per second and latencies beside the floors of this machine
 	$(BIN)/python -m tests.bench
 
 reference: install-dev ## write the reference of the HTTP API, services/gateway/openapi.json, from the code

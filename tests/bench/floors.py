@@ -1,9 +1,9 @@
-"""What does the machine allow at best? An echo over Kafka, an insert and a transaction, without any of Nest."""
+"""Floors: the best that the machine allows without Nest, for Kafka and MongoDB."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -14,59 +14,68 @@ from pymongo import AsyncMongoClient
 from shared.mongo import connect, database
 from tests.bench.measure import Call
 
-TOPICS = ("bench.asked", "bench.answered")
+REQUESTS = "bench.requests"
+REPLIES = "bench.replies"
+EVENTS = "bench.events"
+EVENT = b"x" * 1_800
+"""As large as a usual event of Stripe."""
 
 
 @asynccontextmanager
-async def echo(bootstrap: str) -> AsyncIterator[Call]:
-    """A call that goes over Kafka to another consumer and back; both ends in this process."""
+async def kafka(bootstrap: str) -> AsyncIterator[dict[str, Call]]:
+    """An echo over two topics, with both ends in this process, and one produced record.
+
+    All records are acknowledged by all in-sync replicas.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(topic, 1, 1) for topic in TOPICS])
+    await admin.create_topics([NewTopic(REQUESTS, 1, 1), NewTopic(REPLIES, 1, 1), NewTopic(EVENTS, 4, 1)])
     await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     waiting: dict[bytes, asyncio.Future[None]] = {}
+    count = 0
 
-    async def answer(record: bytes) -> None:
-        await producer.send("bench.answered", record)
+    async def reply(record: bytes) -> None:
+        await producer.send(REPLIES, record)
 
     async def resolve(record: bytes) -> None:
         waiting.pop(record).set_result(None)
 
-    async def read(topic: str, take: object) -> None:
+    async def consume(topic: str, handle: Callable[[bytes], Awaitable[None]]) -> None:
         consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=50)
         consumer.assign([TopicPartition(topic, 0)])
         await consumer.start()
         try:
             async for record in consumer:
-                await take(record.value)  # type: ignore[operator]
+                await handle(record.value)
         finally:
             await consumer.stop()
 
-    readers = [asyncio.create_task(read(*pair)) for pair in zip(TOPICS, (answer, resolve), strict=True)]
-    count = 0
-
-    async def call(_number: int) -> None:
+    async def echo(_number: int) -> None:
         nonlocal count
         count += 1
         key = b"%032d" % count
         done = waiting[key] = asyncio.get_running_loop().create_future()
-        await producer.send("bench.asked", key)
+        await producer.send(REQUESTS, key)
         await done
 
+    async def produce(_number: int) -> None:
+        await producer.send_and_wait(EVENTS, EVENT)
+
+    consumers = [asyncio.create_task(consume(REQUESTS, reply)), asyncio.create_task(consume(REPLIES, resolve))]
     try:
-        yield call
+        yield {"echo over Kafka": echo, "record onto Kafka": produce}
     finally:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+        for consumer in consumers:
+            consumer.cancel()
+        await asyncio.gather(*consumers, return_exceptions=True)
         await producer.stop()
 
 
 @asynccontextmanager
 async def mongo(url: str) -> AsyncIterator[dict[str, Call]]:
-    """A majority insert, a transaction of two inserts, and a read by id."""
+    """A majority insert, a transaction of two inserts, and a read by ``_id``."""
     client: AsyncMongoClient[dict[str, object]] = connect(url, application="bench")
     rows = database(client, "bench")["rows"]
     await rows.insert_one({"_id": "known"})
@@ -83,6 +92,6 @@ async def mongo(url: str) -> AsyncIterator[dict[str, Call]]:
         await rows.find_one({"_id": "known"})
 
     try:
-        yield {"insert": insert, "transaction": transaction, "read": read}
+        yield {"MongoDB insert": insert, "MongoDB transaction": transaction, "MongoDB read": read}
     finally:
         await client.close()

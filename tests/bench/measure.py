@@ -1,61 +1,99 @@
-"""How many a second, and how long each? Closed loops: every connection sends its next request when it has an answer."""
+"""Load generators: closed loops and an open loop, with their latencies in milliseconds."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 Call = Callable[[int], Awaitable[None]]
-"""One operation of a connection, given by its number; raises when the answer is wrong."""
+"""One call on a connection, given by its number; raises if the response is wrong."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One run at one number of connections; latencies in milliseconds."""
+    """Rate and latencies of one round."""
 
     per_second: float
     p50: float
     p99: float
+    longest: float
+
+    @classmethod
+    def of(cls, latencies: Sequence[float], seconds: float) -> Round:
+        """The round with these latencies, in seconds, over so many seconds."""
+        ordered = sorted(1000 * latency for latency in latencies)
+        count = len(ordered)
+        return cls(count / seconds, ordered[count // 2], ordered[count * 99 // 100], ordered[-1])
 
 
 @dataclass(frozen=True)
 class Result:
-    """The medians of several rounds."""
+    """Medians of several rounds of one operation.
+
+    Attributes:
+        connections: how many closed loops ran side by side; None for an open loop.
+    """
 
     name: str
-    connections: int
+    connections: int | None
     per_second: float
     p50: float
     p99: float
+    longest: float
+
+    @classmethod
+    def of(cls, name: str, connections: int | None, rounds: Sequence[Round]) -> Result:
+        """The medians of these rounds."""
+        return cls(
+            name,
+            connections,
+            median(each.per_second for each in rounds),
+            median(each.p50 for each in rounds),
+            median(each.p99 for each in rounds),
+            median(each.longest for each in rounds),
+        )
 
 
-async def one_round(call: Call, connections: int, seconds: float) -> Round:
-    """Run closed loops for so long."""
+async def closed_loops(call: Call, connections: int, seconds: float) -> Round:
+    """Run closed loops: each connection sends its next request when it has the response to the last one."""
     latencies: list[float] = []
-    end = time.perf_counter() + seconds
+    began = time.perf_counter()
+    end = began + seconds
 
     async def loop(number: int) -> None:
-        while (began := time.perf_counter()) < end:
+        while (sent := time.perf_counter()) < end:
             await call(number)
-            latencies.append(time.perf_counter() - began)
+            latencies.append(time.perf_counter() - sent)
 
-    began = time.perf_counter()
     await asyncio.gather(*(loop(number) for number in range(connections)))
-    took = time.perf_counter() - began
-    latencies.sort()
-    count = len(latencies)
-    return Round(count / took, latencies[count // 2] * 1000, latencies[min(count - 1, count * 99 // 100)] * 1000)
+    return Round.of(latencies, time.perf_counter() - began)
 
 
-def medians(name: str, connections: int, rounds: list[Round]) -> Result:
-    """The middle of several rounds: these machines are noisy."""
-    return Result(
-        name,
-        connections,
-        median(round_.per_second for round_ in rounds),
-        median(round_.p50 for round_ in rounds),
-        median(round_.p99 for round_ in rounds),
-    )
+async def open_loop(call: Call, connections: int, *, rate: int, seconds: float) -> Round:
+    """Send at a fixed rate, whether or not earlier requests were answered.
+
+    A latency counts from the time at which the request was due, so that a stall shows in all requests that were due
+    meanwhile (coordinated omission).
+    """
+    latencies: list[float] = []
+    free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
+    for number in range(connections):
+        free.put_nowait(number)
+    began = time.perf_counter()
+
+    async def one(due: float) -> None:
+        number = await free.get()
+        await call(number)
+        latencies.append(time.perf_counter() - due)
+        free.put_nowait(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(max(1, int(rate * seconds))):
+            due = began + number / rate
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            group.create_task(one(due))
+    return Round.of(latencies, time.perf_counter() - began)

@@ -1,7 +1,7 @@
-"""A mail server that takes everything and costs next to nothing, so that a benchmark pays for Nest's mails alone.
+"""SMTP sink for benchmarks: accepts every mail at little cost, so that the measurement pays for Nest's side only.
 
-It speaks as much of RFC 5321 as a client needs that pipelines, and writes each mail to a file as a JSON line: ``to``,
-and ``content`` as it came.
+It implements the part of RFC 5321 that a pipelining client needs and writes each mail to a file as a JSON line with
+``to`` and ``content``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from typing import Self, TextIO, cast
 _END = b"\r\n.\r\n"
 
 
-class Sink:
-    """The server, as an async context manager; ``port`` is on loopback."""
+class MailSink:
+    """The SMTP server, as an async context manager.
+
+    Attributes:
+        port: its TCP port on loopback.
+    """
 
     def __init__(self, file: Path) -> None:
         self._path = file
@@ -23,7 +27,7 @@ class Sink:
 
     async def __aenter__(self) -> Self:
         self._file = self._path.open("w")
-        self._server = await asyncio.get_running_loop().create_server(lambda: _Dialogue(self._file), "127.0.0.1", 0)
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Session(self._file), "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -32,7 +36,7 @@ class Sink:
         self._file.close()
 
 
-class _Dialogue(asyncio.Protocol):
+class _Session(asyncio.Protocol):
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._buffer = b""
@@ -40,17 +44,17 @@ class _Dialogue(asyncio.Protocol):
         self._to = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Send the greeting."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.write(b"220 sink\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole command, and every whole mail."""
+        """Reply to every complete command and every complete mail."""
         self._buffer += data
-        answers = []
-        while (answer := self._next()) is not None:
-            answers.append(answer)
-        self._transport.write(b"".join(answers))
+        replies = []
+        while (reply := self._next()) is not None:
+            replies.append(reply)
+        self._transport.write(b"".join(replies))
         self._file.flush()
 
     def _next(self) -> bytes | None:
@@ -60,7 +64,7 @@ class _Dialogue(asyncio.Protocol):
                 return None
             self._buffer, self._in_data = rest, False
             self._file.write(json.dumps({"to": self._to, "content": content.decode("latin-1")}) + "\n")
-            return b"250 taken\r\n"
+            return b"250 accepted\r\n"
         line, end, rest = self._buffer.partition(b"\r\n")
         if not end:
             return None
@@ -75,7 +79,7 @@ class _Dialogue(asyncio.Protocol):
             self._to = line.partition(b"<")[2].partition(b">")[0].decode()
         if verb == b"DATA":
             self._in_data = True
-            return b"354 go on\r\n"
+            return b"354 send the mail\r\n"
         if verb == b"QUIT":
             return b"221 bye\r\n"
         return b"250 ok\r\n"

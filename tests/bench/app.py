@@ -1,0 +1,183 @@
+"""Measured operations, as an app performs them over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import itertools
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable
+from email import message_from_string, policy
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from services.embedded.demo import CLIENT_ID
+from tests.bench.http_client import Connection, Response
+from tests.stack import API, Login
+
+PREPARED_SECONDS = 120.0
+_CODE = re.compile(r"[?&]code=([^&\s]+)")
+
+
+class App:
+    """An app with some connections to one gateway.
+
+    Args:
+        environment: the addresses and secrets that ``environment`` yields.
+        connections: how many connections it opens.
+    """
+
+    def __init__(self, environment: dict[str, Any], connections: int) -> None:
+        address = urlsplit(environment["url"])
+        assert address.hostname is not None
+        assert address.port is not None
+        self._connections = [Connection(address.hostname, address.port) for _ in range(connections)]
+        self._webhook_secret = environment["webhook_secret"].encode()
+        self._mails = Path(environment["mails"])
+        self._count = itertools.count()
+        self._codes: list[tuple[Login, str]] = []
+        self._logins: list[dict[str, Any]] = []
+        self._subscribers: list[dict[str, Any]] = []
+
+    async def connect(self) -> None:
+        """Open every connection anew, so that none reaches the server's idle timeout during a round."""
+        for connection in self._connections:
+            await connection.connect()
+
+    def close(self) -> None:
+        """Disconnect."""
+        for connection in self._connections:
+            connection.close()
+
+    async def send_magic_link(self, number: int) -> None:
+        """Request a magic link for a new address."""
+        await self._rpc(number, "send_magic_link", self._new_login().order(), expected=204)
+
+    async def authenticate_user_code(self, number: int) -> None:
+        """Redeem the code of a new address, which creates its user."""
+        login, code = self._codes.pop()
+        self._logins.append(await self._json(number, "authenticate_user", login.redemption(code)))
+
+    async def authenticate_user_refresh(self, number: int) -> None:
+        """Refresh the tokens of this connection's user."""
+        login = self._logins[number]
+        body = {"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": login["refresh_token"]}
+        self._logins[number] = await self._json(number, "authenticate_user", body)
+
+    async def get_user(self, number: int) -> None:
+        """Read this connection's user."""
+        await self._as_user(number, "get_user", self._logins[number])
+
+    async def get_subscription_status(self, number: int) -> None:
+        """Read the subscription status of a user on trial, with the link to the billing portal."""
+        await self._as_user(number, "get_subscription_status", self._subscribers[number])
+
+    async def webhook(self, number: int) -> None:
+        """Send a signed Stripe event of a type that billing stores without reading anything from Stripe."""
+        event = {
+            "id": f"evt_{secrets.token_hex(12)}",
+            "object": "event",
+            "type": "invoice.updated",
+            "created": int(time.time()),
+            "livemode": False,
+            "data": {"object": {"id": "in_1", "object": "invoice", "customer": f"cus_{number}", "pad": "x" * 1500}},
+        }
+        body = json.dumps(event).encode()
+        now = int(time.time())
+        signature = hmac.new(self._webhook_secret, b"%d.%b" % (now, body), hashlib.sha256).hexdigest()
+        header = f"stripe-signature: t={now},v1={signature}\r\n"
+        _expect(await self._connections[number].post("/1/webhook/stripe", body, header), 200)
+
+    async def prepare_codes(self, count: int) -> None:
+        """Request magic links until so many codes are unused."""
+        missing = count - len(self._codes)
+        if missing > 0:
+            logins = {login.email: login for login in (self._new_login() for _ in range(missing))}
+            await self._each(logins.values(), lambda n, login: self._request(n, "send_magic_link", login.order()))
+            async for to, code in self._codes_for(set(logins)):
+                self._codes.append((logins[to], code))
+
+    async def prepare_logins(self, count: int) -> None:
+        """Log new users in until there are so many."""
+        missing = count - len(self._logins)
+        if missing > 0:
+            await self.prepare_codes(missing)
+            await self._each(range(missing), lambda n, _item: self.authenticate_user_code(n))
+
+    async def prepare_subscribers(self, count: int) -> None:
+        """Start trials for new users until there are so many."""
+        missing = count - len(self._subscribers)
+        logins = {login.email: login for login in (self._new_login() for _ in range(missing))}
+        await self._each(
+            logins.values(),
+            lambda n, login: self._request(
+                n,
+                "create_trial_and_magic_link",
+                login.order(device={"platform": "mac", "beak_id": login.state, "fingerprint": login.state}),
+            ),
+        )
+        async for to, code in self._codes_for(set(logins)):
+            self._subscribers.append(await self._json(0, "authenticate_user", logins[to].redemption(code)))
+
+    def _new_login(self) -> Login:
+        return Login(f"p{next(self._count)}.{secrets.token_hex(4)}@example.com")
+
+    async def _request(self, number: int, method: str, body: dict[str, Any]) -> None:
+        await self._rpc(number, method, body, expected=204)
+
+    async def _as_user(self, number: int, method: str, tokens: dict[str, Any]) -> None:
+        header = f"authorization: bearer {tokens['access_token']}\r\n"
+        body = json.dumps({"user_id": tokens["user_id"]}).encode()
+        _expect(await self._connections[number].post(f"{API}/{method}", body, header), 200)
+
+    async def _rpc(self, number: int, method: str, body: dict[str, Any], *, expected: int) -> Response:
+        response = await self._connections[number].post(f"{API}/{method}", json.dumps(body).encode())
+        _expect(response, expected)
+        return response
+
+    async def _json(self, number: int, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads((await self._rpc(number, method, body, expected=200)).body)
+        return parsed
+
+    async def _each(self, items: Iterable[Any], act: Any) -> None:
+        rest = iter(list(items))
+
+        async def loop(number: int) -> None:
+            for item in rest:
+                await act(number, item)
+
+        await asyncio.gather(*(loop(number) for number in range(len(self._connections))))
+
+    async def _codes_for(self, wanted: set[str]) -> AsyncIterator[tuple[str, str]]:
+        """Yield address and code of each mail to these addresses, read from the sink's file as it grows."""
+        end = time.monotonic() + PREPARED_SECONDS
+        line = ""
+        with self._mails.open() as lines:
+            while wanted:
+                # A line that is being written may arrive in two parts.
+                line = line + lines.readline()
+                if not line.endswith("\n"):
+                    assert time.monotonic() < end, f"{len(wanted)} mails did not arrive within {PREPARED_SECONDS} s"
+                    await asyncio.sleep(0.05)
+                    continue
+                mail, line = json.loads(line), ""
+                if mail["to"] in wanted and (code := _code(mail["content"])):
+                    wanted.discard(mail["to"])
+                    yield mail["to"], code
+
+
+def _code(mail: str) -> str | None:
+    """The code of the magic link in a mail's text, if it has one."""
+    part = message_from_string(mail, policy=policy.default).get_body(("plain",))
+    found = _CODE.search(part.get_content()) if part is not None else None
+    return found[1] if found else None
+
+
+def _expect(response: Response, status: int) -> None:
+    if response.status != status:
+        raise AssertionError(f"{response.status} instead of {status}: {response.body[:300]!r}")
