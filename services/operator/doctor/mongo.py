@@ -162,7 +162,7 @@ async def look_at_stripe_events(client: Client, prefix: str) -> AsyncIterator[Fi
     yield warning(
         "stripe events",
         f"{count} wait for more than half an hour, the first of them {names}",
-        "see 'Events that wait' in docs/stripe.md",
+        "see 'Pending events' in docs/stripe.md",
     )
 
 
