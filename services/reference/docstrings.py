@@ -18,16 +18,12 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared import messages
+from shared.messages import Message
 
 EVERYWHERE: Final = frozenset({"NonEmpty", "Moment"})
 """Types whose docstrings say nothing of the one field that has them."""
 _KEY: Final = re.compile(r"``key`` is [^.]*\.(?:\s+|$)")
 """Of the bus; no client sees it."""
-_REPLY: Final = re.compile(r"Reply: (\w+)(?:[,;] (.+?))?\.(?:\s+|$)", re.DOTALL)
-_NO_REPLY: Final = re.compile(r"No reply body(?: ([^.]+))?\.(?:\s+|$)")
-_REFUSED: Final = re.compile(r"Refused: (.+?)\.(?:\s+|$)", re.DOTALL)
-_CODE: Final = re.compile(r"``([a-z_]+)``")
-_AS: Final = re.compile(r"\bas ([A-Z]\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +54,17 @@ class Promise:
 
 
 @cache
-def promise(message: type[BaseModel]) -> Promise:
+def promise(message: type[Message]) -> Promise:
     """What the docstring of a message says.
 
     Raises:
-        ValueError: it says nothing of what the message does, or not whether there is a reply.
+        ValueError: it says nothing of what the message does.
     """
     text = _KEY.sub("", inspect.cleandoc(message.__doc__ or ""))
-    reply, none, refused = _REPLY.search(text), _NO_REPLY.search(text), _REFUSED.search(text)
-    if reply is None and none is None:
-        raise ValueError(f"{message.__name__} does not say what answers it")
-    codes: list[str] = []
-    if refused is not None:
-        for other in _AS.findall(refused[1]):
-            codes += promise(_models()[other]).refused
-        codes += _CODE.findall(refused[1])
-    for pattern in (_REPLY, _NO_REPLY, _REFUSED):
-        text = pattern.sub("", text)
     if not text.strip():
         raise ValueError(f"{message.__name__} does not say what it does")
-    note = (reply[2] if reply else none[1] if none else "") or ""
-    return Promise(markdown(text), reply[1] if reply else None, markdown(note), tuple(dict.fromkeys(codes)))
+    reply = message.reply.__name__ if message.reply else None
+    return Promise(markdown(text), reply, "", tuple(refusal.code for refusal in message.refuses))
 
 
 def view(name: str) -> type[BaseModel]:

@@ -16,6 +16,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from shared.errors import Refusal
+
 MESSAGES: dict[str, type[Message]] = {}
 """Every message class by its wire name."""
 
@@ -104,6 +106,11 @@ class Message(BaseModel):
     audited: ClassVar[bool] = False
     """Whether the audit is told what came of it when it was asked with the internal key."""
 
+    reply: ClassVar[type[BaseModel] | None] = None
+    """Model of the reply; None if the reply has no body."""
+    refuses: ClassVar[tuple[type[Refusal], ...]] = ()
+    """Refusals that a client of the HTTP API can receive instead of the reply."""
+
     key: str = Field(default="", exclude=True, repr=False)
     """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
     not in its body. Empty: ordered by its own id alone."""
@@ -117,6 +124,8 @@ class Message(BaseModel):
         tombstone: bool = False,
         personal: bool = False,
         audited: bool = False,
+        reply: type[BaseModel] | None = None,
+        refuses: tuple[type[Refusal], ...] = (),
         **options: Any,
     ) -> None:
         """Register the class under its wire name.
@@ -134,6 +143,8 @@ class Message(BaseModel):
         cls.tombstone = tombstone
         cls.personal = personal
         cls.audited = audited
+        cls.reply = reply
+        cls.refuses = refuses
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from shared.errors import Kind, Refusal
+from shared.errors import Kind, NotFound, Refusal
 from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
 from shared.messages.types import Locale
 
@@ -83,20 +83,6 @@ Content = Annotated[
 """One way to show an item."""
 
 
-class ListNewsItems(Query, wire="news.list-news-items"):
-    """What an app is to show now. Reply: NewsItemList, the most important and then the newest first.
-
-    Items that are for others than whoever asks are left out; an unknown client has none.
-    """
-
-    client_id: str
-    """The app's."""
-    locale: Locale | None = None
-    """The app's language; without it, items for some languages only are left out."""
-    app_version: AppVersion | None = None
-    """The app's version; without it, items for some versions only are left out."""
-
-
 class NewsItemView(Reply):
     """A news item as an app shows it."""
 
@@ -109,6 +95,20 @@ class NewsItemList(RootModel[tuple[NewsItemView, ...]]):
     """A JSON list, the most important and then the newest first."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
+    """What an app is to show now.
+
+    Items that are for others than whoever asks are left out; an unknown client has none.
+    """
+
+    client_id: str
+    """The app's."""
+    locale: Locale | None = None
+    """The app's language; without it, items for some languages only are left out."""
+    app_version: AppVersion | None = None
+    """The app's version; without it, items for some versions only are left out."""
 
 
 class NewsItemOrder(Command):
@@ -136,50 +136,6 @@ class NewsItemOrder(Command):
     """Null for no end."""
 
 
-class CreateNewsItem(NewsItemOrder, wire="news.create-news-item", audited=True):
-    """Publish an item. Reply: NewsItemDetails.
-
-    Refused: ``news_item_ends_before_it_starts``, ``action_url_not_allowed``, ``fallback_missing``,
-    ``no_such_app_version``, ``news_item_already_exists``.
-    """
-
-    id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """An id of the operator's choice; made up when left out."""
-
-
-class UpdateNewsItem(NewsItemOrder, wire="news.update-news-item", audited=True):
-    """Say anew what an item is: what is left out has its default again. Reply: NewsItemDetails.
-
-    ``starts_at`` left out stays as it was. Refused: as CreateNewsItem, ``not_found``, ``news_item_changed``.
-    """
-
-    id: NonEmpty
-    version: int | None = None
-    """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
-
-
-class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True):
-    """Take an item away for good. No reply body. Refused: ``not_found``, ``news_item_changed``."""
-
-    id: NonEmpty
-    version: int | None = None
-    """As in UpdateNewsItem."""
-
-
-class ListAllNewsItems(Query, wire="news.list-all-news-items", audited=True):
-    """All items, whenever and for whomever they are live. Reply: NewsItemDetailsList, the newest first.
-
-    Refused: ``not_found`` where the cursor's item is gone.
-    """
-
-    client_id: str | None = None
-    """Only those that this client shows."""
-    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
-    cursor: NonEmpty | None = None
-    """Only older ones than the item with this id: the last one of the page before. Refused when it is gone:
-    ``not_found``."""
-
-
 class NewsItemDetails(NewsItemView):
     """A news item as operators see it."""
 
@@ -195,40 +151,6 @@ class NewsItemDetails(NewsItemView):
     updated_at: When
     version: int
     """Counts the changes, from 1."""
-
-
-class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
-    """A JSON list, the newest first; 1,000 at most."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class DismissNewsItem(Command, wire="news.dismiss-news-item", audited=True):
-    """Show an item no more to a user, on none of their devices. No reply body.
-
-    Refused: ``not_found``, ``news_item_not_dismissible``.
-    """
-
-    user_id: NonEmpty
-    news_item_id: NonEmpty
-
-
-class NewsItemCreated(Event, wire="news.news-item-created"):
-    """An item was published."""
-
-    item_id: str
-
-
-class NewsItemUpdated(Event, wire="news.news-item-updated"):
-    """An item is no longer what it was."""
-
-    item_id: str
-
-
-class NewsItemRemoved(Event, wire="news.news-item-removed"):
-    """An item was taken away."""
-
-    item_id: str
 
 
 class NewsItemEndsBeforeItStarts(Refusal):
@@ -253,13 +175,118 @@ class NewsItemAlreadyExists(Refusal):
     kind = Kind.CONFLICT
 
 
+class CreateNewsItem(
+    NewsItemOrder,
+    wire="news.create-news-item",
+    audited=True,
+    reply=NewsItemDetails,
+    refuses=(
+        NewsItemEndsBeforeItStarts,
+        ActionUrlNotAllowed,
+        FallbackMissing,
+        NoSuchAppVersion,
+        NewsItemAlreadyExists,
+    ),
+):
+    """Publish an item."""
+
+    id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """An id of the operator's choice; made up when left out."""
+
+
 class NewsItemChanged(Refusal):
     """Somebody changed the item since it was read; ``meta.version`` is the version it has now."""
 
     kind = Kind.CONFLICT
 
 
+class UpdateNewsItem(
+    NewsItemOrder,
+    wire="news.update-news-item",
+    audited=True,
+    reply=NewsItemDetails,
+    refuses=(
+        *CreateNewsItem.refuses,
+        NotFound,
+        NewsItemChanged,
+    ),
+):
+    """Say anew what an item is: what is left out has its default again. ``starts_at`` left out stays as it was."""
+
+    id: NonEmpty
+    version: int | None = None
+    """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
+
+
+class RemoveNewsItem(
+    Command,
+    wire="news.remove-news-item",
+    audited=True,
+    refuses=(
+        NotFound,
+        NewsItemChanged,
+    ),
+):
+    """Take an item away for good."""
+
+    id: NonEmpty
+    version: int | None = None
+    """As in UpdateNewsItem."""
+
+
+class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
+    """A JSON list, the newest first; 1,000 at most."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ListAllNewsItems(
+    Query, wire="news.list-all-news-items", audited=True, reply=NewsItemDetailsList, refuses=(NotFound,)
+):
+    """All items, whenever and for whomever they are live."""
+
+    client_id: str | None = None
+    """Only those that this client shows."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    cursor: NonEmpty | None = None
+    """Only older ones than the item with this id: the last one of the page before. Refused when it is gone:
+    ``not_found``."""
+
+
 class NewsItemNotDismissible(Refusal):
     """The item stays for as long as it is live."""
 
     kind = Kind.CONFLICT
+
+
+class DismissNewsItem(
+    Command,
+    wire="news.dismiss-news-item",
+    audited=True,
+    refuses=(
+        NotFound,
+        NewsItemNotDismissible,
+    ),
+):
+    """Show an item no more to a user, on none of their devices."""
+
+    user_id: NonEmpty
+    news_item_id: NonEmpty
+
+
+class NewsItemCreated(Event, wire="news.news-item-created"):
+    """An item was published."""
+
+    item_id: str
+
+
+class NewsItemUpdated(Event, wire="news.news-item-updated"):
+    """An item is no longer what it was."""
+
+    item_id: str
+
+
+class NewsItemRemoved(Event, wire="news.news-item-removed"):
+    """An item was taken away."""
+
+    item_id: str

@@ -10,6 +10,9 @@ from pydantic import (
     Field,
 )
 
+from shared.errors import NotFound
+from shared.messages.auth.errors import InvalidEmail, InvalidPhoneNumber, UserExportNotFinished
+from shared.messages.auth.users import UserView
 from shared.messages.message import Command, Moment, Part, Query, Reply, Sealed
 from shared.messages.types import NonEmpty
 
@@ -20,50 +23,22 @@ Outsider = Literal["mailchimp", "stripe"]
 """Somebody outside of Nest who must forget a person too."""
 
 
-class FindUser(Query, wire="auth.find-user", audited=True):
-    """Whose an address or a number is now. Reply: UserView.
-
-    Refused: ``not_found``, ``invalid_email``, ``invalid_phone_number``.
-    """
+class FindUser(
+    Query,
+    wire="auth.find-user",
+    audited=True,
+    reply=UserView,
+    refuses=(
+        NotFound,
+        InvalidEmail,
+        InvalidPhoneNumber,
+    ),
+):
+    """Whose an address or a number is now."""
 
     identifier_type: Literal["email", "phone"]
     identifier_value: Sealed
     """As people write it."""
-
-
-class ExportUser(Command, wire="auth.export-user"):
-    """Begin to collect all that every service holds on a user. Reply: UserProcessView. Refused: ``not_found``."""
-
-    user_id: NonEmpty
-
-
-class EraseUser(Command, wire="auth.erase-user"):
-    """Begin to remove a user everywhere; they are logged out at once. Reply: UserProcessView. Refused: ``not_found``.
-
-    Of one that is being erased already, or was, the process is told.
-    """
-
-    user_id: NonEmpty
-    delete_stripe_customer: bool = False
-    """Whether Stripe is to forget the customer too, which ends its subscriptions. Else it keeps what it has, and goes
-    on collecting what is subscribed."""
-
-
-class GetUserProcess(Query, wire="auth.get-user-process"):
-    """How far an export or an erasure is. Reply: UserProcessView. Refused: ``not_found``."""
-
-    process_id: NonEmpty
-
-
-class GetUserExport(Query, wire="auth.get-user-export", reply_sealed=True, audited=True):
-    """The document of a finished export, a page at a time. Reply: UserExportView.
-
-    Refused: ``not_found`` (also when it has been removed), ``user_export_not_finished``.
-    """
-
-    process_id: NonEmpty
-    cursor: Annotated[int, Field(ge=0)] = 0
-    """``next_cursor`` of the page before."""
 
 
 class ServicePartView(Part):
@@ -92,6 +67,30 @@ class UserProcessView(Reply):
     services: tuple[ServicePartView, ...]
 
 
+class ExportUser(Command, wire="auth.export-user", reply=UserProcessView, refuses=(NotFound,)):
+    """Begin to collect all that every service holds on a user."""
+
+    user_id: NonEmpty
+
+
+class EraseUser(Command, wire="auth.erase-user", reply=UserProcessView, refuses=(NotFound,)):
+    """Begin to remove a user everywhere; they are logged out at once.
+
+    Of one that is being erased already, or was, the process is told.
+    """
+
+    user_id: NonEmpty
+    delete_stripe_customer: bool = False
+    """Whether Stripe is to forget the customer too, which ends its subscriptions. Else it keeps what it has, and goes
+    on collecting what is subscribed."""
+
+
+class GetUserProcess(Query, wire="auth.get-user-process", reply=UserProcessView, refuses=(NotFound,)):
+    """How far an export or an erasure is."""
+
+    process_id: NonEmpty
+
+
 class UserExportView(Reply):
     """A page of all that Nest holds on a user."""
 
@@ -104,8 +103,26 @@ class UserExportView(Reply):
     """Null on the last page, which for most people is the first."""
 
 
+class GetUserExport(
+    Query,
+    wire="auth.get-user-export",
+    reply_sealed=True,
+    audited=True,
+    reply=UserExportView,
+    refuses=(
+        NotFound,
+        UserExportNotFinished,
+    ),
+):
+    """The document of a finished export, a page at a time."""
+
+    process_id: NonEmpty
+    cursor: Annotated[int, Field(ge=0)] = 0
+    """``next_cursor`` of the page before."""
+
+
 class ContinueUserProcess(Command, wire="auth.continue-user-process"):
-    """Order the parts again that no service has done for an hour. ``key`` is the user's id. No reply body."""
+    """Order the parts again that no service has done for an hour. ``key`` is the user's id."""
 
     process_id: str
 
@@ -153,7 +170,7 @@ class EraseUserFromAuth(ErasePart, wire="auth.erase-user-from-auth"):
 
 
 class AddExportedPart(Command, wire="auth.add-exported-part"):
-    """A piece of what a service holds on a user. ``key`` is the process's id. No reply body."""
+    """A piece of what a service holds on a user. ``key`` is the process's id."""
 
     process_id: str
     holder: Holder
@@ -166,16 +183,16 @@ class AddExportedPart(Command, wire="auth.add-exported-part"):
 
 
 class ConfirmErasure(Command, wire="auth.confirm-erasure"):
-    """A service holds nothing on a user any more. ``key`` is the process's id. No reply body."""
+    """A service holds nothing on a user any more. ``key`` is the process's id."""
 
     process_id: str
     holder: Holder
 
 
 class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
-    """A service can't be done before somebody outside of Nest is, who can't be asked now. ``key`` is the process's id.
+    """A service can't be done before somebody outside of Nest is, who can't be asked now.
 
-    No reply body.
+    ``key`` is the process's id.
     """
 
     process_id: str

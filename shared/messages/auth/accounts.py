@@ -8,153 +8,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.messages.auth.errors import (
+    ApplicationEnded,
+    ApplicationNotFound,
+    ApplicationUserEnded,
+    ApplicationUserNotActive,
+    ApplicationUserNotFound,
+    AppnameTaken,
+    EmailTaken,
+    FieldRefused,
+    MalformedApiKey,
+    NotLoggedIn,
+    OwnerNotFound,
+    PasswordRequired,
+    Throttled,
+    WrongCredentials,
+)
 from shared.messages.message import Command, Moment, Query, Reply, Sealed
 
 Text = Annotated[str, Field(min_length=1, max_length=255)]
-
-
-class RegisterOwner(Command, wire="auth.register-owner", reply_sealed=True):
-    """Make an owner of applications. Reply: OwnerWithTokenView. Refused: ``validation_failed``, ``email_taken``."""
-
-    firstname: Text
-    lastname: Text
-    email: str
-    password: Sealed
-
-
-class GetOwner(Query, wire="auth.get-owner", reply_sealed=True):
-    """Who an owner is. Reply: OwnerView. Refused: ``validation_failed``, ``owner_not_found``.
-
-    Old clients get an OwnerWithTokenView.
-
-    An owner's id travels sealed: whoever knows it may change the owner.
-    """
-
-    uuid: Sealed
-
-
-class LogInOwner(Command, wire="auth.log-in-owner", reply_sealed=True):
-    """Log an owner in. Reply: OwnerWithTokenView.
-
-    Refused: ``validation_failed``, ``wrong_credentials``, ``throttled``.
-    """
-
-    email: str
-    password: Sealed
-
-
-class UpdateOwner(Command, wire="auth.update-owner"):
-    """Change all that is known of an owner. Reply: OwnerUpdatedView.
-
-    Refused: ``validation_failed``, ``owner_not_found``, ``email_taken``.
-    """
-
-    uuid: Sealed
-    firstname: Text
-    lastname: Text
-    email: str
-    password: Sealed
-
-
-class DeleteOwner(Command, wire="auth.delete-owner"):
-    """Delete an owner with all applications and their users. Reply: OwnerDeletedView.
-
-    Refused: ``validation_failed``.
-    """
-
-    deletion_token: Sealed
-    uuid: Sealed
-
-
-class RemoveOwnerApplications(Command, wire="auth.remove-owner-applications"):
-    """Delete the applications of an owner who is deleted; auth says it to itself. No reply body."""
-
-    owner_id: str
-
-
-class CreateApplication(Command, wire="auth.create-application", reply_sealed=True):
-    """Make an application. Reply: ApplicationView.
-
-    Refused: ``validation_failed``, ``owner_not_found``, ``appname_taken``.
-    """
-
-    owneruuid: Sealed
-    appname: Text
-    passwordless: bool = False
-    """Whether a user's id and the API key are enough to log in."""
-
-
-class DeleteApplication(Command, wire="auth.delete-application"):
-    """Delete an application with all its users. Reply: ApplicationDeletedView. Refused: ``malformed_api_key``."""
-
-    apikey: Sealed
-
-
-class RemoveApplicationUsers(Command, wire="auth.remove-application-users"):
-    """Delete the users of an application that is deleted; auth says it to itself. No reply body."""
-
-    application_id: str
-
-
-class SignUp(Command, wire="auth.sign-up", reply_sealed=True):
-    """Make a user of an application. Reply: ApplicationUserView.
-
-    Refused: ``validation_failed``, ``malformed_api_key``, ``application_not_found``, ``application_ended``,
-    ``email_taken``.
-    """
-
-    apikey: Sealed
-    username: Text
-    email: str
-    password: Sealed
-
-
-class SignIn(Command, wire="auth.sign-in", reply_sealed=True):
-    """Log a user of an application in who shows no password. Reply: SignedInView.
-
-    Refused: ``validation_failed``, ``malformed_api_key``, ``application_not_found``, ``application_ended``,
-    ``password_required``, ``application_user_not_found``, ``application_user_not_active``, ``application_user_ended``.
-    """
-
-    uuid: Sealed
-    apikey: Sealed
-
-
-class SignInWithEmail(Command, wire="auth.sign-in-with-email", reply_sealed=True):
-    """Log a user of an application in. Reply: SignedInWithEmailView.
-
-    Refused: ``validation_failed``, ``malformed_api_key``, ``application_not_found``, ``application_ended``,
-    ``wrong_credentials``, ``throttled``, ``application_user_not_active``, ``application_user_ended``.
-    """
-
-    apikey: Sealed
-    email: str
-    password: Sealed
-
-
-class CheckSignIn(Query, wire="auth.check-sign-in", reply_sealed=True):
-    """Is this token good? Reply: SignedInView. Refused: ``not_logged_in``."""
-
-    token: Sealed
-
-
-class GetApplicationUser(Query, wire="auth.get-application-user", reply_sealed=True):
-    """Whose token is this? Reply: ApplicationUserView. Refused: ``not_logged_in``."""
-
-    token: Sealed
-
-
-class UpdateApplicationUser(Command, wire="auth.update-application-user", personal=True):
-    """Change what is given of the user whose token this is. Reply: ApplicationUserUpdatedView.
-
-    Refused: ``validation_failed``, ``not_logged_in``, ``email_taken``.
-    """
-
-    token: Sealed
-    username: Text | None = None
-    email: str | None = None
-    active: bool | None = None
-    password: Sealed | None = None
 
 
 class OwnerView(Reply):
@@ -172,11 +44,83 @@ class OwnerWithTokenView(OwnerView):
     deletion_token: str
 
 
+class RegisterOwner(
+    Command,
+    wire="auth.register-owner",
+    reply_sealed=True,
+    reply=OwnerWithTokenView,
+    refuses=(
+        FieldRefused,
+        EmailTaken,
+    ),
+):
+    """Make an owner of applications."""
+
+    firstname: Text
+    lastname: Text
+    email: str
+    password: Sealed
+
+
+class GetOwner(
+    Query,
+    wire="auth.get-owner",
+    reply_sealed=True,
+    reply=OwnerView,
+    refuses=(
+        FieldRefused,
+        OwnerNotFound,
+    ),
+):
+    """Who an owner is. Old clients get an OwnerWithTokenView.
+
+    An owner's id travels sealed: whoever knows it may change the owner.
+    """
+
+    uuid: Sealed
+
+
+class LogInOwner(
+    Command,
+    wire="auth.log-in-owner",
+    reply_sealed=True,
+    reply=OwnerWithTokenView,
+    refuses=(
+        FieldRefused,
+        WrongCredentials,
+        Throttled,
+    ),
+):
+    """Log an owner in."""
+
+    email: str
+    password: Sealed
+
+
 class OwnerUpdatedView(Reply):
     """An owner was changed."""
 
     status: Literal[202] = 202
     affectedRows: Literal[1] = 1  # noqa: N815 -- older than Nest
+
+
+class UpdateOwner(
+    Command,
+    wire="auth.update-owner",
+    reply=OwnerUpdatedView,
+    refuses=(
+        FieldRefused,
+        OwnerNotFound,
+        EmailTaken,
+    ),
+):
+    """Change all that is known of an owner."""
+
+    uuid: Sealed
+    firstname: Text
+    lastname: Text
+    email: str
+    password: Sealed
 
 
 class OwnerDeletedView(Reply):
@@ -185,6 +129,19 @@ class OwnerDeletedView(Reply):
     affectedRows: Literal[0, 1]  # noqa: N815 -- older than Nest
     insertId: Literal[0] = 0  # noqa: N815
     warningStatus: Literal[0] = 0  # noqa: N815
+
+
+class DeleteOwner(Command, wire="auth.delete-owner", reply=OwnerDeletedView, refuses=(FieldRefused,)):
+    """Delete an owner with all applications and their users."""
+
+    deletion_token: Sealed
+    uuid: Sealed
+
+
+class RemoveOwnerApplications(Command, wire="auth.remove-owner-applications"):
+    """Delete the applications of an owner who is deleted; auth says it to itself."""
+
+    owner_id: str
 
 
 class ApplicationView(Reply):
@@ -198,11 +155,44 @@ class ApplicationView(Reply):
     apiKey: str  # noqa: N815 -- older than Nest
 
 
+class CreateApplication(
+    Command,
+    wire="auth.create-application",
+    reply_sealed=True,
+    reply=ApplicationView,
+    refuses=(
+        FieldRefused,
+        OwnerNotFound,
+        AppnameTaken,
+    ),
+):
+    """Make an application."""
+
+    owneruuid: Sealed
+    appname: Text
+    passwordless: bool = False
+    """Whether a user's id and the API key are enough to log in."""
+
+
 class ApplicationDeletedView(Reply):
     """Whether an application was deleted."""
 
     affectedRows: Literal[0, 1]  # noqa: N815 -- older than Nest
     message: str
+
+
+class DeleteApplication(
+    Command, wire="auth.delete-application", reply=ApplicationDeletedView, refuses=(MalformedApiKey,)
+):
+    """Delete an application with all its users."""
+
+    apikey: Sealed
+
+
+class RemoveApplicationUsers(Command, wire="auth.remove-application-users"):
+    """Delete the users of an application that is deleted; auth says it to itself."""
+
+    application_id: str
 
 
 class ApplicationUserView(Reply):
@@ -217,11 +207,54 @@ class ApplicationUserView(Reply):
     active: bool
 
 
+class SignUp(
+    Command,
+    wire="auth.sign-up",
+    reply_sealed=True,
+    reply=ApplicationUserView,
+    refuses=(
+        FieldRefused,
+        MalformedApiKey,
+        ApplicationNotFound,
+        ApplicationEnded,
+        EmailTaken,
+    ),
+):
+    """Make a user of an application."""
+
+    apikey: Sealed
+    username: Text
+    email: str
+    password: Sealed
+
+
 class SignedInView(Reply):
     """Somebody is logged in."""
 
     auth: Literal[True] = True
     token: str
+
+
+class SignIn(
+    Command,
+    wire="auth.sign-in",
+    reply_sealed=True,
+    reply=SignedInView,
+    refuses=(
+        FieldRefused,
+        MalformedApiKey,
+        ApplicationNotFound,
+        ApplicationEnded,
+        PasswordRequired,
+        ApplicationUserNotFound,
+        ApplicationUserNotActive,
+        ApplicationUserEnded,
+    ),
+):
+    """Log a user of an application in who shows no password."""
+
+    uuid: Sealed
+    apikey: Sealed
 
 
 class SignedInWithEmailView(SignedInView):
@@ -230,9 +263,66 @@ class SignedInWithEmailView(SignedInView):
     uuid: str
 
 
+class SignInWithEmail(
+    Command,
+    wire="auth.sign-in-with-email",
+    reply_sealed=True,
+    reply=SignedInWithEmailView,
+    refuses=(
+        FieldRefused,
+        MalformedApiKey,
+        ApplicationNotFound,
+        ApplicationEnded,
+        WrongCredentials,
+        Throttled,
+        ApplicationUserNotActive,
+        ApplicationUserEnded,
+    ),
+):
+    """Log a user of an application in."""
+
+    apikey: Sealed
+    email: str
+    password: Sealed
+
+
+class CheckSignIn(Query, wire="auth.check-sign-in", reply_sealed=True, reply=SignedInView, refuses=(NotLoggedIn,)):
+    """Is this token good?"""
+
+    token: Sealed
+
+
+class GetApplicationUser(
+    Query, wire="auth.get-application-user", reply_sealed=True, reply=ApplicationUserView, refuses=(NotLoggedIn,)
+):
+    """Whose token is this?"""
+
+    token: Sealed
+
+
 class ApplicationUserUpdatedView(Reply):
     """A user of an application was changed."""
 
     done: Literal[True] = True
     username: str
     email: str
+
+
+class UpdateApplicationUser(
+    Command,
+    wire="auth.update-application-user",
+    personal=True,
+    reply=ApplicationUserUpdatedView,
+    refuses=(
+        FieldRefused,
+        NotLoggedIn,
+        EmailTaken,
+    ),
+):
+    """Change what is given of the user whose token this is."""
+
+    token: Sealed
+    username: Text | None = None
+    email: str | None = None
+    active: bool | None = None
+    password: Sealed | None = None

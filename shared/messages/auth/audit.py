@@ -109,7 +109,7 @@ class Audited(Event, wire="auth.audited", personal=True):
 
 
 class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
-    """Keep what came of something that another service, or a question to auth, was asked. No reply body.
+    """Keep what came of something that another service, or a question to auth, was asked.
 
     Who asked and from where travels beside it, as with every message that follows from another.
     """
@@ -129,8 +129,16 @@ class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
     resource_id: str | None = None
 
 
-class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True):
-    """What was done to whom, by whom. Reply: AuditEntriesView, newest first."""
+class AuditEntriesView(Reply):
+    """A page of the audit."""
+
+    entries: tuple[AuditEntryView, ...]
+    next_cursor: str | None
+    """What the next page is asked for with; None after the last."""
+
+
+class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView):
+    """What was done to whom, by whom."""
 
     user_id: str | None = None
     """Only what was about this user."""
@@ -143,11 +151,3 @@ class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True):
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     cursor: str | None = None
     """``next_cursor`` of the page before."""
-
-
-class AuditEntriesView(Reply):
-    """A page of the audit."""
-
-    entries: tuple[AuditEntryView, ...]
-    next_cursor: str | None
-    """What the next page is asked for with; None after the last."""

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.messages.mailer.branding import ClientLooks
+from shared.messages.auth.errors import ClientNotFound
+from shared.messages.mailer.branding import ClientLooks, ClientLooksView
 from shared.messages.message import Command
 
 
-class SetClientLooks(ClientLooks, Command, wire="auth.set-client-looks"):
-    """Say anew how the mails and texts of a client appear: what is left out is as the settings say again.
-
-    Reply: ClientLooksView. Refused: ``client_not_found``.
-    """
+class SetClientLooks(
+    ClientLooks, Command, wire="auth.set-client-looks", reply=ClientLooksView, refuses=(ClientNotFound,)
+):
+    """Say anew how the mails and texts of a client appear: what is left out is as the settings say again."""
 
     client_id: Annotated[str, Field(min_length=1)]

@@ -4,21 +4,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, RootModel
 
+from shared.messages.auth.errors import ClientAlreadyExists, ClientChanged, ClientNotFound, InvalidRedirectUri
 from shared.messages.message import Command, Event, Moment, Query, Reply
 from shared.messages.types import NonEmpty
-
-
-class CreateClient(Command, wire="auth.create-client"):
-    """Register an app that may log people in. Reply: ClientView.
-
-    Refused: ``invalid_redirect_uri``, ``client_already_exists``.
-    """
-
-    name: NonEmpty
-    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Matched exactly (RFC 9700 section 4.1.3)."""
-    id: NonEmpty | None = None
-    """An id of the operator's choice; made up when left out."""
 
 
 class ClientView(Reply):
@@ -34,14 +22,32 @@ class ClientView(Reply):
     """Counts the changes, from 1."""
 
 
+class CreateClient(
+    Command,
+    wire="auth.create-client",
+    reply=ClientView,
+    refuses=(
+        InvalidRedirectUri,
+        ClientAlreadyExists,
+    ),
+):
+    """Register an app that may log people in."""
+
+    name: NonEmpty
+    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Matched exactly (RFC 9700 section 4.1.3)."""
+    id: NonEmpty | None = None
+    """An id of the operator's choice; made up when left out."""
+
+
 class ClientCreated(Event, wire="auth.client-created"):
     """An app was registered. ``key`` is the client's id."""
 
     client_id: str
 
 
-class AnnounceClient(Command, wire="auth.announce-client"):
-    """Tell the gateways about an app, as it is now. ``key`` is its id. No reply body."""
+class AnnounceClient(Command, wire="auth.announce-client", refuses=(ClientNotFound,)):
+    """Tell the gateways about an app, as it is now. ``key`` is its id."""
 
     client_id: str
 
@@ -55,11 +61,17 @@ class ClientAnnounced(Event, wire="auth.client-announced", topic="auth.clients")
     """Then its tokens are refused."""
 
 
-class UpdateClient(Command, wire="auth.update-client"):
-    """Change an app; what is left out stays. ``key`` is its id. Reply: ClientView.
-
-    Refused: ``client_not_found``, ``client_changed``, ``invalid_redirect_uri``.
-    """
+class UpdateClient(
+    Command,
+    wire="auth.update-client",
+    reply=ClientView,
+    refuses=(
+        ClientNotFound,
+        ClientChanged,
+        InvalidRedirectUri,
+    ),
+):
+    """Change an app; what is left out stays. ``key`` is its id."""
 
     id: NonEmpty
     version: int | None = None
@@ -72,11 +84,11 @@ class UpdateClient(Command, wire="auth.update-client"):
     enabled again, take those that have not expired."""
 
 
-class ListClients(Query, wire="auth.list-clients", audited=True):
-    """All apps that may log people in. Reply: ClientList."""
-
-
 class ClientList(RootModel[tuple[ClientView, ...]]):
     """A JSON list, the oldest first; 1,000 at most."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class ListClients(Query, wire="auth.list-clients", audited=True, reply=ClientList):
+    """All apps that may log people in."""

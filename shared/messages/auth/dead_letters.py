@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.messages.auth.errors import DeadLetterNotFound, InvalidCursor
 from shared.messages.message import Command, Moment, Part, Query, Reply
 
 DEAD_LETTERS: Final = "dead-letters"
@@ -32,23 +33,6 @@ class DeadLetterFilter(Part):
     """Put aside then or later."""
     until: Moment | None = None
     """Put aside before."""
-
-
-class ListDeadLetters(Query, wire="auth.list-dead-letters", reply_sealed=True, audited=True):
-    """What no service could handle. Reply: DeadLettersView, newest first.
-
-    Refused: ``invalid_cursor``, ``dead_letter_not_found``.
-    """
-
-    id: LetterId | None = None
-    """This one alone, with a larger piece of its body."""
-    body_from: Annotated[int, Field(ge=0)] = 0
-    """With ``id``: at which byte of the body the piece begins."""
-    filter: DeadLetterFilter = DeadLetterFilter()
-    """Those that it names; all by default."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: str | None = None
-    """``next_cursor`` of the page before."""
 
 
 class Octets(Part):
@@ -112,10 +96,54 @@ class DeadLettersView(Reply):
     have a next one: looking for rare letters among many takes more than one call."""
 
 
-class ReplayDeadLetters(Command, wire="auth.replay-dead-letters"):
-    """Put letters back on their topics, for who put them aside, oldest first. Reply: ReplayedDeadLettersView.
+class ListDeadLetters(
+    Query,
+    wire="auth.list-dead-letters",
+    reply_sealed=True,
+    audited=True,
+    reply=DeadLettersView,
+    refuses=(
+        InvalidCursor,
+        DeadLetterNotFound,
+    ),
+):
+    """What no service could handle."""
 
-    Each once, whoever orders it however often. Refused: ``invalid_cursor``.
+    id: LetterId | None = None
+    """This one alone, with a larger piece of its body."""
+    body_from: Annotated[int, Field(ge=0)] = 0
+    """With ``id``: at which byte of the body the piece begins."""
+    filter: DeadLetterFilter = DeadLetterFilter()
+    """Those that it names; all by default."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: str | None = None
+    """``next_cursor`` of the page before."""
+
+
+class ReplayedView(Part):
+    """What became of one letter."""
+
+    id: str
+    outcome: Outcome
+    """``replayed`` · ``replayed_before``, left alone · ``too_old``, left alone · ``not_ours``: not written by Nest ·
+    ``closed``: the key that it was sealed with is gone · ``gone``: no such letter, or not any more."""
+
+
+class ReplayedDeadLettersView(Reply):
+    """What one call did."""
+
+    letters: tuple[ReplayedView, ...]
+    """In the order in which they were put back."""
+    next_cursor: str | None
+    """What the next call is made with; None when all are looked after that there were at the first one."""
+
+
+class ReplayDeadLetters(
+    Command, wire="auth.replay-dead-letters", reply=ReplayedDeadLettersView, refuses=(InvalidCursor,)
+):
+    """Put letters back on their topics, for who put them aside, oldest first.
+
+    Each once, whoever orders it however often.
     """
 
     ids: Annotated[tuple[LetterId, ...], Field(max_length=500)] | None = None
@@ -137,21 +165,3 @@ class ReplayDeadLetters(Command, wire="auth.replay-dead-letters"):
         if (self.ids is None) == (self.filter is None):
             raise ValueError("give either ids or a filter; an empty filter means all")
         return self
-
-
-class ReplayedView(Part):
-    """What became of one letter."""
-
-    id: str
-    outcome: Outcome
-    """``replayed`` · ``replayed_before``, left alone · ``too_old``, left alone · ``not_ours``: not written by Nest ·
-    ``closed``: the key that it was sealed with is gone · ``gone``: no such letter, or not any more."""
-
-
-class ReplayedDeadLettersView(Reply):
-    """What one call did."""
-
-    letters: tuple[ReplayedView, ...]
-    """In the order in which they were put back."""
-    next_cursor: str | None
-    """What the next call is made with; None when all are looked after that there were at the first one."""

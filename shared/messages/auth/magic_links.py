@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
+from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed
 from shared.messages.message import Command, Part
 from shared.messages.types import Locale, NonEmpty
 
@@ -45,22 +47,42 @@ class LinkRequest(Command):
 
 
 # Not ``personal``: rows keep nothing of it but a hash, and its challenge makes that one hard to guess.
-class SendMagicLink(LinkRequest, wire="auth.send-magic-link"):
-    """Mail a link that logs this address in. No reply body.
+class SendMagicLink(
+    LinkRequest,
+    wire="auth.send-magic-link",
+    refuses=(
+        ClientNotFound,
+        ClientDisabled,
+        InvalidRedirectUri,
+        InvalidEmail,
+        Throttled,
+    ),
+):
+    """Mail a link that logs this address in.
 
-    Whether the address is known changes nothing, in the answer or in its time. Refused: ``client_not_found``,
-    ``client_disabled``, ``invalid_redirect_uri``, ``invalid_email``, ``throttled``.
+    Whether the address is known changes nothing, in the answer or in its time.
     """
 
 
-class CreateTrialAndMagicLink(LinkRequest, wire="auth.create-trial-and-magic-link", personal=True):
-    """Start a trial for this address and device, then mail its magic link. No reply body.
-
-    The user is made if need be. Refused: as SendMagicLink, ``already_subscribed``, ``trial_already_used``.
-    """
+class CreateTrialAndMagicLink(
+    LinkRequest,
+    wire="auth.create-trial-and-magic-link",
+    personal=True,
+    refuses=(
+        *SendMagicLink.refuses,
+        AlreadySubscribed,
+        TrialAlreadyUsed,
+    ),
+):
+    """Start a trial for this address and device, then mail its magic link. The user is made if need be."""
 
     device: Device
 
 
-class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link", personal=True):
-    """Mail the magic link of a trial that has been started. No reply body."""
+class SendTrialMagicLink(
+    LinkRequest,
+    wire="auth.send-trial-magic-link",
+    personal=True,
+    refuses=(ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail),
+):
+    """Mail the magic link of a trial that has been started."""

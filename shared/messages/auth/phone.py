@@ -4,6 +4,19 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from shared.errors import NotFound
+from shared.messages.auth.errors import (
+    ClientDisabled,
+    FirstNameMissing,
+    IncorrectPhoneCode,
+    IncorrectPhoneNumber,
+    InvalidPhoneNumber,
+    LastNameMissing,
+    PhoneCodeNotFound,
+    PhoneNumberNotAllowed,
+    Throttled,
+    UserAlreadyRegistered,
+)
 from shared.messages.message import Command, Reply, Sealed
 from shared.messages.types import Locale, NonEmpty
 
@@ -14,18 +27,6 @@ ClientId = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
-class SendPhoneCode(Command, wire="auth.send-phone-code", reply_sealed=True, personal=True):
-    """Text a code of six digits to a number. Reply: NonceView.
-
-    Refused: ``invalid_phone_number``, ``phone_number_not_allowed``, ``throttled``.
-    """
-
-    phone_number: str
-    """International, with or without ``+``, with spaces or not."""
-    locales: tuple[Locale, ...] = ()
-    """The languages that whoever orders it understands, the dearest first, as their phone says beside the body."""
-
-
 class NonceView(Reply):
     """What a code is redeemed with: only who ordered it knows."""
 
@@ -33,15 +34,24 @@ class NonceView(Reply):
     """32 hex characters."""
 
 
-class VerifyPhoneCode(Command, wire="auth.verify-phone-code", reply_sealed=True):
-    """Use a code up to log in; the number's user is made if there is none. Reply: PhoneTokenView.
+class SendPhoneCode(
+    Command,
+    wire="auth.send-phone-code",
+    reply_sealed=True,
+    personal=True,
+    reply=NonceView,
+    refuses=(
+        InvalidPhoneNumber,
+        PhoneNumberNotAllowed,
+        Throttled,
+    ),
+):
+    """Text a code of six digits to a number."""
 
-    Refused: ``phone_code_not_found``, ``client_disabled``, ``throttled``.
-    """
-
-    code: Sealed
-    nonce: Sealed
-    clientid: ClientId
+    phone_number: str
+    """International, with or without ``+``, with spaces or not."""
+    locales: tuple[Locale, ...] = ()
+    """The languages that whoever orders it understands, the dearest first, as their phone says beside the body."""
 
 
 class PhoneTokenView(Reply):
@@ -51,21 +61,22 @@ class PhoneTokenView(Reply):
     """An access token, valid for a day."""
 
 
-class RegisterPhoneUser(Command, wire="auth.register-phone-user", personal=True):
-    """Use a code up to give the number's user a name; the user is made if there is none. Reply: PhoneUserView.
-
-    Refused: ``first_name_missing``, ``last_name_missing``, ``incorrect_phone_code``, ``invalid_phone_number``,
-    ``incorrect_phone_number``, ``user_already_registered``, ``throttled``.
-    """
+class VerifyPhoneCode(
+    Command,
+    wire="auth.verify-phone-code",
+    reply_sealed=True,
+    reply=PhoneTokenView,
+    refuses=(
+        PhoneCodeNotFound,
+        ClientDisabled,
+        Throttled,
+    ),
+):
+    """Use a code up to log in; the number's user is made if there is none."""
 
     code: Sealed
     nonce: Sealed
-    first_name: Name = ""
-    """An empty one is missing."""
-    last_name: Name = ""
-    """Likewise."""
-    phone_number: str | None = None
-    """If it is given, it must be the one that the code was sent to."""
+    clientid: ClientId
 
 
 class PhoneUserView(Reply):
@@ -78,11 +89,44 @@ class PhoneUserView(Reply):
     """E.164: ``+41791234567``."""
 
 
-class LogInForTesting(Command, wire="auth.log-in-for-testing", reply_sealed=True):
-    """Log anybody in, without any code; only where the settings allow it. Reply: PhoneTokenView.
+class RegisterPhoneUser(
+    Command,
+    wire="auth.register-phone-user",
+    personal=True,
+    reply=PhoneUserView,
+    refuses=(
+        FirstNameMissing,
+        LastNameMissing,
+        IncorrectPhoneCode,
+        InvalidPhoneNumber,
+        IncorrectPhoneNumber,
+        UserAlreadyRegistered,
+        Throttled,
+    ),
+):
+    """Use a code up to give the number's user a name; the user is made if there is none."""
 
-    Refused: ``not_found``, ``client_disabled``.
-    """
+    code: Sealed
+    nonce: Sealed
+    first_name: Name = ""
+    """An empty one is missing."""
+    last_name: Name = ""
+    """Likewise."""
+    phone_number: str | None = None
+    """If it is given, it must be the one that the code was sent to."""
+
+
+class LogInForTesting(
+    Command,
+    wire="auth.log-in-for-testing",
+    reply_sealed=True,
+    reply=PhoneTokenView,
+    refuses=(
+        NotFound,
+        ClientDisabled,
+    ),
+):
+    """Log anybody in, without any code; only where the settings allow it."""
 
     userid: NonEmpty
     clientid: ClientId

@@ -4,15 +4,11 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, RootModel, model_validator
 
+from shared.errors import NotFound
+from shared.messages.auth.errors import NoCurrentSession
 from shared.messages.auth.magic_links import Platform
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 from shared.messages.types import NonEmpty
-
-
-class ListSessions(Query, wire="auth.list-sessions", audited=True):
-    """Where a user is logged in. Reply: SessionList. Refused: ``not_found`` for an unknown user."""
-
-    user_id: NonEmpty
 
 
 class SessionDevice(Part):
@@ -54,11 +50,29 @@ class SessionList(RootModel[tuple[SessionView, ...]]):
     model_config = ConfigDict(frozen=True)
 
 
-class RevokeSessions(Command, wire="auth.revoke-sessions"):
-    """End one session of a user, or several. Reply: EndedView.
+class ListSessions(Query, wire="auth.list-sessions", audited=True, reply=SessionList, refuses=(NotFound,)):
+    """Where a user is logged in."""
 
-    Refused: ``not_found`` for an unknown user or a session that is not (any longer) theirs, ``no_current_session``.
-    """
+    user_id: NonEmpty
+
+
+class EndedView(Reply):
+    """What ``revoke_sessions`` has done."""
+
+    ended: int
+    """How many sessions were live until then."""
+
+
+class RevokeSessions(
+    Command,
+    wire="auth.revoke-sessions",
+    reply=EndedView,
+    refuses=(
+        NotFound,
+        NoCurrentSession,
+    ),
+):
+    """End one session of a user, or several."""
 
     user_id: NonEmpty
     session_id: NonEmpty | None = None
@@ -71,13 +85,6 @@ class RevokeSessions(Command, wire="auth.revoke-sessions"):
         if self.session_id is not None and self.which is not None:
             raise ValueError("give session_id or which, not both")
         return self
-
-
-class EndedView(Reply):
-    """What ``revoke_sessions`` has done."""
-
-    ended: int
-    """How many sessions were live until then."""
 
 
 class SessionRevoked(Event, wire="auth.session-revoked"):

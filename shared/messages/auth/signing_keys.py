@@ -14,33 +14,6 @@ JWKS_SECONDS: Final = 300
 Algorithm = Literal["ES256", "ES512", "EdDSA"]
 
 
-class RotateSigningKeys(Command, wire="auth.rotate-signing-keys"):
-    """Let a new key follow the one that signs. Reply: SigningKeysView.
-
-    The new key is published now and signs after its lead time. While one waits for that, a repeat changes nothing.
-    """
-
-    emergency: bool = Field(default=False, strict=True)
-    """A key has leaked: the new one signs at once, and every other is withdrawn. Access tokens that were signed before
-    are refused from then on; refresh tokens are not touched."""
-
-
-class KeepSigningKeys(Command, wire="auth.keep-signing-keys"):
-    """Do whatever is due by now: publish a successor, let it sign, forget retired keys. No reply body.
-
-    Any number may be under way: what is done already is not done again. Each leaves one for the next due time.
-    """
-
-    algorithm: Algorithm | None = None
-    """What keys should sign with; None for whatever the handling instance was told."""
-    due: Moment | None = None
-    """For what time it was ordered: it is that late at least, whatever the clock of who handles it says."""
-
-
-class ListSigningKeys(Query, wire="auth.list-signing-keys"):
-    """Which keys sign tokens, signed, or will. Reply: SigningKeysView."""
-
-
 class SigningKeyView(Part):
     """A key, without its private half."""
 
@@ -58,6 +31,33 @@ class SigningKeysView(Reply):
     """Every key that verifies tokens, oldest first."""
 
     keys: tuple[SigningKeyView, ...]
+
+
+class RotateSigningKeys(Command, wire="auth.rotate-signing-keys", reply=SigningKeysView):
+    """Let a new key follow the one that signs.
+
+    The new key is published now and signs after its lead time. While one waits for that, a repeat changes nothing.
+    """
+
+    emergency: bool = Field(default=False, strict=True)
+    """A key has leaked: the new one signs at once, and every other is withdrawn. Access tokens that were signed before
+    are refused from then on; refresh tokens are not touched."""
+
+
+class KeepSigningKeys(Command, wire="auth.keep-signing-keys"):
+    """Do whatever is due by now: publish a successor, let it sign, forget retired keys.
+
+    Any number may be under way: what is done already is not done again. Each leaves one for the next due time.
+    """
+
+    algorithm: Algorithm | None = None
+    """What keys should sign with; None for whatever the handling instance was told."""
+    due: Moment | None = None
+    """For what time it was ordered: it is that late at least, whatever the clock of who handles it says."""
+
+
+class ListSigningKeys(Query, wire="auth.list-signing-keys", reply=SigningKeysView):
+    """Which keys sign tokens, signed, or will."""
 
 
 class SigningKeyPublished(Event, wire="auth.signing-key-published", topic="auth.keys"):

@@ -2,33 +2,27 @@
 
 from typing import Literal
 
+from shared.messages.auth.errors import (
+    AuthorizationNotFound,
+    ClientDisabled,
+    ClientNotFound,
+    CodeMissing,
+    CodeVerifierMissing,
+    IncorrectClient,
+    IncorrectCodeVerifier,
+    IncorrectRedirectUri,
+    MalformedCode,
+    MalformedRefreshToken,
+    RedirectUriMissing,
+    RefreshTokenMissing,
+    Throttled,
+    TokenExpired,
+    TokenNotFound,
+    TokenUsed,
+    UnsupportedGrantType,
+)
 from shared.messages.message import Command, Event, Moment, Reply, Sealed
 from shared.messages.types import NonEmpty
-
-
-class AuthenticateUser(Command, wire="auth.authenticate-user", reply_sealed=True):
-    """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6). Reply: TokenView.
-
-    What the grant needs and lacks is refused by name (``code_missing``), hence nothing of it is required here; an empty
-    value counts as missing (RFC 6749 section 3.1). Refused: ``unsupported_grant_type``, ``code_missing``,
-    ``code_verifier_missing``, ``redirect_uri_missing``, ``refresh_token_missing``, ``malformed_code``,
-    ``malformed_refresh_token``, ``token_not_found``, ``token_used``, ``authorization_not_found``, ``token_expired``,
-    ``incorrect_client``, ``incorrect_redirect_uri``, ``incorrect_code_verifier``, ``client_not_found``,
-    ``client_disabled``, ``throttled``.
-    """
-
-    client_id: NonEmpty
-    """The app's that the code or the token was made for."""
-    grant_type: str
-    """``authorization_code`` or ``refresh_token``."""
-    redirect_uri: str | None = None
-    """With a code: the one that its link was ordered with."""
-    code: Sealed | None = None
-    """From the link in the mail."""
-    code_verifier: Sealed | None = None
-    """With a code: what the challenge was made of."""
-    refresh_token: Sealed | None = None
-    """Used up by this; the answer has its successor."""
 
 
 class TokenView(Reply):
@@ -44,6 +38,52 @@ class TokenView(Reply):
     """Good for one use."""
     user_id: str
     client_id: str
+
+
+class AuthenticateUser(
+    Command,
+    wire="auth.authenticate-user",
+    reply_sealed=True,
+    reply=TokenView,
+    refuses=(
+        UnsupportedGrantType,
+        CodeMissing,
+        CodeVerifierMissing,
+        RedirectUriMissing,
+        RefreshTokenMissing,
+        MalformedCode,
+        MalformedRefreshToken,
+        TokenNotFound,
+        TokenUsed,
+        AuthorizationNotFound,
+        TokenExpired,
+        IncorrectClient,
+        IncorrectRedirectUri,
+        IncorrectCodeVerifier,
+        ClientNotFound,
+        ClientDisabled,
+        Throttled,
+    ),
+):
+    """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6).
+
+    What the grant needs and lacks is refused by name (``code_missing``), hence nothing of it is required here; an
+    empty
+    value counts as missing (RFC 6749 section 3.1).
+    """
+
+    client_id: NonEmpty
+    """The app's that the code or the token was made for."""
+    grant_type: str
+    """``authorization_code`` or ``refresh_token``."""
+    redirect_uri: str | None = None
+    """With a code: the one that its link was ordered with."""
+    code: Sealed | None = None
+    """From the link in the mail."""
+    code_verifier: Sealed | None = None
+    """With a code: what the challenge was made of."""
+    refresh_token: Sealed | None = None
+    """Used up by this; the answer has its successor."""
 
 
 class UserAuthenticated(Event, wire="auth.user-authenticated"):

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.errors import NotFound
+from shared.messages.auth.errors import InvalidEmail
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 from shared.messages.types import NonEmpty
 
@@ -14,12 +16,6 @@ class FindConsentAddress(Command, wire="auth.find-consent-address"):
     user_id: str
     consent_version: Annotated[int, Field(ge=1)]
     """As in CarryMarketingConsent."""
-
-
-class GetUser(Query, wire="auth.get-user", audited=True):
-    """Who a user is, and how they are known. Reply: UserView. Refused: ``not_found``."""
-
-    user_id: NonEmpty
 
 
 class IdentifierView(Part):
@@ -44,7 +40,13 @@ class UserView(Reply):
     identifiers: tuple[IdentifierView, ...]
 
 
-class EnsureUser(Command, wire="auth.ensure-user", personal=True):
+class GetUser(Query, wire="auth.get-user", audited=True, reply=UserView, refuses=(NotFound,)):
+    """Who a user is, and how they are known."""
+
+    user_id: NonEmpty
+
+
+class EnsureUser(Command, wire="auth.ensure-user", personal=True, refuses=(InvalidEmail,)):
     """Find or make the user of an address; answered by UserEnsured. For other services; no reply body."""
 
     reference: str
@@ -52,8 +54,8 @@ class EnsureUser(Command, wire="auth.ensure-user", personal=True):
     email: str
 
 
-class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True):
-    """Say which mails a user wants beside those that they need. No reply body. Refused: ``not_found``."""
+class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True, refuses=(NotFound,)):
+    """Say which mails a user wants beside those that they need."""
 
     user_id: NonEmpty
     level: Literal["general", "none"]

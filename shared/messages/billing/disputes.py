@@ -4,13 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from shared.messages.billing.errors import InvalidCursor
 from shared.messages.billing.stripe_events import Hinted
 from shared.messages.message import Event, Moment, Part, Query, Reply
 from shared.messages.types import NonEmpty
 
 
 class FollowDispute(Hinted, wire="billing.follow-dispute"):
-    """Read a dispute from Stripe and bring our records of it and of its payment to what it says. No reply body."""
+    """Read a dispute from Stripe and bring our records of it and of its payment to what it says."""
 
     dispute_id: str
     """Stripe's id, ``dp_…`` or ``du_…``."""
@@ -40,16 +41,6 @@ class DisputeOpened(DisputeFacts, wire="billing.dispute-opened"):
 
 class DisputeClosed(DisputeFacts, wire="billing.dispute-closed"):
     """A dispute came to its end: ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
-
-
-class ListDisputes(Query, wire="billing.list-disputes", audited=True):
-    """Disputes, of one user or of all. Reply: DisputesView, newest first. Refused: ``invalid_cursor``."""
-
-    user_id: NonEmpty | None = None
-    status: NonEmpty | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: NonEmpty | None = None
-    """As in ListPayments."""
 
 
 class DisputeView(Part):
@@ -82,3 +73,13 @@ class DisputesView(Reply):
     disputes: tuple[DisputeView, ...]
     next_cursor: str | None
     """As in PaymentsView."""
+
+
+class ListDisputes(Query, wire="billing.list-disputes", audited=True, reply=DisputesView, refuses=(InvalidCursor,)):
+    """Disputes, of one user or of all."""
+
+    user_id: NonEmpty | None = None
+    status: NonEmpty | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: NonEmpty | None = None
+    """As in ListPayments."""

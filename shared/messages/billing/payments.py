@@ -4,20 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.messages.billing.errors import InvalidCursor
 from shared.messages.billing.stripe_events import Hinted
 from shared.messages.message import Event, Moment, Part, Query, Reply
 from shared.messages.types import NonEmpty
 
 
 class FollowPayment(Hinted, wire="billing.follow-payment"):
-    """Read a payment intent from Stripe and bring our record to what it says. No reply body."""
+    """Read a payment intent from Stripe and bring our record to what it says."""
 
     payment_intent_id: str
     """Stripe's id, ``pi_…``."""
 
 
 class FindPayments(Hinted, wire="billing.find-payments"):
-    """Follow the payments that an object of Stripe's is part of. No reply body."""
+    """Follow the payments that an object of Stripe's is part of."""
 
     object: Literal["charge", "refund", "invoice", "invoice_payment"]
     object_id: str
@@ -71,18 +72,6 @@ class PaymentRefunded(PaymentFacts, wire="billing.payment-refunded"):
     """In all, with earlier refunds of the same payment."""
 
 
-class ListPayments(Query, wire="billing.list-payments", audited=True):
-    """Payments, of one user or of all. Reply: PaymentsView, newest first. Refused: ``invalid_cursor``."""
-
-    user_id: NonEmpty | None = None
-    """Only this user's."""
-    status: NonEmpty | None = None
-    """Stripe's word."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: NonEmpty | None = None
-    """``next_cursor`` of the page before."""
-
-
 class PaymentView(Part):
     """A payment; amounts in the currency's minor unit, as Stripe counts."""
 
@@ -113,3 +102,15 @@ class PaymentsView(Reply):
     payments: tuple[PaymentView, ...]
     next_cursor: str | None
     """What the next page is asked for with; None after the last."""
+
+
+class ListPayments(Query, wire="billing.list-payments", audited=True, reply=PaymentsView, refuses=(InvalidCursor,)):
+    """Payments, of one user or of all."""
+
+    user_id: NonEmpty | None = None
+    """Only this user's."""
+    status: NonEmpty | None = None
+    """Stripe's word."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: NonEmpty | None = None
+    """``next_cursor`` of the page before."""

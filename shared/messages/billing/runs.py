@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from shared.messages.billing.stripe_events import Attempted, StripeEvent
 from shared.messages.message import Command, Moment, Part, Query, Reply
 from shared.messages.types import NonEmpty
@@ -29,111 +30,6 @@ MONTH_DAYS: Final = 30
 """Stripe tells of events for so long (https://docs.stripe.com/api/events)."""
 
 
-class ReconcileSubscriptions(Command, wire="billing.reconcile-subscriptions", audited=True):
-    """Compare our records with Stripe, and repair them. Reply: StripeRunView.
-
-    Refused: ``stripe_run_under_way``.
-    """
-
-    repair: bool = Field(default=True, strict=True)
-    """False: only say what differs."""
-    changed_within_hours: Annotated[int, Field(ge=1, le=MONTH_DAYS * 24)] | None = None
-    """Only what Stripe's events have told of lately; everything by default."""
-
-
-class SweepStripeEvents(Command, wire="billing.sweep-stripe-events", audited=True):
-    """Fetch the events that Stripe could not deliver. Reply: StripeRunView. Refused: ``stripe_run_under_way``."""
-
-    days: Annotated[int, Field(ge=1, le=MONTH_DAYS)] = MONTH_DAYS
-
-
-class ReplayStripeEvents(Command, wire="billing.replay-stripe-events", audited=True):
-    """Look at events again, also at those that were handled before. Reply: StripeRunView.
-
-    Refused: ``stripe_run_under_way``.
-    """
-
-    event_ids: Annotated[tuple[NonEmpty, ...], Field(max_length=100)] = ()
-    """``evt_…``; then nothing else chooses."""
-    types: Annotated[tuple[NonEmpty, ...], Field(max_length=20)] = ()
-    """As Stripe writes them; all by default."""
-    since: Moment | None = None
-    until: Moment | None = None
-    kept: bool = Field(default=False, strict=True)
-    """Of the events that billing keeps, which go back further than Stripe's own list of 30 days."""
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not (self.event_ids or self.types or self.since):
-            raise ValueError("event_ids, types or since is needed")
-        return self
-
-
-class ImportStripeAccount(Command, wire="billing.import-stripe-account", audited=True):
-    """Take over what a Stripe account has by now, writing to nobody. Reply: StripeRunView.
-
-    Refused: ``stripe_run_under_way``.
-    """
-
-
-class StopStripeRun(Command, wire="billing.stop-stripe-run", audited=True):
-    """Let a run stop where it is. Reply: StripeRunView. Refused: ``not_found``."""
-
-    run_id: NonEmpty
-
-
-class ResumeStripeRun(Command, wire="billing.resume-stripe-run", audited=True):
-    """Let a run that was stopped go on. Reply: StripeRunView. Refused: ``not_found``, ``stripe_run_under_way``."""
-
-    run_id: NonEmpty
-
-
-class GetStripeRun(Query, wire="billing.get-stripe-run"):
-    """How far a run over Stripe is. Reply: StripeRunView. Refused: ``not_found``."""
-
-    run_id: NonEmpty
-
-
-class ListStripeRuns(Query, wire="billing.list-stripe-runs"):
-    """Runs over Stripe. Reply: StripeRunsView, newest first."""
-
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-
-
-class ListStripeDifferences(Query, wire="billing.list-stripe-differences", audited=True):
-    """What a run has found. Reply: StripeDifferencesView. Refused: ``not_found``."""
-
-    run_id: NonEmpty
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: NonEmpty | None = None
-    """``next_cursor`` of the page before."""
-
-
-class ContinueStripeRun(Attempted, wire="billing.continue-stripe-run"):
-    """Do the next step of a run. No reply body."""
-
-    run_id: str
-    step: int
-    """Which, counted from 0: a step that was done is not done again."""
-
-
-class ReplayStripeEvent(Command, wire="billing.replay-stripe-event"):
-    """Look at one event again, whatever came of it before. No reply body."""
-
-    event: StripeEvent
-
-
-class KeepStripeSchedule(Command, wire="billing.keep-stripe-schedule"):
-    """Begin a scheduled run if it is due, and come back when the next one is. No reply body.
-
-    Any number may be under way: all who order the same look order one.
-    """
-
-    kind: Scheduled
-    due: Moment | None = None
-    """For what time it was ordered: it is that late at least, whatever the clock of who handles it says."""
-
-
 class StripeRunView(Reply):
     """How far a run is."""
 
@@ -155,6 +51,81 @@ class StripeRunView(Reply):
     finished_at: Moment | None
 
 
+class ReconcileSubscriptions(
+    Command, wire="billing.reconcile-subscriptions", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
+):
+    """Compare our records with Stripe, and repair them."""
+
+    repair: bool = Field(default=True, strict=True)
+    """False: only say what differs."""
+    changed_within_hours: Annotated[int, Field(ge=1, le=MONTH_DAYS * 24)] | None = None
+    """Only what Stripe's events have told of lately; everything by default."""
+
+
+class SweepStripeEvents(
+    Command, wire="billing.sweep-stripe-events", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
+):
+    """Fetch the events that Stripe could not deliver."""
+
+    days: Annotated[int, Field(ge=1, le=MONTH_DAYS)] = MONTH_DAYS
+
+
+class ReplayStripeEvents(
+    Command, wire="billing.replay-stripe-events", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
+):
+    """Look at events again, also at those that were handled before."""
+
+    event_ids: Annotated[tuple[NonEmpty, ...], Field(max_length=100)] = ()
+    """``evt_…``; then nothing else chooses."""
+    types: Annotated[tuple[NonEmpty, ...], Field(max_length=20)] = ()
+    """As Stripe writes them; all by default."""
+    since: Moment | None = None
+    until: Moment | None = None
+    kept: bool = Field(default=False, strict=True)
+    """Of the events that billing keeps, which go back further than Stripe's own list of 30 days."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not (self.event_ids or self.types or self.since):
+            raise ValueError("event_ids, types or since is needed")
+        return self
+
+
+class ImportStripeAccount(
+    Command, wire="billing.import-stripe-account", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
+):
+    """Take over what a Stripe account has by now, writing to nobody."""
+
+
+class StopStripeRun(
+    Command, wire="billing.stop-stripe-run", audited=True, reply=StripeRunView, refuses=(StripeRunNotFound,)
+):
+    """Let a run stop where it is."""
+
+    run_id: NonEmpty
+
+
+class ResumeStripeRun(
+    Command,
+    wire="billing.resume-stripe-run",
+    audited=True,
+    reply=StripeRunView,
+    refuses=(
+        StripeRunNotFound,
+        StripeRunUnderWay,
+    ),
+):
+    """Let a run that was stopped go on."""
+
+    run_id: NonEmpty
+
+
+class GetStripeRun(Query, wire="billing.get-stripe-run", reply=StripeRunView, refuses=(StripeRunNotFound,)):
+    """How far a run over Stripe is."""
+
+    run_id: NonEmpty
+
+
 class StripeRunPart(Part):
     """A run in a list: as StripeRunView, without its counts."""
 
@@ -171,6 +142,12 @@ class StripeRunsView(Reply):
     """The latest runs."""
 
     runs: tuple[StripeRunPart, ...]
+
+
+class ListStripeRuns(Query, wire="billing.list-stripe-runs", reply=StripeRunsView):
+    """Runs over Stripe."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
 class FieldDifference(Part):
@@ -200,3 +177,43 @@ class StripeDifferencesView(Reply):
     differences: tuple[StripeDifferenceView, ...]
     next_cursor: str | None
     """What the next page is asked for with; None after the last."""
+
+
+class ListStripeDifferences(
+    Query,
+    wire="billing.list-stripe-differences",
+    audited=True,
+    reply=StripeDifferencesView,
+    refuses=(StripeRunNotFound,),
+):
+    """What a run has found."""
+
+    run_id: NonEmpty
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: NonEmpty | None = None
+    """``next_cursor`` of the page before."""
+
+
+class ContinueStripeRun(Attempted, wire="billing.continue-stripe-run"):
+    """Do the next step of a run."""
+
+    run_id: str
+    step: int
+    """Which, counted from 0: a step that was done is not done again."""
+
+
+class ReplayStripeEvent(Command, wire="billing.replay-stripe-event"):
+    """Look at one event again, whatever came of it before."""
+
+    event: StripeEvent
+
+
+class KeepStripeSchedule(Command, wire="billing.keep-stripe-schedule"):
+    """Begin a scheduled run if it is due, and come back when the next one is.
+
+    Any number may be under way: all who order the same look order one.
+    """
+
+    kind: Scheduled
+    due: Moment | None = None
+    """For what time it was ordered: it is that late at least, whatever the clock of who handles it says."""

@@ -4,29 +4,12 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from shared.messages.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
 from shared.messages.billing.stripe_events import Attempted, Hinted
 from shared.messages.message import Event, Moment, Query, Reply
 from shared.messages.types import NonEmpty
 
 CancelType = Literal["immediate", "period_end"]
-
-
-class GetSubscription(Query, wire="billing.get-subscription", audited=True):
-    """The record of one subscription, for operators. Reply: SubscriptionView. Refused: ``not_found``.
-
-    By its id or by its user; the id goes first.
-    """
-
-    subscription_id: NonEmpty | None = None
-    """Ours or Stripe's."""
-    user_id: NonEmpty | None = None
-    """Then the one that clients are told about, or, if none is active, the one made last."""
-
-    @model_validator(mode="after")
-    def _of_something(self) -> Self:
-        if self.subscription_id is None and self.user_id is None:
-            raise ValueError("subscription_id or user_id is needed")
-        return self
 
 
 class SubscriptionView(Reply):
@@ -69,6 +52,23 @@ class SubscriptionView(Reply):
     updated_at: Moment
 
 
+class GetSubscription(
+    Query, wire="billing.get-subscription", audited=True, reply=SubscriptionView, refuses=(SubscriptionNotFound,)
+):
+    """The record of one subscription, for operators. By its id or by its user; the id goes first."""
+
+    subscription_id: NonEmpty | None = None
+    """Ours or Stripe's."""
+    user_id: NonEmpty | None = None
+    """Then the one that clients are told about, or, if none is active, the one made last."""
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.subscription_id is None and self.user_id is None:
+            raise ValueError("subscription_id or user_id is needed")
+        return self
+
+
 class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-found"):
     """A second live subscription of one user was found, and left alone: cancelling is switched off."""
 
@@ -80,7 +80,7 @@ class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-fou
 
 
 class RefundDuplicateSubscription(Attempted, wire="billing.refund-duplicate-subscription"):
-    """Give back what was paid on a duplicate that was cancelled. No reply body."""
+    """Give back what was paid on a duplicate that was cancelled."""
 
     subscription_id: str
     """Ours."""
@@ -89,7 +89,7 @@ class RefundDuplicateSubscription(Attempted, wire="billing.refund-duplicate-subs
 
 
 class FollowSubscription(Hinted, wire="billing.follow-subscription"):
-    """Read a subscription from Stripe and bring our record to what it says. No reply body."""
+    """Read a subscription from Stripe and bring our record to what it says."""
 
     subscription_id: str
     """Stripe's id, ``sub_…``."""
@@ -98,22 +98,10 @@ class FollowSubscription(Hinted, wire="billing.follow-subscription"):
 
 
 class FollowCustomer(Attempted, wire="billing.follow-customer"):
-    """Follow all subscriptions of a customer, ended ones too. No reply body."""
+    """Follow all subscriptions of a customer, ended ones too."""
 
     customer_id: str
     """Stripe's id, ``cus_…``."""
-
-
-class GetSubscriptionStatus(Query, wire="billing.get-subscription-status"):
-    """What a user has subscribed to. Reply: SubscriptionStatusView. Refused: ``no_active_subscription``."""
-
-    user_id: NonEmpty
-
-
-class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat"):
-    """Whether a subscription is active. No reply body while one is. Refused: ``subscription_expired``."""
-
-    user_id: NonEmpty
 
 
 class SubscriptionStatusView(Reply):
@@ -128,6 +116,20 @@ class SubscriptionStatusView(Reply):
     cancel_at: Moment | None
     cancel_type: CancelType | None
     cancelled_at: Moment | None
+
+
+class GetSubscriptionStatus(
+    Query, wire="billing.get-subscription-status", reply=SubscriptionStatusView, refuses=(NoActiveSubscription,)
+):
+    """What a user has subscribed to."""
+
+    user_id: NonEmpty
+
+
+class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat", refuses=(SubscriptionExpired,)):
+    """Whether a subscription is active."""
+
+    user_id: NonEmpty
 
 
 class SubscriptionStarted(Event, wire="billing.subscription-started"):
@@ -175,7 +177,7 @@ class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription
 
 
 class CancelDuplicateSubscription(Attempted, wire="billing.cancel-duplicate-subscription"):
-    """Cancel a user's second live subscription in Stripe: prorated, invoiced now. No reply body."""
+    """Cancel a user's second live subscription in Stripe: prorated, invoiced now."""
 
     subscription_id: str
     """Ours."""
@@ -184,7 +186,7 @@ class CancelDuplicateSubscription(Attempted, wire="billing.cancel-duplicate-subs
 
 
 class CancelSubscriptionWithoutCoupon(Attempted, wire="billing.cancel-subscription-without-coupon"):
-    """Cancel a subscription in Stripe, where every one needs a coupon: prorated, invoiced now. No reply body."""
+    """Cancel a subscription in Stripe, where every one needs a coupon: prorated, invoiced now."""
 
     subscription_id: str
     """Ours."""

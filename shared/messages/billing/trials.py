@@ -2,15 +2,18 @@
 
 from typing import Literal
 
+from shared.messages.billing.errors import AlreadySubscribed, InvalidEmail, TrialAlreadyUsed
 from shared.messages.message import Command, Event, Moment
 from shared.messages.types import Locale
 
 
-class StartTrial(Command, wire="billing.start-trial", personal=True):
-    """Reserve the one trial of this user and device; goes on with FinishTrial. No reply body.
-
-    Refused: ``already_subscribed``, ``trial_already_used``; by FinishTrial ``unavailable``, ``invalid_email``.
-    """
+class StartTrial(
+    Command,
+    wire="billing.start-trial",
+    personal=True,
+    refuses=(AlreadySubscribed, TrialAlreadyUsed, InvalidEmail),
+):
+    """Reserve the one trial of this user and device; goes on with FinishTrial."""
 
     user_id: str
     email: str
@@ -25,8 +28,8 @@ class StartTrial(Command, wire="billing.start-trial", personal=True):
     """The language of the mail with the link."""
 
 
-class FinishTrial(Command, wire="billing.finish-trial", personal=True):
-    """Make the trial's customer and subscription in Stripe, record them, order the magic link. No reply body."""
+class FinishTrial(Command, wire="billing.finish-trial", personal=True, refuses=(InvalidEmail,)):
+    """Make the trial's customer and subscription in Stripe, record them, order the magic link."""
 
     trial_id: str
     email: str

@@ -47,22 +47,6 @@ class ClientLooks(Part):
         return self
 
 
-class RecordClientLooks(Command, wire="mailer.record-client-looks"):
-    """Say anew how the mails and texts of an existing client appear. Reply: ClientLooksView. ``key`` is its id."""
-
-    client_id: str
-    looks: ClientLooks
-
-
-class GetClientLooks(Query, wire="mailer.get-client-looks"):
-    """How the mails and texts of a client appear. Reply: ClientLooksView.
-
-    Of a client that nobody has said anything of, the deployment's own.
-    """
-
-    client_id: Annotated[str, Field(min_length=1)]
-
-
 class LooksView(Reply):
     """What mails and texts wear, all of it."""
 
@@ -90,3 +74,19 @@ class ClientLooksView(Reply):
     """What follows, with the deployment's settings where nothing was said."""
     updated_at: Moment | None
     """Null before anything was said."""
+
+
+class RecordClientLooks(Command, wire="mailer.record-client-looks", reply=ClientLooksView):
+    """Say anew how the mails and texts of an existing client appear. ``key`` is its id."""
+
+    client_id: str
+    looks: ClientLooks
+
+
+class GetClientLooks(Query, wire="mailer.get-client-looks", reply=ClientLooksView):
+    """How the mails and texts of a client appear.
+
+    Of a client that nobody has said anything of, the deployment's own.
+    """
+
+    client_id: Annotated[str, Field(min_length=1)]

@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.messages.mailer.errors import AwaitingConsent
 from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
 
 
 class CarryMarketingConsent(Command, wire="mailer.carry-marketing-consent"):
-    """Tell the audience provider what a user consents to now. No reply body. ``key`` is the user's id."""
+    """Tell the audience provider what a user consents to now. ``key`` is the user's id."""
 
     user_id: str
     consent_version: Annotated[int, Field(ge=1)]
@@ -25,7 +26,7 @@ ConsentLevel = Literal["general", "none"]
 
 
 class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):
-    """Store what an existing user consents to. No reply body."""
+    """Store what an existing user consents to."""
 
     user_id: str
     level: ConsentLevel
@@ -33,16 +34,18 @@ class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):
     """Where the choice was made: ``user``, ``internal``."""
 
 
-class GetMarketingConsent(Query, wire="mailer.get-marketing-consent"):
-    """Which mails a user wants beside those they need. Reply: MarketingConsentView. Refused: ``awaiting_consent``."""
-
-    user_id: str
-
-
 class MarketingConsentView(Reply):
     """What a user consents to."""
 
     level: ConsentLevel
+
+
+class GetMarketingConsent(
+    Query, wire="mailer.get-marketing-consent", reply=MarketingConsentView, refuses=(AwaitingConsent,)
+):
+    """Which mails a user wants beside those they need."""
+
+    user_id: str
 
 
 class MarketingConsentChanged(Event, wire="mailer.marketing-consent-changed"):

@@ -10,24 +10,6 @@ Medium = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
 
 
-class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True):
-    """What became of mails and texts. Reply: DeliveriesView, newest first."""
-
-    recipient: Sealed | None = None
-    """Only what went to this address or number."""
-    medium: Medium | None = None
-    state: DeliveryState | None = None
-    template: str | None = None
-    client_id: str | None = None
-    since: Moment | None = None
-    """Ordered then or later."""
-    until: Moment | None = None
-    """Ordered before."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: str | None = None
-    """``next_cursor`` of the page before."""
-
-
 class DeliveryView(Part):
     """A mail or a text, and what became of it. To whom it went is not told: that is kept sealed."""
 
@@ -52,3 +34,21 @@ class DeliveriesView(Reply):
     deliveries: tuple[DeliveryView, ...]
     next_cursor: str | None
     """What the next page is asked for with; None after the last."""
+
+
+class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView):
+    """What became of mails and texts."""
+
+    recipient: Sealed | None = None
+    """Only what went to this address or number."""
+    medium: Medium | None = None
+    state: DeliveryState | None = None
+    template: str | None = None
+    client_id: str | None = None
+    since: Moment | None = None
+    """Ordered then or later."""
+    until: Moment | None = None
+    """Ordered before."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: str | None = None
+    """``next_cursor`` of the page before."""

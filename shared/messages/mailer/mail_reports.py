@@ -14,7 +14,7 @@ MAX_REASON: Final = 300
 
 
 class RecordMailNotice(Command, wire="mailer.record-mail-notice", personal=True):
-    """Bring a delivery up to date, and write no more to an address where mail does no good. No reply body."""
+    """Bring a delivery up to date, and write no more to an address where mail does no good."""
 
     order_id: OrderId
     """The id of the mail's order: the left side of its Message-ID."""

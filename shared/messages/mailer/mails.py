@@ -83,7 +83,7 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
 
 
 class SendMail(Command, wire="mailer.send-mail"):
-    """Render a template and hand the mail over. No reply body."""
+    """Render a template and hand the mail over."""
 
     template: Template
     to: Sealed

@@ -4,25 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.messages.mailer.errors import RecipientComplained, SuppressionNotFound
 from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
 
 Cause = Literal["bounce", "complaint"]
 """Mail to the address came back for good, or its reader called some of it spam."""
-
-
-class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True):
-    """Which addresses are written to no more. Reply: SuppressionsView, those whose mails were ordered last first."""
-
-    recipient: Sealed | None = None
-    """Only that of this address."""
-    cause: Cause | None = None
-    since: Moment | None = None
-    """Suppressed then or later."""
-    until: Moment | None = None
-    """Suppressed before."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: str | None = None
-    """``next_cursor`` of the page before."""
 
 
 class SuppressionView(Reply):
@@ -46,11 +32,32 @@ class SuppressionsView(Reply):
     """What the next page is asked for with; None after the last."""
 
 
-class LiftSuppression(Command, wire="mailer.lift-suppression", audited=True):
-    """Write to an address again. Reply: SuppressionView, as it was.
+class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView):
+    """Which addresses are written to no more."""
 
-    Refused: ``suppression_not_found``, ``recipient_complained``.
-    """
+    recipient: Sealed | None = None
+    """Only that of this address."""
+    cause: Cause | None = None
+    since: Moment | None = None
+    """Suppressed then or later."""
+    until: Moment | None = None
+    """Suppressed before."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: str | None = None
+    """``next_cursor`` of the page before."""
+
+
+class LiftSuppression(
+    Command,
+    wire="mailer.lift-suppression",
+    audited=True,
+    reply=SuppressionView,
+    refuses=(
+        SuppressionNotFound,
+        RecipientComplained,
+    ),
+):
+    """Write to an address again."""
 
     recipient: Sealed | None = None
     """The address, or"""

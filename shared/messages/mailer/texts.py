@@ -24,7 +24,7 @@ TEXT_VARIABLES: Final[dict[TextTemplate, type[Part]]] = {"login-code": LoginCode
 
 
 class SendText(Command, wire="mailer.send-text"):
-    """Render a template and hand the text over to the provider. No reply body."""
+    """Render a template and hand the text over to the provider."""
 
     template: TextTemplate
     to: Sealed
