@@ -6,7 +6,7 @@ audit. That is one more message of the work: it commits with the order's outcome
 id that is made from the order's, so auth writes one entry however often it comes. A question commits nothing; what it
 leaves must be on Kafka before its answer goes (see ``shared.bus.delivery``).
 
-Auth writes of its own orders by itself, whoever gives them: see ``services/auth/audit.py``.
+Auth writes of its own orders by itself, whoever gives them: see ``services/auth/audit/recorder.py``.
 """
 
 from __future__ import annotations

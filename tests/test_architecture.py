@@ -10,6 +10,24 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 SERVICES: Final = {"auth", "billing", "gateway", "mailer", "news"}
+CAPABILITY_SERVICES: Final = {"auth", "billing", "mailer"}
+"""Services that have one folder per capability, each with some of the files in ``ROLES``."""
+ROLES: Final = {"handlers", "models", "store"}
+EXTRA_FILES: Final = {
+    "services/auth/accounts/api_keys.py": "models",
+    "services/auth/accounts/passwords.py": "adapters",
+    "services/auth/audit/recorder.py": "adapters",
+    "services/auth/dead_letters/erasure.py": "handlers",
+    "services/auth/dead_letters/views.py": "adapters",
+    "services/auth/rate_limits/limiter.py": "adapters",
+    "services/auth/rate_limits/shared_counters.py": "adapters",
+    "services/auth/sessions/geoip.py": "adapters",
+    "services/auth/signing_keys/key_pairs.py": "adapters",
+    "services/auth/signing_keys/keyring.py": "adapters",
+    "services/auth/tokens/credentials.py": "models",
+    "services/auth/tokens/signer.py": "adapters",
+}
+"""Files of capability folders beside handlers, models and store, with the role whose rules they follow."""
 STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/", "services/stripe_double/")
 """What starts services may know them all, and the brokers and databases beside them."""
 
@@ -33,8 +51,21 @@ class Source:
 
     @property
     def part(self) -> str:
-        """Which part of its service it is: ``models`` for ``models.py`` and for all in ``models/``."""
-        return self.path.split("/")[2].removesuffix(".py") if self.service else ""
+        """Its role in its service: ``models`` for ``models.py``, ``users/models.py`` and all files in ``models/``."""
+        if not self.service:
+            return ""
+        folder, *files = self.path.removesuffix(".py").split("/")[2:]
+        if self.path in EXTRA_FILES:
+            return EXTRA_FILES[self.path]
+        return files[-1] if folder not in ROLES and files and files[-1] in ROLES else folder
+
+    @property
+    def capability(self) -> str:
+        """The folder of its capability, with a slash at the end; empty outside of one."""
+        parts = self.path.split("/")
+        inside = self.service in CAPABILITY_SERVICES and len(parts) > 3 and parts[2] not in ROLES
+        folder = "/".join(parts[:3]) + "/"
+        return folder if inside and folder in capabilities() else ""
 
     @cache  # noqa: B019 -- sources live as long as the tests
     def imports(self) -> tuple[str, ...]:
@@ -65,6 +96,18 @@ Rule = Callable[[Source], list[str]]
 def sources() -> list[Source]:
     files = [path for folder in ("services", "shared") for path in sorted((ROOT / folder).rglob("*.py"))]
     return [Source.of(path.relative_to(ROOT).as_posix(), path.read_text()) for path in files]
+
+
+@cache
+def capabilities() -> frozenset[str]:
+    """Folders of services that have one of the standard files."""
+    return frozenset(
+        path.parent.relative_to(ROOT).as_posix() + "/"
+        for service in CAPABILITY_SERVICES
+        for role in ROLES
+        for path in (ROOT / "services" / service).glob(f"*/{role}.py")
+        if path.parent.name not in ROLES
+    )
 
 
 def holds(rule: Rule, *, breaks: tuple[str, str], advice: str) -> None:
@@ -126,6 +169,21 @@ def test_a_service_knows_no_other_service() -> None:
     )
 
 
+def test_capability_folders_have_the_same_files() -> None:
+    def rule(source: Source) -> list[str]:
+        if not source.capability or source.path in EXTRA_FILES:
+            return []
+        name = source.path.removeprefix(source.capability).removesuffix(".py")
+        return [] if name in {*ROLES, "__init__"} else ["is no handlers.py, models.py or store.py"]
+
+    assert {path for path in EXTRA_FILES if not (ROOT / path).is_file()} == set()
+    holds(
+        rule,
+        breaks=("services/auth/tokens/helpers.py", ""),
+        advice="merge it into handlers.py, models.py or store.py, or declare it in EXTRA_FILES with its role",
+    )
+
+
 def test_only_the_app_reads_settings() -> None:
     def rule(source: Source) -> list[str]:
         return (
@@ -134,7 +192,7 @@ def test_only_the_app_reads_settings() -> None:
 
     holds(
         rule,
-        breaks=("services/auth/handlers/links.py", "from services.auth.settings import AuthSettings"),
+        breaks=("services/auth/magic_links/handlers.py", "from services.auth.settings import AuthSettings"),
         advice="give it the value when app.py builds it",
     )
 
@@ -155,7 +213,8 @@ def test_the_environment_is_read_by_settings_alone() -> None:
 def test_nothing_but_the_app_knows_the_handlers() -> None:
     def rule(source: Source) -> list[str]:
         service = f"services.{source.service}"
-        known = source.imports_any(f"{service}.handlers") if source.part not in {"app", "handlers"} else []
+        own = [name for name in source.imports_any(service) if "handlers" in name.split(".")[2:4]]
+        known = own if source.part not in {"app", "handlers"} else []
         return known + (source.imports_any(f"{service}.app") if source.part != "app" else [])
 
     holds(
@@ -167,34 +226,38 @@ def test_nothing_but_the_app_knows_the_handlers() -> None:
 
 def test_a_store_needs_models_and_errors_alone() -> None:
     def rule(source: Source) -> list[str]:
-        own = f"services.{source.service}"
-        allowed = (f"{own}.store", f"{own}.models", f"{own}.errors", "shared")
-        inner = source.imports_any(own, "shared")
-        return [name for name in inner if source.part == "store" and name != own and not _within(name, allowed)]
+        if source.part != "store":
+            return []
+        inner = source.imports_any(f"services.{source.service}")
+        return [name for name in inner if _role(name) not in {"store", "models", "errors", ""}]
 
-    holds(
-        rule,
-        breaks=("services/billing/store/trials.py", "from services.billing.stripe.account import Stripe"),
-        advice="a store turns documents into models and back; what calls others belongs into a handler or an adapter",
-    )
+    for broken in (
+        ("services/billing/store/trials.py", "from services.billing.stripe.account import Stripe"),
+        ("services/auth/tokens/store.py", "from services.auth.tokens.signer import TokenSigner"),
+    ):
+        holds(
+            rule,
+            breaks=broken,
+            advice="a store turns documents into models and back; calls to others belong into a handler or an adapter",
+        )
 
 
 def test_models_need_models_and_errors_alone() -> None:
     def rule(source: Source) -> list[str]:
-        own = f"services.{source.service}"
-        allowed = (f"{own}.models", f"{own}.errors", "shared.errors", "shared.ids", "shared.messages")
-        inner = source.imports_any(own, "shared")
-        return [
-            name
-            for name in inner
-            if source.part == "models" and name not in {own, "shared"} and not _within(name, allowed)
+        if source.part != "models":
+            return []
+        allowed = ("shared.documents", "shared.errors", "shared.ids", "shared.messages")
+        own = source.imports_any(f"services.{source.service}")
+        other = source.imports_any("shared")
+        return [name for name in own if _role(name) not in {"models", "errors", ""}] + [
+            name for name in other if name != "shared" and not _within(name, allowed)
         ]
 
-    holds(
-        rule,
-        breaks=("services/news/models.py", "from shared.mongo import Document"),
-        advice="models decide; give them what they decide on",
-    )
+    for broken in (
+        ("services/news/models.py", "from shared.mongo import Document"),
+        ("services/auth/users/models.py", "from services.auth.users.store import Users"),
+    ):
+        holds(rule, breaks=broken, advice="models decide; give them what they decide on")
 
 
 def test_models_do_no_io_and_know_no_clock() -> None:
@@ -236,7 +299,7 @@ def test_models_do_no_io_and_know_no_clock() -> None:
         "async def decide(): ...",
         "text = open('x')",
     ):
-        holds(rule, breaks=("services/auth/models/users.py", broken), advice=advice)
+        holds(rule, breaks=("services/auth/users/models.py", broken), advice=advice)
 
 
 def test_errors_know_nothing_of_their_service() -> None:
@@ -259,7 +322,7 @@ def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
     )
     holds(
         lambda source: [] if source.part == "store" else rule(source),
-        breaks=("services/auth/handlers/users.py", "import pymongo"),
+        breaks=("services/auth/users/handlers.py", "import pymongo"),
         advice="queries and indexes belong into the service's store",
     )
 
@@ -315,30 +378,30 @@ def test_billing_has_layers() -> None:
 def test_twilio_is_called_from_one_file() -> None:
     holds(
         only_in("services/mailer/twilio.py", modules=("twilio",)),
-        breaks=("services/auth/handlers/phone.py", "from twilio.rest import Client"),
+        breaks=("services/auth/phone/handlers.py", "from twilio.rest import Client"),
         advice="publish shared.messages.mailer.texts.SendText: texts are the mailer's",
     )
 
 
 def test_tokens_are_made_and_checked_where_the_keys_are() -> None:
     allowed = (
-        "services/auth/key_pairs.py",
-        "services/auth/keys.py",
-        "services/auth/tokens.py",
+        "services/auth/signing_keys/key_pairs.py",
+        "services/auth/signing_keys/keyring.py",
+        "services/auth/tokens/signer.py",
         "services/gateway/access.py",
         "services/gateway/announced.py",
     )
     holds(
         only_in(*allowed, modules=("jwt",)),
         breaks=("services/gateway/rpc.py", "import jwt"),
-        advice="ask services/auth/tokens.py or services/gateway/access.py",
+        advice="ask services/auth/tokens/signer.py or services/gateway/access.py",
     )
 
 
 def test_http_is_the_gateways_business() -> None:
     holds(
         only_in("services/gateway/", "shared/health.py", *STARTERS, modules=("starlette", "uvicorn", "fastapi")),
-        breaks=("services/auth/handlers/users.py", "from starlette.exceptions import HTTPException"),
+        breaks=("services/auth/users/handlers.py", "from starlette.exceptions import HTTPException"),
         advice="refuse in our words (shared/errors.py); the gateway alone knows HTTP",
     )
 
@@ -354,6 +417,19 @@ def test_the_gateway_owns_no_state() -> None:
         breaks=("services/gateway/store.py", "from shared.mongo import Collection"),
         advice="what must be remembered belongs to a service behind a message",
     )
+
+
+def _role(module: str) -> str:
+    """The role of the module that an import names; empty for a folder, whose files the import names beside it."""
+    parts = module.split(".")
+    candidates = [
+        "/".join(parts[:length]) + ".py"
+        for length in range(3, len(parts) + 1)
+        if (ROOT / "/".join(parts[:length])).with_suffix(".py").is_file()
+    ]
+    if candidates:
+        return Source.of(candidates[0], "").part
+    return parts[2] if len(parts) > 2 and not (ROOT / "/".join(parts[:3])).is_dir() else ""
 
 
 def _within(name: str, modules: tuple[str, ...]) -> bool:

@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from services.auth.store import INDEXES as AUTH
-from services.auth.store.people import People as AuthPeople
+from services.auth.app import INDEXES as AUTH
+from services.auth.personal_data.store import People as AuthPeople
 from services.billing.store import INDEXES as BILLING
 from services.billing.store.people import People as BillingPeople
 from services.mailer.store import INDEXES as MAILER

@@ -7,33 +7,29 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
 
-from services.auth.audit import Audit
+from services.auth.accounts.passwords import Passwords
+from services.auth.accounts.store import Applications, Owners
+from services.auth.application_users.store import ApplicationUsers
+from services.auth.audit.recorder import Audit
+from services.auth.audit.store import AuditEntries
+from services.auth.clients.store import Clients
 from services.auth.context import Auth
+from services.auth.dead_letters.store import RemovedLetters, Replays
 from services.auth.handlers import HANDLERS
-from services.auth.keys import Keyring
-from services.auth.limits import Limits
-from services.auth.meters import Meters
-from services.auth.models.phone_numbers import Texted
-from services.auth.passwords import Passwords
-from services.auth.places import Places
+from services.auth.magic_links.store import Authorizations
+from services.auth.personal_data.store import People, UserExportParts, UserProcesses
+from services.auth.phone.models import Texted
+from services.auth.phone.store import PhoneCodes
+from services.auth.rate_limits.limiter import Limits
+from services.auth.rate_limits.shared_counters import Meters
+from services.auth.rate_limits.store import Familiars, LimitUses, Tallies
+from services.auth.sessions.geoip import Places
 from services.auth.settings import AuthSettings
-from services.auth.store import INDEXES
-from services.auth.store.application_users import ApplicationUsers
-from services.auth.store.applications import Applications
-from services.auth.store.audit import AuditEntries
-from services.auth.store.authorizations import Authorizations
-from services.auth.store.chains import AccessTokens, RefreshTokens
-from services.auth.store.clients import Clients
-from services.auth.store.limits import Familiars, LimitUses, Tallies
-from services.auth.store.owners import Owners
-from services.auth.store.people import People
-from services.auth.store.phone_codes import PhoneCodes
-from services.auth.store.removed_letters import RemovedLetters
-from services.auth.store.replays import Replays
-from services.auth.store.signing_keys import SigningKeys
-from services.auth.store.user_processes import UserExportParts, UserProcesses
-from services.auth.store.users import Identifiers, Users
-from services.auth.tokens import TokenSigner
+from services.auth.signing_keys.keyring import Keyring
+from services.auth.signing_keys.store import SigningKeys
+from services.auth.tokens.signer import TokenSigner
+from services.auth.tokens.store import AccessTokens, RefreshTokens
+from services.auth.users.store import Identifiers, Users
 from shared.dead_letters.topics import DeadLetterTopics
 from shared.messages.auth.clients import AnnounceClient
 from shared.messages.auth.signing_keys import SigningKeyPublished
@@ -41,6 +37,28 @@ from shared.service import Parts, Service
 from shared.settings import load
 
 TOPICS: Final = ("auth.commands",)
+INDEXES: Final = {
+    ApplicationUsers.COLLECTION: ApplicationUsers.INDEXES,
+    Applications.COLLECTION: Applications.INDEXES,
+    AuditEntries.COLLECTION: AuditEntries.INDEXES,
+    Clients.COLLECTION: (),
+    Users.COLLECTION: (),
+    Identifiers.COLLECTION: Identifiers.INDEXES,
+    Authorizations.COLLECTION: Authorizations.INDEXES,
+    AccessTokens.COLLECTION: AccessTokens.INDEXES,
+    RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
+    Owners.COLLECTION: Owners.INDEXES,
+    PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
+    RemovedLetters.COLLECTION: RemovedLetters.INDEXES,
+    Replays.COLLECTION: Replays.INDEXES,
+    SigningKeys.COLLECTION: (),
+    LimitUses.COLLECTION: LimitUses.INDEXES,
+    Familiars.COLLECTION: Familiars.INDEXES,
+    Tallies.COLLECTION: Tallies.INDEXES,
+    UserProcesses.COLLECTION: UserProcesses.INDEXES,
+    UserExportParts.COLLECTION: UserExportParts.INDEXES,
+}
+"""Indexes by collection, created before the first message is handled."""
 
 
 def create(settings: AuthSettings | None = None) -> Service:

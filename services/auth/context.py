@@ -5,27 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.auth.audit import Audit
-from services.auth.keys import Keyring
-from services.auth.limits import Limits
-from services.auth.models.phone_numbers import Texted
-from services.auth.models.signing_keys import Rotation
-from services.auth.passwords import Passwords
-from services.auth.places import Places
-from services.auth.store.application_users import ApplicationUsers
-from services.auth.store.applications import Applications
-from services.auth.store.authorizations import Authorizations
-from services.auth.store.chains import AccessTokens, RefreshTokens
-from services.auth.store.clients import Clients
-from services.auth.store.owners import Owners
-from services.auth.store.people import People
-from services.auth.store.phone_codes import PhoneCodes
-from services.auth.store.removed_letters import RemovedLetters
-from services.auth.store.replays import Replays
-from services.auth.store.signing_keys import SigningKeys
-from services.auth.store.user_processes import UserExportParts, UserProcesses
-from services.auth.store.users import Identifiers, Users
-from services.auth.tokens import TokenSigner
+from services.auth.accounts.passwords import Passwords
+from services.auth.accounts.store import Applications, Owners
+from services.auth.application_users.store import ApplicationUsers
+from services.auth.audit.recorder import Audit
+from services.auth.clients.store import Clients
+from services.auth.dead_letters.store import RemovedLetters, Replays
+from services.auth.magic_links.store import Authorizations
+from services.auth.personal_data.store import People, UserExportParts, UserProcesses
+from services.auth.phone.models import Texted
+from services.auth.phone.store import PhoneCodes
+from services.auth.rate_limits.limiter import Limits
+from services.auth.sessions.geoip import Places
+from services.auth.signing_keys.keyring import Keyring
+from services.auth.signing_keys.models import Rotation
+from services.auth.signing_keys.store import SigningKeys
+from services.auth.tokens.signer import TokenSigner
+from services.auth.tokens.store import AccessTokens, RefreshTokens
+from services.auth.users.store import Identifiers, Users
 from shared.dead_letters.topics import DeadLetterTopics
 from shared.messages import Sealed
 from shared.sealing import Sealer

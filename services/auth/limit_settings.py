@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from services.auth.models.limits import MOST_REMEMBERED, Exact, Limit, LimitName
+from services.auth.rate_limits.models import MOST_REMEMBERED, Exact, Limit, LimitName
 from shared.settings import PRODUCTION, ServiceSettings
 
 

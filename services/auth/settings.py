@@ -11,9 +11,9 @@ from pydantic import Field, FilePath, ValidationInfo, field_validator
 
 from services.auth.account_settings import AccountSettings
 from services.auth.limit_settings import LimitSettings
-from services.auth.models.phone_numbers import COUNTRIES
-from services.auth.models.signing_keys import Rotation
-from services.auth.places import Places
+from services.auth.phone.models import COUNTRIES
+from services.auth.sessions.geoip import Places
+from services.auth.signing_keys.models import Rotation
 from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
 from shared.settings import PRODUCTION, CommaSeparated, refuse_in_production, split_commas
 

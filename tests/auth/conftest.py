@@ -9,12 +9,12 @@ import hypothesis
 import pytest
 from pymongo import MongoClient
 
-from services.auth.app import opened
+from services.auth.app import INDEXES, opened
 from services.auth.handlers import HANDLERS
 from services.auth.settings import AuthSettings
-from services.auth.store import INDEXES
 from shared.messages.auth.clients import CreateClient
 from shared.settings import load
+from tests.auth.accounts.flows import CHEAP
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI
 from tests.desk import Desk
 
@@ -85,4 +85,18 @@ async def desk(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
                 CreateClient(id=client_id, name="An app", redirect_uris=(REDIRECT_URI, f"{REDIRECT_URI}/two?a=b"))
             )
         desk.clear()
+        yield desk
+
+
+@pytest.fixture
+async def accounts(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
+    """The auth service at a desk, hashing passwords cheaply."""
+    async with new_desk(**CHEAP) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def old_accounts(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
+    """The same, serving old clients."""
+    async with new_desk(**CHEAP, old_clients=True) as desk:
         yield desk

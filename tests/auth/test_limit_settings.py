@@ -4,7 +4,7 @@ from typing import Any, get_args
 import pytest
 
 from services.auth.limit_settings import LimitSettings
-from services.auth.models.limits import Exact, Limit, LimitName, Merged
+from services.auth.rate_limits.models import Exact, Limit, LimitName, Merged
 from services.auth.settings import AuthSettings
 from shared.settings import SettingsError, load
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from services.auth.app import create
-from services.auth.models.signing_keys import Rotation
 from services.auth.settings import AuthSettings
+from services.auth.signing_keys.models import Rotation
 from shared.settings import SettingsError
 
 Make = Callable[..., AuthSettings]

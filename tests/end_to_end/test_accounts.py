@@ -14,7 +14,7 @@ import jwt
 import pytest
 from pymongo import MongoClient
 
-from services.auth.models.api_keys import api_key
+from services.auth.accounts.api_keys import api_key
 from tests.stack import Process, Stack, eventually, running_stack
 
 PASSWORD = "a long sentence is easy to keep"

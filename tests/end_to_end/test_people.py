@@ -62,7 +62,7 @@ async def test_an_erasure_goes_on_by_itself_when_a_service_was_away_for_hours(
 
 
 async def test_of_an_erasure_and_a_login_at_once_nobody_is_left_and_nobody_comes_back(nest: Stack, email: str) -> None:
-    # A few at once, as on a day when many leave; tests/auth/handlers/test_user_processes.py has all the interleavings.
+    # A few at once, as on a day when many leave; tests/auth/personal_data/test_handlers.py has all the interleavings.
     for first in range(0, 20, 4):
         together = range(first, first + 4)
         await asyncio.gather(*(logged_in_while_erased(nest, f"{number}.{email}") for number in together))

@@ -189,7 +189,7 @@ async def test_of_twenty_verifications_at_once_over_two_gateways_one_succeeds(ne
 async def test_two_people_with_the_same_code_never_disturb_each_other(
     new_phone: Callable[[], Phone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.auth.handlers.phone.new_code", lambda: "424242")
+    monkeypatch.setattr("services.auth.phone.handlers.new_code", lambda: "424242")
     phones = [new_phone() for _ in range(8)]
     nonces = await asyncio.gather(*(phone.order() for phone in phones))
     assert [await phone.code() for phone in phones] == ["424242"] * 8

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
 from pymongo import MongoClient
 
-from services.auth.key_pairs import PrivateKey, make, open_private
-from services.auth.store.signing_keys import _ring
+from services.auth.signing_keys.key_pairs import PrivateKey, make, open_private
+from services.auth.signing_keys.store import _ring
 from shared.sealing import Sealer
 from shared.settings import parse_keys
 from tests.stack import API, Stack, eventually

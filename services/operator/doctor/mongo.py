@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from pymongo import IndexModel
 
-from services.auth.key_pairs import open_private
-from services.auth.models.signing_keys import KeyState
-from services.auth.store.audit import AuditEntries
-from services.auth.store.signing_keys import SigningKeys
+from services.auth.audit.store import AuditEntries
+from services.auth.signing_keys.key_pairs import open_private
+from services.auth.signing_keys.models import KeyState
+from services.auth.signing_keys.store import SigningKeys
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock
 from shared.bus.inbox import CLOCK_MARGIN, Inbox

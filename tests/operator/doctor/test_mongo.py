@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.auth.store import INDEXES
-from services.auth.store.audit import AuditEntries
+from services.auth.app import INDEXES
+from services.auth.audit.store import AuditEntries
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.mongo import look_at_indexes, look_at_mongo, look_at_stripe_events, look_at_timers
 from shared.bus.inbox import CLOCK_MARGIN

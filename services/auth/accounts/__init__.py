@@ -1,0 +1,1 @@
+"""Owners, their applications, and their passwords."""

@@ -1,0 +1,1 @@
+"""Clients: the apps that may log users in."""

@@ -1,0 +1,1 @@
+"""Dead letters of all services: search, replay, erasure."""

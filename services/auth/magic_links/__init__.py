@@ -1,0 +1,1 @@
+"""Magic links and the authorizations behind them."""

@@ -1,0 +1,1 @@
+"""Exports and erasures of a user's personal data."""

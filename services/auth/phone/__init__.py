@@ -1,0 +1,1 @@
+"""Login by phone number."""

@@ -1,0 +1,1 @@
+"""Sessions: the logins of a user."""

@@ -1,0 +1,134 @@
+"""What tests of owners, applications and their users do again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from services.auth.accounts.api_keys import api_key
+from shared.messages import Message, Sealed
+from shared.messages.auth.accounts import (
+    CheckSignIn,
+    CreateApplication,
+    DeleteApplication,
+    DeleteOwner,
+    GetApplicationUser,
+    GetOwner,
+    LogInOwner,
+    RegisterOwner,
+    RemoveApplicationUsers,
+    RemoveOwnerApplications,
+    SignIn,
+    SignInWithEmail,
+    SignUp,
+    UpdateApplicationUser,
+    UpdateOwner,
+)
+from tests.desk import Desk
+
+CHEAP = {"password_memory": 1, "password_passes": 1}
+"""Settings under which a hash takes a millisecond."""
+PASSWORD = "a long sentence is easy to keep"
+OTHER_PASSWORD = "another one is no harder to keep"
+OWNER = {"firstname": "Ada", "lastname": "Lovelace", "email": "ada@example.com", "password": PASSWORD}
+USER = {"username": "jbond", "email": "j.bond@example.com", "password": PASSWORD}
+NOBODYS_ID = "00000000-0000-4000-8000-000000000000"
+NOBODYS_KEY = api_key(UUID(NOBODYS_ID))
+SECRETS = ("password", "uuid", "owneruuid", "apikey", "token", "deletion_token")
+
+
+def message(kind: type[Message], **fields: Any) -> Message:
+    """A message whose secrets are given as they are."""
+    return kind(
+        **{name: Sealed.of(value) if name in SECRETS and value is not None else value for name, value in fields.items()}
+    )
+
+
+def register_owner(**changed: Any) -> Message:
+    return message(RegisterOwner, **{**OWNER, **changed})
+
+
+def log_in_owner(email: str = OWNER["email"], password: str = PASSWORD) -> Message:
+    return message(LogInOwner, email=email, password=password)
+
+
+def get_owner(uuid: str) -> Message:
+    return message(GetOwner, uuid=uuid)
+
+
+def update_owner(uuid: str, **changed: Any) -> Message:
+    return message(UpdateOwner, uuid=uuid, **{**OWNER, **changed})
+
+
+def delete_owner(owner: dict[str, Any], **changed: Any) -> Message:
+    return message(DeleteOwner, **{"uuid": owner["uuid"], "deletion_token": owner["deletion_token"], **changed})
+
+
+def create_application(owneruuid: str, appname: str = "An app", **more: Any) -> Message:
+    return message(CreateApplication, owneruuid=owneruuid, appname=appname, **more)
+
+
+def delete_application(apikey: str) -> Message:
+    return message(DeleteApplication, apikey=apikey)
+
+
+def sign_up(apikey: str, **changed: Any) -> Message:
+    return message(SignUp, apikey=apikey, **{**USER, **changed})
+
+
+def sign_in(uuid: str, apikey: str) -> Message:
+    return message(SignIn, uuid=uuid, apikey=apikey)
+
+
+def sign_in_with_email(apikey: str, email: str = USER["email"], password: str = PASSWORD) -> Message:
+    return message(SignInWithEmail, apikey=apikey, email=email, password=password)
+
+
+def check_sign_in(token: str) -> Message:
+    return message(CheckSignIn, token=token)
+
+
+def get_application_user(token: str) -> Message:
+    return message(GetApplicationUser, token=token)
+
+
+def update_application_user(token: str, **changed: Any) -> Message:
+    return message(UpdateApplicationUser, token=token, **changed)
+
+
+async def an_owner(desk: Desk, **changed: Any) -> dict[str, Any]:
+    owner: dict[str, Any] = await desk.perform(register_owner(**changed))
+    return owner
+
+
+async def an_application(desk: Desk, **more: Any) -> dict[str, Any]:
+    """An application of an owner who is made for it."""
+    owner = await an_owner(desk, email=more.pop("email", OWNER["email"]))
+    application: dict[str, Any] = await desk.perform(create_application(owner["uuid"], **more))
+    return application
+
+
+async def signed_in(desk: Desk, apikey: str, **changed: Any) -> tuple[dict[str, Any], str]:
+    """A new user of an application, and a token."""
+    user = await desk.perform(sign_up(apikey, **changed))
+    answer = await desk.perform(sign_in_with_email(apikey, user["email"], changed.get("password", PASSWORD)))
+    return user, answer["token"]
+
+
+async def follow_up(desk: Desk) -> None:
+    """Let auth do what it has ordered itself to do."""
+    while True:
+        orders = [
+            order for order in desk.published if isinstance(order, RemoveApplicationUsers | RemoveOwnerApplications)
+        ]
+        desk.clear()
+        if not orders:
+            return
+        for order in orders:
+            await desk.perform(order)
+
+
+async def left(desk: Desk) -> dict[str, int]:
+    """How many documents there are."""
+    names = ("owners", "applications", "application_users")
+    return {name: await desk.database[name].count_documents({}) for name in names}

@@ -1,0 +1,46 @@
+"""How long entries stay is a setting, and the questions of operators find them by an index."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pymongo import IndexModel
+
+from services.auth.audit.store import AuditEntries
+from shared.mongo import ensure_indexes
+from tests.auth.flows import logged_in
+from tests.desk import Desk
+
+
+async def expiry(desk: Desk) -> Any:
+    indexes = await desk.database["audit"].index_information()
+    return indexes["at_1"]["expireAfterSeconds"]
+
+
+def indexes(days: int) -> dict[str, list[IndexModel]]:
+    return {AuditEntries.COLLECTION: [*AuditEntries.INDEXES, AuditEntries.expiry(timedelta(days=days))]}
+
+
+async def test_another_retention_takes_effect_at_the_next_start(desk: Desk) -> None:
+    for days in (180, 7, 365):
+        await ensure_indexes(desk.database, indexes(days))
+        assert await expiry(desk) == days * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ({"userId": "user_1"}, "userId_1__id_1"),
+        ({"userId": "user_1", "outcome": "refused"}, "userId_1__id_1"),
+        ({"action": "log_in"}, "action_1__id_1"),
+        ({}, "_id_"),
+    ],
+)
+async def test_every_page_is_read_along_an_index_in_its_order(desk: Desk, wanted: dict[str, Any], index: str) -> None:
+    await ensure_indexes(desk.database, indexes(180))
+    await logged_in(desk)
+    plan = await desk.database["audit"].find(wanted).sort("_id", -1).limit(101).explain()
+    stages = str(plan["queryPlanner"]["winningPlan"])
+    assert f"'indexName': '{index}'" in stages
+    assert "'SORT'" not in stages
+    assert "COLLSCAN" not in stages

@@ -1,0 +1,145 @@
+import base64
+import hashlib
+import string
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.auth.magic_links.models import Authorization, link, verifies
+from services.auth.tokens.credentials import Code
+from shared.errors import Refusal
+from shared.messages.auth.errors import (
+    AuthorizationNotFound,
+    IncorrectClient,
+    IncorrectCodeVerifier,
+    IncorrectRedirectUri,
+    TokenExpired,
+    TokenUsed,
+)
+from tests.auth.flows import CHALLENGE, CLIENT, REDIRECT_URI, VERIFIER, WRONG_VERIFIER, send_magic_link
+
+NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
+LIFE = timedelta(minutes=10)
+CODE = Code("authzcode_1", "k" * 64)
+RIGHT: dict[str, Any] = {"client_id": CLIENT, "redirect_uri": REDIRECT_URI, "code_verifier": VERIFIER, "at": NOW}
+UNRESERVED = string.ascii_letters + string.digits + "-._~"
+
+
+def opened(**changed: Any) -> Authorization:
+    request = send_magic_link(**changed)
+    return Authorization.open(request, request.identifier_value, CODE, life=LIFE, at=NOW)
+
+
+def test_the_verifier_of_rfc_7636_appendix_b_meets_its_challenge() -> None:
+    assert verifies("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")
+
+
+@given(st.text(UNRESERVED, min_size=43, max_size=128))
+def test_every_verifier_of_the_rfc_meets_its_challenge_in_both_forms(verifier: str) -> None:
+    digest = hashlib.sha256(verifier.encode()).digest()
+    assert verifies(verifier, base64.urlsafe_b64encode(digest).decode().rstrip("="))
+    assert verifies(verifier, digest.hex())
+
+
+@given(st.text(UNRESERVED, min_size=43, max_size=128))
+def test_no_other_verifier_meets_a_challenge(verifier: str) -> None:
+    assert verifies(verifier, CHALLENGE) == (verifier == VERIFIER)
+
+
+@pytest.mark.parametrize("verifier", ["a" * 42, "a" * 129, "a" * 42 + "+", "a" * 42 + "ü", "a" * 43 + "\n"])
+def test_a_verifier_outside_the_rfc_meets_only_a_hex_challenge(verifier: str) -> None:
+    digest = hashlib.sha256(verifier.encode()).digest()
+    assert not verifies(verifier, base64.urlsafe_b64encode(digest).decode().rstrip("="))
+    assert verifies(verifier, digest.hex())
+
+
+def test_a_redeemed_authorization_is_used_from_then_on() -> None:
+    used = opened().redeem(**RIGHT)
+    assert used.used_at == NOW
+    with pytest.raises(TokenUsed):
+        used.redeem(**RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("changed", "refusal"),
+    [
+        ({"at": NOW + LIFE}, TokenExpired),
+        ({"client_id": "client_two"}, IncorrectClient),
+        ({"redirect_uri": f"{REDIRECT_URI}?"}, IncorrectRedirectUri),
+        ({"code_verifier": WRONG_VERIFIER}, IncorrectCodeVerifier),
+    ],
+)
+def test_redeeming_is_refused_for(changed: dict[str, Any], refusal: type[Refusal]) -> None:
+    with pytest.raises(refusal):
+        opened().redeem(**{**RIGHT, **changed})
+
+
+def test_the_first_fault_in_the_documented_order_is_told() -> None:
+    wrong: dict[str, Any] = {
+        "client_id": "client_two",
+        "redirect_uri": "https://other.example/",
+        "code_verifier": WRONG_VERIFIER,
+        "at": NOW + LIFE,
+    }
+    authorization = opened().revoke(at=NOW)
+    steps: list[tuple[type[Refusal], dict[str, Any]]] = [
+        (AuthorizationNotFound, {}),
+        (TokenExpired, {"at": NOW}),
+        (IncorrectClient, {"client_id": CLIENT}),
+        (IncorrectRedirectUri, {"redirect_uri": REDIRECT_URI}),
+        (IncorrectCodeVerifier, {}),
+    ]
+    for refusal, mended in steps:
+        with pytest.raises(refusal):
+            authorization.redeem(**wrong)
+        wrong.update(mended)
+        authorization = opened()
+
+
+def test_the_last_wrong_verifier_voids_it() -> None:
+    authorization = opened()
+    for count in range(1, 6):
+        assert authorization.revoked_at is None
+        authorization = authorization.count_wrong_verifier(most=5, at=NOW)
+        assert authorization.wrong_verifiers == count
+    with pytest.raises(AuthorizationNotFound):
+        authorization.redeem(**RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "expected"),
+    [
+        ("https://a.example", "https://a.example?code=i.k&state=s"),
+        ("https://a.example/", "https://a.example/?code=i.k&state=s"),
+        ("https://a.example/?", "https://a.example/?code=i.k&state=s"),
+        ("https://a.example/?b=%20c", "https://a.example/?b=%20c&code=i.k&state=s"),
+        ("https://a.example/?b=c&", "https://a.example/?b=c&code=i.k&state=s"),
+        ("https://a.example/#top", "https://a.example/?code=i.k&state=s#top"),
+        ("https://a.example/?b#?x", "https://a.example/?b&code=i.k&state=s#?x"),
+        ("beak://callback", "beak://callback?code=i.k&state=s"),
+        ("com.example.app:/cb", "com.example.app:/cb?code=i.k&state=s"),
+    ],
+)
+def test_a_link_keeps_the_query_and_the_fragment_of_its_redirect_uri(redirect_uri: str, expected: str) -> None:
+    assert link(redirect_uri, Code("i", "k"), "s") == expected
+
+
+@given(
+    state=st.text(),
+    query=st.lists(st.tuples(st.text(string.ascii_letters, min_size=1), st.text(UNRESERVED)), max_size=3),
+    flow=st.sampled_from([None, "trial"]),
+)
+def test_a_link_gives_back_what_was_put_in(state: str, query: list[tuple[str, str]], flow: str | None) -> None:
+    own = "&".join(f"{name}={value}" for name, value in query)
+    redirect_uri = "https://a.example/cb" + (f"?{own}" if own else "")
+    parts = urlsplit(link(redirect_uri, CODE, state, flow=flow))
+    assert parts.path == "/cb"
+    added = [("code", str(CODE)), ("state", state)] + ([("flow", flow)] if flow else [])
+    assert parse_qsl(parts.query, keep_blank_values=True) == [*query, *added]
+    assert parts.query.isascii()
+    assert not set(parts.query) & set(" \r\n<>\"'")
+    assert parse_qs(parts.query, keep_blank_values=True)["code"][-1] == str(CODE)

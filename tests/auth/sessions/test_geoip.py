@@ -1,0 +1,61 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmdb_writer import MMDBWriter
+from netaddr import IPSet
+
+from services.auth.sessions.geoip import Place, Places, UnreadablePlaces
+
+BERLIN = {
+    "country": {"iso_code": "DE", "names": {"en": "Germany"}},
+    "city": {"names": {"en": "Berlin", "de": "Berlin"}},
+}
+RECORDS: dict[str, Any] = {
+    "203.0.113.0/24": BERLIN,
+    "2001:db8:1::/48": {"country": {"iso_code": "CH"}},
+    "198.51.100.0/24": {"country": "FR", "city": ["Paris"]},
+}
+
+
+def database(folder: Path, *, ip_version: int = 6) -> Path:
+    """A small database of places."""
+    writer = MMDBWriter(ip_version=ip_version, ipv4_compatible=ip_version == 6)
+    for network, record in RECORDS.items():
+        if ip_version == 6 or ":" not in network:
+            writer.insert_network(IPSet([network]), record)
+    path = folder / "places.mmdb"
+    writer.to_db_file(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("network", "place"),
+    [
+        ("203.0.113.0/24", Place("DE", "Berlin")),
+        ("2001:db8:1:2::/64", Place("CH", None)),
+        # Records of another make.
+        ("198.51.100.0/24", Place()),
+        ("192.0.2.0/24", Place()),
+        ("testclient", Place()),
+    ],
+)
+def test_a_network_is_where_the_database_says(tmp_path: Path, network: str, place: Place) -> None:
+    assert Places.open(database(tmp_path)).find(network) == place
+
+
+def test_a_database_of_ipv4_knows_nothing_of_ipv6(tmp_path: Path) -> None:
+    places = Places.open(database(tmp_path, ip_version=4))
+    assert places.find("203.0.113.0/24") == Place("DE", "Berlin")
+    assert places.find("2001:db8:1:2::/64") == Place()
+
+
+def test_without_a_database_no_place_is_known() -> None:
+    assert Places.open(None).find("203.0.113.0/24") == Place()
+
+
+def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "places.mmdb"
+    path.write_text("not a database")
+    with pytest.raises(UnreadablePlaces, match=r"places\.mmdb is no database of places"):
+        Places.open(path)

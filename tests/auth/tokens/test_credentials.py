@@ -1,0 +1,48 @@
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.auth.tokens.credentials import Code, RefreshTokenText, hash_key, new_key, same_key
+from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken
+
+PART = st.text(min_size=1).filter(lambda text: "." not in text)
+
+
+@given(PART, PART)
+def test_what_is_written_is_read_back(id_: str, key: str) -> None:
+    assert Code.parse(str(Code(id_, key))) == Code(id_, key)
+    assert RefreshTokenText.parse(str(RefreshTokenText(id_, key))) == RefreshTokenText(id_, key)
+
+
+@given(st.text())
+def test_any_text_is_a_code_or_malformed(text: str) -> None:
+    parts = text.split(".")
+    if len(parts) == 2 and all(parts):
+        assert Code.parse(text) == Code(*parts)
+    else:
+        with pytest.raises(MalformedCode):
+            Code.parse(text)
+
+
+@given(st.text(string.hexdigits + "."))
+def test_any_text_is_a_refresh_token_or_malformed(text: str) -> None:
+    parts = text.split(".")
+    if len(parts) == 3 and all(parts) and parts[0] == "01":
+        assert RefreshTokenText.parse(text) == RefreshTokenText(*parts[1:])
+    else:
+        with pytest.raises(MalformedRefreshToken):
+            RefreshTokenText.parse(text)
+
+
+def test_a_new_key_has_256_bits_in_hex() -> None:
+    keys = {new_key() for _ in range(100)}
+    assert len(keys) == 100
+    assert all(len(key) == 64 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+@given(st.text(), st.text())
+def test_only_the_key_itself_is_the_same_key(key: str, other: str) -> None:
+    assert same_key(key, hash_key(key))
+    assert same_key(other, hash_key(key)) == (other == key)
