@@ -90,7 +90,7 @@ async def look_at_indexes(client: Client, prefix: str, settings: Mapping[str, An
 
 def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
     """The indexes of a service, with those whose time is a setting."""
-    declared = dict(import_module(f"services.{service}.store").INDEXES)
+    declared = dict(import_module(f"services.{service}.app").INDEXES)
     retention = None if settings is None else settings.inbox_retention + CLOCK_MARGIN
     declared[Inbox.COLLECTION] = [_expiry("at", retention)]
     declared[Inbox.TIMERS] = [IndexModel([("at", 1)])]

@@ -98,7 +98,7 @@ async def test_what_is_no_key_is_refused(accounts: Desk, key: str) -> None:
 
 
 async def test_a_large_application_is_emptied_some_at_a_time(accounts: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.auth.handlers.applications.BATCH", 3)
+    monkeypatch.setattr("services.auth.accounts.handlers.BATCH", 3)
     application = await an_application(accounts)
     for n in range(7):
         await accounts.perform(sign_up(application["apiKey"], email=f"{n}@example.com"))

@@ -269,8 +269,7 @@ async def test_no_application_outlives_an_owner_who_is_deleted_while_they_are_ma
 async def test_an_owner_with_more_applications_than_one_message_deletes_leaves_none(
     accounts: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("owners", "applications"):
-        monkeypatch.setattr(f"services.auth.handlers.{module}.BATCH", 2)
+    monkeypatch.setattr("services.auth.accounts.handlers.BATCH", 2)
     owner = await an_owner(accounts)
     for n in range(5):
         application = await accounts.perform(create_application(owner["uuid"], f"App {n}"))
