@@ -25,13 +25,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from services.embedded import ports
-from services.embedded.console import Console
+from services.embedded.console import Console, Progress, Silent
 from services.embedded.errors import CannotStart
-from services.embedded.kafka import EmbeddedKafka
-from services.embedded.kafka_probe import answers
+from services.embedded.kafka import EmbeddedKafka, answers
 from services.embedded.mongo import EmbeddedMongo
 from services.embedded.mongo_probe import connect, is_primary
-from services.embedded.progress import Progress, Silent
 
 HEAP_MB = 384
 """For the thousands of partitions that a whole run makes."""

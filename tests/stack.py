@@ -27,9 +27,9 @@ import httpx
 
 from services.embedded import demo, ports
 from services.embedded.children import dying_with_us
+from services.embedded.in_process import ServiceTask
 from services.embedded.inbox import Arrival, Inbox
-from services.embedded.running import Running
-from services.embedded.together import together
+from services.embedded.server import together
 from services.stripe_double import StripeDouble
 from services.stripe_double.disorder import Retries
 from shared.bus import topics
@@ -332,7 +332,7 @@ async def _services(
     for name in ("auth", "billing", "mailer", "news"):
         named.append((name, name, {}))
         named += [(f"{name}-{number}", name, {}) for number in range(2, instances.get(name, 1) + 1)]
-    here: list[Running] = []
+    here: list[ServiceTask] = []
     try:
         for label, name, more in named:
             environment = {**stack.environment, **more}
@@ -341,7 +341,7 @@ async def _services(
                 environment["NEST_HEALTH_PORT"] = stack.health[label].rpartition(":")[2]
                 stack.processes[label] = Process(name, environment, folder / f"{label}.log")
             else:
-                here.append(Running(_creator(name, environment)))
+                here.append(ServiceTask(_creator(name, environment)))
         await together(*(service.start() for service in here), *(each.start() for each in stack.processes.values()))
         yield
     finally:

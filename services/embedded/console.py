@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from typing import TextIO
+from typing import Protocol, TextIO
 
 _BAR = 28
 _REDRAW_SECONDS = 0.1
@@ -55,3 +55,23 @@ class Console:
         if self._bar_open:
             self._out.write("\n")
             self._bar_open = False
+
+
+class Progress(Protocol):
+    """ShutdownSignal about each step as it begins; must return at once and may be called from another thread."""
+
+    def step(self, text: str) -> None:
+        """Something begins now: a few words without a full stop, e.g. "starting Apache Kafka"."""
+
+    def download(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of `what` have arrived; `done` equals `total` once, at the end."""
+
+
+class Silent:
+    """A `Progress` that says nothing, for tests and scripts."""
+
+    def step(self, text: str) -> None:
+        """Says nothing."""
+
+    def download(self, what: str, done: int, total: int) -> None:
+        """Says nothing."""

@@ -1,5 +1,6 @@
 """How do all five services run in this one process, with the development pages in front of the gateway?"""
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,8 +11,7 @@ from importlib import import_module, metadata
 from services.embedded.demo import CLIENT_ID
 from services.embedded.machine import Machine
 from services.embedded.pages import Pages
-from services.embedded.running import Running
-from services.embedded.together import together
+from services.embedded.server import together
 from shared.service import Runnable
 
 BACKGROUND = ("auth", "billing", "mailer", "news")
@@ -33,8 +33,8 @@ async def in_process(around: Machine) -> AsyncIterator[None]:
         client_id=CLIENT_ID,
         version=metadata.version("nest"),
     )
-    gateway = Running(partial(_creator("gateway"), around=pages))
-    others = [Running(_creator(name)) for name in BACKGROUND]
+    gateway = ServiceTask(partial(_creator("gateway"), around=pages))
+    others = [ServiceTask(_creator(name)) for name in BACKGROUND]
     try:
         with _patient_library():
             await together(gateway.start(), *(each.start() for each in others))
@@ -64,3 +64,48 @@ def _patient_library() -> Iterator[None]:
 def _creator(name: str) -> Callable[..., Runnable]:
     create: Callable[..., Runnable] = import_module(f"services.{name}.app").create
     return create
+
+
+class ServiceTask:
+    """One service in a task of its own, so that its log lines and traces carry its own name.
+
+    Args:
+        create: makes it; called in its task, since settings may be refused then.
+    """
+
+    def __init__(self, create: Callable[[], Runnable]) -> None:
+        self._create = create
+        self._ready = asyncio.Event()
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts it; returns when it works.
+
+        Raises:
+            Exception: whatever kept it from starting.
+        """
+        self._task = asyncio.create_task(self._live())
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._task.done():
+            await self._task
+
+    async def stop(self) -> None:
+        """Lets it finish what it has begun; returns when it has stopped. Nothing to do if it never started."""
+        task, self._task = self._task, None
+        if task is None or task.done():
+            return
+        if self._ready.is_set():
+            self._over.set()
+        else:
+            task.cancel()
+        await asyncio.wait({task})
+
+    async def _live(self) -> None:
+        async with self._create():
+            self._ready.set()
+            await self._over.wait()

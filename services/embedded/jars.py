@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.embedded.console import Progress
 from services.embedded.errors import FolderNotWritable, JarsMissing
-from services.embedded.progress import Progress
 
 WANTED = Path(__file__).with_name("jgo.toml")
 LOCKED = Path(__file__).with_name("jgo.lock.toml")

@@ -1,16 +1,14 @@
 """How is a real Apache Kafka run on this machine: one node, broker and controller in one, durable?"""
 
 import asyncio
+import struct
 from pathlib import Path
 
 from services.embedded import ports
 from services.embedded.children import end_orphan
+from services.embedded.console import Progress, Silent
 from services.embedded.folder import make_writable
-from services.embedded.kafka_install import KafkaInstallation, install
-from services.embedded.kafka_probe import answers
-from services.embedded.kafka_properties import properties
-from services.embedded.kafka_quick_start import ensure_quick_start
-from services.embedded.progress import Progress, Silent
+from services.embedded.kafka_install import KafkaInstallation, ensure_startup_cache, install, properties
 from services.embedded.server import Server
 
 _HEAP_MB = 96
@@ -51,10 +49,10 @@ class EmbeddedKafka(Server):
         """Starts it, or starts it again on the same port and data; returns when it answers requests."""
         make_writable(self._data)
         installation = await install(self._progress)
-        await ensure_quick_start(installation, _run_once, self._progress, heap_mb=self._heap_mb)
+        await ensure_startup_cache(installation, _run_once, self._progress, heap_mb=self._heap_mb)
         self.left_over = self._record.exists()
         await asyncio.to_thread(end_orphan, self._record, self._folder)
-        quick = installation.quick_start
+        quick = installation.startup_cache
         options = (f"-XX:AOTCache={quick}",) if quick.stat().st_size else ()
         self._progress.step("starting Apache Kafka")
         await self._launch(installation, options)
@@ -75,3 +73,28 @@ async def _run_once(folder: Path, options: tuple[str, ...], seconds: float) -> N
     await kafka._launch(await install(Silent()), options)  # noqa: SLF001
     if kafka._child:  # noqa: SLF001
         await kafka._child.stop(seconds)  # noqa: SLF001
+
+
+# Metadata request (API 3), version 1, correlation id 7, no client id, an array of no topics.
+_METADATA = struct.pack(">hhihi", 3, 1, 7, -1, 0)
+
+
+_TIMEOUT_SECONDS = 2.0
+
+
+async def answers(host: str, port: int) -> bool:
+    """Whether the broker there answers, and counts at least one live broker (itself) in its cluster."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(struct.pack(">i", len(_METADATA)) + _METADATA)
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                answer = await reader.readexactly(size)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return False
+    # Response version 1: correlation id, then the array of live brokers.
+    correlation, brokers = struct.unpack_from(">ii", answer)
+    return bool(correlation == 7 and brokers >= 1)  # noqa: PLR2004 - the id sent above

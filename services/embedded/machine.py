@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.embedded import ports
-from services.embedded.backing import Kafka, Mongo
+from services.embedded.console import Progress
+from services.embedded.credentials import OperatorCredentials, generated_secrets, write_operator_credentials
 from services.embedded.errors import PortTaken
 from services.embedded.folder import held
-from services.embedded.own_secrets import own_secrets
-from services.embedded.progress import Progress
-from services.embedded.together import together
-from services.embedded.way_in import WayIn, leave_way_in
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.mongo import EmbeddedMongo
+from services.embedded.server import together
 
 if TYPE_CHECKING:
     from services.embedded.inbox import Inbox
@@ -37,7 +37,7 @@ _READ_MEANWHILE = (
     "services.embedded.demo",
     "services.embedded.inbox",
     "services.stripe_double",
-    "services.embedded.topics",
+    "services.embedded.kafka_topics",
 )
 
 
@@ -90,11 +90,11 @@ async def _surround(
 ) -> Machine:
     from services.embedded.demo import trial_price  # noqa: PLC0415 - see the top
     from services.embedded.inbox import Inbox  # noqa: PLC0415
-    from services.embedded.topics import make_ready  # noqa: PLC0415
+    from services.embedded.kafka_topics import make_ready  # noqa: PLC0415
     from services.stripe_double import StripeDouble  # noqa: PLC0415
 
     base_url = f"http://{ports.LOOPBACK if host == '0.0.0.0' else host}:{port}"
-    secrets = own_secrets(folder)
+    secrets = generated_secrets(folder)
     inbox = Inbox(folder)
     stripe = StripeDouble(
         api_key=secrets.stripe_api_key,
@@ -147,10 +147,57 @@ async def _surround(
     }
     environment = default | {name: os.environ[name] for name in default if name in os.environ} | ours
     internal_key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].strip()
-    leave_way_in(folder, WayIn(base_url, internal_key, environment))
+    write_operator_credentials(folder, OperatorCredentials(base_url, internal_key, environment))
     return Machine(folder, base_url, inbox, internal_key, environment)
 
 
 def _read(modules: tuple[str, ...]) -> None:
     for name in modules:
         import_module(name)
+
+
+class Kafka:
+    """NEST_KAFKA_BOOTSTRAP, else an embedded Kafka.
+
+    Attributes:
+        bootstrap: its address, once started.
+        own: the embedded one, if it is that.
+    """
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.bootstrap = os.environ.get("NEST_KAFKA_BOOTSTRAP", "")
+        self.own = None if self.bootstrap else EmbeddedKafka(folder, progress=progress)
+
+    async def start(self) -> None:
+        """Returns when it takes requests; raises CannotStart."""
+        if self.own:
+            await self.own.start()
+            self.bootstrap = self.own.bootstrap
+
+    async def stop(self) -> None:
+        """Returns when it is gone; leaves one that the environment names alone."""
+        if self.own:
+            await self.own.stop()
+
+
+class Mongo:
+    """NEST_MONGO_URL, else an embedded MongoDB.
+
+    Attributes:
+        url: its address, once started.
+    """
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.url = os.environ.get("NEST_MONGO_URL", "")
+        self._own = None if self.url else EmbeddedMongo(folder, progress=progress)
+
+    async def start(self) -> None:
+        """Returns when it takes requests; raises CannotStart."""
+        if self._own:
+            await self._own.start()
+            self.url = self._own.url
+
+    async def stop(self) -> None:
+        """Returns when it is gone; leaves one that the environment names alone."""
+        if self._own:
+            await self._own.stop()

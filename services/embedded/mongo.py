@@ -9,9 +9,9 @@ from pathlib import Path
 
 from services.embedded import libraries, ports
 from services.embedded.children import end_orphan
+from services.embedded.console import Progress
 from services.embedded.errors import MongodMissing
 from services.embedded.folder import make_writable
-from services.embedded.progress import Progress
 from services.embedded.server import Server
 
 _CACHE_GB = 0.25  # the least that mongod accepts

@@ -6,7 +6,10 @@ pointed at this machine (DNS rebinding) must not read the inbox.
 """
 
 import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
+from importlib import metadata
 from importlib.resources import files
 from itertools import islice, takewhile
 from urllib.parse import urlsplit
@@ -18,7 +21,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.embedded.demo import CLIENT_ID
 from services.embedded.inbox import Inbox
+from services.embedded.machine import DRAIN_SECONDS, Machine
+from services.embedded.ports import LOOPBACK
+from services.gateway.server import Server
 
 _HEADERS = {
     "content-security-policy": (
@@ -142,3 +149,25 @@ def _is_local(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_CONNECTIONS = 100
+
+
+@asynccontextmanager
+async def inbox_server(around: Machine) -> AsyncIterator[str]:
+    """Serves the inbox's pages on a free port of loopback; gives the page's address."""
+    pages = Pages(
+        Starlette(),
+        inbox=around.inbox,
+        base_url=around.base_url,
+        client_id=CLIENT_ID,
+        version=metadata.version("nest"),
+        logins=False,
+    )
+    server = Server(pages, host=LOOPBACK, port=0, connections=_CONNECTIONS, drain_seconds=DRAIN_SECONDS)
+    await server.start()
+    try:
+        yield f"http://{LOOPBACK}:{server.port}/dev/inbox"
+    finally:
+        await server.stop()

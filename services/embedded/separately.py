@@ -11,8 +11,9 @@ from services.embedded.children import Child, end_orphan
 from services.embedded.console import Console
 from services.embedded.errors import ServiceEnded
 from services.embedded.machine import DRAIN_SECONDS, Machine, machine
-from services.embedded.together import together
-from services.embedded.told import Told
+from services.embedded.ports import LOOPBACK
+from services.embedded.server import together
+from services.embedded.shutdown_signal import ShutdownSignal
 
 SERVICES = ("gateway", "auth", "billing", "mailer", "news")
 
@@ -27,14 +28,14 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
         asyncio.CancelledError: it was told to stop before it had started.
     """
     console = Console()
-    told = Told()
+    told = ShutdownSignal()
     async with AsyncExitStack() as stack:
-        modules = ("services.embedded.inbox_server", "services.embedded.health")
+        modules = ("services.embedded.pages",)
         around = await stack.enter_async_context(
             machine(folder, host=host, port=port, progress=console, modules=modules)
         )
         # Imported by `machine` while Kafka and MongoDB start.
-        from services.embedded.inbox_server import inbox_server  # noqa: PLC0415
+        from services.embedded.pages import inbox_server  # noqa: PLC0415
 
         inbox_url = await stack.enter_async_context(inbox_server(around))
         children: dict[str, Child] = {}
@@ -72,7 +73,6 @@ async def _start(name: str, around: Machine, children: dict[str, Child], health_
 async def _ready(around: Machine, health_ports: list[int]) -> None:
     """Waits until every service says that it is well, and what there is to try is there."""
     from services.embedded.demo import seed  # noqa: PLC0415 - see above
-    from services.embedded.health import healthy  # noqa: PLC0415
 
     await together(*(healthy(port) for port in health_ports))
     await seed(around.base_url, around.internal_key)
@@ -113,3 +113,20 @@ async def _first_of(work: asyncio.Task[None], shown: list[asyncio.Task[None]], c
         if child.exit_code is not None:
             raise ServiceEnded(name, child.exit_code)
     return None
+
+
+_LOOK_SECONDS = 0.1
+
+
+async def healthy(port: int) -> None:
+    """Returns when `/healthz` on this loopback port says so; until then it asks ten times a second."""
+    import httpx  # noqa: PLC0415 -- takes long to import; by now Kafka and MongoDB are starting
+
+    async with httpx.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(f"http://{LOOPBACK}:{port}/healthz")).is_success:
+                    return
+            except httpx.TransportError:
+                pass  # it does not listen yet; whether it ended is looked at elsewhere
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -3,14 +3,14 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from services.embedded import ports
 from services.embedded.children import Child
+from services.embedded.console import Progress, Silent
 from services.embedded.errors import DidNotStart, PortTaken
-from services.embedded.progress import Progress, Silent
 
 READY_SECONDS = 60.0
 """How long a start may take; on an idle machine it takes some seconds, on one with a hundred tests on it far longer."""
@@ -117,3 +117,17 @@ class Server(ABC):
     def _why(self, code: int) -> str:
         """Why it ended, for a person."""
         return f"it ended with code {code}"
+
+
+async def together(*work: Coroutine[Any, Any, Any]) -> None:
+    """Runs all of them side by side.
+
+    Raises:
+        Exception: the first failure, after the others were cancelled and have come to their end.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.embedded.console import Console
 from services.embedded.machine import Machine, machine
-from services.embedded.told import Told
+from services.embedded.shutdown_signal import ShutdownSignal
 
 _MODULES = (
     "services.embedded.in_process",
@@ -30,7 +30,7 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
     began = time.monotonic()
     console = Console()
     console.say("Nest is starting")
-    told = Told()
+    told = ShutdownSignal()
     async with machine(folder, host=host, port=port, progress=console, modules=_MODULES) as around:
         from services.embedded import demo  # noqa: PLC0415 - see the top
         from services.embedded.in_process import in_process  # noqa: PLC0415

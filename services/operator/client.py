@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.embedded.way_in import way_in
+from services.embedded.credentials import operator_credentials
 from services.operator.errors import NowhereToGo, OutOfReach, RefusedVerb, WrongKey
 
 VERSION: Final = "2021-10-06"
@@ -45,7 +45,7 @@ class Client:
             return cls(url.rstrip("/"), key)
         if url or key:
             raise NowhereToGo(f"{KEY if url else URL} is not set, and {URL if url else KEY} is: give both")
-        found = way_in(data)
+        found = operator_credentials(data)
         if found is None:
             raise NowhereToGo(
                 f"which Nest? Set {URL} and {KEY}, or start one with nest up (there is none in {data.absolute()})"

@@ -12,8 +12,8 @@ import jgo.constants
 import pytest
 
 from services.embedded import jars
+from services.embedded.console import Silent
 from services.embedded.errors import JarsMissing
-from services.embedded.progress import Silent
 
 ONE, TWO = b"the first jar" * 1000, b"the second jar" * 1000
 
@@ -36,7 +36,7 @@ class Repository(BaseHTTPRequestHandler):
         pass
 
 
-class Told(Silent):
+class ShutdownSignal(Silent):
     """A progress that remembers."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
 
 
 def test_jars_are_downloaded_once_in_class_path_order(repository: type[Repository]) -> None:
-    told = Told()
+    told = ShutdownSignal()
     paths = jars.install(told)
     assert [path.read_bytes() for path in paths] == [ONE, TWO]
     assert told.steps == ["downloading Apache Kafka (once)"]

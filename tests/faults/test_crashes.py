@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.embedded.dead_members import show_out_dead_members
+from services.embedded.kafka_topics import remove_dead_members
 from tests.faults.rig import worker
 from tests.shared.ledger import Append, Relay
 from tests.shared.stand import Answer, Stand, until
@@ -28,7 +28,7 @@ async def flowing(stand: Stand, subject: str, count: int) -> list[Answer]:
 
 async def bury(stand: Stand) -> None:
     """Tell Kafka that the ledger's process is dead, which it would notice in ten seconds."""
-    await show_out_dead_members(stand, (f"{stand.prefix}ledger",))  # type: ignore[arg-type]  # an address is all it needs
+    await remove_dead_members(stand, (f"{stand.prefix}ledger",))  # type: ignore[arg-type]  # an address is all it needs
 
 
 async def nothing_lost_nothing_twice(stand: Stand, count: int) -> None:

@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 from pymongo.errors import AutoReconnect
 
-from services.embedded.dead_members import show_out_dead_members
 from services.embedded.kafka import EmbeddedKafka
+from services.embedded.kafka_topics import remove_dead_members
 from services.embedded.mongo import EmbeddedMongo
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
@@ -88,7 +88,7 @@ async def test_a_stop_while_kafka_is_away_ends_all_the_same(
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 20
         await kafka.start()
-        await show_out_dead_members(kafka, ("p.ledger",))
+        await remove_dead_members(kafka, ("p.ledger",))
         async with stand.running():
             await stand.settled()
         assert await stand.numbers("s") == [0]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from services.embedded import ports
-from services.embedded.way_in import WayIn, leave_way_in
+from services.embedded.credentials import OperatorCredentials, write_operator_credentials
 from services.operator.client import Client
 from services.operator.errors import NowhereToGo, OutOfReach, RefusedVerb, WrongKey
 
@@ -11,18 +11,18 @@ CLIENT = Client("http://nest.test", "a-key")
 
 
 def test_the_environment_says_which_nest(tmp_path: Path) -> None:
-    leave_way_in(tmp_path, WayIn("http://127.0.0.1:8080", "of-the-folder"))
+    write_operator_credentials(tmp_path, OperatorCredentials("http://127.0.0.1:8080", "of-the-folder"))
     environment = {"NEST_URL": "https://api.example.com/", "NEST_INTERNAL_KEY": "of-the-environment"}
     assert Client.of(tmp_path, environment) == Client("https://api.example.com", "of-the-environment")
 
 
 def test_else_the_data_folder_does(tmp_path: Path) -> None:
-    leave_way_in(tmp_path, WayIn("http://127.0.0.1:8080", "of-the-folder"))
+    write_operator_credentials(tmp_path, OperatorCredentials("http://127.0.0.1:8080", "of-the-folder"))
     assert Client.of(tmp_path, {}) == Client("http://127.0.0.1:8080", "of-the-folder")
 
 
 def test_the_note_in_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
-    leave_way_in(tmp_path, WayIn("http://127.0.0.1:8080", "of-the-folder"))
+    write_operator_credentials(tmp_path, OperatorCredentials("http://127.0.0.1:8080", "of-the-folder"))
     assert (tmp_path / "operator.json").stat().st_mode & 0o777 == 0o600
 
 

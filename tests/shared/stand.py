@@ -43,7 +43,7 @@ class Answer:
 
 
 @dataclass
-class Running:
+class ServiceTask:
     """A service in this process, with what its handlers saw."""
 
     service: Service
@@ -136,7 +136,7 @@ class Stand:
         }
 
     @asynccontextmanager
-    async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[Running]:
+    async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[ServiceTask]:
         """An instance of ``ledger`` or ``audit``."""
         kept: list[Ledger] = []
         stuck: list[bool] = []
@@ -150,7 +150,7 @@ class Stand:
             stuck=lambda: stuck.append(True),
         )
         async with service:
-            yield Running(service, kept[0], stuck)
+            yield ServiceTask(service, kept[0], stuck)
 
     def database(self, name: str = "ledger") -> Database:
         """A service's database."""

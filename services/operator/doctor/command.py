@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from services.embedded.way_in import way_in
+from services.embedded.credentials import operator_credentials
 from services.operator.client import URL
 from services.operator.errors import NowhereToGo
 from services.operator.options import AsJson, Data, said_in_words, without_logs
@@ -80,7 +80,7 @@ def _find_out(data: Path) -> None:
     """
     if os.environ.get(BOOTSTRAP) or os.environ.get(MONGO):
         return
-    note = way_in(data)
+    note = operator_credentials(data)
     if note is not None:
         os.environ.update({name: value for name, value in note.environment.items() if name not in os.environ})
     elif not os.environ.get(URL):

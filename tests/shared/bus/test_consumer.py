@@ -15,7 +15,7 @@ from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope
 from shared.ids import new_message_id
 from tests.shared.ledger import HEARS, Append, Total
-from tests.shared.stand import Running, Stand, until
+from tests.shared.stand import ServiceTask, Stand, until
 
 
 async def in_order(stand: Stand, counts: dict[str, int]) -> None:
@@ -26,7 +26,7 @@ async def in_order(stand: Stand, counts: dict[str, int]) -> None:
 
 
 @asynccontextmanager
-async def load(stand: Stand, instances: list[Running]) -> AsyncIterator[Counter[str]]:
+async def load(stand: Stand, instances: list[ServiceTask]) -> AsyncIterator[Counter[str]]:
     """Orders for 24 subjects for as long as the block lasts, some 200 ahead of those that carry them out."""
     counts: Counter[str] = Counter()
     ending = asyncio.Event()
@@ -38,7 +38,7 @@ async def load(stand: Stand, instances: list[Running]) -> AsyncIterator[Counter[
             counts.update(order.subject for order in orders)
             await until(lambda: caught_up(counts, instances), 60, "nothing is carried out any more")
 
-    async def caught_up(counts: Counter[str], instances: list[Running]) -> bool:
+    async def caught_up(counts: Counter[str], instances: list[ServiceTask]) -> bool:
         return counts.total() - sum(len(one.ledger.runs) for one in instances) < 200
 
     task = asyncio.create_task(run())
@@ -78,7 +78,7 @@ async def test_a_slow_key_never_delays_the_others(stand: Stand) -> None:
     assert await stand.listed("slow") == [0, 1]
 
 
-async def began(running: Running, message_id: str) -> bool:
+async def began(running: ServiceTask, message_id: str) -> bool:
     return bool(running.ledger.runs[message_id])
 
 
@@ -233,15 +233,15 @@ async def test_what_was_fetched_before_a_rebalance_is_left_to_whoever_owns_it_no
     await in_order(stand, {subject: 1 for subjects in keys.values() for subject in subjects})
 
 
-async def all_begun(running: Running, orders: list[Envelope]) -> bool:
+async def all_begun(running: ServiceTask, orders: list[Envelope]) -> bool:
     return all(running.ledger.runs[order.id] for order in orders)
 
 
-async def owns_two(running: Running) -> bool:
+async def owns_two(running: ServiceTask) -> bool:
     return sum("commands" in partition.topic for partition in running.bus.assigned) == 2
 
 
-async def many(running: Running) -> bool:
+async def many(running: ServiceTask) -> bool:
     return len(running.ledger.runs) >= 50
 
 

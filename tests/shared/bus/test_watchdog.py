@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from shared.bus.watchdog import Watchdog
 from tests.shared.ledger import Append
-from tests.shared.stand import Running, Stand, until
+from tests.shared.stand import ServiceTask, Stand, until
 
 
-def watchdog(stand: Stand, running: Running, *, seconds: float = 0.5, bootstrap: str | None = None) -> Watchdog:
+def watchdog(stand: Stand, running: ServiceTask, *, seconds: float = 0.5, bootstrap: str | None = None) -> Watchdog:
     return Watchdog(
         running.bus,
         bootstrap or stand.bootstrap,
@@ -19,7 +19,7 @@ def watchdog(stand: Stand, running: Running, *, seconds: float = 0.5, bootstrap:
     )
 
 
-async def hang(running: Running) -> None:
+async def hang(running: ServiceTask) -> None:
     """End the task that takes records, as a bug in the client library does."""
     for task in running.bus._subscriber.tasks:
         task.cancel()
@@ -145,7 +145,7 @@ async def test_a_healthy_instance_does_not_end_for_one_that_hangs(stand: Stand) 
     """What the other one leaves lying is lag of the same group."""
     async with stand.running() as healthy, stand.running() as hanging:
 
-        def partitions(of: Running) -> set[int]:
+        def partitions(of: ServiceTask) -> set[int]:
             return {partition.partition for partition in of.bus.assigned if "commands" in partition.topic}
 
         async def shared_out() -> bool:

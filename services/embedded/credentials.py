@@ -4,12 +4,12 @@ import base64
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
-class OwnSecrets:
+class GeneratedSecrets:
     """What a deployment would get from its operator."""
 
     sealing_key: str
@@ -22,12 +22,12 @@ class OwnSecrets:
     """What the Stripe double signs with; begins with `whsec_`."""
 
 
-def own_secrets(folder: Path) -> OwnSecrets:
+def generated_secrets(folder: Path) -> GeneratedSecrets:
     """The secrets of this data folder; the first call makes them."""
     file = folder / "secrets.json"
     if file.exists():
-        return OwnSecrets(**json.loads(file.read_text()))
-    made = OwnSecrets(
+        return GeneratedSecrets(**json.loads(file.read_text()))
+    made = GeneratedSecrets(
         sealing_key=f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         internal_key=secrets.token_hex(24),
         stripe_api_key=f"sk_test_{secrets.token_hex(16)}",
@@ -39,3 +39,30 @@ def own_secrets(folder: Path) -> OwnSecrets:
         json.dump(asdict(made), out, indent=2)
     half.replace(file)
     return made
+
+
+_NOTE = "operator.json"
+
+
+@dataclass(frozen=True)
+class OperatorCredentials:
+    """Where a Nest's API is, and what opens it."""
+
+    url: str
+    internal_key: str
+    environment: dict[str, str] = field(default_factory=dict)
+    """What its services are told, secrets too: for whoever looks at what it runs on."""
+
+
+def write_operator_credentials(folder: Path, found: OperatorCredentials) -> None:
+    """Leaves the note, readable by its owner alone."""
+    half = folder / f"{_NOTE}.new"
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        json.dump(asdict(found), out)
+    half.replace(folder / _NOTE)
+
+
+def operator_credentials(folder: Path) -> OperatorCredentials | None:
+    """What the note of this folder says; None where there is none."""
+    note = folder / _NOTE
+    return OperatorCredentials(**json.loads(note.read_text())) if note.exists() else None

@@ -5,7 +5,7 @@ import os
 import signal
 
 
-class Told:
+class ShutdownSignal:
     """Turns signals into a stop: the first cancels a start or ends `wait`, the second ends the process."""
 
     def __init__(self) -> None:

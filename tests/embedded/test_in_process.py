@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from services.embedded.running import Running
-from services.embedded.together import together
+from services.embedded.in_process import ServiceTask
+from services.embedded.server import together
 
 
 class Stub:
@@ -27,7 +27,7 @@ class Stub:
 
 async def test_a_service_runs_until_it_is_stopped() -> None:
     stub = Stub()
-    running = Running(lambda: stub)
+    running = ServiceTask(lambda: stub)
     await running.start()
     assert stub.happened == ["start"]
     await running.stop()
@@ -36,7 +36,7 @@ async def test_a_service_runs_until_it_is_stopped() -> None:
 
 
 async def test_what_keeps_it_from_starting_is_raised() -> None:
-    running = Running(lambda: Stub(refuses=True))
+    running = ServiceTask(lambda: Stub(refuses=True))
     with pytest.raises(ConnectionError, match="no database"):
         await running.start()
     await running.stop()

@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 from services.embedded import jars
+from services.embedded.console import Silent
 from services.embedded.errors import DidNotStart
 from services.embedded.kafka import EmbeddedKafka
-from services.embedded.kafka_install import KafkaInstallation, install
-from services.embedded.kafka_quick_start import ensure_quick_start
-from services.embedded.progress import Silent
+from services.embedded.kafka_install import KafkaInstallation, ensure_startup_cache, install
 
 
 class Runs:
@@ -37,7 +36,7 @@ async def installation(tmp_path: Path) -> KafkaInstallation:
 
 
 async def ensure(installation: KafkaInstallation, runs: Runs) -> None:
-    await ensure_quick_start(installation, runs, Silent(), heap_mb=64)
+    await ensure_startup_cache(installation, runs, Silent(), heap_mb=64)
 
 
 async def test_the_cache_is_made_once(installation: KafkaInstallation) -> None:
@@ -46,7 +45,7 @@ async def test_the_cache_is_made_once(installation: KafkaInstallation) -> None:
     runs = Runs(fails=False)
     await ensure(installation, runs)
     await ensure(installation, runs)
-    assert installation.quick_start.read_text() == "made\n"
+    assert installation.startup_cache.read_text() == "made\n"
     assert runs.count == 1
 
 
@@ -57,7 +56,7 @@ async def test_a_machine_that_cannot_make_it_is_not_bothered_again(
     runs = Runs(fails=fails)
     await ensure(installation, runs)
     await ensure(installation, runs)
-    assert installation.quick_start.read_bytes() == b""
+    assert installation.startup_cache.read_bytes() == b""
     assert runs.count == 1
 
 
@@ -68,6 +67,6 @@ async def test_kafka_starts_without_it(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(jars, "installation", lambda: folder)
     (folder / "jars").symlink_to(real.folder / "jars")
     (folder / "formatted").symlink_to(real.folder / "formatted")
-    (folder / real.quick_start.name).touch()
+    (folder / real.startup_cache.name).touch()
     async with EmbeddedKafka(tmp_path / "data") as kafka:
         assert kafka.pid
