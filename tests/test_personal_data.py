@@ -95,7 +95,7 @@ def test_what_stays_of_a_person_says_why(service: str) -> None:
 @pytest.mark.parametrize("service", COLLECTIONS)
 def test_the_documents_name_every_collection_that_may_hold_something_on_a_person(service: str) -> None:
     manual = (ROOT / "docs" / "operations.md").read_text()
-    [people] = re.findall(r"^## People\n(.*?)^## ", manual, flags=re.DOTALL | re.MULTILINE)
+    [people] = re.findall(r"^## Personal data\n(.*?)^## ", manual, flags=re.DOTALL | re.MULTILINE)
     [row] = re.findall(rf"^\| {service} \|.*$", people, flags=re.MULTILINE)
     about = [name for name, kept in COLLECTIONS[service].items() if kept.fate is not Fate.NOT_ABOUT_PEOPLE]
     told = row + people.partition("**In every service**")[2]

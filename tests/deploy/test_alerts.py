@@ -1,4 +1,4 @@
-"""Every alarm looks at metrics that exist, by labels that they have, and leads to what is to be done."""
+"""Alerting rules against the code: existing metrics and labels, complete annotations, a runbook entry each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALARMS: Final = OPERATIONS.partition("\n## Alarms\n")[2].partition("\n## ")[0]
 
 
 def exported() -> dict[str, set[str]]:
-    """The series that Nest's processes tell, with their labels."""
+    """Return the series that Nest exports, with their labels."""
     packages = [shared, *(importlib.import_module(f"{services.__name__}.{name}") for name in NAMES)]
     for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -38,29 +38,29 @@ EXPORTED: Final = exported()
 
 
 def series(expression: str) -> list[tuple[str, set[str]]]:
-    """The series that an expression looks at, with the labels that it chooses them by."""
+    """Return the series that an expression reads, with the labels it selects by."""
     found = re.findall(r"\b(nest_\w+)(?:\{([^}]*)\})?", expression)
-    return [(name, set(re.findall(r"(\w+)=", chosen))) for name, chosen in found]
+    return [(name, set(re.findall(r"(\w+)=", selectors))) for name, selectors in found]
 
 
 @pytest.mark.parametrize("alert", RULES)
-def test_every_metric_of_an_alarm_exists_with_its_labels(alert: str) -> None:
+def test_the_metrics_of_an_alarm_exist_with_their_labels(alert: str) -> None:
     expression = RULES[alert]["expr"]
-    looked_at = series(expression)
-    assert looked_at
-    for name, chosen in looked_at:
-        # A counter's first name, without the _total of its series, is in the registry too.
+    used = series(expression)
+    assert used
+    for name, selected in used:
+        # The registry also has counters by their name without _total, which no series has.
         assert name in EXPORTED, name
         assert name.endswith(("_total", "_bucket")) or f"{name}_total" not in EXPORTED, f"{name} is a counter"
-        assert chosen <= EXPORTED[name]
-    labels = set().union(*(EXPORTED[name] for name, _ in looked_at))
+        assert selected <= EXPORTED[name]
+    labels = set().union(*(EXPORTED[name] for name, _ in used))
     for by in re.findall(r"\bby \(([^)]*)\)", expression):
         assert set(by.split(", ")) <= labels
     assert expression.count("(") == expression.count(")")
 
 
 @pytest.mark.parametrize("alert", RULES)
-def test_every_alarm_says_what_is_wrong_of_what_and_where_to_read_on(alert: str) -> None:
+def test_an_alarm_has_severity_summary_and_runbook(alert: str) -> None:
     rule = RULES[alert]
     assert rule["labels"]["severity"] in {"warning", "critical"}
     assert rule["annotations"]["summary"].endswith(".")
@@ -70,6 +70,6 @@ def test_every_alarm_says_what_is_wrong_of_what_and_where_to_read_on(alert: str)
     assert anchor in slugs((ROOT / document).read_text())
 
 
-def test_the_runbook_names_every_alarm_and_no_other() -> None:
+def test_the_runbook_lists_exactly_the_existing_alarms() -> None:
     assert set(re.findall(r"`(Nest[A-Z]\w+)`", ALARMS)) == set(RULES)
     assert FILE in ALARMS
