@@ -18,12 +18,12 @@ from services.auth.dead_letters.store import RemovedLetters, Replays
 from services.auth.handlers import HANDLERS
 from services.auth.magic_links.store import Authorizations
 from services.auth.personal_data.store import People, UserExportParts, UserProcesses
-from services.auth.phone.models import Texted
+from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
-from services.auth.rate_limits.limiter import Limits
-from services.auth.rate_limits.shared_counters import Meters
-from services.auth.rate_limits.store import Familiars, LimitUses, Tallies
-from services.auth.sessions.geoip import Places
+from services.auth.rate_limits.limiter import RateLimiter
+from services.auth.rate_limits.shared_counters import SharedCounters
+from services.auth.rate_limits.store import CounterSlots, KnownDevicesStore, UsageLogs
+from services.auth.sessions.geoip import GeoIp
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.store import SigningKeys
@@ -52,9 +52,9 @@ INDEXES: Final = {
     RemovedLetters.COLLECTION: RemovedLetters.INDEXES,
     Replays.COLLECTION: Replays.INDEXES,
     SigningKeys.COLLECTION: (),
-    LimitUses.COLLECTION: LimitUses.INDEXES,
-    Familiars.COLLECTION: Familiars.INDEXES,
-    Tallies.COLLECTION: Tallies.INDEXES,
+    UsageLogs.COLLECTION: UsageLogs.INDEXES,
+    KnownDevicesStore.COLLECTION: KnownDevicesStore.INDEXES,
+    CounterSlots.COLLECTION: CounterSlots.INDEXES,
     UserProcesses.COLLECTION: UserProcesses.INDEXES,
     UserExportParts.COLLECTION: UserExportParts.INDEXES,
 }
@@ -75,7 +75,7 @@ def create(settings: AuthSettings | None = None) -> Service:
         topics=TOPICS,
         indexes={
             **INDEXES,
-            AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_kept)),
+            AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_retention)),
         },
         open=partial(opened, settings=chosen),
     )
@@ -93,10 +93,10 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
     signing_keys, clients = SigningKeys(parts.database), Clients(parts.database)
     keyring = Keyring(signing_keys, parts.sealer)
     await parts.follow(SigningKeyPublished.topic, keyring.take)
-    meters = Meters(Tallies(parts.database))
-    limits = Limits(
-        LimitUses(parts.database),
-        Familiars(parts.database),
+    meters = SharedCounters(CounterSlots(parts.database))
+    limits = RateLimiter(
+        UsageLogs(parts.database),
+        KnownDevicesStore(parts.database),
         meters,
         parts.sealer,
         settings.limits,
@@ -130,7 +130,7 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             people=People(parts.database),
             user_processes=UserProcesses(parts.database),
             user_export_parts=UserExportParts(parts.database),
-            user_exports_kept=settings.user_exports_kept,
+            user_export_retention=settings.user_export_retention,
             signing_keys=signing_keys,
             keyring=keyring,
             rotation=settings.rotation,
@@ -138,17 +138,17 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
             audit=Audit(AuditEntries(parts.database)),
             limits=limits,
             passwords=passwords,
-            places=Places.open(settings.places_database),
+            places=GeoIp.open(settings.places_database),
             dead_letters=DeadLetterTopics(settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=parts.sealer),
             removed_letters=RemovedLetters(parts.database),
             replays=Replays(parts.database),
             remembered=settings.inbox_retention,
             guesses_per_code=settings.guesses_per_code,
             sealer=parts.sealer,
-            authorization_life=settings.authorization_life,
+            authorization_lifetime=settings.authorization_lifetime,
             test_domains=not settings.production,
-            texted=Texted(settings.texted_countries),
-            phone_code_life=settings.phone_code_life,
+            texted=TextPolicy(settings.allowed_text_countries),
+            phone_code_lifetime=settings.phone_code_lifetime,
             test_login=settings.test_login,
             old_clients=settings.old_clients,
         )

@@ -13,12 +13,12 @@ from services.auth.clients.store import Clients
 from services.auth.dead_letters.store import RemovedLetters, Replays
 from services.auth.magic_links.store import Authorizations
 from services.auth.personal_data.store import People, UserExportParts, UserProcesses
-from services.auth.phone.models import Texted
+from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
-from services.auth.rate_limits.limiter import Limits
-from services.auth.sessions.geoip import Places
+from services.auth.rate_limits.limiter import RateLimiter
+from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.keyring import Keyring
-from services.auth.signing_keys.models import Rotation
+from services.auth.signing_keys.models import RotationPolicy
 from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.signer import TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
@@ -34,7 +34,7 @@ class Auth:
 
     Attributes:
         people: all that is held on a person, in one place.
-        user_exports_kept: how long the document of an export is kept.
+        user_export_retention: how long the document of an export is kept.
         keyring: the signing keys as this process knows them.
         rotation: when signing keys follow each other.
         signer: signs tokens, and reads those that it has signed.
@@ -48,10 +48,10 @@ class Auth:
         remembered: how long the inboxes remember a message.
         guesses_per_code: how many wrong guesses void a code.
         sealer: opens the secrets that come in messages, and closes what auth keeps for itself.
-        authorization_life: how long a magic link may be redeemed.
+        authorization_lifetime: how long a magic link may be redeemed.
         test_domains: whether addresses under ``.test`` are taken; never in production.
         texted: which numbers get texts.
-        phone_code_life: how long a code by text may be redeemed.
+        phone_code_lifetime: how long a code by text may be redeemed.
         test_login: whether anybody may be logged in without a code; never in production.
         old_clients: whether clients of the accounts API are served that are older than Nest.
     """
@@ -69,25 +69,25 @@ class Auth:
     people: People
     user_processes: UserProcesses
     user_export_parts: UserExportParts
-    user_exports_kept: timedelta
+    user_export_retention: timedelta
     signing_keys: SigningKeys
     keyring: Keyring
-    rotation: Rotation
+    rotation: RotationPolicy
     signer: TokenSigner
     audit: Audit
-    limits: Limits
+    limits: RateLimiter
     passwords: Passwords
-    places: Places
+    places: GeoIp
     dead_letters: DeadLetterTopics
     removed_letters: RemovedLetters
     replays: Replays
     remembered: timedelta
     guesses_per_code: int
     sealer: Sealer
-    authorization_life: timedelta
+    authorization_lifetime: timedelta
     test_domains: bool
-    texted: Texted
-    phone_code_life: timedelta
+    texted: TextPolicy
+    phone_code_lifetime: timedelta
     test_login: bool
     old_clients: bool
 

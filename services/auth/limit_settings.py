@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from services.auth.rate_limits.models import MOST_REMEMBERED, Exact, Limit, LimitName
+from services.auth.rate_limits.models import MAX_LOGGED_USES, Limit, LimitName, PersonLimitName
 from shared.settings import PRODUCTION, ServiceSettings
 
 
@@ -47,11 +47,11 @@ class LimitSettings(ServiceSettings):
     limit_lift_loopback: bool = False
     """Whether limits per IP prefix don't hold for this machine itself; refused in production."""
 
-    @field_validator(*(f"limit_{name.replace('-', '_')}" for name in get_args(Exact)))
+    @field_validator(*(f"limit_{name.replace('-', '_')}" for name in get_args(PersonLimitName)))
     @classmethod
     def _guards_a_person(cls, value: Limit, info: ValidationInfo) -> Limit:
-        if value.most > MOST_REMEMBERED:
-            raise ValueError(f"at most {MOST_REMEMBERED} uses of one person are remembered")
+        if value.most > MAX_LOGGED_USES:
+            raise ValueError(f"at most {MAX_LOGGED_USES} uses of one person are remembered")
         if not value.rules and info.data.get("environment") == PRODUCTION:
             raise ValueError("can't be none in production")
         return value

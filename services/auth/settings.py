@@ -12,8 +12,8 @@ from pydantic import Field, FilePath, ValidationInfo, field_validator
 from services.auth.account_settings import AccountSettings
 from services.auth.limit_settings import LimitSettings
 from services.auth.phone.models import COUNTRIES
-from services.auth.sessions.geoip import Places
-from services.auth.signing_keys.models import Rotation
+from services.auth.sessions.geoip import GeoIp
+from services.auth.signing_keys.models import RotationPolicy
 from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
 from shared.settings import PRODUCTION, CommaSeparated, refuse_in_production, split_commas
 
@@ -67,7 +67,7 @@ class AuthSettings(LimitSettings, AccountSettings):
     @field_validator("places_database")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
-        Places.open(value)
+        GeoIp.open(value)
         return value
 
     @field_validator("signing_key_lead_seconds")
@@ -93,35 +93,35 @@ class AuthSettings(LimitSettings, AccountSettings):
         return value.rstrip("/")
 
     @property
-    def rotation(self) -> Rotation:
+    def rotation(self) -> RotationPolicy:
         """When signing keys follow each other."""
-        return Rotation(
+        return RotationPolicy(
             self.signing_algorithm,
             period=timedelta(days=self.signing_key_days),
             lead=timedelta(seconds=self.signing_key_lead_seconds),
         )
 
     @property
-    def authorization_life(self) -> timedelta:
+    def authorization_lifetime(self) -> timedelta:
         """``authorization_minutes`` as a duration."""
         return timedelta(minutes=self.authorization_minutes)
 
     @property
-    def phone_code_life(self) -> timedelta:
+    def phone_code_lifetime(self) -> timedelta:
         """``phone_code_minutes`` as a duration."""
         return timedelta(minutes=self.phone_code_minutes)
 
     @property
-    def texted_countries(self) -> frozenset[str] | None:
+    def allowed_text_countries(self) -> frozenset[str] | None:
         """``text_countries``; None for all."""
         return None if self.text_countries == (EVERY_COUNTRY,) else frozenset(self.text_countries)
 
     @property
-    def user_exports_kept(self) -> timedelta:
+    def user_export_retention(self) -> timedelta:
         """``user_export_days`` as a duration."""
         return timedelta(days=self.user_export_days)
 
     @property
-    def audit_kept(self) -> timedelta:
+    def audit_retention(self) -> timedelta:
         """``audit_days`` as a duration."""
         return timedelta(days=self.audit_days)

@@ -4,12 +4,12 @@ from typing import Any, get_args
 import pytest
 
 from services.auth.limit_settings import LimitSettings
-from services.auth.rate_limits.models import Exact, Limit, LimitName, Merged
+from services.auth.rate_limits.models import Limit, LimitName, PersonLimitName, SharedLimitName
 from services.auth.settings import AuthSettings
 from shared.settings import SettingsError, load
 
 Make = Callable[..., AuthSettings]
-NAMES = [*get_args(Exact), *get_args(Merged)]
+NAMES = [*get_args(PersonLimitName), *get_args(SharedLimitName)]
 
 
 def variable(name: LimitName) -> str:
@@ -52,7 +52,7 @@ def test_by_default_they_are_those_that_are_documented() -> None:
     }
 
 
-@pytest.mark.parametrize("name", get_args(Exact))
+@pytest.mark.parametrize("name", get_args(PersonLimitName))
 def test_what_guards_a_person_can_not_be_lifted_in_production(settings: Make, name: LimitName) -> None:
     production: dict[str, Any] = {"environment": "production", "issuer": "https://nest.example"}
     usual = {variable("magic-links-per-client"): "none", variable("magic-links-per-address"): "1/1m"}
@@ -60,7 +60,7 @@ def test_what_guards_a_person_can_not_be_lifted_in_production(settings: Make, na
         settings(**{**production, **usual, variable(name): "none"})
 
 
-@pytest.mark.parametrize("name", get_args(Exact))
+@pytest.mark.parametrize("name", get_args(PersonLimitName))
 def test_of_one_person_a_thousand_uses_are_remembered_at_most(settings: Make, name: LimitName) -> None:
     with pytest.raises(SettingsError, match="at most 1000"):
         settings(**{variable(name): "1001/1d"})

@@ -6,7 +6,7 @@ import pytest
 
 from services.auth.app import create
 from services.auth.settings import AuthSettings
-from services.auth.signing_keys.models import Rotation
+from services.auth.signing_keys.models import RotationPolicy
 from shared.settings import SettingsError
 
 Make = Callable[..., AuthSettings]
@@ -41,7 +41,7 @@ def test_what_is_missing_or_dangerous_is_named(settings: Make, wrong: dict[str, 
 
 
 def test_a_link_lives_ten_minutes_by_default(settings: Make) -> None:
-    assert settings().authorization_life == timedelta(minutes=10)
+    assert settings().authorization_lifetime == timedelta(minutes=10)
 
 
 def test_auth_is_put_together_from_the_environment(monkeypatch: pytest.MonkeyPatch, settings: Make) -> None:
@@ -61,9 +61,9 @@ def test_a_login_without_a_code_is_refused_in_production(settings: Make) -> None
 
 
 def test_texts_go_nowhere_until_the_settings_say_where(settings: Make) -> None:
-    assert settings().texted_countries == frozenset()
-    assert settings(text_countries="CH, LI").texted_countries == {"CH", "LI"}
-    assert settings(text_countries="all").texted_countries is None
+    assert settings().allowed_text_countries == frozenset()
+    assert settings(text_countries="CH, LI").allowed_text_countries == {"CH", "LI"}
+    assert settings(text_countries="all").allowed_text_countries is None
 
 
 @pytest.mark.parametrize("countries", ["Switzerland", "ch", "CH,all", "XX"])
@@ -75,7 +75,9 @@ def test_a_country_that_there_is_not_is_refused(settings: Make, countries: str) 
 def test_a_key_is_published_for_longer_than_others_keep_the_public_ones(settings: Make) -> None:
     assert settings(signing_key_lead_seconds=1).rotation.lead == timedelta(seconds=1)
     production = {"environment": "production", "issuer": "https://nest.example"}
-    assert settings(**production).rotation == Rotation("ES256", period=timedelta(days=90), lead=timedelta(minutes=15))
+    assert settings(**production).rotation == RotationPolicy(
+        "ES256", period=timedelta(days=90), lead=timedelta(minutes=15)
+    )
     with pytest.raises(SettingsError, match="NEST_SIGNING_KEY_LEAD_SECONDS: must be more than 300 in production"):
         settings(**production, signing_key_lead_seconds=300)
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
 from pymongo import MongoClient
 
-from services.auth.signing_keys.key_pairs import PrivateKey, make, open_private
+from services.auth.signing_keys.key_pairs import PrivateKey, make, unseal_private_key
 from services.auth.signing_keys.store import _ring
 from shared.sealing import Sealer
 from shared.settings import parse_keys
@@ -67,7 +67,7 @@ async def forger(nest: Stack, email: str, mongo_client: MongoClient[dict[str, An
     document = database["signing_keys"].find_one({})
     assert document is not None
     active = _ring(document).active
-    private = open_private(active, Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"])))
+    private = unseal_private_key(active, Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"])))
     claims = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = jwt.get_unverified_header(tokens["access_token"])
     assert header == {"alg": "ES256", "kid": active.id, "typ": "JWT"}
@@ -253,7 +253,7 @@ async def test_a_key_that_was_withdrawn_and_one_that_was_never_announced_sign_no
 ) -> None:
     sealer = Sealer({"k": bytes(32)})
     unheard = make("ES256", sealer, at=datetime.now(UTC))
-    stranger = Forger(unheard.id, open_private(unheard, sealer), forger.header, forger.claims)
+    stranger = Forger(unheard.id, unseal_private_key(unheard, sealer), forger.header, forger.claims)
     assert await reason(nest, stranger.token({"kid": unheard.id}), forger.claims["sub"]) == INVALID
 
     rotated = await nest.call("rotate_signing_keys", {"emergency": True}, **nest.internal)

@@ -8,7 +8,7 @@ from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
 from services.auth.magic_links.models import Authorization, link
-from services.auth.rate_limits.limiter import device_traits
+from services.auth.rate_limits.limiter import device_ids
 from services.auth.tokens.credentials import Code, new_key
 from services.auth.users.handlers import register
 from services.auth.users.models import normal_email
@@ -88,12 +88,12 @@ def _mail_link(
 ) -> None:
     """Store an authorization, and order the mail that carries its link."""
     code = Code(work.new_id("authzcode"), new_key())
-    authorization = Authorization.open(request, address, code, life=auth.authorization_life, at=work.now)
+    authorization = Authorization.open(request, address, code, life=auth.authorization_lifetime, at=work.now)
     auth.authorizations.add(authorization, work)
     work.note(session_id=authorization.id)
     variables = LinkVariables(
         link=link(authorization.redirect_uri, code, authorization.state, flow=flow),
-        minutes=int(auth.authorization_life.total_seconds()) // 60,
+        minutes=int(auth.authorization_lifetime.total_seconds()) // 60,
     )
     work.publish(
         SendMail(
@@ -127,7 +127,7 @@ async def _admit(
             "magic-links-per-client": client.id,
         },
         work,
-        traits=device_traits(request.device),
+        traits=device_ids(request.device),
     )
     room.take()
     return address

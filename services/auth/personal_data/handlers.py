@@ -153,7 +153,7 @@ async def add_exported_part(command: AddExportedPart, work: Work, auth: Auth) ->
     documents = auth.reveal(command.documents)
     auth.user_export_parts.add(command, process, auth.sealer.seal(OWN, documents.encode()), work)
     if command.last:
-        done = process.part_done(command.holder, run=command.run, kept_for=auth.user_exports_kept, at=work.now)
+        done = process.part_done(command.holder, run=command.run, kept_for=auth.user_export_retention, at=work.now)
         auth.user_processes.save(done, work)
 
 
@@ -162,7 +162,7 @@ async def confirm_erasure(command: ConfirmErasure, work: Work, auth: Auth) -> No
     process = await auth.user_processes.find(command.process_id)
     if process is None or command.holder in process.done:
         return
-    done = process.part_done(command.holder, run=process.run, kept_for=auth.user_exports_kept, at=work.now)
+    done = process.part_done(command.holder, run=process.run, kept_for=auth.user_export_retention, at=work.now)
     auth.user_processes.save(done, work)
 
 

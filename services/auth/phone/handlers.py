@@ -7,10 +7,10 @@ import asyncio
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.phone.models import TOKEN_LIFE, PhoneCode, PhoneNumber, new_code, new_nonce
-from services.auth.rate_limits.limiter import network_traits
+from services.auth.rate_limits.limiter import network_ids
 from services.auth.sessions.handlers import network_of
 from services.auth.tokens.credentials import hash_key
-from services.auth.tokens.models import AccessToken, Chain, Grant
+from services.auth.tokens.models import AccessToken, Grant, TokenFamily
 from services.auth.tokens.signer import access_claims
 from services.auth.users.handlers import register, verify
 from shared.bus.work import Work
@@ -53,7 +53,7 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
     auth.texted.must_include(number)
     client_ip = work.caller.client_ip
     room = await auth.limits.room(
-        {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, traits=network_traits(client_ip)
+        {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, traits=network_ids(client_ip)
     )
     room.take()
     code, nonce = new_code(), new_nonce()
@@ -62,12 +62,12 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
         nonce_hash=hash_key(nonce),
         code_hash=auth.sealer.keyed_hash(HASHED, *_bound(code, nonce, number.e164)),
         phone_number=number.e164,
-        life=auth.phone_code_life,
+        life=auth.phone_code_lifetime,
         at=work.now,
     )
     auth.phone_codes.add(phone_code, work)
     work.note(session_id=phone_code.id)
-    variables = LoginCodeVariables(code=code, minutes=int(auth.phone_code_life.total_seconds()) // 60)
+    variables = LoginCodeVariables(code=code, minutes=int(auth.phone_code_lifetime.total_seconds()) // 60)
     work.publish(
         SendText(
             template="login-code",
@@ -193,7 +193,7 @@ async def _redeem(
         work.note(session_id=found.id)
     if found is None or not found.is_open(most_wrong=auth.guesses_per_code, at=work.now):
         raise refusal
-    traits = network_traits(work.caller.client_ip)
+    traits = network_ids(work.caller.client_ip)
     room, acquaintance = await asyncio.gather(
         auth.limits.room({"guesses-per-identifier": found.phone_number}, work, traits=traits),
         auth.limits.acquaintance(found.phone_number, traits),
@@ -216,7 +216,7 @@ def _bound(code: str, nonce: str, phone_number: str) -> tuple[bytes, bytes, byte
 
 def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) -> PhoneTokenView:
     """A token for a day, which nothing renews."""
-    chain = Chain(
+    chain = TokenFamily(
         root_grant=grant.value, client_id=client_id, user_id=user_id, began_at=work.now, ends_at=work.now + TOKEN_LIFE
     )
     token = AccessToken.issue(

@@ -137,7 +137,7 @@ class PhoneNumber:
 
 
 @dataclass(frozen=True, slots=True)
-class Texted:
+class TextPolicy:
     """Which numbers may be texted: each text costs money, and premium-rate numbers are how such a service is robbed.
 
     Attributes:

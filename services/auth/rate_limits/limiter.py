@@ -15,23 +15,32 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from services.auth.rate_limits.models import MERGED, NONE, PER_IP, Familiar, Limit, LimitName, Uses, seconds
-from services.auth.rate_limits.shared_counters import Meters, Series
-from services.auth.rate_limits.store import Familiars, LimitUses
+from services.auth.rate_limits.models import (
+    NONE,
+    PREFIX_LIMITS,
+    SHARED_LIMITS,
+    KnownDevices,
+    Limit,
+    LimitName,
+    UsageLog,
+    seconds,
+)
+from services.auth.rate_limits.shared_counters import SharedCounter, SharedCounters
+from services.auth.rate_limits.store import KnownDevicesStore, UsageLogs
 from shared.bus.work import Work
 from shared.messages.auth.errors import Throttled
 from shared.messages.auth.magic_links import Device
 from shared.networks import is_loopback, prefix
 from shared.sealing import Sealer
 
-THROTTLED: Final = Counter("nest_auth_throttled", "Uses refused by a limit.", ["limit"])
+THROTTLED: Final = Counter("nest_auth_throttled", "UsageLog refused by a limit.", ["limit"])
 ID_LENGTH: Final = 32
 """Hex characters of a keyed hash: 128 bits."""
 MOST_CACHED: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Bucket:
     """One limit of somebody's.
 
     Attributes:
@@ -45,10 +54,10 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Quota:
     """What is left of one limit or of several."""
 
-    budgets: tuple[Budget, ...]
+    budgets: tuple[Bucket, ...]
 
     def judge(self) -> None:
         """Say no when there is none; counts nothing.
@@ -78,12 +87,12 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Acquaintance:
+class DeviceRecognition:
     """Whether somebody is known by the traits they showed."""
 
-    familiar: Familiar
+    familiar: KnownDevices
     traits: tuple[str, ...]
-    store: Familiars
+    store: KnownDevicesStore
 
     def remember(self, work: Work) -> None:
         """Know them by these from now on: they have logged in. Writes nothing that is known already."""
@@ -91,7 +100,7 @@ class Acquaintance:
             self.store.save(self.familiar.with_traits(self.traits), work)
 
 
-class Limits:
+class RateLimiter:
     """All limits of auth.
 
     Args:
@@ -105,9 +114,9 @@ class Limits:
 
     def __init__(
         self,
-        uses: LimitUses,
-        familiars: Familiars,
-        meters: Meters,
+        uses: UsageLogs,
+        familiars: KnownDevicesStore,
+        meters: SharedCounters,
         sealer: Sealer,
         limits: Mapping[LimitName, Limit],
         *,
@@ -138,7 +147,7 @@ class Limits:
         """
         (await self.room({name: subject}, work, traits=traits)).take()
 
-    async def room(self, subjects: Mapping[LimitName, str | None], work: Work, *, traits: Sequence[str] = ()) -> Room:
+    async def room(self, subjects: Mapping[LimitName, str | None], work: Work, *, traits: Sequence[str] = ()) -> Quota:
         """What is left of some limits: to be taken together, or where only later is known whether a use counts.
 
         A guess at a code asks for room, has it judged before anything is compared, and takes it when it was wrong.
@@ -148,14 +157,14 @@ class Limits:
             work: as of ``take``.
             traits: as of ``take``.
         """
-        waiting: list[Awaitable[Budget]] = []
-        budgets: list[Budget] = []
+        waiting: list[Awaitable[Bucket]] = []
+        budgets: list[Bucket] = []
         for name, subject in subjects.items():
             whose = self._whose(name, subject)
             limit = self._limits[name]
             if whose is None or not limit.rules:
                 continue
-            if name not in MERGED:
+            if name not in SHARED_LIMITS:
                 waiting.append(self._own(name, limit, whose, work, traits))
                 continue
             series = self._meters.series(self._shared_id(name, whose), limit)
@@ -163,9 +172,9 @@ class Limits:
                 waiting.append(self._fresh(name, series, work))
             else:
                 budgets.append(self._shared(name, series, work))
-        return Room((*budgets, *await _all(waiting)))
+        return Quota((*budgets, *await _all(waiting)))
 
-    async def acquaintance(self, subject: str, traits: Sequence[str]) -> Acquaintance:
+    async def acquaintance(self, subject: str, traits: Sequence[str]) -> DeviceRecognition:
         """Whether somebody is known, to be remembered when they have logged in.
 
         Args:
@@ -173,10 +182,10 @@ class Limits:
             traits: by what.
         """
         if not traits:
-            return Acquaintance(Familiar(""), (), self._familiars)
+            return DeviceRecognition(KnownDevices(""), (), self._familiars)
         hashed = tuple(self._id("trait", subject, trait) for trait in traits)
         familiar = await self._familiars.get(self._id("familiar", subject))
-        return Acquaintance(familiar, hashed, self._familiars)
+        return DeviceRecognition(familiar, hashed, self._familiars)
 
     async def forget(self, subjects: Sequence[str], work: Work) -> None:
         """Keep nothing of somebody: neither what they did, nor by what they are recognised.
@@ -187,7 +196,7 @@ class Limits:
             subjects: who, as in ``take``.
             work: the message's.
         """
-        own = [name for name in self._limits if name not in MERGED]
+        own = [name for name in self._limits if name not in SHARED_LIMITS]
         uses = [self._uses.get(self._id(name, subject)) for name in own for subject in subjects]
         familiars = [self._familiars.get(self._id("familiar", subject)) for subject in subjects]
         for used in await asyncio.gather(*uses):
@@ -199,33 +208,33 @@ class Limits:
 
     def _whose(self, name: LimitName, subject: str | None) -> str | None:
         """The subject as it is counted; None where there is no limit."""
-        if name not in PER_IP or subject is None:
+        if name not in PREFIX_LIMITS or subject is None:
             return subject
         return None if self._lift_loopback and is_loopback(subject) else prefix(subject)
 
-    def _shared(self, name: LimitName, series: Sequence[Series], work: Work) -> Budget:
-        return Budget(
+    def _shared(self, name: LimitName, series: Sequence[SharedCounter], work: Work) -> Bucket:
+        return Bucket(
             name,
             lambda: self._meters.wait(series, work.id, at=work.now),
             lambda: self._meters.count(series, work.id, at=work.now),
         )
 
-    async def _fresh(self, name: LimitName, series: Sequence[Series], work: Work) -> Budget:
+    async def _fresh(self, name: LimitName, series: Sequence[SharedCounter], work: Work) -> Bucket:
         await self._meters.sync(series)
         return self._shared(name, series, work)
 
-    async def _own(self, name: LimitName, limit: Limit, subject: str, work: Work, traits: Sequence[str]) -> Budget:
+    async def _own(self, name: LimitName, limit: Limit, subject: str, work: Work, traits: Sequence[str]) -> Bucket:
         everybodys = self._uses.get(self._id(name, subject))
         uses = await (self._recognised(name, subject, traits, everybodys) if traits else everybodys)
-        return Budget(
+        return Bucket(
             name,
             lambda: limit.wait(uses.times, at=work.now),
-            lambda: self._uses.save(uses.one_more(limit, at=work.now), limit, work),
+            lambda: self._uses.save(uses.with_use(limit, at=work.now), limit, work),
         )
 
     async def _recognised(
-        self, name: LimitName, subject: str, traits: Sequence[str], everybodys: Awaitable[Uses]
-    ) -> Uses:
+        self, name: LimitName, subject: str, traits: Sequence[str], everybodys: Awaitable[UsageLog]
+    ) -> UsageLog:
         """The uses by the first trait that is known; everybody's where none is."""
         own_uses = (self._uses.get(self._id(name, subject, trait)) for trait in traits)
         acquaintance, (uses, *own) = await asyncio.gather(
@@ -238,7 +247,7 @@ class Limits:
         return self._sealer.fingerprint(b"limits", *(part.encode() for part in parts))[:ID_LENGTH]
 
 
-async def _all(waiting: Sequence[Awaitable[Budget]]) -> Sequence[Budget]:
+async def _all(waiting: Sequence[Awaitable[Bucket]]) -> Sequence[Bucket]:
     """Wait for all of them; a task each is worth its price only where there are several."""
     return [await each for each in waiting] if len(waiting) < 2 else await asyncio.gather(*waiting)  # noqa: PLR2004
 
@@ -248,13 +257,13 @@ def trait(kind: str, value: str | None) -> tuple[str, ...]:
     return (f"{kind}:{value}",) if value else ()
 
 
-def device_traits(device: Device | None) -> tuple[str, ...]:
+def device_ids(device: Device | None) -> tuple[str, ...]:
     """By what a device is recognised that a request names."""
     if device is None:
         return ()
     return trait("fingerprint", device.fingerprint) + trait("beak-id", device.beak_id)
 
 
-def network_traits(ip: str | None) -> tuple[str, ...]:
+def network_ids(ip: str | None) -> tuple[str, ...]:
     """By what somebody is recognised whose request names no device: where they are."""
     return trait("network", ip and prefix(ip))

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import ClassVar, Final, Literal, Self, TypeAlias, get_args
 
-Exact: TypeAlias = Literal[
+PersonLimitName: TypeAlias = Literal[
     "magic-links-per-address",
     "trials-per-address",
     "guesses-per-identifier",
@@ -17,19 +17,19 @@ Exact: TypeAlias = Literal[
     "passwords-per-user",
 ]
 """Limits of one person's: no use too many, whatever the number of instances."""
-Merged: TypeAlias = Literal[
+SharedLimitName: TypeAlias = Literal[
     "magic-links-per-prefix", "magic-links-per-client", "wrong-keys-per-prefix", "texts-per-prefix"
 ]
 """Limits whose count many people share: counted by each instance, and merged within a second."""
-LimitName: TypeAlias = Exact | Merged
-MERGED: Final[frozenset[str]] = frozenset(get_args(Merged))
-PER_IP: Final = frozenset(name for name in MERGED if name.endswith("-per-prefix"))
+LimitName: TypeAlias = PersonLimitName | SharedLimitName
+SHARED_LIMITS: Final[frozenset[str]] = frozenset(get_args(SharedLimitName))
+PREFIX_LIMITS: Final = frozenset(name for name in SHARED_LIMITS if name.endswith("-per-prefix"))
 """Limits whose subject is a client's IP address; counted by its prefix."""
 
-GRAINS: Final = 12
+SLOTS: Final = 12
 """Into so many parts a merged window is cut: uses in one part are counted, not remembered one by one."""
-MOST_REMEMBERED: Final = 1_000
-"""Uses that a person's limit may ask to remember: they are all in one document."""
+MAX_LOGGED_USES: Final = 1_000
+"""UsageLog that a person's limit may ask to remember: they are all in one document."""
 LONGEST: Final = timedelta(days=31)
 _UNITS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _RULE: Final = re.compile(r"\s*([1-9]\d{0,8})\s*/\s*([1-9]\d{0,6})\s*([smhd])\s*")
@@ -86,7 +86,7 @@ class Rule:
         """
         return (grain + 1) * self._width + self.within.total_seconds()
 
-    def wait_of_grains(self, counts: Mapping[int, int], *, at: datetime) -> timedelta:
+    def wait_of_slots(self, counts: Mapping[int, int], *, at: datetime) -> timedelta:
         """As ``wait``, from the number of uses in each part of time."""
         if len(counts) == 0:
             return NONE
@@ -103,7 +103,7 @@ class Rule:
 
     @property
     def _width(self) -> float:
-        return self.within.total_seconds() / GRAINS
+        return self.within.total_seconds() / SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Uses:
+class UsageLog:
     """When somebody last did something that is limited.
 
     Attributes:
@@ -164,7 +164,7 @@ class Uses:
     times: tuple[datetime, ...] = ()
     version: int = 0
 
-    def one_more(self, limit: Limit, *, at: datetime) -> Self:
+    def with_use(self, limit: Limit, *, at: datetime) -> Self:
         """The same with a use now, without those that decide nothing any more.
 
         Sorted, since the clocks of two instances may differ.
@@ -174,7 +174,7 @@ class Uses:
 
 
 @dataclass(frozen=True, slots=True)
-class Familiar:
+class KnownDevices:
     """By what a person is recognised who has logged in before: devices, networks.
 
     Attributes:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.auth.rate_limits.models import NONE, Limit, Rule
-from services.auth.rate_limits.store import Tallies
+from services.auth.rate_limits.store import CounterSlots
 from shared.mongo import dependency_down
 from shared.telemetry import log
 
@@ -33,7 +33,7 @@ REMEMBERED_SECONDS: Final = 60.0
 """How long a message is known to have been counted: whatever runs again does so every second or so."""
 
 
-class Series:
+class SharedCounter:
     """How often something was done, part of time by part of time.
 
     Attributes:
@@ -64,7 +64,7 @@ class Series:
         counts = dict(self.others)
         for grain, count in self.own.items():
             counts[grain] = counts.get(grain, 0) + count
-        return self.rule.wait_of_grains(counts, at=at)
+        return self.rule.wait_of_slots(counts, at=at)
 
     def count(self, at: datetime) -> None:
         """One more."""
@@ -87,18 +87,18 @@ class Series:
                 self.own[grain] = mine
 
 
-class Meters:
+class SharedCounters:
     """The counts of one instance, exchanged with the others while ``running``.
 
     Args:
         tallies: where they are exchanged.
     """
 
-    def __init__(self, tallies: Tallies) -> None:
+    def __init__(self, tallies: CounterSlots) -> None:
         self._tallies = tallies
         self._instance = secrets.token_hex(6)
         self._over = asyncio.Event()
-        self._series: dict[str, tuple[Series, ...]] = {}
+        self._series: dict[str, tuple[SharedCounter, ...]] = {}
         self._counted: set[tuple[str, str]] = set()
         self._counted_before: set[tuple[str, str]] = set()
         self._generation_began = time.monotonic()
@@ -114,37 +114,37 @@ class Meters:
             self._over.set()
             await exchanging
 
-    def series(self, id: str, limit: Limit) -> tuple[Series, ...]:  # noqa: A002 -- the field's name
+    def series(self, id: str, limit: Limit) -> tuple[SharedCounter, ...]:  # noqa: A002 -- the field's name
         """What is counted under an id, a series for each rule."""
         found = self._series.get(id)
         if found is None:
             found = self._series[id] = tuple(
-                Series(f"{id}:{rule.within.total_seconds():.0f}", rule) for rule in limit.rules
+                SharedCounter(f"{id}:{rule.within.total_seconds():.0f}", rule) for rule in limit.rules
             )
         now = time.monotonic()
         for series in found:
             series.touched = now
         return found
 
-    def stale(self, series: Collection[Series]) -> bool:
+    def stale(self, series: Collection[SharedCounter]) -> bool:
         """Whether the others' counts are too old to decide."""
         oldest = time.monotonic() - FRESH_SECONDS
         return any(each.synced <= oldest for each in series)
 
-    def wait(self, series: Collection[Series], message_id: str, *, at: datetime) -> timedelta:
+    def wait(self, series: Collection[SharedCounter], message_id: str, *, at: datetime) -> timedelta:
         """How long until there is room for one more in all of these; none for a message that is counted already."""
         if self._knows(series, message_id):
             return NONE
         return max((each.wait(at) for each in series), default=NONE)
 
-    def count(self, series: Collection[Series], message_id: str, *, at: datetime) -> None:
+    def count(self, series: Collection[SharedCounter], message_id: str, *, at: datetime) -> None:
         """One more in each of these, unless this message was counted before: its handler runs again."""
         if not self._knows(series, message_id):
             for each in series:
                 each.count(at)
                 self._counted.add((message_id, each.id))
 
-    def _knows(self, series: Collection[Series], message_id: str) -> bool:
+    def _knows(self, series: Collection[SharedCounter], message_id: str) -> bool:
         for each in series:
             key = (message_id, each.id)
             if key in self._counted:
@@ -155,7 +155,7 @@ class Meters:
                 return True
         return False
 
-    async def sync(self, stale: Collection[Series]) -> None:
+    async def sync(self, stale: Collection[SharedCounter]) -> None:
         """Ask for the others' counts, and go on without them when there is no answer."""
         reads = asyncio.gather(*(self._read(series) for series in stale))
         try:
@@ -172,7 +172,7 @@ class Meters:
         for series in stale:
             series.synced = now
 
-    async def _read(self, series: Series) -> None:
+    async def _read(self, series: SharedCounter) -> None:
         began = time.monotonic()
         series.learn(await self._tallies.read(series.id), self._instance)
         series.synced = began

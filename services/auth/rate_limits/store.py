@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from pymongo import ASCENDING, IndexModel, UpdateOne
 
-from services.auth.rate_limits.models import Familiar, Limit, Uses
+from services.auth.rate_limits.models import KnownDevices, Limit, UsageLog
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.mongo import Collection, Database
@@ -21,7 +21,7 @@ FAMILIAR_FOR: Final = timedelta(days=365)
 _EXPIRY: Final = IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0)
 
 
-class LimitUses:
+class UsageLogs:
     """When each person did what is limited for them."""
 
     COLLECTION: ClassVar = "limits"
@@ -31,12 +31,12 @@ class LimitUses:
         self._documents: Collection = database[self.COLLECTION]
         self._by_id = BatchLoader(self._documents)
 
-    async def get(self, id: str) -> Uses:  # noqa: A002 -- the field's name
+    async def get(self, id: str) -> UsageLog:  # noqa: A002 -- the field's name
         """The uses so far; none for somebody new."""
         document = await self._by_id.find_one(id)
-        return Uses(id) if document is None else Uses(id, tuple(document["times"]), document["version"])
+        return UsageLog(id) if document is None else UsageLog(id, tuple(document["times"]), document["version"])
 
-    def save(self, uses: Uses, limit: Limit, work: Work) -> None:
+    def save(self, uses: UsageLog, limit: Limit, work: Work) -> None:
         """Store one more use; when another was stored meanwhile, the handler runs again and counts it."""
         document = {
             "_id": uses.id,
@@ -49,12 +49,12 @@ class LimitUses:
         else:
             work.replace(self._documents, document, version=uses.version)
 
-    def forget(self, uses: Uses, work: Work) -> None:
+    def forget(self, uses: UsageLog, work: Work) -> None:
         """Keep nothing of one's uses."""
         work.delete(self._documents, uses.id, version=uses.version)
 
 
-class Familiars:
+class KnownDevicesStore:
     """By what each person is recognised."""
 
     COLLECTION: ClassVar = "familiars"
@@ -64,12 +64,14 @@ class Familiars:
         self._documents: Collection = database[self.COLLECTION]
         self._by_id = BatchLoader(self._documents)
 
-    async def get(self, id: str) -> Familiar:  # noqa: A002 -- the field's name
+    async def get(self, id: str) -> KnownDevices:  # noqa: A002 -- the field's name
         """What is known of somebody; nothing of somebody new."""
         document = await self._by_id.find_one(id)
-        return Familiar(id) if document is None else Familiar(id, tuple(document["traits"]), document["version"])
+        return (
+            KnownDevices(id) if document is None else KnownDevices(id, tuple(document["traits"]), document["version"])
+        )
 
-    def save(self, familiar: Familiar, work: Work) -> None:
+    def save(self, familiar: KnownDevices, work: Work) -> None:
         """Store what changed."""
         document = {
             "_id": familiar.id,
@@ -82,12 +84,12 @@ class Familiars:
         else:
             work.replace(self._documents, document, version=familiar.version)
 
-    def forget(self, familiar: Familiar, work: Work) -> None:
+    def forget(self, familiar: KnownDevices, work: Work) -> None:
         """Keep nothing of what somebody is recognised by."""
         work.delete(self._documents, familiar.id, version=familiar.version)
 
 
-class Tallies:
+class CounterSlots:
     """How often many people together did something: a document for each part of time, with each instance's count.
 
     An instance writes its own count, never a difference, so that to write it twice is to write it once.

@@ -14,12 +14,12 @@ from typing import Any, Self
 import maxminddb
 
 
-class UnreadablePlaces(ValueError):
+class UnreadableGeoIpDatabase(ValueError):
     """The file is no database of places."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Roughly where.
 
     Attributes:
@@ -31,7 +31,7 @@ class Place:
     city: str | None = None
 
 
-class Places:
+class GeoIp:
     """Tells places of networks.
 
     Args:
@@ -46,26 +46,26 @@ class Places:
         """Those of a database; of none without one.
 
         Raises:
-            UnreadablePlaces: the file is something else, or can't be read.
+            UnreadableGeoIpDatabase: the file is something else, or can't be read.
         """
         if path is None:
             return cls()
         try:
             return cls(maxminddb.open_database(path))
         except (maxminddb.InvalidDatabaseError, OSError, ValueError) as wrong:
-            raise UnreadablePlaces(f"{path} is no database of places: {wrong}") from wrong
+            raise UnreadableGeoIpDatabase(f"{path} is no database of places: {wrong}") from wrong
 
-    def find(self, network: str) -> Place:
+    def find(self, network: str) -> Location:
         """Where a network is, looked up by its first address: nobody's own address is needed for that."""
         try:
             address = ip_network(network).network_address
         except ValueError:
             # What came without an address is its own network.
-            return Place()
+            return Location()
         if self._reader is None or (address.version == 6 and self._reader.metadata().ip_version == 4):  # noqa: PLR2004
-            return Place()
+            return Location()
         record = self._reader.get(address)
-        return Place(country=_text(record, "country", "iso_code"), city=_text(record, "city", "names", "en"))
+        return Location(country=_text(record, "country", "iso_code"), city=_text(record, "city", "names", "en"))
 
 
 def _text(record: Any, *path: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Signing keys and their rotation."""
+"""ActiveKey keys and their rotation."""

@@ -8,7 +8,7 @@ from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.signing_keys.key_pairs import make
 from services.auth.signing_keys.keyring import published
-from services.auth.signing_keys.models import Make, Ring, Rotation
+from services.auth.signing_keys.models import KeySet, Make, RotationPolicy
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import iso_milliseconds
@@ -46,7 +46,7 @@ async def keep_signing_keys(command: KeepSigningKeys, work: Work, auth: Auth) ->
     rotation = auth.rotation
     if command.algorithm is not None:
         # Said by an instance that has just started; this one may be of an older deployment.
-        rotation = Rotation(command.algorithm, rotation.period, rotation.lead)
+        rotation = RotationPolicy(command.algorithm, rotation.period, rotation.lead)
     at = work.now if command.due is None else max(work.now, command.due)
     ring = await auth.signing_keys.get()
     kept = ring.keep(rotation, _maker(work, auth), at=at)
@@ -62,7 +62,7 @@ async def list_signing_keys(query: ListSigningKeys, work: Work, auth: Auth) -> S
     return _view(await auth.signing_keys.get())
 
 
-def _change(before: Ring, after: Ring, work: Work, auth: Auth) -> None:
+def _change(before: KeySet, after: KeySet, work: Work, auth: Auth) -> None:
     """Store the keys if they have changed, and tell everybody how."""
     if after != before:
         auth.signing_keys.save(after, work)
@@ -75,7 +75,7 @@ def _change(before: Ring, after: Ring, work: Work, auth: Auth) -> None:
         work.publish(SigningKeyWithdrawn(key=kid))
 
 
-def _come_back(ring: Ring, rotation: Rotation, work: Work) -> None:
+def _come_back(ring: KeySet, rotation: RotationPolicy, work: Work) -> None:
     """Order a look at the next time at which something is due.
 
     Its id says what for, so that of all who order the same look one is kept, however many instances there are and
@@ -90,7 +90,7 @@ def _maker(work: Work, auth: Auth) -> Make:
     return partial(make, sealer=auth.sealer, at=work.now)
 
 
-def _view(ring: Ring) -> SigningKeysView:
+def _view(ring: KeySet) -> SigningKeysView:
     return SigningKeysView(
         keys=tuple(
             SigningKeyView(

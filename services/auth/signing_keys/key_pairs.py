@@ -45,7 +45,7 @@ def make(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
     )
 
 
-def open_private(key: SigningKey, sealer: Sealer) -> PrivateKey:
+def unseal_private_key(key: SigningKey, sealer: Sealer) -> PrivateKey:
     """The private half, ready for use.
 
     Raises:

@@ -17,8 +17,8 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
-from services.auth.signing_keys.key_pairs import SEALED_FOR, PrivateKey, make, open_private
-from services.auth.signing_keys.models import Ring, SigningKey
+from services.auth.signing_keys.key_pairs import SEALED_FOR, PrivateKey, make, unseal_private_key
+from services.auth.signing_keys.models import KeySet, SigningKey
 from services.auth.signing_keys.store import SigningKeys
 from shared.bus.envelope import Record
 from shared.messages import Message
@@ -38,7 +38,7 @@ HEARING_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Signing:
+class ActiveKey:
     """A key that may sign.
 
     Attributes:
@@ -64,13 +64,13 @@ class Keyring:
         self._store = store
         self._sealer = sealer
         self._announced: dict[str, PyJWK] = {}
-        self._private: dict[str, Signing] = {}
+        self._private: dict[str, ActiveKey] = {}
         self._active = ""
         self._news = asyncio.Event()
         self._stopping = False
 
     @property
-    def signing(self) -> Signing:
+    def signing(self) -> ActiveKey:
         """The key that signs.
 
         Raises:
@@ -139,11 +139,11 @@ class Keyring:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
-    async def _opened(self, algorithm: Algorithm, at: datetime) -> Ring:
+    async def _opened(self, algorithm: Algorithm, at: datetime) -> KeySet:
         ring = await self._store.find()
         if ring is None:
             # Whoever is quickest, its key is there afterwards.
-            await self._store.add_first(Ring.begin(make(algorithm, self._sealer, at=at)))
+            await self._store.add_first(KeySet.begin(make(algorithm, self._sealer, at=at)))
             ring = await self._store.get()
         try:
             self._learn(ring)
@@ -161,14 +161,14 @@ class Keyring:
             await self._store.seal_again(ring.with_private(again))
         return ring
 
-    def _learn(self, ring: Ring) -> None:
+    def _learn(self, ring: KeySet) -> None:
         """Know these keys; their private halves are opened once.
 
         Raises:
             CannotOpen: one was sealed with a master key that is not held.
         """
         self._private = {
-            key.id: self._private.get(key.id) or Signing(key.id, key.algorithm, open_private(key, self._sealer))
+            key.id: self._private.get(key.id) or ActiveKey(key.id, key.algorithm, unseal_private_key(key, self._sealer))
             for key in ring.keys
             if key.sealed_private is not None
         }

@@ -10,9 +10,9 @@ from typing import Final, Self
 
 from shared.messages.auth.signing_keys import Algorithm
 
-LONGEST_LIFE: Final = timedelta(hours=24)
+MAX_TOKEN_LIFETIME: Final = timedelta(hours=24)
 """No token of ours lives longer."""
-KEPT: Final = LONGEST_LIFE + timedelta(minutes=10)
+KEPT: Final = MAX_TOKEN_LIFETIME + timedelta(minutes=10)
 """How long a key verifies after it was retired: an instance that hears of it late has signed with it meanwhile."""
 
 
@@ -54,7 +54,7 @@ Make = Callable[[Algorithm], SigningKey]
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class RotationPolicy:
     """When keys follow each other.
 
     Attributes:
@@ -69,7 +69,7 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ring:
+class KeySet:
     """All keys, kept as one so that they change as one. One of them is active, and at most one published.
 
     Attributes:
@@ -94,7 +94,7 @@ class Ring:
         """The key that will sign, if one is published already."""
         return next((key for key in self.keys if key.state is KeyState.PUBLISHED), None)
 
-    def rotate(self, rotation: Rotation, make: Make, *, at: datetime) -> Self:
+    def rotate(self, rotation: RotationPolicy, make: Make, *, at: datetime) -> Self:
         """The same with a successor: the one that waits already, if it has the algorithm, else a new one."""
         waiting = self.successor
         if waiting is not None and waiting.algorithm == rotation.algorithm:
@@ -110,7 +110,7 @@ class Ring:
         """
         return self._with((*(_retired(other, until=at) for other in self.keys), replace(key, state=KeyState.ACTIVE)))
 
-    def keep(self, rotation: Rotation, make: Make, *, at: datetime) -> Self:
+    def keep(self, rotation: RotationPolicy, make: Make, *, at: datetime) -> Self:
         """The same with everything done that is due: keys forgotten, the successor signing, a new one published."""
         keys = [key for key in self.keys if key.verifies_until is None or at < key.verifies_until]
         successor = self.successor
@@ -125,7 +125,7 @@ class Ring:
             return kept.rotate(rotation, make, at=at)
         return kept
 
-    def next_due(self, rotation: Rotation) -> datetime:
+    def next_due(self, rotation: RotationPolicy) -> datetime:
         """When ``keep`` has something to do again."""
         successor = self.successor
         times = [key.verifies_until for key in self.keys if key.verifies_until is not None]

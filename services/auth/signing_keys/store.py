@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from pymongo.errors import DuplicateKeyError
 
-from services.auth.signing_keys.models import KeyState, Ring, SigningKey
+from services.auth.signing_keys.models import KeySet, KeyState, SigningKey
 from shared.bus.work import Work
 from shared.mongo import Collection, Database, Document
 
@@ -22,12 +22,12 @@ class SigningKeys:
     def __init__(self, database: Database) -> None:
         self._documents: Collection = database[self.COLLECTION]
 
-    async def find(self) -> Ring | None:
+    async def find(self) -> KeySet | None:
         """All keys; None before the first start has made one."""
         document = await self._documents.find_one({"_id": RING})
         return None if document is None else _ring(document)
 
-    async def get(self) -> Ring:
+    async def get(self) -> KeySet:
         """All keys.
 
         Raises:
@@ -38,11 +38,11 @@ class SigningKeys:
             raise RuntimeError("the signing keys are gone from the database")
         return ring
 
-    def save(self, ring: Ring, work: Work) -> None:
+    def save(self, ring: KeySet, work: Work) -> None:
         """Store what changed."""
         work.replace(self._documents, _document(ring), version=ring.version)
 
-    async def add_first(self, ring: Ring) -> None:
+    async def add_first(self, ring: KeySet) -> None:
         """Store the first key, at a start and hence outside of any message.
 
         If another instance was quicker, its key stays, and this one is forgotten.
@@ -50,7 +50,7 @@ class SigningKeys:
         with suppress(DuplicateKeyError):
             await self._documents.insert_one(_document(ring))
 
-    async def seal_again(self, ring: Ring) -> None:
+    async def seal_again(self, ring: KeySet) -> None:
         """Store private halves that were sealed anew, at a start and hence outside of any message.
 
         If the keys have changed since they were read, nothing is stored, and the next start tries again.
@@ -59,8 +59,8 @@ class SigningKeys:
         await self._documents.replace_one({"_id": RING, "version": ring.version}, document)
 
 
-def _ring(document: Document) -> Ring:
-    return Ring(
+def _ring(document: Document) -> KeySet:
+    return KeySet(
         keys=tuple(
             SigningKey(
                 id=key["kid"],
@@ -78,7 +78,7 @@ def _ring(document: Document) -> Ring:
     )
 
 
-def _document(ring: Ring) -> Document:
+def _document(ring: KeySet) -> Document:
     return {
         "_id": RING,
         "keys": [

@@ -53,7 +53,7 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshTokenText:
+class RefreshTokenString:
     """What an app keeps to renew its access: ``01.<refresh token id>.<key>``; 01 is the version of this form."""
 
     PATTERN: ClassVar = re.compile(r"01\.([^.]+)\.([^.]+)", re.DOTALL)

@@ -8,10 +8,10 @@ from typing import Final
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.magic_links.models import Authorization
-from services.auth.rate_limits.limiter import device_traits
+from services.auth.rate_limits.limiter import device_ids
 from services.auth.sessions.handlers import end, find_session, network_of, revoke_access_token
-from services.auth.tokens.credentials import Code, RefreshTokenText, new_key
-from services.auth.tokens.models import ACCESS_LIFE, AccessToken, Chain, Grant, RefreshToken, Successor
+from services.auth.tokens.credentials import Code, RefreshTokenString, new_key
+from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Grant, RefreshToken, Successor, TokenFamily
 from services.auth.tokens.signer import access_claims
 from services.auth.users.handlers import register, verify
 from services.auth.users.models import Identifier
@@ -80,7 +80,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         auth.identifiers.find(authorization.identifier_type, authorization.identifier_value),
         auth.authorizations.others_open(authorization, at=work.now),
         auth.limits.room({"guesses-per-identifier": authorization.identifier_value}, work),
-        auth.limits.acquaintance(authorization.identifier_value, device_traits(authorization.device)),
+        auth.limits.acquaintance(authorization.identifier_value, device_ids(authorization.device)),
     )
     guesses.judge()
     try:
@@ -103,7 +103,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     user_id = _arrive(used, identifier, work, auth)
     work.note(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))
-    chain = Chain.begin(used, user_id, at=work.now)
+    chain = TokenFamily.begin(used, user_id, at=work.now)
     view, _ = _issue(chain, Grant("authorization_code", used.id), work, auth)
     return view
 
@@ -127,7 +127,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
         TokenUsed: it was used before, and this is no repeat: the chain is over.
         Refusal: as ``RefreshToken.must_be_open`` and ``Client.must_be_enabled`` say.
     """
-    text = RefreshTokenText.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
+    text = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
     token = await auth.refresh_tokens.get(text)
     work.note(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
     if token.used_at is not None:
@@ -196,16 +196,16 @@ async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None
             )
 
 
-def _issue(chain: Chain, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
+def _issue(chain: TokenFamily, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
     """The next access and refresh token of a chain, stored, and as the app gets them."""
     access_token = AccessToken.issue(chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
-    text = RefreshTokenText(work.new_id("reftok"), new_key())
+    text = RefreshTokenString(work.new_id("reftok"), new_key())
     refresh_token = RefreshToken.issue(chain, grant, text, access_token=access_token, at=work.now)
     auth.access_tokens.add(access_token, work)
     auth.refresh_tokens.add(refresh_token, work)
     view = TokenView(
         access_token=auth.signer.sign(access_claims(access_token)),
-        expires_in=int(ACCESS_LIFE.total_seconds()),
+        expires_in=int(ACCESS_TOKEN_LIFETIME.total_seconds()),
         expires_at=access_token.expires_at,
         refresh_token=str(text),
         user_id=chain.user_id,

@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
 from services.auth.magic_links.models import Authorization
-from services.auth.tokens.credentials import RefreshTokenText, hash_key
+from services.auth.tokens.credentials import RefreshTokenString, hash_key
 from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 from shared.messages.auth.magic_links import Platform
 
-ACCESS_LIFE: Final = timedelta(hours=1)
-REFRESH_LIFE: Final = timedelta(days=60)
+ACCESS_TOKEN_LIFETIME: Final = timedelta(hours=1)
+REFRESH_TOKEN_LIFETIME: Final = timedelta(days=60)
 """How long a refresh token may lie unused."""
-CHAIN_LIFE: Final = timedelta(days=365)
+FAMILY_LIFETIME: Final = timedelta(days=365)
 """From the login on; then the person logs in anew."""
-GRACE: Final = timedelta(seconds=30)
+GRACE_PERIOD: Final = timedelta(seconds=30)
 """How long a used refresh token still answers with its successor: an app may lose an answer, or refresh in two tabs."""
 
 
@@ -34,7 +34,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class TokenFamily:
     """What all tokens of one login share.
 
     Attributes:
@@ -60,7 +60,7 @@ class Chain:
             client_id=authorization.client_id,
             user_id=user_id,
             began_at=at,
-            ends_at=at + CHAIN_LIFE,
+            ends_at=at + FAMILY_LIFETIME,
             platform=None if device is None else device.platform,
         )
 
@@ -90,13 +90,13 @@ class AccessToken:
     @classmethod
     def issue(
         cls,
-        chain: Chain,
+        chain: TokenFamily,
         grant: Grant,
         *,
         id: str,  # noqa: A002 -- the field's name
         at: datetime,
         network: str | None = None,
-        life: timedelta = ACCESS_LIFE,
+        life: timedelta = ACCESS_TOKEN_LIFETIME,
     ) -> Self:
         """A new one of a chain."""
         return cls(
@@ -135,9 +135,9 @@ class RefreshToken:
 
     Attributes:
         key_hash: SHA-256 of its key.
-        chain_began_at: ``Chain.began_at``.
-        chain_ends_at: ``Chain.ends_at``.
-        platform: ``Chain.platform``.
+        family_began_at: ``TokenFamily.began_at``.
+        family_ends_at: ``TokenFamily.ends_at``.
+        platform: ``TokenFamily.platform``.
         network: the prefix of the address it was issued to, if that was known.
         access_token_id: the access token that was issued with it, and ends when it is used. None for those stored
             before this was kept.
@@ -154,8 +154,8 @@ class RefreshToken:
     cidr_blocks: tuple[str, ...]
     created_at: datetime
     expires_at: datetime
-    chain_began_at: datetime
-    chain_ends_at: datetime
+    family_began_at: datetime
+    family_ends_at: datetime
     platform: Platform | None = None
     network: str | None = None
     access_token_id: str | None = None
@@ -166,7 +166,7 @@ class RefreshToken:
 
     @classmethod
     def issue(
-        cls, chain: Chain, grant: Grant, text: RefreshTokenText, *, access_token: AccessToken, at: datetime
+        cls, chain: TokenFamily, grant: Grant, text: RefreshTokenString, *, access_token: AccessToken, at: datetime
     ) -> Self:
         """A new one of a chain, beside its access token; ``text`` is what the app will hold, its id the token's."""
         return cls(
@@ -178,23 +178,23 @@ class RefreshToken:
             root_grant=chain.root_grant,
             cidr_blocks=(),
             created_at=at,
-            expires_at=min(at + REFRESH_LIFE, chain.ends_at),
-            chain_began_at=chain.began_at,
-            chain_ends_at=chain.ends_at,
+            expires_at=min(at + REFRESH_TOKEN_LIFETIME, chain.ends_at),
+            family_began_at=chain.began_at,
+            family_ends_at=chain.ends_at,
             platform=chain.platform,
             network=access_token.network,
             access_token_id=access_token.id,
         )
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> TokenFamily:
         """The chain it belongs to."""
-        return Chain(
+        return TokenFamily(
             root_grant=self.root_grant,
             client_id=self.client_id,
             user_id=self.user_id,
-            began_at=self.chain_began_at,
-            ends_at=self.chain_ends_at,
+            began_at=self.family_began_at,
+            ends_at=self.family_ends_at,
             platform=self.platform,
         )
 
@@ -231,7 +231,7 @@ class RefreshToken:
         """
         return (
             self.used_at is not None
-            and at - self.used_at <= GRACE
+            and at - self.used_at <= GRACE_PERIOD
             and client_id == self.client_id
             and successor is not None
             and successor.used_at is None

@@ -10,7 +10,7 @@ import jwt
 from jwt.exceptions import PyJWTError
 
 from services.auth.signing_keys.keyring import Keyring
-from services.auth.signing_keys.models import LONGEST_LIFE
+from services.auth.signing_keys.models import MAX_TOKEN_LIFETIME
 from services.auth.tokens.models import AccessToken
 from shared.messages.auth.errors import InvalidToken
 
@@ -45,12 +45,12 @@ class TokenSigner:
             typ: what kind of token it is, as its header will say.
 
         Raises:
-            ValueError: a claim is missing, or it would live longer than ``LONGEST_LIFE``.
+            ValueError: a claim is missing, or it would live longer than ``MAX_TOKEN_LIFETIME``.
         """
         whole = {"iss": self._issuer, **claims}
         _check(whole)
-        if whole["exp"] - whole["iat"] > LONGEST_LIFE.total_seconds():
-            raise ValueError(f"a token lives {LONGEST_LIFE} at most")
+        if whole["exp"] - whole["iat"] > MAX_TOKEN_LIFETIME.total_seconds():
+            raise ValueError(f"a token lives {MAX_TOKEN_LIFETIME} at most")
         signing = self._keyring.signing
         return jwt.encode(whole, signing.private_key, signing.algorithm, {"kid": signing.kid, "typ": typ})
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Final
 from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.cursor import AsyncCursor
 
-from services.auth.tokens.credentials import RefreshTokenText, same_key
-from services.auth.tokens.models import CHAIN_LIFE, AccessToken, Grant, RefreshToken, Successor
+from services.auth.tokens.credentials import RefreshTokenString, same_key
+from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, Grant, RefreshToken, Successor
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.messages.auth.errors import TokenNotFound
@@ -83,7 +83,7 @@ class RefreshTokens:
         self._by_id = BatchLoader(self._documents)
         self._unrevoked = BatchLoader(self._documents, "userId", _UNREVOKED)
 
-    async def get(self, text: RefreshTokenText) -> RefreshToken:
+    async def get(self, text: RefreshTokenString) -> RefreshToken:
         """The one that an app holds.
 
         Raises:
@@ -151,8 +151,8 @@ def _refresh_token(document: Document) -> RefreshToken:
         **_shared(document),
         key_hash=document["key"],
         # Optional are the fields that the first documents lacked.
-        chain_began_at=document.get("chainBeganAt", document["chainEndsAt"] - CHAIN_LIFE),
-        chain_ends_at=document["chainEndsAt"],
+        family_began_at=document.get("chainBeganAt", document["chainEndsAt"] - FAMILY_LIFETIME),
+        family_ends_at=document["chainEndsAt"],
         platform=document.get("platform"),
         access_token_id=document.get("accessTokenId"),
         used_at=document["usedAt"],
@@ -182,8 +182,8 @@ def _refresh_document(token: RefreshToken) -> Document:
         **_access_document(token),
         "key": token.key_hash,
         "usedAt": token.used_at,
-        "chainBeganAt": token.chain_began_at,
-        "chainEndsAt": token.chain_ends_at,
+        "chainBeganAt": token.family_began_at,
+        "chainEndsAt": token.family_ends_at,
         "platform": token.platform,
         "accessTokenId": token.access_token_id,
         "successor": successor and {"id": successor.id, "sealed": successor.sealed},

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pymongo import IndexModel
 
 from services.auth.audit.store import AuditEntries
-from services.auth.signing_keys.key_pairs import open_private
+from services.auth.signing_keys.key_pairs import unseal_private_key
 from services.auth.signing_keys.models import KeyState
 from services.auth.signing_keys.store import SigningKeys
 from services.operator.doctor.findings import Finding, ok, problem, warning
@@ -95,7 +95,7 @@ def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
     declared[Inbox.COLLECTION] = [_expiry("at", retention)]
     declared[Inbox.TIMERS] = [IndexModel([("at", 1)])]
     if service == "auth":
-        kept = None if settings is None else settings.audit_kept
+        kept = None if settings is None else settings.audit_retention
         declared[AuditEntries.COLLECTION] = [*declared[AuditEntries.COLLECTION], _expiry("at", kept)]
     return declared
 
@@ -178,7 +178,7 @@ async def look_at_sealing_keys(client: Client, prefix: str, master_keys: dict[st
         if key.state is KeyState.RETIRED:
             continue
         try:
-            open_private(key, sealer)
+            unseal_private_key(key, sealer)
         except Exception as failure:  # noqa: BLE001 -- whatever it is, auth will not start with it
             closed.append(f"{key.id} ({type(failure).__name__})")
     if closed:

@@ -35,7 +35,7 @@ INCORRECT = ("unauthenticated", "incorrect_phone_code")
 
 
 @dataclass(frozen=True)
-class Texted:
+class TextPolicy:
     """What one order of a code leads to: the nonce for the app, the code on the phone."""
 
     nonce: str
@@ -62,18 +62,18 @@ async def opened(desk: Desk) -> AsyncIterator[Desk]:
         yield desk
 
 
-async def texted(desk: Desk, number: str = NUMBER, **how: Any) -> Texted:
+async def texted(desk: Desk, number: str = NUMBER, **how: Any) -> TextPolicy:
     """Order a code, and read it as the phone would."""
     view = await desk.perform(SendPhoneCode(phone_number=number), **how)
     text = desk.said(SendText)[-1]
-    return Texted(view["nonce"], json.loads(desk.reveal("mailer", text.variables))["code"])
+    return TextPolicy(view["nonce"], json.loads(desk.reveal("mailer", text.variables))["code"])
 
 
-def verification(sent: Texted, code: str | None = None, clientid: str = CLIENT) -> VerifyPhoneCode:
+def verification(sent: TextPolicy, code: str | None = None, clientid: str = CLIENT) -> VerifyPhoneCode:
     return VerifyPhoneCode(code=Sealed.of(code or sent.code), nonce=Sealed.of(sent.nonce), clientid=clientid)
 
 
-def registration(sent: Texted, code: str | None = None, **changed: Any) -> RegisterPhoneUser:
+def registration(sent: TextPolicy, code: str | None = None, **changed: Any) -> RegisterPhoneUser:
     named = {"first_name": "Ada", "last_name": "Lovelace", **changed}
     return RegisterPhoneUser(code=Sealed.of(code or sent.code), nonce=Sealed.of(sent.nonce), **named)
 
@@ -256,8 +256,8 @@ async def test_two_codes_of_a_new_number_used_at_once_make_one_user(desk: Desk) 
 @pytest.mark.parametrize("nonce", ["", "0" * 32, "x", '{"$gt": ""}', "a\x00b", "n" * 5000])
 async def test_an_unknown_nonce_is_not_found(desk: Desk, nonce: str) -> None:
     sent = await texted(desk)
-    assert await refusal(desk, verification(Texted(nonce, sent.code))) == NOT_FOUND
-    assert await refusal(desk, registration(Texted(nonce, sent.code))) == INCORRECT
+    assert await refusal(desk, verification(TextPolicy(nonce, sent.code))) == NOT_FOUND
+    assert await refusal(desk, registration(TextPolicy(nonce, sent.code))) == INCORRECT
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_a_code_of_another_form_is_a_wrong_one(desk: Desk, code: str) -> N
 
 async def test_a_code_goes_with_its_own_nonce_only(desk: Desk) -> None:
     first, second = await texted(desk), await texted(desk)
-    crossed = Texted(first.nonce, second.code)
+    crossed = TextPolicy(first.nonce, second.code)
     if first.code != second.code:
         assert await refusal(desk, verification(crossed)) == NOT_FOUND
     await desk.perform(verification(first))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.phone.models import COUNTRIES, PhoneCode, PhoneNumber, Texted, new_code, new_nonce
+from services.auth.phone.models import COUNTRIES, PhoneCode, PhoneNumber, TextPolicy, new_code, new_nonce
 from shared.messages.auth.errors import InvalidPhoneNumber, PhoneNumberNotAllowed
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
@@ -119,16 +119,16 @@ def test_any_text_is_a_number_or_refused(text: str) -> None:
 
 def test_only_numbers_of_allowed_countries_are_texted() -> None:
     swiss, german = PhoneNumber.parse("+41791234567"), PhoneNumber.parse("+4915112345678")
-    Texted({"CH"}).must_include(swiss)
+    TextPolicy({"CH"}).must_include(swiss)
     with pytest.raises(PhoneNumberNotAllowed) as refused:
-        Texted({"CH"}).must_include(german)
+        TextPolicy({"CH"}).must_include(german)
     assert refused.value.meta == {"country": "DE"}
     with pytest.raises(PhoneNumberNotAllowed):
-        Texted(frozenset()).must_include(swiss)
-    Texted(None).must_include(german)
+        TextPolicy(frozenset()).must_include(swiss)
+    TextPolicy(None).must_include(german)
 
 
 @pytest.mark.parametrize("text", ["+41900123456", "+49 900 1123456", "+1 900 234 5678"])
 def test_numbers_whose_owner_earns_by_a_text_are_never_texted(text: str) -> None:
     with pytest.raises(PhoneNumberNotAllowed):
-        Texted(None).must_include(PhoneNumber.parse(text))
+        TextPolicy(None).must_include(PhoneNumber.parse(text))

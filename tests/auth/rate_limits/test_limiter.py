@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.auth.rate_limits.limiter import device_traits, network_traits, trait
+from services.auth.rate_limits.limiter import device_ids, network_ids, trait
 from shared.ids import new_message_id
 from shared.messages import Caller, Message
 from shared.messages.auth.clients import CreateClient
@@ -385,10 +385,10 @@ async def test_a_link_that_was_ordered_elsewhere_leads_on_while_orders_are_throt
 
 
 def test_traits_are_what_there_is() -> None:
-    assert device_traits(None) == ()
-    assert device_traits(Device(platform="mac")) == ()
-    assert device_traits(Device(fingerprint="a", beak_id="b")) == ("fingerprint:a", "beak-id:b")
-    assert device_traits(Device(beak_id="")) == ()
-    assert network_traits(IP) == network_traits(NEIGHBOUR) == ("network:203.0.113.0/24",)
-    assert network_traits(None) == ()
+    assert device_ids(None) == ()
+    assert device_ids(Device(platform="mac")) == ()
+    assert device_ids(Device(fingerprint="a", beak_id="b")) == ("fingerprint:a", "beak-id:b")
+    assert device_ids(Device(beak_id="")) == ()
+    assert network_ids(IP) == network_ids(NEIGHBOUR) == ("network:203.0.113.0/24",)
+    assert network_ids(None) == ()
     assert trait("network", None) == ()

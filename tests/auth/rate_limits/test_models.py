@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.rate_limits.models import GRAINS, Familiar, Limit, Rule, Uses, seconds
+from services.auth.rate_limits.models import SLOTS, KnownDevices, Limit, Rule, UsageLog, seconds
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 NONE = timedelta(0)
@@ -17,10 +17,10 @@ limits = st.lists(rules, min_size=1, max_size=3, unique_by=lambda rule: rule.wit
 pauses = st.lists(st.integers(0, 900_000).map(lambda ms: timedelta(milliseconds=ms)), max_size=60)
 
 
-def used(limit: Limit, *ago: timedelta) -> Uses:
-    uses = Uses("id")
+def used(limit: Limit, *ago: timedelta) -> UsageLog:
+    uses = UsageLog("id")
     for each in sorted(ago, reverse=True):
-        uses = uses.one_more(limit, at=NOW - each)
+        uses = uses.with_use(limit, at=NOW - each)
     return uses
 
 
@@ -100,13 +100,13 @@ def test_no_rules_never_wait_and_remember_nothing() -> None:
 
 @given(limits, pauses)
 def test_a_limit_judges_as_the_list_of_all_uses_would(limit: Limit, pauses: list[timedelta]) -> None:
-    at, uses, every = NOW, Uses("id"), list[datetime]()
+    at, uses, every = NOW, UsageLog("id"), list[datetime]()
     for pause in pauses:
         at += pause
         wait = limit.wait(uses.times, at=at)
         assert wait == naive_wait(limit, every, at)
         if wait == NONE:
-            uses = uses.one_more(limit, at=at)
+            uses = uses.with_use(limit, at=at)
             every.append(at)
         else:
             # What was told is true: not a millisecond earlier, and then indeed.
@@ -117,9 +117,9 @@ def test_a_limit_judges_as_the_list_of_all_uses_would(limit: Limit, pauses: list
 
 @given(limits, st.lists(st.integers(-3_000, 3_000), max_size=20))
 def test_clocks_that_differ_keep_uses_in_order(limit: Limit, skews: list[int]) -> None:
-    uses = Uses("id")
+    uses = UsageLog("id")
     for skew in skews:
-        uses = uses.one_more(limit, at=NOW + timedelta(milliseconds=skew))
+        uses = uses.with_use(limit, at=NOW + timedelta(milliseconds=skew))
     assert list(uses.times) == sorted(uses.times)
     assert uses.version == 0
 
@@ -131,16 +131,16 @@ def test_grains_never_allow_more_than_the_rule_and_wait_at_most_a_grain_longer(
     at, counts, every = NOW, dict[int, int](), list[datetime]()
     for pause in pauses:
         at += pause
-        wait = rule.wait_of_grains(counts, at=at)
+        wait = rule.wait_of_slots(counts, at=at)
         exactly = naive_wait(Limit((rule,)), every, at)
         assert exactly <= wait + timedelta(milliseconds=1)
-        assert wait <= exactly + rule.within / GRAINS + timedelta(milliseconds=1)
+        assert wait <= exactly + rule.within / SLOTS + timedelta(milliseconds=1)
         if wait == NONE:
             counts[rule.grain(at)] = counts.get(rule.grain(at), 0) + 1
             every.append(at)
             assert len([time for time in every if time > at - rule.within]) <= rule.count
         else:
-            assert rule.wait_of_grains(counts, at=at + wait + timedelta(milliseconds=1)) == NONE
+            assert rule.wait_of_slots(counts, at=at + wait + timedelta(milliseconds=1)) == NONE
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_who_waits_as_long_as_told_has_waited_enough(wait: timedelta, said: int)
 
 
 def test_a_person_is_known_by_their_latest_traits() -> None:
-    familiar = Familiar("id").with_traits(["first"])
-    for number in range(Familiar.MOST):
+    familiar = KnownDevices("id").with_traits(["first"])
+    for number in range(KnownDevices.MOST):
         familiar = familiar.with_traits([f"{number}"])
-    assert len(familiar.traits) == Familiar.MOST
+    assert len(familiar.traits) == KnownDevices.MOST
     assert "first" not in familiar.traits
-    assert familiar.traits[-1] == f"{Familiar.MOST - 1}"
+    assert familiar.traits[-1] == f"{KnownDevices.MOST - 1}"
 
 
 def test_a_trait_is_known_once() -> None:
-    assert Familiar("id").with_traits(["a", "b"]).with_traits(["a"]).traits == ("b", "a")
+    assert KnownDevices("id").with_traits(["a", "b"]).with_traits(["a"]).traits == ("b", "a")

@@ -12,8 +12,8 @@ from pymongo.errors import AutoReconnect
 
 from services.auth.rate_limits import shared_counters as meters_module
 from services.auth.rate_limits.models import NONE, Limit
-from services.auth.rate_limits.shared_counters import Meters, Series
-from services.auth.rate_limits.store import Tallies
+from services.auth.rate_limits.shared_counters import SharedCounter, SharedCounters
+from services.auth.rate_limits.store import CounterSlots
 from tests.desk import Desk
 from tests.stack import eventually
 
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 LIMIT = Limit.parse("3/1m")
 
 
-class Away(Tallies):
+class Away(CounterSlots):
     """A MongoDB that comes and goes."""
 
     def __init__(self, database: Any) -> None:
@@ -50,13 +50,13 @@ def tallies(desk: Desk) -> Away:
 
 
 @asynccontextmanager
-async def instance(tallies: Tallies) -> AsyncIterator[Meters]:
-    meters = Meters(tallies)
+async def instance(tallies: CounterSlots) -> AsyncIterator[SharedCounters]:
+    meters = SharedCounters(tallies)
     async with meters.running():
         yield meters
 
 
-async def asked(meters: Meters, limit: Limit = LIMIT) -> tuple[Series, ...]:
+async def asked(meters: SharedCounters, limit: Limit = LIMIT) -> tuple[SharedCounter, ...]:
     """The series of one subject, as fresh as a decision wants them."""
     series = meters.series("subject", limit)
     if meters.stale(series):
@@ -64,12 +64,12 @@ async def asked(meters: Meters, limit: Limit = LIMIT) -> tuple[Series, ...]:
     return series
 
 
-async def count(meters: Meters, *messages: str, at: datetime = NOW) -> None:
+async def count(meters: SharedCounters, *messages: str, at: datetime = NOW) -> None:
     for message in messages:
         meters.count(await asked(meters), message, at=at)
 
 
-async def wait(meters: Meters, message: str = "another", at: datetime = NOW) -> timedelta:
+async def wait(meters: SharedCounters, message: str = "another", at: datetime = NOW) -> timedelta:
     return meters.wait(await asked(meters), message, at=at)
 
 
@@ -145,7 +145,7 @@ async def test_a_mongodb_that_does_not_answer_is_waited_for_once_and_not_long(
     monkeypatch.setattr(meters_module, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(meters_module, "FRESH_SECONDS", 60.0)
     tallies.hangs = True
-    meters = Meters(tallies)
+    meters = SharedCounters(tallies)
     began = time.monotonic()
     await asyncio.gather(*(wait(meters) for _ in range(3)))
     await wait(meters)
@@ -159,7 +159,7 @@ async def test_a_fault_of_ours_is_no_outage(tallies: Away, monkeypatch: pytest.M
 
     monkeypatch.setattr(tallies, "read", broken)
     with pytest.raises(TypeError):
-        await wait(Meters(tallies))
+        await wait(SharedCounters(tallies))
 
 
 async def test_what_nobody_asks_about_is_forgotten_and_read_again(
@@ -174,7 +174,7 @@ async def test_what_nobody_asks_about_is_forgotten_and_read_again(
 
 
 async def test_past_parts_of_time_take_no_room(tallies: Away) -> None:
-    meters = Meters(tallies)
+    meters = SharedCounters(tallies)
     for minute in range(20):
         await count(meters, f"{minute}", at=NOW + timedelta(minutes=minute))
     [series] = meters.series("subject", LIMIT)
@@ -185,7 +185,7 @@ async def test_past_parts_of_time_take_no_room(tallies: Away) -> None:
 async def test_messages_are_known_for_a_while_and_longer_if_they_come_again(
     tallies: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meters = Meters(tallies)
+    meters = SharedCounters(tallies)
     await count(meters, "a", "b")
     monkeypatch.setattr(meters_module, "REMEMBERED_SECONDS", 0.0)
     for _ in range(5):

@@ -5,7 +5,7 @@ import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from services.auth.sessions.geoip import Place, Places, UnreadablePlaces
+from services.auth.sessions.geoip import GeoIp, Location, UnreadableGeoIpDatabase
 
 BERLIN = {
     "country": {"iso_code": "DE", "names": {"en": "Germany"}},
@@ -32,30 +32,30 @@ def database(folder: Path, *, ip_version: int = 6) -> Path:
 @pytest.mark.parametrize(
     ("network", "place"),
     [
-        ("203.0.113.0/24", Place("DE", "Berlin")),
-        ("2001:db8:1:2::/64", Place("CH", None)),
+        ("203.0.113.0/24", Location("DE", "Berlin")),
+        ("2001:db8:1:2::/64", Location("CH", None)),
         # Records of another make.
-        ("198.51.100.0/24", Place()),
-        ("192.0.2.0/24", Place()),
-        ("testclient", Place()),
+        ("198.51.100.0/24", Location()),
+        ("192.0.2.0/24", Location()),
+        ("testclient", Location()),
     ],
 )
-def test_a_network_is_where_the_database_says(tmp_path: Path, network: str, place: Place) -> None:
-    assert Places.open(database(tmp_path)).find(network) == place
+def test_a_network_is_where_the_database_says(tmp_path: Path, network: str, place: Location) -> None:
+    assert GeoIp.open(database(tmp_path)).find(network) == place
 
 
 def test_a_database_of_ipv4_knows_nothing_of_ipv6(tmp_path: Path) -> None:
-    places = Places.open(database(tmp_path, ip_version=4))
-    assert places.find("203.0.113.0/24") == Place("DE", "Berlin")
-    assert places.find("2001:db8:1:2::/64") == Place()
+    places = GeoIp.open(database(tmp_path, ip_version=4))
+    assert places.find("203.0.113.0/24") == Location("DE", "Berlin")
+    assert places.find("2001:db8:1:2::/64") == Location()
 
 
 def test_without_a_database_no_place_is_known() -> None:
-    assert Places.open(None).find("203.0.113.0/24") == Place()
+    assert GeoIp.open(None).find("203.0.113.0/24") == Location()
 
 
 def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "places.mmdb"
     path.write_text("not a database")
-    with pytest.raises(UnreadablePlaces, match=r"places\.mmdb is no database of places"):
-        Places.open(path)
+    with pytest.raises(UnreadableGeoIpDatabase, match=r"places\.mmdb is no database of places"):
+        GeoIp.open(path)

@@ -3,32 +3,42 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.auth.sessions.models import Session, Which, chosen, sessions_of
-from services.auth.tokens.credentials import RefreshTokenText
-from services.auth.tokens.models import ACCESS_LIFE, CHAIN_LIFE, REFRESH_LIFE, AccessToken, Chain, Grant, RefreshToken
+from services.auth.tokens.credentials import RefreshTokenString
+from services.auth.tokens.models import (
+    ACCESS_TOKEN_LIFETIME,
+    FAMILY_LIFETIME,
+    REFRESH_TOKEN_LIFETIME,
+    AccessToken,
+    Grant,
+    RefreshToken,
+    TokenFamily,
+)
 from shared.errors import NotFound
 from shared.messages.auth.errors import NoCurrentSession
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
 
-def chain(name: str, *, platform: str | None = "mac") -> Chain:
-    return Chain(
+def chain(name: str, *, platform: str | None = "mac") -> TokenFamily:
+    return TokenFamily(
         root_grant=name,
         client_id="client_one",
         user_id="user_1",
         began_at=NOW,
-        ends_at=NOW + CHAIN_LIFE,
+        ends_at=NOW + FAMILY_LIFETIME,
         platform=platform,  # type: ignore[arg-type]
     )
 
 
-def access(name: str, at: datetime = NOW, network: str | None = None, life: timedelta = ACCESS_LIFE) -> AccessToken:
+def access(
+    name: str, at: datetime = NOW, network: str | None = None, life: timedelta = ACCESS_TOKEN_LIFETIME
+) -> AccessToken:
     grant = Grant("phone_code", name)
     return AccessToken.issue(chain(name), grant, id=f"acstok_{name}", at=at, network=network, life=life)
 
 
 def refresh(name: str, at: datetime = NOW, network: str | None = None) -> RefreshToken:
-    text = RefreshTokenText(f"reftok_{name}", "key")
+    text = RefreshTokenString(f"reftok_{name}", "key")
     grant = Grant("refresh_token", "reftok_0")
     return RefreshToken.issue(chain(name), grant, text, access_token=access(name, at, network), at=at)
 
@@ -42,7 +52,7 @@ def test_a_session_tells_when_it_began_where_it_was_used_last_and_when_it_ends()
     [found] = sessions_of([refresh("a", later, "2001:db8::/64")], [access("a", later, "2001:db8::/64")])
     assert (found.id, found.client_id, found.user_id, found.platform) == ("a", "client_one", "user_1", "mac")
     assert (found.began_at, found.last_used_at, found.network) == (NOW, later, "2001:db8::/64")
-    assert found.expires_at == later + REFRESH_LIFE
+    assert found.expires_at == later + REFRESH_TOKEN_LIFETIME
 
 
 def test_a_login_that_nothing_renews_is_a_session_of_one_token() -> None:
@@ -53,8 +63,8 @@ def test_a_login_that_nothing_renews_is_a_session_of_one_token() -> None:
 
 def test_a_session_whose_access_token_has_long_expired_lives_on_its_refresh_token() -> None:
     found = session("a")
-    assert found.is_live(at=NOW + REFRESH_LIFE - timedelta(milliseconds=1))
-    assert not found.is_live(at=NOW + REFRESH_LIFE)
+    assert found.is_live(at=NOW + REFRESH_TOKEN_LIFETIME - timedelta(milliseconds=1))
+    assert not found.is_live(at=NOW + REFRESH_TOKEN_LIFETIME)
 
 
 def test_the_session_used_last_comes_first() -> None:
@@ -74,14 +84,14 @@ def test_the_session_used_last_comes_first() -> None:
     ],
 )
 def test_one_ends_those_one_has_chosen(session_id: str | None, which: Which | None, ended: list[str]) -> None:
-    sessions = [session("a"), session("b"), session("over", NOW - REFRESH_LIFE)]
+    sessions = [session("a"), session("b"), session("over", NOW - REFRESH_TOKEN_LIFETIME)]
     found = chosen(sessions, session_id=session_id, which=which, current="b", at=NOW)
     assert [each.id for each in found] == ended
 
 
 @pytest.mark.parametrize("session_id", ["unknown", "over"])
 def test_a_session_that_is_over_or_nobodys_is_not_found(session_id: str) -> None:
-    sessions = [session("a"), session("over", NOW - REFRESH_LIFE)]
+    sessions = [session("a"), session("over", NOW - REFRESH_TOKEN_LIFETIME)]
     with pytest.raises(NotFound):
         chosen(sessions, session_id=session_id, which=None, current="a", at=NOW)
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import jwt
 import pytest
 
-from services.auth.signing_keys.key_pairs import SEALED_FOR, make, open_private, thumbprint
+from services.auth.signing_keys.key_pairs import SEALED_FOR, make, thumbprint, unseal_private_key
 from shared.messages.auth.signing_keys import Algorithm
 from shared.sealing import CannotOpen, Sealer
 
@@ -28,7 +28,7 @@ def test_what_is_announced_of_a_key_is_its_public_half(algorithm: Algorithm) -> 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_announced_half_verifies_what_the_private_one_signs(algorithm: Algorithm) -> None:
     key = make(algorithm, SEALER, at=NOW)
-    token = jwt.encode({"a": 1}, open_private(key, SEALER), algorithm)
+    token = jwt.encode({"a": 1}, unseal_private_key(key, SEALER), algorithm)
     assert jwt.decode(token, jwt.PyJWK(dict(key.public_jwk)), algorithms=[algorithm]) == {"a": 1}
 
 

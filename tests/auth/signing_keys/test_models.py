@@ -5,13 +5,13 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.signing_keys.models import KEPT, LONGEST_LIFE, KeyState, Ring, Rotation, SigningKey
+from services.auth.signing_keys.models import KEPT, MAX_TOKEN_LIFETIME, KeySet, KeyState, RotationPolicy, SigningKey
 from shared.messages.auth.signing_keys import Algorithm
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 LEAD = timedelta(minutes=15)
 PERIOD = timedelta(days=90)
-ROTATION = Rotation("ES256", period=PERIOD, lead=LEAD)
+ROTATION = RotationPolicy("ES256", period=PERIOD, lead=LEAD)
 NUMBERS = count()
 
 
@@ -28,18 +28,18 @@ def make(algorithm: Algorithm = "ES256") -> SigningKey:
     )
 
 
-def states(ring: Ring) -> list[str]:
+def states(ring: KeySet) -> list[str]:
     return [key.state.value for key in ring.keys]
 
 
 def test_the_first_key_signs_at_once() -> None:
-    ring = Ring.begin(make())
+    ring = KeySet.begin(make())
     assert states(ring) == ["active"]
     assert ring.next_due(ROTATION) == NOW + PERIOD
 
 
 def test_a_key_is_published_before_it_signs_and_verifies_after_it_was_retired() -> None:
-    first = Ring.begin(make())
+    first = KeySet.begin(make())
     at = NOW + timedelta(days=1)
     waiting = first.rotate(ROTATION, make, at=at)
     assert states(waiting) == ["active", "published"]
@@ -60,26 +60,26 @@ def test_a_key_is_published_before_it_signs_and_verifies_after_it_was_retired() 
 
 
 def test_a_retired_key_outlives_whatever_it_signed_and_has_no_private_half() -> None:
-    ring = Ring.begin(make()).rotate(ROTATION, make, at=NOW).keep(ROTATION, make, at=NOW + LEAD)
+    ring = KeySet.begin(make()).rotate(ROTATION, make, at=NOW).keep(ROTATION, make, at=NOW + LEAD)
     old = ring.keys[0]
     assert old.verifies_until is not None
-    assert old.verifies_until > NOW + LEAD + LONGEST_LIFE
+    assert old.verifies_until > NOW + LEAD + MAX_TOKEN_LIFETIME
     assert old.sealed_private is None
 
 
 def test_a_second_order_changes_nothing_while_a_successor_waits() -> None:
-    ring = Ring.begin(make()).rotate(ROTATION, make, at=NOW)
+    ring = KeySet.begin(make()).rotate(ROTATION, make, at=NOW)
     assert ring.rotate(ROTATION, make, at=NOW + LEAD / 2) == ring
 
 
 def test_a_key_that_has_signed_for_its_period_gets_a_successor() -> None:
-    ring = Ring.begin(make())
+    ring = KeySet.begin(make())
     assert ring.keep(ROTATION, make, at=NOW + PERIOD - timedelta(milliseconds=1)) == ring
     assert states(ring.keep(ROTATION, make, at=NOW + PERIOD)) == ["active", "published"]
 
 
 def test_after_a_leak_one_new_key_signs_and_no_other_is_kept() -> None:
-    ring = Ring.begin(make()).rotate(ROTATION, make, at=NOW).keep(ROTATION, make, at=NOW + LEAD)
+    ring = KeySet.begin(make()).rotate(ROTATION, make, at=NOW).keep(ROTATION, make, at=NOW + LEAD)
     ring = ring.rotate(ROTATION, make, at=NOW + LEAD)
     assert states(ring) == ["retired", "active", "published"]
     at = NOW + 2 * LEAD
@@ -91,8 +91,8 @@ def test_after_a_leak_one_new_key_signs_and_no_other_is_kept() -> None:
 
 
 def test_another_algorithm_follows_as_in_any_rotation() -> None:
-    other = Rotation("EdDSA", period=PERIOD, lead=LEAD)
-    ring = Ring.begin(make()).keep(other, make, at=NOW)
+    other = RotationPolicy("EdDSA", period=PERIOD, lead=LEAD)
+    ring = KeySet.begin(make()).keep(other, make, at=NOW)
     assert [(key.algorithm, key.state) for key in ring.keys] == [("ES256", "active"), ("EdDSA", "published")]
     ring = ring.keep(other, make, at=NOW + LEAD)
     assert [(key.algorithm, key.state) for key in ring.keys] == [("ES256", "retired"), ("EdDSA", "active")]
@@ -100,10 +100,10 @@ def test_another_algorithm_follows_as_in_any_rotation() -> None:
 
 
 def test_an_algorithm_that_was_wanted_for_a_while_never_signs() -> None:
-    first = Ring.begin(make())
-    ring = first.keep(Rotation("EdDSA", period=PERIOD, lead=LEAD), make, at=NOW)
+    first = KeySet.begin(make())
+    ring = first.keep(RotationPolicy("EdDSA", period=PERIOD, lead=LEAD), make, at=NOW)
     assert ring.keep(ROTATION, make, at=NOW + timedelta(seconds=1)) == first
-    third = Rotation("ES512", period=PERIOD, lead=LEAD)
+    third = RotationPolicy("ES512", period=PERIOD, lead=LEAD)
     ring = ring.keep(third, make, at=NOW + timedelta(seconds=2))
     assert [(key.algorithm, key.state) for key in ring.keys] == [("ES256", "active"), ("ES512", "published")]
 
@@ -121,7 +121,7 @@ def test_an_algorithm_that_was_wanted_for_a_while_never_signs() -> None:
 def test_whatever_happens_one_key_signs_and_none_before_it_was_published(
     steps: list[tuple[str, Algorithm, timedelta]],
 ) -> None:
-    at, ring = NOW, Ring.begin(make())
+    at, ring = NOW, KeySet.begin(make())
     published: dict[str, datetime] = {ring.active.id: at - LEAD}
     for step, algorithm, pause in steps:
         at += pause

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.tokens.credentials import Code, RefreshTokenText, hash_key, new_key, same_key
+from services.auth.tokens.credentials import Code, RefreshTokenString, hash_key, new_key, same_key
 from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken
 
 PART = st.text(min_size=1).filter(lambda text: "." not in text)
@@ -13,7 +13,7 @@ PART = st.text(min_size=1).filter(lambda text: "." not in text)
 @given(PART, PART)
 def test_what_is_written_is_read_back(id_: str, key: str) -> None:
     assert Code.parse(str(Code(id_, key))) == Code(id_, key)
-    assert RefreshTokenText.parse(str(RefreshTokenText(id_, key))) == RefreshTokenText(id_, key)
+    assert RefreshTokenString.parse(str(RefreshTokenString(id_, key))) == RefreshTokenString(id_, key)
 
 
 @given(st.text())
@@ -30,10 +30,10 @@ def test_any_text_is_a_code_or_malformed(text: str) -> None:
 def test_any_text_is_a_refresh_token_or_malformed(text: str) -> None:
     parts = text.split(".")
     if len(parts) == 3 and all(parts) and parts[0] == "01":
-        assert RefreshTokenText.parse(text) == RefreshTokenText(*parts[1:])
+        assert RefreshTokenString.parse(text) == RefreshTokenString(*parts[1:])
     else:
         with pytest.raises(MalformedRefreshToken):
-            RefreshTokenText.parse(text)
+            RefreshTokenString.parse(text)
 
 
 def test_a_new_key_has_256_bits_in_hex() -> None:

@@ -8,7 +8,7 @@ from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, logged_in, one_delivery, refresh, refusal
 from tests.desk import Desk
 
-GRACE = timedelta(seconds=30)
+GRACE_PERIOD = timedelta(seconds=30)
 
 
 def id_in(refresh_token: str) -> str:
@@ -78,7 +78,7 @@ async def test_a_repeat_within_thirty_seconds_gets_the_same_successor(desk: Desk
     first = await logged_in(desk)
     answer = await desk.perform(refresh(first["refresh_token"]))
     desk.clear()
-    desk.now += GRACE
+    desk.now += GRACE_PERIOD
     assert await desk.perform(refresh(first["refresh_token"])) == answer
     assert desk.published == []
     desk.now += timedelta(days=1)
@@ -95,7 +95,7 @@ async def test_parallel_refreshes_all_get_one_successor(desk: Desk) -> None:
 async def test_a_repeat_after_thirty_seconds_is_theft(desk: Desk) -> None:
     first = await logged_in(desk)
     second = await desk.perform(refresh(first["refresh_token"]))
-    desk.now += GRACE + timedelta(milliseconds=1)
+    desk.now += GRACE_PERIOD + timedelta(milliseconds=1)
     assert await refused(desk, first["refresh_token"]) == ("conflict", "token_used")
     assert await open_tokens(desk) == []
     assert await refused(desk, second["refresh_token"]) == ("not_found", "authorization_not_found")
@@ -122,7 +122,7 @@ async def test_theft_is_announced_and_told_to_the_user(desk: Desk) -> None:
     await desk.perform(refresh(first["refresh_token"]))
     live = (await desk.database["access_tokens"].find_one({"revokedAt": None}))["_id"]
     desk.clear()
-    desk.now += GRACE * 2
+    desk.now += GRACE_PERIOD * 2
     await refused(desk, first["refresh_token"])
     [revoked] = desk.said(AccessTokenRevoked)
     assert revoked.token_id == live
@@ -137,7 +137,7 @@ async def test_theft_delivered_twice_is_told_once(desk: Desk) -> None:
     first = await logged_in(desk)
     await desk.perform(refresh(first["refresh_token"]))
     desk.clear()
-    desk.now += GRACE * 2
+    desk.now += GRACE_PERIOD * 2
     command = refresh(first["refresh_token"])
     delivery = one_delivery(desk, command)
     for _ in range(2):
@@ -149,7 +149,7 @@ async def test_a_thief_who_tries_again_and_again_causes_one_mail(desk: Desk) -> 
     first = await logged_in(desk)
     await desk.perform(refresh(first["refresh_token"]))
     desk.clear()
-    desk.now += GRACE * 2
+    desk.now += GRACE_PERIOD * 2
     answers = await asyncio.gather(*(refused(desk, first["refresh_token"]) for _ in range(20)))
     assert set(answers) == {("conflict", "token_used")}
     assert len(desk.said(SendMail)) == 1
@@ -159,7 +159,7 @@ async def test_a_thief_who_tries_again_and_again_causes_one_mail(desk: Desk) -> 
 async def test_theft_leaves_other_devices_alone(desk: Desk) -> None:
     phone, laptop = await logged_in(desk), await logged_in(desk)
     await desk.perform(refresh(phone["refresh_token"]))
-    desk.now += GRACE * 2
+    desk.now += GRACE_PERIOD * 2
     await refused(desk, phone["refresh_token"])
     assert (await desk.perform(refresh(laptop["refresh_token"])))["user_id"] == laptop["user_id"]
 
@@ -167,7 +167,7 @@ async def test_theft_leaves_other_devices_alone(desk: Desk) -> None:
 async def test_theft_racing_a_refresh_leaves_nothing_open(desk: Desk) -> None:
     first = await logged_in(desk)
     second = await desk.perform(refresh(first["refresh_token"]))
-    desk.now += GRACE * 2
+    desk.now += GRACE_PERIOD * 2
     await asyncio.gather(
         desk.perform(refresh(second["refresh_token"])), refused(desk, first["refresh_token"]), return_exceptions=True
     )
@@ -226,7 +226,7 @@ async def test_a_thief_is_noticed_though_the_client_was_disabled_since(desk: Des
     first = await logged_in(desk)
     await desk.perform(refresh(first["refresh_token"]))
     await desk.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": desk.now}})
-    desk.now += GRACE * 2
+    desk.now += GRACE_PERIOD * 2
     assert await refused(desk, first["refresh_token"]) == ("conflict", "token_used")
     assert await open_tokens(desk) == []
 

@@ -6,28 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.tokens.credentials import RefreshTokenText
+from services.auth.tokens.credentials import RefreshTokenString
 from services.auth.tokens.models import (
-    CHAIN_LIFE,
-    GRACE,
-    REFRESH_LIFE,
+    FAMILY_LIFETIME,
+    GRACE_PERIOD,
+    REFRESH_TOKEN_LIFETIME,
     AccessToken,
-    Chain,
     Grant,
     RefreshToken,
     Successor,
+    TokenFamily,
 )
 from shared.errors import Refusal
 from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 GRANT = Grant("authorization_code", "authzcode_1")
-CHAIN = Chain(
+CHAIN = TokenFamily(
     root_grant="authzcode_1",
     client_id="client_one",
     user_id="user_1",
     began_at=NOW,
-    ends_at=NOW + CHAIN_LIFE,
+    ends_at=NOW + FAMILY_LIFETIME,
     platform="mac",
 )
 
@@ -38,7 +38,7 @@ def access_token(number: int = 1, at: datetime = NOW) -> AccessToken:
 
 def token(number: int = 1, at: datetime = NOW) -> RefreshToken:
     return RefreshToken.issue(
-        CHAIN, GRANT, RefreshTokenText(f"reftok_{number}", "k"), access_token=access_token(number, at), at=at
+        CHAIN, GRANT, RefreshTokenString(f"reftok_{number}", "k"), access_token=access_token(number, at), at=at
     )
 
 
@@ -59,21 +59,21 @@ def test_a_refresh_token_knows_its_access_token_and_where_both_were_issued() -> 
     assert (issued.access_token_id, issued.network) == ("acstok_2", "203.0.113.0/24")
 
 
-@given(st.timedeltas(timedelta(0), CHAIN_LIFE))
+@given(st.timedeltas(timedelta(0), FAMILY_LIFETIME))
 def test_no_refresh_token_outlives_its_chain(after: timedelta) -> None:
     issued = token(at=NOW + after)
     assert issued.expires_at <= CHAIN.ends_at
-    assert issued.expires_at - issued.created_at <= REFRESH_LIFE
+    assert issued.expires_at - issued.created_at <= REFRESH_TOKEN_LIFETIME
 
 
 @pytest.mark.parametrize(
     ("changed", "asked", "refusal"),
     [
         ({"revoked_at": NOW}, {}, AuthorizationNotFound),
-        ({}, {"at": NOW + REFRESH_LIFE}, TokenExpired),
+        ({}, {"at": NOW + REFRESH_TOKEN_LIFETIME}, TokenExpired),
         ({}, {"client_id": "client_two"}, IncorrectClient),
-        ({"revoked_at": NOW}, {"at": NOW + REFRESH_LIFE, "client_id": "client_two"}, AuthorizationNotFound),
-        ({}, {"at": NOW + REFRESH_LIFE, "client_id": "client_two"}, TokenExpired),
+        ({"revoked_at": NOW}, {"at": NOW + REFRESH_TOKEN_LIFETIME, "client_id": "client_two"}, AuthorizationNotFound),
+        ({}, {"at": NOW + REFRESH_TOKEN_LIFETIME, "client_id": "client_two"}, TokenExpired),
     ],
 )
 def test_an_exchange_is_refused_for(changed: dict[str, Any], asked: dict[str, Any], refusal: type[Refusal]) -> None:
@@ -82,17 +82,17 @@ def test_an_exchange_is_refused_for(changed: dict[str, Any], asked: dict[str, An
 
 
 def test_an_exchange_is_open_until_its_last_moment() -> None:
-    token().must_be_open(client_id="client_one", at=NOW + REFRESH_LIFE - timedelta(milliseconds=1))
+    token().must_be_open(client_id="client_one", at=NOW + REFRESH_TOKEN_LIFETIME - timedelta(milliseconds=1))
 
 
 @pytest.mark.parametrize(
     ("successor", "client_id", "after", "repeats"),
     [
         (token(2), "client_one", timedelta(0), True),
-        (token(2), "client_one", GRACE, True),
+        (token(2), "client_one", GRACE_PERIOD, True),
         # Another instance's clock, a little behind.
         (token(2), "client_one", -timedelta(seconds=1), True),
-        (token(2), "client_one", GRACE + timedelta(milliseconds=1), False),
+        (token(2), "client_one", GRACE_PERIOD + timedelta(milliseconds=1), False),
         (token(2), "client_two", timedelta(0), False),
         (token(2).use(Successor("reftok_3", "sealed"), at=NOW), "client_one", timedelta(0), False),
         (token(2).revoke(at=NOW), "client_one", timedelta(0), False),

@@ -8,9 +8,9 @@ import pytest
 
 from services.auth.signing_keys.key_pairs import make
 from services.auth.signing_keys.keyring import Keyring, published
-from services.auth.signing_keys.models import Ring
+from services.auth.signing_keys.models import KeySet
 from services.auth.signing_keys.store import SigningKeys
-from services.auth.tokens.models import AccessToken, Chain, Grant
+from services.auth.tokens.models import AccessToken, Grant, TokenFamily
 from services.auth.tokens.signer import TokenSigner, access_claims
 from shared.messages.auth.errors import InvalidToken
 from shared.messages.auth.signing_keys import Algorithm
@@ -28,7 +28,7 @@ def keyring(algorithm: Algorithm = "ES256") -> Keyring:
     key = make(algorithm, SEALER, at=NOW)
     keys = Keyring(cast("SigningKeys", None), SEALER)
     keys.take(Heard("auth.keys", key.id.encode(), published(key).model_dump_json().encode()))
-    keys._learn(Ring.begin(key))
+    keys._learn(KeySet.begin(key))
     return keys
 
 
@@ -53,7 +53,7 @@ def raw(keys: Keyring, payload: Any, **header: Any) -> str:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_access_token_says_who_may_act_for_whom_and_until_when(algorithm: Algorithm) -> None:
     keys = keyring(algorithm)
-    chain = Chain(root_grant="authzcode_1", client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
+    chain = TokenFamily(root_grant="authzcode_1", client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
     token = AccessToken.issue(chain, Grant("authorization_code", "authzcode_1"), id="acstok_1", at=NOW)
     text = TokenSigner(keys, ISSUER).sign(access_claims(token))
     assert jwt.get_unverified_header(text) == {"alg": algorithm, "kid": keys.signing.kid, "typ": "JWT"}

@@ -24,7 +24,7 @@ from shared.messages.auth.sessions import RevokeSessions, SessionRevoked
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, logged_in, one_delivery, refresh
-from tests.auth.tokens.token_family_model import GRACE, Chain, Model
+from tests.auth.tokens.token_family_model import GRACE_PERIOD, Model, TokenFamily
 from tests.desk import Desk, Refused
 
 MOST_CHAINS = 4
@@ -122,7 +122,7 @@ class Sessions(RuleBasedStateMachine):
         self.roots.append(token["rootGrant"])
         self.texts.append([answer["refresh_token"]])
         self.callers.append(caller_of(answer))
-        self.model.chains.append(Chain(app, [desk.now]))
+        self.model.chains.append(TokenFamily(app, [desk.now]))
 
     @rule(refresh=REFRESHES)
     def use_the_newest_token(self, refresh: Refresh) -> None:
@@ -166,7 +166,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from([-10, -2, 2, 10]))
     def step_one_clock(self, step: int) -> None:
-        if abs(self.desks[1].now + timedelta(seconds=step) - self.desks[0].now) < GRACE:
+        if abs(self.desks[1].now + timedelta(seconds=step) - self.desks[0].now) < GRACE_PERIOD:
             self.desks[1].now += timedelta(seconds=step)
 
     @rule()
@@ -253,7 +253,7 @@ class Sessions(RuleBasedStateMachine):
         model = Model(disabled=self.model.disabled)
         for texts, root in zip(self.texts, self.roots, strict=True):
             token = refresh_tokens[texts[0].split(".")[1]]
-            chain = Chain(token["clientId"], [], [])
+            chain = TokenFamily(token["clientId"], [], [])
             while token is not None:
                 assert (token["rootGrant"], token["clientId"]) == (root, chain.client)
                 assert token["revokedAt"] is not None or token["usedAt"] is None

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-GRACE = timedelta(seconds=30)
+GRACE_PERIOD = timedelta(seconds=30)
 UNUSED = timedelta(days=60)
 LONGEST = timedelta(days=365)
 ACCESS = timedelta(hours=1)
 
 
 @dataclass
-class Chain:
+class TokenFamily:
     """A login: when each of its refresh tokens was made, and when it was used."""
 
     client: str
@@ -29,7 +29,7 @@ class Chain:
 class Model:
     """A user's chains, the apps that are disabled, and what was announced."""
 
-    chains: list[Chain] = field(default_factory=list)
+    chains: list[TokenFamily] = field(default_factory=list)
     disabled: set[str] = field(default_factory=set)
     thefts: int = 0
     ends: int = 0
@@ -45,7 +45,7 @@ class Model:
                 return "token_expired"
             if client != chain.client:
                 return "incorrect_client"
-        elif chain.ended or client != chain.client or place + 2 != len(chain.used) or now - used > GRACE:
+        elif chain.ended or client != chain.client or place + 2 != len(chain.used) or now - used > GRACE_PERIOD:
             self.thefts += not chain.ended
             chain.ended = True
             return "token_used"

@@ -16,7 +16,7 @@ from shared.mongo import Client, connect, ensure_indexes
 
 RETENTION = timedelta(days=8)
 KEPT = timedelta(days=180)
-SETTINGS = {"auth": SimpleNamespace(inbox_retention=RETENTION, audit_kept=KEPT)}
+SETTINGS = {"auth": SimpleNamespace(inbox_retention=RETENTION, audit_retention=KEPT)}
 
 
 @pytest.fixture
