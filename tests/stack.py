@@ -30,8 +30,7 @@ from services.embedded.children import dying_with_us
 from services.embedded.in_process import ServiceTask
 from services.embedded.inbox import Arrival, Inbox
 from services.embedded.server import together
-from services.stripe_double import StripeDouble
-from services.stripe_double.disorder import Retries
+from services.stripe_double import RetryPolicy, StripeDouble
 from shared.bus import topics
 
 API = "/1/2021-10-06"
@@ -277,7 +276,7 @@ async def running_stack(
         webhook_url=f"{urls[0]}/1/webhook/stripe",
         webhook_secrets=[webhook_secret],
         # Its first events come before there is a gateway, and whoever waits for all of them waits for these too.
-        retries=Retries(first=1.0, factor=1.0),
+        retries=RetryPolicy(first=1.0, factor=1.0),
     )
     async with Inbox(folder) as inbox, double as stripe, httpx.AsyncClient(base_url=urls[0], timeout=30.0) as http:
         environment = {

@@ -147,7 +147,7 @@ class Account:
         """Returns an object that a path names, or with `param` one that a parameter names.
 
         Raises:
-            StripeRefusal: `resource_missing`, when it isn't there; for a parameter also when deleted.
+            StripeApiError: `resource_missing`, when it isn't there; for a parameter also when deleted.
         """
         entry = self.find(kind, identifier)
         if entry is None or (param is not None and entry.get("deleted")):

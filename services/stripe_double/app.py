@@ -13,8 +13,8 @@ from pydantic_core import to_json
 
 from services.stripe_double import faults as troubles
 from services.stripe_double.account import API_VERSION, Account, ApiRequest, Json
-from services.stripe_double.errors import StripeRefusal, not_played
-from services.stripe_double.faults import Fault, Faults, Trouble
+from services.stripe_double.errors import StripeApiError, not_played
+from services.stripe_double.faults import Fault, FaultKind, Faults
 from services.stripe_double.idempotency import Answer, Idempotency, asked
 from services.stripe_double.ids import new_id
 from services.stripe_double.params import Params, decode
@@ -44,7 +44,7 @@ class Call:
     """The answer is an earlier call's, under the same key."""
     worked: bool = False
     """The call was carried out, whatever the caller saw of it."""
-    fault: Trouble | None = None
+    fault: FaultKind | None = None
     request: str = field(default_factory=lambda: new_id("request"))
     at: int = 0
     """The double's time, in Unix seconds."""
@@ -101,7 +101,7 @@ class Api:
             call.status = answer.status
             await reply(send, answer, {"Request-Id": call.request, "Stripe-Version": API_VERSION})
 
-    def perform(self, call: Call, incoming: Incoming, *, instead: StripeRefusal | None = None) -> Answer:
+    def perform(self, call: Call, incoming: Incoming, *, instead: StripeApiError | None = None) -> Answer:
         """Carries a call out and returns its answer; an idempotency key that is known replays the first one.
 
         Args:
@@ -119,11 +119,11 @@ class Api:
                 call.replayed = True
                 return known
             return self._carried_out(call, handler, identifiers, question, instead)
-        except StripeRefusal as refusal:
+        except StripeApiError as refusal:
             return refused(refusal)
 
     def _carried_out(
-        self, call: Call, handler: Handler, identifiers: list[str], question: str, instead: StripeRefusal | None
+        self, call: Call, handler: Handler, identifiers: list[str], question: str, instead: StripeApiError | None
     ) -> Answer:
         values = dict(call.params)
         paths = Params({"expand": values.pop("expand", [])}).texts("expand")
@@ -138,7 +138,7 @@ class Api:
                 answer = self._work(handler, params, identifiers, paths)
                 if call.idempotency_key is not None:
                     self._idempotency.remember(call.idempotency_key, question, answer, call.request)
-        except StripeRefusal as refusal:
+        except StripeApiError as refusal:
             answer = refused(refusal)
             if refusal.executed and call.idempotency_key is not None:
                 with self._account.change():
@@ -150,7 +150,7 @@ class Api:
     def _work(self, handler: Handler, params: Params, identifiers: list[str], paths: list[str]) -> Answer:
         try:
             return self._rendered(handler(self._account, params, *identifiers), paths)
-        except StripeRefusal as refusal:
+        except StripeApiError as refusal:
             if not refusal.keeps:
                 raise
             return refused(refusal)
@@ -164,27 +164,27 @@ class Api:
     def _authorize(self, headers: dict[str, str]) -> None:
         key = secret_key(headers.get("authorization", ""))
         if not key:
-            raise StripeRefusal(
+            raise StripeApiError(
                 "You did not provide an API key. You need to provide your API key in the Authorization header,"
                 " using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
                 status=401,
             )
         if key not in self._api_keys:
-            raise StripeRefusal(f"Invalid API Key provided: {key[:8]}{'*' * 8}", status=401)
+            raise StripeApiError(f"Invalid API Key provided: {key[:8]}{'*' * 8}", status=401)
         version = headers.get("stripe-version", API_VERSION)
         if version != API_VERSION:
             raise not_played(f"API version {version}, only {API_VERSION}")
 
     async def _in_trouble(self, fault: Fault, call: Call, incoming: Incoming) -> Answer | None:
         call.fault = fault.trouble
-        if fault.trouble is Trouble.SLOW:
+        if fault.trouble is FaultKind.SLOW:
             return await self._late(fault, call, incoming)
         if fault.after_work:
             self.perform(call, incoming)
-        if fault.trouble is Trouble.RESET:
+        if fault.trouble is FaultKind.RESET:
             reset(dict(incoming.scope))
             return None
-        if fault.trouble is Trouble.HANG:
+        if fault.trouble is FaultKind.HANG:
             await gone(incoming.receive)
             return None
         refusal = troubles.refusal(fault)
@@ -216,7 +216,7 @@ def secret_key(authorization: str) -> str | None:
     return None
 
 
-def refused(refusal: StripeRefusal) -> Answer:
+def refused(refusal: StripeApiError) -> Answer:
     """Returns the answer that carries a refusal."""
     return Answer(refusal.status, json.dumps(refusal.body(), indent=2).encode())
 

@@ -4,7 +4,7 @@ from services.stripe_double import events, lines
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import bill, restarted
 from services.stripe_double.endings import OVER, end
-from services.stripe_double.errors import StripeRefusal, missing, not_played
+from services.stripe_double.errors import StripeApiError, missing, not_played
 from services.stripe_double.params import Params
 from services.stripe_double.subscriptions import cancellation_details
 from services.stripe_double.trials import paused_because
@@ -42,7 +42,7 @@ def pause(account: Account, params: Params, identifier: str) -> Json:
     credited = _unused_time(params)
     params.finish()
     if before["status"] not in {"active", "past_due", "trialing"}:
-        raise StripeRefusal(f"You can't pause a subscription that is {before['status']}.")
+        raise StripeApiError(f"You can't pause a subscription that is {before['status']}.")
     subscription = account.update(before, _quiet=True)
     if credited:
         for item in subscription["items"]:
@@ -81,7 +81,7 @@ def resume(account: Account, params: Params, identifier: str) -> Json:
         raise not_played(behavior, "payment_behavior")
     params.finish()
     if before["status"] != "paused":
-        raise StripeRefusal(f"You can only resume paused subscriptions, not {before['status']} ones.")
+        raise StripeApiError(f"You can only resume paused subscriptions, not {before['status']} ones.")
     resumed = {**before, "status": "active", "status_details": None, "_quiet": True}
     started = account.put(restarted(account, resumed, account.now))
     subscription = bill(account, started, started["items"], "subscription_update", at_once=True)

@@ -3,7 +3,7 @@
 from services.stripe_double import events, invoices, payments, standing
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.params import Params
 from services.stripe_double.payment_methods import attached, behaviour, declined, default_of, found
 from services.stripe_double.presentation import visible
@@ -30,7 +30,7 @@ def collect(account: Account, invoice: Json, method: Json | None = None, *, auto
         automatic: False when a person tries, which doesn't move the schedule of attempts.
     """
     method = method or default_of(account, invoices.subscription_of(account, invoice), invoice["customer"])
-    intent = invoices.intent_of(account, invoice)
+    intent = invoices.payment_intent_of(account, invoice)
     if intent is None:
         raise RuntimeError(f"Invoice {invoice['id']} is open without a payment intent.")
     if method is None:
@@ -80,7 +80,7 @@ def _next_attempt(account: Account, invoice: Json, attempts: int) -> int | None:
 def retry(account: Account, invoice: Json) -> None:
     """Makes the attempt of an invoice that is due."""
     invoice = account.update(invoice, next_payment_attempt=None)
-    intent = invoices.intent_of(account, invoice)
+    intent = invoices.payment_intent_of(account, invoice)
     if intent is not None and intent["status"] in {"requires_action", "requires_payment_method"}:
         collect(account, invoice)
 
@@ -124,7 +124,7 @@ def pay(account: Account, intent: Json, method: Json, *, authenticated: bool = F
     """Confirms a payment intent as a customer does; returns it.
 
     Raises:
-        StripeRefusal: 402 when the payment method declines; the attempt stays on record.
+        StripeApiError: 402 when the payment method declines; the attempt stays on record.
     """
     played = behaviour(method)
     if intent["customer"] is not None and played.attachable and method["customer"] is None:
@@ -137,7 +137,7 @@ def pay(account: Account, intent: Json, method: Json, *, authenticated: bool = F
     return intent
 
 
-def _declined(intent: Json) -> StripeRefusal:
+def _declined(intent: Json) -> StripeApiError:
     error = intent["last_payment_error"]
     refusal = declined(error["decline_code"], charge=error["charge"], payment_intent=visible(intent))
     refusal.keeps = True
@@ -148,7 +148,7 @@ def pay_invoice_by_call(account: Account, params: Params, identifier: str) -> Js
     """POST /v1/invoices/{id}/pay: an attempt out of turn.
 
     Raises:
-        StripeRefusal: 402 when the payment method declines; 400 when nothing is open, or nothing to
+        StripeApiError: 402 when the payment method declines; 400 when nothing is open, or nothing to
             charge it to.
     """
     invoice = account.get("invoice", identifier)
@@ -161,7 +161,7 @@ def pay_invoice_by_call(account: Account, params: Params, identifier: str) -> Js
             standing.paid(account, invoice)
             return invoice
     if invoice["status"] not in {"open", "uncollectible"}:
-        raise StripeRefusal(f"Invoice is already {invoice['status']}", code="invoice_not_editable")
+        raise StripeApiError(f"Invoice is already {invoice['status']}", code="invoice_not_editable")
     subscription = invoices.subscription_of(account, invoice)
     method = (
         found(account, chosen, param="payment_method")
@@ -171,15 +171,15 @@ def pay_invoice_by_call(account: Account, params: Params, identifier: str) -> Js
     if method is None:
         raise missing_payment_method()
     collect(account, invoice, method, automatic=False)
-    intent = invoices.intent_of(account, invoice)
+    intent = invoices.payment_intent_of(account, invoice)
     if intent is not None and intent["status"] == "requires_payment_method":
         raise _declined(intent)
     return account.get("invoice", identifier)
 
 
-def missing_payment_method() -> StripeRefusal:
+def missing_payment_method() -> StripeApiError:
     """The 400 of a customer without anything to charge."""
-    return StripeRefusal(
+    return StripeApiError(
         "This customer has no attached payment source or default payment method. Please consider adding a"
         " default payment method.",
         code="resource_missing",

@@ -12,12 +12,11 @@ from urllib.parse import parse_qs
 from services.stripe_double.account import Json
 from services.stripe_double.app import Call, Receive, Scope, Send, read, refused, reply, secret_key
 from services.stripe_double.clock import Clock
-from services.stripe_double.disorder import Disorder
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.faults import Faults
 from services.stripe_double.idempotency import Answer
-from services.stripe_double.play import Play
-from services.stripe_double.webhooks import Attempt, Webhooks
+from services.stripe_double.simulation import Simulation
+from services.stripe_double.webhooks import Attempt, DeliveryFaults, Webhooks
 
 Body = dict[str, Any]
 
@@ -28,7 +27,7 @@ class Worked(Protocol):
     clock: Clock
     faults: Faults
     webhooks: Webhooks
-    play: Play
+    simulate: Simulation
 
     @property
     def log(self) -> list[Call]:
@@ -56,11 +55,11 @@ class Control:
     | `POST clock` | `{"advance": seconds}` or `{"to": Unix seconds}` |
     | `POST faults`, `DELETE faults` | switch one on (the arguments of `Faults.add`), all off |
     | `POST outage` | `{"seconds": 2}`: the port refuses connections for so long |
-    | `POST webhooks` | `url`, `secrets`, `thin`, and the members of `Disorder`, each optional |
+    | `POST webhooks` | `url`, `secrets`, `thin`, and the members of `DeliveryFaults`, each optional |
     | `POST webhooks/hold`, `webhooks/release` | keep deliveries back, deliver them (`order`: event ids) |
     | `POST webhooks/resend` | `{"event": id}` |
-    | `POST webhooks/drained` | `{"seconds": 10}`: answers when nothing waits; 504 otherwise |
-    | `POST play/<verb>` | a verb of `Play` with its arguments by name |
+    | `POST webhooks/drain` | `{"seconds": 10}`: answers when nothing waits; 504 otherwise |
+    | `POST simulate/<verb>` | a verb of `Simulation` with its arguments by name |
 
     Args:
         double: What is worked.
@@ -84,7 +83,7 @@ class Control:
             "POST webhooks/hold": self._hold,
             "POST webhooks/release": self._release,
             "POST webhooks/resend": self._resend,
-            "POST webhooks/drained": self._drained,
+            "POST webhooks/drain": self._drain,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,29 +95,29 @@ class Control:
             body |= {name: values[-1] for name, values in parse_qs(scope["query_string"].decode()).items()}
             result = await self._handled(scope["method"], scope["path"].removeprefix("/_double/"), body)
             answer = Answer(200, json.dumps(result, default=str).encode())
-        except StripeRefusal as refusal:
+        except StripeApiError as refusal:
             answer = refused(refusal)
         except TimeoutError:
-            answer = refused(StripeRefusal("Something still waits to be delivered.", status=504, type="api_error"))
+            answer = refused(StripeApiError("Something still waits to be delivered.", status=504, type="api_error"))
         except (KeyError, TypeError, ValueError) as error:
-            answer = refused(StripeRefusal(f"{type(error).__name__}: {error}"))
+            answer = refused(StripeApiError(f"{type(error).__name__}: {error}"))
         await reply(send, answer, {})
 
     def _authorize(self, scope: Scope) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         # Without a key any page that a browser here shows could work the switches.
         if secret_key(given) not in self._api_keys:
-            raise StripeRefusal("The switches are opened by the secret key, as Bearer.", status=401)
+            raise StripeApiError("The switches are opened by the secret key, as Bearer.", status=401)
 
     async def _handled(self, method: str, path: str, body: Body) -> Any:
-        if method == "POST" and path.startswith("play/"):
-            verb = path.removeprefix("play/")
-            play = None if verb.startswith("_") else getattr(self._double.play, verb, None)
+        if method == "POST" and path.startswith("simulate/"):
+            verb = path.removeprefix("simulate/")
+            play = None if verb.startswith("_") else getattr(self._double.simulate, verb, None)
             if play is not None:
                 return play(**body)
         route = self._routes.get(f"{method} {path}")
         if route is None:
-            raise StripeRefusal(f"The double has no switch {method} /_double/{path}.", status=404)
+            raise StripeApiError(f"The double has no switch {method} /_double/{path}.", status=404)
         return await route(body)
 
     async def _objects(self, body: Body) -> Any:
@@ -166,7 +165,7 @@ class Control:
         if "url" in body:
             webhooks.url = body.pop("url")
         webhooks.thin = bool(body.pop("thin", webhooks.thin))
-        webhooks.disorder = Disorder(**body)
+        webhooks.faults = DeliveryFaults(**body)
         return {"url": webhooks.url, "waiting": len(webhooks.waiting)}
 
     async def _hold(self, _: Body) -> Any:
@@ -181,6 +180,6 @@ class Control:
         self._double.webhooks.resend(body["event"])
         return {}
 
-    async def _drained(self, body: Body) -> Any:
-        await self._double.webhooks.drained(float(body.get("seconds", 10)))
+    async def _drain(self, body: Body) -> Any:
+        await self._double.webhooks.drain(float(body.get("seconds", 10)))
         return {}

@@ -112,7 +112,7 @@ def granted(account: Account, wanted: list[Params], customer: str) -> list[Json]
     """Makes the discounts that a call asks for; they are not put yet, the coupons not yet counted.
 
     Raises:
-        StripeRefusal: 400, when a coupon or code isn't there, is used up, expired, inactive or not
+        StripeApiError: 400, when a coupon or code isn't there, is used up, expired, inactive or not
             for this customer.
     """
     discounts = []

@@ -3,7 +3,7 @@
 from services.stripe_double import events
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.listing import filtered, page
 from services.stripe_double.params import Params
 
@@ -22,11 +22,11 @@ def open_dispute(
     """Opens a dispute of a charge; an inquiry asks only, and takes no money yet.
 
     Raises:
-        StripeRefusal: The charge was not paid, or is disputed already.
+        StripeApiError: The charge was not paid, or is disputed already.
     """
     charge = account.get("charge", charge["id"])
     if charge["status"] != "succeeded" or charge["disputed"]:
-        raise StripeRefusal(f"Charge {charge['id']} can't be disputed.")
+        raise StripeApiError(f"Charge {charge['id']} can't be disputed.")
     dispute = account.new(
         "dispute",
         amount=charge["amount"] if amount is None else amount,
@@ -70,10 +70,10 @@ def escalate(account: Account, dispute: Json) -> Json:
     """Makes a chargeback of an inquiry: the money is taken now.
 
     Raises:
-        StripeRefusal: It is no inquiry that is open.
+        StripeApiError: It is no inquiry that is open.
     """
     if not dispute["status"].startswith("warning_") or dispute["status"] in CLOSED:
-        raise StripeRefusal(f"A dispute that is {dispute['status']} can't become a chargeback.")
+        raise StripeApiError(f"A dispute that is {dispute['status']} can't become a chargeback.")
     after = account.update(dispute, status="needs_response", is_charge_refundable=False)
     events.emit(account, "charge.dispute.updated", after, before=dispute)
     events.emit(account, "charge.dispute.funds_withdrawn", after)
@@ -89,13 +89,13 @@ def close(account: Account, dispute: Json, status: str) -> Json:
         status: `won`, `lost`, `prevented`, or `warning_closed` for an inquiry that came to nothing.
 
     Raises:
-        StripeRefusal: It is closed already, or ended as only the other kind can.
+        StripeApiError: It is closed already, or ended as only the other kind can.
     """
     if dispute["status"] in CLOSED:
-        raise StripeRefusal("This dispute is already closed.")
+        raise StripeApiError("This dispute is already closed.")
     inquiry = dispute["status"].startswith("warning_")
     if status not in CLOSED or (status == "warning_closed") != inquiry:
-        raise StripeRefusal(f"A dispute that is {dispute['status']} can't become {status}.")
+        raise StripeApiError(f"A dispute that is {dispute['status']} can't become {status}.")
     after = account.update(dispute, status=status)
     if status == "won":
         events.emit(account, "charge.dispute.funds_reinstated", after)

@@ -11,16 +11,15 @@ from services.stripe_double.account import Account, Json, Settings
 from services.stripe_double.app import Api, Call
 from services.stripe_double.clock import Clock
 from services.stripe_double.control import Control
-from services.stripe_double.disorder import Retries
 from services.stripe_double.faults import Faults
 from services.stripe_double.idempotency import Idempotency
 from services.stripe_double.ids import new_id
 from services.stripe_double.journal import Journal
 from services.stripe_double.lifecycle import Schedule
-from services.stripe_double.play import Play
 from services.stripe_double.presentation import present
 from services.stripe_double.serving import Listener
-from services.stripe_double.webhooks import Attempt, Webhooks
+from services.stripe_double.simulation import Simulation
+from services.stripe_double.webhooks import Attempt, RetryPolicy, Webhooks
 
 TICK = 1.0
 """Seconds between looks at what real time has made due; Stripe counts in whole seconds too."""
@@ -56,7 +55,7 @@ class StripeDouble:
         host: str = "127.0.0.1",
         port: int = 0,
         settings: Settings | None = None,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
         start: datetime | None = None,
         seed: int = 0,
     ) -> None:
@@ -68,7 +67,7 @@ class StripeDouble:
         self._host = host
         self._port = port
         self._api_keys = (api_key,) if isinstance(api_key, str) else tuple(api_key)
-        self._webhook = (webhook_url, tuple(webhook_secrets), retries or Retries())
+        self._webhook = (webhook_url, tuple(webhook_secrets), retries or RetryPolicy())
         self._tasks: list[asyncio.Task[None]] = []
         self._journal: Journal | None = None
 
@@ -87,7 +86,7 @@ class StripeDouble:
         self.account.load()
         self._resume()
         self.clock.driven_by(self._pass_time)
-        self.play = Play(self.account)
+        self.simulate = Simulation(self.account)
         self._api = Api(self.account, self.idempotency, self.faults, self._api_keys)
         self._control = Control(self, self._api_keys)
         self._listener = Listener(self._answer, self._host, self._port)
@@ -127,7 +126,7 @@ class StripeDouble:
         """Returns one object as the API shows it.
 
         Raises:
-            StripeRefusal: It isn't there.
+            StripeApiError: It isn't there.
         """
         return present(self.account, self.account.get(kind, identifier))
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class StripeRefusal(Exception):
+class StripeApiError(Exception):
     """A call that Stripe would refuse; the HTTP layer turns it into Stripe's error body.
 
     Source: docs.stripe.com/api/errors.
@@ -58,9 +58,9 @@ class StripeRefusal(Exception):
         return {"error": error | self.details}
 
 
-def missing(kind: str, identifier: str, *, param: str | None = None) -> StripeRefusal:
+def missing(kind: str, identifier: str, *, param: str | None = None) -> StripeApiError:
     """An object that isn't there: 404 when the path names it, 400 when a parameter does."""
-    return StripeRefusal(
+    return StripeApiError(
         f"No such {kind}: '{identifier}'",
         status=404 if param is None else 400,
         code="resource_missing",
@@ -68,6 +68,6 @@ def missing(kind: str, identifier: str, *, param: str | None = None) -> StripeRe
     )
 
 
-def not_played(what: str, param: str | None = None) -> StripeRefusal:
+def not_played(what: str, param: str | None = None) -> StripeApiError:
     """Something that Stripe can do and the double can't: said aloud, so that no test trusts it."""
-    return StripeRefusal(f"The Stripe double does not play {what}.", code="not_played", param=param)
+    return StripeApiError(f"The Stripe double does not play {what}.", code="not_played", param=param)

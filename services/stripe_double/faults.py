@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 
 
-class Trouble(StrEnum):
+class FaultKind(StrEnum):
     """What a caller sees of a fault."""
 
     RATE_LIMIT = "rate_limit"
@@ -29,7 +29,7 @@ class Trouble(StrEnum):
 class Fault:
     """One switch: which trouble, when, and for which calls."""
 
-    trouble: Trouble
+    trouble: FaultKind
     after_work: bool = False
     """The work is done (and its answer kept under the idempotency key) before the trouble begins."""
     stored: bool = False
@@ -61,7 +61,7 @@ class Faults:
 
     def add(
         self,
-        trouble: Trouble | str,
+        trouble: FaultKind | str,
         *,
         after_work: bool = False,
         stored: bool = False,
@@ -76,8 +76,8 @@ class Faults:
         Raises:
             ValueError: There is no such trouble, or it can't come after the work.
         """
-        kind = Trouble(trouble)
-        if after_work and kind in {Trouble.RATE_LIMIT, Trouble.CONFLICT}:
+        kind = FaultKind(trouble)
+        if after_work and kind in {FaultKind.RATE_LIMIT, FaultKind.CONFLICT}:
             raise ValueError(f"{kind} comes before any work.")
         fault = Fault(
             trouble=kind,
@@ -110,19 +110,19 @@ class Faults:
         return None
 
 
-def refusal(fault: Fault) -> StripeRefusal:
+def refusal(fault: Fault) -> StripeApiError:
     """Returns what Stripe answers to a caller in such trouble."""
-    if fault.trouble is Trouble.RATE_LIMIT:
-        return StripeRefusal(
+    if fault.trouble is FaultKind.RATE_LIMIT:
+        return StripeApiError(
             "Request rate limit exceeded. Learn more about rate limits in the documentation.",
             status=429,
             code="rate_limit",
         )
-    if fault.trouble is Trouble.CONFLICT:
-        return StripeRefusal(
+    if fault.trouble is FaultKind.CONFLICT:
+        return StripeApiError(
             "This object cannot be accessed right now because another API request or Stripe process is"
             " currently accessing it.",
             status=409,
             code="lock_timeout",
         )
-    return StripeRefusal("An unknown error occurred.", status=500, type="api_error")
+    return StripeApiError("An unknown error occurred.", status=500, type="api_error")

@@ -9,7 +9,7 @@ from typing import Any
 
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 
 LIFETIME = DAY
 """Keys may be forgotten after 24 hours (docs.stripe.com/api/idempotent_requests); the double does it then."""
@@ -50,13 +50,13 @@ class Idempotency:
             asked: Method, path and parameters, as one text.
 
         Raises:
-            StripeRefusal: 400 `idempotency_error` when something else was asked under it; 409 when the
+            StripeApiError: 400 `idempotency_error` when something else was asked under it; 409 when the
                 first call under it is still being worked on.
         """
         if len(key) > MAX_LENGTH:
-            raise StripeRefusal(f"Idempotency keys may have up to {MAX_LENGTH} characters.")
+            raise StripeApiError(f"Idempotency keys may have up to {MAX_LENGTH} characters.")
         if key in self._in_flight:
-            raise StripeRefusal(
+            raise StripeApiError(
                 f"There is currently another in-progress request using this Idempotent Key: {key}.",
                 status=409,
                 type="idempotency_error",
@@ -66,7 +66,7 @@ class Idempotency:
         if known is None or known["created"] <= self._account.now - LIFETIME:
             return None
         if known["asked"] != asked:
-            raise StripeRefusal(
+            raise StripeApiError(
                 "Keys for idempotent requests can only be used with the same parameters they were first used"
                 f" with. Try using a key other than '{key}' if you meant to execute a different request.",
                 type="idempotency_error",

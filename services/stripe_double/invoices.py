@@ -3,7 +3,7 @@
 from services.stripe_double import discounts, events, lines, payments
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import HOUR
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.ids import new_id
 
 DRAFT_TIME = HOUR
@@ -133,10 +133,10 @@ def finalize(account: Account, invoice: Json) -> Json:
     What is still due gets a payment intent; charging it is `collection`'s.
 
     Raises:
-        StripeRefusal: It is no draft any more.
+        StripeApiError: It is no draft any more.
     """
     if invoice["status"] != "draft":
-        raise StripeRefusal("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+        raise StripeApiError("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
     customer = account.get("customer", invoice["customer"])
     balance = customer["balance"]
     owed = invoice["total"] + balance
@@ -197,7 +197,7 @@ def _payment(account: Account, invoice: Json, intent: Json) -> None:
     )
 
 
-def intent_of(account: Account, invoice: Json) -> Json | None:
+def payment_intent_of(account: Account, invoice: Json) -> Json | None:
     """Returns the payment intent by which an invoice is paid; None when nothing was ever due."""
     for payment in account.owned("invoice_payment", invoice["id"]):
         if payment["is_default"]:
@@ -244,10 +244,10 @@ def void(account: Account, invoice: Json) -> Json:
     """Voids an open invoice; its payment intent is canceled with it.
 
     Raises:
-        StripeRefusal: It is neither open nor uncollectible.
+        StripeApiError: It is neither open nor uncollectible.
     """
     if invoice["status"] not in {"open", "uncollectible"}:
-        raise StripeRefusal(f"You can only void open or uncollectible invoices, not {invoice['status']} ones.")
+        raise StripeApiError(f"You can only void open or uncollectible invoices, not {invoice['status']} ones.")
     for payment in _open_payments(account, invoice):
         intent = account.get("payment_intent", payment["payment"]["payment_intent"])
         if intent["status"] not in {"succeeded", "processing", "canceled"}:
@@ -269,7 +269,7 @@ def void(account: Account, invoice: Json) -> Json:
 def give_up(account: Account, invoice: Json) -> Json:
     """Marks an open invoice uncollectible and announces it."""
     if invoice["status"] != "open":
-        raise StripeRefusal("You can only mark open invoices uncollectible.")
+        raise StripeApiError("You can only mark open invoices uncollectible.")
     invoice = account.update(
         invoice,
         auto_advance=False,

@@ -4,7 +4,7 @@ from services.stripe_double import lines
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import restarted, with_period
 from services.stripe_double.catalog import price_of
-from services.stripe_double.errors import StripeRefusal, missing, not_played
+from services.stripe_double.errors import StripeApiError, missing, not_played
 from services.stripe_double.ids import new_id
 from services.stripe_double.listing import page
 from services.stripe_double.params import Params
@@ -17,7 +17,7 @@ def ordered(account: Account, params: Params) -> list[Json]:
     """Reads the `items` of a new subscription; their periods are the caller's to set.
 
     Raises:
-        StripeRefusal: 400 without items, with more than 20, with one price twice, or with two currencies.
+        StripeApiError: 400 without items, with more than 20, with one price twice, or with two currencies.
     """
     items = [_new(account, entry) for entry in params.children("items")]
     if not items:
@@ -50,14 +50,14 @@ def _new(account: Account, params: Params) -> Json:
 
 def _fit(account: Account, items: list[Json]) -> None:
     if len(items) > MAX_ITEMS:
-        raise StripeRefusal(f"A subscription may have up to {MAX_ITEMS} items.", param="items")
+        raise StripeApiError(f"A subscription may have up to {MAX_ITEMS} items.", param="items")
     prices = [item["price"] for item in items]
     if len(set(prices)) < len(prices):
-        raise StripeRefusal(
+        raise StripeApiError(
             "Cannot add multiple subscription items with the same price.", param="items", code="resource_already_exists"
         )
     if len({account.get("price", price)["currency"] for price in prices}) > 1:
-        raise StripeRefusal("All prices of a subscription must have the same currency.", param="items")
+        raise StripeApiError("All prices of a subscription must have the same currency.", param="items")
 
 
 def changed(account: Account, subscription: Json, wanted: list[Params], *, prorated: bool) -> Json:
@@ -87,7 +87,7 @@ def changed(account: Account, subscription: Json, wanted: list[Params], *, prora
         else:
             after[identifier] = _replaced(account, after[identifier], params)
     if not after:
-        raise StripeRefusal("A subscription must have at least one active plan.", param="items")
+        raise StripeApiError("A subscription must have at least one active plan.", param="items")
     _fit(account, list(after.values()))
     renewed = {**subscription, "items": list(after.values())}
     restarting = subscription["status"] != "trialing" and any(

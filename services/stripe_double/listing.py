@@ -23,7 +23,7 @@ def page(account: Account, params: Params, url: str, entries: list[Json], *, amo
         among: All that cursors may name, newest first, where what passes the filters changes by itself.
 
     Raises:
-        StripeRefusal: 400 for a limit out of bounds, a cursor that isn't there, an unknown parameter.
+        StripeApiError: 400 for a limit out of bounds, a cursor that isn't there, an unknown parameter.
     """
     limit = params.integer("limit", DEFAULT_LIMIT) or 0
     if not 1 <= limit <= MAX_LIMIT:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 
 MAX_DEPTH = 8
 MAX_INDEX = 6
@@ -17,12 +17,12 @@ def decode(encoded: bytes) -> dict[str, Any]:
     """Turns `a[b][0][c]=v` into `{"a": {"b": [{"c": "v"}]}}`; every leaf is text.
 
     Raises:
-        StripeRefusal: 400 when the text isn't UTF-8 or a key is nested deeper than 8 levels.
+        StripeApiError: 400 when the text isn't UTF-8 or a key is nested deeper than 8 levels.
     """
     try:
         pairs = parse_qsl(encoded.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError as error:
-        raise StripeRefusal("Invalid request: the parameters are not UTF-8.") from error
+        raise StripeApiError("Invalid request: the parameters are not UTF-8.") from error
     tree: dict[str, Any] = {}
     for key, value in pairs:
         _plant(tree, key, value)
@@ -33,12 +33,12 @@ def _plant(tree: dict[str, Any], key: str, value: str) -> None:
     head, _, rest = key.partition("[")
     path = [head, *(part.rstrip("]") for part in rest.split("["))] if rest else [head]
     if len(path) > MAX_DEPTH:
-        raise StripeRefusal(f"Invalid request: {head} is nested too deeply.", param=head)
+        raise StripeApiError(f"Invalid request: {head} is nested too deeply.", param=head)
     node = tree
     for part in path[:-1]:
         child = node.setdefault(part or str(len(node)), {})
         if not isinstance(child, dict):
-            raise StripeRefusal(f"Invalid request: {head} is both a value and an object.", param=head)
+            raise StripeApiError(f"Invalid request: {head} is both a value and an object.", param=head)
         node = child
     node[path[-1] or str(len(node))] = value
 
@@ -75,9 +75,9 @@ class Params:
         """Returns the form-encoded spelling of a parameter of this object."""
         return f"{self._path}[{name}]" if self._path else name
 
-    def refuse(self, name: str, message: str, code: str | None = None) -> StripeRefusal:
+    def refuse(self, name: str, message: str, code: str | None = None) -> StripeApiError:
         """Makes a 400 that names the parameter at fault."""
-        return StripeRefusal(message, code=code, param=self.spelled(name))
+        return StripeApiError(message, code=code, param=self.spelled(name))
 
     def raw(self, name: str) -> Any:
         """Returns the decoded value as it is, None when absent."""

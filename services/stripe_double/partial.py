@@ -2,7 +2,7 @@
 
 from services.stripe_double import events, invoices, payments, standing
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeRefusal, not_played
+from services.stripe_double.errors import StripeApiError, not_played
 from services.stripe_double.params import Params
 
 
@@ -19,18 +19,18 @@ def attach(account: Account, invoice: Json, intent: Json) -> Json:
     What remains is asked of the invoice's own payment intent, which is canceled when nothing does.
 
     Raises:
-        StripeRefusal: The invoice is not open; the payment is not over, another customer's, another invoice's or of
+        StripeApiError: The invoice is not open; the payment is not over, another customer's, another invoice's or of
             another currency, or more than what remains.
     """
     if invoice["status"] != "open":
-        raise StripeRefusal(f"Invoice is {invoice['status']}; payments are attached to open ones.")
+        raise StripeApiError(f"Invoice is {invoice['status']}; payments are attached to open ones.")
     if intent["status"] != "succeeded":
         raise not_played("attaching payments that have not succeeded", "payment_intent")
     if intent["_invoice"] is not None or (intent["customer"], intent["currency"]) != (
         invoice["customer"],
         invoice["currency"],
     ):
-        raise StripeRefusal("This PaymentIntent can't be attached to this invoice.", param="payment_intent")
+        raise StripeApiError("This PaymentIntent can't be attached to this invoice.", param="payment_intent")
     amount = intent["amount_received"]
     remaining = invoice["amount_remaining"] - amount
     if remaining < 0:
@@ -61,7 +61,7 @@ def attach(account: Account, invoice: Json, intent: Json) -> Json:
 
 def _ask_for(account: Account, invoice: Json, remaining: int) -> None:
     """Has the invoice's own payment intent ask for what remains, nothing included."""
-    intent = invoices.intent_of(account, invoice)
+    intent = invoices.payment_intent_of(account, invoice)
     if intent is None:
         raise RuntimeError(f"Invoice {invoice['id']} is open without a payment intent.")
     (own,) = [each for each in account.owned("invoice_payment", invoice["id"]) if each["is_default"]]

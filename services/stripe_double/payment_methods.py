@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from services.stripe_double import events
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeRefusal, missing, not_played
+from services.stripe_double.errors import StripeApiError, missing, not_played
 from services.stripe_double.listing import filtered, of_customer, page
 from services.stripe_double.params import Params
 
@@ -139,7 +139,7 @@ def attached(account: Account, identifier: str, customer: str, *, param: str | N
     """Gives a payment method to a customer and returns it.
 
     Raises:
-        StripeRefusal: 402 `card_declined` for the test cards that Stripe lets nobody keep; 400 when it
+        StripeApiError: 402 `card_declined` for the test cards that Stripe lets nobody keep; 400 when it
             belongs to another customer.
     """
     before = found(account, identifier, param=param)
@@ -147,7 +147,7 @@ def attached(account: Account, identifier: str, customer: str, *, param: str | N
     if before["customer"] == customer:
         return before
     if before["customer"] is not None:
-        raise StripeRefusal(
+        raise StripeApiError(
             "The payment method you provided has already been attached to a customer.",
             code="payment_method_unexpected_state",
             param=param,
@@ -159,11 +159,11 @@ def attached(account: Account, identifier: str, customer: str, *, param: str | N
     return after
 
 
-def declined(decline_code: str | None, **details: object) -> StripeRefusal:
+def declined(decline_code: str | None, **details: object) -> StripeApiError:
     """The 402 that a declined card answers."""
     code = "expired_card" if decline_code == "expired_card" else "card_declined"
     message = "Your card has expired." if code == "expired_card" else "Your card was declined."
-    return StripeRefusal(
+    return StripeApiError(
         message, status=402, type="card_error", code=code, details={"decline_code": decline_code, **details}
     )
 
@@ -199,7 +199,7 @@ def detach_by_call(account: Account, params: Params, identifier: str) -> Json:
     params.finish()
     method = account.get("payment_method", identifier)
     if method["customer"] is None:
-        raise StripeRefusal("The payment method you provided is not attached to a customer.")
+        raise StripeApiError("The payment method you provided is not attached to a customer.")
     return detach(account, method)
 
 

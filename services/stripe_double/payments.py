@@ -5,7 +5,7 @@ from typing import Any
 from services.stripe_double import charges, disputes, events
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.ids import new_id, token
 from services.stripe_double.listing import of_customer, page
 from services.stripe_double.params import Params
@@ -85,10 +85,10 @@ def confirm(account: Account, intent: Json, method: Json, *, authenticated: bool
         authenticated: The customer has proved to be the card's holder.
 
     Raises:
-        StripeRefusal: `payment_intent_unexpected_state`, when it is succeeded, processing or canceled.
+        StripeApiError: `payment_intent_unexpected_state`, when it is succeeded, processing or canceled.
     """
     if intent["status"] in {"succeeded", "processing", "canceled"}:
-        raise StripeRefusal(
+        raise StripeApiError(
             f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}.",
             code="payment_intent_unexpected_state",
         )
@@ -182,10 +182,10 @@ def cancel(account: Account, intent: Json, reason: str | None) -> Json:
     """Cancels a payment intent and announces it.
 
     Raises:
-        StripeRefusal: `payment_intent_unexpected_state`, when it is over or processing.
+        StripeApiError: `payment_intent_unexpected_state`, when it is over or processing.
     """
     if intent["status"] in {"succeeded", "processing", "canceled"}:
-        raise StripeRefusal(
+        raise StripeApiError(
             f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}.",
             code="payment_intent_unexpected_state",
         )
@@ -202,7 +202,7 @@ def cancel_by_call(account: Account, params: Params, identifier: str) -> Json:
     params.finish()
     intent = account.get("payment_intent", identifier)
     if intent["_invoice"] is not None:
-        raise StripeRefusal("You cannot cancel this PaymentIntent: it belongs to an invoice; void that instead.")
+        raise StripeApiError("You cannot cancel this PaymentIntent: it belongs to an invoice; void that instead.")
     return cancel(account, intent, reason)
 
 

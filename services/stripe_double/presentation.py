@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 
 NESTED_LIMIT = 10
 """Lists inside objects are cut here; the rest is on the list's own page (docs.stripe.com/expand)."""
@@ -57,12 +57,12 @@ def expanded(account: Account, shown: Any, paths: list[str]) -> Any:
         paths: As in `expand[]`: `latest_invoice.payments`, in lists `data.customer`.
 
     Raises:
-        StripeRefusal: 400, when a path names what can't be expanded or has more than four levels.
+        StripeApiError: 400, when a path names what can't be expanded or has more than four levels.
     """
     for path in paths:
         parts = path.split(".")
         if len(parts) > MAX_EXPAND_DEPTH:
-            raise StripeRefusal(f"You cannot expand more than 4 levels of a property ({path}).", param="expand")
+            raise StripeApiError(f"You cannot expand more than 4 levels of a property ({path}).", param="expand")
         shown = _expand(account, shown, parts, path)
     return shown
 
@@ -73,7 +73,7 @@ def _expand(account: Account, shown: Any, parts: list[str], path: str) -> Any:
     if isinstance(shown, list):
         return [_expand(account, entry, parts, path) for entry in shown]
     if not isinstance(shown, dict):
-        raise StripeRefusal(f"This property cannot be expanded ({path}).", param="expand")
+        raise StripeApiError(f"This property cannot be expanded ({path}).", param="expand")
     if shown.get("object") == "list" and parts[0] != "data":
         parts = ["data", *parts]
     name, rest = parts[0], parts[1:]
@@ -83,7 +83,7 @@ def _expand(account: Account, shown: Any, parts: list[str], path: str) -> Any:
     elif name in shown:
         value = _resolved(account, name, shown[name], last=not rest, path=path)
     else:
-        raise StripeRefusal(f"This property cannot be expanded ({path}).", param="expand")
+        raise StripeApiError(f"This property cannot be expanded ({path}).", param="expand")
     return {**shown, name: _expand(account, value, rest, path)}
 
 
@@ -94,7 +94,7 @@ def _resolved(account: Account, name: str, value: Any, *, last: bool, path: str)
         target = account.find(REFERENCES[name], value)
         return value if target is None else present(account, target)
     if last and value is not None and not isinstance(value, dict):
-        raise StripeRefusal(f"This property cannot be expanded ({path}).", param="expand")
+        raise StripeApiError(f"This property cannot be expanded ({path}).", param="expand")
     return value
 
 

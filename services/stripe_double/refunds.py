@@ -2,7 +2,7 @@
 
 from services.stripe_double import events
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.ids import token
 from services.stripe_double.listing import filtered, page
 from services.stripe_double.params import Params
@@ -24,7 +24,7 @@ def _charge(account: Account, params: Params) -> Json:
     identifier = params.text("charge")
     intent_id = params.text("payment_intent")
     if identifier is None and intent_id is None:
-        raise StripeRefusal(
+        raise StripeApiError(
             "One of the following params should be provided for this request: payment_intent or charge.",
             code="parameter_missing",
         )
@@ -46,17 +46,17 @@ def refund(
     """Gives back an amount of a charge, what is left of it by default; returns the refund.
 
     Raises:
-        StripeRefusal: `charge_already_refunded`, `charge_disputed`, or an amount above what is left.
+        StripeApiError: `charge_already_refunded`, `charge_disputed`, or an amount above what is left.
     """
     left = charge["amount_captured"] - charge["amount_refunded"]
     if charge["refunded"]:
-        raise StripeRefusal(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
+        raise StripeApiError(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
     if charge["status"] != "succeeded":
-        raise StripeRefusal(f"Charge {charge['id']} was not paid, so it can't be refunded.", param="charge")
+        raise StripeApiError(f"Charge {charge['id']} was not paid, so it can't be refunded.", param="charge")
     if charge["disputed"]:
-        raise StripeRefusal(f"Charge {charge['id']} has been charged back.", code="charge_disputed")
+        raise StripeApiError(f"Charge {charge['id']} has been charged back.", code="charge_disputed")
     if amount is not None and amount > left:
-        raise StripeRefusal(
+        raise StripeApiError(
             f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left}).",
             code="amount_too_large",
             param="amount",
@@ -90,10 +90,10 @@ def fail(account: Account, entry: Json) -> Json:
     """The customer's bank sends a refund back; the money is the merchant's again.
 
     Raises:
-        StripeRefusal: It failed before.
+        StripeApiError: It failed before.
     """
     if entry["status"] == "failed":
-        raise StripeRefusal(f"Refund {entry['id']} has failed already.")
+        raise StripeApiError(f"Refund {entry['id']} has failed already.")
     after = account.update(entry, status="failed", failure_reason="lost_or_stolen_card")
     charge = account.get("charge", entry["charge"])
     left = charge["amount_refunded"] - entry["amount"]

@@ -24,7 +24,7 @@ from services.stripe_double import (
     subscriptions,
 )
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.listing import page
 from services.stripe_double.params import Params
 
@@ -140,7 +140,7 @@ def find(method: str, path: str) -> tuple[Handler, list[str]]:
     """Returns the handler of a call and the ids in its path.
 
     Raises:
-        StripeRefusal: 404, when the double plays no such path.
+        StripeApiError: 404, when the double plays no such path.
     """
     handler = ROUTES.get(f"{method} {path}")
     if handler is not None:
@@ -152,7 +152,9 @@ def find(method: str, path: str) -> tuple[Handler, list[str]]:
         handler = ROUTES.get(f"{method} {'/'.join(parts)}")
         if handler is not None:
             return handler, [identifier]
-    raise StripeRefusal(f"Unrecognized request URL ({method}: {path}). The Stripe double does not play it.", status=404)
+    raise StripeApiError(
+        f"Unrecognized request URL ({method}: {path}). The Stripe double does not play it.", status=404
+    )
 
 
 _ID_AT = 3

@@ -4,7 +4,7 @@ from services.stripe_double import discounts, events, items, trials
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import bill, period_end, restarted
 from services.stripe_double.collection import missing_payment_method
-from services.stripe_double.errors import StripeRefusal, not_played
+from services.stripe_double.errors import StripeApiError, not_played
 from services.stripe_double.params import Params
 from services.stripe_double.payment_methods import declined, default_of
 
@@ -35,7 +35,7 @@ def create(account: Account, params: Params) -> Json:
     customer, 23 hours.
 
     Raises:
-        StripeRefusal: 400 for what isn't there or doesn't fit; 402 when the payment declines and
+        StripeApiError: 400 for what isn't there or doesn't fit; 402 when the payment declines and
             `payment_behavior` is `error_if_incomplete` (then nothing was made).
     """
     customer = account.get("customer", params.needed("customer"), param="customer")
@@ -192,7 +192,7 @@ def _first_invoice(account: Account, subscription: Json, behavior: str) -> Json:
     return trials.ending_soon(account, subscription)
 
 
-def _first_payment_declined(account: Account, subscription: Json) -> StripeRefusal:
+def _first_payment_declined(account: Account, subscription: Json) -> StripeApiError:
     charges = account.owned("charge", subscription["customer"])
     outcome = charges[0]["outcome"] if charges else {"reason": "authentication_required"}
     return declined(outcome["reason"])

@@ -4,7 +4,7 @@ from services.stripe_double import discounts, events, items, signup, trials
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import bill, period_end
 from services.stripe_double.endings import OVER
-from services.stripe_double.errors import StripeRefusal, not_played
+from services.stripe_double.errors import StripeApiError, not_played
 from services.stripe_double.lines import prorate, waiting
 from services.stripe_double.listing import of_customer, page
 from services.stripe_double.params import Params
@@ -54,7 +54,7 @@ def update(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/subscriptions/{id}.
 
     Raises:
-        StripeRefusal: 400 for a subscription that is over, except for `metadata` and
+        StripeApiError: 400 for a subscription that is over, except for `metadata` and
             `cancellation_details`; for parameters that are unknown, not played or don't fit.
     """
     before = account.get("subscription", identifier)
@@ -94,8 +94,8 @@ def _annotated(account: Account, params: Params, before: Json) -> Json:
     details = cancellation_details(params, before)
     try:
         params.finish()
-    except StripeRefusal as refusal:
-        raise StripeRefusal(
+    except StripeApiError as refusal:
+        raise StripeApiError(
             "A canceled subscription can only update its cancellation_details and metadata.", param=refusal.param
         ) from refusal
     after = account.update(before, metadata=metadata, cancellation_details=details)

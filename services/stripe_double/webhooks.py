@@ -2,16 +2,16 @@
 
 import asyncio
 import heapq
+import random
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
 from services.stripe_double import bodies, endpoints
 from services.stripe_double.account import Account, Json
-from services.stripe_double.disorder import Disorder, Retries
 from services.stripe_double.ids import token
 from services.stripe_double.signing import signature
 
@@ -39,6 +39,58 @@ class Attempt:
     """Real Unix seconds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeliveryFaults:
+    """What happens to each delivery planned while it is switched on; nothing by default."""
+
+    shuffle_seconds: float = 0.0
+    """Seconds over which deliveries are scattered: any two planned closer together may change places."""
+    copies: int = 1
+    """How many copies of each are sent."""
+    parallel: bool = False
+    """Whether the copies are sent at the same moment instead of one after the other."""
+    delay_seconds: float = 0.0
+    """Seconds that each waits."""
+    loss_rate: float = 0.0
+    """The share that is never sent, 0 to 1; `GET /v1/events?delivery_success=false` still lists them."""
+    seed: int = 0
+    _random: random.Random = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_random", random.Random(self.seed))  # noqa: S311 - dice, not secrets
+
+    def wait(self) -> float:
+        """Returns the seconds that the next delivery waits."""
+        return self.delay_seconds + (self._random.random() * self.shuffle_seconds if self.shuffle_seconds else 0.0)
+
+    def loses(self) -> bool:
+        """Tells whether the next delivery is lost."""
+        return self.loss_rate > 0 and self._random.random() < self.loss_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """When a failed delivery is tried again: at growing intervals, for three days.
+
+    Stripe publishes the three days but not the intervals (docs.stripe.com/webhooks).
+    """
+
+    first: float = 5.0
+    """Seconds to the first repetition."""
+    factor: float = 4.0
+    limit: float = 3 * 86400.0
+    """Seconds after which it is given up."""
+    scale: float = 1.0
+    """What all of it is multiplied by; tests take 0.001."""
+
+    def wait(self, attempts: int) -> float | None:
+        """Returns the real seconds before the next try after so many; None to give up."""
+        waited = sum(self.first * self.factor**number for number in range(attempts))
+        if waited > self.limit:
+            return None
+        return float(self.first * self.factor ** (attempts - 1) * self.scale)
+
+
 class Webhooks:
     """The deliveries of an account's events to the double's own endpoint and to those made by the API.
 
@@ -51,10 +103,10 @@ class Webhooks:
         retries: When failed deliveries are tried again.
     """
 
-    def __init__(self, account: Account, url: str | None, secrets: Sequence[str], retries: Retries) -> None:
+    def __init__(self, account: Account, url: str | None, secrets: Sequence[str], retries: RetryPolicy) -> None:
         self.secrets = list(secrets)
         self.retries = retries
-        self.disorder = Disorder()
+        self.faults = DeliveryFaults()
         self.thin = False
         """Send thin events, which say that something changed and not what, instead of snapshots."""
         self.attempts: deque[Attempt] = deque(maxlen=ATTEMPTS_KEPT)
@@ -131,7 +183,7 @@ class Webhooks:
         with self._account.change():
             self._plan([self._account.get("event", event)])
 
-    async def drained(self, timeout: float = 10.0) -> None:
+    async def drain(self, timeout: float = 10.0) -> None:
         """Waits until nothing is waiting to be delivered; what is lost or given up doesn't wait.
 
         Raises:
@@ -170,7 +222,7 @@ class Webhooks:
     def _plan(self, events: list[Json]) -> None:
         for event in events:
             for endpoint in self._receivers(event["type"]):
-                lost = self.disorder.loses()
+                lost = self.faults.loses()
                 state = "lost" if lost else "held" if self._holding else "pending"
                 self._account.put(
                     {
@@ -179,8 +231,8 @@ class Webhooks:
                         "event": event["id"],
                         "endpoint": endpoint,
                         "attempts": 0,
-                        "copies": self.disorder.repeated,
-                        "due": time.time() + self.disorder.wait(),
+                        "copies": self.faults.copies,
+                        "due": time.time() + self.faults.wait(),
                         "state": state,
                     }
                 )
@@ -227,7 +279,7 @@ class Webhooks:
 
     async def _deliver(self, row: Json) -> None:
         """Sends all copies of a delivery and keeps what became of it."""
-        if self.disorder.parallel:
+        if self.faults.parallel:
             sent = await asyncio.gather(*(self._send_once(row) for _ in range(row["copies"])))
         else:
             sent = [await self._send_once(row) for _ in range(row["copies"])]

@@ -113,7 +113,7 @@ class Life:
         device = {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
         await self.rpc("create_trial_and_magic_link", Login(email).order(device=device))
         await self._nest.mail(email, count=2)
-        await self._nest.stripe.webhooks.drained()
+        await self._nest.stripe.webhooks.drain()
 
     async def mistake_every_field(self) -> None:
         """Wrong shapes and places that don't exist, with secrets in all of them.

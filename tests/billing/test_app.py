@@ -43,7 +43,7 @@ async def test_two_instances_share_the_webhooks_and_record_each_subscription_onc
     chosen = deployed(stripe_api_base=double.url, stripe_trial_price=price)
     database = mongo_client[f"{chosen.database_prefix}billing"]
     made = [
-        double.play.checkout(price, email=f"{number}@example.com", metadata={"user_id": f"user_{number}"})
+        double.simulate.checkout(price, email=f"{number}@example.com", metadata={"user_id": f"user_{number}"})
         for number in range(10)
     ]
     producer = Producer(chosen.kafka_bootstrap, prefix=chosen.topic_prefix)

@@ -74,7 +74,7 @@ async def test_what_the_clock_orders_and_how_far_runs_are_is_not_told(shop: Shop
 
 
 async def test_who_reads_what_somebody_pays_is_told_of_with_the_user(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
     await shop.deliver_all()
     subscription = await shop.record(made["id"])
     for query in (GetSubscription(subscription_id=made["id"]), ListPayments(user_id="user_ada"), ListPayments()):

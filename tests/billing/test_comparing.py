@@ -34,9 +34,9 @@ def start(name: str) -> StartTrial:
 
 async def lived(shop: Shop) -> dict[str, Any]:
     """Somebody who had a trial, bought, was declined, disputed: all of it recorded as Stripe has it."""
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
-    shop.double.play.dispute(made["id"])
-    shop.double.play.checkout(shop.price, email="bob@example.com", trial_days=14)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
+    shop.double.simulate.dispute(made["id"])
+    shop.double.simulate.checkout(shop.price, email="bob@example.com", trial_days=14)
     await shop.deliver_all()
     return made
 
@@ -128,7 +128,7 @@ async def test_a_trial_that_was_extended_in_stripe_is_followed(shop: Shop) -> No
 
 async def test_what_changes_while_it_is_compared_is_read_again_before_it_counts(shop: Shop) -> None:
     made = await lived(shop)
-    shop.double.play.cancel(made["id"])
+    shop.double.simulate.cancel(made["id"])
     begun = await shop.desk.perform(VERIFY)
     await shop.settle()
     assert [each["state"] for each in await differences(shop, begun)] == ["suspected"]
@@ -157,7 +157,7 @@ async def test_only_what_stripe_told_of_lately_is_compared_if_that_is_wanted(sho
 
 async def test_lists_are_read_to_their_ends(shop: Shop) -> None:
     for number in range(120):
-        shop.double.play.checkout(shop.price, email=f"{number}@example.com")
+        shop.double.simulate.checkout(shop.price, email=f"{number}@example.com")
     done = await finish(shop, ReconcileSubscriptions())
     assert (done["differences"], done["counts"]["subscriptions"], done["counts"]["payments"]) == (0, 120, 120)
     assert done["counts"]["repaired"] == 240

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
-from services.stripe_double import Trouble
+from services.stripe_double import FaultKind
 from shared.messages.billing.disputes import DisputeClosed, DisputeFacts, DisputeOpened, FollowDispute, ListDisputes
 from shared.messages.billing.payments import FollowPayment, PaymentSucceeded
 from shared.messages.mailer.mails import DisputeVariables, SendMail
@@ -58,8 +58,8 @@ def facts(shop: Shop) -> list[tuple[str, str]]:
 
 def disputed(shop: Shop, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """A subscription and a dispute about its payment."""
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    return made, shop.double.play.dispute(made["id"], **given)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    return made, shop.double.simulate.dispute(made["id"], **given)
 
 
 async def test_a_dispute_is_walked_to_its_user_stored_announced_and_mailed(shop: Shop) -> None:
@@ -107,7 +107,7 @@ async def test_a_dispute_is_walked_to_its_user_stored_announced_and_mailed(shop:
 async def test_its_end_is_announced_and_mailed_once(shop: Shop, inquiry: bool, outcome: str) -> None:  # noqa: FBT001
     _, dispute = disputed(shop, inquiry=inquiry)
     await shop.deliver_all()
-    shop.double.play.close_dispute(dispute["id"], outcome)
+    shop.double.simulate.close_dispute(dispute["id"], outcome)
     await shop.deliver_all()
     await shop.deliver_all()
     opened = "warning_needs_response" if inquiry else "needs_response"
@@ -118,7 +118,7 @@ async def test_its_end_is_announced_and_mailed_once(shop: Shop, inquiry: bool, o
 
 async def test_one_that_is_over_when_it_is_first_seen_is_told_of_as_much(shop: Shop) -> None:
     _, dispute = disputed(shop)
-    shop.double.play.close_dispute(dispute["id"], "lost")
+    shop.double.simulate.close_dispute(dispute["id"], "lost")
     await deliver(shop, "charge.dispute.closed")
     await deliver(shop, "charge.dispute.created", "charge.dispute.funds_withdrawn")
     assert facts(shop) == [("DisputeOpened", "lost"), ("DisputeClosed", "lost")]
@@ -130,7 +130,7 @@ async def test_an_old_one_seen_for_the_first_time_is_recorded_without_a_mail(sho
     shop.desk.now += timedelta(days=40)
     await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
     assert mails(shop) == []
-    shop.double.play.close_dispute(dispute["id"], "won")
+    shop.double.simulate.close_dispute(dispute["id"], "won")
     await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
     # That it was decided is news although it is old.
     assert [mail.outcome for mail in mails(shop)] == ["won"]
@@ -139,10 +139,10 @@ async def test_an_old_one_seen_for_the_first_time_is_recorded_without_a_mail(sho
 async def test_an_inquiry_that_becomes_a_chargeback_stays_one_dispute(shop: Shop) -> None:
     _, dispute = disputed(shop, inquiry=True)
     await shop.deliver_all()
-    shop.double.play.escalate_dispute(dispute["id"])
+    shop.double.simulate.escalate_dispute(dispute["id"])
     await shop.deliver_all()
     assert (await record(shop, dispute["id"]))["status"] == "needs_response"
-    shop.double.play.close_dispute(dispute["id"], "lost")
+    shop.double.simulate.close_dispute(dispute["id"], "lost")
     await shop.deliver_all()
     assert [name for name, _ in facts(shop)] == ["DisputeOpened", "DisputeClosed"]
     assert await shop.count("disputes") == 1
@@ -157,7 +157,7 @@ async def test_evidence_given_is_seen(shop: Shop) -> None:
 
 async def test_a_bank_that_decides_anew_is_told_of_anew(shop: Shop) -> None:
     _, dispute = disputed(shop)
-    shop.double.play.close_dispute(dispute["id"], "won")
+    shop.double.simulate.close_dispute(dispute["id"], "won")
     await shop.deliver_all()
     account = shop.double.account
     with account.change():
@@ -169,8 +169,8 @@ async def test_a_bank_that_decides_anew_is_told_of_anew(shop: Shop) -> None:
 
 
 async def test_its_user_comes_with_the_payments(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
-    dispute = shop.double.play.dispute(made["id"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
+    dispute = shop.double.simulate.dispute(made["id"])
     for event in shop.double.objects("event"):
         if event["type"].startswith("charge.dispute."):
             await shop.deliver(event)
@@ -184,8 +184,8 @@ async def test_its_user_comes_with_the_payments(shop: Shop) -> None:
 
 
 async def test_a_dispute_that_finds_its_payments_user_is_stored_once(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
-    dispute = shop.double.play.dispute(made["id"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
+    dispute = shop.double.simulate.dispute(made["id"])
     await shop.deliver(next(e for e in shop.double.objects("event") if e["type"] == "charge.dispute.created"))
     shop.desk.clear()
     # The mapping is there by another way, and both records are to be changed by one message.
@@ -217,7 +217,7 @@ async def test_without_an_address_of_the_operators_it_is_counted(open_shop: Call
     shop: Shop = await open_shop()
     before = REGISTRY.get_sample_value("nest_disputes_untold_total") or 0.0
     _, dispute = disputed(shop)
-    shop.double.play.close_dispute(dispute["id"], "lost")
+    shop.double.simulate.close_dispute(dispute["id"], "lost")
     await shop.deliver_all()
     assert (REGISTRY.get_sample_value("nest_disputes_untold_total") or 0.0) == before + 2
     assert mails(shop) == []
@@ -243,7 +243,7 @@ async def test_a_status_that_nest_does_not_know_is_stored_and_counted(shop: Shop
 async def test_a_dispute_waits_while_stripe_is_away(shop: Shop) -> None:
     _, dispute = disputed(shop)
     shop.desk.context.stripe.calls.patience = FAST
-    shop.double.faults.add(Trouble.SERVER_ERROR, times=3)
+    shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await deliver(shop, "charge.dispute.created")
     ((_, again),) = await shop.desk.later()
     assert (again.dispute_id, again.attempt) == (dispute["id"], 2)
@@ -266,9 +266,9 @@ async def test_nothing_of_the_other_mode_is_followed(shop: Shop) -> None:
 async def test_they_are_listed_newest_first_by_user_and_status(shop: Shop) -> None:
     _, first = disputed(shop)
     await shop.a_second_later()
-    bobs = shop.double.play.checkout(shop.price, email="bob@example.com", metadata={"user_id": "user_bob"})
-    second = shop.double.play.dispute(bobs["id"])
-    shop.double.play.close_dispute(first["id"], "lost")
+    bobs = shop.double.simulate.checkout(shop.price, email="bob@example.com", metadata={"user_id": "user_bob"})
+    second = shop.double.simulate.dispute(bobs["id"])
+    shop.double.simulate.close_dispute(first["id"], "lost")
     await shop.deliver_all()
 
     async def listed(**asked: Any) -> list[str]:

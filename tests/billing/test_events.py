@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from services.billing import gauges
 from services.billing.stripe.calls import Patience
-from services.stripe_double import Trouble
+from services.stripe_double import FaultKind
 from shared.ids import derived_message_id
 from shared.messages.auth.users import EnsureUser, UserEnsured
 from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription, SubscriptionChanged
@@ -56,15 +56,15 @@ def _count(name: str) -> float:
 
 async def told(shop: Shop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A subscription that six events tell of."""
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     for _ in range(2):
-        shop.double.play.cancel(made["id"])
-        shop.double.play.keep(made["id"])
+        shop.double.simulate.cancel(made["id"])
+        shop.double.simulate.reactivate(made["id"])
     return made, shop.events_of(made["id"])
 
 
 async def test_an_event_is_kept_with_what_it_is_about_and_nothing_of_a_person(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     event = shop.events_of(made["id"])[0]
     await shop.deliver(event, follow=False)
     (row,) = await shop.event_rows()
@@ -107,7 +107,7 @@ async def test_an_event_that_comes_while_another_is_read_for_is_read_for_again(s
         truth = await read(subscription_id)
         if not late:
             late = True
-            shop.double.play.cancel(made["id"], at="now")
+            shop.double.simulate.cancel(made["id"], at="now")
             await shop.deliver(shop.events_of(made["id"])[-1], follow=False)
         return truth
 
@@ -129,7 +129,7 @@ async def test_an_order_for_an_event_under_any_key_goes_under_the_subscription(s
 async def test_two_readers_at_once_leave_one_record_and_one_announcement(shop: Shop) -> None:
     made, events = await told(shop)
     await shop.deliver(events[0])
-    shop.double.play.cancel(made["id"])
+    shop.double.simulate.cancel(made["id"])
     for event in shop.events_of(made["id"])[1:]:
         await shop.deliver(event, follow=False)
     # As when a partition moves while its messages are under way.
@@ -142,7 +142,7 @@ async def test_two_readers_at_once_leave_one_record_and_one_announcement(shop: S
 async def test_while_stripe_is_away_an_event_waits_and_is_handled_after_it(shop: Shop) -> None:
     made, events = await told(shop)
     shop.desk.context.stripe.calls.patience = FAST
-    fault = shop.double.faults.add(Trouble.SERVER_ERROR, times=3)
+    fault = shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.deliver(events[0])
     assert fault.hits == 3
     assert [row["handledAt"] for row in await shop.event_rows()] == [None]
@@ -155,7 +155,7 @@ async def test_while_stripe_is_away_an_event_waits_and_is_handled_after_it(shop:
 
 
 async def test_events_of_an_unknown_customer_wait_until_auth_has_answered(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     for event in shop.events_of(made["id"]):
         await shop.deliver(event)
     assert {row["handledAt"] for row in await shop.event_rows()} == {None}
@@ -164,7 +164,7 @@ async def test_events_of_an_unknown_customer_wait_until_auth_has_answered(shop: 
 
 
 async def test_an_event_whose_user_auth_never_names_waits_for_a_day_and_no_longer(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     began = shop.desk.now = whole(shop.desk.now)
     nobody = _count("nest_stripe_subscriptions_of_nobody_total")
     await shop.deliver(shop.events_of(made["id"])[0])
@@ -182,7 +182,7 @@ async def test_an_event_whose_user_auth_never_names_waits_for_a_day_and_no_longe
 
 
 async def test_an_address_that_is_corrected_in_stripe_is_asked_for_anew(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.invalid")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.invalid")
     await shop.deliver(shop.events_of(made["id"])[0])
     await shop.post(f"/v1/customers/{made['customer']}", email="ada@example.com")
     await shop.desk.perform(await next_look(shop))
@@ -196,7 +196,7 @@ async def test_an_address_that_is_corrected_in_stripe_is_asked_for_anew(shop: Sh
 
 
 async def test_how_many_events_wait_and_since_when_is_told(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     context = shop.desk.context
     await gauges.tell(context.runs, context.standings, context.events)
     assert (gauges.WAITING._value.get(), gauges.WAITING_SINCE._value.get()) == (0, 0)
@@ -210,7 +210,7 @@ async def test_how_many_events_wait_and_since_when_is_told(shop: Shop) -> None:
 
 
 async def test_the_question_for_a_user_is_named_by_what_nobody_can_try_out(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     for event in shop.events_of(made["id"]):
         await shop.deliver(event)
     rows = await shop.desk.database["inbox"].find().to_list()
@@ -258,7 +258,7 @@ async def test_an_event_that_is_reopened_is_read_for_again(shop: Shop) -> None:
 
 @pytest.mark.parametrize("repeats", [1, 3])
 async def test_a_trials_end_is_told_of_once(repeats: int, shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
     await shop.double.clock.advance(timedelta(days=11, hours=1))
     shop.desk.now = shop.double.clock.time
     types = [event["type"] for event in shop.events_of(made["id"])]
@@ -271,7 +271,7 @@ async def test_a_trials_end_is_told_of_once(repeats: int, shop: Shop) -> None:
 
 
 async def test_a_short_trial_and_a_short_extension_are_not_told_of_as_ending(shop: Shop) -> None:
-    short = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=2)
+    short = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=2)
     await shop.double.clock.advance(timedelta(days=1))
     end = short["trial_end"] + 86400
     await shop.post(f"/v1/subscriptions/{short['id']}", trial_end=str(end))
@@ -283,7 +283,7 @@ async def test_a_short_trial_and_a_short_extension_are_not_told_of_as_ending(sho
 
 
 async def test_a_notice_for_an_end_that_has_moved_since_waits_for_the_next_one(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
     await shop.double.clock.advance(timedelta(days=11, hours=1))
     await shop.post(f"/v1/subscriptions/{made['id']}", trial_end=str(made["trial_end"] + 10 * 86400))
     shop.desk.now = shop.double.clock.time

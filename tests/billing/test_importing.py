@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from services.stripe_double.life import Life
 from shared.messages import Message
 from shared.messages.billing.runs import ImportStripeAccount, ReconcileSubscriptions
 from shared.messages.billing.subscriptions import (
@@ -16,6 +15,7 @@ from shared.messages.billing.subscriptions import (
 from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop, post
 from tests.billing.runs import differences, finish
+from tests.stripe_double.random_workload import RandomWorkload
 
 LOUD: tuple[type[Message], ...] = (SendMail, CancelDuplicateSubscription, RefundDuplicateSubscription)
 RECORDS = ("provider_mappings", "subscriptions", "payments", "disputes", "trials")
@@ -43,7 +43,7 @@ def said_aloud(shop: Shop) -> list[Message]:
 
 @pytest.mark.parametrize(("customers", "days"), [(12, 60), pytest.param(200, 60, marks=pytest.mark.slow)])
 async def test_a_life_of_many_is_taken_over_once(customers: int, days: int, shop: Shop) -> None:
-    await Life(shop.double, shop.price, seed=7).run(customers=customers, days=days)
+    await RandomWorkload(shop.double, shop.price, seed=7).run(customers=customers, days=days)
     alive = [each for each in shop.double.objects("customer") if not each.get("deleted")]
 
     done = await take_over(shop)
@@ -69,7 +69,7 @@ async def test_customers_are_attached_by_metadata_or_address_and_reported_withou
     addressed = await post(shop.double, "/v1/customers", email="ada@example.com")
     stranger = await post(shop.double, "/v1/customers")
     deleted = await post(shop.double, "/v1/customers", email="gone@example.com")
-    shop.double.play.delete_customer(deleted["id"])
+    shop.double.simulate.delete_customer(deleted["id"])
 
     done = await take_over(shop)
 
@@ -86,9 +86,9 @@ async def test_customers_are_attached_by_metadata_or_address_and_reported_withou
 
 @pytest.mark.parametrize("later", ["a webhook", "a comparison"])
 async def test_a_duplicate_that_was_taken_over_is_reported_and_never_cancelled(shop: Shop, later: str) -> None:
-    kept = shop.double.play.checkout(shop.price, email="ada@example.com")
+    kept = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.a_second_later()
-    newcomer = shop.double.play.checkout(shop.price, customer=kept["customer"])
+    newcomer = shop.double.simulate.checkout(shop.price, customer=kept["customer"])
 
     done = await take_over(shop)
 
@@ -96,7 +96,7 @@ async def test_a_duplicate_that_was_taken_over_is_reported_and_never_cancelled(s
     assert (found["kind"], found["stripe_id"]) == ("duplicate", newcomer["id"])
     assert len(shop.desk.said(DuplicateSubscriptionFound)) == 1
     if later == "a webhook":
-        shop.double.play.pause_collection(newcomer["id"])
+        shop.double.simulate.pause_collection(newcomer["id"])
         await shop.deliver(shop.events_of(newcomer["id"])[-1])
     else:
         await finish(shop, ReconcileSubscriptions())
@@ -105,19 +105,19 @@ async def test_a_duplicate_that_was_taken_over_is_reported_and_never_cancelled(s
 
 
 async def test_who_subscribes_after_the_takeover_is_welcomed(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com")
+    shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await take_over(shop)
     same_time(shop)
     await shop.double.clock.advance(timedelta(minutes=1))
     await shop.a_second_later()
-    shop.double.play.checkout(shop.price, email="bob@example.com")
+    shop.double.simulate.checkout(shop.price, email="bob@example.com")
     await shop.deliver_all()
     assert shop.mails() == [("welcome", "bob@example.com")]
 
 
 async def test_a_webhook_of_old_that_comes_first_welcomes_nobody_either(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
-    shop.double.play.dispute(made["id"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
+    shop.double.simulate.dispute(made["id"])
     await shop.a_second_later()
     same_time(shop)
     await shop.desk.perform(ImportStripeAccount())

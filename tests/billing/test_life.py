@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.billing.stripe.translation import subscription_of
-from services.stripe_double import StripeDouble
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double import StripeApiError, StripeDouble
 from shared.messages.billing.subscriptions import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from tests.billing.conftest import Shop
 
@@ -38,7 +37,7 @@ BEGINNINGS: list[dict[str, Any]] = [{}, {"trial_days": 14}, {"payment_method": N
 TURNS = (
     "plan_end",
     "plan_date",
-    "keep",
+    "reactivate",
     "decline",
     "recover",
     "pause",
@@ -59,16 +58,16 @@ def turn(double: StripeDouble, made: dict[str, Any], what: str) -> None:
     try:
         match what:
             case "plan_end":
-                double.play.cancel(made["id"])
+                double.simulate.cancel(made["id"])
             case "plan_date":
-                double.play.cancel(made["id"], at="date")
+                double.simulate.cancel(made["id"], at="date")
             case "end":
-                double.play.cancel(made["id"], at="now")
+                double.simulate.cancel(made["id"], at="now")
             case "decline" | "recover":
-                getattr(double.play, what)(made["customer"])
+                getattr(double.simulate, what)(made["customer"])
             case _:
-                getattr(double.play, what)(made["id"])
-    except StripeRefusal:
+                getattr(double.simulate, what)(made["id"])
+    except StripeApiError:
         return  # it is over, isn't paused, has no planned end
 
 
@@ -116,7 +115,7 @@ async def test_any_order_and_repetition_of_a_lifes_webhooks_ends_the_same_with_o
     shop._settled = 0
     email = f"{len(shop.double.objects('customer'))}@example.com"
     metadata = {"user_id": email} if known else None
-    made = shop.double.play.checkout(shop.price, email=email, metadata=metadata, **life.beginning)
+    made = shop.double.simulate.checkout(shop.price, email=email, metadata=metadata, **life.beginning)
     await in_some_order(shop, made, life.turns, random.Random(seed))
 
     lived = await as_stripe_says(shop, made)
@@ -140,7 +139,7 @@ async def test_any_part_of_the_webhooks_that_come_late_ends_as_all_of_them(
     shop._settled = 0
     dice = random.Random(seed)
     email = f"{len(shop.double.objects('customer'))}@example.com"
-    made = shop.double.play.checkout(shop.price, email=email, **life.beginning)
+    made = shop.double.simulate.checkout(shop.price, email=email, **life.beginning)
     for what in life.turns:
         turn(shop.double, made, what)
     events = shop.events_of(made["id"])
@@ -155,10 +154,10 @@ async def test_a_life_through_a_trial_its_end_a_renewal_and_a_cancellation_ends_
     shop: Shop, seed: int
 ) -> None:
     dice = random.Random(seed)
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", trial_days=14)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", trial_days=14)
     await shop.double.clock.advance(timedelta(days=15))
     await shop.double.clock.advance(timedelta(days=31))
-    shop.double.play.cancel(made["id"])
+    shop.double.simulate.cancel(made["id"])
     await shop.double.clock.advance(timedelta(days=31))
     events = shop.events_of(made["id"]) * 3
     dice.shuffle(events)
@@ -182,10 +181,10 @@ async def test_of_two_subscriptions_of_one_user_the_older_stays_in_whatever_orde
     shop._settled = 0
     dice = random.Random(seed)
     user_id = f"user_{len(shop.double.objects('subscription'))}"
-    play, metadata = shop.double.play, {"user_id": user_id}
-    older = play.checkout(shop.price, email=f"{user_id}@example.com", metadata=metadata)
+    simulate, metadata = shop.double.simulate, {"user_id": user_id}
+    older = simulate.checkout(shop.price, email=f"{user_id}@example.com", metadata=metadata)
     whose = {"customer": older["customer"]} if one_customer else {"email": f"{user_id}@example.org"}
-    newer = play.checkout(shop.price, metadata=metadata, trial_days=trial_days, **whose)
+    newer = simulate.checkout(shop.price, metadata=metadata, trial_days=trial_days, **whose)
     older, newer = sorted([older, newer], key=lambda made: (made["created"], made["id"]))
     events = [*shop.events_of(older["id"]), *shop.events_of(newer["id"])] * 3
     dice.shuffle(events)

@@ -14,8 +14,7 @@ import pytest
 
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.translation import subscription_of
-from services.stripe_double import Trouble
-from services.stripe_double.life import Life
+from services.stripe_double import FaultKind
 from shared.messages import MESSAGES, Command, Message
 from shared.messages.auth.users import EnsureUser, UserEnsured
 from shared.messages.billing.disputes import FollowDispute
@@ -29,6 +28,7 @@ from shared.messages.billing.subscriptions import (
 from shared.messages.billing.trials import StartTrial, TrialStarted
 from tests.billing.conftest import Shop
 from tests.desk import Refused
+from tests.stripe_double.random_workload import RandomWorkload
 
 FACTS = {
     "status": "status",
@@ -55,7 +55,7 @@ VERBS = {
     "delete_customer",
     "dispute",
     "duplicate",
-    "keep",
+    "reactivate",
     "left_checkout",
     "pause",
     "pause_collection",
@@ -206,15 +206,15 @@ async def test_whatever_happens_in_between_the_end_is_stripes_with_one_of_everyt
     shop.desk.context.stripe.calls.patience = Patience(pause=0.002)
     faults = [
         shop.double.faults.add(trouble, after_work=True, probability=0.05, path="/v1/*")
-        for trouble in (Trouble.RESET, Trouble.SERVER_ERROR)
+        for trouble in (FaultKind.RESET, FaultKind.SERVER_ERROR)
     ]
     town = Town(shop, random.Random(seed))
-    life = Life(shop.double, shop.price, seed=seed)
-    await life.run(customers=customers, days=days, evening=town.evening)
+    life = RandomWorkload(shop.double, shop.price, seed=seed)
+    await life.run(customers=customers, days=days, after_each_day=town.evening)
     await town.rest()
     assert all(fault.hits > 0 for fault in faults)
     # Few customers do not live to see everything.
-    assert customers < MANY or set(life.played) >= VERBS
+    assert customers < MANY or set(life.performed) >= VERBS
     shop.double.faults.clear()
     await town.reconcile()
 

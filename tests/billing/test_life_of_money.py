@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.billing.models.disputes import CLOSED, Dispute
 from services.billing.models.payments import Payment
 from services.billing.stripe.payments import read_dispute, read_payment
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double import StripeApiError
 from shared.documents import document_of
 from shared.messages.billing.disputes import DisputeClosed, DisputeOpened
 from shared.messages.billing.payments import PaymentCancelled, PaymentSucceeded
@@ -49,29 +49,29 @@ def disputes_of(shop: Shop, customer: str) -> list[dict[str, Any]]:
 
 async def turn(shop: Shop, made: dict[str, Any], what: str) -> None:  # noqa: C901 -- a table
     """Play one turn of a life, if it is still possible."""
-    play = shop.double.play
+    simulate = shop.double.simulate
     try:
         match what:
             case "decline" | "recover":
-                getattr(play, what)(made["customer"])
+                getattr(simulate, what)(made["customer"])
             case "month":
                 await shop.double.clock.advance(timedelta(days=32))
             case "refund":
-                play.refund(made["id"], amount=100)
+                simulate.refund(made["id"], amount=100)
             case "dispute":
-                play.dispute(made["id"])
+                simulate.dispute(made["id"])
             case "decided":
-                play.close_dispute(play.dispute(made["id"])["id"], "won")
+                simulate.close_dispute(simulate.dispute(made["id"])["id"], "won")
             case "close":
                 for dispute in disputes_of(shop, made["customer"]):
-                    play.close_dispute(dispute["id"], "lost")
+                    simulate.close_dispute(dispute["id"], "lost")
             case "part":
-                play.pay_partly(made["id"], 100)
+                simulate.pay_partially(made["id"], 100)
             case "once":
-                play.pay_once(300, customer=made["customer"])
+                simulate.pay_once(300, customer=made["customer"])
             case "end":
-                play.cancel(made["id"], at="now")
-    except StripeRefusal:
+                simulate.cancel(made["id"], at="now")
+    except StripeApiError:
         return  # it is over, was never paid, is refunded already
 
 
@@ -168,7 +168,7 @@ async def test_any_order_repetition_and_loss_ends_with_stripes_own_records_and_o
     shop._settled = 0
     email = f"{len(shop.double.objects('customer'))}@example.com"
     card, turns = life
-    made = shop.double.play.checkout(
+    made = shop.double.simulate.checkout(
         shop.price, email=email, metadata={"user_id": email} if named else None, payment_method=card
     )
     await in_some_order(shop, made, turns, random.Random(seed))

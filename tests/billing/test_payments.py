@@ -11,8 +11,8 @@ import pytest
 
 from services.billing.handlers.hints import HINTS
 from services.billing.stripe.calls import Patience
-from services.stripe_double import Trouble
-from services.stripe_double.invoices import intent_of
+from services.stripe_double import FaultKind
+from services.stripe_double.invoices import payment_intent_of
 from shared.messages.auth.users import EnsureUser, UserEnsured
 from shared.messages.billing.payments import (
     FindPayments,
@@ -51,7 +51,7 @@ async def deliver(shop: Shop, *types: str) -> None:
 def intent(shop: Shop, subscription: dict[str, Any]) -> dict[str, Any]:
     """The payment intent of a subscription's latest invoice."""
     invoice = shop.double.object("subscription", subscription["id"])["latest_invoice"]
-    found = intent_of(shop.double.account, shop.double.object("invoice", invoice))
+    found = payment_intent_of(shop.double.account, shop.double.object("invoice", invoice))
     assert found is not None
     return shop.double.object("payment_intent", found["id"])
 
@@ -79,15 +79,15 @@ def facts(shop: Shop) -> list[str]:
 
 async def declined_renewal(shop: Shop, **given: Any) -> dict[str, Any]:
     """A subscription whose renewal the bank declined."""
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, **given)
-    shop.double.play.decline(made["customer"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, **given)
+    shop.double.simulate.decline(made["customer"])
     await shop.double.clock.advance(MONTH)
     shop.desk.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
     return shop.double.object("subscription", made["id"])
 
 
 async def test_a_payment_is_stored_with_its_walk_and_announced(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await deliver(shop, "payment_intent.succeeded")
     paid = intent(shop, made)
     record = await payment(shop, paid["id"])
@@ -139,9 +139,9 @@ def reads(shop: Shop, intent_id: str) -> int:
 
 async def paid_and_given_back(shop: Shop) -> str:
     """A payment intent that six events or more tell of: of itself, of its charge, its refunds and its invoice."""
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.refund(made["id"], amount=100)
-    shop.double.play.refund(made["id"], amount=200)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.refund(made["id"], amount=100)
+    shop.double.simulate.refund(made["id"], amount=200)
     return str(intent(shop, made)["id"])
 
 
@@ -161,13 +161,13 @@ async def test_of_many_events_of_one_payment_that_wait_two_at_most_are_read_for(
 
 
 async def test_each_event_of_a_payment_that_comes_after_a_reading_is_read_for(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     paid = intent(shop, made)["id"]
     before = reads(shop, paid)
-    shop.double.play.refund(made["id"], amount=100)
+    shop.double.simulate.refund(made["id"], amount=100)
     await deliver(shop, "charge.refunded")
-    shop.double.play.refund(made["id"], amount=200)
+    shop.double.simulate.refund(made["id"], amount=200)
     await deliver(shop, "charge.refunded")
     assert reads(shop, paid) == before + 2
     assert [said.amount_refunded for said in shop.desk.said(PaymentRefunded)] == [100, 300]
@@ -192,7 +192,7 @@ async def test_readers_of_one_payment_at_once_leave_one_record_and_each_announce
 
 
 async def test_the_event_says_nothing_that_is_believed(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     (event,) = [event for event in events_of_money(shop) if event["type"] == "payment_intent.succeeded"]
     event["data"]["object"] |= {"status": "canceled", "amount": 1, "customer": None}
     await shop.deliver(event)
@@ -201,7 +201,7 @@ async def test_the_event_says_nothing_that_is_believed(shop: Shop) -> None:
 
 
 async def test_a_trials_invoice_over_nothing_is_no_payment(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
     await shop.deliver_all()
     assert "invoice.paid" in {event["type"] for event in shop.double.objects("event")}
     assert (await shop.count("payments"), facts(shop)) == (0, [])
@@ -236,7 +236,7 @@ async def test_failures_of_one_day_are_one_mail_and_of_the_next_another(shop: Sh
     await shop.deliver_all()
     for hours, count in ((1, 1), (22, 1), (1, 2), (1, 2)):
         shop.desk.now += timedelta(hours=hours)
-        shop.double.play.pay_again(made["id"])
+        shop.double.simulate.retry_payment(made["id"])
         await shop.deliver_all()
         assert len(mails(shop)) == count, hours
     assert len(shop.desk.said(PaymentFailed)) == 5
@@ -248,7 +248,7 @@ async def test_failures_read_by_two_instances_at_once_are_one_mail(shop: Shop, o
     other.desk.now = shop.desk.now
     first = intent(shop, made)["id"]
     # A second payment of the subscription fails too: its invoice for another item, say.
-    second = shop.double.play.pay_once(
+    second = shop.double.simulate.pay_once(
         300, customer=made["customer"], payment_method="pm_card_chargeDeclinedInsufficientFunds"
     )["id"]
     account = shop.double.account
@@ -281,7 +281,7 @@ async def test_failures_read_by_two_instances_at_once_are_one_mail(shop: Shop, o
 
 async def test_a_failure_that_was_paid_before_anybody_looked_is_no_mail(shop: Shop) -> None:
     made = await declined_renewal(shop)
-    shop.double.play.recover(made["customer"])
+    shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
     assert (mails(shop), shop.desk.said(PaymentFailed)) == ([], [])
     assert (await payment(shop, intent(shop, made)["id"]))["status"] == "succeeded"
@@ -299,7 +299,7 @@ async def test_a_recovery_is_announced_once_and_clears_the_failure(shop: Shop) -
     await shop.deliver_all()
     shop.desk.clear()
     shop._settled = 0
-    shop.double.play.recover(made["customer"])
+    shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
     record = await payment(shop, intent(shop, made)["id"])
     assert (record["status"], record["failureCode"], record["waitsForPerson"]) == ("succeeded", None, None)
@@ -307,13 +307,13 @@ async def test_a_recovery_is_announced_once_and_clears_the_failure(shop: Shop) -
 
 
 async def test_a_renewal_that_the_bank_wants_confirmed_is_mailed(shop: Shop) -> None:
-    made = shop.double.play.checkout(
+    made = shop.double.simulate.checkout(
         shop.price, email="ada@example.com", metadata=ADA, payment_method="pm_card_authenticationRequired"
     )
     await shop.deliver_all()
     # At the checkout the page itself asks.
     assert (mails(shop), shop.desk.said(PaymentActionRequired)) == ([], [])
-    shop.double.play.authenticate(made["id"])
+    shop.double.simulate.authenticate(made["id"])
     await shop.double.clock.advance(MONTH)
     shop.desk.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
     await deliver(shop, "invoice.payment_action_required")
@@ -326,7 +326,7 @@ async def test_a_renewal_that_the_bank_wants_confirmed_is_mailed(shop: Shop) -> 
 
 async def test_a_bank_debit_is_processing_and_then_paid_or_returned(shop: Shop) -> None:
     good, bad = (
-        shop.double.play.checkout(shop.price, email=f"{account}@example.com", metadata=ADA, payment_method=account)
+        shop.double.simulate.checkout(shop.price, email=f"{account}@example.com", metadata=ADA, payment_method=account)
         for account in ("pm_usBankAccount_success", "pm_usBankAccount_insufficientFunds")
     )
     await deliver(shop, "payment_intent.processing")
@@ -339,7 +339,7 @@ async def test_a_bank_debit_is_processing_and_then_paid_or_returned(shop: Shop) 
 
 
 async def test_a_payment_given_up_is_announced(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, payment_method=None)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, payment_method=None)
     await shop.double.clock.advance(timedelta(days=2))
     await shop.deliver_all()
     record = await payment(shop, intent(shop, made)["id"])
@@ -349,20 +349,20 @@ async def test_a_payment_given_up_is_announced(shop: Shop) -> None:
 
 @pytest.mark.parametrize("told", ["charge.refunded", "refund.created"])
 async def test_refunds_are_counted_together(shop: Shop, told: str) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     for amount, total in ((200, 200), (300, 500)):
-        shop.double.play.refund(made["id"], amount=amount)
+        shop.double.simulate.refund(made["id"], amount=amount)
         await deliver(shop, told)
         assert (await payment(shop, intent(shop, made)["id"]))["amountRefunded"] == total
     assert [said.amount_refunded for said in shop.desk.said(PaymentRefunded)] == [200, 500]
 
 
 async def test_a_refund_that_failed_is_taken_back(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    refund = shop.double.play.refund(made["id"], amount=200)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    refund = shop.double.simulate.refund(made["id"], amount=200)
     await shop.deliver_all()
-    shop.double.play.fail_refund(refund["id"])
+    shop.double.simulate.fail_refund(refund["id"])
     await deliver(shop, "refund.failed")
     assert (await payment(shop, intent(shop, made)["id"]))["amountRefunded"] == 0
     assert len(shop.desk.said(PaymentRefunded)) == 1
@@ -370,8 +370,8 @@ async def test_a_refund_that_failed_is_taken_back(shop: Shop) -> None:
 
 async def test_an_invoice_paid_in_parts_has_a_payment_for_each(shop: Shop) -> None:
     made = await declined_renewal(shop)
-    part = shop.double.play.pay_partly(made["id"], 200)
-    shop.double.play.recover(made["customer"])
+    part = shop.double.simulate.pay_partially(made["id"], 200)
+    shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
     records = [await payment(shop, part["id"]), await payment(shop, intent(shop, made)["id"])]
     assert [(each["amountReceived"], each["stpInvoiceId"], each["stpSubscriptionId"]) for each in records] == [
@@ -382,7 +382,7 @@ async def test_an_invoice_paid_in_parts_has_a_payment_for_each(shop: Shop) -> No
 
 async def test_a_payment_tied_to_an_invoice_later_is_found_again(shop: Shop) -> None:
     made = await declined_renewal(shop)
-    part = shop.double.play.pay_once(200, customer=made["customer"])
+    part = shop.double.simulate.pay_once(200, customer=made["customer"])
     await shop.desk.perform(FollowPayment(payment_intent_id=part["id"]))
     assert (await payment(shop, part["id"]))["stpSubscriptionId"] is None
     await shop.post(f"/v1/invoices/{made['latest_invoice']}/attach_payment", payment_intent=part["id"])
@@ -392,11 +392,11 @@ async def test_a_payment_tied_to_an_invoice_later_is_found_again(shop: Shop) -> 
 
 async def test_a_payment_outside_of_subscriptions_makes_nobody_a_user_and_writes_to_nobody(shop: Shop) -> None:
     customer = await shop.post("/v1/customers", email="bob@example.com")
-    nobodys = shop.double.play.pay_once(500, currency="jpy")
-    bobs = shop.double.play.pay_once(
+    nobodys = shop.double.simulate.pay_once(500, currency="jpy")
+    bobs = shop.double.simulate.pay_once(
         700, customer=customer["id"], payment_method="pm_card_chargeDeclinedInsufficientFunds"
     )
-    adas = shop.double.play.pay_once(900, metadata=ADA)
+    adas = shop.double.simulate.pay_once(900, metadata=ADA)
     await shop.deliver_all()
     assert [(await payment(shop, each["id"]))["userId"] for each in (nobodys, bobs, adas)] == [None, None, "user_ada"]
     assert (shop.desk.said(EnsureUser), shop.mails()) == ([], [])
@@ -404,7 +404,7 @@ async def test_a_payment_outside_of_subscriptions_makes_nobody_a_user_and_writes
 
 
 async def test_a_subscriptions_payment_waits_with_its_news_until_its_user_is_known(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     for event in events_of_money(shop):
         await shop.deliver(event)
     paid = intent(shop, made)["id"]
@@ -431,16 +431,16 @@ async def test_a_payment_that_stripe_does_not_have_is_nothing(shop: Shop) -> Non
 
 
 async def test_the_customers_deletion_leaves_its_payments(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
-    shop.double.play.delete_customer(made["customer"])
+    shop.double.simulate.delete_customer(made["customer"])
     paid = intent(shop, made)["id"]
     await shop.desk.perform(FollowPayment(payment_intent_id=paid))
     assert (await payment(shop, paid))["userId"] == shop.users["ada@example.com"]
 
 
 async def test_a_thin_event_is_followed_like_its_snapshot(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     paid = intent(shop, made)["id"]
     thin = {
         "id": "evt_test_1",
@@ -458,9 +458,9 @@ async def test_a_thin_event_is_followed_like_its_snapshot(shop: Shop) -> None:
 
 
 async def test_a_payment_waits_while_stripe_is_away(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     shop.desk.context.stripe.calls.patience = FAST
-    fault = shop.double.faults.add(Trouble.SERVER_ERROR, times=3)
+    fault = shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.deliver(next(event for event in events_of_money(shop) if event["type"] == "payment_intent.succeeded"))
     assert fault.hits == 3
     ((_, again),) = await shop.desk.later()
@@ -471,7 +471,7 @@ async def test_a_payment_waits_while_stripe_is_away(shop: Shop) -> None:
 
 async def test_a_way_back_from_a_charge_waits_while_stripe_is_away(shop: Shop) -> None:
     shop.desk.context.stripe.calls.patience = FAST
-    shop.double.faults.add(Trouble.SERVER_ERROR, times=3)
+    shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.desk.perform(FindPayments(object="charge", object_id="ch_1"))
     ((_, again),) = await shop.desk.later()
     assert (again.object_id, again.attempt) == ("ch_1", 2)
@@ -488,7 +488,7 @@ async def test_a_reading_that_was_overtaken_is_made_again(shop: Shop, open_shop:
     async def overtaken(name: str, path: str, params: dict[str, Any]) -> Any:
         stale = await read(name, path, params)
         if name == "payment_intent" and stale["status"] != "succeeded":
-            shop.double.play.recover(made["customer"])
+            shop.double.simulate.recover(made["customer"])
             await other.desk.perform(FollowPayment(payment_intent_id=failing))
         return stale
 
@@ -507,7 +507,7 @@ class TestList:
     async def test_pages_are_newest_first_and_whole(self, shop: Shop) -> None:
         made = []
         for amount in range(1, 8):
-            made.append(shop.double.play.pay_once(amount, metadata=ADA)["id"])
+            made.append(shop.double.simulate.pay_once(amount, metadata=ADA)["id"])
             if amount % 3 == 0:
                 await shop.a_second_later()
         await shop.deliver_all()
@@ -525,7 +525,7 @@ class TestList:
 
     async def test_by_user_and_status(self, shop: Shop) -> None:
         made = await declined_renewal(shop)
-        shop.double.play.pay_once(100, metadata={"user_id": "user_bob"})
+        shop.double.simulate.pay_once(100, metadata={"user_id": "user_bob"})
         await shop.deliver_all()
         assert len(await self.listed(shop)) == 3
         assert {each["user_id"] for each in await self.listed(shop, user_id="user_ada")} == {"user_ada"}
@@ -535,9 +535,9 @@ class TestList:
 
     async def test_what_a_customer_paid_before_it_was_known_is_the_users_too(self, shop: Shop) -> None:
         customer = await shop.post("/v1/customers", email="ada@example.com")
-        early = shop.double.play.pay_once(100, customer=customer["id"])
+        early = shop.double.simulate.pay_once(100, customer=customer["id"])
         await shop.deliver_all()
-        shop.double.play.checkout(shop.price, customer=customer["id"], metadata=ADA)
+        shop.double.simulate.checkout(shop.price, customer=customer["id"], metadata=ADA)
         await shop.deliver_all()
         (found,) = [
             each for each in await self.listed(shop, user_id="user_ada") if each["stp_payment_intent_id"] == early["id"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from services.stripe_double.faults import Trouble
+from services.stripe_double import FaultKind
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.auth.users import EnsureUser, UserEnsured
@@ -122,7 +122,7 @@ async def test_an_erasure_without_anything_to_erase_is_confirmed(shop: Shop) -> 
 
 async def test_while_stripe_is_away_the_process_says_so_and_it_is_tried_until_done(shop: Shop) -> None:
     customer, _ = await subscribed(shop)
-    shop.double.faults.add(Trouble.SERVER_ERROR, method="DELETE")
+    shop.double.faults.add(FaultKind.SERVER_ERROR, method="DELETE")
     order = EraseUserFromBilling(**about("user_3"), delete_stripe_customer=True)
     other, _ = await subscribed(shop, "user_3", "eve@example.com")
     for number in range(2):

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.refunds import give_back
-from services.stripe_double import Trouble
+from services.stripe_double import FaultKind
 from shared.messages.billing.subscriptions import (
     DuplicateSubscriptionCancelled,
     DuplicateSubscriptionFound,
@@ -28,10 +28,10 @@ def counted(name: str, **labels: str) -> float:
 
 async def twice(shop: Shop, **second: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Let Ada subscribe twice; all but the second one's consequences are done."""
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     await shop.a_second_later()
-    return first, shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA, **second)
+    return first, shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA, **second)
 
 
 def given_back(shop: Shop) -> list[int]:
@@ -56,11 +56,11 @@ async def test_what_was_paid_on_a_duplicate_is_refunded_and_the_credit_of_its_en
 
 
 async def test_credit_that_a_duplicate_used_up_comes_back_to_the_balance(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     await shop.a_second_later()
     await post(shop.double, f"/v1/customers/{first['customer']}", balance="-200")
-    shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     await shop.deliver_all()
     assert given_back(shop) == [300]
     assert shop.double.object("customer", first["customer"])["balance"] == -200
@@ -75,7 +75,7 @@ async def test_a_duplicate_on_which_nothing_was_paid_is_not_refunded(shop: Shop)
 
 async def test_what_an_operator_has_refunded_already_is_not_refunded_again(shop: Shop) -> None:
     _, second = await twice(shop)
-    shop.double.play.refund(second["id"])
+    shop.double.simulate.refund(second["id"])
     before = counted("nest_stripe_not_refunded")
     await shop.deliver_all()
     assert given_back(shop) == [500]
@@ -84,7 +84,7 @@ async def test_what_an_operator_has_refunded_already_is_not_refunded_again(shop:
 
 async def test_a_disputed_payment_is_left_to_the_bank_and_an_alarm(shop: Shop) -> None:
     _, second = await twice(shop)
-    shop.double.play.dispute(second["id"])
+    shop.double.simulate.dispute(second["id"])
     before = counted("nest_stripe_not_refunded")
     await shop.deliver_all()
     assert given_back(shop) == []
@@ -102,10 +102,10 @@ async def test_a_payment_under_way_is_refunded_when_it_has_come(shop: Shop) -> N
     assert given_back(shop) == [500]
 
 
-@pytest.mark.parametrize("trouble", [Trouble.RESET, Trouble.SERVER_ERROR, Trouble.HANG])
+@pytest.mark.parametrize("trouble", [FaultKind.RESET, FaultKind.SERVER_ERROR, FaultKind.HANG])
 @pytest.mark.parametrize("path", ["/v1/refunds", "*balance_transactions"])
 async def test_a_refund_that_stripe_made_and_did_not_answer_is_made_once(
-    path: str, trouble: Trouble, shop: Shop
+    path: str, trouble: FaultKind, shop: Shop
 ) -> None:
     first, _ = await twice(shop)
     shop.desk.context.stripe.calls.patience = FAST
@@ -123,7 +123,7 @@ async def test_a_refund_that_stripe_made_and_did_not_answer_is_made_once(
 @pytest.mark.parametrize("path", ["/v1/refunds", "*balance_transactions"])
 async def test_a_failure_that_stripe_keeps_is_reconciled_before_another_refund(path: str, shop: Shop) -> None:
     await twice(shop)
-    fault = shop.double.faults.add(Trouble.SERVER_ERROR, stored=True, times=1, method="POST", path=path)
+    fault = shop.double.faults.add(FaultKind.SERVER_ERROR, stored=True, times=1, method="POST", path=path)
     await shop.deliver_all()
     assert fault.hits == 1
     assert given_back(shop) == [500]
@@ -180,7 +180,7 @@ async def test_where_duplicates_are_left_alone_each_is_told_of_once_and_counted(
     before = counted("nest_stripe_duplicate_subscriptions", done="told")
     first, second = await twice(shop)
     await shop.deliver_all()
-    shop.double.play.cancel(second["id"])
+    shop.double.simulate.cancel(second["id"])
     await shop.deliver_all()
     assert shop.double.object("subscription", second["id"])["status"] == "active"
     (found,) = shop.desk.said(DuplicateSubscriptionFound)
@@ -191,12 +191,12 @@ async def test_where_duplicates_are_left_alone_each_is_told_of_once_and_counted(
 
 
 async def test_an_overdue_one_past_its_grace_makes_room_for_a_new_one(shop: Shop) -> None:
-    overdue = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.decline(overdue["customer"])
+    overdue = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.decline(overdue["customer"])
     await shop.double.clock.advance(timedelta(days=32))
     with shop.double.account.change():
         shop.double.account.update(shop.double.account.get("subscription", overdue["id"]), status="past_due")
-    anew = shop.double.play.checkout(shop.price, email="ada@example.org", metadata=ADA)
+    anew = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
     shop.desk.now = shop.double.clock.time + timedelta(days=31)
     await shop.deliver_all()
     assert shop.double.object("subscription", anew["id"])["status"] == "active"

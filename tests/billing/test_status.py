@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.billing.stripe.calls import Patience
-from services.stripe_double import Settings, StripeDouble, Trouble
+from services.stripe_double import FaultKind, Settings, StripeDouble
 from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
 from tests.billing.conftest import Shop
 from tests.desk import Refused
@@ -22,7 +22,7 @@ def iso(seconds: int) -> str:
 
 
 async def test_the_status_of_an_active_subscription_comes_with_a_portal_link(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     answer = await shop.desk.perform(STATUS)
     item = made["items"]["data"][0]
@@ -40,8 +40,8 @@ async def test_the_status_of_an_active_subscription_comes_with_a_portal_link(sho
 
 
 async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    made = shop.double.play.cancel(made["id"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.cancel(made["id"])
     await shop.deliver_all()
     answer = await shop.desk.perform(STATUS)
     assert answer["cancel_type"] == "period_end"
@@ -49,9 +49,9 @@ async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
     assert answer["cancelled_at"] == iso(made["canceled_at"])
 
 
-@pytest.mark.parametrize("trouble", [Trouble.HANG, Trouble.SERVER_ERROR, Trouble.RESET])
-async def test_without_stripe_the_status_is_answered_in_time_without_a_link(trouble: Trouble, shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+@pytest.mark.parametrize("trouble", [FaultKind.HANG, FaultKind.SERVER_ERROR, FaultKind.RESET])
+async def test_without_stripe_the_status_is_answered_in_time_without_a_link(trouble: FaultKind, shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     shop.desk.context.stripe.calls.patience = Patience(portal=0.2, pause=0.01)
     shop.double.faults.add(trouble)
@@ -61,7 +61,7 @@ async def test_without_stripe_the_status_is_answered_in_time_without_a_link(trou
 
 
 async def test_while_nothing_listens_at_stripes_the_status_is_answered_soon_and_then_at_once(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     async with shop.double.outage():
         for seconds in (2.5, 2.5, 2.5, 0.5, 0.5):
@@ -70,7 +70,7 @@ async def test_while_nothing_listens_at_stripes_the_status_is_answered_soon_and_
 
 
 async def test_a_link_is_made_anew_each_time_and_kept_nowhere(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     links = {(await shop.desk.perform(STATUS))["billing_portal_url"] for _ in range(2)}
     assert len(links) == 2
@@ -89,7 +89,7 @@ async def test_who_never_subscribed_has_no_active_subscription(shop: Shop) -> No
 
 
 async def test_the_heart_beats_while_a_subscription_is_active_and_its_period_lasts(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     assert await shop.desk.perform(HEARTBEAT) is None
     end = datetime.fromtimestamp(made["items"]["data"][0]["current_period_end"], UTC)
@@ -101,16 +101,16 @@ async def test_the_heart_beats_while_a_subscription_is_active_and_its_period_las
 
 
 async def test_of_an_ended_and_a_live_subscription_the_live_one_is_told(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.cancel(first["id"], at="now")
-    shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA, trial_days=7)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(first["id"], at="now")
+    shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA, trial_days=7)
     await shop.deliver_all()
     assert (await shop.desk.perform(STATUS))["status"] == "trialing"
 
 
 async def test_a_subscription_that_is_paid_late_is_still_active(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.decline(made["customer"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.decline(made["customer"])
     await shop.double.clock.advance(timedelta(days=32))
     await shop.deliver_all()
     shop.desk.now = shop.double.clock.time
@@ -118,7 +118,7 @@ async def test_a_subscription_that_is_paid_late_is_still_active(shop: Shop) -> N
 
 
 async def test_operators_read_the_whole_record_by_any_of_its_names(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     record = await shop.record(made["id"])
     for query in (
@@ -134,11 +134,11 @@ async def test_operators_read_the_whole_record_by_any_of_its_names(shop: Shop) -
 
 
 async def test_operators_read_the_latest_one_of_a_user_who_has_no_active_one(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.cancel(first["id"], at="now")
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(first["id"], at="now")
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
-    shop.double.play.cancel(second["id"], at="now")
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    shop.double.simulate.cancel(second["id"], at="now")
     await shop.deliver_all()
     view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
     assert (view["stp_subscription_id"], view["active"], view["entitled"]) == (second["id"], False, False)
@@ -160,8 +160,8 @@ def test_a_question_about_no_subscription_is_none() -> None:
 async def test_grace_ends_for_what_stays_overdue_for_ever(open_shop: Callable[..., Any], double: StripeDouble) -> None:
     double.account.settings = Settings(after_retries="past_due")
     shop: Shop = await open_shop(stripe_grace_days=20)
-    made = double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    double.play.decline(made["customer"])
+    made = double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    double.simulate.decline(made["customer"])
     await double.clock.advance(timedelta(days=32))
     await shop.deliver_all()
     shop.desk.now = double.clock.time
@@ -182,12 +182,12 @@ async def test_grace_ends_for_what_stays_overdue_for_ever(open_shop: Callable[..
 
 
 async def test_paused_payments_leave_the_status_and_hold_the_service_while_invoices_are_voided(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.pause_collection(made["id"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.pause_collection(made["id"])
     await shop.deliver_all()
     assert (await shop.desk.perform(STATUS))["status"] == "active"
     view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
     assert (view["collection_paused"], view["entitled"]) == ("void", False)
-    shop.double.play.resume_collection(made["id"])
+    shop.double.simulate.resume_collection(made["id"])
     await shop.deliver_all()
     assert (await shop.desk.perform(GetSubscription(user_id="user_ada")))["entitled"]

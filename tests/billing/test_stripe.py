@@ -11,7 +11,7 @@ from services.billing.stripe import calls
 from services.billing.stripe.account import Stripe
 from services.billing.stripe.calls import Patience
 from services.billing.stripe.translation import subscription_of
-from services.stripe_double import API_VERSION, StripeDouble, Trouble
+from services.stripe_double import API_VERSION, FaultKind, StripeDouble
 from shared.messages.billing.errors import StripeUnavailable
 from tests.billing.conftest import API_KEY, post
 
@@ -34,7 +34,7 @@ async def test_the_pinned_version_is_the_one_that_the_library_and_the_double_spe
 async def test_a_subscription_is_read_with_its_customer_and_its_periods(
     stripe: Stripe, double: StripeDouble, price: str
 ) -> None:
-    made = double.play.checkout(price, email="ada@example.com", trial_days=14, metadata={"user_id": "user_1"})
+    made = double.simulate.checkout(price, email="ada@example.com", trial_days=14, metadata={"user_id": "user_1"})
     found = await stripe.subscription(made["id"])
     assert found is not None
     assert (found.status, found.user_id, found.customer.email) == ("trialing", "user_1", "ada@example.com")
@@ -45,7 +45,7 @@ async def test_a_subscription_is_read_with_its_customer_and_its_periods(
 
 async def test_the_coupons_on_a_subscription_are_seen(stripe: Stripe, double: StripeDouble, price: str) -> None:
     await post(double, "/v1/coupons", id="staff", percent_off="100", duration="forever")
-    made = double.play.checkout(price, email="ada@example.com", coupon="staff")
+    made = double.simulate.checkout(price, email="ada@example.com", coupon="staff")
     found = await stripe.subscription(made["id"])
     assert found is not None
     assert found.coupons == {"staff"}
@@ -103,8 +103,8 @@ async def test_what_stripe_does_not_have_is_none(stripe: Stripe) -> None:
 
 
 async def test_a_deleted_customer_says_so(stripe: Stripe, double: StripeDouble, price: str) -> None:
-    made = double.play.checkout(price, email="ada@example.com")
-    double.play.delete_customer(made["customer"])
+    made = double.simulate.checkout(price, email="ada@example.com")
+    double.simulate.delete_customer(made["customer"])
     customer = await stripe.customer(made["customer"])
     assert customer is not None
     assert (customer.deleted, customer.email) == (True, None)
@@ -114,9 +114,9 @@ async def test_a_deleted_customer_says_so(stripe: Stripe, double: StripeDouble, 
 
 
 async def test_ended_subscriptions_are_listed_too(stripe: Stripe, double: StripeDouble, price: str) -> None:
-    first = double.play.checkout(price, email="ada@example.com")
-    double.play.cancel(first["id"], at="now")
-    second = double.play.checkout(price, customer=first["customer"])
+    first = double.simulate.checkout(price, email="ada@example.com")
+    double.simulate.cancel(first["id"], at="now")
+    second = double.simulate.checkout(price, customer=first["customer"])
     assert await stripe.subscription_ids(first["customer"]) == [second["id"], first["id"]]
 
 
@@ -124,17 +124,17 @@ async def test_lists_longer_than_a_page_are_read_to_their_end(
     stripe: Stripe, double: StripeDouble, price: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "PAGE", 2)
-    customer = double.play.checkout(price, email="ada@example.com")["customer"]
+    customer = double.simulate.checkout(price, email="ada@example.com")["customer"]
     for _ in range(4):
-        double.play.checkout(price, customer=customer)
+        double.simulate.checkout(price, customer=customer)
     assert len(set(await stripe.subscription_ids(customer))) == 5
 
 
 @pytest.mark.parametrize(
-    "trouble", [Trouble.SERVER_ERROR, Trouble.CONFLICT, Trouble.RATE_LIMIT, Trouble.RESET, Trouble.HANG]
+    "trouble", [FaultKind.SERVER_ERROR, FaultKind.CONFLICT, FaultKind.RATE_LIMIT, FaultKind.RESET, FaultKind.HANG]
 )
 async def test_a_passing_trouble_is_outlasted_under_the_same_key(
-    trouble: Trouble, stripe: Stripe, double: StripeDouble
+    trouble: FaultKind, stripe: Stripe, double: StripeDouble
 ) -> None:
     fault = double.faults.add(trouble, times=2, path="/v1/customers")
     made = await stripe.create_customer(**ADA, key="trial_1:customer")
@@ -143,9 +143,9 @@ async def test_a_passing_trouble_is_outlasted_under_the_same_key(
     assert {call.idempotency_key for call in double.log} == {"trial_1:customer"}
 
 
-@pytest.mark.parametrize("trouble", [Trouble.RESET, Trouble.HANG])
+@pytest.mark.parametrize("trouble", [FaultKind.RESET, FaultKind.HANG])
 async def test_work_that_was_done_before_the_trouble_is_not_done_again(
-    trouble: Trouble, stripe: Stripe, double: StripeDouble
+    trouble: FaultKind, stripe: Stripe, double: StripeDouble
 ) -> None:
     fault = double.faults.add(trouble, after_work=True, times=1, path="/v1/customers")
     made = await stripe.create_customer(**ADA, key="trial_1:customer")
@@ -154,14 +154,14 @@ async def test_work_that_was_done_before_the_trouble_is_not_done_again(
 
 
 async def test_lasting_trouble_ends_as_unavailable_after_three_attempts(stripe: Stripe, double: StripeDouble) -> None:
-    fault = double.faults.add(Trouble.SERVER_ERROR)
+    fault = double.faults.add(FaultKind.SERVER_ERROR)
     with pytest.raises(StripeUnavailable):
         await stripe.customer("cus_1")
     assert fault.hits == 3
 
 
 async def test_calls_end_within_the_time_they_are_given(stripe: Stripe, double: StripeDouble) -> None:
-    double.faults.add(Trouble.HANG)
+    double.faults.add(FaultKind.HANG)
     async with asyncio.timeout(0.3):
         with pytest.raises(StripeUnavailable):
             await stripe.within(0.1).customer("cus_1")
@@ -179,7 +179,7 @@ async def test_while_stripe_is_down_calls_are_refused_without_being_made(stripe:
 
 
 async def test_a_stored_failure_is_known_as_a_spent_key(stripe: Stripe, double: StripeDouble) -> None:
-    fault = double.faults.add(Trouble.SERVER_ERROR, stored=True, times=1, path="/v1/customers")
+    fault = double.faults.add(FaultKind.SERVER_ERROR, stored=True, times=1, path="/v1/customers")
     with pytest.raises(KeySpent):
         await stripe.create_customer(**ADA, key="trial_1:customer")
     assert fault.hits == 1
@@ -229,7 +229,7 @@ async def test_what_was_made_for_a_trial_is_found_in_lists(stripe: Stripe, doubl
     customer = await stripe.create_customer(**ADA, key="1")
     assert await stripe.trial_customer_id("ada@example.com", "trial_1") == customer
     assert await stripe.trial_customer_id("ada@example.com", "trial_2") is None
-    double.play.checkout(price, customer=customer)
+    double.simulate.checkout(price, customer=customer)
     made = await stripe.create_trial(
         customer_id=customer, price=price, user_id="user_1", trial_id="trial_1", key="trial_1:subscription"
     )
@@ -239,7 +239,7 @@ async def test_what_was_made_for_a_trial_is_found_in_lists(stripe: Stripe, doubl
 async def test_a_cancelled_duplicate_says_in_stripe_which_one_was_kept(
     stripe: Stripe, double: StripeDouble, price: str
 ) -> None:
-    made = double.play.checkout(price, email="ada@example.com")
+    made = double.simulate.checkout(price, email="ada@example.com")
     await stripe.cancel_duplicate(made["id"], kept_subscription_id="ours_1", key="k")
     found = await stripe.subscription(made["id"])
     assert found is not None
@@ -256,9 +256,9 @@ async def test_a_portal_link_is_given(stripe: Stripe) -> None:
     assert link.startswith("https://billing.stripe.com/")
 
 
-@pytest.mark.parametrize("trouble", [Trouble.HANG, Trouble.SERVER_ERROR, Trouble.RESET, Trouble.RATE_LIMIT])
+@pytest.mark.parametrize("trouble", [FaultKind.HANG, FaultKind.SERVER_ERROR, FaultKind.RESET, FaultKind.RATE_LIMIT])
 async def test_without_stripe_there_is_no_portal_link_and_no_error(
-    trouble: Trouble, stripe: Stripe, double: StripeDouble
+    trouble: FaultKind, stripe: Stripe, double: StripeDouble
 ) -> None:
     customer = await stripe.create_customer(**ADA, key="1")
     double.faults.add(trouble)
@@ -276,7 +276,7 @@ async def test_no_link_and_no_key_is_ever_logged(
     caplog.set_level(logging.DEBUG)
     customer = await stripe.create_customer(**ADA, key="1")
     assert await stripe.portal_url(customer) is not None
-    double.faults.add(Trouble.SERVER_ERROR)
+    double.faults.add(FaultKind.SERVER_ERROR)
     assert await stripe.portal_url(customer) is None
     assert "billing.stripe.com" not in caplog.text
     assert API_KEY not in caplog.text
@@ -304,7 +304,7 @@ async def test_what_stripe_says_about_repeating_is_heard(
 
 
 async def test_a_storm_of_reading_leaves_room_for_whoever_waits(double: StripeDouble, price: str) -> None:
-    made = double.play.checkout(price, email="ada@example.com")
+    made = double.simulate.checkout(price, email="ada@example.com")
     patience = Patience(attempt=0.3, call=0.5, portal=0.5, pause=0.01)
     async with adapter.opened(
         api_key=API_KEY, api_base=double.url, rate=20, portal_return_url="https://getbeak.app/", patience=patience

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.stripe_double.disorder import Disorder
+from services.stripe_double import DeliveryFaults
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import ReconcileSubscriptions, ReplayStripeEvents, SweepStripeEvents
 from shared.messages.billing.stripe_events import StripeEvent
@@ -20,7 +20,7 @@ VERIFY = ReconcileSubscriptions(repair=False)
 def lose_all(shop: Shop) -> int:
     """From now on no webhook comes; returns how many events there were before."""
     shop.double.webhooks.secrets = ["whsec_lost"]
-    shop.double.webhooks.disorder = Disorder(lost=1.0)
+    shop.double.webhooks.faults = DeliveryFaults(loss_rate=1.0)
     return len(shop.double.objects("event"))
 
 
@@ -39,16 +39,16 @@ async def hand_over(shop: Shop) -> None:
 
 async def test_three_days_without_webhooks_are_swept_up_and_every_event_is_applied_once(shop: Shop) -> None:
     known = lose_all(shop)
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
-    other = shop.double.play.checkout(shop.price, email="eve@example.com")
-    shop.double.play.dispute(made["id"])
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
+    other = shop.double.simulate.checkout(shop.price, email="eve@example.com")
+    shop.double.simulate.dispute(made["id"])
     await shop.double.clock.advance(timedelta(days=1))
-    trial = shop.double.play.checkout(shop.price, email="bob@example.com", trial_days=14)
+    trial = shop.double.simulate.checkout(shop.price, email="bob@example.com", trial_days=14)
     await shop.double.clock.advance(timedelta(days=1))
-    shop.double.play.cancel(made["id"])
-    shop.double.play.refund(other["id"])
+    shop.double.simulate.cancel(made["id"])
+    shop.double.simulate.refund(other["id"])
     await shop.double.clock.advance(timedelta(days=1))
-    shop.double.play.cancel(trial["id"], at="now")
+    shop.double.simulate.cancel(trial["id"], at="now")
     missed = [event["id"] for event in shop.double.objects("event")[known:]]
 
     done = await finish(shop, SweepStripeEvents())
@@ -72,7 +72,7 @@ async def test_three_days_without_webhooks_are_swept_up_and_every_event_is_appli
 
 async def test_a_webhook_that_comes_after_it_was_swept_is_handled_once(shop: Shop) -> None:
     known = lose_all(shop)
-    shop.double.play.checkout(shop.price, email="ada@example.com")
+    shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await finish(shop, SweepStripeEvents())
     await hand_over(shop)
     said, rows = list(shop.desk.published), await shop.event_rows()
@@ -87,7 +87,7 @@ async def test_a_webhook_that_comes_after_it_was_swept_is_handled_once(shop: Sho
 async def test_events_beyond_one_page_are_swept(shop: Shop) -> None:
     known = lose_all(shop)
     for number in range(30):
-        shop.double.play.checkout(shop.price, email=f"{number}@example.com")
+        shop.double.simulate.checkout(shop.price, email=f"{number}@example.com")
     missed = len(shop.double.objects("event")) - known
     assert missed > 200
     done = await finish(shop, SweepStripeEvents())
@@ -95,7 +95,7 @@ async def test_events_beyond_one_page_are_swept(shop: Shop) -> None:
 
 
 async def test_an_event_that_was_handled_is_looked_at_again_by_its_id(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
     await shop.desk.database["subscriptions"].update_one({}, {"$set": {"status": "past_due"}, "$inc": {"version": 1}})
     [event] = [each for each in shop.events_of(made["id"]) if each["type"].endswith("created")]
@@ -111,7 +111,7 @@ async def test_an_event_that_was_handled_is_looked_at_again_by_its_id(shop: Shop
 
 
 async def test_events_are_chosen_by_type_and_time(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com")
+    shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
     told: dict[str, Any] = {"types": ("customer.subscription.*",), "since": datetime.now(UTC) - timedelta(days=1)}
     subscriptions = [each for each in shop.double.objects("event") if each["type"].startswith("customer.subscription.")]

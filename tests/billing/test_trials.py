@@ -7,7 +7,7 @@ import pytest
 
 from services.billing.errors import StripeRefused
 from services.billing.stripe.calls import Patience
-from services.stripe_double import Trouble
+from services.stripe_double import FaultKind
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Unavailable
 from shared.ids import new_message_id
@@ -103,7 +103,7 @@ async def test_the_webhook_that_stripe_sends_back_changes_nothing(shop: Shop) ->
 
 async def test_a_webhook_that_overtakes_the_trial_leaves_one_of_everything(shop: Shop) -> None:
     shop.desk.context.stripe.calls.patience = FAST
-    shop.double.faults.add(Trouble.RESET, after_work=True, times=3, method="POST", path="/v1/subscriptions")
+    shop.double.faults.add(FaultKind.RESET, after_work=True, times=3, method="POST", path="/v1/subscriptions")
     with pytest.raises(Refused):
         await start(shop)
     await shop.deliver_all()
@@ -115,7 +115,7 @@ async def test_a_webhook_that_overtakes_the_trial_leaves_one_of_everything(shop:
 
 
 async def test_who_is_subscribed_gets_no_trial(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
     await shop.deliver_all()
     with pytest.raises(Refused, match="conflict") as refused:
         await start(shop)
@@ -128,7 +128,7 @@ async def test_who_had_a_trial_gets_no_second_one(shop: Shop) -> None:
     with pytest.raises(Refused) as active:
         await start(shop)
     assert active.value.code == "already_subscribed"
-    shop.double.play.cancel(shop.double.objects("subscription")[0]["id"], at="now")
+    shop.double.simulate.cancel(shop.double.objects("subscription")[0]["id"], at="now")
     await shop.deliver_all()
     for changed in ({}, {"fingerprint": "other", "beak_id": "other"}):
         with pytest.raises(Refused) as used:
@@ -183,9 +183,9 @@ async def test_of_parallel_orders_over_two_instances_one_trial_comes_out(
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
 @pytest.mark.parametrize("after_work", [True, False])
-@pytest.mark.parametrize("trouble", [Trouble.HANG, Trouble.RESET, Trouble.SERVER_ERROR])
+@pytest.mark.parametrize("trouble", [FaultKind.HANG, FaultKind.RESET, FaultKind.SERVER_ERROR])
 async def test_whatever_breaks_on_the_way_a_retry_finishes_the_same_trial(
-    trouble: Trouble,
+    trouble: FaultKind,
     after_work: bool,  # noqa: FBT001
     path: str,
     shop: Shop,
@@ -219,7 +219,7 @@ async def test_the_same_order_again_finishes_what_an_outage_interrupted(shop: Sh
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
 async def test_a_failure_that_stripe_keeps_under_a_key_is_reconciled_before_another_try(path: str, shop: Shop) -> None:
-    fault = shop.double.faults.add(Trouble.SERVER_ERROR, stored=True, times=1, method="POST", path=path)
+    fault = shop.double.faults.add(FaultKind.SERVER_ERROR, stored=True, times=1, method="POST", path=path)
     await start(shop)
     assert fault.hits == 1
     assert made(shop) == (1, 1)
@@ -235,7 +235,7 @@ async def test_a_failure_that_stripe_keeps_under_a_key_is_reconciled_before_anot
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
 async def test_after_a_day_a_retry_looks_before_it_orders(path: str, shop: Shop) -> None:
     shop.desk.context.stripe.calls.patience = FAST
-    shop.double.faults.add(Trouble.RESET, after_work=True, method="POST", path=path)
+    shop.double.faults.add(FaultKind.RESET, after_work=True, method="POST", path=path)
     with pytest.raises(Refused):
         await start(shop)
     shop.double.faults.clear()
@@ -250,7 +250,7 @@ async def test_after_a_day_a_retry_looks_before_it_orders(path: str, shop: Shop)
 
 async def test_a_retry_with_another_address_of_the_user_finishes_the_same_trial(shop: Shop) -> None:
     shop.desk.context.stripe.calls.patience = FAST
-    shop.double.faults.add(Trouble.RESET, after_work=True, times=3, method="POST", path="/v1/customers")
+    shop.double.faults.add(FaultKind.RESET, after_work=True, times=3, method="POST", path="/v1/customers")
     with pytest.raises(Refused):
         await start(shop)
     await start(shop, email="ada@example.org")
@@ -277,16 +277,16 @@ async def test_two_orders_in_a_row_get_one_trial_and_a_link_each(shop: Shop) -> 
 
 
 async def test_a_user_who_was_a_customer_before_keeps_that_customer(shop: Shop) -> None:
-    earlier = shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
-    shop.double.play.cancel(earlier["id"], at="now")
+    earlier = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    shop.double.simulate.cancel(earlier["id"], at="now")
     await shop.deliver_all()
     await start(shop)
     assert made(shop) == (1, 2)
 
 
 async def test_a_deleted_customer_is_as_good_as_none(shop: Shop) -> None:
-    earlier = shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
-    shop.double.play.delete_customer(earlier["customer"])
+    earlier = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata={"user_id": "user_ada"})
+    shop.double.simulate.delete_customer(earlier["customer"])
     await shop.deliver_all()
     await start(shop)
     assert made(shop) == (2, 2)
@@ -333,7 +333,7 @@ async def test_an_address_that_stripe_does_not_take_frees_the_place(
 
 
 async def test_a_caller_is_told_of_an_outage_before_its_time_is_over(shop: Shop) -> None:
-    shop.double.faults.add(Trouble.HANG)
+    shop.double.faults.add(FaultKind.HANG)
     await shop.desk.perform(order())
     (finish,) = shop.desk.said(FinishTrial)
     now = unix_milliseconds()

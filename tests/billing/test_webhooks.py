@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
-from services.stripe_double import Trouble
+from services.stripe_double import FaultKind
 from shared.messages.auth.users import EnsureUser, UserEnsured
 from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
@@ -46,7 +46,7 @@ def counted(name: str, **labels: str) -> float:
 
 
 async def test_a_new_subscription_is_stored_announced_and_welcomed(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     record = await shop.record(made["id"])
     item = made["items"]["data"][0]
@@ -64,7 +64,7 @@ async def test_a_new_subscription_is_stored_announced_and_welcomed(shop: Shop) -
 
 
 async def test_a_trial_is_welcomed_as_a_trial_with_its_end(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
     await shop.deliver_all()
     assert shop.mails() == [("welcome-trial", "ada@example.com")]
     (mail,) = shop.desk.said(SendMail)
@@ -73,7 +73,7 @@ async def test_a_trial_is_welcomed_as_a_trial_with_its_end(shop: Shop) -> None:
 
 
 async def test_an_address_is_never_readable_outside_of_auth_and_mailer(shop: Shop) -> None:
-    shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     for name in await shop.desk.database.list_collection_names():
         async for document in shop.desk.database[name].find():
@@ -81,18 +81,18 @@ async def test_an_address_is_never_readable_outside_of_auth_and_mailer(shop: Sho
 
 
 async def test_a_checkout_in_progress_is_stored_and_not_yet_welcomed(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, payment_method=None)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, payment_method=None)
     await shop.deliver_all()
     assert (await shop.record(made["id"]))["status"] == "incomplete"
     assert shop.mails() == []
-    shop.double.play.recover(made["customer"])
+    shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
     assert (await shop.record(made["id"]))["status"] == "active"
     assert shop.mails() == [("welcome", "ada@example.com")]
 
 
 async def test_a_second_delivery_reads_nothing_and_sends_nothing(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     before, calls, said = await shop.record(made["id"]), len(shop.double.log), len(shop.desk.published)
     await shop.deliver_all()
@@ -100,9 +100,9 @@ async def test_a_second_delivery_reads_nothing_and_sends_nothing(shop: Shop) -> 
 
 
 async def test_a_change_is_announced_with_the_fields_that_changed(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.double.play.cancel(made["id"])
+    shop.double.simulate.cancel(made["id"])
     await shop.deliver_all()
     (changed,) = shop.desk.said(SubscriptionChanged)
     assert changed.changed == ("cancelAt", "cancelType", "cancelledAt")
@@ -111,17 +111,17 @@ async def test_a_change_is_announced_with_the_fields_that_changed(shop: Shop) ->
 
 
 async def test_an_end_planned_by_date_is_at_period_end_too(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.double.play.cancel(made["id"], at="date")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(made["id"], at="date")
     await shop.deliver_all()
     record = await shop.record(made["id"])
     assert (record["cancelType"], record["cancelAt"]) == ("period_end", record["endsAt"])
 
 
 async def test_an_end_is_announced_once_as_an_end(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.double.play.cancel(made["id"], at="now")
+    shop.double.simulate.cancel(made["id"], at="now")
     await shop.deliver_all()
     (ended,) = shop.desk.said(SubscriptionEnded)
     assert (ended.status, shop.desk.said(SubscriptionChanged)) == ("canceled", [])
@@ -130,7 +130,7 @@ async def test_an_end_is_announced_once_as_an_end(shop: Shop) -> None:
 
 
 async def test_the_event_says_nothing_that_is_believed(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     event = shop.events_of(made["id"])[0]
     event["data"]["object"] |= {"status": "canceled", "metadata": {"user_id": "user_eve"}}
     await shop.deliver(event)
@@ -139,7 +139,7 @@ async def test_the_event_says_nothing_that_is_believed(shop: Shop) -> None:
 
 
 async def test_the_user_of_an_unknown_customer_comes_from_its_address(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     for event in shop.events_of(made["id"]):
         await shop.deliver(event)
     (asked,) = shop.desk.said(EnsureUser)
@@ -158,11 +158,11 @@ async def test_the_user_of_an_unknown_customer_comes_from_its_address(shop: Shop
 
 
 async def test_metadata_goes_before_the_mapping_and_that_before_the_address(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com")
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata={"user_id": "user_bob"})
-    third = shop.double.play.checkout(shop.price, customer=first["customer"])
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata={"user_id": "user_bob"})
+    third = shop.double.simulate.checkout(shop.price, customer=first["customer"])
     await shop.deliver_all()
     assert (await shop.record(second["id"]))["userId"] == "user_bob"
     assert (await shop.record(third["id"]))["userId"] == shop.users["ada@example.com"]
@@ -173,7 +173,7 @@ async def test_metadata_goes_before_the_mapping_and_that_before_the_address(shop
 
 
 async def test_a_customer_that_names_another_user_moves_its_mapping(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
     await shop.post(f"/v1/customers/{made['customer']}", **{"metadata[user_id]": "user_new"})
     await shop.desk.perform(FollowSubscription(subscription_id=made["id"]))
@@ -185,7 +185,7 @@ async def test_a_customer_that_names_another_user_moves_its_mapping(shop: Shop) 
 async def test_a_subscription_of_nobody_is_counted_and_left(shop: Shop) -> None:
     before = counted("nest_stripe_subscriptions_of_nobody")
     customer = await shop.post("/v1/customers", name="No address")
-    made = shop.double.play.checkout(shop.price, customer=customer["id"])
+    made = shop.double.simulate.checkout(shop.price, customer=customer["id"])
     await shop.deliver(shop.events_of(made["id"])[0])
     assert counted("nest_stripe_subscriptions_of_nobody") == before + 1
     assert [type(said) for said in shop.desk.published] == [FollowSubscription]
@@ -193,9 +193,9 @@ async def test_a_subscription_of_nobody_is_counted_and_left(shop: Shop) -> None:
 
 
 async def test_a_deleted_customer_has_no_address_and_its_subscription_is_still_followed(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.double.play.delete_customer(made["customer"])
+    shop.double.simulate.delete_customer(made["customer"])
     await shop.deliver_all()
     assert (await shop.record(made["id"]))["status"] == "canceled"
     assert len(shop.mails()) == 1
@@ -214,7 +214,7 @@ async def test_what_no_event_of_ours_means_is_acknowledged_and_counted(shop: Sho
 
 async def test_an_event_of_the_other_mode_is_counted_and_not_followed(shop: Shop) -> None:
     before = counted("nest_stripe_other_mode")
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     calls = len(shop.double.log)
     await shop.deliver({**shop.events_of(made["id"])[0], "livemode": True})
     assert counted("nest_stripe_other_mode") == before + 1
@@ -223,7 +223,7 @@ async def test_an_event_of_the_other_mode_is_counted_and_not_followed(shop: Shop
 
 async def test_a_subscription_of_the_other_mode_is_not_followed(shop: Shop) -> None:
     before = counted("nest_stripe_other_mode")
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     with shop.double.account.change():
         shop.double.account.update(shop.double.account.get("subscription", made["id"]), livemode=True)
     await shop.deliver(shop.events_of(made["id"])[0])
@@ -233,7 +233,7 @@ async def test_a_subscription_of_the_other_mode_is_not_followed(shop: Shop) -> N
 
 async def test_an_unknown_status_is_stored_counted_and_an_alarm(shop: Shop) -> None:
     before = counted("nest_stripe_unknown_statuses")
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     with shop.double.account.change():
         shop.double.account.update(shop.double.account.get("subscription", made["id"]), status="hibernating")
     await shop.deliver(shop.events_of(made["id"])[0])
@@ -264,8 +264,8 @@ async def test_while_stripe_is_away_following_waits_longer_and_longer(
 
 async def test_a_webhook_that_came_during_an_outage_is_followed_after_it(shop: Shop) -> None:
     shop.desk.context.stripe.calls.patience = FAST
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    fault = shop.double.faults.add(Trouble.SERVER_ERROR, times=3)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    fault = shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.deliver(shop.events_of(made["id"])[0])
     assert fault.hits == 3
     ((_, again),) = await shop.desk.later()
@@ -274,7 +274,7 @@ async def test_a_webhook_that_came_during_an_outage_is_followed_after_it(shop: S
 
 
 async def test_a_reading_that_was_overtaken_is_made_again(shop: Shop, open_shop: Callable[..., Any]) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     other: Shop = await open_shop()
     stripe = shop.desk.context.stripe
@@ -283,7 +283,7 @@ async def test_a_reading_that_was_overtaken_is_made_again(shop: Shop, open_shop:
     async def overtaken(subscription_id: str) -> Any:
         stale = await read(subscription_id)
         if stale.status == "active":
-            shop.double.play.cancel(made["id"], at="now")
+            shop.double.simulate.cancel(made["id"], at="now")
             await other.desk.perform(FollowSubscription(subscription_id=subscription_id))
         return stale
 
@@ -294,19 +294,19 @@ async def test_a_reading_that_was_overtaken_is_made_again(shop: Shop, open_shop:
 
 
 async def test_a_clock_that_is_behind_does_not_hold_back_a_later_reading(shop: Shop) -> None:
-    made = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     shop.desk.now -= timedelta(minutes=10)
-    shop.double.play.cancel(made["id"], at="now")
+    shop.double.simulate.cancel(made["id"], at="now")
     await shop.deliver_all()
     assert (await shop.record(made["id"]))["status"] == "canceled"
 
 
 async def test_a_second_live_subscription_is_cancelled_with_one_mail_and_one_event(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     await shop.deliver_all()
     kept, gone = await shop.record(first["id"]), await shop.record(second["id"])
     assert (kept["status"], gone["status"], gone["duplicateOf"]) == ("active", "canceled", kept["_id"])
@@ -320,31 +320,31 @@ async def test_a_second_live_subscription_is_cancelled_with_one_mail_and_one_eve
 
 
 async def test_duplicates_of_one_user_through_two_customers_are_seen(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, email="ada@example.org", metadata=ADA)
+    second = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
     await shop.deliver_all()
     assert (await shop.record(second["id"]))["duplicateOf"] == (await shop.record(first["id"]))["_id"]
     assert await shop.count("provider_mappings") == 2
 
 
 async def test_a_checkout_in_progress_is_never_cancelled_as_a_duplicate(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA, payment_method=None)
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA, payment_method=None)
     await shop.deliver_all()
     assert shop.desk.said(CancelDuplicateSubscription) == []
     assert (await shop.record(second["id"]))["status"] == "incomplete"
 
 
 async def test_when_the_kept_one_is_over_in_stripe_the_newcomer_stays(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     # Its end is in Stripe; the webhook that tells of it is lost.
-    shop.double.play.cancel(first["id"], at="now")
+    shop.double.simulate.cancel(first["id"], at="now")
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in shop.events_of(second["id"]):
         await shop.deliver(event)
     await shop.settle()
@@ -355,12 +355,12 @@ async def test_when_the_kept_one_is_over_in_stripe_the_newcomer_stays(shop: Shop
 
 
 async def test_a_kept_one_that_stripe_does_not_have_orders_nothing_again(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     with shop.double.account.change():
         shop.double.account.remove("subscription", first["id"])
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, email="ada@example.org", metadata=ADA, trial_days=7)
+    second = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA, trial_days=7)
     await shop.deliver(shop.events_of(second["id"])[0])
     async with asyncio.timeout(5):
         await shop.settle()
@@ -369,9 +369,9 @@ async def test_a_kept_one_that_stripe_does_not_have_orders_nothing_again(shop: S
 
 
 async def test_a_cancellation_that_was_made_before_a_crash_is_announced_after_it(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in [*shop.events_of(first["id"]), *shop.events_of(second["id"])]:
         await shop.deliver(event)
     kept = await shop.record(first["id"])
@@ -384,9 +384,9 @@ async def test_a_cancellation_that_was_made_before_a_crash_is_announced_after_it
 
 
 async def test_a_cancellation_waits_while_stripe_is_away(shop: Shop) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in [*shop.events_of(first["id"]), *shop.events_of(second["id"])]:
         await shop.deliver(event)
     order = shop.desk.said(CancelDuplicateSubscription)[0]
@@ -400,9 +400,9 @@ async def test_a_cancellation_waits_while_stripe_is_away(shop: Shop) -> None:
 async def test_two_that_come_to_life_at_once_are_decided_one_after_the_other(
     shop: Shop, open_shop: Callable[..., Any]
 ) -> None:
-    first = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.a_second_later()
-    second = shop.double.play.checkout(shop.price, email="ada@example.org", metadata=ADA)
+    second = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
     other: Shop = await open_shop()
     subscriptions = shop.desk.context.subscriptions
     read = subscriptions.of_user
@@ -431,9 +431,9 @@ async def test_where_a_coupon_is_required_one_without_it_is_cancelled_without_a_
 ) -> None:
     shop: Shop = await open_shop(stripe_required_coupon="staff")
     await post(shop.double, "/v1/coupons", id="staff", percent_off="50", duration="forever")
-    without = shop.double.play.checkout(shop.price, email="eve@example.com", metadata={"user_id": "user_eve"})
-    coupon = shop.double.play.checkout(shop.price, email="ada@example.com", metadata=ADA, coupon="staff")
-    trial = shop.double.play.checkout(
+    without = shop.double.simulate.checkout(shop.price, email="eve@example.com", metadata={"user_id": "user_eve"})
+    coupon = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, coupon="staff")
+    trial = shop.double.simulate.checkout(
         shop.price, email="bob@example.com", metadata={"user_id": "user_bob"}, trial_days=3
     )
     await shop.deliver_all()

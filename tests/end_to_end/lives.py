@@ -101,7 +101,7 @@ class Person:
         answer = await nest.call("create_trial_and_magic_link", Login(self.email).order(device=device))
         assert answer.status_code == 204, answer.text
         await nest.mail(self.email, count=2)
-        await nest.stripe.webhooks.drained(60)
+        await nest.stripe.webhooks.drain(60)
         self.tokens = await nest.log_in(self.email)
         self.user_id = self.tokens["user_id"]
 
@@ -127,14 +127,14 @@ class Person:
     async def pay(self, nest: Stack) -> None:
         """For a subscription after the trial, and want the money back; the bank says no."""
         [trial] = [each for each in nest.stripe.objects("subscription") if self.is_theirs(nest, each["customer"])]
-        nest.stripe.play.cancel(trial["id"], at="now")
-        await nest.stripe.webhooks.drained(60)
-        made = nest.stripe.play.checkout(nest.environment["NEST_STRIPE_TRIAL_PRICE"], email=self.email)
-        await nest.stripe.webhooks.drained(60)
-        dispute = nest.stripe.play.dispute(made["id"])
-        nest.stripe.play.close_dispute(dispute["id"], "lost")
-        nest.stripe.play.decline(made["customer"])
-        await nest.stripe.webhooks.drained(60)
+        nest.stripe.simulate.cancel(trial["id"], at="now")
+        await nest.stripe.webhooks.drain(60)
+        made = nest.stripe.simulate.checkout(nest.environment["NEST_STRIPE_TRIAL_PRICE"], email=self.email)
+        await nest.stripe.webhooks.drain(60)
+        dispute = nest.stripe.simulate.dispute(made["id"])
+        nest.stripe.simulate.close_dispute(dispute["id"], "lost")
+        nest.stripe.simulate.decline(made["customer"])
+        await nest.stripe.webhooks.drain(60)
 
         async def recorded() -> Any:
             disputes = (await ask(nest, "list_disputes", user_id=self.user_id))["disputes"]

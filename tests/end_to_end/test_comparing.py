@@ -13,11 +13,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from services.embedded import demo
-from services.stripe_double import StripeDouble
-from services.stripe_double.disorder import Disorder
-from services.stripe_double.life import Life
+from services.stripe_double import DeliveryFaults, StripeDouble
 from tests.end_to_end.test_operator import Done, run
 from tests.stack import Stack, eventually, running_stack
+from tests.stripe_double.random_workload import RandomWorkload
 
 LIFE_DAYS = 60
 KEY = "sk_test_account_of_old"
@@ -73,16 +72,16 @@ async def quiet_nest(
 
 async def test_three_days_of_lost_webhooks_are_seen_swept_up_and_gone(quiet_nest: Stack, books: Books) -> None:
     nest, price = quiet_nest, quiet_nest.environment["NEST_STRIPE_TRIAL_PRICE"]
-    nest.stripe.play.checkout(price, email="ada@example.com")
-    await nest.stripe.webhooks.drained(30)
+    nest.stripe.simulate.checkout(price, email="ada@example.com")
+    await nest.stripe.webhooks.drain(30)
     await books.hold(nest, "subscriptions", 1)
 
-    nest.stripe.webhooks.disorder = Disorder(lost=1.0)
+    nest.stripe.webhooks.faults = DeliveryFaults(loss_rate=1.0)
     for day in range(3):
-        made = nest.stripe.play.checkout(price, email=f"day{day}@example.com")
-        nest.stripe.play.dispute(made["id"])
+        made = nest.stripe.simulate.checkout(price, email=f"day{day}@example.com")
+        nest.stripe.simulate.dispute(made["id"])
         await nest.stripe.clock.advance(timedelta(days=1))
-    nest.stripe.webhooks.disorder = Disorder()
+    nest.stripe.webhooks.faults = DeliveryFaults()
 
     seen = await run(nest, "stripe", "verify", "--json")
     assert seen.code == 1, seen.err
@@ -114,8 +113,8 @@ async def stands_still(nest: Stack, books: Books) -> bool:
 
 async def test_drift_is_a_table_and_reconcile_mends_it(quiet_nest: Stack, books: Books) -> None:
     nest = quiet_nest
-    made = nest.stripe.play.checkout(nest.environment["NEST_STRIPE_TRIAL_PRICE"], email="ada@example.com")
-    await nest.stripe.webhooks.drained(30)
+    made = nest.stripe.simulate.checkout(nest.environment["NEST_STRIPE_TRIAL_PRICE"], email="ada@example.com")
+    await nest.stripe.webhooks.drain(30)
     await books.hold(nest, "stripe_events", len(nest.stripe.objects("event")))
     waiting = {"handledAt": None}
     await eventually(lambda: not books.of(nest, "stripe_events").count_documents(waiting), what="the last event")
@@ -156,7 +155,7 @@ async def test_an_account_is_taken_over_in_silence_and_twice_is_once(
     begin = datetime.now(UTC) - timedelta(days=LIFE_DAYS, minutes=5)
     async with StripeDouble(api_key=KEY, start=begin) as old:
         price = await demo.trial_price(KEY, old.url)
-        await Life(old, price, seed=3).run(customers=customers, days=LIFE_DAYS)
+        await RandomWorkload(old, price, seed=3).run(customers=customers, days=LIFE_DAYS)
         told = {"NEST_STRIPE_API_BASE": old.url, "NEST_STRIPE_API_KEY": KEY, "NEST_STRIPE_TRIAL_PRICE": price}
         async with running_stack(
             tmp_path,

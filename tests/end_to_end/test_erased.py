@@ -132,7 +132,7 @@ async def come_back(person: Person, away: Away) -> None:
     assert clicked.status_code == 200
     said = f"<{person.email}> nobody here"
     assert await tell(nest, "bounced", person.message_id, status="5.1.1", reason=said) == 200
-    await nest.stripe.webhooks.drained(60)
+    await nest.stripe.webhooks.drain(60)
     assert (await nest.call("get_user", {"user_id": person.user_id}, **nest.internal)).status_code == 404
     unknown = {"identifier_type": "email", "identifier_value": person.email}
     assert (await nest.call("find_user", unknown, **nest.internal)).status_code == 404

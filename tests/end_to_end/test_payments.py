@@ -25,14 +25,14 @@ def price(nest: Stack) -> str:
 
 
 async def test_a_payment_is_listed_under_the_user_of_its_customers_address(nest: Stack, email: str) -> None:
-    made = nest.stripe.play.checkout(price(nest), email=email)
+    made = nest.stripe.simulate.checkout(price(nest), email=email)
     user_id = (await nest.log_in(email))["user_id"]
 
     (payment,) = await listed(nest, "list_payments", 1, user_id=user_id, status="succeeded")
 
     assert (payment["user_id"], payment["stp_subscription_id"]) == (user_id, made["id"])
     assert (payment["amount_received"], payment["amount_refunded"]) == (payment["amount"], 0)
-    nest.stripe.play.refund(made["id"])
+    nest.stripe.simulate.refund(made["id"])
 
     async def refunded() -> bool:
         (now,) = await listed(nest, "list_payments", 1, user_id=user_id)
@@ -42,16 +42,16 @@ async def test_a_payment_is_listed_under_the_user_of_its_customers_address(nest:
 
 
 async def test_a_declined_payment_is_mailed_with_the_link_to_pay_once(nest: Stack, email: str) -> None:
-    made = nest.stripe.play.checkout(price(nest), email=email, payment_method="pm_card_chargeCustomerFail")
-    nest.stripe.play.pay_again(made["id"])
+    made = nest.stripe.simulate.checkout(price(nest), email=email, payment_method="pm_card_chargeCustomerFail")
+    nest.stripe.simulate.retry_payment(made["id"])
 
     mail = await nest.mail(email, subject="did not go through")
 
     invoice = nest.stripe.object("invoice", made["latest_invoice"])
     assert invoice["hosted_invoice_url"] in mail.links
-    nest.stripe.play.pay_again(made["id"])
-    await nest.stripe.webhooks.drained(30)
-    nest.stripe.play.recover(made["customer"])
+    nest.stripe.simulate.retry_payment(made["id"])
+    await nest.stripe.webhooks.drain(30)
+    nest.stripe.simulate.recover(made["customer"])
     user_id = (await nest.log_in(email))["user_id"]
     await listed(nest, "list_payments", 1, user_id=user_id, status="succeeded")
     failures = [each for each in nest.inbox.arrivals(email) if "did not go through" in each.subject]
@@ -59,10 +59,10 @@ async def test_a_declined_payment_is_mailed_with_the_link_to_pay_once(nest: Stac
 
 
 async def test_a_dispute_is_walked_to_its_user_and_told_to_operators(nest: Stack, email: str) -> None:
-    made = nest.stripe.play.checkout(price(nest), email=email)
-    dispute = nest.stripe.play.dispute(made["id"])
+    made = nest.stripe.simulate.checkout(price(nest), email=email)
+    dispute = nest.stripe.simulate.dispute(made["id"])
     user_id = (await nest.log_in(email))["user_id"]
-    nest.stripe.play.close_dispute(dispute["id"], "lost")
+    nest.stripe.simulate.close_dispute(dispute["id"], "lost")
 
     (found,) = await listed(nest, "list_disputes", 1, user_id=user_id, status="lost")
 
@@ -79,8 +79,8 @@ async def test_a_dispute_is_walked_to_its_user_and_told_to_operators(nest: Stack
 async def test_thin_events_bring_the_same(nest: Stack, email: str) -> None:
     nest.stripe.webhooks.thin = True
     try:
-        made = nest.stripe.play.checkout(price(nest), email=email)
-        await nest.stripe.webhooks.drained(30)
+        made = nest.stripe.simulate.checkout(price(nest), email=email)
+        await nest.stripe.webhooks.drain(30)
     finally:
         nest.stripe.webhooks.thin = False
     user_id = (await nest.log_in(email))["user_id"]

@@ -29,7 +29,7 @@ async def test_a_trial_begins_with_one_call_and_one_link(nest: Stack, email: str
 async def test_stripes_webhook_for_a_trial_brings_one_welcome_mail(nest: Stack, email: str) -> None:
     await nest.call("create_trial_and_magic_link", Login(email).order(device=_device(email)))
     await nest.mail(email, count=2)
-    await nest.stripe.webhooks.drained()
+    await nest.stripe.webhooks.drain()
 
     assert len(nest.inbox.arrivals(email)) == 2
 
@@ -61,7 +61,7 @@ async def test_a_device_has_one_trial(nest: Stack, email: str) -> None:
 
 
 async def test_a_checkout_at_stripe_makes_a_user_and_a_subscription(nest: Stack, email: str) -> None:
-    made = nest.stripe.play.checkout(_price(nest), email=email)
+    made = nest.stripe.simulate.checkout(_price(nest), email=email)
     await nest.mail(email, subject="")
 
     tokens = await nest.log_in(email)
@@ -79,14 +79,14 @@ async def test_a_checkout_at_stripe_makes_a_user_and_a_subscription(nest: Stack,
 
 
 async def test_a_subscription_that_ended_is_gone(nest: Stack, email: str) -> None:
-    subscription = nest.stripe.play.checkout(_price(nest), email=email)
+    subscription = nest.stripe.simulate.checkout(_price(nest), email=email)
     tokens = await nest.log_in(email)
 
     async def active() -> bool:
         return (await _status(nest, tokens)).status_code == 200
 
     await eventually(active, what="the subscription")
-    nest.stripe.play.cancel(subscription["id"], at="now")
+    nest.stripe.simulate.cancel(subscription["id"], at="now")
 
     async def gone() -> Any:
         answer = await _status(nest, tokens)

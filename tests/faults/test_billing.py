@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from pymongo import MongoClient
 
-from services.stripe_double import Trouble
+from services.stripe_double import FaultKind
 from tests.stack import Login, Stack, eventually
 
 DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
@@ -48,7 +48,7 @@ async def test_billing_killed_after_a_call_to_stripe_goes_on_where_it_was(
 
     await eventually(repeated, what="the trial")
     await apart.mail(email, count=2)
-    await apart.stripe.webhooks.drained()
+    await apart.stripe.webhooks.drain()
     assert len(apart.inbox.arrivals(email)) == 2
     one_of_everything(apart, mongo_client)
 
@@ -58,12 +58,12 @@ async def test_billing_killed_while_it_undoes_a_duplicate_undoes_it_once(apart: 
     """After the cancellation, after the refund, after the credit was taken back."""
     billing, stripe = apart.processes["billing"], apart.stripe
     price, email = apart.environment["NEST_STRIPE_TRIAL_PRICE"], "ada@example.com"
-    first = stripe.play.checkout(price, email=email)
+    first = stripe.simulate.checkout(price, email=email)
     await apart.mail(email, count=1)
     await billing.stop()
     await billing.start(NEST_CRASH_AT=point)
     await stripe.clock.advance(timedelta(seconds=1))
-    second = stripe.play.checkout(price, customer=first["customer"])
+    second = stripe.simulate.checkout(price, customer=first["customer"])
 
     assert await billing.ended() == 137, "the fault did not happen"
     await billing.start()
@@ -73,7 +73,7 @@ async def test_billing_killed_while_it_undoes_a_duplicate_undoes_it_once(apart: 
 
     await eventually(undone, what="the refund")
     await apart.mail(email, count=2)
-    await stripe.webhooks.drained()
+    await stripe.webhooks.drain()
     assert stripe.object("subscription", second["id"])["status"] == "canceled"
     assert stripe.object("subscription", first["id"])["status"] == "active"
     assert stripe.object("customer", first["customer"])["balance"] == 0
@@ -85,7 +85,7 @@ async def test_a_stripe_that_fails_after_the_work_gives_one_trial_to_whoever_ask
     apart: Stack, mongo_client: MongoClient[dict[str, object]]
 ) -> None:
     email = "ada@example.com"
-    fault = apart.stripe.faults.add(Trouble.RESET, after_work=True, method="POST", path="/v1/subscriptions")
+    fault = apart.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
     order = Login(email).order(device=DEVICE)
     refused = await apart.call("create_trial_and_magic_link", order)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")

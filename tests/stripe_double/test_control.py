@@ -44,7 +44,7 @@ async def test_the_switches_ask_for_the_key(shop: Shop) -> None:
 
 
 async def test_verbs_are_played_and_objects_read(shop: Shop, http: httpx.AsyncClient) -> None:
-    subscription = await post(http, "play/checkout", price=shop.price, email="ada@example.com", trial_days=14)
+    subscription = await post(http, "simulate/checkout", price=shop.price, email="ada@example.com", trial_days=14)
     assert subscription["status"] == "trialing"
     assert await post(http, "clock", advance=14 * 86400 + 3600) == {"now": shop.double.clock.now()}
     (read,) = (await http.get("objects", params={"kind": "subscription"})).json()
@@ -57,9 +57,9 @@ async def test_verbs_are_played_and_objects_read(shop: Shop, http: httpx.AsyncCl
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
-        ("play/checkout", {"price": "price_none"}, 400),
-        ("play/_updated", {"subscription": "x"}, 404),
-        ("play/checkout", {"nonsense": 1}, 400),
+        ("simulate/checkout", {"price": "price_none"}, 400),
+        ("simulate/_updated", {"subscription": "x"}, 404),
+        ("simulate/checkout", {"nonsense": 1}, 400),
         ("clock", {}, 400),
         ("clock", {"advance": -1}, 400),
         ("faults", {"trouble": "nonsense"}, 400),
@@ -98,12 +98,12 @@ async def test_an_outage_ends_by_itself(shop: Shop, http: httpx.AsyncClient) -> 
 async def test_webhooks_are_directed_disturbed_held_and_released(
     shop: Shop, http: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    assert await post(http, "webhooks", url=receiver.url, secrets=[SECRET], repeated=2) == {
+    assert await post(http, "webhooks", url=receiver.url, secrets=[SECRET], copies=2) == {
         "url": receiver.url,
         "waiting": 0,
     }
     await shop.customer(None)
-    await post(http, "webhooks/drained", seconds=5)
+    await post(http, "webhooks/drain", seconds=5)
     assert len(receiver.bodies) == 2
     await post(http, "webhooks")
     await post(http, "webhooks/hold")
@@ -111,9 +111,9 @@ async def test_webhooks_are_directed_disturbed_held_and_released(
     await post(http, "webhooks/release")
     assert len(receiver.bodies) == 3
     await post(http, "webhooks/resend", event=receiver.ids[0])
-    await post(http, "webhooks/drained")
+    await post(http, "webhooks/drain")
     assert receiver.ids[-1] == receiver.ids[0]
     assert len((await http.get("deliveries")).json()) == 4
     await post(http, "webhooks", url="http://127.0.0.1:1/")
     await shop.customer(None)
-    assert (await http.post("webhooks/drained", json={"seconds": 0.05})).status_code == 504
+    assert (await http.post("webhooks/drain", json={"seconds": 0.05})).status_code == 504

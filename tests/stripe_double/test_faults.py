@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import stripe
 
-from services.stripe_double import StripeDouble, Trouble
+from services.stripe_double import FaultKind, StripeDouble
 from tests.stripe_double.shop import USES_STRIPE, Shop, client_of, open_shop
 
 pytestmark = USES_STRIPE
@@ -32,15 +32,15 @@ def customers(shop: Shop) -> int:
 @pytest.mark.parametrize(
     ("trouble", "error", "status"),
     [
-        (Trouble.RATE_LIMIT, stripe.RateLimitError, 429),
-        (Trouble.SERVER_ERROR, stripe.APIError, 500),
-        (Trouble.CONFLICT, stripe.APIError, 409),
-        (Trouble.RESET, stripe.APIConnectionError, None),
-        (Trouble.HANG, stripe.APIConnectionError, None),
+        (FaultKind.RATE_LIMIT, stripe.RateLimitError, 429),
+        (FaultKind.SERVER_ERROR, stripe.APIError, 500),
+        (FaultKind.CONFLICT, stripe.APIError, 409),
+        (FaultKind.RESET, stripe.APIConnectionError, None),
+        (FaultKind.HANG, stripe.APIConnectionError, None),
     ],
 )
 async def test_trouble_before_the_work_leaves_nothing_done(
-    shop: Shop, trouble: Trouble, error: type[stripe.StripeError], status: int | None
+    shop: Shop, trouble: FaultKind, error: type[stripe.StripeError], status: int | None
 ) -> None:
     fault = shop.double.faults.add(trouble, times=1)
     with pytest.raises(error):
@@ -52,8 +52,10 @@ async def test_trouble_before_the_work_leaves_nothing_done(
     assert customers(shop) == 1
 
 
-@pytest.mark.parametrize("trouble", [Trouble.SERVER_ERROR, Trouble.RESET, Trouble.HANG])
-async def test_trouble_after_the_work_leaves_it_done_and_the_key_gives_its_answer(shop: Shop, trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", [FaultKind.SERVER_ERROR, FaultKind.RESET, FaultKind.HANG])
+async def test_trouble_after_the_work_leaves_it_done_and_the_key_gives_its_answer(
+    shop: Shop, trouble: FaultKind
+) -> None:
     shop.double.faults.add(trouble, after_work=True, times=1)
     with pytest.raises(stripe.StripeError):
         await shop.api.customers.create_async({"name": "Ada"}, {"idempotency_key": "k1"})
@@ -63,8 +65,8 @@ async def test_trouble_after_the_work_leaves_it_done_and_the_key_gives_its_answe
     assert again.last_response.headers["idempotent-replayed"] == "true"
 
 
-@pytest.mark.parametrize("trouble", [Trouble.SERVER_ERROR, Trouble.RESET, Trouble.HANG])
-async def test_the_librarys_own_repetition_makes_one_object(patient: Shop, trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", [FaultKind.SERVER_ERROR, FaultKind.RESET, FaultKind.HANG])
+async def test_the_librarys_own_repetition_makes_one_object(patient: Shop, trouble: FaultKind) -> None:
     patient.double.faults.add(trouble, after_work=True, times=2, path="/v1/customers")
     await patient.customer(None)
     calls = [call for call in patient.double.log if call.path == "/v1/customers"]

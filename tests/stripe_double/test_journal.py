@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import stripe
 
-from services.stripe_double import Retries, StripeDouble
+from services.stripe_double import RetryPolicy, StripeDouble
 from tests.stripe_double.shop import API_KEY, SECRET, USES_STRIPE, client_of, open_shop, receiving, until
 
 pytestmark = USES_STRIPE
@@ -56,7 +56,7 @@ async def test_deliveries_that_waited_are_made_after_the_restart(tmp_path: Path)
         receiving() as receiver,
         StripeDouble(folder=tmp_path, webhook_url=receiver.url, webhook_secrets=[SECRET]) as double,
     ):
-        await double.webhooks.drained()
+        await double.webhooks.drain()
         assert receiver.types == ["product.created", "price.created", "customer.created"]
     async with StripeDouble(folder=tmp_path, webhook_secrets=[SECRET]) as double:
         assert double.webhooks.waiting == []
@@ -123,7 +123,7 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
             folder=tmp_path,
             webhook_url=receiver.url,
             webhook_secrets=[SECRET],
-            retries=Retries(scale=0.001),
+            retries=RetryPolicy(scale=0.001),
         ) as double,
         client_of(double) as again,
     ):
@@ -133,5 +133,5 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
         identifier, key = answered[-1]
         replayed = await again.v1.customers.create_async({"name": key}, {"idempotency_key": key})
         assert replayed.id == identifier
-        await double.webhooks.drained()
+        await double.webhooks.drain()
         assert len(set(receiver.ids)) == len(names)

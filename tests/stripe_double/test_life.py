@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.stripe_double import StripeDouble
-from services.stripe_double.life import Life
+from tests.stripe_double.random_workload import RandomWorkload
 from tests.stripe_double.shop import USES_STRIPE, Shop, open_shop
 
 pytestmark = USES_STRIPE
@@ -98,7 +98,7 @@ def times_only_grow(entries: Iterable[dict[str, Any]]) -> None:
 async def test_after_any_life_the_account_adds_up_and_its_events_tell_it(seed: int) -> None:
     async with open_shop(start=START) as shop:
         shop.double.clock.freeze()
-        life = Life(shop.double, shop.price, seed=seed)
+        life = RandomWorkload(shop.double, shop.price, seed=seed)
         await life.run(customers=6, days=75)
         events_tell_the_end_state(shop)
         changes_are_told_step_by_step(shop)
@@ -110,11 +110,11 @@ async def test_after_any_life_the_account_adds_up_and_its_events_tell_it(seed: i
 async def test_a_life_of_two_hundred_customers_plays_every_verb_and_survives_a_restart(tmp_path: Path) -> None:
     async with open_shop(start=START, folder=tmp_path) as shop:
         shop.double.clock.freeze()
-        life = Life(shop.double, shop.price, seed=1)
+        life = RandomWorkload(shop.double, shop.price, seed=1)
         await life.run(customers=200, days=90)
-        verbs = "decline recover cancel_now cancel_at_period_end cancel_at_date keep pause resume duplicate"
+        verbs = "decline recover cancel_now cancel_at_period_end cancel_at_date reactivate pause resume duplicate"
         verbs += " dispute close_dispute refund delete_customer trial authentication bank_debit"
-        assert set(verbs.split()) <= set(life.played)
+        assert set(verbs.split()) <= set(life.performed)
         money_adds_up(shop)
         standings_make_sense(shop)
         kinds = ("customer", "subscription", "invoice", "payment_intent", "charge", "dispute", "refund", "event")
@@ -127,7 +127,7 @@ async def test_one_seed_plays_one_life() -> None:
     async def told() -> list[tuple[str, int]]:
         async with open_shop(start=START) as shop:
             shop.double.clock.freeze()
-            await Life(shop.double, shop.price, seed=9).run(customers=4, days=40)
+            await RandomWorkload(shop.double, shop.price, seed=9).run(customers=4, days=40)
             began = shop.double.objects("event")[0]["created"]
             return [(event["type"], event["created"] - began) for event in shop.double.objects("event")]
 

@@ -121,7 +121,7 @@ class TestRenewal:
 class TestDunning:
     async def failing(self, shop: Shop) -> Any:
         subscription = await shop.subscription()
-        shop.double.play.decline(subscription.customer)
+        shop.double.simulate.decline(subscription.customer)
         await shop.advance(days=31, hours=2)
         return subscription
 
@@ -136,7 +136,7 @@ class TestDunning:
 
     async def test_a_good_card_makes_the_next_attempt_succeed(self, shop: Shop) -> None:
         subscription = await self.failing(shop)
-        shop.double.play.change_card(subscription.customer, "pm_card_visa")
+        shop.double.simulate.change_card(subscription.customer, "pm_card_visa")
         await shop.advance(days=3)
         recovered = await shop.read(subscription, "latest_invoice")
         assert (recovered.status, recovered.latest_invoice.status) == ("active", "paid")

@@ -89,7 +89,7 @@ class TestPaymentIntents:
         assert subscription.status == "incomplete"
         assert (await payment_of(shop, subscription)).next_action.type == "use_stripe_sdk"
         assert {"payment_intent.requires_action", "invoice.payment_action_required"} <= set(shop.types())
-        shop.double.play.authenticate(subscription.id)
+        shop.double.simulate.authenticate(subscription.id)
         assert (await shop.read(subscription)).status == "active"
 
     async def test_an_invoices_own_cannot_be_canceled_apart_from_it(self, shop: Shop) -> None:
@@ -139,7 +139,7 @@ class TestRefunds:
 class TestDisputes:
     async def test_a_dispute_is_walked_to_its_subscription_and_customer(self, shop: Shop) -> None:
         made = await shop.subscription()
-        opened = shop.double.play.dispute(made.id)
+        opened = shop.double.simulate.dispute(made.id)
 
         dispute = await shop.api.disputes.retrieve_async(opened["id"])
         charge = await shop.api.charges.retrieve_async(dispute.charge)
@@ -161,8 +161,8 @@ class TestDisputes:
     )
     async def test_the_bank_closes_it(self, shop: Shop, inquiry: bool, status: str, last: list[str]) -> None:  # noqa: FBT001
         subscription = await shop.subscription()
-        opened = shop.double.play.dispute(subscription.id, inquiry=inquiry)
-        closed = shop.double.play.close_dispute(opened["id"], status)
+        opened = shop.double.simulate.dispute(subscription.id, inquiry=inquiry)
+        closed = shop.double.simulate.close_dispute(opened["id"], status)
         assert closed["status"] == status
         assert shop.types()[-2:] == last
 
@@ -178,7 +178,7 @@ class TestDisputes:
 
     async def test_a_disputed_charge_is_not_refunded_or_disputed_again(self, shop: Shop) -> None:
         subscription = await shop.subscription()
-        dispute = shop.double.play.dispute(subscription.id)
+        dispute = shop.double.simulate.dispute(subscription.id)
         with pytest.raises(stripe.InvalidRequestError) as refused:
             await shop.api.refunds.create_async({"charge": dispute["charge"]})
         assert refused.value.code == "charge_disputed"
@@ -200,13 +200,13 @@ async def test_a_portal_session_is_a_link_for_a_customer(shop: Shop) -> None:
 class TestPartialPayments:
     async def owing(self, shop: Shop) -> Any:
         subscription = await shop.subscription()
-        shop.double.play.decline(subscription.customer)
+        shop.double.simulate.decline(subscription.customer)
         await shop.advance(days=32)
         return await shop.read(subscription)
 
     async def test_the_invoices_own_payment_asks_for_what_remains(self, shop: Shop) -> None:
         subscription = await self.owing(shop)
-        part = shop.double.play.pay_partly(subscription.id, 400)
+        part = shop.double.simulate.pay_partially(subscription.id, 400)
         invoice = await shop.api.invoices.retrieve_async(subscription.latest_invoice, {"expand": ["payments"]})
         assert (invoice.status, invoice.amount_paid, invoice.amount_remaining) == ("open", 400, 600)
         ties = {tie.payment.payment_intent: tie for tie in invoice.payments.data}
@@ -218,15 +218,15 @@ class TestPartialPayments:
         )
         assert (own.status, own.amount_requested, own.is_default) == ("open", 600, True)
         assert (await shop.api.payment_intents.retrieve_async(own.payment.payment_intent)).amount == 600
-        shop.double.play.recover(subscription.customer)
+        shop.double.simulate.recover(subscription.customer)
         invoice = await shop.api.invoices.retrieve_async(invoice.id)
         assert (invoice.status, invoice.amount_paid) == ("paid", 1000)
         assert (await shop.read(subscription)).status == "active"
 
     async def test_the_last_part_makes_the_invoice_paid_and_its_own_payment_canceled(self, shop: Shop) -> None:
         subscription = await self.owing(shop)
-        shop.double.play.pay_partly(subscription.id, 400)
-        intent = shop.double.play.pay_once(600, customer=subscription.customer)
+        shop.double.simulate.pay_partially(subscription.id, 400)
+        intent = shop.double.simulate.pay_once(600, customer=subscription.customer)
         invoice = await shop.api.invoices.attach_payment_async(
             subscription.latest_invoice, {"payment_intent": intent["id"]}
         )
@@ -238,10 +238,10 @@ class TestPartialPayments:
     async def test_only_what_fits_is_attached(self, shop: Shop) -> None:
         subscription = await self.owing(shop)
         for payment in (
-            shop.double.play.pay_once(400),
-            shop.double.play.pay_once(400, currency="eur", customer=subscription.customer),
-            shop.double.play.pay_once(2000, customer=subscription.customer),
-            shop.double.play.pay_once(
+            shop.double.simulate.pay_once(400),
+            shop.double.simulate.pay_once(400, currency="eur", customer=subscription.customer),
+            shop.double.simulate.pay_once(2000, customer=subscription.customer),
+            shop.double.simulate.pay_once(
                 400, customer=subscription.customer, payment_method="pm_card_chargeDeclinedInsufficientFunds"
             ),
         ):
@@ -268,8 +268,8 @@ class TestPaymentsOutsideOfInvoices:
 
 async def test_a_refund_that_failed_is_the_merchants_again(shop: Shop) -> None:
     subscription = await shop.subscription()
-    refund = shop.double.play.refund(subscription.id, amount=400)
-    shop.double.play.fail_refund(refund["id"])
+    refund = shop.double.simulate.refund(subscription.id, amount=400)
+    shop.double.simulate.fail_refund(refund["id"])
     charge = await shop.api.charges.retrieve_async(refund["charge"])
     assert (charge.amount_refunded, charge.refunded) == (0, False)
     assert (await shop.api.refunds.retrieve_async(refund["id"])).status == "failed"
@@ -278,8 +278,8 @@ async def test_a_refund_that_failed_is_the_merchants_again(shop: Shop) -> None:
 
 async def test_an_inquiry_may_become_a_chargeback(shop: Shop) -> None:
     subscription = await shop.subscription()
-    inquiry = shop.double.play.dispute(subscription.id, inquiry=True)
-    escalated = shop.double.play.escalate_dispute(inquiry["id"])
+    inquiry = shop.double.simulate.dispute(subscription.id, inquiry=True)
+    escalated = shop.double.simulate.escalate_dispute(inquiry["id"])
     assert (escalated["id"], escalated["status"]) == (inquiry["id"], "needs_response")
     assert "charge.dispute.funds_withdrawn" in shop.types()
-    assert shop.double.play.close_dispute(inquiry["id"], "won")["status"] == "won"
+    assert shop.double.simulate.close_dispute(inquiry["id"], "won")["status"] == "won"

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from services.stripe_double import StripeApiError
 from services.stripe_double.account import Json
 from services.stripe_double.double import StripeDouble
 from services.stripe_double.endings import OVER
-from services.stripe_double.errors import StripeRefusal
-from services.stripe_double.play import BAD_CARD, GOOD_CARD
+from services.stripe_double.simulation import BAD_CARD, GOOD_CARD
 
 _ARRIVALS = {
     "checkout": 4,
@@ -28,7 +28,7 @@ _DAILY = {
     "cancel_at_period_end": 0.01,
     "cancel_at_date": 0.01,
     "cancel_now": 0.004,
-    "keep": 0.04,
+    "reactivate": 0.04,
     "pause": 0.005,
     "resume": 0.1,
     "pause_collection": 0.005,
@@ -42,7 +42,7 @@ _DAILY = {
 """The chance of each verb on each day of each subscription, where it makes sense."""
 
 
-class Life:
+class RandomWorkload:
     """Plays customers who come, pay, decline, recover, pause, double, dispute, leave.
 
     Args:
@@ -52,20 +52,22 @@ class Life:
     """
 
     def __init__(self, double: StripeDouble, price: str, *, seed: int) -> None:
-        self.played: Counter[str] = Counter()
+        self.performed: Counter[str] = Counter()
         """How often each verb was played; those that Stripe refused are not counted."""
-        self.refused: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
         self._double = double
         self._price = price
-        self._random = random.Random(seed)  # noqa: S311 - dice, not secrets
+        self._random = random.Random(seed)
 
-    async def run(self, *, customers: int, days: int, evening: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def run(
+        self, *, customers: int, days: int, after_each_day: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Lets customers arrive over the first half of the days, and every day do what they do.
 
         Args:
             customers: How many.
             days: How long, in the double's time, which is moved.
-            evening: What else happens at the end of each day.
+            after_each_day: What else happens at the end of each day.
         """
         arrivals = Counter(self._random.randrange(max(1, days // 2)) for _ in range(customers))
         number = 0
@@ -76,16 +78,16 @@ class Life:
             for subscription in self._double.objects("subscription"):
                 self._day_of(subscription["id"])
             await self._double.clock.advance(timedelta(days=1))
-            if evening is not None:
-                await evening()
+            if after_each_day is not None:
+                await after_each_day()
 
     def _arrive(self, number: int) -> None:
         way = self._random.choices(list(_ARRIVALS), weights=list(_ARRIVALS.values()))[0]
-        play, email = self._double.play, f"customer{number}@example.com"
+        simulate, email = self._double.simulate, f"customer{number}@example.com"
         if way == "trial_without_card":
-            play.checkout(self._price, email=email, trial_days=14, payment_method=None)
+            simulate.checkout(self._price, email=email, trial_days=14, payment_method=None)
         elif way == "trial":
-            play.checkout(self._price, email=email, trial_days=14)
+            simulate.checkout(self._price, email=email, trial_days=14)
         else:
             card = {
                 "left_checkout": None,
@@ -93,10 +95,10 @@ class Life:
                 "bank_debit": "pm_usBankAccount_success",
                 "authentication": "pm_card_authenticationRequired",
             }.get(way, GOOD_CARD)
-            made = play.checkout(self._price, email=email, payment_method=card)
+            made = simulate.checkout(self._price, email=email, payment_method=card)
             if way == "authentication":
-                play.authenticate(made["id"])
-        self.played[way] += 1
+                simulate.authenticate(made["id"])
+        self.performed[way] += 1
 
     def _day_of(self, identifier: str) -> None:
         for verb in [verb for verb, chance in _DAILY.items() if self._random.random() < chance]:
@@ -105,10 +107,10 @@ class Life:
                 continue
             try:
                 self._do(verb, subscription)
-            except StripeRefusal:
-                self.refused[verb] += 1
+            except StripeApiError:
+                self.rejected[verb] += 1
             else:
-                self.played[verb] += 1
+                self.performed[verb] += 1
 
     def _sensible(self, verb: str, subscription: Json) -> bool:
         status, planned = subscription["status"], subscription["cancel_at"] is not None
@@ -120,7 +122,7 @@ class Life:
             return False
         sensible: dict[str, bool] = {
             "recover": status in {"past_due", "unpaid", "incomplete"},
-            "keep": planned,
+            "reactivate": planned,
             "cancel_at_period_end": not planned and status in {"active", "trialing"},
             "cancel_at_date": not planned and status in {"active", "trialing"},
             "pause": status == "active",
@@ -130,19 +132,19 @@ class Life:
         return sensible.get(verb, True)
 
     def _do(self, verb: str, subscription: Json) -> None:
-        play, identifier, customer = self._double.play, subscription["id"], subscription["customer"]
+        simulate, identifier, customer = self._double.simulate, subscription["id"], subscription["customer"]
         if verb in {"decline", "recover", "delete_customer"}:
-            getattr(play, verb)(customer)
+            getattr(simulate, verb)(customer)
         elif verb.startswith("cancel_"):
-            play.cancel(identifier, at=verb.removeprefix("cancel_").removeprefix("at_"))
+            simulate.cancel(identifier, at=verb.removeprefix("cancel_").removeprefix("at_"))
         elif verb == "duplicate":
-            play.checkout(self._price, customer=customer)
+            simulate.checkout(self._price, customer=customer)
         elif verb == "close_dispute":
-            play.close_dispute(*self._open_dispute(customer))
+            simulate.close_dispute(*self._open_dispute(customer))
         elif verb == "dispute":
-            play.dispute(identifier, inquiry=self._random.random() < 0.3)  # noqa: PLR2004 - most take money at once
+            simulate.dispute(identifier, inquiry=self._random.random() < 0.3)
         else:
-            getattr(play, verb)(identifier)
+            getattr(simulate, verb)(identifier)
 
     def _open_dispute(self, customer: str) -> tuple[str, str]:
         charges = {charge["id"] for charge in self._double.objects("charge") if charge["customer"] == customer}
@@ -150,4 +152,4 @@ class Life:
             if dispute["charge"] in charges and dispute["status"].endswith("needs_response"):
                 inquiry = dispute["status"].startswith("warning_")
                 return dispute["id"], "warning_closed" if inquiry else self._random.choice(["won", "lost"])
-        raise StripeRefusal("This customer has no open dispute.")
+        raise StripeApiError("This customer has no open dispute.")

@@ -18,7 +18,7 @@ from services.stripe_double import (
     subscriptions,
 )
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeRefusal
+from services.stripe_double.errors import StripeApiError
 from services.stripe_double.params import Params
 from services.stripe_double.presentation import present
 
@@ -26,10 +26,10 @@ GOOD_CARD = "pm_card_visa"
 BAD_CARD = "pm_card_chargeCustomerFail"
 
 
-class Play:
+class Simulation:
     """Plays what happens without the merchant's program calling: each verb is one change, with its events.
 
-    Every verb returns the object it is about as the API would show it, and raises `StripeRefusal` where
+    Every verb returns the object it is about as the API would show it, and raises `StripeApiError` where
     Stripe would refuse.
 
     Args:
@@ -121,7 +121,7 @@ class Play:
                     collection.collect(self._account, invoice, automatic=False)
         return shown
 
-    def pay_again(self, subscription: str) -> Json:
+    def retry_payment(self, subscription: str) -> Json:
         """The customer tries to pay the latest, open invoice with the card there is; returns the subscription."""
         with self._account.change():
             collection.collect(self._account, self._latest_invoice(subscription), automatic=False)
@@ -131,9 +131,9 @@ class Play:
         """The customer passes the bank's check that a payment waits for; returns the subscription."""
         with self._account.change():
             invoice = self._latest_invoice(subscription)
-            intent = invoices.intent_of(self._account, invoice)
+            intent = invoices.payment_intent_of(self._account, invoice)
             if intent is None or intent["status"] != "requires_action":
-                raise StripeRefusal("No payment of this subscription waits for the customer.")
+                raise StripeApiError("No payment of this subscription waits for the customer.")
             method = self._account.get("payment_method", intent["payment_method"])
             collection.pay(self._account, intent, method, authenticated=True)
             return self._shown("subscription", subscription)
@@ -157,7 +157,7 @@ class Play:
                 subscriptions.update(self._account, _params(**wanted), subscription)
             return self._shown("subscription", subscription)
 
-    def keep(self, subscription: str) -> Json:
+    def reactivate(self, subscription: str) -> Json:
         """A customer takes a planned cancellation back; returns the subscription."""
         return self._updated(subscription, cancel_at_period_end="false")
 
@@ -231,7 +231,7 @@ class Play:
             payments.confirm(account, intent, method)
             return self._shown("payment_intent", intent["id"])
 
-    def pay_partly(self, subscription: str, amount: int) -> Json:
+    def pay_partially(self, subscription: str, amount: int) -> Json:
         """A customer pays a part of the latest invoice, by a payment of its own; returns that payment's intent."""
         account = self._account
         with account.change():
@@ -259,10 +259,10 @@ class Play:
         for invoice in self._account.owned("invoice", customer):
             if invoices.subscription_of(self._account, invoice)["id"] != subscription:
                 continue
-            intent = invoices.intent_of(self._account, invoice)
+            intent = invoices.payment_intent_of(self._account, invoice)
             if intent is not None and intent["status"] == "succeeded":
                 return self._account.get("charge", intent["latest_charge"])
-        raise StripeRefusal(f"No payment of {subscription} has succeeded.")
+        raise StripeApiError(f"No payment of {subscription} has succeeded.")
 
     def _shown(self, kind: str, identifier: str) -> Json:
         return present(self._account, self._account.get(kind, identifier))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.stripe_double import StripeRefusal
+from services.stripe_double import StripeApiError
 from tests.stripe_double.shop import USES_STRIPE, Shop, open_shop
 
 pytestmark = USES_STRIPE
@@ -18,7 +18,7 @@ async def shop() -> AsyncIterator[Shop]:
 
 
 async def test_checkout_makes_a_customer_without_metadata_and_pays_in_a_second_step(shop: Shop) -> None:
-    subscription = shop.double.play.checkout(shop.price, email="ada@example.com", metadata={"plan": "beak"})
+    subscription = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata={"plan": "beak"})
     (customer,) = shop.double.objects("customer")
     assert (customer["email"], customer["metadata"]) == ("ada@example.com", {})
     assert (subscription["status"], subscription["metadata"]) == ("active", {"plan": "beak"})
@@ -33,7 +33,7 @@ async def test_checkout_makes_a_customer_without_metadata_and_pays_in_a_second_s
 async def test_checkout_for_a_known_customer_with_a_trial_and_a_code(shop: Shop) -> None:
     customer = await shop.customer(None)
     coupon = await shop.api.coupons.create_async({"percent_off": 50})
-    subscription = shop.double.play.checkout(shop.price, customer=customer.id, trial_days=7, coupon=coupon.id)
+    subscription = shop.double.simulate.checkout(shop.price, customer=customer.id, trial_days=7, coupon=coupon.id)
     assert (subscription["status"], subscription["customer"]) == ("trialing", customer.id)
     assert len(subscription["discounts"]) == 1
     assert subscription["default_payment_method"] is not None
@@ -41,60 +41,60 @@ async def test_checkout_for_a_known_customer_with_a_trial_and_a_code(shop: Shop)
 
 @pytest.mark.parametrize("payment_method", [None, "pm_card_chargeCustomerFail"])
 async def test_a_checkout_left_or_declined_stays_incomplete(shop: Shop, payment_method: str | None) -> None:
-    subscription = shop.double.play.checkout(shop.price, email="a@example.com", payment_method=payment_method)
+    subscription = shop.double.simulate.checkout(shop.price, email="a@example.com", payment_method=payment_method)
     assert subscription["status"] == "incomplete"
 
 
 async def test_a_decline_and_a_recovery(shop: Shop) -> None:
-    play = shop.double.play
-    subscription = play.checkout(shop.price, email="ada@example.com")
-    play.decline(subscription["customer"])
+    simulate = shop.double.simulate
+    subscription = simulate.checkout(shop.price, email="ada@example.com")
+    simulate.decline(subscription["customer"])
     await shop.advance(days=31, hours=2)
     assert shop.double.object("subscription", subscription["id"])["status"] == "past_due"
-    play.recover(subscription["customer"])
+    simulate.recover(subscription["customer"])
     assert shop.double.object("subscription", subscription["id"])["status"] == "active"
 
 
 async def test_the_portal_cancels_at_period_end_by_date_or_now_and_takes_it_back(shop: Shop) -> None:
-    play = shop.double.play
-    identifier = play.checkout(shop.price, email="ada@example.com")["id"]
-    planned = play.cancel(identifier)
+    simulate = shop.double.simulate
+    identifier = simulate.checkout(shop.price, email="ada@example.com")["id"]
+    planned = simulate.cancel(identifier)
     assert (planned["cancel_at_period_end"], planned["status"]) == (True, "active")
-    assert play.keep(identifier)["cancel_at"] is None
-    dated = play.cancel(identifier, at="date")
+    assert simulate.reactivate(identifier)["cancel_at"] is None
+    dated = simulate.cancel(identifier, at="date")
     assert (dated["cancel_at_period_end"], dated["cancel_at"]) == (False, planned["cancel_at"])
-    assert play.cancel(identifier, at="now")["status"] == "canceled"
+    assert simulate.cancel(identifier, at="now")["status"] == "canceled"
 
 
 async def test_both_kinds_of_pause(shop: Shop) -> None:
-    play = shop.double.play
-    identifier = play.checkout(shop.price, email="ada@example.com")["id"]
-    assert play.pause_collection(identifier)["status"] == "active"
-    assert play.resume_collection(identifier)["pause_collection"] is None
-    assert play.pause(identifier)["status"] == "paused"
-    assert play.resume(identifier)["status"] == "active"
+    simulate = shop.double.simulate
+    identifier = simulate.checkout(shop.price, email="ada@example.com")["id"]
+    assert simulate.pause_collection(identifier)["status"] == "active"
+    assert simulate.resume_collection(identifier)["pause_collection"] is None
+    assert simulate.pause(identifier)["status"] == "paused"
+    assert simulate.resume(identifier)["status"] == "active"
 
 
 async def test_money_goes_back_by_refund_or_by_dispute(shop: Shop) -> None:
-    play = shop.double.play
-    one, other = (play.checkout(shop.price, email="ada@example.com")["id"] for _ in range(2))
-    assert play.refund(one, amount=300)["amount"] == 300
-    assert play.dispute(other, reason="duplicate")["reason"] == "duplicate"
-    with pytest.raises(StripeRefusal):
-        play.dispute(other)
-    trial = play.checkout(shop.price, email="ada@example.com", trial_days=7)["id"]
-    with pytest.raises(StripeRefusal, match="No payment"):
-        play.refund(trial)
+    simulate = shop.double.simulate
+    one, other = (simulate.checkout(shop.price, email="ada@example.com")["id"] for _ in range(2))
+    assert simulate.refund(one, amount=300)["amount"] == 300
+    assert simulate.dispute(other, reason="duplicate")["reason"] == "duplicate"
+    with pytest.raises(StripeApiError):
+        simulate.dispute(other)
+    trial = simulate.checkout(shop.price, email="ada@example.com", trial_days=7)["id"]
+    with pytest.raises(StripeApiError, match="No payment"):
+        simulate.refund(trial)
 
 
 async def test_what_is_refused_changes_nothing(shop: Shop) -> None:
     before = shop.types()
-    with pytest.raises(StripeRefusal):
-        shop.double.play.checkout("price_none", email="ada@example.com")
+    with pytest.raises(StripeApiError):
+        shop.double.simulate.checkout("price_none", email="ada@example.com")
     assert (shop.double.objects("customer"), shop.types()) == ([], before)
 
 
 async def test_a_deleted_customer_leaves_a_tombstone(shop: Shop) -> None:
-    subscription = shop.double.play.checkout(shop.price, email="ada@example.com")
-    gone = shop.double.play.delete_customer(subscription["customer"])
+    subscription = shop.double.simulate.checkout(shop.price, email="ada@example.com")
+    gone = shop.double.simulate.delete_customer(subscription["customer"])
     assert gone == {"id": subscription["customer"], "object": "customer", "deleted": True}
