@@ -33,6 +33,7 @@ DOCUMENTS: Final = {
 API: Final = DOCUMENTS["docs/http-api.md"]
 REFERENCE: Final[dict[str, Any]] = json.loads((ROOT / "services/gateway/openapi.json").read_text())
 OPERATIONS: Final = DOCUMENTS["docs/operations.md"]
+SOURCE: Final = "".join(path.read_text() for folder in ("services", "shared") for path in (ROOT / folder).rglob("*.py"))
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_BLOCK: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 NAMES: Final = ("auth", "billing", "gateway", "mailer", "news")
@@ -185,14 +186,18 @@ def test_exactly_the_written_headers_are_documented() -> None:
 
 
 def test_every_named_metric_exists() -> None:
-    source = "".join(
-        path.read_text() for folder in ("services", "shared") for path in Path(ROOT / folder).rglob("*.py")
-    )
     databases = {f"nest_{service}" for service in SETTINGS} | {"nest_"}
     named = set(re.findall(r"`(nest_[a-z_]*?)(?:_total)?`", OPERATIONS)) - databases
     assert named
     for name in named:
-        assert f'"{name}"' in source
+        assert f'"{name}"' in SOURCE
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_named_log_entry_exists(document: str) -> None:
+    named = re.findall(r"(?:[Ll]ogged\s+as|log\s+entry)\s+`([^`]+)`", DOCUMENTS[document])
+    for event in named:
+        assert f'"{" ".join(event.split())}"' in SOURCE, event
 
 
 def test_every_dependency_has_a_reason() -> None:
