@@ -16,7 +16,7 @@ from functools import partial
 from shared.bus.work import Work
 from shared.errors import Refusal
 from shared.messages import Message
-from shared.messages.auth.audit import NOTES, RecordAuditEntry
+from shared.messages.auth.audit import NOTE_FIELDS, RecordAuditEntry
 
 
 def watch(message: Message, work: Work) -> None:
@@ -34,8 +34,8 @@ def action_of(kind: type[Message]) -> str:
 
 
 def _tell(work: Work, action: str, refusal: Refusal | None) -> None:
-    if not work.notes.keys() <= NOTES:
-        raise TypeError(f"the audit keeps no {', '.join(sorted(work.notes.keys() - NOTES))}")
+    if not work.notes.keys() <= NOTE_FIELDS:
+        raise TypeError(f"the audit keeps no {', '.join(sorted(work.notes.keys() - NOTE_FIELDS))}")
     work.publish(
         RecordAuditEntry(
             action=action,

@@ -33,8 +33,7 @@ from shared.messages.auth.accounts import (
     UpdateOwner,
 )
 from shared.messages.auth.audit import ListAuditEntries, RecordAuditEntry
-from shared.messages.auth.branding import SetClientLooks
-from shared.messages.auth.clients import AnnounceClient, CreateClient, ListClients, UpdateClient
+from shared.messages.auth.clients import AnnounceClient, CreateClient, ListClients, SetClientLooks, UpdateClient
 from shared.messages.auth.dead_letters import ListDeadLetters, ReplayDeadLetters
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink, SendTrialMagicLink
 from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode

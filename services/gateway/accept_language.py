@@ -8,7 +8,7 @@ from typing import Final
 MOST: Final = 10
 """Languages that are looked at; nobody reads more, and whoever sends more wants to keep us busy."""
 _TAG: Final = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
-"""As ``shared.messages.types`` has it."""
+"""As ``shared.messages.message`` has it."""
 _RANGE: Final = re.compile(r"\s*([A-Za-z0-9-]{2,40})\s*(?:;\s*[qQ]\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?")
 
 

@@ -11,8 +11,7 @@ from services.gateway.errors import UnknownVersion, VersionNotSupported
 from shared.errors import NotFound
 from shared.messages import Command, Query
 from shared.messages.auth.audit import ListAuditEntries
-from shared.messages.auth.branding import SetClientLooks
-from shared.messages.auth.clients import CreateClient, ListClients, UpdateClient
+from shared.messages.auth.clients import CreateClient, ListClients, SetClientLooks, UpdateClient
 from shared.messages.auth.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkRequest, SendMagicLink
 from shared.messages.auth.sessions import ListSessions, RevokeSessions

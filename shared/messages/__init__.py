@@ -16,7 +16,6 @@ from shared.messages.auth import (
     tokens,
     users,
 )
-from shared.messages.auth import branding as auth_branding
 from shared.messages.billing import disputes, payments, runs, stripe_events, subscriptions, trials
 from shared.messages.mailer import (
     branding,
@@ -58,7 +57,6 @@ __all__ = [
     "Sealed",
     "accounts",
     "audit",
-    "auth_branding",
     "branding",
     "clients",
     "consents",

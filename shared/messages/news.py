@@ -3,27 +3,20 @@
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    AwareDatetime,
     ConfigDict,
     Discriminator,
     Field,
     JsonValue,
-    PlainSerializer,
     RootModel,
     Tag,
 )
 from pydantic.config import JsonDict
 
 from shared.errors import Kind, NotFound, Refusal
-from shared.messages.message import Command, Event, Part, Query, Reply, iso_milliseconds
-from shared.messages.types import Locale
-
-When = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
-"""A moment that a person chose: with its offset, since what it means must not depend on where we run."""
+from shared.messages.message import Command, Event, Locale, Moment, NonEmpty, Part, Query, Reply
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 """Text that fits a line of a banner."""
-NonEmpty = Annotated[str, Field(min_length=1)]
 AppVersion = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?$")]
 """Numbers with dots between them, ``2.10.3``, compared as Semantic Versioning says: ``2.10-beta.2`` comes before
 ``2.10``, which equals ``2.10.0``; what follows a ``+`` (a build's name) says nothing here."""
@@ -111,7 +104,7 @@ class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
     """The app's version; without it, items for some versions only are left out."""
 
 
-class NewsItemOrder(Command):
+class NewsItemFields(Command):
     """What an operator says of an item: all that there is to it but its id."""
 
     primary: Content
@@ -130,9 +123,9 @@ class NewsItemOrder(Command):
     everybody."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Higher ones come first."""
-    starts_at: When | None = None
+    starts_at: Moment | None = None
     """Null for now."""
-    ends_at: When | None = None
+    ends_at: Moment | None = None
     """Null for no end."""
 
 
@@ -145,10 +138,10 @@ class NewsItemDetails(NewsItemView):
     max_app_version: str | None
     subscriptions: tuple[SubscriptionState, ...] | None
     priority: int
-    starts_at: When
-    ends_at: When | None
-    created_at: When
-    updated_at: When
+    starts_at: Moment
+    ends_at: Moment | None
+    created_at: Moment
+    updated_at: Moment
     version: int
     """Counts the changes, from 1."""
 
@@ -176,7 +169,7 @@ class NewsItemAlreadyExists(Refusal):
 
 
 class CreateNewsItem(
-    NewsItemOrder,
+    NewsItemFields,
     wire="news.create-news-item",
     audited=True,
     reply=NewsItemDetails,
@@ -201,7 +194,7 @@ class NewsItemChanged(Refusal):
 
 
 class UpdateNewsItem(
-    NewsItemOrder,
+    NewsItemFields,
     wire="news.update-news-item",
     audited=True,
     reply=NewsItemDetails,

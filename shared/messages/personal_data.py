@@ -13,13 +13,12 @@ from pydantic import (
 from shared.errors import NotFound
 from shared.messages.auth.errors import InvalidEmail, InvalidPhoneNumber, UserExportNotFinished
 from shared.messages.auth.users import UserView
-from shared.messages.message import Command, Moment, Part, Query, Reply, Sealed
-from shared.messages.types import NonEmpty
+from shared.messages.message import Command, Moment, NonEmpty, Part, Query, Reply, Sealed
 
 ProcessKind = Literal["export", "erasure"]
-Holder = Literal["auth", "billing", "mailer", "news"]
+ServiceName = Literal["auth", "billing", "mailer", "news"]
 """A service that holds something on people."""
-Outsider = Literal["mailchimp", "stripe"]
+ThirdParty = Literal["mailchimp", "stripe"]
 """Somebody outside of Nest who must forget a person too."""
 
 
@@ -44,9 +43,9 @@ class FindUser(
 class ServicePartView(Part):
     """How far a service is with its part of a process."""
 
-    service: Holder
+    service: ServiceName
     done_at: Moment | None
-    waits_for: Outsider | None = None
+    waits_for: ThirdParty | None = None
     """Who could not be brought to forget the person so far; null where nobody is in the way that we know of."""
     waits_since: Moment | None = None
     reason: str | None = None
@@ -127,7 +126,7 @@ class ContinueUserProcess(Command, wire="auth.continue-user-process"):
     process_id: str
 
 
-class UserPart(Command):
+class UserDataCommand(Command):
     """An order to one service about a user. ``key`` is the user's id."""
 
     process_id: str
@@ -136,7 +135,7 @@ class UserPart(Command):
     """The JSON of a list of ``[type, value]``: what the user is, or was, known by."""
 
 
-class ExportPart(UserPart):
+class ExportUserData(UserDataCommand):
     """Hand over what is held on a user. Answered by AddExportedPart, as often as there are parts."""
 
     run: int
@@ -148,7 +147,7 @@ class ExportPart(UserPart):
     after: str | None = None
 
 
-class ErasePart(UserPart):
+class EraseUserData(UserDataCommand):
     """Remove what is held on a user. Answered by ConfirmErasure."""
 
     delete_stripe_customer: bool = False
@@ -158,11 +157,11 @@ class ErasePart(UserPart):
     """A day later, for what was on its way meanwhile; not answered."""
 
 
-class ExportUserFromAuth(ExportPart, wire="auth.export-user-from-auth"):
+class ExportUserFromAuth(ExportUserData, wire="auth.export-user-from-auth"):
     """Auth's own part."""
 
 
-class EraseUserFromAuth(ErasePart, wire="auth.erase-user-from-auth"):
+class EraseUserFromAuth(EraseUserData, wire="auth.erase-user-from-auth"):
     """Auth's own part, and the dead letters of all services."""
 
     letters_from: str | None = None
@@ -173,7 +172,7 @@ class AddExportedPart(Command, wire="auth.add-exported-part"):
     """A piece of what a service holds on a user. ``key`` is the process's id."""
 
     process_id: str
-    holder: Holder
+    holder: ServiceName
     run: int
     number: int
     collection: str
@@ -186,7 +185,7 @@ class ConfirmErasure(Command, wire="auth.confirm-erasure"):
     """A service holds nothing on a user any more. ``key`` is the process's id."""
 
     process_id: str
-    holder: Holder
+    holder: ServiceName
 
 
 class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
@@ -196,30 +195,30 @@ class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
     """
 
     process_id: str
-    holder: Holder
-    waits_for: Outsider
+    holder: ServiceName
+    waits_for: ThirdParty
     reason: str
 
 
-class ExportUserFromBilling(ExportPart, wire="billing.export-user-from-billing"):
+class ExportUserFromBilling(ExportUserData, wire="billing.export-user-from-billing"):
     """Hand over what billing holds on a user."""
 
 
-class EraseUserFromBilling(ErasePart, wire="billing.erase-user-from-billing"):
+class EraseUserFromBilling(EraseUserData, wire="billing.erase-user-from-billing"):
     """Remove what billing holds on a user."""
 
 
-class ExportUserFromMailer(ExportPart, wire="mailer.export-user-from-mailer"):
+class ExportUserFromMailer(ExportUserData, wire="mailer.export-user-from-mailer"):
     """Hand over what the mailer holds on a user."""
 
 
-class EraseUserFromMailer(ErasePart, wire="mailer.erase-user-from-mailer"):
+class EraseUserFromMailer(EraseUserData, wire="mailer.erase-user-from-mailer"):
     """Remove what the mailer holds on a user."""
 
 
-class ExportUserFromNews(ExportPart, wire="news.export-user-from-news"):
+class ExportUserFromNews(ExportUserData, wire="news.export-user-from-news"):
     """Hand over what news holds on a user."""
 
 
-class EraseUserFromNews(ErasePart, wire="news.erase-user-from-news"):
+class EraseUserFromNews(EraseUserData, wire="news.erase-user-from-news"):
     """Remove what news holds on a user."""

@@ -13,11 +13,11 @@ from shared.messages import Sealed, iso_milliseconds
 from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
-    ErasePart,
-    ExportPart,
-    Holder,
+    EraseUserData,
+    ExportUserData,
     NoteErasureWait,
-    Outsider,
+    ServiceName,
+    ThirdParty,
 )
 from shared.mongo import Collection, Document
 from shared.sealing import Sealer
@@ -48,7 +48,7 @@ class Person:
     phones: tuple[str, ...]
 
     @classmethod
-    def of(cls, command: ExportPart | ErasePart, sealer: Sealer) -> Person:
+    def of(cls, command: ExportUserData | EraseUserData, sealer: Sealer) -> Person:
         """The one that a command is about."""
         known = json.loads(sealer.reveal(type(command).service, command.identifiers))
         return cls(
@@ -87,7 +87,7 @@ class Holding:
         return plain
 
 
-async def hand_over(command: ExportPart, work: Work, holdings: Sequence[Holding], *, sealer: Sealer) -> None:
+async def hand_over(command: ExportUserData, work: Work, holdings: Sequence[Holding], *, sealer: Sealer) -> None:
     """Hand one part over to auth, and order the next one, until there is none."""
     person = Person.of(command, sealer)
     holding = holdings[command.holding]
@@ -125,7 +125,7 @@ async def hand_over(command: ExportPart, work: Work, holdings: Sequence[Holding]
     work.publish(command.model_copy(update={"key": work.key, "number": command.number + 1, **where}))
 
 
-async def remove(command: ErasePart, work: Work, holdings: Sequence[Holding], *, sealer: Sealer) -> bool:
+async def remove(command: EraseUserData, work: Work, holdings: Sequence[Holding], *, sealer: Sealer) -> bool:
     """Remove some of what is held on a person.
 
     Returns:
@@ -155,7 +155,7 @@ async def remove_some(person: Person, work: Work, holdings: Sequence[Holding]) -
     return True
 
 
-def confirm(command: ErasePart, work: Work) -> None:
+def confirm(command: EraseUserData, work: Work) -> None:
     """Say that nothing is left; and look once more when what was on its way has come."""
     if command.again:
         return
@@ -163,7 +163,7 @@ def confirm(command: ErasePart, work: Work) -> None:
     work.publish(command.model_copy(update={"key": work.key, "again": True, "attempt": 1}), at=work.now + ONCE_MORE)
 
 
-def put_off(command: ErasePart, work: Work, *, waits_for: Outsider, reason: str, at: datetime) -> None:
+def put_off(command: EraseUserData, work: Work, *, waits_for: ThirdParty, reason: str, at: datetime) -> None:
     """Have the process say who is waited for, and try again.
 
     Args:
@@ -201,8 +201,8 @@ def _erase(holding: Holding, document: Document, work: Work) -> None:
         work.insert(holding.collection, stays)
 
 
-def _holder(command: ExportPart | ErasePart) -> Holder:
-    holder: Holder = type(command).service  # type: ignore[assignment]  # the first part of its wire name
+def _holder(command: ExportUserData | EraseUserData) -> ServiceName:
+    holder: ServiceName = type(command).service  # type: ignore[assignment]  # the first part of its wire name
     return holder
 
 

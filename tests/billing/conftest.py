@@ -19,7 +19,7 @@ from services.stripe_double import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth.users import EnsureUser, UserEnsured
-from shared.messages.billing.stripe_events import Hinted, StripeEvent, StripeThinEvent
+from shared.messages.billing.stripe_events import StripeEvent, StripeReread, StripeThinEvent
 from shared.messages.mailer.mails import SendMail
 from shared.settings import load
 from tests.desk import Desk
@@ -88,7 +88,7 @@ class Shop:
 
     async def _follow(self, known: int) -> None:
         for order in self.desk.published[known:]:
-            if isinstance(order, Hinted):
+            if isinstance(order, StripeReread):
                 await self.desk.perform(order)
 
     async def settle(self) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from services.billing.stripe.calls import Patience
 from services.stripe_double import FaultKind
-from shared.messages.billing.disputes import DisputeClosed, DisputeFacts, DisputeOpened, FollowDispute, ListDisputes
+from shared.messages.billing.disputes import DisputeClosed, DisputeEvent, DisputeOpened, FollowDispute, ListDisputes
 from shared.messages.billing.payments import FollowPayment, PaymentSucceeded
 from shared.messages.mailer.mails import DisputeVariables, SendMail
 from tests.billing.conftest import Shop
@@ -53,7 +53,7 @@ def mails(shop: Shop) -> list[DisputeVariables]:
 
 def facts(shop: Shop) -> list[tuple[str, str]]:
     """What was announced of disputes: name and status."""
-    return [(type(said).__name__, said.status) for said in shop.desk.published if isinstance(said, DisputeFacts)]
+    return [(type(said).__name__, said.status) for said in shop.desk.published if isinstance(said, DisputeEvent)]
 
 
 def disputed(shop: Shop, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:

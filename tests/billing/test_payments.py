@@ -20,7 +20,7 @@ from shared.messages.billing.payments import (
     ListPayments,
     PaymentActionRequired,
     PaymentCancelled,
-    PaymentFacts,
+    PaymentEvent,
     PaymentFailed,
     PaymentRefunded,
     PaymentSucceeded,
@@ -74,7 +74,7 @@ def mails(shop: Shop) -> list[str | None]:
 
 def facts(shop: Shop) -> list[str]:
     """What was announced of payments, by name."""
-    return [type(message).__name__ for message in shop.desk.published if isinstance(message, PaymentFacts)]
+    return [type(message).__name__ for message in shop.desk.published if isinstance(message, PaymentEvent)]
 
 
 async def declined_renewal(shop: Shop, **given: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from services.mailer.models.colours import CARD, DARK_CARD, LEGIBLE, contrast, p
 from services.mailer.models.looks import Looks, over
 from services.mailer.wardrobe import Wardrobe
 from shared.messages import Sealed
-from shared.messages.auth.branding import SetClientLooks
+from shared.messages.auth.clients import SetClientLooks
 from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
 from shared.messages.mailer.mails import SendMail, Template
 from tests.desk import Desk

@@ -6,7 +6,7 @@ from shared.messages.news import (
     CreateNewsItem,
     DismissNewsItem,
     ListAllNewsItems,
-    NewsItemOrder,
+    NewsItemFields,
     RemoveNewsItem,
     UpdateNewsItem,
 )
@@ -35,7 +35,7 @@ async def test_every_order_about_an_item_is_told_with_its_id(desk: Desk) -> None
 async def test_a_refusal_is_told_without_what_was_typed(desk: Desk) -> None:
     await desk.perform(CreateNewsItem(id="taken", primary=banner()), caller=OPERATOR)
     desk.clear()
-    orders: tuple[NewsItemOrder | RemoveNewsItem, ...] = (
+    orders: tuple[NewsItemFields | RemoveNewsItem, ...] = (
         CreateNewsItem(id="taken", primary=banner()),
         UpdateNewsItem(id="taken", primary=banner(), version=9),
         UpdateNewsItem(id="typed", primary=banner()),

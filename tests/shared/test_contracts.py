@@ -12,7 +12,7 @@ import pytest
 
 from shared.errors import Refusal, Unavailable
 from shared.messages import MESSAGES, Message
-from shared.messages.auth.branding import SetClientLooks
+from shared.messages.auth.clients import SetClientLooks
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink
 from shared.messages.auth.users import SetMarketingConsent
 from shared.messages.billing.trials import FinishTrial, StartTrial

@@ -10,7 +10,7 @@ from services.auth.audit.models import AuditEntry
 from services.auth.audit.store import AuditEntries
 from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.messages.auth.audit import NOTES, Action, Audited, ListAuditEntries, RecordAuditEntry
+from shared.messages.auth.audit import NOTE_FIELDS, Action, Audited, ListAuditEntries, RecordAuditEntry
 
 Order = TypeVar("Order")
 Reply = TypeVar("Reply")
@@ -20,8 +20,8 @@ class Audit:
     """Writes the audit.
 
     Who asked and from where, the message itself tells. Whom and what it was about, the handler finds out on its way,
-    and says so: ``work.note(user_id=…, client_id=…, session_id=…)``, as ``NOTES`` has them. Only ids that auth made or
-    found are noted: what a client has typed may be anything, a secret in the wrong field too.
+    and says so: ``work.note(user_id=…, client_id=…, session_id=…)``, as ``NOTE_FIELDS`` has them. Only ids that auth
+    made or found are noted: what a client has typed may be anything, a secret in the wrong field too.
 
     Args:
         entries: where.
@@ -42,8 +42,8 @@ class Audit:
             about: what differs from what the handler has noted, under the same names.
         """
         notes = {**work.notes, **about}
-        if not notes.keys() <= NOTES:
-            raise TypeError(f"the audit keeps no {', '.join(sorted(notes.keys() - NOTES))}")
+        if not notes.keys() <= NOTE_FIELDS:
+            raise TypeError(f"the audit keeps no {', '.join(sorted(notes.keys() - NOTE_FIELDS))}")
         caller = work.caller
         entry = AuditEntry(
             id=work.new_id("auditentry"),

@@ -6,7 +6,6 @@ from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
 from shared.bus.work import Work
-from shared.messages.auth.branding import SetClientLooks
 from shared.messages.auth.clients import (
     AnnounceClient,
     ClientAnnounced,
@@ -15,6 +14,7 @@ from shared.messages.auth.clients import (
     ClientView,
     CreateClient,
     ListClients,
+    SetClientLooks,
     UpdateClient,
 )
 from shared.messages.mailer.branding import ClientLooks, RecordClientLooks

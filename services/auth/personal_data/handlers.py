@@ -21,22 +21,22 @@ from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
     ContinueUserProcess,
-    ErasePart,
     EraseUser,
+    EraseUserData,
     EraseUserFromAuth,
     EraseUserFromBilling,
     EraseUserFromMailer,
     EraseUserFromNews,
-    ExportPart,
     ExportUser,
+    ExportUserData,
     ExportUserFromAuth,
     ExportUserFromBilling,
     ExportUserFromMailer,
     ExportUserFromNews,
     GetUserExport,
     GetUserProcess,
-    Holder,
     NoteErasureWait,
+    ServiceName,
     UserExportView,
     UserProcessView,
 )
@@ -53,13 +53,13 @@ OWN: Final = "auth.people"
 PAGE_BYTES: Final = 256 * 1024
 """JSON in one page, before the part that goes beyond it."""
 MOST_PARTS: Final = 50
-EXPORT_PARTS: Final[Mapping[Holder, type[ExportPart]]] = {
+EXPORT_PARTS: Final[Mapping[ServiceName, type[ExportUserData]]] = {
     "auth": ExportUserFromAuth,
     "billing": ExportUserFromBilling,
     "mailer": ExportUserFromMailer,
     "news": ExportUserFromNews,
 }
-ERASE_PARTS: Final[Mapping[Holder, type[ErasePart]]] = {
+ERASE_PARTS: Final[Mapping[ServiceName, type[EraseUserData]]] = {
     "auth": EraseUserFromAuth,
     "billing": EraseUserFromBilling,
     "mailer": EraseUserFromMailer,

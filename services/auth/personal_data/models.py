@@ -9,9 +9,9 @@ from typing import Final, Self, get_args
 
 from shared.errors import NotFound
 from shared.messages.auth.errors import UserExportNotFinished
-from shared.messages.personal_data import Holder, Outsider, ProcessKind, ServicePartView, UserProcessView
+from shared.messages.personal_data import ProcessKind, ServiceName, ServicePartView, ThirdParty, UserProcessView
 
-HOLDERS: Final[tuple[Holder, ...]] = get_args(Holder)
+HOLDERS: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
 ASK_AGAIN: Final = timedelta(hours=1)
 """How long a service has for its part before it is ordered again."""
 KEPT: Final = timedelta(days=180)
@@ -28,7 +28,7 @@ class Wait:
         reason: what was said last.
     """
 
-    outsider: Outsider
+    outsider: ThirdParty
     since: datetime
     reason: str
 
@@ -53,13 +53,13 @@ class UserProcess:
     identifiers: str | None
     delete_stripe_customer: bool
     run: int
-    done: Mapping[Holder, datetime]
-    runs_done: Mapping[Holder, int]
+    done: Mapping[ServiceName, datetime]
+    runs_done: Mapping[ServiceName, int]
     requested_by: str
     requested_at: datetime
     finished_at: datetime | None = None
     expires_at: datetime | None = None
-    waits: Mapping[Holder, Wait] = field(default_factory=dict)
+    waits: Mapping[ServiceName, Wait] = field(default_factory=dict)
     version: int = 1
 
     @classmethod
@@ -89,7 +89,7 @@ class UserProcess:
         )
 
     @property
-    def waits_for(self) -> tuple[Holder, ...]:
+    def waits_for(self) -> tuple[ServiceName, ...]:
         """The services that are not done."""
         return tuple(service for service in HOLDERS if service not in self.done)
 
@@ -97,7 +97,7 @@ class UserProcess:
         """The same, its missing parts ordered once more."""
         return replace(self, run=self.run + 1)
 
-    def part_done(self, service: Holder, *, run: int, kept_for: timedelta, at: datetime) -> Self:
+    def part_done(self, service: ServiceName, *, run: int, kept_for: timedelta, at: datetime) -> Self:
         """The same when a service is done; with the last one it is finished.
 
         Args:
@@ -119,7 +119,7 @@ class UserProcess:
         ends = at + (kept_for if self.kind == "export" else KEPT)
         return replace(after, identifiers=None, finished_at=at, expires_at=ends)
 
-    def part_waits(self, service: Holder, outsider: Outsider, *, reason: str, at: datetime) -> Self:
+    def part_waits(self, service: ServiceName, outsider: ThirdParty, *, reason: str, at: datetime) -> Self:
         """The same when a service has said that it can't be done now."""
         known = self.waits.get(service)
         since = at if known is None else known.since
@@ -151,7 +151,7 @@ class UserProcess:
             services=tuple(map(self._part, HOLDERS)),
         )
 
-    def _part(self, service: Holder) -> ServicePartView:
+    def _part(self, service: ServiceName) -> ServicePartView:
         wait = self.waits.get(service)
         return ServicePartView(
             service=service,

@@ -12,12 +12,12 @@ from services.billing.models.events import KeptEvent, Outcome
 from services.billing.stripe.putting_off import put_off
 from shared.bus.work import Work
 from shared.messages.billing.errors import StripeUnavailable
-from shared.messages.billing.stripe_events import Hinted
+from shared.messages.billing.stripe_events import StripeReread
 
 Read = Callable[[Sequence[KeptEvent]], Awaitable[Outcome | None]]
 
 
-async def read_for(order: Hinted, object_id: str, read: Read, work: Work, billing: Billing) -> None:
+async def read_for(order: StripeReread, object_id: str, read: Read, work: Work, billing: Billing) -> None:
     """Do as an order to read something says, unless a reading that began later has; later, if Stripe can't be asked.
 
     Args:

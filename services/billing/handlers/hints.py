@@ -9,29 +9,29 @@ from typing import Final
 from services.billing.stripe.payments import Lead
 from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.payments import FindPayments, FollowPayment
-from shared.messages.billing.stripe_events import Hinted
+from shared.messages.billing.stripe_events import StripeReread
 from shared.messages.billing.subscriptions import FollowSubscription
 
-Hint = Callable[[str, str], Hinted]
+Hint = Callable[[str, str], StripeReread]
 """The order that an object's id and an event's lead to.
 
 It goes under the id of what is to be read: so one reader at a time looks at it, whatever its events were ordered by.
 """
 
 
-def _subscription(stripe_id: str, event_id: str) -> Hinted:
+def _subscription(stripe_id: str, event_id: str) -> StripeReread:
     return FollowSubscription(key=stripe_id, subscription_id=stripe_id, event_id=event_id)
 
 
-def _payment(stripe_id: str, event_id: str) -> Hinted:
+def _payment(stripe_id: str, event_id: str) -> StripeReread:
     return FollowPayment(key=stripe_id, payment_intent_id=stripe_id, event_id=event_id)
 
 
-def _dispute(stripe_id: str, event_id: str) -> Hinted:
+def _dispute(stripe_id: str, event_id: str) -> StripeReread:
     return FollowDispute(key=stripe_id, dispute_id=stripe_id, event_id=event_id)
 
 
-def _part_of_payments(lead: Lead, stripe_id: str, event_id: str) -> Hinted:
+def _part_of_payments(lead: Lead, stripe_id: str, event_id: str) -> StripeReread:
     return FindPayments(key=stripe_id, object=lead, object_id=stripe_id, event_id=event_id)
 
 

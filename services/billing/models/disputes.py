@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from services.billing.models.payments import Payment
 from services.billing.models.stripe_payments import StripeDispute
-from shared.messages.billing.disputes import DisputeClosed, DisputeFacts, DisputeOpened, DisputeView
+from shared.messages.billing.disputes import DisputeClosed, DisputeEvent, DisputeOpened, DisputeView
 
 CLOSED: Final = frozenset({"won", "lost", "prevented", "warning_closed"})
 """Over; yet a bank may decide anew, and ``won`` become ``lost``."""
@@ -105,7 +105,7 @@ class Dispute:
             found.append("closed")
         return found
 
-    def news(self, held: Dispute | None) -> list[DisputeFacts]:
+    def news(self, held: Dispute | None) -> list[DisputeEvent]:
         """What is to be announced of it, whatever it was that made us look: each fact once."""
         facts: dict[str, Any] = {
             "key": self.user_id or self.stp_dispute_id,
@@ -117,7 +117,7 @@ class Dispute:
             "amount": self.amount,
             "currency": self.currency,
         }
-        found: list[DisputeFacts] = []
+        found: list[DisputeEvent] = []
         if held is None:
             found.append(DisputeOpened(**facts))
         if self._decided_since(held):

@@ -10,7 +10,7 @@ from services.billing.models.stripe_payments import StripePayment
 from shared.messages.billing.payments import (
     PaymentActionRequired,
     PaymentCancelled,
-    PaymentFacts,
+    PaymentEvent,
     PaymentFailed,
     PaymentRefunded,
     PaymentSucceeded,
@@ -102,7 +102,7 @@ class Payment:
         new = self.waits_for_person not in (None, self.told_of)
         return fresh and new and self.stp_subscription_id is not None
 
-    def news(self, held: Payment | None) -> list[PaymentFacts]:
+    def news(self, held: Payment | None) -> list[PaymentEvent]:
         """What is to be announced of it, whatever it was that made us look: each fact once.
 
         Args:
@@ -120,7 +120,7 @@ class Payment:
             "amount": self.amount,
             "currency": self.currency,
         }
-        found: list[PaymentFacts] = []
+        found: list[PaymentEvent] = []
         if self.status == "succeeded" and (before is None or before.status != "succeeded"):
             found.append(PaymentSucceeded(**facts, amount_received=self.amount_received))
         if self.status == "canceled" and (before is None or before.status != "canceled"):

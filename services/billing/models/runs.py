@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self, get_args
 
-from shared.messages.billing.runs import Kind, StripeRunPart, StripeRunView
+from shared.messages.billing.runs import Kind, StripeRunSummary, StripeRunView
 
 Stage = Literal[
     "known",
@@ -184,9 +184,9 @@ class Run:
             finished_at=self.finished_at,
         )
 
-    def part(self) -> StripeRunPart:
+    def part(self) -> StripeRunSummary:
         """As it stands in a list."""
-        return StripeRunPart(
+        return StripeRunSummary(
             id=self.id,
             kind=self.kind,
             status=self.status,

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from shared.bus.work import Work
-from shared.messages.billing.stripe_events import Attempted
+from shared.messages.billing.stripe_events import StripeCommand
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
 
 
-def put_off(order: Attempted, work: Work) -> None:
+def put_off(order: StripeCommand, work: Work) -> None:
     """Order the same again for later."""
     again = order.model_copy(update={"key": work.key, "attempt": order.attempt + 1})
     work.publish(again, at=later(order.attempt, work))

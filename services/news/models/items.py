@@ -16,8 +16,8 @@ from shared.messages.news import (
     NewsItemChanged,
     NewsItemDetails,
     NewsItemEndsBeforeItStarts,
+    NewsItemFields,
     NewsItemNotDismissible,
-    NewsItemOrder,
     NewsItemView,
     NoSuchAppVersion,
 )
@@ -61,7 +61,7 @@ class Target:
     subscriptions: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, said: NewsItemOrder) -> Self:
+    def of(cls, said: NewsItemFields) -> Self:
         """Whom an operator wants to reach.
 
         Raises:
@@ -133,7 +133,7 @@ class NewsItem:
     version: int = 1
 
     @classmethod
-    def create(cls, order: NewsItemOrder, *, id: str, links: Links, at: datetime) -> Self:  # noqa: A002
+    def create(cls, order: NewsItemFields, *, id: str, links: Links, at: datetime) -> Self:  # noqa: A002
         """The item that an operator ordered.
 
         Args:
@@ -168,7 +168,7 @@ class NewsItem:
             updated_at=at,
         )
 
-    def update(self, order: NewsItemOrder, *, links: Links, at: datetime) -> Self:
+    def update(self, order: NewsItemFields, *, links: Links, at: datetime) -> Self:
         """The same item as an operator says it anew; it starts when it did, unless they say otherwise.
 
         Raises:

@@ -72,7 +72,7 @@ Action = Literal[
 """What somebody tried to do: the method's or the handler's name. ``authenticate_user`` stands for grants that there
 are not; the others are ``log_in`` and ``refresh``."""
 AuditOutcome = Literal["done", "refused"]
-NOTES: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id", "resource_id"})
+NOTE_FIELDS: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id", "resource_id"})
 """What handlers find out about their message: ids that their service has made or looked up, never what was typed."""
 
 

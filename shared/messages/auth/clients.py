@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, RootModel
 
 from shared.messages.auth.errors import ClientAlreadyExists, ClientChanged, ClientNotFound, InvalidRedirectUri
-from shared.messages.message import Command, Event, Moment, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.mailer.branding import ClientLooks, ClientLooksView
+from shared.messages.message import Command, Event, Moment, NonEmpty, Query, Reply
 
 
 class ClientView(Reply):
@@ -92,3 +92,11 @@ class ClientList(RootModel[tuple[ClientView, ...]]):
 
 class ListClients(Query, wire="auth.list-clients", audited=True, reply=ClientList):
     """All apps that may log people in."""
+
+
+class SetClientLooks(
+    ClientLooks, Command, wire="auth.set-client-looks", reply=ClientLooksView, refuses=(ClientNotFound,)
+):
+    """Say anew how the mails and texts of a client appear: what is left out is as the settings say again."""
+
+    client_id: NonEmpty

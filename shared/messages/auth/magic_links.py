@@ -6,8 +6,7 @@ from pydantic import Field
 
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed
-from shared.messages.message import Command, Part
-from shared.messages.types import Locale, NonEmpty
+from shared.messages.message import Command, Locale, NonEmpty, Part
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
 """SHA-256 of the verifier in web-safe base64 without padding (RFC 7636 section 4.2), or in hex for old clients."""

@@ -17,14 +17,13 @@ from shared.messages.auth.errors import (
     Throttled,
     UserAlreadyRegistered,
 )
-from shared.messages.message import Command, Reply, Sealed
-from shared.messages.types import Locale, NonEmpty
+from shared.messages.message import Command, Locale, NonEmpty, Reply, Sealed
 
-LONGEST_NAME: Final = 200
+MAX_NAME_LENGTH: Final = 200
 """Characters of a first or a last name."""
 ClientId = Annotated[str, Field(min_length=1, max_length=200)]
 """What an app calls itself: the id of a registered client, or any other name."""
-Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
 
 
 class NonceView(Reply):

@@ -7,8 +7,7 @@ from pydantic import ConfigDict, RootModel, model_validator
 from shared.errors import NotFound
 from shared.messages.auth.errors import NoCurrentSession
 from shared.messages.auth.magic_links import Platform
-from shared.messages.message import Command, Event, Moment, Part, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.message import Command, Event, Moment, NonEmpty, Part, Query, Reply
 
 
 class SessionDevice(Part):

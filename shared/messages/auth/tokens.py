@@ -21,8 +21,7 @@ from shared.messages.auth.errors import (
     TokenUsed,
     UnsupportedGrantType,
 )
-from shared.messages.message import Command, Event, Moment, Reply, Sealed
-from shared.messages.types import NonEmpty
+from shared.messages.message import Command, Event, Moment, NonEmpty, Reply, Sealed
 
 
 class TokenView(Reply):

@@ -6,8 +6,7 @@ from pydantic import Field
 
 from shared.errors import NotFound
 from shared.messages.auth.errors import InvalidEmail
-from shared.messages.message import Command, Event, Moment, Part, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.message import Command, Event, Moment, NonEmpty, Part, Query, Reply
 
 
 class FindConsentAddress(Command, wire="auth.find-consent-address"):

@@ -5,19 +5,18 @@ from typing import Annotated
 from pydantic import Field
 
 from shared.messages.billing.errors import InvalidCursor
-from shared.messages.billing.stripe_events import Hinted
-from shared.messages.message import Event, Moment, Part, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.billing.stripe_events import StripeReread
+from shared.messages.message import Event, Moment, NonEmpty, Part, Query, Reply
 
 
-class FollowDispute(Hinted, wire="billing.follow-dispute"):
+class FollowDispute(StripeReread, wire="billing.follow-dispute"):
     """Read a dispute from Stripe and bring our records of it and of its payment to what it says."""
 
     dispute_id: str
     """Stripe's id, ``dp_…`` or ``du_…``."""
 
 
-class DisputeFacts(Event):
+class DisputeEvent(Event):
     """What both events of a dispute say."""
 
     user_id: str | None
@@ -35,11 +34,11 @@ class DisputeFacts(Event):
     currency: str
 
 
-class DisputeOpened(DisputeFacts, wire="billing.dispute-opened"):
+class DisputeOpened(DisputeEvent, wire="billing.dispute-opened"):
     """A person asks the bank for money back; an inquiry, ``warning_…``, takes none yet."""
 
 
-class DisputeClosed(DisputeFacts, wire="billing.dispute-closed"):
+class DisputeClosed(DisputeEvent, wire="billing.dispute-closed"):
     """A dispute came to its end: ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
 
 

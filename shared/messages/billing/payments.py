@@ -5,19 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.messages.billing.errors import InvalidCursor
-from shared.messages.billing.stripe_events import Hinted
-from shared.messages.message import Event, Moment, Part, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.billing.stripe_events import StripeReread
+from shared.messages.message import Event, Moment, NonEmpty, Part, Query, Reply
 
 
-class FollowPayment(Hinted, wire="billing.follow-payment"):
+class FollowPayment(StripeReread, wire="billing.follow-payment"):
     """Read a payment intent from Stripe and bring our record to what it says."""
 
     payment_intent_id: str
     """Stripe's id, ``pi_…``."""
 
 
-class FindPayments(Hinted, wire="billing.find-payments"):
+class FindPayments(StripeReread, wire="billing.find-payments"):
     """Follow the payments that an object of Stripe's is part of."""
 
     object: Literal["charge", "refund", "invoice", "invoice_payment"]
@@ -25,7 +24,7 @@ class FindPayments(Hinted, wire="billing.find-payments"):
     """Stripe's id."""
 
 
-class PaymentFacts(Event):
+class PaymentEvent(Event):
     """What every event of a payment says. Amounts are in the currency's minor unit, as Stripe counts.
 
     A subscription's payment is announced once it is known whose it is.
@@ -42,13 +41,13 @@ class PaymentFacts(Event):
     """Three letters, lower case."""
 
 
-class PaymentSucceeded(PaymentFacts, wire="billing.payment-succeeded"):
+class PaymentSucceeded(PaymentEvent, wire="billing.payment-succeeded"):
     """A payment was received; never said of an invoice over nothing."""
 
     amount_received: int
 
 
-class PaymentFailed(PaymentFacts, wire="billing.payment-failed"):
+class PaymentFailed(PaymentEvent, wire="billing.payment-failed"):
     """An attempt to collect a payment failed; of attempts that follow each other fast the last one is announced."""
 
     failure: str | None
@@ -57,15 +56,15 @@ class PaymentFailed(PaymentFacts, wire="billing.payment-failed"):
     """The bank's reason: ``insufficient_funds``."""
 
 
-class PaymentActionRequired(PaymentFacts, wire="billing.payment-action-required"):
+class PaymentActionRequired(PaymentEvent, wire="billing.payment-action-required"):
     """A renewal waits for the person, whose bank asks for a confirmation."""
 
 
-class PaymentCancelled(PaymentFacts, wire="billing.payment-cancelled"):
+class PaymentCancelled(PaymentEvent, wire="billing.payment-cancelled"):
     """A payment will not be collected any more."""
 
 
-class PaymentRefunded(PaymentFacts, wire="billing.payment-refunded"):
+class PaymentRefunded(PaymentEvent, wire="billing.payment-refunded"):
     """Money was given back."""
 
     amount_refunded: int

@@ -5,9 +5,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
-from shared.messages.billing.stripe_events import Attempted, StripeEvent
-from shared.messages.message import Command, Moment, Part, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.billing.stripe_events import StripeCommand, StripeEvent
+from shared.messages.message import Command, Moment, NonEmpty, Part, Query, Reply
 
 SCHEDULE: Final = "stripe-schedule"
 """The ``key`` of every look at the schedule: they are handled one after the other."""
@@ -126,7 +125,7 @@ class GetStripeRun(Query, wire="billing.get-stripe-run", reply=StripeRunView, re
     run_id: NonEmpty
 
 
-class StripeRunPart(Part):
+class StripeRunSummary(Part):
     """A run in a list: as StripeRunView, without its counts."""
 
     id: str
@@ -141,7 +140,7 @@ class StripeRunPart(Part):
 class StripeRunsView(Reply):
     """The latest runs."""
 
-    runs: tuple[StripeRunPart, ...]
+    runs: tuple[StripeRunSummary, ...]
 
 
 class ListStripeRuns(Query, wire="billing.list-stripe-runs", reply=StripeRunsView):
@@ -194,7 +193,7 @@ class ListStripeDifferences(
     """``next_cursor`` of the page before."""
 
 
-class ContinueStripeRun(Attempted, wire="billing.continue-stripe-run"):
+class ContinueStripeRun(StripeCommand, wire="billing.continue-stripe-run"):
     """Do the next step of a run."""
 
     run_id: str

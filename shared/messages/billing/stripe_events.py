@@ -59,14 +59,14 @@ class StripeThinEvent(Event, wire="stripe.thin-event", topic="stripe.webhooks"):
     """The id of the snapshot event that tells of the same."""
 
 
-class Attempted(Command):
+class StripeCommand(Command):
     """What every order says that waits while Stripe can't be asked."""
 
     attempt: int = 1
     """Counts from 1; grows while Stripe can't be asked."""
 
 
-class Hinted(Attempted):
+class StripeReread(StripeCommand):
     """What every order to read something of Stripe's says that an event may hint at."""
 
     event_id: str | None = None

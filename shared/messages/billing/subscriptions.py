@@ -5,9 +5,8 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from shared.messages.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
-from shared.messages.billing.stripe_events import Attempted, Hinted
-from shared.messages.message import Event, Moment, Query, Reply
-from shared.messages.types import NonEmpty
+from shared.messages.billing.stripe_events import StripeCommand, StripeReread
+from shared.messages.message import Event, Moment, NonEmpty, Query, Reply
 
 CancelType = Literal["immediate", "period_end"]
 
@@ -79,7 +78,7 @@ class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-fou
     """The one that would have been kept."""
 
 
-class RefundDuplicateSubscription(Attempted, wire="billing.refund-duplicate-subscription"):
+class RefundDuplicateSubscription(StripeCommand, wire="billing.refund-duplicate-subscription"):
     """Give back what was paid on a duplicate that was cancelled."""
 
     subscription_id: str
@@ -88,7 +87,7 @@ class RefundDuplicateSubscription(Attempted, wire="billing.refund-duplicate-subs
     """How often a payment was still under way; a bank's debit takes days."""
 
 
-class FollowSubscription(Hinted, wire="billing.follow-subscription"):
+class FollowSubscription(StripeReread, wire="billing.follow-subscription"):
     """Read a subscription from Stripe and bring our record to what it says."""
 
     subscription_id: str
@@ -97,7 +96,7 @@ class FollowSubscription(Hinted, wire="billing.follow-subscription"):
     """How often its user was awaited already."""
 
 
-class FollowCustomer(Attempted, wire="billing.follow-customer"):
+class FollowCustomer(StripeCommand, wire="billing.follow-customer"):
     """Follow all subscriptions of a customer, ended ones too."""
 
     customer_id: str
@@ -176,7 +175,7 @@ class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription
     reason: str = "duplicate"
 
 
-class CancelDuplicateSubscription(Attempted, wire="billing.cancel-duplicate-subscription"):
+class CancelDuplicateSubscription(StripeCommand, wire="billing.cancel-duplicate-subscription"):
     """Cancel a user's second live subscription in Stripe: prorated, invoiced now."""
 
     subscription_id: str
@@ -185,7 +184,7 @@ class CancelDuplicateSubscription(Attempted, wire="billing.cancel-duplicate-subs
     """Ours."""
 
 
-class CancelSubscriptionWithoutCoupon(Attempted, wire="billing.cancel-subscription-without-coupon"):
+class CancelSubscriptionWithoutCoupon(StripeCommand, wire="billing.cancel-subscription-without-coupon"):
     """Cancel a subscription in Stripe, where every one needs a coupon: prorated, invoiced now."""
 
     subscription_id: str

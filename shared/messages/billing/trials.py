@@ -3,8 +3,7 @@
 from typing import Literal
 
 from shared.messages.billing.errors import AlreadySubscribed, InvalidEmail, TrialAlreadyUsed
-from shared.messages.message import Command, Event, Moment
-from shared.messages.types import Locale
+from shared.messages.message import Command, Event, Locale, Moment
 
 
 class StartTrial(

@@ -5,8 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from shared.messages.message import Command, Moment, Part, Query, Reply
-from shared.messages.types import Locale
+from shared.messages.message import Command, Locale, Moment, Part, Query, Reply
 
 Line = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100)]
 """Text without line breaks and control characters."""

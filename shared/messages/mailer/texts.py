@@ -4,8 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shared.messages.message import Command, Event, Moment, Part, Sealed
-from shared.messages.types import Locale
+from shared.messages.message import Command, Event, Locale, Moment, Part, Sealed
 
 TextTemplate = Literal["login-code"]
 

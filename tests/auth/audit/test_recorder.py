@@ -17,7 +17,7 @@ from services.gateway import accounts, phone
 from services.gateway.methods import PATHS
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed, iso_milliseconds
-from shared.messages.auth.audit import NOTES, AuditEntryView, ListAuditEntries, RecordAuditEntry
+from shared.messages.auth.audit import NOTE_FIELDS, AuditEntryView, ListAuditEntries, RecordAuditEntry
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.phone import SendPhoneCode, VerifyPhoneCode
 from shared.messages.auth.sessions import RevokeSessions
@@ -301,7 +301,7 @@ async def test_a_note_that_the_audit_does_not_keep_is_a_bug(desk: Desk) -> None:
 
 
 def test_all_that_can_be_noted_is_in_an_entry() -> None:
-    assert {field.name for field in dataclasses.fields(AuditEntry)} >= NOTES
+    assert {field.name for field in dataclasses.fields(AuditEntry)} >= NOTE_FIELDS
 
 
 async def test_ended_sessions_are_entries_of_their_own(desk: Desk) -> None:

@@ -6,13 +6,13 @@ import pytest
 
 from shared.ids import new_message_id
 from shared.messages import iso_milliseconds
-from shared.messages.auth.branding import SetClientLooks
 from shared.messages.auth.clients import (
     AnnounceClient,
     ClientAnnounced,
     ClientCreated,
     CreateClient,
     ListClients,
+    SetClientLooks,
     UpdateClient,
 )
 from shared.messages.auth.users import EnsureUser, FindConsentAddress, UserEnsured

@@ -16,11 +16,11 @@ from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
     ContinueUserProcess,
-    ErasePart,
     EraseUser,
+    EraseUserData,
     EraseUserFromAuth,
-    ExportPart,
     ExportUser,
+    ExportUserData,
     ExportUserFromAuth,
     FindUser,
     GetUserExport,
@@ -103,7 +103,7 @@ async def test_an_export_asks_every_service_and_is_done_with_the_last_one(desk: 
     tokens = await logged_in(desk)
     desk.clear()
     process = await desk.perform(ExportUser(user_id=tokens["user_id"]), caller=OPERATOR)
-    orders = [message for message in desk.published if isinstance(message, ExportPart)]
+    orders = [message for message in desk.published if isinstance(message, ExportUserData)]
     assert [type(order).service for order in orders] == ["auth", *OTHERS]
     assert [entry.action for entry in desk.audited] == ["export_user"]
     assert (process["kind"], process["state"], process["finished_at"]) == ("export", "running", None)
@@ -160,7 +160,7 @@ async def test_who_is_erased_is_gone_from_auth_and_logged_out(desk: Desk) -> Non
     open_code = await ordered_code(desk)
     desk.clear()
     process = await desk.perform(EraseUser(user_id=tokens["user_id"], delete_stripe_customer=True), caller=OPERATOR)
-    orders = [message for message in desk.published if isinstance(message, ErasePart)]
+    orders = [message for message in desk.published if isinstance(message, EraseUserData)]
     assert [(type(order).service, order.delete_stripe_customer) for order in orders] == [
         (name, True) for name in ("auth", *OTHERS)
     ]
@@ -233,7 +233,7 @@ async def test_what_no_service_has_done_in_an_hour_is_ordered_again(desk: Desk) 
     waiting = [message for _, message in await desk.later() if isinstance(message, ContinueUserProcess)]
     desk.clear()
     await desk.perform(waiting[0])
-    assert [type(order).service for order in desk.published if isinstance(order, ErasePart)] == list(OTHERS)
+    assert [type(order).service for order in desk.published if isinstance(order, EraseUserData)] == list(OTHERS)
     await answered_by_others(desk, process, "erase")
     desk.clear()
     await desk.perform(ContinueUserProcess(process_id=process["id"]))
