@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 import re
+import shlex
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any, Final
 
 import pytest
 from pydantic_core import PydanticUndefined
+from typer.main import get_command
 
 import services
+from services import cli
 from services.gateway.errors import STATUS, HttpRefusal
 from services.operator.client import KEY, URL
 from shared.bus.envelope import Envelope
@@ -24,7 +27,7 @@ from shared.errors import Refusal
 from shared.fault_points import POINTS
 from shared.messages import SERVICE
 from shared.settings import PREFIX
-from tests.deploy.told import ROOT, SETTINGS, all_variables, command_variables, variables
+from tests.deploy.told import ROOT, SETTINGS, all_variables, command_named, command_variables, variables
 
 DOCUMENTS: Final = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -157,6 +160,25 @@ def test_every_named_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for text in DOCUMENTS.values():
         assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_nest_command_line_parses(document: str) -> None:
+    blocks = "".join(re.findall(r"^ *```sh\n(.*?)^ *```$", DOCUMENTS[document], re.MULTILINE | re.DOTALL))
+    for line in re.findall(r"^ *(?:\.venv/bin/)?nest (.+)$", blocks, re.MULTILINE):
+        command_named(shlex.split(line, comments=True))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_named_nest_command_exists(document: str) -> None:
+    for line in re.findall(r"`nest\s+([^`<-][^`]*)`", CODE_BLOCK.sub("", DOCUMENTS[document])):
+        command: Any = get_command(cli.app)
+        for word in line.split():
+            alternatives = word.split("|")
+            if not hasattr(command, "commands"):
+                break
+            assert set(alternatives) <= set(command.commands), line
+            command = command.commands[alternatives[0]]
 
 
 def test_every_promise_names_an_existing_test() -> None:
