@@ -7,41 +7,41 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 
 .PHONY: help run run-services backing test test-slow check format bench reference lock clean install-run install-dev
 
-help: ## print this list
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-run: install-run ## start Nest on this machine alone, at 127.0.0.1:8080 (NEST_PORT=8081 for another port)
+run: install-run ## run all of Nest on this machine, at 127.0.0.1:8080 (NEST_PORT=8081 for another port)
 	@exec $(BIN)/nest up
 
-run-services: install-run ## start the five services as separate processes, logs side by side
+run-services: install-run ## run the five services as separate processes, with interleaved logs
 	@exec $(BIN)/nest services
 
-backing: install-dev ## keep a Kafka and a MongoDB for test runs; prints the two variables to set
+backing: install-dev ## run a Kafka and a MongoDB for test runs; prints the two variables to set
 	@exec $(BIN)/python -m tests.backing --folder .nest/backing
 
-test: install-dev ## run all tests but the slow ones, on real Kafka and MongoDB (WORKERS=4 for more at once)
+test: install-dev ## run all tests except the slow ones, on real Kafka and MongoDB (WORKERS=4 for more workers)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: install-dev ## run the statistical, soak and load tests
 	$(BIN)/pytest -m slow
 
-check: install-dev ## look at format, lint, types and import rules; under a minute
+check: install-dev ## check formatting, lint, types and import rules; under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
 
-format: install-dev ## format the source and mend what lint can mend
+format: install-dev ## format the code and auto-fix lint errors
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 bench: install-dev ## measure requests per second and latencies beside the floors of this machine
 	$(BIN)/python -m tests.bench
 
-reference: install-dev ## write the reference of the HTTP API, services/gateway/openapi.json, from the code
+reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
 	$(BIN)/python -m services.reference
 
-lock: install-dev ## resolve pyproject.toml and jgo.toml into their locks (UPGRADE=--upgrade for newer versions)
+lock: install-dev ## resolve pyproject.toml and jgo.toml into lock files (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded -c requirements/dev.txt -o requirements/embedded.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
