@@ -1,12 +1,12 @@
-"""What remains of what an operator has ordered or asked? An entry in the audit, whichever service did it.
+"""Audit of what operators do, in every service.
 
-Whoever comes with the internal key may change and read what is other people's, so that it can be told afterwards: a
-message class is declared ``audited``, and what comes of it, done or refused and why, is told to auth, which keeps the
-audit. That is one more message of the work: it commits with the order's outcome and leaves until Kafka has it, under an
-id that is made from the order's, so auth writes one entry however often it comes. A question commits nothing; what it
-leaves must be on Kafka before its answer goes (see ``shared.bus.delivery``).
+The operator's internal key gives access to other people's data. Message classes that use it are declared ``audited``:
+if such a message comes with the internal key, its service sends auth a ``RecordAuditEntry`` with the outcome, done or
+refused. That is a message of the same work: it is committed with the outcome, sent until Kafka acknowledges it, and its
+ID is derived from the operator's message, so that auth writes one entry however often it is delivered. A query commits
+nothing, so its ``RecordAuditEntry`` must be on Kafka before its reply is sent (see ``shared.bus.delivery``).
 
-Auth writes of its own orders by itself, whoever gives them: see ``services/auth/audit/recorder.py``.
+Auth audits its own commands itself, for every caller: see ``services/auth/audit/recorder.py``.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from shared.messages import Message
 from shared.messages.auth.audit import NOTE_FIELDS, RecordAuditEntry
 
 
-def watch(message: Message, work: Work) -> None:
-    """Have auth told what comes of a message, if it is declared ``audited`` and came with the internal key.
+def audit_if_declared(message: Message, work: Work) -> None:
+    """Send auth the outcome of a message, if its class is ``audited`` and it came with the internal key.
 
-    Whom and what it was about, the handler finds out on its way, and says so: ``work.note(user_id=…, resource_id=…)``.
+    Handlers add what the message concerned, once they know it: ``work.annotate(user_id=…, resource_id=…)``.
     """
     if type(message).audited and work.caller.kind == "internal":
-        work.record(partial(_tell, work, action_of(type(message))))
+        work.on_outcome(partial(_publish_entry, work, action_of(type(message))))
 
 
 def action_of(kind: type[Message]) -> str:
-    """The name of a message's method: ``list_payments`` of ``billing.list-payments``."""
+    """Return the method name of a message class: ``list_payments`` of ``billing.list-payments``."""
     return kind.wire.partition(".")[2].replace("-", "_")
 
 
-def _tell(work: Work, action: str, refusal: Refusal | None) -> None:
-    if not work.notes.keys() <= NOTE_FIELDS:
-        raise TypeError(f"the audit keeps no {', '.join(sorted(work.notes.keys() - NOTE_FIELDS))}")
+def _publish_entry(work: Work, action: str, refusal: Refusal | None) -> None:
+    if not work.annotations.keys() <= NOTE_FIELDS:
+        raise TypeError(f"the audit has no fields {', '.join(sorted(work.annotations.keys() - NOTE_FIELDS))}")
     work.publish(
         RecordAuditEntry(
             action=action,
             refused_as=None if refusal is None else refusal.code,
             at=work.now,
             message_id=work.id,
-            **work.notes,
+            **work.annotations,
         )
     )

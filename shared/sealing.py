@@ -1,7 +1,8 @@
-"""How is a secret closed for one service, so that Kafka, MongoDB and logs only ever hold ciphertext?
+"""Sealing: encryption of secrets for one service, so that Kafka, MongoDB and logs contain only ciphertext.
 
-AES-256-GCM (NIST SP 800-38D) under a key derived from the master key for each receiver (HKDF, RFC 5869), written as
-``<key id>.<web-safe base64 of nonce and ciphertext>``. Rotation: the first key seals, all of them open.
+AES-256-GCM (NIST SP 800-38D) under a key derived from a master key for each receiver (HKDF, RFC 5869). A ciphertext is
+written as ``<key ID>.<URL-safe base64 of nonce and ciphertext>``. For key rotation several master keys may be held: the
+first one seals, all of them unseal.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 
 
-class CannotOpen(Exception):
-    """The ciphertext was made for another receiver, with a key that is gone, or was changed on its way."""
+class CannotUnseal(Exception):
+    """The ciphertext is damaged, sealed for another receiver, or sealed with a key that is not held."""
 
 
 class Sealer:
-    """Closes secrets for any service, and opens those closed for one.
+    """Seals secrets for any receiver and unseals them.
 
     Args:
-        keys: master keys of 32 bytes by id, the one that seals first.
+        keys: master keys of 32 bytes by key ID; the first one seals.
 
     Raises:
-        ValueError: no key, or one that isn't 32 bytes long.
+        ValueError: there is no key, or one does not have 32 bytes.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
@@ -51,63 +52,64 @@ class Sealer:
         self._fingerprint_key = self._derive(self._active, "fingerprint")
 
     def seal(self, receiver: str, plain: bytes) -> str:
-        """The secret, readable by ``receiver`` alone."""
+        """Encrypt a secret for one receiver."""
         nonce = os.urandom(NONCE_BYTES)
-        closed = self._cipher(self._active, receiver).encrypt(nonce, plain, receiver.encode())
-        return f"{self._active}.{base64.urlsafe_b64encode(nonce + closed).decode()}"
+        encrypted = self._cipher(self._active, receiver).encrypt(nonce, plain, receiver.encode())
+        return f"{self._active}.{base64.urlsafe_b64encode(nonce + encrypted).decode()}"
 
-    def open(self, receiver: str, ciphertext: str) -> bytes:
-        """The secret that ``seal`` closed for this receiver.
+    def unseal(self, receiver: str, ciphertext: str) -> bytes:
+        """Decrypt a secret that ``seal`` encrypted for this receiver.
 
         Raises:
-            CannotOpen: it was closed for another one, with a key not held, or is damaged.
+            CannotUnseal: damaged, sealed for another receiver, or sealed with a key that is not held.
         """
-        key_id, _, closed = ciphertext.partition(".")
+        key_id, _, encoded = ciphertext.partition(".")
         if key_id not in self._keys:
-            raise CannotOpen(f"no sealing key {key_id!r} is held")
+            raise CannotUnseal(f"sealing key {key_id!r} is not held")
         try:
-            raw = base64.urlsafe_b64decode(closed)
+            raw = base64.urlsafe_b64decode(encoded)
             return self._cipher(key_id, receiver).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], receiver.encode())
         except (ValueError, InvalidTag) as damaged:
-            raise CannotOpen(f"not sealed for {receiver}, or damaged") from damaged
+            raise CannotUnseal(f"not sealed for {receiver}, or damaged") from damaged
 
-    def seals_so(self, ciphertext: str) -> bool:
-        """Whether this was closed with the key that seals now; if not, it can be sealed again."""
-        return ciphertext.partition(".")[0] == self._active
-
-    def sealing_for(self, receiver: str) -> Callable[[str], str]:
-        """What closes a text for one receiver; the ``seal`` of a message's serialisation context."""
-        return lambda plain: self.seal(receiver, plain.encode())
-
-    def reveal(self, receiver: str, secret: Sealed) -> str:
-        """The plain text of a message's secret field.
+    def unseal_secret(self, receiver: str, secret: Sealed) -> str:
+        """Return the plain text of a message's secret field.
 
         Raises:
-            CannotOpen: as ``open``.
+            CannotUnseal: as ``unseal``.
         """
         if secret.ciphertext is None:
             return secret.plain
-        return self.open(receiver, secret.ciphertext).decode()
+        return self.unseal(receiver, secret.ciphertext).decode()
+
+    def sealer_for(self, receiver: str) -> Callable[[str], str]:
+        """Return a function that seals text for one receiver: the ``seal`` of a message's serialization context."""
+        return lambda plain: self.seal(receiver, plain.encode())
+
+    def is_current(self, ciphertext: str) -> bool:
+        """Return True if the active key sealed this ciphertext; if not, it should be sealed again."""
+        return ciphertext.partition(".")[0] == self._active
 
     def fingerprint(self, *parts: bytes) -> str:
-        """A keyed hash that tells whether two requests are the same without telling what they said.
+        """Return a keyed hash, 64 hex characters, that tells equal inputs from different ones without revealing them.
 
-        Keyed, because a six-digit code behind a plain hash is found by trying a million.
+        Keyed, because the plain hash of a six-digit code is reversed by trying a million codes. It changes with the
+        active key.
         """
-        return _mac(self._fingerprint_key, parts)
+        return _hmac(self._fingerprint_key, parts)
 
     def keyed_hash(self, purpose: str, *parts: bytes) -> str:
-        """A keyed hash to be stored, ``<key id>.<64 hex characters>``: unlike a fingerprint it outlives a new key."""
-        return f"{self._active}.{_mac(self._hash_key(self._active, purpose), parts)}"
+        """Return a keyed hash to store, ``<key ID>.<64 hex characters>``; it can be compared after a key rotation."""
+        return f"{self._active}.{_hmac(self._hash_key(self._active, purpose), parts)}"
 
     def keyed_hashes(self, purpose: str, *parts: bytes) -> list[str]:
-        """The keyed hash under every key that is held: one of them was stored, whenever that was."""
-        return [f"{key_id}.{_mac(self._hash_key(key_id, purpose), parts)}" for key_id in self._keys]
+        """Return the keyed hash under every held key; whenever it was stored, one of them is equal."""
+        return [f"{key_id}.{_hmac(self._hash_key(key_id, purpose), parts)}" for key_id in self._keys]
 
     def matches(self, purpose: str, keyed_hash: str, *parts: bytes) -> bool:
-        """Whether a stored keyed hash is of these parts, compared in constant time; no, when its key is gone."""
+        """Compare a stored keyed hash in constant time; False also if its key is not held any more."""
         key_id, _, stored = keyed_hash.partition(".")
-        return key_id in self._keys and hmac.compare_digest(_mac(self._hash_key(key_id, purpose), parts), stored)
+        return key_id in self._keys and hmac.compare_digest(_hmac(self._hash_key(key_id, purpose), parts), stored)
 
     def _hash_key(self, key_id: str, purpose: str) -> bytes:
         key = self._hash_keys.get((key_id, purpose))
@@ -125,8 +127,8 @@ class Sealer:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"nest {purpose}".encode()).derive(self._keys[key_id])
 
 
-def _mac(key: bytes, parts: Iterable[bytes]) -> str:
-    """HMAC-SHA-256 (RFC 2104) as hex; lengths keep ("ab", "c") and ("a", "bc") apart."""
+def _hmac(key: bytes, parts: Iterable[bytes]) -> str:
+    """HMAC-SHA-256 (RFC 2104) as hex; length prefixes keep ("ab", "c") and ("a", "bc") apart."""
     mac = hmac.new(key, digestmod=hashlib.sha256)
     for part in parts:
         mac.update(len(part).to_bytes(4, "big") + part)

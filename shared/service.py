@@ -18,7 +18,7 @@ import uvloop
 from aiokafka.errors import KafkaError
 from pymongo import IndexModel
 
-from shared.bus.consumer import Bus
+from shared.bus.consumer import Consumer
 from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.handling import Handlers, Handling
@@ -26,7 +26,7 @@ from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
 from shared.bus.row_encryption import RowEncryption
 from shared.bus.timers import Timers
-from shared.bus.topic_reader import Take, TopicReader
+from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.watchdog import Watchdog, end_process
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
@@ -44,14 +44,14 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Resources:
     """What a service builds its context from.
 
     Attributes:
         database: its own database.
         ids: makes ids.
         sealer: closes and opens secrets.
-        announce: puts a message on Kafka outside of any other, as at a start; raises BusDown.
+        publish: puts a message on Kafka outside of any other, as at a start; raises BusDown.
         follow: tells a function every record of a topic, in order; returns when all that were there have been told,
             and goes on until the service stops.
         clock: the time, aware.
@@ -60,12 +60,12 @@ class Parts:
     database: Database
     ids: Ids
     sealer: Sealer
-    announce: Callable[[Message], Awaitable[None]]
-    follow: Callable[[str, Take], Awaitable[None]]
+    publish: Callable[[Message], Awaitable[None]]
+    follow: Callable[[str, OnRecord], Awaitable[None]]
     clock: Callable[[], datetime]
 
 
-Open = Callable[[Parts], AbstractAsyncContextManager[Any]]
+Open = Callable[[Resources], AbstractAsyncContextManager[Any]]
 """Makes the third argument of a service's handlers, and closes what it opened."""
 
 
@@ -101,7 +101,7 @@ class Service:
         self._open = open
         self._stuck = stuck
         self._stack = AsyncExitStack()
-        self._bus: Bus | None = None
+        self._bus: Consumer | None = None
         self._tails: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
@@ -125,7 +125,7 @@ class Service:
         await self._stack.aclose()
         log.info("stopped")
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong with it, a sentence each."""
         if self._bus is None:
             return ["not started"]
@@ -144,29 +144,29 @@ class Service:
         own = database(client, settings.database_prefix + self.name)
         keeping = RowEncryption(sealer, self.name)
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, keeping=keeping)
-        await patiently("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
+        await retry_until_available("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
         producer = Producer(
             settings.kafka_bootstrap, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", timeout=10.0
         )
-        await patiently("Kafka", producer.start)
+        await retry_until_available("Kafka", producer.start)
         self._stack.push_async_callback(producer.stop)
 
-        parts = Parts(
+        resources = Resources(
             database=own,
             ids=ids,
             sealer=sealer,
-            announce=lambda message: announce(producer, sealer, message),
+            publish=lambda message: publish_outside_work(producer, sealer, message),
             follow=self._follow,
             clock=lambda: datetime.now(UTC),
         )
-        context = await self._stack.enter_async_context(self._open(parts))
+        context = await self._stack.enter_async_context(self._open(resources))
         handling = Handling(
             service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
         )
         group = settings.topic_prefix + self.name
         delivery = Delivery(handling, producer, group=group, sealer=sealer, tracing=tracing)
-        bus = self._bus = Bus(
+        bus = self._bus = Consumer(
             settings.kafka_bootstrap,
             prefix=settings.topic_prefix,
             group=group,
@@ -175,7 +175,7 @@ class Service:
             in_flight=settings.in_flight,
             service=self.name,
         )
-        await patiently("Kafka", bus.start)
+        await retry_until_available("Kafka", bus.start)
         self._stack.push_async_callback(bus.stop, settings.drain_seconds)
 
         timers = Timers(own, producer, service=self.name, keeping=keeping)
@@ -185,19 +185,19 @@ class Service:
         watchdog.start()
         self._stack.push_async_callback(watchdog.stop)
         if settings.health_port is not None:
-            health = HealthServer(settings.health_host, settings.health_port, self.complaints)
+            health = HealthServer(settings.health_host, settings.health_port, self.problems)
             await health.start()
             self._stack.push_async_callback(health.stop)
 
-    async def _follow(self, topic: str, take: Take) -> None:
+    async def _follow(self, topic: str, take: OnRecord) -> None:
         settings = self.settings
         tail = TopicReader(settings.kafka_bootstrap, settings.topic_prefix + topic, take, client_id=f"nest-{self.name}")
-        await patiently("Kafka", tail.start)
+        await retry_until_available("Kafka", tail.start)
         self._tails[topic] = tail
         self._stack.push_async_callback(tail.stop)
 
 
-async def announce(producer: Producer, sealer: Sealer, message: Message) -> None:
+async def publish_outside_work(producer: Producer, sealer: Sealer, message: Message) -> None:
     """Put a message on Kafka outside of any other.
 
     Raises:
@@ -216,7 +216,7 @@ async def announce(producer: Producer, sealer: Sealer, message: Message) -> None
     await producer.send(envelope)
 
 
-async def patiently(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+async def retry_until_available(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
     """Try until a dependency answers, for a minute at most.
 
     Raises:
@@ -256,7 +256,7 @@ def run(name: str, create: Callable[[], Runnable]) -> int:
     try:
         service = create()
         configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
-        collect_rarely()
+        tune_garbage_collector()
         return uvloop.run(_until_told(service))
     except SettingsError as wrong:
         print(f"nest {name} can't start:\n{wrong}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
@@ -291,7 +291,7 @@ async def _started(service: Runnable, told: asyncio.Event) -> bool:
     return True
 
 
-def collect_rarely() -> None:
+def tune_garbage_collector() -> None:
     """Let the garbage collector look less often, and never at what was imported.
 
     What a message leaves behind is freed by reference counts; looking for cycles among hundreds of thousands of

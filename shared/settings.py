@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.sealing import KEY_BYTES
+from shared.telemetry import log
 
 PREFIX = "NEST_"
 PRODUCTION = "production"
@@ -132,3 +133,26 @@ def parse_keys(text: str) -> dict[str, bytes]:
             raise ValueError(f"the key {key_id!r} has {len(key)} bytes instead of {KEY_BYTES}")
         keys[key_id] = key
     return keys
+
+
+class OldClientsSettings(BusSettings):
+    """What auth and the gateway must be told alike."""
+
+    old_clients_in_production: bool = False
+    """Says that ``old_clients`` is meant in production, too."""
+    old_clients: bool = Field(default=False, validate_default=True)
+    """Serve what old clients of the accounts API ask for: passwords in URLs, logging in with two ids alone, passwords
+    of 6 characters, the deletion token for whoever knows an owner's id."""
+
+    @field_validator("old_clients")
+    @classmethod
+    def _knowingly(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
+        production = info.data.get("environment") == PRODUCTION
+        if value and production and not info.data.get("old_clients_in_production"):
+            raise ValueError("puts passwords into URLs; if it is meant, set NEST_OLD_CLIENTS_IN_PRODUCTION too")
+        return value
+
+    def warn_of_old_clients(self) -> None:
+        """Say it in the log when they are served."""
+        if self.old_clients:
+            log.warning("old clients are served: passwords in URLs, short passwords, logging in with two ids alone")

@@ -266,7 +266,7 @@ async def running_stack(
         separate: the services (and ``gateway``) that run in processes of their own; the others run in this one.
         settings: more environment for all of them.
     """
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, most_partitions=MOST_PARTITIONS)
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, max_partitions=MOST_PARTITIONS)
     stripe_key, webhook_secret = f"sk_test_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}"
     internal_key = secrets.token_hex(16)
     gateway_ports = [ports.any_free() for _ in range(gateways)]

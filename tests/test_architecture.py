@@ -331,8 +331,8 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
     holds(
         only_in(
             "shared/bus/consumer.py",
-            "shared/dead_letters/reading.py",
-            "shared/dead_letters/topics.py",
+            "shared/dead_letters/reader.py",
+            "shared/dead_letters/queue.py",
             "shared/bus/aiokafka_patch.py",
             "shared/bus/keyed_executor.py",
             "shared/bus/producer.py",

@@ -18,7 +18,7 @@ from services.news.people import holdings as news_holdings
 from services.news.store import INDEXES as NEWS
 from shared.bus.inbox import Inbox
 from shared.mongo import Database, connect, database
-from shared.personal_data.holdings import Holding
+from shared.personal_data.subjects import PersonalDataCollection
 from shared.sealing import Sealer
 from tests.personal_data import COLLECTIONS, REMOVED_BY_HANDLERS, Fate
 
@@ -57,7 +57,7 @@ def test_every_collection_of_a_service_is_classified(service: str) -> None:
     assert there == set(COLLECTIONS[service]), "say in tests/personal_data.py what becomes of it, and see to it"
 
 
-async def erased_by(service: str, where: Database) -> tuple[Holding, ...]:
+async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollection, ...]:
     """What a service removes of a person, or empties."""
     match service:
         case "auth":
@@ -78,8 +78,8 @@ async def test_what_is_classified_as_removed_is_removed_and_what_stays_is_emptie
     finally:
         await client.close()
     by_handlers = REMOVED_BY_HANDLERS if service == "auth" else set()
-    gone = {holding.collection.name for holding in holdings if holding.erased is None}
-    emptied = {holding.collection.name for holding in holdings if holding.erased is not None}
+    gone = {holding.collection.name for holding in holdings if holding.redact is None}
+    emptied = {holding.collection.name for holding in holdings if holding.redact is not None}
     classified = COLLECTIONS[service].items()
     # Of a user's processes the exports go, and the erasure stays.
     assert gone - {"user_processes"} | by_handlers == {name for name, kept in classified if kept.fate is Fate.REMOVED}

@@ -8,8 +8,7 @@ from argon2 import Parameters
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from pydantic import Field, ValidationInfo, field_validator
 
-from shared.old_clients import OldClientsSettings
-from shared.settings import PRODUCTION
+from shared.settings import PRODUCTION, OldClientsSettings
 
 _KIB: Final = 1024
 

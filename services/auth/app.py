@@ -30,10 +30,10 @@ from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.signer import TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
-from shared.dead_letters.topics import DeadLetterTopics
+from shared.dead_letters.queue import DeadLetterQueue
 from shared.messages.auth.clients import AnnounceClient
 from shared.messages.auth.signing_keys import SigningKeyPublished
-from shared.service import Parts, Service
+from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("auth.commands",)
@@ -82,7 +82,7 @@ def create(settings: AuthSettings | None = None) -> Service:
 
 
 @asynccontextmanager
-async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
+async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[Auth]:
     """What the handlers work with.
 
     Every public key is announced before the first message is taken, so that no token goes out that can't be verified.
@@ -90,15 +90,15 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
     Raises:
         SettingsError: the signing keys can't be opened with the sealing keys.
     """
-    signing_keys, clients = SigningKeys(parts.database), Clients(parts.database)
-    keyring = Keyring(signing_keys, parts.sealer)
-    await parts.follow(SigningKeyPublished.topic, keyring.take)
-    meters = SharedCounters(CounterSlots(parts.database))
+    signing_keys, clients = SigningKeys(resources.database), Clients(resources.database)
+    keyring = Keyring(signing_keys, resources.sealer)
+    await resources.follow(SigningKeyPublished.topic, keyring.take)
+    meters = SharedCounters(CounterSlots(resources.database))
     limits = RateLimiter(
-        UsageLogs(parts.database),
-        KnownDevicesStore(parts.database),
+        UsageLogs(resources.database),
+        KnownDevicesStore(resources.database),
         meters,
-        parts.sealer,
+        resources.sealer,
         settings.limits,
         lift_loopback=settings.limit_lift_loopback,
     )
@@ -110,41 +110,43 @@ async def opened(parts: Parts, settings: AuthSettings) -> AsyncIterator[Auth]:
     )
     settings.warn_of_old_clients()
     async with (
-        keyring.kept(settings.signing_algorithm, parts.announce, at=parts.clock()),
+        keyring.kept(settings.signing_algorithm, resources.publish, at=resources.clock()),
         meters.running(),
         aclosing(passwords),
     ):
         for client_id in await clients.ids():
-            await parts.announce(AnnounceClient(key=client_id, client_id=client_id))
+            await resources.publish(AnnounceClient(key=client_id, client_id=client_id))
         yield Auth(
             clients=clients,
-            users=Users(parts.database),
-            identifiers=Identifiers(parts.database),
-            authorizations=Authorizations(parts.database),
-            access_tokens=AccessTokens(parts.database),
-            refresh_tokens=RefreshTokens(parts.database),
-            phone_codes=PhoneCodes(parts.database),
-            owners=Owners(parts.database),
-            applications=Applications(parts.database),
-            application_users=ApplicationUsers(parts.database),
-            people=People(parts.database),
-            user_processes=UserProcesses(parts.database),
-            user_export_parts=UserExportParts(parts.database),
+            users=Users(resources.database),
+            identifiers=Identifiers(resources.database),
+            authorizations=Authorizations(resources.database),
+            access_tokens=AccessTokens(resources.database),
+            refresh_tokens=RefreshTokens(resources.database),
+            phone_codes=PhoneCodes(resources.database),
+            owners=Owners(resources.database),
+            applications=Applications(resources.database),
+            application_users=ApplicationUsers(resources.database),
+            people=People(resources.database),
+            user_processes=UserProcesses(resources.database),
+            user_export_parts=UserExportParts(resources.database),
             user_export_retention=settings.user_export_retention,
             signing_keys=signing_keys,
             keyring=keyring,
             rotation=settings.rotation,
             signer=TokenSigner(keyring, settings.issuer),
-            audit=Audit(AuditEntries(parts.database)),
+            audit=Audit(AuditEntries(resources.database)),
             limits=limits,
             passwords=passwords,
             places=GeoIp.open(settings.places_database),
-            dead_letters=DeadLetterTopics(settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=parts.sealer),
-            removed_letters=RemovedLetters(parts.database),
-            replays=Replays(parts.database),
+            dead_letters=DeadLetterQueue(
+                settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=resources.sealer
+            ),
+            removed_letters=RemovedLetters(resources.database),
+            replays=Replays(resources.database),
             remembered=settings.inbox_retention,
             guesses_per_code=settings.guesses_per_code,
-            sealer=parts.sealer,
+            sealer=resources.sealer,
             authorization_lifetime=settings.authorization_lifetime,
             test_domains=not settings.production,
             texted=TextPolicy(settings.allowed_text_countries),

@@ -23,7 +23,7 @@ from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.signer import TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
-from shared.dead_letters.topics import DeadLetterTopics
+from shared.dead_letters.queue import DeadLetterQueue
 from shared.messages import Sealed
 from shared.sealing import Sealer
 
@@ -78,7 +78,7 @@ class Auth:
     limits: RateLimiter
     passwords: Passwords
     places: GeoIp
-    dead_letters: DeadLetterTopics
+    dead_letters: DeadLetterQueue
     removed_letters: RemovedLetters
     replays: Replays
     remembered: timedelta
@@ -91,6 +91,6 @@ class Auth:
     test_login: bool
     old_clients: bool
 
-    def reveal(self, secret: Sealed) -> str:
+    def unseal(self, secret: Sealed) -> str:
         """The plain text of a secret field of a message to auth."""
-        return self.sealer.reveal("auth", secret)
+        return self.sealer.unseal_secret("auth", secret)

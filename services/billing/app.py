@@ -26,8 +26,8 @@ from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe import account
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
-from shared.personal_data.erased import Erased
-from shared.service import Parts, Service
+from shared.personal_data.erasure import ErasedIds
+from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events")
@@ -51,9 +51,9 @@ def create(settings: BillingSettings | None = None) -> Service:
 
 
 @asynccontextmanager
-async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billing]:
+async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterator[Billing]:
     """What the handlers work with."""
-    runs, standings, events = Runs(parts.database), Standings(parts.database), StripeEvents(parts.database)
+    runs, standings, events = Runs(resources.database), Standings(resources.database), StripeEvents(resources.database)
     async with (
         gauges.kept(runs, standings, events),
         account.opened(
@@ -64,20 +64,20 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
         ) as stripe,
     ):
         for kind in SCHEDULED:
-            await parts.announce(KeepStripeSchedule(key=SCHEDULE, kind=kind))
+            await resources.publish(KeepStripeSchedule(key=SCHEDULE, kind=kind))
         yield Billing(
-            subscriptions=Subscriptions(parts.database),
-            payers=Payers(parts.database),
-            trials=Trials(parts.database),
+            subscriptions=Subscriptions(resources.database),
+            payers=Payers(resources.database),
+            trials=Trials(resources.database),
             events=events,
-            mappings=ProviderMappings(parts.database),
-            payments=Payments(parts.database),
-            failed_payment_mails=FailedPaymentMails(parts.database),
-            disputes=Disputes(parts.database),
-            people=People(parts.database),
-            erased=Erased(parts.database),
+            mappings=ProviderMappings(resources.database),
+            payments=Payments(resources.database),
+            failed_payment_mails=FailedPaymentMails(resources.database),
+            disputes=Disputes(resources.database),
+            people=People(resources.database),
+            erased=ErasedIds(resources.database),
             stripe=stripe,
-            sealer=parts.sealer,
+            sealer=resources.sealer,
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,
             required_coupon=settings.stripe_required_coupon,
@@ -86,10 +86,10 @@ async def opened(parts: Parts, settings: BillingSettings) -> AsyncIterator[Billi
             events_kept=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
             runs=runs,
-            differences=Differences(parts.database),
+            differences=Differences(resources.database),
             standings=standings,
-            mirrors=Mirrors(parts.database),
-            takeover=Takeover(parts.database),
-            schedule=Schedule(parts.database),
+            mirrors=Mirrors(resources.database),
+            takeover=Takeover(resources.database),
+            schedule=Schedule(resources.database),
             periods=settings.periods,
         )

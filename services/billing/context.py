@@ -20,7 +20,7 @@ from services.billing.store.subscriptions import Payers, Subscriptions
 from services.billing.store.trials import Trials
 from services.billing.stripe.account import Stripe
 from shared.messages.billing.runs import Scheduled
-from shared.personal_data.erased import Erased
+from shared.personal_data.erasure import ErasedIds
 from shared.sealing import Sealer
 
 OWN: Final = "billing"
@@ -54,7 +54,7 @@ class Billing:
     failed_payment_mails: FailedPaymentMails
     disputes: Disputes
     people: People
-    erased: Erased
+    erased: ErasedIds
     stripe: Stripe
     sealer: Sealer
     livemode: bool
@@ -76,6 +76,6 @@ class Billing:
         """A secret that only billing can read again."""
         return self.sealer.seal(OWN, secret.encode())
 
-    def reveal(self, ciphertext: str) -> str:
+    def unseal(self, ciphertext: str) -> str:
         """What ``seal`` closed."""
-        return self.sealer.open(OWN, ciphertext).decode()
+        return self.sealer.unseal(OWN, ciphertext).decode()

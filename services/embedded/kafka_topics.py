@@ -19,7 +19,7 @@ PARTITIONS = 4
 async def make_ready(kafka: EmbeddedKafka) -> None:
     """Makes it ready; it must have just started, with no service running on it."""
     prefix = os.environ.get("NEST_TOPIC_PREFIX", "")
-    await topics.apply(kafka.bootstrap, prefix=prefix, most_partitions=PARTITIONS)
+    await topics.apply(kafka.bootstrap, prefix=prefix, max_partitions=PARTITIONS)
     if kafka.left_over:
         await remove_dead_members(kafka, tuple(prefix + service for service in topics.SERVICES))
 

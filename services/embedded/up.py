@@ -34,13 +34,13 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
     async with machine(folder, host=host, port=port, progress=console, modules=_MODULES) as around:
         from services.embedded import demo  # noqa: PLC0415 - see the top
         from services.embedded.in_process import in_process  # noqa: PLC0415
-        from shared.service import collect_rarely  # noqa: PLC0415
+        from shared.service import tune_garbage_collector  # noqa: PLC0415
         from shared.telemetry import configure_logging  # noqa: PLC0415
 
         configure_logging("nest", level="info" if verbose else "warning", console=True)
         console.step("starting the five services")
         async with in_process(around):
-            collect_rarely()
+            tune_garbage_collector()
             await demo.seed(around.base_url, around.internal_key)
             console.say(_greeting(around, demo.CLIENT_ID, time.monotonic() - began))
             await told.wait()

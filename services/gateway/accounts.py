@@ -21,6 +21,7 @@ from services.gateway.body import parse_object, read_body, validated
 from services.gateway.errors import Answer, BodyMissing, ValidationFailed, answer
 from services.gateway.guard import request_id, send_answer
 from services.gateway.rpc import CALL_SECONDS, MAX_BODY_BYTES
+from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound, Refusal
 from shared.messages import Command, Query
 from shared.messages.auth.accounts import (
@@ -38,7 +39,6 @@ from shared.messages.auth.accounts import (
     UpdateApplicationUser,
     UpdateOwner,
 )
-from shared.ordering import by_address
 from shared.sealing import Sealer
 
 FAMILY: Final = "accounts"
@@ -88,12 +88,12 @@ class Call:
 
 def _by_address(message: RegisterOwner | LogInOwner, sealer: Sealer) -> str:
     """Passwords for one address are looked at one after the other: whoever guesses takes one thread, not all."""
-    return by_address(message.email, sealer)
+    return address_ordering_key(message.email, sealer)
 
 
 def _by_users_address(message: SignUp | SignInWithEmail, sealer: Sealer) -> str:
     apikey = message.apikey.plain.encode("utf-8", "surrogatepass")
-    return sealer.fingerprint(apikey, by_address(message.email, sealer).encode())
+    return sealer.fingerprint(apikey, address_ordering_key(message.email, sealer).encode())
 
 
 def _by_token(message: UpdateApplicationUser, sealer: Sealer) -> str:

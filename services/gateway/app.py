@@ -38,7 +38,7 @@ from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
-from shared.service import patiently
+from shared.service import retry_until_available
 from shared.settings import load
 from shared.telemetry import Tracing, log
 
@@ -131,7 +131,7 @@ class Gateway:
         await self._stack.aclose()
         log.info("stopped")
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong with it, a sentence each."""
         wrong = [] if self._replies.listening else ["replies are not heard"]
         if not all(tail.following for tail in self._tails):
@@ -140,13 +140,13 @@ class Gateway:
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)
-        await patiently("Kafka", self._producer.start)
+        await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
         for listener in (self._replies, *self._tails):
-            await patiently("Kafka", listener.start)
+            await retry_until_available("Kafka", listener.start)
             self._stack.push_async_callback(listener.stop)
         if self.settings.health_port is not None:
-            health = HealthServer(self.settings.health_host, self.settings.health_port, self.complaints)
+            health = HealthServer(self.settings.health_host, self.settings.health_port, self.problems)
             await health.start()
             self._stack.push_async_callback(health.stop)
         await self._server.start()
@@ -168,7 +168,7 @@ class Gateway:
                 *accounts.routes(asking, old_clients=self.settings.old_clients),
                 *accounts_page.routes(self.settings.issuer, old_clients=self.settings.old_clients),
                 # The metrics are not for everybody who can reach the API; they are on the health port.
-                *(route for route in health_routes(self.complaints) if route.path == "/healthz"),
+                *(route for route in health_routes(self.problems) if route.path == "/healthz"),
             ],
             exception_handlers={Refusal: _refused, HTTPException: _no_such_route, Exception: _broken},
         )

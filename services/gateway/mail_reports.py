@@ -12,8 +12,8 @@ from email import message_from_bytes, message_from_string, policy
 from email.message import Message
 from typing import Final
 
+from shared.mail import redact_addresses
 from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice
-from shared.redaction import scrubbed
 
 _TAG: Final = re.compile(r"\+([0-9a-f]{32})@")
 """The order in a return address of its own (VERP)."""
@@ -61,7 +61,7 @@ def _delivery_status(parts: Iterable[Message]) -> tuple[NoticeKind, str | None, 
                 status = _STATUS.match(_field(block, "status"))
                 # The first word names whose code it is: ``smtp; 550 5.1.1 …``.
                 said = _field(block, "diagnostic-code").partition(";")[2].strip()
-                return kind, None if status is None else status.group(), scrubbed(said)
+                return kind, None if status is None else status.group(), redact_addresses(said)
     return None
 
 

@@ -29,9 +29,9 @@ from shared.bus.envelope import MAX_BODY_BYTES, Envelope, encode, unix_milliseco
 from shared.bus.producer import BusDown, Producer
 from shared.errors import Unavailable
 from shared.ids import derived_message_id
+from shared.mail import redact_addresses
 from shared.messages import SERVICE
 from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice, Status
-from shared.redaction import scrubbed
 from shared.sealing import Sealer
 from shared.telemetry import log, new_traceparent
 
@@ -131,5 +131,5 @@ def _notice(body: bytes) -> RecordMailNotice | None:
     if order_id is None:
         return None
     return RecordMailNotice(
-        key=order_id, order_id=order_id, notice=told.event, status=told.status, reason=scrubbed(told.reason)
+        key=order_id, order_id=order_id, notice=told.event, status=told.status, reason=redact_addresses(told.reason)
     )

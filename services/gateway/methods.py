@@ -8,6 +8,7 @@ from typing import Final
 
 from services.gateway.asking import Ordering, unordered
 from services.gateway.errors import UnknownVersion, VersionNotSupported
+from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound
 from shared.messages import Command, Query
 from shared.messages.auth.audit import ListAuditEntries
@@ -45,7 +46,6 @@ from shared.messages.news import (
     UpdateNewsItem,
 )
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
-from shared.ordering import by_address
 from shared.sealing import Sealer
 
 BASE_VERSION: Final = "1"
@@ -115,7 +115,7 @@ def _by_user(message: SetMarketingConsent | RevokeSessions | ExportUser | EraseU
 
 
 def _by_address(message: LinkRequest, sealer: Sealer) -> str:
-    return by_address(message.identifier_value, sealer)
+    return address_ordering_key(message.identifier_value, sealer)
 
 
 def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:

@@ -155,7 +155,7 @@ class Replies:
         headers = dict(record.headers)
         reply = Reply(headers["kind"].decode(), record.value or b"", "replayed" in headers)
         if reply.kind == DONE and reply.body and MESSAGES[wire].reply_sealed:
-            reply.body = self._sealer.open(RECEIVER, reply.body.decode())
+            reply.body = self._sealer.unseal(RECEIVER, reply.body.decode())
         return reply
 
     def _take(self, record: Record) -> None:

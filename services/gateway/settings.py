@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.gateway.client_ip import Network
-from shared.old_clients import OldClientsSettings
-from shared.settings import CommaSeparated, refuse_in_production, split_commas
+from shared.settings import CommaSeparated, OldClientsSettings, refuse_in_production, split_commas
 
 SHORTEST_KEY: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")

@@ -26,10 +26,9 @@ from services.gateway.guard import request_id
 from services.gateway.rpc import CALL_SECONDS
 from shared.bus.inbox import DONE
 from shared.errors import Refusal, Unavailable
-from shared.locales import best
+from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, best_locale, user_of_token
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
-from shared.unsubscribe_tokens import LANGUAGE, PATH, user_of
 
 FAMILY: Final = "unsubscribe"
 SOURCE: Final = "unsubscribe-link"
@@ -52,8 +51,8 @@ def routes(asking: Asking, sealer: Sealer) -> list[Route]:
     """
     page = Unsubscribing(asking, sealer)
     return [
-        Route(f"{PATH}/{{token}}", page.show, methods=["GET"]),
-        Route(f"{PATH}/{{token}}", page.unsubscribe, methods=["POST"]),
+        Route(f"{UNSUBSCRIBE_PATH}/{{token}}", page.show, methods=["GET"]),
+        Route(f"{UNSUBSCRIBE_PATH}/{{token}}", page.unsubscribe, methods=["POST"]),
     ]
 
 
@@ -86,7 +85,7 @@ class Unsubscribing:
 
     async def show(self, request: Request) -> Response:
         """The page with the button."""
-        known = user_of(self._sealer, request.path_params["token"]) is not None
+        known = user_of_token(self._sealer, request.path_params["token"]) is not None
         return self._page(request, "ask", 200) if known else self._page(request, "unknown", 404)
 
     async def unsubscribe(self, request: Request) -> Response:
@@ -99,7 +98,7 @@ class Unsubscribing:
 
     async def _unsubscribed(self, request: Request) -> Response:
         await read_body(request.receive, MAX_BODY_BYTES)
-        user_id = user_of(self._sealer, request.path_params["token"])
+        user_id = user_of_token(self._sealer, request.path_params["token"])
         if user_id is None:
             return self._page(request, "unknown", 404)
         command = RecordMarketingConsent(key=user_id, user_id=user_id, level="none", source=SOURCE)
@@ -132,5 +131,5 @@ class Unsubscribing:
 
     def _language(self, request: Request) -> str:
         """That of the mail, as its link says; else what the browser asks for."""
-        of_mail = language_tag(request.query_params.get(LANGUAGE, ""))
-        return best((of_mail, *accepted(request.headers.get("accept-language", ""))), self._words)
+        of_mail = language_tag(request.query_params.get(LANGUAGE_PARAMETER, ""))
+        return best_locale((of_mail, *accepted(request.headers.get("accept-language", ""))), self._words)

@@ -31,8 +31,8 @@ from services.mailer.store.people import People
 from services.mailer.store.suppressions import Suppressions
 from services.mailer.unsubscribing import UnsubscribeLinks
 from services.mailer.wardrobe import Wardrobe
-from shared.personal_data.erased import Erased
-from shared.service import Parts, Service
+from shared.personal_data.erasure import ErasedIds
+from shared.service import Resources, Service
 from shared.settings import SettingsError, load
 
 TOPICS = ("mailer.commands",)
@@ -56,35 +56,35 @@ def create(settings: MailerSettings | None = None) -> Service:
 
 
 @asynccontextmanager
-async def opened(parts: Parts, settings: MailerSettings) -> AsyncIterator[Mailer]:
+async def opened(resources: Resources, settings: MailerSettings) -> AsyncIterator[Mailer]:
     """What the handlers work with; its connections are closed at the end."""
     sender = Sender(
         address=usable_address(parseaddr(settings.mail_from)[1]), names_mails=settings.mail_return_path_tags
     )
     letters, texts = writers(settings)
-    client_looks = LooksOfClients(parts.database)
+    client_looks = LooksOfClients(resources.database)
     smtp = mail_servers(settings, sender)
     provider = text_provider(settings, smtp, sender)
     audience = mailchimp(settings)
     try:
         yield Mailer(
-            deliveries=Deliveries(parts.database),
-            suppressions=Suppressions(parts.database),
-            consents=Consents(parts.database),
-            erased=Erased(parts.database),
-            consent_changes=ConsentChanges(parts.database),
+            deliveries=Deliveries(resources.database),
+            suppressions=Suppressions(resources.database),
+            consents=Consents(resources.database),
+            erased=ErasedIds(resources.database),
+            consent_changes=ConsentChanges(resources.database),
             audience=audience,
-            audience_members=AudienceMembers(parts.database),
+            audience_members=AudienceMembers(resources.database),
             client_looks=client_looks,
-            people=People(parts.database, parts.sealer),
+            people=People(resources.database, resources.sealer),
             wardrobe=Wardrobe(own_looks(settings), client_looks),
             letters=letters,
             texts=texts,
             smtp=smtp,
             text_provider=provider,
             sender=sender,
-            unsubscribe_links=UnsubscribeLinks(parts.sealer, settings.issuer),
-            sealer=parts.sealer,
+            unsubscribe_links=UnsubscribeLinks(resources.sealer, settings.issuer),
+            sealer=resources.sealer,
         )
     finally:
         if audience is not None:

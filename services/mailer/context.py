@@ -19,7 +19,7 @@ from services.mailer.store.suppressions import Suppressions
 from services.mailer.unsubscribing import UnsubscribeLinks
 from services.mailer.wardrobe import Wardrobe
 from shared.messages import Sealed
-from shared.personal_data.erased import Erased
+from shared.personal_data.erasure import ErasedIds
 from shared.sealing import Sealer
 
 SERVICE = "mailer"
@@ -78,7 +78,7 @@ class Mailer:
     deliveries: Deliveries
     suppressions: Suppressions
     consents: Consents
-    erased: Erased
+    erased: ErasedIds
     consent_changes: ConsentChanges
     audience: Audience | None
     audience_members: AudienceMembers
@@ -93,9 +93,9 @@ class Mailer:
     unsubscribe_links: UnsubscribeLinks
     sealer: Sealer
 
-    def reveal(self, secret: Sealed) -> str:
+    def unseal(self, secret: Sealed) -> str:
         """The plain text of a secret field of a message to the mailer."""
-        return self.sealer.reveal(SERVICE, secret)
+        return self.sealer.unseal_secret(SERVICE, secret)
 
     def sealed(self, secret: Sealed) -> str:
         """The ciphertext of such a field, to be stored."""
@@ -111,4 +111,4 @@ class Mailer:
 
     def hashes_of(self, delivery: Delivery) -> list[str]:
         """The same of the recipient of a delivery, who was not erased."""
-        return self.recipient_hashes(self.sealer.open(SERVICE, delivery.recipient).decode())
+        return self.recipient_hashes(self.sealer.unseal(SERVICE, delivery.recipient).decode())

@@ -18,7 +18,7 @@ from services.mailer import samples
 from services.mailer.errors import UnusableTemplate, UnusableVariables
 from services.mailer.models.looks import Looks
 from services.mailer.sources import Sources, in_words
-from shared.locales import best
+from shared.mail import best_locale
 from shared.messages import Part
 from shared.messages.mailer.mails import VARIABLES, Template
 from shared.messages.mailer.texts import TEXT_VARIABLES, TextTemplate
@@ -78,7 +78,7 @@ class Letters:
             looks: what it wears.
             wanted: the languages that its reader reads; after them that of the looks, and English.
         """
-        return best((*wanted, looks.locale), self._locales[template])
+        return best_locale((*wanted, looks.locale), self._locales[template])
 
     def write(
         self,
@@ -176,7 +176,7 @@ class Texts:
             UnusableVariables: the JSON is not that.
         """
         shown = _shown(TEXT_VARIABLES[template], template, variables)
-        locale = best((*wanted, looks.locale), self._locales[template])
+        locale = best_locale((*wanted, looks.locale), self._locales[template])
         given = {**shown, "looks": looks, "colours": looks.palette, "locale": locale, "domain": self._domain}
         return self._environment.get_template(f"{locale}/texts/{template}").render(given).strip()
 

@@ -19,7 +19,7 @@ from services.mailer.dialogue import CLOSING, COMPLETED, Dialogue, Lost, Reply
 from services.mailer.models.deliveries import HandedOver, HandOver, PutOff, TurnedDown
 from services.mailer.models.suppressions import DEAD_ADDRESS
 from shared.circuit_breaker import CircuitBreaker
-from shared.redaction import scrubbed
+from shared.mail import redact_addresses
 
 Tls = Literal["required", "implicit", "none"]
 CONNECT_SECONDS: Final = 10.0
@@ -200,7 +200,7 @@ class Smtp:
             return _meaning(dialogue, reply, mail)
         except Lost as lost:
             return InTrouble(
-                scrubbed(f"{dialogue.stage}: {lost}", address=mail.recipient), unheard=not dialogue.content_sent
+                redact_addresses(f"{dialogue.stage}: {lost}", address=mail.recipient), unheard=not dialogue.content_sent
             )
         finally:
             if good and dialogue.ready:
@@ -221,8 +221,8 @@ class Smtp:
 def _meaning(dialogue: Dialogue, reply: Reply, mail: Mail) -> HandOver | InTrouble:
     """What an answer says about the mail, or about the server."""
     if dialogue.stage == "DATA" and reply.code == COMPLETED:
-        return HandedOver(scrubbed(f"{reply.code} {reply.text}", address=mail.recipient))
-    reason = scrubbed(f"{dialogue.stage}: {reply.code} {reply.text}", address=mail.recipient)
+        return HandedOver(redact_addresses(f"{reply.code} {reply.text}", address=mail.recipient))
+    reason = redact_addresses(f"{dialogue.stage}: {reply.code} {reply.text}", address=mail.recipient)
     if reply.code == CLOSING or reply.code in OUR_FAULT:
         # With either answer it has said that it does not take the mail, even where it has all of it.
         return InTrouble(reason)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, unsubscribe_token
 from shared.messages.mailer.mails import Template
 from shared.sealing import Sealer
-from shared.unsubscribe_tokens import LANGUAGE, PATH, unsubscribe_token
 
 UNSUBSCRIBABLE: Final[frozenset[Template]] = frozenset({"welcome", "welcome-trial", "trial-ending"})
 """The others are about a login, or about money, or go to operators."""
@@ -34,4 +34,5 @@ class UnsubscribeLinks:
         """
         if template not in UNSUBSCRIBABLE or user_id is None or self._base_url is None:
             return None
-        return f"{self._base_url}{PATH}/{unsubscribe_token(self._sealer, user_id)}?{LANGUAGE}={locale}"
+        token = unsubscribe_token(self._sealer, user_id)
+        return f"{self._base_url}{UNSUBSCRIBE_PATH}/{token}?{LANGUAGE_PARAMETER}={locale}"

@@ -14,7 +14,7 @@ from services.news.settings import NewsSettings
 from services.news.store import INDEXES, Dismissals, NewsItems, Subscriptions
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.news import NewsItemCreated
-from shared.service import Parts, Service
+from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS = ("news.commands", "billing.events")
@@ -38,19 +38,19 @@ def create(settings: NewsSettings | None = None) -> Service:
 
 
 @asynccontextmanager
-async def opened(parts: Parts, settings: NewsSettings) -> AsyncIterator[News]:
+async def opened(resources: Resources, settings: NewsSettings) -> AsyncIterator[News]:
     """What the handlers work with. The clients and the items that there are have been read before the first message."""
-    items = NewsItems(parts.database)
-    board = Board(items, parts.clock)
-    await parts.follow(ClientAnnounced.topic, board.hear_of_client)
-    await parts.follow(NewsItemCreated.topic, board.hear_of_items)
+    items = NewsItems(resources.database)
+    board = Board(items, resources.clock)
+    await resources.follow(ClientAnnounced.topic, board.hear_of_client)
+    await resources.follow(NewsItemCreated.topic, board.hear_of_items)
     async with board.kept_fresh():
         yield News(
             board=board,
             items=items,
-            dismissals=Dismissals(parts.database),
-            subscriptions=Subscriptions(parts.database),
-            held=holdings(parts.database),
-            sealer=parts.sealer,
+            dismissals=Dismissals(resources.database),
+            subscriptions=Subscriptions(resources.database),
+            held=holdings(resources.database),
+            sealer=resources.sealer,
             links=Links(frozenset(settings.news_action_schemes), frozenset(settings.news_action_hosts)),
         )

@@ -29,7 +29,9 @@ from shared.messages.news import (
     UpdateNewsItem,
 )
 from shared.messages.personal_data import EraseUserFromNews, ExportUserFromNews
-from shared.personal_data.holdings import Holding, confirm, hand_over, remove
+from shared.personal_data.erasure import erase_part, finish_erasure
+from shared.personal_data.export import export_part
+from shared.personal_data.subjects import PersonalDataCollection
 from shared.sealing import Sealer
 
 
@@ -52,7 +54,7 @@ class News:
     dismissals: Dismissals
     subscriptions: Subscriptions
     links: Links
-    held: Sequence[Holding]
+    held: Sequence[PersonalDataCollection]
     sealer: Sealer
 
 
@@ -88,7 +90,7 @@ async def dismiss_news_item(command: DismissNewsItem, work: Work, news: News) ->
     item, dismissed = await asyncio.gather(
         news.items.get(command.news_item_id), news.dismissals.of_user(command.user_id)
     )
-    work.note(resource_id=item.id)
+    work.annotate(resource_id=item.id)
     item.must_be_dismissible()
     if item.id not in dismissed:
         news.dismissals.add(command.user_id, item, work)
@@ -103,7 +105,7 @@ async def create_news_item(command: CreateNewsItem, work: Work, news: News) -> N
     """
     item = NewsItem.create(command, id=command.id or work.new_id("newsitem"), links=news.links, at=work.now)
     news.items.add(item, work)
-    work.note(resource_id=item.id)
+    work.annotate(resource_id=item.id)
     work.publish(NewsItemCreated(key=item.id, item_id=item.id))
     return item.details()
 
@@ -117,7 +119,7 @@ async def update_news_item(command: UpdateNewsItem, work: Work, news: News) -> N
         Refusal: as ``NewsItem.create``.
     """
     held = await news.items.get(command.id)
-    work.note(resource_id=held.id)
+    work.annotate(resource_id=held.id)
     held.must_be(command.version)
     item = held.update(command, links=news.links, at=work.now)
     news.items.save(item, work)
@@ -133,7 +135,7 @@ async def remove_news_item(command: RemoveNewsItem, work: Work, news: News) -> N
         NewsItemChanged: somebody was quicker.
     """
     item = await news.items.get(command.id)
-    work.note(resource_id=item.id)
+    work.annotate(resource_id=item.id)
     item.must_be(command.version)
     news.items.remove(item, work)
     work.publish(NewsItemRemoved(key=item.id, item_id=item.id))
@@ -158,13 +160,13 @@ async def follow_subscription(
 
 async def export_user_from_news(command: ExportUserFromNews, work: Work, news: News) -> None:
     """Hand over what is held on a user, a part at a time."""
-    await hand_over(command, work, news.held, sealer=news.sealer)
+    await export_part(command, work, news.held, sealer=news.sealer)
 
 
 async def erase_user_from_news(command: EraseUserFromNews, work: Work, news: News) -> None:
     """Remove what is held on a user, some at a time."""
-    if await remove(command, work, news.held, sealer=news.sealer):
-        confirm(command, work)
+    if await erase_part(command, work, news.held, sealer=news.sealer):
+        finish_erasure(command, work)
 
 
 HANDLERS: dict[type[Message], Handler] = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from services.news.store import Dismissals, Subscriptions
 from shared.mongo import Database, Document
-from shared.personal_data.holdings import Holding, Person
+from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
 
-def holdings(database: Database) -> tuple[Holding, ...]:
+def holdings(database: Database) -> tuple[PersonalDataCollection, ...]:
     """What is held on people: what they put away, and how they subscribe."""
-    return tuple(Holding(database[name], _by_user) for name in (Dismissals.COLLECTION, Subscriptions.COLLECTION))
+    return tuple(
+        PersonalDataCollection(database[name], _by_user) for name in (Dismissals.COLLECTION, Subscriptions.COLLECTION)
+    )
 
 
-def _by_user(person: Person) -> Document:
+def _by_user(person: DataSubject) -> Document:
     return {"userId": {"$eq": person.user_id}}

@@ -9,7 +9,7 @@ from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.answers import JSON, headers, refusals
 from services.reference.schemas import Bodies
 from shared.bus.envelope import MAX_BODY_BYTES
-from shared.unsubscribe_tokens import PATH as UNSUBSCRIBE
+from shared.mail import UNSUBSCRIBE_PATH
 
 ERROR: Final = {
     "type": "object",
@@ -194,7 +194,7 @@ def _page(name: str, summary: str) -> dict[str, Any]:
 
 
 PATHS: Final[dict[str, Any]] = {
-    f"{UNSUBSCRIBE}/{{token}}": {
+    f"{UNSUBSCRIBE_PATH}/{{token}}": {
         "get": _unsubscribing(
             "page", "A page with a button", "Changes nothing, since scanners and previews open every link.", ()
         ),

@@ -78,7 +78,7 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
             return super().__next__()
 
 
-def take_any_header_names() -> None:
+def patch_aiokafka() -> None:
     """Make all consumers of this process read so; once or more often."""
     fetcher.MemoryRecords = _Fetched
     fetcher.PartitionRecords = _Records

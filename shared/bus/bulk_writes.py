@@ -10,7 +10,7 @@ from typing import Any
 from pymongo import DeleteOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from shared.bus.work import Delete, Hold, Insert, Replace, Write
+from shared.bus.work import Delete, Insert, Replace, RequireVersion, Write
 
 
 class VersionConflict(Exception):
@@ -42,7 +42,7 @@ def targets(writes: Iterable[Write]) -> Targets:
     """What these writes touch."""
     found = Targets()
     for write in writes:
-        if isinstance(write, Hold):
+        if isinstance(write, RequireVersion):
             found.held.add((write.collection.name, write.id))
         else:
             target = write.id if isinstance(write, Delete) else write.document["_id"]
@@ -63,7 +63,7 @@ async def write_all(writes: Iterable[Write], session: AsyncClientSession) -> Non
     by_kind: dict[type[Write], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for write in writes:
         by_kind[type(write)][write.collection.name].append(write)
-    for kind, send in ((Delete, _delete), (Replace, _replace), (Hold, _hold), (Insert, _insert)):
+    for kind, send in ((Delete, _delete), (Replace, _replace), (RequireVersion, _hold), (Insert, _insert)):
         for alike in by_kind[kind].values():
             await send(alike, session)
 
@@ -83,7 +83,7 @@ async def _replace(replaces: list[Replace], session: AsyncClientSession) -> None
         raise VersionConflict
 
 
-async def _hold(holds: list[Hold], session: AsyncClientSession) -> None:
+async def _hold(holds: list[RequireVersion], session: AsyncClientSession) -> None:
     # A transaction's reads are in nobody's way; a write is. So who holds writes too, into a field that nobody reads,
     # and whoever changes the document at the same time conflicts.
     held = {(hold.id, hold.version) for hold in holds}

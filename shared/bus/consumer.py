@@ -18,11 +18,11 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
-from shared.bus.aiokafka_patch import take_any_header_names
+from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.delivery import Delivery, Stopping
 from shared.bus.keyed_executor import KeyedExecutor, Record, Taken
 from shared.bus.offset_tracker import OffsetTracker
-from shared.dead_letters.replay_headers import is_replay
+from shared.dead_letters.records import is_replay
 from shared.telemetry import IN_FLIGHT, OLDEST, log
 
 COMMIT_SECONDS: Final = 0.1
@@ -39,7 +39,7 @@ WAIT_FOR_EVER: Final = 10 * 365 * 24 * 3600 * 1000
 """Milliseconds. FastStream sleeps for the same time after an empty poll, and a message would wait for that to end."""
 
 
-class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
+class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """The consumer of one service.
 
     Args:
@@ -63,7 +63,7 @@ class Bus(ConsumerRebalanceListener):  # type: ignore[misc]
         in_flight: int,
         service: str,
     ) -> None:
-        take_any_header_names()
+        patch_aiokafka()
         self._prefix = prefix
         self.group = group
         self.topics = tuple(prefix + topic for topic in topics)

@@ -17,9 +17,8 @@ from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.bus.handling import Handling, NotForUs, TooOld, refused
 from shared.bus.inbox import Contended, Outcome
 from shared.bus.producer import BusDown, Producer
-from shared.bus.topics import dead
-from shared.dead_letters.letters import put_aside
-from shared.dead_letters.replay_headers import for_others
+from shared.bus.topics import dead_letter_topic
+from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
 from shared.errors import Unavailable, Unknown
 from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
@@ -80,7 +79,7 @@ class Delivery:
 
     def passes_over(self, record: Record, topic: str) -> bool:
         """Whether a record needs no delivery: a replay for others, or as ``Handling.passes_over`` says."""
-        return for_others(record.headers, self._group) or self._handling.passes_over(record, topic)
+        return is_replay_for_other_group(record.headers, self._group) or self._handling.passes_over(record, topic)
 
     async def deliver(self, record: Record, topic: str) -> bool:
         """Bring a record to its end.
@@ -239,14 +238,14 @@ class Delivery:
         """Keep a record, sealed, with the reason; only then may its offset pass."""
         # Frames only: what an exception says may quote what it choked on.
         trace = "".join(traceback.format_tb(failure.__traceback__))[-TRACE_CHARACTERS:] if failure is not None else ""
-        letter = put_aside(
+        letter = dead_letter_record(
             record,
             topic,
             sealer=self._sealer,
             reason=reason,
             detail=detail,
             trace=trace,
-            tries=TRIES if failure is not None else 0,
+            attempts=TRIES if failure is not None else 0,
             group=self._group,
             at=unix_milliseconds(),
         )
@@ -256,7 +255,7 @@ class Delivery:
         )
         while True:
             try:
-                await self._producer.send_record(dead(topic), letter.value, letter.headers, key=letter.key)
+                await self._producer.send_record(dead_letter_topic(topic), letter.value, letter.headers, key=letter.key)
             except BusDown as down:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)

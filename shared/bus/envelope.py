@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from shared.dead_letters.replay_headers import REPLAY_TIME
+from shared.dead_letters.records import REPLAY_TIME
 from shared.messages import ANONYMOUS, Caller, Message
 from shared.sealing import Sealer
 
@@ -161,10 +161,10 @@ class Envelope:
             forwarded=row["forwarded"],
         )
         if cause is not None and envelope.forwarded:
-            envelope.answer_for(cause)
+            envelope.reply_to_caller_of(cause)
         return envelope
 
-    def answer_for(self, cause: Envelope) -> None:
+    def reply_to_caller_of(self, cause: Envelope) -> None:
         """Take over the reply address of ``cause``, so that the answer to this message answers that one."""
         self.forwarded = True
         self.deadline = cause.deadline
@@ -192,8 +192,13 @@ def encode(message: Message, sealer: Sealer) -> bytes:
     """
     if type(message).tombstone:
         return b""
-    context = {"seal": sealer.sealing_for(type(message).service)}
+    context = {"seal": sealer.sealer_for(type(message).service)}
     body = message.__pydantic_serializer__.to_json(message, context=context)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"a {type(message).wire} of {len(body)} bytes, more than {MAX_BODY_BYTES}")
     return body
+
+
+def address_ordering_key(address: str, sealer: Sealer) -> str:
+    """The same 64 hex characters for an address however it is written; others once the sealing key is replaced."""
+    return sealer.fingerprint(b"e-mail address", address.strip().lower().encode("utf-8", "surrogatepass"))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from shared.audit import watch
+from shared.audit import audit_if_declared
 from shared.bus.bulk_writes import VersionConflict
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.bus.inbox import DONE, AlreadyDone, Contended, FingerprintDiffers, Inbox, Outcome
@@ -149,9 +149,9 @@ class Handling:
         except Refusal as raised:
             outcome, refusal = refused(raised), raised
         if refusal is None or refusal.kind is not Kind.UNAVAILABLE:
-            work.forget_state()
-            work.conclude(refusal)
-            outcome.messages = work.departures()
+            work.discard_state()
+            work.run_outcome_hook(refusal)
+            outcome.messages = work.immediate()
         return outcome
 
     async def _run(self, envelope: Envelope, message: Message) -> Outcome:
@@ -163,8 +163,8 @@ class Handling:
                     reply = await self._call(message, work)
                 except Refusal as refusal:
                     return await self._refuse(work, refusal)
-                work.conclude(None)
-                outcome = Outcome(DONE, self._body(reply, envelope), work.departures(), answers=work.answers)
+                work.run_outcome_hook(None)
+                outcome = Outcome(DONE, self._body(reply, envelope), work.immediate(), answers=work.replies)
                 try:
                     await self._inbox.commit(work, outcome)
                 except Refusal as refusal:
@@ -188,9 +188,9 @@ class Handling:
         if refusal.kind is Kind.UNAVAILABLE:
             return outcome
         if not refusal.remembered:
-            work.forget_state()
-        work.conclude(refusal)
-        outcome.messages = work.departures()
+            work.discard_state()
+        work.run_outcome_hook(refusal)
+        outcome.messages = work.immediate()
         # Whoever comes back after the wait with the same idempotency key must find that it is over.
         outcome.kept = refusal.remembered or refusal.kind is not Kind.THROTTLED
         if outcome.kept or work.writes:
@@ -208,7 +208,7 @@ class Handling:
 
     async def _call(self, message: Message, work: Work) -> BaseModel | None:
         handler = self._handlers[type(message).wire][1]
-        watch(message, work)
+        audit_if_declared(message, work)
         try:
             async with asyncio.timeout(HANDLER_SECONDS):
                 return await handler(message, work, self._context)

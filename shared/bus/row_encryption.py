@@ -49,15 +49,15 @@ class RowEncryption:
         """The message that ``row`` kept; ``cause`` as of ``Envelope.of_row``.
 
         Raises:
-            CannotOpen: it was sealed with a key that is gone.
+            CannotUnseal: it was sealed with a key that is gone.
         """
         sealed = row.get("sealed")
         if sealed is not None:
-            key, body = json.loads(self._sealer.open(self._receiver, sealed))
+            key, body = json.loads(self._sealer.unseal(self._receiver, sealed))
             row = {**row, "key": key, "body": body.encode()}
         client_ip = row.get("clientIp")
         if client_ip is not None:
-            opened = self._sealer.open(self._receiver, client_ip).decode()
+            opened = self._sealer.unseal(self._receiver, client_ip).decode()
             row = {**row, "caller": {**row["caller"], "client_ip": opened}}
         return Envelope.of_row(row, cause)
 
@@ -71,9 +71,9 @@ class RowEncryption:
         """The reply that ``reply`` kept.
 
         Raises:
-            CannotOpen: as of ``message``.
+            CannotUnseal: as of ``message``.
         """
-        return self._sealer.open(self._receiver, kept) if isinstance(kept, str) else kept
+        return self._sealer.unseal(self._receiver, kept) if isinstance(kept, str) else kept
 
     def hash(self, message: Envelope) -> bytes | str:
         """What tells two messages with one id apart: the client's request, else the body."""

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from shared.bus.producer import BusDown
 from shared.telemetry import log
 
-Take = Callable[[ConsumerRecord], None]
+OnRecord = Callable[[ConsumerRecord], None]
 """Told each record, in its partition's order. What it raises is logged, and the next record follows."""
 LOOK_SECONDS: Final = 5.0
 """After so long without a record Kafka is asked whether there is one: aiokafka has open bugs after broker restarts
@@ -46,7 +46,7 @@ class TopicReader:
         self,
         bootstrap: str,
         topic: str,
-        take: Take,
+        take: OnRecord,
         *,
         partitions: Sequence[int] | None = None,
         from_end: bool = False,
@@ -138,7 +138,7 @@ class TopicReader:
                 return
 
     async def _read(self, consumer: AIOKafkaConsumer, milliseconds: int) -> bool:
-        """Take what has come, waiting for it if need be; whether there was anything."""
+        """OnRecord what has come, waiting for it if need be; whether there was anything."""
         batches: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=milliseconds)
         for partition, records in batches.items():
             for record in records:

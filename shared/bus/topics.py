@@ -83,24 +83,24 @@ TOPICS: Final = (
 )
 
 
-def dead(topic: str) -> str:
+def dead_letter_topic(topic: str) -> str:
     """Where a topic's dead letters go."""
     return f"{topic}.dead"
 
 
-def declared(topics: Iterable[Topic] = TOPICS, *, most_partitions: int | None = None) -> tuple[Topic, ...]:
+def declared(topics: Iterable[Topic] = TOPICS, *, max_partitions: int | None = None) -> tuple[Topic, ...]:
     """These topics, and the dead-letter one beside each that is consumed.
 
     Args:
         topics: Nest's own by default.
-        most_partitions: fewer partitions than declared, for a deployment on one small machine.
+        max_partitions: fewer partitions than declared, for a deployment on one small machine.
     """
     whole = []
     for topic in topics:
-        whole.append(replace(topic, partitions=min(topic.partitions, most_partitions or topic.partitions)))
+        whole.append(replace(topic, partitions=min(topic.partitions, max_partitions or topic.partitions)))
         if topic.consumed:
             # Compacted, so that a letter can be removed before its time, for somebody who was erased.
-            whole.append(Topic(dead(topic.name), 1, 30 * DAY, compacted=True, consumed=False))
+            whole.append(Topic(dead_letter_topic(topic.name), 1, 30 * DAY, compacted=True, consumed=False))
     return tuple(whole)
 
 
@@ -109,7 +109,7 @@ async def apply(
     *,
     prefix: str = "",
     replication: int = 1,
-    most_partitions: int | None = None,
+    max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
     """Make the topics that are missing and set the settings of all.
@@ -118,7 +118,7 @@ async def apply(
         bootstrap: ``host:port`` of brokers, separated by commas.
         prefix: leads every topic's name.
         replication: how many brokers keep each.
-        most_partitions: as for ``declared``; topics that are there keep theirs.
+        max_partitions: as for ``declared``; topics that are there keep theirs.
         topics: Nest's own by default.
 
     Returns:
@@ -127,7 +127,7 @@ async def apply(
     Raises:
         KafkaError: Kafka could not be reached or refused.
     """
-    wanted = declared(topics, most_partitions=most_partitions)
+    wanted = declared(topics, max_partitions=max_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=30_000)
     try:
         await admin.start()
@@ -149,7 +149,7 @@ async def check(
     *,
     prefix: str = "",
     replication: int = 1,
-    most_partitions: int | None = None,
+    max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
     """What differs from the declaration, one sentence each; empty when all is well.
@@ -159,7 +159,7 @@ async def check(
     Raises:
         KafkaError: Kafka could not be reached.
     """
-    wanted = declared(topics, most_partitions=most_partitions)
+    wanted = declared(topics, max_partitions=max_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from shared.bus.consumer import Bus
+from shared.bus.consumer import Consumer
 from shared.telemetry import log
 
 LOOK_SECONDS: Final = 15.0
@@ -44,7 +44,7 @@ class Watchdog:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: Consumer,
         bootstrap: str,
         *,
         stuck: Callable[[], None] = end_process,

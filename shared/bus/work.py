@@ -1,4 +1,4 @@
-"""What does one message change and say? Collected while its handler runs, committed together afterwards."""
+"""Work: the writes and messages of one handled message, collected by its handler and committed together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from shared.sealing import Sealer
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A document that must be new.
+    """Insert a document.
 
     Attributes:
-        taken: what to refuse with when a unique index says no; None: the handler runs again on the new truth.
+        taken: the refusal if a unique index rejects the document; if None, the handler runs again.
     """
 
     collection: Collection
@@ -30,7 +30,7 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """A document that must still have ``version``; stored as ``version + 1``."""
+    """Replace a document that still has ``version``; it is stored with ``version + 1``."""
 
     collection: Collection
     document: Document
@@ -39,7 +39,7 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """A document that must still have ``version``; None: it has none, and must still be there."""
+    """Delete a document that still has ``version``; None if it has no version and must only exist."""
 
     collection: Collection
     id: Any
@@ -47,35 +47,45 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """A document that must still have ``version`` at the commit, and keeps it."""
+class RequireVersion:
+    """Require a document to have ``version`` at the commit, without changing it."""
 
     collection: Collection
     id: Any
     version: int
 
 
-Write = Insert | Replace | Delete | Hold
-Recorder = Callable[[Refusal | None], None]
-"""Writes down what came of a message: done, or refused with this."""
+Write = Insert | Replace | Delete | RequireVersion
+OutcomeHook = Callable[[Refusal | None], None]
+"""Function called with the outcome of a message: None if it is done, or its refusal."""
 
 
 class Work:
-    """One message's effects.
+    """The unit of work of one message.
 
-    Nothing here touches MongoDB or Kafka. After the handler has returned, writes, reply and messages commit in one
-    transaction with the message's inbox row; then reply and messages leave. A handler may run twice; of two runs only
-    one commits.
+    The handler fills it; nothing is written to MongoDB or Kafka before the handler has returned. Then the writes, the
+    reply and the messages are committed in one transaction with the message's inbox row, and only after that reply and
+    messages are sent. A handler may run twice; only one of the runs is committed.
 
     Attributes:
-        id: the message's id.
-        key: what ordered it.
-        caller: who asked, as the gateway verified it.
-        now: the moment the handler began, UTC, whole milliseconds (as MongoDB keeps them).
-        notes: what the handler found out about the message, for whoever records it.
+        now: when the handler started, UTC, whole milliseconds (the precision of MongoDB).
+        annotations: fields for the audit entry of the message.
+        outgoing: the published messages with their envelopes, in order.
+        replies: False if the reply to the caller comes from a forwarded command.
     """
 
-    __slots__ = ("_cause", "_ids", "_recorder", "_sealer", "_timers", "_writes", "answers", "notes", "now", "outgoing")
+    __slots__ = (
+        "_cause",
+        "_ids",
+        "_on_outcome",
+        "_sealer",
+        "_timers",
+        "_writes",
+        "annotations",
+        "now",
+        "outgoing",
+        "replies",
+    )
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
         self._cause = cause
@@ -83,114 +93,117 @@ class Work:
         self._sealer = sealer
         self._writes: list[Write] = []
         self._timers: list[tuple[datetime, Envelope]] = []
-        self._recorder: Recorder | None = None
-        self.notes: dict[str, str | None] = {}
+        self._on_outcome: OutcomeHook | None = None
+        self.annotations: dict[str, str | None] = {}
         self.now = now.astimezone(UTC).replace(microsecond=now.microsecond // 1000 * 1000)
         self.outgoing: list[tuple[Message, Envelope]] = []
-        self.answers = True
+        self.replies = True
 
     @property
     def id(self) -> str:
-        """The message's id: the same at every delivery."""
+        """Message ID, the same at every delivery."""
         return self._cause.id
 
     @property
     def key(self) -> str:
-        """What ordered the message."""
+        """Ordering key of the message."""
         return self._cause.key
 
     @property
     def caller(self) -> Caller:
-        """Who asked, as the gateway verified it."""
+        """Caller of the message, as verified by the gateway."""
         return self._cause.caller
 
     @property
     def cause(self) -> Envelope:
-        """The message itself, as it came."""
+        """Envelope of the message."""
         return self._cause
 
     @property
     def writes(self) -> list[Write]:
-        """The state changes, in the order they were asked for."""
+        """The collected writes, in the order of the calls."""
         return self._writes
 
     @property
     def timers(self) -> list[tuple[datetime, Envelope]]:
-        """The messages for later, with the time each is due."""
+        """The delayed messages, each with the time when it is due."""
         return self._timers
 
     @property
     def published(self) -> list[Message]:
-        """The messages that leave after the commit, timers included, in order."""
+        """The published messages, delayed ones included, in order."""
         return [message for message, _ in self.outgoing]
 
     def new_id(self, resource: str) -> str:
-        """A new id (``user_…``) of a resource."""
+        """Return a new ID of a resource (``user_…``)."""
         return self._ids.new(resource)
 
     def insert(
         self, collection: Collection, document: Document, *, taken: type[Refusal] | Refusal | None = None
     ) -> None:
-        """Store a new document; the collection's unique indexes judge.
+        """Insert a document; the collection's unique indexes decide whether it is new.
 
-        Removals are written first, then replacements and holds, then inserts; within each kind there is no order.
+        A commit executes deletes first, then replaces and version checks, then inserts, without order within a kind.
 
         Args:
-            collection: where.
-            document: with ``_id`` and, if it is ever replaced, ``version`` 1.
-            taken: what to refuse with when one of them says no; by default the handler runs again.
+            collection: the collection.
+            document: the document with ``_id`` and, if it is ever replaced, ``version`` 1.
+            taken: the refusal if a unique index rejects it; by default the handler runs again and reads what is there.
         """
         self._writes.append(Insert(collection, document, taken))
 
     def replace(self, collection: Collection, document: Document, *, version: int) -> None:
-        """Store a document in place of the one with its ``_id``, if that still has ``version``.
-
-        Its own version becomes ``version + 1``. If it moved meanwhile, the handler runs again on the new truth.
-        """
+        """Replace a document if it still has the version that the handler read; if not, the handler runs again."""
         self._writes.append(Replace(collection, {**document, "version": version + 1}, version))
 
     def delete(self, collection: Collection, id: Any, *, version: int | None) -> None:  # noqa: A002 -- the field's name
-        """Remove a document, if it still has ``version``; otherwise the handler runs again."""
+        """Delete a document if it still has the version that the handler read; if not, the handler runs again.
+
+        Args:
+            collection: the collection.
+            id: its ``_id``.
+            version: its version; None for a document that has none and must only exist.
+        """
         self._writes.append(Delete(collection, id, version))
 
-    def hold(self, collection: Collection, id: Any, *, version: int) -> None:  # noqa: A002 -- the field's name
-        """See to it that a document stands, as it was read, when the work commits; otherwise the handler runs again.
+    def require_version(self, collection: Collection, id: Any, *, version: int) -> None:  # noqa: A002
+        """Require a document to have the version that the handler read; if not, the handler runs again.
 
-        Nothing of it is changed, so any number of works may hold one at once: of a user and the application it signs
-        up to, the application is held. Who removes it must look for what belongs to it after its removal is committed:
-        from then on nothing can be added.
+        The document is not changed, so concurrent works may require the same one: every sign-up to an application
+        requires the application. Whoever deletes such a document can delete its dependents after the commit of the
+        deletion, because from then on none can be added.
         """
-        self._writes.append(Hold(collection, id, version))
+        self._writes.append(RequireVersion(collection, id, version))
 
-    def record(self, recorder: Recorder) -> None:
-        """Have it written down what comes of this message, whatever it is.
+    def on_outcome(self, hook: OutcomeHook) -> None:
+        """Set the function that is called once the outcome of the message is known, done or refused.
 
-        The recorder is called once that is known: after the handler has returned, or when it, or at the commit an
-        index, has refused and the state is dropped. What it then inserts and publishes commits with the rest. It is
-        not called for a message refused as unavailable, which may come again. Of several the last one counts.
+        What it inserts and publishes is committed together with the outcome. If a unique index refuses the message at
+        the commit, the function is called again, after the state was discarded. It is not called for a message refused
+        as unavailable, because that one may be retried. A second call replaces the first function.
         """
-        self._recorder = recorder
+        self._on_outcome = hook
 
-    def note(self, **facts: str | None) -> None:
-        """Keep facts for the recorder: whose message it turned out to be, which session. They outlive a refusal."""
-        self.notes.update(facts)
+    def annotate(self, **fields: str | None) -> None:
+        """Add fields to the audit entry of the message, such as the ID of the user it concerns. Refusals keep them."""
+        self.annotations.update(fields)
 
-    def conclude(self, refusal: Refusal | None) -> None:
-        """Let the recorder write; called by whoever runs the handler, right before each commit."""
-        if self._recorder is not None:
-            self._recorder(refusal)
+    def run_outcome_hook(self, refusal: Refusal | None) -> None:
+        """Call the function set by ``on_outcome``; the bus does so right before each commit."""
+        if self._on_outcome is not None:
+            self._on_outcome(refusal)
 
     def publish(self, message: Message, *, at: datetime | None = None, id: str | None = None) -> str:  # noqa: A002
-        """Say something once the state is committed.
+        """Publish a message once the work is committed.
 
         Args:
             message: a command for any service, or an event.
-            at: not before this time; kept as a timer row until then.
-            id: an id of its own, when several messages may order the same thing and it must happen once
-                (``derived_message_id``). By default made from this message's id, the same at every run.
+            at: earliest time; until then the message waits in a timer row.
+            id: message ID, if several messages may order the same effect and it must happen once
+                (``derived_message_id``). By default derived from this message's ID, so that every run derives the same.
 
         Returns:
-            The id under which it leaves.
+            The message ID.
         """
         envelope = self._envelope(message, id)
         if at is not None:
@@ -199,29 +212,29 @@ class Work:
         return envelope.id
 
     def forward(self, message: Message) -> None:
-        """Publish a command whose answer is the answer to this message; what this handler returns answers nobody."""
+        """Publish a command whose reply is the reply to this message. The handler's own return value is discarded."""
         envelope = self._envelope(message, None)
-        envelope.answer_for(self._cause)
-        self.answers = False
+        envelope.reply_to_caller_of(self._cause)
+        self.replies = False
         self.outgoing.append((message, envelope))
 
-    def departures(self) -> list[Envelope]:
-        """What is put on the bus right after the commit, in order."""
-        later = {id(envelope) for _, envelope in self._timers}
-        return [envelope for _, envelope in self.outgoing if id(envelope) not in later]
+    def immediate(self) -> list[Envelope]:
+        """Return the envelopes to send right after the commit, in order: all but the delayed ones."""
+        delayed = {id(envelope) for _, envelope in self._timers}
+        return [envelope for _, envelope in self.outgoing if id(envelope) not in delayed]
 
-    def forget_state(self) -> None:
-        """Drop everything but the reply: the message was refused."""
+    def discard_state(self) -> None:
+        """Discard writes and messages, because the message was refused."""
         self._writes.clear()
         self._timers.clear()
         self.outgoing.clear()
-        self.answers = True
+        self.replies = True
 
-    def _told(self, kind: type[Message]) -> Caller:
-        """Whom a message names as its caller.
+    def _caller_for(self, kind: type[Message]) -> Caller:
+        """Return the caller that a published message names.
 
-        What has happened is told to many, and kept by some topics for long: from which network it was asked for is
-        nobody's business then. Orders need it, for limits and the audit.
+        Events go without the caller's IP address: many services read them and some topics keep them for long. Commands
+        carry it for rate limits and the audit.
         """
         caller = self._cause.caller
         if caller.client_ip is None or not issubclass(kind, Event):
@@ -237,6 +250,6 @@ class Work:
             key=message.key,
             body=encode(message, self._sealer),
             time=int(self.now.timestamp() * 1000),
-            caller=self._told(kind),
+            caller=self._caller_for(kind),
             trace=self._cause.trace,
         )

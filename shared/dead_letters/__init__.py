@@ -1,1 +1,1 @@
-"""Dead letters: their records, topics and readers."""
+"""Dead letters: records on ``<topic>.dead``, their reader, and the operators' queue."""

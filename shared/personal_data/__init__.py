@@ -1,1 +1,1 @@
-"""Personal data: its export and its erasure in every service."""
+"""Personal data of a data subject: its collections, their export and their erasure."""

@@ -70,7 +70,7 @@ class Target:
 
     async def records(self) -> list[Any]:
         """Every record of every topic of this deployment."""
-        async with self._reading(declared(most_partitions=4)) as (consumer, ends):
+        async with self._reading(declared(max_partitions=4)) as (consumer, ends):
             found: list[Any] = []
             while any([await consumer.position(partition) < end for partition, end in ends.items()]):
                 for records in (await consumer.getmany(timeout_ms=500)).values():
@@ -80,7 +80,7 @@ class Target:
 
     async def orders(self, topic: str) -> int:
         """How many records a topic has ever had."""
-        async with self._reading([each for each in declared(most_partitions=4) if each.name == topic]) as (_, ends):
+        async with self._reading([each for each in declared(max_partitions=4) if each.name == topic]) as (_, ends):
             return sum(ends.values())
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A desk of the auth service."""
+"""A harness of the auth service."""
 
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +16,7 @@ from shared.messages.auth.clients import CreateClient
 from shared.settings import load
 from tests.auth.accounts.flows import CHEAP
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 # How long an example takes says nothing on a machine that others use.
 hypothesis.settings.register_profile("auth", deadline=None)
@@ -51,19 +51,19 @@ def database_name(unique: Callable[[], str], mongo_client: MongoClient[dict[str,
 
 
 @pytest.fixture
-def new_desk(
+def new_harness(
     mongo_url: str,
     database_name: str,
     mongo_client: MongoClient[dict[str, Any]],
     settings: Callable[..., AuthSettings],
-) -> Callable[..., Desk]:
-    """Makes desks of the auth service over one empty database, as several instances of it would share one."""
+) -> Callable[..., ServiceHarness]:
+    """Makes harnesses of the auth service over one empty database, as several instances of it would share one."""
     database = mongo_client[database_name]
     for name in database.list_collection_names():
         database[name].delete_many({})
 
-    def make(master_keys: dict[str, bytes] | None = None, **changed: Any) -> Desk:
-        return Desk(
+    def make(master_keys: dict[str, bytes] | None = None, **changed: Any) -> ServiceHarness:
+        return ServiceHarness(
             mongo_url,
             database_name,
             service="auth",
@@ -77,26 +77,26 @@ def new_desk(
 
 
 @pytest.fixture
-async def desk(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
-    """The auth service at a desk; it knows two apps, both with the same redirect URIs."""
-    async with new_desk() as desk:
+async def harness(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[ServiceHarness]:
+    """The auth service at a harness; it knows two apps, both with the same redirect URIs."""
+    async with new_harness() as harness:
         for client_id in (CLIENT, OTHER_CLIENT):
-            await desk.perform(
+            await harness.deliver(
                 CreateClient(id=client_id, name="An app", redirect_uris=(REDIRECT_URI, f"{REDIRECT_URI}/two?a=b"))
             )
-        desk.clear()
-        yield desk
+        harness.clear()
+        yield harness
 
 
 @pytest.fixture
-async def accounts(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
-    """The auth service at a desk, hashing passwords cheaply."""
-    async with new_desk(**CHEAP) as desk:
-        yield desk
+async def accounts(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[ServiceHarness]:
+    """The auth service at a harness, hashing passwords cheaply."""
+    async with new_harness(**CHEAP) as harness:
+        yield harness
 
 
 @pytest.fixture
-async def old_accounts(new_desk: Callable[..., Desk]) -> AsyncIterator[Desk]:
+async def old_accounts(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[ServiceHarness]:
     """The same, serving old clients."""
-    async with new_desk(**CHEAP, old_clients=True) as desk:
-        yield desk
+    async with new_harness(**CHEAP, old_clients=True) as harness:
+        yield harness

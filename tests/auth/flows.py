@@ -12,7 +12,7 @@ from shared.messages import Message, Sealed
 from shared.messages.auth.magic_links import SendMagicLink
 from shared.messages.auth.tokens import AuthenticateUser
 from shared.messages.mailer.mails import SendMail
-from tests.desk import Desk, Refused
+from tests.service_harness import Refused, ServiceHarness
 
 CLIENT = "client_one"
 OTHER_CLIENT = "client_two"
@@ -61,9 +61,9 @@ def refresh(refresh_token: str | None, client_id: str = CLIENT) -> AuthenticateU
     )
 
 
-def mailed_link(desk: Desk, mail: SendMail) -> str:
+def mailed_link(harness: ServiceHarness, mail: SendMail) -> str:
     """The link in a mail order, opened as mailer would."""
-    link: str = json.loads(desk.reveal("mailer", mail.variables))["link"]
+    link: str = json.loads(harness.unseal_secret("mailer", mail.variables))["link"]
     return link
 
 
@@ -71,27 +71,27 @@ def code_in(link: str) -> str:
     return parse_qs(urlsplit(link).query)["code"][0]
 
 
-async def ordered_code(desk: Desk, **changed: Any) -> str:
+async def ordered_code(harness: ServiceHarness, **changed: Any) -> str:
     """The code of a link that has just been ordered."""
-    await desk.perform(send_magic_link(**changed))
-    return code_in(mailed_link(desk, desk.said(SendMail)[-1]))
+    await harness.deliver(send_magic_link(**changed))
+    return code_in(mailed_link(harness, harness.published_of(SendMail)[-1]))
 
 
-async def logged_in(desk: Desk, **changed: Any) -> dict[str, Any]:
+async def logged_in(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
     """The answer to a login from the beginning."""
-    code = await ordered_code(desk, **changed)
+    code = await ordered_code(harness, **changed)
     client_id = changed.get("client_id", CLIENT)
-    answer: dict[str, Any] = await desk.perform(redemption(code, client_id=client_id))
+    answer: dict[str, Any] = await harness.deliver(redemption(code, client_id=client_id))
     return answer
 
 
-async def refusal(desk: Desk, message: Message, **how: Any) -> tuple[str, str]:
+async def refusal(harness: ServiceHarness, message: Message, **how: Any) -> tuple[str, str]:
     """The kind and the code of the refusal that a message meets."""
     with pytest.raises(Refused) as refused:
-        await desk.perform(message, **how)
+        await harness.deliver(message, **how)
     return refused.value.kind, refused.value.code
 
 
-def one_delivery(desk: Desk, message: Message) -> dict[str, Any]:
+def one_delivery(harness: ServiceHarness, message: Message) -> dict[str, Any]:
     """How to deliver a message that has secrets more than once: under one id, sealed once."""
-    return {"id": new_message_id(), "body": encode(message, desk.sealer)}
+    return {"id": new_message_id(), "body": encode(message, harness.sealer)}

@@ -56,7 +56,7 @@ async def test_two_instances_share_one_key_and_the_work(
         database_prefix=database_prefix,
         drain_seconds=5,
     )
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
     ears = Ears(UserEnsured.wire, ORDERS)
     tails = [
         TopicReader(backing.kafka_bootstrap, topic_prefix + topic, ears.take) for topic in ("auth.keys", "auth.events")
@@ -106,7 +106,7 @@ async def test_a_wrong_sealing_key_at_the_start_is_a_line_that_names_it(
         "database_prefix": database_prefix,
         "environment": "test",
     }
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
     async with create(settings(**told)):
         pass
     environment = {f"NEST_{name.upper()}": value for name, value in told.items()}

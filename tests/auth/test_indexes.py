@@ -5,34 +5,36 @@ from shared.messages.auth.audit import ListAuditEntries
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.users import EnsureUser, GetUser
 from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refresh, refusal
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 PEOPLE = 20
 LOGINS = {"clients", "users", "identifiers", "authorizations", "access_tokens", "refresh_tokens", "audit"}
 """What logging in and staying logged in reads and writes."""
 
 
-async def test_every_read_and_write_finds_its_documents_by_an_index(desk: Desk) -> None:
+async def test_every_read_and_write_finds_its_documents_by_an_index(harness: ServiceHarness) -> None:
     for number in range(PEOPLE):
-        await logged_in(desk, identifier_value=f"person{number}@example.com")
-    code = await ordered_code(desk)
-    await desk.database.command("profile", 2)
+        await logged_in(harness, identifier_value=f"person{number}@example.com")
+    code = await ordered_code(harness)
+    await harness.database.command("profile", 2)
     try:
-        answer = await desk.perform(redemption(code))
-        await desk.perform(GetUser(user_id=answer["user_id"]))
-        await desk.perform(ListAuditEntries(user_id=answer["user_id"]))
-        await desk.perform(EnsureUser(reference="r", email=ADDRESS))
-        await desk.perform(ListSessions(user_id=answer["user_id"]))
-        await desk.perform(refresh(answer["refresh_token"]))
-        desk.now += timedelta(minutes=1)
-        await refusal(desk, refresh(answer["refresh_token"]))
-        await desk.perform(RevokeSessions(user_id=answer["user_id"]))
+        answer = await harness.deliver(redemption(code))
+        await harness.deliver(GetUser(user_id=answer["user_id"]))
+        await harness.deliver(ListAuditEntries(user_id=answer["user_id"]))
+        await harness.deliver(EnsureUser(reference="r", email=ADDRESS))
+        await harness.deliver(ListSessions(user_id=answer["user_id"]))
+        await harness.deliver(refresh(answer["refresh_token"]))
+        harness.now += timedelta(minutes=1)
+        await refusal(harness, refresh(answer["refresh_token"]))
+        await harness.deliver(RevokeSessions(user_id=answer["user_id"]))
     finally:
-        await desk.database.command("profile", 0)
-        profiled = await desk.database["system.profile"].find({"op": {"$in": ["query", "update", "remove"]}}).to_list()
-        await desk.database.drop_collection("system.profile")
+        await harness.database.command("profile", 0)
+        profiled = (
+            await harness.database["system.profile"].find({"op": {"$in": ["query", "update", "remove"]}}).to_list()
+        )
+        await harness.database.drop_collection("system.profile")
 
-    spaces = {f"{desk.database.name}.{name}" for name in INDEXES}
+    spaces = {f"{harness.database.name}.{name}" for name in INDEXES}
     seen = [operation for operation in profiled if operation["ns"] in spaces]
     assert {operation["ns"].rpartition(".")[2] for operation in seen} >= LOGINS
     for operation in seen:

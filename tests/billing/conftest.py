@@ -1,4 +1,4 @@
-"""A desk of the billing service beside a Stripe double."""
+"""A harness of the billing service beside a Stripe double."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ from shared.messages.auth.users import EnsureUser, UserEnsured
 from shared.messages.billing.stripe_events import StripeEvent, StripeReread, StripeThinEvent
 from shared.messages.mailer.mails import SendMail
 from shared.settings import load
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 API_KEY = "sk_test_billing"
 EVENT = StripeEvent.model_validate(
@@ -34,15 +34,15 @@ class Shop:
     """A Stripe account that sells one thing, and billing beside it.
 
     Attributes:
-        desk: the billing service's.
+        harness: the billing service's.
         double: the Stripe account.
         price: what is sold.
         settings: billing's.
         users: the users that auth would know, by address.
     """
 
-    def __init__(self, desk: Desk, double: StripeDouble, price: str, settings: BillingSettings) -> None:
-        self.desk = desk
+    def __init__(self, harness: ServiceHarness, double: StripeDouble, price: str, settings: BillingSettings) -> None:
+        self.harness = harness
         self.double = double
         self.price = price
         self.settings = settings
@@ -70,39 +70,39 @@ class Shop:
 
         What it orders is done at once, without ``follow`` by ``settle``.
         """
-        known = len(self.desk.published)
+        known = len(self.harness.published)
         message_id = derived_message_id("stripe", "", "test", event["id"])
         message = EVENT.model_copy(update={"key": event["data"]["object"].get("customer") or event["id"]})
-        await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
+        await self.harness.deliver(message, id=message_id, body=json.dumps(event).encode())
         if follow:
             await self._follow(known)
 
     async def deliver_thin(self, event: dict[str, Any]) -> None:
         """What the gateway makes of a webhook with a thin event; what it orders is done at once."""
-        known = len(self.desk.published)
+        known = len(self.harness.published)
         message_id = derived_message_id("stripe", "", "test", event["id"])
         related = event["related_object"] or {}
         message = StripeThinEvent(key=related.get("id", ""), id=event["id"], type=event["type"], livemode=False)
-        await self.desk.perform(message, id=message_id, body=json.dumps(event).encode())
+        await self.harness.deliver(message, id=message_id, body=json.dumps(event).encode())
         await self._follow(known)
 
     async def _follow(self, known: int) -> None:
-        for order in self.desk.published[known:]:
+        for order in self.harness.published[known:]:
             if isinstance(order, StripeReread):
-                await self.desk.perform(order)
+                await self.harness.deliver(order)
 
     async def settle(self) -> None:
         """Hand billing all it ordered of itself, and auth's answers, until nothing is left."""
-        while self._settled < len(self.desk.published):
-            message: Message = self.desk.published[self._settled]
+        while self._settled < len(self.harness.published):
+            message: Message = self.harness.published[self._settled]
             self._settled += 1
             if isinstance(message, EnsureUser):
                 user_id = self.users.setdefault(message.email, f"user_{len(self.users) + 1}")
-                await self.desk.perform(
+                await self.harness.deliver(
                     UserEnsured(key=message.reference, reference=message.reference, user_id=user_id)
                 )
             elif isinstance(message, Command) and message.service == "billing":
-                await self.desk.perform(message)
+                await self.harness.deliver(message)
 
     async def deliver_all(self) -> None:
         """Every event there is, once, in order, and all that follows."""
@@ -112,21 +112,24 @@ class Shop:
 
     def mails(self) -> list[tuple[str, str]]:
         """The mails ordered so far: template and address."""
-        return [(mail.template, self.desk.reveal("mailer", mail.to)) for mail in self.desk.said(SendMail)]
+        return [
+            (mail.template, self.harness.unseal_secret("mailer", mail.to))
+            for mail in self.harness.published_of(SendMail)
+        ]
 
     async def record(self, stripe_id: str) -> dict[str, Any]:
         """Our document of a subscription."""
-        found = await self.desk.database["subscriptions"].find_one({"stpSubscriptionId": stripe_id})
+        found = await self.harness.database["subscriptions"].find_one({"stpSubscriptionId": stripe_id})
         assert found is not None
         return found
 
     async def event_rows(self) -> list[dict[str, Any]]:
         """The events that billing keeps, in no order."""
-        return await self.desk.database["stripe_events"].find().to_list()
+        return await self.harness.database["stripe_events"].find().to_list()
 
     async def count(self, collection: str) -> int:
         """How many documents a collection has."""
-        return await self.desk.database[collection].count_documents({})
+        return await self.harness.database[collection].count_documents({})
 
 
 async def post(double: StripeDouble, path: str, **form: Any) -> dict[str, Any]:
@@ -204,11 +207,11 @@ async def open_shop(
     settings: Callable[..., BillingSettings],
 ) -> AsyncIterator[Callable[..., Any]]:
     """Opens a shop with some settings changed; the same twice is a second instance of the service."""
-    desks: list[Desk] = []
+    harnesses: list[ServiceHarness] = []
 
     async def make(**changed: Any) -> Shop:
         chosen = settings(**{"stripe_api_base": double.url, "stripe_trial_price": price, **changed})
-        desk = Desk(
+        harness = ServiceHarness(
             mongo_url,
             database_name,
             service="billing",
@@ -216,12 +219,12 @@ async def open_shop(
             indexes=INDEXES,
             open=partial(opened, settings=chosen),
         )
-        desks.append(await desk.__aenter__())
-        return Shop(desk, double, price, chosen)
+        harnesses.append(await harness.__aenter__())
+        return Shop(harness, double, price, chosen)
 
     yield make
-    for desk in desks:
-        await desk.__aexit__()
+    for harness in harnesses:
+        await harness.__aexit__()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.billing.conftest import Shop
 
 async def run(shop: Shop, run_id: str) -> dict[str, Any]:
     """How far a run is, as operators read it."""
-    found: dict[str, Any] = await shop.desk.perform(GetStripeRun(run_id=run_id))
+    found: dict[str, Any] = await shop.harness.deliver(GetStripeRun(run_id=run_id))
     return found
 
 
@@ -21,7 +21,7 @@ async def differences(shop: Shop, of: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor = None
     while True:
-        page = await shop.desk.perform(ListStripeDifferences(run_id=of["id"], limit=7, cursor=cursor))
+        page = await shop.harness.deliver(ListStripeDifferences(run_id=of["id"], limit=7, cursor=cursor))
         found += page["differences"]
         cursor = page["next_cursor"]
         if cursor is None:
@@ -30,17 +30,17 @@ async def differences(shop: Shop, of: dict[str, Any]) -> list[dict[str, Any]]:
 
 async def due(shop: Shop) -> None:
     """Let the time of everything that waits for it come."""
-    rows = shop.desk.database[Inbox.TIMERS]
+    rows = shop.harness.database[Inbox.TIMERS]
     for row in await rows.find().sort("at").to_list():
         await rows.delete_one({"_id": row["_id"]})
         message: Message = MESSAGES[row["type"]].model_validate_json(row["body"])
-        shop.desk.now = max(shop.desk.now, row["at"])
-        await shop.desk.perform(message.model_copy(update={"key": row["key"]}), id=row["_id"])
+        shop.harness.now = max(shop.harness.now, row["at"])
+        await shop.harness.deliver(message.model_copy(update={"key": row["key"]}), id=row["_id"])
 
 
 async def finish(shop: Shop, order: Command) -> dict[str, Any]:
     """Begin a run and move it, and all that it orders, to its end."""
-    begun = await shop.desk.perform(order)
+    begun = await shop.harness.deliver(order)
     await settle(shop, begun["id"])
     return await run(shop, begun["id"])
 
@@ -57,5 +57,5 @@ async def settle(shop: Shop, run_id: str) -> None:
 
 def steps(shop: Shop) -> list[ContinueStripeRun]:
     """The steps ordered so far."""
-    found: list[ContinueStripeRun] = shop.desk.said(ContinueStripeRun)
+    found: list[ContinueStripeRun] = shop.harness.published_of(ContinueStripeRun)
     return found

@@ -23,7 +23,7 @@ async def deployed(
     backing: Backing, topic_prefix: str, database_prefix: str, settings: Callable[..., BillingSettings]
 ) -> Callable[..., BillingSettings]:
     """Makes settings of a deployment whose topics are there."""
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
     return partial(
         settings,
         kafka_bootstrap=backing.kafka_bootstrap,

@@ -20,18 +20,18 @@ from shared.messages.billing.runs import (
 )
 from shared.messages.billing.subscriptions import GetSubscription
 from tests.billing.conftest import Shop
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
 
 
 def told(shop: Shop) -> list[tuple[Any, ...]]:
-    return [(entry.action, entry.refused_as, entry.user_id, entry.resource_id) for entry in shop.desk.recorded]
+    return [(entry.action, entry.refused_as, entry.user_id, entry.resource_id) for entry in shop.harness.recorded]
 
 
 async def refused(shop: Shop, message: Any) -> str:
     with pytest.raises(Refused) as refusal:
-        await shop.desk.perform(message, caller=OPERATOR)
+        await shop.harness.deliver(message, caller=OPERATOR)
     return refusal.value.code
 
 
@@ -47,16 +47,16 @@ async def refused(shop: Shop, message: Any) -> str:
 async def test_a_run_that_is_begun_is_told_by_its_id_and_one_in_the_way_too(
     shop: Shop, order: Any, action: str
 ) -> None:
-    run_id = (await shop.desk.perform(order, caller=OPERATOR))["id"]
+    run_id = (await shop.harness.deliver(order, caller=OPERATOR))["id"]
     assert await refused(shop, order) == "stripe_run_under_way"
     assert told(shop) == [(action, None, None, run_id), (action, "stripe_run_under_way", None, None)]
 
 
 async def test_a_run_that_is_stopped_resumed_and_read_is_told_by_its_id(shop: Shop) -> None:
-    run_id = (await shop.desk.perform(ReconcileSubscriptions(), caller=OPERATOR))["id"]
-    shop.desk.clear()
+    run_id = (await shop.harness.deliver(ReconcileSubscriptions(), caller=OPERATOR))["id"]
+    shop.harness.clear()
     for message in (StopStripeRun(run_id=run_id), ResumeStripeRun(run_id=run_id), ListStripeDifferences(run_id=run_id)):
-        await shop.desk.perform(message, caller=OPERATOR)
+        await shop.harness.deliver(message, caller=OPERATOR)
     await refused(shop, StopStripeRun(run_id="striperun_typed"))
     assert told(shop) == [
         ("stop_stripe_run", None, None, run_id),
@@ -67,9 +67,9 @@ async def test_a_run_that_is_stopped_resumed_and_read_is_told_by_its_id(shop: Sh
 
 
 async def test_what_the_clock_orders_and_how_far_runs_are_is_not_told(shop: Shop) -> None:
-    run_id = (await shop.desk.perform(SweepStripeEvents(), caller=SERVICE))["id"]
-    await shop.desk.perform(GetStripeRun(run_id=run_id), caller=OPERATOR)
-    await shop.desk.perform(ListStripeRuns(), caller=OPERATOR)
+    run_id = (await shop.harness.deliver(SweepStripeEvents(), caller=SERVICE))["id"]
+    await shop.harness.deliver(GetStripeRun(run_id=run_id), caller=OPERATOR)
+    await shop.harness.deliver(ListStripeRuns(), caller=OPERATOR)
     assert told(shop) == []
 
 
@@ -78,7 +78,7 @@ async def test_who_reads_what_somebody_pays_is_told_of_with_the_user(shop: Shop)
     await shop.deliver_all()
     subscription = await shop.record(made["id"])
     for query in (GetSubscription(subscription_id=made["id"]), ListPayments(user_id="user_ada"), ListPayments()):
-        await shop.desk.perform(query, caller=OPERATOR)
+        await shop.harness.deliver(query, caller=OPERATOR)
     assert told(shop) == [
         ("get_subscription", None, "user_ada", subscription["_id"]),
         ("list_payments", None, "user_ada", None),
@@ -89,7 +89,7 @@ async def test_who_reads_what_somebody_pays_is_told_of_with_the_user(shop: Shop)
 async def test_who_reads_of_nobody_is_told_of_without_what_was_typed(shop: Shop) -> None:
     await refused(shop, GetSubscription(user_id="user_typed"))
     for query in (ListPayments(user_id="user_typed"), ListDisputes(user_id="user_typed")):
-        await shop.desk.perform(query, caller=OPERATOR)
+        await shop.harness.deliver(query, caller=OPERATOR)
     assert told(shop) == [
         ("get_subscription", "not_found", None, None),
         ("list_payments", None, None, None),

@@ -14,7 +14,7 @@ from shared.messages.billing.subscriptions import FollowSubscription
 from shared.messages.billing.trials import StartTrial
 from tests.billing.conftest import Shop, post
 from tests.billing.runs import differences, finish, run, settle, steps
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 VERIFY = ReconcileSubscriptions(repair=False)
 
@@ -67,12 +67,12 @@ async def test_drift_is_found_repaired_and_found_no_more(shop: Shop, name: str) 
     made = await lived(shop)
     await post(shop.double, f"/v1/customers/{made['customer']}", **{"metadata[user_id]": "user_1"})
     field = "providerValue" if collection == "provider_mappings" else "stpCustomerId"
-    before = await shop.desk.database[collection].find_one({field: made["customer"]})
+    before = await shop.harness.database[collection].find_one({field: made["customer"]})
     assert before is not None
     if change is None:
-        await shop.desk.database[collection].delete_one({"_id": before["_id"]})
+        await shop.harness.database[collection].delete_one({"_id": before["_id"]})
     else:
-        await shop.desk.database[collection].update_one(
+        await shop.harness.database[collection].update_one(
             {"_id": before["_id"]}, {"$set": change, "$inc": {"version": 1}}
         )
 
@@ -92,7 +92,7 @@ async def test_drift_is_found_repaired_and_found_no_more(shop: Shop, name: str) 
 
 async def test_a_record_of_what_stripe_does_not_have_is_reported_and_never_removed(shop: Shop) -> None:
     made = await lived(shop)
-    database = shop.desk.database
+    database = shop.harness.database
     for collection, field in (("subscriptions", "stpSubscriptionId"), ("payments", "stpPaymentIntentId")):
         document = await database[collection].find_one({"stpCustomerId": made["customer"]})
         assert document is not None
@@ -111,9 +111,9 @@ async def test_a_record_of_what_stripe_does_not_have_is_reported_and_never_remov
 
 
 async def test_a_trial_that_was_extended_in_stripe_is_followed(shop: Shop) -> None:
-    await shop.desk.perform(start("bob"))
+    await shop.harness.deliver(start("bob"))
     await shop.settle()
-    [trial] = await shop.desk.database["trials"].find().to_list()
+    [trial] = await shop.harness.database["trials"].find().to_list()
     end = int(trial["endsAt"].timestamp()) + 86_400
     await post(shop.double, f"/v1/subscriptions/{trial['stpSubscriptionId']}", trial_end=str(end))
 
@@ -122,14 +122,14 @@ async def test_a_trial_that_was_extended_in_stripe_is_followed(shop: Shop) -> No
     assert found == {"subscription": ["ends_at"], "trial": ["ends_at"]}
 
     assert (await finish(shop, ReconcileSubscriptions()))["differences"] == 0
-    [trial] = await shop.desk.database["trials"].find().to_list()
+    [trial] = await shop.harness.database["trials"].find().to_list()
     assert trial["endsAt"].timestamp() == end
 
 
 async def test_what_changes_while_it_is_compared_is_read_again_before_it_counts(shop: Shop) -> None:
     made = await lived(shop)
     shop.double.simulate.cancel(made["id"])
-    begun = await shop.desk.perform(VERIFY)
+    begun = await shop.harness.deliver(VERIFY)
     await shop.settle()
     assert [each["state"] for each in await differences(shop, begun)] == ["suspected"]
     # Its webhook was on the way.
@@ -142,15 +142,15 @@ async def test_what_changes_while_it_is_compared_is_read_again_before_it_counts(
 
 async def test_only_what_stripe_told_of_lately_is_compared_if_that_is_wanted(shop: Shop) -> None:
     made = await lived(shop)
-    await shop.desk.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
+    await shop.harness.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
     done = await finish(shop, ReconcileSubscriptions(repair=False, changed_within_hours=1))
     assert (done["kind"], done["differences"]) == ("verify_lately", 1)
     await shop.double.clock.advance(timedelta(hours=6))
-    shop.desk.now += timedelta(hours=6)
+    shop.harness.now += timedelta(hours=6)
     # What stands is looked at whatever the run goes over.
     done = await finish(shop, ReconcileSubscriptions(repair=False, changed_within_hours=1))
     assert (done["counts"]["objects"], done["differences"]) == (0, 1)
-    await shop.desk.perform(FollowSubscription(key=made["id"], subscription_id=made["id"]))
+    await shop.harness.deliver(FollowSubscription(key=made["id"], subscription_id=made["id"]))
     await finish(shop, ReconcileSubscriptions(changed_within_hours=1))
     assert await shop.count("stripe_drift") == 0
 
@@ -170,18 +170,18 @@ async def test_a_crash_between_steps_resumes_and_no_step_is_done_twice(
     shop: Shop, open_shop: Callable[..., Any]
 ) -> None:
     await lived(shop)
-    begun = await shop.desk.perform(VERIFY)
+    begun = await shop.harness.deliver(VERIFY)
     [first] = steps(shop)
     message_id = derived_message_id("stripe-run", begun["id"], "0", "0")
-    await shop.desk.perform(first, id=message_id)
+    await shop.harness.deliver(first, id=message_id)
     # Its commit was done and its offset not: another instance gets the same, and says the same again.
     other = await open_shop()
-    await other.desk.perform(first, id=message_id)
+    await other.harness.deliver(first, id=message_id)
     assert steps(other) == steps(shop)[1:]
     # A repeat under another id finds the step done.
-    said = len(shop.desk.published)
-    await shop.desk.perform(first)
-    assert len(shop.desk.published) == said
+    said = len(shop.harness.published)
+    await shop.harness.deliver(first)
+    assert len(shop.harness.published) == said
     await settle(other, begun["id"])
     done = await run(other, begun["id"])
     assert (done["status"], done["counts"]["subscriptions"]) == ("done", 2)
@@ -189,37 +189,37 @@ async def test_a_crash_between_steps_resumes_and_no_step_is_done_twice(
 
 async def test_a_run_stops_and_goes_on_where_it_was(shop: Shop) -> None:
     await lived(shop)
-    begun = await shop.desk.perform(VERIFY)
-    await shop.desk.perform(steps(shop)[-1])
-    stopped = await shop.desk.perform(StopStripeRun(run_id=begun["id"]))
+    begun = await shop.harness.deliver(VERIFY)
+    await shop.harness.deliver(steps(shop)[-1])
+    stopped = await shop.harness.deliver(StopStripeRun(run_id=begun["id"]))
     assert stopped["status"] == "stopped"
     await shop.settle()
     assert (await run(shop, begun["id"]))["stage"] == stopped["stage"]
-    resumed = await shop.desk.perform(ResumeStripeRun(run_id=begun["id"]))
+    resumed = await shop.harness.deliver(ResumeStripeRun(run_id=begun["id"]))
     assert resumed["status"] == "running"
     await settle(shop, begun["id"])
     assert (await run(shop, begun["id"]))["counts"]["subscriptions"] == 2
-    assert (await shop.desk.perform(StopStripeRun(run_id=begun["id"])))["status"] == "done"
+    assert (await shop.harness.deliver(StopStripeRun(run_id=begun["id"])))["status"] == "done"
 
 
 async def test_of_a_kind_one_run_is_under_way(shop: Shop) -> None:
-    begun = await shop.desk.perform(VERIFY)
+    begun = await shop.harness.deliver(VERIFY)
     with pytest.raises(Refused) as refused:
-        await shop.desk.perform(VERIFY)
+        await shop.harness.deliver(VERIFY)
     assert (refused.value.code, refused.value.meta) == ("stripe_run_under_way", {"run_id": begun["id"]})
     # One that nothing moves any more gives way.
-    shop.desk.now += timedelta(hours=2)
-    again = await shop.desk.perform(VERIFY)
+    shop.harness.now += timedelta(hours=2)
+    again = await shop.harness.deliver(VERIFY)
     assert (await run(shop, begun["id"]))["status"] == "given_up"
     await settle(shop, again["id"])
-    listed = await shop.desk.perform(ListStripeRuns())
+    listed = await shop.harness.deliver(ListStripeRuns())
     assert sorted(each["status"] for each in listed["runs"]) == ["done", "given_up"]
 
 
 async def test_a_run_waits_while_stripe_is_away_and_goes_on(shop: Shop) -> None:
     await lived(shop)
-    shop.desk.context.stripe.calls.patience = Patience(attempt=0.5, call=0.5, pause=0.01)
-    begun = await shop.desk.perform(VERIFY)
+    shop.harness.context.stripe.calls.patience = Patience(attempt=0.5, call=0.5, pause=0.01)
+    begun = await shop.harness.deliver(VERIFY)
     async with shop.double.outage():
         await shop.settle()
         assert (await run(shop, begun["id"]))["status"] == "waiting"
@@ -229,13 +229,13 @@ async def test_a_run_waits_while_stripe_is_away_and_goes_on(shop: Shop) -> None:
 
 async def test_the_gauges_tell_what_stands(shop: Shop) -> None:
     await lived(shop)
-    await shop.desk.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
+    await shop.harness.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
     await finish(shop, VERIFY)
-    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings, shop.desk.context.events)
+    await gauges.tell(shop.harness.context.runs, shop.harness.context.standings, shop.harness.context.events)
     assert gauges.DRIFT.labels("payment", "differs")._value.get() == 1
     assert gauges.SINCE._value.get() > 0
     assert gauges.LAST.labels("verify")._value.get() > 0
     await finish(shop, ReconcileSubscriptions())
-    await gauges.tell(shop.desk.context.runs, shop.desk.context.standings, shop.desk.context.events)
+    await gauges.tell(shop.harness.context.runs, shop.harness.context.standings, shop.harness.context.events)
     assert gauges.SINCE._value.get() == 0
     assert [sample for metric in gauges.DRIFT.collect() for sample in metric.samples] == []

@@ -15,7 +15,7 @@ from shared.messages.billing.disputes import DisputeClosed, DisputeEvent, Disput
 from shared.messages.billing.payments import FollowPayment, PaymentSucceeded
 from shared.messages.mailer.mails import DisputeVariables, SendMail
 from tests.billing.conftest import Shop
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)
 ADA = {"user_id": "user_ada"}
@@ -31,7 +31,7 @@ async def shop(open_shop: Callable[..., Any]) -> Shop:
 
 async def record(shop: Shop, dispute_id: str) -> dict[str, Any]:
     """Our document of a dispute."""
-    found = await shop.desk.database["disputes"].find_one({"stpDisputeId": dispute_id})
+    found = await shop.harness.database["disputes"].find_one({"stpDisputeId": dispute_id})
     assert found is not None
     return found
 
@@ -46,14 +46,16 @@ async def deliver(shop: Shop, *types: str) -> None:
 
 def mails(shop: Shop) -> list[DisputeVariables]:
     """What the mails to the operators show."""
-    found = [mail for mail in shop.desk.said(SendMail) if mail.template == "dispute"]
-    assert {shop.desk.reveal("mailer", mail.to) for mail in found} <= {OPERATORS}
-    return [DisputeVariables.model_validate_json(shop.desk.reveal("mailer", mail.variables)) for mail in found]
+    found = [mail for mail in shop.harness.published_of(SendMail) if mail.template == "dispute"]
+    assert {shop.harness.unseal_secret("mailer", mail.to) for mail in found} <= {OPERATORS}
+    return [
+        DisputeVariables.model_validate_json(shop.harness.unseal_secret("mailer", mail.variables)) for mail in found
+    ]
 
 
 def facts(shop: Shop) -> list[tuple[str, str]]:
     """What was announced of disputes: name and status."""
-    return [(type(said).__name__, said.status) for said in shop.desk.published if isinstance(said, DisputeEvent)]
+    return [(type(said).__name__, said.status) for said in shop.harness.published if isinstance(said, DisputeEvent)]
 
 
 def disputed(shop: Shop, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -67,7 +69,7 @@ async def test_a_dispute_is_walked_to_its_user_stored_announced_and_mailed(shop:
     # Nothing has told of the payment yet.
     await deliver(shop, "charge.dispute.created")
     document = await record(shop, dispute["id"])
-    payment = await shop.desk.database["payments"].find_one({"stpPaymentIntentId": dispute["payment_intent"]})
+    payment = await shop.harness.database["payments"].find_one({"stpPaymentIntentId": dispute["payment_intent"]})
     assert payment is not None
     assert document["_id"].startswith("test_dispute_")
     assert {name: document[name] for name in document if name not in ("_id", "version", "readAt")} == {
@@ -89,7 +91,7 @@ async def test_a_dispute_is_walked_to_its_user_stored_announced_and_mailed(shop:
         "updatedAt": document["createdAt"],
     }
     assert (payment["disputed"], payment["userId"]) == (True, "user_ada")
-    (said,) = shop.desk.said(DisputeOpened)
+    (said,) = shop.harness.published_of(DisputeOpened)
     assert (said.user_id, said.dispute_id, said.payment_id) == ("user_ada", document["_id"], payment["_id"])
     (mail,) = mails(shop)
     assert mail.model_dump() == {
@@ -127,11 +129,11 @@ async def test_one_that_is_over_when_it_is_first_seen_is_told_of_as_much(shop: S
 
 async def test_an_old_one_seen_for_the_first_time_is_recorded_without_a_mail(shop: Shop) -> None:
     _, dispute = disputed(shop)
-    shop.desk.now += timedelta(days=40)
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
+    shop.harness.now += timedelta(days=40)
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
     assert mails(shop) == []
     shop.double.simulate.close_dispute(dispute["id"], "won")
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
     # That it was decided is news although it is old.
     assert [mail.outcome for mail in mails(shop)] == ["won"]
 
@@ -162,9 +164,9 @@ async def test_a_bank_that_decides_anew_is_told_of_anew(shop: Shop) -> None:
     account = shop.double.account
     with account.change():
         account.update(account.get("dispute", dispute["id"]), status="lost")
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
-    assert [said.status for said in shop.desk.said(DisputeClosed)] == ["won", "lost"]
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
+    assert [said.status for said in shop.harness.published_of(DisputeClosed)] == ["won", "lost"]
     assert [mail.outcome for mail in mails(shop)] == [None, "won", "lost"]
 
 
@@ -180,17 +182,17 @@ async def test_its_user_comes_with_the_payments(shop: Shop) -> None:
     await shop.settle()
     user_id = shop.users["ada@example.com"]
     assert (await record(shop, dispute["id"]))["userId"] == user_id
-    assert [said.user_id for said in shop.desk.said(PaymentSucceeded)] == [user_id]
+    assert [said.user_id for said in shop.harness.published_of(PaymentSucceeded)] == [user_id]
 
 
 async def test_a_dispute_that_finds_its_payments_user_is_stored_once(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     dispute = shop.double.simulate.dispute(made["id"])
     await shop.deliver(next(e for e in shop.double.objects("event") if e["type"] == "charge.dispute.created"))
-    shop.desk.clear()
+    shop.harness.clear()
     # The mapping is there by another way, and both records are to be changed by one message.
     await shop.post(f"/v1/customers/{made['customer']}", **{"metadata[user_id]": "user_ada"})
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
     assert (await record(shop, dispute["id"]))["userId"] == "user_ada"
 
 
@@ -203,7 +205,7 @@ async def test_one_of_a_charge_without_a_payment_intent_is_its_customers(shop: S
         old = account.put(
             {**account.get("dispute", dispute["id"]), "id": "dp_1old", "payment_intent": None, "charge": charge["id"]}
         )
-    await shop.desk.perform(FollowDispute(dispute_id=old["id"]))
+    await shop.harness.deliver(FollowDispute(dispute_id=old["id"]))
     document = await record(shop, "dp_1old")
     assert (document["userId"], document["paymentId"], document["stpCustomerId"]) == (
         "user_ada",
@@ -225,8 +227,8 @@ async def test_without_an_address_of_the_operators_it_is_counted(open_shop: Call
 
 
 async def test_one_that_stripe_does_not_have_is_nothing(shop: Shop) -> None:
-    await shop.desk.perform(FollowDispute(dispute_id="dp_elsewhere"))
-    assert (await shop.count("disputes"), shop.desk.published) == (0, [])
+    await shop.harness.deliver(FollowDispute(dispute_id="dp_elsewhere"))
+    assert (await shop.count("disputes"), shop.harness.published) == (0, [])
 
 
 async def test_a_status_that_nest_does_not_know_is_stored_and_counted(shop: Shop) -> None:
@@ -235,19 +237,19 @@ async def test_a_status_that_nest_does_not_know_is_stored_and_counted(shop: Shop
     with account.change():
         account.update(account.get("dispute", dispute["id"]), status="in_the_stars")
     before = REGISTRY.get_sample_value("nest_stripe_unknown_payment_statuses_total") or 0.0
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
     assert (REGISTRY.get_sample_value("nest_stripe_unknown_payment_statuses_total") or 0.0) == before + 1
     assert facts(shop) == [("DisputeOpened", "in_the_stars")]
 
 
 async def test_a_dispute_waits_while_stripe_is_away(shop: Shop) -> None:
     _, dispute = disputed(shop)
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await deliver(shop, "charge.dispute.created")
-    ((_, again),) = await shop.desk.later()
+    ((_, again),) = await shop.harness.delayed()
     assert (again.dispute_id, again.attempt) == (dispute["id"], 2)
-    await shop.desk.perform(again)
+    await shop.harness.deliver(again)
     assert (await record(shop, dispute["id"]))["status"] == "needs_response"
 
 
@@ -257,8 +259,8 @@ async def test_nothing_of_the_other_mode_is_followed(shop: Shop) -> None:
     with account.change():
         account.update(account.get("dispute", dispute["id"]), livemode=True)
         account.update(account.get("payment_intent", dispute["payment_intent"]), livemode=True)
-    await shop.desk.perform(FollowDispute(dispute_id=dispute["id"]))
-    await shop.desk.perform(FollowPayment(payment_intent_id=dispute["payment_intent"]))
+    await shop.harness.deliver(FollowDispute(dispute_id=dispute["id"]))
+    await shop.harness.deliver(FollowPayment(payment_intent_id=dispute["payment_intent"]))
     assert made
     assert (await shop.count("disputes"), await shop.count("payments")) == (0, 0)
 
@@ -272,14 +274,14 @@ async def test_they_are_listed_newest_first_by_user_and_status(shop: Shop) -> No
     await shop.deliver_all()
 
     async def listed(**asked: Any) -> list[str]:
-        page = await shop.desk.perform(ListDisputes(**asked))
+        page = await shop.harness.deliver(ListDisputes(**asked))
         return [each["stp_dispute_id"] for each in page["disputes"]]
 
     assert await listed() == [second["id"], first["id"]]
     assert await listed(user_id="user_ada") == [first["id"]]
     assert await listed(status="lost") == [first["id"]]
     assert await listed(user_id="user_bob", status="lost") == []
-    page = await shop.desk.perform(ListDisputes(limit=1))
+    page = await shop.harness.deliver(ListDisputes(limit=1))
     assert await listed(cursor=page["next_cursor"]) == [first["id"]]
     with pytest.raises(Refused, match="invalid_cursor"):
         await listed(cursor="nobody's")

@@ -23,12 +23,12 @@ RECORDS = ("provider_mappings", "subscriptions", "payments", "disputes", "trials
 
 async def records(shop: Shop) -> dict[str, list[dict[str, Any]]]:
     """Everything that billing holds of its people."""
-    return {name: await shop.desk.database[name].find().sort("_id").to_list() for name in RECORDS}
+    return {name: await shop.harness.database[name].find().sort("_id").to_list() for name in RECORDS}
 
 
 def same_time(shop: Shop) -> None:
     """Let billing's clock show what Stripe's does, which a test moves on."""
-    shop.desk.now = max(shop.desk.now, datetime.fromtimestamp(shop.double.clock.now(), UTC))
+    shop.harness.now = max(shop.harness.now, datetime.fromtimestamp(shop.double.clock.now(), UTC))
 
 
 async def take_over(shop: Shop) -> dict[str, Any]:
@@ -38,7 +38,7 @@ async def take_over(shop: Shop) -> dict[str, Any]:
 
 
 def said_aloud(shop: Shop) -> list[Message]:
-    return [message for message in shop.desk.published if isinstance(message, LOUD)]
+    return [message for message in shop.harness.published if isinstance(message, LOUD)]
 
 
 @pytest.mark.parametrize(("customers", "days"), [(12, 60), pytest.param(200, 60, marks=pytest.mark.slow)])
@@ -73,7 +73,7 @@ async def test_customers_are_attached_by_metadata_or_address_and_reported_withou
 
     done = await take_over(shop)
 
-    rows = await shop.desk.database["provider_mappings"].find().to_list()
+    rows = await shop.harness.database["provider_mappings"].find().to_list()
     users = {row["providerValue"]: row["userId"] for row in rows}
     assert users == {named["id"]: "user_known", addressed["id"]: shop.users["ada@example.com"]}
     assert [(each["kind"], each["stripe_id"]) for each in await differences(shop, done)] == [("nobody", stranger["id"])]
@@ -94,7 +94,7 @@ async def test_a_duplicate_that_was_taken_over_is_reported_and_never_cancelled(s
 
     [found] = await differences(shop, done)
     assert (found["kind"], found["stripe_id"]) == ("duplicate", newcomer["id"])
-    assert len(shop.desk.said(DuplicateSubscriptionFound)) == 1
+    assert len(shop.harness.published_of(DuplicateSubscriptionFound)) == 1
     if later == "a webhook":
         shop.double.simulate.pause_collection(newcomer["id"])
         await shop.deliver(shop.events_of(newcomer["id"])[-1])
@@ -120,7 +120,7 @@ async def test_a_webhook_of_old_that_comes_first_welcomes_nobody_either(shop: Sh
     shop.double.simulate.dispute(made["id"])
     await shop.a_second_later()
     same_time(shop)
-    await shop.desk.perform(ImportStripeAccount())
+    await shop.harness.deliver(ImportStripeAccount())
     for event in shop.double.objects("event"):
         await shop.deliver(event)
     await shop.settle()

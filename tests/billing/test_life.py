@@ -111,7 +111,7 @@ async def test_any_order_and_repetition_of_a_lifes_webhooks_ends_the_same_with_o
     seed: int,
     known: bool,  # noqa: FBT001
 ) -> None:
-    shop.desk.clear()
+    shop.harness.clear()
     shop._settled = 0
     email = f"{len(shop.double.objects('customer'))}@example.com"
     metadata = {"user_id": email} if known else None
@@ -121,12 +121,12 @@ async def test_any_order_and_repetition_of_a_lifes_webhooks_ends_the_same_with_o
     lived = await as_stripe_says(shop, made)
     welcome = "welcome-trial" if "trial_days" in life.beginning else "welcome"
     assert shop.mails() == ([(welcome, email)] if lived else [])
-    assert len(shop.desk.said(SubscriptionStarted)) == 1
+    assert len(shop.harness.published_of(SubscriptionStarted)) == 1
     ended = (await shop.record(made["id"]))["status"] in ("canceled", "incomplete_expired")
-    ends = len(shop.desk.said(SubscriptionEnded))
+    ends = len(shop.harness.published_of(SubscriptionEnded))
     assert ends == ended
     changes = [event for event in shop.events_of(made["id"]) if event["type"].endswith(("updated", "deleted"))]
-    assert len(shop.desk.said(SubscriptionChanged)) + ends <= len(changes)
+    assert len(shop.harness.published_of(SubscriptionChanged)) + ends <= len(changes)
     assert {row["outcome"] for row in await shop.event_rows() if row["objectId"] == made["id"]} == {"read"}
 
 
@@ -135,7 +135,7 @@ async def test_any_order_and_repetition_of_a_lifes_webhooks_ends_the_same_with_o
 async def test_any_part_of_the_webhooks_that_come_late_ends_as_all_of_them(
     shop: Shop, life: Life, seed: int, share: float
 ) -> None:
-    shop.desk.clear()
+    shop.harness.clear()
     shop._settled = 0
     dice = random.Random(seed)
     email = f"{len(shop.double.objects('customer'))}@example.com"
@@ -177,7 +177,7 @@ async def test_of_two_subscriptions_of_one_user_the_older_stays_in_whatever_orde
     one_customer: bool,  # noqa: FBT001
     trial_days: int | None,
 ) -> None:
-    shop.desk.clear()
+    shop.harness.clear()
     shop._settled = 0
     dice = random.Random(seed)
     user_id = f"user_{len(shop.double.objects('subscription'))}"

@@ -27,7 +27,7 @@ from shared.messages.billing.subscriptions import (
 )
 from shared.messages.billing.trials import StartTrial, TrialStarted
 from tests.billing.conftest import Shop
-from tests.desk import Refused
+from tests.service_harness import Refused
 from tests.stripe_double.random_workload import RandomWorkload
 
 FACTS = {
@@ -92,7 +92,7 @@ class Town:
 
     async def evening(self) -> None:
         """Some of the post is delivered, in any order, and some of what follows from it is done."""
-        self.shop.desk.now = self.shop.double.clock.time
+        self.shop.harness.now = self.shop.double.clock.time
         self._today += 1
         self._collect()
         if self._today % 3 == 0:
@@ -110,7 +110,7 @@ class Town:
             self._hear()
             if not (self._post or self._orders or await self.shop.count("timers")):
                 return
-            self.shop.desk.now += timedelta(days=1)
+            self.shop.harness.now += timedelta(days=1)
             letters, self._post = self._post, []
             await self._at_once([self.shop.deliver(event, follow=False) for _, event in letters])
             await self._work(patience=50)
@@ -120,7 +120,7 @@ class Town:
         orders: list[Command] = [FollowCustomer(customer_id=each["id"]) for each in self._objects("customer")]
         orders += [FollowPayment(payment_intent_id=each["id"]) for each in self._objects("payment_intent")]
         orders += [FollowDispute(dispute_id=each["id"]) for each in self._objects("dispute")]
-        await self._at_once([self.shop.desk.perform(order) for order in orders])
+        await self._at_once([self.shop.harness.deliver(order) for order in orders])
         await self.rest()
 
     def _objects(self, kind: str) -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ class Town:
             code_challenge="E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
             beak_id=f"beak_of_{user_id}",
         )
-        await self.shop.desk.perform(order)
+        await self.shop.harness.deliver(order)
 
     async def _work(self, *, patience: int) -> None:
         """Do what was ordered, again and again, so often at the most."""
@@ -158,10 +158,10 @@ class Town:
             orders, self._orders = self._orders, []
             self._dice.shuffle(orders)
             await self._at_once([self._do(order) for order in orders])
-            self.shop.desk.context.stripe.calls.breaker.succeeded()
+            self.shop.harness.context.stripe.calls.breaker.succeeded()
 
     def _hear(self) -> None:
-        said = self.shop.desk.published
+        said = self.shop.harness.published
         for message in said[self._heard :]:
             if isinstance(message, EnsureUser):
                 user_id = self.shop.users.setdefault(message.email, f"user_{len(self.shop.users) + 1}")
@@ -171,14 +171,14 @@ class Town:
         self._heard = len(said)
 
     async def _due(self) -> None:
-        timers = self.shop.desk.database["timers"]
-        for row in await timers.find({"at": {"$lte": self.shop.desk.now}}).to_list():
+        timers = self.shop.harness.database["timers"]
+        for row in await timers.find({"at": {"$lte": self.shop.harness.now}}).to_list():
             await timers.delete_one({"_id": row["_id"]})
             self._orders.append(MESSAGES[row["type"]].model_validate_json(row["body"]))
 
     async def _do(self, order: Message) -> None:
         try:
-            await self.shop.desk.perform(order)
+            await self.shop.harness.deliver(order)
         except Refused as refused:
             # Who ordered a trial while Stripe was in trouble orders it again.
             if refused.kind != "unavailable":
@@ -203,7 +203,7 @@ async def test_whatever_happens_in_between_the_end_is_stripes_with_one_of_everyt
     customers: int, days: int, seed: int, shop: Shop
 ) -> None:
     shop.double.clock.freeze()
-    shop.desk.context.stripe.calls.patience = Patience(pause=0.002)
+    shop.harness.context.stripe.calls.patience = Patience(pause=0.002)
     faults = [
         shop.double.faults.add(trouble, after_work=True, probability=0.05, path="/v1/*")
         for trouble in (FaultKind.RESET, FaultKind.SERVER_ERROR)
@@ -226,8 +226,8 @@ async def test_whatever_happens_in_between_the_end_is_stripes_with_one_of_everyt
 
 async def records_are_stripes(shop: Shop) -> None:
     """Our records are the double's objects, and none of them is missing."""
-    records = {row["stpSubscriptionId"]: row async for row in shop.desk.database["subscriptions"].find()}
-    mapped = {row["providerValue"] async for row in shop.desk.database["provider_mappings"].find()}
+    records = {row["stpSubscriptionId"]: row async for row in shop.harness.database["subscriptions"].find()}
+    mapped = {row["providerValue"] async for row in shop.harness.database["provider_mappings"].find()}
     customers = {customer["id"]: customer for customer in shop.double.objects("customer")}
     for found in shop.double.objects("subscription"):
         customer = customers[found["customer"]]
@@ -243,14 +243,14 @@ async def records_are_stripes(shop: Shop) -> None:
         assert (record["overdueSince"] is not None) == (truth.status == "past_due")
     assert records == {}
     intents = {each["id"]: each["status"] for each in shop.double.objects("payment_intent")}
-    assert {r["stpPaymentIntentId"]: r["status"] async for r in shop.desk.database["payments"].find()} == intents
+    assert {r["stpPaymentIntentId"]: r["status"] async for r in shop.harness.database["payments"].find()} == intents
     disputes = {each["id"]: each["status"] for each in shop.double.objects("dispute")}
-    assert {r["stpDisputeId"]: r["status"] async for r in shop.desk.database["disputes"].find()} == disputes
+    assert {r["stpDisputeId"]: r["status"] async for r in shop.harness.database["disputes"].find()} == disputes
 
 
 async def occasions_had_one_mail_each(shop: Shop) -> None:
     """As many mails and announcements as there were occasions, and no occasion without one."""
-    records = await shop.desk.database["subscriptions"].find().to_list()
+    records = await shop.harness.database["subscriptions"].find().to_list()
     mails = Counter(template for template, _ in shop.mails())
     assert mails["welcome"] + mails["welcome-trial"] == sum(row["welcomedAt"] is not None for row in records)
     duplicates = [row for row in records if row["duplicateOf"] is not None]
@@ -270,13 +270,13 @@ async def occasions_had_one_mail_each(shop: Shop) -> None:
         (SubscriptionEnded, [row["_id"] for row in records if row["status"] in ("canceled", "incomplete_expired")]),
         (DuplicateSubscriptionCancelled, [row["_id"] for row in duplicates]),
     ):
-        assert sorted(event.subscription_id for event in shop.desk.said(said)) == sorted(expected)
+        assert sorted(event.subscription_id for event in shop.harness.published_of(said)) == sorted(expected)
 
 
 async def nothing_was_made_twice(shop: Shop, town: Town) -> None:
     """One customer and one subscription for each trial; of each duplicate's payments one refund, and no credit left."""
-    assert sorted(event.user_id for event in shop.desk.said(TrialStarted)) == sorted(town.trials)
-    trials = await shop.desk.database["trials"].find().to_list()
+    assert sorted(event.user_id for event in shop.harness.published_of(TrialStarted)) == sorted(town.trials)
+    trials = await shop.harness.database["trials"].find().to_list()
     for kind, name in (("customer", "stpCustomerId"), ("subscription", "stpSubscriptionId")):
         made = Counter(each["metadata"].get("trial_id") for each in shop.double.objects(kind) if each.get("metadata"))
         made.pop(None, None)
@@ -290,7 +290,7 @@ async def nothing_was_made_twice(shop: Shop, town: Town) -> None:
     ties = [tie for tie in shop.double.objects("invoice_payment") if tie["status"] == "paid"]
     gone = {
         row["stpSubscriptionId"]
-        async for row in shop.desk.database["subscriptions"].find({"duplicateOf": {"$ne": None}})
+        async for row in shop.harness.database["subscriptions"].find({"duplicateOf": {"$ne": None}})
     }
     for tie in ties:
         invoice = shop.double.object("invoice", tie["invoice"])

@@ -130,7 +130,7 @@ def facts(entity: Payment | Dispute) -> dict[str, Any]:
 
 async def as_stripe_says(shop: Shop, customer: str, user_id: str) -> Counter[str]:
     """Our records of a customer's money are Stripe's; returns what must have been announced of them."""
-    calls, database, at = shop.desk.context.stripe.calls, shop.desk.database, shop.desk.now
+    calls, database, at = shop.harness.context.stripe.calls, shop.harness.database, shop.harness.now
     due: Counter[str] = Counter()
     for intent in shop.double.account.owned("payment_intent", customer):
         truth = await read_payment(intent["id"], calls)
@@ -164,7 +164,7 @@ async def test_any_order_repetition_and_loss_ends_with_stripes_own_records_and_o
     seed: int,
     named: bool,  # noqa: FBT001
 ) -> None:
-    shop.desk.clear()
+    shop.harness.clear()
     shop._settled = 0
     email = f"{len(shop.double.objects('customer'))}@example.com"
     card, turns = life
@@ -175,8 +175,8 @@ async def test_any_order_repetition_and_loss_ends_with_stripes_own_records_and_o
 
     due = await as_stripe_says(shop, made["customer"], email if named else shop.users[email])
     announced = (PaymentSucceeded, PaymentCancelled, DisputeOpened, DisputeClosed)
-    assert Counter(type(said).__name__ for said in shop.desk.published if isinstance(said, announced)) == due
-    mails = Counter(mail.template for mail in shop.desk.said(SendMail))
+    assert Counter(type(said).__name__ for said in shop.harness.published if isinstance(said, announced)) == due
+    mails = Counter(mail.template for mail in shop.harness.published_of(SendMail))
     assert mails["dispute"] == due["DisputeOpened"] + due["DisputeClosed"]
-    # The desk's clock stands still: all of a life is one day.
+    # The harness's clock stands still: all of a life is one day.
     assert mails["payment-failed"] <= 1

@@ -27,7 +27,7 @@ from shared.messages.billing.payments import (
 )
 from shared.messages.mailer.mails import PaymentVariables, SendMail
 from tests.billing.conftest import Shop
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)
 ADA = {"user_id": "user_ada"}
@@ -58,7 +58,7 @@ def intent(shop: Shop, subscription: dict[str, Any]) -> dict[str, Any]:
 
 async def payment(shop: Shop, intent_id: str) -> dict[str, Any]:
     """Our document of a payment intent."""
-    found = await shop.desk.database["payments"].find_one({"stpPaymentIntentId": intent_id})
+    found = await shop.harness.database["payments"].find_one({"stpPaymentIntentId": intent_id})
     assert found is not None
     return found
 
@@ -66,15 +66,15 @@ async def payment(shop: Shop, intent_id: str) -> dict[str, Any]:
 def mails(shop: Shop) -> list[str | None]:
     """The links of the mails about failed payments."""
     return [
-        PaymentVariables.model_validate_json(shop.desk.reveal("mailer", mail.variables)).link
-        for mail in shop.desk.said(SendMail)
+        PaymentVariables.model_validate_json(shop.harness.unseal_secret("mailer", mail.variables)).link
+        for mail in shop.harness.published_of(SendMail)
         if mail.template == "payment-failed"
     ]
 
 
 def facts(shop: Shop) -> list[str]:
     """What was announced of payments, by name."""
-    return [type(message).__name__ for message in shop.desk.published if isinstance(message, PaymentEvent)]
+    return [type(message).__name__ for message in shop.harness.published if isinstance(message, PaymentEvent)]
 
 
 async def declined_renewal(shop: Shop, **given: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ async def declined_renewal(shop: Shop, **given: Any) -> dict[str, Any]:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, **given)
     shop.double.simulate.decline(made["customer"])
     await shop.double.clock.advance(MONTH)
-    shop.desk.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
+    shop.harness.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
     return shop.double.object("subscription", made["id"])
 
 
@@ -114,7 +114,7 @@ async def test_a_payment_is_stored_with_its_walk_and_announced(shop: Shop) -> No
         "createdAt": record["createdAt"],
         "updatedAt": record["createdAt"],
     }
-    (said,) = shop.desk.said(PaymentSucceeded)
+    (said,) = shop.harness.published_of(PaymentSucceeded)
     assert (said.user_id, said.payment_id, said.stp_subscription_id, said.amount_received, said.currency) == (
         "user_ada",
         record["_id"],
@@ -127,9 +127,9 @@ async def test_a_payment_is_stored_with_its_walk_and_announced(shop: Shop) -> No
 async def test_a_second_delivery_reads_nothing_and_says_nothing(shop: Shop) -> None:
     await declined_renewal(shop)
     await shop.deliver_all()
-    calls, said = len(shop.double.log), len(shop.desk.published)
+    calls, said = len(shop.double.log), len(shop.harness.published)
     await shop.deliver_all()
-    assert (len(shop.double.log), len(shop.desk.published)) == (calls, said)
+    assert (len(shop.double.log), len(shop.harness.published)) == (calls, said)
 
 
 def reads(shop: Shop, intent_id: str) -> int:
@@ -170,7 +170,7 @@ async def test_each_event_of_a_payment_that_comes_after_a_reading_is_read_for(sh
     shop.double.simulate.refund(made["id"], amount=200)
     await deliver(shop, "charge.refunded")
     assert reads(shop, paid) == before + 2
-    assert [said.amount_refunded for said in shop.desk.said(PaymentRefunded)] == [100, 300]
+    assert [said.amount_refunded for said in shop.harness.published_of(PaymentRefunded)] == [100, 300]
 
 
 async def test_readers_of_one_payment_at_once_leave_one_record_and_each_announcement_once(
@@ -182,8 +182,8 @@ async def test_readers_of_one_payment_at_once_leave_one_record_and_each_announce
         await shop.deliver(event, follow=False)
     # As when a partition moves while its messages are under way.
     for kind in (FindPayments, FollowPayment):
-        orders = [order for each in (shop, other) for order in each.desk.said(kind)]
-        await asyncio.gather(*(each.desk.perform(order) for order in orders for each in (shop, other)))
+        orders = [order for each in (shop, other) for order in each.harness.published_of(kind)]
+        await asyncio.gather(*(each.harness.deliver(order) for order in orders for each in (shop, other)))
     await shop.settle()
     await other.settle()
     assert sorted(facts(shop) + facts(other)) == ["PaymentRefunded", "PaymentSucceeded"]
@@ -218,15 +218,15 @@ async def test_a_failed_renewal_is_mailed_with_a_link_to_pay(shop: Shop) -> None
     )
     assert mails(shop) == [shop.double.object("invoice", made["latest_invoice"])["hosted_invoice_url"]]
     assert shop.mails()[-1] == ("payment-failed", "ada@example.com")
-    (said,) = shop.desk.said(PaymentFailed)
+    (said,) = shop.harness.published_of(PaymentFailed)
     assert (said.user_id, said.failure, said.decline) == ("user_ada", "card_declined", "generic_decline")
 
 
 async def test_no_link_to_pay_and_no_address_is_kept(shop: Shop) -> None:
     await declined_renewal(shop)
     await shop.deliver_all()
-    for name in await shop.desk.database.list_collection_names():
-        async for document in shop.desk.database[name].find():
+    for name in await shop.harness.database.list_collection_names():
+        async for document in shop.harness.database[name].find():
             for secret in (b"ada@example.com", b"invoice.stripe.com"):
                 assert secret not in repr(document).encode()
 
@@ -235,17 +235,17 @@ async def test_failures_of_one_day_are_one_mail_and_of_the_next_another(shop: Sh
     made = await declined_renewal(shop)
     await shop.deliver_all()
     for hours, count in ((1, 1), (22, 1), (1, 2), (1, 2)):
-        shop.desk.now += timedelta(hours=hours)
+        shop.harness.now += timedelta(hours=hours)
         shop.double.simulate.retry_payment(made["id"])
         await shop.deliver_all()
         assert len(mails(shop)) == count, hours
-    assert len(shop.desk.said(PaymentFailed)) == 5
+    assert len(shop.harness.published_of(PaymentFailed)) == 5
 
 
 async def test_failures_read_by_two_instances_at_once_are_one_mail(shop: Shop, open_shop: Callable[..., Any]) -> None:
     made = await declined_renewal(shop)
     other: Shop = await open_shop()
-    other.desk.now = shop.desk.now
+    other.harness.now = shop.harness.now
     first = intent(shop, made)["id"]
     # A second payment of the subscription fails too: its invoice for another item, say.
     second = shop.double.simulate.pay_once(
@@ -268,14 +268,14 @@ async def test_failures_read_by_two_instances_at_once_are_one_mail(shop: Shop, o
         )
     await asyncio.gather(
         *(
-            desk.perform(FollowPayment(payment_intent_id=intent_id))
-            for desk in (shop.desk, other.desk)
+            harness.deliver(FollowPayment(payment_intent_id=intent_id))
+            for harness in (shop.harness, other.harness)
             for intent_id in (first, second)
         )
     )
     assert len(mails(shop)) + len(mails(other)) == 1
     assert await shop.count("payments") == 2
-    said = [*shop.desk.said(PaymentFailed), *other.desk.said(PaymentFailed)]
+    said = [*shop.harness.published_of(PaymentFailed), *other.harness.published_of(PaymentFailed)]
     assert len(said) == 2
 
 
@@ -283,21 +283,21 @@ async def test_a_failure_that_was_paid_before_anybody_looked_is_no_mail(shop: Sh
     made = await declined_renewal(shop)
     shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
-    assert (mails(shop), shop.desk.said(PaymentFailed)) == ([], [])
+    assert (mails(shop), shop.harness.published_of(PaymentFailed)) == ([], [])
     assert (await payment(shop, intent(shop, made)["id"]))["status"] == "succeeded"
 
 
 async def test_an_old_failure_seen_for_the_first_time_is_no_mail(shop: Shop) -> None:
     made = await declined_renewal(shop)
-    shop.desk.now += timedelta(days=40)
-    await shop.desk.perform(FollowPayment(payment_intent_id=intent(shop, made)["id"]))
+    shop.harness.now += timedelta(days=40)
+    await shop.harness.deliver(FollowPayment(payment_intent_id=intent(shop, made)["id"]))
     assert mails(shop) == []
 
 
 async def test_a_recovery_is_announced_once_and_clears_the_failure(shop: Shop) -> None:
     made = await declined_renewal(shop)
     await shop.deliver_all()
-    shop.desk.clear()
+    shop.harness.clear()
     shop._settled = 0
     shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
@@ -312,16 +312,16 @@ async def test_a_renewal_that_the_bank_wants_confirmed_is_mailed(shop: Shop) -> 
     )
     await shop.deliver_all()
     # At the checkout the page itself asks.
-    assert (mails(shop), shop.desk.said(PaymentActionRequired)) == ([], [])
+    assert (mails(shop), shop.harness.published_of(PaymentActionRequired)) == ([], [])
     shop.double.simulate.authenticate(made["id"])
     await shop.double.clock.advance(MONTH)
-    shop.desk.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
+    shop.harness.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
     await deliver(shop, "invoice.payment_action_required")
     waiting = shop.double.object("subscription", made["id"])
     assert mails(shop) == [shop.double.object("invoice", waiting["latest_invoice"])["hosted_invoice_url"]]
-    assert len(shop.desk.said(PaymentActionRequired)) == 1
+    assert len(shop.harness.published_of(PaymentActionRequired)) == 1
     await shop.deliver_all()
-    assert (len(mails(shop)), len(shop.desk.said(PaymentActionRequired))) == (1, 1)
+    assert (len(mails(shop)), len(shop.harness.published_of(PaymentActionRequired))) == (1, 1)
 
 
 async def test_a_bank_debit_is_processing_and_then_paid_or_returned(shop: Shop) -> None:
@@ -344,7 +344,7 @@ async def test_a_payment_given_up_is_announced(shop: Shop) -> None:
     await shop.deliver_all()
     record = await payment(shop, intent(shop, made)["id"])
     assert (record["status"], record["cancelledAt"] is not None) == ("canceled", True)
-    assert (facts(shop), len(shop.desk.said(PaymentCancelled))) == (["PaymentCancelled"], 1)
+    assert (facts(shop), len(shop.harness.published_of(PaymentCancelled))) == (["PaymentCancelled"], 1)
 
 
 @pytest.mark.parametrize("told", ["charge.refunded", "refund.created"])
@@ -355,7 +355,7 @@ async def test_refunds_are_counted_together(shop: Shop, told: str) -> None:
         shop.double.simulate.refund(made["id"], amount=amount)
         await deliver(shop, told)
         assert (await payment(shop, intent(shop, made)["id"]))["amountRefunded"] == total
-    assert [said.amount_refunded for said in shop.desk.said(PaymentRefunded)] == [200, 500]
+    assert [said.amount_refunded for said in shop.harness.published_of(PaymentRefunded)] == [200, 500]
 
 
 async def test_a_refund_that_failed_is_taken_back(shop: Shop) -> None:
@@ -365,7 +365,7 @@ async def test_a_refund_that_failed_is_taken_back(shop: Shop) -> None:
     shop.double.simulate.fail_refund(refund["id"])
     await deliver(shop, "refund.failed")
     assert (await payment(shop, intent(shop, made)["id"]))["amountRefunded"] == 0
-    assert len(shop.desk.said(PaymentRefunded)) == 1
+    assert len(shop.harness.published_of(PaymentRefunded)) == 1
 
 
 async def test_an_invoice_paid_in_parts_has_a_payment_for_each(shop: Shop) -> None:
@@ -383,7 +383,7 @@ async def test_an_invoice_paid_in_parts_has_a_payment_for_each(shop: Shop) -> No
 async def test_a_payment_tied_to_an_invoice_later_is_found_again(shop: Shop) -> None:
     made = await declined_renewal(shop)
     part = shop.double.simulate.pay_once(200, customer=made["customer"])
-    await shop.desk.perform(FollowPayment(payment_intent_id=part["id"]))
+    await shop.harness.deliver(FollowPayment(payment_intent_id=part["id"]))
     assert (await payment(shop, part["id"]))["stpSubscriptionId"] is None
     await shop.post(f"/v1/invoices/{made['latest_invoice']}/attach_payment", payment_intent=part["id"])
     await deliver(shop, "invoice_payment.paid")
@@ -399,7 +399,7 @@ async def test_a_payment_outside_of_subscriptions_makes_nobody_a_user_and_writes
     adas = shop.double.simulate.pay_once(900, metadata=ADA)
     await shop.deliver_all()
     assert [(await payment(shop, each["id"]))["userId"] for each in (nobodys, bobs, adas)] == [None, None, "user_ada"]
-    assert (shop.desk.said(EnsureUser), shop.mails()) == ([], [])
+    assert (shop.harness.published_of(EnsureUser), shop.mails()) == ([], [])
     assert sorted(facts(shop)) == ["PaymentFailed", "PaymentSucceeded", "PaymentSucceeded"]
 
 
@@ -410,24 +410,24 @@ async def test_a_subscriptions_payment_waits_with_its_news_until_its_user_is_kno
     paid = intent(shop, made)["id"]
     assert (await payment(shop, paid))["userId"] is None
     assert facts(shop) == []
-    (asked,) = shop.desk.said(EnsureUser)
+    (asked,) = shop.harness.published_of(EnsureUser)
     assert (asked.reference, asked.email) == (paid, "ada@example.com")
     await shop.settle()
     user_id = shop.users["ada@example.com"]
     assert (await payment(shop, paid))["userId"] == user_id
-    assert [said.user_id for said in shop.desk.said(PaymentSucceeded)] == [user_id]
+    assert [said.user_id for said in shop.harness.published_of(PaymentSucceeded)] == [user_id]
     assert await shop.count("provider_mappings") == 1
 
 
 async def test_an_answer_about_a_payment_that_is_not_here_changes_nothing(shop: Shop) -> None:
-    await shop.desk.perform(UserEnsured(reference="pi_elsewhere", user_id="user_ada"))
-    assert (await shop.count("provider_mappings"), shop.desk.published) == (0, [])
+    await shop.harness.deliver(UserEnsured(reference="pi_elsewhere", user_id="user_ada"))
+    assert (await shop.count("provider_mappings"), shop.harness.published) == (0, [])
 
 
 async def test_a_payment_that_stripe_does_not_have_is_nothing(shop: Shop) -> None:
-    await shop.desk.perform(FollowPayment(payment_intent_id="pi_elsewhere"))
-    await shop.desk.perform(FindPayments(object="charge", object_id="ch_elsewhere"))
-    assert (await shop.count("payments"), shop.desk.published) == (0, [])
+    await shop.harness.deliver(FollowPayment(payment_intent_id="pi_elsewhere"))
+    await shop.harness.deliver(FindPayments(object="charge", object_id="ch_elsewhere"))
+    assert (await shop.count("payments"), shop.harness.published) == (0, [])
 
 
 async def test_the_customers_deletion_leaves_its_payments(shop: Shop) -> None:
@@ -435,7 +435,7 @@ async def test_the_customers_deletion_leaves_its_payments(shop: Shop) -> None:
     await shop.deliver_all()
     shop.double.simulate.delete_customer(made["customer"])
     paid = intent(shop, made)["id"]
-    await shop.desk.perform(FollowPayment(payment_intent_id=paid))
+    await shop.harness.deliver(FollowPayment(payment_intent_id=paid))
     assert (await payment(shop, paid))["userId"] == shop.users["ada@example.com"]
 
 
@@ -454,26 +454,26 @@ async def test_a_thin_event_is_followed_like_its_snapshot(shop: Shop) -> None:
     assert (await payment(shop, paid))["status"] == "succeeded"
     await shop.deliver_thin({**thin, "id": "evt_test_2", "livemode": True})
     await shop.deliver_thin({**thin, "id": "evt_test_3", "type": "v2.core.account.updated", "related_object": None})
-    assert len(shop.desk.said(PaymentSucceeded)) == 1
+    assert len(shop.harness.published_of(PaymentSucceeded)) == 1
 
 
 async def test_a_payment_waits_while_stripe_is_away(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     fault = shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.deliver(next(event for event in events_of_money(shop) if event["type"] == "payment_intent.succeeded"))
     assert fault.hits == 3
-    ((_, again),) = await shop.desk.later()
+    ((_, again),) = await shop.harness.delayed()
     assert (type(again), again.attempt) == (FollowPayment, 2)
-    await shop.desk.perform(again)
+    await shop.harness.deliver(again)
     assert (await payment(shop, intent(shop, made)["id"]))["status"] == "succeeded"
 
 
 async def test_a_way_back_from_a_charge_waits_while_stripe_is_away(shop: Shop) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
-    await shop.desk.perform(FindPayments(object="charge", object_id="ch_1"))
-    ((_, again),) = await shop.desk.later()
+    await shop.harness.deliver(FindPayments(object="charge", object_id="ch_1"))
+    ((_, again),) = await shop.harness.delayed()
     assert (again.object_id, again.attempt) == ("ch_1", 2)
 
 
@@ -482,25 +482,27 @@ async def test_a_reading_that_was_overtaken_is_made_again(shop: Shop, open_shop:
     failing = intent(shop, made)["id"]
     await shop.deliver_all()
     other: Shop = await open_shop()
-    calls = shop.desk.context.stripe.calls
+    calls = shop.harness.context.stripe.calls
     read = calls.get
 
     async def overtaken(name: str, path: str, params: dict[str, Any]) -> Any:
         stale = await read(name, path, params)
         if name == "payment_intent" and stale["status"] != "succeeded":
             shop.double.simulate.recover(made["customer"])
-            await other.desk.perform(FollowPayment(payment_intent_id=failing))
+            await other.harness.deliver(FollowPayment(payment_intent_id=failing))
         return stale
 
     calls.get = overtaken
-    await shop.desk.perform(FollowPayment(payment_intent_id=failing))
+    await shop.harness.deliver(FollowPayment(payment_intent_id=failing))
     assert (await payment(shop, failing))["status"] == "succeeded"
-    assert len(shop.desk.said(PaymentSucceeded)) + len(other.desk.said(PaymentSucceeded)) == 2  # and the first period's
+    assert (
+        len(shop.harness.published_of(PaymentSucceeded)) + len(other.harness.published_of(PaymentSucceeded)) == 2
+    )  # and the first period's
 
 
 class TestList:
     async def listed(self, shop: Shop, **asked: Any) -> list[dict[str, Any]]:
-        page = await shop.desk.perform(ListPayments(**asked))
+        page = await shop.harness.deliver(ListPayments(**asked))
         payments: list[dict[str, Any]] = page["payments"]
         return payments
 
@@ -514,7 +516,7 @@ class TestList:
         seen: list[str] = []
         cursor = None
         while cursor is not None or not seen:
-            page = await shop.desk.perform(ListPayments(limit=2, cursor=cursor))
+            page = await shop.harness.deliver(ListPayments(limit=2, cursor=cursor))
             seen += [each["stp_payment_intent_id"] for each in page["payments"]]
             cursor = page["next_cursor"]
         assert sorted(seen) == sorted(made)
@@ -547,7 +549,7 @@ class TestList:
     @pytest.mark.parametrize("cursor", ["x", "é", "AAAA", "OTk5OTk5OTk5OTk5OTk5OTk5OS54", "LnA", "$ne", "bmFuLng"])
     async def test_a_cursor_of_nobodys_is_refused(self, shop: Shop, cursor: str) -> None:
         with pytest.raises(Refused) as refused:
-            await shop.desk.perform(ListPayments(cursor=cursor))
+            await shop.harness.deliver(ListPayments(cursor=cursor))
         assert refused.value.code == "invalid_cursor"
 
     @pytest.mark.parametrize("asked", [{"limit": 0}, {"limit": 501}, {"user_id": ""}, {"cursor": ""}])

@@ -42,27 +42,27 @@ async def subscribed(shop: Shop, user_id: str = USER, email: str = "ada@example.
 
 async def erased(shop: Shop, **more: Any) -> None:
     """The order, and all that it orders of billing itself."""
-    shop.desk.clear()
+    shop.harness.clear()
     waiting: list[Any] = [EraseUserFromBilling(**about(), **more)]
     while waiting:
-        shop.desk.clear()
-        await shop.desk.perform(waiting.pop())
-        waiting += [message for message in shop.desk.said(EraseUserFromBilling) if not message.again]
+        shop.harness.clear()
+        await shop.harness.deliver(waiting.pop())
+        waiting += [message for message in shop.harness.published_of(EraseUserFromBilling) if not message.again]
 
 
 async def test_all_that_billing_holds_on_a_user_is_handed_over(shop: Shop) -> None:
     customer, subscription = await subscribed(shop)
     await subscribed(shop, OTHER, "bob@example.com")
-    shop.desk.clear()
+    shop.harness.clear()
     waiting: list[Any] = [ExportUserFromBilling(**about(), run=1)]
     held: dict[str, list[Any]] = {}
     while waiting:
-        await shop.desk.perform(waiting.pop())
-        waiting = shop.desk.said(ExportUserFromBilling)
-        for part in shop.desk.said(AddExportedPart):
-            held.setdefault(part.collection, []).extend(json.loads(shop.desk.reveal("auth", part.documents)))
-        last = shop.desk.said(AddExportedPart)[-1].last
-        shop.desk.clear()
+        await shop.harness.deliver(waiting.pop())
+        waiting = shop.harness.published_of(ExportUserFromBilling)
+        for part in shop.harness.published_of(AddExportedPart):
+            held.setdefault(part.collection, []).extend(json.loads(shop.harness.unseal_secret("auth", part.documents)))
+        last = shop.harness.published_of(AddExportedPart)[-1].last
+        shop.harness.clear()
     assert last
     assert [mapping["providerValue"] for mapping in held["provider_mappings"]] == [customer]
     assert [record["stpSubscriptionId"] for record in held["subscriptions"]] == [subscription]
@@ -74,17 +74,17 @@ async def test_of_an_erased_user_payments_stay_and_nobodys(shop: Shop) -> None:
     await subscribed(shop, OTHER, "bob@example.com")
     payments = await shop.count("payments")
     await erased(shop)
-    assert [confirmed.holder for confirmed in shop.desk.said(ConfirmErasure)] == ["billing"]
+    assert [confirmed.holder for confirmed in shop.harness.published_of(ConfirmErasure)] == ["billing"]
     assert await shop.count("payments") == payments
     for name in ("provider_mappings", "subscriptions", "trials", "payments", "disputes"):
-        assert await shop.desk.database[name].count_documents({"userId": USER}) == 0, name
-    assert await shop.desk.database["subscriptions"].count_documents({"userId": OTHER}) == 1
+        assert await shop.harness.database[name].count_documents({"userId": USER}) == 0, name
+    assert await shop.harness.database["subscriptions"].count_documents({"userId": OTHER}) == 1
 
 
 async def test_a_webhook_that_comes_later_brings_nobody_back(shop: Shop) -> None:
     customer, subscription = await subscribed(shop)
     await erased(shop)
-    shop.desk.clear()
+    shop.harness.clear()
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {API_KEY}"}) as stripe:
         await stripe.delete(f"{shop.double.url}/v1/subscriptions/{subscription}")
     events = shop.double.objects("event")
@@ -92,13 +92,13 @@ async def test_a_webhook_that_comes_later_brings_nobody_back(shop: Shop) -> None
         # As if Stripe told all of it again, under new ids.
         await shop.deliver({**event, "id": f"evt_again_{number}"})
     await shop.settle()
-    assert shop.desk.said(EnsureUser) == []
-    assert shop.desk.said(SendMail) == []
+    assert shop.harness.published_of(EnsureUser) == []
+    assert shop.harness.published_of(SendMail) == []
     assert await shop.count("subscriptions") == 0
-    assert await shop.desk.database["payments"].count_documents({"userId": {"$ne": None}}) == 0
+    assert await shop.harness.database["payments"].count_documents({"userId": {"$ne": None}}) == 0
     outcomes = {row["outcome"] for row in await shop.event_rows() if row["objectId"] == subscription}
     assert outcomes == {"read", "erased"}
-    assert customer in {row["_id"] for row in await shop.desk.database["erased"].find().to_list()}
+    assert customer in {row["_id"] for row in await shop.harness.database["erased"].find().to_list()}
 
 
 async def test_stripe_forgets_the_customer_if_asked(shop: Shop) -> None:
@@ -109,15 +109,15 @@ async def test_stripe_forgets_the_customer_if_asked(shop: Shop) -> None:
     other, _ = await subscribed(shop, "user_3", "eve@example.com")
     order = EraseUserFromBilling(**about("user_3"), delete_stripe_customer=True)
     for number in range(2):
-        shop.desk.clear()
-        await shop.desk.perform(order, id=derived_message_id("test", str(number)))
+        shop.harness.clear()
+        await shop.harness.deliver(order, id=derived_message_id("test", str(number)))
     assert other not in {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
-    assert shop.desk.said(ConfirmErasure)
+    assert shop.harness.published_of(ConfirmErasure)
 
 
 async def test_an_erasure_without_anything_to_erase_is_confirmed(shop: Shop) -> None:
     await erased(shop, delete_stripe_customer=True)
-    assert shop.desk.said(ConfirmErasure)
+    assert shop.harness.published_of(ConfirmErasure)
 
 
 async def test_while_stripe_is_away_the_process_says_so_and_it_is_tried_until_done(shop: Shop) -> None:
@@ -126,15 +126,15 @@ async def test_while_stripe_is_away_the_process_says_so_and_it_is_tried_until_do
     order = EraseUserFromBilling(**about("user_3"), delete_stripe_customer=True)
     other, _ = await subscribed(shop, "user_3", "eve@example.com")
     for number in range(2):
-        shop.desk.clear()
-        await shop.desk.perform(order, id=derived_message_id("test", str(number)))
-    [note] = shop.desk.said(NoteErasureWait)
+        shop.harness.clear()
+        await shop.harness.deliver(order, id=derived_message_id("test", str(number)))
+    [note] = shop.harness.published_of(NoteErasureWait)
     assert (note.holder, note.waits_for, note.reason) == ("billing", "stripe", "StripeUnavailable")
-    assert shop.desk.said(ConfirmErasure) == []
+    assert shop.harness.published_of(ConfirmErasure) == []
     shop.double.faults.clear()
-    again = [message for _, message in await shop.desk.later() if isinstance(message, EraseUserFromBilling)]
-    await shop.desk.perform(next(message for message in again if message.user_id == "user_3"))
-    assert shop.desk.said(ConfirmErasure)
+    again = [message for _, message in await shop.harness.delayed() if isinstance(message, EraseUserFromBilling)]
+    await shop.harness.deliver(next(message for message in again if message.user_id == "user_3"))
+    assert shop.harness.published_of(ConfirmErasure)
     assert other not in {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
     assert customer in {each["id"] for each in shop.double.objects("customer") if not each.get("deleted")}
 
@@ -144,10 +144,10 @@ async def test_what_auth_says_late_of_an_erased_user_attaches_no_customer(shop: 
     card = {"payment_method": "pm_card_visa", "invoice_settings[default_payment_method]": "pm_card_visa"}
     customer = await shop.post("/v1/customers", email="ada@example.com", **card)
     await shop.post("/v1/subscriptions", customer=customer["id"], **{"items[0][price]": shop.price})
-    await shop.desk.perform(UserEnsured(key=customer["id"], reference=customer["id"], user_id=USER))
+    await shop.harness.deliver(UserEnsured(key=customer["id"], reference=customer["id"], user_id=USER))
     assert await shop.count("provider_mappings") == 0
-    shop.desk.clear()
+    shop.harness.clear()
     await shop.deliver_all()
-    assert shop.desk.said(EnsureUser) == []
+    assert shop.harness.published_of(EnsureUser) == []
     assert await shop.count("subscriptions") == 0
-    assert await shop.desk.database["payments"].count_documents({"userId": {"$ne": None}}) == 0
+    assert await shop.harness.database["payments"].count_documents({"userId": {"$ne": None}}) == 0

@@ -49,8 +49,8 @@ async def test_what_was_paid_on_a_duplicate_is_refunded_and_the_credit_of_its_en
     tie = next(tie for tie in shop.double.objects("invoice_payment") if tie["invoice"] == second["latest_invoice"])
     assert paid[refund["charge"]] == tie["payment"]["payment_intent"]
     assert shop.double.object("customer", first["customer"])["balance"] == 0
-    (cancelled,) = shop.desk.said(DuplicateSubscriptionCancelled)
-    (ended,) = shop.desk.said(SubscriptionEnded)
+    (cancelled,) = shop.harness.published_of(DuplicateSubscriptionCancelled)
+    (ended,) = shop.harness.published_of(SubscriptionEnded)
     assert (cancelled.reason, ended.reason) == ("duplicate", "duplicate")
     assert [template for template, _ in shop.mails()].count("duplicate-subscription") == 1
 
@@ -69,7 +69,7 @@ async def test_credit_that_a_duplicate_used_up_comes_back_to_the_balance(shop: S
 async def test_a_duplicate_on_which_nothing_was_paid_is_not_refunded(shop: Shop) -> None:
     await twice(shop, trial_days=14)
     await shop.deliver_all()
-    assert len(shop.desk.said(RefundDuplicateSubscription)) == 1
+    assert len(shop.harness.published_of(RefundDuplicateSubscription)) == 1
     assert given_back(shop) == []
 
 
@@ -95,10 +95,10 @@ async def test_a_payment_under_way_is_refunded_when_it_has_come(shop: Shop) -> N
     await twice(shop, payment_method="pm_usBankAccount_success")
     await shop.deliver_all()
     assert given_back(shop) == []
-    (again,) = [said for _, said in await shop.desk.later() if isinstance(said, RefundDuplicateSubscription)]
+    (again,) = [said for _, said in await shop.harness.delayed() if isinstance(said, RefundDuplicateSubscription)]
     assert again.awaited == 1
     await shop.double.clock.advance(timedelta(days=5))
-    await shop.desk.perform(again)
+    await shop.harness.deliver(again)
     assert given_back(shop) == [500]
 
 
@@ -108,13 +108,13 @@ async def test_a_refund_that_stripe_made_and_did_not_answer_is_made_once(
     path: str, trouble: FaultKind, shop: Shop
 ) -> None:
     first, _ = await twice(shop)
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     fault = shop.double.faults.add(trouble, after_work=True, times=3, method="POST", path=path)
     await shop.deliver_all()
     assert fault.hits == 3
-    shop.desk.context.stripe.calls.breaker.succeeded()
-    for _, again in await shop.desk.later():
-        await shop.desk.perform(again)
+    shop.harness.context.stripe.calls.breaker.succeeded()
+    for _, again in await shop.harness.delayed():
+        await shop.harness.deliver(again)
     assert given_back(shop) == [500]
     assert len(shop.double.objects("customer_balance_transaction")) == 1
     assert shop.double.object("customer", first["customer"])["balance"] == 0
@@ -136,8 +136,8 @@ async def test_days_later_when_the_keys_are_forgotten_nothing_is_given_back_twic
     for call in shop.double.log:
         if call.idempotency_key:
             shop.double.idempotency.forget(call.idempotency_key)
-    duplicate = await shop.desk.context.subscriptions.find(second["id"])
-    assert not await give_back(duplicate, shop.desk.context.stripe.calls)
+    duplicate = await shop.harness.context.subscriptions.find(second["id"])
+    assert not await give_back(duplicate, shop.harness.context.stripe.calls)
     assert given_back(shop) == [500]
     assert shop.double.object("customer", first["customer"])["balance"] == 0
 
@@ -171,7 +171,7 @@ async def test_a_crash_after_each_call_leaves_one_of_everything(
     assert shop.double.object("customer", first["customer"])["balance"] == 0
     assert (await shop.record(second["id"]))["status"] == "canceled"
     assert len([call for call in shop.double.log if call.method == "DELETE" and call.status == 200]) == 1
-    assert len(shop.desk.said(DuplicateSubscriptionCancelled)) == 1
+    assert len(shop.harness.published_of(DuplicateSubscriptionCancelled)) == 1
     assert [template for template, _ in shop.mails()].count("duplicate-subscription") == 1
 
 
@@ -183,7 +183,7 @@ async def test_where_duplicates_are_left_alone_each_is_told_of_once_and_counted(
     shop.double.simulate.cancel(second["id"])
     await shop.deliver_all()
     assert shop.double.object("subscription", second["id"])["status"] == "active"
-    (found,) = shop.desk.said(DuplicateSubscriptionFound)
+    (found,) = shop.harness.published_of(DuplicateSubscriptionFound)
     kept, newcomer = await shop.record(first["id"]), await shop.record(second["id"])
     assert (found.subscription_id, found.kept_subscription_id) == (newcomer["_id"], kept["_id"])
     assert counted("nest_stripe_duplicate_subscriptions", done="told") > before
@@ -197,7 +197,7 @@ async def test_an_overdue_one_past_its_grace_makes_room_for_a_new_one(shop: Shop
     with shop.double.account.change():
         shop.double.account.update(shop.double.account.get("subscription", overdue["id"]), status="past_due")
     anew = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
-    shop.desk.now = shop.double.clock.time + timedelta(days=31)
+    shop.harness.now = shop.double.clock.time + timedelta(days=31)
     await shop.deliver_all()
     assert shop.double.object("subscription", anew["id"])["status"] == "active"
-    assert shop.desk.said(DuplicateSubscriptionCancelled) == []
+    assert shop.harness.published_of(DuplicateSubscriptionCancelled) == []

@@ -25,23 +25,25 @@ def look(kind: Scheduled) -> KeepStripeSchedule:
 
 async def waiting(shop: Shop) -> list[tuple[str, Any]]:
     """The looks that wait for their time: kind and time."""
-    return [(look.kind, at) for at, look in await shop.desk.later() if isinstance(look, KeepStripeSchedule)]
+    return [(look.kind, at) for at, look in await shop.harness.delayed() if isinstance(look, KeepStripeSchedule)]
 
 
 def test_every_start_looks_at_each_kind(shop: Shop) -> None:
-    assert [each.kind for each in shop.desk.announced if isinstance(each, KeepStripeSchedule)] == list(SCHEDULED)
+    assert [each.kind for each in shop.harness.published_at_start if isinstance(each, KeepStripeSchedule)] == list(
+        SCHEDULED
+    )
 
 
 async def test_any_number_of_starts_leave_one_look_for_the_same_time(shop: Shop, open_shop: Callable[..., Any]) -> None:
-    shop.desk.now = shop.desk.now.replace(microsecond=0)
-    await shop.desk.perform(look("sweep"))
+    shop.harness.now = shop.harness.now.replace(microsecond=0)
+    await shop.harness.deliver(look("sweep"))
     other = await open_shop()
-    other.desk.now = shop.desk.now + timedelta(minutes=5)
-    for desk in (shop.desk, other.desk):
-        await desk.perform(look("sweep"))
+    other.harness.now = shop.harness.now + timedelta(minutes=5)
+    for harness in (shop.harness, other.harness):
+        await harness.deliver(look("sweep"))
     [(kind, at)] = await waiting(shop)
     assert kind == "sweep"
-    assert at - shop.desk.now == timedelta(minutes=15)
+    assert at - shop.harness.now == timedelta(minutes=15)
     assert await shop.count("stripe_runs") == 0
 
 
@@ -56,29 +58,29 @@ async def test_any_number_of_starts_leave_one_look_for_the_same_time(shop: Shop,
 async def test_what_is_due_begins_once_and_comes_again(
     shop: Shop, kind: Scheduled, period: timedelta, order: Any
 ) -> None:
-    await shop.desk.perform(look(kind))
+    await shop.harness.deliver(look(kind))
     [(_, due)] = await waiting(shop)
     # The clock of who handles it may be behind.
     again = look(kind).model_copy(update={"due": due})
     for _ in range(2):
-        await shop.desk.perform(again, caller=SERVICE)
-    assert [each for each in shop.desk.published if isinstance(each, type(order))] == [order]
+        await shop.harness.deliver(again, caller=SERVICE)
+    assert [each for each in shop.harness.published if isinstance(each, type(order))] == [order]
     assert sorted(at for _, at in await waiting(shop)) == [due, due + period]
-    await shop.desk.perform(order, caller=SERVICE)
-    [run] = (await shop.desk.perform(ListStripeRuns()))["runs"]
+    await shop.harness.deliver(order, caller=SERVICE)
+    [run] = (await shop.harness.deliver(ListStripeRuns()))["runs"]
     assert (run["kind"], run["scheduled"]) == (kind, True)
 
 
 async def test_a_period_of_none_begins_nothing(open_shop: Callable[..., Any]) -> None:
     shop = await open_shop(stripe_sweep_minutes=0)
-    await shop.desk.perform(look("sweep"))
+    await shop.harness.deliver(look("sweep"))
     assert await waiting(shop) == []
 
 
 async def test_a_shorter_period_counts_at_once(shop: Shop, open_shop: Callable[..., Any]) -> None:
-    shop.desk.now = shop.desk.now.replace(microsecond=0)
-    await shop.desk.perform(look("sweep"))
+    shop.harness.now = shop.harness.now.replace(microsecond=0)
+    await shop.harness.deliver(look("sweep"))
     hasty = await open_shop(stripe_sweep_minutes=1)
-    hasty.desk.now = shop.desk.now
-    await hasty.desk.perform(look("sweep"))
-    assert min(at for _, at in await waiting(shop)) - shop.desk.now == timedelta(minutes=1)
+    hasty.harness.now = shop.harness.now
+    await hasty.harness.deliver(look("sweep"))
+    assert min(at for _, at in await waiting(shop)) - shop.harness.now == timedelta(minutes=1)

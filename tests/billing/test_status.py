@@ -10,7 +10,7 @@ from services.billing.stripe.calls import Patience
 from services.stripe_double import FaultKind, Settings, StripeDouble
 from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
 from tests.billing.conftest import Shop
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 ADA = {"user_id": "user_ada"}
 STATUS = GetSubscriptionStatus(user_id="user_ada")
@@ -24,7 +24,7 @@ def iso(seconds: int) -> str:
 async def test_the_status_of_an_active_subscription_comes_with_a_portal_link(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    answer = await shop.desk.perform(STATUS)
+    answer = await shop.harness.deliver(STATUS)
     item = made["items"]["data"][0]
     assert answer.pop("billing_portal_url").startswith("https://billing.stripe.com/")
     assert answer == {
@@ -43,7 +43,7 @@ async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     made = shop.double.simulate.cancel(made["id"])
     await shop.deliver_all()
-    answer = await shop.desk.perform(STATUS)
+    answer = await shop.harness.deliver(STATUS)
     assert answer["cancel_type"] == "period_end"
     assert answer["cancel_at"] == answer["end_date"]
     assert answer["cancelled_at"] == iso(made["canceled_at"])
@@ -53,10 +53,10 @@ async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
 async def test_without_stripe_the_status_is_answered_in_time_without_a_link(trouble: FaultKind, shop: Shop) -> None:
     shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.desk.context.stripe.calls.patience = Patience(portal=0.2, pause=0.01)
+    shop.harness.context.stripe.calls.patience = Patience(portal=0.2, pause=0.01)
     shop.double.faults.add(trouble)
     async with asyncio.timeout(1):
-        answer = await shop.desk.perform(STATUS)
+        answer = await shop.harness.deliver(STATUS)
     assert (answer["status"], answer["billing_portal_url"]) == ("active", None)
 
 
@@ -66,38 +66,38 @@ async def test_while_nothing_listens_at_stripes_the_status_is_answered_soon_and_
     async with shop.double.outage():
         for seconds in (2.5, 2.5, 2.5, 0.5, 0.5):
             async with asyncio.timeout(seconds):
-                assert (await shop.desk.perform(STATUS))["billing_portal_url"] is None
+                assert (await shop.harness.deliver(STATUS))["billing_portal_url"] is None
 
 
 async def test_a_link_is_made_anew_each_time_and_kept_nowhere(shop: Shop) -> None:
     shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    links = {(await shop.desk.perform(STATUS))["billing_portal_url"] for _ in range(2)}
+    links = {(await shop.harness.deliver(STATUS))["billing_portal_url"] for _ in range(2)}
     assert len(links) == 2
-    for name in await shop.desk.database.list_collection_names():
-        async for document in shop.desk.database[name].find():
+    for name in await shop.harness.database.list_collection_names():
+        async for document in shop.harness.database[name].find():
             assert "billing.stripe.com" not in repr(document)
 
 
 async def test_who_never_subscribed_has_no_active_subscription(shop: Shop) -> None:
     with pytest.raises(Refused) as refused:
-        await shop.desk.perform(STATUS)
+        await shop.harness.deliver(STATUS)
     assert (refused.value.kind, refused.value.code) == ("not_found", "no_active_subscription")
     with pytest.raises(Refused) as expired:
-        await shop.desk.perform(HEARTBEAT)
+        await shop.harness.deliver(HEARTBEAT)
     assert (expired.value.kind, expired.value.code) == ("payment_required", "subscription_expired")
 
 
 async def test_the_heart_beats_while_a_subscription_is_active_and_its_period_lasts(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    assert await shop.desk.perform(HEARTBEAT) is None
+    assert await shop.harness.deliver(HEARTBEAT) is None
     end = datetime.fromtimestamp(made["items"]["data"][0]["current_period_end"], UTC)
-    shop.desk.now = end - timedelta(milliseconds=1)
-    assert await shop.desk.perform(HEARTBEAT) is None
-    shop.desk.now = end
+    shop.harness.now = end - timedelta(milliseconds=1)
+    assert await shop.harness.deliver(HEARTBEAT) is None
+    shop.harness.now = end
     with pytest.raises(Refused):
-        await shop.desk.perform(HEARTBEAT)
+        await shop.harness.deliver(HEARTBEAT)
 
 
 async def test_of_an_ended_and_a_live_subscription_the_live_one_is_told(shop: Shop) -> None:
@@ -105,7 +105,7 @@ async def test_of_an_ended_and_a_live_subscription_the_live_one_is_told(shop: Sh
     shop.double.simulate.cancel(first["id"], at="now")
     shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA, trial_days=7)
     await shop.deliver_all()
-    assert (await shop.desk.perform(STATUS))["status"] == "trialing"
+    assert (await shop.harness.deliver(STATUS))["status"] == "trialing"
 
 
 async def test_a_subscription_that_is_paid_late_is_still_active(shop: Shop) -> None:
@@ -113,8 +113,8 @@ async def test_a_subscription_that_is_paid_late_is_still_active(shop: Shop) -> N
     shop.double.simulate.decline(made["customer"])
     await shop.double.clock.advance(timedelta(days=32))
     await shop.deliver_all()
-    shop.desk.now = shop.double.clock.time
-    assert (await shop.desk.perform(STATUS))["status"] == "past_due"
+    shop.harness.now = shop.double.clock.time
+    assert (await shop.harness.deliver(STATUS))["status"] == "past_due"
 
 
 async def test_operators_read_the_whole_record_by_any_of_its_names(shop: Shop) -> None:
@@ -126,7 +126,7 @@ async def test_operators_read_the_whole_record_by_any_of_its_names(shop: Shop) -
         GetSubscription(subscription_id=made["id"]),
         GetSubscription(user_id="user_ada"),
     ):
-        view = await shop.desk.perform(query)
+        view = await shop.harness.deliver(query)
         assert (view["id"], view["stp_subscription_id"], view["status"]) == (record["_id"], made["id"], "active")
     assert (view["active"], view["entitled"], view["will_renew"]) == (True, True, True)
     assert (view["other_subscription_ids"], view["overdue_since"], view["grace_ends_at"]) == ([], None, None)
@@ -140,7 +140,7 @@ async def test_operators_read_the_latest_one_of_a_user_who_has_no_active_one(sho
     second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     shop.double.simulate.cancel(second["id"], at="now")
     await shop.deliver_all()
-    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
     assert (view["stp_subscription_id"], view["active"], view["entitled"]) == (second["id"], False, False)
     assert view["other_subscription_ids"] == [(await shop.record(first["id"]))["_id"]]
 
@@ -148,7 +148,7 @@ async def test_operators_read_the_latest_one_of_a_user_who_has_no_active_one(sho
 async def test_a_subscription_that_nobody_has_is_not_found(shop: Shop) -> None:
     for query in (GetSubscription(subscription_id="sub_nobody"), GetSubscription(user_id="user_nobody")):
         with pytest.raises(Refused) as refused:
-            await shop.desk.perform(query)
+            await shop.harness.deliver(query)
         assert (refused.value.kind, refused.value.code) == ("not_found", "not_found")
 
 
@@ -164,30 +164,30 @@ async def test_grace_ends_for_what_stays_overdue_for_ever(open_shop: Callable[..
     double.simulate.decline(made["customer"])
     await double.clock.advance(timedelta(days=32))
     await shop.deliver_all()
-    shop.desk.now = double.clock.time
-    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    shop.harness.now = double.clock.time
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
     assert (view["status"], view["active"], view["entitled"]) == ("past_due", True, True)
     overdue_since = datetime.fromisoformat(view["overdue_since"])
     assert datetime.fromisoformat(view["grace_ends_at"]) - overdue_since == timedelta(days=20)
     # Stripe goes on with new periods, and new invoices that nobody pays.
     await double.clock.advance(timedelta(days=40))
     await shop.deliver_all()
-    shop.desk.now = double.clock.time
+    shop.harness.now = double.clock.time
     assert double.object("subscription", made["id"])["status"] == "past_due"
-    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
     assert datetime.fromisoformat(view["overdue_since"]) == overdue_since
     assert (view["active"], view["entitled"]) == (False, False)
     with pytest.raises(Refused):
-        await shop.desk.perform(HEARTBEAT)
+        await shop.harness.deliver(HEARTBEAT)
 
 
 async def test_paused_payments_leave_the_status_and_hold_the_service_while_invoices_are_voided(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     shop.double.simulate.pause_collection(made["id"])
     await shop.deliver_all()
-    assert (await shop.desk.perform(STATUS))["status"] == "active"
-    view = await shop.desk.perform(GetSubscription(user_id="user_ada"))
+    assert (await shop.harness.deliver(STATUS))["status"] == "active"
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
     assert (view["collection_paused"], view["entitled"]) == ("void", False)
     shop.double.simulate.resume_collection(made["id"])
     await shop.deliver_all()
-    assert (await shop.desk.perform(GetSubscription(user_id="user_ada")))["entitled"]
+    assert (await shop.harness.deliver(GetSubscription(user_id="user_ada")))["entitled"]

@@ -12,7 +12,7 @@ from shared.messages.billing.stripe_events import StripeEvent
 from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop
 from tests.billing.runs import finish
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 VERIFY = ReconcileSubscriptions(repair=False)
 
@@ -25,7 +25,7 @@ def lose_all(shop: Shop) -> int:
 
 
 def swept(shop: Shop) -> list[StripeEvent]:
-    events: list[StripeEvent] = shop.desk.said(StripeEvent)
+    events: list[StripeEvent] = shop.harness.published_of(StripeEvent)
     return events
 
 
@@ -33,7 +33,7 @@ async def hand_over(shop: Shop) -> None:
     """Do with what a sweep has put on the webhooks' topic as Kafka does."""
     for event in swept(shop):
         message_id = derived_message_id("stripe", event.account or "", "test", event.id)
-        await shop.desk.perform(event.model_copy(update={"key": "cus"}), id=message_id)
+        await shop.harness.deliver(event.model_copy(update={"key": "cus"}), id=message_id)
     await shop.settle()
 
 
@@ -75,12 +75,12 @@ async def test_a_webhook_that_comes_after_it_was_swept_is_handled_once(shop: Sho
     shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await finish(shop, SweepStripeEvents())
     await hand_over(shop)
-    said, rows = list(shop.desk.published), await shop.event_rows()
+    said, rows = list(shop.harness.published), await shop.event_rows()
     for event in shop.double.objects("event")[known:]:
         # The whole body of Stripe's is not that of what was swept, and has its id.
         with pytest.raises(Refused, match="idempotency_key_reused"):
             await shop.deliver(event)
-    assert shop.desk.published == said
+    assert shop.harness.published == said
     assert await shop.event_rows() == rows
 
 
@@ -97,7 +97,9 @@ async def test_events_beyond_one_page_are_swept(shop: Shop) -> None:
 async def test_an_event_that_was_handled_is_looked_at_again_by_its_id(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
-    await shop.desk.database["subscriptions"].update_one({}, {"$set": {"status": "past_due"}, "$inc": {"version": 1}})
+    await shop.harness.database["subscriptions"].update_one(
+        {}, {"$set": {"status": "past_due"}, "$inc": {"version": 1}}
+    )
     [event] = [each for each in shop.events_of(made["id"]) if each["type"].endswith("created")]
 
     for _ in range(2):
@@ -107,7 +109,7 @@ async def test_an_event_that_was_handled_is_looked_at_again_by_its_id(shop: Shop
 
     [row] = [each for each in await shop.event_rows() if each["stpEventId"] == event["id"]]
     assert row["outcome"] == "read"
-    assert len(shop.desk.said(SendMail)) == 1
+    assert len(shop.harness.published_of(SendMail)) == 1
 
 
 async def test_events_are_chosen_by_type_and_time(shop: Shop) -> None:

@@ -23,7 +23,7 @@ from shared.messages.billing.subscriptions import (
 from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
 from shared.messages.mailer.mails import SendMail
 from tests.billing.conftest import Shop
-from tests.desk import Refused
+from tests.service_harness import Refused
 
 FAST = Patience(attempt=0.3, call=1.0, portal=0.4, pause=0.01)
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
@@ -51,7 +51,7 @@ async def start(shop: Shop, **changed: Any) -> None:
     Raises:
         Refused: as the caller is told.
     """
-    await shop.desk.perform(order(**changed))
+    await shop.harness.deliver(order(**changed))
     await shop.settle()
 
 
@@ -66,7 +66,7 @@ async def test_a_trial_is_made_recorded_announced_and_its_link_ordered(shop: Sho
     assert (customer["email"], customer["metadata"]["user_id"]) == ("ada@example.com", "user_ada")
     assert subscription["status"] == "trialing"
     assert subscription["items"]["data"][0]["price"]["id"] == shop.price
-    trial = await shop.desk.database["trials"].find_one({})
+    trial = await shop.harness.database["trials"].find_one({})
     assert trial is not None
     assert trial["_id"].startswith("test_trial_")
     assert (trial["userId"], trial["device"]) == ("user_ada", {"beakId": "beak_ada", "fingerprint": "print_ada"})
@@ -76,33 +76,35 @@ async def test_a_trial_is_made_recorded_announced_and_its_link_ordered(shop: Sho
     assert trial["email"] is None
     record = await shop.record(subscription["id"])
     assert (record["userId"], record["status"], record["trialId"]) == ("user_ada", "trialing", trial["_id"])
-    mapping = await shop.desk.database["provider_mappings"].find_one({})
+    mapping = await shop.harness.database["provider_mappings"].find_one({})
     assert mapping is not None
     assert mapping["providerValue"] == customer["id"]
-    (started,) = shop.desk.said(TrialStarted)
+    (started,) = shop.harness.published_of(TrialStarted)
     assert (started.trial_id, started.subscription_id, started.ends_at) == (
         trial["_id"],
         record["_id"],
         trial["endsAt"],
     )
-    (link,) = shop.desk.said(SendTrialMagicLink)
+    (link,) = shop.harness.published_of(SendTrialMagicLink)
     assert (link.identifier_value, link.code_challenge, link.state) == ("ada@example.com", CHALLENGE, "state")
     assert (link.device.platform, link.device.beak_id, link.device.fingerprint) == ("mac", "beak_ada", "print_ada")
     assert shop.mails() == [("welcome-trial", "ada@example.com")]
-    assert (await shop.desk.perform(GetSubscriptionStatus(user_id="user_ada")))["status"] == "trialing"
+    assert (await shop.harness.deliver(GetSubscriptionStatus(user_id="user_ada")))["status"] == "trialing"
 
 
 async def test_the_webhook_that_stripe_sends_back_changes_nothing(shop: Shop) -> None:
     await start(shop)
     await shop.deliver_all()
-    said = [message for message in shop.desk.published if not isinstance(message, FollowSubscription | FollowPayment)]
+    said = [
+        message for message in shop.harness.published if not isinstance(message, FollowSubscription | FollowPayment)
+    ]
     assert [type(message) for message in said].count(SendMail) == 1
     assert not {SubscriptionChanged, SubscriptionEnded, CancelDuplicateSubscription} & {type(each) for each in said}
     assert await shop.count("subscriptions") == 1
 
 
 async def test_a_webhook_that_overtakes_the_trial_leaves_one_of_everything(shop: Shop) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     shop.double.faults.add(FaultKind.RESET, after_work=True, times=3, method="POST", path="/v1/subscriptions")
     with pytest.raises(Refused):
         await start(shop)
@@ -110,7 +112,7 @@ async def test_a_webhook_that_overtakes_the_trial_leaves_one_of_everything(shop:
     assert shop.mails() == [("welcome-trial", "ada@example.com")]
     await start(shop)
     assert made(shop) == (1, 1)
-    assert len(shop.mails()) == len(shop.desk.said(SendTrialMagicLink)) == 1
+    assert len(shop.mails()) == len(shop.harness.published_of(SendTrialMagicLink)) == 1
     assert (await shop.count("subscriptions"), await shop.count("trials")) == (1, 1)
 
 
@@ -165,7 +167,7 @@ async def test_of_parallel_orders_over_two_instances_one_trial_comes_out(
         name = "user_ada" if number % 4 < 2 else f"user_{number}"
         device = {"fingerprint": "print_ada", "beak_id": f"beak_{number}"}
         try:
-            await at.desk.perform(order(user_id=name, key=name, **device))
+            await at.harness.deliver(order(user_id=name, key=name, **device))
         except Refused as refused:
             return refused.code
         return "taken"
@@ -173,9 +175,9 @@ async def test_of_parallel_orders_over_two_instances_one_trial_comes_out(
     outcomes = await asyncio.gather(*(attempt(number) for number in range(24)))
     assert sorted(set(outcomes)) == ["taken", "trial_already_used"]
     assert outcomes.count("taken") == 1
-    finishes = [*shop.desk.said(FinishTrial), *other.desk.said(FinishTrial)]
+    finishes = [*shop.harness.published_of(FinishTrial), *other.harness.published_of(FinishTrial)]
     # Both instances get it, as when a partition moves while it is handled.
-    await asyncio.gather(*(at.desk.perform(finishes[0], id=new_message_id()) for at in (shop, other)))
+    await asyncio.gather(*(at.harness.deliver(finishes[0], id=new_message_id()) for at in (shop, other)))
     assert made(shop) == (1, 1)
     assert (await shop.count("trials"), await shop.count("subscriptions")) == (1, 1)
     assert len(shop.mails()) + len(other.mails()) == 1
@@ -190,30 +192,30 @@ async def test_whatever_breaks_on_the_way_a_retry_finishes_the_same_trial(
     path: str,
     shop: Shop,
 ) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     fault = shop.double.faults.add(trouble, after_work=after_work, method="POST", path=path)
     with pytest.raises(Refused) as refused:
         await start(shop)
     assert (refused.value.kind, refused.value.code) == ("unavailable", Unavailable.code)
     assert fault.hits == 3
-    assert shop.desk.said(SendTrialMagicLink) == []
+    assert shop.harness.published_of(SendTrialMagicLink) == []
     shop.double.faults.clear()
-    shop.desk.context.stripe.calls.breaker.succeeded()
+    shop.harness.context.stripe.calls.breaker.succeeded()
     await start(shop)
     assert made(shop) == (1, 1)
     assert await shop.count("trials") == 1
-    assert len(shop.desk.said(SendTrialMagicLink)) == len(shop.mails()) == 1
+    assert len(shop.harness.published_of(SendTrialMagicLink)) == len(shop.mails()) == 1
 
 
 async def test_the_same_order_again_finishes_what_an_outage_interrupted(shop: Shop) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
-    await shop.desk.perform(order())
-    (finish,) = shop.desk.said(FinishTrial)
+    shop.harness.context.stripe.calls.patience = FAST
+    await shop.harness.deliver(order())
+    (finish,) = shop.harness.published_of(FinishTrial)
     async with shop.double.outage():
         with pytest.raises(Refused, match="unavailable"):
-            await shop.desk.perform(finish, id="f" * 32)
-    shop.desk.context.stripe.calls.breaker.succeeded()
-    assert await shop.desk.perform(finish, id="f" * 32) is None
+            await shop.harness.deliver(finish, id="f" * 32)
+    shop.harness.context.stripe.calls.breaker.succeeded()
+    assert await shop.harness.deliver(finish, id="f" * 32) is None
     assert made(shop) == (1, 1)
 
 
@@ -226,7 +228,7 @@ async def test_a_failure_that_stripe_keeps_under_a_key_is_reconciled_before_anot
     looked = [call for call in shop.double.log if call.method == "GET" and call.path == path]
     assert len(looked) == 1
     keys = [call.idempotency_key for call in shop.double.log if call.method == "POST" and call.path == path]
-    trial = await shop.desk.database["trials"].find_one({})
+    trial = await shop.harness.database["trials"].find_one({})
     assert trial is not None
     step = path.removeprefix("/v1/").removesuffix("s")
     assert keys == [f"{trial['_id']}:{step}", f"{trial['_id']}:{step}", f"{trial['_id']}:{step}:1"]
@@ -234,46 +236,46 @@ async def test_a_failure_that_stripe_keeps_under_a_key_is_reconciled_before_anot
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/subscriptions"])
 async def test_after_a_day_a_retry_looks_before_it_orders(path: str, shop: Shop) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     shop.double.faults.add(FaultKind.RESET, after_work=True, method="POST", path=path)
     with pytest.raises(Refused):
         await start(shop)
     shop.double.faults.clear()
-    shop.desk.context.stripe.calls.breaker.succeeded()
+    shop.harness.context.stripe.calls.breaker.succeeded()
     for call in shop.double.log:
         if call.idempotency_key:
             shop.double.idempotency.forget(call.idempotency_key)
-    shop.desk.now += timedelta(days=1)
+    shop.harness.now += timedelta(days=1)
     await start(shop)
     assert made(shop) == (1, 1)
 
 
 async def test_a_retry_with_another_address_of_the_user_finishes_the_same_trial(shop: Shop) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     shop.double.faults.add(FaultKind.RESET, after_work=True, times=3, method="POST", path="/v1/customers")
     with pytest.raises(Refused):
         await start(shop)
     await start(shop, email="ada@example.org")
     assert made(shop) == (1, 1)
-    assert [link.identifier_value for link in shop.desk.said(SendTrialMagicLink)] == ["ada@example.org"]
+    assert [link.identifier_value for link in shop.harness.published_of(SendTrialMagicLink)] == ["ada@example.org"]
 
 
 async def test_the_address_of_an_unfinished_trial_is_kept_sealed(shop: Shop) -> None:
-    await shop.desk.perform(order())
-    trial = await shop.desk.database["trials"].find_one({})
+    await shop.harness.deliver(order())
+    trial = await shop.harness.database["trials"].find_one({})
     assert trial is not None
     assert "ada@example.com" not in repr(trial)
-    assert shop.desk.context.reveal(trial["email"]) == "ada@example.com"
+    assert shop.harness.context.unseal(trial["email"]) == "ada@example.com"
 
 
 async def test_two_orders_in_a_row_get_one_trial_and_a_link_each(shop: Shop) -> None:
-    await shop.desk.perform(order())
-    await shop.desk.perform(order(state="second"))
-    for finish in shop.desk.said(FinishTrial):
-        await shop.desk.perform(finish)
+    await shop.harness.deliver(order())
+    await shop.harness.deliver(order(state="second"))
+    for finish in shop.harness.published_of(FinishTrial):
+        await shop.harness.deliver(finish)
     assert made(shop) == (1, 1)
-    assert [link.state for link in shop.desk.said(SendTrialMagicLink)] == ["state", "second"]
-    assert len(shop.desk.said(TrialStarted)) == len(shop.mails()) == 1
+    assert [link.state for link in shop.harness.published_of(SendTrialMagicLink)] == ["state", "second"]
+    assert len(shop.harness.published_of(TrialStarted)) == len(shop.mails()) == 1
 
 
 async def test_a_user_who_was_a_customer_before_keeps_that_customer(shop: Shop) -> None:
@@ -295,8 +297,8 @@ async def test_a_deleted_customer_is_as_good_as_none(shop: Shop) -> None:
 async def test_a_crash_between_stripe_and_the_commit_leaves_one_trial(
     shop: Shop, open_shop: Callable[..., Any]
 ) -> None:
-    await shop.desk.perform(order())
-    (finish,) = shop.desk.said(FinishTrial)
+    await shop.harness.deliver(order())
+    (finish,) = shop.harness.published_of(FinishTrial)
 
     class Killed(BaseException):
         pass
@@ -305,12 +307,12 @@ async def test_a_crash_between_stripe_and_the_commit_leaves_one_trial(
         raise Killed
 
     # Where fault point B1 is, and a process ends that has called Stripe and stored nothing.
-    shop.desk.context.subscriptions.find_by_stripe_id = die
+    shop.harness.context.subscriptions.find_by_stripe_id = die
     with pytest.raises(Killed):
-        await shop.desk.perform(finish, id="f" * 32)
+        await shop.harness.deliver(finish, id="f" * 32)
     assert made(shop) == (1, 1)
     other: Shop = await open_shop()
-    await other.desk.perform(finish, id="f" * 32)
+    await other.harness.deliver(finish, id="f" * 32)
     assert made(shop) == (1, 1)
     assert await shop.count("trials") == await shop.count("subscriptions") == len(other.mails()) == 1
 
@@ -322,8 +324,8 @@ async def test_an_address_that_stripe_does_not_take_frees_the_place(
         raise StripeRefused("email_invalid", "email")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shop.desk.context.stripe, "within", lambda _: shop.desk.context.stripe)
-        patch.setattr(shop.desk.context.stripe, "create_customer", refuse)
+        patch.setattr(shop.harness.context.stripe, "within", lambda _: shop.harness.context.stripe)
+        patch.setattr(shop.harness.context.stripe, "create_customer", refuse)
         with pytest.raises(Refused) as refused:
             await start(shop)
     assert (refused.value.kind, refused.value.code) == ("invalid", "invalid_email")
@@ -334,18 +336,18 @@ async def test_an_address_that_stripe_does_not_take_frees_the_place(
 
 async def test_a_caller_is_told_of_an_outage_before_its_time_is_over(shop: Shop) -> None:
     shop.double.faults.add(FaultKind.HANG)
-    await shop.desk.perform(order())
-    (finish,) = shop.desk.said(FinishTrial)
+    await shop.harness.deliver(order())
+    (finish,) = shop.harness.published_of(FinishTrial)
     now = unix_milliseconds()
     envelope = Envelope(
         id=new_message_id(),
         wire=finish.wire,
         topic=finish.topic,
         key="user_ada",
-        body=encode(finish, shop.desk.sealer),
+        body=encode(finish, shop.harness.sealer),
         time=now,
         deadline=now + 2200,
     )
-    outcome = await shop.desk._handling.handle(envelope, finish)
+    outcome = await shop.harness._handling.handle(envelope, finish)
     assert outcome.kind == "unavailable"
     assert unix_milliseconds() < envelope.deadline - 500

@@ -58,7 +58,9 @@ async def test_a_new_subscription_is_stored_announced_and_welcomed(shop: Shop) -
     assert record["startsAt"] == datetime.fromtimestamp(item["current_period_start"], UTC)
     assert record["endsAt"] == datetime.fromtimestamp(item["current_period_end"], UTC)
     assert (record["cancelAt"], record["cancelType"], record["cancelledAt"]) == (None, None, None)
-    assert [(event.user_id, event.status) for event in shop.desk.said(SubscriptionStarted)] == [("user_ada", "active")]
+    assert [(event.user_id, event.status) for event in shop.harness.published_of(SubscriptionStarted)] == [
+        ("user_ada", "active")
+    ]
     assert shop.mails() == [("welcome", "ada@example.com")]
     assert await shop.count("provider_mappings") == 1
 
@@ -67,16 +69,16 @@ async def test_a_trial_is_welcomed_as_a_trial_with_its_end(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
     await shop.deliver_all()
     assert shop.mails() == [("welcome-trial", "ada@example.com")]
-    (mail,) = shop.desk.said(SendMail)
-    variables = TrialVariables.model_validate_json(shop.desk.reveal("mailer", mail.variables))
+    (mail,) = shop.harness.published_of(SendMail)
+    variables = TrialVariables.model_validate_json(shop.harness.unseal_secret("mailer", mail.variables))
     assert variables.ends_at == datetime.fromtimestamp(made["trial_end"], UTC)
 
 
 async def test_an_address_is_never_readable_outside_of_auth_and_mailer(shop: Shop) -> None:
     shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    for name in await shop.desk.database.list_collection_names():
-        async for document in shop.desk.database[name].find():
+    for name in await shop.harness.database.list_collection_names():
+        async for document in shop.harness.database[name].find():
             assert b"ada@example.com" not in repr(document).encode()
 
 
@@ -94,9 +96,9 @@ async def test_a_checkout_in_progress_is_stored_and_not_yet_welcomed(shop: Shop)
 async def test_a_second_delivery_reads_nothing_and_sends_nothing(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    before, calls, said = await shop.record(made["id"]), len(shop.double.log), len(shop.desk.published)
+    before, calls, said = await shop.record(made["id"]), len(shop.double.log), len(shop.harness.published)
     await shop.deliver_all()
-    assert (await shop.record(made["id"]), len(shop.double.log), len(shop.desk.published)) == (before, calls, said)
+    assert (await shop.record(made["id"]), len(shop.double.log), len(shop.harness.published)) == (before, calls, said)
 
 
 async def test_a_change_is_announced_with_the_fields_that_changed(shop: Shop) -> None:
@@ -104,7 +106,7 @@ async def test_a_change_is_announced_with_the_fields_that_changed(shop: Shop) ->
     await shop.deliver_all()
     shop.double.simulate.cancel(made["id"])
     await shop.deliver_all()
-    (changed,) = shop.desk.said(SubscriptionChanged)
+    (changed,) = shop.harness.published_of(SubscriptionChanged)
     assert changed.changed == ("cancelAt", "cancelType", "cancelledAt")
     record = await shop.record(made["id"])
     assert (record["cancelType"], record["cancelAt"]) == ("period_end", record["endsAt"])
@@ -123,8 +125,8 @@ async def test_an_end_is_announced_once_as_an_end(shop: Shop) -> None:
     await shop.deliver_all()
     shop.double.simulate.cancel(made["id"], at="now")
     await shop.deliver_all()
-    (ended,) = shop.desk.said(SubscriptionEnded)
-    assert (ended.status, shop.desk.said(SubscriptionChanged)) == ("canceled", [])
+    (ended,) = shop.harness.published_of(SubscriptionEnded)
+    assert (ended.status, shop.harness.published_of(SubscriptionChanged)) == ("canceled", [])
     record = await shop.record(made["id"])
     assert (record["cancelType"], record["cancelledAt"]) == ("immediate", record["endsAt"])
 
@@ -142,12 +144,12 @@ async def test_the_user_of_an_unknown_customer_comes_from_its_address(shop: Shop
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     for event in shop.events_of(made["id"]):
         await shop.deliver(event)
-    (asked,) = shop.desk.said(EnsureUser)
+    (asked,) = shop.harness.published_of(EnsureUser)
     assert (asked.reference, asked.email) == (made["customer"], "ada@example.com")
     assert await shop.count("subscriptions") == 0
     await shop.settle()
     assert (await shop.record(made["id"]))["userId"] == shop.users["ada@example.com"]
-    mapping = await shop.desk.database["provider_mappings"].find_one({})
+    mapping = await shop.harness.database["provider_mappings"].find_one({})
     assert mapping is not None
     assert {key: mapping[key] for key in ("userId", "providerType", "providerValue", "removedAt")} == {
         "userId": shop.users["ada@example.com"],
@@ -167,18 +169,18 @@ async def test_metadata_goes_before_the_mapping_and_that_before_the_address(shop
     assert (await shop.record(second["id"]))["userId"] == "user_bob"
     assert (await shop.record(third["id"]))["userId"] == shop.users["ada@example.com"]
     # For the payments auth is asked on its own, by their ids.
-    assert [asked.reference for asked in shop.desk.said(EnsureUser) if asked.reference.startswith("cus_")] == [
-        first["customer"]
-    ]
+    assert [
+        asked.reference for asked in shop.harness.published_of(EnsureUser) if asked.reference.startswith("cus_")
+    ] == [first["customer"]]
 
 
 async def test_a_customer_that_names_another_user_moves_its_mapping(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
     await shop.post(f"/v1/customers/{made['customer']}", **{"metadata[user_id]": "user_new"})
-    await shop.desk.perform(FollowSubscription(subscription_id=made["id"]))
+    await shop.harness.deliver(FollowSubscription(subscription_id=made["id"]))
     assert (await shop.record(made["id"]))["userId"] == "user_new"
-    mappings = [mapping async for mapping in shop.desk.database["provider_mappings"].find()]
+    mappings = [mapping async for mapping in shop.harness.database["provider_mappings"].find()]
     assert [mapping["userId"] for mapping in mappings] == ["user_new"]
 
 
@@ -188,7 +190,7 @@ async def test_a_subscription_of_nobody_is_counted_and_left(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, customer=customer["id"])
     await shop.deliver(shop.events_of(made["id"])[0])
     assert counted("nest_stripe_subscriptions_of_nobody") == before + 1
-    assert [type(said) for said in shop.desk.published] == [FollowSubscription]
+    assert [type(said) for said in shop.harness.published] == [FollowSubscription]
     assert (await shop.event_rows())[0]["outcome"] == "nobody"
 
 
@@ -209,7 +211,7 @@ async def test_what_no_event_of_ours_means_is_acknowledged_and_counted(shop: Sho
     await shop.deliver(event)
     await shop.deliver({**event, "id": "evt_new", "type": "a.type.of.tomorrow", "data": {"object": {"object": "x"}}})
     assert counted("nest_stripe_events", type="other") == before + 2
-    assert (len(shop.double.log), shop.desk.published) == (calls, []), customer
+    assert (len(shop.double.log), shop.harness.published) == (calls, []), customer
 
 
 async def test_an_event_of_the_other_mode_is_counted_and_not_followed(shop: Shop) -> None:
@@ -243,7 +245,7 @@ async def test_an_unknown_status_is_stored_counted_and_an_alarm(shop: Shop) -> N
 
 async def test_a_subscription_that_stripe_does_not_have_is_counted(shop: Shop) -> None:
     before = counted("nest_stripe_subscriptions_missing")
-    await shop.desk.perform(FollowSubscription(subscription_id="sub_nobody"))
+    await shop.harness.deliver(FollowSubscription(subscription_id="sub_nobody"))
     assert counted("nest_stripe_subscriptions_missing") == before + 1
 
 
@@ -251,11 +253,11 @@ async def test_a_subscription_that_stripe_does_not_have_is_counted(shop: Shop) -
 async def test_while_stripe_is_away_following_waits_longer_and_longer(
     command: FollowSubscription | FollowCustomer, shop: Shop
 ) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     async with shop.double.outage():
-        await shop.desk.perform(command)
-        await shop.desk.perform(command.model_copy(update={"attempt": 50}))
-    first, last = [(at - shop.desk.now, message.attempt) for at, message in await shop.desk.later()]
+        await shop.harness.deliver(command)
+        await shop.harness.deliver(command.model_copy(update={"attempt": 50}))
+    first, last = [(at - shop.harness.now, message.attempt) for at, message in await shop.harness.delayed()]
     assert timedelta(seconds=3) < first[0] < timedelta(seconds=7)
     assert first[1] == 2
     assert timedelta(minutes=10) < last[0] < timedelta(minutes=20)
@@ -263,13 +265,13 @@ async def test_while_stripe_is_away_following_waits_longer_and_longer(
 
 
 async def test_a_webhook_that_came_during_an_outage_is_followed_after_it(shop: Shop) -> None:
-    shop.desk.context.stripe.calls.patience = FAST
+    shop.harness.context.stripe.calls.patience = FAST
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     fault = shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.deliver(shop.events_of(made["id"])[0])
     assert fault.hits == 3
-    ((_, again),) = await shop.desk.later()
-    await shop.desk.perform(again)
+    ((_, again),) = await shop.harness.delayed()
+    await shop.harness.deliver(again)
     assert (await shop.record(made["id"]))["status"] == "active"
 
 
@@ -277,26 +279,26 @@ async def test_a_reading_that_was_overtaken_is_made_again(shop: Shop, open_shop:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
     other: Shop = await open_shop()
-    stripe = shop.desk.context.stripe
+    stripe = shop.harness.context.stripe
     read = stripe.subscription
 
     async def overtaken(subscription_id: str) -> Any:
         stale = await read(subscription_id)
         if stale.status == "active":
             shop.double.simulate.cancel(made["id"], at="now")
-            await other.desk.perform(FollowSubscription(subscription_id=subscription_id))
+            await other.harness.deliver(FollowSubscription(subscription_id=subscription_id))
         return stale
 
     stripe.subscription = overtaken
-    await shop.desk.perform(FollowSubscription(subscription_id=made["id"]))
+    await shop.harness.deliver(FollowSubscription(subscription_id=made["id"]))
     assert (await shop.record(made["id"]))["status"] == "canceled"
-    assert len(shop.desk.said(SubscriptionEnded)) + len(other.desk.said(SubscriptionEnded)) == 1
+    assert len(shop.harness.published_of(SubscriptionEnded)) + len(other.harness.published_of(SubscriptionEnded)) == 1
 
 
 async def test_a_clock_that_is_behind_does_not_hold_back_a_later_reading(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.desk.now -= timedelta(minutes=10)
+    shop.harness.now -= timedelta(minutes=10)
     shop.double.simulate.cancel(made["id"], at="now")
     await shop.deliver_all()
     assert (await shop.record(made["id"]))["status"] == "canceled"
@@ -313,7 +315,7 @@ async def test_a_second_live_subscription_is_cancelled_with_one_mail_and_one_eve
     assert shop.double.object("subscription", first["id"])["status"] == "active"
     assert shop.double.object("subscription", second["id"])["status"] == "canceled"
     assert shop.mails() == [("welcome", "ada@example.com"), ("duplicate-subscription", "ada@example.com")]
-    (said,) = shop.desk.said(DuplicateSubscriptionCancelled)
+    (said,) = shop.harness.published_of(DuplicateSubscriptionCancelled)
     assert (said.user_id, said.subscription_id, said.kept_subscription_id) == ("user_ada", gone["_id"], kept["_id"])
     (cancelled,) = [call for call in shop.double.log if call.method == "DELETE"]
     assert (cancelled.params["prorate"], cancelled.params["invoice_now"]) == ("true", "true")
@@ -334,7 +336,7 @@ async def test_a_checkout_in_progress_is_never_cancelled_as_a_duplicate(shop: Sh
     await shop.a_second_later()
     second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA, payment_method=None)
     await shop.deliver_all()
-    assert shop.desk.said(CancelDuplicateSubscription) == []
+    assert shop.harness.published_of(CancelDuplicateSubscription) == []
     assert (await shop.record(second["id"]))["status"] == "incomplete"
 
 
@@ -351,7 +353,7 @@ async def test_when_the_kept_one_is_over_in_stripe_the_newcomer_stays(shop: Shop
     assert shop.double.object("subscription", second["id"])["status"] == "active"
     assert (await shop.record(first["id"]))["status"] == "canceled"
     assert shop.mails() == [("welcome", "ada@example.com")] * 2
-    assert shop.desk.said(DuplicateSubscriptionCancelled) == []
+    assert shop.harness.published_of(DuplicateSubscriptionCancelled) == []
 
 
 async def test_a_kept_one_that_stripe_does_not_have_orders_nothing_again(shop: Shop) -> None:
@@ -365,7 +367,7 @@ async def test_a_kept_one_that_stripe_does_not_have_orders_nothing_again(shop: S
     async with asyncio.timeout(5):
         await shop.settle()
     assert shop.double.object("subscription", second["id"])["status"] == "trialing"
-    assert len(shop.desk.said(CancelDuplicateSubscription)) == 1
+    assert len(shop.harness.published_of(CancelDuplicateSubscription)) == 1
 
 
 async def test_a_cancellation_that_was_made_before_a_crash_is_announced_after_it(shop: Shop) -> None:
@@ -376,10 +378,10 @@ async def test_a_cancellation_that_was_made_before_a_crash_is_announced_after_it
         await shop.deliver(event)
     kept = await shop.record(first["id"])
     # Another process had called Stripe and died before its commit.
-    await shop.desk.context.stripe.cancel_duplicate(second["id"], kept_subscription_id=kept["_id"], key="k")
+    await shop.harness.context.stripe.cancel_duplicate(second["id"], kept_subscription_id=kept["_id"], key="k")
     await shop.settle()
     assert shop.mails() == [("welcome", "ada@example.com"), ("duplicate-subscription", "ada@example.com")]
-    assert len(shop.desk.said(DuplicateSubscriptionCancelled)) == 1
+    assert len(shop.harness.published_of(DuplicateSubscriptionCancelled)) == 1
     assert len([call for call in shop.double.log if call.method == "DELETE"]) == 1
 
 
@@ -389,11 +391,11 @@ async def test_a_cancellation_waits_while_stripe_is_away(shop: Shop) -> None:
     second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
     for event in [*shop.events_of(first["id"]), *shop.events_of(second["id"])]:
         await shop.deliver(event)
-    order = shop.desk.said(CancelDuplicateSubscription)[0]
-    shop.desk.context.stripe.calls.patience = FAST
+    order = shop.harness.published_of(CancelDuplicateSubscription)[0]
+    shop.harness.context.stripe.calls.patience = FAST
     async with shop.double.outage():
-        await shop.desk.perform(order)
-    ((_, again),) = await shop.desk.later()
+        await shop.harness.deliver(order)
+    ((_, again),) = await shop.harness.delayed()
     assert (type(again), again.attempt) == (CancelDuplicateSubscription, 2)
 
 
@@ -404,7 +406,7 @@ async def test_two_that_come_to_life_at_once_are_decided_one_after_the_other(
     await shop.a_second_later()
     second = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
     other: Shop = await open_shop()
-    subscriptions = shop.desk.context.subscriptions
+    subscriptions = shop.harness.context.subscriptions
     read = subscriptions.of_user
     raced = False
 
@@ -416,10 +418,13 @@ async def test_two_that_come_to_life_at_once_are_decided_one_after_the_other(
             await other.deliver(shop.events_of(second["id"])[0])
         return found
 
-    object.__setattr__(shop.desk.context, "subscriptions", subscriptions)
+    object.__setattr__(shop.harness.context, "subscriptions", subscriptions)
     subscriptions.of_user = and_then_the_other
     await shop.deliver(shop.events_of(first["id"])[0])
-    orders = [*shop.desk.said(CancelDuplicateSubscription), *other.desk.said(CancelDuplicateSubscription)]
+    orders = [
+        *shop.harness.published_of(CancelDuplicateSubscription),
+        *other.harness.published_of(CancelDuplicateSubscription),
+    ]
     kept, gone = sorted([first, second], key=lambda made: (made["created"], made["id"]))
     assert [(order.subscription_id, order.kept_subscription_id) for order in orders] == [
         ((await shop.record(gone["id"]))["_id"], (await shop.record(kept["id"]))["_id"])
@@ -446,5 +451,5 @@ async def test_where_a_coupon_is_required_one_without_it_is_cancelled_without_a_
 
 
 async def test_a_user_of_somebody_elses_question_is_nothing_to_billing(shop: Shop) -> None:
-    await shop.desk.perform(UserEnsured(reference="import_7", user_id="user_ada"))
-    assert (await shop.count("provider_mappings"), shop.desk.published) == (0, [])
+    await shop.harness.deliver(UserEnsured(reference="import_7", user_id="user_ada"))
+    assert (await shop.count("provider_mappings"), shop.harness.published) == (0, [])

@@ -21,8 +21,7 @@ from services import cli
 from services.gateway.errors import STATUS, HttpRefusal
 from services.operator.client import KEY, URL
 from shared.bus.envelope import Envelope
-from shared.dead_letters.letters import ADDED
-from shared.dead_letters.replay_headers import REPLAYED
+from shared.dead_letters.records import DEAD_LETTER_HEADERS, REPLAY_HEADERS
 from shared.errors import Refusal
 from shared.fault_points import POINTS
 from shared.messages import SERVICE
@@ -204,7 +203,7 @@ def test_exactly_the_written_headers_are_documented() -> None:
     )
     whole.reply_to = 0
     written = {name for name, _ in whole.headers()}
-    assert named == written | ADDED | REPLAYED
+    assert named == written | DEAD_LETTER_HEADERS | REPLAY_HEADERS
 
 
 def test_every_named_metric_exists() -> None:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from services.embedded.demo import CLIENT_ID
 from shared.bus.producer import Producer
+from shared.mail import unsubscribe_token
 from shared.sealing import Sealer
 from shared.settings import parse_keys
-from shared.unsubscribe_tokens import unsubscribe_token
 from tests.end_to_end.test_mail_notices import delivery, tell
 from tests.stack import Login, Stack, eventually
 

@@ -91,18 +91,18 @@ async def test_what_is_too_old_is_done_when_that_is_meant(nest: Stack, email: st
 async def test_of_somebody_erased_no_letter_is_left(nest: Stack, email: str) -> None:
     user_id = (await nest.log_in(email))["user_id"]
     customer = json.dumps({"data": {"object": {"customer_email": email}}}).encode()
-    await put(nest, (customer, [("type", b"stripe.said-of")]), topic="stripe.webhooks")
-    await put(nest, (email.encode(), [("type", b"mailer.said-to"), ("from", email.encode())]))
-    await put(nest, (b"about nobody", [("type", b"mailer.said-to")]))
-    await waiting(nest, 1, type="stripe.said-of")
-    letters = await waiting(nest, 2, type="mailer.said-to")
+    await put(nest, (customer, [("type", b"stripe.published_of-of")]), topic="stripe.webhooks")
+    await put(nest, (email.encode(), [("type", b"mailer.published_of-to"), ("from", email.encode())]))
+    await put(nest, (b"about nobody", [("type", b"mailer.published_of-to")]))
+    await waiting(nest, 1, type="stripe.published_of-of")
+    letters = await waiting(nest, 2, type="mailer.published_of-to")
     assert [email in json.dumps(letter) for letter in letters] == [False, True]
     assert not any(found(email, text) for text in (await kept_records(nest)).values())
 
     await done(nest, await ask(nest, "erase_user", user_id=user_id))
 
-    assert await waiting(nest, 1, type="mailer.said-to") == letters[:1]
-    assert (await ask(nest, "list_dead_letters", filter={"type": "stripe.said-of"}))["letters"] == []
+    assert await waiting(nest, 1, type="mailer.published_of-to") == letters[:1]
+    assert (await ask(nest, "list_dead_letters", filter={"type": "stripe.published_of-of"}))["letters"] == []
     gone = await run(nest, "dead", "replay", str(letters[1]["id"]))
     assert (gone.code, gone.out) == (0, "1 not there (any more)\n")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from shared.mail import unsubscribe_token
 from shared.sealing import Sealer
 from shared.settings import parse_keys
-from shared.unsubscribe_tokens import unsubscribe_token
 from tests.stack import MAIL_SECRET, Login, Stack, eventually
 
 Client = MongoClient[dict[str, Any]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.backing import Backing
-from tests.shared.stand import Stand
+from tests.shared.bus_harness import Stand
 from tests.stack import Stack, running_stack
 
 

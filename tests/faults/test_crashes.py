@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.embedded.kafka_topics import remove_dead_members
-from tests.faults.rig import worker
-from tests.shared.ledger import Append, Relay
-from tests.shared.stand import Answer, Stand, until
+from tests.faults.worker_process import worker
+from tests.shared.bus_harness import Answer, Stand, until
+from tests.shared.sample_services import Append, Relay
 
 SUBJECTS = [str(number) for number in range(6)]
 EVENTS = 3

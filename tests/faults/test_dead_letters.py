@@ -8,7 +8,7 @@ from pymongo import AsyncMongoClient
 
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.producer import Producer
-from shared.dead_letters.letters import put_aside
+from shared.dead_letters.records import dead_letter_record
 from shared.fault_points import EXIT_CODE
 from shared.ids import new_message_id
 from shared.messages.mailer.consents import RecordMarketingConsent
@@ -42,14 +42,14 @@ async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
             envelope = Envelope(
                 id=new_message_id(), wire=order.wire, topic=TOPIC, key=order.user_id, body=body, time=now
             )
-            letter = put_aside(
+            letter = dead_letter_record(
                 Record(number, envelope),
                 TOPIC,
                 sealer=sealer,
                 reason="undecodable",
                 detail="",
                 trace="",
-                tries=0,
+                attempts=0,
                 group=f"{prefix}mailer",
                 at=now,
             )

@@ -11,8 +11,8 @@ from pymongo.errors import PyMongoError
 
 from services.embedded.mongo import EmbeddedMongo
 from shared.bus.inbox import DONE, Outcome
-from tests.shared.committing import Bench, bench, enveloped
-from tests.shared.ledger import LEDGER, Append
+from tests.shared.inbox_harness import Bench, bench, enveloped
+from tests.shared.sample_services import LEDGER, Append
 
 WORKS = 20
 

@@ -14,8 +14,8 @@ from services.embedded.mongo import EmbeddedMongo
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
 from shared.ids import new_message_id
-from tests.shared.ledger import Append, Total
-from tests.shared.stand import Stand, until
+from tests.shared.bus_harness import Stand, until
+from tests.shared.sample_services import Append, Total
 
 OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
 OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
@@ -68,7 +68,7 @@ async def test_kafka_killed_and_back_loses_and_repeats_nothing(
         assert time.monotonic() - back < 30
         await stand.settled("ledger", "audit")
         assert ledger.stuck + audit.stuck == []
-        assert ledger.service.complaints() + audit.service.complaints() == []
+        assert ledger.service.problems() + audit.service.problems() == []
         for number in accepted:
             assert await stand.numbers(str(number)) == [number], "accepted and not carried out once"
         for number in range(203):
@@ -150,7 +150,7 @@ async def test_mongodb_killed_amid_commits_loses_and_repeats_nothing(
             assert sorted(await stand.numbers(subject, "audit")) == sorted([*range(10)] * 2)
         assert len(await stand.rows()) == len(orders)
         assert await stand.dump("ledger.commands.dead") == []
-        assert ledger.service.complaints() == []
+        assert ledger.service.problems() == []
 
 
 async def test_a_primary_that_steps_down_is_waited_for(

@@ -23,7 +23,7 @@ from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
-from shared.service import announce
+from shared.service import publish_outside_work
 from tests.gateway.services import Services
 
 ISSUER = "http://nest.test"
@@ -79,7 +79,7 @@ class World:
     http: httpx.AsyncClient
 
     async def announce(self, event: Event) -> None:
-        await announce(self.services.producer, self.services.sealer, event)
+        await publish_outside_work(self.services.producer, self.services.sealer, event)
 
     async def revoke(self, token: str) -> None:
         claims = jwt.decode(token, options={"verify_signature": False})
@@ -123,12 +123,12 @@ async def running_world(
 ) -> AsyncIterator[World]:
     settings = make_settings(topic_prefix=unique())
     bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
-    made = await topics.apply(bootstrap, prefix=prefix, most_partitions=2)
+    made = await topics.apply(bootstrap, prefix=prefix, max_partitions=2)
     services = Services(bootstrap, prefix, Sealer(settings.master_keys()))
     await services.start()
     signer = Signer.new("key-1")
-    await announce(services.producer, services.sealer, signer.announcement)
-    await announce(services.producer, services.sealer, client("client_1"))
+    await publish_outside_work(services.producer, services.sealer, signer.announcement)
+    await publish_outside_work(services.producer, services.sealer, client("client_1"))
     async with (
         create(settings) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20.0) as http,

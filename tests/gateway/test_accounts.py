@@ -94,7 +94,7 @@ def said(world: World) -> dict[str, Any]:
     message = MESSAGES[envelope.wire].model_validate_json(envelope.body)
     values = {name: getattr(message, name) for name in type(message).model_fields if name != "key"}
     return {
-        name: world.services.sealer.reveal("auth", value) if isinstance(value, Sealed) else value
+        name: world.services.sealer.unseal_secret("auth", value) if isinstance(value, Sealed) else value
         for name, value in values.items()
         if value is not None
     }

@@ -95,7 +95,7 @@ async def test_verify_answers_the_token_as_plain_text_and_seals_what_it_was_sent
     [heard] = world.services.heard
     sent = json.loads(heard.body)
     sealer: Sealer = world.services.sealer
-    assert {name: sealer.open("auth", sent[name]) for name in ("code", "nonce")} == {
+    assert {name: sealer.unseal("auth", sent[name]) for name in ("code", "nonce")} == {
         "code": CODE.encode(),
         "nonce": NONCE.encode(),
     }
@@ -108,8 +108,8 @@ async def test_register_answers_the_user_and_seals_what_stands_in_its_path(world
     assert answer.headers["content-type"] == "application/json"
     [heard] = world.services.heard
     sent = json.loads(heard.body)
-    assert world.services.sealer.open("auth", sent["code"]) == CODE.encode()
-    assert world.services.sealer.open("auth", sent["nonce"]) == NONCE.encode()
+    assert world.services.sealer.unseal("auth", sent["code"]) == CODE.encode()
+    assert world.services.sealer.unseal("auth", sent["nonce"]) == NONCE.encode()
     assert {name: sent[name] for name in (*NAMES, "phone_number")} == {**NAMES, "phone_number": NUMBER}
 
 

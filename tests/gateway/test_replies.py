@@ -155,7 +155,7 @@ class TestWithoutKafka:
     @pytest.fixture
     async def kafka(self, own_kafka: Callable[[], Awaitable[EmbeddedKafka]]) -> EmbeddedKafka:
         kafka = await own_kafka()
-        await topics.apply(kafka.bootstrap, most_partitions=1)
+        await topics.apply(kafka.bootstrap, max_partitions=1)
         return kafka
 
     async def test_calls_are_refused_in_time_and_answered_again_when_it_is_back(
@@ -175,14 +175,14 @@ class TestWithoutKafka:
             assert time.monotonic() - began < 4
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
             assert gateway._replies.waiting == 0
-            await eventually(gateway.complaints, what="a complaint about Kafka")
+            await eventually(gateway.problems, what="a complaint about Kafka")
             await kafka.start()
 
             async def answered() -> bool:
                 return (await http.post(PATH, json=ASK)).status_code == 204
 
             await eventually(answered, within=30)
-            await eventually(lambda: gateway.complaints() == [])
+            await eventually(lambda: gateway.problems() == [])
         await services.stop()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.gateway.methods import METHODS
-from shared.ordering import by_address
+from shared.bus.envelope import address_ordering_key
 from shared.sealing import Sealer
 from tests.gateway.conftest import World
 from tests.gateway.services import SILENCE, Refused
@@ -77,8 +77,10 @@ async def test_the_same_address_has_the_same_key_however_it_is_written(world: Wo
         await world.http.post(f"/1/{version}/send_magic_link", json={**LINK, "identifier_value": address})
     keys = {envelope.key for envelope in world.services.heard}
     (key,) = keys
-    assert key == by_address("jane@example.com", world.services.sealer)
-    assert key != by_address("jane@example.com", Sealer({"k1": bytes([1]) * 32})), "it is found by trying addresses"
+    assert key == address_ordering_key("jane@example.com", world.services.sealer)
+    assert key != address_ordering_key("jane@example.com", Sealer({"k1": bytes([1]) * 32})), (
+        "it is found by trying addresses"
+    )
 
 
 async def test_secrets_leave_the_gateway_sealed(world: World) -> None:
@@ -88,7 +90,7 @@ async def test_secrets_leave_the_gateway_sealed(world: World) -> None:
     heard = world.services.heard[0]
     assert b"secret-half" not in heard.body
     assert "secret" not in heard.key
-    assert world.services.sealer.open("auth", json.loads(heard.body)["code"]) == b"authzcode_1.secret-half"
+    assert world.services.sealer.unseal("auth", json.loads(heard.body)["code"]) == b"authzcode_1.secret-half"
 
 
 async def test_a_sealed_reply_is_opened_for_the_caller(world: World) -> None:

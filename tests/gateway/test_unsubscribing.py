@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.gateway import unsubscribing
+from shared.mail import unsubscribe_token
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
-from shared.unsubscribe_tokens import unsubscribe_token
 from tests.gateway.conftest import World
 from tests.gateway.services import Refused
 

@@ -1,4 +1,4 @@
-"""A mail server, and a desk of the mailer that hands over to it."""
+"""A mail server, and a harness of the mailer that hands over to it."""
 
 import base64
 from collections.abc import AsyncIterator, Callable
@@ -13,9 +13,9 @@ from services.mailer.handlers import HANDLERS
 from services.mailer.settings import MailerSettings
 from services.mailer.store import INDEXES
 from shared.settings import load
-from tests.desk import Desk
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 from tests.mailer.smtp_server import SmtpServer, certificate
+from tests.service_harness import ServiceHarness
 
 USUAL = {
     "kafka_bootstrap": "127.0.0.1:9092",
@@ -32,9 +32,9 @@ USUAL = {
 MakeSettings = Callable[..., MailerSettings]
 
 
-def mailer_desk(mongo_url: str, database_prefix: str, settings: MailerSettings) -> Desk:
-    """The mailer at a desk, with these settings."""
-    return Desk(
+def mailer_harness(mongo_url: str, database_prefix: str, settings: MailerSettings) -> ServiceHarness:
+    """The mailer at a harness, with these settings."""
+    return ServiceHarness(
         mongo_url,
         f"{database_prefix}mailer",
         service="mailer",
@@ -69,11 +69,13 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def desk(mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer) -> AsyncIterator[Desk]:
-    """The mailer at a desk."""
+async def harness(
+    mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer
+) -> AsyncIterator[ServiceHarness]:
+    """The mailer at a harness."""
     chosen = settings(smtp_port=server.port, smtp_timeout=2, smtp_connections=2)
-    async with mailer_desk(mongo_url, database_prefix, chosen) as desk:
-        yield desk
+    async with mailer_harness(mongo_url, database_prefix, chosen) as harness:
+        yield harness
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(models, "FIRST_PAUSE", models.FIRST_PAUSE / 10)
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
     sealer = Sealer(settings().master_keys())
     producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
     await producer.start()

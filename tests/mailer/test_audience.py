@@ -15,9 +15,9 @@ from shared.bus.inbox import Inbox
 from shared.messages import Sealed
 from shared.messages.auth.users import FindConsentAddress
 from shared.messages.mailer.consents import CarryMarketingConsent, ConsentLevel, RecordMarketingConsent
-from tests.desk import Desk
-from tests.mailer.conftest import MakeSettings, mailer_desk
+from tests.mailer.conftest import MakeSettings, mailer_harness
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
+from tests.service_harness import ServiceHarness
 
 ADDRESS = "Ada@Example.com"
 
@@ -30,43 +30,43 @@ async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
 
 
 @pytest.fixture
-async def desk(mongo_url: str, database_prefix: str, carrying: MailerSettings) -> AsyncIterator[Desk]:
+async def harness(mongo_url: str, database_prefix: str, carrying: MailerSettings) -> AsyncIterator[ServiceHarness]:
     """The mailer with a double of Mailchimp."""
-    async with mailer_desk(mongo_url, database_prefix, carrying) as desk:
-        yield desk
+    async with mailer_harness(mongo_url, database_prefix, carrying) as harness:
+        yield harness
 
 
-async def choose(desk: Desk, level: ConsentLevel) -> CarryMarketingConsent:
+async def choose(harness: ServiceHarness, level: ConsentLevel) -> CarryMarketingConsent:
     """Record a choice; returns the order that auth then gives."""
-    await desk.perform(RecordMarketingConsent(key="user_1", user_id="user_1", level=level, source="user"))
-    asked = desk.said(FindConsentAddress)[-1]
-    return carry(desk, asked.consent_version)
+    await harness.deliver(RecordMarketingConsent(key="user_1", user_id="user_1", level=level, source="user"))
+    asked = harness.published_of(FindConsentAddress)[-1]
+    return carry(harness, asked.consent_version)
 
 
-def carry(desk: Desk, version: int, address: str | None = ADDRESS) -> CarryMarketingConsent:
+def carry(harness: ServiceHarness, version: int, address: str | None = ADDRESS) -> CarryMarketingConsent:
     return CarryMarketingConsent(
         key="user_1",
         user_id="user_1",
         consent_version=version,
         address=None if address is None else Sealed.of(address),
-        ordered_at=desk.now,
+        ordered_at=harness.now,
     )
 
 
-async def member(desk: Desk) -> dict[str, Any]:
-    row = await desk.database["audience_members"].find_one({})
+async def member(harness: ServiceHarness) -> dict[str, Any]:
+    row = await harness.database["audience_members"].find_one({})
     assert row is not None
     return row
 
 
-async def due(desk: Desk) -> list[CarryMarketingConsent]:
+async def due(harness: ServiceHarness) -> list[CarryMarketingConsent]:
     """The orders that wait; the time of the last one is now."""
-    waiting = await desk.later()
-    await desk.database[Inbox.TIMERS].delete_many({})
+    waiting = await harness.delayed()
+    await harness.database[Inbox.TIMERS].delete_many({})
     if waiting:
-        desk.now = waiting[-1][0]
+        harness.now = waiting[-1][0]
         # A pause of the breaker is counted in real seconds.
-        desk.context.audience._breaker.succeeded()
+        harness.context.audience._breaker.succeeded()
     return [message.model_copy(update={"key": "user_1"}) for _, message in waiting]  # type: ignore[misc]
 
 
@@ -130,112 +130,120 @@ async def test_the_key_names_the_data_centre() -> None:
     await mailchimp.close()
 
 
-async def test_a_consent_is_carried(desk: Desk, double: MailchimpDouble) -> None:
-    await desk.perform(await choose(desk, "general"))
+async def test_a_consent_is_carried(harness: ServiceHarness, double: MailchimpDouble) -> None:
+    await harness.deliver(await choose(harness, "general"))
     assert double.status_of(ADDRESS) == "subscribed"
-    row = await member(desk)
+    row = await member(harness)
     assert (row["_id"], row["state"], row["level"], row["attempts"]) == ("user_1", "carried", "general", 1)
-    assert await desk.later() == []
-    assert "example.com" not in str(await desk.database["audience_members"].find().to_list()).lower()
+    assert await harness.delayed() == []
+    assert "example.com" not in str(await harness.database["audience_members"].find().to_list()).lower()
 
 
-async def test_the_latest_choice_wins_over_late_retries(desk: Desk, double: MailchimpDouble) -> None:
+async def test_the_latest_choice_wins_over_late_retries(harness: ServiceHarness, double: MailchimpDouble) -> None:
     # Done, and the answer lost; then the user thinks again, and that reaches Mailchimp at once.
     double.faults.extend(["done-hang"])
-    await desk.perform(await choose(desk, "general"))
-    [late] = await due(desk)
-    await desk.perform(await choose(desk, "none"))
+    await harness.deliver(await choose(harness, "general"))
+    [late] = await due(harness)
+    await harness.deliver(await choose(harness, "none"))
     assert double.status_of(ADDRESS) == "unsubscribed"
-    await desk.perform(late)
+    await harness.deliver(late)
     assert double.status_of(ADDRESS) == "unsubscribed"
     assert [body["status"] for _, body in double.calls] == ["subscribed", "unsubscribed", "unsubscribed"]
-    assert ((await member(desk))["state"], await desk.later()) == ("carried", [])
+    assert ((await member(harness))["state"], await harness.delayed()) == ("carried", [])
 
 
-async def test_while_mailchimp_is_away_only_the_newest_choice_is_tried_on(desk: Desk, double: MailchimpDouble) -> None:
+async def test_while_mailchimp_is_away_only_the_newest_choice_is_tried_on(
+    harness: ServiceHarness, double: MailchimpDouble
+) -> None:
     double.always = 503
-    first = await choose(desk, "general")
-    second = await choose(desk, "none")
-    await desk.perform(first)
-    await desk.perform(second)
-    [waiting] = await due(desk)
+    first = await choose(harness, "general")
+    second = await choose(harness, "none")
+    await harness.deliver(first)
+    await harness.deliver(second)
+    [waiting] = await due(harness)
     assert waiting.consent_version == 2
     double.always = None
-    await desk.perform(waiting)
+    await harness.deliver(waiting)
     assert double.status_of(ADDRESS) == "transactional"
 
 
-async def test_a_choice_made_while_mailchimp_is_asked_is_told_it_too(desk: Desk, double: MailchimpDouble) -> None:
-    order = await choose(desk, "general")
-    tell, meanwhile = desk.context.audience.tell, []
+async def test_a_choice_made_while_mailchimp_is_asked_is_told_it_too(
+    harness: ServiceHarness, double: MailchimpDouble
+) -> None:
+    order = await choose(harness, "general")
+    tell, meanwhile = harness.context.audience.tell, []
 
     async def told_slowly(address: str, level: ConsentLevel) -> Carriage:
         carriage = await tell(address, level)
         if not meanwhile:
-            meanwhile.append(await choose(desk, "none"))
+            meanwhile.append(await choose(harness, "none"))
         assert isinstance(carriage, Carried)
         return carriage
 
-    desk.context.audience.tell = told_slowly
-    await desk.perform(order)
+    harness.context.audience.tell = told_slowly
+    await harness.deliver(order)
     assert double.status_of(ADDRESS) == "unsubscribed"
-    assert (await member(desk))["consentVersion"] == 2
+    assert (await member(harness))["consentVersion"] == 2
 
 
-async def test_a_consent_is_tried_for_a_week_and_then_given_up(desk: Desk, double: MailchimpDouble) -> None:
+async def test_a_consent_is_tried_for_a_week_and_then_given_up(
+    harness: ServiceHarness, double: MailchimpDouble
+) -> None:
     double.always = 503
-    began = desk.now
-    orders = [await choose(desk, "none")]
+    began = harness.now
+    orders = [await choose(harness, "none")]
     tries = 0
     while orders:
         [order] = orders
-        await desk.perform(order)
+        await harness.deliver(order)
         tries += 1
-        orders = await due(desk)
-    assert timedelta(days=6.5) < desk.now - began <= timedelta(days=7.2)
-    assert tries == (await member(desk))["attempts"] < 110
-    assert (await member(desk))["state"] == "given_up"
+        orders = await due(harness)
+    assert timedelta(days=6.5) < harness.now - began <= timedelta(days=7.2)
+    assert tries == (await member(harness))["attempts"] < 110
+    assert (await member(harness))["state"] == "given_up"
 
 
-async def test_what_mailchimp_never_takes_is_given_up_at_once(desk: Desk, double: MailchimpDouble) -> None:
+async def test_what_mailchimp_never_takes_is_given_up_at_once(harness: ServiceHarness, double: MailchimpDouble) -> None:
     double.always = 400
-    await desk.perform(await choose(desk, "general"))
-    row = await member(desk)
+    await harness.deliver(await choose(harness, "general"))
+    row = await member(harness)
     assert (row["state"], row["reason"]) == ("given_up", "400 Member In Compliance State")
-    assert await desk.later() == []
+    assert await harness.delayed() == []
     # The next choice begins anew.
     double.always = None
-    await desk.perform(await choose(desk, "none"))
-    row = await member(desk)
+    await harness.deliver(await choose(harness, "none"))
+    row = await member(harness)
     assert (row["state"], row["reason"], row["attempts"]) == ("carried", None, 1)
 
 
-async def test_second_delivery_of_an_order_asks_mailchimp_once(desk: Desk, double: MailchimpDouble) -> None:
-    order = await choose(desk, "general")
-    body = encode(order, desk.sealer)
+async def test_second_delivery_of_an_order_asks_mailchimp_once(
+    harness: ServiceHarness, double: MailchimpDouble
+) -> None:
+    order = await choose(harness, "general")
+    body = encode(order, harness.sealer)
     for _ in range(2):
-        await desk.perform(order, id="ab" * 16, body=body)
+        await harness.deliver(order, id="ab" * 16, body=body)
     assert len(double.calls) == 1
 
 
-async def test_a_user_without_an_address_is_not_carried(desk: Desk, double: MailchimpDouble) -> None:
-    order = await choose(desk, "general")
-    await desk.perform(order.model_copy(update={"address": None}))
-    assert ((await member(desk))["state"], double.calls, await desk.later()) == ("no_address", [], [])
+async def test_a_user_without_an_address_is_not_carried(harness: ServiceHarness, double: MailchimpDouble) -> None:
+    order = await choose(harness, "general")
+    await harness.deliver(order.model_copy(update={"address": None}))
+    assert ((await member(harness))["state"], double.calls, await harness.delayed()) == ("no_address", [], [])
 
 
-async def test_an_order_about_nobody_changes_nothing(desk: Desk, double: MailchimpDouble) -> None:
-    await desk.perform(carry(desk, 1))
+async def test_an_order_about_nobody_changes_nothing(harness: ServiceHarness, double: MailchimpDouble) -> None:
+    await harness.deliver(carry(harness, 1))
     assert double.calls == []
-    assert await desk.database["audience_members"].find().to_list() == []
+    assert await harness.database["audience_members"].find().to_list() == []
 
 
 async def test_the_audience_is_off_by_default(
     mongo_url: str, database_prefix: str, settings: MakeSettings, double: MailchimpDouble
 ) -> None:
-    async with mailer_desk(mongo_url, database_prefix, settings()) as desk:
-        await desk.perform(RecordMarketingConsent(key="user_1", user_id="user_1", level="general", source="user"))
-        assert desk.said(FindConsentAddress) == []
+    async with mailer_harness(mongo_url, database_prefix, settings()) as harness:
+        await harness.deliver(RecordMarketingConsent(key="user_1", user_id="user_1", level="general", source="user"))
+        assert harness.published_of(FindConsentAddress) == []
         # An order from when it was on.
-        await desk.perform(carry(desk, 1))
-        assert await desk.database["audience_members"].find().to_list() == []
+        await harness.deliver(carry(harness, 1))
+        assert await harness.database["audience_members"].find().to_list() == []

@@ -8,8 +8,8 @@ from shared.messages import Caller, Sealed
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
-from tests.desk import Desk, Refused
 from tests.mailer.test_suppression_list import suppressed
+from tests.service_harness import Refused, ServiceHarness
 
 OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
 ADDRESS = "ada@example.com"
@@ -20,30 +20,30 @@ ADDRESS = "ada@example.com"
     [(ListDeliveries, "list_deliveries"), (ListSuppressions, "list_suppressions")],
 )
 async def test_who_looks_for_what_an_address_got_is_told_of_without_the_address(
-    desk: Desk, query: Any, action: str
+    harness: ServiceHarness, query: Any, action: str
 ) -> None:
-    await suppressed(desk, (ADDRESS, "bounced"))
-    await desk.perform(query(recipient=Sealed.of(ADDRESS)), caller=OPERATOR)
-    (told,) = desk.recorded
+    await suppressed(harness, (ADDRESS, "bounced"))
+    await harness.deliver(query(recipient=Sealed.of(ADDRESS)), caller=OPERATOR)
+    (told,) = harness.recorded
     assert (told.action, told.refused_as) == (action, None)
     assert "example.com" not in told.model_dump_json()
 
 
-async def test_a_lifted_suppression_is_told_by_the_mail_that_showed_it(desk: Desk) -> None:
-    (delivery_id,) = await suppressed(desk, (ADDRESS, "complained"))
+async def test_a_lifted_suppression_is_told_by_the_mail_that_showed_it(harness: ServiceHarness) -> None:
+    (delivery_id,) = await suppressed(harness, (ADDRESS, "complained"))
     lift = LiftSuppression(recipient=Sealed.of(ADDRESS))
     with pytest.raises(Refused):
-        await desk.perform(lift, caller=OPERATOR)
-    await desk.perform(lift.model_copy(update={"although_complained": True}), caller=OPERATOR)
+        await harness.deliver(lift, caller=OPERATOR)
+    await harness.deliver(lift.model_copy(update={"although_complained": True}), caller=OPERATOR)
     with pytest.raises(Refused):
-        await desk.perform(LiftSuppression(delivery_id="delivery_typed"), caller=OPERATOR)
-    assert [(told.action, told.refused_as, told.resource_id) for told in desk.recorded] == [
+        await harness.deliver(LiftSuppression(delivery_id="delivery_typed"), caller=OPERATOR)
+    assert [(told.action, told.refused_as, told.resource_id) for told in harness.recorded] == [
         ("lift_suppression", "recipient_complained", delivery_id),
         ("lift_suppression", None, delivery_id),
         ("lift_suppression", "suppression_not_found", None),
     ]
 
 
-async def test_who_looks_at_looks_is_not_told_of(desk: Desk) -> None:
-    await desk.perform(GetClientLooks(client_id="client_1"), caller=OPERATOR)
-    assert desk.recorded == []
+async def test_who_looks_at_looks_is_not_told_of(harness: ServiceHarness) -> None:
+    await harness.deliver(GetClientLooks(client_id="client_1"), caller=OPERATOR)
+    assert harness.recorded == []

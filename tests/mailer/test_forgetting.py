@@ -14,10 +14,10 @@ from shared.bus.inbox import Inbox
 from shared.messages import Message, Sealed
 from shared.messages.mailer.consents import CarryMarketingConsent, ConsentLevel, RecordMarketingConsent
 from shared.messages.personal_data import ConfirmErasure, EraseUserFromMailer, NoteErasureWait
-from shared.personal_data.holdings import OWN_TRIES
-from tests.desk import Desk
-from tests.mailer.conftest import MakeSettings, mailer_desk
+from shared.personal_data.erasure import MAX_ATTEMPTS
+from tests.mailer.conftest import MakeSettings, mailer_harness
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble, member_of
+from tests.service_harness import ServiceHarness
 
 USER, ADDRESS, OLD_ADDRESS = "user_1", "ada@example.com", "ada@example.net"
 ORDER = EraseUserFromMailer(
@@ -29,28 +29,28 @@ ORDER = EraseUserFromMailer(
 
 
 @pytest.fixture
-async def desk(mongo_url: str, database_prefix: str, carrying: MailerSettings) -> AsyncIterator[Desk]:
+async def harness(mongo_url: str, database_prefix: str, carrying: MailerSettings) -> AsyncIterator[ServiceHarness]:
     """The mailer with a double of Mailchimp."""
-    async with mailer_desk(mongo_url, database_prefix, carrying) as desk:
-        yield desk
+    async with mailer_harness(mongo_url, database_prefix, carrying) as harness:
+        yield harness
 
 
-async def consents(desk: Desk, level: ConsentLevel = "general", number: int = 1) -> CarryMarketingConsent:
+async def consents(harness: ServiceHarness, level: ConsentLevel = "general", number: int = 1) -> CarryMarketingConsent:
     """Record a choice; returns the order that auth then gives."""
-    await desk.perform(RecordMarketingConsent(key=USER, user_id=USER, level=level, source="user"))
+    await harness.deliver(RecordMarketingConsent(key=USER, user_id=USER, level=level, source="user"))
     return CarryMarketingConsent(
-        key=USER, user_id=USER, consent_version=number, address=Sealed.of(ADDRESS), ordered_at=desk.now
+        key=USER, user_id=USER, consent_version=number, address=Sealed.of(ADDRESS), ordered_at=harness.now
     )
 
 
-async def due(desk: Desk) -> list[Message]:
+async def due(harness: ServiceHarness) -> list[Message]:
     """The tries that wait, second looks left out; the time of the last one is now."""
-    waiting = [(at, message) for at, message in await desk.later() if not getattr(message, "again", False)]
-    await desk.database[Inbox.TIMERS].delete_many({})
+    waiting = [(at, message) for at, message in await harness.delayed() if not getattr(message, "again", False)]
+    await harness.database[Inbox.TIMERS].delete_many({})
     if waiting:
-        desk.now = waiting[-1][0]
+        harness.now = waiting[-1][0]
         # A pause of the breaker is counted in real seconds.
-        desk.context.audience._breaker.succeeded()
+        harness.context.audience._breaker.succeeded()
     return [message.model_copy(update={"key": USER}) for _, message in waiting]
 
 
@@ -99,121 +99,125 @@ async def test_who_was_never_there_is_forgotten_and_a_list_that_is_not_there_for
 
 
 async def test_of_an_erased_user_all_addresses_are_forgotten_before_it_is_confirmed(
-    desk: Desk, double: MailchimpDouble
+    harness: ServiceHarness, double: MailchimpDouble
 ) -> None:
-    await desk.perform(await consents(desk))
+    await harness.deliver(await consents(harness))
     assert double.status_of(ADDRESS) == "subscribed"
-    await desk.perform(ORDER)
+    await harness.deliver(ORDER)
     assert double.forgets == [member_of(ADDRESS), member_of(OLD_ADDRESS)]
     assert double.members == {}
-    assert [confirmed.holder for confirmed in desk.said(ConfirmErasure)] == ["mailer"]
-    assert desk.said(NoteErasureWait) == []
+    assert [confirmed.holder for confirmed in harness.published_of(ConfirmErasure)] == ["mailer"]
+    assert harness.published_of(NoteErasureWait) == []
 
 
 async def test_while_mailchimp_is_away_ours_is_gone_the_process_says_so_and_it_is_tried_until_done(
-    desk: Desk, double: MailchimpDouble
+    harness: ServiceHarness, double: MailchimpDouble
 ) -> None:
-    await desk.perform(await consents(desk))
+    await harness.deliver(await consents(harness))
     double.always = 503
-    await desk.perform(ORDER)
+    await harness.deliver(ORDER)
     for name in ("marketing_consents", "marketing_consent_changes", "audience_members"):
-        assert await desk.database[name].count_documents({}) == 0, name
-    assert desk.said(ConfirmErasure) == []
-    [note] = desk.said(NoteErasureWait)
+        assert await harness.database[name].count_documents({}) == 0, name
+    assert harness.published_of(ConfirmErasure) == []
+    [note] = harness.published_of(NoteErasureWait)
     assert (note.holder, note.waits_for, note.reason) == ("mailer", "mailchimp", "503 Fault")
     double.always = None
-    for order in await due(desk):
-        await desk.perform(order)
+    for order in await due(harness):
+        await harness.deliver(order)
     assert double.members == {}
-    assert len(desk.said(ConfirmErasure)) == 1
+    assert len(harness.published_of(ConfirmErasure)) == 1
 
 
-async def test_even_what_mailchimp_refuses_is_not_given_up(desk: Desk, double: MailchimpDouble) -> None:
-    await desk.perform(await consents(desk))
+async def test_even_what_mailchimp_refuses_is_not_given_up(harness: ServiceHarness, double: MailchimpDouble) -> None:
+    await harness.deliver(await consents(harness))
     double.always = 400
-    await desk.perform(ORDER)
-    assert [note.reason for note in desk.said(NoteErasureWait)] == ["400 Member In Compliance State"]
-    assert desk.said(ConfirmErasure) == []
-    assert len(await due(desk)) == 1
+    await harness.deliver(ORDER)
+    assert [note.reason for note in harness.published_of(NoteErasureWait)] == ["400 Member In Compliance State"]
+    assert harness.published_of(ConfirmErasure) == []
+    assert len(await due(harness)) == 1
 
 
 async def test_its_own_tries_take_most_of_an_hour_and_then_auth_orders_anew(
-    desk: Desk, double: MailchimpDouble
+    harness: ServiceHarness, double: MailchimpDouble
 ) -> None:
     double.always = 503
-    began, orders, tries = desk.now, [ORDER], 0
+    began, orders, tries = harness.now, [ORDER], 0
     while orders:
         [order] = orders
-        await desk.perform(order)
+        await harness.deliver(order)
         tries += 1
-        orders = await due(desk)  # type: ignore[assignment]  # of the one class that there is
-    assert tries == OWN_TRIES + 1
-    assert timedelta(minutes=30) < desk.now - began < timedelta(hours=1)
+        orders = await due(harness)  # type: ignore[assignment]  # of the one class that there is
+    assert tries == MAX_ATTEMPTS + 1
+    assert timedelta(minutes=30) < harness.now - began < timedelta(hours=1)
 
 
-async def test_an_order_to_carry_that_comes_after_the_erasure_tells_nobody(desk: Desk, double: MailchimpDouble) -> None:
+async def test_an_order_to_carry_that_comes_after_the_erasure_tells_nobody(
+    harness: ServiceHarness, double: MailchimpDouble
+) -> None:
     double.faults.extend(["done-hang", 503])
-    await desk.perform(await consents(desk))
-    late = await due(desk)
-    newer = await consents(desk, "none", 2)
-    await desk.perform(newer)
+    await harness.deliver(await consents(harness))
+    late = await due(harness)
+    newer = await consents(harness, "none", 2)
+    await harness.deliver(newer)
     assert len(double.calls) == 2
-    await desk.perform(ORDER)
-    for order in (*late, newer, *(await due(desk))):
-        await desk.perform(order)
+    await harness.deliver(ORDER)
+    for order in (*late, newer, *(await due(harness))):
+        await harness.deliver(order)
     assert len(double.calls) == 2
     assert double.members == {}
-    assert await desk.database["audience_members"].count_documents({}) == 0
+    assert await harness.database["audience_members"].count_documents({}) == 0
 
 
-async def test_a_level_under_way_while_its_user_is_erased_ends_forgotten(desk: Desk, double: MailchimpDouble) -> None:
-    order = await consents(desk)
-    tell = desk.context.audience.tell
+async def test_a_level_under_way_while_its_user_is_erased_ends_forgotten(
+    harness: ServiceHarness, double: MailchimpDouble
+) -> None:
+    order = await consents(harness)
+    tell = harness.context.audience.tell
 
     async def told_slowly(address: str, level: ConsentLevel) -> Carriage:
         # Two instances, as while partitions move: the erasure is done before the level reaches Mailchimp.
-        await desk.perform(ORDER)
+        await harness.deliver(ORDER)
         carriage: Carriage = await tell(address, level)
         return carriage
 
-    await desk.context.audience.tell(ADDRESS, "none")
-    desk.context.audience.tell = told_slowly
-    await desk.perform(order)
+    await harness.context.audience.tell(ADDRESS, "none")
+    harness.context.audience.tell = told_slowly
+    await harness.deliver(order)
     assert double.members == {}
-    assert await desk.database["audience_members"].count_documents({}) == 0
+    assert await harness.database["audience_members"].count_documents({}) == 0
 
 
-async def test_what_comes_late_brings_no_consent_back(desk: Desk, double: MailchimpDouble) -> None:
-    await desk.perform(await consents(desk))
-    await desk.perform(ORDER)
-    desk.clear()
+async def test_what_comes_late_brings_no_consent_back(harness: ServiceHarness, double: MailchimpDouble) -> None:
+    await harness.deliver(await consents(harness))
+    await harness.deliver(ORDER)
+    harness.clear()
     for source in ("user", "unsubscribe-link"):
-        await desk.perform(RecordMarketingConsent(key=USER, user_id=USER, level="none", source=source))
-    assert desk.published == []
+        await harness.deliver(RecordMarketingConsent(key=USER, user_id=USER, level="none", source=source))
+    assert harness.published == []
     for name in ("marketing_consents", "marketing_consent_changes", "audience_members"):
-        assert await desk.database[name].count_documents({}) == 0, name
+        assert await harness.database[name].count_documents({}) == 0, name
     assert len(double.calls) == 1
 
 
 async def test_the_second_look_leaves_what_the_owner_of_the_address_told_since(
-    desk: Desk, double: MailchimpDouble
+    harness: ServiceHarness, double: MailchimpDouble
 ) -> None:
-    await desk.perform(ORDER)
-    [again] = [message for _, message in await desk.later() if isinstance(message, EraseUserFromMailer)]
+    await harness.deliver(ORDER)
+    [again] = [message for _, message in await harness.delayed() if isinstance(message, EraseUserFromMailer)]
     double.members[member_of(ADDRESS)] = "subscribed"
-    await desk.perform(again)
+    await harness.deliver(again)
     assert double.status_of(ADDRESS) == "subscribed"
 
 
 async def test_an_audience_that_was_switched_off_is_named_in_the_log(
     mongo_url: str, database_prefix: str, settings: MakeSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with mailer_desk(mongo_url, database_prefix, settings()) as desk:
+    async with mailer_harness(mongo_url, database_prefix, settings()) as harness:
         member: dict[str, Any] = {"_id": USER, "state": "carried", "level": "general", "consentVersion": 1}
-        times = {"createdAt": desk.now, "updatedAt": desk.now}
-        await desk.database["audience_members"].insert_one(
+        times = {"createdAt": harness.now, "updatedAt": harness.now}
+        await harness.database["audience_members"].insert_one(
             {**member, **times, "attempts": 1, "reason": None, "version": 1}
         )
-        await desk.perform(ORDER)
-        assert desk.said(ConfirmErasure)
+        await harness.deliver(ORDER)
+        assert harness.published_of(ConfirmErasure)
     assert "still in the audience" in capfd.readouterr().out

@@ -17,9 +17,9 @@ from services.mailer.rendering import Letter
 from services.mailer.smtp import Mail
 from shared.messages import Sealed
 from shared.messages.mailer.mails import SendMail
-from tests.desk import Desk
 from tests.mailer.smtp_server import SmtpServer
 from tests.mailer.test_smtp import client
+from tests.service_harness import ServiceHarness
 
 HEADERS = ["From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted", "MIME-Version", "Content-Type"]
 LINK = "https://magic.getbeak.app/?code=a.b"
@@ -70,13 +70,13 @@ def as_sent(server: SmtpServer, recipient: str, subject: str | None = None) -> N
 
 @MANY
 @given(name=NASTY)
-async def test_a_name_stays_a_name(desk: Desk, server: SmtpServer, name: str) -> None:
+async def test_a_name_stays_a_name(harness: ServiceHarness, server: SmtpServer, name: str) -> None:
     server.arrivals.clear()
     server.commands.clear()
     try:
         variables = json.dumps({"name": name})
         command = SendMail(template="welcome", to=Sealed.of("person@example.com"), variables=Sealed.of(variables))
-        await desk.perform(command)
+        await harness.deliver(command)
     except UnicodeEncodeError:
         # Half a character can't even be ordered.
         return
@@ -85,13 +85,13 @@ async def test_a_name_stays_a_name(desk: Desk, server: SmtpServer, name: str) ->
 
 @MANY
 @given(text=NASTY, place=st.sampled_from(["reason", "amount", "dispute_id"]))
-async def test_words_of_others_stay_words(desk: Desk, server: SmtpServer, text: str, place: str) -> None:
+async def test_words_of_others_stay_words(harness: ServiceHarness, server: SmtpServer, text: str, place: str) -> None:
     server.arrivals.clear()
     server.commands.clear()
     variables: dict[str, Any] = {"dispute_id": "du_1", "amount": "12.00 EUR", "reason": "fraudulent", place: text}
     try:
         shown = Sealed.of(json.dumps(variables))
-        await desk.perform(SendMail(template="dispute", to=Sealed.of("person@example.com"), variables=shown))
+        await harness.deliver(SendMail(template="dispute", to=Sealed.of("person@example.com"), variables=shown))
     except UnicodeEncodeError:
         return
     as_sent(server, "person@example.com")
@@ -100,7 +100,7 @@ async def test_words_of_others_stay_words(desk: Desk, server: SmtpServer, text: 
 @MANY
 @given(before=NASTY, after=NASTY, whole=st.booleans())
 async def test_an_address_is_one_recipient_or_none(
-    desk: Desk, server: SmtpServer, before: str, after: str, *, whole: bool
+    harness: ServiceHarness, server: SmtpServer, before: str, after: str, *, whole: bool
 ) -> None:
     server.arrivals.clear()
     server.commands.clear()
@@ -111,7 +111,7 @@ async def test_an_address_is_one_recipient_or_none(
         recipient = None
     link = Sealed.of(json.dumps({"link": LINK}))
     try:
-        await desk.perform(SendMail(template="magic-link", to=Sealed.of(address), variables=link))
+        await harness.deliver(SendMail(template="magic-link", to=Sealed.of(address), variables=link))
     except UnicodeEncodeError:
         return
     if recipient is None:

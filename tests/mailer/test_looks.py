@@ -17,8 +17,8 @@ from shared.messages import Sealed
 from shared.messages.auth.clients import SetClientLooks
 from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
 from shared.messages.mailer.mails import SendMail, Template
-from tests.desk import Desk
 from tests.mailer.smtp_server import SmtpServer
+from tests.service_harness import ServiceHarness
 
 COLOUR = st.integers(0, 0xFFFFFF).map("#{:06x}".format)
 OWN = Looks(product_name="Nest", sender_address="mail@nest.example", support_address="help@nest.example")
@@ -76,13 +76,13 @@ def test_looks_that_could_not_be_worn_are_refused(wrong: Mapping[str, str]) -> N
         SetClientLooks.model_validate({"client_id": "client_1", **wrong})
 
 
-async def record(desk: Desk, **chosen: str) -> Any:
+async def record(harness: ServiceHarness, **chosen: str) -> Any:
     command = RecordClientLooks(key="client_1", client_id="client_1", looks=ClientLooks.model_validate(chosen))
-    return await desk.perform(command)
+    return await harness.deliver(command)
 
 
-async def asked(desk: Desk) -> Any:
-    return await desk.perform(GetClientLooks(client_id="client_1"))
+async def asked(harness: ServiceHarness) -> Any:
+    return await harness.deliver(GetClientLooks(client_id="client_1"))
 
 
 def order(template: Template, **rest: Any) -> SendMail:
@@ -91,27 +91,27 @@ def order(template: Template, **rest: Any) -> SendMail:
     return SendMail(template=template, to=Sealed.of("ada@example.com"), variables=variables, **rest)
 
 
-async def test_looks_are_kept_and_shown(desk: Desk) -> None:
-    before = await asked(desk)
+async def test_looks_are_kept_and_shown(harness: ServiceHarness) -> None:
+    before = await asked(harness)
     assert (before["updated_at"], before["shown"]["product_name"]) == (None, "Nest")
-    await record(desk, **CHOSEN)
-    after = await asked(desk)
+    await record(harness, **CHOSEN)
+    after = await asked(harness)
     assert {name: value for name, value in after["chosen"].items() if value is not None} == CHOSEN
     assert after["shown"]["sender"] == '"Bëak, Inc." <hello@getbeak.app>'
     assert after["shown"]["button_text_colour"] == "#16181d"
     assert after["shown"]["background_colour"] == "#f3f4f6"
     # Said anew, all that is left out is as the settings say again.
-    again = await record(desk, locale="fr")
-    assert again == await asked(desk)
+    again = await record(harness, locale="fr")
+    assert again == await asked(harness)
     assert again["shown"] == {**before["shown"], "locale": "fr"}
-    assert await desk.database["client_looks"].count_documents({}) == 1
+    assert await harness.database["client_looks"].count_documents({}) == 1
 
 
-async def test_a_mail_wears_the_looks_of_its_client(desk: Desk, server: SmtpServer) -> None:
-    await record(desk, **CHOSEN)
-    await desk.perform(order("magic-link", client_id="client_1"))
-    await desk.perform(order("magic-link", client_id="client_1", locale="es-MX"))
-    await desk.perform(order("magic-link", client_id="client_2"))
+async def test_a_mail_wears_the_looks_of_its_client(harness: ServiceHarness, server: SmtpServer) -> None:
+    await record(harness, **CHOSEN)
+    await harness.deliver(order("magic-link", client_id="client_1"))
+    await harness.deliver(order("magic-link", client_id="client_1", locale="es-MX"))
+    await harness.deliver(order("magic-link", client_id="client_2"))
     german, spanish, other = [arrival.message for arrival in server.arrivals]
     assert german["Subject"] == "Bei Beak, Inc. anmelden"
     assert german["From"] == '"Bëak, Inc." <hello@getbeak.app>'
@@ -121,23 +121,25 @@ async def test_a_mail_wears_the_looks_of_its_client(desk: Desk, server: SmtpServ
     assert {arrival.sender for arrival in server.arrivals} == {"mail@nest.example"}
 
 
-async def test_a_mail_that_names_no_app_is_as_its_reader_knows_mails(desk: Desk, server: SmtpServer) -> None:
-    await record(desk, **CHOSEN)
-    await desk.perform(order("welcome"))
-    await desk.perform(order("magic-link", client_id="client_1", locale="it"))
-    await desk.perform(order("welcome"))
-    await desk.perform(order("session-theft", client_id="client_2"))
+async def test_a_mail_that_names_no_app_is_as_its_reader_knows_mails(
+    harness: ServiceHarness, server: SmtpServer
+) -> None:
+    await record(harness, **CHOSEN)
+    await harness.deliver(order("welcome"))
+    await harness.deliver(order("magic-link", client_id="client_1", locale="it"))
+    await harness.deliver(order("welcome"))
+    await harness.deliver(order("session-theft", client_id="client_2"))
     subjects = [arrival.message["Subject"] for arrival in server.arrivals]
     assert (subjects[0], subjects[2]) == ("Welcome to Nest", "Ti diamo il benvenuto in Beak, Inc.")
     assert subjects[3] == "Ti abbiamo disconnesso da Nest per sicurezza"
 
 
-async def test_a_change_shows_within_a_second(desk: Desk) -> None:
-    kept = desk.context.client_looks
+async def test_a_change_shows_within_a_second(harness: ServiceHarness) -> None:
+    kept = harness.context.client_looks
     now = 0.0
     wardrobe = Wardrobe(OWN, kept, clock=lambda: now)
     assert (await wardrobe.of("client_1")).product_name == "Nest"
-    await record(desk, **CHOSEN)
+    await record(harness, **CHOSEN)
     now = 0.9
     assert (await wardrobe.of("client_1")).product_name == "Nest"
     now = 1.0

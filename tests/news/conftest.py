@@ -1,4 +1,4 @@
-"""A desk of the news service."""
+"""A harness of the news service."""
 
 import base64
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ from services.news.settings import NewsSettings
 from services.news.store import INDEXES
 from shared.messages.auth.clients import ClientAnnounced
 from shared.settings import load
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 CLIENT = "client_000000C2kdCzNlbL1BqR5FeMatItU"
 
@@ -39,16 +39,18 @@ def settings() -> Callable[..., NewsSettings]:
 
 
 @pytest.fixture
-async def desk(mongo_url: str, database_prefix: str, settings: Callable[..., NewsSettings]) -> AsyncIterator[Desk]:
-    """The news service at a desk; it knows one client."""
+async def harness(
+    mongo_url: str, database_prefix: str, settings: Callable[..., NewsSettings]
+) -> AsyncIterator[ServiceHarness]:
+    """The news service at a harness; it knows one client."""
     chosen = settings(news_action_schemes="https,http,beak")
-    async with Desk(
+    async with ServiceHarness(
         mongo_url,
         f"{database_prefix}news",
         service="news",
         handlers=HANDLERS,
         indexes=INDEXES,
         open=partial(opened, settings=chosen),
-    ) as desk:
-        desk.hear(announced(CLIENT))
-        yield desk
+    ) as harness:
+        harness.publish_to_followers(announced(CLIENT))
+        yield harness

@@ -14,7 +14,7 @@ from shared.messages.billing.subscriptions import SubscriptionStarted
 from shared.messages.billing.trials import TrialStarted
 from shared.messages.news import Banner, BannerContent, CreateNewsItem
 from shared.sealing import Sealer
-from shared.service import announce
+from shared.service import publish_outside_work
 from tests.backing import Backing
 from tests.news.conftest import announced
 
@@ -33,7 +33,7 @@ async def test_news_follows_what_billing_says_of_subscriptions_and_nothing_else_
         database_prefix=database_prefix,
         drain_seconds=5,
     )
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, most_partitions=2)
+    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
     sealer = Sealer(chosen.master_keys())
     producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
     await producer.start()
@@ -51,7 +51,7 @@ async def test_news_follows_what_billing_says_of_subscriptions_and_nothing_else_
     try:
         async with create(chosen):
             for message in said:
-                await announce(producer, sealer, message)
+                await publish_outside_work(producer, sealer, message)
             async with asyncio.timeout(30):
                 while not (database["subscriptions"].find_one() and database["news_items"].find_one()):  # noqa: ASYNC110 -- MongoDB's state
                     await asyncio.sleep(0.05)

@@ -6,48 +6,50 @@ from typing import Any
 from shared.messages import Sealed
 from shared.messages.billing.subscriptions import SubscriptionStarted
 from shared.messages.personal_data import AddExportedPart, ConfirmErasure, EraseUserFromNews, ExportUserFromNews
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 ABOUT: dict[str, Any] = {"process_id": "userproc_1", "user_id": "user_1"}
 
 
-async def subscribed(desk: Desk, user_id: str, count: int) -> None:
+async def subscribed(harness: ServiceHarness, user_id: str, count: int) -> None:
     for number in range(count):
-        await desk.perform(
+        await harness.deliver(
             SubscriptionStarted(user_id=user_id, subscription_id=f"sub_{user_id}_{number:03}", status="active")
         )
 
 
-async def test_more_than_fits_a_part_is_handed_over_in_order(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr("shared.personal_data.holdings.MOST_DOCUMENTS", 3)
-    await subscribed(desk, "user_1", 7)
-    await subscribed(desk, "user_2", 1)
-    desk.clear()
+async def test_more_than_fits_a_part_is_handed_over_in_order(harness: ServiceHarness, monkeypatch: Any) -> None:
+    monkeypatch.setattr("shared.personal_data.export.MAX_DOCUMENTS", 3)
+    await subscribed(harness, "user_1", 7)
+    await subscribed(harness, "user_2", 1)
+    harness.clear()
     waiting: list[Any] = [ExportUserFromNews(**ABOUT, identifiers=Sealed.of("[]"), run=1)]
     parts: list[AddExportedPart] = []
     while waiting:
-        await desk.perform(waiting.pop())
-        waiting = desk.said(ExportUserFromNews)
-        parts += desk.said(AddExportedPart)
-        desk.clear()
-    rows = [row for part in parts for row in json.loads(desk.reveal("auth", part.documents))]
+        await harness.deliver(waiting.pop())
+        waiting = harness.published_of(ExportUserFromNews)
+        parts += harness.published_of(AddExportedPart)
+        harness.clear()
+    rows = [row for part in parts for row in json.loads(harness.unseal_secret("auth", part.documents))]
     assert [row["id"] for row in rows] == [f"sub_user_1_{number:03}" for number in range(7)]
     assert [part.number for part in parts] == list(range(len(parts)))
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
-async def test_more_than_one_message_may_remove_is_removed_by_several(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr("shared.personal_data.holdings.MOST_DOCUMENTS", 3)
-    await subscribed(desk, "user_1", 7)
-    await subscribed(desk, "user_2", 1)
+async def test_more_than_one_message_may_remove_is_removed_by_several(
+    harness: ServiceHarness, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("shared.personal_data.erasure.MAX_DOCUMENTS", 3)
+    await subscribed(harness, "user_1", 7)
+    await subscribed(harness, "user_2", 1)
     waiting: list[Any] = [EraseUserFromNews(**ABOUT, identifiers=Sealed.of("[]"))]
     runs = 0
     while waiting:
-        desk.clear()
-        await desk.perform(waiting.pop())
+        harness.clear()
+        await harness.deliver(waiting.pop())
         runs += 1
-        waiting = [message for message in desk.said(EraseUserFromNews) if not message.again]
+        waiting = [message for message in harness.published_of(EraseUserFromNews) if not message.again]
     assert runs == 3
-    assert desk.said(ConfirmErasure)
-    left = await desk.database["subscriptions"].find().to_list()
+    assert harness.published_of(ConfirmErasure)
+    left = await harness.database["subscriptions"].find().to_list()
     assert [row["userId"] for row in left] == ["user_2"]

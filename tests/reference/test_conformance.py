@@ -25,9 +25,9 @@ from services.embedded import demo
 from services.gateway.methods import Who
 from services.reference import operations as tables
 from services.reference.__main__ import WRITTEN
+from shared.mail import unsubscribe_token
 from shared.sealing import Sealer
 from shared.settings import parse_keys
-from shared.unsubscribe_tokens import unsubscribe_token
 from tests.stack import REDIRECT_URI, Stack
 
 # Hypothesis sees that the services, which run beside it in this process, draw random numbers.

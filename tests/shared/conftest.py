@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import structlog
 
-from tests.shared.committing import Bench, bench
-from tests.shared.stand import Stand
+from tests.shared.bus_harness import Stand
+from tests.shared.inbox_harness import Bench, bench
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,8 +4,8 @@ import sys
 
 from shared.service import Service, run
 from shared.settings import ServiceSettings, load
-from tests.shared.ledger import HEARS, INDEXES, opening
-from tests.shared.stand import HANDLERS
+from tests.shared.bus_harness import HANDLERS
+from tests.shared.sample_services import HEARS, INDEXES, opening
 
 
 def main() -> int:

@@ -16,10 +16,10 @@ from shared.errors import Unavailable
 from shared.ids import new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, SERVICE, Caller, Command, Message, Query
 from shared.messages.auth.audit import Action, RecordAuditEntry
-from tests.shared import stand as stand_module
-from tests.shared.committing import Bench, enveloped
-from tests.shared.ledger import TOPICS, Count, EntryTaken, Forgotten, Ledger
-from tests.shared.stand import Stand, until
+from tests.shared import bus_harness as stand_module
+from tests.shared.bus_harness import Stand, until
+from tests.shared.inbox_harness import Bench, enveloped
+from tests.shared.sample_services import TOPICS, Count, EntryTaken, Forgotten, Ledger
 
 OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
 USER = Caller(kind="user", user_id="user_ada", token_id="acstok_1")
@@ -40,7 +40,7 @@ class Inspect(Query, wire="ledger.inspect", audited=True):
 
 async def amend(command: Amend, work: Work, ledger: Ledger) -> None:
     ledger.runs[work.id] += 1
-    work.note(resource_id="entry_found")
+    work.annotate(resource_id="entry_found")
     work.insert(ledger.entries, {"_id": work.new_id("entry"), "unique": command.how}, taken=EntryTaken)
     if command.how == "moved" and ledger.runs[work.id] == 1:
         work.delete(ledger.entries, "entry_nowhere", version=1)
@@ -49,7 +49,7 @@ async def amend(command: Amend, work: Work, ledger: Ledger) -> None:
 
 async def inspect(query: Inspect, work: Work, ledger: Ledger) -> Count:
     ledger.runs[work.id] += 1
-    work.note(user_id="user_found")
+    work.annotate(user_id="user_found")
     # A question has no effects, whatever its handler thinks.
     work.insert(ledger.entries, {"_id": work.new_id("entry")})
     work.publish(Amend())
@@ -58,7 +58,7 @@ async def inspect(query: Inspect, work: Work, ledger: Ledger) -> Count:
 
 
 async def mislead(_command: Amend, work: Work, _ledger: Ledger) -> None:
-    work.note(email="ada@example.com")
+    work.annotate(email="ada@example.com")
 
 
 def _refuse(how: str) -> None:
@@ -147,7 +147,7 @@ async def test_of_a_question_nothing_is_left_but_that_it_was_asked(
 
 
 async def test_a_note_that_the_audit_does_not_keep_is_a_bug(committing: Bench) -> None:
-    with pytest.raises(TypeError, match="keeps no email"):
+    with pytest.raises(TypeError, match="has no fields email"):
         await delivered(committing, enveloped(Amend(), caller=OPERATOR), {Amend: mislead})
 
 

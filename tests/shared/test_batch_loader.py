@@ -7,7 +7,7 @@ from pymongo.errors import PyMongoError
 
 from shared.batch_loader import MOST_VALUES, BatchLoader
 from shared.mongo import connect, database
-from tests.shared.committing import Bench
+from tests.shared.inbox_harness import Bench
 
 
 async def queries(committing: Bench) -> int:

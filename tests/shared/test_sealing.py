@@ -7,7 +7,7 @@ from pydantic_core import PydanticSerializationError
 
 from shared.messages import Sealed
 from shared.messages.mailer.mails import SendMail
-from shared.sealing import CannotOpen, Sealer
+from shared.sealing import CannotUnseal, Sealer
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 PLAIN = "correct horse battery staple"
@@ -20,18 +20,18 @@ def sealer() -> Sealer:
 
 def mail(sealer: Sealer) -> bytes:
     message = SendMail(template="magic-link", to=Sealed.of(PLAIN), variables=Sealed.of(PLAIN))
-    return message.__pydantic_serializer__.to_json(message, context={"seal": sealer.sealing_for("mailer")})
+    return message.__pydantic_serializer__.to_json(message, context={"seal": sealer.sealer_for("mailer")})
 
 
 @given(st.binary(max_size=2000))
 def test_the_receiver_reads_what_was_sealed(plain: bytes) -> None:
     sealer = Sealer({"a": OLD})
-    assert sealer.open("auth", sealer.seal("auth", plain)) == plain
+    assert sealer.unseal("auth", sealer.seal("auth", plain)) == plain
 
 
 def test_another_service_cannot_open_it(sealer: Sealer) -> None:
-    with pytest.raises(CannotOpen):
-        sealer.open("billing", sealer.seal("auth", b"secret"))
+    with pytest.raises(CannotUnseal):
+        sealer.unseal("billing", sealer.seal("auth", b"secret"))
 
 
 def test_the_same_secret_looks_different_each_time(sealer: Sealer) -> None:
@@ -41,20 +41,20 @@ def test_the_same_secret_looks_different_each_time(sealer: Sealer) -> None:
 def test_after_a_rotation_the_new_key_seals_and_the_old_one_still_opens(sealer: Sealer) -> None:
     before = sealer.seal("auth", b"secret")
     rotated = Sealer({"b": NEW, "a": OLD})
-    assert rotated.open("auth", before) == b"secret"
+    assert rotated.unseal("auth", before) == b"secret"
     assert rotated.seal("auth", b"secret").startswith("b.")
 
 
 def test_a_key_that_is_gone_opens_nothing(sealer: Sealer) -> None:
-    with pytest.raises(CannotOpen, match="'a'"):
-        Sealer({"b": NEW}).open("auth", sealer.seal("auth", b"secret"))
+    with pytest.raises(CannotUnseal, match="'a'"):
+        Sealer({"b": NEW}).unseal("auth", sealer.seal("auth", b"secret"))
 
 
 @given(st.text(max_size=80))
 def test_any_text_is_refused_without_an_accident(text: str) -> None:
     for ciphertext in (text, f"a.{text}"):
-        with pytest.raises(CannotOpen):
-            Sealer({"a": OLD}).open("auth", ciphertext)
+        with pytest.raises(CannotUnseal):
+            Sealer({"a": OLD}).unseal("auth", ciphertext)
 
 
 @given(st.integers(min_value=0, max_value=10_000), st.integers(min_value=1, max_value=255))
@@ -64,8 +64,8 @@ def test_a_changed_byte_is_noticed(position: int, change: int) -> None:
     sealed[position % len(sealed)] ^= change
     text = sealed.decode("latin-1")
     try:
-        opened = sealer.open("auth", text)
-    except CannotOpen:
+        opened = sealer.unseal("auth", text)
+    except CannotUnseal:
         return
     # Base64 knows several spellings of the same bytes; other bytes than those sealed never open.
     assert opened == b"a secret of some length"
@@ -81,7 +81,7 @@ def test_a_message_carries_the_ciphertext_only(sealer: Sealer) -> None:
     body = mail(sealer)
     assert PLAIN.encode() not in body
     received = SendMail.model_validate_json(body)
-    assert sealer.reveal("mailer", received.to) == PLAIN
+    assert sealer.unseal_secret("mailer", received.to) == PLAIN
 
 
 def test_without_something_to_seal_with_no_secret_is_written() -> None:
@@ -101,8 +101,8 @@ def test_one_secret_in_two_messages_is_sealed_for_each_receiver(sealer: Sealer) 
     secret = Sealed.of(PLAIN)
     message = SendMail(template="magic-link", to=secret, variables=secret)
     for receiver in ("mailer", "billing"):
-        body = message.__pydantic_serializer__.to_json(message, context={"seal": sealer.sealing_for(receiver)})
-        assert sealer.reveal(receiver, SendMail.model_validate_json(body).to) == PLAIN
+        body = message.__pydantic_serializer__.to_json(message, context={"seal": sealer.sealer_for(receiver)})
+        assert sealer.unseal_secret(receiver, SendMail.model_validate_json(body).to) == PLAIN
 
 
 def test_the_process_that_only_holds_the_ciphertext_has_no_plain_text(sealer: Sealer) -> None:
@@ -143,7 +143,7 @@ def test_a_keyed_hash_matches_its_own_parts_alone(one: list[bytes], other: list[
 
 def test_what_an_older_key_has_sealed_can_be_told(sealer: Sealer) -> None:
     sealed = sealer.seal("auth", b"secret")
-    assert sealer.seals_so(sealed)
+    assert sealer.is_current(sealed)
     newer = Sealer({"b": NEW, "a": OLD})
-    assert not newer.seals_so(sealed)
-    assert newer.seals_so(newer.seal("auth", newer.open("auth", sealed)))
+    assert not newer.is_current(sealed)
+    assert newer.is_current(newer.seal("auth", newer.unseal("auth", sealed)))

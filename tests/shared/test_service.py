@@ -15,9 +15,9 @@ from aiokafka.errors import KafkaConnectionError
 from pymongo.errors import PyMongoError
 
 from services.embedded import ports
-from shared.service import patiently
-from tests.shared.ledger import Append, Appended
-from tests.shared.stand import Stand, until
+from shared.service import retry_until_available
+from tests.shared.bus_harness import Stand, until
+from tests.shared.sample_services import Append, Appended
 
 ROOT = Path(__file__).parent.parent.parent
 PROCESS = [sys.executable, "-m", "tests.shared.process", "ledger"]
@@ -118,7 +118,7 @@ async def test_patience_is_for_dependencies_alone() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        await patiently("MongoDB", broken)
+        await retry_until_available("MongoDB", broken)
     assert tries == 1
 
 
@@ -131,7 +131,7 @@ async def test_patience_ends(failure: Exception, monkeypatch: pytest.MonkeyPatch
 
     async with asyncio.timeout(5):
         with pytest.raises(type(failure)):
-            await patiently("it", away)
+            await retry_until_available("it", away)
 
 
 async def test_a_start_twice_on_one_database_is_no_trouble(stand: Stand) -> None:

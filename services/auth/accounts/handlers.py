@@ -48,11 +48,11 @@ async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> Owne
         firstname=command.firstname,
         lastname=command.lastname,
         email=email,
-        password_hash=await auth.passwords.hash_new(auth.reveal(command.password)),
+        password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
         at=work.now,
     )
     auth.owners.add(owner, work)
-    work.note(user_id=pseudonym("owner", owner.id))
+    work.annotate(user_id=pseudonym("owner", owner.id))
     return _with_token(owner, work, auth)
 
 
@@ -63,7 +63,7 @@ async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
         FieldRefused: the id is no UUID.
         OwnerNotFound: there is no such owner.
     """
-    owner = await auth.owners.get(uuid_text(auth.reveal(query.uuid), "uuid"))
+    owner = await auth.owners.get(uuid_text(auth.unseal(query.uuid), "uuid"))
     if auth.old_clients:
         return _with_token(owner, work, auth)
     return OwnerView(firstname=owner.firstname, lastname=owner.lastname, email=owner.email, uuid=owner.id)
@@ -78,10 +78,10 @@ async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWith
         Refusal: as ``proven`` says.
     """
     email = account_email(command.email, test_domains=auth.test_domains)
-    password = auth.reveal(command.password)
+    password = auth.unseal(command.password)
     found = await auth.owners.find_by_email(email)
     if found is not None:
-        work.note(user_id=pseudonym("owner", found.id))
+        work.annotate(user_id=pseudonym("owner", found.id))
     owner = await proven(found, password, f"owner {email}", work, auth)
     if auth.passwords.outdated(owner.password_hash):
         auth.owners.save(owner.hash_again(await auth.passwords.hash_again(password)), work)
@@ -98,14 +98,14 @@ async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpd
         EmailTaken: another owner has the address.
         Unavailable: too many passwords wait.
     """
-    owner = await auth.owners.get(uuid_text(auth.reveal(command.uuid), "uuid"))
-    work.note(user_id=pseudonym("owner", owner.id))
+    owner = await auth.owners.get(uuid_text(auth.unseal(command.uuid), "uuid"))
+    work.annotate(user_id=pseudonym("owner", owner.id))
     email = account_email(command.email, test_domains=auth.test_domains)
     # Not left to the index alone: a replacement is not refused in our words, its handler runs again, and sees it here.
     if email != owner.email and await auth.owners.find_by_email(email) is not None:
         raise EmailTaken
     changed = owner.update(firstname=command.firstname, lastname=command.lastname, email=email, at=work.now)
-    password = auth.reveal(command.password)
+    password = auth.unseal(command.password)
     if not await auth.passwords.recognise(password, owner.password_hash):
         changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
     auth.owners.save(changed, work)
@@ -121,10 +121,10 @@ async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDel
     Raises:
         FieldRefused: the id is no UUID.
     """
-    owner = await auth.owners.find(uuid_text(auth.reveal(command.uuid), "uuid"))
+    owner = await auth.owners.find(uuid_text(auth.unseal(command.uuid), "uuid"))
     if owner is not None:
-        work.note(user_id=pseudonym("owner", owner.id))
-    token = auth.reveal(command.deletion_token)
+        work.annotate(user_id=pseudonym("owner", owner.id))
+    token = auth.unseal(command.deletion_token)
     try:
         claims = auth.signer.verify(token, typ=DELETION_TYPE, audience=DELETION_AUDIENCE, at=work.now)
         if owner is None:
@@ -172,8 +172,8 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
         OwnerNotFound: there is no such owner.
         AppnameTaken: at the commit, when the owner has another of this name.
     """
-    owner = await auth.owners.get(uuid_text(auth.reveal(command.owneruuid), "owneruuid"))
-    work.note(user_id=pseudonym("owner", owner.id))
+    owner = await auth.owners.get(uuid_text(auth.unseal(command.owneruuid), "owneruuid"))
+    work.annotate(user_id=pseudonym("owner", owner.id))
     application = Application.create(
         id=str(uuid4()),
         owner_id=owner.id,
@@ -181,9 +181,9 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
         passwordless=command.passwordless,
         at=work.now,
     )
-    auth.owners.hold(owner, work)
+    auth.owners.require_unchanged(owner, work)
     auth.applications.add(application, work)
-    work.note(client_id=pseudonym("application", application.id))
+    work.annotate(client_id=pseudonym("application", application.id))
     return ApplicationView(
         appname=application.name,
         creationdate=application.created_at.date(),
@@ -202,10 +202,10 @@ async def delete_application(command: DeleteApplication, work: Work, auth: Auth)
     Raises:
         MalformedApiKey: nobody can have this key.
     """
-    application = await auth.applications.find_by_key(auth.reveal(command.apikey))
+    application = await auth.applications.find_by_key(auth.unseal(command.apikey))
     if application is None:
         return ApplicationDeletedView(affectedRows=0, message="nothing to delete")
-    work.note(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
+    work.annotate(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
     remove_applications([application], work, auth)
     return ApplicationDeletedView(affectedRows=1, message="All auth users of this application are deleted too")
 

@@ -54,9 +54,9 @@ class Owners:
         """Store what changed; when another got the new address meanwhile, the handler runs again and finds them."""
         work.replace(self._documents, _document(owner), version=owner.version)
 
-    def hold(self, owner: Owner, work: Work) -> None:
+    def require_unchanged(self, owner: Owner, work: Work) -> None:
         """See to it that the owner is still there when the work commits."""
-        work.hold(self._documents, owner.id, version=owner.version)
+        work.require_version(self._documents, owner.id, version=owner.version)
 
     def remove(self, owner: Owner, work: Work) -> None:
         """Delete one."""
@@ -135,9 +135,9 @@ class Applications:
         """Store a new one; refused with AppnameTaken when the owner has another of this name."""
         work.insert(self._documents, _application_document(application), taken=AppnameTaken)
 
-    def hold(self, application: Application, work: Work) -> None:
+    def require_unchanged(self, application: Application, work: Work) -> None:
         """See to it that the application is still there when the work commits."""
-        work.hold(self._documents, application.id, version=application.version)
+        work.require_version(self._documents, application.id, version=application.version)
 
     def remove(self, application: Application, work: Work) -> None:
         """Delete one."""

@@ -37,8 +37,8 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         EmailTaken: at the commit, when another user of the application has the address.
         Unavailable: too many passwords wait.
     """
-    application = await auth.applications.get(auth.reveal(command.apikey))
-    work.note(client_id=pseudonym("application", application.id))
+    application = await auth.applications.get(auth.unseal(command.apikey))
+    work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
     user = ApplicationUser.sign_up(
@@ -46,12 +46,12 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         id=str(uuid4()),
         username=command.username,
         email=email,
-        password_hash=await auth.passwords.hash_new(auth.reveal(command.password)),
+        password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
         at=work.now,
     )
-    auth.applications.hold(application, work)
+    auth.applications.require_unchanged(application, work)
     auth.application_users.add(user, work)
-    work.note(user_id=pseudonym("application user", user.id))
+    work.annotate(user_id=pseudonym("application user", user.id))
     return _view(user, application)
 
 
@@ -65,14 +65,14 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
         PasswordRequired: it is not enough there.
         ApplicationUserNotFound, ApplicationUserNotActive, ApplicationUserEnded: there is nobody to log in.
     """
-    user_id = uuid_text(auth.reveal(command.uuid), "uuid")
-    application = await auth.applications.get(auth.reveal(command.apikey))
-    work.note(client_id=pseudonym("application", application.id))
+    user_id = uuid_text(auth.unseal(command.uuid), "uuid")
+    application = await auth.applications.get(auth.unseal(command.apikey))
+    work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     if not auth.old_clients:
         application.must_be_passwordless()
     user = await auth.application_users.get(user_id, application)
-    work.note(user_id=pseudonym("application user", user.id))
+    work.annotate(user_id=pseudonym("application user", user.id))
     user.must_be_allowed_in(at=work.now)
     return SignedInView(token=_token(user, work, auth))
 
@@ -87,14 +87,14 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
         Refusal: as ``proven`` says.
         ApplicationUserNotActive, ApplicationUserEnded: the password is right, and they may not log in.
     """
-    application = await auth.applications.get(auth.reveal(command.apikey))
-    work.note(client_id=pseudonym("application", application.id))
+    application = await auth.applications.get(auth.unseal(command.apikey))
+    work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
-    password = auth.reveal(command.password)
+    password = auth.unseal(command.password)
     found = await auth.application_users.find_by_email(application.id, email)
     if found is not None:
-        work.note(user_id=pseudonym("application user", found.id))
+        work.annotate(user_id=pseudonym("application user", found.id))
     user = await proven(found, password, f"user of {application.id} {email}", work, auth)
     user.must_be_allowed_in(at=work.now)
     if auth.passwords.outdated(user.password_hash):
@@ -108,7 +108,7 @@ async def check_sign_in(query: CheckSignIn, work: Work, auth: Auth) -> SignedInV
     Raises:
         NotLoggedIn: it is not.
     """
-    token = auth.reveal(query.token)
+    token = auth.unseal(query.token)
     await _logged_in(token, work, auth)
     return SignedInView(token=token)
 
@@ -119,7 +119,7 @@ async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth
     Raises:
         NotLoggedIn: nobody's.
     """
-    return _view(*await _logged_in(auth.reveal(query.token), work, auth))
+    return _view(*await _logged_in(auth.unseal(query.token), work, auth))
 
 
 @audited("update_application_user")
@@ -132,8 +132,8 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
         EmailTaken: another user of the application has the address.
         Unavailable: too many passwords wait.
     """
-    user, application = await _logged_in(auth.reveal(command.token), work, auth)
-    work.note(user_id=pseudonym("application user", user.id), client_id=pseudonym("application", application.id))
+    user, application = await _logged_in(auth.unseal(command.token), work, auth)
+    work.annotate(user_id=pseudonym("application user", user.id), client_id=pseudonym("application", application.id))
     email = None
     if command.email is not None:
         email = account_email(command.email, test_domains=auth.test_domains)
@@ -142,7 +142,7 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
             raise EmailTaken
     changed = user.update(username=command.username, email=email, active=command.active, at=work.now)
     if command.password is not None:
-        password = auth.reveal(command.password)
+        password = auth.unseal(command.password)
         if not await auth.passwords.recognise(password, user.password_hash):
             changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
     auth.application_users.save(changed, work)

@@ -18,7 +18,7 @@ async def list_audit_entries(query: ListAuditEntries, work: Work, auth: Auth) ->
     page = entries[: query.limit]
     if page:
         # Where and when somebody logs in is theirs: who looks at that is looked at too.
-        work.note(user_id=query.user_id)
+        work.annotate(user_id=query.user_id)
     return AuditEntriesView(
         entries=tuple(entry.view() for entry in page),
         next_cursor=page[-1].id if len(entries) > len(page) else None,

@@ -20,8 +20,8 @@ class Audit:
     """Writes the audit.
 
     Who asked and from where, the message itself tells. Whom and what it was about, the handler finds out on its way,
-    and says so: ``work.note(user_id=…, client_id=…, session_id=…)``, as ``NOTE_FIELDS`` has them. Only ids that auth
-    made or found are noted: what a client has typed may be anything, a secret in the wrong field too.
+    and says so: ``work.annotate(user_id=…, client_id=…, session_id=…)``, as ``NOTE_FIELDS`` has them. Only ids that
+    auth made or found are noted: what a client has typed may be anything, a secret in the wrong field too.
 
     Args:
         entries: where.
@@ -41,7 +41,7 @@ class Audit:
             refusal: why not, if not.
             about: what differs from what the handler has noted, under the same names.
         """
-        notes = {**work.notes, **about}
+        notes = {**work.annotations, **about}
         if not notes.keys() <= NOTE_FIELDS:
             raise TypeError(f"the audit keeps no {', '.join(sorted(notes.keys() - NOTE_FIELDS))}")
         caller = work.caller
@@ -118,7 +118,7 @@ def audited(action: Action) -> Callable[[Handler[Order, Context, Reply]], Handle
     def wear(handler: Handler[Order, Context, Reply]) -> Handler[Order, Context, Reply]:
         @wraps(handler)
         async def wearing(order: Order, work: Work, auth: Context) -> Reply:
-            work.record(partial(_conclude, auth.audit, work, action))
+            work.on_outcome(partial(_conclude, auth.audit, work, action))
             return await handler(order, work, auth)
 
         return wearing

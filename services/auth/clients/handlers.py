@@ -30,7 +30,7 @@ async def create_client(command: CreateClient, work: Work, auth: Auth) -> Client
     """
     client = Client.register(command.name, command.redirect_uris, id=command.id or work.new_id("client"), at=work.now)
     auth.clients.add(client, work)
-    work.note(client_id=client.id)
+    work.annotate(client_id=client.id)
     work.publish(ClientCreated(key=client.id, client_id=client.id))
     work.publish(announced(client))
     return _view(client)
@@ -46,7 +46,7 @@ async def update_client(command: UpdateClient, work: Work, auth: Auth) -> Client
         InvalidRedirectUri: one that no app may have.
     """
     held = await auth.clients.get(command.id)
-    work.note(client_id=held.id)
+    work.annotate(client_id=held.id)
     held.must_be(command.version)
     client = held.change(name=command.name, redirect_uris=command.redirect_uris, disabled=command.disabled, at=work.now)
     auth.clients.save(client, work)
@@ -95,6 +95,6 @@ async def set_client_looks(command: SetClientLooks, work: Work, auth: Auth) -> N
         ClientNotFound: there is no such app.
     """
     client = await auth.clients.get(command.client_id)
-    work.note(client_id=client.id)
+    work.annotate(client_id=client.id)
     looks = ClientLooks(**{name: getattr(command, name) for name in ClientLooks.model_fields})
     work.forward(RecordClientLooks(key=client.id, client_id=client.id, looks=looks))

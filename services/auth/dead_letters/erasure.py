@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from services.auth.context import Auth
 from shared.bus.work import Work
-from shared.dead_letters.letters import DeadLetter
+from shared.dead_letters.records import DeadLetter
 from shared.messages import MESSAGES
 from shared.messages.personal_data import EraseUserFromAuth
-from shared.personal_data.holdings import Person
-from shared.sealing import CannotOpen, Sealer
+from shared.personal_data.subjects import DataSubject
+from shared.sealing import CannotUnseal, Sealer
 
 
-def is_about(letter: DeadLetter, person: Person, sealer: Sealer) -> bool:
+def is_about(letter: DeadLetter, person: DataSubject, sealer: Sealer) -> bool:
     """Whether a letter says anywhere by what a person is known.
 
     As a whole: the letters of joann@example.com say nothing of ann@example.com.
@@ -41,8 +41,8 @@ def _texts(letter: DeadLetter, sealer: Sealer) -> Iterator[str]:
         for text in _strings(json.loads(letter.value or b"null")):
             yield text
             if kind is not None:
-                with suppress(CannotOpen):
-                    yield sealer.open(kind.service, text).decode("utf-8", "replace")
+                with suppress(CannotUnseal):
+                    yield sealer.unseal(kind.service, text).decode("utf-8", "replace")
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -70,17 +70,17 @@ async def remove_letters(command: EraseUserFromAuth, work: Work, auth: Auth) -> 
     Returns:
         Whether that was the rest of them. If not, another order of the same is on its way.
     """
-    person = Person.of(command, auth.sealer)
+    person = DataSubject.of(command, auth.sealer)
     page = await auth.dead_letters.oldest(
-        lambda letter: letter.erasable and is_about(letter, person, auth.sealer),
+        lambda letter: letter.removable and is_about(letter, person, auth.sealer),
         topic=None,
         limit=MOST_REMOVED,
         cursor=command.letters_from,
     )
-    letters = {letter.mark: letter for letter in page.letters}
+    letters = {letter.dedup_key: letter for letter in page.letters}
     if letters:
         known = await auth.removed_letters.among(letters)
-        async with auth.dead_letters.sending() as sender:
+        async with auth.dead_letters.sender() as sender:
             for mark, letter in letters.items():
                 # Told once more of those that are known: Kafka never cleans what was written to last.
                 await sender.remove(letter)

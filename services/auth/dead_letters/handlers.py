@@ -13,8 +13,8 @@ from services.auth.context import Auth
 from services.auth.dead_letters.store import Replay
 from services.auth.dead_letters.views import preview, whole
 from shared.bus.work import Work
-from shared.dead_letters.letters import DeadLetter
-from shared.dead_letters.topics import Page, Sender, WrongCursor
+from shared.dead_letters.queue import InvalidQueueCursor, Page, Sender
+from shared.dead_letters.records import DeadLetter
 from shared.fault_points import fault_point
 from shared.messages.auth.dead_letters import (
     DeadLetterFilter,
@@ -36,27 +36,27 @@ async def list_dead_letters(query: ListDeadLetters, work: Work, auth: Auth) -> D
         InvalidCursor: no page of ours ended so.
     """
     if query.id is not None:
-        found = await auth.dead_letters.these([query.id])
+        found = await auth.dead_letters.find([query.id])
         if query.id not in found:
             raise DeadLetterNotFound
-        work.note(resource_id=query.id)
+        work.annotate(resource_id=query.id)
         page = Page([found[query.id]], None)
     else:
         try:
             page = await auth.dead_letters.newest(
                 _chosen(query.filter, auth), topic=query.filter.topic, limit=query.limit, cursor=query.cursor
             )
-        except WrongCursor:
+        except InvalidQueueCursor:
             raise InvalidCursor from None
-    marks = [letter.mark for letter in page.letters]
+    marks = [letter.dedup_key for letter in page.letters]
     removed = await auth.removed_letters.among(marks)
-    letters = [letter for letter in page.letters if letter.mark not in removed]
+    letters = [letter for letter in page.letters if letter.dedup_key not in removed]
     if query.id is not None and not letters:
         raise DeadLetterNotFound
     replays = await auth.replays.of(marks)
     views = []
     for letter in letters:
-        replay = replays.get(letter.mark)
+        replay = replays.get(letter.dedup_key)
         known = (letter, auth.dead_letters.service(letter), None if replay is None else replay.at)
         views.append(preview(*known) if query.id is None else whole(*known, body_from=query.body_from))
     return DeadLettersView(letters=tuple(views), next_cursor=page.next_cursor)
@@ -74,7 +74,7 @@ async def replay_dead_letters(command: ReplayDeadLetters, work: Work, auth: Auth
     """
     gone: list[str] = []
     if command.ids is not None:
-        found = await auth.dead_letters.these(command.ids)
+        found = await auth.dead_letters.find(command.ids)
         page = Page(list(found.values()), None)
         gone = [one for one in dict.fromkeys(command.ids) if one not in found]
     else:
@@ -83,12 +83,12 @@ async def replay_dead_letters(command: ReplayDeadLetters, work: Work, auth: Auth
             page = await auth.dead_letters.oldest(
                 _chosen(chosen, auth), topic=chosen.topic, limit=command.limit, cursor=command.cursor
             )
-        except WrongCursor:
+        except InvalidQueueCursor:
             raise InvalidCursor from None
-    marks = [letter.mark for letter in page.letters]
+    marks = [letter.dedup_key for letter in page.letters]
     removed, replays = await auth.removed_letters.among(marks), await auth.replays.of(marks)
     done = [ReplayedView(id=one, outcome="gone") for one in gone]
-    async with auth.dead_letters.sending() as sender:
+    async with auth.dead_letters.sender() as sender:
         replaying = _Replaying(command, work, auth, sender, removed, replays)
         done += [ReplayedView(id=letter.id, outcome=await replaying.replay(letter)) for letter in page.letters]
     return ReplayedDeadLettersView(letters=tuple(done), next_cursor=page.next_cursor)
@@ -111,23 +111,23 @@ class _Replaying:
         """Put one letter back, if it may be."""
         if letter.source is None or not letter.group:
             return "not_ours"
-        if letter.mark in self.removed:
+        if letter.dedup_key in self.removed:
             return "gone"
-        if letter.closed:
+        if letter.sealed:
             return "closed"
-        before = self.replays.get(letter.mark)
-        if letter.mark in self.here or (before is not None and not self.command.again):
+        before = self.replays.get(letter.dedup_key)
+        if letter.dedup_key in self.here or (before is not None and not self.command.again):
             return "replayed_before"
         now = int(self.work.now.timestamp() * 1000)
         remembered_since = now - int(self.auth.remembered.total_seconds() * 1000)
-        too_old = letter.made_at is not None and letter.made_at < remembered_since
+        too_old = letter.message_time is not None and letter.message_time < remembered_since
         if too_old and not self.command.although_too_old:
             return "too_old"
-        await self.sender.put_back(letter, although_too_old_at=now if too_old else None)
+        await self.sender.replay(letter, forced_at=now if too_old else None)
         fault_point("R1")
-        self.here.add(letter.mark)
+        self.here.add(letter.dedup_key)
         if before is None:
-            self.auth.replays.add(Replay(mark=letter.mark, letter_id=letter.id, at=self.work.now), self.work)
+            self.auth.replays.add(Replay(mark=letter.dedup_key, letter_id=letter.id, at=self.work.now), self.work)
         else:
             self.auth.replays.save(replace(before, at=self.work.now, count=before.count + 1), self.work)
         return "replayed"
@@ -141,8 +141,8 @@ def _chosen(wanted: DeadLetterFilter, auth: Auth) -> Callable[[DeadLetter], bool
             (wanted.reason is None or letter.reason == wanted.reason)
             and (wanted.type is None or letter.header("type") == wanted.type)
             and (wanted.service is None or auth.dead_letters.service(letter) == wanted.service)
-            and (wanted.since is None or (letter.at is not None and letter.at >= wanted.since))
-            and (wanted.until is None or (letter.at is not None and letter.at < wanted.until))
+            and (wanted.since is None or (letter.written_at is not None and letter.written_at >= wanted.since))
+            and (wanted.until is None or (letter.written_at is not None and letter.written_at < wanted.until))
         )
 
     return chosen

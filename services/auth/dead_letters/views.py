@@ -6,7 +6,7 @@ import base64
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.dead_letters.letters import DeadLetter
+from shared.dead_letters.records import DeadLetter
 from shared.messages.auth.dead_letters import PIECE_BYTES, PREVIEW_BYTES, DeadLetterView, HeaderView, Octets
 
 HEADERS_IN_LIST: Final = 20
@@ -87,11 +87,11 @@ def _view(
         reason=letter.reason,
         detail=letter.detail[:DETAIL_CHARACTERS],
         frames=tuple(line.strip() for line in letter.trace.splitlines() if line.strip()),
-        tries=letter.tries,
-        put_aside_at=letter.at,
+        tries=letter.attempts,
+        put_aside_at=letter.written_at,
         type=_short(letter.header("type"), header_bytes),
         message_id=_short(letter.header("id"), header_bytes),
-        made_at=_moment(letter.made_at),
+        made_at=_moment(letter.message_time),
         key=None if letter.key is None else octets(letter.key, most=KEY_BYTES),
         headers=tuple(
             HeaderView(
@@ -102,7 +102,7 @@ def _view(
         ),
         headers_left_out=max(0, len(letter.headers) - headers),
         body=None if letter.value is None else octets(letter.value, start=start, most=most),
-        closed=letter.closed,
+        closed=letter.sealed,
         replayed_at=replayed_at,
     )
 

@@ -45,8 +45,8 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
         # Unverified: to order a trial for an address shows nothing about whose it is.
         identifier = register(address, work, auth, verified=False)
     else:
-        auth.identifiers.hold(identifier, work)
-    work.note(user_id=identifier.user_id)
+        auth.identifiers.require_unchanged(identifier, work)
+    work.annotate(user_id=identifier.user_id)
     work.forward(
         StartTrial(
             key=identifier.user_id,
@@ -90,7 +90,7 @@ def _mail_link(
     code = Code(work.new_id("authzcode"), new_key())
     authorization = Authorization.open(request, address, code, life=auth.authorization_lifetime, at=work.now)
     auth.authorizations.add(authorization, work)
-    work.note(session_id=authorization.id)
+    work.annotate(session_id=authorization.id)
     variables = LinkVariables(
         link=link(authorization.redirect_uri, code, authorization.state, flow=flow),
         minutes=int(auth.authorization_lifetime.total_seconds()) // 60,
@@ -139,7 +139,7 @@ def _address(request: LinkRequest, client: Client, work: Work, auth: Auth) -> st
     Raises:
         ClientDisabled, InvalidRedirectUri, InvalidEmail: no link may be sent to it, through this app, or leading there.
     """
-    work.note(client_id=client.id)
+    work.annotate(client_id=client.id)
     client.must_be_enabled()
     client.must_redirect_to(request.redirect_uri)
     return normal_email(request.identifier_value, test_domains=auth.test_domains)

@@ -40,7 +40,9 @@ from shared.messages.personal_data import (
     UserExportView,
     UserProcessView,
 )
-from shared.personal_data.holdings import Person, confirm, hand_over, remove, remove_some
+from shared.personal_data.erasure import erase_batch, erase_part, finish_erasure
+from shared.personal_data.export import export_part
+from shared.personal_data.subjects import DataSubject
 from shared.telemetry import log
 
 _LATE: Final = Counter(
@@ -75,7 +77,7 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
         NotFound: there is no such user.
     """
     user = await auth.users.get(command.user_id)
-    work.note(user_id=user.id)
+    work.annotate(user_id=user.id)
     identifiers = await auth.identifiers.of_user(user.id)
     process = UserProcess.begin(
         "export",
@@ -86,7 +88,7 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
         at=work.now,
     )
     auth.user_processes.add(process, work)
-    work.note(resource_id=process.id)
+    work.annotate(resource_id=process.id)
     _order_parts(process, work, auth)
     return process.view()
 
@@ -107,7 +109,7 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
         earlier = await auth.user_processes.find_erasure(command.user_id)
         if earlier is None:
             raise
-        work.note(user_id=earlier.user_id, resource_id=earlier.id)
+        work.annotate(user_id=earlier.user_id, resource_id=earlier.id)
         return earlier.view()
     identifiers = await auth.identifiers.of_user(user.id)
     process = UserProcess.begin(
@@ -119,14 +121,14 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
         at=work.now,
         delete_stripe_customer=command.delete_stripe_customer,
     )
-    work.note(user_id=user.id, resource_id=process.id)
+    work.annotate(user_id=user.id, resource_id=process.id)
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)
     person = _person(user.id, identifiers)
     # First the audit of them: it can't be found once they are gone.
     tried = auth.people.tried(await auth.people.logins(person))
-    await remove_some(person, work, (tried, *auth.people.ways_in))
+    await erase_batch(person, work, (tried, *auth.people.ways_in))
     auth.user_processes.add(process, work)
     _order_parts(process, work, auth)
     return process.view()
@@ -150,7 +152,7 @@ async def add_exported_part(command: AddExportedPart, work: Work, auth: Auth) ->
     process = await auth.user_processes.find(command.process_id)
     if process is None or command.holder in process.done:
         return
-    documents = auth.reveal(command.documents)
+    documents = auth.unseal(command.documents)
     auth.user_export_parts.add(command, process, auth.sealer.seal(OWN, documents.encode()), work)
     if command.last:
         done = process.part_done(command.holder, run=command.run, kept_for=auth.user_export_retention, at=work.now)
@@ -191,13 +193,13 @@ async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserE
         NotFound, UserExportNotFinished: as ``UserProcess.must_show_document``.
     """
     process = await auth.user_processes.get(query.process_id)
-    work.note(user_id=process.user_id, resource_id=process.id)
+    work.annotate(user_id=process.user_id, resource_id=process.id)
     finished_at = process.must_show_document(at=work.now)
     parts = await auth.user_export_parts.of(process, skip=query.cursor, most=MOST_PARTS)
     services: dict[str, dict[str, list[dict[str, Any]]]] = {}
     size = taken = 0
     for part in parts:
-        text = auth.sealer.open(OWN, part["documents"])
+        text = auth.sealer.unseal(OWN, part["documents"])
         size += len(text)
         if taken and size > PAGE_BYTES:
             break
@@ -215,7 +217,7 @@ async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserE
 
 def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
     """Order what is missing, and a look at it in an hour."""
-    known = auth.sealer.open(OWN, process.identifiers).decode() if process.identifiers is not None else "[]"
+    known = auth.sealer.unseal(OWN, process.identifiers).decode() if process.identifiers is not None else "[]"
     about = {"key": process.user_id, "process_id": process.id, "user_id": process.user_id}
     for service in process.waits_for:
         identifiers = Sealed.of(known)
@@ -229,9 +231,9 @@ def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
     work.publish(ContinueUserProcess(key=process.id, process_id=process.id), at=work.now + ASK_AGAIN)
 
 
-def _person(user_id: str, identifiers: Sequence[Identifier]) -> Person:
+def _person(user_id: str, identifiers: Sequence[Identifier]) -> DataSubject:
     known = [(identifier.identifier_type, identifier.identifier_value) for identifier in identifiers]
-    return Person(
+    return DataSubject(
         user_id,
         emails=tuple(value for kind, value in known if kind == "email"),
         phones=tuple(value for kind, value in known if kind == "phone"),
@@ -245,7 +247,7 @@ def _sealed(identifiers: Sequence[Identifier], auth: Auth) -> str:
 
 async def export_user_part(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:
     """Hand over what is held on a user, a part at a time."""
-    await hand_over(command, work, auth.people.handed_over, sealer=auth.sealer)
+    await export_part(command, work, auth.people.handed_over, sealer=auth.sealer)
 
 
 async def erase_user_part(command: EraseUserFromAuth, work: Work, auth: Auth) -> None:
@@ -253,11 +255,11 @@ async def erase_user_part(command: EraseUserFromAuth, work: Work, auth: Auth) ->
     if await remove_sessions(command.user_id, work, auth):
         work.publish(command.model_copy(update={"key": work.key}))
         return
-    person = Person.of(command, auth.sealer)
+    person = DataSubject.of(command, auth.sealer)
     await auth.limits.forget((person.user_id, *person.emails, *person.phones), work)
     tried = auth.people.tried(await auth.people.logins(person))
-    if not await remove(command, work, (tried, *auth.people.removed), sealer=auth.sealer):
+    if not await erase_part(command, work, (tried, *auth.people.removed), sealer=auth.sealer):
         return
     if await remove_letters(command, work, auth):
         # The second look begins at the first letter again.
-        confirm(command.model_copy(update={"letters_from": None}), work)
+        finish_erasure(command.model_copy(update={"letters_from": None}), work)

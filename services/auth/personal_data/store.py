@@ -18,7 +18,7 @@ from shared.bus.work import Work
 from shared.errors import NotFound
 from shared.messages.personal_data import AddExportedPart
 from shared.mongo import Collection, Database, Document
-from shared.personal_data.holdings import Holding, Person
+from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
 LONGEST: Final = timedelta(days=60)
 """How long a part is kept at the most, however long the others took."""
@@ -162,65 +162,73 @@ class People:
 
     def __init__(self, database: Database) -> None:
         identity = [
-            Holding(database[Users.COLLECTION], lambda person: {"_id": {"$eq": person.user_id}}),
-            Holding(database[Identifiers.COLLECTION], _by_user),
+            PersonalDataCollection(database[Users.COLLECTION], lambda person: {"_id": {"$eq": person.user_id}}),
+            PersonalDataCollection(database[Identifiers.COLLECTION], _by_user),
         ]
         logins = [
-            Holding(
+            PersonalDataCollection(
                 database[Authorizations.COLLECTION],
                 lambda person: {"identifierValue": {"$in": list(person.emails)}},
-                hidden=frozenset({"key"}),
+                excluded=frozenset({"key"}),
             ),
-            Holding(
+            PersonalDataCollection(
                 database[PhoneCodes.COLLECTION],
                 lambda person: {"phoneNumber": {"$in": list(person.phones)}},
-                hidden=frozenset({"nonce", "code"}),
+                excluded=frozenset({"nonce", "code"}),
             ),
         ]
         sessions = [
-            Holding(database[AccessTokens.COLLECTION], _by_user),
-            Holding(database[RefreshTokens.COLLECTION], _by_user, hidden=frozenset({"key", "successor"})),
+            PersonalDataCollection(database[AccessTokens.COLLECTION], _by_user),
+            PersonalDataCollection(
+                database[RefreshTokens.COLLECTION], _by_user, excluded=frozenset({"key", "successor"})
+            ),
         ]
         # What was tried and when stays, under ids that mean nothing any more; what operators read and did too.
-        audit = Holding(
+        audit = PersonalDataCollection(
             database[AuditEntries.COLLECTION],
             _by_user,
-            show=_without_others_addresses,
-            erased=_from_nowhere,
-            left=lambda person: {**_by_user(person), "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}},
+            to_export=_without_others_addresses,
+            redact=_from_nowhere,
+            erasure_query=lambda person: {
+                **_by_user(person),
+                "clientIp": {"$type": "string"},
+                "caller": {"$in": PERSONS_OWN},
+            },
         )
         self._entries = audit.collection
         self.ways_in = tuple(logins)
         self.handed_over = (*identity, *logins, *sessions, audit)
         exports = [
             # First the process, so that nothing more is added to it.
-            Holding(database[UserProcesses.COLLECTION], lambda person: {**_by_user(person), "kind": "export"}),
-            Holding(database[UserExportParts.COLLECTION], _by_user),
+            PersonalDataCollection(
+                database[UserProcesses.COLLECTION], lambda person: {**_by_user(person), "kind": "export"}
+            ),
+            PersonalDataCollection(database[UserExportParts.COLLECTION], _by_user),
         ]
         self.removed = (*identity, *logins, audit, *exports)
 
-    async def logins(self, person: Person) -> list[str]:
+    async def logins(self, person: DataSubject) -> list[str]:
         """By which ids the audit names a person's logins: those that came about, and those on their way."""
         ids: list[str] = await self._entries.distinct("sessionId", {**_by_user(person), "sessionId": {"$gt": ""}})
         for holding in self.ways_in:
-            ids += [found["_id"] async for found in holding.collection.find(holding.find(person), {"_id": 1})]
+            ids += [found["_id"] async for found in holding.collection.find(holding.query(person), {"_id": 1})]
         return ids
 
-    def tried(self, logins: Sequence[str]) -> Holding:
+    def tried(self, logins: Sequence[str]) -> PersonalDataCollection:
         """What an erasure empties beside ``removed``: what was tried before it came to light whose login that was.
 
         Args:
             logins: the person's, while they can still be found.
         """
 
-        def tried(person: Person) -> Document:
+        def tried(person: DataSubject) -> Document:
             about = {"sessionId": {"$in": list(logins)}, "userId": {"$ne": person.user_id}}
             return {**about, "clientIp": {"$type": "string"}, "caller": {"$in": PERSONS_OWN}}
 
-        return Holding(self._entries, tried, erased=_from_nowhere)
+        return PersonalDataCollection(self._entries, tried, redact=_from_nowhere)
 
 
-def _by_user(person: Person) -> Document:
+def _by_user(person: DataSubject) -> Document:
     return {"userId": {"$eq": person.user_id}}
 
 

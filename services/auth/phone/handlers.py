@@ -66,7 +66,7 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
         at=work.now,
     )
     auth.phone_codes.add(phone_code, work)
-    work.note(session_id=phone_code.id)
+    work.annotate(session_id=phone_code.id)
     variables = LoginCodeVariables(code=code, minutes=int(auth.phone_code_lifetime.total_seconds()) // 60)
     work.publish(
         SendText(
@@ -92,11 +92,11 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         Throttled: too many wrong codes for the number.
     """
     client, found = await asyncio.gather(
-        auth.clients.find(command.clientid), auth.phone_codes.find(auth.reveal(command.nonce))
+        auth.clients.find(command.clientid), auth.phone_codes.find(auth.unseal(command.nonce))
     )
     # Any name will do for an app that only reads its token. As a bearer here it needs a registered one.
     if client is not None:
-        work.note(client_id=client.id)
+        work.annotate(client_id=client.id)
         client.must_be_enabled()
     used = await _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
     identifier = await auth.identifiers.find("phone", used.phone_number)
@@ -126,7 +126,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
     if not last_name:
         raise LastNameMissing
     number = None if command.phone_number is None else PhoneNumber.parse(command.phone_number)
-    found = await auth.phone_codes.find(auth.reveal(command.nonce))
+    found = await auth.phone_codes.find(auth.unseal(command.nonce))
     used = await _redeem(found, command, work, auth, refusal=IncorrectPhoneCode)
     if number is not None and number.e164 != used.phone_number:
         raise IncorrectPhoneNumber
@@ -145,7 +145,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
         )
     else:
         user = await auth.users.get(identifier.user_id)
-        work.note(user_id=user.id)
+        work.annotate(user_id=user.id)
         auth.users.save(user.introduce(first_name, last_name), work)
         verify(identifier, work, auth)
     return PhoneUserView(
@@ -164,11 +164,11 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
     if not auth.test_login:
         raise NotFound
     client, user = await asyncio.gather(auth.clients.find(command.clientid), auth.users.get(command.userid))
-    work.note(user_id=user.id)
+    work.annotate(user_id=user.id)
     if client is not None:
-        work.note(client_id=client.id)
+        work.annotate(client_id=client.id)
         client.must_be_enabled()
-    auth.users.hold(user, work)
+    auth.users.require_unchanged(user, work)
     return _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth)
 
 
@@ -190,7 +190,7 @@ async def _redeem(
         Throttled: too many wrong codes for the number.
     """
     if found is not None:
-        work.note(session_id=found.id)
+        work.annotate(session_id=found.id)
     if found is None or not found.is_open(most_wrong=auth.guesses_per_code, at=work.now):
         raise refusal
     traits = network_ids(work.caller.client_ip)
@@ -200,7 +200,7 @@ async def _redeem(
     )
     if found.wrong_codes:
         room.judge()
-    parts = _bound(auth.reveal(command.code), auth.reveal(command.nonce), found.phone_number)
+    parts = _bound(auth.unseal(command.code), auth.unseal(command.nonce), found.phone_number)
     if not auth.sealer.matches(HASHED, found.code_hash, *parts):
         auth.phone_codes.save(found.count_wrong(), work)
         room.count()
@@ -223,7 +223,7 @@ def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) 
         chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work), life=TOKEN_LIFE
     )
     auth.access_tokens.add(token, work)
-    work.note(user_id=user_id, session_id=chain.root_grant)
+    work.annotate(user_id=user_id, session_id=chain.root_grant)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read the first two; the others are those of every access token.
     claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}

@@ -38,7 +38,7 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
     _, sessions, current = await asyncio.gather(
         auth.users.get(query.user_id), _sessions(query.user_id, auth), _current(work, auth)
     )
-    work.note(user_id=query.user_id)
+    work.annotate(user_id=query.user_id)
     live = [session for session in sessions if session.is_live(at=work.now)]
     return SessionList(tuple(_view(session, current, auth) for session in live[:MOST_LISTED]))
 
@@ -54,7 +54,7 @@ async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> En
     _, sessions, current = await asyncio.gather(
         auth.users.get(command.user_id), _sessions(command.user_id, auth), _current(work, auth)
     )
-    work.note(user_id=command.user_id)
+    work.annotate(user_id=command.user_id)
     ending = chosen(sessions, session_id=command.session_id, which=command.which, current=current, at=work.now)
     live = [session for session in ending if session.is_live(at=work.now)]
     for session in ending:

@@ -19,7 +19,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from services.auth.signing_keys.models import KeyState, SigningKey
 from shared.messages.auth.signing_keys import Algorithm
-from shared.sealing import CannotOpen, Sealer
+from shared.sealing import CannotUnseal, Sealer
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 SEALED_FOR: Final = "auth.signing-keys"
@@ -49,11 +49,11 @@ def unseal_private_key(key: SigningKey, sealer: Sealer) -> PrivateKey:
     """The private half, ready for use.
 
     Raises:
-        CannotOpen: it was sealed with a master key that is not held, or is gone since the key was retired.
+        CannotUnseal: it was sealed with a master key that is not held, or is gone since the key was retired.
     """
     if key.sealed_private is None:
-        raise CannotOpen(f"the private half of {key.id} is gone")
-    private_key = load_der_private_key(sealer.open(SEALED_FOR, key.sealed_private), password=None)
+        raise CannotUnseal(f"the private half of {key.id} is gone")
+    private_key = load_der_private_key(sealer.unseal(SEALED_FOR, key.sealed_private), password=None)
     if not isinstance(private_key, PrivateKey):
         raise TypeError(f"a {type(private_key).__name__} can't sign tokens")
     return private_key

@@ -25,7 +25,7 @@ from shared.messages import Message
 from shared.messages.auth.errors import NoSigningKey
 from shared.messages.auth.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
 from shared.mongo import dependency_down
-from shared.sealing import CannotOpen, Sealer
+from shared.sealing import CannotUnseal, Sealer
 from shared.settings import SettingsError
 from shared.telemetry import log
 
@@ -148,11 +148,11 @@ class Keyring:
         try:
             self._learn(ring)
             again = {
-                key.id: self._sealer.seal(SEALED_FOR, self._sealer.open(SEALED_FOR, key.sealed_private))
+                key.id: self._sealer.seal(SEALED_FOR, self._sealer.unseal(SEALED_FOR, key.sealed_private))
                 for key in ring.keys
-                if key.sealed_private is not None and not self._sealer.seals_so(key.sealed_private)
+                if key.sealed_private is not None and not self._sealer.is_current(key.sealed_private)
             }
-        except CannotOpen as closed:
+        except CannotUnseal as closed:
             raise SettingsError(
                 f"NEST_SEALING_KEYS: does not open the signing keys in the database ({closed}); keep the key they were"
                 " sealed with in the list, behind the new one"
@@ -165,7 +165,7 @@ class Keyring:
         """Know these keys; their private halves are opened once.
 
         Raises:
-            CannotOpen: one was sealed with a master key that is not held.
+            CannotUnseal: one was sealed with a master key that is not held.
         """
         self._private = {
             key.id: self._private.get(key.id) or ActiveKey(key.id, key.algorithm, unseal_private_key(key, self._sealer))
@@ -191,7 +191,7 @@ class Keyring:
             self._news.clear()
             try:
                 self._learn(await self._store.get())
-            except CannotOpen as closed:
+            except CannotUnseal as closed:
                 log.error("a signing key can't be opened: give NEST_SEALING_KEYS all keys", error=str(closed))
             except Exception as failure:  # noqa: BLE001 -- whatever it is, the next look may do
                 if dependency_down(failure):

@@ -74,7 +74,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     if not command.redirect_uri:
         raise RedirectUriMissing
     authorization = await auth.authorizations.get(Code.parse(code))
-    work.note(client_id=authorization.client_id, session_id=authorization.id)
+    work.annotate(client_id=authorization.client_id, session_id=authorization.id)
     client, identifier, others, guesses, acquaintance = await asyncio.gather(
         auth.clients.get(authorization.client_id),
         auth.identifiers.find(authorization.identifier_type, authorization.identifier_value),
@@ -101,7 +101,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         auth.authorizations.save(other.revoke(at=work.now), work)
     acquaintance.remember(work)
     user_id = _arrive(used, identifier, work, auth)
-    work.note(user_id=user_id)
+    work.annotate(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))
     chain = TokenFamily.begin(used, user_id, at=work.now)
     view, _ = _issue(chain, Grant("authorization_code", used.id), work, auth)
@@ -129,7 +129,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     """
     text = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
     token = await auth.refresh_tokens.get(text)
-    work.note(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
+    work.annotate(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
     if token.used_at is not None:
         return await _answer_again(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
@@ -157,7 +157,7 @@ async def _answer_again(token: RefreshToken, command: AuthenticateUser, work: Wo
         )
         if token.may_repeat(successor, client_id=command.client_id, at=work.now):
             client.must_be_enabled()
-            return TokenView.model_validate_json(auth.sealer.open(SUCCESSORS, token.successor.sealed))
+            return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, token.successor.sealed))
     await _end_stolen_chain(token, work, auth)
     raise RefreshTokenStolen
 
@@ -216,7 +216,7 @@ def _issue(chain: TokenFamily, grant: Grant, work: Work, auth: Auth) -> tuple[To
 
 def _required(secret: Sealed | None, missing: type[Refusal], auth: Auth) -> str:
     """The plain text of a field that this grant needs; an empty one is missing (RFC 6749 section 3.1)."""
-    text = "" if secret is None else auth.reveal(secret)
+    text = "" if secret is None else auth.unseal(secret)
     if not text:
         raise missing
     return text

@@ -33,7 +33,7 @@ async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:
         NotFound: there is no such user.
     """
     user, identifiers = await asyncio.gather(auth.users.get(query.user_id), auth.identifiers.of_user(query.user_id))
-    work.note(user_id=user.id)
+    work.annotate(user_id=user.id)
     return UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers)))
 
 
@@ -44,7 +44,7 @@ async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
         NotFound: it is nobody's.
         InvalidEmail, InvalidPhoneNumber: it can be nobody's.
     """
-    written = auth.reveal(query.identifier_value)
+    written = auth.unseal(query.identifier_value)
     if query.identifier_type == "email":
         value = normal_email(written, test_domains=auth.test_domains)
     else:
@@ -67,8 +67,8 @@ async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     if identifier is None:
         identifier = register(address, work, auth, verified=False)
     else:
-        auth.identifiers.hold(identifier, work)
-    work.note(user_id=identifier.user_id)
+        auth.identifiers.require_unchanged(identifier, work)
+    work.annotate(user_id=identifier.user_id)
     work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=identifier.user_id))
 
 
@@ -79,7 +79,7 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
         NotFound: there is no such user.
     """
     user = await auth.users.get(command.user_id)
-    work.note(user_id=user.id)
+    work.annotate(user_id=user.id)
     work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
 
 
@@ -113,7 +113,7 @@ def register(
     )
     auth.users.add(user, work)
     auth.identifiers.add(identifier, work)
-    work.note(user_id=user.id, identifier_id=identifier.id)
+    work.annotate(user_id=user.id, identifier_id=identifier.id)
     work.publish(UserCreated(key=user.id, user_id=user.id, at=work.now))
     if verified:
         _announce_verified(identifier, work)
@@ -125,11 +125,11 @@ def verify(identifier: Identifier, work: Work, auth: Auth) -> None:
     if identifier.verified_at is None:
         verified = identifier.verify(at=work.now)
         auth.identifiers.save(verified, work)
-        work.note(identifier_id=identifier.id)
+        work.annotate(identifier_id=identifier.id)
         _announce_verified(verified, work)
     else:
         # Who is erased at this moment must not be left with a session.
-        auth.identifiers.hold(identifier, work)
+        auth.identifiers.require_unchanged(identifier, work)
 
 
 def _announce_verified(identifier: Identifier, work: Work) -> None:

@@ -48,9 +48,9 @@ class Users:
         """Store what changed; if it moved meanwhile, the handler runs again."""
         work.replace(self._documents, _user_document(user), version=user.version)
 
-    def hold(self, user: User, work: Work) -> None:
+    def require_unchanged(self, user: User, work: Work) -> None:
         """See to it that the user is still there when the work commits."""
-        work.hold(self._documents, user.id, version=user.version)
+        work.require_version(self._documents, user.id, version=user.version)
 
     def remove(self, user: User, work: Work) -> None:
         """Keep nothing of one."""
@@ -97,9 +97,9 @@ class Identifiers:
         """Store what changed."""
         work.replace(self._documents, _document(identifier), version=identifier.version)
 
-    def hold(self, identifier: Identifier, work: Work) -> None:
+    def require_unchanged(self, identifier: Identifier, work: Work) -> None:
         """See to it that it is still its user's when the work commits."""
-        work.hold(self._documents, identifier.id, version=identifier.version)
+        work.require_version(self._documents, identifier.id, version=identifier.version)
 
     def remove(self, identifier: Identifier, work: Work) -> None:
         """Keep nothing of one."""

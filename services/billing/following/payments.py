@@ -58,7 +58,7 @@ async def _nobodys_if_erased(truth: StripePayment, billing: Billing) -> StripePa
     """The payment as it is; of somebody who was erased, without them: it is kept for the books, and nobody is told."""
     customer = truth.customer
     known = (None, None) if customer is None else (customer.id, customer.user_id)
-    if not await billing.erased.includes(truth.claimed_user_id, *known):
+    if not await billing.erased.contains_any(truth.claimed_user_id, *known):
         return truth
     invoice = truth.invoice and replace(truth.invoice, user_id=None)
     return replace(truth, customer=None, user_id=None, invoice=invoice)

@@ -54,7 +54,7 @@ async def follow(stripe_id: str, work: Work, billing: Billing, *, hints: Sequenc
     held, truth = await look(stripe_id, billing)
     if truth is None:
         return "missing"
-    if await billing.erased.includes(truth.customer.id, truth.user_id, truth.customer.user_id):
+    if await billing.erased.contains_any(truth.customer.id, truth.user_id, truth.customer.user_id):
         return "erased"
     notices = [hint.made_at for hint in hints if hint.type == TRIAL_WILL_END]
     if await record(held, truth, work, billing, notices=notices) is not None:

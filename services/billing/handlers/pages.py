@@ -51,7 +51,7 @@ async def one_page(
     )
     page = found[: query.limit]
     if page:
-        work.note(user_id=query.user_id)
+        work.annotate(user_id=query.user_id)
     unattributed = {each.stp_customer_id for each in page if each.user_id is None and each.stp_customer_id is not None}
     users = await billing.mappings.users_of(unattributed) if unattributed else {}
     views = tuple(each.view(each.user_id or users.get(each.stp_customer_id or "")) for each in page)

@@ -50,7 +50,7 @@ async def payer_ensured(event: UserEnsured, work: Work, billing: Billing) -> Non
     payment = await billing.payments.find_by_stripe_id(event.reference)
     if payment is None or payment.stp_customer_id is None:
         return
-    if await billing.erased.includes(event.user_id):
+    if await billing.erased.contains_any(event.user_id):
         await billing.erased.add([payment.stp_customer_id], work)
         return
     if await billing.mappings.find(payment.stp_customer_id) is None:

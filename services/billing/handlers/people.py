@@ -8,12 +8,13 @@ from services.billing.stripe.putting_off import later
 from shared.bus.work import Work
 from shared.messages.billing.errors import StripeUnavailable
 from shared.messages.personal_data import EraseUserFromBilling, ExportUserFromBilling
-from shared.personal_data.holdings import confirm, hand_over, put_off, remove
+from shared.personal_data.erasure import erase_part, finish_erasure, postpone_erasure
+from shared.personal_data.export import export_part
 
 
 async def export_user_from_billing(command: ExportUserFromBilling, work: Work, billing: Billing) -> None:
     """Hand over what is held on a user, a part at a time."""
-    await hand_over(command, work, billing.people.handed_over, sealer=billing.sealer)
+    await export_part(command, work, billing.people.handed_over, sealer=billing.sealer)
 
 
 async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, billing: Billing) -> None:
@@ -24,7 +25,7 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
     """
     customers = await _customers(command.user_id, billing)
     ids = [command.user_id, *customers]
-    if not await billing.erased.includes_all(ids):
+    if not await billing.erased.contains_all(ids):
         await billing.payers.take_turn(command.user_id, work)
         await billing.erased.add(ids, work)
         work.publish(command.model_copy(update={"key": work.key}))
@@ -36,10 +37,10 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
                 await billing.stripe.delete_customer(customer_id, key=f"{work.id}:{customer_id}")
         except (StripeUnavailable, KeySpent, StripeRefused) as failure:
             reason = type(failure).__name__
-            put_off(command, work, waits_for="stripe", reason=reason, at=later(command.attempt, work))
+            postpone_erasure(command, work, waits_for="stripe", reason=reason, at=later(command.attempt, work))
             return
-    if await remove(command, work, billing.people.removed, sealer=billing.sealer):
-        confirm(command, work)
+    if await erase_part(command, work, billing.people.removed, sealer=billing.sealer):
+        finish_erasure(command, work)
 
 
 async def _customers(user_id: str, billing: Billing) -> list[str]:

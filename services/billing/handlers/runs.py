@@ -131,7 +131,7 @@ async def stop_stripe_run(command: StopStripeRun, work: Work, billing: Billing) 
         StripeRunNotFound: there is none of this id.
     """
     run = await billing.runs.get(command.run_id)
-    work.note(resource_id=run.id)
+    work.annotate(resource_id=run.id)
     stopped = run.stopped(at=work.now)
     if stopped != run:
         billing.runs.save(stopped, work)
@@ -146,7 +146,7 @@ async def resume_stripe_run(command: ResumeStripeRun, work: Work, billing: Billi
         StripeRunUnderWay: another one of its kind is under way.
     """
     run = await billing.runs.get(command.run_id)
-    work.note(resource_id=run.id)
+    work.annotate(resource_id=run.id)
     other = await billing.runs.find_under_way(run.kind)
     if other is not None and other.id != run.id:
         raise StripeRunUnderWay(run_id=other.id)
@@ -178,7 +178,7 @@ async def list_stripe_differences(query: ListStripeDifferences, work: Work, bill
         StripeRunNotFound: there is none of this id.
     """
     run = await billing.runs.get(query.run_id)
-    work.note(resource_id=run.id)
+    work.annotate(resource_id=run.id)
     found = await billing.differences.page(run.id, after=query.cursor, limit=query.limit + 1)
     page = found[: query.limit]
     return StripeDifferencesView(
@@ -212,7 +212,7 @@ async def _begun(kind: Kind, work: Work, billing: Billing, *, repair: bool = Fal
     scheduled = work.caller.kind == "service"
     run = Run.begin(work.new_id("striperun"), kind, repair=repair, at=work.now, scheduled=scheduled, **asked)
     billing.runs.add(run, work)
-    work.note(resource_id=run.id)
+    work.annotate(resource_id=run.id)
     _go_on(run, work)
     return run.view()
 

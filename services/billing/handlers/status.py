@@ -46,7 +46,7 @@ async def get_subscription(query: GetSubscription, work: Work, billing: Billing)
     subscription = await _asked_about(query, work, billing)
     if subscription is None:
         raise SubscriptionNotFound
-    work.note(user_id=subscription.user_id, resource_id=subscription.id)
+    work.annotate(user_id=subscription.user_id, resource_id=subscription.id)
     siblings = await billing.subscriptions.of_user(subscription.user_id)
     return subscription.whole_view(siblings, at=work.now, grace=billing.grace)
 

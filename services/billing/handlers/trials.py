@@ -11,12 +11,11 @@ from services.billing.following.subscriptions import look, record
 from services.billing.models.subscriptions import current
 from services.billing.models.trials import Trial, TrialDevice
 from services.billing.stripe.trials import provide
-from shared.bus.envelope import unix_milliseconds
+from shared.bus.envelope import address_ordering_key, unix_milliseconds
 from shared.bus.work import Work
 from shared.messages.auth.magic_links import Device, SendTrialMagicLink
 from shared.messages.billing.errors import AlreadySubscribed, InvalidEmail, StripeUnavailable, TrialAlreadyUsed
 from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
-from shared.ordering import by_address
 
 ANSWER_SECONDS: Final = 1.0
 """How long before its deadline a caller is told that Stripe is away, so that the answer still reaches it."""
@@ -77,7 +76,7 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
     # Also when an earlier order has finished it: each has its own code challenge, and somebody who waits for the mail.
     work.publish(
         SendTrialMagicLink(
-            key=by_address(command.email, billing.sealer),
+            key=address_ordering_key(command.email, billing.sealer),
             client_id=command.client_id,
             redirect_uri=command.redirect_uri,
             state=command.state,
@@ -101,7 +100,7 @@ async def _make(trial: Trial, work: Work, billing: Billing) -> None:
         async with asyncio.timeout(seconds):
             subscription_id = await provide(
                 trial,
-                billing.reveal(trial.email),
+                billing.unseal(trial.email),
                 price=billing.trial_price,
                 stripe=billing.stripe.within(seconds),
                 at=work.now,

@@ -25,7 +25,7 @@ async def user_ensured(event: UserEnsured, work: Work, billing: Billing) -> None
         await payer_ensured(event, work, billing)
     if not event.reference.startswith(CUSTOMER):
         return
-    if await billing.erased.includes(event.user_id):
+    if await billing.erased.contains_any(event.user_id):
         await billing.erased.add([event.reference], work)
         return
     if await billing.mappings.find(event.reference) is None:

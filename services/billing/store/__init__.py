@@ -18,7 +18,7 @@ from services.billing.store import (
     subscriptions,
     trials,
 )
-from shared.personal_data.erased import Erased
+from shared.personal_data.erasure import ErasedIds
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **subscriptions.INDEXES,
@@ -27,7 +27,7 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     **payments.INDEXES,
     **disputes.INDEXES,
     **events.INDEXES,
-    Erased.COLLECTION: (),
+    ErasedIds.COLLECTION: (),
     **runs.INDEXES,
     **differences.INDEXES,
     **schedule.INDEXES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.mongo import Database, Document
-from shared.personal_data.holdings import Holding, Person
+from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
 
 class People:
@@ -16,17 +16,17 @@ class People:
     """
 
     def __init__(self, database: Database) -> None:
-        kept = [Holding(database[name], _by_user, erased=_nobodys) for name in ("payments", "disputes")]
-        gone = [Holding(database[name], _by_user) for name in ("provider_mappings", "subscriptions")]
+        kept = [PersonalDataCollection(database[name], _by_user, redact=_nobodys) for name in ("payments", "disputes")]
+        gone = [PersonalDataCollection(database[name], _by_user) for name in ("provider_mappings", "subscriptions")]
         # Of a trial that is not finished the address is sealed for billing alone; the identifiers are told by auth.
-        trials = Holding(database["trials"], _by_user, hidden=frozenset({"email"}))
+        trials = PersonalDataCollection(database["trials"], _by_user, excluded=frozenset({"email"}))
         self.handed_over = (*gone, trials, *kept)
         # By which their messages took turns; it says nothing but that there was such a user.
-        turns = Holding(database["payers"], lambda person: {"_id": {"$eq": person.user_id}})
+        turns = PersonalDataCollection(database["payers"], lambda person: {"_id": {"$eq": person.user_id}})
         self.removed = (*gone, trials, turns, *kept)
 
 
-def _by_user(person: Person) -> Document:
+def _by_user(person: DataSubject) -> Document:
     return {"userId": {"$eq": person.user_id}}
 
 

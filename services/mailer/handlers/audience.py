@@ -26,9 +26,9 @@ async def carry_marketing_consent(command: CarryMarketingConsent, work: Work, ma
     if command.address is None:
         told = member.without_address(consent, at=work.now)
     else:
-        carriage = await mailer.audience.tell(mailer.reveal(command.address), consent.level)
+        carriage = await mailer.audience.tell(mailer.unseal(command.address), consent.level)
         told = member.after(carriage, consent, ordered_at=command.ordered_at, at=work.now)
-    mailer.consents.hold(consent, work)
+    mailer.consents.require_unchanged(consent, work)
     if known is None:
         mailer.audience_members.add(told, work)
     else:

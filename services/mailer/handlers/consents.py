@@ -19,7 +19,7 @@ async def record_marketing_consent(command: RecordMarketingConsent, work: Work, 
 
     Of somebody who was erased nothing is kept: the link beside an old mail works, and there is nobody to write to.
     """
-    if await mailer.erased.includes(command.user_id):
+    if await mailer.erased.contains_any(command.user_id):
         return
     before = await mailer.consents.find(command.user_id)
     number = 1 if before is None else before.version + 1

@@ -13,7 +13,7 @@ async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) ->
 
     A recipient is found by a keyed hash, as is kept; the address itself is opened here and nowhere kept.
     """
-    hashes = None if query.recipient is None else mailer.recipient_hashes(mailer.reveal(query.recipient).strip())
+    hashes = None if query.recipient is None else mailer.recipient_hashes(mailer.unseal(query.recipient).strip())
     found = await mailer.deliveries.page(query, hashes)
     page = found[: query.limit]
     return DeliveriesView(

@@ -36,7 +36,7 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
     known = await earlier_tries(command, mailer)
     if known is not None and known.settled:
         return
-    address = mailer.reveal(command.to)
+    address = mailer.unseal(command.to)
     delivery = known or await first_try(command, address, work, mailer)
     suppression = await suppression_of(address, command.template, mailer)
     if suppression is not None:
@@ -96,7 +96,7 @@ async def dress(command: SendMail, recipient_hash: str, mailer: Mailer) -> tuple
 async def hand_over(command: SendMail, address: str, delivery: Delivery, mailer: Mailer) -> HandOver:
     """Write the mail and try to hand it over."""
     looks = await mailer.wardrobe.of(delivery.client_id)
-    variables = mailer.reveal(command.variables)
+    variables = mailer.unseal(command.variables)
     locale = mailer.letters.language(command.template, looks=looks, wanted=(delivery.locale,))
     unsubscribe = mailer.unsubscribe_links.beside(command.template, command.user_id, locale)
     letter = mailer.letters.write(command.template, variables, looks=looks, wanted=(locale,), unsubscribe=unsubscribe)

@@ -6,13 +6,15 @@ from services.mailer.context import Mailer
 from services.mailer.models.audience import Carried, next_try
 from shared.bus.work import Work
 from shared.messages.personal_data import EraseUserFromMailer, ExportUserFromMailer
-from shared.personal_data.holdings import Person, confirm, hand_over, put_off, remove
+from shared.personal_data.erasure import erase_part, finish_erasure, postpone_erasure
+from shared.personal_data.export import export_part
+from shared.personal_data.subjects import DataSubject
 from shared.telemetry import log
 
 
 async def export_user_from_mailer(command: ExportUserFromMailer, work: Work, mailer: Mailer) -> None:
     """Hand over what is held on a user, a part at a time."""
-    await hand_over(command, work, mailer.people.handed_over, sealer=mailer.sealer)
+    await export_part(command, work, mailer.people.handed_over, sealer=mailer.sealer)
 
 
 async def erase_user_from_mailer(command: EraseUserFromMailer, work: Work, mailer: Mailer) -> None:
@@ -23,15 +25,15 @@ async def erase_user_from_mailer(command: EraseUserFromMailer, work: Work, maile
     await mailer.erased.add([command.user_id], work)
     if mailer.audience is None:
         await _tell_of_leftover(command.user_id, mailer)
-    if not await remove(command, work, mailer.people.removed, sealer=mailer.sealer):
+    if not await erase_part(command, work, mailer.people.removed, sealer=mailer.sealer):
         return
     # Once is for good: by the second look, what the provider knows of the address is what its owner told it since.
     reason = None if command.again else await _not_forgotten(command, mailer)
     if reason is None:
-        confirm(command, work)
+        finish_erasure(command, work)
     else:
         at = next_try(command.user_id, command.attempt, at=work.now)
-        put_off(command, work, waits_for="mailchimp", reason=reason, at=at)
+        postpone_erasure(command, work, waits_for="mailchimp", reason=reason, at=at)
 
 
 async def _not_forgotten(command: EraseUserFromMailer, mailer: Mailer) -> str | None:
@@ -42,7 +44,7 @@ async def _not_forgotten(command: EraseUserFromMailer, mailer: Mailer) -> str | 
     """
     if mailer.audience is None:
         return None
-    for address in Person.of(command, mailer.sealer).emails:
+    for address in DataSubject.of(command, mailer.sealer).emails:
         carriage = await mailer.audience.forget(address)
         if not isinstance(carriage, Carried):
             return carriage.reason

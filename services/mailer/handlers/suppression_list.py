@@ -32,7 +32,7 @@ async def lift_suppression(command: LiftSuppression, work: Work, mailer: Mailer)
         RecipientComplained: somebody called a mail spam, and it is not said that they want mails all the same.
     """
     suppression = await _named(command, mailer)
-    work.note(resource_id=suppression.delivery_id)
+    work.annotate(resource_id=suppression.delivery_id)
     suppression.must_be_liftable(although_complained=command.although_complained)
     lift(suppression, work, mailer)
     deliveries = await mailer.deliveries.some([suppression.delivery_id])
@@ -51,7 +51,7 @@ async def _named(command: LiftSuppression, mailer: Mailer) -> Suppression:
 
 
 def _hashes(recipient: Sealed, mailer: Mailer) -> list[str]:
-    return mailer.recipient_hashes(mailer.reveal(recipient).strip())
+    return mailer.recipient_hashes(mailer.unseal(recipient).strip())
 
 
 def _view(suppression: Suppression, shown_by: Delivery | None) -> SuppressionView:

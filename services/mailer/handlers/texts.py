@@ -22,7 +22,7 @@ async def send_text(command: SendText, work: Work, mailer: Mailer) -> None:
     known = await earlier_tries(command, mailer)
     if known is not None and known.settled:
         return
-    number = mailer.reveal(command.to)
+    number = mailer.unseal(command.to)
     delivery = known or first_try(command, number, work, mailer)
     outcome = await hand_over(command, number, delivery, work, mailer)
     tried = delivery.after(outcome, at=work.now, until=command.expires_at)
@@ -59,7 +59,7 @@ async def hand_over(command: SendText, number: str, delivery: Delivery, work: Wo
     if work.now >= command.expires_at:
         return TurnedDown("what it says holds no longer")
     looks = await mailer.wardrobe.of(delivery.client_id)
-    variables = mailer.reveal(command.variables)
+    variables = mailer.unseal(command.variables)
     text = Text(
         order_id=delivery.order_id,
         to=number,

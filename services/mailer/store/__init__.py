@@ -11,14 +11,14 @@ from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.looks import LooksOfClients
 from services.mailer.store.suppressions import Suppressions
-from shared.personal_data.erased import Erased
+from shared.personal_data.erasure import ErasedIds
 
 INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     AudienceMembers.COLLECTION: (),
     ConsentChanges.COLLECTION: ConsentChanges.INDEXES,
     Consents.COLLECTION: Consents.INDEXES,
     Deliveries.COLLECTION: Deliveries.INDEXES,
-    Erased.COLLECTION: (),
+    ErasedIds.COLLECTION: (),
     Suppressions.COLLECTION: Suppressions.INDEXES,
     LooksOfClients.COLLECTION: (),
 }

@@ -45,9 +45,9 @@ class Consents:
         """Replace a consent; if it moved meanwhile, the handler runs again."""
         work.replace(self._collection, _consent_document(consent), version=consent.version)
 
-    def hold(self, consent: Consent, work: Work) -> None:
+    def require_unchanged(self, consent: Consent, work: Work) -> None:
         """See to it that it is still the newest choice at the commit; otherwise the handler runs again."""
-        work.hold(self._collection, consent.id, version=consent.version)
+        work.require_version(self._collection, consent.id, version=consent.version)
 
 
 def _consent_document(consent: Consent) -> Document:

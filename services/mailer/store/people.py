@@ -6,7 +6,7 @@ from services.mailer.store.consents import Consents
 from services.mailer.store.deliveries import Deliveries
 from services.mailer.store.suppressions import Suppressions
 from shared.mongo import Database, Document
-from shared.personal_data.holdings import Holding, Person
+from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 from shared.sealing import Sealer
 
 
@@ -24,32 +24,35 @@ class People:
     """
 
     def __init__(self, database: Database, sealer: Sealer) -> None:
-        def recipients(person: Person) -> list[str]:
+        def recipients(person: DataSubject) -> list[str]:
             known = (*person.emails, *person.phones)
             return [hashed for each in known for hashed in sealer.keyed_hashes("recipient", each.lower().encode())]
 
         consents = [
-            Holding(database[Consents.COLLECTION], _by_user),
-            Holding(database["marketing_consent_changes"], _by_user),
-            Holding(database["audience_members"], lambda person: {"_id": {"$eq": person.user_id}}),
+            PersonalDataCollection(database[Consents.COLLECTION], _by_user),
+            PersonalDataCollection(database["marketing_consent_changes"], _by_user),
+            PersonalDataCollection(database["audience_members"], lambda person: {"_id": {"$eq": person.user_id}}),
         ]
-        deliveries = Holding(
+        deliveries = PersonalDataCollection(
             database[Deliveries.COLLECTION],
             lambda person: {"recipientHash": {"$in": recipients(person)}},
-            hidden=frozenset({"recipientHash"}),
-            show=lambda delivery: {**delivery, "recipient": sealer.open("mailer", delivery["recipient"]).decode()},
-            erased=_nobodys,
+            excluded=frozenset({"recipientHash"}),
+            to_export=lambda delivery: {
+                **delivery,
+                "recipient": sealer.unseal("mailer", delivery["recipient"]).decode(),
+            },
+            redact=_nobodys,
         )
-        suppressions = Holding(
+        suppressions = PersonalDataCollection(
             database[Suppressions.COLLECTION],
             lambda person: {"_id": {"$in": recipients(person)}},
-            hidden=frozenset({"_id"}),
+            excluded=frozenset({"_id"}),
         )
         self.handed_over = (*consents, deliveries, suppressions)
         self.removed = (*consents, deliveries)
 
 
-def _by_user(person: Person) -> Document:
+def _by_user(person: DataSubject) -> Document:
     return {"userId": {"$eq": person.user_id}}
 
 

@@ -15,8 +15,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from shared.bus.topics import SERVICES, TOPICS, check
-from shared.dead_letters.letters import DeadLetter
-from shared.dead_letters.topics import DeadLetterTopics
+from shared.dead_letters.queue import DeadLetterQueue
+from shared.dead_letters.records import DeadLetter
 from shared.mongo import Database
 
 MUCH_LAG: Final = 1_000
@@ -127,15 +127,15 @@ async def _of_service(admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, pr
 
 async def look_at_dead_letters(bootstrap: str, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
     """What was put aside, and not replayed or removed."""
-    topics = DeadLetterTopics(bootstrap, prefix=prefix)
+    topics = DeadLetterQueue(bootstrap, prefix=prefix)
     page = await topics.newest(lambda _: True, topic=None, limit=MOST_LETTERS, cursor=None)
     waiting: list[DeadLetter] = page.letters
     if auth is not None:
-        marks = [letter.mark for letter in page.letters]
+        marks = [letter.dedup_key for letter in page.letters]
         known = {"_id": {"$in": marks}}
         seen_to = [await auth[kept].find(known).to_list() for kept in ("replays", "removed_letters")]
         over = {document["_id"] for documents in seen_to for document in documents}
-        waiting = [letter for letter in page.letters if letter.mark not in over]
+        waiting = [letter for letter in page.letters if letter.dedup_key not in over]
     if not waiting:
         yield ok("dead letters", "none wait")
         return

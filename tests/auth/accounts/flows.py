@@ -24,7 +24,7 @@ from shared.messages.auth.accounts import (
     UpdateApplicationUser,
     UpdateOwner,
 )
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 CHEAP = {"password_memory": 1, "password_passes": 1}
 """Settings under which a hash takes a millisecond."""
@@ -96,39 +96,39 @@ def update_application_user(token: str, **changed: Any) -> Message:
     return message(UpdateApplicationUser, token=token, **changed)
 
 
-async def an_owner(desk: Desk, **changed: Any) -> dict[str, Any]:
-    owner: dict[str, Any] = await desk.perform(register_owner(**changed))
+async def an_owner(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
+    owner: dict[str, Any] = await harness.deliver(register_owner(**changed))
     return owner
 
 
-async def an_application(desk: Desk, **more: Any) -> dict[str, Any]:
+async def an_application(harness: ServiceHarness, **more: Any) -> dict[str, Any]:
     """An application of an owner who is made for it."""
-    owner = await an_owner(desk, email=more.pop("email", OWNER["email"]))
-    application: dict[str, Any] = await desk.perform(create_application(owner["uuid"], **more))
+    owner = await an_owner(harness, email=more.pop("email", OWNER["email"]))
+    application: dict[str, Any] = await harness.deliver(create_application(owner["uuid"], **more))
     return application
 
 
-async def signed_in(desk: Desk, apikey: str, **changed: Any) -> tuple[dict[str, Any], str]:
+async def signed_in(harness: ServiceHarness, apikey: str, **changed: Any) -> tuple[dict[str, Any], str]:
     """A new user of an application, and a token."""
-    user = await desk.perform(sign_up(apikey, **changed))
-    answer = await desk.perform(sign_in_with_email(apikey, user["email"], changed.get("password", PASSWORD)))
+    user = await harness.deliver(sign_up(apikey, **changed))
+    answer = await harness.deliver(sign_in_with_email(apikey, user["email"], changed.get("password", PASSWORD)))
     return user, answer["token"]
 
 
-async def follow_up(desk: Desk) -> None:
+async def follow_up(harness: ServiceHarness) -> None:
     """Let auth do what it has ordered itself to do."""
     while True:
         orders = [
-            order for order in desk.published if isinstance(order, RemoveApplicationUsers | RemoveOwnerApplications)
+            order for order in harness.published if isinstance(order, RemoveApplicationUsers | RemoveOwnerApplications)
         ]
-        desk.clear()
+        harness.clear()
         if not orders:
             return
         for order in orders:
-            await desk.perform(order)
+            await harness.deliver(order)
 
 
-async def left(desk: Desk) -> dict[str, int]:
+async def left(harness: ServiceHarness) -> dict[str, int]:
     """How many documents there are."""
     names = ("owners", "applications", "application_users")
-    return {name: await desk.database[name].count_documents({}) for name in names}
+    return {name: await harness.database[name].count_documents({}) for name in names}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.auth.accounts.flows import USER, an_application, an_owner, log_in_owner, sign_in_with_email, sign_up
 from tests.auth.flows import refusal
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 SAMPLES = 1_000
 WRONG = ("unauthenticated", "wrong_credentials")
@@ -30,17 +30,19 @@ async def _compared(known: Callable[[], Awaitable[float]], unknown: Callable[[],
 
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["owner", "user"])
-async def test_a_wrong_password_takes_as_long_as_an_unknown_address(new_desk: Callable[..., Desk], who: str) -> None:
+async def test_a_wrong_password_takes_as_long_as_an_unknown_address(
+    new_harness: Callable[..., ServiceHarness], who: str
+) -> None:
     # A tenth of the usual hash: what else differs shows more clearly beside it.
-    async with new_desk(password_memory=6, password_passes=3, limit_passwords_per_user="none") as desk:
-        await an_owner(desk)
-        key = (await an_application(desk, email="other@example.com"))["apiKey"]
-        await desk.perform(sign_up(key))
+    async with new_harness(password_memory=6, password_passes=3, limit_passwords_per_user="none") as harness:
+        await an_owner(harness)
+        key = (await an_application(harness, email="other@example.com"))["apiKey"]
+        await harness.deliver(sign_up(key))
 
         async def timed(email: str) -> float:
             order = log_in_owner(email, "wrong") if who == "owner" else sign_in_with_email(key, email, "wrong")
             began = time.perf_counter()
-            assert await refusal(desk, order) == WRONG
+            assert await refusal(harness, order) == WRONG
             return time.perf_counter() - began
 
         address = "ada@example.com" if who == "owner" else USER["email"]

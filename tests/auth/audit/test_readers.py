@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.dead_letters.topics import Page
+from shared.dead_letters.queue import Page
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
 from shared.messages.auth.audit import ListAuditEntries
@@ -16,25 +16,25 @@ from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUs
 from tests.auth.audit.test_recorder import FROM, OPERATOR, page, rows
 from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refusal
 from tests.auth.personal_data.test_handlers import answered_by_others, settle
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 
 @pytest.fixture(autouse=True)
-def no_dead_letters(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_dead_letters(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """An erasure looks among the dead letters too: those are on Kafka, and have tests of their own."""
 
     async def none(*_: object, **__: object) -> Page:
         return Page([], None)
 
-    monkeypatch.setattr(desk.context.dead_letters, "oldest", none)
+    monkeypatch.setattr(harness.context.dead_letters, "oldest", none)
 
 
-async def test_who_reads_what_is_theirs_leaves_no_entry(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    before = await rows(desk)
+async def test_who_reads_what_is_theirs_leaves_no_entry(harness: ServiceHarness) -> None:
+    user_id = (await logged_in(harness))["user_id"]
+    before = await rows(harness)
     for query in (GetUser(user_id=user_id), ListSessions(user_id=user_id)):
-        await desk.perform(query, caller=Caller(kind="user", user_id=user_id))
-    assert (desk.recorded, await rows(desk)) == ([], before)
+        await harness.deliver(query, caller=Caller(kind="user", user_id=user_id))
+    assert (harness.recorded, await rows(harness)) == ([], before)
 
 
 @pytest.mark.parametrize(
@@ -47,70 +47,72 @@ async def test_who_reads_what_is_theirs_leaves_no_entry(desk: Desk) -> None:
     ],
 )
 async def test_an_operator_who_reads_of_a_person_leaves_an_entry_about_them(
-    desk: Desk, query: Callable[[str], Any], action: str
+    harness: ServiceHarness, query: Callable[[str], Any], action: str
 ) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    desk.clear()
+    user_id = (await logged_in(harness))["user_id"]
+    harness.clear()
     asked = new_message_id()
-    await desk.perform(query(user_id), caller=OPERATOR, id=asked)
-    (told,) = desk.recorded
-    await desk.perform(told, caller=OPERATOR)
+    await harness.deliver(query(user_id), caller=OPERATOR, id=asked)
+    (told,) = harness.recorded
+    await harness.deliver(told, caller=OPERATOR)
 
-    (entry,) = desk.audited
+    (entry,) = harness.audited
     assert (entry.action, entry.outcome, entry.code) == (action, "done", None)
     assert (entry.user_id, entry.message_id, entry.at) == (user_id, asked, told.at)
     assert (entry.caller, entry.caller_user_id, entry.client_ip) == ("internal", None, OPERATOR.client_ip)
 
 
-async def test_an_operator_who_finds_nobody_leaves_an_entry_without_what_was_typed(desk: Desk) -> None:
+async def test_an_operator_who_finds_nobody_leaves_an_entry_without_what_was_typed(harness: ServiceHarness) -> None:
     for query in (
         GetUser(user_id="user_typed"),
         FindUser(identifier_type="email", identifier_value=Sealed.of("typed@example.com")),
         ListSessions(user_id="user_typed"),
     ):
-        await refusal(desk, query, caller=OPERATOR)
-    await page(desk, user_id="user_typed")
-    assert [(told.action, told.refused_as) for told in desk.recorded] == [
+        await refusal(harness, query, caller=OPERATOR)
+    await page(harness, user_id="user_typed")
+    assert [(told.action, told.refused_as) for told in harness.recorded] == [
         ("get_user", "not_found"),
         ("find_user", "not_found"),
         ("list_sessions", "not_found"),
         ("list_audit_entries", None),
     ]
-    assert "typed" not in json.dumps([told.model_dump_json() for told in desk.recorded])
+    assert "typed" not in json.dumps([told.model_dump_json() for told in harness.recorded])
 
 
-async def test_a_choice_that_an_operator_makes_for_a_user_is_recorded_and_their_own_is_not(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
+async def test_a_choice_that_an_operator_makes_for_a_user_is_recorded_and_their_own_is_not(
+    harness: ServiceHarness,
+) -> None:
+    user_id = (await logged_in(harness))["user_id"]
     choice = SetMarketingConsent(user_id=user_id, level="none")
-    await desk.perform(choice, caller=Caller(kind="user", user_id=user_id))
-    assert desk.recorded == []
-    await desk.perform(choice, caller=OPERATOR)
-    assert [(told.action, told.user_id) for told in desk.recorded] == [("set_marketing_consent", user_id)]
+    await harness.deliver(choice, caller=Caller(kind="user", user_id=user_id))
+    assert harness.recorded == []
+    await harness.deliver(choice, caller=OPERATOR)
+    assert [(told.action, told.user_id) for told in harness.recorded] == [("set_marketing_consent", user_id)]
 
 
-async def test_who_reads_an_export_leaves_an_entry_that_names_it(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    process = await desk.perform(ExportUser(user_id=user_id), caller=OPERATOR)
-    await refusal(desk, GetUserExport(process_id=process["id"]), caller=OPERATOR)
-    await settle(desk)
-    await answered_by_others(desk, process, "export")
-    await desk.perform(GetUserExport(process_id=process["id"]), caller=OPERATOR)
-    assert [(told.action, told.refused_as, told.user_id, told.resource_id) for told in desk.recorded] == [
+async def test_who_reads_an_export_leaves_an_entry_that_names_it(harness: ServiceHarness) -> None:
+    user_id = (await logged_in(harness))["user_id"]
+    process = await harness.deliver(ExportUser(user_id=user_id), caller=OPERATOR)
+    await refusal(harness, GetUserExport(process_id=process["id"]), caller=OPERATOR)
+    await settle(harness)
+    await answered_by_others(harness, process, "export")
+    await harness.deliver(GetUserExport(process_id=process["id"]), caller=OPERATOR)
+    assert [(told.action, told.refused_as, told.user_id, told.resource_id) for told in harness.recorded] == [
         ("get_user_export", "user_export_not_finished", user_id, process["id"]),
         ("get_user_export", None, user_id, process["id"]),
     ]
 
 
-async def test_a_person_is_shown_what_operators_did_and_not_from_where(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    await desk.perform(ListSessions(user_id=user_id), caller=OPERATOR)
-    await desk.perform(desk.recorded[-1], caller=OPERATOR)
-    code = await ordered_code(desk)
-    await desk.perform(redemption(code), caller=FROM)
-    process = await desk.perform(ExportUser(user_id=user_id), caller=OPERATOR)
-    await settle(desk)
-    await answered_by_others(desk, process, "export")
-    shown = (await desk.perform(GetUserExport(process_id=process["id"])))["services"]["auth"]["audit"]
+async def test_a_person_is_shown_what_operators_did_and_not_from_where(harness: ServiceHarness) -> None:
+    user_id = (await logged_in(harness))["user_id"]
+    await harness.deliver(ListSessions(user_id=user_id), caller=OPERATOR)
+    await harness.deliver(harness.recorded[-1], caller=OPERATOR)
+    code = await ordered_code(harness)
+    await harness.deliver(redemption(code), caller=FROM)
+    process = await harness.deliver(ExportUser(user_id=user_id), caller=OPERATOR)
+    await settle(harness)
+    await answered_by_others(harness, process, "export")
+    shown = (await harness.deliver(GetUserExport(process_id=process["id"])))["services"]["auth"]["audit"]
     assert [(entry["action"], entry["clientIp"]) for entry in shown] == [
         ("log_in", None),
         ("list_sessions", None),
@@ -119,44 +121,46 @@ async def test_a_person_is_shown_what_operators_did_and_not_from_where(desk: Des
     ]
 
 
-async def test_an_erasure_leaves_that_operators_looked_and_nothing_that_leads_to_the_person(desk: Desk) -> None:
-    tokens = await logged_in(desk)
+async def test_an_erasure_leaves_that_operators_looked_and_nothing_that_leads_to_the_person(
+    harness: ServiceHarness,
+) -> None:
+    tokens = await logged_in(harness)
     user_id = tokens["user_id"]
-    await desk.perform(redemption(await ordered_code(desk)), caller=FROM)
+    await harness.deliver(redemption(await ordered_code(harness)), caller=FROM)
     for query in (
         FindUser(identifier_type="email", identifier_value=Sealed.of(ADDRESS)),
         GetUser(user_id=user_id),
         ListSessions(user_id=user_id),
         ListAuditEntries(user_id=user_id),
     ):
-        await desk.perform(query, caller=OPERATOR)
-    *told, late = desk.recorded
+        await harness.deliver(query, caller=OPERATOR)
+    *told, late = harness.recorded
     for entry in told:
-        await desk.perform(entry, caller=OPERATOR)
-    await desk.perform(EraseUser(user_id=user_id), caller=OPERATOR)
-    await settle(desk)
+        await harness.deliver(entry, caller=OPERATOR)
+    await harness.deliver(EraseUser(user_id=user_id), caller=OPERATOR)
+    await settle(harness)
     # One was on its way meanwhile.
-    await desk.perform(late, caller=OPERATOR)
-    await refusal(desk, GetUser(user_id=user_id), caller=OPERATOR)
-    await desk.perform(desk.recorded[-1], caller=OPERATOR)
+    await harness.deliver(late, caller=OPERATOR)
+    await refusal(harness, GetUser(user_id=user_id), caller=OPERATOR)
+    await harness.deliver(harness.recorded[-1], caller=OPERATOR)
 
-    about = [row for row in await rows(desk) if row["userId"] == user_id]
+    about = [row for row in await rows(harness) if row["userId"] == user_id]
     looked = {"find_user", "get_user", "list_sessions", "list_audit_entries"}
     assert looked <= {row["action"] for row in about}
     assert {row["clientIp"] for row in about} == {OPERATOR.client_ip, None}
-    text = json.dumps(await rows(desk), default=str)
+    text = json.dumps(await rows(harness), default=str)
     for personal in (ADDRESS, "ana", FROM.client_ip):
         assert str(personal) not in text
 
 
-async def test_an_erasure_is_named_by_its_process_and_nobody_by_what_was_typed(desk: Desk) -> None:
-    user_id = (await logged_in(desk))["user_id"]
-    desk.clear()
-    process_id = (await desk.perform(EraseUser(user_id=user_id), caller=OPERATOR))["id"]
-    await desk.perform(EraseUser(user_id=user_id), caller=OPERATOR)
+async def test_an_erasure_is_named_by_its_process_and_nobody_by_what_was_typed(harness: ServiceHarness) -> None:
+    user_id = (await logged_in(harness))["user_id"]
+    harness.clear()
+    process_id = (await harness.deliver(EraseUser(user_id=user_id), caller=OPERATOR))["id"]
+    await harness.deliver(EraseUser(user_id=user_id), caller=OPERATOR)
     for order in (EraseUser(user_id="user_typed"), ExportUser(user_id="user_typed")):
-        await refusal(desk, order, caller=OPERATOR)
-    assert [(entry.code, entry.user_id, entry.resource_id) for entry in desk.audited] == [
+        await refusal(harness, order, caller=OPERATOR)
+    assert [(entry.code, entry.user_id, entry.resource_id) for entry in harness.audited] == [
         (None, user_id, process_id),
         (None, user_id, process_id),
         ("not_found", None, None),

@@ -9,11 +9,11 @@ from pymongo import IndexModel
 from services.auth.audit.store import AuditEntries
 from shared.mongo import ensure_indexes
 from tests.auth.flows import logged_in
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 
 
-async def expiry(desk: Desk) -> Any:
-    indexes = await desk.database["audit"].index_information()
+async def expiry(harness: ServiceHarness) -> Any:
+    indexes = await harness.database["audit"].index_information()
     return indexes["at_1"]["expireAfterSeconds"]
 
 
@@ -21,10 +21,10 @@ def indexes(days: int) -> dict[str, list[IndexModel]]:
     return {AuditEntries.COLLECTION: [*AuditEntries.INDEXES, AuditEntries.expiry(timedelta(days=days))]}
 
 
-async def test_another_retention_takes_effect_at_the_next_start(desk: Desk) -> None:
+async def test_another_retention_takes_effect_at_the_next_start(harness: ServiceHarness) -> None:
     for days in (180, 7, 365):
-        await ensure_indexes(desk.database, indexes(days))
-        assert await expiry(desk) == days * 24 * 3600
+        await ensure_indexes(harness.database, indexes(days))
+        assert await expiry(harness) == days * 24 * 3600
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,12 @@ async def test_another_retention_takes_effect_at_the_next_start(desk: Desk) -> N
         ({}, "_id_"),
     ],
 )
-async def test_every_page_is_read_along_an_index_in_its_order(desk: Desk, wanted: dict[str, Any], index: str) -> None:
-    await ensure_indexes(desk.database, indexes(180))
-    await logged_in(desk)
-    plan = await desk.database["audit"].find(wanted).sort("_id", -1).limit(101).explain()
+async def test_every_page_is_read_along_an_index_in_its_order(
+    harness: ServiceHarness, wanted: dict[str, Any], index: str
+) -> None:
+    await ensure_indexes(harness.database, indexes(180))
+    await logged_in(harness)
+    plan = await harness.database["audit"].find(wanted).sort("_id", -1).limit(101).explain()
     stages = str(plan["queryPlanner"]["winningPlan"])
     assert f"'indexName': '{index}'" in stages
     assert "'SORT'" not in stages

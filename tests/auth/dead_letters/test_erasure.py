@@ -5,25 +5,25 @@ import json
 import pytest
 
 from services.auth.dead_letters.erasure import is_about
-from shared.dead_letters.letters import DeadLetter
-from shared.personal_data.holdings import Person
+from shared.dead_letters.records import DeadLetter
+from shared.personal_data.subjects import DataSubject
 from shared.sealing import Sealer
 
 SEALER = Sealer({"k1": bytes(32)})
-ANN = Person("user_0001", emails=("ann@example.com",), phones=("+4915112345678",))
+ANN = DataSubject("user_0001", emails=("ann@example.com",), phones=("+4915112345678",))
 
 
 def letter(value: bytes, *, key: bytes = b"", headers: tuple[tuple[str, bytes], ...] = ()) -> DeadLetter:
     return DeadLetter(
         topic="mailer.commands",
-        place=0,
-        mark="0" * 32,
+        offset=0,
+        dedup_key="0" * 32,
         reason="failing",
         detail="",
         trace="",
-        tries=1,
+        attempts=1,
         group="mailer",
-        at=None,
+        written_at=None,
         source=None,
         key=key,
         value=value,

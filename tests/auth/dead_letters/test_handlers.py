@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from shared.bus import topics
 from shared.bus.envelope import encode
 from shared.bus.producer import Producer
-from shared.dead_letters.letters import put_aside
-from shared.dead_letters.topics import DeadLetterTopics
+from shared.dead_letters.queue import DeadLetterQueue
+from shared.dead_letters.records import dead_letter_record
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
 from shared.messages.auth.dead_letters import (
@@ -28,7 +28,7 @@ from shared.messages.auth.dead_letters import (
 from shared.messages.mailer.mails import SendMail
 from shared.messages.personal_data import ConfirmErasure, EraseUserFromAuth
 from shared.sealing import Sealer
-from tests.desk import Desk, Refused
+from tests.service_harness import Refused, ServiceHarness
 
 OPERATOR = Caller(kind="internal")
 TABLE = [topics.Topic("mailer.commands", 4, topics.DAY), topics.Topic("auth.events", 4, topics.DAY)]
@@ -46,10 +46,10 @@ class Aside:
 
 
 class Office:
-    """Topics with dead letters, and a desk that looks after them."""
+    """Topics with dead letters, and a harness that looks after them."""
 
-    def __init__(self, desk: Desk, producer: Producer, bootstrap: str, prefix: str) -> None:
-        self.desk = desk
+    def __init__(self, harness: ServiceHarness, producer: Producer, bootstrap: str, prefix: str) -> None:
+        self.harness = harness
         self._producer = producer
         self._bootstrap = bootstrap
         self.prefix = prefix
@@ -77,28 +77,28 @@ class Office:
         said: dict[str, Any] = {
             "reason": "failing",
             "detail": "KeyError",
-            "sealer": self.desk.sealer,
+            "sealer": self.harness.sealer,
             "trace": '  File "a.py", line 1, in f\n    g()\n',
-            "tries": 5,
+            "attempts": 5,
             "group": f"{self.prefix}mailer",
             "at": int(datetime.now(UTC).timestamp() * 1000),
         }
-        letter = put_aside(record, topic, **{**said, **given})
+        letter = dead_letter_record(record, topic, **{**said, **given})
         await self._producer.send_record(f"{topic}.dead", letter.value, letter.headers, key=letter.key)
         return str(one_id)
 
     async def shown(self, **asked: Any) -> dict[str, Any]:
-        said: dict[str, Any] = await self.desk.perform(ListDeadLetters(**asked), caller=OPERATOR)
+        said: dict[str, Any] = await self.harness.deliver(ListDeadLetters(**asked), caller=OPERATOR)
         return said
 
     async def replay(self, **asked: Any) -> list[tuple[str, str]]:
-        said = await self.desk.perform(ReplayDeadLetters(**asked), caller=OPERATOR)
+        said = await self.harness.deliver(ReplayDeadLetters(**asked), caller=OPERATOR)
         assert said["next_cursor"] is None
         return [(letter["id"], letter["outcome"]) for letter in said["letters"]]
 
     async def removed(self, topic: str) -> int:
         """How many letters of a topic Kafka was told to drop."""
-        return sum(record.value is None for record in await self.came(topics.dead(topic), 1))
+        return sum(record.value is None for record in await self.came(topics.dead_letter_topic(topic), 1))
 
     async def came(self, topic: str = "mailer.commands", count: int = 4) -> list[Any]:
         """What stands on a topic of so many partitions now."""
@@ -119,13 +119,15 @@ class Office:
 
 
 @pytest.fixture
-async def office(new_desk: Callable[..., Desk], kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Office]:
+async def office(
+    new_harness: Callable[..., ServiceHarness], kafka_bootstrap: str, topic_prefix: str
+) -> AsyncIterator[Office]:
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
     producer = Producer(kafka_bootstrap, prefix=topic_prefix)
     await producer.start()
     try:
-        async with new_desk(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix) as desk:
-            yield Office(desk, producer, kafka_bootstrap, topic_prefix)
+        async with new_harness(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix) as harness:
+            yield Office(harness, producer, kafka_bootstrap, topic_prefix)
     finally:
         await producer.stop()
 
@@ -220,7 +222,7 @@ async def test_a_letter_that_is_not_there_is_refused(office: Office) -> None:
     assert refused.value.code == "dead_letter_not_found"
     for asked in (ListDeadLetters(cursor="?"), ReplayDeadLetters(filter=DeadLetterFilter(), cursor="?")):
         with pytest.raises(Refused) as refused:
-            await office.desk.perform(asked, caller=OPERATOR)
+            await office.harness.deliver(asked, caller=OPERATOR)
         assert refused.value.code == "invalid_cursor"
 
 
@@ -258,7 +260,7 @@ async def test_who_looks_at_letters_leaves_an_entry_that_names_the_one_that_was_
     await office.shown(id=shown["id"])
     with pytest.raises(Refused):
         await office.shown(id="mailer.commands.99")
-    assert [(told.action, told.refused_as, told.resource_id) for told in office.desk.recorded] == [
+    assert [(told.action, told.refused_as, told.resource_id) for told in office.harness.recorded] == [
         ("list_dead_letters", None, None),
         ("list_dead_letters", None, shown["id"]),
         ("list_dead_letters", "dead_letter_not_found", None),
@@ -274,14 +276,14 @@ async def test_two_letters_about_one_record_are_one(office: Office) -> None:
 
 
 async def test_what_is_too_old_stays_unless_that_is_meant(office: Office) -> None:
-    await office.letter(made=office.desk.now - timedelta(days=9))
-    await office.letter(made=office.desk.now)
+    await office.letter(made=office.harness.now - timedelta(days=9))
+    await office.letter(made=office.harness.now)
     assert [outcome for _, outcome in await office.replay(filter=DeadLetterFilter())] == ["too_old", "replayed"]
     meant = await office.replay(filter=DeadLetterFilter(), although_too_old=True)
     assert [outcome for _, outcome in meant] == ["replayed", "replayed_before"]
     young, old = (dict(record.headers) for record in await office.came())
     assert "replay-time" not in young
-    assert int(old["replay-time"]) == int(office.desk.now.timestamp() * 1000)
+    assert int(old["replay-time"]) == int(office.harness.now.timestamp() * 1000)
 
 
 async def test_what_nest_did_not_put_there_stays(office: Office) -> None:
@@ -302,7 +304,7 @@ async def test_many_are_replayed_call_by_call(office: Office) -> None:
     done, cursor = [], None
     while True:
         order = ReplayDeadLetters(filter=DeadLetterFilter(), limit=3, cursor=cursor)
-        said = await office.desk.perform(order, caller=OPERATOR)
+        said = await office.harness.deliver(order, caller=OPERATOR)
         done.append(len(said["letters"]))
         if (cursor := said["next_cursor"]) is None:
             break
@@ -315,7 +317,7 @@ async def test_one_order_delivered_twice_replays_once(office: Office) -> None:
     await office.letter()
     order, one_id = ReplayDeadLetters(filter=DeadLetterFilter(), again=True), new_message_id()
     for _ in range(2):
-        said = await office.desk.perform(order, caller=OPERATOR, id=one_id)
+        said = await office.harness.deliver(order, caller=OPERATOR, id=one_id)
         assert said["letters"] == [{"id": "mailer.commands.0", "outcome": "replayed"}]
     assert len(await office.came()) == 1
 
@@ -335,7 +337,7 @@ async def test_any_cursor_is_answered_at_once(office: Office) -> None:
     cursor = base64.urlsafe_b64encode(json.dumps({"mailer.commands": [1, 9_999]}).encode()).decode().rstrip("=")
     order = ReplayDeadLetters(filter=DeadLetterFilter(topic="mailer.commands"), cursor=cursor)
     async with asyncio.timeout(8):
-        said = await office.desk.perform(order, caller=OPERATOR)
+        said = await office.harness.deliver(order, caller=OPERATOR)
     assert said == {"letters": [], "next_cursor": None}
 
 
@@ -343,7 +345,7 @@ async def test_two_operators_at_once_put_a_letter_back_under_one_id(office: Offi
     """Handled by two instances side by side, as for a while after a rebalance: what came twice has one id."""
     one_id = await office.letter()
     order = ReplayDeadLetters(filter=DeadLetterFilter())
-    both = await asyncio.gather(*(office.desk.perform(order, caller=OPERATOR) for _ in range(2)))
+    both = await asyncio.gather(*(office.harness.deliver(order, caller=OPERATOR) for _ in range(2)))
     assert sorted(letter["outcome"] for said in both for letter in said["letters"]) == ["replayed", "replayed_before"]
     assert {dict(record.headers)["id"].decode() for record in await office.came()} == {one_id}
 
@@ -353,16 +355,16 @@ async def erase(office: Office, user_id: str, *identifiers: tuple[str, str], **m
     order = EraseUserFromAuth(
         key=user_id, process_id="userproc_1", user_id=user_id, identifiers=sealed(office, identifiers), **more
     )
-    office.desk.clear()
-    await office.desk.perform(order)
-    while ours := [order for order in office.desk.said(EraseUserFromAuth) if not order.again]:
-        office.desk.clear()
-        await office.desk.perform(ours[0])
-    return office.desk.said(ConfirmErasure)
+    office.harness.clear()
+    await office.harness.deliver(order)
+    while ours := [order for order in office.harness.published_of(EraseUserFromAuth) if not order.again]:
+        office.harness.clear()
+        await office.harness.deliver(ours[0])
+    return office.harness.published_of(ConfirmErasure)
 
 
 def sealed(office: Office, identifiers: Sequence[tuple[str, str]]) -> Sealed:
-    return Sealed(office.desk.sealer.seal("auth", json.dumps(identifiers).encode()))
+    return Sealed(office.harness.sealer.seal("auth", json.dumps(identifiers).encode()))
 
 
 async def test_letters_about_somebody_who_was_erased_are_gone(office: Office) -> None:
@@ -373,7 +375,7 @@ async def test_letters_about_somebody_who_was_erased_are_gone(office: Office) ->
     await office.letter(b'{"customer_email": "Ada\\u0040example.com"}', type="stripe.event")
     await office.letter(b"\xff no JSON: ada@EXAMPLE.com", reason="undecodable")
     await office.letter(b'{"phone_number": "+41791234567"}', topic="auth.events")
-    await office.letter(encode(mail, office.desk.sealer))
+    await office.letter(encode(mail, office.harness.sealer))
     await office.letter(b"{}", headers=[("caller", b'{"user_id": "user_1"}')])
     await office.letter(b'{"to": "bob@example.com"}', key=b"user_2")
     assert await erase(office, "user_1", ("email", address), ("phone", number)) != []
@@ -392,14 +394,14 @@ async def test_letters_about_somebody_who_was_erased_are_gone(office: Office) ->
 async def test_what_was_put_aside_meanwhile_goes_with_the_second_look(office: Office) -> None:
     assert len(await erase(office, "user_1")) == 1
     await office.letter(key=b"user_1")
-    (second,) = [order for _, order in await office.desk.later() if isinstance(order, EraseUserFromAuth)]
+    (second,) = [order for _, order in await office.harness.delayed() if isinstance(order, EraseUserFromAuth)]
     assert (second.again, second.letters_from) == (True, None)
-    await office.desk.perform(second)
+    await office.harness.deliver(second)
     assert (await office.shown())["letters"] == []
 
 
 async def test_of_many_letters_some_are_removed_at_a_time(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.auth.dead_letters.handlers.MOST_REMOVED", 2)
+    monkeypatch.setattr("services.auth.dead_letters.erasure.MOST_REMOVED", 2)
     for _ in range(5):
         await office.letter(key=b"user_1")
     assert len(await erase(office, "user_1")) == 1
@@ -409,7 +411,7 @@ async def test_of_many_letters_some_are_removed_at_a_time(office: Office, monkey
 
 async def test_a_replay_is_in_the_audit(office: Office) -> None:
     await office.replay(filter=DeadLetterFilter())
-    (entry,) = office.desk.audited
+    (entry,) = office.harness.audited
     assert (entry.action, entry.outcome, entry.caller) == ("replay_dead_letters", "done", "internal")
 
 
@@ -420,7 +422,7 @@ def test_an_order_says_which(said: dict[str, Any]) -> None:
 
 
 def test_every_consumed_topic_is_looked_at() -> None:
-    looked_at = DeadLetterTopics("127.0.0.1:1", prefix="")._topics
-    assert [topics.dead(one) for one in looked_at] == sorted(
+    looked_at = DeadLetterQueue("127.0.0.1:1", prefix="")._topics
+    assert [topics.dead_letter_topic(one) for one in looked_at] == sorted(
         topic.name for topic in topics.declared() if topic.name.endswith(".dead")
     )

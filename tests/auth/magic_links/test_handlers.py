@@ -21,7 +21,7 @@ from tests.auth.flows import (
     mailed_link,
     send_magic_link,
 )
-from tests.desk import Desk, Refused
+from tests.service_harness import Refused, ServiceHarness
 
 DEVICE = Device(platform="mac", beak_id="beak-1", fingerprint="f-1")
 
@@ -34,15 +34,15 @@ def send_trial_link(**changed: Any) -> SendTrialMagicLink:
     return SendTrialMagicLink(**{**USUAL_LINK, **changed})
 
 
-async def test_send_magic_link_orders_one_mail_with_the_link(desk: Desk) -> None:
-    assert await desk.perform(send_magic_link(state="a&b=ü")) is None
-    [mail] = desk.published
+async def test_send_magic_link_orders_one_mail_with_the_link(harness: ServiceHarness) -> None:
+    assert await harness.deliver(send_magic_link(state="a&b=ü")) is None
+    [mail] = harness.published
     assert isinstance(mail, SendMail)
     assert mail.template == "magic-link"
     assert mail.client_id == CLIENT
-    assert desk.reveal("mailer", mail.to) == ADDRESS
-    variables = json.loads(desk.reveal("mailer", mail.variables))
-    document = await desk.database["authorizations"].find_one({})
+    assert harness.unseal_secret("mailer", mail.to) == ADDRESS
+    variables = json.loads(harness.unseal_secret("mailer", mail.variables))
+    document = await harness.database["authorizations"].find_one({})
     key = variables["link"].split("?code=")[1].split("&")[0].split(".")[1]
     assert variables == {
         "link": f"{REDIRECT_URI}?code={document['_id']}.{key}&state=a%26b%3D%C3%BC",
@@ -52,10 +52,10 @@ async def test_send_magic_link_orders_one_mail_with_the_link(desk: Desk) -> None
     assert document["key"] == hashlib.sha256(key.encode()).hexdigest()
 
 
-async def test_send_magic_link_keeps_what_the_page_on_data_at_rest_says(desk: Desk) -> None:
-    await desk.perform(send_magic_link(device=DEVICE))
-    document = await desk.database["authorizations"].find_one({})
-    now = desk.now.replace(microsecond=desk.now.microsecond // 1000 * 1000)
+async def test_send_magic_link_keeps_what_the_page_on_data_at_rest_says(harness: ServiceHarness) -> None:
+    await harness.deliver(send_magic_link(device=DEVICE))
+    document = await harness.database["authorizations"].find_one({})
+    now = harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000)
     assert document.pop("_id").startswith("test_authzcode_")
     assert len(document.pop("key")) == 64
     assert document == {
@@ -76,51 +76,55 @@ async def test_send_magic_link_keeps_what_the_page_on_data_at_rest_says(desk: De
     }
 
 
-async def test_neither_address_nor_key_is_readable_in_what_is_kept_of_the_mail_order(desk: Desk) -> None:
-    await desk.perform(send_magic_link())
-    [mail] = desk.published
-    key = mailed_link(desk, mail).split(".")[-1].split("&")[0]
-    row = await desk.database["inbox"].find_one({"messages": {"$ne": []}})
+async def test_neither_address_nor_key_is_readable_in_what_is_kept_of_the_mail_order(harness: ServiceHarness) -> None:
+    await harness.deliver(send_magic_link())
+    [mail] = harness.published
+    key = mailed_link(harness, mail).split(".")[-1].split("&")[0]
+    row = await harness.database["inbox"].find_one({"messages": {"$ne": []}})
     kept = row["messages"][0]["body"]
     assert key.encode() not in kept
     assert ADDRESS.encode() not in kept
 
 
-async def test_a_second_delivery_of_send_magic_link_makes_no_second_link(desk: Desk) -> None:
+async def test_a_second_delivery_of_send_magic_link_makes_no_second_link(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
-        await desk.perform(send_magic_link(), id=message_id)
-    assert len(desk.published) == 1
-    assert await desk.database["authorizations"].count_documents({}) == 1
+        await harness.deliver(send_magic_link(), id=message_id)
+    assert len(harness.published) == 1
+    assert await harness.database["authorizations"].count_documents({}) == 1
 
 
-async def test_send_magic_link_does_the_same_for_known_and_unknown_addresses(desk: Desk) -> None:
-    await logged_in(desk)
-    desk.clear()
+async def test_send_magic_link_does_the_same_for_known_and_unknown_addresses(harness: ServiceHarness) -> None:
+    await logged_in(harness)
+    harness.clear()
     for address in (ADDRESS, "unknown@example.com"):
-        assert await desk.perform(send_magic_link(identifier_value=address)) is None
-    assert [type(message) for message in desk.published] == [SendMail, SendMail]
+        assert await harness.deliver(send_magic_link(identifier_value=address)) is None
+    assert [type(message) for message in harness.published] == [SendMail, SendMail]
 
 
-async def test_an_address_is_stored_and_written_to_in_its_normal_form(desk: Desk) -> None:
-    await desk.perform(send_magic_link(identifier_value="Ana@Bücher.Example"))
-    document = await desk.database["authorizations"].find_one({})
+async def test_an_address_is_stored_and_written_to_in_its_normal_form(harness: ServiceHarness) -> None:
+    await harness.deliver(send_magic_link(identifier_value="Ana@Bücher.Example"))
+    document = await harness.database["authorizations"].find_one({})
     assert document["identifierValue"] == "ana@xn--bcher-kva.example"
-    assert desk.reveal("mailer", desk.published[0].to) == "ana@xn--bcher-kva.example"  # type: ignore[attr-defined]
+    assert harness.unseal_secret("mailer", harness.published[0].to) == "ana@xn--bcher-kva.example"  # type: ignore[attr-defined]
 
 
-async def test_the_life_of_a_link_is_a_setting(new_desk: Callable[..., Desk], desk: Desk) -> None:
-    async with new_desk(authorization_minutes=20) as patient:
-        await patient.perform(send_magic_link())
-        [mail] = patient.said(SendMail)
-        assert json.loads(patient.reveal("mailer", mail.variables))["minutes"] == 20
+async def test_the_life_of_a_link_is_a_setting(
+    new_harness: Callable[..., ServiceHarness], harness: ServiceHarness
+) -> None:
+    async with new_harness(authorization_minutes=20) as patient:
+        await patient.deliver(send_magic_link())
+        [mail] = patient.published_of(SendMail)
+        assert json.loads(patient.unseal_secret("mailer", mail.variables))["minutes"] == 20
         document = await patient.database["authorizations"].find_one({})
         assert document["expiresAt"] - document["createdAt"] == timedelta(minutes=20)
 
 
-async def test_a_redirect_uri_with_a_query_keeps_it(desk: Desk) -> None:
-    await desk.perform(send_magic_link(redirect_uri=f"{REDIRECT_URI}/two?a=b"))
-    assert mailed_link(desk, desk.said(SendMail)[0]).startswith(f"{REDIRECT_URI}/two?a=b&code=test_authzcode_")
+async def test_a_redirect_uri_with_a_query_keeps_it(harness: ServiceHarness) -> None:
+    await harness.deliver(send_magic_link(redirect_uri=f"{REDIRECT_URI}/two?a=b"))
+    assert mailed_link(harness, harness.published_of(SendMail)[0]).startswith(
+        f"{REDIRECT_URI}/two?a=b&code=test_authzcode_"
+    )
 
 
 REFUSED = [
@@ -139,35 +143,37 @@ REFUSED = [
 @pytest.mark.parametrize("order", [send_magic_link, create_trial, send_trial_link])
 @pytest.mark.parametrize(("changed", "kind", "code"), REFUSED)
 async def test_a_link_is_refused_for(
-    desk: Desk, order: Callable[..., SendMagicLink], changed: dict[str, Any], kind: str, code: str
+    harness: ServiceHarness, order: Callable[..., SendMagicLink], changed: dict[str, Any], kind: str, code: str
 ) -> None:
     with pytest.raises(Refused) as refused:
-        await desk.perform(order(**changed))
+        await harness.deliver(order(**changed))
     assert (refused.value.kind, refused.value.code) == (kind, code)
-    assert desk.published == []
-    assert await desk.database["authorizations"].count_documents({}) == 0
-    assert await desk.database["users"].count_documents({}) == 0
+    assert harness.published == []
+    assert await harness.database["authorizations"].count_documents({}) == 0
+    assert await harness.database["users"].count_documents({}) == 0
 
 
 @pytest.mark.parametrize("order", [send_magic_link, create_trial, send_trial_link])
-async def test_a_disabled_client_is_refused(desk: Desk, order: Callable[..., SendMagicLink]) -> None:
-    await desk.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": desk.now}})
+async def test_a_disabled_client_is_refused(harness: ServiceHarness, order: Callable[..., SendMagicLink]) -> None:
+    await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     with pytest.raises(Refused) as refused:
-        await desk.perform(order())
+        await harness.deliver(order())
     assert (refused.value.kind, refused.value.code) == ("forbidden", "client_disabled")
 
 
-async def test_a_test_domain_is_no_address_in_production(new_desk: Callable[..., Desk], desk: Desk) -> None:
-    await desk.perform(send_magic_link(identifier_value="ana@nest.test"))
-    async with new_desk(environment="production", issuer="https://nest.example") as production:
+async def test_a_test_domain_is_no_address_in_production(
+    new_harness: Callable[..., ServiceHarness], harness: ServiceHarness
+) -> None:
+    await harness.deliver(send_magic_link(identifier_value="ana@nest.test"))
+    async with new_harness(environment="production", issuer="https://nest.example") as production:
         with pytest.raises(Refused, match="invalid_email"):
-            await production.perform(send_magic_link(identifier_value="ana@nest.test"))
+            await production.deliver(send_magic_link(identifier_value="ana@nest.test"))
 
 
-async def test_create_trial_and_magic_link_makes_the_user_and_hands_over_to_billing(desk: Desk) -> None:
-    assert await desk.perform(create_trial()) is None
-    [user] = desk.said(UserCreated)
-    [trial] = desk.said(StartTrial)
+async def test_create_trial_and_magic_link_makes_the_user_and_hands_over_to_billing(harness: ServiceHarness) -> None:
+    assert await harness.deliver(create_trial()) is None
+    [user] = harness.published_of(UserCreated)
+    [trial] = harness.published_of(StartTrial)
     assert trial == StartTrial(
         user_id=user.user_id,
         email=ADDRESS,
@@ -179,40 +185,40 @@ async def test_create_trial_and_magic_link_makes_the_user_and_hands_over_to_bill
         beak_id="beak-1",
         fingerprint="f-1",
     )
-    assert desk.said(SendMail) == []
-    identifier = await desk.database["identifiers"].find_one({})
+    assert harness.published_of(SendMail) == []
+    identifier = await harness.database["identifiers"].find_one({})
     assert identifier["userId"] == user.user_id
     assert identifier["verifiedAt"] is None
 
 
-async def test_create_trial_and_magic_link_finds_the_user_there_is(desk: Desk) -> None:
-    await desk.perform(EnsureUser(reference="r", email=ADDRESS))
-    [user] = desk.said(UserCreated)
-    await desk.perform(create_trial(identifier_value=ADDRESS.upper()))
-    assert [trial.user_id for trial in desk.said(StartTrial)] == [user.user_id]
-    assert await desk.database["users"].count_documents({}) == 1
+async def test_create_trial_and_magic_link_finds_the_user_there_is(harness: ServiceHarness) -> None:
+    await harness.deliver(EnsureUser(reference="r", email=ADDRESS))
+    [user] = harness.published_of(UserCreated)
+    await harness.deliver(create_trial(identifier_value=ADDRESS.upper()))
+    assert [trial.user_id for trial in harness.published_of(StartTrial)] == [user.user_id]
+    assert await harness.database["users"].count_documents({}) == 1
 
 
-async def test_a_second_delivery_of_create_trial_and_magic_link_says_nothing_new(desk: Desk) -> None:
+async def test_a_second_delivery_of_create_trial_and_magic_link_says_nothing_new(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
-        await desk.perform(create_trial(), id=message_id)
-    assert len(desk.published) == 2
-    assert await desk.database["users"].count_documents({}) == 1
+        await harness.deliver(create_trial(), id=message_id)
+    assert len(harness.published) == 2
+    assert await harness.database["users"].count_documents({}) == 1
 
 
-async def test_send_trial_magic_link_adds_the_flow_to_the_link(desk: Desk) -> None:
-    await desk.perform(send_trial_link())
-    [mail] = desk.published
+async def test_send_trial_magic_link_adds_the_flow_to_the_link(harness: ServiceHarness) -> None:
+    await harness.deliver(send_trial_link())
+    [mail] = harness.published
     assert isinstance(mail, SendMail)
     assert mail.template == "trial-magic-link"
-    link = mailed_link(desk, mail)
+    link = mailed_link(harness, mail)
     assert link.startswith(f"{REDIRECT_URI}?code=test_authzcode_")
     assert link.endswith("&state=a%20state&flow=trial")
 
 
-async def test_a_second_delivery_of_send_trial_magic_link_mails_once(desk: Desk) -> None:
+async def test_a_second_delivery_of_send_trial_magic_link_mails_once(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
-        await desk.perform(send_trial_link(), id=message_id)
-    assert len(desk.published) == 1
+        await harness.deliver(send_trial_link(), id=message_id)
+    assert len(harness.published) == 1

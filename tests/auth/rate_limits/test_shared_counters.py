@@ -14,7 +14,7 @@ from services.auth.rate_limits import shared_counters as meters_module
 from services.auth.rate_limits.models import NONE, Limit
 from services.auth.rate_limits.shared_counters import SharedCounter, SharedCounters
 from services.auth.rate_limits.store import CounterSlots
-from tests.desk import Desk
+from tests.service_harness import ServiceHarness
 from tests.stack import eventually
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
@@ -45,8 +45,8 @@ class Away(CounterSlots):
 
 
 @pytest.fixture
-def tallies(desk: Desk) -> Away:
-    return Away(desk.database)
+def tallies(harness: ServiceHarness) -> Away:
+    return Away(harness.database)
 
 
 @asynccontextmanager

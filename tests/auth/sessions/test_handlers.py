@@ -14,7 +14,7 @@ from shared.messages.auth.sessions import ListSessions, RevokeSessions, SessionR
 from shared.messages.auth.tokens import AccessTokenRevoked
 from tests.auth.flows import CLIENT, OTHER_CLIENT, logged_in, one_delivery, refresh, refusal
 from tests.auth.sessions.test_geoip import database
-from tests.desk import Desk, Refused
+from tests.service_harness import Refused, ServiceHarness
 
 INTERNAL = Caller(kind="internal")
 DEVICE = {"platform": "mac", "fingerprint": "f1"}
@@ -29,32 +29,32 @@ def caller(tokens: dict[str, Any], ip: str | None = None) -> Caller:
     return Caller(kind="user", user_id=tokens["user_id"], token_id=token_id(tokens), client_ip=ip)
 
 
-async def listed(desk: Desk, tokens: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = await desk.perform(ListSessions(user_id=tokens["user_id"]), caller=caller(tokens))
+async def listed(harness: ServiceHarness, tokens: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await harness.deliver(ListSessions(user_id=tokens["user_id"]), caller=caller(tokens))
     return found
 
 
-async def revoke(desk: Desk, tokens: dict[str, Any], by: Caller | None = None, **chosen: Any) -> int:
+async def revoke(harness: ServiceHarness, tokens: dict[str, Any], by: Caller | None = None, **chosen: Any) -> int:
     command = RevokeSessions(user_id=tokens["user_id"], **chosen)
-    ended: int = (await desk.perform(command, caller=by or caller(tokens)))["ended"]
+    ended: int = (await harness.deliver(command, caller=by or caller(tokens)))["ended"]
     return ended
 
 
-async def works(desk: Desk, tokens: dict[str, Any]) -> bool:
+async def works(harness: ServiceHarness, tokens: dict[str, Any]) -> bool:
     """Whether a refresh token can still be exchanged."""
     try:
-        await desk.perform(refresh(tokens["refresh_token"], tokens["client_id"]))
+        await harness.deliver(refresh(tokens["refresh_token"], tokens["client_id"]))
     except Refused:
         return False
     return True
 
 
-async def test_a_session_is_listed_with_its_device_app_times_and_place(desk: Desk) -> None:
-    began = desk.now
-    tokens = await logged_in(desk, device=DEVICE)
-    desk.now += timedelta(minutes=30)
-    tokens = await desk.perform(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
-    [session] = await listed(desk, tokens)
+async def test_a_session_is_listed_with_its_device_app_times_and_place(harness: ServiceHarness) -> None:
+    began = harness.now
+    tokens = await logged_in(harness, device=DEVICE)
+    harness.now += timedelta(minutes=30)
+    tokens = await harness.deliver(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
+    [session] = await listed(harness, tokens)
 
     def told(moment: Any) -> str:
         return str(moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
@@ -64,88 +64,92 @@ async def test_a_session_is_listed_with_its_device_app_times_and_place(desk: Des
         "client_id": CLIENT,
         "device": {"platform": "mac"},
         "created_at": told(began),
-        "last_used_at": told(desk.now),
-        "expires_at": told(desk.now + timedelta(days=60)),
+        "last_used_at": told(harness.now),
+        "expires_at": told(harness.now + timedelta(days=60)),
         "place": {"network": "203.0.113.0/24", "country": None, "city": None},
         "current": True,
     }
 
 
-async def test_nothing_but_the_prefix_of_an_address_is_kept(desk: Desk) -> None:
-    tokens = await logged_in(desk)
-    await desk.perform(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
+async def test_nothing_but_the_prefix_of_an_address_is_kept(harness: ServiceHarness) -> None:
+    tokens = await logged_in(harness)
+    await harness.deliver(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
     for name in ("access_tokens", "refresh_tokens"):
-        documents = await desk.database[name].find().to_list()
+        documents = await harness.database[name].find().to_list()
         assert any(document["network"] == "203.0.113.0/24" for document in documents)
         assert "203.0.113.77" not in repr(documents)
 
 
 async def test_where_a_database_says_so_the_country_and_city_are_told(
-    new_desk: Callable[..., Desk], desk: Desk, tmp_path: Path
+    new_harness: Callable[..., ServiceHarness], harness: ServiceHarness, tmp_path: Path
 ) -> None:
-    tokens = await logged_in(desk)
-    tokens = await desk.perform(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
-    async with new_desk(places_database=database(tmp_path)) as informed:
+    tokens = await logged_in(harness)
+    tokens = await harness.deliver(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
+    async with new_harness(places_database=database(tmp_path)) as informed:
         [session] = await listed(informed, tokens)
     assert session["place"] == {"network": "203.0.113.0/24", "country": "DE", "city": "Berlin"}
 
 
-async def test_the_callers_own_session_is_marked(desk: Desk) -> None:
-    phone, laptop = await logged_in(desk), await logged_in(desk, client_id=OTHER_CLIENT)
+async def test_the_callers_own_session_is_marked(harness: ServiceHarness) -> None:
+    phone, laptop = await logged_in(harness), await logged_in(harness, client_id=OTHER_CLIENT)
     for tokens in (phone, laptop):
-        [current] = [session for session in await listed(desk, tokens) if session["current"]]
+        [current] = [session for session in await listed(harness, tokens) if session["current"]]
         assert current["client_id"] == tokens["client_id"]
-    seen = await desk.perform(ListSessions(user_id=phone["user_id"]), caller=INTERNAL)
+    seen = await harness.deliver(ListSessions(user_id=phone["user_id"]), caller=INTERNAL)
     assert [session["current"] for session in seen] == [False, False]
 
 
-async def test_the_session_stays_the_current_one_when_its_token_was_just_refreshed_away(desk: Desk) -> None:
-    old = await logged_in(desk)
-    await desk.perform(refresh(old["refresh_token"]))
-    assert [session["current"] for session in await listed(desk, old)] == [True]
-    assert await revoke(desk, old, which="others") == 0
+async def test_the_session_stays_the_current_one_when_its_token_was_just_refreshed_away(
+    harness: ServiceHarness,
+) -> None:
+    old = await logged_in(harness)
+    await harness.deliver(refresh(old["refresh_token"]))
+    assert [session["current"] for session in await listed(harness, old)] == [True]
+    assert await revoke(harness, old, which="others") == 0
 
 
-async def test_sessions_that_are_over_are_not_listed(desk: Desk) -> None:
-    ended, expired = await logged_in(desk), await logged_in(desk)
-    desk.now += timedelta(days=59)
-    ended = await desk.perform(refresh(ended["refresh_token"]))
-    await revoke(desk, ended, which="current")
-    desk.now += timedelta(days=1)
-    live = await logged_in(desk)
-    assert [session["current"] for session in await listed(desk, live)] == [True]
+async def test_sessions_that_are_over_are_not_listed(harness: ServiceHarness) -> None:
+    ended, expired = await logged_in(harness), await logged_in(harness)
+    harness.now += timedelta(days=59)
+    ended = await harness.deliver(refresh(ended["refresh_token"]))
+    await revoke(harness, ended, which="current")
+    harness.now += timedelta(days=1)
+    live = await logged_in(harness)
+    assert [session["current"] for session in await listed(harness, live)] == [True]
     assert expired["user_id"] == live["user_id"]
 
 
-async def test_tokens_stored_before_sessions_were_told_are_sessions_and_can_be_refreshed(desk: Desk) -> None:
-    tokens = await logged_in(desk)
+async def test_tokens_stored_before_sessions_were_told_are_sessions_and_can_be_refreshed(
+    harness: ServiceHarness,
+) -> None:
+    tokens = await logged_in(harness)
     new = {"network": "", "platform": "", "accessTokenId": "", "chainBeganAt": ""}
     for name in ("access_tokens", "refresh_tokens"):
-        await desk.database[name].update_many({}, {"$unset": new})
-    [session] = await listed(desk, tokens)
+        await harness.database[name].update_many({}, {"$unset": new})
+    [session] = await listed(harness, tokens)
     assert (session["place"], session["device"], session["current"]) == (None, None, True)
     assert session["created_at"] == session["last_used_at"]
-    desk.clear()
-    await desk.perform(refresh(tokens["refresh_token"]))
-    assert [event.token_id for event in desk.said(AccessTokenRevoked)] == [token_id(tokens)]
+    harness.clear()
+    await harness.deliver(refresh(tokens["refresh_token"]))
+    assert [event.token_id for event in harness.published_of(AccessTokenRevoked)] == [token_id(tokens)]
 
 
-async def test_one_session_is_ended_and_told_to_gateways_and_services(desk: Desk) -> None:
-    phone, laptop = await logged_in(desk), await logged_in(desk)
-    [other] = [session for session in await listed(desk, laptop) if not session["current"]]
-    desk.clear()
-    assert await revoke(desk, laptop, session_id=other["id"]) == 1
-    [revoked] = desk.said(AccessTokenRevoked)
+async def test_one_session_is_ended_and_told_to_gateways_and_services(harness: ServiceHarness) -> None:
+    phone, laptop = await logged_in(harness), await logged_in(harness)
+    [other] = [session for session in await listed(harness, laptop) if not session["current"]]
+    harness.clear()
+    assert await revoke(harness, laptop, session_id=other["id"]) == 1
+    [revoked] = harness.published_of(AccessTokenRevoked)
     assert revoked.token_id == token_id(phone)
-    [event] = desk.said(SessionRevoked)
+    [event] = harness.published_of(SessionRevoked)
     assert (event.user_id, event.client_id, event.session_id, event.by) == (
         phone["user_id"],
         CLIENT,
         other["id"],
         "user",
     )
-    assert not await works(desk, phone)
-    assert await works(desk, laptop)
+    assert not await works(harness, phone)
+    assert await works(harness, laptop)
 
 
 @pytest.mark.parametrize(
@@ -157,86 +161,88 @@ async def test_one_session_is_ended_and_told_to_gateways_and_services(desk: Desk
         ({}, 3, [False, False, False]),
     ],
 )
-async def test_several_sessions_are_ended(desk: Desk, chosen: dict[str, Any], ended: int, left: list[bool]) -> None:
-    devices = [await logged_in(desk) for _ in range(3)]
-    somebody = await logged_in(desk, identifier_value="somebody@example.com")
-    desk.clear()
-    assert await revoke(desk, devices[0], **chosen) == ended
-    assert len(desk.said(AccessTokenRevoked)) == len(desk.said(SessionRevoked)) == ended
-    assert [await works(desk, device) for device in devices] == left
-    assert await works(desk, somebody)
+async def test_several_sessions_are_ended(
+    harness: ServiceHarness, chosen: dict[str, Any], ended: int, left: list[bool]
+) -> None:
+    devices = [await logged_in(harness) for _ in range(3)]
+    somebody = await logged_in(harness, identifier_value="somebody@example.com")
+    harness.clear()
+    assert await revoke(harness, devices[0], **chosen) == ended
+    assert len(harness.published_of(AccessTokenRevoked)) == len(harness.published_of(SessionRevoked)) == ended
+    assert [await works(harness, device) for device in devices] == left
+    assert await works(harness, somebody)
 
 
-async def test_a_token_that_nothing_renews_is_a_session_too(desk: Desk) -> None:
-    tokens = await logged_in(desk)
+async def test_a_token_that_nothing_renews_is_a_session_too(harness: ServiceHarness) -> None:
+    tokens = await logged_in(harness)
     # As phone logins leave it.
-    await desk.database["refresh_tokens"].delete_many({})
-    [session] = await listed(desk, tokens)
+    await harness.database["refresh_tokens"].delete_many({})
+    [session] = await listed(harness, tokens)
     assert session["current"]
-    desk.clear()
-    assert await revoke(desk, tokens, session_id=session["id"]) == 1
-    assert [event.token_id for event in desk.said(AccessTokenRevoked)] == [token_id(tokens)]
-    assert await listed(desk, tokens) == []
+    harness.clear()
+    assert await revoke(harness, tokens, session_id=session["id"]) == 1
+    assert [event.token_id for event in harness.published_of(AccessTokenRevoked)] == [token_id(tokens)]
+    assert await listed(harness, tokens) == []
 
 
-async def test_an_operator_ends_all_sessions_of_a_user(desk: Desk) -> None:
-    tokens = await logged_in(desk)
-    desk.clear()
-    assert await revoke(desk, tokens, by=INTERNAL) == 1
-    assert [event.by for event in desk.said(SessionRevoked)] == ["internal"]
-    assert not await works(desk, tokens)
+async def test_an_operator_ends_all_sessions_of_a_user(harness: ServiceHarness) -> None:
+    tokens = await logged_in(harness)
+    harness.clear()
+    assert await revoke(harness, tokens, by=INTERNAL) == 1
+    assert [event.by for event in harness.published_of(SessionRevoked)] == ["internal"]
+    assert not await works(harness, tokens)
 
 
-async def test_ending_all_again_ends_nothing(desk: Desk) -> None:
-    tokens = await logged_in(desk)
-    await revoke(desk, tokens)
-    desk.clear()
-    assert await revoke(desk, tokens) == 0
-    assert desk.published == []
+async def test_ending_all_again_ends_nothing(harness: ServiceHarness) -> None:
+    tokens = await logged_in(harness)
+    await revoke(harness, tokens)
+    harness.clear()
+    assert await revoke(harness, tokens) == 0
+    assert harness.published == []
 
 
-async def test_a_second_delivery_gives_the_same_answer_and_says_nothing_more(desk: Desk) -> None:
-    tokens = await logged_in(desk)
+async def test_a_second_delivery_gives_the_same_answer_and_says_nothing_more(harness: ServiceHarness) -> None:
+    tokens = await logged_in(harness)
     command = RevokeSessions(user_id=tokens["user_id"])
-    delivery = one_delivery(desk, command)
-    desk.clear()
+    delivery = one_delivery(harness, command)
+    harness.clear()
     answers = await asyncio.gather(
-        *(desk.perform(command, caller=caller(tokens), **delivery) for _ in range(2)),
-        desk.perform(command, caller=caller(tokens), **delivery),
+        *(harness.deliver(command, caller=caller(tokens), **delivery) for _ in range(2)),
+        harness.deliver(command, caller=caller(tokens), **delivery),
     )
     assert answers == [{"ended": 1}] * 3
-    assert len(desk.said(SessionRevoked)) == 1
+    assert len(harness.published_of(SessionRevoked)) == 1
 
 
-async def test_nobody_reaches_a_session_of_another_user(desk: Desk) -> None:
-    ana, eve = await logged_in(desk), await logged_in(desk, identifier_value="eve@example.com")
-    [anas] = await listed(desk, ana)
+async def test_nobody_reaches_a_session_of_another_user(harness: ServiceHarness) -> None:
+    ana, eve = await logged_in(harness), await logged_in(harness, identifier_value="eve@example.com")
+    [anas] = await listed(harness, ana)
     # The gateway lets Eve ask about herself alone, so this is all that she can try.
     command = RevokeSessions(user_id=eve["user_id"], session_id=anas["id"])
-    assert await refusal(desk, command, caller=caller(eve)) == ("not_found", "not_found")
-    assert await works(desk, ana)
+    assert await refusal(harness, command, caller=caller(eve)) == ("not_found", "not_found")
+    assert await works(harness, ana)
 
 
-async def test_an_unknown_user_is_not_found(desk: Desk) -> None:
+async def test_an_unknown_user_is_not_found(harness: ServiceHarness) -> None:
     for message in (ListSessions(user_id="user_nobody"), RevokeSessions(user_id="user_nobody")):
-        assert await refusal(desk, message, caller=INTERNAL) == ("not_found", "not_found")
+        assert await refusal(harness, message, caller=INTERNAL) == ("not_found", "not_found")
 
 
 @pytest.mark.parametrize("which", ["others", "current"])
-async def test_an_operator_has_no_current_session(desk: Desk, which: Any) -> None:
-    tokens = await logged_in(desk)
+async def test_an_operator_has_no_current_session(harness: ServiceHarness, which: Any) -> None:
+    tokens = await logged_in(harness)
     command = RevokeSessions(user_id=tokens["user_id"], which=which)
-    assert await refusal(desk, command, caller=INTERNAL) == ("invalid", "no_current_session")
-    assert await works(desk, tokens)
+    assert await refusal(harness, command, caller=INTERNAL) == ("invalid", "no_current_session")
+    assert await works(harness, tokens)
 
 
-async def test_whoever_was_logged_out_ends_no_other_session(desk: Desk) -> None:
-    thief, owner = await logged_in(desk), await logged_in(desk)
-    await revoke(desk, owner, which="others")
+async def test_whoever_was_logged_out_ends_no_other_session(harness: ServiceHarness) -> None:
+    thief, owner = await logged_in(harness), await logged_in(harness)
+    await revoke(harness, owner, which="others")
     command = RevokeSessions(user_id=thief["user_id"], which="others")
     # Within the second in which a gateway may still let the thief's token pass.
-    assert await refusal(desk, command, caller=caller(thief)) == ("invalid", "no_current_session")
-    assert await works(desk, owner)
+    assert await refusal(harness, command, caller=caller(thief)) == ("invalid", "no_current_session")
+    assert await works(harness, owner)
 
 
 def test_one_way_of_choosing_is_enough() -> None:
@@ -244,34 +250,34 @@ def test_one_way_of_choosing_is_enough() -> None:
         RevokeSessions(user_id="u", session_id="s", which="all")
 
 
-async def test_what_is_ended_while_it_refreshes_stays_ended(desk: Desk) -> None:
+async def test_what_is_ended_while_it_refreshes_stays_ended(harness: ServiceHarness) -> None:
     for _ in range(10):
-        tokens = await logged_in(desk)
+        tokens = await logged_in(harness)
         answers = await asyncio.gather(
-            desk.perform(refresh(tokens["refresh_token"])), revoke(desk, tokens), return_exceptions=True
+            harness.deliver(refresh(tokens["refresh_token"])), revoke(harness, tokens), return_exceptions=True
         )
         assert answers[1] == 1
-        assert await desk.database["refresh_tokens"].count_documents({"revokedAt": None}) == 0
-        assert await desk.database["access_tokens"].count_documents({"revokedAt": None}) == 0
+        assert await harness.database["refresh_tokens"].count_documents({"revokedAt": None}) == 0
+        assert await harness.database["access_tokens"].count_documents({"revokedAt": None}) == 0
 
 
 async def test_an_erased_users_tokens_are_announced_and_nothing_of_them_is_kept(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handlers, "REMOVED_AT_ONCE", 3)
-    tokens, somebody = await logged_in(desk), await logged_in(desk, identifier_value="somebody@example.com")
+    tokens, somebody = await logged_in(harness), await logged_in(harness, identifier_value="somebody@example.com")
     for _ in range(4):
-        tokens = await desk.perform(refresh(tokens["refresh_token"]))
-    desk.clear()
-    rounds = await _removed(desk, tokens["user_id"])
+        tokens = await harness.deliver(refresh(tokens["refresh_token"]))
+    harness.clear()
+    rounds = await _removed(harness, tokens["user_id"])
     assert rounds == 2
-    assert [event.token_id for event in desk.said(AccessTokenRevoked)] == [token_id(tokens)]
+    assert [event.token_id for event in harness.published_of(AccessTokenRevoked)] == [token_id(tokens)]
     for name in ("access_tokens", "refresh_tokens"):
-        assert {token["userId"] for token in await desk.database[name].find().to_list()} == {somebody["user_id"]}
-    assert await refusal(desk, refresh(tokens["refresh_token"])) == ("not_found", "token_not_found")
+        assert {token["userId"] for token in await harness.database[name].find().to_list()} == {somebody["user_id"]}
+    assert await refusal(harness, refresh(tokens["refresh_token"])) == ("not_found", "token_not_found")
 
 
-async def _removed(desk: Desk, user_id: str) -> int:
+async def _removed(harness: ServiceHarness, user_id: str) -> int:
     """Let a handler that erases run until nothing is left; returns how often."""
     left, rounds = True, 0
 
@@ -279,8 +285,8 @@ async def _removed(desk: Desk, user_id: str) -> int:
         nonlocal left
         left = await handlers.remove_sessions(command.user_id, work, auth)
 
-    desk._handling._handlers[RevokeSessions.wire] = (RevokeSessions, erase)
+    harness._handling._handlers[RevokeSessions.wire] = (RevokeSessions, erase)
     while left:
         rounds += 1
-        await desk.perform(RevokeSessions(user_id=user_id))
+        await harness.deliver(RevokeSessions(user_id=user_id))
     return rounds

@@ -5,7 +5,7 @@ import pytest
 
 from services.auth.signing_keys.key_pairs import SEALED_FOR, make, thumbprint, unseal_private_key
 from shared.messages.auth.signing_keys import Algorithm
-from shared.sealing import CannotOpen, Sealer
+from shared.sealing import CannotUnseal, Sealer
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 SEALER = Sealer({"a": bytes(range(32))})
@@ -35,6 +35,6 @@ def test_the_announced_half_verifies_what_the_private_one_signs(algorithm: Algor
 def test_a_private_half_is_only_kept_sealed_and_for_nothing_else() -> None:
     key = make("ES256", SEALER, at=NOW)
     assert key.sealed_private is not None
-    with pytest.raises(CannotOpen):
-        SEALER.open("auth", key.sealed_private)
-    assert SEALER.open(SEALED_FOR, key.sealed_private)
+    with pytest.raises(CannotUnseal):
+        SEALER.unseal("auth", key.sealed_private)
+    assert SEALER.unseal(SEALED_FOR, key.sealed_private)

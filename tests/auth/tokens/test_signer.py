@@ -15,7 +15,7 @@ from services.auth.tokens.signer import TokenSigner, access_claims
 from shared.messages.auth.errors import InvalidToken
 from shared.messages.auth.signing_keys import Algorithm
 from shared.sealing import Sealer
-from tests.desk import Heard
+from tests.service_harness import TopicRecord
 
 NOW = datetime(2026, 11, 21, 6, 5, 7, 891_000, UTC)
 SEALER = Sealer({"a": bytes(32)})
@@ -27,7 +27,7 @@ APPLICATION = "application+jwt"
 def keyring(algorithm: Algorithm = "ES256") -> Keyring:
     key = make(algorithm, SEALER, at=NOW)
     keys = Keyring(cast("SigningKeys", None), SEALER)
-    keys.take(Heard("auth.keys", key.id.encode(), published(key).model_dump_json().encode()))
+    keys.take(TopicRecord("auth.keys", key.id.encode(), published(key).model_dump_json().encode()))
     keys._learn(KeySet.begin(key))
     return keys
 

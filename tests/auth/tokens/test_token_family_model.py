@@ -25,7 +25,7 @@ from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, logged_in, one_delivery, refresh
 from tests.auth.tokens.token_family_model import GRACE_PERIOD, Model, TokenFamily
-from tests.desk import Desk, Refused
+from tests.service_harness import Refused, ServiceHarness
 
 MOST_CHAINS = 4
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -77,10 +77,10 @@ class Order:
     delivery: dict[str, Any] = field(default_factory=dict)
     answers: list[Any] = field(default_factory=list)
 
-    async def to(self, desk: Desk) -> Any:
+    async def to(self, harness: ServiceHarness) -> Any:
         """The tokens or the count of ended sessions that are answered, or the code of the refusal."""
         try:
-            return await desk.perform(self.message, caller=self.caller, **self.delivery)
+            return await harness.deliver(self.message, caller=self.caller, **self.delivery)
         except Refused as refused:
             return refused.code
 
@@ -90,11 +90,11 @@ class Sessions(RuleBasedStateMachine):
 
     addresses: ClassVar = itertools.count()
 
-    def __init__(self, run: Run, desks: list[Desk]) -> None:
+    def __init__(self, run: Run, harnesses: list[ServiceHarness]) -> None:
         super().__init__()
         self.run = run
-        self.desks = desks
-        self.tokens = desks[0].database["refresh_tokens"]
+        self.harnesses = harnesses
+        self.tokens = harnesses[0].database["refresh_tokens"]
         self.model = Model()
         self.possible = [self.model]
         self.texts: list[list[str]] = []
@@ -102,13 +102,13 @@ class Sessions(RuleBasedStateMachine):
         self.roots: list[str] = []
         self.done: list[Order] = []
         self.address = f"ana{next(self.addresses)}@example.com"
-        for desk in desks:
-            desk.now = datetime.now(UTC).replace(microsecond=0)
-            desk.clear()
+        for harness in harnesses:
+            harness.now = datetime.now(UTC).replace(microsecond=0)
+            harness.clear()
 
     @initialize(apps=st.lists(st.sampled_from([CLIENT, OTHER_CLIENT]), min_size=1, max_size=3))
     def begin(self, apps: list[str]) -> None:
-        self.run(self.desks[0].database["clients"].update_many({}, {"$set": {"disabledAt": None}}))
+        self.run(self.harnesses[0].database["clients"].update_many({}, {"$set": {"disabledAt": None}}))
         for app in apps:
             self.log_in(app)
 
@@ -116,13 +116,13 @@ class Sessions(RuleBasedStateMachine):
     def log_in(self, app: str) -> None:
         if app in self.model.disabled or len(self.model.chains) == MOST_CHAINS:
             return
-        desk = self.desks[0]
-        answer = self.run(logged_in(desk, identifier_value=self.address, client_id=app))
+        harness = self.harnesses[0]
+        answer = self.run(logged_in(harness, identifier_value=self.address, client_id=app))
         token = self.run(self.tokens.find_one({"_id": answer["refresh_token"].split(".")[1]}))
         self.roots.append(token["rootGrant"])
         self.texts.append([answer["refresh_token"]])
         self.callers.append(caller_of(answer))
-        self.model.chains.append(TokenFamily(app, [desk.now]))
+        self.model.chains.append(TokenFamily(app, [harness.now]))
 
     @rule(refresh=REFRESHES)
     def use_the_newest_token(self, refresh: Refresh) -> None:
@@ -152,28 +152,30 @@ class Sessions(RuleBasedStateMachine):
         """As Kafka or an idempotency key does: nothing happens, and the answer is the old one."""
         if self.done:
             order = self.done[-1 - older % len(self.done)]
-            assert self.run(order.to(self.desks[instance])) == order.answers[0]
+            assert self.run(order.to(self.harnesses[instance])) == order.answers[0]
 
     @rule(seconds=SECONDS)
     def wait_seconds(self, seconds: int) -> None:
-        for desk in self.desks:
-            desk.now += timedelta(seconds=seconds)
+        for harness in self.harnesses:
+            harness.now += timedelta(seconds=seconds)
 
     @rule(days=DAYS)
     def wait_days(self, days: int) -> None:
-        for desk in self.desks:
-            desk.now += timedelta(days=days)
+        for harness in self.harnesses:
+            harness.now += timedelta(days=days)
 
     @rule(step=st.sampled_from([-10, -2, 2, 10]))
     def step_one_clock(self, step: int) -> None:
-        if abs(self.desks[1].now + timedelta(seconds=step) - self.desks[0].now) < GRACE_PERIOD:
-            self.desks[1].now += timedelta(seconds=step)
+        if abs(self.harnesses[1].now + timedelta(seconds=step) - self.harnesses[0].now) < GRACE_PERIOD:
+            self.harnesses[1].now += timedelta(seconds=step)
 
     @rule()
     def disable_or_enable_an_app(self) -> None:
         self.model.disabled ^= {CLIENT}
-        disabled_at = self.desks[0].now if self.model.disabled else None
-        self.run(self.desks[0].database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": disabled_at}}))
+        disabled_at = self.harnesses[0].now if self.model.disabled else None
+        self.run(
+            self.harnesses[0].database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": disabled_at}})
+        )
 
     @invariant()
     def the_store_is_as_the_model(self) -> None:
@@ -186,7 +188,7 @@ class Sessions(RuleBasedStateMachine):
 
     def do(self, orders: list[Order]) -> None:
         """Deliver all of them at once, each to all of its instances, and see in which order that may have been."""
-        calls = [order.to(self.desks[instance]) for order in orders for instance in order.instances]
+        calls = [order.to(self.harnesses[instance]) for order in orders for instance in order.instances]
         answers = iter(self.run(at_once(calls)))
         for order in orders:
             order.answers = [next(answers) for _ in order.instances]
@@ -220,7 +222,7 @@ class Sessions(RuleBasedStateMachine):
                 number,
                 instances,
             )
-        order.delivery = one_delivery(self.desks[0], message)
+        order.delivery = one_delivery(self.harnesses[0], message)
         return order
 
     def seen(self, order: Order) -> int | str:
@@ -242,14 +244,14 @@ class Sessions(RuleBasedStateMachine):
         for places in itertools.product(*(order.instances for order in orders)):
             for turns in itertools.permutations(range(len(orders))):
                 model = copy.deepcopy(self.model)
-                given = {turn: orders[turn].apply(model, self.desks[places[turn]].now) for turn in turns}
+                given = {turn: orders[turn].apply(model, self.harnesses[places[turn]].now) for turn in turns}
                 yield [given[number] for number in range(len(orders))], model
 
     async def stored(self) -> Model:
         """The model that the database and the announcements amount to."""
         of_user = {"userId": self.callers[0].user_id}
         refresh_tokens = {token["_id"]: token for token in await self.tokens.find(of_user).to_list()}
-        access_tokens = await self.desks[0].database["access_tokens"].find(of_user).to_list()
+        access_tokens = await self.harnesses[0].database["access_tokens"].find(of_user).to_list()
         model = Model(disabled=self.model.disabled)
         for texts, root in zip(self.texts, self.roots, strict=True):
             token = refresh_tokens[texts[0].split(".")[1]]
@@ -266,7 +268,7 @@ class Sessions(RuleBasedStateMachine):
         # One live access token for each chain that goes on, and none for any other.
         going_on = [root for root, chain in zip(self.roots, model.chains, strict=True) if not chain.ended]
         assert sorted(token["rootGrant"] for token in access_tokens if token["revokedAt"] is None) == sorted(going_on)
-        said = self.desks[0].said
+        said = self.harnesses[0].published_of
         revoked = {token["_id"]: token for token in access_tokens if token["revokedAt"] is not None}
         assert {event.token_id for event in said(AccessTokenRevoked)} == {
             token_id for token_id, token in revoked.items() if token["revokedAt"] < token["expiresAt"]
@@ -286,20 +288,24 @@ async def at_once(calls: list[Coroutine[Any, Any, Any]]) -> list[Any]:
     return await asyncio.gather(*calls)
 
 
-def play(new_desk: Callable[..., Desk], *, examples: int, steps: int) -> None:
+def play(new_harness: Callable[..., ServiceHarness], *, examples: int, steps: int) -> None:
     """Let the machine play against two instances; somebody else is logged in all the while."""
     with asyncio.Runner() as runner:
-        desks = [new_desk(), new_desk()]
-        for desk in desks:
-            runner.run(desk.__aenter__())
+        harnesses = [new_harness(), new_harness()]
+        for harness in harnesses:
+            runner.run(harness.__aenter__())
         # What both say is kept once, whichever of them repeats it.
-        desks[1].published, desks[1]._seen = desks[0].published, desks[0]._seen
+        harnesses[1].published, harnesses[1]._seen = harnesses[0].published, harnesses[0]._seen
         try:
             for client_id in (CLIENT, OTHER_CLIENT):
-                runner.run(desks[0].perform(CreateClient(id=client_id, name="An app", redirect_uris=(REDIRECT_URI,))))
-            somebody = runner.run(logged_in(desks[0], identifier_value="somebody@example.com", client_id=OTHER_CLIENT))
+                runner.run(
+                    harnesses[0].deliver(CreateClient(id=client_id, name="An app", redirect_uris=(REDIRECT_URI,)))
+                )
+            somebody = runner.run(
+                logged_in(harnesses[0], identifier_value="somebody@example.com", client_id=OTHER_CLIENT)
+            )
             run_state_machine_as_test(
-                lambda: Sessions(runner.run, desks),
+                lambda: Sessions(runner.run, harnesses),
                 settings=settings(
                     max_examples=examples,
                     stateful_step_count=steps,
@@ -308,17 +314,17 @@ def play(new_desk: Callable[..., Desk], *, examples: int, steps: int) -> None:
                     phases=set(Phase) - {Phase.explain},
                 ),
             )
-            desks[0].now = datetime.now(UTC)
-            runner.run(desks[0].perform(refresh(somebody["refresh_token"], OTHER_CLIENT)))
+            harnesses[0].now = datetime.now(UTC)
+            runner.run(harnesses[0].deliver(refresh(somebody["refresh_token"], OTHER_CLIENT)))
         finally:
-            for desk in desks:
-                runner.run(desk.__aexit__())
+            for harness in harnesses:
+                runner.run(harness.__aexit__())
 
 
-def test_sessions_are_as_their_model(new_desk: Callable[..., Desk]) -> None:
-    play(new_desk, examples=40, steps=20)
+def test_sessions_are_as_their_model(new_harness: Callable[..., ServiceHarness]) -> None:
+    play(new_harness, examples=40, steps=20)
 
 
 @pytest.mark.slow
-def test_sessions_are_as_their_model_for_longer(new_desk: Callable[..., Desk]) -> None:
-    play(new_desk, examples=400, steps=40)
+def test_sessions_are_as_their_model_for_longer(new_harness: Callable[..., ServiceHarness]) -> None:
+    play(new_harness, examples=400, steps=40)

@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 async def prefix(kafka_bootstrap: str, unique: Callable[[], str]) -> str:
     """Topics as they should be."""
     prefix = unique()
-    await topics.apply(kafka_bootstrap, prefix=prefix, most_partitions=1)
+    await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
     return prefix
 
 
@@ -57,7 +57,7 @@ async def test_a_topic_that_keeps_for_ever_is_named(
         assert any(f"{name}: retention.ms is {retention}" in finding.says for finding in findings)
         assert any(f"{name} keeps records {says}" in finding.says for finding in findings)
         assert {finding.level for finding in findings} == {Level.PROBLEM}
-    await topics.apply(kafka_bootstrap, prefix=prefix, most_partitions=1)
+    await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
 
 
 async def test_too_few_copies_and_a_missing_topic_are_named(
@@ -68,7 +68,7 @@ async def test_too_few_copies_and_a_missing_topic_are_named(
     await without(kafka_admin, f"{prefix}mailer.events.dead")
     findings = await seen(kafka_bootstrap, prefix)
     assert f"{prefix}mailer.events.dead is missing" in [finding.says for finding in findings]
-    await topics.apply(kafka_bootstrap, prefix=prefix, most_partitions=1)
+    await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
 
 
 async def test_who_reads_nothing_and_who_is_behind_are_told(kafka_bootstrap: str, prefix: str) -> None:

@@ -7,8 +7,8 @@ from aiokafka.record.util import calc_crc32c
 
 from shared.bus.envelope import encode, unix_milliseconds
 from shared.ids import new_message_id
-from tests.shared.ledger import Append
-from tests.shared.stand import Stand
+from tests.shared.bus_harness import Stand
+from tests.shared.sample_services import Append
 
 NAME = "ZZZZ"
 
@@ -44,7 +44,7 @@ async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(stand: Sta
     async with stand.running() as running:
         await stand.settled()
         assert (await stand.call(Append(subject="later", number=0, key="k"))).kind == "done"
-        assert running.service.complaints() == []
+        assert running.service.problems() == []
         places = [(record.partition, record.offset) for record in await stand.dump("ledger.commands")]
         assert len(set(places)) == len(places), "what stood in batches before it was given out twice"
     for subject in ("before", "a", "b", "c", "after", *(f"other{number}" for number in range(20))):

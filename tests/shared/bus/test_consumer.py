@@ -14,8 +14,8 @@ from prometheus_client import REGISTRY
 from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope
 from shared.ids import new_message_id
-from tests.shared.ledger import HEARS, Append, Total
-from tests.shared.stand import ServiceTask, Stand, until
+from tests.shared.bus_harness import RunningService, Stand, until
+from tests.shared.sample_services import HEARS, Append, Total
 
 
 async def in_order(stand: Stand, counts: dict[str, int]) -> None:
@@ -26,7 +26,7 @@ async def in_order(stand: Stand, counts: dict[str, int]) -> None:
 
 
 @asynccontextmanager
-async def load(stand: Stand, instances: list[ServiceTask]) -> AsyncIterator[Counter[str]]:
+async def load(stand: Stand, instances: list[RunningService]) -> AsyncIterator[Counter[str]]:
     """Orders for 24 subjects for as long as the block lasts, some 200 ahead of those that carry them out."""
     counts: Counter[str] = Counter()
     ending = asyncio.Event()
@@ -38,7 +38,7 @@ async def load(stand: Stand, instances: list[ServiceTask]) -> AsyncIterator[Coun
             counts.update(order.subject for order in orders)
             await until(lambda: caught_up(counts, instances), 60, "nothing is carried out any more")
 
-    async def caught_up(counts: Counter[str], instances: list[ServiceTask]) -> bool:
+    async def caught_up(counts: Counter[str], instances: list[RunningService]) -> bool:
         return counts.total() - sum(len(one.ledger.runs) for one in instances) < 200
 
     task = asyncio.create_task(run())
@@ -78,7 +78,7 @@ async def test_a_slow_key_never_delays_the_others(stand: Stand) -> None:
     assert await stand.listed("slow") == [0, 1]
 
 
-async def began(running: ServiceTask, message_id: str) -> bool:
+async def began(running: RunningService, message_id: str) -> bool:
     return bool(running.ledger.runs[message_id])
 
 
@@ -129,15 +129,15 @@ async def test_the_age_of_the_oldest_message_under_way_is_told(stand: Stand) -> 
 
 async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(stand: Stand) -> None:
     async with stand.running(in_flight=8) as running:
-        assert running.service.complaints() == []
+        assert running.service.problems() == []
         for _ in range(30):
             await stand.put("ledger.commands", b"poison", partition=1)
 
         async def complains() -> bool:
-            return bool(running.service.complaints())
+            return bool(running.service.problems())
 
         await until(complains)
-        (complaint,) = running.service.complaints()
+        (complaint,) = running.service.problems()
         assert complaint == f"{stand.prefix}ledger.commands/1: 10 dead letters in a row"
         # Nothing more is taken, on no partition: a human must look first.
         with pytest.raises(TimeoutError):
@@ -159,7 +159,7 @@ async def test_dead_letters_with_good_messages_between_stop_nothing(stand: Stand
             if number % 6 == 5:
                 await stand.order(Append(subject="s", number=number, key=key))
         await stand.settled()
-        assert running.service.complaints() == []
+        assert running.service.problems() == []
     assert len(await stand.dump("ledger.commands.dead")) == 24
 
 
@@ -200,7 +200,7 @@ async def test_a_second_instance_joining_and_leaving_under_load_loses_and_repeat
                     instances.append(second)
                     await until(lambda second=second: many(second), 20, "the second instance got nothing")  # type: ignore[misc]
         await stand.settled("ledger", "audit")
-    assert [(one.ledger.overlaps, one.service.complaints()) for one in instances] == [(0, [])] * 4
+    assert [(one.ledger.overlaps, one.service.problems()) for one in instances] == [(0, [])] * 4
     assert counts.total() == len(await stand.rows())
     await in_order(stand, counts)
     for subject, count in counts.items():
@@ -233,15 +233,15 @@ async def test_what_was_fetched_before_a_rebalance_is_left_to_whoever_owns_it_no
     await in_order(stand, {subject: 1 for subjects in keys.values() for subject in subjects})
 
 
-async def all_begun(running: ServiceTask, orders: list[Envelope]) -> bool:
+async def all_begun(running: RunningService, orders: list[Envelope]) -> bool:
     return all(running.ledger.runs[order.id] for order in orders)
 
 
-async def owns_two(running: ServiceTask) -> bool:
+async def owns_two(running: RunningService) -> bool:
     return sum("commands" in partition.topic for partition in running.bus.assigned) == 2
 
 
-async def many(running: ServiceTask) -> bool:
+async def many(running: RunningService) -> bool:
     return len(running.ledger.runs) >= 50
 
 

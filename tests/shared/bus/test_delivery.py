@@ -16,8 +16,8 @@ from shared.bus.topics import DAY
 from shared.errors import Kind
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
-from tests.shared.ledger import TOPICS, Append, Appended, Posted, Refuse, Relay, Reveal, Total
-from tests.shared.stand import Stand, until
+from tests.shared.bus_harness import Stand, until
+from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Refuse, Relay, Reveal, Total
 
 KIB = 1024
 
@@ -70,7 +70,7 @@ async def test_the_answer_to_a_forwarded_order_answers_its_caller(stand: Stand) 
 async def test_no_secret_is_readable_on_any_topic_or_in_any_row(stand: Stand) -> None:
     async with stand.running():
         answer = await stand.call(Reveal(secret=Sealed.of("open sesame")))
-        assert stand.sealer.open("gateway", answer.body.decode()) == b'{"secret":"open sesame"}'
+        assert stand.sealer.unseal("gateway", answer.body.decode()) == b'{"secret":"open sesame"}'
     everything = [record for topic in TOPICS for record in await stand.dump(topic.name)]
     assert len(everything) == 2
     assert "sesame" not in repr(everything)
@@ -117,9 +117,9 @@ async def test_five_tries_with_growing_pauses_and_then_a_dead_letter(
     assert len(pauses) == 4
     assert pauses[-1] > 5 * pauses[0]
     (letter,) = await stand.letters()
-    assert (letter.reason, letter.detail, letter.tries) == ("failing", "RuntimeError", 5)
+    assert (letter.reason, letter.detail, letter.attempts) == ("failing", "RuntimeError", 5)
     assert "sesame" not in letter.trace
-    assert "ledger.py" in letter.trace
+    assert "sample_services.py" in letter.trace
     assert letter.group == f"{stand.prefix}ledger"
 
 

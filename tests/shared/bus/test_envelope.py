@@ -130,7 +130,7 @@ def test_a_body_is_sealed_for_the_service_that_receives_it_and_has_no_key() -> N
     body = encode(mail, sealer)
     assert b"a@example.com" not in body
     assert b"user_1" not in body
-    assert sealer.reveal("mailer", SendMail.model_validate_json(body).to) == "a@example.com"
+    assert sealer.unseal_secret("mailer", SendMail.model_validate_json(body).to) == "a@example.com"
 
 
 def test_no_message_is_written_that_readers_would_not_take() -> None:

@@ -19,8 +19,8 @@ from shared.bus.work import Work
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed, consents
 from shared.mongo import connect, end_abandoned_transactions
-from tests.shared.committing import SEALER, Bench, envelope, enveloped
-from tests.shared.ledger import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
+from tests.shared.inbox_harness import SEALER, Bench, envelope, enveloped
+from tests.shared.sample_services import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
 
 
 async def handled(bench: Bench, sent: Envelope) -> Outcome:
@@ -244,7 +244,7 @@ async def test_a_sealed_reply_is_readable_for_the_gateway_alone(committing: Benc
     assert row is not None
     assert outcome.body is not None
     assert b"sesame" not in repr((row, outcome)).encode()
-    assert SEALER.open("gateway", outcome.body.decode()) == b'{"secret":"open sesame"}'
+    assert SEALER.unseal("gateway", outcome.body.decode()) == b'{"secret":"open sesame"}'
 
 
 async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(committing: Bench) -> None:
@@ -404,7 +404,7 @@ async def test_it_is_recorded_once_what_came_of_a_message(committing: Bench, sen
 
     def recording(handler: Handler) -> Handler:
         async def handle(message: Message, work: Work, ledger: Ledger) -> BaseModel | None:
-            work.record(
+            work.on_outcome(
                 lambda refusal: work.insert(
                     recorded, {"_id": work.new_id("record"), "said": "done" if refusal is None else refusal.code}
                 )

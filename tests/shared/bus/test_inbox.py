@@ -15,7 +15,7 @@ from shared.ids import new_message_id
 from shared.messages import Sealed
 from shared.messages.mailer.mails import SendMail
 from shared.mongo import ensure_indexes
-from tests.shared.committing import KEEPING, SEALER, Bench, envelope
+from tests.shared.inbox_harness import KEEPING, SEALER, Bench, envelope
 
 
 class NameTaken(Refusal):
@@ -111,7 +111,7 @@ async def test_any_number_of_works_hold_one_document_in_one_commit(committing: B
     await committing.things.insert_one({"_id": "application", "version": 3})
     works = [committing.work() for _ in range(20)]
     for number, work in enumerate(works):
-        work.hold(committing.things, "application", version=3)
+        work.require_version(committing.things, "application", version=3)
         work.insert(committing.things, {"_id": number})
     commits = committing.commits()[0]
     assert await outcomes(committing, works) == [None] * 20
@@ -122,9 +122,9 @@ async def test_any_number_of_works_hold_one_document_in_one_commit(committing: B
 async def test_what_is_held_must_be_as_it_was_read(committing: Bench) -> None:
     await committing.things.insert_one({"_id": "application", "version": 3})
     works = [committing.work() for _ in range(3)]
-    works[0].hold(committing.things, "gone", version=1)
-    works[1].hold(committing.things, "application", version=2)
-    works[2].hold(committing.things, "application", version=3)
+    works[0].require_version(committing.things, "gone", version=1)
+    works[1].require_version(committing.things, "application", version=2)
+    works[2].require_version(committing.things, "application", version=3)
     told = await outcomes(committing, works)
     assert [type(one) for one in told] == [VersionConflict, VersionConflict, type(None)]
 
@@ -135,7 +135,7 @@ async def test_nothing_is_stored_under_a_document_once_another_instance_has_remo
     async def sign_up(application: str) -> None:
         while True:
             work = committing.work()
-            work.hold(committing.things, application, version=1)
+            work.require_version(committing.things, application, version=1)
             work.insert(committing.things, {"_id": work.id, "of": application})
             with suppress(Contended):
                 try:
@@ -263,7 +263,7 @@ async def test_a_row_holds_all_that_is_said_and_no_secret(committing: Bench) -> 
     (timer,) = timers
     for message, address in ((kept, "eve@example.com"), (timer, "bob@example.com")):
         mail = SendMail.model_validate_json(message["body"])
-        assert SEALER.reveal("mailer", mail.to) == address
+        assert SEALER.unseal_secret("mailer", mail.to) == address
 
 
 async def test_what_was_done_is_found_with_its_reply_and_its_messages(committing: Bench) -> None:
@@ -274,7 +274,7 @@ async def test_what_was_done_is_found_with_its_reply_and_its_messages(committing
     assert found is not None
     assert (found.kind, found.body, found.replayed) == ("done", b'{"n":1}', True)
     assert [message.id for message in found.messages] == ["f" * 32]
-    assert found.messages == work.departures()
+    assert found.messages == work.immediate()
 
 
 async def test_the_same_id_with_another_request_is_told_from_a_repeat(committing: Bench) -> None:

@@ -10,8 +10,8 @@ from services.embedded import ports
 from shared.bus.envelope import Envelope, encode
 from shared.bus.producer import BusDown, Producer
 from shared.messages.auth.signing_keys import SigningKeyWithdrawn
-from tests.shared.committing import envelope
-from tests.shared.stand import Stand
+from tests.shared.bus_harness import Stand
+from tests.shared.inbox_harness import envelope
 
 
 async def test_a_message_is_there_with_its_key_and_headers_when_send_returns(stand: Stand) -> None:

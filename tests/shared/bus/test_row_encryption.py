@@ -5,7 +5,7 @@ import pytest
 from shared.bus.envelope import Envelope
 from shared.bus.row_encryption import RowEncryption
 from shared.messages import ANONYMOUS, Caller
-from shared.sealing import CannotOpen, Sealer
+from shared.sealing import CannotUnseal, Sealer
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 KEEPING = RowEncryption(Sealer({"old": OLD}), "auth")
@@ -83,5 +83,5 @@ def test_what_was_kept_before_a_message_was_declared_personal_is_still_read() ->
 
 
 def test_another_service_can_open_none_of_it() -> None:
-    with pytest.raises(CannotOpen):
+    with pytest.raises(CannotUnseal):
         RowEncryption(Sealer({"old": OLD}), "billing").message(KEEPING.row(PERSONAL))

@@ -13,9 +13,9 @@ from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
 from shared.bus.timers import LEASE, Timers
 from shared.messages import Caller
-from tests.shared.committing import KEEPING
-from tests.shared.ledger import Append, Appended
-from tests.shared.stand import Stand, until
+from tests.shared.bus_harness import Stand, until
+from tests.shared.inbox_harness import KEEPING
+from tests.shared.sample_services import Append, Appended
 
 
 class Clock:

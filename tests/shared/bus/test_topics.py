@@ -9,7 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from shared.bus import topics
 from shared.bus.topics import DAY, FOREVER, Topic, declared
 from shared.settings import ServiceSettings
-from tests.shared.stand import until
+from tests.shared.bus_harness import until
 
 TABLE = (
     Topic("a.commands", 3, DAY),
@@ -49,8 +49,8 @@ async def test_a_topic_of_an_older_release_becomes_compacted_and_stays_limited(
 
 
 async def test_another_number_of_partitions_is_said_and_left(kafka_bootstrap: str, topic_prefix: str) -> None:
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, most_partitions=2)
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, most_partitions=2) == []
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2)
+    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2) == []
     difference = [f"{topic_prefix}a.commands has 2 partitions instead of 3"]
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
     # More of them would send a key's next message past the ones that wait in the old partition.
@@ -91,12 +91,12 @@ def test_a_dead_letter_can_be_removed_before_its_time() -> None:
 def test_every_consumed_topic_has_a_dead_one_beside_it() -> None:
     names = {topic.name for topic in declared()}
     for topic in topics.TOPICS:
-        assert (topics.dead(topic.name) in names) == topic.consumed
+        assert (topics.dead_letter_topic(topic.name) in names) == topic.consumed
 
 
 def test_dead_letters_outlive_what_they_came_from_and_have_room_for_what_is_said_about_them() -> None:
     for topic in topics.TOPICS:
-        (beside,) = [other for other in declared() if other.name == topics.dead(topic.name)] or [topic]
+        (beside,) = [other for other in declared() if other.name == topics.dead_letter_topic(topic.name)] or [topic]
         if topic.consumed:
             assert beside.retention > topic.retention
             assert int(beside.settings(3)["max.message.bytes"]) > int(topic.settings(3)["max.message.bytes"])

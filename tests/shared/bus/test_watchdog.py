@@ -5,11 +5,11 @@ import time
 from contextlib import suppress
 
 from shared.bus.watchdog import Watchdog
-from tests.shared.ledger import Append
-from tests.shared.stand import ServiceTask, Stand, until
+from tests.shared.bus_harness import RunningService, Stand, until
+from tests.shared.sample_services import Append
 
 
-def watchdog(stand: Stand, running: ServiceTask, *, seconds: float = 0.5, bootstrap: str | None = None) -> Watchdog:
+def watchdog(stand: Stand, running: RunningService, *, seconds: float = 0.5, bootstrap: str | None = None) -> Watchdog:
     return Watchdog(
         running.bus,
         bootstrap or stand.bootstrap,
@@ -19,7 +19,7 @@ def watchdog(stand: Stand, running: ServiceTask, *, seconds: float = 0.5, bootst
     )
 
 
-async def hang(running: ServiceTask) -> None:
+async def hang(running: RunningService) -> None:
     """End the task that takes records, as a bug in the client library does."""
     for task in running.bus._subscriber.tasks:
         task.cancel()
@@ -131,7 +131,7 @@ async def test_a_consumer_that_has_given_up_waits_for_a_human(stand: Stand) -> N
             await stand.put("ledger.commands", b"poison", partition=0)
 
         async def complains() -> bool:
-            return bool(running.service.complaints())
+            return bool(running.service.problems())
 
         await until(complains)
         await stand.order(Append(subject="s", number=0, key="s"))
@@ -145,7 +145,7 @@ async def test_a_healthy_instance_does_not_end_for_one_that_hangs(stand: Stand) 
     """What the other one leaves lying is lag of the same group."""
     async with stand.running() as healthy, stand.running() as hanging:
 
-        def partitions(of: ServiceTask) -> set[int]:
+        def partitions(of: RunningService) -> set[int]:
             return {partition.partition for partition in of.bus.assigned if "commands" in partition.topic}
 
         async def shared_out() -> bool:

@@ -11,8 +11,8 @@ from shared.errors import Refusal
 from shared.ids import Ids, new_message_id
 from shared.messages import Caller
 from shared.mongo import Collection
-from tests.shared.committing import SEALER, envelope
-from tests.shared.ledger import Append, Appended
+from tests.shared.inbox_harness import SEALER, envelope
+from tests.shared.sample_services import Append, Appended
 
 AT = datetime(2026, 11, 21, 6, 5, 0, 123_456, tzinfo=UTC)
 
@@ -60,7 +60,7 @@ def test_two_runs_of_one_message_say_the_same_under_the_same_ids() -> None:
     for run in runs:
         for number in range(3):
             run.publish(Appended(key="s", subject="s", number=number))
-    ids = [[message.id for message in run.departures()] for run in runs]
+    ids = [[message.id for message in run.immediate()] for run in runs]
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == 3
 
@@ -73,7 +73,7 @@ def test_two_messages_never_say_something_under_one_id() -> None:
 def test_what_is_said_carries_caller_trace_and_time_on() -> None:
     one = work(caller=Caller(kind="user", user_id="u"), trace="00-1-2-01")
     one.publish(Appended(key="s", subject="s", number=1), id="e" * 32)
-    (said,) = one.departures()
+    (said,) = one.immediate()
     assert (said.id, said.wire, said.topic, said.key) == ("e" * 32, "ledger.appended", "ledger.events", "s")
     assert (said.caller, said.trace, said.reply_to) == (Caller(kind="user", user_id="u"), "00-1-2-01", None)
     assert said.time == int(AT.timestamp() * 1000)
@@ -84,7 +84,7 @@ def test_orders_say_from_which_network_they_come_and_events_do_not() -> None:
     one = work(caller=caller)
     one.publish(Append(key="s", subject="s", number=1))
     one.publish(Appended(key="s", subject="s", number=1))
-    order, event = one.departures()
+    order, event = one.immediate()
     assert order.caller == caller
     assert event.caller == Caller(kind="user", user_id="u")
 
@@ -93,7 +93,7 @@ def test_an_order_for_later_does_not_depart_now() -> None:
     one = work()
     one.publish(Appended(key="s", subject="s", number=1), at=AT + timedelta(hours=1))
     one.publish(Appended(key="s", subject="s", number=2))
-    assert [message.body for message in one.departures()] == [b'{"subject":"s","number":2,"part":0}']
+    assert [message.body for message in one.immediate()] == [b'{"subject":"s","number":2,"part":0}']
     ((at, later),) = one.timers
     assert (at, later.body) == (AT + timedelta(hours=1), b'{"subject":"s","number":1,"part":0}')
     assert len(one.published) == 2
@@ -102,8 +102,8 @@ def test_an_order_for_later_does_not_depart_now() -> None:
 def test_a_forwarded_order_takes_the_reply_address_along() -> None:
     one = work(reply_to=7, reply_id="r", deadline=99)
     one.forward(Append(key="s", subject="s", number=1))
-    (onward,) = one.departures()
-    assert not one.answers
+    (onward,) = one.immediate()
+    assert not one.replies
     assert (onward.reply_to, onward.reply_id, onward.deadline) == (7, "r", 99)
 
 
@@ -113,27 +113,27 @@ def test_a_refused_work_keeps_nothing(things: Collection) -> None:
     one.publish(Appended(key="s", subject="s", number=1))
     one.publish(Appended(key="s", subject="s", number=1), at=AT)
     one.forward(Append(subject="s", number=1))
-    one.forget_state()
-    assert (one.writes, one.timers, one.departures(), one.answers) == ([], [], [], True)
+    one.discard_state()
+    assert (one.writes, one.timers, one.immediate(), one.replies) == ([], [], [], True)
 
 
 def test_a_recorder_writes_when_it_is_known_what_came_of_the_message(things: Collection) -> None:
     one = work()
-    one.record(lambda refusal: one.insert(things, {"_id": "done" if refusal is None else refusal.code}))
-    one.note(subject="s")
+    one.on_outcome(lambda refusal: one.insert(things, {"_id": "done" if refusal is None else refusal.code}))
+    one.annotate(subject="s")
     one.insert(things, {"_id": "a"})
     assert one.writes == [Insert(things, {"_id": "a"}, None)]
-    one.conclude(None)
+    one.run_outcome_hook(None)
     assert one.writes == [Insert(things, {"_id": "a"}, None), Insert(things, {"_id": "done"}, None)]
-    one.forget_state()
-    one.conclude(Refusal())
+    one.discard_state()
+    one.run_outcome_hook(Refusal())
     assert one.writes == [Insert(things, {"_id": "refused"}, None)]
-    assert one.notes == {"subject": "s"}
+    assert one.annotations == {"subject": "s"}
 
 
 def test_of_two_recorders_the_last_one_counts(things: Collection) -> None:
     one = work()
-    one.record(lambda _: one.insert(things, {"_id": "outer"}))
-    one.record(lambda _: one.insert(things, {"_id": "inner"}))
-    one.conclude(None)
+    one.on_outcome(lambda _: one.insert(things, {"_id": "outer"}))
+    one.on_outcome(lambda _: one.insert(things, {"_id": "inner"}))
+    one.run_outcome_hook(None)
     assert one.writes == [Insert(things, {"_id": "inner"}, None)]

@@ -19,7 +19,7 @@ from shared.ids import Ids, new_message_id
 from shared.messages import Message
 from shared.mongo import Client, Collection, Database, connect, database, ensure_indexes
 from shared.sealing import Sealer
-from tests.shared.ledger import INDEXES, Ledger
+from tests.shared.sample_services import INDEXES, Ledger
 
 SEALER = Sealer({"test": bytes(range(32))})
 IDS = Ids("test")
@@ -56,7 +56,7 @@ class Bench:
 
     async def commit(self, work: Work, body: bytes = b'{"done":true}') -> None:
         """Commit a work that was done."""
-        await self.inbox.commit(work, Outcome(body=body, messages=work.departures(), answers=work.answers))
+        await self.inbox.commit(work, Outcome(body=body, messages=work.immediate(), answers=work.replies))
 
     async def row(self, id: str) -> dict[str, Any] | None:  # noqa: A002 -- the field's name
         """An inbox row."""
@@ -83,7 +83,9 @@ class Bench:
         """The handlers' context, one for each database."""
         if not hasattr(self, "_ledger"):
             self._ledger = Ledger(
-                self.database["subjects"], self.database["entries"], lambda secret: SEALER.reveal("ledger", secret)
+                self.database["subjects"],
+                self.database["entries"],
+                lambda secret: SEALER.unseal_secret("ledger", secret),
             )
         return self._ledger
 
@@ -108,5 +110,5 @@ def envelope(id: str | None = None, **fields: Any) -> Envelope:  # noqa: A002 --
 
 def enveloped(message: Message, id: str | None = None, **fields: Any) -> Envelope:  # noqa: A002 -- the field's name
     """A message on its way."""
-    body = message.__pydantic_serializer__.to_json(message, context={"seal": SEALER.sealing_for(message.service)})
+    body = message.__pydantic_serializer__.to_json(message, context={"seal": SEALER.sealer_for(message.service)})
     return envelope(id, **{"wire": message.wire, "topic": message.topic, "key": message.key, "body": body, **fields})

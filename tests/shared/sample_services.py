@@ -22,7 +22,7 @@ from shared.bus.work import Work
 from shared.errors import Kind, Refusal, Unavailable
 from shared.messages import Command, Event, Query, Reply, Sealed
 from shared.mongo import Collection
-from shared.service import Parts
+from shared.service import Resources
 
 TOPICS: Final = (
     Topic("ledger.commands", 4, DAY),
@@ -233,15 +233,15 @@ INDEXES: Final = {
 }
 
 
-def opening(kept: list[Ledger]) -> Callable[[Parts], AbstractAsyncContextManager[Ledger]]:
+def opening(kept: list[Ledger]) -> Callable[[Resources], AbstractAsyncContextManager[Ledger]]:
     """What makes the context, and keeps it for the test."""
 
     @asynccontextmanager
-    async def open_ledger(parts: Parts) -> AsyncIterator[Ledger]:
+    async def open_ledger(resources: Resources) -> AsyncIterator[Ledger]:
         ledger = Ledger(
-            subjects=parts.database["subjects"],
-            entries=parts.database["entries"],
-            reveal=lambda secret: parts.sealer.reveal("ledger", secret),
+            subjects=resources.database["subjects"],
+            entries=resources.database["entries"],
+            reveal=lambda secret: resources.sealer.unseal_secret("ledger", secret),
         )
         kept.append(ledger)
         yield ledger

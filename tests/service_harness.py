@@ -22,7 +22,7 @@ from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.auth.audit import Audited, AuditEntryView, RecordAuditEntry
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealing import Sealer
-from shared.service import Open, Parts
+from shared.service import Open, Resources
 
 
 class Refused(Exception):
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Heard:
+class TopicRecord:
     """What a follower of a topic reads of a record."""
 
     topic: str
@@ -47,7 +47,7 @@ class Heard:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class Desk:
+class ServiceHarness:
     """One service's handlers on a real database; enter it with ``async with``.
 
     Args:
@@ -64,7 +64,7 @@ class Desk:
         published: the messages said since the last ``clear``, in order; repeats of one id are left out.
         audited: the entries of the audit among them, which are kept apart: nearly every message makes one.
         recorded: what auth was told of operators' orders, kept apart too.
-        announced: what was said at start-up.
+        published_at_start: what was said at start-up.
         topic: the records that whoever follows a topic finds there; to be set before entering.
         context: the handlers' third argument.
     """
@@ -84,8 +84,8 @@ class Desk:
         self.published: list[Message] = []
         self.audited: list[AuditEntryView] = []
         self.recorded: list[RecordAuditEntry] = []
-        self.announced: list[Message] = []
-        self.topic: list[Heard] = []
+        self.published_at_start: list[Message] = []
+        self.topic: list[TopicRecord] = []
         self._followers: list[tuple[str, Callable[[Any], None]]] = []
         self.sealer = Sealer(master_keys or {"test": bytes(range(32))})
         self.ids = Ids("test")
@@ -104,15 +104,15 @@ class Desk:
 
     async def __aenter__(self) -> Self:
         await ensure_indexes(self.database, {**self.inbox.indexes(), **self._indexes})
-        parts = Parts(
+        resources = Resources(
             database=self.database,
             ids=self.ids,
             sealer=self.sealer,
-            announce=self._announce,
+            publish=self._publish_at_start,
             follow=self._follow,
             clock=lambda: self.now,
         )
-        self._opened = self._open(parts)
+        self._opened = self._open(resources)
         try:
             self.context = await self._opened.__aenter__()
         except BaseException:
@@ -133,7 +133,7 @@ class Desk:
         await self._opened.__aexit__(None, None, None)
         await self._client.close()
 
-    async def perform(
+    async def deliver(
         self,
         message: Message,
         *,
@@ -171,19 +171,19 @@ class Desk:
                 self._seen.add(said.id)
                 # A tombstone has no body.
                 self._hear(MESSAGES[said.wire].model_validate_json(said.body or b"{}"))
-                self._tell(Heard(said.topic, said.key.encode(), said.body or None))
+                self._tell(TopicRecord(said.topic, said.key.encode(), said.body or None))
         if outcome.kind != DONE:
             raise Refused(outcome.kind, json.loads(outcome.body or b"{}"))
         if not outcome.body:
             return None
         sealed = MESSAGES[message.wire].reply_sealed
-        return json.loads(self.sealer.open("gateway", outcome.body.decode()) if sealed else outcome.body)
+        return json.loads(self.sealer.unseal("gateway", outcome.body.decode()) if sealed else outcome.body)
 
-    def hear(self, message: Message) -> None:
+    def publish_to_followers(self, message: Message) -> None:
         """Have it said on a topic that the service follows."""
-        self._tell(Heard(message.topic, message.key.encode(), encode(message, self.sealer) or None))
+        self._tell(TopicRecord(message.topic, message.key.encode(), encode(message, self.sealer) or None))
 
-    def said(self, kind: type[Message]) -> list[Any]:
+    def published_of(self, kind: type[Message]) -> list[Any]:
         """The published messages of one class."""
         return [message for message in self.published if isinstance(message, kind)]
 
@@ -193,15 +193,15 @@ class Desk:
         self.audited.clear()
         self.recorded.clear()
 
-    async def later(self) -> list[tuple[datetime, Message]]:
+    async def delayed(self) -> list[tuple[datetime, Message]]:
         """The messages that wait for their time, with it, soonest first."""
         rows = await self.database[Inbox.TIMERS].find().sort("at").to_list()
         kept = [(row["at"], self._keeping.message(row)) for row in rows]
         return [(at, MESSAGES[message.wire].model_validate_json(message.body)) for at, message in kept]
 
-    def reveal(self, receiver: str, secret: Sealed) -> str:
+    def unseal_secret(self, receiver: str, secret: Sealed) -> str:
         """What a published secret says to its receiver."""
-        return self.sealer.reveal(receiver, secret)
+        return self.sealer.unseal_secret(receiver, secret)
 
     def _hear(self, message: Message) -> None:
         if isinstance(message, Audited):
@@ -211,9 +211,9 @@ class Desk:
         else:
             self.published.append(message)
 
-    async def _announce(self, message: Message) -> None:
-        self.announced.append(message)
-        self.hear(message)
+    async def _publish_at_start(self, message: Message) -> None:
+        self.published_at_start.append(message)
+        self.publish_to_followers(message)
 
     async def _follow(self, topic: str, take: Callable[[Any], None]) -> None:
         for record in self.topic:
@@ -221,7 +221,7 @@ class Desk:
                 take(record)
         self._followers.append((topic, take))
 
-    def _tell(self, record: Heard) -> None:
+    def _tell(self, record: TopicRecord) -> None:
         for topic, take in self._followers:
             if topic == record.topic:
                 take(record)

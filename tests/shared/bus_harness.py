@@ -16,18 +16,18 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.bus import topics
-from shared.bus.consumer import Bus
+from shared.bus.consumer import Consumer
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.inbox import Inbox
 from shared.bus.producer import Producer
-from shared.dead_letters.letters import DeadLetter, is_removal
+from shared.dead_letters.records import DeadLetter, is_tombstone
 from shared.ids import new_message_id
 from shared.messages import Message
 from shared.mongo import Client, Database, connect, database
 from shared.sealing import Sealer
 from shared.service import Service
 from shared.settings import ServiceSettings
-from tests.shared.ledger import AUDIT, HEARS, INDEXES, LEDGER, TOPICS, Ledger, opening
+from tests.shared.sample_services import AUDIT, HEARS, INDEXES, LEDGER, TOPICS, Ledger, opening
 
 MASTER_KEY = bytes(range(32))
 HANDLERS = {"ledger": LEDGER, "audit": AUDIT}
@@ -43,7 +43,7 @@ class Answer:
 
 
 @dataclass
-class ServiceTask:
+class RunningService:
     """A service in this process, with what its handlers saw."""
 
     service: Service
@@ -52,7 +52,7 @@ class ServiceTask:
     """An entry for each time the watchdog called."""
 
     @property
-    def bus(self) -> Bus:
+    def bus(self) -> Consumer:
         """Its consumer."""
         assert self.service._bus is not None
         return self.service._bus
@@ -136,7 +136,7 @@ class Stand:
         }
 
     @asynccontextmanager
-    async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[ServiceTask]:
+    async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[RunningService]:
         """An instance of ``ledger`` or ``audit``."""
         kept: list[Ledger] = []
         stuck: list[bool] = []
@@ -150,7 +150,7 @@ class Stand:
             stuck=lambda: stuck.append(True),
         )
         async with service:
-            yield ServiceTask(service, kept[0], stuck)
+            yield RunningService(service, kept[0], stuck)
 
     def database(self, name: str = "ledger") -> Database:
         """A service's database."""
@@ -237,8 +237,8 @@ class Stand:
 
     async def letters(self, topic: str = "ledger.commands") -> list[DeadLetter]:
         """Every dead letter of a topic now, opened."""
-        records = await self.dump(topics.dead(topic))
-        return [DeadLetter.of(record, topic, self.sealer) for record in records if not is_removal(record)]
+        records = await self.dump(topics.dead_letter_topic(topic))
+        return [DeadLetter.of(record, topic, self.sealer) for record in records if not is_tombstone(record)]
 
     async def partition_of(self, key: str) -> int:
         """Where the records of a key are on the ledger's topics."""

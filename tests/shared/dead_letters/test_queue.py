@@ -18,18 +18,17 @@ from hypothesis import strategies as st
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
 from shared.bus.topics import DAY
-from shared.dead_letters.letters import DeadLetter
-from shared.dead_letters.letters import put_aside as write
-from shared.dead_letters.reading import Reader
-from shared.dead_letters.replay_headers import REPLAYED
-from shared.dead_letters.topics import READERS, DeadLetterTopics, WrongCursor
+from shared.dead_letters.queue import MAX_READERS, DeadLetterQueue, InvalidQueueCursor
+from shared.dead_letters.reader import DeadLetterReader
+from shared.dead_letters.records import REPLAY_HEADERS, DeadLetter
+from shared.dead_letters.records import dead_letter_record as write
 from shared.sealing import Sealer
-from tests.shared.ledger import TOPICS, Append, Posted
-from tests.shared.stand import Stand, until
+from tests.shared.bus_harness import Stand, until
+from tests.shared.sample_services import TOPICS, Append, Posted
 
 
-def topics_of(stand: Stand, **given: Any) -> DeadLetterTopics:
-    return DeadLetterTopics(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **{"sealer": stand.sealer, **given})
+def topics_of(stand: Stand, **given: Any) -> DeadLetterQueue:
+    return DeadLetterQueue(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **{"sealer": stand.sealer, **given})
 
 
 def everything(_letter: DeadLetter) -> bool:
@@ -47,7 +46,7 @@ class Record:
     headers: Sequence[tuple[str, bytes]] = (("type", b"ledger.append"),)
 
 
-async def put_aside(stand: Stand, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
+async def add_letters(stand: Stand, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
     """Letters as a service leaves them, a second between each."""
     for number, body in enumerate(bodies):
         await leave(stand, Record(number, body), topic, at=at + number * 1000)
@@ -55,7 +54,7 @@ async def put_aside(stand: Stand, *bodies: bytes, topic: str = "ledger.commands"
 
 async def leave(stand: Stand, record: Record, topic: str = "ledger.commands", **given: Any) -> None:
     """A letter as a service leaves it."""
-    said: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "tries": 0, "at": 0}
+    said: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "attempts": 0, "at": 0}
     said["group"] = f"{stand.prefix}ledger"
     written = write(record, topic, **{"sealer": stand.sealer, **said, **given})
     await stand.put(f"{topic}.dead", written.value, written.headers, key=written.key)
@@ -72,7 +71,7 @@ async def leave_as_of_old(stand: Stand, record: Record, topic: str, *, group: st
     await stand.put(f"{topic}.dead", record.value, [*record.headers, *said], key=record.key)
 
 
-async def pages(office: DeadLetterTopics, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
+async def pages(office: DeadLetterQueue, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
     found, cursor = [], None
     while True:
         page = await getattr(office, way)(everything, topic=topic, limit=limit, cursor=cursor)
@@ -82,8 +81,8 @@ async def pages(office: DeadLetterTopics, way: str, *, limit: int, topic: str | 
 
 
 async def test_the_newest_of_all_topics_come_first_page_by_page(stand: Stand) -> None:
-    await put_aside(stand, *(b"c%d" % number for number in range(50)), at=0)
-    await put_aside(stand, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
+    await add_letters(stand, *(b"c%d" % number for number in range(50)), at=0)
+    await add_letters(stand, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
     found = await pages(topics_of(stand), "newest", limit=17)
     flat = [value for page in found for value in page]
     assert flat == [b"%c%d" % (letter, number) for number in reversed(range(50)) for letter in b"ec"]
@@ -91,20 +90,20 @@ async def test_the_newest_of_all_topics_come_first_page_by_page(stand: Stand) ->
 
 
 async def test_a_page_does_not_move_while_letters_come_in(stand: Stand) -> None:
-    await put_aside(stand, b"0", b"1", b"2", b"3")
+    await add_letters(stand, b"0", b"1", b"2", b"3")
     office = topics_of(stand)
     first = await office.newest(everything, topic=None, limit=2, cursor=None)
-    await put_aside(stand, b"late", topic="ledger.events")
+    await add_letters(stand, b"late", topic="ledger.events")
     second = await office.newest(everything, topic=None, limit=9, cursor=first.next_cursor)
     assert [letter.value for letter in (*first.letters, *second.letters)] == [b"3", b"2", b"1", b"0"]
 
 
 async def test_the_oldest_come_first_up_to_those_there_were_at_first(stand: Stand) -> None:
-    await put_aside(stand, *(b"c%d" % number for number in range(70)))
-    await put_aside(stand, b"e0", b"e1", topic="ledger.events")
+    await add_letters(stand, *(b"c%d" % number for number in range(70)))
+    await add_letters(stand, b"e0", b"e1", topic="ledger.events")
     office = topics_of(stand)
     first = await office.oldest(everything, topic=None, limit=40, cursor=None)
-    await put_aside(stand, b"late")
+    await add_letters(stand, b"late")
     rest = await office.oldest(everything, topic=None, limit=99, cursor=first.next_cursor)
     assert rest.next_cursor is None
     found = [letter.value for letter in (*first.letters, *rest.letters)]
@@ -112,15 +111,15 @@ async def test_the_oldest_come_first_up_to_those_there_were_at_first(stand: Stan
 
 
 async def test_one_topic_is_looked_at_alone(stand: Stand) -> None:
-    await put_aside(stand, b"c")
-    await put_aside(stand, b"e", topic="ledger.events")
+    await add_letters(stand, b"c")
+    await add_letters(stand, b"e", topic="ledger.events")
     assert await pages(topics_of(stand), "newest", limit=9, topic="ledger.events") == [[b"e"]]
     assert await pages(topics_of(stand), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
     assert await pages(topics_of(stand), "newest", limit=9, topic="no.such") == [[]]
 
 
 async def test_looking_ends_in_time_and_goes_on_where_it_was(stand: Stand) -> None:
-    await put_aside(stand, *(b"%d" % number for number in range(100)))
+    await add_letters(stand, *(b"%d" % number for number in range(100)))
     office = topics_of(stand, scan_records=40)
     for way, order in (("newest", -1), ("oldest", 1)):
         cursor, found, calls = None, [], 0
@@ -137,13 +136,13 @@ async def test_looking_ends_in_time_and_goes_on_where_it_was(stand: Stand) -> No
 
 
 async def test_large_letters_make_short_pages(stand: Stand) -> None:
-    await put_aside(stand, *(b"%d" % number * 700_000 for number in range(3)))
+    await add_letters(stand, *(b"%d" % number * 700_000 for number in range(3)))
     body = [letter[:1] for page in await pages(topics_of(stand), "newest", limit=99) for letter in page]
     assert body == [b"2", b"1", b"0"]
 
 
 async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
-    await put_aside(stand, b"0", b"1", b"2")
+    await add_letters(stand, b"0", b"1", b"2")
     wanted = [
         "ledger.commands.2",
         "ledger.commands.0",
@@ -152,7 +151,7 @@ async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
         "nonsense",
         "ledger.commands.x",
     ]
-    found = await topics_of(stand).these(wanted)
+    found = await topics_of(stand).find(wanted)
     assert [(one, letter.value) for one, letter in found.items()] == [
         ("ledger.commands.0", b"0"),
         ("ledger.commands.2", b"2"),
@@ -164,16 +163,16 @@ async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
     ["", "x", "!!!", *(base64.urlsafe_b64encode(text).decode() for text in (b"[]", b'{"a":1}', b'{"a":[-1]}'))],
 )
 async def test_a_cursor_of_nobody_is_refused(stand: Stand, cursor: str) -> None:
-    with pytest.raises(WrongCursor):
+    with pytest.raises(InvalidQueueCursor):
         await topics_of(stand).newest(everything, topic=None, limit=1, cursor=cursor)
 
 
 async def test_without_kafka_it_says_so() -> None:
-    office = DeadLetterTopics("127.0.0.1:1", prefix="", topics=TOPICS)
+    office = DeadLetterQueue("127.0.0.1:1", prefix="", topics=TOPICS)
     with pytest.raises(BusDown):
         await office.newest(everything, topic=None, limit=1, cursor=None)
     with pytest.raises(BusDown):
-        async with office.sending():
+        async with office.sender():
             pass
 
 
@@ -181,9 +180,9 @@ async def replay(stand: Stand, **given: int) -> list[DeadLetter]:
     """Put every letter back; returns them."""
     office = topics_of(stand)
     page = await office.oldest(everything, topic=None, limit=500, cursor=None)
-    async with office.sending() as sender:
+    async with office.sender() as sender:
         for letter in page.letters:
-            await sender.put_back(letter, **given)
+            await sender.replay(letter, **given)
     return page.letters
 
 
@@ -257,7 +256,7 @@ async def test_what_is_too_old_runs_only_when_that_is_meant(stand: Stand) -> Non
         assert (first.reason, second.reason) == ("too_old", "too_old")
         assert first.header("id") == second.header("id") == old.id
         for _ in range(2):
-            await replay(stand, although_too_old_at=unix_milliseconds())
+            await replay(stand, forced_at=unix_milliseconds())
             await stand.settled()
     assert await stand.numbers("s") == [1]
 
@@ -280,13 +279,13 @@ async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(stan
         await leave_as_of_old(stand, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
     first, second = await replay(stand)
     assert (first.key, first.value, first.headers) == (b"0", b"{}", headers)
-    assert (first.reason, first.group, first.at) == (
+    assert (first.reason, first.group, first.written_at) == (
         "failing",
         f"{stand.prefix}ledger",
         datetime(1970, 1, 1, 0, 0, 0, 1000, UTC),
     )
-    assert (second.value, second.closed, second.erasable) == (None, False, False)
-    assert first.mark != second.mark
+    assert (second.value, second.sealed, second.removable) == (None, False, False)
+    assert first.dedup_key != second.dedup_key
     came = [(record.key, record.value, record.headers[:3]) for record in await stand.dump("ledger.commands")]
     assert sorted(came, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
 
@@ -296,7 +295,7 @@ async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(stand: Stand
     await stand.put("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
     page = await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)
     for letter in page.letters:
-        assert (letter.closed, letter.key, letter.value, letter.headers) == (True, None, None, ())
+        assert (letter.sealed, letter.key, letter.value, letter.headers) == (True, None, None, ())
     assert page.letters[1].reason == "undecodable"
 
 
@@ -304,21 +303,21 @@ async def test_without_a_sealer_only_why_is_told(stand: Stand) -> None:
     await leave(stand, Record(1))
     (closed,) = (await topics_of(stand, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
     (opened,) = (await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)).letters
-    assert (closed.closed, closed.value, opened.value) == (True, None, b"{}")
-    assert (closed.mark, closed.reason, closed.group) == (opened.mark, opened.reason, opened.group)
+    assert (closed.sealed, closed.value, opened.value) == (True, None, b"{}")
+    assert (closed.dedup_key, closed.reason, closed.group) == (opened.dedup_key, opened.reason, opened.group)
 
 
 async def test_the_removal_of_a_letter_is_no_letter(stand: Stand) -> None:
-    await put_aside(stand, b"0", b"1", b"2")
+    await add_letters(stand, b"0", b"1", b"2")
     office = topics_of(stand)
     letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
-    async with office.sending() as sender:
+    async with office.sender() as sender:
         await sender.remove(letters[1])
-    await put_aside(stand, b"3")
+    await add_letters(stand, b"3")
     left = [b"3", b"2", b"1", b"0"]
     assert await pages(office, "newest", limit=2) == [left[:2], left[2:]]
     assert await pages(office, "oldest", limit=9) == [left[::-1]]
-    assert list(await office.these(["ledger.commands.3", "ledger.commands.4"])) == ["ledger.commands.4"]
+    assert list(await office.find(["ledger.commands.3", "ledger.commands.4"])) == ["ledger.commands.4"]
 
 
 @pytest.mark.slow
@@ -329,13 +328,13 @@ async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
     # As declared, but in seconds instead of an hour and a day.
     often = {"cleanup.policy": "compact,delete", "segment.ms": "100", "max.compaction.lag.ms": "1000"}
     await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, often)])
-    await put_aside(stand, b"0", b"1", b"2")
+    await add_letters(stand, b"0", b"1", b"2")
     office = topics_of(stand)
     letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
     for _ in range(2):
         # Told twice, some time apart, as an erasure does: Kafka never cleans what was written to last.
         await asyncio.sleep(0.5)
-        async with office.sending() as sender:
+        async with office.sender() as sender:
             await sender.remove(letters[1])
 
     async def dropped() -> bool:
@@ -343,12 +342,12 @@ async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
 
     await until(dropped, 90)
     assert await pages(office, "newest", limit=9) == [[b"2", b"0"]]
-    assert list(await office.these(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
+    assert list(await office.find(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
 
 
 async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) -> None:
     """Whoever asks can write any cursor; one such order would be in the way of all others for ever."""
-    await put_aside(stand, b"0", b"1")
+    await add_letters(stand, b"0", b"1")
     office = topics_of(stand)
     for span, expected in (
         ([0, 10**6], [b"0", b"1"]),
@@ -365,9 +364,9 @@ async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) 
 
 
 async def test_of_many_calls_at_once_few_read(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    await put_aside(stand, b"0")
+    await add_letters(stand, b"0")
     office, reading, most = topics_of(stand), 0, 0
-    read = Reader.read
+    read = DeadLetterReader.read
 
     async def counted(*given: Any) -> list[DeadLetter]:
         nonlocal reading, most
@@ -379,18 +378,18 @@ async def test_of_many_calls_at_once_few_read(stand: Stand, monkeypatch: pytest.
         finally:
             reading -= 1
 
-    monkeypatch.setattr(Reader, "read", counted)
+    monkeypatch.setattr(DeadLetterReader, "read", counted)
     found = await asyncio.gather(
         *(office.newest(everything, topic="ledger.commands", limit=9, cursor=None) for _ in range(12))
     )
     assert [[letter.value for letter in page.letters] for page in found] == [[b"0"]] * 12
-    assert 1 <= most <= READERS
+    assert 1 <= most <= MAX_READERS
 
 
 async def test_many_letters_are_found_by_their_ids_in_time(stand: Stand) -> None:
-    await put_aside(stand, *(b"%d" % number for number in range(200)))
+    await add_letters(stand, *(b"%d" % number for number in range(200)))
     began = time.monotonic()
-    found = await topics_of(stand).these(f"ledger.commands.{number}" for number in range(0, 200, 2))
+    found = await topics_of(stand).find(f"ledger.commands.{number}" for number in range(0, 200, 2))
     assert [letter.value for letter in found.values()] == [b"%d" % number for number in range(0, 200, 2)]
     assert time.monotonic() - began < 10
 
@@ -399,14 +398,14 @@ def test_one_record_has_one_mark_and_each_other_another() -> None:
     usual: dict[str, Any] = {"offset": 2, "value": b"v", "partition": 1, "key": b"k", "headers": (("id", b"1"),)}
     said: dict[str, Any] = {
         "topic": "a.commands", "sealer": Sealer({"k": bytes(32)}), "reason": "failing", "detail": "", "trace": "",
-        "tries": 5, "group": "a", "at": 1,
+        "attempts": 5, "group": "a", "at": 1,
     }  # fmt: skip
 
     def mark(**other: Any) -> bytes:
         record = Record(**{**usual, **{name: value for name, value in other.items() if name in usual}})
         return write(record, **{**said, **{name: value for name, value in other.items() if name in said}}).key
 
-    assert mark(at=7, detail="x", trace="y", tries=0, reason="too_old") == mark()
+    assert mark(at=7, detail="x", trace="y", attempts=0, reason="too_old") == mark()
     others: list[dict[str, Any]] = [
         {"topic": "b.commands"}, {"group": "b"}, {"offset": 3}, {"offset": 12}, {"partition": 12}, {"value": b"w"},
         {"value": None}, {"value": b""}, {"key": None}, {"key": b""}, {"headers": (("i", b"d1"),)}, {"headers": ()},
@@ -422,12 +421,12 @@ def test_one_record_has_one_mark_and_each_other_another() -> None:
 )
 def test_any_record_comes_out_of_its_letter_as_it_went_in(key: Any, value: Any, headers: Any) -> None:
     # What a replay adds at the end is not the record's own.
-    headers = tuple(header for header in headers if header[0] not in REPLAYED)
+    headers = tuple(header for header in headers if header[0] not in REPLAY_HEADERS)
     sealer = Sealer({"k": bytes(32)})
     written = write(
         Record(1, value, key=key, headers=headers), "a.commands",
-        sealer=sealer, reason="failing", detail="", trace="", tries=5, group="a", at=1,
+        sealer=sealer, reason="failing", detail="", trace="", attempts=5, group="a", at=1,
     )  # fmt: skip
     letter = DeadLetter.of(Record(9, written.value, key=written.key, headers=written.headers), "a.commands", sealer)
-    assert (letter.key, letter.value, letter.headers, letter.closed) == (key, value, headers, False)
-    assert (letter.source, letter.mark.encode()) == ((0, 1), written.key)
+    assert (letter.key, letter.value, letter.headers, letter.sealed) == (key, value, headers, False)
+    assert (letter.source, letter.dedup_key.encode()) == ((0, 1), written.key)

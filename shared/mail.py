@@ -1,0 +1,85 @@
+"""Mail functions of the gateway and the mailer: unsubscribe tokens, locale lookup, redaction of server replies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from shared.sealing import CannotUnseal, Sealer
+
+UNSUBSCRIBE_PATH: Final = "/unsubscribe"
+"""Path of the gateway's unsubscribe page: ``/unsubscribe/<token>``."""
+LANGUAGE_PARAMETER: Final = "lang"
+"""Query parameter with the language of the mail: ``?lang=de``."""
+DEFAULT_LOCALE: Final = "en"
+"""Every text exists in this language."""
+MAX_REPLY_CHARACTERS: Final = 300
+"""Length of a redacted mail server's reply."""
+_RECEIVER: Final = "unsubscribe"
+"""Receiver of unsubscribe tokens; nothing else is sealed for it, so no other ciphertext passes as a token."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,400}={0,2}")
+_ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"]+@[^\s<>()\[\],;:\"]+")
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
+
+
+def unsubscribe_token(sealer: Sealer, user_id: str) -> str:
+    """Return a URL-safe token that unsubscribes a user.
+
+    It contains the sealed user ID, so nobody else can read or forge it. It does not expire: it is valid for as long as
+    the sealing key is held.
+    """
+    return sealer.seal(_RECEIVER, user_id.encode())
+
+
+def user_of_token(sealer: Sealer, token: str) -> str | None:
+    """Return the user ID in an unsubscribe token; None if the token is invalid."""
+    if not _TOKEN.fullmatch(token):
+        return None
+    try:
+        return sealer.unseal(_RECEIVER, token).decode()
+    except CannotUnseal:
+        return None
+
+
+def best_locale(preferred: Sequence[str | None], available: Collection[str]) -> str:
+    """Return the best available locale by lookup (RFC 4647 section 3.4), English if none matches.
+
+    Args:
+        preferred: language tags (RFC 5646) in any case, best first; None and empty strings are skipped.
+        available: language tags in lower case.
+
+    Raises:
+        LookupError: English is not available either.
+    """
+    for tag in (*filter(None, preferred), DEFAULT_LOCALE):
+        for candidate in _truncations(tag.replace("_", "-").lower()):
+            if candidate in available:
+                return candidate
+    raise LookupError(DEFAULT_LOCALE)
+
+
+def redact_addresses(reply: str, *, address: str = "") -> str:
+    """Return at most ``MAX_REPLY_CHARACTERS`` of a mail server's reply, in printable ASCII and without addresses.
+
+    Args:
+        reply: a mail server's reply.
+        address: the recipient's address, which the patterns may miss if it has an unusual form.
+    """
+    # Bounds the time of the regular expressions: a server may reply with a megabyte.
+    reply = reply[: 10 * MAX_REPLY_CHARACTERS]
+    if "@" in reply:
+        if address:
+            reply = re.sub(re.escape(address), "<recipient>", reply, flags=re.IGNORECASE)
+        reply = _ADDRESS.sub("<address>", reply)
+    return _UNPRINTABLE.sub("?", reply)[:MAX_REPLY_CHARACTERS]
+
+
+def _truncations(tag: str) -> Iterator[str]:
+    """Yield ``zh-hant-x-a``, ``zh-hant``, ``zh``: a single-letter subtag is removed together with the one after it."""
+    parts = tag.split("-")
+    while parts:
+        yield "-".join(parts)
+        parts.pop()
+        while parts and len(parts[-1]) == 1:
+            parts.pop()
