@@ -1,11 +1,11 @@
-"""Which Kafka and MongoDB do the tests of one run share, and who starts and stops them?
+"""Backing services of a test run: one Kafka and one MongoDB, shared by all workers.
 
-In this order: `NEST_KAFKA_BOOTSTRAP` and `NEST_MONGO_URL`; containers, where a Docker engine answers; the
-embedded ones. A process of its own starts them, at the first test that asks, and stops them when the run that
-started it is over, however that ends: the run holds the other end of its standard input.
+They come from `NEST_KAFKA_BOOTSTRAP` and `NEST_MONGO_URL`, else from containers where a Docker engine answers, else
+they are the embedded ones. A separate process starts them when the first test needs them and stops them when its
+standard input ends, which happens however the run ends.
 
-`python -m tests.backing --folder F` (`make backing`) keeps a pair until Ctrl-C and prints how to use it, so that
-repeated runs need not wait for their own.
+`python -m tests.backing --folder F` (`make backing`) keeps both running until Ctrl-C and prints the variables to set,
+so that repeated runs need not start their own.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from services.embedded.mongo import EmbeddedMongo
 from services.embedded.mongo_probe import connect, is_primary
 
 HEAP_MB = 384
-"""For the thousands of partitions that a whole run makes."""
+"""Heap of the JVM for the thousands of partitions that a whole run creates."""
 
 KAFKA_IMAGE = "apache/kafka:4.3.0"
 MONGO_IMAGE = "mongo:7"
@@ -47,21 +47,25 @@ class Backing:
     mongo_url: str
 
 
-def given() -> Backing | None:
-    """What the environment names, when it names both."""
+def from_environment() -> Backing | None:
+    """The services that the environment names, if it names both."""
     kafka, mongo = os.environ.get("NEST_KAFKA_BOOTSTRAP"), os.environ.get("NEST_MONGO_URL")
     return Backing(kafka, mongo) if kafka and mongo else None
 
 
 @contextmanager
-def keeper() -> Iterator[Path]:
-    """Starts the process that will start the backing services; gives the socket to ask it at."""
+def backing_process() -> Iterator[Path]:
+    """Run the process that starts the backing services on demand.
+
+    Yields:
+        the Unix socket at which `addresses_from` gets their addresses.
+    """
     with tempfile.TemporaryDirectory(prefix="nest-tests-") as folder:
         at = Path(folder) / "backing.socket"
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.backing", "--folder", folder, "--socket", str(at)],
             stdin=subprocess.PIPE,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to handle; it ends when we let go of its input
+            start_new_session=True,  # Ctrl-C reaches only us; the process ends when its input does
         )
         try:
             yield at
@@ -69,29 +73,31 @@ def keeper() -> Iterator[Path]:
             process.communicate(timeout=30)
 
 
-def ask(at: Path) -> Backing:
-    """The addresses, once the services are ready. Blocks.
+def addresses_from(at: Path) -> Backing:
+    """Wait until the services are ready and return their addresses. Blocks.
 
     Raises:
-        RuntimeError: they could not be had; the text says why, and what to do.
+        RuntimeError: they did not start; the text gives the reason and the remedy.
     """
     deadline = time.monotonic() + _START_SECONDS
     while not at.exists():
         if time.monotonic() > deadline:
-            raise RuntimeError("the process that starts the backing services did not come up")
+            raise RuntimeError(
+                f"the process that starts the backing services did not open its socket within {_START_SECONDS:.0f} s"
+            )
         time.sleep(0.02)
-    with socket.socket(socket.AF_UNIX) as wire:
-        wire.settimeout(_START_SECONDS)
-        wire.connect(str(at))
-        answer = json.loads(wire.makefile().readline())
-    if "error" in answer:
-        raise RuntimeError(answer["error"])
-    return Backing(**answer)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_START_SECONDS)
+        client.connect(str(at))
+        reply = json.loads(client.makefile().readline())
+    if "error" in reply:
+        raise RuntimeError(reply["error"])
+    return Backing(**reply)
 
 
 @asynccontextmanager
 async def running(folder: Path, progress: Progress) -> AsyncIterator[Backing]:
-    """Both services, for as long as the block lasts; what the environment names is left alone."""
+    """Run both services while the context is entered; services that the environment names are used as they are."""
     async with AsyncExitStack() as stack:
         docker = await asyncio.to_thread(_docker_answers)
         kafka, mongo = await asyncio.gather(
@@ -146,7 +152,7 @@ async def _mongo(folder: Path, progress: Progress, *, docker: bool) -> AsyncIter
 
 
 def _docker_answers() -> bool:
-    # Docker's libraries take half a second, and most runs don't need them.
+    # Docker's libraries take half a second to import, and most runs do not need them.
     import docker  # type: ignore[import-untyped]  # noqa: PLC0415
     from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -181,7 +187,7 @@ async def _until(ready: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def _serve(at: Path, folder: Path) -> None:
-    """Starts the services when first asked, tells everybody who asks, stops when the input ends."""
+    """Start the services at the first connection, answer each with the addresses, stop when standard input ends."""
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, over.set)
     started: asyncio.Future[Backing] | None = None
@@ -189,7 +195,7 @@ async def _serve(at: Path, folder: Path) -> None:
     async def start() -> Backing:
         return await stack.enter_async_context(running(folder, Silent()))
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def reply_to(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal started
         started = started or asyncio.ensure_future(start())
         try:
@@ -200,10 +206,10 @@ async def _serve(at: Path, folder: Path) -> None:
         await writer.drain()
         writer.close()
 
-    async with AsyncExitStack() as stack, await asyncio.start_unix_server(answer, at):
+    async with AsyncExitStack() as stack, await asyncio.start_unix_server(reply_to, at):
         await over.wait()
         if started:
-            # A run that is over while the services still start must not leave them half started.
+            # If the run ends while the services start, wait for them, so that they are stopped in order.
             await asyncio.wait([started])
 
 
@@ -212,19 +218,19 @@ async def _keep(folder: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     async with running(folder, Console(sys.stderr)) as backing:
-        print(f"export NEST_KAFKA_BOOTSTRAP='{backing.kafka_bootstrap}'")  # noqa: T201 - what it is for
+        print(f"export NEST_KAFKA_BOOTSTRAP='{backing.kafka_bootstrap}'")  # noqa: T201 -- the output of the command
         print(f"export NEST_MONGO_URL='{backing.mongo_url}'", flush=True)  # noqa: T201
         await over.wait()
 
 
 def main() -> None:
-    """Runs as `__main__` says."""
+    """Run the command line."""
     arguments = argparse.ArgumentParser(description="Keep a Kafka and a MongoDB running for test runs.")
     arguments.add_argument("--folder", type=Path, default=Path(".nest/backing"), help="where their data live")
     arguments.add_argument("--socket", type=Path, help=argparse.SUPPRESS)
-    chosen = arguments.parse_args()
+    options = arguments.parse_args()
     try:
-        asyncio.run(_serve(chosen.socket, chosen.folder) if chosen.socket else _keep(chosen.folder))
+        asyncio.run(_serve(options.socket, options.folder) if options.socket else _keep(options.folder))
     except CannotStart as error:
         sys.exit(str(error))
 

@@ -1,4 +1,4 @@
-"""Fixtures for everybody: real backing services, and names that no other test uses."""
+"""Fixtures of all tests: real backing services, and names that no other test uses."""
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,65 +13,65 @@ from pymongo import MongoClient
 
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
-from tests.backing import Backing, ask, given, keeper
+from tests.backing import Backing, addresses_from, backing_process, from_environment
 
-# How long an example takes says more about the machine's other work than about ours.
+# The duration of an example depends more on the machine's other work than on ours.
 hypothesis.settings.register_profile("nest", deadline=None)
 hypothesis.settings.load_profile("nest")
 
-_KEEPER = pytest.StashKey[Any]()
+_PROCESS = pytest.StashKey[Any]()
 _SOCKET = pytest.StashKey[str]()
 _COUNT = itertools.count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the process that a person started, not in xdist's workers: makes the backing services available."""
+    """Make the backing services available; in the main process only, not in the workers of xdist."""
     if hasattr(config, "workerinput"):
         config.stash[_SOCKET] = config.workerinput["backing"]
-    elif not given() and not config.option.collectonly:
-        config.stash[_KEEPER] = keeper()
-        config.stash[_SOCKET] = str(config.stash[_KEEPER].__enter__())
+    elif not from_environment() and not config.option.collectonly:
+        config.stash[_PROCESS] = backing_process()
+        config.stash[_SOCKET] = str(config.stash[_PROCESS].__enter__())
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tells an xdist worker where to ask."""
+    """Hand the socket of the backing process to an xdist worker."""
     node.workerinput["backing"] = node.config.stash.get(_SOCKET, "")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Runs on Ctrl-C too: lets the backing services go."""
-    if _KEEPER in config.stash:
-        config.stash[_KEEPER].__exit__(None, None, None)
+    """Stop the backing services; runs on Ctrl-C too."""
+    if _PROCESS in config.stash:
+        config.stash[_PROCESS].__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
 def backing(pytestconfig: pytest.Config) -> Backing:
-    """The run's Kafka and MongoDB. Without them the tests that need them fail; they are never skipped."""
-    return given() or ask(Path(pytestconfig.stash[_SOCKET]))
+    """Kafka and MongoDB of this run. Without them the tests that need them fail; they are never skipped."""
+    return from_environment() or addresses_from(Path(pytestconfig.stash[_SOCKET]))
 
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(backing: Backing) -> str:
-    """`host:port` of the run's Kafka, which makes no topics by itself."""
+    """`host:port` of this run's Kafka, which does not create topics automatically."""
     return backing.kafka_bootstrap
 
 
 @pytest.fixture(scope="session")
 def mongo_url(backing: Backing) -> str:
-    """Connection string of the run's MongoDB, a replica set; names no database."""
+    """Connection string of this run's MongoDB, a replica set, without a database name."""
     return backing.mongo_url
 
 
 @pytest.fixture(scope="session")
 def unique(worker_id: str, testrun_uid: str) -> Callable[[], str]:
-    """Makes short names that no test of this or another run on the same services uses, e.g. `t1a2b3_gw0_7_`."""
+    """Generator of short names, such as `t1a2b3_gw0_7_`, that are unique among all runs on the same services."""
     return lambda: f"t{testrun_uid[:6]}_{worker_id}_{next(_COUNT)}_"
 
 
 @pytest.fixture(scope="session")
 def mongo_client(mongo_url: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    """A blocking client for setting up and looking in from outside."""
+    """A blocking client, for setup and for assertions from outside."""
     with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
         yield client
 
@@ -87,7 +87,7 @@ async def kafka_admin(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient
 
 @pytest.fixture
 def database_prefix(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """A prefix for this test's database names; databases with it are dropped after the test."""
+    """Prefix of this test's database names; its databases are dropped after the test."""
     prefix = unique()
     yield prefix
     for name in mongo_client.list_database_names():
@@ -97,7 +97,7 @@ def database_prefix(unique: Callable[[], str], mongo_client: MongoClient[dict[st
 
 @pytest.fixture
 async def topic_prefix(unique: Callable[[], str], kafka_admin: AIOKafkaAdminClient) -> AsyncIterator[str]:
-    """A prefix for this test's topic names; topics with it are deleted after the test."""
+    """Prefix of this test's topic names; its topics are deleted after the test."""
     prefix = unique()
     yield prefix
     topics = [name for name in await kafka_admin.list_topics() if name.startswith(prefix)]
@@ -107,13 +107,13 @@ async def topic_prefix(unique: Callable[[], str], kafka_admin: AIOKafkaAdminClie
 
 @pytest.fixture
 async def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[[], Awaitable[EmbeddedKafka]]]:
-    """Makes started Kafkas that belong to this test alone, to `kill()` and `start()` again."""
+    """Factory of started Kafkas of this test alone, which it may `kill()` and `start()` again."""
     async with AsyncExitStack() as stack:
         yield lambda: stack.enter_async_context(EmbeddedKafka(tmp_path_factory.mktemp("kafka")))
 
 
 @pytest.fixture
 async def own_mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[[], Awaitable[EmbeddedMongo]]]:
-    """Makes started MongoDBs that belong to this test alone, to `kill()` and `start()` again."""
+    """Factory of started MongoDBs of this test alone, which it may `kill()` and `start()` again."""
     async with AsyncExitStack() as stack:
         yield lambda: stack.enter_async_context(EmbeddedMongo(tmp_path_factory.mktemp("mongo"), test_commands=True))

@@ -1,4 +1,4 @@
-"""`nest up` as a person runs it: a process of its own, with its own Kafka and MongoDB in a folder."""
+"""`nest up` in a process of its own, with its own Kafka and MongoDB in a folder."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from services.embedded import ports
 
 READY_SECONDS = 90.0
-"""Beside other tests on two cores; alone it takes four."""
+"""Limit beside other tests on two cores; alone a start takes four seconds."""
 STOP_SECONDS = 30.0
 
 
@@ -26,12 +26,16 @@ class NestUp:
     base_url: str
     process: asyncio.subprocess.Process
     seconds: float
-    """What the start took."""
+    """Duration of the start."""
     output: str = field(default="")
-    """What it has printed so far, both streams."""
+    """Standard output and standard error so far."""
 
     async def stop(self) -> float:
-        """Stops it as Ctrl-C does; gives the seconds that took."""
+        """Stop it as Ctrl-C does.
+
+        Returns:
+            the seconds until it had stopped.
+        """
         began = time.monotonic()
         self.process.send_signal(signal.SIGINT)
         async with asyncio.timeout(STOP_SECONDS):
@@ -40,13 +44,13 @@ class NestUp:
         return time.monotonic() - began
 
     async def kill(self) -> None:
-        """Ends it as a power cut would, its children left to themselves."""
+        """Kill it with SIGKILL; its children are left running."""
         self.process.kill()
         await self.process.wait()
 
 
 async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
-    """Starts it, with nothing from this environment that would change what it does."""
+    """Start it without the NEST_ variables of this environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.cli", "up", "--data", str(folder), "--port", str(port)),
@@ -58,14 +62,14 @@ async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
 
 
 async def rest(process: asyncio.subprocess.Process) -> str:
-    """All that it still prints."""
+    """The rest of its output."""
     assert process.stdout
     return (await process.stdout.read()).decode()
 
 
 @asynccontextmanager
 async def nest_up(folder: Path, port: int = 0) -> AsyncIterator[NestUp]:
-    """Runs it until the block ends, or until the test has ended it."""
+    """Run it while the context is entered, or until the test ends it."""
     port = port or ports.any_free()
     began = time.monotonic()
     process = await start(folder, port)

@@ -1,4 +1,4 @@
-"""No collection is forgotten when a person is erased: each is classified, named in the documents, and erased so."""
+"""Erasure covers every collection: each is classified, documented and erased as classified."""
 
 import ast
 import re
@@ -20,14 +20,14 @@ from shared.bus.inbox import Inbox
 from shared.mongo import Database, connect, database
 from shared.personal_data.subjects import PersonalDataCollection
 from shared.sealing import Sealer
-from tests.personal_data import COLLECTIONS, REMOVED_BY_HANDLERS, Fate
+from tests.personal_data import COLLECTIONS, REMOVED_BY_HANDLERS, Effect
 
 ROOT: Final = Path(__file__).parent.parent
 INDEXES: Final = {"auth": AUTH, "billing": BILLING, "mailer": MAILER, "news": NEWS}
 
 
 def named_in(source: str) -> set[str]:
-    """The collections that a file names: ``COLLECTION = "…"``, ``COLLECTION: Final = "…"``, ``database["…"]``."""
+    """The collections that a source names: ``COLLECTION = "…"``, ``COLLECTION: Final = "…"``, ``database["…"]``."""
     return set(_named(ast.parse(source)))
 
 
@@ -44,7 +44,7 @@ def _named(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
-def test_a_collection_is_seen_however_a_store_names_it() -> None:
+def test_every_way_to_name_a_collection_is_found() -> None:
     source = 'class A:\n    COLLECTION = "a"\n    COLLECTION: Final = "b"\nx = database["c"]\ny = parts.database["d"]\n'
     assert named_in(source) == {"a", "b", "c", "d"}
 
@@ -54,11 +54,11 @@ def test_every_collection_of_a_service_is_classified(service: str) -> None:
     files = (ROOT / "services" / service).rglob("*.py")
     named = set().union(*(named_in(path.read_text()) for path in files))
     there = named | set(INDEXES[service]) | {Inbox.COLLECTION, Inbox.TIMERS}
-    assert there == set(COLLECTIONS[service]), "say in tests/personal_data.py what becomes of it, and see to it"
+    assert there == set(COLLECTIONS[service]), "classify it in tests/personal_data.py and cover it in the service's erasure"
 
 
 async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollection, ...]:
-    """What a service removes of a person, or empties."""
+    """The collections that a service deletes from or anonymizes."""
     match service:
         case "auth":
             return AuthPeople(where).removed
@@ -71,7 +71,7 @@ async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollecti
 
 
 @pytest.mark.parametrize("service", COLLECTIONS)
-async def test_what_is_classified_as_removed_is_removed_and_what_stays_is_emptied(service: str, mongo_url: str) -> None:
+async def test_an_erasure_does_what_the_classification_says(service: str, mongo_url: str) -> None:
     client = connect(mongo_url, application="tests")
     try:
         holdings = await erased_by(service, database(client, "nobody-writes-here"))
@@ -81,22 +81,22 @@ async def test_what_is_classified_as_removed_is_removed_and_what_stays_is_emptie
     gone = {holding.collection.name for holding in holdings if holding.redact is None}
     emptied = {holding.collection.name for holding in holdings if holding.redact is not None}
     classified = COLLECTIONS[service].items()
-    # Of a user's processes the exports go, and the erasure stays.
-    assert gone - {"user_processes"} | by_handlers == {name for name, kept in classified if kept.fate is Fate.REMOVED}
-    assert emptied == {name for name, kept in classified if kept.fate is Fate.NOBODYS}
+    # Of the user processes the exports are deleted and the erasure stays.
+    assert gone - {"user_processes"} | by_handlers == {name for name, each in classified if each.effect is Effect.REMOVED}
+    assert emptied == {name for name, each in classified if each.effect is Effect.ANONYMIZED}
 
 
 @pytest.mark.parametrize("service", COLLECTIONS)
-def test_what_stays_of_a_person_says_why(service: str) -> None:
-    stays = {Fate.NOBODYS, Fate.CLOSED, Fate.IDS}
-    assert [name for name, kept in COLLECTIONS[service].items() if kept.fate in stays and not kept.why] == []
+def test_every_document_that_stays_has_a_reason(service: str) -> None:
+    stays = {Effect.ANONYMIZED, Effect.SEALED, Effect.IDS}
+    assert [name for name, each in COLLECTIONS[service].items() if each.effect in stays and not each.reason] == []
 
 
 @pytest.mark.parametrize("service", COLLECTIONS)
-def test_the_documents_name_every_collection_that_may_hold_something_on_a_person(service: str) -> None:
+def test_the_documents_name_every_collection_with_personal_data(service: str) -> None:
     manual = (ROOT / "docs" / "operations.md").read_text()
     [people] = re.findall(r"^## Personal data\n(.*?)^## ", manual, flags=re.DOTALL | re.MULTILINE)
     [row] = re.findall(rf"^\| {service} \|.*$", people, flags=re.MULTILINE)
-    about = [name for name, kept in COLLECTIONS[service].items() if kept.fate is not Fate.NOT_ABOUT_PEOPLE]
+    about = [name for name, each in COLLECTIONS[service].items() if each.effect is not Effect.NOT_ABOUT_PEOPLE]
     told = row + people.partition("**In every service**")[2]
     assert [name for name in about if f"`{name}`" not in told] == []

@@ -240,9 +240,9 @@ async def test_no_secret_of_a_whole_life_is_readable_anywhere(target: Target, em
     await life.log_in_by_phone()
     await life.have_applications(f"owner.{email}")
     # Traces leave in batches; the last one is that of a call made now or later.
-    before = len(target.traces.taken)
+    before = len(target.traces.bodies)
     await life.rpc("list_news_items", {"client_id": CLIENT_ID})
-    await eventually(lambda: len(target.traces.taken) > before, within=30, what="the traces")
+    await eventually(lambda: len(target.traces.bodies) > before, within=30, what="the traces")
 
     places = {f"log of {name}": log for name, log in target.logs().items()}
     for record in await target.records():
@@ -252,7 +252,7 @@ async def test_no_secret_of_a_whole_life_is_readable_anywhere(target: Target, em
     for name, documents in target.documents().items():
         places[name] = "\n".join(map(repr, documents)).encode()
     places["refusals"] = b"\n".join(life.refusals)
-    places["traces"] = b"\n".join(target.traces.taken)
+    places["traces"] = b"\n".join(target.traces.bodies)
     places["metrics"] = await target.metrics()
 
     assert len(life.secrets) > 40

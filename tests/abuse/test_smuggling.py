@@ -117,7 +117,7 @@ async def readable(target: Target) -> list[str]:
         whole = (record.key or b"") + (record.value or b"") + b"".join(value for _, value in record.headers)
         places[f"{record.topic}/{record.partition}/{record.offset}"] = whole
     places["documents"] = str(target.documents()).encode()
-    places["traces"] = b"".join(target.traces.taken)
+    places["traces"] = b"".join(target.traces.bodies)
     return [name for name, text in places.items() if SECRET.encode() in text]
 
 

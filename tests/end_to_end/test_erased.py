@@ -97,7 +97,7 @@ async def test_nothing_of_an_erased_person_is_left_though_all_were_away(
     after = documents(nest, mongo_client)
     assert named_in(person, {**after, "auth.audit": attributed(nest, mongo_client)}) == []
     told = {f"log of {name}": process.log.encode() for name, process in nest.processes.items()}
-    told |= {"metrics": await metrics(nest), "traces": b"\n".join(away.traces.taken)}
+    told |= {"metrics": await metrics(nest), "traces": b"\n".join(away.traces.bodies)}
     assert all(told.values())
     assert named_in(person, told) == []
     await nothing_is_on_topics_but_briefly(person, away)
