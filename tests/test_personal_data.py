@@ -54,7 +54,9 @@ def test_every_collection_of_a_service_is_classified(service: str) -> None:
     files = (ROOT / "services" / service).rglob("*.py")
     named = set().union(*(named_in(path.read_text()) for path in files))
     there = named | set(INDEXES[service]) | {Inbox.COLLECTION, Inbox.TIMERS}
-    assert there == set(COLLECTIONS[service]), "classify it in tests/personal_data.py and cover it in the service's erasure"
+    assert there == set(COLLECTIONS[service]), (
+        "classify it in tests/personal_data.py and cover it in the service's erasure"
+    )
 
 
 async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollection, ...]:
@@ -82,7 +84,9 @@ async def test_an_erasure_does_what_the_classification_says(service: str, mongo_
     emptied = {holding.collection.name for holding in holdings if holding.redact is not None}
     classified = COLLECTIONS[service].items()
     # Of the user processes the exports are deleted and the erasure stays.
-    assert gone - {"user_processes"} | by_handlers == {name for name, each in classified if each.effect is Effect.REMOVED}
+    assert gone - {"user_processes"} | by_handlers == {
+        name for name, each in classified if each.effect is Effect.REMOVED
+    }
     assert emptied == {name for name, each in classified if each.effect is Effect.ANONYMIZED}
 
 
