@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY
 
 import services
 import shared
+from tests.deploy.environments import ROOT
 from tests.deploy.test_documents import NAMES, slugs
-from tests.deploy.told import ROOT
 
 FILE: Final = "deploy/prometheus/alerts.yaml"
 RULES: Final[dict[str, dict[str, Any]]] = {

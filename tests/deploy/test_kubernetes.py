@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.deploy.told import ROOT, SETTINGS, STAND_INS, all_variables, command_named, settings, variables
+from tests.deploy.environments import ROOT, SETTINGS, STAND_INS, all_variables, command_named, settings, variables
 
 FOLDER: Final = ROOT / "deploy/kubernetes"
 BASE: Final = FOLDER / "base"
@@ -49,25 +49,25 @@ def shared_settings(overlay: str) -> dict[str, str]:
 
 
 def environment(service: str, overlay: str) -> dict[str, str]:
-    """What a container is told: the ConfigMap, and what it takes of the Secret."""
-    told = shared_settings(overlay)
+    """Return the environment of a container: the ConfigMap and its keys of the Secret."""
+    pod_variables = shared_settings(overlay)
     filled_in = {name: STAND_INS[name] for name in SECRETS}
-    if told["NEST_STRIPE_LIVEMODE"] == "true":
+    if pod_variables["NEST_STRIPE_LIVEMODE"] == "true":
         filled_in["NEST_STRIPE_API_KEY"] = "sk_live_of_a_test"
     for variable in container(service).get("env", ()):
-        chosen = variable["valueFrom"]["secretKeyRef"]
-        assert chosen == {"name": "nest", "key": variable["name"]}
-        told[variable["name"]] = filled_in[variable["name"]]
-    return told
+        reference = variable["valueFrom"]["secretKeyRef"]
+        assert reference == {"name": "nest", "key": variable["name"]}
+        pod_variables[variable["name"]] = filled_in[variable["name"]]
+    return pod_variables
 
 
-def test_there_is_an_overlay_for_staging_and_one_for_production() -> None:
+def test_staging_and_production_have_overlays() -> None:
     assert set(OVERLAYS) == {"staging", "production"}
     assert env_file(OVERLAYS["production"] / "settings.env")["NEST_ENVIRONMENT"] == "production"
 
 
 @pytest.mark.parametrize("folder", [BASE, *OVERLAYS.values()], ids=lambda folder: folder.name)
-def test_every_file_that_is_named_exists(folder: Path) -> None:
+def test_every_named_file_exists(folder: Path) -> None:
     found = kustomization(folder)
     for name in found["resources"]:
         assert (folder / name).exists()
@@ -77,7 +77,7 @@ def test_every_file_that_is_named_exists(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_patch_hits_something(overlay: str) -> None:
+def test_every_patch_has_a_target(overlay: str) -> None:
     for patch in kustomization(OVERLAYS[overlay])["patches"]:
         target = objects(patch["target"]["kind"])[patch["target"]["name"]]
         for change in yaml.safe_load(patch["patch"]):
@@ -89,29 +89,28 @@ def test_every_patch_hits_something(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("service", SETTINGS)
-def test_each_service_starts_with_what_it_is_told(service: str, overlay: str) -> None:
-    told = settings(service, environment(service, overlay))
-    assert told.environment == overlay
+def test_each_service_starts_with_its_environment(service: str, overlay: str) -> None:
+    assert settings(service, environment(service, overlay)).environment == overlay
 
 
 @pytest.mark.parametrize("service", SETTINGS)
-def test_a_service_holds_no_secret_that_it_does_not_read(service: str) -> None:
+def test_no_service_has_secrets_that_it_does_not_read(service: str) -> None:
     assert {variable["name"] for variable in container(service)["env"]} <= variables(service)
 
 
-def test_every_setting_that_is_named_exists() -> None:
+def test_every_named_setting_exists() -> None:
     for overlay in OVERLAYS:
         assert set(shared_settings(overlay)) <= all_variables()
     assert set(SECRETS) <= all_variables()
 
 
-def test_the_example_of_secrets_lists_those_that_are_used_and_holds_none() -> None:
+def test_the_example_lists_exactly_the_used_secrets_without_values() -> None:
     used = {variable["name"] for service in SETTINGS for variable in container(service)["env"]}
     assert set(SECRETS) == used
     assert not any(SECRETS.values())
 
 
-def test_each_service_is_a_deployment_run_by_its_own_command() -> None:
+def test_each_service_is_a_deployment_with_its_own_command() -> None:
     assert set(objects("Deployment")) == set(SETTINGS)
     for service in SETTINGS:
         assert container(service)["args"] == ["run", service]
@@ -119,7 +118,7 @@ def test_each_service_is_a_deployment_run_by_its_own_command() -> None:
     assert command_named(container("topics")["args"], shared_settings("production")) == "nest topics apply"
 
 
-def test_every_pod_runs_the_one_image_without_rights_and_without_a_token() -> None:
+def test_every_pod_runs_the_image_without_privileges_or_token() -> None:
     assert objects("ServiceAccount")["nest"]["automountServiceAccountToken"] is False
     for name, pod in pods().items():
         assert pod["serviceAccountName"] == "nest"
@@ -135,7 +134,7 @@ def test_every_pod_runs_the_one_image_without_rights_and_without_a_token() -> No
         assert "memory" in container(name)["resources"]["limits"]
 
 
-def test_labels_select_the_pods_that_are_meant() -> None:
+def test_selectors_match_the_intended_pods() -> None:
     for service in SETTINGS:
         labels = {"app.kubernetes.io/name": "nest", "app.kubernetes.io/component": service}
         spec = objects("Deployment")[service]["spec"]
@@ -149,7 +148,7 @@ def test_labels_select_the_pods_that_are_meant() -> None:
 
 
 @pytest.mark.parametrize("service", SETTINGS)
-def test_probes_ask_where_health_is_served(service: str) -> None:
+def test_probes_use_the_health_port(service: str) -> None:
     ports = {port["name"]: port["containerPort"] for port in container(service)["ports"]}
     assert str(ports["health"]) == shared_settings("production")["NEST_HEALTH_PORT"]
     paths = {kind: container(service)[kind]["httpGet"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")}
@@ -162,13 +161,13 @@ def test_probes_ask_where_health_is_served(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SETTINGS)
-def test_a_stop_waits_longer_than_a_drain(service: str) -> None:
+def test_the_termination_grace_period_is_longer_than_the_drain(service: str) -> None:
     drain = settings(service, environment(service, "production")).drain_seconds
     before = container(service).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
     assert pods()[service]["terminationGracePeriodSeconds"] >= int(before[-1]) + drain + 10
 
 
-def test_the_ingress_and_the_autoscaler_lead_to_the_gateway() -> None:
+def test_ingress_and_autoscaler_target_the_gateway() -> None:
     (rule,) = objects("Ingress")["gateway"]["spec"]["rules"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     ports = {port["name"]: port for port in objects("Service")[backend["name"]]["spec"]["ports"]}
@@ -185,7 +184,7 @@ def test_the_host_is_the_issuer(overlay: str) -> None:
     assert {change["value"] for change in yaml.safe_load(patch["patch"])} == {host}
 
 
-def test_kafka_runs_on_the_port_that_is_open() -> None:
+def test_the_network_policy_opens_the_port_of_kafka() -> None:
     (shared,) = [each for each in objects("NetworkPolicy").values() if each["metadata"]["name"] == "nest"]
     opened = {port["port"] for rule in shared["spec"]["egress"] for port in rule["ports"]}
     for overlay in OVERLAYS:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from tests.deploy.told import ROOT
+from tests.deploy.environments import ROOT
 from tests.nest_up import nest_up
 
 README: Final = (ROOT / "README.md").read_text()

@@ -13,7 +13,7 @@ from services.gateway.settings import GatewaySettings
 from services.reference.__main__ import WRITTEN, text
 from services.reference.document import document
 from services.reference.operations import operations
-from tests.deploy.told import STAND_INS, settings
+from tests.deploy.environments import STAND_INS, settings
 
 SERVING_ALL: Final = {
     **STAND_INS,

@@ -1,4 +1,4 @@
-"""What must each service be told, and would it start with what a manifest tells it?"""
+"""Environment variables of the services, and a check that a service would start with a given environment."""
 
 from __future__ import annotations
 
@@ -44,39 +44,39 @@ STAND_INS: Final = {
     "NEST_MAIL_PRODUCT_NAME": "Example",
     "NEST_MAIL_SUPPORT_ADDRESS": "support@example.com",
 }
-"""What an operator fills in."""
+"""Values that an operator fills in."""
 
 
 def variables(service: str) -> set[str]:
-    """The environment variables that a service reads."""
+    """Return the environment variables that a service reads."""
     return {PREFIX + name.upper() for name in SETTINGS[service].model_fields}
 
 
 def all_variables() -> set[str]:
-    """Those of all services."""
+    """Return the environment variables of all services."""
     return set().union(*map(variables, SETTINGS))
 
 
 def command_variables() -> set[str]:
-    """Those that the `nest` command reads as options."""
+    """Return the environment variables that the `nest` command reads as options."""
     return {str(option.envvar) for command in _commands(get_command(cli.app)) for option in command.params} - {"None"}
 
 
 def settings(service: str, environment: Mapping[str, str]) -> BusSettings:
-    """The settings of a service that is told exactly this.
+    """Load the settings of a service from exactly this environment.
 
     Raises:
-        SettingsError: it would not start.
+        SettingsError: the service would not start.
     """
     with patch.dict(os.environ, environment, clear=True):
         return load(SETTINGS[service])
 
 
 def command_named(words: list[str], environment: Mapping[str, str] | None = None) -> str:
-    """The command that `nest` understands under these words, told this; nothing is run.
+    """Parse a command line of `nest` in this environment and return the command's path; nothing is run.
 
     Raises:
-        Exception: typer's, when it does not understand them.
+        Exception: typer's, for a command line that does not parse.
     """
     with patch.dict(os.environ, environment or {}, clear=True):
         command: Any = get_command(cli.app)
