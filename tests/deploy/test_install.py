@@ -40,7 +40,7 @@ def test_a_python_that_is_too_old_is_one_line_with_what_to_do(checkout: Path) ->
     done = install(checkout, python(checkout, "exit 1"))
     assert done.returncode == 1
     assert done.stderr.startswith("nest: needs Python 3.11 or later and found ")
-    assert done.stderr.endswith("install it, or say where it is with make PYTHON=/path/to/python3\n")
+    assert done.stderr.endswith("install it, or run make PYTHON=/path/to/python3\n")
     assert done.stderr.count("\n") == 1
 
 
