@@ -26,6 +26,28 @@ EXTRA_FILES: Final = {
     "services/auth/signing_keys/keyring.py": "adapters",
     "services/auth/tokens/credentials.py": "models",
     "services/auth/tokens/signer.py": "adapters",
+    "services/billing/customers/attribution.py": "sync",
+    "services/billing/disputes/sync.py": "sync",
+    "services/billing/events/pending.py": "sync",
+    "services/billing/payments/pages.py": "sync",
+    "services/billing/payments/sync.py": "sync",
+    "services/billing/runs/account_import.py": "runs",
+    "services/billing/runs/comparison.py": "runs",
+    "services/billing/runs/event_replay.py": "runs",
+    "services/billing/runs/recheck.py": "runs",
+    "services/billing/runs/steps.py": "runs",
+    "services/billing/runs/verification.py": "runs",
+    "services/billing/stripe_api/account.py": "stripe_api",
+    "services/billing/stripe_api/calls.py": "stripe_api",
+    "services/billing/stripe_api/idempotent_create.py": "stripe_api",
+    "services/billing/stripe_api/lists.py": "stripe_api",
+    "services/billing/stripe_api/parsing.py": "stripe_api",
+    "services/billing/stripe_api/payments.py": "stripe_api",
+    "services/billing/stripe_api/reschedule.py": "stripe_api",
+    "services/billing/stripe_api/token_bucket.py": "stripe_api",
+    "services/billing/subscriptions/refunds.py": "sync",
+    "services/billing/subscriptions/sync.py": "sync",
+    "services/billing/trials/provisioning.py": "sync",
 }
 """Files of capability folders beside handlers, models and store, with the role whose rules they follow."""
 STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/", "services/stripe_double/")
@@ -232,7 +254,7 @@ def test_a_store_needs_models_and_errors_alone() -> None:
         return [name for name in inner if _role(name) not in {"store", "models", "errors", ""}]
 
     for broken in (
-        ("services/billing/store/trials.py", "from services.billing.stripe.account import Stripe"),
+        ("services/billing/trials/store.py", "from services.billing.stripe_api.account import Stripe"),
         ("services/auth/tokens/store.py", "from services.auth.tokens.signer import TokenSigner"),
     ):
         holds(
@@ -305,7 +327,7 @@ def test_models_do_no_io_and_know_no_clock() -> None:
 def test_errors_know_nothing_of_their_service() -> None:
     holds(
         lambda source: source.imports_any("services") if source.part == "errors" else [],
-        breaks=("services/billing/errors.py", "from services.billing.models.trials import Trial"),
+        breaks=("services/billing/errors.py", "from services.billing.trials.models import Trial"),
         advice="a refusal carries plain facts in its meta",
     )
 
@@ -350,29 +372,50 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
 
 def test_stripe_is_called_from_one_file() -> None:
     holds(
-        only_in("services/billing/stripe/calls.py", "services/gateway/webhooks.py", modules=("stripe",)),
-        breaks=("services/billing/handlers/trials.py", "from stripe import StripeClient"),
-        advice="call over services/billing/stripe/calls.py, in an adapter that takes and gives our own models",
+        only_in("services/billing/stripe_api/calls.py", "services/gateway/webhooks.py", modules=("stripe",)),
+        breaks=("services/billing/trials/handlers.py", "from stripe import StripeClient"),
+        advice="call over services/billing/stripe_api/calls.py, in an adapter that takes and gives our own models",
     )
 
 
 def test_billing_has_layers() -> None:
-    def knows(layer: str, *parts: str) -> Rule:
-        modules = tuple(f"services.billing.{part}" for part in parts)
-        return lambda source: source.imports_any(*modules) if source.is_in(f"services/billing/{layer}") else []
+    layers = {
+        "stripe_api": 0,
+        "models": 1,
+        "store": 2,
+        "metrics": 3,
+        "context": 3,
+        "sync": 4,
+        "runs": 5,
+        "handlers": 6,
+        "app": 7,
+        "settings": 7,
+    }
 
-    for layer, above in {
-        "stripe/": ("context", "store", "following", "runs", "handlers"),
-        "context.py": ("following", "runs", "handlers"),
-        "following/": ("runs", "handlers"),
-        "runs/": ("handlers",),
-    }.items():
-        for part in above:
-            holds(
-                knows(layer, *above),
-                breaks=(f"services/billing/{layer}", f"from services.billing.{part} import Billing"),
-                advice="the way goes handlers -> runs -> following -> context -> {stripe, store}, never back",
-            )
+    def rule(source: Source) -> list[str]:
+        own = "stripe_api" if source.is_in("services/billing/stripe_api/") else source.part
+        return [
+            name
+            for name in source.imports_any("services.billing")
+            if source.service == "billing" and own != "__init__" and _above(name, layers, layers[own])
+        ]
+
+    for broken in (
+        ("services/billing/stripe_api/account.py", "from services.billing.trials.models import Trial"),
+        ("services/billing/context.py", "from services.billing.payments.sync import sync_payment"),
+        ("services/billing/trials/provisioning.py", "from services.billing.runs.steps import Step"),
+    ):
+        holds(
+            rule,
+            breaks=broken,
+            advice="imports go app -> handlers -> runs -> sync -> context -> store -> models -> stripe_api, never back",
+        )
+
+
+def _above(module: str, layers: dict[str, int], own: int) -> bool:
+    """Whether a module of billing that an import names is in a layer above this one."""
+    role = "stripe_api" if module.startswith("services.billing.stripe_api") else _role(module)
+    return layers.get(role, 0) > own
 
 
 def test_twilio_is_called_from_one_file() -> None:

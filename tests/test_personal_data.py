@@ -10,8 +10,8 @@ import pytest
 
 from services.auth.app import INDEXES as AUTH
 from services.auth.personal_data.store import People as AuthPeople
-from services.billing.store import INDEXES as BILLING
-from services.billing.store.people import People as BillingPeople
+from services.billing.app import INDEXES as BILLING
+from services.billing.personal_data.store import People as BillingPeople
 from services.mailer.store import INDEXES as MAILER
 from services.mailer.store.people import People as MailerPeople
 from services.news.people import holdings as news_holdings

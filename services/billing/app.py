@@ -1,43 +1,65 @@
-"""How is the billing service put together?"""
+"""Assembly of the billing service from its settings."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from services.billing import gauges
+from pymongo import IndexModel
+
+from services.billing import metrics
 from services.billing.context import Billing
+from services.billing.customers.store import ProviderMappings
+from services.billing.disputes.store import Disputes
+from services.billing.events.store import StripeEvents
 from services.billing.handlers import HANDLERS
+from services.billing.payments.store import FailedPaymentMails, Payments
+from services.billing.personal_data.store import People
+from services.billing.runs.store import Differences, Mirrors, Runs, Schedule, Standings, Takeover
 from services.billing.settings import BillingSettings
-from services.billing.store import INDEXES
-from services.billing.store.differences import Differences, Standings
-from services.billing.store.disputes import Disputes
-from services.billing.store.events import StripeEvents
-from services.billing.store.mappings import ProviderMappings
-from services.billing.store.mirrors import Mirrors
-from services.billing.store.payments import FailedPaymentMails, Payments
-from services.billing.store.people import People
-from services.billing.store.runs import Runs
-from services.billing.store.schedule import Schedule, Takeover
-from services.billing.store.subscriptions import Payers, Subscriptions
-from services.billing.store.trials import Trials
-from services.billing.stripe import account
+from services.billing.stripe_api import account
+from services.billing.subscriptions.store import Payers, Subscriptions
+from services.billing.trials.store import Trials
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events")
+INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    **{
+        store.COLLECTION: store.INDEXES
+        for store in (
+            Subscriptions,
+            Payers,
+            Trials,
+            ProviderMappings,
+            Payments,
+            FailedPaymentMails,
+            Disputes,
+            StripeEvents,
+            Runs,
+            Differences,
+            Standings,
+            Schedule,
+            Takeover,
+        )
+    },
+    ErasedIds.COLLECTION: (),
+}
 
 
 def create(settings: BillingSettings | None = None) -> Service:
-    """The service, running while it is entered.
+    """The service, which runs while it is entered.
+
+    Args:
+        settings: read from the environment by default.
 
     Raises:
-        SettingsError: a variable is missing or wrong.
+        SettingsError: a variable is missing or invalid.
     """
     chosen = settings or load(BillingSettings)
     return Service(
@@ -52,10 +74,10 @@ def create(settings: BillingSettings | None = None) -> Service:
 
 @asynccontextmanager
 async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterator[Billing]:
-    """What the handlers work with."""
+    """The context of the handlers, with connections to Stripe that are closed when the block ends."""
     runs, standings, events = Runs(resources.database), Standings(resources.database), StripeEvents(resources.database)
     async with (
-        gauges.kept(runs, standings, events),
+        metrics.updated_gauges(runs, standings, events),
         account.opened(
             api_key=settings.stripe_api_key.get_secret_value(),
             api_base=settings.stripe_api_base,

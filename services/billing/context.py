@@ -1,4 +1,4 @@
-"""What do the handlers of billing work with?"""
+"""Context of the billing handlers: the stores, the Stripe account, and the settings that handlers need."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from services.billing.store.differences import Differences, Standings
-from services.billing.store.disputes import Disputes
-from services.billing.store.events import StripeEvents
-from services.billing.store.mappings import ProviderMappings
-from services.billing.store.mirrors import Mirrors
-from services.billing.store.payments import FailedPaymentMails, Payments
-from services.billing.store.people import People
-from services.billing.store.runs import Runs
-from services.billing.store.schedule import Schedule, Takeover
-from services.billing.store.subscriptions import Payers, Subscriptions
-from services.billing.store.trials import Trials
-from services.billing.stripe.account import Stripe
+from services.billing.customers.store import ProviderMappings
+from services.billing.disputes.store import Disputes
+from services.billing.events.store import StripeEvents
+from services.billing.payments.store import FailedPaymentMails, Payments
+from services.billing.personal_data.store import People
+from services.billing.runs.store import Differences, Mirrors, Runs, Schedule, Standings, Takeover
+from services.billing.stripe_api.account import Stripe
+from services.billing.subscriptions.store import Payers, Subscriptions
+from services.billing.trials.store import Trials
 from shared.messages.billing.runs import Scheduled
 from shared.personal_data.erasure import ErasedIds
 from shared.sealing import Sealer
 
-OWN: Final = "billing"
-"""What secrets that billing keeps for itself are sealed for."""
+SERVICE: Final = "billing"
+"""The service for which ``Billing.seal`` seals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Billing:
-    """The stores and adapters of billing, built in ``app.py``.
+    """The stores, adapters and settings of billing, built in ``app.py``.
 
     Attributes:
-        people: all that is held on a person, in one place.
-        erased: who must not come back.
-        livemode: whether this deployment is about real money; what comes from the other mode is not followed.
-        trial_price: the price that a trial goes over into.
-        required_coupon: where set, a subscription without it is cancelled, trials excepted.
-        grace: how long a subscription counts although it was not paid.
-        cancel_duplicates: whether a user's second live subscription is cancelled, or only told of.
-        events_kept: how long an event is kept once it is handled.
-        operators_address: who is written to about disputes; None for nobody.
-        takeover: until when what Stripe has came with an account that was taken over.
-        periods: how often the clock begins each kind of run; kinds that it does not begin are absent.
+        people: the collections with personal data.
+        erased: ids of erased users and customers.
+        stripe: the Stripe account.
+        livemode: whether this deployment handles real money; events and objects of the other mode are ignored.
+        trial_price: the price of a subscription after its trial.
+        required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.
+        grace: how long an unpaid subscription still counts as active.
+        cancel_duplicates: whether a user's second live subscription is cancelled, or only announced.
+        events_kept: retention of handled events.
+        operators_address: recipient of mails about disputes; None for no mails.
+        takeover: until when objects in Stripe count as taken over by an import.
+        periods: intervals of the scheduled runs; kinds that are not scheduled are absent.
     """
 
     subscriptions: Subscriptions
@@ -73,9 +71,9 @@ class Billing:
     periods: Mapping[Scheduled, timedelta]
 
     def seal(self, secret: str) -> str:
-        """A secret that only billing can read again."""
-        return self.sealer.seal(OWN, secret.encode())
+        """Seal a secret that only billing can unseal."""
+        return self.sealer.seal(SERVICE, secret.encode())
 
     def unseal(self, ciphertext: str) -> str:
-        """What ``seal`` closed."""
-        return self.sealer.unseal(OWN, ciphertext).decode()
+        """The secret that ``seal`` sealed."""
+        return self.sealer.unseal(SERVICE, ciphertext).decode()

@@ -11,10 +11,9 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from services.billing.app import opened
+from services.billing.app import INDEXES, opened
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
-from services.billing.store import INDEXES
 from services.stripe_double import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.billing.stripe import account as adapter
-from services.billing.stripe.account import Stripe
-from services.billing.stripe.calls import Patience
+from services.billing.stripe_api import account as adapter
+from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.calls import Patience
 from services.stripe_double import StripeDouble
 from shared.messages.billing.errors import StripeUnavailable
 from tests.billing.conftest import API_KEY

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.billing import gauges
-from services.billing.stripe.calls import Patience
+from services.billing import metrics
+from services.billing.stripe_api.calls import Patience
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
 from shared.messages.billing.subscriptions import FollowSubscription
@@ -231,11 +231,11 @@ async def test_the_gauges_tell_what_stands(shop: Shop) -> None:
     await lived(shop)
     await shop.harness.database["payments"].update_one({}, {"$set": {"amount": 1}, "$inc": {"version": 1}})
     await finish(shop, VERIFY)
-    await gauges.tell(shop.harness.context.runs, shop.harness.context.standings, shop.harness.context.events)
-    assert gauges.DRIFT.labels("payment", "differs")._value.get() == 1
-    assert gauges.SINCE._value.get() > 0
-    assert gauges.LAST.labels("verify")._value.get() > 0
+    await metrics.update_gauges(shop.harness.context.runs, shop.harness.context.standings, shop.harness.context.events)
+    assert metrics.DRIFT.labels("payment", "differs")._value.get() == 1
+    assert metrics.DRIFT_SINCE._value.get() > 0
+    assert metrics.RUN_FINISHED.labels("verify")._value.get() > 0
     await finish(shop, ReconcileSubscriptions())
-    await gauges.tell(shop.harness.context.runs, shop.harness.context.standings, shop.harness.context.events)
-    assert gauges.SINCE._value.get() == 0
-    assert [sample for metric in gauges.DRIFT.collect() for sample in metric.samples] == []
+    await metrics.update_gauges(shop.harness.context.runs, shop.harness.context.standings, shop.harness.context.events)
+    assert metrics.DRIFT_SINCE._value.get() == 0
+    assert [sample for metric in metrics.DRIFT.collect() for sample in metric.samples] == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing.stripe.calls import Patience
+from services.billing.stripe_api.calls import Patience
 from services.stripe_double import FaultKind
 from shared.messages.billing.disputes import DisputeClosed, DisputeEvent, DisputeOpened, FollowDispute, ListDisputes
 from shared.messages.billing.payments import FollowPayment, PaymentSucceeded

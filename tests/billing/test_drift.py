@@ -4,12 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.billing.models import drift
-from services.billing.models.drift import Drift, Standing
-from services.billing.models.mappings import ProviderMapping
-from services.billing.models.runs import KEPT, STAGES, STALLED, Run
-from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
-from services.billing.models.subscriptions import Subscription, duplicates, rivals
+from services.billing.customers.models import ProviderMapping
+from services.billing.runs import comparison as drift
+from services.billing.runs.models import KEPT, STAGES, STALLED, Drift, Run, Standing
+from services.billing.stripe_api.models import StripeCustomer, StripeSubscription
+from services.billing.subscriptions.models import Subscription, duplicates, rivals
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 

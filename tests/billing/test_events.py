@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing import gauges
-from services.billing.stripe.calls import Patience
+from services.billing import metrics
+from services.billing.stripe_api.calls import Patience
 from services.stripe_double import FaultKind
 from shared.ids import derived_message_id
 from shared.messages.auth.users import EnsureUser, UserEnsured
@@ -31,7 +31,7 @@ def orders(shop: Shop) -> list[FollowSubscription]:
 
 async def waiting(shop: Shop) -> tuple[int, datetime | None]:
     """How many events wait, and since when."""
-    found: tuple[int, datetime | None] = await shop.harness.context.events.waiting()
+    found: tuple[int, datetime | None] = await shop.harness.context.events.count_pending()
     return found
 
 
@@ -201,15 +201,18 @@ async def test_an_address_that_is_corrected_in_stripe_is_asked_for_anew(shop: Sh
 async def test_how_many_events_wait_and_since_when_is_told(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     context = shop.harness.context
-    await gauges.tell(context.runs, context.standings, context.events)
-    assert (gauges.WAITING._value.get(), gauges.WAITING_SINCE._value.get()) == (0, 0)
+    await metrics.update_gauges(context.runs, context.standings, context.events)
+    assert (metrics.PENDING_EVENTS._value.get(), metrics.PENDING_EVENTS_SINCE._value.get()) == (0, 0)
     events = shop.events_of(made["id"])
     began = shop.harness.now = whole(shop.harness.now)
     for event in events:
         await shop.deliver(event, follow=False)
         shop.harness.now += timedelta(minutes=1)
-    await gauges.tell(context.runs, context.standings, context.events)
-    assert (gauges.WAITING._value.get(), gauges.WAITING_SINCE._value.get()) == (len(events), began.timestamp())
+    await metrics.update_gauges(context.runs, context.standings, context.events)
+    assert (metrics.PENDING_EVENTS._value.get(), metrics.PENDING_EVENTS_SINCE._value.get()) == (
+        len(events),
+        began.timestamp(),
+    )
 
 
 async def test_the_question_for_a_user_is_named_by_what_nobody_can_try_out(shop: Shop) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.billing.stripe.translation import subscription_of
+from services.billing.stripe_api.parsing import subscription_of
 from services.stripe_double import StripeApiError, StripeDouble
 from shared.messages.billing.subscriptions import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from tests.billing.conftest import Shop

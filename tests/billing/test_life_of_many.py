@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from services.billing.stripe.calls import Patience
-from services.billing.stripe.translation import subscription_of
+from services.billing.stripe_api.calls import Patience
+from services.billing.stripe_api.parsing import subscription_of
 from services.stripe_double import FaultKind
 from shared.messages import MESSAGES, Command, Message
 from shared.messages.auth.users import EnsureUser, UserEnsured

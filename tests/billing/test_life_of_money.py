@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.billing.models.disputes import CLOSED, Dispute
-from services.billing.models.payments import Payment
-from services.billing.stripe.payments import read_dispute, read_payment
+from services.billing.disputes.models import CLOSED, Dispute
+from services.billing.payments.models import Payment
+from services.billing.stripe_api.payments import read_dispute, read_payment
 from services.stripe_double import StripeApiError
 from shared.documents import document_of
 from shared.messages.billing.disputes import DisputeClosed, DisputeOpened

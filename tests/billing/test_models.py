@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from services.billing.models.stripe_objects import StripeCustomer, StripeSubscription
-from services.billing.models.subscriptions import STATUSES, Subscription, current, duplicates
-from services.billing.models.trials import Trial, TrialDevice
+from services.billing.stripe_api.models import StripeCustomer, StripeSubscription
+from services.billing.subscriptions.models import STATUSES, Subscription, current, duplicates
+from services.billing.trials.models import Trial, TrialDevice
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)

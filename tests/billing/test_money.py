@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.models.money import written
+from services.billing.payments.models import written
 
 
 @pytest.mark.parametrize(

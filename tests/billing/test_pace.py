@@ -1,6 +1,6 @@
 import pytest
 
-from services.billing.stripe.pace import Pace
+from services.billing.stripe_api.token_bucket import Pace
 
 
 class Clock:

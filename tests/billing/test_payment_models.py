@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.billing.models.disputes import Dispute
-from services.billing.models.payments import Payment
-from services.billing.models.stripe_objects import StripeCustomer
-from services.billing.models.stripe_payments import StripeDispute, StripeInvoice, StripePayment
+from services.billing.disputes.models import Dispute
+from services.billing.payments.models import Payment
+from services.billing.stripe_api.models import StripeCustomer, StripeDispute, StripeInvoice, StripePayment
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 CUSTOMER = StripeCustomer(id="cus_1", email="ada@example.com", user_id=None, deleted=False)

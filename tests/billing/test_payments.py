@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.billing.handlers.hints import HINTS
-from services.billing.stripe.calls import Patience
+from services.billing.events.handlers import HINTS
+from services.billing.stripe_api.calls import Patience
 from services.stripe_double import FaultKind
 from services.stripe_double.invoices import payment_intent_of
 from shared.messages.auth.users import EnsureUser, UserEnsured

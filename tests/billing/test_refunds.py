@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing.stripe.calls import Patience
-from services.billing.stripe.refunds import give_back
+from services.billing.stripe_api.calls import Patience
+from services.billing.subscriptions.refunds import give_back
 from services.stripe_double import FaultKind
 from shared.messages.billing.subscriptions import (
     DuplicateSubscriptionCancelled,
@@ -158,8 +158,8 @@ async def test_a_crash_after_each_call_leaves_one_of_everything(
             killed += 1
             raise Killed
 
-    monkeypatch.setattr("services.billing.stripe.refunds.fault_point", die_once_at_each)
-    monkeypatch.setattr("services.billing.handlers.subscriptions.fault_point", die_once_at_each)
+    monkeypatch.setattr("services.billing.subscriptions.refunds.fault_point", die_once_at_each)
+    monkeypatch.setattr("services.billing.subscriptions.handlers.fault_point", die_once_at_each)
     for _ in range(6):
         try:
             await shop.deliver_all()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.billing.stripe.calls import Patience
+from services.billing.stripe_api.calls import Patience
 from services.stripe_double import FaultKind, Settings, StripeDouble
 from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
 from tests.billing.conftest import Shop

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from services.billing.errors import KeySpent, StripeRefused
-from services.billing.stripe import account as adapter
-from services.billing.stripe import calls
-from services.billing.stripe.account import Stripe
-from services.billing.stripe.calls import Patience
-from services.billing.stripe.translation import subscription_of
+from services.billing.stripe_api import account as adapter
+from services.billing.stripe_api import calls
+from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.calls import KeySpent, Patience, StripeRefused
+from services.billing.stripe_api.parsing import subscription_of
 from services.stripe_double import API_VERSION, FaultKind, StripeDouble
 from shared.messages.billing.errors import StripeUnavailable
 from tests.billing.conftest import API_KEY, post

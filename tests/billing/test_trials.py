@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.errors import StripeRefused
-from services.billing.stripe.calls import Patience
+from services.billing.stripe_api.calls import Patience, StripeRefused
 from services.stripe_double import FaultKind
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Unavailable

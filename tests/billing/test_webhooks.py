@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from services.billing.stripe.calls import Patience
+from services.billing.stripe_api.calls import Patience
 from services.stripe_double import FaultKind
 from shared.messages.auth.users import EnsureUser, UserEnsured
 from shared.messages.billing.subscriptions import (

@@ -1,1 +1,1 @@
-"""Runs over the whole account, a step at a time: comparing, repairing, fetching lost events, and taking it over."""
+"""Stripe runs: verify, reconcile, sweep, replay and import, each in small steps."""

@@ -1,166 +1,229 @@
-"""How is everything compared with Stripe? Both ways round: Stripe's lists against our records, and ours against Stripe.
-
-What differs at first sight is only suspected (``looks.py`` reads it again): pages are read while the world goes on.
-"""
+"""Is a record what Stripe says? Read here, read there, and read here again before it counts as drift."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any, Final
 
-from services.billing.models.drift import Drift
-from services.billing.runs.examining import dispute_drift, examine, payment_drift, subscription_drift
-from services.billing.runs.steps import Done, Stage, Step, suspect
-from services.billing.store.mirrors import MOST, Mirror
-from services.billing.stripe.listings import Listed, as_far, events_page, page_of
-from services.billing.stripe.payment_translation import dispute_of
-from services.billing.stripe.payments import whole_payment
-from services.billing.stripe.translation import Json, moment
+from services.billing.context import Billing
+from services.billing.customers.attribution import user_of_subscription
+from services.billing.customers.models import ProviderMapping
+from services.billing.disputes.models import Dispute
+from services.billing.disputes.sync import user_of_dispute
+from services.billing.payments.models import Payment
+from services.billing.payments.sync import user_of_payment
+from services.billing.runs.models import Drift
+from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.models import StripeCustomer, StripeDispute, StripePayment, StripeSubscription
+from services.billing.stripe_api.payments import read_dispute, read_payment
+from services.billing.subscriptions.models import Subscription
+from services.billing.trials.models import Trial
+from shared.messages import iso_milliseconds
+from shared.messages.billing.disputes import FollowDispute
+from shared.messages.billing.payments import FollowPayment
 from shared.messages.billing.runs import Subject
-from shared.telemetry import log
+from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription
+from shared.messages.message import Command
 
-OURS_AT_ONCE: Final = 50
-STANDING_AT_ONCE: Final = 200
-EVENTS_AT_ONCE: Final = 10
-"""Each may lead to an object that is read by itself, and all of a page belong to one step."""
-Whole = Callable[[Json, Any, Step], Awaitable[Drift | None]]
-"""Holds an entry of a list against our record of it."""
+READINGS: Final = 3
+"""How often a pair is read while our side moves meanwhile."""
 
 
-async def known(step: Step) -> Done:
-    """Begin with what is known to differ: it is looked at again, whatever the run goes over."""
-    run, at = step.run, step.work.now
-    found = await step.billing.standings.page(after=run.cursor, limit=STANDING_AT_ONCE)
-    drifts = [Drift(subject=each.subject, stripe_id=each.stripe_id, our_id=None, kind=each.kind) for each in found]
-    await suspect(drifts, step)
-    return Done(run.on(found[-1].id, at=at) if len(found) == STANDING_AT_ONCE else run.past_stage(at=at))
+async def examine(subject: Subject, stripe_id: str, billing: Billing, stripe: Stripe) -> Drift | None:
+    """In what our record of one of Stripe's objects is not as Stripe says now.
 
-
-def stripes(listed: Listed, subject: Subject, mirror: str, whole: Whole) -> Stage:
-    """The stage that goes over one of Stripe's lists, and over our records of the same stretch of time.
+    Fenced: if our record moves while Stripe is asked, both are read again, since what was compared was never there at
+    one time.
 
     Args:
-        listed: which list.
-        subject: what is in it.
-        mirror: the name of our records of it.
-        whole: holds an entry against our record.
+        subject: which kind.
+        stripe_id: which.
+        billing: where.
+        stripe: the account, at the pace of who asks.
+
+    Raises:
+        StripeUnavailable: Stripe could not be asked.
     """
-
-    async def stage(step: Step) -> Done:
-        run, at = step.run, step.work.now
-        records: Mirror[Any] = getattr(step.billing.mirrors, mirror)
-        made_until, after = _place(run.cursor)
-        page = await page_of(listed, step.stripe.calls, after=after)
-        held = await records.of(entry["id"] for entry in page.entries)
-        drifts = await as_far(page.entries, lambda entry: whole(entry, held.get(entry["id"]), step))
-        seen = page.entries[: len(drifts)]
-        over = len(seen) == len(page.entries) and not page.more
-        missing = await records.unlisted(
-            [entry["id"] for entry in page.entries],
-            made_from=None if over else moment(seen[-1]["created"]),
-            made_until=made_until,
-        )
-        if len(missing) == MOST:
-            log.error("stripe lists hardly anything that we have: is it the right account?", objects=listed)
-        gone = [
-            Drift(subject=subject, stripe_id=stripe_id, our_id=our_id, kind="missing_there")
-            for stripe_id, our_id in missing.items()
-        ]
-        await suspect([*filter(None, drifts), *gone], step)
-        run = run.counted(**{listed: len(seen)})
-        return Done(run.past_stage(at=at) if over else run.on(_cursor(seen[-1]), at=at))
-
-    return stage
+    find, judge = _READERS[subject]
+    held = await find(stripe_id, billing)
+    found: Drift | None = None
+    for _ in range(READINGS):
+        found = await judge(stripe_id, held, billing, stripe)
+        if found is None:
+            return None
+        now = await find(stripe_id, billing)
+        if now == held:
+            return found
+        held = now
+    return found
 
 
-def ours(mirror: str, subject: Subject) -> Stage:
-    """The stage that goes over our records of what Stripe has no list for that would say as much.
-
-    Args:
-        mirror: the name of our records.
-        subject: what they are of.
-    """
-
-    async def stage(step: Step) -> Done:
-        run, at = step.run, step.work.now
-        records: Mirror[Any] = getattr(step.billing.mirrors, mirror)
-        page = await records.after(run.cursor, limit=OURS_AT_ONCE)
-        drifts = await as_far(page, lambda entry: examine(subject, entry[1], step.billing, step.stripe))
-        await suspect(filter(None, drifts), step)
-        run = run.counted(**{mirror: len(drifts)})
-        over = len(drifts) == len(page) < OURS_AT_ONCE
-        return Done(run.past_stage(at=at) if over else run.on(page[len(drifts) - 1][0], at=at))
-
-    return stage
-
-
-async def changed(step: Step) -> Done:
-    """Compare what Stripe's events have told of since some hours before the run began."""
-    run, at = step.run, step.work.now
-    since = run.started_at - timedelta(hours=run.asked["hours"])
-    page = await events_page(
-        step.stripe.calls, after=run.cursor, limit=EVENTS_AT_ONCE, created={"gte": int(since.timestamp())}
-    )
-    about = [subject for event in page.entries for subject in subjects_of(event)]
-    trials = await step.billing.mirrors.trials.of(stripe_id for kind, stripe_id in about if kind == "subscription")
-    wanted = [*dict.fromkeys([*about, *(("trial", stripe_id) for stripe_id in trials)])]
-    # Where a step ended among the objects could not be told from the events, so all of them belong to it.
-    drifts: list[Drift | None] = []
-    while len(drifts) < len(wanted):
-        drifts += await as_far(wanted[len(drifts) :], lambda each: examine(*each, step.billing, step.stripe))
-    await suspect(filter(None, drifts), step)
-    run = run.counted(events=len(page.entries), objects=len(wanted))
-    return Done(run.on(page.entries[-1]["id"], at=at) if page.more else run.past_stage(at=at))
-
-
-def subjects_of(event: Json) -> list[tuple[Subject, str]]:
-    """What of ours an event of Stripe's is about."""
-    about = event["data"]["object"]
-    match about["object"]:
-        case "subscription":
-            return [("subscription", about["id"])]
-        case "payment_intent":
-            return [("payment", about["id"])]
-        case "charge" | "refund" if about.get("payment_intent"):
-            return [("payment", about["payment_intent"])]
-        case "invoice_payment" if about["payment"].get("payment_intent"):
-            return [("payment", about["payment"]["payment_intent"])]
-        case "dispute":
-            return [("dispute", about["id"])]
+def repair_of(found: Drift) -> Command:
+    """The order that mends a drift: the one that a webhook about the object leads to."""
+    stripe_id = found.stripe_id
+    match found.subject:
         case "customer":
-            return [("customer", about["id"])]
+            return FollowCustomer(key=stripe_id, customer_id=stripe_id)
+        case "payment":
+            return FollowPayment(key=stripe_id, payment_intent_id=stripe_id)
+        case "dispute":
+            return FollowDispute(key=stripe_id, dispute_id=stripe_id)
         case _:
-            return []
+            # A trial follows with the subscription that it is.
+            return FollowSubscription(key=stripe_id, subscription_id=stripe_id)
 
 
-async def _subscription(entry: Json, held: Any, step: Step) -> Drift | None:
-    truth = await step.stripe.whole_subscription(entry)
-    return await subscription_drift(entry["id"], held, truth, step.billing)
+async def subscription_drift(
+    stripe_id: str, held: Subscription | None, truth: StripeSubscription | None, billing: Billing
+) -> Drift | None:
+    """A subscription that was read against its record."""
+    if truth is None:
+        return of_subscription(stripe_id, held, None, None)
+    mapping = await billing.mappings.find(truth.customer.id)
+    return of_subscription(stripe_id, held, truth, user_of_subscription(truth, mapping, held))
 
 
-async def _payment(entry: Json, held: Any, step: Step) -> Drift | None:
-    return await payment_drift(entry["id"], held, await whole_payment(entry, step.stripe.calls), step.billing)
+async def payment_drift(
+    stripe_id: str, held: Payment | None, truth: StripePayment | None, billing: Billing
+) -> Drift | None:
+    """A payment that was read against its record."""
+    user_id = None if truth is None or held is None else await user_of_payment(truth, billing)
+    return of_payment(stripe_id, held, truth, user_id)
 
 
-async def _dispute(entry: Json, held: Any, step: Step) -> Drift | None:
-    return await dispute_drift(entry["id"], held, dispute_of(entry), step.billing)
+async def dispute_drift(
+    stripe_id: str, held: Dispute | None, truth: StripeDispute | None, billing: Billing
+) -> Drift | None:
+    """A dispute that was read against its record, and what that has of its payment."""
+    if truth is None or held is None:
+        return of_dispute(stripe_id, held, truth, None, None)
+    intent_id = truth.payment_intent_id
+    payment = None if intent_id is None else await billing.payments.find_by_stripe_id(intent_id)
+    return of_dispute(stripe_id, held, truth, payment, await user_of_dispute(truth, payment, billing))
 
 
-def _cursor(entry: Json) -> str:
-    return f"{entry['created']}.{entry['id']}"
+async def _customer(stripe_id: str, held: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
+    return None if held is None else of_customer(stripe_id, held, await stripe.customer(stripe_id))
 
 
-def _place(cursor: str | None) -> tuple[datetime | None, str | None]:
-    """When the last entry before a page was made, and its id."""
-    if cursor is None:
-        return None, None
-    made, _, stripe_id = cursor.partition(".")
-    return datetime.fromtimestamp(int(made), UTC), stripe_id
+async def _subscription(stripe_id: str, held: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return await subscription_drift(stripe_id, held, await stripe.subscription(stripe_id), billing)
 
 
-subscriptions: Final = stripes("subscriptions", "subscription", "subscriptions", _subscription)
-payments: Final = stripes("payments", "payment", "payments", _payment)
-disputes: Final = stripes("disputes", "dispute", "disputes", _dispute)
-customers: Final = ours("customers", "customer")
-trials: Final = ours("trials", "trial")
+async def _trial(stripe_id: str, held: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
+    return None if held is None else of_trial(held, await stripe.subscription(stripe_id))
+
+
+async def _payment(stripe_id: str, held: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return await payment_drift(stripe_id, held, await read_payment(stripe_id, stripe.calls), billing)
+
+
+async def _dispute(stripe_id: str, held: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return await dispute_drift(stripe_id, held, await read_dispute(stripe_id, stripe.calls), billing)
+
+
+Find = Callable[[str, Billing], Awaitable[Any]]
+Judge = Callable[[str, Any, Billing, Stripe], Awaitable[Drift | None]]
+_READERS: Final[dict[Subject, tuple[Find, Judge]]] = {
+    "customer": (lambda stripe_id, billing: billing.mirrors.customers.find(stripe_id), _customer),
+    "subscription": (lambda stripe_id, billing: billing.mirrors.subscriptions.find(stripe_id), _subscription),
+    "trial": (lambda stripe_id, billing: billing.mirrors.trials.find(stripe_id), _trial),
+    "payment": (lambda stripe_id, billing: billing.mirrors.payments.find(stripe_id), _payment),
+    "dispute": (lambda stripe_id, billing: billing.mirrors.disputes.find(stripe_id), _dispute),
+}
+"""For each kind how our record is found, and how it is held against Stripe."""
+
+
+OURS_ALONE: Final = frozenset({"read_at", "updated_at", "version"})
+"""What moves with every reading and says nothing of Stripe."""
+
+
+def of_customer(customer_id: str, mapping: ProviderMapping | None, truth: StripeCustomer | None) -> Drift | None:
+    """A customer against its mapping. Who pays for nothing needs none; a deleted one keeps whose it was."""
+    if mapping is None:
+        return None
+    if truth is None:
+        return Drift(subject="customer", stripe_id=customer_id, our_id=mapping.id, kind="missing_there")
+    wanted = mapping if truth.user_id is None else replace(mapping, user_id=truth.user_id)
+    return _differing("customer", customer_id, mapping, wanted)
+
+
+def of_subscription(
+    subscription_id: str, held: Subscription | None, truth: StripeSubscription | None, user_id: str | None
+) -> Drift | None:
+    """A subscription against its record.
+
+    Args:
+        subscription_id: Stripe's id.
+        held: our record.
+        truth: what Stripe says.
+        user_id: whose it is by all that is known.
+    """
+    if truth is None:
+        return None if held is None else _gone("subscription", subscription_id, held.id)
+    if held is None:
+        if user_id is not None or truth.customer.email is not None:
+            return Drift(subject="subscription", stripe_id=subscription_id, our_id=None, kind="missing_here")
+        if truth.customer.deleted:
+            # It is over with its customer, of whom nothing is left that would say whose it was.
+            return None
+        return Drift(subject="subscription", stripe_id=subscription_id, our_id=None, kind="nobody")
+    wanted = held.follow(user_id or held.user_id, truth, read_at=held.read_at, at=held.updated_at)
+    return _differing("subscription", subscription_id, held, wanted)
+
+
+def of_trial(trial: Trial, truth: StripeSubscription | None) -> Drift | None:
+    """A trial that was made against its subscription; one that is only reserved is nothing in Stripe yet."""
+    if trial.stp_subscription_id is None:
+        return None
+    if truth is None:
+        return _gone("trial", trial.stp_subscription_id, trial.id)
+    return _differing("trial", trial.stp_subscription_id, trial, trial.finish(truth, at=trial.updated_at))
+
+
+def of_payment(intent_id: str, held: Payment | None, truth: StripePayment | None, user_id: str | None) -> Drift | None:
+    """A payment against its record; as ``of_subscription``, but that a payment may be nobody's."""
+    if truth is None:
+        return None if held is None else _gone("payment", intent_id, held.id)
+    if held is None:
+        return Drift(subject="payment", stripe_id=intent_id, our_id=None, kind="missing_here")
+    return _differing("payment", intent_id, held, held.follow(user_id, truth, read_at=held.read_at, at=held.updated_at))
+
+
+def of_dispute(
+    dispute_id: str,
+    held: Dispute | None,
+    truth: StripeDispute | None,
+    payment: Payment | None,
+    user_id: str | None,
+) -> Drift | None:
+    """A dispute, and what it has of its payment, against its record."""
+    if truth is None:
+        return None if held is None else _gone("dispute", dispute_id, held.id)
+    if held is None:
+        return Drift(subject="dispute", stripe_id=dispute_id, our_id=None, kind="missing_here")
+    wanted = held.follow(user_id, truth, payment, read_at=held.read_at, at=held.updated_at)
+    return _differing("dispute", dispute_id, held, wanted)
+
+
+def _gone(subject: Subject, stripe_id: str, our_id: str) -> Drift:
+    return Drift(subject=subject, stripe_id=stripe_id, our_id=our_id, kind="missing_there")
+
+
+def _differing(subject: Subject, stripe_id: str, ours: Any, theirs: Any) -> Drift | None:
+    different: list[dict[str, str | None]] = [
+        {"field": each.name, "ours": _text(getattr(ours, each.name)), "theirs": _text(getattr(theirs, each.name))}
+        for each in fields(ours)
+        if each.name not in OURS_ALONE and getattr(ours, each.name) != getattr(theirs, each.name)
+    ]
+    if not different:
+        return None
+    return Drift(subject=subject, stripe_id=stripe_id, our_id=ours.id, kind="differs", different=different)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return iso_milliseconds(value) if isinstance(value, datetime) else str(value)

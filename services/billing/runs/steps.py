@@ -8,9 +8,8 @@ from datetime import timedelta
 from typing import Final
 
 from services.billing.context import Billing
-from services.billing.models.drift import Difference, Drift
-from services.billing.models.runs import KEPT, Run
-from services.billing.stripe.account import Stripe
+from services.billing.runs.models import KEPT, Difference, Drift, Run
+from services.billing.stripe_api.account import Stripe
 from shared.bus.work import Work
 
 AT_ONCE: Final = timedelta(0)

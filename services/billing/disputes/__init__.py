@@ -1,0 +1,1 @@
+"""Disputes: records synchronized with Stripe, and the mails to operators about them."""

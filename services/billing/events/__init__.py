@@ -1,0 +1,1 @@
+"""Stripe events: storage, the reading that each type causes, and replay."""

@@ -1,0 +1,100 @@
+"""Store of Stripe events, which keeps each one until the object it is about was read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from pymongo import ASCENDING, IndexModel
+
+from services.billing.events.models import EventRow
+from shared.batch_loader import BatchLoader
+from shared.documents import Rows
+from shared.mongo import Database, Document
+
+_PENDING: Final = {"handledAt": None}
+_OLDEST_FIRST: Final = [("receivedAt", ASCENDING)]
+
+
+class StripeEvents(Rows[EventRow]):
+    """The collection ``stripe_events``."""
+
+    COLLECTION: Final = "stripe_events"
+    INDEXES: Final = (
+        IndexModel([("account", ASCENDING), ("livemode", ASCENDING), ("stpEventId", ASCENDING)], unique=True),
+        IndexModel([("objectId", ASCENDING)], partialFilterExpression=_PENDING),
+        IndexModel([("leadsTo", ASCENDING)], partialFilterExpression=_PENDING),
+        IndexModel(_OLDEST_FIRST, partialFilterExpression=_PENDING),
+        IndexModel([("type", ASCENDING), ("madeAt", ASCENDING)]),
+        IndexModel([("madeAt", ASCENDING)]),
+        IndexModel([("stpEventId", ASCENDING)]),
+        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+    )
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], EventRow)
+        self._by_id = BatchLoader(self._collection)
+        self._by_object = BatchLoader(self._collection, "objectId", dict(_PENDING))
+        self._by_payment_intent = BatchLoader(self._collection, "leadsTo", dict(_PENDING))
+
+    async def find(self, row_id: str) -> EventRow | None:
+        """The event row with this id of ours."""
+        return self._read_or_none(await self._by_id.find_one(row_id))
+
+    async def find_by_stripe_id(self, event_id: str) -> EventRow | None:
+        """The event row with Stripe's event id, of any account and mode."""
+        return await self._one({"stpEventId": {"$eq": event_id}})
+
+    async def pending_of(self, object_id: str) -> list[EventRow]:
+        """The pending events that wait for an object to be read, in no order.
+
+        Those are the events about the object, and for a payment intent also the events about other objects that were
+        found to belong to it. An event about a charge that belongs to a payment intent waits only for the latter.
+        """
+        found = await asyncio.gather(self._by_object.find(object_id), self._by_payment_intent.find(object_id))
+        rows = [self._read(document) for documents in found for document in documents]
+        return [row for row in rows if row.leads_to in (None, object_id)]
+
+    async def count_pending(self) -> tuple[int, datetime | None]:
+        """The number of pending events, and when the oldest of them was received."""
+        steps: list[Document] = [
+            {"$match": _PENDING},
+            {"$sort": dict(_OLDEST_FIRST)},
+            {"$group": {"_id": None, "count": {"$sum": 1}, "since": {"$first": "$receivedAt"}}},
+        ]
+        # Without the hint the planner does not recognise that the partial index holds exactly these documents.
+        found = await (await self._collection.aggregate(steps, hint=dict(_OLDEST_FIRST))).to_list()
+        return (found[0]["count"], found[0]["since"]) if found else (0, None)
+
+    async def known(self, row_ids: Iterable[str]) -> set[str]:
+        """Those of these ids that have an event row."""
+        found = self._collection.find({"_id": {"$in": list(row_ids)}}, {"_id": 1})
+        return {document["_id"] async for document in found}
+
+    async def made(
+        self,
+        *,
+        types: Sequence[str],
+        since: datetime | None,
+        until: datetime | None,
+        after: str | None,
+        limit: int,
+    ) -> list[EventRow]:
+        """The next event rows in the order of their ids.
+
+        Args:
+            types: include only these event types; empty for all.
+            since: include only events that Stripe created at or after this time.
+            until: include only events that Stripe created at or before this time.
+            after: id of the last row of the previous page.
+            limit: number of rows at most.
+        """
+        query: Document = {} if after is None else {"_id": {"$gt": after}}
+        if types:
+            query["type"] = {"$in": list(types)}
+        bounds = {name: moment for name, moment in (("$gte", since), ("$lte", until)) if moment is not None}
+        if bounds:
+            query["madeAt"] = bounds
+        return await self._all(self._collection.find(query).sort("_id", ASCENDING).limit(limit))

@@ -1,0 +1,1 @@
+"""Payments: records of Stripe payment intents, and the mails about failed ones."""

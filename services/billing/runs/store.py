@@ -1,0 +1,275 @@
+"""Stores of Stripe runs: runs, differences, known drift, the schedule, the takeover, and bulk reads of our records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from services.billing.customers.models import ProviderMapping
+from services.billing.customers.store import ProviderMappings
+from services.billing.disputes.models import Dispute
+from services.billing.disputes.store import Disputes
+from services.billing.payments.models import Payment
+from services.billing.payments.store import Payments
+from services.billing.runs.models import Difference, Run, Standing
+from services.billing.subscriptions.models import Subscription
+from services.billing.subscriptions.store import Subscriptions
+from services.billing.trials.models import Trial
+from services.billing.trials.store import Trials
+from shared.bus.work import Work
+from shared.documents import Rows, entity_of
+from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
+from shared.messages.billing.runs import Kind, Scheduled
+from shared.mongo import Collection, Database, Document
+
+Entity = TypeVar("Entity")
+MAX_UNLISTED: Final = 10_000
+"""Bound on the records returned by ``Mirror.unlisted``. That many records missing in Stripe's list mean that the
+account is probably the wrong one."""
+
+
+class Runs(Rows[Run]):
+    """The collection ``stripe_runs``; ``add`` is refused while a run of the same kind is under way."""
+
+    COLLECTION: Final = "stripe_runs"
+    _UNDER_WAY: Final = {"underWay": True}
+    INDEXES: Final = (
+        # One run of a kind at a time; a second one would only order the same work again.
+        IndexModel([("kind", ASCENDING)], unique=True, partialFilterExpression=_UNDER_WAY),
+        IndexModel([("startedAt", DESCENDING)]),
+        IndexModel([("kind", ASCENDING), ("finishedAt", DESCENDING)]),
+        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+    )
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], Run, taken=StripeRunUnderWay)
+
+    async def get(self, run_id: str) -> Run:
+        """The run with this id.
+
+        Raises:
+            StripeRunNotFound: there is none.
+        """
+        run = await self._one({"_id": {"$eq": run_id}})
+        if run is None:
+            raise StripeRunNotFound
+        return run
+
+    async def find_under_way(self, kind: Kind) -> Run | None:
+        """The run of a kind that is under way."""
+        return await self._one({"kind": kind, **self._UNDER_WAY})
+
+    async def latest(self, limit: int) -> list[Run]:
+        """The latest runs of all kinds, newest first."""
+        return await self._all(self._collection.find().sort([("startedAt", DESCENDING)]).limit(limit))
+
+    async def latest_done(self, kind: Kind) -> Run | None:
+        """The run of a kind that finished last."""
+        done = self._collection.find({"kind": kind, "status": "done"})
+        found = await self._all(done.sort([("finishedAt", DESCENDING)]).limit(1))
+        return found[0] if found else None
+
+    def _document(self, entity: Run) -> Document:
+        return {**super()._document(entity), "underWay": entity.under_way}
+
+
+class Differences(Rows[Difference]):
+    """The collection ``stripe_differences``: for each run one document for each object that seemed to differ."""
+
+    COLLECTION: Final = "stripe_differences"
+    INDEXES: Final = (
+        IndexModel([("runId", ASCENDING), ("_id", ASCENDING)]),
+        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+    )
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], Difference)
+
+    async def page(self, run_id: str, *, after: str | None, limit: int) -> list[Difference]:
+        """The next differences of a run, in the order of their ids."""
+        return await self._next({"runId": {"$eq": run_id}}, after, limit)
+
+    async def open(self, run_id: str, *, after: str | None, limit: int) -> list[Difference]:
+        """The next differences of a run that must be checked again, in the order of their ids."""
+        return await self._next({"runId": {"$eq": run_id}, "state": {"$in": ["suspected", "ordered"]}}, after, limit)
+
+    async def known(self, ids: Iterable[str]) -> set[str]:
+        """Those of these ids that are stored."""
+        found = self._collection.find({"_id": {"$in": list(ids)}}, {"_id": 1})
+        return {document["_id"] async for document in found}
+
+    async def _next(self, query: Document, after: str | None, limit: int) -> list[Difference]:
+        wanted = query if after is None else {**query, "_id": {"$gt": after}}
+        return await self._all(self._collection.find(wanted).sort("_id", ASCENDING).limit(limit))
+
+
+class Standings(Rows[Standing]):
+    """The collection ``stripe_drift``: every known drift that has not been repaired, of any run."""
+
+    COLLECTION: Final = "stripe_drift"
+    INDEXES: Final = ()
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], Standing)
+
+    async def all(self) -> list[Standing]:
+        """All known drift, in no order."""
+        return await self._all(self._collection.find())
+
+    async def page(self, *, after: str | None, limit: int) -> list[Standing]:
+        """The next known drift, in the order of ids."""
+        found = self._collection.find({} if after is None else {"_id": {"$gt": after}})
+        return await self._all(found.sort("_id", ASCENDING).limit(limit))
+
+    async def find(self, name: str) -> Standing | None:
+        """The known drift with this name."""
+        return await self._one({"_id": {"$eq": name}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextRun:
+    """The time of the next scheduled run of a kind, which is its id."""
+
+    id: Scheduled
+    next_at: datetime
+    version: int = 1
+
+
+class Schedule(Rows[NextRun]):
+    """The collection ``stripe_schedule``: for each kind of run the time of the next scheduled one."""
+
+    COLLECTION: Final = "stripe_schedule"
+    INDEXES: Final = ()
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], NextRun)
+
+    async def find(self, kind: Scheduled) -> NextRun | None:
+        """The next run of a kind; None before the first start."""
+        return await self._one({"_id": kind})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver:
+    """The time until which everything in Stripe counts as taken over."""
+
+    id: str
+    until: datetime
+    version: int = 1
+
+
+class Takeover(Rows[TakenOver]):
+    """The collection ``stripe_takeover``: one document with the time of the last import of the Stripe account.
+
+    Objects that existed in Stripe at that time are not news when they are first seen later, by the import, a webhook
+    or a sweep: nobody gets a mail about them. Objects created after that time are news.
+    """
+
+    COLLECTION: Final = "stripe_takeover"
+    INDEXES: Final = ()
+    _ID: Final = "account"
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], TakenOver)
+
+    async def covers(self, made_at: datetime) -> bool:
+        """Whether an object that Stripe created at this time was taken over."""
+        takeover = await self._one({"_id": self._ID})
+        return takeover is not None and made_at <= takeover.until
+
+    async def extend(self, until: datetime, work: Work) -> None:
+        """Count everything that Stripe created until this time as taken over."""
+        takeover = await self._one({"_id": self._ID})
+        if takeover is None:
+            self.add(TakenOver(id=self._ID, until=until), work)
+        elif takeover.until < until:
+            self.save(replace(takeover, until=until), work)
+
+
+class Mirror(Generic[Entity]):
+    """Bulk reads of our records of one kind of Stripe object.
+
+    Args:
+        collection: the collection of the records.
+        kind: the class of the records.
+        field: the stored field with Stripe's id.
+        where: a further condition on the documents.
+    """
+
+    def __init__(
+        self, collection: Collection, kind: type[Entity], field: str, *, where: Document | None = None
+    ) -> None:
+        self._collection = collection
+        self._kind = kind
+        self._field = field
+        self._where = where or {}
+
+    async def find(self, stripe_id: str) -> Entity | None:
+        """The record of a Stripe object."""
+        return (await self.of([stripe_id])).get(stripe_id)
+
+    async def of(self, stripe_ids: Iterable[str]) -> dict[str, Entity]:
+        """The records of these Stripe objects, by Stripe's id; objects without a record are left out."""
+        found = self._collection.find({self._field: {"$in": list(stripe_ids)}, **self._where})
+        return {document[self._field]: entity_of(self._kind, document) async for document in found}
+
+    async def unlisted(
+        self, listed: Iterable[str], *, made_from: datetime | None, made_until: datetime | None
+    ) -> dict[str, str]:
+        """Our ids of records that are missing in a page of Stripe's list, by Stripe's id; ``MAX_UNLISTED`` at most.
+
+        Args:
+            listed: Stripe's ids of the page.
+            made_from: creation time in Stripe at which the page begins; None for no bound.
+            made_until: creation time in Stripe at which the page ends; None for no bound.
+        """
+        bounds: dict[str, Any] = {}
+        if made_from is not None:
+            bounds["$gte"] = made_from
+        if made_until is not None:
+            bounds["$lte"] = made_until
+        query = {self._field: {"$nin": list(listed)}, **({"stpCreatedAt": bounds} if bounds else {})}
+        found = self._collection.find(query, {self._field: 1}).sort("stpCreatedAt", DESCENDING).limit(MAX_UNLISTED)
+        return {document[self._field]: document["_id"] async for document in found}
+
+    async def after(self, our_id: str | None, *, limit: int) -> list[tuple[str, str]]:
+        """Our id and Stripe's id of the next records, in the order of our ids."""
+        query = self._where if our_id is None else {**self._where, "_id": {"$gt": our_id}}
+        found = self._collection.find(query, {self._field: 1}).sort("_id", ASCENDING).limit(limit)
+        return [(document["_id"], document[self._field]) async for document in found]
+
+    async def users_with_several(self, statuses: Iterable[str], *, after: str | None, limit: int) -> list[str]:
+        """The next users, in the order of their ids, who have more than one record with one of these statuses."""
+        wanted: Document = {"status": {"$in": list(statuses)}}
+        if after is not None:
+            wanted["userId"] = {"$gt": after}
+        steps: list[Document] = [
+            {"$match": wanted},
+            {"$group": {"_id": "$userId", "count": {"$sum": 1}}},
+            {"$match": {"count": {"$gt": 1}}},
+            {"$sort": {"_id": 1}},
+            {"$limit": limit},
+        ]
+        return [str(document["_id"]) async for document in await self._collection.aggregate(steps)]
+
+
+class Mirrors:
+    """Bulk reads of our records of every kind of Stripe object."""
+
+    def __init__(self, database: Database) -> None:
+        self.customers = Mirror(
+            database[ProviderMappings.COLLECTION],
+            ProviderMapping,
+            "providerValue",
+            where={"providerType": "stripe", "removedAt": None},
+        )
+        self.subscriptions = Mirror(database[Subscriptions.COLLECTION], Subscription, "stpSubscriptionId")
+        self.trials = Mirror(
+            database[Trials.COLLECTION], Trial, "stpSubscriptionId", where={"stpSubscriptionId": {"$type": "string"}}
+        )
+        self.payments = Mirror(database[Payments.COLLECTION], Payment, "stpPaymentIntentId")
+        self.disputes = Mirror(database[Disputes.COLLECTION], Dispute, "stpDisputeId")

@@ -1,0 +1,1 @@
+"""Subscriptions: records synchronized with Stripe, queries, duplicates and refunds."""

@@ -1,0 +1,93 @@
+"""Stores of subscriptions and of the per-user rows that order decisions about them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from pymongo import ASCENDING, IndexModel
+
+from services.billing.subscriptions.models import Subscription
+from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
+from shared.documents import Rows
+from shared.messages.billing.errors import SubscriptionNotFound
+from shared.mongo import Database
+
+
+class Subscriptions(Rows[Subscription]):
+    """The collection ``subscriptions``: one document for each Stripe subscription."""
+
+    COLLECTION: Final = "subscriptions"
+    INDEXES: Final = (
+        IndexModel([("stpSubscriptionId", ASCENDING)], unique=True),
+        IndexModel([("userId", ASCENDING)]),
+        IndexModel([("stpCustomerId", ASCENDING)]),
+        IndexModel([("stpCreatedAt", ASCENDING)]),
+    )
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], Subscription)
+        self._by_id = BatchLoader(self._collection)
+        self._by_stripe_id = BatchLoader(self._collection, "stpSubscriptionId")
+        self._by_user = BatchLoader(self._collection, "userId")
+
+    async def get(self, subscription_id: str) -> Subscription:
+        """The subscription with this id of ours.
+
+        Raises:
+            SubscriptionNotFound: there is none.
+        """
+        document = await self._by_id.find_one(subscription_id)
+        if document is None:
+            raise SubscriptionNotFound
+        return self._read(document)
+
+    async def find(self, subscription_id: str) -> Subscription | None:
+        """The subscription with this id, ours or Stripe's."""
+        by_our_id, by_stripe_id = await asyncio.gather(
+            self._by_id.find_one(subscription_id), self._by_stripe_id.find_one(subscription_id)
+        )
+        return self._read_or_none(by_our_id or by_stripe_id)
+
+    async def find_by_stripe_id(self, stripe_id: str) -> Subscription | None:
+        """The record of a Stripe subscription."""
+        return self._read_or_none(await self._by_stripe_id.find_one(stripe_id))
+
+    async def of_user(self, user_id: str) -> list[Subscription]:
+        """All subscriptions of a user, ended ones included, in no order."""
+        return [self._read(document) for document in await self._by_user.find(user_id)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayerTurn:
+    """The row of a user in ``payers``; its version is the point of it."""
+
+    id: str
+    updated_at: datetime
+    version: int = 1
+
+
+class Payers(Rows[PayerTurn]):
+    """The collection ``payers``: one row for each user who ever had a live subscription.
+
+    Two subscriptions of one user may become live at the same time, through two customers and therefore under two
+    ordering keys, and neither handler would see the other subscription. Every such decision writes this row, so the
+    second handler runs again and sees the first subscription.
+    """
+
+    COLLECTION: Final = "payers"
+    INDEXES: Final = ()
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], PayerTurn)
+
+    async def take_turn(self, user_id: str, work: Work) -> None:
+        """Serialize this work with all others that decide about a user; call it before reading the subscriptions."""
+        turn = await self._one({"_id": {"$eq": user_id}})
+        if turn is None:
+            self.add(PayerTurn(id=user_id, updated_at=work.now), work)
+        else:
+            self.save(replace(turn, updated_at=work.now), work)
