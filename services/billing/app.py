@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Final
-
-from pymongo import IndexModel
 
 from services.billing import metrics
 from services.billing.context import Billing
@@ -29,27 +27,23 @@ from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events")
-INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
-    **{
-        store.COLLECTION: store.INDEXES
-        for store in (
-            Subscriptions,
-            Payers,
-            Trials,
-            ProviderMappings,
-            Payments,
-            FailedPaymentMails,
-            Disputes,
-            StripeEvents,
-            Runs,
-            Differences,
-            Standings,
-            Schedule,
-            Takeover,
-        )
-    },
+INDEXES: Final = {
+    Subscriptions.COLLECTION: Subscriptions.INDEXES,
+    Payers.COLLECTION: Payers.INDEXES,
+    Trials.COLLECTION: Trials.INDEXES,
+    ProviderMappings.COLLECTION: ProviderMappings.INDEXES,
+    Payments.COLLECTION: Payments.INDEXES,
+    FailedPaymentMails.COLLECTION: FailedPaymentMails.INDEXES,
+    Disputes.COLLECTION: Disputes.INDEXES,
+    StripeEvents.COLLECTION: StripeEvents.INDEXES,
+    Runs.COLLECTION: Runs.INDEXES,
+    Differences.COLLECTION: Differences.INDEXES,
+    Standings.COLLECTION: Standings.INDEXES,
+    Schedule.COLLECTION: Schedule.INDEXES,
+    Takeover.COLLECTION: Takeover.INDEXES,
     ErasedIds.COLLECTION: (),
 }
+"""Indexes by collection, created before the first message is handled."""
 
 
 def create(settings: BillingSettings | None = None) -> Service:

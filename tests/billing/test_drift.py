@@ -104,7 +104,7 @@ def test_standing_drift_is_counted_by_object_and_kind_since_it_was_found() -> No
     )
     assert (later.found_at, later.kind) == (NOW, "differs")
     other = Standing.of(Drift(subject="dispute", stripe_id="dp_1", our_id=None, kind="missing_here"), at=NOW)
-    assert drift.by_kind([first, later, other]) == {
+    assert by_kind([first, later, other]) == {
         ("payment", "missing_here"): 1,
         ("payment", "differs"): 1,
         ("dispute", "missing_here"): 1,
