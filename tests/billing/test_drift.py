@@ -6,7 +6,7 @@ import pytest
 
 from services.billing.customers.models import ProviderMapping
 from services.billing.runs import comparison as drift
-from services.billing.runs.models import Drift, Standing, by_kind
+from services.billing.runs.models import KEPT, STAGES, STALLED, Drift, Run, Standing, by_kind
 from services.billing.stripe_api.models import StripeCustomer, StripeSubscription
 from services.billing.subscriptions.models import Subscription, duplicates, rivals
 
