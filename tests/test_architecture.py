@@ -365,14 +365,14 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
             *STARTERS,
             modules=("faststream", "aiokafka"),
         ),
-        breaks=("services/gateway/replies.py", "from aiokafka import AIOKafkaProducer"),
+        breaks=("services/gateway/rpc_client.py", "from aiokafka import AIOKafkaProducer"),
         advice="delivery is solved once: publish through the work, shared.bus.producer or shared.bus.topic_reader",
     )
 
 
 def test_stripe_is_called_from_one_file() -> None:
     holds(
-        only_in("services/billing/stripe_api/calls.py", "services/gateway/webhooks.py", modules=("stripe",)),
+        only_in("services/billing/stripe_api/calls.py", "services/gateway/stripe_webhook.py", modules=("stripe",)),
         breaks=("services/billing/trials/handlers.py", "from stripe import StripeClient"),
         advice="call over services/billing/stripe_api/calls.py, in an adapter that takes and gives our own models",
     )
@@ -431,13 +431,13 @@ def test_tokens_are_made_and_checked_where_the_keys_are() -> None:
         "services/auth/signing_keys/key_pairs.py",
         "services/auth/signing_keys/keyring.py",
         "services/auth/tokens/signer.py",
-        "services/gateway/access.py",
-        "services/gateway/announced.py",
+        "services/gateway/authentication.py",
+        "services/gateway/auth_topics.py",
     )
     holds(
         only_in(*allowed, modules=("jwt",)),
         breaks=("services/gateway/rpc.py", "import jwt"),
-        advice="ask services/auth/tokens/signer.py or services/gateway/access.py",
+        advice="ask services/auth/tokens/signer.py or services/gateway/authentication.py",
     )
 
 

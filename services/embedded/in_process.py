@@ -33,7 +33,7 @@ async def in_process(around: Machine) -> AsyncIterator[None]:
         client_id=CLIENT_ID,
         version=metadata.version("nest"),
     )
-    gateway = ServiceTask(partial(_creator("gateway"), around=pages))
+    gateway = ServiceTask(partial(_creator("gateway"), middleware=pages))
     others = [ServiceTask(_creator(name)) for name in BACKGROUND]
     try:
         with _patient_library():

@@ -1,1 +1,1 @@
-"""HTTP in, commands out; owns no state."""
+"""HTTP gateway: requests become messages, replies become responses. It has no state of its own."""

@@ -1,8 +1,8 @@
-"""What is the gateway made of? HTTP in, commands out; it owns no state."""
+"""The gateway's wiring: routes, middleware, Kafka and the HTTP server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
@@ -11,24 +11,24 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, accounts_page, phone, reference, unsubscribing, wellknown
-from services.gateway.access import Access
-from services.gateway.announced import Clients, Revocations, SigningKeys
-from services.gateway.asking import Asking
+from services.gateway import accounts, phone, reference, rpc, unsubscribe, well_known
+from services.gateway.auth_topics import Clients, Revocations, SigningKeys
+from services.gateway.authentication import Authenticator
 from services.gateway.client_ip import ClientIp
 from services.gateway.cors import Cors
-from services.gateway.errors import MethodNotSupported, answer
-from services.gateway.guard import Guard, request_id
+from services.gateway.dispatch import Dispatcher
+from services.gateway.errors import MethodNotSupported
 from services.gateway.mail_webhook import MailWebhook
-from services.gateway.methods import PATHS, missing
-from services.gateway.replies import Replies
-from services.gateway.rpc import Rpc
+from services.gateway.methods import unknown_path
+from services.gateway.middleware import HttpMiddleware
+from services.gateway.responses import refusal_response
+from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings
-from services.gateway.webhooks import StripeWebhook
+from services.gateway.stripe_webhook import StripeWebhook
+from services.gateway.webhooks import UnknownWebhook, Webhook
 from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
 from shared.errors import Refusal, Unknown
@@ -42,40 +42,41 @@ from shared.service import retry_until_available
 from shared.settings import load
 from shared.telemetry import Tracing, log
 
-LONGEST_SEND_SECONDS: Final = 4.0
-"""While Kafka is down a call is told so after this, well before it would be told that no answer came."""
+MAX_SEND_SECONDS: Final = 4.0
+"""Timeout of a send to Kafka: shorter than a call's timeout, so that during an outage of Kafka clients get 503."""
 
-Around = Callable[[ASGIApp], ASGIApp]
+Middleware = Callable[[ASGIApp], ASGIApp]
+"""Wraps an ASGI app in another one."""
 
 
-def create(settings: GatewaySettings | None = None, *, around: Around | None = None) -> Gateway:
-    """The gateway, ready to be entered.
+def create(settings: GatewaySettings | None = None, *, middleware: Middleware | None = None) -> Gateway:
+    """Create a gateway, which starts when it is entered.
 
     Args:
-        settings: by default those of the environment.
-        around: makes an ASGI app that answers some paths itself and leaves the others to the one it is given.
+        settings: read from the environment by default.
+        middleware: wraps the whole gateway, to add routes of its own.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
+        SettingsError: a setting is missing or invalid.
     """
-    return Gateway(settings or load(GatewaySettings), around)
+    return Gateway(settings or load(GatewaySettings), middleware)
 
 
 class Gateway:
-    """The gateway, listening while it is entered.
+    """The gateway; as a context manager it serves requests.
 
     Args:
-        settings: its environment.
-        around: as ``create``.
+        settings: its settings.
+        middleware: as in ``create``.
     """
 
-    def __init__(self, settings: GatewaySettings, around: Around | None = None) -> None:
+    def __init__(self, settings: GatewaySettings, middleware: Middleware | None = None) -> None:
         self.settings = settings
         prefix, bootstrap = settings.topic_prefix, settings.kafka_bootstrap
         sealer = Sealer(settings.master_keys())
-        send_seconds = min(LONGEST_SEND_SECONDS, settings.reply_seconds / 2)
+        send_seconds = min(MAX_SEND_SECONDS, settings.reply_seconds / 2)
         self._producer = Producer(bootstrap, prefix=prefix, client_id="nest-gateway", timeout=send_seconds)
-        self._replies = Replies(
+        self._rpc_client = RpcClient(
             self._producer,
             sealer,
             bootstrap=bootstrap,
@@ -84,19 +85,21 @@ class Gateway:
             limit=settings.calls_in_flight,
         )
         keys, clients, revocations = SigningKeys(), Clients(), Revocations()
-        self._tails = (
-            TopicReader(bootstrap, prefix + SigningKeyPublished.topic, keys.take),
-            TopicReader(bootstrap, prefix + ClientAnnounced.topic, clients.take),
-            TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.take),
+        self._auth_readers = (
+            TopicReader(bootstrap, prefix + SigningKeyPublished.topic, keys.apply),
+            TopicReader(bootstrap, prefix + ClientAnnounced.topic, clients.apply),
+            TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.apply),
         )
-        access = Access(keys, clients, revocations, internal_keys=settings.internal, issuer=settings.issuer)
+        authenticator = Authenticator(
+            keys, clients, revocations, internal_keys=settings.internal, issuer=settings.issuer
+        )
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
-        asking = Asking(access, ClientIp(settings.proxies), self._replies, sealer, self._tracing)
-        rpc = Rpc(asking)
-        webhook = StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
-        guard = Guard(_Routes(rpc, self._other_routes(asking, sealer, webhook, keys)), Cors(settings.cors_origins))
+        dispatcher = Dispatcher(authenticator, ClientIp(settings.proxies), self._rpc_client, sealer, self._tracing)
+        app: ASGIApp = HttpMiddleware(
+            _Router(rpc.endpoints(dispatcher), self._routes(dispatcher, sealer, keys)), Cors(settings.cors_origins)
+        )
         self._server = Server(
-            guard if around is None else around(guard),
+            app if middleware is None else middleware(app),
             host=settings.host,
             port=settings.port,
             connections=settings.connections,
@@ -106,15 +109,15 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """Where it listens, once it has started."""
+        """TCP port, once it has started."""
         return self._server.port
 
     async def __aenter__(self) -> Self:
-        """Start; returns when requests are answered.
+        """Start, and return once requests are accepted.
 
         Raises:
-            KafkaError, BusDown: Kafka did not answer in a minute.
-            OSError: the address is taken.
+            KafkaError, BusDown: Kafka was not available for a minute.
+            OSError: the port is in use.
         """
         structlog.contextvars.bind_contextvars(service="gateway")
         self.settings.warn_of_old_clients()
@@ -127,24 +130,24 @@ class Gateway:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Answer what is under way and stop."""
+        """Finish the requests in progress and stop."""
         await self._stack.aclose()
         log.info("stopped")
 
     def problems(self) -> list[str]:
-        """What is wrong with it, a sentence each."""
-        wrong = [] if self._replies.listening else ["replies are not heard"]
-        if not all(tail.following for tail in self._tails):
-            wrong.append("signing keys, clients or revocations are not heard")
-        return wrong
+        """Current problems, for the health check; empty if there are none."""
+        found = [] if self._rpc_client.receiving else ["replies are not received"]
+        if not all(reader.following for reader in self._auth_readers):
+            found.append("signing keys, clients or revocations are not received")
+        return found
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)
         await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
-        for listener in (self._replies, *self._tails):
-            await retry_until_available("Kafka", listener.start)
-            self._stack.push_async_callback(listener.stop)
+        for reader in (self._rpc_client, *self._auth_readers):
+            await retry_until_available("Kafka", reader.start)
+            self._stack.push_async_callback(reader.stop)
         if self.settings.health_port is not None:
             health = HealthServer(self.settings.health_host, self.settings.health_port, self.problems)
             await health.start()
@@ -152,63 +155,59 @@ class Gateway:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
-    def _mail_webhook(self, sealer: Sealer) -> MailWebhook:
-        return MailWebhook(self._producer, sealer, secrets=self.settings.mail_secrets)
-
-    def _other_routes(self, asking: Asking, sealer: Sealer, webhook: StripeWebhook, keys: SigningKeys) -> Starlette:
-        """Everything but RPC."""
-        others = Starlette(
+    def _routes(self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys) -> Starlette:
+        """All routes except RPC methods."""
+        settings = self.settings
+        webhooks: list[Webhook] = [
+            StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
+        ]
+        if settings.mail_secrets:
+            webhooks.append(MailWebhook(self._producer, sealer, secrets=settings.mail_secrets))
+        routes = Starlette(
             routes=[
-                Route("/1/webhook/mail", self._mail_webhook(sealer).receive, methods=["POST"]),
-                Route("/1/webhook/{provider}", webhook.receive, methods=["POST"]),
-                *phone.routes(asking, test_login=self.settings.test_login),
-                *unsubscribing.routes(asking, sealer),
-                *wellknown.routes(keys, self.settings.issuer),
-                *reference.routes(self.settings.issuer),
-                *accounts.routes(asking, old_clients=self.settings.old_clients),
-                *accounts_page.routes(self.settings.issuer, old_clients=self.settings.old_clients),
-                # The metrics are not for everybody who can reach the API; they are on the health port.
+                *(webhook.route() for webhook in webhooks),
+                UnknownWebhook().route(),
+                *phone.routes(dispatcher, test_login=settings.test_login),
+                *unsubscribe.routes(dispatcher, sealer),
+                *well_known.routes(keys, settings.issuer),
+                *reference.routes(settings.issuer),
+                *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
+                # Metrics are only on the health port: whoever reaches the API must not read them.
                 *(route for route in health_routes(self.problems) if route.path == "/healthz"),
             ],
-            exception_handlers={Refusal: _refused, HTTPException: _no_such_route, Exception: _broken},
+            exception_handlers={HTTPException: _http_exception, Exception: _unexpected_error},
         )
-        # A redirect would say a path again, password and all, and lead wherever the Host header says.
-        others.router.redirect_slashes = False
-        return others
+        # A redirect would repeat the path, with the passwords in it, to whatever host the Host header names.
+        routes.router.redirect_slashes = False
+        return routes
 
 
-class _Routes:
-    """The ASGI app behind the guard: RPC by a look into its table, the rest by Starlette's routing."""
+class _Router:
+    """RPC paths are looked up in a table, because they are the hot path; Starlette routes all others."""
 
-    def __init__(self, rpc: Rpc, others: ASGIApp) -> None:
-        self._rpc = rpc
-        self._others = others
+    def __init__(self, methods: Mapping[str, ASGIApp], routes: ASGIApp) -> None:
+        self._methods = methods
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = PATHS.get(scope["path"])
-        if method is not None:
-            await self._rpc(method, scope, receive, send)
-        else:
-            await self._others(scope, receive, send)
+        await self._methods.get(scope["path"], self._routes)(scope, receive, send)
 
 
-async def _refused(request: Request, refusal: Exception) -> Response:
-    if not isinstance(refusal, Refusal):
-        raise refusal
-    answered = answer(refusal, request_id(request.scope))
-    response = Response(answered.body, answered.status, media_type="application/json")
-    response.raw_headers.extend(answered.headers)
-    return response
-
-
-async def _broken(request: Request, _fault: Exception) -> Response:
-    """Said here, in our words, before Starlette says it in its own; it goes on to the guard, which logs it."""
-    return await _refused(request, Unknown())
-
-
-async def _no_such_route(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals, in our words."""
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """Nest's refusal instead of Starlette's 404 or 405."""
     if isinstance(error, HTTPException) and error.status_code == MethodNotSupported.status:
         supported = [verb for verb in (error.headers or {}).get("Allow", "").split(", ") if verb]
-        return await _refused(request, MethodNotSupported(supported=supported))
-    return await _refused(request, missing(request.url.path))
+        return _response(request, MethodNotSupported(supported=supported))
+    return _response(request, unknown_path(request.url.path))
+
+
+async def _unexpected_error(request: Request, _error: Exception) -> Response:
+    """Nest's 500 instead of Starlette's, which raises the error again afterwards: the middleware logs it."""
+    return _response(request, Unknown())
+
+
+def _response(request: Request, refusal: Refusal) -> Response:
+    refused = refusal_response(refusal, request.scope["state"]["request_id"])
+    response = Response(refused.body, refused.status, media_type="application/json")
+    response.raw_headers.extend(refused.headers)
+    return response

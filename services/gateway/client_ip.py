@@ -1,4 +1,4 @@
-"""Where does a request come from? The socket's other end, or whom a trusted proxy names."""
+"""Client IP address: the socket's peer, or the address that trusted proxies report."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ Network = IPv4Network | IPv6Network
 
 
 class ClientIp:
-    """Tells the client's address.
+    """Determines the client's IP address.
 
     Args:
-        trusted: networks of proxies whose ``x-forwarded-for`` is believed; anybody can write that header.
+        trusted: networks of proxies whose ``x-forwarded-for`` is used. From others it is ignored: anybody can send it.
     """
 
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
         self._trusted = tuple(trusted)
 
     def of(self, scope: Scope) -> str | None:
-        """The address as text; None when the server does not know it."""
+        """Address of the client of a request; None if the server does not know it."""
         client = scope.get("client")
         if client is None:
             return None
         peer: str = client[0]
-        return self._named_by_proxies(peer, scope) if self._trusted else peer
+        return self._forwarded(peer, scope) if self._trusted else peer
 
-    def _named_by_proxies(self, peer: str, scope: Scope) -> str:
-        """The right-most address that is not a trusted proxy's: what stands left of it may be invented."""
+    def _forwarded(self, peer: str, scope: Scope) -> str:
+        """The rightmost address that is not a trusted proxy. Addresses to its left may be forged."""
         hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         nearest = _address(peer)
         if nearest is None:
             return peer
         for hop in reversed(hops.split(b",")):
-            if not self._trusts(nearest):
+            if not self._is_trusted(nearest):
                 break
-            named = _address(hop.decode("latin-1").strip())
-            if named is None:
+            address = _address(hop.decode("latin-1").strip())
+            if address is None:
                 break
-            nearest = named
+            nearest = address
         return str(nearest)
 
-    def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
+    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._trusted)
 
 

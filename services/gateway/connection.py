@@ -1,7 +1,7 @@
-"""What may one TCP connection do? Send whole requests within bounds of time and size; the server's own has no such.
+"""TCP connections: limits on time and size, which uvicorn does not enforce.
 
-uvicorn waits for ever for a request's head, keeps as much of it as comes, takes trailers for headers, and answers 400
-in the place of a whole request that is under way when garbage follows it.
+uvicorn waits indefinitely for a request's head, buffers it without limit, treats trailers as headers, and responds with
+400 in place of a request in progress when garbage follows it.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.errors import (
-    Answer,
     BodyTooLarge,
     HeadersTooLarge,
     MalformedRequest,
     RequestTimeout,
     TooManyRequests,
-    answer,
 )
-from services.gateway.guard import MAX_HEAD_BYTES, SECURITY
+from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS
+from services.gateway.responses import HttpResponse, refusal_response
 from shared.errors import Refusal
 from shared.ids import new_message_id
 
 ARRIVAL_SECONDS: Final = 15.0
-"""How long a request may take to arrive, from its first byte (the first one: from the connection) to its last."""
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-"""A body in chunks of one byte is six times as long on the wire."""
+"""Time limit for a whole request, from its first byte; for the first request, from the connection."""
+MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
+"""A body in chunks of one byte has six times its size on the wire."""
 
 
 class Connection(HttpToolsProtocol):
-    """One connection of a client."""
+    """A client's connection."""
 
     limit: ClassVar[int] = 8_000
-    """How many may be open at once; beyond, a connection is told 429 and closed."""
+    """Connections that may be open at the same time; further ones get 429 and are closed."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -44,90 +43,91 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._arriving = False
         self._bytes = 0
-        self._over = False
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
+        """Start the timer, or refuse the connection at the limit."""
         super().connection_made(transport)
         if len(self.connections) > self.limit:
             self._refuse(TooManyRequests(retry_after=5))
         else:
-            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._too_slow)
+            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._time_out)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes have come."""
-        if self._over:
+        """Parse received bytes, and refuse malformed ones."""
+        if self._refused:
             return
         self._unset_keepalive_if_required()
         was_arriving = self._arriving
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # The guard refuses it; whatever follows is no HTTP.
-            self._over = True
+            # The middleware refuses the upgrade; the bytes after it are not HTTP.
+            self._refused = True
         except httptools.HttpParserError:
             self._refuse(MalformedRequest())
         else:
             if self._arriving:
-                self._still_arriving(len(data) if was_arriving else 0)
+                self._check_arriving(len(data) if was_arriving else 0)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Note the start of a request."""
         super().on_message_begin()
         self._in_head = self._arriving = True
         self._bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer: those are dropped, since nobody has checked them when the request is judged."""
+        """Take a header; drop a trailer, because the request was checked before it arrived."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request's head is there."""
+        """Note the end of the head."""
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is there, all of it."""
+        """Note the end of a request."""
         self._arriving = False
         self._stop_timer()
         super().on_message_complete()
 
-    def _still_arriving(self, count: int) -> None:
+    def _check_arriving(self, count: int) -> None:
         self._bytes += count
         if self._in_head and self._bytes > MAX_HEAD_BYTES:
             self._refuse(HeadersTooLarge(limit=MAX_HEAD_BYTES))
-        elif self._bytes > MAX_MESSAGE_BYTES:
-            self._refuse(BodyTooLarge(limit=MAX_MESSAGE_BYTES))
+        elif self._bytes > MAX_REQUEST_BYTES:
+            self._refuse(BodyTooLarge(limit=MAX_REQUEST_BYTES))
         elif self._timer is None:
-            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._too_slow)
+            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._time_out)
 
-    def _too_slow(self) -> None:
+    def _time_out(self) -> None:
         self._timer = None
         if self._arriving:
             self._refuse(RequestTimeout())
         else:
-            # It never said anything, so nothing is to be answered.
+            # The client has sent nothing, so there is no request to respond to.
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer instead of the app, and close."""
-        self._over = True
+        """Respond instead of the app, and close the connection."""
+        self._refused = True
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            # A whole request is under way and may take effect: it gets its own answer, then no more.
+            # A complete request is in progress and may take effect: let it finish, then close.
             cycle.keep_alive = False
             return
-        begun = cycle is not None and cycle.response_started and not cycle.response_complete
-        # Of pipelined requests the first is to be answered first; without any answer its sender knows to ask again.
-        if not begun and not self.pipeline and not self.transport.is_closing():
+        started = cycle is not None and cycle.response_started and not cycle.response_complete
+        # Responses to pipelined requests are in order, so this one must not overtake them. A client without a response
+        # knows that it has to repeat its request.
+        if not started and not self.pipeline and not self.transport.is_closing():
             request_id = new_message_id()
-            self.transport.write(_wire(answer(refusal, request_id), request_id))
+            self.transport.write(_serialized(refusal_response(refusal, request_id), request_id))
         self.transport.close()
 
     def _stop_timer(self) -> None:
@@ -136,14 +136,14 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
 
-def _wire(answered: Answer, request_id: str) -> bytes:
+def _serialized(response: HttpResponse, request_id: str) -> bytes:
     headers = {
-        **dict(SECURITY),
-        **dict(answered.headers),
-        b"content-type": b"application/json",
-        b"content-length": b"%d" % len(answered.body),
+        **dict(SECURITY_HEADERS),
+        **dict(response.headers),
+        b"content-type": response.media_type,
+        b"content-length": b"%d" % len(response.body),
         b"connection": b"close",
         b"x-request-id": request_id.encode(),
     }
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
-    return STATUS_LINE[answered.status] + lines + b"\r\n" + answered.body
+    return STATUS_LINE[response.status] + lines + b"\r\n" + response.body

@@ -1,57 +1,56 @@
-"""Which pages may call from a browser? Those whose origin the settings name (https://fetch.spec.whatwg.org)."""
+"""Cross-origin requests: CORS headers for the origins in the settings (https://fetch.spec.whatwg.org)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Final
 
-from services.gateway.errors import Answer, OriginNotAllowed
-
-Headers = tuple[tuple[bytes, bytes], ...]
+from services.gateway.errors import OriginNotAllowed
+from services.gateway.responses import HeaderList, HttpResponse
 
 PREFLIGHT_SECONDS: Final = 7200
-"""What Chromium keeps a pre-flight's answer for at most."""
-_METHODS: Final = b"GET, POST, PUT, DELETE"
-_ASKED: Final = b"authorization, content-type, idempotency-key, if-none-match, x-request-id, traceparent"
-_SHOWN: Final = b"x-request-id, idempotent-replayed, etag, retry-after"
+"""Chromium caches a preflight response for at most two hours."""
+_ALLOWED_METHODS: Final = b"GET, POST, PUT, DELETE"
+_ALLOWED_HEADERS: Final = b"authorization, content-type, idempotency-key, if-none-match, x-request-id, traceparent"
+_EXPOSED_HEADERS: Final = b"x-request-id, idempotent-replayed, etag, retry-after"
 
 
 class Cors:
-    """Answers browsers.
+    """CORS responses and headers.
 
     Args:
-        origins: ``https://app.example.com``, as browsers write them.
+        origins: allowed origins as browsers send them, such as ``https://app.example.com``.
     """
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def preflight(self, headers: dict[bytes, bytes]) -> Answer | None:
-        """The answer to a pre-flight request; None if these are not the headers of one.
+    def preflight(self, headers: dict[bytes, bytes]) -> HttpResponse | None:
+        """Response to a preflight request; None if these are not the headers of one.
 
         Raises:
-            OriginNotAllowed: the settings do not name the page's origin.
+            OriginNotAllowed: the origin is not in the settings.
         """
         origin = headers.get(b"origin")
         if origin is None or b"access-control-request-method" not in headers:
             return None
         if origin not in self._origins:
             raise OriginNotAllowed
-        return Answer(
+        return HttpResponse(
             204,
             headers=(
-                (b"access-control-allow-methods", _METHODS),
-                (b"access-control-allow-headers", _ASKED),
+                (b"access-control-allow-methods", _ALLOWED_METHODS),
+                (b"access-control-allow-headers", _ALLOWED_HEADERS),
                 (b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS),
             ),
         )
 
-    def headers(self, origin: bytes) -> Headers:
-        """What an answer to a page of that origin carries."""
+    def headers(self, origin: bytes) -> HeaderList:
+        """CORS headers of any response to a page of this origin."""
         if origin not in self._origins:
             return ((b"vary", b"origin"),)
         return (
             (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", _SHOWN),
+            (b"access-control-expose-headers", _EXPOSED_HEADERS),
             (b"vary", b"origin"),
         )

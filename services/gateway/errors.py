@@ -1,10 +1,8 @@
-"""Which HTTP status does a no get? The only place where Nest knows, and the refusals that only HTTP can cause."""
+"""Refusals of the gateway, and the HTTP status of every kind of refusal."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from shared.errors import Kind, Refusal
 
@@ -22,45 +20,42 @@ STATUS: Final = {
     Kind.UNAVAILABLE: 503,
     Kind.BUG: 500,
 }
-RETRY_SECONDS: Final = 1
-"""What ``retry-after`` says when nothing better is known."""
-_RETRIED: Final = frozenset({429, 503})
 
 
 class HttpRefusal(Refusal):
-    """A no to the request's form, with a status that no kind has."""
+    """A malformed or oversized request, with a status that no ``Kind`` has. The connection closes after it."""
 
     status: ClassVar[int] = 400
 
 
 class MalformedRequest(HttpRefusal):
-    """Not HTTP as RFC 9112 has it, or such that two readers could understand it differently."""
+    """The request violates HTTP/1.1 (RFC 9112), or is ambiguous."""
 
 
 class RequestTimeout(HttpRefusal):
-    """The request did not arrive in time."""
+    """The request did not arrive completely within 15 seconds."""
 
     status = 408
 
 
 class RequestIncomplete(HttpRefusal):
-    """The connection ended before the request did; nobody hears this."""
+    """The client closed the connection before it had sent the whole body; no client receives this."""
 
 
 class HeadersTooLarge(HttpRefusal):
-    """Request line and headers have more than 16 KiB."""
+    """Request line and headers exceed 16 KiB."""
 
     status = 431
 
 
 class BodyTooLarge(HttpRefusal):
-    """``meta.limit`` is how many bytes a body may have."""
+    """The body is too large; ``meta.limit`` is the limit in bytes."""
 
     status = 413
 
 
 class MethodNotSupported(HttpRefusal):
-    """Another HTTP verb than the path has; ``meta.supported`` lists them."""
+    """The path does not support this HTTP method; ``meta.supported`` lists those it supports."""
 
     status = 405
 
@@ -70,93 +65,104 @@ class BodyMissing(Refusal):
 
 
 class MalformedBody(Refusal):
-    """The body is not one JSON object (RFC 8259, and no key twice)."""
+    """The body is not one JSON object (RFC 8259) with unique keys."""
 
 
 class ValidationFailed(Refusal):
-    """The object has not the method's shape; ``meta.errors`` lists ``{path, message}``, never a value."""
+    """Fields are missing, unknown or invalid; ``meta.errors`` lists ``{path, message}``, never a value."""
 
     kind = Kind.VALIDATION_FAILED
 
 
+class InvalidPhoneNumber(Refusal):
+    """The phone number is missing or not a string. For other strings auth refuses with the same code."""
+
+
 class InvalidIdempotencyKey(Refusal):
-    """``Idempotency-Key`` has more than 255 characters, none, or others than printable ASCII."""
+    """``Idempotency-Key`` is not 1 to 255 characters of printable ASCII."""
+
+
+class Unauthorized(Refusal):
+    """The bearer token was rejected; ``reasons[0].code`` is the reason."""
+
+    kind = Kind.UNAUTHENTICATED
+
+
+class MalformedToken(Refusal):
+    """The token is not a JWT in compact form (RFC 7519 section 3)."""
+
+
+class UnknownTokenType(Refusal):
+    """The scheme is neither ``bearer`` nor ``internal``."""
+
+
+class InvalidToken(Refusal):
+    """Signature or claims are not valid here, or the signing key or the client is no longer accepted."""
+
+
+class TokenExpired(Refusal):
+    """The access token has expired; get another one with the refresh token."""
+
+
+class TokenRevoked(Refusal):
+    """The access token was revoked before its expiry, by a logout or after theft of its refresh token."""
+
+
+class InvalidTokenVersion(Refusal):
+    """The token's claim ``v`` is a version that this gateway does not support."""
+
+
+class AccessDenied(Refusal):
+    """The caller may not call this method, or not for this user."""
+
+    kind = Kind.FORBIDDEN
+
+
+class OriginNotAllowed(Refusal):
+    """The page's origin is not in ``NEST_CORS_ORIGINS``."""
+
+    kind = Kind.FORBIDDEN
 
 
 class UnknownVersion(Refusal):
-    """No such base version; ``meta.supported_version`` is the one there is."""
+    """The path has another base version; ``meta.supported_version`` is the supported one."""
 
     kind = Kind.NOT_FOUND
 
 
 class VersionNotSupported(Refusal):
-    """No such dated version; ``meta.versions`` lists those there are."""
+    """The path has an unknown dated version; ``meta.versions`` lists the supported ones."""
 
     kind = Kind.NOT_FOUND
 
 
 class Deprecated(Refusal):
-    """The method is kept for old clients and does nothing any more."""
+    """The method is no longer available. Its path remains for old clients."""
 
     kind = Kind.GONE
 
 
 class TooManyRequests(Refusal):
-    """More calls are under way than this gateway takes; ``meta.retry_after`` in seconds."""
+    """The gateway is at its limit of concurrent calls or connections; retry after ``meta.retry_after`` seconds."""
 
     kind = Kind.THROTTLED
 
 
 class ReplyTimeout(Refusal):
-    """No answer came in time. Whether the order took effect is not known; its ``Idempotency-Key`` resolves it."""
+    """No reply arrived in time. The command may still take effect: repeat it with the same ``Idempotency-Key``."""
 
     kind = Kind.TIMED_OUT
 
 
-class OriginNotAllowed(Refusal):
-    """A browser asks on behalf of a page whose origin the settings do not allow."""
+class UnknownWebhookProvider(Refusal):
+    """No webhook endpoint exists for this provider."""
 
-    kind = Kind.FORBIDDEN
-
-
-@dataclass(slots=True)
-class Answer:
-    """An HTTP answer.
-
-    Attributes:
-        status: HTTP's.
-        body: JSON, or nothing.
-        headers: besides those of every answer.
-    """
-
-    status: int
-    body: bytes = b""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    kind = Kind.NOT_FOUND
 
 
-def answer(refusal: Refusal, request_id: str) -> Answer:
-    """A refusal as HTTP carries it."""
-    if not isinstance(refusal, HttpRefusal):
-        return _answer(STATUS[refusal.kind], refusal.body(), request_id)
-    answered = _answer(refusal.status, refusal.body(), request_id)
-    # What else comes on this connection can't be told from the rest of this request.
-    answered.headers = (*answered.headers, (b"connection", b"close"))
-    return answered
+class MissingWebhookBody(Refusal):
+    """The request has no body."""
 
 
-def answer_to_reply(kind: str, body: bytes, request_id: str) -> Answer:
-    """A service's refusal, as its reply carries it, as HTTP carries it."""
-    return _answer(STATUS[Kind(kind)], json.loads(body), request_id)
-
-
-def _answer(status: int, body: dict[str, Any], request_id: str) -> Answer:
-    meta = body.setdefault("meta", {})
-    headers: list[tuple[bytes, bytes]] = []
-    if status in _RETRIED:
-        headers.append((b"retry-after", b"%d" % max(1, int(meta.get("retry_after", RETRY_SECONDS)))))
-    elif status == STATUS[Kind.UNAUTHENTICATED]:
-        headers.append((b"www-authenticate", b"bearer"))
-    elif status == MethodNotSupported.status:
-        headers.append((b"allow", ", ".join(meta["supported"]).encode()))
-    body["meta"] = {**meta, "request_id": request_id}
-    return Answer(status, json.dumps(body).encode(), tuple(headers))
+class InvalidWebhookPayload(Refusal):
+    """The signature does not match, its time is more than 300 seconds off, or the body is not an expected event."""

@@ -1,7 +1,7 @@
-"""What does a mail say that came back? Reports about a delivery (RFC 3464) and complaints (RFC 5965) as notices.
+"""Mail reports: delivery status notifications (RFC 3464) and complaints (RFC 5965) as notices to the mailer.
 
-Such reports come from anybody. What they say counts only for a mail whose order's id they know, which nobody does but
-whoever got the mail and the servers on its way.
+Anybody can send such a report. It has an effect only if it names the ID of a mail's command, which only the recipient
+and the mail servers on the way know.
 """
 
 from __future__ import annotations
@@ -15,39 +15,42 @@ from typing import Final
 from shared.mail import redact_addresses
 from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice
 
-_TAG: Final = re.compile(r"\+([0-9a-f]{32})@")
-"""The order in a return address of its own (VERP)."""
+_RETURN_PATH: Final = re.compile(r"\+([0-9a-f]{32})@")
+"""Command ID in a return path of its own (VERP)."""
 _MESSAGE_ID: Final = re.compile(r"<([0-9a-f]{32})@[^<>\s]+>")
 _STATUS: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
-_ADDRESSED: Final = ("delivered-to", "x-original-to", "to")
+_RECIPIENT_HEADERS: Final = ("delivered-to", "x-original-to", "to")
 _ACTIONS: Final[dict[str, NoticeKind]] = {"failed": "bounced", "delivered": "delivered"}
-"""Of RFC 3464 section 2.3.3; ``delayed``, ``relayed`` and ``expanded`` settle nothing."""
+"""Actions of RFC 3464 section 2.3.3; ``delayed``, ``relayed`` and ``expanded`` are not final."""
 _COMPLAINTS: Final = frozenset({"abuse", "fraud", "opt-out"})
 
 
-def order_of(message_id: str) -> str | None:
-    """The order whose mail has this Message-ID; None if it is none of ours."""
-    found = _MESSAGE_ID.fullmatch(message_id if message_id.startswith("<") else f"<{message_id}>")
-    return None if found is None else found.group(1)
+def order_id_of(message_id: str) -> str | None:
+    """ID of the command that sent the mail with this Message-ID; None if Nest did not send it."""
+    match = _MESSAGE_ID.fullmatch(message_id if message_id.startswith("<") else f"<{message_id}>")
+    return None if match is None else match.group(1)
 
 
-def notice_in(report: bytes) -> RecordMailNotice | None:
-    """What a report tells of a mail of ours; None if it is no report, tells nothing that counts, or not of which mail.
+def parse_report(report: bytes) -> RecordMailNotice | None:
+    """Parse a report.
 
     Args:
-        report: a whole mail, as it came.
+        report: the whole mail.
+
+    Returns:
+        The notice; None if the mail is not a report, reports nothing final, or does not name a mail of Nest.
     """
     try:
         mail = message_from_bytes(report, policy=policy.compat32)
         parts = list(mail.walk())
     except RecursionError:
-        # Parts in parts in parts: no server writes that.
+        # Deeply nested parts, as no mail server writes them.
         return None
-    told = _delivery_status(parts) or _complaint(parts)
-    order_id = _order(mail, parts)
-    if told is None or order_id is None:
+    outcome = _delivery_status(parts) or _complaint(parts)
+    order_id = _order_id(mail, parts)
+    if outcome is None or order_id is None:
         return None
-    kind, status, reason = told
+    kind, status, reason = outcome
     return RecordMailNotice(key=order_id, order_id=order_id, notice=kind, status=status, reason=reason)
 
 
@@ -59,9 +62,9 @@ def _delivery_status(parts: Iterable[Message]) -> tuple[NoticeKind, str | None, 
             kind = _ACTIONS.get(_field(block, "action").lower())
             if kind is not None:
                 status = _STATUS.match(_field(block, "status"))
-                # The first word names whose code it is: ``smtp; 550 5.1.1 …``.
-                said = _field(block, "diagnostic-code").partition(";")[2].strip()
-                return kind, None if status is None else status.group(), redact_addresses(said)
+                # The part before the semicolon is the protocol: ``smtp; 550 5.1.1 …``.
+                diagnostic = _field(block, "diagnostic-code").partition(";")[2].strip()
+                return kind, None if status is None else status.group(), redact_addresses(diagnostic)
     return None
 
 
@@ -75,12 +78,12 @@ def _complaint(parts: Iterable[Message]) -> tuple[NoticeKind, None, str] | None:
     return None
 
 
-def _order(mail: Message, parts: Iterable[Message]) -> str | None:
-    """By where the report was sent to; else by the mail, or its headers, that come with it."""
-    for name in _ADDRESSED:
+def _order_id(mail: Message, parts: Iterable[Message]) -> str | None:
+    """Command ID from the address that the report was sent to, else from the returned mail or its headers."""
+    for name in _RECIPIENT_HEADERS:
         for value in mail.get_all(name, ()):
-            if tag := _TAG.search(str(value)):
-                return tag.group(1)
+            if match := _RETURN_PATH.search(str(value)):
+                return match.group(1)
     for part in parts:
         match part.get_content_type():
             case "text/rfc822-headers":
@@ -90,7 +93,7 @@ def _order(mail: Message, parts: Iterable[Message]) -> str | None:
             case _:
                 continue
         for each in returned:
-            if order_id := order_of(_field(each, "message-id")):
+            if order_id := order_id_of(_field(each, "message-id")):
                 return order_id
     return None
 

@@ -1,12 +1,12 @@
-"""Which methods does the RPC API have? Dated version, method, message, and who may call it."""
+"""RPC methods: the table of dated versions, methods, their messages and access."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Final
 
-from services.gateway.asking import Ordering, unordered
+from services.gateway.dispatch import OrderingKey, unordered
+from services.gateway.endpoint import Access
 from services.gateway.errors import UnknownVersion, VersionNotSupported
 from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound
@@ -51,51 +51,42 @@ from shared.sealing import Sealer
 BASE_VERSION: Final = "1"
 
 
-class Who(Enum):
-    """Who may call a method."""
-
-    ANYONE = "anyone"
-    SELF_OR_INTERNAL = "self or internal"
-    """A bearer whose user is the ``user_id`` asked about, or the internal key."""
-    INTERNAL = "internal"
-
-
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method of the API.
+    """An RPC method.
 
     Attributes:
-        message: what its body becomes; None where it is only kept to say that it is gone.
-        who: who may call it.
-        ordering: what orders the message among others of one subject; no order for questions.
-        user_of_token: a bearer call may leave the body out: the user is the token's.
-        tagged: answers carry an ``etag``, and who has the same one already is told so instead.
+        message: class of the command or query; None for a deprecated method, which is always refused.
+        access: who may call it.
+        ordering_key: computes the ordering key of a command.
+        user_of_token: with a bearer token the body may be left out; ``user_id`` is the token's user.
+        entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
         version: as in the URL.
     """
 
     message: type[Command | Query] | None
-    who: Who
-    ordering: Ordering
+    access: Access
+    ordering_key: OrderingKey
     user_of_token: bool = False
-    tagged: bool = False
+    entity_tag: bool = False
     name: str = ""
     version: str = ""
 
 
-def order(message: type[Command], who: Who, ordering: Ordering) -> Method:
+def command(message: type[Command], access: Access, ordering_key: OrderingKey) -> Method:
     """A method that changes something."""
-    return Method(message, who, ordering)
+    return Method(message, access, ordering_key)
 
 
-def ask(message: type[Query], who: Who, *, user_of_token: bool = False, tagged: bool = False) -> Method:
-    """A method that only reads. It needs no place in an order: a client that awaited a change reads its effect."""
-    return Method(message, who, unordered, user_of_token, tagged)
+def query(message: type[Query], access: Access, *, user_of_token: bool = False, entity_tag: bool = False) -> Method:
+    """A method that reads. Queries need no order: a client that awaited a command's reply reads its effect."""
+    return Method(message, access, unordered, user_of_token, entity_tag)
 
 
-def gone() -> Method:
-    """A method of old, always refused as deprecated."""
-    return Method(None, Who.ANYONE, unordered)
+def deprecated() -> Method:
+    """A method that was removed and is always refused."""
+    return Method(None, Access.ANYONE, unordered)
 
 
 def _by_news_item(message: UpdateNewsItem | RemoveNewsItem, _sealer: Sealer) -> str:
@@ -106,7 +97,7 @@ def _by_client(message: UpdateClient, _sealer: Sealer) -> str:
     return message.id
 
 
-def _by_client_dressed(message: SetClientLooks, _sealer: Sealer) -> str:
+def _by_client_of_branding(message: SetClientLooks, _sealer: Sealer) -> str:
     return message.client_id
 
 
@@ -119,80 +110,80 @@ def _by_address(message: LinkRequest, sealer: Sealer) -> str:
 
 
 def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:
-    """Redemptions of one code, or of one refresh token, come one after the other."""
+    """Order all redemptions of one authorization code or refresh token."""
     for secret in (command.code, command.refresh_token):
         if secret is not None:
-            # What stands before the last dot is an id; hashed, since a malformed one may be secret altogether.
+            # The part before the last dot is an ID. It is hashed because a malformed value may be secret as a whole.
             grant = secret.plain.rpartition(".")[0]
             return sealer.fingerprint(b"grant", grant.encode("utf-8", "surrogatepass")) if grant else ""
     return ""
 
 
-def _keyring(_command: RotateSigningKeys, _sealer: Sealer) -> str:
+def _by_keyring(_command: RotateSigningKeys, _sealer: Sealer) -> str:
     return KEYRING
 
 
-def _dead_letters(_command: ReplayDeadLetters, _sealer: Sealer) -> str:
+def _by_dead_letters(_command: ReplayDeadLetters, _sealer: Sealer) -> str:
     return DEAD_LETTERS
 
 
 METHODS: Final[dict[str, dict[str, Method]]] = {
     "2020-12-14": {
-        "send_magic_link": order(SendMagicLink, Who.ANYONE, _by_address),
-        "authenticate_user": order(AuthenticateUser, Who.ANYONE, _by_grant),
-        "get_marketing_consent": ask(GetMarketingConsent, Who.SELF_OR_INTERNAL),
-        "set_marketing_consent": order(SetMarketingConsent, Who.SELF_OR_INTERNAL, _by_user),
-        "list_news_items": ask(ListNewsItems, Who.ANYONE, tagged=True),
-        "enrol_alpha_user": gone(),
-        "get_subscription_status": ask(GetSubscriptionHeartbeat, Who.SELF_OR_INTERNAL, user_of_token=True),
+        "send_magic_link": command(SendMagicLink, Access.ANYONE, _by_address),
+        "authenticate_user": command(AuthenticateUser, Access.ANYONE, _by_grant),
+        "get_marketing_consent": query(GetMarketingConsent, Access.SELF_OR_INTERNAL),
+        "set_marketing_consent": command(SetMarketingConsent, Access.SELF_OR_INTERNAL, _by_user),
+        "list_news_items": query(ListNewsItems, Access.ANYONE, entity_tag=True),
+        "enrol_alpha_user": deprecated(),
+        "get_subscription_status": query(GetSubscriptionHeartbeat, Access.SELF_OR_INTERNAL, user_of_token=True),
     },
     "2021-10-06": {
-        "send_magic_link": order(SendMagicLink, Who.ANYONE, _by_address),
-        "authenticate_user": order(AuthenticateUser, Who.ANYONE, _by_grant),
-        "get_marketing_consent": ask(GetMarketingConsent, Who.SELF_OR_INTERNAL),
-        "set_marketing_consent": order(SetMarketingConsent, Who.SELF_OR_INTERNAL, _by_user),
-        "list_news_items": ask(ListNewsItems, Who.ANYONE, tagged=True),
-        "get_subscription_status": ask(GetSubscriptionStatus, Who.SELF_OR_INTERNAL),
-        "get_user": ask(GetUser, Who.SELF_OR_INTERNAL),
-        "create_trial_and_magic_link": order(CreateTrialAndMagicLink, Who.ANYONE, _by_address),
-        "list_sessions": ask(ListSessions, Who.SELF_OR_INTERNAL),
-        "revoke_sessions": order(RevokeSessions, Who.SELF_OR_INTERNAL, _by_user),
-        "dismiss_news_item": order(DismissNewsItem, Who.SELF_OR_INTERNAL, _by_user),
-        # For operators.
-        "get_subscription": ask(GetSubscription, Who.INTERNAL),
-        "list_signing_keys": ask(ListSigningKeys, Who.INTERNAL),
-        "rotate_signing_keys": order(RotateSigningKeys, Who.INTERNAL, _keyring),
-        "list_audit_entries": ask(ListAuditEntries, Who.INTERNAL),
-        "list_deliveries": ask(ListDeliveries, Who.INTERNAL),
-        "list_suppressions": ask(ListSuppressions, Who.INTERNAL),
-        "lift_suppression": order(LiftSuppression, Who.INTERNAL, unordered),
-        "list_dead_letters": ask(ListDeadLetters, Who.INTERNAL),
-        "replay_dead_letters": order(ReplayDeadLetters, Who.INTERNAL, _dead_letters),
-        "list_payments": ask(ListPayments, Who.INTERNAL),
-        "list_disputes": ask(ListDisputes, Who.INTERNAL),
-        "reconcile_subscriptions": order(ReconcileSubscriptions, Who.INTERNAL, unordered),
-        "sweep_stripe_events": order(SweepStripeEvents, Who.INTERNAL, unordered),
-        "replay_stripe_events": order(ReplayStripeEvents, Who.INTERNAL, unordered),
-        "import_stripe_account": order(ImportStripeAccount, Who.INTERNAL, unordered),
-        "stop_stripe_run": order(StopStripeRun, Who.INTERNAL, unordered),
-        "resume_stripe_run": order(ResumeStripeRun, Who.INTERNAL, unordered),
-        "get_stripe_run": ask(GetStripeRun, Who.INTERNAL),
-        "list_stripe_runs": ask(ListStripeRuns, Who.INTERNAL),
-        "list_stripe_differences": ask(ListStripeDifferences, Who.INTERNAL),
-        "create_client": order(CreateClient, Who.INTERNAL, unordered),
-        "update_client": order(UpdateClient, Who.INTERNAL, _by_client),
-        "find_user": ask(FindUser, Who.INTERNAL),
-        "export_user": order(ExportUser, Who.INTERNAL, _by_user),
-        "erase_user": order(EraseUser, Who.INTERNAL, _by_user),
-        "get_user_process": ask(GetUserProcess, Who.INTERNAL),
-        "get_user_export": ask(GetUserExport, Who.INTERNAL),
-        "list_clients": ask(ListClients, Who.INTERNAL),
-        "set_client_looks": order(SetClientLooks, Who.INTERNAL, _by_client_dressed),
-        "get_client_looks": ask(GetClientLooks, Who.INTERNAL),
-        "create_news_item": order(CreateNewsItem, Who.INTERNAL, unordered),
-        "update_news_item": order(UpdateNewsItem, Who.INTERNAL, _by_news_item),
-        "remove_news_item": order(RemoveNewsItem, Who.INTERNAL, _by_news_item),
-        "list_all_news_items": ask(ListAllNewsItems, Who.INTERNAL),
+        "send_magic_link": command(SendMagicLink, Access.ANYONE, _by_address),
+        "authenticate_user": command(AuthenticateUser, Access.ANYONE, _by_grant),
+        "get_marketing_consent": query(GetMarketingConsent, Access.SELF_OR_INTERNAL),
+        "set_marketing_consent": command(SetMarketingConsent, Access.SELF_OR_INTERNAL, _by_user),
+        "list_news_items": query(ListNewsItems, Access.ANYONE, entity_tag=True),
+        "get_subscription_status": query(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
+        "get_user": query(GetUser, Access.SELF_OR_INTERNAL),
+        "create_trial_and_magic_link": command(CreateTrialAndMagicLink, Access.ANYONE, _by_address),
+        "list_sessions": query(ListSessions, Access.SELF_OR_INTERNAL),
+        "revoke_sessions": command(RevokeSessions, Access.SELF_OR_INTERNAL, _by_user),
+        "dismiss_news_item": command(DismissNewsItem, Access.SELF_OR_INTERNAL, _by_user),
+        # Methods for operators.
+        "get_subscription": query(GetSubscription, Access.INTERNAL),
+        "list_signing_keys": query(ListSigningKeys, Access.INTERNAL),
+        "rotate_signing_keys": command(RotateSigningKeys, Access.INTERNAL, _by_keyring),
+        "list_audit_entries": query(ListAuditEntries, Access.INTERNAL),
+        "list_deliveries": query(ListDeliveries, Access.INTERNAL),
+        "list_suppressions": query(ListSuppressions, Access.INTERNAL),
+        "lift_suppression": command(LiftSuppression, Access.INTERNAL, unordered),
+        "list_dead_letters": query(ListDeadLetters, Access.INTERNAL),
+        "replay_dead_letters": command(ReplayDeadLetters, Access.INTERNAL, _by_dead_letters),
+        "list_payments": query(ListPayments, Access.INTERNAL),
+        "list_disputes": query(ListDisputes, Access.INTERNAL),
+        "reconcile_subscriptions": command(ReconcileSubscriptions, Access.INTERNAL, unordered),
+        "sweep_stripe_events": command(SweepStripeEvents, Access.INTERNAL, unordered),
+        "replay_stripe_events": command(ReplayStripeEvents, Access.INTERNAL, unordered),
+        "import_stripe_account": command(ImportStripeAccount, Access.INTERNAL, unordered),
+        "stop_stripe_run": command(StopStripeRun, Access.INTERNAL, unordered),
+        "resume_stripe_run": command(ResumeStripeRun, Access.INTERNAL, unordered),
+        "get_stripe_run": query(GetStripeRun, Access.INTERNAL),
+        "list_stripe_runs": query(ListStripeRuns, Access.INTERNAL),
+        "list_stripe_differences": query(ListStripeDifferences, Access.INTERNAL),
+        "create_client": command(CreateClient, Access.INTERNAL, unordered),
+        "update_client": command(UpdateClient, Access.INTERNAL, _by_client),
+        "find_user": query(FindUser, Access.INTERNAL),
+        "export_user": command(ExportUser, Access.INTERNAL, _by_user),
+        "erase_user": command(EraseUser, Access.INTERNAL, _by_user),
+        "get_user_process": query(GetUserProcess, Access.INTERNAL),
+        "get_user_export": query(GetUserExport, Access.INTERNAL),
+        "list_clients": query(ListClients, Access.INTERNAL),
+        "set_client_looks": command(SetClientLooks, Access.INTERNAL, _by_client_of_branding),
+        "get_client_looks": query(GetClientLooks, Access.INTERNAL),
+        "create_news_item": command(CreateNewsItem, Access.INTERNAL, unordered),
+        "update_news_item": command(UpdateNewsItem, Access.INTERNAL, _by_news_item),
+        "remove_news_item": command(RemoveNewsItem, Access.INTERNAL, _by_news_item),
+        "list_all_news_items": query(ListAllNewsItems, Access.INTERNAL),
     },
 }
 PATHS: Final = {
@@ -200,13 +191,13 @@ PATHS: Final = {
     for version, methods in METHODS.items()
     for name, method in methods.items()
 }
-"""The methods by their URL's path, which they know from here on."""
+"""The methods by URL path."""
 
 
-def missing(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
-    """Why a path that is not in ``PATHS`` leads nowhere."""
+def unknown_path(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
+    """Refusal for a path that is in no table."""
     base, *rest = path.split("/")[1:]
-    # Other families of routes live at the root: only what looks like a versioned path is judged as one.
+    # Routes without a version are at the root too, so only paths that look versioned are checked for their version.
     if base != BASE_VERSION and (base.isdecimal() or len(rest) == 2):  # noqa: PLR2004 -- /{base}/{version}/{method}
         return UnknownVersion(supported_version=BASE_VERSION)
     if base == BASE_VERSION and rest and rest[0] not in METHODS:

@@ -1,69 +1,41 @@
-"""How does a phone-first app log its users in? Four routes at the root; tokens and nonces are answered as plain text.
+"""Routes of phone login, at the root. Tokens and nonces are sent as plain text.
 
-A code and its nonce stand in one of the paths. So no path of these routes goes anywhere but into its message: neither
-into a log nor a span nor a metric, which know a route by its name.
+Code and nonce are part of one path, so a path appears only in the message: logs, spans and metrics use the route's
+name.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from services.gateway.accept_language import accepted
-from services.gateway.asking import Asking, Headers, Ordering, answered
-from services.gateway.body import parse_object, read_body, validated
-from services.gateway.errors import Answer, BodyMissing, ValidationFailed, answer
-from services.gateway.guard import request_id
-from services.gateway.rpc import CALL_SECONDS, MAX_BODY_BYTES
-from shared.errors import NotFound, Refusal
-from shared.messages import Command
+from services.gateway.dispatch import Dispatcher
+from services.gateway.endpoint import MessageEndpoint, MessageRoute, Parse, Render
+from services.gateway.errors import BodyMissing, InvalidPhoneNumber, ValidationFailed
+from services.gateway.requests import Fields, HttpRequest, accepted_languages, parse_object, validated
+from services.gateway.responses import HttpResponse
+from shared.errors import NotFound
+from shared.messages import Caller, Command, Query
 from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 from shared.sealing import Sealer
 
-FAMILY: Final = "phone"
-"""Stands in metrics where RPC has its version."""
+GROUP: Final = "phone"
+"""Label of these routes in metrics."""
 PHONE_NUMBER: Final = "phone_number"
 LOCALES: Final = "locales"
-"""The field of a message for the languages that ``accept-language`` names; none of a body's."""
-
-
-class InvalidPhoneNumber(Refusal):
-    """No text at all where a phone number belongs; of a text, auth says in the same words that it is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A route.
-
-    Attributes:
-        name: its path's first segment.
-        message: what its body and path become.
-        ordering: what orders the message among others of one subject.
-        plain: the one field of the reply that is the answer, as plain text; None where the answer is JSON.
-        path: what follows the name, with the fields in braces that stand in it.
-    """
-
-    name: str
-    message: type[Command]
-    ordering: Ordering
-    plain: str | None
-    path: str = ""
+"""Field of a message that is set from ``accept-language``, never from the body."""
 
 
 def _by_number(message: SendPhoneCode, sealer: Sealer) -> str:
-    # Keyed: there are few enough numbers to try them all.
+    # A keyed hash: there are few enough phone numbers to try them all.
     return sealer.fingerprint(b"phone number", "".join(filter(str.isdecimal, message.phone_number)).encode())
 
 
 def _by_nonce(message: VerifyPhoneCode | RegisterPhoneUser, sealer: Sealer) -> str:
-    """Guesses at one code come one after the other."""
+    """Order all guesses of one code."""
     return sealer.fingerprint(b"nonce", message.nonce.plain.encode("utf-8", "surrogatepass"))
 
 
@@ -71,100 +43,86 @@ def _by_user(message: LogInForTesting, _sealer: Sealer) -> str:
     return message.userid
 
 
-CALLS: Final = (
-    Call("init", SendPhoneCode, _by_number, "nonce"),
-    Call("verify", VerifyPhoneCode, _by_nonce, "token"),
-    Call("register", RegisterPhoneUser, _by_nonce, None, "/{code}/{nonce}"),
+ROUTES: Final = (
+    MessageRoute("POST", "/init", SendPhoneCode, _by_number, plain="nonce"),
+    MessageRoute("POST", "/verify", VerifyPhoneCode, _by_nonce, plain="token"),
+    MessageRoute("POST", "/register/{code}/{nonce}", RegisterPhoneUser, _by_nonce),
 )
-TEST_LOGIN: Final = Call("login", LogInForTesting, _by_user, "token")
+TEST_LOGIN: Final = MessageRoute("POST", "/login", LogInForTesting, _by_user, plain="token")
 
 
-def routes(asking: Asking, *, test_login: bool) -> list[Route]:
+def routes(dispatcher: Dispatcher, *, test_login: bool) -> list[Route]:
     """``POST /init``, ``/verify`` and ``/register/{code}/{nonce}``.
 
     Args:
-        asking: asks auth.
-        test_login: whether there is ``POST /login`` as well, which logs anybody in.
+        dispatcher: sends messages to auth.
+        test_login: whether to include ``POST /login``, which logs any user in without a code.
     """
-    calls = (*CALLS, TEST_LOGIN) if test_login else CALLS
-    return [Route(f"/{call.name}{call.path}", Endpoint(call, asking), methods=["POST"]) for call in calls]
+    return [_route(each, dispatcher) for each in (*ROUTES, *((TEST_LOGIN,) if test_login else ()))]
 
 
-class Endpoint:
-    """Answers the calls of one route.
+def _route(route: MessageRoute, dispatcher: Dispatcher) -> Route:
+    # The ``authorization`` header is ignored: a client that logs in may still send an expired token.
+    endpoint = MessageEndpoint(
+        dispatcher,
+        GROUP,
+        route.name,
+        parse=_parser(route.message),
+        ordering_key=route.ordering_key,
+        render=None if route.plain is None else _plain_text(route.plain),
+    )
+    return Route(route.path, endpoint, methods=[route.verb])
 
-    Args:
-        call: which.
-        asking: asks auth.
-    """
 
-    def __init__(self, call: Call, asking: Asking) -> None:
-        self._call = call
-        self._asking = asking
+def _parser(message: type[Command | Query]) -> Parse:
+    """Parser of messages whose fields come from body, path and ``accept-language``."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call."""
-        began = time.perf_counter()
-        given, media_type = await self._given(Request(scope, receive))
-        response = Response(given.body, given.status, media_type=media_type)
-        response.raw_headers.extend(given.headers)
-        await response(scope, receive, send)
-        CALL_SECONDS.labels(FAMILY, self._call.name, str(given.status)).observe(time.perf_counter() - began)
-
-    async def _given(self, request: Request) -> tuple[Answer, str]:
-        try:
-            given = await self._answer(request)
-        except Refusal as refusal:
-            given = answer(refusal, request_id(request.scope))
-        if given.status != 200 or self._call.plain is None:  # noqa: PLR2004 -- what ``answered`` gives where all is well
-            return given, "application/json"
-        given.body = json.loads(given.body)[self._call.plain].encode()
-        return given, "text/plain"
-
-    async def _answer(self, request: Request) -> Answer:
+    def parse(request: HttpRequest, body: bytes, _caller: Caller) -> tuple[Command | Query, Fields]:
         if b"%" in request.scope["raw_path"]:
-            # Nothing in these paths needs encoding; an encoded slash is told from a real one by some and not by others.
+            # These paths need no encoding, and proxies disagree on whether an encoded slash is a separator.
             raise NotFound
-        body = await read_body(request.receive, MAX_BODY_BYTES)
         if not body:
             raise BodyMissing
-        sent = _whole(parse_object(body), request.path_params)
-        message = self._message(sent, accepted(request.headers.get("accept-language", "")))
-        headers: Headers = dict(request.scope["headers"])
-        reply = await self._asking.ask(
-            message,
-            # Whoever logs in may still carry an old token, which must not be in the way.
-            caller=self._asking.stranger(request.scope),
-            headers=headers,
-            called=(FAMILY, self._call.name),
-            sent=sent,
-            ordering=self._call.ordering,
-        )
-        return answered(reply, request.scope, headers)
-
-    def _message(self, sent: dict[str, Any], locales: tuple[str, ...]) -> Command:
+        fields = _merged(parse_object(body), request.scope["path_params"])
         try:
-            message = validated(self._call.message, sent)
-        except ValidationFailed as wrong:
-            # A number of another JSON type, or none, is no phone number.
-            if any(error["path"] == PHONE_NUMBER for error in wrong.meta["errors"]) and PHONE_NUMBER in (
-                self._call.message.model_fields
-            ):
+            valid = validated(message, fields)
+        except ValidationFailed as invalid:
+            paths = {error["path"] for error in invalid.meta["errors"]}
+            if PHONE_NUMBER in paths and PHONE_NUMBER in message.model_fields:
                 raise InvalidPhoneNumber from None
             raise
-        # What a code's text is written in. Not said in the body, so that a repeat is one whatever its headers say.
-        return message.model_copy(update={LOCALES: locales}) if LOCALES in self._call.message.model_fields else message
+        if LOCALES in message.model_fields:
+            # Not part of the fields: a repeat with the same idempotency key may have another ``accept-language``.
+            locales = accepted_languages(request.header(b"accept-language"))
+            valid = valid.model_copy(update={LOCALES: locales})
+        return valid, fields
+
+    return parse
 
 
-def _whole(sent: dict[str, Any], in_path: dict[str, Any]) -> dict[str, Any]:
-    """The object that was sent, with what stands in the path.
+def _merged(fields: Fields, path_fields: Fields) -> Fields:
+    """The body's fields and those of the path.
 
     Raises:
-        ValidationFailed: the object says that as well, or what a header says.
+        ValidationFailed: the body has a field of the path, or ``locales``.
     """
-    elsewhere = [
-        {"path": name, "message": "Extra inputs are not permitted"} for name in (*in_path, LOCALES) if name in sent
+    errors = [
+        {"path": name, "message": "Extra inputs are not permitted"}
+        for name in (*path_fields, LOCALES)
+        if name in fields
     ]
-    if elsewhere:
-        raise ValidationFailed(errors=elsewhere)
-    return {**sent, **in_path}
+    if errors:
+        raise ValidationFailed(errors=errors)
+    return {**fields, **path_fields}
+
+
+def _plain_text(field: str) -> Render:
+    """Renderer of a successful response as plain text: one field of the reply."""
+
+    def render(_request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if response.status == HTTPStatus.OK:
+            response.body = json.loads(response.body)[field].encode()
+            response.media_type = b"text/plain; charset=utf-8"
+        return response
+
+    return render

@@ -1,78 +1,278 @@
-"""What can be called here? ``GET /openapi.json`` for programs, and ``GET /reference``, the same for people.
+"""API reference: ``GET /openapi.json`` for programs, and the same as an HTML page at ``GET /reference``.
 
-``make reference`` writes the document; what is served is that file, and a page that is made of it once.
+``make reference`` generates ``openapi.json``. The page is rendered from it at the first request.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from functools import cached_property
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from importlib.resources import files
+from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.requests import Request
-from starlette.responses import Response
+from markupsafe import Markup, escape
 from starlette.routing import Route
 
-from services.gateway.reference_page import Layout, marked
-from services.gateway.wellknown import cached
+from services.gateway.cached_content import HTML, CachedContent, page_headers, page_templates, template_text
+
+MAX_DEPTH: Final = 3
+"""Nesting levels of objects whose fields are listed."""
+AUTHORIZATIONS: Final = {
+    "bearer": "authorization: bearer $TOKEN",
+    "internal": "authorization: internal $KEY",
+}
+ACCESS: Final = {"bearer": "the user's access token", "internal": "an internal key"}
+_CODE: Final = re.compile(r"`([^`]+)`")
+Error = tuple[str, str, str]
+"""Status, code and description."""
 
 
 def routes(issuer: str) -> list[Route]:
     """``GET /openapi.json`` and ``GET /reference``.
 
     Args:
-        issuer: the URL under which clients reach this gateway.
+        issuer: the URL under which clients reach this gateway, for the page's examples.
     """
-    reference = Reference(issuer)
+    style = template_text("accounts.css", "reference.css")
 
-    async def document(request: Request) -> Response:
-        return cached(request, reference.document, "application/json")
-
-    async def page(request: Request) -> Response:
-        response = cached(request, reference.page, "text/html; charset=utf-8")
-        response.headers["content-security-policy"] = reference.policy
-        response.headers["referrer-policy"] = "no-referrer"
-        return response
-
-    return [Route("/openapi.json", document), Route("/reference", page)]
-
-
-class Reference:
-    """The document and its page, each made when somebody asks for it first.
-
-    Args:
-        issuer: the URL that the page's examples call.
-    """
-
-    def __init__(self, issuer: str) -> None:
-        self._issuer = issuer
-
-    @cached_property
-    def document(self) -> bytes:
-        """OpenAPI, as JSON."""
+    @cache
+    def document() -> bytes:
         return (files("services.gateway") / "openapi.json").read_bytes()
 
-    @cached_property
-    def page(self) -> bytes:
-        """HTML."""
-        templates = Environment(loader=PackageLoader("services.gateway"), autoescape=True, undefined=StrictUndefined)
-        templates.filters["marked"] = marked
-        layout = Layout(json.loads(self.document), self._issuer)
-        return templates.get_template("reference.html").render(layout=layout, style=self._style).encode()
+    @cache
+    def page() -> bytes:
+        templates = page_templates()
+        templates.filters["markdown"] = markdown
+        layout = Layout(json.loads(document()), issuer)
+        return templates.get_template("reference.html").render(layout=layout, style=style).encode()
+
+    return [
+        CachedContent("openapi", document).route("/openapi.json"),
+        CachedContent("reference", page, HTML, page_headers(style)).route("/reference"),
+    ]
+
+
+def markdown(text: str) -> Markup:
+    """Render the subset of Markdown that descriptions use as HTML: paragraphs, and code in backticks."""
+    paragraphs = [_CODE.sub(r"<code>\1</code>", str(escape(each))) for each in text.split("\n\n") if each]
+    return Markup("\n").join(Markup(f"<p>{each}</p>") for each in paragraphs)  # noqa: S704 -- escaped above
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A field: dotted path, type, and description in Markdown."""
+
+    name: str
+    type: str
+    required: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A response that is not an error."""
+
+    status: str
+    text: str
+    rows: list[Row]
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An operation.
+
+    Attributes:
+        id: its anchor on the page.
+        title: HTTP method and path.
+        summary: one sentence.
+        text: further description in Markdown.
+        access: who may call it.
+        request: fields of path and body.
+        responses: those that are not errors.
+        errors: those that are not among the common errors.
+        curl: a shell command that calls it.
+    """
+
+    id: str
+    title: str
+    summary: str
+    text: str
+    access: str
+    request: list[Row]
+    responses: list[Success]
+    errors: list[Error]
+    curl: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The operations of one tag."""
+
+    name: str
+    text: str
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """Anchor on the page."""
+        return self.name.lower().replace(" ", "-")
+
+
+class Layout:
+    """Content of the reference page.
+
+    Args:
+        document: an OpenAPI document.
+        base: the URL that examples call.
+    """
+
+    def __init__(self, document: dict[str, Any], base: str) -> None:
+        self._document = document
+        self.base = base
+        self.about: str = document["info"]["description"]
 
     @cached_property
-    def policy(self) -> str:
-        """The page runs nothing and loads nothing; its one style is known by its hash."""
-        digest = base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
-        return (
-            f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none';"
-            " frame-ancestors 'none'"
+    def sections(self) -> list[Section]:
+        """Sections in the order of the document's tags."""
+        sections = {tag["name"]: Section(tag["name"], tag["description"]) for tag in self._document["tags"]}
+        for path, verb, operation in self._operations():
+            sections[operation["tags"][0]].entries.append(self._entry(path, verb, operation))
+        return list(sections.values())
+
+    @cached_property
+    def common_errors(self) -> list[Error]:
+        """Errors of more than half of the operations, which are listed once."""
+        all_errors = [self._errors(operation) for _, _, operation in self._operations()]
+        counts = Counter(error for errors in all_errors for error in errors)
+        return sorted(error for error, count in counts.items() if count > len(all_errors) / 2)
+
+    def _operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        for path, verbs in self._document["paths"].items():
+            for verb, operation in verbs.items():
+                yield path, verb.upper(), operation
+
+    def _entry(self, path: str, verb: str, operation: dict[str, Any]) -> Entry:
+        bodies = operation.get("requestBody", {}).get("content", {})
+        parameters = [self._resolved(each) for each in operation["parameters"]]
+        path_rows = [
+            Row(each["name"], "in the path", True, each.get("description", ""))
+            for each in parameters
+            if each["in"] == "path"
+        ]
+        responses = {status: self._resolved(each) for status, each in operation["responses"].items()}
+        return Entry(
+            id=operation["operationId"],
+            title=f"{verb} {path}",
+            summary=operation["summary"],
+            text=operation.get("description", ""),
+            access=_access(operation),
+            request=path_rows + [row for each in bodies.values() for row in self._rows(each["schema"])],
+            responses=[self._success(status, each) for status, each in responses.items() if status < "400"],
+            errors=[error for error in self._errors(operation) if error not in self.common_errors],
+            curl=self._curl(path, verb, operation),
         )
 
-    @cached_property
-    def _style(self) -> str:
-        folder = files("services.gateway") / "templates"
-        return "".join((folder / name).read_text("utf-8") for name in ("accounts.css", "reference.css"))
+    def _success(self, status: str, response: dict[str, Any]) -> Success:
+        contents = list(response.get("content", {}).values())
+        examples = [each["example"] for each in contents if "example" in each]
+        return Success(
+            status,
+            response["description"],
+            [row for each in contents for row in self._rows(each["schema"])],
+            _formatted(examples[0]) if examples else "",
+        )
+
+    def _errors(self, operation: dict[str, Any]) -> list[Error]:
+        errors = []
+        for status, response in operation["responses"].items():
+            for content in self._resolved(response).get("content", {}).values():
+                for part in content["schema"].get("allOf", []):
+                    codes = part.get("properties", {}).get("code", {}).get("oneOf", [])
+                    errors += [(status, each["const"], each["description"]) for each in codes]
+        return errors
+
+    def _curl(self, path: str, verb: str, operation: dict[str, Any]) -> str:
+        words = [f"curl -s {self.base}{path}" if verb in {"GET", "POST"} else f"curl -s -X {verb} {self.base}{path}"]
+        schemes = [name for each in operation["security"] for name in each]
+        if schemes and {} not in operation["security"]:
+            words.append(f'-H "{AUTHORIZATIONS[schemes[0]]}"')
+        bodies = operation.get("requestBody", {}).get("content", {})
+        for content in list(bodies.values())[:1]:
+            example = content.get("example", self._minimal(content["schema"]))
+            words.append(f"-d '{_formatted(example)}'")
+        return " \\\n  ".join(words)
+
+    def _rows(self, schema: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[Row]:
+        object_schema = self._object(schema)
+        for name, property_schema in object_schema.get("properties", {}).items():
+            text = property_schema.get("description", "")
+            if "default" in property_schema and property_schema["default"] not in ([], {}):
+                default = json.dumps(property_schema["default"], ensure_ascii=False)
+                text = f"{text} Default: `{default}`.".strip()
+            required = name in object_schema.get("required", [])
+            yield Row(f"{prefix}{name}", self._type(property_schema), required, text)
+            if depth < MAX_DEPTH:
+                yield from self._rows(property_schema, f"{prefix}{name}.", depth + 1)
+
+    def _object(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Schema of the object itself, of an array's items, or of the union's member that is an object."""
+        schema = self._resolved(schema)
+        if schema.get("type") == "array":
+            return self._object(schema.get("items", {}))
+        for member in schema.get("anyOf", schema.get("oneOf", [])):
+            object_schema = self._object(member)
+            if "properties" in object_schema:
+                return object_schema
+        return schema
+
+    def _type(self, schema: dict[str, Any]) -> str:
+        members = schema.get("anyOf", schema.get("oneOf"))
+        if members is not None:
+            return " or ".join(dict.fromkeys(self._type(member) for member in members))
+        schema = self._resolved(schema)
+        if "const" in schema:
+            return json.dumps(schema["const"])
+        if "enum" in schema:
+            return " or ".join(map(str, schema["enum"]))
+        if schema.get("type") == "array" and schema.get("items"):
+            return f"array of {self._type(schema['items'])}"
+        return str(schema.get("format") if "date" in schema.get("format", "") else schema.get("type", "any"))
+
+    def _minimal(self, schema: dict[str, Any]) -> Any:
+        """The smallest valid value, with an ellipsis for strings."""
+        schema = self._resolved(schema)
+        for member in schema.get("anyOf", schema.get("oneOf", []))[:1]:
+            return self._minimal(member)
+        if "properties" in schema:
+            required = schema.get("required", [])
+            return {name: self._minimal(each) for name, each in schema["properties"].items() if name in required}
+        if "const" in schema or "enum" in schema:
+            return schema.get("const", schema.get("enum", [None])[0])
+        if schema.get("type") == "array":
+            return [self._minimal(schema["items"])]
+        return {"integer": 1, "boolean": True, "object": {}}.get(schema.get("type", ""), "…")
+
+    def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The schema that a ``$ref`` points to."""
+        while "$ref" in schema:
+            target: Any = self._document
+            for name in schema["$ref"].removeprefix("#/").split("/"):
+                target = target[name]
+            schema = target
+        return schema
+
+
+def _access(operation: dict[str, Any]) -> str:
+    security = operation["security"]
+    if not security or {} in security:
+        return "anyone"
+    return " or ".join(ACCESS[name] for each in security for name in each)
+
+
+def _formatted(example: Any) -> str:
+    return json.dumps(example, indent=2, ensure_ascii=False) if isinstance(example, dict | list) else str(example)

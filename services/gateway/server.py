@@ -1,4 +1,4 @@
-"""How does the gateway listen? uvicorn with httptools, inside a loop that runs already, and leaving signals alone."""
+"""HTTP server: uvicorn with httptools, inside a running event loop and without signal handlers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from services.gateway.connection import Connection
 
 BACKLOG: Final = 2048
 IDLE_SECONDS: Final = 75
-"""How long a connection may rest between two requests: longer than the proxies in front, which else send into a
-connection that is being closed."""
+"""Keep-alive timeout: longer than that of proxies in front, which otherwise send requests to a closing connection."""
 
 
 class Server:
-    """Serves an ASGI app over HTTP.
+    """HTTP server of an ASGI app.
 
     Args:
-        app: what answers.
-        host: an address of this machine, or ``0.0.0.0``, or ``::``.
-        port: 0 takes a free one.
-        connections: how many may be open at once.
-        drain_seconds: how long a stop waits for requests under way.
+        app: handles the requests.
+        host: an address of this machine, ``0.0.0.0`` or ``::``.
+        port: 0 for any free one.
+        connections: limit of open connections.
+        drain_seconds: how long ``stop`` waits for requests in progress.
     """
 
     def __init__(self, app: ASGIApp, *, host: str, port: int, connections: int, drain_seconds: float) -> None:
         self._host = host
-        self._wanted_port = port
+        self._requested_port = port
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -50,15 +49,15 @@ class Server:
         )
         self._task: asyncio.Task[None] | None = None
         self.port = 0
-        """Where it listens, once it has started."""
+        """TCP port, once it has started."""
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the port is in use, or the address is not one of this machine.
         """
-        listener = _listener(self._host, self._wanted_port)
+        listener = _listener(self._host, self._requested_port)
         self.port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve([listener]))
         ready = asyncio.create_task(self._server.ready.wait())
@@ -68,7 +67,7 @@ class Server:
             await self._task
 
     async def stop(self) -> None:
-        """Take no more requests and answer those under way, within the bound."""
+        """Accept no more requests, and wait for those in progress for at most ``drain_seconds``."""
         if self._task is not None:
             self._server.should_exit = True
             await self._task
@@ -76,8 +75,8 @@ class Server:
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, unlike in ``socket.create_server``: asyncio switches Nagle's algorithm off only where it
-    # is, and else an answer of two writes waits 40 ms for the other side's delayed acknowledgement.
+    # asyncio disables Nagle's algorithm only for sockets with an explicit protocol, which ``socket.create_server`` does
+    # not set. Otherwise a response of two writes waits 40 ms for the peer's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,5 +101,5 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The process as a whole answers to signals."""
+        """Do nothing: the process handles signals."""
         yield

@@ -1,4 +1,4 @@
-"""What the gateway must be told before it starts."""
+"""Settings of the gateway."""
 
 from __future__ import annotations
 
@@ -12,60 +12,61 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from services.gateway.client_ip import Network
 from shared.settings import CommaSeparated, OldClientsSettings, refuse_in_production, split_commas
 
-SHORTEST_KEY: Final = 16
+MIN_KEY_CHARACTERS: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 
 
 class GatewaySettings(OldClientsSettings):
-    """The gateway's environment."""
+    """Environment variables of the gateway, each with the prefix ``NEST_``."""
 
     host: str = "127.0.0.1"
-    """Where it listens; ``0.0.0.0`` or ``::`` for every interface."""
+    """Address to listen on; ``0.0.0.0`` or ``::`` for every interface."""
     port: int = Field(default=8080, ge=0, le=65_535)
-    """0 takes a free one."""
+    """TCP port; 0 for any free one."""
     issuer: str
-    """The ``iss`` of access tokens: the URL under which clients reach this gateway, without a slash at its end."""
+    """Claim ``iss`` of access tokens: the URL under which clients reach this gateway, without a trailing slash."""
     internal_keys: SecretStr = SecretStr("")
-    """What our own back ends and operators show, separated by commas; two while one replaces the other. None: nobody
-    is internal."""
+    """Secrets of back ends and operators, separated by commas; two during a rotation. If empty, nobody can call the
+    methods for operators."""
     stripe_webhook_secrets: SecretStr
-    """``whsec_…`` of the webhook endpoint, separated by commas; two while one replaces the other."""
+    """Signing secrets ``whsec_…`` of Stripe's webhook endpoint, separated by commas; two during a rotation."""
     stripe_livemode: bool
-    """Whether this deployment is about real money; what comes from the other mode is refused."""
+    """True for real money; events of the other mode are refused."""
     mail_webhook_secrets: SecretStr = SecretStr("")
-    """What those sign with who tell what became of mails, separated by commas; two while one replaces the other. None:
-    ``/1/webhook/mail`` is not there."""
+    """Signing secrets of ``/1/webhook/mail``, separated by commas; two during a rotation. If empty, there is no such
+    webhook."""
     cors_origins: CommaSeparated = ()
-    """Pages that may call from a browser: ``https://app.example.com``, separated by commas."""
+    """Origins of pages that may call the API: ``https://app.example.com``, separated by commas."""
     trusted_proxies: CommaSeparated = ()
-    """Networks whose ``x-forwarded-for`` is believed: ``10.0.0.0/8``, separated by commas."""
+    """Networks of proxies whose ``x-forwarded-for`` is used: ``10.0.0.0/8``, separated by commas."""
     test_login: bool = False
-    """Whether ``POST /login`` logs anybody in without a code, for tests. Refused in production."""
+    """Enables ``POST /login``, which logs any user in without a code, for tests. Refused in production."""
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
-    """How long a call waits for its answer."""
+    """Timeout of a call, from the request to the reply."""
     calls_in_flight: int = Field(default=2_000, ge=1)
-    """How many calls may wait at once; more are told to come back."""
+    """Calls that may wait for a reply at the same time; further ones get 429."""
     connections: int = Field(default=8_000, ge=1)
-    """How many connections may be open at once."""
+    """Connections that may be open at the same time; further ones get 429."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Where ``/healthz`` and ``/metrics`` are served besides; nowhere by default."""
+    """Additional port for ``/healthz`` and ``/metrics``; none by default."""
     health_host: str = "127.0.0.1"
+    """Address of the health port."""
 
-    _for_tests = field_validator("test_login")(refuse_in_production)
+    _test_login_outside_production = field_validator("test_login")(refuse_in_production)
     _split = field_validator("cors_origins", "trusted_proxies", mode="before")(split_commas)
 
     @field_validator("internal_keys", "mail_webhook_secrets")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if any(len(key) < SHORTEST_KEY for key in _parts(value)):
-            raise ValueError(f"each needs at least {SHORTEST_KEY} characters")
+        if any(len(key) < MIN_KEY_CHARACTERS for key in _parts(value)):
+            raise ValueError(f"each needs at least {MIN_KEY_CHARACTERS} characters")
         return value
 
     @field_validator("stripe_webhook_secrets")
     @classmethod
     def _at_least_one(cls, value: SecretStr) -> SecretStr:
         if not _parts(value):
-            # A signature under an empty secret can be computed by anyone.
+            # Anybody can compute a signature with an empty secret.
             raise ValueError("at least one is needed")
         return value
 
@@ -74,7 +75,7 @@ class GatewaySettings(OldClientsSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin as browsers write it, such as https://app.example.com")
+                raise ValueError(f"{origin!r} is not an origin such as https://app.example.com")
         return value
 
     @field_validator("trusted_proxies")
@@ -88,29 +89,31 @@ class GatewaySettings(OldClientsSettings):
     def _issuer_is_a_url(self) -> Self:
         url = urlsplit(self.issuer)
         if url.scheme not in ("http", "https") or not url.netloc or self.issuer.endswith("/"):
-            raise ValueError("NEST_ISSUER must be the URL under which clients reach the gateway, no slash at its end")
+            raise ValueError(
+                "NEST_ISSUER must be the URL under which clients reach the gateway, without a trailing slash"
+            )
         if self.production and url.scheme != "https":
             raise ValueError("NEST_ISSUER must be an https URL in production")
         return self
 
     @property
     def internal(self) -> tuple[str, ...]:
-        """The internal keys."""
+        """Internal keys."""
         return _parts(self.internal_keys)
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
-        """Stripe's signing secrets, one at least."""
+        """Signing secrets of Stripe's webhook endpoint, at least one."""
         return _parts(self.stripe_webhook_secrets)
 
     @property
     def mail_secrets(self) -> tuple[str, ...]:
-        """What notices about mails are signed with."""
+        """Signing secrets of the mail webhook."""
         return _parts(self.mail_webhook_secrets)
 
     @property
     def proxies(self) -> tuple[Network, ...]:
-        """The trusted proxies' networks."""
+        """Networks of trusted proxies."""
         return tuple(ip_network(network) for network in self.trusted_proxies)
 
 

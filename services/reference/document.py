@@ -8,24 +8,23 @@ from copy import deepcopy
 from importlib.resources import files
 from typing import Any, Final
 
-from services.gateway.methods import Who
-from services.gateway.rpc import MAX_BODY_BYTES
+from services.gateway.endpoint import MAX_JSON_BODY_BYTES, Access
 from services.reference.answers import HEADERS, JSON, headers, refusals, shared_responses
 from services.reference.docstrings import view
 from services.reference.operations import NEWEST, TAGS, Operation, operations
 from services.reference.others import PATHS, SCHEMAS
 from services.reference.schemas import Schemas
 
-SECURITY: Final[dict[Who, list[dict[str, list[str]]]]] = {
-    Who.ANYONE: [{}, {"bearer": []}, {"internal": []}],
-    Who.SELF_OR_INTERNAL: [{"bearer": []}, {"internal": []}],
-    Who.INTERNAL: [{"internal": []}],
+SECURITY: Final[dict[Access, list[dict[str, list[str]]]]] = {
+    Access.ANYONE: [{}, {"bearer": []}, {"internal": []}],
+    Access.SELF_OR_INTERNAL: [{"bearer": []}, {"internal": []}],
+    Access.INTERNAL: [{"internal": []}],
 }
 ABOUT: Final = f"""\
 Passwordless login, subscriptions, mail and news behind one small HTTP API.
 
 A method is called with `POST /1/{{version}}/{{method}}`. The body is one JSON object,
-{MAX_BODY_BYTES // 1024} KiB at most, in UTF-8, with no key twice in one object and no field
+{MAX_JSON_BODY_BYTES // 1024} KiB at most, in UTF-8, with no key twice in one object and no field
 that the method does not name; its content type is not looked at. Whole numbers are written without a point. Times are
 ISO 8601: those sent need an offset, those answered are in UTC with milliseconds. Ids are opaque texts.
 The answer is JSON, or 204 where there is nothing to tell. Request line and headers have 16 KiB at most.
@@ -140,7 +139,7 @@ class _Described:
         text = operation.promise.rest
         if operation.only_with:
             text = f"{text}\n\nThere only with `{operation.only_with}`."
-        if operation.who is Who.SELF_OR_INTERNAL:
+        if operation.who is Access.SELF_OR_INTERNAL:
             text = f"{text}\n\nFor the user that `user_id` names, or with an internal key."
         if operation.bodiless:
             text = f"{text}\n\nA bearer may leave the body out: the user is the token's."

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from services.gateway import accounts, phone
-from services.gateway.methods import PATHS, Method, Who
+from services.gateway.endpoint import Access, MessageRoute
+from services.gateway.methods import PATHS, Method
 from services.reference.docstrings import Promise, promise
 from shared.messages import Command, Query
 
@@ -61,7 +62,7 @@ class Operation:
     verb: str
     path: str
     tag: str
-    who: Who
+    who: Access
     message: type[Command | Query] | None
     in_path: tuple[str, ...] = ()
     status: int = 200
@@ -116,18 +117,18 @@ def operations() -> Iterator[Operation]:
     """All of them, the newest methods first."""
     for version in sorted({method.version for method in PATHS.values()}, reverse=True):
         yield from (_of_method(path, method) for path, method in PATHS.items() if method.version == version)
-    for call in phone.CALLS:
-        yield _of_phone(call)
+    for route in phone.ROUTES:
+        yield _of_phone(route)
     yield _of_phone(phone.TEST_LOGIN, "NEST_TEST_LOGIN")
-    for route in accounts.CALLS:
+    for route in accounts.ROUTES:
         yield _of_accounts(route)
-    for route in accounts.CALLS_OF_OLD_CLIENTS:
+    for route in accounts.OLD_CLIENT_ROUTES:
         yield _of_accounts(route, "NEST_OLD_CLIENTS")
 
 
 def _of_method(path: str, method: Method) -> Operation:
     service = "auth" if method.message is None else method.message.service
-    if method.who is Who.INTERNAL:
+    if method.access is Access.INTERNAL:
         tag = OPERATORS
     else:
         tag = "Logging in" if method.name in _LOGGING_IN else _OF_SERVICE[service]
@@ -137,39 +138,37 @@ def _of_method(path: str, method: Method) -> Operation:
         "post",
         path,
         tag,
-        method.who,
+        method.access,
         method.message,
-        tagged=method.tagged,
+        tagged=method.entity_tag,
         bodiless=method.user_of_token,
         version=method.version,
     )
 
 
-def _of_phone(call: phone.Call, only_with: str = "") -> Operation:
-    in_path = ("code", "nonce") if call.path else ()
-    path = f"/{call.name}{call.path}"
+def _of_phone(call: MessageRoute, only_with: str = "") -> Operation:
     return Operation(
         "phone",
         call.name,
         "post",
-        path,
+        call.path,
         "Phone",
-        Who.ANYONE,
+        Access.ANYONE,
         call.message,
-        in_path,
+        tuple(call.fields),
         plain=call.plain,
         only_with=only_with,
     )
 
 
-def _of_accounts(call: accounts.Call, only_with: str = "") -> Operation:
+def _of_accounts(call: MessageRoute, only_with: str = "") -> Operation:
     return Operation(
         "accounts",
         call.name,
         call.verb.lower(),
         call.path,
         "Accounts",
-        Who.ANYONE,
+        Access.ANYONE,
         call.message,
         tuple(call.fields),
         call.status,

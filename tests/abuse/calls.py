@@ -14,7 +14,8 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from services.gateway import accounts, phone
-from services.gateway.methods import METHODS, PATHS, Who
+from services.gateway.endpoint import Access
+from services.gateway.methods import METHODS, PATHS
 from shared.messages import Command, Query, Sealed
 
 SAMPLES = Path(__file__).parent.parent / "shared" / "samples"
@@ -35,7 +36,7 @@ class Way:
     verb: str
     path: str
     message: type[Command | Query]
-    who: Who = Who.ANYONE
+    who: Access = Access.ANYONE
 
     def __str__(self) -> str:
         return f"{self.verb} {self.path}"
@@ -62,12 +63,10 @@ class Way:
 
 def ways() -> list[Way]:
     """All of them."""
-    rpc = [Way("POST", path, method.message, method.who) for path, method in PATHS.items() if method.message]
-    calls = (*accounts.CALLS, *accounts.CALLS_OF_OLD_CLIENTS)
-    of_accounts = [Way(call.verb, call.path, call.message) for call in calls]
-    of_phones = [Way("POST", f"/{call.name}{call.path}", call.message) for call in (*phone.CALLS, phone.TEST_LOGIN)]
+    rpc = [Way("POST", path, method.message, method.access) for path, method in PATHS.items() if method.message]
+    routes = (*accounts.ROUTES, *accounts.OLD_CLIENT_ROUTES, *phone.ROUTES, phone.TEST_LOGIN)
     assert len(rpc) + sum(m.message is None for v in METHODS.values() for m in v.values()) == len(PATHS)
-    return rpc + of_accounts + of_phones
+    return rpc + [Way(route.verb, route.path, route.message) for route in routes]
 
 
 def texts(kind: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

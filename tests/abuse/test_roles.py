@@ -1,4 +1,4 @@
-"""Who may call what: every method with every role, against the table."""
+"""Access may call what: every method with every role, against the table."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from services.gateway.methods import Who
+from services.gateway.endpoint import Access
 from tests.abuse.calls import Way, ways
 from tests.abuse.conftest import Target
 
 ROLES = ("anonymous", "self", "other", "internal", "wrong internal", "empty internal", "garbage", "foreign scheme")
 ADMITTED = {
-    Who.ANYONE: {"anonymous", "self", "other", "internal"},
-    Who.SELF_OR_INTERNAL: {"self", "internal"},
-    Who.INTERNAL: {"internal"},
+    Access.ANYONE: {"anonymous", "self", "other", "internal"},
+    Access.SELF_OR_INTERNAL: {"self", "internal"},
+    Access.INTERNAL: {"internal"},
 }
 UNKNOWN = {"garbage", "foreign scheme"}
-"""Who shows something that names nobody is told so, whatever they call."""
+"""Access shows something that names nobody is told so, whatever they call."""
 METHODS = [way for way in ways() if way.path.startswith("/1/")]
 
 
@@ -46,7 +46,7 @@ async def test_only_whom_the_table_names_is_admitted(target: Target, way: Way, e
     # Whoever is admitted comes last: some methods end the session they are called with.
     for role in sorted(ROLES, key=lambda role: role in ADMITTED[way.who]):
         # An operator's orders would be carried out; that an empty one is read shows enough.
-        body: dict[str, Any] = {} if way.who is Who.INTERNAL and role == "internal" else fields
+        body: dict[str, Any] = {} if way.who is Access.INTERNAL and role == "internal" else fields
         headers = {"authorization": shown[role]} if shown[role] else {}
         answer = await target.nest.http.post(way.path, content=json.dumps(body), headers=headers)
         code = answer.json()["code"] if answer.status_code >= 400 else ""
@@ -71,11 +71,11 @@ async def test_nothing_reached_a_service_from_whom_it_must_not(target: Target, e
     for record in await target.records():
         headers = dict(record.headers)
         who = by_wire.get(headers.get("type", b"").decode(errors="replace"))
-        if who is None or who is Who.ANYONE:
+        if who is None or who is Access.ANYONE:
             continue
         caller = json.loads(headers.get("caller", b"{}"))
         kind = caller.get("kind", "anonymous")
-        if who is Who.INTERNAL:
+        if who is Access.INTERNAL:
             assert kind in {"internal", "service"}, headers
         elif kind == "user":
             assert json.loads(record.value)["user_id"] == caller["user_id"], headers

@@ -24,7 +24,7 @@ from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
 from shared.service import publish_outside_work
-from tests.gateway.services import Services
+from tests.gateway.fake_services import FakeServices
 
 ISSUER = "http://nest.test"
 INTERNAL_KEYS = ("an-internal-key-of-old", "an-internal-key-of-now")
@@ -74,7 +74,7 @@ class World:
 
     gateway: Gateway
     settings: GatewaySettings
-    services: Services
+    services: FakeServices
     signer: Signer
     http: httpx.AsyncClient
 
@@ -124,7 +124,7 @@ async def running_world(
     settings = make_settings(topic_prefix=unique())
     bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
     made = await topics.apply(bootstrap, prefix=prefix, max_partitions=2)
-    services = Services(bootstrap, prefix, Sealer(settings.master_keys()))
+    services = FakeServices(bootstrap, prefix, Sealer(settings.master_keys()))
     await services.start()
     signer = Signer.new("key-1")
     await publish_outside_work(services.producer, services.sealer, signer.announcement)
@@ -141,6 +141,6 @@ async def running_world(
 @pytest.fixture
 def world(running_world: World) -> Iterator[World]:
     """The session's gateway, as if nothing had happened yet."""
-    running_world.services.forget()
+    running_world.services.reset()
     yield running_world
-    assert running_world.gateway._replies.waiting == 0
+    assert running_world.gateway._rpc_client.waiting == 0

@@ -12,14 +12,16 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from structlog.testing import capture_logs
 
-from services.gateway.accounts import CALLS, CALLS_OF_OLD_CLIENTS, SENTENCES
+from services.gateway.accounts import MESSAGES as MESSAGES_BY_CODE
+from services.gateway.accounts import OLD_CLIENT_ROUTES
+from services.gateway.accounts import ROUTES as ROUTE_TABLE
 from services.gateway.app import create
 from services.gateway.settings import GatewaySettings
 from shared.bus.envelope import Envelope
 from shared.messages import MESSAGES, Sealed
 from shared.settings import SettingsError, load
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, World
-from tests.gateway.services import Refused
+from tests.gateway.fake_services import Refused
 
 PASSWORD = "a/password with % and ? in it"
 UUID = "17ac43a8-f3b9-40be-a3b4-9eaca99b529a"
@@ -58,7 +60,7 @@ WITH_BODY = [route for route, (_, _, fields) in ORDERS.items() if fields]
 def auth(world: World) -> World:
     """Auth, which answers everything with one view."""
     for wire in [f"auth.{name}" for name, _, _ in ORDERS.values()]:
-        world.services.answers[wire] = lambda envelope: view(world, envelope)
+        world.services.replies[wire] = lambda envelope: view(world, envelope)
     return world
 
 
@@ -90,7 +92,7 @@ def usual(route: tuple[str, str]) -> dict[str, Any] | None:
 
 def said(world: World) -> dict[str, Any]:
     """What auth reads of the one message that came."""
-    [envelope] = world.services.heard
+    [envelope] = world.services.received
     message = MESSAGES[envelope.wire].model_validate_json(envelope.body)
     values = {name: getattr(message, name) for name in type(message).model_fields if name != "key"}
     return {
@@ -105,7 +107,7 @@ async def test_each_route_orders_one_thing_and_gives_its_status(world: World, ro
     name, status, _ = ORDERS[route]
     answer = await call(world, route, usual(route))
     assert (answer.status_code, answer.json()) == (status, {"answer": f"to auth.{name}"})
-    [envelope] = world.services.heard
+    [envelope] = world.services.received
     assert envelope.wire == f"auth.{name}"
     assert (envelope.caller.kind, envelope.caller.client_ip) == ("anonymous", "127.0.0.1")
     in_path = {"get-owner": {"uuid": UUID}, "check-sign-in": {"token": TOKEN}}
@@ -114,8 +116,8 @@ async def test_each_route_orders_one_thing_and_gives_its_status(world: World, ro
 
 
 def test_all_routes_of_the_page_are_there() -> None:
-    assert len(CALLS) + len(CALLS_OF_OLD_CLIENTS) + 1 == 15
-    assert {(each.verb, each.path.partition("/{")[0]) for each in CALLS} == {
+    assert len(ROUTE_TABLE) + len(OLD_CLIENT_ROUTES) + 1 == 15
+    assert {(each.verb, each.path.partition("/{")[0]) for each in ROUTE_TABLE} == {
         (verb, path.removesuffix(f"/{UUID}").removesuffix(f"/{TOKEN}")) for verb, path in ROUTES
     }
 
@@ -160,7 +162,7 @@ async def test_every_field_is_a_text_and_is_named_when_it_is_not(
         answer = await call(world, route, {**(usual(route) or {}), name: wrong})
         assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
         assert {error["path"] for error in answer.json()["meta"]["errors"]} == {name}
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize("route", WITH_BODY)
@@ -199,8 +201,8 @@ async def test_another_verb_is_refused(world: World, route: tuple[str, str]) -> 
 
 @pytest.mark.parametrize(("kind", "status"), [("unauthenticated", 401), ("forbidden", 403)])
 async def test_whoever_is_not_let_in_reads_so_beside_the_code(world: World, kind: str, status: int) -> None:
-    for code, sentence in SENTENCES.items():
-        world.services.answers["auth.sign-in"] = lambda _, code=code: Refused(kind, code)
+    for code, sentence in MESSAGES_BY_CODE.items():
+        world.services.replies["auth.sign-in"] = lambda _, code=code: Refused(kind, code)
         answer = await call(world, ("POST", "/users/signin"), usual(("POST", "/users/signin")))
         assert answer.status_code == status
         request = answer.headers["x-request-id"]
@@ -218,7 +220,7 @@ async def test_whoever_is_not_let_in_reads_so_beside_the_code(world: World, kind
     ],
 )
 async def test_other_errors_are_those_of_rpc(world: World, refused: Refused, status: int) -> None:
-    world.services.answers["auth.sign-up"] = lambda _: refused
+    world.services.replies["auth.sign-up"] = lambda _: refused
     answer = await call(world, ("POST", "/users/signup"), usual(("POST", "/users/signup")))
     assert answer.status_code == status
     assert answer.json().keys() <= {"code", "meta"}
@@ -230,38 +232,38 @@ async def test_orders_for_one_address_come_one_after_the_other_and_the_address_i
     for route in (("POST", "/appowner/create"), ("POST", "/appowner/login")):
         for email in (EMAIL, EMAIL.upper(), "other@example.com"):
             await call(world, route, {**(usual(route) or {}), "email": email})
-    keys = [envelope.key for envelope in world.services.heard]
+    keys = [envelope.key for envelope in world.services.received]
     assert len(set(keys)) == 2
     assert keys.count(keys[0]) == 4
     assert EMAIL not in "".join(keys)
-    world.services.forget()
+    world.services.reset()
     for key in (KEY, "another"):
         await call(world, ("POST", "/users/signwithemail"), {"apikey": key, "email": EMAIL, "password": PASSWORD})
-    assert len({envelope.key for envelope in world.services.heard}) == 2
+    assert len({envelope.key for envelope in world.services.received}) == 2
 
 
 async def test_an_idempotency_key_makes_a_repeat_known(world: World) -> None:
     route = ("POST", "/applications/create")
     for appname in ("An app", "An app", "Another"):
         await call(world, route, {"owneruuid": UUID, "appname": appname}, idempotency_key="k1")
-    first, again, other = world.services.heard
+    first, again, other = world.services.received
     assert first.id == again.id == other.id
     assert first.fingerprint == again.fingerprint != other.fingerprint
     await call(world, ("DELETE", "/applications/delete"), {"apikey": KEY}, idempotency_key="k1")
-    assert world.services.heard[-1].id != first.id
+    assert world.services.received[-1].id != first.id
 
 
 async def test_an_authorization_header_for_somebody_else_says_nothing_here(world: World) -> None:
     for header in ("bearer x", f"internal {INTERNAL_KEYS[0]}", "basic eDp5"):
         answer = await call(world, ("POST", "/users/userdata"), {"token": TOKEN}, authorization=header)
         assert answer.status_code == 200
-    assert {envelope.caller.kind for envelope in world.services.heard} == {"anonymous"}
+    assert {envelope.caller.kind for envelope in world.services.received} == {"anonymous"}
 
 
 async def test_without_old_clients_no_password_is_taken_from_a_url(world: World) -> None:
     answer = await world.http.get(f"/appowner/emailpassword/{EMAIL}/{quote(PASSWORD, safe='')}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "..", "a+b", "пароль", "{}", ""])
@@ -287,7 +289,7 @@ async def test_old_clients_log_in_by_url_with_any_password(world: World, old: ht
 )
 async def test_a_path_is_read_in_one_way(world: World, old: httpx.AsyncClient, path: str, status: int) -> None:
     assert (await old.request("GET", f"http://127.0.0.1:{old.base_url.port}{path}")).status_code == status
-    assert len(world.services.heard) == (status == 200)
+    assert len(world.services.received) == (status == 200)
 
 
 @pytest.mark.parametrize("path", ["/", "/accounts"])
@@ -299,7 +301,7 @@ async def test_the_page_shows_every_route_and_runs_nothing(world: World, old: ht
     assert "unsafe" not in policy
     assert "<script" not in page.text
     assert " style=" not in page.text
-    for each in CALLS:
+    for each in ROUTE_TABLE:
         assert f"<code>{each.verb} {each.path}</code>" in page.text
     assert f"curl -s {ISSUER}/appowner/create" in page.text
     assert "emailpassword" not in page.text

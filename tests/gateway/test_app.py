@@ -55,9 +55,9 @@ async def test_verifiers_that_have_it_already_are_told_so(world: World, path: st
 async def test_health_tells_what_is_wrong(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     well = await world.http.get("/healthz")
     assert (well.status_code, well.json()) == (200, {"status": "ok"})
-    monkeypatch.setattr(world.gateway._replies._tail, "following", False)
+    monkeypatch.setattr(world.gateway._rpc_client._reader, "following", False)
     ill = await world.http.get("/healthz")
-    assert (ill.status_code, ill.json()["reasons"]) == (503, ["replies are not heard"])
+    assert (ill.status_code, ill.json()["reasons"]) == (503, ["replies are not received"])
 
 
 async def test_metrics_are_on_a_port_of_their_own(world: World, make_settings: Callable[..., GatewaySettings]) -> None:
@@ -72,7 +72,7 @@ async def test_metrics_are_on_a_port_of_their_own(world: World, make_settings: C
 
 
 async def test_an_app_may_stand_before_it(world: World, make_settings: Callable[..., GatewaySettings]) -> None:
-    def around(inner: ASGIApp) -> ASGIApp:
+    def middleware(inner: ASGIApp) -> ASGIApp:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             answering = PlainTextResponse("page") if scope["path"] == "/" else inner
             await answering(scope, receive, send)
@@ -80,7 +80,7 @@ async def test_an_app_may_stand_before_it(world: World, make_settings: Callable[
         return app
 
     settings = make_settings(topic_prefix=world.settings.topic_prefix)
-    async with create(settings, around=around) as gateway, httpx.AsyncClient() as http:
+    async with create(settings, middleware=middleware) as gateway, httpx.AsyncClient() as http:
         assert (await http.get(f"http://127.0.0.1:{gateway.port}/")).text == "page"
         assert (await http.get(f"http://127.0.0.1:{gateway.port}/healthz")).status_code == 200
 

@@ -90,7 +90,7 @@ async def test_what_can_be_read_in_two_ways_is_refused(world: World, request_: t
     statuses, received = await talk(world.gateway.port, request_[1])
     assert statuses == [400], received
     assert b'"code": "malformed_request"' in received
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_requests_that_are_in_order_are_handled(world: World) -> None:
@@ -102,7 +102,7 @@ async def test_requests_that_are_in_order_are_handled(world: World) -> None:
     ):
         statuses, received = await talk(world.gateway.port, request)
         assert statuses == [204], received
-    assert len(world.services.heard) == 3
+    assert len(world.services.received) == 3
 
 
 async def test_trailers_are_no_headers(world: World) -> None:
@@ -115,13 +115,13 @@ async def test_trailers_are_no_headers(world: World) -> None:
 async def test_pipelined_requests_are_each_handled_once(world: World) -> None:
     statuses, _ = await talk(world.gateway.port, GOOD * 5, wait=1, until_closed=False)
     assert statuses == [204] * 5
-    assert len(world.services.heard) == 5
+    assert len(world.services.received) == 5
 
 
 async def test_a_whole_request_gets_its_own_answer_although_garbage_follows(world: World) -> None:
     statuses, _ = await talk(world.gateway.port, GOOD + b"garbage\r\n\r\n")
     assert statuses == [204]
-    assert len(world.services.heard) == 1
+    assert len(world.services.received) == 1
 
 
 async def test_garbage_after_an_answer_is_refused(world: World) -> None:
@@ -141,7 +141,7 @@ async def test_a_request_cut_short_is_not_handled(world: World) -> None:
         writer.close()
         await writer.wait_closed()
     assert await world.http.get("/healthz")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 class TestSize:
@@ -174,7 +174,7 @@ class TestSize:
             statuses, received = await talk(world.gateway.port, request)
             assert statuses == [413], received[:300]
             assert b'"code": "body_too_large"' in received
-        assert world.services.heard == []
+        assert world.services.received == []
 
     async def test_a_hundred_megabytes_are_not_waited_for(self, world: World) -> None:
         began = time.monotonic()
@@ -199,7 +199,7 @@ class TestSlowness:
     async def test_a_request_that_does_not_come_to_an_end_is_given_up(self, world: World, begun: bytes) -> None:
         statuses, _ = await talk(world.gateway.port, begun)
         assert statuses == [408]
-        assert world.services.heard == []
+        assert world.services.received == []
 
     async def test_a_connection_that_says_nothing_is_closed_without_a_word(self, world: World) -> None:
         assert await talk(world.gateway.port) == ([], b"")
@@ -209,10 +209,10 @@ class TestSlowness:
         async def think(_: object) -> None:
             await asyncio.sleep(0.8)
 
-        world.services.before = think
+        world.services.before_reply = think
         statuses, received = await talk(world.gateway.port, GOOD + second)
         assert 408 not in statuses, received
-        await eventually(lambda: world.gateway._replies.waiting == 0)
+        await eventually(lambda: world.gateway._rpc_client.waiting == 0)
 
     async def test_dripping_does_not_help(self, world: World) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
@@ -234,7 +234,7 @@ class TestSlowness:
         async def think(_: object) -> None:
             await asyncio.sleep(0.8)
 
-        world.services.before = think
+        world.services.before_reply = think
         request = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
         assert (await talk(world.gateway.port, request))[0] == [204]
 
@@ -282,4 +282,4 @@ async def test_any_body_at_all_gets_a_client_error(world: World, body: bytes) ->
         answer = await world.http.post(path, content=body)
         assert 400 <= answer.status_code < 500, (path, answer.text)
         assert answer.json()["code"]
-    assert world.services.heard == []
+    assert world.services.received == []

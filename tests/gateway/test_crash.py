@@ -13,7 +13,7 @@ import pytest
 from services.embedded import ports
 from shared.fault_points import EXIT_CODE
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, WEBHOOK_SECRETS, World
-from tests.gateway.test_webhooks import event, signed
+from tests.gateway.test_stripe_webhook import event, signed
 from tests.stack import Process, eventually
 
 CALL = "/1/2021-10-06/set_marketing_consent"
@@ -78,7 +78,7 @@ async def test_a_call_that_was_cut_off_is_resolved_by_its_key_at_another_gateway
     await _dies(process, url + CALL, **request)
     repeated = await world.http.post(CALL, **request)
     assert repeated.status_code == 204
-    heard = world.services.heard
+    heard = world.services.received
     assert len(heard) == sent_before + 1
     assert len({(envelope.id, envelope.fingerprint) for envelope in heard}) == 1
 
@@ -87,7 +87,7 @@ async def test_an_event_that_stripe_was_not_told_of_is_stored_all_the_same(world
     process, url = await dying("W1")
     body = json.dumps(event()).encode()
     await _dies(process, f"{url}/1/webhook/stripe", content=body, headers=signed(body))
-    await eventually(lambda: [stored.body for stored in world.services.heard] == [body])
+    await eventually(lambda: [stored.body for stored in world.services.received] == [body])
     assert (await world.http.post("/1/webhook/stripe", content=body, headers=signed(body))).status_code == 200
-    await eventually(lambda: len(world.services.heard) == 2)
-    assert len({stored.id for stored in world.services.heard}) == 1
+    await eventually(lambda: len(world.services.received) == 2)
+    assert len({stored.id for stored in world.services.received}) == 1

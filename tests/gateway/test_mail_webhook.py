@@ -20,7 +20,7 @@ from tests.gateway.test_mail_reports import ORDER, dsn
 from tests.stack import eventually
 
 PATH = "/1/webhook/mail"
-TOLD = {"event": "bounced", "message_id": f"<{ORDER}@nest.example>", "status": "5.1.1", "reason": "no such user"}
+NOTICE = {"event": "bounced", "message_id": f"<{ORDER}@nest.example>", "status": "5.1.1", "reason": "no such user"}
 
 
 def signed(body: bytes, secret: str = MAIL_SECRETS[1], at: float | None = None) -> dict[str, str]:
@@ -37,18 +37,18 @@ async def tell(world: World, told: Any, **headers: str) -> tuple[int, str]:
 
 
 async def heard(world: World, count: int) -> list[RecordMailNotice]:
-    await eventually(lambda: len(world.services.heard) >= count, what="notices on Kafka")
-    return [RecordMailNotice.model_validate_json(each.body) for each in world.services.heard]
+    await eventually(lambda: len(world.services.received) >= count, what="notices on Kafka")
+    return [RecordMailNotice.model_validate_json(each.body) for each in world.services.received]
 
 
 @pytest.mark.parametrize("secret", MAIL_SECRETS)
 async def test_a_notice_in_json_reaches_the_mailer(world: World, secret: str) -> None:
-    body = json.dumps(TOLD).encode()
+    body = json.dumps(NOTICE).encode()
     answer = await world.http.post(PATH, content=body, headers=signed(body, secret))
     assert (answer.status_code, answer.json()) == (200, {"received": True})
     [notice] = await heard(world, 1)
     assert (notice.order_id, notice.notice, notice.status, notice.reason) == (ORDER, "bounced", "5.1.1", "no such user")
-    [stored] = world.services.heard
+    [stored] = world.services.received
     assert (stored.topic, stored.key, stored.caller.kind) == ("mailer.commands", ORDER, "service")
 
 
@@ -56,19 +56,19 @@ async def test_a_report_as_it_came_by_mail_reaches_the_mailer(world: World) -> N
     assert await tell(world, dsn(), content_type="message/rfc822; charset=utf-8") == (200, "received")
     [notice] = await heard(world, 1)
     assert (notice.order_id, notice.notice, notice.status) == (ORDER, "bounced", "5.1.1")
-    assert b"example.com" not in world.services.heard[0].body
+    assert b"example.com" not in world.services.received[0].body
 
 
 async def test_a_repeat_is_the_same_message(world: World) -> None:
-    for told in (TOLD, {**TOLD, "reason": "in other words"}, {**TOLD, "event": "complained"}):
+    for told in (NOTICE, {**NOTICE, "reason": "in other words"}, {**NOTICE, "event": "complained"}):
         assert (await tell(world, told))[0] == 200
     await heard(world, 3)
-    assert len({each.id for each in world.services.heard}) == 2
+    assert len({each.id for each in world.services.received}) == 2
 
 
 async def test_addresses_in_a_reason_stay_here(world: World) -> None:
     reason = "<person@example.com>: mailbox\r\nof other.person@example.com is gone " + "x" * 1000
-    await tell(world, {**TOLD, "reason": reason})
+    await tell(world, {**NOTICE, "reason": reason})
     [notice] = await heard(world, 1)
     assert "example.com" not in notice.reason
     assert notice.reason.isprintable()
@@ -76,9 +76,9 @@ async def test_addresses_in_a_reason_stay_here(world: World) -> None:
 
 
 async def test_what_is_about_no_mail_of_ours_is_received_and_dropped(world: World) -> None:
-    assert (await tell(world, {**TOLD, "message_id": "<1@elsewhere.example>"}))[0] == 200
+    assert (await tell(world, {**NOTICE, "message_id": "<1@elsewhere.example>"}))[0] == 200
     assert (await tell(world, b"Subject: I'm on holiday\r\n\r\n", content_type="message/rfc822"))[0] == 200
-    await tell(world, TOLD)
+    await tell(world, NOTICE)
     assert len(await heard(world, 1)) == 1
 
 
@@ -89,16 +89,16 @@ async def test_what_is_about_no_mail_of_ours_is_received_and_dropped(world: Worl
         b"[]",
         {},
         {"event": "bounced"},
-        {**TOLD, "event": "opened"},
-        {**TOLD, "status": "550"},
-        {**TOLD, "status": 5},
-        {**TOLD, "message_id": "x" * 1000},
-        {**TOLD, "recipient": "person@example.com"},
+        {**NOTICE, "event": "opened"},
+        {**NOTICE, "status": "550"},
+        {**NOTICE, "status": 5},
+        {**NOTICE, "message_id": "x" * 1000},
+        {**NOTICE, "recipient": "person@example.com"},
     ],
 )
 async def test_what_is_no_notice_is_refused(world: World, told: Any) -> None:
     assert await tell(world, told) == (400, "invalid_webhook_payload")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_no_body_is_said_to_be_missing(world: World) -> None:
@@ -106,7 +106,7 @@ async def test_no_body_is_said_to_be_missing(world: World) -> None:
 
 
 async def test_nobody_without_the_secret_is_believed(world: World) -> None:
-    body = json.dumps(TOLD).encode()
+    body = json.dumps(NOTICE).encode()
     good = signed(body)["nest-signature"]
     moment, _, signature = good.partition(",")
     forged = [
@@ -132,7 +132,7 @@ async def test_nobody_without_the_secret_is_believed(world: World) -> None:
     assert answer.status_code == 400
     twice = [("nest-signature", good), ("nest-signature", good)]
     assert (await world.http.post(PATH, content=body, headers=twice)).status_code == 400
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_with_kafka_down_whoever_tells_is_asked_to_repeat(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ async def test_with_kafka_down_whoever_tells_is_asked_to_repeat(world: World, mo
         raise BusDown("no broker")
 
     monkeypatch.setattr(world.gateway._producer, "send", fail)
-    assert await tell(world, TOLD) == (503, "unavailable")
+    assert await tell(world, NOTICE) == (503, "unavailable")
 
 
 def test_a_short_secret_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from typing import Final
 
 from services.auth.handlers import HANDLERS
-from services.gateway.methods import PATHS, Who
+from services.gateway.endpoint import Access
+from services.gateway.methods import PATHS
 from shared.audit import action_of
 from shared.messages import Command, Message
 from shared.messages.auth.clients import CreateClient
@@ -34,7 +35,7 @@ def recorded(message: type[Message]) -> bool:
 
 
 def test_every_method_of_the_internal_key_is_audited_or_harmless_to_read() -> None:
-    asked = {method.message for method in PATHS.values() if method.message and method.who is not Who.ANYONE}
+    asked = {method.message for method in PATHS.values() if method.message and method.access is not Access.ANYONE}
     assert len(asked) > 30
     forgotten = [kind.__name__ for kind in asked - UNAUDITED.keys() if not recorded(kind)]
     assert not forgotten, f"declare it audited, or say in UNAUDITED why nobody need know who read it: {forgotten}"

@@ -17,7 +17,7 @@ from shared.bus.envelope import Envelope
 from shared.sealing import Sealer
 from shared.settings import SettingsError, load
 from tests.gateway.conftest import INTERNAL_KEYS, ORIGIN, World
-from tests.gateway.services import Refused
+from tests.gateway.fake_services import Refused
 
 NONCE = "0123456789abcdef0123456789abcdef"
 CODE = "864209"
@@ -39,7 +39,7 @@ def auth(world: World) -> World:
         return lambda _envelope: world.services.sealer.seal("gateway", json.dumps(view).encode()).encode()
 
     registered = {"id": "user_1", **NAMES, "phone_number": "+41791234567"}
-    world.services.answers |= {
+    world.services.replies |= {
         "auth.send-phone-code": sealed({"nonce": NONCE}),
         "auth.verify-phone-code": sealed({"token": TOKEN}),
         "auth.register-phone-user": lambda _envelope: registered,
@@ -63,7 +63,7 @@ async def test_init_answers_the_nonce_as_plain_text(world: World) -> None:
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["x-request-id"] == "mine"
     assert answer.headers["cache-control"] == "no-store"
-    [heard] = world.services.heard
+    [heard] = world.services.received
     assert heard.wire == "auth.send-phone-code"
     assert json.loads(heard.body) == {"phone_number": NUMBER, "locales": []}
     assert heard.caller.client_ip == "127.0.0.1"
@@ -71,20 +71,20 @@ async def test_init_answers_the_nonce_as_plain_text(world: World) -> None:
 
 async def test_init_tells_which_languages_the_phone_asks_for_and_takes_them_from_its_header_alone(world: World) -> None:
     await post(world, "/init", {"phone_number": NUMBER}, accept_language="gsw-CH, de;q=0.8, *;q=0.1")
-    [heard] = world.services.heard
+    [heard] = world.services.received
     assert json.loads(heard.body) == {"phone_number": NUMBER, "locales": ["gsw-CH", "de"]}
     answer = await post(world, "/init", {"phone_number": NUMBER, "locales": ["de"]})
     assert code(answer) == (422, "validation_failed")
     answer = await post(world, "/init", {"phone_number": NUMBER}, accept_language="{$gt: 1}; drop, *")
     assert answer.status_code == 200
-    assert json.loads(world.services.heard[-1].body)["locales"] == []
+    assert json.loads(world.services.received[-1].body)["locales"] == []
 
 
 async def test_a_repeat_is_one_whatever_language_it_asks_for(world: World) -> None:
     for language in ("de", "fr"):
         answer = await post(world, "/init", {"phone_number": NUMBER}, accept_language=language, idempotency_key="a key")
         assert answer.status_code == 200
-    first, second = world.services.heard
+    first, second = world.services.received
     assert (first.id, first.fingerprint) == (second.id, second.fingerprint)
 
 
@@ -92,7 +92,7 @@ async def test_verify_answers_the_token_as_plain_text_and_seals_what_it_was_sent
     answer = await post(world, *CALLS[1])
     assert (answer.status_code, answer.text) == (200, TOKEN)
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    [heard] = world.services.heard
+    [heard] = world.services.received
     sent = json.loads(heard.body)
     sealer: Sealer = world.services.sealer
     assert {name: sealer.unseal("auth", sent[name]) for name in ("code", "nonce")} == {
@@ -106,7 +106,7 @@ async def test_register_answers_the_user_and_seals_what_stands_in_its_path(world
     answer = await post(world, f"/register/{CODE}/{NONCE}", {**NAMES, "phone_number": NUMBER})
     assert (answer.status_code, answer.json()["id"]) == (200, "user_1")
     assert answer.headers["content-type"] == "application/json"
-    [heard] = world.services.heard
+    [heard] = world.services.received
     sent = json.loads(heard.body)
     assert world.services.sealer.unseal("auth", sent["code"]) == CODE.encode()
     assert world.services.sealer.unseal("auth", sent["nonce"]) == NONCE.encode()
@@ -117,7 +117,7 @@ async def test_neither_number_nor_nonce_nor_code_is_readable_in_kafka_keys(world
     for path, body in CALLS:
         await post(world, path, body)
     await post(world, "/init", {"phone_number": "41791234567"})
-    keys = [heard.key for heard in world.services.heard]
+    keys = [heard.key for heard in world.services.received]
     assert all(keys)
     assert not any(secret in key for key in keys for secret in ("79123", NONCE, CODE))
     assert keys[0] == keys[3], "one number, one order"
@@ -160,13 +160,13 @@ async def test_codes_nonces_and_tokens_are_in_no_log_line_record_or_metric(
 )
 async def test_what_is_no_text_is_no_phone_number(world: World, body: dict[str, Any]) -> None:
     assert code(await post(world, "/init", body)) == (400, "invalid_phone_number")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_a_number_of_a_wrong_type_is_refused_at_a_registration_too(world: World) -> None:
     answer = await post(world, CALLS[2][0], {**NAMES, "phone_number": {"$gt": ""}})
     assert code(answer) == (400, "invalid_phone_number")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
@@ -176,7 +176,7 @@ async def test_what_is_not_one_json_object_is_refused(world: World, path: str, b
         assert code(await post(world, path, content)) == (400, "malformed_body")
     assert code(await post(world, path, b"")) == (400, "body_missing")
     assert code(await post(world, path, b" " * (64 * 1024 + 1))) == (413, "body_too_large")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
@@ -186,14 +186,14 @@ async def test_unknown_fields_are_named(world: World, path: str, body: dict[str,
         assert code(answer) == (422, "validation_failed")
         assert [error["path"] for error in answer.json()["meta"]["errors"]] == [name]
         assert "secret" not in answer.text
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_what_stands_in_the_path_may_not_stand_in_the_body(world: World) -> None:
     for name in ("code", "nonce"):
         answer = await post(world, CALLS[2][0], {**NAMES, name: "other"})
         assert code(answer) == (422, "validation_failed")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize("name", ["code", "nonce", "clientid"])
@@ -202,14 +202,14 @@ async def test_verify_takes_texts_alone(world: World, name: str, value: Any) -> 
     answer = await post(world, "/verify", {**CALLS[1][1], name: value})
     assert code(answer) == (422, "validation_failed")
     assert [error["path"] for error in answer.json()["meta"]["errors"]] == [name]
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize("name", ["first_name", "last_name"])
 @pytest.mark.parametrize("value", [{"$gt": ""}, None, 1, "a" * 201])
 async def test_register_takes_names_of_bounded_length_alone(world: World, name: str, value: Any) -> None:
     assert code(await post(world, CALLS[2][0], {**NAMES, name: value})) == (422, "validation_failed")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_a_missing_field_of_a_verification_is_named(world: World) -> None:
@@ -248,7 +248,7 @@ async def test_browsers_may_ask_from_allowed_pages(world: World) -> None:
 async def test_only_the_very_path_leads_there(world: World, path: str) -> None:
     answer = await post(world, path, NAMES)
     assert answer.status_code == 404
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ async def test_only_the_very_path_leads_there(world: World, path: str) -> None:
     ],
 )
 async def test_auths_refusals_have_the_rpc_error_body(world: World, refused: Refused, status: int) -> None:
-    for (path, body), wire in zip(CALLS, list(world.services.answers), strict=True):
-        world.services.answers[wire] = lambda _envelope: refused
+    for (path, body), wire in zip(CALLS, list(world.services.replies), strict=True):
+        world.services.replies[wire] = lambda _envelope: refused
         answer = await post(world, path, body)
         assert code(answer) == (status, refused.body["code"])
         assert answer.json()["meta"]["request_id"] == answer.headers["x-request-id"]
@@ -275,19 +275,19 @@ async def test_auths_refusals_have_the_rpc_error_body(world: World, refused: Ref
 
 async def test_an_old_token_is_not_in_the_way_of_a_login(world: World) -> None:
     assert (await post(world, *CALLS[0], authorization="bearer expired")).status_code == 200
-    assert world.services.heard[0].caller.kind == "anonymous"
+    assert world.services.received[0].caller.kind == "anonymous"
 
 
 async def test_a_repeat_under_one_idempotency_key_is_one_message(world: World) -> None:
     for _ in range(2):
         assert (await post(world, *CALLS[0], idempotency_key="a key")).text == NONCE
-    assert len({heard.id for heard in world.services.heard}) == 1
+    assert len({heard.id for heard in world.services.received}) == 1
     assert code(await post(world, *CALLS[0], idempotency_key="")) == (400, "invalid_idempotency_key")
 
 
 async def test_there_is_no_login_without_a_code(world: World) -> None:
     assert code(await post(world, "/login", {"userid": "user_1", "clientid": "client_1"})) == (404, "not_found")
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_where_the_settings_say_so_tests_log_in_without_a_code(
@@ -295,7 +295,7 @@ async def test_where_the_settings_say_so_tests_log_in_without_a_code(
 ) -> None:
     settings = make_settings(topic_prefix=world.settings.topic_prefix, test_login=True)
     view = json.dumps({"token": TOKEN}).encode()
-    world.services.answers["auth.log-in-for-testing"] = lambda _envelope: world.services.sealer.seal(
+    world.services.replies["auth.log-in-for-testing"] = lambda _envelope: world.services.sealer.seal(
         "gateway", view
     ).encode()
     async with (

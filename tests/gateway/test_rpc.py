@@ -12,7 +12,7 @@ from services.gateway.methods import METHODS
 from shared.bus.envelope import address_ordering_key
 from shared.sealing import Sealer
 from tests.gateway.conftest import World
-from tests.gateway.services import SILENCE, Refused
+from tests.gateway.fake_services import NO_REPLY, Refused
 
 V2 = "/1/2021-10-06"
 V1 = "/1/2020-12-14"
@@ -29,11 +29,11 @@ LINK = {
 
 async def test_a_view_is_answered_as_the_service_wrote_it(world: World) -> None:
     body = b'{"id":"user_1",  "created_at":"2026-11-21T06:05:00.000Z","identifiers":[]}'
-    world.services.answers["auth.get-user"] = lambda _: body
+    world.services.replies["auth.get-user"] = lambda _: body
     answer = await world.http.post(f"{V2}/get_user", json={"user_id": "user_1"}, headers=world.bearer())
     assert (answer.status_code, answer.content) == (200, body)
     assert answer.headers["content-type"] == "application/json"
-    heard = world.services.heard[0]
+    heard = world.services.received[0]
     assert json.loads(heard.body) == {"user_id": "user_1"}
     assert (heard.caller.kind, heard.caller.user_id, heard.caller.client_ip) == ("user", "user_1", "127.0.0.1")
     assert heard.deadline == heard.time + 3000
@@ -41,7 +41,7 @@ async def test_a_view_is_answered_as_the_service_wrote_it(world: World) -> None:
 
 async def test_a_tagged_answer_is_sent_again_only_when_it_has_changed(world: World) -> None:
     body = b"[]"
-    world.services.answers["news.list-news-items"] = lambda _: body
+    world.services.replies["news.list-news-items"] = lambda _: body
     ask = {"client_id": "client_1"}
     first = await world.http.post(f"{V2}/list_news_items", json=ask)
     tag = first.headers["etag"]
@@ -58,7 +58,7 @@ async def test_a_tagged_answer_is_sent_again_only_when_it_has_changed(world: Wor
 
 
 async def test_a_refusal_and_an_answer_that_is_not_tagged_have_no_tag(world: World) -> None:
-    world.services.answers["news.list-news-items"] = lambda _: Refused("unavailable", "unavailable")
+    world.services.replies["news.list-news-items"] = lambda _: Refused("unavailable", "unavailable")
     refused = await world.http.post(f"{V2}/list_news_items", json={"client_id": "client_1"})
     assert (refused.status_code, "etag" in refused.headers) == (503, False)
     other = await world.http.post(f"{V2}/send_magic_link", json=LINK, headers={"if-none-match": "*"})
@@ -75,7 +75,7 @@ async def test_a_method_without_a_result_is_answered_204(world: World) -> None:
 async def test_the_same_address_has_the_same_key_however_it_is_written(world: World, version: str) -> None:
     for address in ("jane@example.com", " JANE@example.com"):
         await world.http.post(f"/1/{version}/send_magic_link", json={**LINK, "identifier_value": address})
-    keys = {envelope.key for envelope in world.services.heard}
+    keys = {envelope.key for envelope in world.services.received}
     (key,) = keys
     assert key == address_ordering_key("jane@example.com", world.services.sealer)
     assert key != address_ordering_key("jane@example.com", Sealer({"k1": bytes([1]) * 32})), (
@@ -87,7 +87,7 @@ async def test_secrets_leave_the_gateway_sealed(world: World) -> None:
     redemption = {"client_id": "c", "grant_type": "authorization_code", "code": "authzcode_1.secret-half"}
     answer = await world.http.post(f"{V2}/authenticate_user", json=redemption)
     assert answer.status_code == 204
-    heard = world.services.heard[0]
+    heard = world.services.received[0]
     assert b"secret-half" not in heard.body
     assert "secret" not in heard.key
     assert world.services.sealer.unseal("auth", json.loads(heard.body)["code"]) == b"authzcode_1.secret-half"
@@ -95,7 +95,7 @@ async def test_secrets_leave_the_gateway_sealed(world: World) -> None:
 
 async def test_a_sealed_reply_is_opened_for_the_caller(world: World) -> None:
     view = b'{"access_token": "a.b.c"}'
-    world.services.answers["auth.authenticate-user"] = lambda _: world.services.sealer.seal("gateway", view).encode()
+    world.services.replies["auth.authenticate-user"] = lambda _: world.services.sealer.seal("gateway", view).encode()
     answer = await world.http.post(f"{V2}/authenticate_user", json={"client_id": "c", "grant_type": "g"})
     assert (answer.status_code, answer.content) == (200, view)
 
@@ -118,7 +118,7 @@ async def test_a_sealed_reply_is_opened_for_the_caller(world: World) -> None:
     ],
 )
 async def test_a_refusal_gets_the_status_of_its_kind(world: World, kind: str, status: int) -> None:
-    world.services.answers["auth.send-magic-link"] = lambda _: Refused(kind, "some_code", fact=1)
+    world.services.replies["auth.send-magic-link"] = lambda _: Refused(kind, "some_code", fact=1)
     answer = await world.http.post(f"{V2}/send_magic_link", json=LINK, headers={"x-request-id": "mine"})
     assert answer.status_code == status
     assert answer.json() == {"code": "some_code", "meta": {"fact": 1, "request_id": "mine"}}
@@ -126,13 +126,13 @@ async def test_a_refusal_gets_the_status_of_its_kind(world: World, kind: str, st
 
 
 async def test_a_throttled_caller_is_told_when_to_come_back(world: World) -> None:
-    world.services.answers["auth.send-magic-link"] = lambda _: Refused("throttled", "too_many", retry_after=42)
+    world.services.replies["auth.send-magic-link"] = lambda _: Refused("throttled", "too_many", retry_after=42)
     answer = await world.http.post(f"{V2}/send_magic_link", json=LINK)
     assert answer.headers["retry-after"] == "42"
 
 
 async def test_a_refusal_of_a_kind_unknown_here_is_a_bug(world: World) -> None:
-    world.services.answers["auth.send-magic-link"] = lambda _: Refused("from_the_future", "secret_detail")
+    world.services.replies["auth.send-magic-link"] = lambda _: Refused("from_the_future", "secret_detail")
     answer = await world.http.post(f"{V2}/send_magic_link", json=LINK)
     assert answer.status_code == 500
     assert answer.json()["code"] == "unknown"
@@ -195,7 +195,7 @@ async def test_a_wrong_shape_names_its_places_and_never_a_value(world: World) ->
     assert {error["path"] for error in errors} == {"client_id", "state", "surprise", "device.platform", "device.extra"}
     assert all(error.keys() == {"path", "message"} for error in errors)
     assert not any(value in answer.text for value in ("7654321", "hunter2", "amiga"))
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS["2021-10-06"] if name.startswith(("get", "set", "send"))])
@@ -223,7 +223,7 @@ async def test_a_query_operator_in_place_of_a_text_is_refused(world: World, oper
     }.items():
         answer = await world.http.post(f"{V2}/{name}", json=sent, headers=world.internal)
         assert answer.status_code == 422, name
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_a_sane_request_id_is_kept_and_another_is_replaced(world: World) -> None:
@@ -240,7 +240,7 @@ async def test_a_trace_that_is_well_formed_is_carried_on_and_another_is_replaced
     bad = ("00-" + "0" * 32 + "-b7ad6b7169203331-01", good + "-extra", good.upper(), "x" * 8000)
     for given in (good, *bad):
         await world.http.post(f"{V2}/list_news_items", json={"client_id": "c"}, headers={"traceparent": given})
-    traces = [envelope.trace for envelope in world.services.heard]
+    traces = [envelope.trace for envelope in world.services.received]
     assert traces[0] == good
     assert not set(traces[1:]) & set(bad)
     assert all(len(trace) == 55 for trace in traces)
@@ -269,7 +269,7 @@ class TestIdempotencyKeys:
     async def test_a_repeat_has_the_id_and_the_fingerprint_of_the_first(self, world: World) -> None:
         for sent in (LINK, dict(reversed(LINK.items()))):
             await world.http.post(f"{V2}/send_magic_link", json=sent, headers={"idempotency-key": "k"})
-        first, second = world.services.heard
+        first, second = world.services.received
         assert first.id == second.id
         assert first.fingerprint == second.fingerprint != ""
         assert first.reply_id != second.reply_id
@@ -279,7 +279,7 @@ class TestIdempotencyKeys:
             await world.http.post(
                 f"{V2}/send_magic_link", json={**LINK, "state": state}, headers={"idempotency-key": "k"}
             )
-        first, second = world.services.heard
+        first, second = world.services.received
         assert first.id == second.id
         assert first.fingerprint != second.fingerprint
 
@@ -292,22 +292,22 @@ class TestIdempotencyKeys:
             await world.http.post(f"/1/{version}/set_marketing_consent", json=consent, headers=key | world.bearer())
             await world.http.post(f"/1/{version}/set_marketing_consent", json=consent, headers=key | world.internal)
             await world.http.post(f"/1/{version}/send_magic_link", json=LINK, headers=key)
-        assert len({envelope.id for envelope in world.services.heard}) == 6
+        assert len({envelope.id for envelope in world.services.received}) == 6
 
     async def test_without_a_key_every_call_is_its_own(self, world: World) -> None:
         for _ in range(2):
             await world.http.post(f"{V2}/send_magic_link", json=LINK)
-        first, second = world.services.heard
+        first, second = world.services.received
         assert first.id != second.id
         assert first.fingerprint == ""
 
     async def test_a_replayed_answer_says_so_to_whoever_sent_a_key(self, world: World) -> None:
-        world.services.answers["auth.send-magic-link"] = lambda _: SILENCE
+        world.services.replies["auth.send-magic-link"] = lambda _: NO_REPLY
 
         async def replay(envelope: Any) -> None:
             await world.services.reply(envelope, None, replayed=True)
 
-        world.services.before = replay
+        world.services.before_reply = replay
         with_key = await world.http.post(f"{V2}/send_magic_link", json=LINK, headers={"idempotency-key": "k"})
         without = await world.http.post(f"{V2}/send_magic_link", json=LINK)
         assert with_key.headers["idempotent-replayed"] == "true"
@@ -317,10 +317,10 @@ class TestIdempotencyKeys:
     async def test_a_key_that_is_none_is_refused(self, world: World, key: str | bytes) -> None:
         answer = await world.http.post(f"{V2}/send_magic_link", json=LINK, headers={"idempotency-key": key})
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
-        assert world.services.heard == []
+        assert world.services.received == []
 
     async def test_a_hundred_parallel_calls_with_one_key_are_all_answered(self, world: World) -> None:
-        world.services.answers["auth.create-client"] = lambda envelope: {"id": envelope.id}
+        world.services.replies["auth.create-client"] = lambda envelope: {"id": envelope.id}
         sent = {"name": "App", "redirect_uris": ["https://app.example.com/"]}
         headers = {"idempotency-key": "k"} | world.internal
         answers = await asyncio.gather(
@@ -330,7 +330,7 @@ class TestIdempotencyKeys:
         assert len({answer.content for answer in answers}) == 1
 
     async def test_of_parallel_calls_with_one_key_each_gets_the_answer_to_its_own_body(self, world: World) -> None:
-        world.services.answers["auth.create-client"] = lambda envelope: json.loads(envelope.body)
+        world.services.replies["auth.create-client"] = lambda envelope: json.loads(envelope.body)
         headers = {"idempotency-key": "k"} | world.internal
         bodies = [{"name": f"App {number}", "redirect_uris": ["https://app.example.com/"]} for number in range(20)]
         answers = await asyncio.gather(
@@ -343,8 +343,8 @@ class TestHeartbeat:
     async def test_a_user_may_leave_the_body_out(self, world: World) -> None:
         answer = await world.http.post(f"{V1}/get_subscription_status", headers=world.bearer("user_7"))
         assert answer.status_code == 204
-        assert json.loads(world.services.heard[0].body) == {"user_id": "user_7"}
-        assert world.services.heard[0].wire == "billing.get-subscription-heartbeat"
+        assert json.loads(world.services.received[0].body) == {"user_id": "user_7"}
+        assert world.services.received[0].wire == "billing.get-subscription-heartbeat"
 
     async def test_nobody_else_may(self, world: World) -> None:
         answer = await world.http.post(f"{V1}/get_subscription_status", headers=world.internal)
@@ -373,7 +373,7 @@ class TestWhoMayCall:
                     "anyone": set(roles),
                     "self or internal": {"self", "internal"},
                     "internal": {"internal"},
-                }[method.who.value]
+                }[method.access.value]
             ), name
 
     async def test_a_faulty_token_is_refused_even_where_anyone_may_call(self, world: World) -> None:

@@ -14,8 +14,8 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from services.cli import app
-from services.gateway.body import validated
 from services.gateway.methods import METHODS
+from services.gateway.requests import validated
 from services.operator.client import VERSION, Client
 from tests.operator.answers import ANSWERS
 

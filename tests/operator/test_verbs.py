@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.gateway.methods import METHODS, Who
+from services.gateway.endpoint import Access
+from services.gateway.methods import METHODS
 from services.operator.client import VERSION
 from services.operator.errors import OutOfReach, RefusedVerb
 from tests.operator.answers import AT, PAGES
@@ -116,7 +117,7 @@ def test_every_verb_is_tried_here_or_calls_no_method() -> None:
 
 
 def test_every_operators_method_has_a_verb() -> None:
-    operators = {name for name, method in METHODS[VERSION].items() if method.who is Who.INTERNAL}
+    operators = {name for name, method in METHODS[VERSION].items() if method.access is Access.INTERNAL}
     called = {method for _, methods, _ in VERBS for method in methods}
     assert operators - called - set(ASKING) == set()
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from services.embedded import demo
-from services.gateway.methods import Who
+from services.gateway.endpoint import Access
 from services.reference import operations as tables
 from services.reference.__main__ import WRITTEN
 from shared.mail import unsubscribe_token
@@ -33,9 +33,9 @@ from tests.stack import REDIRECT_URI, Stack
 # Hypothesis sees that the services, which run beside it in this process, draw random numbers.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisWarning")
 ADMITTED: Final = {
-    "anonymous": {Who.ANYONE},
-    "user": {Who.ANYONE, Who.SELF_OR_INTERNAL},
-    "operator": set(Who),
+    "anonymous": {Access.ANYONE},
+    "user": {Access.ANYONE, Access.SELF_OR_INTERNAL},
+    "operator": set(Access),
 }
 CONFORMING: Final = [
     not_a_server_error,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from services.gateway.body import validated
+from services.gateway.requests import validated
 from services.reference.docstrings import view
 from services.reference.operations import Operation, operations
 from tests.stack import Stack

@@ -370,7 +370,7 @@ async def test_owners_and_applications_are_named_so_that_no_door_opens(
 def test_whatever_a_client_can_order_of_auth_is_audited() -> None:
     ordered = {
         *(method.message for method in PATHS.values()),
-        *(call.message for call in (*accounts.CALLS, *phone.CALLS, phone.TEST_LOGIN)),
+        *(call.message for call in (*accounts.ROUTES, *phone.ROUTES, phone.TEST_LOGIN)),
     }
     commands = {kind for kind in ordered if kind is not None and issubclass(kind, Command) and kind in HANDLERS}
     unworn = {kind.__name__ for kind in commands if not hasattr(HANDLERS[kind], "__wrapped__")}

@@ -1,7 +1,7 @@
-"""How does a call over HTTP get its answer? Its message goes onto Kafka, and the reply with its id resolves a future.
+"""RPC client: calls over Kafka, each matched to its reply by a correlation ID.
 
-Every instance reads one partition of ``gateway.replies``, the one its random id hashes to. Two instances that share one
-see each other's replies and pass them over: a reply's id is 128 random bits.
+Every instance reads one partition of ``gateway.replies``, which it chooses at random when it starts. Instances with the
+same partition receive each other's replies and ignore them: a correlation ID is 128 random bits.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from shared.telemetry import log
 
 TOPIC: Final = "gateway.replies"
 RECEIVER: Final = "gateway"
-"""What replies with secrets in them are sealed for."""
+"""Service for which replies with secrets are sealed."""
 UNCLAIMED: Final = Counter(
-    "nest_gateway_replies_unclaimed", "Replies for nobody here: late ones, and those of an instance that shares ours."
+    "nest_gateway_replies_unclaimed", "Replies without a waiting call: late ones, and those of other instances."
 )
 WAITING: Final = Gauge("nest_gateway_calls_waiting", "Calls that wait for their reply.")
 
 
 @dataclass(slots=True)
 class Reply:
-    """An answer from the bus.
+    """A service's reply.
 
     Attributes:
         kind: ``done``, or the kind of the refusal.
-        body: JSON; empty where the method has no result.
-        replayed: it was done before, and this is what was kept.
+        body: JSON; empty if the command has no result.
+        replayed: the message was handled before, and this is the stored reply.
     """
 
     kind: str
@@ -49,16 +49,16 @@ class Reply:
     replayed: bool
 
 
-class Replies:
-    """Asks over the bus and awaits what comes back.
+class RpcClient:
+    """Sends messages and waits for their replies.
 
     Args:
-        producer: puts messages on Kafka, with a time-out shorter than ``seconds``.
-        sealer: opens sealed replies.
-        bootstrap: ``host:port`` of brokers, separated by commas.
-        prefix: leads every topic's name.
-        seconds: how long a call waits for its answer, sending included.
-        limit: how many calls may wait at once.
+        producer: sends to Kafka, with a timeout shorter than ``seconds``.
+        sealer: unseals replies with secrets.
+        bootstrap: ``host:port`` of Kafka brokers, separated by commas.
+        prefix: of every topic name.
+        seconds: timeout of a call, sending included.
+        limit: calls that may wait at the same time.
     """
 
     def __init__(
@@ -71,70 +71,71 @@ class Replies:
         self._seconds = seconds
         self._limit = limit
         self._waiting: dict[str, asyncio.Future[Record | None]] = {}
+        """The calls by correlation ID; None as result is a timeout."""
         self._partition = -1
-        self._tail: TopicReader | None = None
+        self._reader: TopicReader | None = None
         self.unclaimed = 0
-        """How many replies came for nobody who waits here."""
+        """Replies that matched no waiting call."""
         WAITING.set_function(self._waiting.__len__)
 
     async def start(self) -> None:
-        """Choose a partition and listen; what is replied from now on is heard.
+        """Choose a partition and read it from its end.
 
         Raises:
-            BusDown: Kafka can't be reached, or the topic is not there.
+            BusDown: Kafka is not reachable, or the topic does not exist.
         """
         try:
             partitions = await self._producer.partitions(TOPIC)
         except BusDown as down:
-            raise BusDown(f"the topic {self._prefix}{TOPIC} is not known: {down}") from down
+            raise BusDown(f"cannot read the partitions of topic {self._prefix}{TOPIC}: {down}") from down
         self._partition = partitions[zlib.crc32(new_message_id().encode()) % len(partitions)]
-        self._tail = TopicReader(
+        self._reader = TopicReader(
             self._bootstrap,
             self._prefix + TOPIC,
-            self._take,
+            self._receive,
             partitions=[self._partition],
             from_end=True,
             client_id="nest-gateway-replies",
         )
-        await self._tail.start()
+        await self._reader.start()
 
     async def stop(self) -> None:
-        """Listen no more; whoever still waits is told that no answer came."""
-        if self._tail is not None:
-            await self._tail.stop()
+        """Stop reading; calls that still wait time out now."""
+        if self._reader is not None:
+            await self._reader.stop()
         for waiting in self._waiting.values():
-            _give_up(waiting)
+            _time_out(waiting)
 
     @property
-    def listening(self) -> bool:
-        """Whether replies are heard as they come."""
-        return self._tail is not None and self._tail.following
+    def receiving(self) -> bool:
+        """Whether replies are received as they are published; False while Kafka is away."""
+        return self._reader is not None and self._reader.following
 
     @property
     def waiting(self) -> int:
-        """How many calls wait."""
+        """Number of calls that wait for a reply."""
         return len(self._waiting)
 
-    async def ask(self, envelope: Envelope) -> Reply:
-        """Put a message on the bus and await its reply.
+    async def call(self, envelope: Envelope) -> Reply:
+        """Send a message and wait for its reply.
 
-        Calls with one message id each get their own answer: what they wait under is theirs alone.
+        Concurrent calls with the same message ID each get a reply, because each has its own correlation ID.
 
         Raises:
-            TooManyRequests: too many calls wait already; nothing was sent.
-            Unavailable: Kafka did not take the message in time; whether it is there is not known.
-            ReplyTimeout: no reply came in time; whether it took effect is not known.
+            TooManyRequests: the limit of waiting calls is reached; nothing was sent.
+            Unavailable: Kafka did not acknowledge the message in time; it may be there nevertheless.
+            ReplyTimeout: no reply arrived in time; the message may still take effect.
         """
         if len(self._waiting) >= self._limit:
             raise TooManyRequests(retry_after=1)
         loop = asyncio.get_running_loop()
-        reply_id = new_message_id()
+        correlation_id = new_message_id()
         envelope.reply_to = self._partition
-        envelope.reply_id = reply_id
+        envelope.reply_id = correlation_id
         envelope.deadline = envelope.time + int(self._seconds * 1000)
         waiting: asyncio.Future[Record | None] = loop.create_future()
-        self._waiting[reply_id] = waiting
-        timer = loop.call_later(self._seconds, _give_up, waiting)
+        self._waiting[correlation_id] = waiting
+        timer = loop.call_later(self._seconds, _time_out, waiting)
         try:
             fault_point("G1")
             await self._producer.send(envelope)
@@ -145,20 +146,20 @@ class Replies:
             raise Unavailable from down
         finally:
             timer.cancel()
-            del self._waiting[reply_id]
+            del self._waiting[correlation_id]
         if record is None:
-            log.warning("no reply in time", type=envelope.wire, id=envelope.id, reply=reply_id)
+            log.warning("reply timeout", type=envelope.wire, id=envelope.id, correlation_id=correlation_id)
             raise ReplyTimeout
-        return self._read(record, envelope.wire)
+        return self._reply(record, envelope.wire)
 
-    def _read(self, record: Record, wire: str) -> Reply:
+    def _reply(self, record: Record, wire: str) -> Reply:
         headers = dict(record.headers)
         reply = Reply(headers["kind"].decode(), record.value or b"", "replayed" in headers)
         if reply.kind == DONE and reply.body and MESSAGES[wire].reply_sealed:
             reply.body = self._sealer.unseal(RECEIVER, reply.body.decode())
         return reply
 
-    def _take(self, record: Record) -> None:
+    def _receive(self, record: Record) -> None:
         for name, value in record.headers:
             if name == "id":
                 waiting = self._waiting.get(value.decode("ascii", "replace"))
@@ -169,6 +170,6 @@ class Replies:
         UNCLAIMED.inc()
 
 
-def _give_up(waiting: asyncio.Future[Record | None]) -> None:
+def _time_out(waiting: asyncio.Future[Record | None]) -> None:
     if not waiting.done():
         waiting.set_result(None)

@@ -1,4 +1,4 @@
-"""What has auth announced? The keys that sign tokens, the clients that have some, and the tokens that are revoked."""
+"""State that auth publishes: public signing keys, registered clients and revoked access tokens."""
 
 from __future__ import annotations
 
@@ -20,65 +20,62 @@ from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.telemetry import log
 
 ALGORITHMS: Final = {("EC", "P-256"): "ES256", ("EC", "P-521"): "ES512", ("OKP", "Ed25519"): "EdDSA"}
-"""What a key of a type and curve signs with, and nothing else (RFC 8725 section 3.1)."""
+"""The only algorithm of each accepted key type and curve (RFC 8725 section 3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key, and the one algorithm it is good for."""
+    """A public key and its only algorithm."""
 
     key: PyJWK
     algorithm: str
 
 
 class SigningKeys:
-    """The public keys by ``kid``, as the topic ``auth.keys`` tells them."""
+    """Public keys by key ID, from the topic ``auth.keys``."""
 
     def __init__(self) -> None:
         self._keys: dict[str, VerificationKey] = {}
         self._jwks: dict[str, dict[str, str]] = {}
         self.jwks = b'{"keys": []}'
-        """All of them as a JWK set (RFC 7517 section 5)."""
+        """All keys as a JWK set (RFC 7517 section 5)."""
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def find(self, kid: str) -> VerificationKey | None:
-        """The key of that id, if it is in use."""
+        """Key with this ID, or None."""
         return self._keys.get(kid)
 
-    def take(self, record: Record) -> None:
-        """Learn a key, or, from a record without a value, forget one."""
+    def apply(self, record: Record) -> None:
+        """Add the record's key; remove it if the record has no value. An invalid record is logged and ignored."""
         if record.value is None:
-            self._forget((record.key or b"").decode(errors="replace"))
+            kid = (record.key or b"").decode(errors="replace")
+            self._keys.pop(kid, None)
+            self._jwks.pop(kid, None)
+            self._serialize()
             return
         try:
-            published = SigningKeyPublished.model_validate_json(record.value)
-            self._learn(published)
-        except (ValidationError, PyJWTError, ValueError, KeyError) as wrong:
-            # Never the record itself: should a private key be in it, the log is no place for it.
-            log.error("signing key refused", offset=record.offset, error=type(wrong).__name__)
+            self._add(SigningKeyPublished.model_validate_json(record.value))
+        except (ValidationError, PyJWTError, ValueError, KeyError) as invalid:
+            # The record itself is not logged: by mistake it could contain a private key.
+            log.error("invalid signing key", offset=record.offset, error=type(invalid).__name__)
 
-    def _learn(self, published: SigningKeyPublished) -> None:
+    def _add(self, published: SigningKeyPublished) -> None:
         jwk = published.jwk
         algorithm = ALGORITHMS[jwk["kty"], jwk["crv"]]
         if "d" in jwk or jwk.get("alg", algorithm) != algorithm or jwk.get("kid", published.kid) != published.kid:
-            raise ValueError("not the public half of a signing key of ours")
+            raise ValueError("not a public key, or its algorithm or ID does not match")
         self._keys[published.kid] = VerificationKey(PyJWK(dict(jwk), algorithm), algorithm)
         self._jwks[published.kid] = {**jwk, "kid": published.kid, "alg": algorithm, "use": "sig"}
-        self._write()
+        self._serialize()
 
-    def _forget(self, kid: str) -> None:
-        self._keys.pop(kid, None)
-        self._jwks.pop(kid, None)
-        self._write()
-
-    def _write(self) -> None:
+    def _serialize(self) -> None:
         self.jwks = json.dumps({"keys": list(self._jwks.values())}).encode()
 
 
 class Clients:
-    """The clients whose tokens are taken, as the topic ``auth.clients`` tells them."""
+    """Registered clients, from the topic ``auth.clients``."""
 
     def __init__(self) -> None:
         self._enabled: dict[str, bool] = {}
@@ -87,24 +84,24 @@ class Clients:
         return len(self._enabled)
 
     def enabled(self, client_id: str) -> bool:
-        """Whether there is such a client, and it may have people logged in."""
+        """Whether the client exists and is not disabled."""
         return self._enabled.get(client_id, False)
 
-    def take(self, record: Record) -> None:
-        """Learn of a client, or, from a record without a value, forget one."""
+    def apply(self, record: Record) -> None:
+        """Add or update a client; remove it if the record has no value. An invalid record is logged and ignored."""
         if record.value is None:
             self._enabled.pop((record.key or b"").decode(errors="replace"), None)
             return
         try:
             announced = ClientAnnounced.model_validate_json(record.value)
-        except ValidationError as wrong:
-            log.error("client not understood", offset=record.offset, error=type(wrong).__name__)
+        except ValidationError as invalid:
+            log.error("invalid client announcement", offset=record.offset, error=type(invalid).__name__)
             return
         self._enabled[announced.client_id] = not announced.disabled
 
 
 class Revocations:
-    """The access tokens that are refused although they have not expired, as ``auth.revocations`` tells them.
+    """Revoked access tokens that have not expired, from the topic ``auth.revocations``.
 
     Args:
         clock: Unix seconds.
@@ -121,8 +118,8 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._revoked)
 
-    def take(self, record: Record) -> None:
-        """Learn a revocation; those whose tokens have expired by now are forgotten."""
+    def apply(self, record: Record) -> None:
+        """Add a revocation, and remove those of expired tokens. An invalid record is logged and ignored."""
         if record.value is None:
             return
         now = self._clock()
@@ -131,8 +128,8 @@ class Revocations:
         try:
             revoked = AccessTokenRevoked.model_validate_json(record.value)
             expires_at = revoked.expires_at.timestamp()
-        except (ValidationError, ValueError, OverflowError) as wrong:
-            log.error("revocation not understood", offset=record.offset, error=type(wrong).__name__)
+        except (ValidationError, ValueError, OverflowError) as invalid:
+            log.error("invalid revocation", offset=record.offset, error=type(invalid).__name__)
             return
         if expires_at > now and revoked.token_id not in self._revoked:
             self._revoked.add(revoked.token_id)

@@ -12,12 +12,12 @@ from typing import get_args
 import pytest
 from structlog.testing import capture_logs
 
-from services.gateway import unsubscribing
+from services.gateway import unsubscribe
 from shared.mail import unsubscribe_token
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
 from tests.gateway.conftest import World
-from tests.gateway.services import Refused
+from tests.gateway.fake_services import Refused
 
 LANGUAGES = ("en", "de", "fr", "es", "it")
 """Those that mails are written in."""
@@ -31,7 +31,7 @@ def path(world: World) -> str:
 
 @pytest.fixture(autouse=True)
 def mailer(world: World) -> None:
-    world.services.answers["mailer.record-marketing-consent"] = lambda _envelope: None
+    world.services.replies["mailer.record-marketing-consent"] = lambda _envelope: None
 
 
 async def test_opening_the_link_shows_a_button_and_changes_nothing(world: World, path: str) -> None:
@@ -44,7 +44,7 @@ async def test_opening_the_link_shows_a_button_and_changes_nothing(world: World,
     page = (await world.http.get(path)).text
     assert '<form method="post">' in page
     assert '<button type="submit">Unsubscribe</button>' in page
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_the_page_runs_and_loads_nothing_and_its_style_is_known_by_its_hash(world: World, path: str) -> None:
@@ -65,7 +65,7 @@ async def test_posting_sets_the_consent_to_none_without_a_login(
     answer = await world.http.post(path, data=ONE_CLICK, headers=headers)
     assert answer.status_code == 200
     assert "You are unsubscribed" in answer.text
-    [stored] = world.services.heard
+    [stored] = world.services.received
     told = RecordMarketingConsent.model_validate_json(stored.body)
     assert (told.user_id, told.level, told.source) == ("user_1", "none", "unsubscribe-link")
     assert (stored.key, stored.caller.kind) == ("user_1", "anonymous")
@@ -79,7 +79,7 @@ async def test_mail_programs_may_post_whatever_form_they_like(world: World, path
     ):
         answer = await world.http.post(path, **sent)  # type: ignore[arg-type]
         assert answer.status_code == 200
-    assert len(world.services.heard) == 3
+    assert len(world.services.received) == 3
 
 
 def forgeries(sealer: Sealer, path: str) -> list[str]:
@@ -108,7 +108,7 @@ async def test_a_link_that_is_not_ours_says_so_and_asks_nobody(world: World, pat
             answer = await world.http.request(verb, f"/unsubscribe/{token}")
             assert answer.status_code == 404, token
             assert "does not work" in answer.text, token
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_other_verbs_and_paths_are_refused(world: World, path: str) -> None:
@@ -152,10 +152,10 @@ async def test_the_page_speaks_the_mails_language_or_else_the_browsers(
 
 
 def test_every_language_says_everything() -> None:
-    words = tomllib.loads((Path(unsubscribing.__file__).parent / "templates" / "unsubscribe.toml").read_text())
+    words = tomllib.loads((Path(unsubscribe.__file__).parent / "templates" / "unsubscribe.toml").read_text())
     assert set(words) == set(LANGUAGES)
     places = {state: set(said) for state, said in words["en"].items() if state != "title"}
-    assert set(places) == set(get_args(unsubscribing.State))
+    assert set(places) == set(get_args(unsubscribe.State))
     for said in words.values():
         assert {state: set(each) for state, each in said.items() if state != "title"} == places
     every = [text for said in words.values() for state in places for text in said[state].values()]
@@ -164,11 +164,11 @@ def test_every_language_says_everything() -> None:
 
 async def test_a_body_without_end_is_not_read(world: World, path: str) -> None:
     assert (await world.http.post(path, content=b"x" * 5000)).status_code == 413
-    assert world.services.heard == []
+    assert world.services.received == []
 
 
 async def test_what_did_not_work_is_not_called_done(world: World, path: str) -> None:
-    world.services.answers["mailer.record-marketing-consent"] = lambda _envelope: Refused("unavailable", "unavailable")
+    world.services.replies["mailer.record-marketing-consent"] = lambda _envelope: Refused("unavailable", "unavailable")
     answer = await world.http.post(path, data=ONE_CLICK)
     assert answer.status_code == 503
     assert "That did not work" in answer.text
@@ -179,8 +179,8 @@ async def test_the_link_stands_in_no_log(world: World, path: str, monkeypatch: p
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
-    asking = "services.gateway.asking.Asking.ask"
-    monkeypatch.setattr(asking, fail)
+    dispatch = "services.gateway.dispatch.Dispatcher.dispatch"
+    monkeypatch.setattr(dispatch, fail)
     with capture_logs() as logs:
         assert (await world.http.post(path)).status_code == 500
     assert logs

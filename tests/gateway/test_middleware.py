@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.gateway.client_ip import ClientIp
 from services.gateway.cors import Cors
-from services.gateway.guard import Guard, request_id
+from services.gateway.middleware import HttpMiddleware
 from tests.gateway.conftest import ORIGIN, World
 
 PATH = "/1/2021-10-06/list_news_items"
@@ -69,7 +69,7 @@ class TestBrowsers:
 class TestWhateverTheAppDoes:
     @staticmethod
     def client(app: Any) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(Guard(app, Cors([])))
+        transport = httpx.ASGITransport(HttpMiddleware(app, Cors([])))
         return httpx.AsyncClient(transport=transport, base_url="http://nest.test")
 
     async def test_a_fault_of_ours_tells_nothing(self) -> None:
@@ -92,7 +92,7 @@ class TestWhateverTheAppDoes:
 
     async def test_it_knows_the_request_id(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await PlainTextResponse(request_id(scope))(scope, receive, send)
+            await PlainTextResponse(scope["state"]["request_id"])(scope, receive, send)
 
         async with self.client(app) as http:
             assert (await http.get("/", headers={"x-request-id": "mine"})).text == "mine"

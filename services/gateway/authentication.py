@@ -1,7 +1,7 @@
-"""Who is calling? The ``authorization`` header, checked without asking anybody, becomes a Caller.
+"""Authentication: from the ``authorization`` header to a ``Caller``, without a call to another service.
 
-Access tokens are JWTs, verified as RFC 8725 asks: the key comes from those that auth has announced and brings its own
-algorithm; nothing in a token's header is followed anywhere.
+Access tokens are JWTs, verified according to RFC 8725: the key comes from those that auth has published and fixes the
+algorithm; nothing that a token's header refers to is followed.
 """
 
 from __future__ import annotations
@@ -19,67 +19,41 @@ import jwt
 from jwt.exceptions import DecodeError, PyJWTError
 from jwt.utils import base64url_decode
 
-from services.gateway.announced import Clients, Revocations, SigningKeys
-from shared.errors import Kind, Refusal, Unavailable
+from services.gateway.auth_topics import Clients, Revocations, SigningKeys
+from services.gateway.errors import (
+    AccessDenied,
+    InvalidToken,
+    InvalidTokenVersion,
+    MalformedToken,
+    TokenExpired,
+    TokenRevoked,
+    Unauthorized,
+    UnknownTokenType,
+)
+from shared.errors import Unavailable
 from shared.messages import Caller
 
 MAX_TOKEN_CHARACTERS: Final = 4096
-"""Ours have some 500."""
-CLOCK_SECONDS: Final = 60
-"""How far auth's clock may be ahead when it says ``iat``. An expiry has no such grace."""
-TOKEN_VERSION: Final = "1"  # noqa: S105 -- the claim ``v``, no secret
+"""Nest's access tokens have about 500 characters."""
+CLOCK_SKEW_SECONDS: Final = 60
+"""How far auth's clock may be ahead for ``iat``. The expiry has no tolerance."""
+TOKEN_VERSION: Final = "1"  # noqa: S105 -- the claim ``v``, not a secret
 TOKEN_TYPE: Final = "JWT"  # noqa: S105 -- the header ``typ``
-REMEMBERED_TOKENS: Final = 20_000
+CACHED_TOKENS: Final = 20_000
 _HEADER: Final = frozenset({"alg", "kid", "typ"})
 _REQUIRED: Final = ["exp", "iat", "iss", "sub", "aud", "jti"]
 
 
-class Unauthorized(Refusal):
-    """The bearer token is no good; ``reasons[0].code`` says why."""
-
-    kind = Kind.UNAUTHENTICATED
-
-
-class AccessDenied(Refusal):
-    """Whoever calls may not do this."""
-
-    kind = Kind.FORBIDDEN
-
-
-class MalformedToken(Refusal):
-    """Not a JWT in compact form (RFC 7519 section 3)."""
-
-
-class UnknownTokenType(Refusal):
-    """Another scheme than ``bearer`` and ``internal``."""
-
-
-class InvalidToken(Refusal):
-    """A JWT that auth has not signed, or not for this, or not any more."""
-
-
-class TokenExpired(Refusal):
-    """Its time is over; a refresh token gets another one."""
-
-
-class TokenRevoked(Refusal):
-    """Ended before its time: a log-out, or a theft."""
-
-
-class InvalidTokenVersion(Refusal):
-    """Its claims are laid out in a way that this gateway does not know."""
-
-
 @dataclass(slots=True)
 class Token:
-    """An access token whose signature and claims have been verified.
+    """An access token with a valid signature and valid claims.
 
     Attributes:
-        id: its ``jti``.
-        kid: the key that signed it.
-        client_id: its ``aud``: the client that it was given to.
+        id: claim ``jti``.
+        kid: ID of the key that signed it.
+        client_id: claim ``aud``, the client that the token was issued to.
         expires_at: Unix seconds.
-        caller: the user, at the address last seen.
+        caller: the user, with the IP address of the latest request.
     """
 
     id: str
@@ -89,15 +63,15 @@ class Token:
     caller: Caller
 
 
-class Access:
-    """Tells callers apart.
+class Authenticator:
+    """Identifies callers. Verified tokens are cached.
 
     Args:
-        keys: what verifies access tokens.
-        clients: whose tokens are taken.
-        revocations: which of them are revoked.
-        internal_keys: what our own back ends and operators show; several while one is being replaced.
-        issuer: the only ``iss`` that is ours.
+        keys: public keys of access tokens.
+        clients: those whose tokens are accepted.
+        revocations: revoked access tokens.
+        internal_keys: secrets of back ends and operators; several during a rotation.
+        issuer: the only accepted ``iss``.
         clock: Unix seconds.
     """
 
@@ -114,22 +88,23 @@ class Access:
         self._keys = keys
         self._clients = clients
         self._revocations = revocations
-        self._internal = [_digest(key.encode()) for key in internal_keys]
+        self._internal_digests = [_digest(key.encode()) for key in internal_keys]
         self._issuer = issuer
         self._clock = clock
         self._tokens: OrderedDict[bytes, Token] = OrderedDict()
+        """Verified tokens by the whole header, the least recently used first."""
 
     def caller(self, authorization: bytes | None, client_ip: str | None) -> Caller:
-        """Who shows this header.
+        """Identify the caller of a request.
 
         Args:
-            authorization: the header's value; None when there is none.
-            client_ip: where the request came from.
+            authorization: value of the header; None if it is missing.
+            client_ip: IP address of the client.
 
         Raises:
-            Unauthorized: a bearer token that is no good, or an unknown scheme.
-            AccessDenied: a wrong internal key.
-            Unavailable: auth has announced nothing yet by which a token could be judged.
+            Unauthorized: the bearer token is not valid, or the scheme is unknown.
+            AccessDenied: the internal key is wrong.
+            Unavailable: this gateway has not received any client from auth yet.
         """
         if authorization is None:
             return Caller(client_ip=client_ip)
@@ -141,20 +116,20 @@ class Access:
                     return self._internal_caller(credentials.strip(), client_ip)
                 case b"bearer":
                     token = self._verify(credentials.strip(), client_ip)
-                    self._remember(authorization, token)
+                    self._cache(authorization, token)
                 case _:
                     raise Unauthorized(reasons=(UnknownTokenType(),))
         else:
             self._tokens.move_to_end(authorization)
-        self._still_good(token)
+        self._check_state(token)
         if token.caller.client_ip != client_ip:
             token.caller = token.caller.model_copy(update={"client_ip": client_ip})
         return token.caller
 
     def _internal_caller(self, key: bytes, client_ip: str | None) -> Caller:
-        given = _digest(key)
-        # All of them are compared, whichever fits: the time tells nothing.
-        if not sum(hmac.compare_digest(given, known) for known in self._internal):
+        digest = _digest(key)
+        # Always compare with every key, so that the time does not reveal which one matched.
+        if not sum(hmac.compare_digest(digest, known) for known in self._internal_digests):
             raise AccessDenied
         return Caller(kind="internal", client_ip=client_ip)
 
@@ -162,11 +137,11 @@ class Access:
         if len(credentials) > MAX_TOKEN_CHARACTERS or credentials.count(b".") != 2:  # noqa: PLR2004 -- three parts
             raise Unauthorized(reasons=(MalformedToken(),))
         try:
-            kid, claims = self._claims(credentials.decode("ascii"))
+            kid, claims = self._verified_claims(credentials.decode("ascii"))
         except (DecodeError, UnicodeDecodeError) as malformed:
-            # PyJWT has a wrong signature among the malformed ones.
-            wrong = isinstance(malformed, jwt.InvalidSignatureError)
-            raise Unauthorized(reasons=(InvalidToken() if wrong else MalformedToken(),)) from None
+            # In PyJWT a wrong signature is a kind of DecodeError.
+            wrong_signature = isinstance(malformed, jwt.InvalidSignatureError)
+            raise Unauthorized(reasons=(InvalidToken() if wrong_signature else MalformedToken(),)) from None
         except (PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise Unauthorized(reasons=(InvalidToken(),)) from None
         if claims.get("v") != TOKEN_VERSION:
@@ -179,13 +154,13 @@ class Access:
             caller=Caller(kind="user", user_id=claims["sub"], token_id=claims["jti"], client_ip=client_ip),
         )
 
-    def _claims(self, token: str) -> tuple[str, dict[str, Any]]:
-        """The key's id and the claims of a token that auth has signed; its expiry is judged at each use."""
+    def _verified_claims(self, token: str) -> tuple[str, dict[str, Any]]:
+        """Key ID and claims of a token that auth has signed. The expiry is checked at every use instead."""
         header = jwt.get_unverified_header(token)
-        # Whatever else a header may hold (jwk, jku, x5u, crit, b64) asks a verifier to trust the token itself.
+        # All other header fields (jwk, jku, x5u, crit, b64) make a verifier trust what the token itself says.
         if not header.keys() <= _HEADER or header.get("typ") != TOKEN_TYPE or not isinstance(header.get("kid"), str):
             raise jwt.InvalidTokenError
-        _no_name_twice(token)
+        _refuse_duplicate_names(token)
         key = self._keys.find(header["kid"])
         if key is None:
             raise jwt.InvalidKeyError
@@ -194,7 +169,7 @@ class Access:
             key.key,
             algorithms=[key.algorithm],
             issuer=self._issuer,
-            leeway=CLOCK_SECONDS,
+            leeway=CLOCK_SKEW_SECONDS,
             options={"require": _REQUIRED, "verify_aud": False, "verify_exp": False},
         )
         texts = [claims[name] for name in ("iss", "sub", "aud", "jti")]
@@ -203,42 +178,43 @@ class Access:
             raise jwt.InvalidTokenError
         return header["kid"], claims
 
-    def _still_good(self, token: Token) -> None:
+    def _check_state(self, token: Token) -> None:
+        """Refuse a verified token that has expired, was revoked, or whose key or client is no longer accepted."""
         if token.expires_at <= self._clock():
             raise Unauthorized(reasons=(TokenExpired(),))
         if token.id in self._revocations:
             raise Unauthorized(reasons=(TokenRevoked(),))
         if not self._clients:
-            # A deployment without clients has logged nobody in: it is us who don't know them yet.
+            # A valid token implies a client, so this gateway just has not received the clients yet.
             raise Unavailable
-        # Phone logins are for any client that an app names; only those of a registered one open this API.
+        # A phone login accepts any client ID; this API accepts only tokens of registered clients.
         if self._keys.find(token.kid) is None or not self._clients.enabled(token.client_id):
             raise Unauthorized(reasons=(InvalidToken(),))
 
-    def _remember(self, authorization: bytes, token: Token) -> None:
+    def _cache(self, authorization: bytes, token: Token) -> None:
         self._tokens[authorization] = token
-        if len(self._tokens) > REMEMBERED_TOKENS:
+        if len(self._tokens) > CACHED_TOKENS:
             self._tokens.popitem(last=False)
 
 
-def _no_name_twice(token: str) -> None:
-    """Let a token pass whose header and claims every reader reads alike (RFC 7519 section 4).
+def _refuse_duplicate_names(token: str) -> None:
+    """Refuse a token that two parsers could read differently (RFC 7519 section 4).
 
     Raises:
-        InvalidTokenError: one of the two says something twice.
-        ValueError, RecursionError: one is no JSON.
+        InvalidTokenError: header or claims have a duplicate name.
+        ValueError, RecursionError: header or claims are not JSON.
     """
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        parsed = dict(pairs)
+        if len(parsed) != len(pairs):
             raise jwt.InvalidTokenError
-        return found
+        return parsed
 
     for part in token.split(".")[:2]:
-        json.loads(base64url_decode(part), object_pairs_hook=once)
+        json.loads(base64url_decode(part), object_pairs_hook=unique)
 
 
 def _digest(key: bytes) -> bytes:
-    # Of one length, so that comparing them doesn't tell the key's.
+    # Digests have one length, so comparing them does not reveal the length of the key.
     return hashlib.sha256(key).digest()

@@ -60,7 +60,7 @@ async def post(world: World, body: bytes, headers: dict[str, Any]) -> tuple[int,
 
 
 async def heard(world: World, count: int) -> None:
-    await eventually(lambda: len(world.services.heard) >= count, what="events on Kafka")
+    await eventually(lambda: len(world.services.received) >= count, what="events on Kafka")
 
 
 @pytest.mark.parametrize("secret", WEBHOOK_SECRETS)
@@ -69,7 +69,7 @@ async def test_an_event_is_stored_byte_for_byte(world: World, secret: str) -> No
     answer = await world.http.post(PATH, content=body, headers=signed(body, secret))
     assert (answer.status_code, answer.json()) == (200, {"received": True})
     await heard(world, 1)
-    stored = world.services.heard[0]
+    stored = world.services.received[0]
     assert (stored.topic, stored.wire, stored.key) == ("stripe.webhooks", "stripe.event", "cus_1")
     assert stored.body == body
     assert stored.caller.kind == "service"
@@ -83,7 +83,7 @@ async def test_a_repeat_has_the_id_of_the_first_and_another_event_has_not(world:
         body = json.dumps(each).encode()
         assert (await post(world, body, signed(body)))[0] == 200
     await heard(world, 4)
-    ids = [stored.id for stored in world.services.heard]
+    ids = [stored.id for stored in world.services.received]
     # Partitions are read side by side, so only what they hold in all is known.
     assert len(set(ids)) == 3
 
@@ -104,7 +104,7 @@ async def test_events_of_one_customer_share_a_key(world: World, about: dict[str,
     body = json.dumps(event(data={"object": about})).encode()
     assert (await post(world, body, signed(body)))[0] == 200
     await heard(world, 1)
-    stored = world.services.heard[0]
+    stored = world.services.received[0]
     assert stored.key == (key or stored.id)
 
 
@@ -121,7 +121,7 @@ async def test_no_body_is_said_to_be_missing(world: World) -> None:
 class TestForgeries:
     async def refused(self, world: World, body: bytes, headers: dict[str, Any]) -> None:
         assert await post(world, body, headers) == (400, "invalid_webhook_payload")
-        assert world.services.heard == []
+        assert world.services.received == []
 
     async def test_of_signatures(self, world: World) -> None:
         body = json.dumps(event()).encode()
@@ -217,7 +217,7 @@ class TestForgeries:
         writer.close()
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b'"body_too_large"' in answer
-        assert world.services.heard == []
+        assert world.services.received == []
 
 
 async def test_one_valid_signature_among_others_is_enough(world: World) -> None:
@@ -257,7 +257,7 @@ class TestThinEvents:
         body = json.dumps(thin(), indent=2).encode()
         assert await post(world, body, signed(body)) == (200, "received")
         await heard(world, 1)
-        stored = world.services.heard[0]
+        stored = world.services.received[0]
         assert (stored.topic, stored.wire, stored.key) == ("stripe.webhooks", "stripe.thin-event", "pi_1")
         assert stored.body == body
         read = StripeThinEvent.model_validate_json(stored.body)
@@ -272,14 +272,14 @@ class TestThinEvents:
         body = json.dumps(thin(related_object=related)).encode()
         assert (await post(world, body, signed(body)))[0] == 200
         await heard(world, 1)
-        assert world.services.heard[0].key == world.services.heard[0].id
+        assert world.services.received[0].key == world.services.received[0].id
 
     async def test_a_repeat_has_the_id_of_the_first_and_another_accounts_has_not(self, world: World) -> None:
         for each in (thin(), thin(), thin(context="acct_1"), thin(context="acct_1/acct_2"), thin(id="evt_test_2")):
             body = json.dumps(each).encode()
             assert (await post(world, body, signed(body)))[0] == 200
         await heard(world, 5)
-        assert len({stored.id for stored in world.services.heard}) == 4
+        assert len({stored.id for stored in world.services.received}) == 4
 
 
 @pytest.mark.parametrize("unheard_of", [event(type="v1.of.tomorrow"), thin(type="v9.of.tomorrow")])

@@ -1,4 +1,4 @@
-"""Who is calling, and every way known of pretending to be somebody."""
+"""Access is calling, and every way known of pretending to be somebody."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
-from services.gateway import access as access_module
-from services.gateway.access import Access, AccessDenied, Unauthorized
-from services.gateway.announced import Clients, Revocations, SigningKeys
+from services.gateway import authentication
+from services.gateway.auth_topics import Clients, Revocations, SigningKeys
+from services.gateway.authentication import Authenticator
+from services.gateway.errors import AccessDenied, Unauthorized
 from shared.errors import Unavailable
 from shared.messages import Caller
 from shared.messages.auth.signing_keys import SigningKeyPublished
@@ -41,7 +42,7 @@ class Record:
 
 @dataclass
 class Door:
-    """An Access whose clock and announcements are ours."""
+    """An Authenticator whose clock and announcements are ours."""
 
     signer: Signer = field(default_factory=lambda: Signer.new("key-1"))
     now: float = field(default_factory=time.time)
@@ -50,7 +51,7 @@ class Door:
         self.keys = SigningKeys()
         self.clients = Clients()
         self.revocations = Revocations(lambda: self.now)
-        self.access = Access(
+        self.authenticator = Authenticator(
             self.keys,
             self.clients,
             self.revocations,
@@ -62,25 +63,25 @@ class Door:
         self.know("client_1")
 
     def announce(self, signer: Signer) -> None:
-        self.keys.take(Record(signer.announcement.model_dump_json().encode(), signer.kid.encode()))
+        self.keys.apply(Record(signer.announcement.model_dump_json().encode(), signer.kid.encode()))
 
     def know(self, client_id: str, *, disabled: bool = False) -> None:
         announced = client(client_id, disabled=disabled)
-        self.clients.take(Record(announced.model_dump_json().encode(), client_id.encode()))
+        self.clients.apply(Record(announced.model_dump_json().encode(), client_id.encode()))
 
     def revoke(self, token_id: str, expires_at: float) -> None:
         body = {"token_id": token_id, "expires_at": expires_at}
-        self.revocations.take(Record(json.dumps(body).encode()))
+        self.revocations.apply(Record(json.dumps(body).encode()))
 
     def caller(self, authorization: str | bytes, ip: str = "192.0.2.1") -> Caller:
         raw = authorization.encode("latin-1") if isinstance(authorization, str) else authorization
-        return self.access.caller(raw, ip)
+        return self.authenticator.caller(raw, ip)
 
     def reason(self, token: str | bytes) -> str:
         """Why a bearer token is refused."""
         raw = token.encode() if isinstance(token, str) else token
         with pytest.raises(Unauthorized) as refused:
-            self.access.caller(b"bearer " + raw, None)
+            self.authenticator.caller(b"bearer " + raw, None)
         return refused.value.body()["reasons"][0]["code"]
 
 
@@ -105,7 +106,7 @@ def _es256(signer: Signer, header: dict[str, Any], claims: Any) -> str:
 
 
 def test_nobody_says_who_they_are(door: Door) -> None:
-    assert door.access.caller(None, "192.0.2.1") == Caller(kind="anonymous", client_ip="192.0.2.1")
+    assert door.authenticator.caller(None, "192.0.2.1") == Caller(kind="anonymous", client_ip="192.0.2.1")
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "Bearer", "BEARER"])
@@ -127,7 +128,7 @@ def test_a_wrong_internal_key_is_denied(door: Door, key: str) -> None:
 
 
 def test_without_internal_keys_nobody_is_internal() -> None:
-    access = Access(SigningKeys(), Clients(), Revocations(), internal_keys=(), issuer=ISSUER)
+    access = Authenticator(SigningKeys(), Clients(), Revocations(), internal_keys=(), issuer=ISSUER)
     for shown in (b"internal ", b"internal", b"internal x"):
         with pytest.raises(AccessDenied):
             access.caller(shown, None)
@@ -312,7 +313,7 @@ def test_a_token_that_was_good_is_refused_once_it_is_revoked(door: Door) -> None
 def test_a_token_that_was_good_is_refused_once_its_key_is_gone(door: Door) -> None:
     token = door.signer.token()
     assert door.caller(f"bearer {token}").kind == "user"
-    door.keys.take(Record(None, b"key-1"))
+    door.keys.apply(Record(None, b"key-1"))
     assert door.reason(token) == "invalid_token"
 
 
@@ -332,25 +333,25 @@ def test_the_address_is_the_one_of_this_request(door: Door) -> None:
 
 
 def test_remembered_tokens_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_module, "REMEMBERED_TOKENS", 3)
+    monkeypatch.setattr(authentication, "CACHED_TOKENS", 3)
     tokens = [door.signer.token(jti=str(number)) for number in range(5)]
     for token in tokens:
         door.caller(f"bearer {token}")
-    assert len(door.access._tokens) == 3
+    assert len(door.authenticator._tokens) == 3
     assert door.caller(f"bearer {tokens[0]}").kind == "user"
 
 
 def test_a_refused_token_is_not_remembered(door: Door) -> None:
     door.reason(Signer.new("key-1").token())
-    assert not door.access._tokens
+    assert not door.authenticator._tokens
 
 
 def test_a_remembered_token_costs_microseconds(door: Door) -> None:
     shown = f"bearer {door.signer.token()}".encode()
-    door.access.caller(shown, None)
+    door.authenticator.caller(shown, None)
     began = time.process_time()
     for _ in range(10_000):
-        door.access.caller(shown, None)
+        door.authenticator.caller(shown, None)
     assert time.process_time() - began < 0.5  # 50 µs a call, where checking a signature takes 150
 
 
@@ -367,7 +368,7 @@ class TestKeys:
         kind = OKPAlgorithm if algorithm == "EdDSA" else ECAlgorithm
         jwk = kind.to_jwk(private.public_key(), as_dict=True)
         published = SigningKeyPublished(key="other", kid="other", jwk=jwk)
-        door.keys.take(Record(published.model_dump_json().encode()))
+        door.keys.apply(Record(published.model_dump_json().encode()))
         token = jwt.encode(door.signer.claims(), private, algorithm, {"kid": "other"})
         assert door.caller(f"bearer {token}").kind == "user"
         shown = json.loads(door.keys.jwks)["keys"][-1]
@@ -393,15 +394,15 @@ class TestKeys:
     ) -> None:
         signer = Signer.new("key-2")
         published = SigningKeyPublished(key="key-2", kid="key-2", jwk=signer.jwk | change)
-        door.keys.take(Record(published.model_dump_json().encode()))
+        door.keys.apply(Record(published.model_dump_json().encode()))
         assert door.keys.find("key-2") is None
         assert b"key-2" not in door.keys.jwks
 
     @pytest.mark.parametrize("value", [b"", b"x", b"[]", b"{}", b"\xff", b"[" * 5000])
     def test_garbage_is_passed_over(self, door: Door, value: bytes) -> None:
-        door.keys.take(Record(value))
-        door.clients.take(Record(value))
-        door.revocations.take(Record(value))
+        door.keys.apply(Record(value))
+        door.clients.apply(Record(value))
+        door.revocations.apply(Record(value))
         assert door.caller(f"bearer {door.signer.token()}").kind == "user"
 
 
@@ -416,13 +417,13 @@ class TestClients:
         assert door.reason(token) == "invalid_token"
         door.know("client_1")
         assert door.caller(f"bearer {token}").kind == "user"
-        door.clients.take(Record(None, b"client_1"))
+        door.clients.apply(Record(None, b"client_1"))
         door.know("client_2")
         assert door.reason(token) == "invalid_token"
 
     def test_a_gateway_that_knows_no_client_yet_says_so_instead_of_logging_people_out(self, door: Door) -> None:
         token = door.signer.token()
-        door.clients.take(Record(None, b"client_1"))
+        door.clients.apply(Record(None, b"client_1"))
         with pytest.raises(Unavailable):
             door.caller(f"bearer {token}")
 

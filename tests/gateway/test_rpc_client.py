@@ -17,7 +17,7 @@ from shared.bus import topics
 from shared.bus.envelope import Envelope
 from shared.sealing import Sealer
 from tests.gateway.conftest import World
-from tests.gateway.services import SILENCE, Services
+from tests.gateway.fake_services import NO_REPLY, FakeServices
 from tests.stack import eventually
 
 PATH = "/1/2021-10-06/list_news_items"
@@ -27,14 +27,14 @@ Make = Callable[..., GatewaySettings]
 
 
 async def test_no_answer_in_time_is_a_504_and_a_late_one_reaches_nobody(world: World) -> None:
-    world.services.answers["news.list-news-items"] = lambda _: SILENCE
-    before = world.gateway._replies.unclaimed
+    world.services.replies["news.list-news-items"] = lambda _: NO_REPLY
+    before = world.gateway._rpc_client.unclaimed
     answer = await world.http.post(PATH, json=ASK)
     assert (answer.status_code, answer.json()["code"]) == (504, "reply_timeout")
-    assert world.gateway._replies.waiting == 0
-    await world.services.reply(world.services.heard[0], [{"id": "late"}])
-    await eventually(lambda: world.gateway._replies.unclaimed > before)
-    world.services.answers.clear()
+    assert world.gateway._rpc_client.waiting == 0
+    await world.services.reply(world.services.received[0], [{"id": "late"}])
+    await eventually(lambda: world.gateway._rpc_client.unclaimed > before)
+    world.services.replies.clear()
     assert (await world.http.post(PATH, json=ASK)).status_code == 204
 
 
@@ -51,20 +51,20 @@ async def test_replies_to_others_and_garbage_are_passed_over(world: World) -> No
             await send("gateway.replies", b"not yours", headers, partition=partition)
         await send("gateway.replies", None, [("id", other.encode())], key=b"k", partition=partition)
 
-    before = world.gateway._replies.unclaimed
-    world.services.before = noise
-    world.services.answers["news.list-news-items"] = lambda _: [{"id": "mine"}]
+    before = world.gateway._rpc_client.unclaimed
+    world.services.before_reply = noise
+    world.services.replies["news.list-news-items"] = lambda _: [{"id": "mine"}]
     answer = await world.http.post(PATH, json=ASK)
     assert answer.json() == [{"id": "mine"}]
-    assert world.gateway._replies.unclaimed >= before + 5
+    assert world.gateway._rpc_client.unclaimed >= before + 5
 
 
 async def test_an_answer_that_comes_twice_is_taken_once(world: World) -> None:
     async def early(envelope: Envelope) -> None:
         await world.services.reply(envelope, [{"id": "first"}])
 
-    world.services.before = early
-    world.services.answers["news.list-news-items"] = lambda _: [{"id": "second"}]
+    world.services.before_reply = early
+    world.services.replies["news.list-news-items"] = lambda _: [{"id": "second"}]
     assert (await world.http.post(PATH, json=ASK)).json() == [{"id": "first"}]
 
 
@@ -73,7 +73,7 @@ async def test_a_reply_that_nest_did_not_write_is_a_500_at_once(world: World) ->
         headers = [("id", envelope.reply_id.encode())]
         await world.services.producer.send_record("gateway.replies", b"x", headers, partition=envelope.reply_to)
 
-    world.services.before = nonsense
+    world.services.before_reply = nonsense
     answer = await world.http.post(PATH, json=ASK)
     assert (answer.status_code, answer.json()["code"]) == (500, "unknown")
 
@@ -84,20 +84,20 @@ async def test_calls_beyond_the_bound_are_told_to_come_back(world: World, make_s
     async def wait(_: Envelope) -> None:
         await hold.wait()
 
-    world.services.before = wait
+    world.services.before_reply = wait
     settings = make_settings(topic_prefix=world.settings.topic_prefix, calls_in_flight=4)
     async with (
         create(settings) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20) as http,
     ):
         held = [asyncio.create_task(http.post(PATH, json=ASK)) for _ in range(4)]
-        await eventually(lambda: gateway._replies.waiting == 4)
+        await eventually(lambda: gateway._rpc_client.waiting == 4)
         beyond = await http.post(PATH, json=ASK)
         assert (beyond.status_code, beyond.json()["code"]) == (429, "too_many_requests")
         assert beyond.headers["retry-after"] == "1"
         hold.set()
         assert {(await call).status_code for call in held} == {204}
-        assert gateway._replies.waiting == 0
+        assert gateway._rpc_client.waiting == 0
 
 
 async def test_a_client_that_goes_away_leaves_nothing_behind(world: World) -> None:
@@ -106,16 +106,16 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(world: World) -> No
     async def wait(_: Envelope) -> None:
         await hold.wait()
 
-    world.services.before = wait
+    world.services.before_reply = wait
     with pytest.raises(httpx.ReadTimeout):
         await world.http.post(PATH, json=ASK, timeout=0.3)
-    assert world.gateway._replies.waiting == 1
+    assert world.gateway._rpc_client.waiting == 1
     hold.set()
-    await eventually(lambda: world.gateway._replies.waiting == 0)
+    await eventually(lambda: world.gateway._rpc_client.waiting == 0)
 
 
 async def test_two_gateways_on_one_partition_answer_only_their_own(world: World, make_settings: Make) -> None:
-    world.services.answers["news.list-news-items"] = lambda envelope: [{"id": envelope.id}]
+    world.services.replies["news.list-news-items"] = lambda envelope: [{"id": envelope.id}]
     settings = make_settings(topic_prefix=world.settings.topic_prefix)
     async with (
         create(settings) as one,
@@ -123,7 +123,7 @@ async def test_two_gateways_on_one_partition_answer_only_their_own(world: World,
         create(settings) as three,
     ):
         # Of three on two partitions at least two share one.
-        assert len({gateway._replies._partition for gateway in (one, two, three)}) < 3
+        assert len({gateway._rpc_client._partition for gateway in (one, two, three)}) < 3
 
         async def ask(gateway: Gateway) -> str:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20) as http:
@@ -139,13 +139,13 @@ async def test_a_stop_answers_what_is_under_way_first(world: World, make_setting
     async def think(_: Envelope) -> None:
         await asyncio.sleep(0.5)
 
-    world.services.before = think
+    world.services.before_reply = think
     settings = make_settings(topic_prefix=world.settings.topic_prefix, drain_seconds=5)
     async with httpx.AsyncClient(timeout=20) as http:
         async with create(settings) as gateway:
             url = f"http://127.0.0.1:{gateway.port}{PATH}"
             call = asyncio.create_task(http.post(url, json=ASK))
-            await eventually(lambda: len(world.services.heard) == 1)
+            await eventually(lambda: len(world.services.received) == 1)
         assert (await call).status_code == 204
         with pytest.raises(httpx.ConnectError):
             await http.post(url, json=ASK)
@@ -162,7 +162,7 @@ class TestWithoutKafka:
         self, kafka: EmbeddedKafka, make_settings: Make
     ) -> None:
         settings = make_settings(kafka_bootstrap=kafka.bootstrap, reply_seconds=4)
-        services = Services(kafka.bootstrap, "", Sealer(settings.master_keys()))
+        services = FakeServices(kafka.bootstrap, "", Sealer(settings.master_keys()))
         await services.start()
         async with (
             create(settings) as gateway,
@@ -174,7 +174,7 @@ class TestWithoutKafka:
             answer = await http.post(PATH, json=ASK)
             assert time.monotonic() - began < 4
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-            assert gateway._replies.waiting == 0
+            assert gateway._rpc_client.waiting == 0
             await eventually(gateway.problems, what="a complaint about Kafka")
             await kafka.start()
 

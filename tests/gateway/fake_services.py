@@ -1,4 +1,4 @@
-"""Stand-ins for the services behind the gateway: they read its commands from the real Kafka and answer as told."""
+"""Stand-ins for the services behind the gateway: they consume its messages from Kafka and send prepared replies."""
 
 from __future__ import annotations
 
@@ -13,62 +13,63 @@ from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
 from shared.sealing import Sealer
 
-Answering = Callable[[Envelope], Any]
-"""What a stand-in does with a message: returns JSON to answer with (None for 204), a ``Refused``, or ``SILENCE``."""
-SILENCE = object()
+PrepareReply = Callable[[Envelope], Any]
+"""From a message to its reply: JSON or bytes, None for no content, a ``Refused``, or ``NO_REPLY``."""
+NO_REPLY = object()
 
 
 class Refused:
-    """A refusal to answer with."""
+    """A refusal as reply."""
 
     def __init__(self, kind: str, code: str, **meta: Any) -> None:
         self.kind = kind
         self.body = {"code": code, **({"meta": meta} if meta else {})}
 
 
-class Services:
-    """Everything behind the gateway.
+class FakeServices:
+    """All services behind the gateway.
 
     Attributes:
-        answers: what answers a message, by wire name; None (204) by default.
-        heard: every message that came, in order of arrival.
-        records: the same, as Kafka had them.
-        before: awaited ahead of each answer.
+        replies: by wire name; without an entry the reply is empty.
+        received: every message, in order of arrival.
+        records: their Kafka records.
+        before_reply: awaited before each reply.
     """
 
     def __init__(self, bootstrap: str, prefix: str, sealer: Sealer) -> None:
-        self.answers: dict[str, Answering] = {}
-        self.heard: list[Envelope] = []
+        self.replies: dict[str, PrepareReply] = {}
+        self.received: list[Envelope] = []
         self.records: list[Record] = []
-        self.before: Callable[[Envelope], Awaitable[None]] | None = None
+        self.before_reply: Callable[[Envelope], Awaitable[None]] | None = None
         self.sealer = sealer
-        self.producer = Producer(bootstrap, prefix=prefix, client_id="stand-ins")
+        self.producer = Producer(bootstrap, prefix=prefix, client_id="fake-services")
         self._prefix = prefix
         commands = [f"{service}.commands" for service in topics.SERVICES]
-        self._tails = [TopicReader(bootstrap, prefix + topic, self._take) for topic in (*commands, "stripe.webhooks")]
+        self._readers = [
+            TopicReader(bootstrap, prefix + topic, self._receive) for topic in (*commands, "stripe.webhooks")
+        ]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         await self.producer.start()
-        for tail in self._tails:
-            await tail.start()
+        for reader in self._readers:
+            await reader.start()
 
     async def stop(self) -> None:
-        for tail in self._tails:
-            await tail.stop()
+        for reader in self._readers:
+            await reader.stop()
         await asyncio.gather(*self._tasks)
         await self.producer.stop()
 
-    def forget(self) -> None:
-        """Back to the beginning, for the next test."""
-        self.answers.clear()
-        self.heard.clear()
+    def reset(self) -> None:
+        self.replies.clear()
+        self.received.clear()
         self.records.clear()
-        self.before = None
+        self.before_reply = None
 
-    def _take(self, record: Record) -> None:
+    def _receive(self, record: Record) -> None:
         envelope = Envelope.of(record, record.topic.removeprefix(self._prefix))
-        self.heard.append(envelope)
+        self.received.append(envelope)
         self.records.append(record)
         if envelope.reply_to is not None:
             task = asyncio.create_task(self._reply(envelope))
@@ -76,19 +77,19 @@ class Services:
             task.add_done_callback(self._tasks.discard)
 
     async def _reply(self, envelope: Envelope) -> None:
-        if self.before is not None:
-            await self.before(envelope)
-        answering = self.answers.get(envelope.wire)
-        found = answering(envelope) if answering is not None else None
-        if found is SILENCE:
+        if self.before_reply is not None:
+            await self.before_reply(envelope)
+        prepare = self.replies.get(envelope.wire)
+        reply = prepare(envelope) if prepare is not None else None
+        if reply is NO_REPLY:
             return
-        if isinstance(found, Refused):
-            await self.reply(envelope, found.body, kind=found.kind)
+        if isinstance(reply, Refused):
+            await self.reply(envelope, reply.body, kind=reply.kind)
         else:
-            await self.reply(envelope, found)
+            await self.reply(envelope, reply)
 
     async def reply(self, envelope: Envelope, body: Any, *, kind: str = "done", replayed: bool = False) -> None:
-        """Send a reply; bytes as they are, None as nothing, anything else as JSON."""
+        """Send a reply: bytes unchanged, None as an empty body, anything else as JSON."""
         value = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         headers = [("id", envelope.reply_id.encode()), ("kind", kind.encode())]
         if replayed:

@@ -1,0 +1,209 @@
+"""HTTP requests: bodies of bounded size, strict JSON, messages, and accepted languages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.types import Message as AsgiMessage
+from starlette.types import Receive, Scope
+
+from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, ValidationFailed
+from shared.messages import Message
+
+M = TypeVar("M", bound=Message)
+Fields = dict[str, Any]
+"""The JSON object of a request, with fields from its path."""
+MAX_ERRORS: Final = 20
+"""Validation errors in one response; a body can have thousands."""
+MAX_PATH_CHARACTERS: Final = 200
+MAX_LANGUAGES: Final = 10
+"""Languages of an ``Accept-Language`` header that are read; the rest is ignored, to bound the work."""
+_PLAINTEXT_SECRETS: Final = {"plain": True}
+"""Validation context: clients send secrets in plain text. The gateway seals them when it encodes the message."""
+_DISCARD_BYTES: Final = 1024 * 1024
+_DISCARD_SECONDS: Final = 1.0
+_LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
+"""The same pattern as in ``shared.messages.message``."""
+_LANGUAGE_RANGE: Final = re.compile(
+    r"\s*([A-Za-z0-9-]{2,40})\s*(?:;\s*[qQ]\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?"
+)
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """An HTTP request.
+
+    Attributes:
+        scope: of ASGI.
+        receive: of ASGI; reads the body.
+        headers: by lower-case name; the last value of a repeated header.
+    """
+
+    scope: Scope
+    receive: Receive
+    headers: dict[bytes, bytes]
+
+    @property
+    def id(self) -> str:
+        """Request ID, which the middleware assigned."""
+        found: str = self.scope["state"]["request_id"]
+        return found
+
+    def header(self, name: bytes) -> str:
+        """Value of a header; empty if it is missing."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """Read the whole body; empty if the request has none. The connection enforces the time limit.
+
+    Raises:
+        BodyTooLarge: it has more than ``limit`` bytes.
+        RequestIncomplete: the client disconnected before the end.
+    """
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request" or message.get("more_body"):
+        body = await _read_chunks(message, receive, limit)
+    if len(body) > limit:
+        raise BodyTooLarge(limit=limit)
+    return body
+
+
+async def _read_chunks(message: AsgiMessage, receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit:
+            await discard_body(receive)
+            raise BodyTooLarge(limit=limit)
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await receive()
+    raise RequestIncomplete
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read and drop the rest of a refused body, up to 1 MiB and 1 second.
+
+    A client that is disconnected while it still sends does not read the response.
+    """
+    discarded = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while discarded < _DISCARD_BYTES:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+
+
+def parse_object(body: bytes) -> Fields:
+    """Parse a body that must be one JSON object.
+
+    Stricter than most parsers, so that every reader gets the same result: UTF-8 without a byte order mark, unique
+    keys in every object, finite numbers.
+
+    Raises:
+        MalformedBody: it is anything else.
+    """
+    try:
+        parsed = _DECODER.decode(body.decode())
+    except (ValueError, RecursionError):
+        raise MalformedBody from None
+    if not isinstance(parsed, dict):
+        raise MalformedBody
+    return parsed
+
+
+def canonical(fields: Fields) -> bytes:
+    """Serialize an object as JSON; equal objects give the same bytes."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def validated(message: type[M], fields: Fields, body: bytes = b"") -> M:
+    """Create a message from a JSON object; unknown fields are errors.
+
+    Args:
+        message: its class.
+        fields: the object.
+        body: the bytes that ``fields`` was parsed from; empty if it has other sources.
+
+    Raises:
+        ValidationFailed: with the paths of the wrong fields, never their values.
+        MalformedBody: a string is not valid Unicode, or the object is nested too deeply.
+    """
+    # The ordering key of a message, which only the gateway sets.
+    errors = [{"path": "key", "message": "Extra inputs are not permitted"}] if "key" in fields else []
+    try:
+        # Strict mode accepts more from JSON than from Python objects (a list for a tuple, a string for a date), and
+        # only the JSON parser detects lone surrogates.
+        valid: M = message.__pydantic_validator__.validate_json(
+            body or canonical(fields), strict=True, extra="forbid", context=_PLAINTEXT_SECRETS
+        )
+    except ValidationError as invalid:
+        for error in invalid.errors(include_url=False, include_context=False, include_input=False):
+            if error["type"] == "json_invalid":
+                raise MalformedBody from None
+            errors.append({"path": _path(error, fields)[:MAX_PATH_CHARACTERS], "message": error["msg"]})
+    if errors:
+        raise ValidationFailed(errors=errors[:MAX_ERRORS])
+    return valid
+
+
+def _path(error: ErrorDetails, value: Any) -> str:
+    """Dotted path of an error in the client's object, without the names that pydantic adds for union members."""
+    path = []
+    for part in error["loc"]:
+        members = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        if part in members:
+            path.append(str(part))
+            value = value[part]
+    if error["type"] == "missing":
+        path.append(str(error["loc"][-1]))
+    return ".".join(path)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> Fields:
+    parsed = dict(pairs)
+    if len(parsed) != len(pairs):
+        raise ValueError("duplicate key")
+    return parsed
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("number is not finite")
+    return number
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
+
+
+def accepted_languages(header: str) -> tuple[str, ...]:
+    """Language tags of an ``Accept-Language`` header (RFC 9110 section 12.5.4), the preferred one first.
+
+    Invalid parts are ignored: the header is a preference and never a reason to refuse a request.
+    """
+    weighted: list[tuple[float, str]] = []
+    for part in header.split(",", MAX_LANGUAGES)[:MAX_LANGUAGES]:
+        match = _LANGUAGE_RANGE.fullmatch(part)
+        tag = None if match is None else language_tag(match[1])
+        if match is not None and tag is not None:
+            weighted.append((float(match[2] or 1), tag))
+    # A stable sort keeps the header's order among equal weights.
+    return tuple(tag for weight, tag in sorted(weighted, key=lambda pair: -pair[0]) if weight > 0)
+
+
+def language_tag(text: str) -> str | None:
+    """The text if it is a language tag such as ``de-CH``, else None."""
+    return text if _LANGUAGE_TAG.fullmatch(text) else None

@@ -1,0 +1,127 @@
+"""Unsubscribe link of mails, without a login (RFC 8058).
+
+``GET`` changes nothing, because virus scanners and previews open every link: it shows a page with a button. Mail
+programs with an unsubscribe button of their own ``POST`` to the same link.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Final, Literal
+from urllib.parse import parse_qs
+
+from starlette.routing import Route
+
+from services.gateway.cached_content import HTML, page_headers, page_templates, template_text
+from services.gateway.dispatch import Dispatcher
+from services.gateway.endpoint import Endpoint, MessageEndpoint
+from services.gateway.requests import Fields, HttpRequest, accepted_languages, language_tag
+from services.gateway.responses import HttpResponse
+from shared.errors import NotFound, Refusal, Unavailable
+from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, best_locale, user_of_token
+from shared.messages import Caller
+from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.sealing import Sealer
+
+GROUP: Final = "unsubscribe"
+"""Label of these routes in metrics."""
+SOURCE: Final = "unsubscribe-link"
+MAX_FORM_BYTES: Final = 4096
+"""The form has one field, and its content is not used."""
+State = Literal["ask", "done", "unknown", "failed"]
+"""The page's texts: before and after the button, for an invalid link, and for a failure."""
+
+
+def routes(dispatcher: Dispatcher, sealer: Sealer) -> list[Route]:
+    """``GET`` and ``POST /unsubscribe/{token}``.
+
+    Args:
+        dispatcher: sends messages to the mailer.
+        sealer: opens tokens.
+    """
+    page, path = _Page(), f"{UNSUBSCRIBE_PATH}/{{token}}"
+    return [
+        Route(path, ShowPage(page, sealer), methods=["GET"]),
+        Route(path, Unsubscribe(dispatcher, page, sealer), methods=["POST"]),
+    ]
+
+
+class ShowPage(Endpoint):
+    """The page with the button."""
+
+    def __init__(self, page: _Page, sealer: Sealer) -> None:
+        super().__init__(GROUP, "page")
+        self._page = page
+        self._sealer = sealer
+
+    async def respond(self, request: HttpRequest) -> HttpResponse:
+        """The page; 404 if the token is not valid."""
+        valid = user_of_token(self._sealer, request.scope["path_params"]["token"]) is not None
+        return self._page.response(request, "ask", 200) if valid else self._page.response(request, "unknown", 404)
+
+
+class Unsubscribe(MessageEndpoint):
+    """The button: sets the marketing consent of the token's user to ``none``."""
+
+    def __init__(self, dispatcher: Dispatcher, page: _Page, sealer: Sealer) -> None:
+        super().__init__(
+            dispatcher,
+            GROUP,
+            "unsubscribe",
+            parse=self._parse_token,
+            ordering_key=lambda command, _sealer: command.user_id,
+            body_limit=MAX_FORM_BYTES,
+        )
+        self._page = page
+        self._sealer = sealer
+
+    async def respond(self, request: HttpRequest) -> HttpResponse:
+        """Dispatch the command and respond with the page.
+
+        Raises:
+            Unavailable: the mailer refused the command.
+        """
+        # Without headers: whatever a mail program sends, such as an idempotency key, must not prevent unsubscribing.
+        response = await super().respond(HttpRequest(request.scope, request.receive, {}))
+        if response.status >= 300:  # noqa: PLR2004 -- neither 200 nor 204
+            raise Unavailable
+        return self._page.response(request, "done", 200)
+
+    def render_refusal(self, request: HttpRequest, refusal: Refusal) -> HttpResponse:
+        """The page, with status and headers of the refusal."""
+        refused = super().render_refusal(request, refusal)
+        state: State = "unknown" if isinstance(refusal, NotFound) else "failed"
+        response = self._page.response(request, state, refused.status)
+        response.headers += refused.headers
+        return response
+
+    def _parse_token(
+        self, request: HttpRequest, _body: bytes, _caller: Caller
+    ) -> tuple[RecordMarketingConsent, Fields]:
+        user_id = user_of_token(self._sealer, request.scope["path_params"]["token"])
+        if user_id is None:
+            raise NotFound
+        return RecordMarketingConsent(key=user_id, user_id=user_id, level="none", source=SOURCE), {}
+
+
+class _Page:
+    def __init__(self) -> None:
+        self._template = page_templates().get_template("unsubscribe.html")
+        self._texts = tomllib.loads(template_text("unsubscribe.toml"))
+        self._style = template_text("unsubscribe.css")
+        self._headers = (*page_headers(self._style, form_action="'self'"), (b"x-robots-tag", b"noindex"))
+
+    def response(self, request: HttpRequest, state: State, status: int) -> HttpResponse:
+        locale = self._locale(request)
+        texts = self._texts[locale]
+        content = self._template.render(
+            locale=locale, title=texts["title"], texts=texts[state], state=state, style=self._style
+        )
+        headers = (*self._headers, (b"content-language", locale.encode()))
+        return HttpResponse(status, content.encode(), headers, HTML)
+
+    def _locale(self, request: HttpRequest) -> str:
+        """Language of the mail according to the link, else the one that the browser prefers."""
+        query = parse_qs(request.scope["query_string"].decode("latin-1"))
+        of_mail = language_tag(query.get(LANGUAGE_PARAMETER, [""])[-1])
+        return best_locale((of_mail, *accepted_languages(request.header(b"accept-language"))), self._texts)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.gateway.errors import MalformedBody
+from services.gateway.requests import MAX_LANGUAGES, accepted_languages, canonical, language_tag, parse_object
+from tests.gateway.conftest import World
+
+MALFORMED = {
+    "not JSON": b"client_id=c",
+    "array": b'[{"client_id": "c"}]',
+    "string": b'"c"',
+    "number": b"1",
+    "null": b"null",
+    "two objects": b'{"client_id": "c"}{"client_id": "c"}',
+    "object with trailing text": b'{"client_id": "c"} x',
+    "single quotes": b"{'client_id': 'c'}",
+    "trailing comma": b'{"client_id": "c",}',
+    "comment": b'{"client_id": "c"} // c',
+    "NaN": b'{"client_id": NaN}',
+    "Infinity": b'{"client_id": -Infinity}',
+    "number out of range": b'{"client_id": 1e999}',
+    "5000 digits": b'{"client_id": ' + b"9" * 5000 + b"}",
+    "duplicate key": b'{"client_id": "c", "client_id": "d"}',
+    "duplicate key, escaped": b'{"client_id": "c", "client_\\u0069d": "d"}',
+    "duplicate key, nested": b'{"client_id": "c", "x": [{"a": 1, "a": 2}]}',
+    "lone surrogate": b'{"client_id": "\\ud800"}',
+    "lone surrogate as bytes": b'{"client_id": "\xed\xa0\x80"}',
+    "not UTF-8": b'{"client_id": "\xff"}',
+    "UTF-16": '{"client_id": "c"}'.encode("utf-16"),
+    "byte order mark": b'\xef\xbb\xbf{"client_id": "c"}',
+    "NUL": b'{"client_id": "\x00"}',
+    "trailing NUL": b'{"client_id": "c"}\x00',
+    "line break in a string": b'{"client_id": "\n"}',
+    "deep arrays": b'{"client_id": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "deep objects": b'{"client_id":' * 4_000 + b"1" + b"}" * 4_000,
+    "missing end": b'{"client_id": "c"',
+    "gzip": gzip.compress(b'{"client_id": "c"}'),
+    "white space": b"   ",
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_body_that_is_not_one_json_object_is_malformed(world: World, body: bytes) -> None:
+    for content_type in ("application/json", "text/plain"):
+        headers = {"content-type": content_type, "content-encoding": "gzip"}
+        response = await world.http.post("/1/2021-10-06/list_news_items", content=body, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
+    assert world.services.received == []
+
+
+@pytest.mark.parametrize(
+    ("primary", "path"),
+    [
+        ({"payload": {"emoji": "x", "title": "t", "body": "b", "more": 1}}, "primary.payload.more"),
+        ({"payload": {"emoji": "x", "title": "t"}}, "primary.payload.body"),
+        ({"payload": []}, "primary.payload"),
+        ([], "primary"),
+    ],
+)
+async def test_error_path_names_the_field_as_sent(world: World, primary: Any, path: str) -> None:
+    response = await world.http.post(
+        "/1/2021-10-06/create_news_item", json={"primary": primary}, headers=world.internal
+    )
+    assert response.status_code == 422
+    assert path in {error["path"] for error in response.json()["meta"]["errors"]}
+
+
+async def test_any_unicode_string_is_an_opaque_value(world: World) -> None:
+    values = ["\x00", "\u2028", "😀", "$where", "a.b", "__proto__", "../..", "%00", "\\", "'; --", "x" * 60_000]
+    for value in values:
+        response = await world.http.post("/1/2021-10-06/list_news_items", json={"client_id": value})
+        assert response.status_code == 204
+    assert {json.loads(envelope.body)["client_id"] for envelope in world.services.received} == set(values)
+
+
+JSON_OBJECTS = st.dictionaries(
+    st.text(max_size=8),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+        max_leaves=10,
+    ),
+    max_size=6,
+)
+
+
+@given(JSON_OBJECTS, st.integers(0, 4))
+def test_equal_objects_have_one_canonical_form(fields: dict[str, Any], indent: int) -> None:
+    written = json.dumps(fields, indent=indent or None, ensure_ascii=bool(indent % 2)).encode()
+    reordered = json.dumps(dict(reversed(fields.items()))).encode()
+    assert parse_object(written) == fields
+    assert canonical(parse_object(written)) == canonical(parse_object(reordered))
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_an_object_or_malformed(body: bytes) -> None:
+    try:
+        fields = parse_object(body)
+    except MalformedBody:
+        return
+    assert isinstance(fields, dict)
+
+
+@pytest.mark.parametrize(
+    ("header", "tags"),
+    [
+        ("", ()),
+        ("de", ("de",)),
+        ("gsw-CH, de-CH;q=0.9, de;q=0.8, en;q=0.5", ("gsw-CH", "de-CH", "de", "en")),
+        ("en;q=0.5,fr;q=0.9 , it", ("it", "fr", "en")),
+        ("en;q=0.7,fr;q=0.7", ("en", "fr")),
+        ("fr;q=0, de;q=0.000, *;q=0.1, es ; q=1.000", ("es",)),
+        ("zh-Hant-TW", ("zh-Hant-TW",)),
+        ("DE-at;Q=0.4", ("DE-at",)),
+        ("de;q=2, de;q=-1, de;q=a, de;q=0.1234, fr;q=0.5;x=1", ()),
+        ("'; drop table, {$gt: 1}, a, en us, ../x, \u00e4\u00f6, ,,", ()),
+        ("a-b-c-d-e-f-g, en", ("en",)),
+        (", ".join(f"{chr(97 + n)}a" for n in range(20)), tuple(f"{chr(97 + n)}a" for n in range(MAX_LANGUAGES))),
+    ],
+)
+def test_accepted_languages_are_sorted_by_weight(header: str, tags: tuple[str, ...]) -> None:
+    assert accepted_languages(header) == tags
+
+
+@given(header=st.text(max_size=200) | st.lists(st.sampled_from([*"aq0;=,. -*"]), max_size=80).map("".join))
+def test_any_accept_language_header_gives_valid_tags(header: str) -> None:
+    tags = accepted_languages(header)
+    assert len(tags) <= MAX_LANGUAGES
+    assert all(language_tag(tag) == tag for tag in tags)
+
+
+def test_long_accept_language_headers_are_parsed_in_linear_time() -> None:
+    began = time.process_time()
+    for header in ("a" * 16_000, "," * 16_000, "de;q=0.1," * 2_000, "-" * 16_000, "de" + " " * 16_000 + "x"):
+        accepted_languages(header)
+    assert time.process_time() - began < 0.5
