@@ -64,27 +64,31 @@ class Refusal(Exception):
 
 
 class NotFound(Refusal):
-    """What was asked for does not exist."""
+    """The requested object does not exist."""
 
     kind = Kind.NOT_FOUND
 
 
-class Unavailable(Refusal):
-    """Something Nest depends on can't be reached now; whether the order took effect is not known yet.
+class InvalidCursor(Refusal):
+    """``cursor`` is not the ``next_cursor`` of an earlier page."""
 
-    Never stored as an answer: a repeat runs again, or finds what was done meanwhile.
+
+class Unavailable(Refusal):
+    """A backing service is unavailable. It is unknown whether a command took effect.
+
+    Not stored for the idempotency key: a repeat runs again, or returns the result of the first attempt.
     """
 
     kind = Kind.UNAVAILABLE
 
 
 class IdempotencyKeyReused(Refusal):
-    """The same ``Idempotency-Key`` came with another body."""
+    """The idempotency key was used with another body before."""
 
     kind = Kind.CONFLICT
 
 
 class Unknown(Refusal):
-    """A bug of ours; nothing about it is told."""
+    """An internal error. Details are in the logs, under ``meta.request_id``."""
 
     kind = Kind.BUG

@@ -84,7 +84,7 @@ async def dismiss_news_item(command: DismissNewsItem, work: Work, news: News) ->
     """Remember that a user wants to see an item no more.
 
     Raises:
-        NotFound: there is no such item.
+        NewsItemNotFound: there is no such item.
         NewsItemNotDismissible: it is to stay.
     """
     item, dismissed = await asyncio.gather(
@@ -114,7 +114,7 @@ async def update_news_item(command: UpdateNewsItem, work: Work, news: News) -> N
     """Say anew what an item is.
 
     Raises:
-        NotFound: there is none.
+        NewsItemNotFound: there is none.
         NewsItemChanged: somebody was quicker.
         Refusal: as ``NewsItem.create``.
     """
@@ -131,7 +131,7 @@ async def remove_news_item(command: RemoveNewsItem, work: Work, news: News) -> N
     """Take an item away.
 
     Raises:
-        NotFound: there is none.
+        NewsItemNotFound: there is none.
         NewsItemChanged: somebody was quicker.
     """
     item = await news.items.get(command.id)
@@ -145,7 +145,7 @@ async def list_all_news_items(query: ListAllNewsItems, _work: Work, news: News) 
     """A page of all the items there are, for operators.
 
     Raises:
-        NotFound: the last item of the page before is gone.
+        NewsItemNotFound: the last item of the page before is gone.
     """
     items = await news.items.page(query.client_id, cursor=query.cursor, limit=query.limit)
     return NewsItemDetailsList(tuple(item.details() for item in items))

@@ -12,8 +12,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from services.news.models.items import NewsItem, Target
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
-from shared.errors import NotFound
-from shared.messages.news import Content, NewsItemAlreadyExists
+from shared.messages.news import Content, NewsItemAlreadyExists, NewsItemNotFound
 from shared.mongo import Collection, Database, Document
 
 MOST_CURRENT: Final = 10_000
@@ -70,7 +69,7 @@ class NewsItems:
             limit: so many at most.
 
         Raises:
-            NotFound: there is no item with the cursor's id (any more).
+            NewsItemNotFound: there is no item with the cursor's id (any more).
         """
         query: Document = {} if client_id is None else {"clients": {"$in": [None, client_id]}}
         if cursor is not None:
@@ -86,11 +85,11 @@ class NewsItems:
         """The item with this id.
 
         Raises:
-            NotFound: there is none.
+            NewsItemNotFound: there is none.
         """
         document = await self._documents.find_one({"_id": {"$eq": id}})
         if document is None:
-            raise NotFound
+            raise NewsItemNotFound
         return _item(document)
 
     def add(self, item: NewsItem, work: Work) -> None:

@@ -1,4 +1,4 @@
-"""What is a message: commands order, queries ask, events report, replies answer."""
+"""Base classes of all messages: commands, queries, events and replies, registered by wire name."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ from pydantic_core import CoreSchema, core_schema
 from shared.errors import Refusal
 
 MESSAGES: dict[str, type[Message]] = {}
-"""Every message class by its wire name."""
+"""All message classes by wire name."""
 
 
 def iso_milliseconds(moment: datetime) -> str:
-    """The moment in UTC as ISO 8601 with milliseconds and ``Z``: ``2026-11-21T06:05:00.000Z``."""
+    """Format a time as ISO 8601 in UTC with milliseconds and ``Z``: ``2026-11-21T06:05:00.000Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
-"""A point in time, with its offset; written to JSON always in UTC, milliseconds and ``Z``."""
+"""A time. JSON input needs an offset; JSON output is in UTC with milliseconds and ``Z``."""
+Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
+"""A language tag (RFC 5646), case-insensitive: ``de``, ``de-AT``, ``zh-Hant-TW``."""
+NonEmpty = Annotated[str, Field(min_length=1)]
+"""A string of at least one character. IDs in requests are opaque, so they have no stricter format."""
 
 
 class Sealed:
-    """A secret on its way to one service.
+    """A secret, encrypted for one receiving service.
 
-    The process that makes it holds the plain text (``Sealed.of``); everything that leaves that process, be it
-    a record, a row or a log line, carries the ciphertext only. The receiver opens it with its own key.
+    The process that creates it holds the plain text (``Sealed.of``). Records, rows and log lines carry only the
+    ciphertext, which the receiving service decrypts with its own key.
     """
 
     __slots__ = ("_plain", "ciphertext")
@@ -46,18 +50,18 @@ class Sealed:
 
     @classmethod
     def of(cls, plain: str) -> Self:
-        """A secret to be sealed when its message is encoded."""
+        """Wrap a plain text, which is encrypted when its message is encoded."""
         return cls(None, plain)
 
     @property
     def plain(self) -> str:
-        """The plain text, in the process that made it.
+        """The plain text, available only in the process that created it.
 
         Raises:
-            ValueError: this process only holds the ciphertext.
+            ValueError: this process holds only the ciphertext.
         """
         if self._plain is None:
-            raise ValueError("sealed: only the receiving service can open this")
+            raise ValueError("sealed: only the receiving service can decrypt this")
         return self._plain
 
     def __repr__(self) -> str:
@@ -65,13 +69,13 @@ class Sealed:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """From JSON: ciphertext, or plain text where the context says ``plain``. To JSON: ciphertext only."""
+        """Parse ciphertext, or plain text if the validation context has ``plain``; serialize ciphertext only."""
 
         def parse(value: str, info: core_schema.ValidationInfo) -> Sealed:
             return cls.of(value) if info.context and info.context.get("plain") else cls(value)
 
         def dump(value: Sealed, info: SerializationInfo) -> str:
-            # Not kept: the next message that carries this secret may be for another receiver.
+            # The ciphertext is not stored on the object: the next message with this secret may have another receiver.
             return info.context["seal"](value.plain) if value.ciphertext is None else value.ciphertext  # type: ignore[index]
 
         text = core_schema.with_info_after_validator_function(parse, core_schema.str_schema(strict=True))
@@ -85,53 +89,68 @@ class Sealed:
 
 
 class Message(BaseModel):
-    """What travels on the bus. Frozen; readers ignore fields they don't know.
+    """Base of commands, queries and events. Frozen; readers ignore unknown fields.
 
-    A class is declared with its wire name, ``class GetUser(Query, wire="auth.get-user")``, whose first part is
-    the service it belongs to. Optional fields may be added freely; any other change is a new class.
+    A subclass declares its contract as class arguments::
+
+        class GetUser(Query, wire="auth.get-user", reply=UserView, refuses=(UserNotFound,)):
+
+    The first part of the wire name is the service that handles or publishes the message. Optional fields may be added
+    freely; any other change is a new class with a new wire name.
     """
 
-    # What a wrong body holds may be a secret, and an error's text ends up in logs.
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
+    # Validation errors are logged, and an invalid body may contain a secret: hide_input_in_errors leaves it out.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
     wire: ClassVar[str] = ""
+    """Wire name; empty for an abstract base."""
     service: ClassVar[str] = ""
+    """First part of the wire name."""
     topic: ClassVar[str] = ""
-    reply_sealed: ClassVar[bool] = False
-    """Whether the answer carries secrets and so travels sealed for the gateway."""
-    tombstone: ClassVar[bool] = False
-    """Whether its record has no value: on a compacted topic it removes what stands under its key."""
-    personal: ClassVar[bool] = False
-    """Whether it, or its reply, says readably more of a person than ids: rows keep it sealed."""
-    audited: ClassVar[bool] = False
-    """Whether the audit is told what came of it when it was asked with the internal key."""
-
+    """Kafka topic, without the deployment's prefix."""
     reply: ClassVar[type[BaseModel] | None] = None
     """Model of the reply; None if the reply has no body."""
     refuses: ClassVar[tuple[type[Refusal], ...]] = ()
-    """Refusals that a client of the HTTP API can receive instead of the reply."""
+    """Refusals that the handler may raise. ``unavailable`` is not listed: any message can get it."""
+    reply_sealed: ClassVar[bool] = False
+    """Whether the reply contains secrets and is therefore encrypted for the gateway."""
+    tombstone: ClassVar[bool] = False
+    """Whether the record has no value, which removes its key from a compacted topic."""
+    personal: ClassVar[bool] = False
+    """Whether the message or its reply contains readable personal data besides IDs: rows then store it encrypted."""
+    audited: ClassVar[bool] = False
+    """Whether calls with the internal key get an audit entry."""
 
     key: str = Field(default="", exclude=True, repr=False)
-    """The subject's id: messages with one key are handled one at a time, in order. Travels as the record's key,
-    not in its body. Empty: ordered by its own id alone."""
+    """Ordering key: the subject's ID. Messages with the same key are handled one at a time, in order. It is the
+    record's key, not part of the body. Empty: the message has no order relative to others."""
 
     def __init_subclass__(
         cls,
         *,
         wire: str = "",
         topic: str = "",
+        reply: type[BaseModel] | None = None,
+        refuses: tuple[type[Refusal], ...] = (),
         reply_sealed: bool = False,
         tombstone: bool = False,
         personal: bool = False,
         audited: bool = False,
-        reply: type[BaseModel] | None = None,
-        refuses: tuple[type[Refusal], ...] = (),
         **options: Any,
     ) -> None:
-        """Register the class under its wire name.
+        """Register the class under its wire name; an abstract base has none.
+
+        The arguments set the class attributes of the same names; ``options`` are passed on to pydantic. ``topic``
+        defaults to ``<service>.commands`` or ``<service>.events``.
 
         Raises:
-            TypeError: the wire name is taken.
+            TypeError: another class has this wire name.
         """
         super().__init_subclass__(**options)
         if not wire:
@@ -139,71 +158,59 @@ class Message(BaseModel):
         if wire in MESSAGES and MESSAGES[wire].__qualname__ != cls.__qualname__:
             raise TypeError(f"wire name {wire} is taken by {MESSAGES[wire].__qualname__}")
         cls.wire = wire
+        cls.reply = reply
+        cls.refuses = refuses
         cls.reply_sealed = reply_sealed
         cls.tombstone = tombstone
         cls.personal = personal
         cls.audited = audited
-        cls.reply = reply
-        cls.refuses = refuses
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls
 
     @classmethod
     def channel(cls) -> str:
-        """The second half of the topic's name: ``commands`` or ``events``."""
+        """Second part of the default topic: ``commands`` or ``events``."""
         return "commands"
 
 
 class Command(Message):
-    """An order with one handler; takes effect once."""
+    """An order with exactly one handler; takes effect once."""
 
 
 class Query(Message):
-    """A question: no effects, no inbox row, dropped once its deadline is over."""
+    """A read: no effects, no inbox row; dropped after its deadline."""
 
 
 class Event(Message):
-    """A fact, announced to whoever subscribes."""
+    """A fact, published to all consumer groups that subscribe."""
 
     @classmethod
     def channel(cls) -> str:
-        """Events of a service share one topic."""
+        """Events of a service share the topic ``<service>.events``."""
         return "events"
 
 
 class Part(BaseModel):
-    """A piece of a message that has fields of its own."""
+    """Base of objects nested in messages and replies."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class Reply(BaseModel):
-    """The answer to a command or a query: a view, whose JSON is what the client reads."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-class Caller(BaseModel):
-    """Who asked, as the gateway has verified it."""
+class Reply(Part):
+    """Base of replies to commands and queries: views, whose JSON is the body of the HTTP response."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+class Caller(Part):
+    """The authenticated sender of a request, as verified by the gateway."""
 
     kind: Literal["anonymous", "user", "internal", "service"] = "anonymous"
     user_id: str | None = None
-    """The user of the bearer token; only for ``user``."""
+    """The access token's user; only for ``user``."""
     token_id: str | None = None
-    """The bearer token's ``jti``, by which auth knows the session; only for ``user``."""
+    """The access token's ``jti``, which identifies the session to auth; only for ``user``."""
     client_ip: str | None = None
 
 
 ANONYMOUS = Caller()
 SERVICE = Caller(kind="service")
-
-
-Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
-"""A language tag (RFC 5646), in any case: ``de``, ``de-AT``, ``zh-Hant-TW``."""
-
-
-NonEmpty = Annotated[str, Field(min_length=1)]
-"""Ids that clients send are opaque: any non-empty one is looked up."""

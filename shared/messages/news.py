@@ -1,171 +1,207 @@
-"""What news is ordered and asked: items that apps show."""
+"""Messages and refusals of news: items that apps show."""
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    RootModel,
-    Tag,
-)
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
 from pydantic.config import JsonDict
 
 from shared.errors import Kind, NotFound, Refusal
 from shared.messages.message import Command, Event, Locale, Moment, NonEmpty, Part, Query, Reply
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
-"""Text that fits a line of a banner."""
+"""A short string that fits on a line of a banner."""
 AppVersion = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?$")]
-"""Numbers with dots between them, ``2.10.3``, compared as Semantic Versioning says: ``2.10-beta.2`` comes before
-``2.10``, which equals ``2.10.0``; what follows a ``+`` (a build's name) says nothing here."""
+"""A version of up to four numbers, compared as in Semantic Versioning: ``2.10-beta.2`` < ``2.10`` = ``2.10.0``. A
+suffix after ``+`` (the name of a build) is ignored."""
 SubscriptionState = Literal[
     "none", "trialing", "active", "past_due", "incomplete", "incomplete_expired", "unpaid", "paused", "canceled"
 ]
-"""Stripe's word for one of a user's subscriptions, or ``none`` where there never was one."""
+"""Stripe's status of a subscription, or ``none`` for users who never had one."""
+
+
+class NewsItemNotFound(NotFound):
+    """No news item has this ID."""
+
+    code = "not_found"
+
+
+class NewsItemEndsBeforeItStarts(Refusal):
+    """``ends_at`` is not after ``starts_at``."""
+
+
+class NoSuchAppVersion(Refusal):
+    """``max_app_version`` is lower than ``min_app_version``."""
+
+
+class FallbackMissing(Refusal):
+    """The primary is not a ``generic_banner``, so a ``generic_banner`` is needed as the fallback."""
+
+
+class ActionUrlNotAllowed(Refusal):
+    """A URL is invalid or not allowed by the settings; ``meta.schemes`` and ``meta.hosts`` list what is allowed."""
+
+
+class NewsItemAlreadyExists(Refusal):
+    """A news item with this ID exists already."""
+
+    kind = Kind.CONFLICT
+
+
+class NewsItemChanged(Refusal):
+    """The item has changed since the ``version`` in the request; ``meta.version`` is the current one."""
+
+    kind = Kind.CONFLICT
+
+
+class NewsItemNotDismissible(Refusal):
+    """The item cannot be dismissed."""
+
+    kind = Kind.CONFLICT
 
 
 class Action(Part):
-    """What a banner's button does."""
+    """Button of a banner."""
 
     cta: Line
-    """The button's words."""
+    """Label of the button."""
     url: Annotated[str, Field(min_length=1, max_length=2048)]
-    """Where it leads: a web page, or a place in the app."""
+    """Target of the button: a web page, or a location in the app. The settings limit schemes and hosts."""
 
 
 class Banner(Part):
-    """What a generic banner shows."""
+    """Content of a generic banner."""
 
     emoji: Annotated[str, Field(max_length=16)]
+    """Emoji beside the title."""
     title: Line
+    """Title."""
     body: Annotated[str, Field(min_length=1, max_length=2000)]
+    """Text."""
     action: Action | None = None
+    """Button; null for none."""
 
 
 class BannerContent(Part):
-    """An item shown as a banner, which every app can."""
+    """A generic banner, which every app can show."""
 
     code: Literal["generic_banner"] = "generic_banner"
+    """Always ``generic_banner``."""
     dismissible: bool = True
+    """Whether the user can dismiss the item."""
     payload: Banner
+    """Content of the banner."""
 
 
 NOT_A_BANNER: Final[JsonDict] = {"not": {"const": "generic_banner"}}
-"""What tells the two kinds of content apart, for readers of the schema."""
+"""JSON Schema that distinguishes the two kinds of content."""
 
 
 class OtherContent(Part):
-    """An item shown in a way that some apps know and others do not yet: those show the fallback."""
+    """Content of a kind that some apps do not know; those show the fallback."""
 
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", json_schema_extra=NOT_A_BANNER)]
+    """Kind of content."""
     dismissible: bool = True
+    """Whether the user can dismiss the item."""
     payload: dict[str, JsonValue]
-    """Whatever the apps that know the code expect. Every ``url`` in it is held to the rules of a button's."""
+    """Data for the apps that know the kind. A field ``url`` at any depth is checked like that of a banner's button."""
 
 
-def _kind(content: Any) -> str:
+def _content_kind(content: Any) -> str:
     code = content.get("code", "generic_banner") if isinstance(content, dict) else getattr(content, "code", None)
     return "banner" if code == "generic_banner" else "other"
 
 
 Content = Annotated[
-    Annotated[BannerContent, Tag("banner")] | Annotated[OtherContent, Tag("other")], Discriminator(_kind)
+    Annotated[BannerContent, Tag("banner")] | Annotated[OtherContent, Tag("other")], Discriminator(_content_kind)
 ]
-"""One way to show an item."""
 
 
 class NewsItemView(Reply):
     """A news item as an app shows it."""
 
     id: str
+    """ID of the item."""
     primary: Content
+    """Preferred content."""
     fallback: Content | None
+    """Content for apps that do not know the ``code`` of the primary. A ``generic_banner``, or null if the primary is
+    one."""
 
 
 class NewsItemList(RootModel[tuple[NewsItemView, ...]]):
-    """A JSON list, the most important and then the newest first."""
+    """News items, highest priority first, then newest first; 100 at most."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
-    """What an app is to show now.
+    """List the news items to show.
 
-    Items that are for others than whoever asks are left out; an unknown client has none.
+    Returns the live items for this client and, with an access token, this user. The list is empty for an unknown
+    client.
     """
 
     client_id: str
-    """The app's."""
+    """ID of the client."""
     locale: Locale | None = None
-    """The app's language; without it, items for some languages only are left out."""
+    """Language of the app (RFC 5646), for example ``de-AT``. Items for certain languages are omitted without it."""
     app_version: AppVersion | None = None
-    """The app's version; without it, items for some versions only are left out."""
+    """Version of the app, for example ``2.10.3``. Items for certain versions are omitted without it."""
 
 
 class NewsItemFields(Command):
-    """What an operator says of an item: all that there is to it but its id."""
+    """Fields shared by the commands that create and replace a news item."""
 
     primary: Content
+    """Preferred content."""
     fallback: Content | None = None
-    """What apps show that don't know the primary's code; needed where that is no generic banner."""
+    """Content for apps that do not know the ``code`` of the primary. Required unless the primary is a
+    ``generic_banner``."""
     clients: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
-    """The clients that show it; null for all that are registered."""
+    """IDs of the clients that show the item; null for all."""
     locales: Annotated[tuple[Locale, ...], Field(min_length=1, max_length=200)] | None = None
-    """The languages it is for, ``de`` for every kind of German; null for all."""
+    """Languages that the item is for; null for all. ``de`` includes all variants such as ``de-AT``."""
     min_app_version: AppVersion | None = None
-    """The first version of an app that shows it; null for all."""
+    """Lowest version of the app that shows the item; null for all. Versions compare as in Semantic Versioning."""
     max_app_version: AppVersion | None = None
-    """The last one."""
+    """Highest version of the app that shows the item; null for all."""
     subscriptions: Annotated[tuple[SubscriptionState, ...], Field(min_length=1)] | None = None
-    """For users who have a subscription in one of these states; then nobody sees it who is not signed in. Null for
-    everybody."""
+    """Show the item only to logged-in users with a subscription in one of these states (Stripe's status, or ``none``
+    for users who never had one); null for everybody."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    """Higher ones come first."""
+    """Items with a higher priority come first."""
     starts_at: Moment | None = None
-    """Null for now."""
+    """When the item becomes live; null for now."""
     ends_at: Moment | None = None
-    """Null for no end."""
+    """When the item ends; null for never."""
 
 
 class NewsItemDetails(NewsItemView):
-    """A news item as operators see it."""
+    """A news item with its targeting."""
 
     clients: tuple[str, ...] | None
+    """IDs of the clients that show the item; null for all."""
     locales: tuple[str, ...] | None
+    """Languages that the item is for; null for all."""
     min_app_version: str | None
+    """Lowest version of the app that shows the item; null for all."""
     max_app_version: str | None
+    """Highest version of the app that shows the item; null for all."""
     subscriptions: tuple[SubscriptionState, ...] | None
+    """States of a user's subscription, one of which is needed to see the item; null for everybody."""
     priority: int
+    """Items with a higher priority come first."""
     starts_at: Moment
+    """When the item becomes live."""
     ends_at: Moment | None
+    """When the item ends; null for never."""
     created_at: Moment
+    """When the item was created."""
     updated_at: Moment
+    """When the item last changed."""
     version: int
-    """Counts the changes, from 1."""
-
-
-class NewsItemEndsBeforeItStarts(Refusal):
-    """The item's end is not after its start, so nobody would ever see it."""
-
-
-class NoSuchAppVersion(Refusal):
-    """The item's last version of an app comes before its first, so nobody would ever see it."""
-
-
-class FallbackMissing(Refusal):
-    """Apps that don't know the primary's code would show nothing: give a ``generic_banner`` as the fallback."""
-
-
-class ActionUrlNotAllowed(Refusal):
-    """A URL leads where the settings do not allow, or is no URL; ``meta.schemes`` and ``meta.hosts`` list what is."""
-
-
-class NewsItemAlreadyExists(Refusal):
-    """The id that the operator chose is another item's."""
-
-    kind = Kind.CONFLICT
+    """Number of the current version, from 1. Every change increments it."""
 
 
 class CreateNewsItem(
@@ -181,16 +217,10 @@ class CreateNewsItem(
         NewsItemAlreadyExists,
     ),
 ):
-    """Publish an item."""
+    """Create a news item."""
 
     id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """An id of the operator's choice; made up when left out."""
-
-
-class NewsItemChanged(Refusal):
-    """Somebody changed the item since it was read; ``meta.version`` is the version it has now."""
-
-    kind = Kind.CONFLICT
+    """ID of the item. Generated if omitted."""
 
 
 class UpdateNewsItem(
@@ -198,88 +228,81 @@ class UpdateNewsItem(
     wire="news.update-news-item",
     audited=True,
     reply=NewsItemDetails,
-    refuses=(
-        *CreateNewsItem.refuses,
-        NotFound,
-        NewsItemChanged,
-    ),
+    refuses=(*CreateNewsItem.refuses, NewsItemNotFound, NewsItemChanged),
 ):
-    """Say anew what an item is: what is left out has its default again. ``starts_at`` left out stays as it was."""
+    """Replace a news item.
+
+    Omitted fields get their defaults, except ``starts_at``, which does not change.
+    """
 
     id: NonEmpty
+    """ID of the item."""
     version: int | None = None
-    """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
+    """Version that the update is based on; it is refused if the item has changed since. Null to update any version."""
 
 
-class RemoveNewsItem(
-    Command,
-    wire="news.remove-news-item",
-    audited=True,
-    refuses=(
-        NotFound,
-        NewsItemChanged,
-    ),
-):
-    """Take an item away for good."""
+class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True, refuses=(NewsItemNotFound, NewsItemChanged)):
+    """Delete a news item."""
 
     id: NonEmpty
+    """ID of the item."""
     version: int | None = None
-    """As in UpdateNewsItem."""
+    """Version to delete; refused if the item has changed since. Null to delete any version."""
 
 
 class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
-    """A JSON list, the newest first; 1,000 at most."""
+    """News items, newest first; 1,000 at most."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class ListAllNewsItems(
-    Query, wire="news.list-all-news-items", audited=True, reply=NewsItemDetailsList, refuses=(NotFound,)
+    Query,
+    wire="news.list-all-news-items",
+    audited=True,
+    reply=NewsItemDetailsList,
+    refuses=(NewsItemNotFound,),
 ):
-    """All items, whenever and for whomever they are live."""
+    """List all news items.
+
+    Includes items that have ended or have not started.
+    """
 
     client_id: str | None = None
-    """Only those that this client shows."""
+    """Only items that this client shows."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Maximum number of items in the page."""
     cursor: NonEmpty | None = None
-    """Only older ones than the item with this id: the last one of the page before. Refused when it is gone:
-    ``not_found``."""
-
-
-class NewsItemNotDismissible(Refusal):
-    """The item stays for as long as it is live."""
-
-    kind = Kind.CONFLICT
+    """ID of the previous page's last item. Refused as ``not_found`` if that item was deleted."""
 
 
 class DismissNewsItem(
-    Command,
-    wire="news.dismiss-news-item",
-    audited=True,
-    refuses=(
-        NotFound,
-        NewsItemNotDismissible,
-    ),
+    Command, wire="news.dismiss-news-item", audited=True, refuses=(NewsItemNotFound, NewsItemNotDismissible)
 ):
-    """Show an item no more to a user, on none of their devices."""
+    """Dismiss a news item for a user.
+
+    Hides it on all devices of the user.
+    """
 
     user_id: NonEmpty
+    """ID of the user."""
     news_item_id: NonEmpty
+    """ID of the item."""
 
 
 class NewsItemCreated(Event, wire="news.news-item-created"):
-    """An item was published."""
+    """A news item was created."""
 
     item_id: str
 
 
 class NewsItemUpdated(Event, wire="news.news-item-updated"):
-    """An item is no longer what it was."""
+    """A news item was replaced."""
 
     item_id: str
 
 
 class NewsItemRemoved(Event, wire="news.news-item-removed"):
-    """An item was taken away."""
+    """A news item was deleted."""
 
     item_id: str

@@ -1,25 +1,29 @@
-"""What is ordered and asked about whole people: found, exported, erased; of auth by operators, of services by auth.
+"""Personal data: find, export and erase a user across all services.
 
-An export and an erasure are processes: auth keeps how far they are, orders each service's part, and hears from it,
-however long that takes.
+Exports and erasures are long-running processes. Auth stores their progress, sends each service a command for its part,
+and receives the results, however long they take.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
-from shared.errors import NotFound
-from shared.messages.auth.errors import InvalidEmail, InvalidPhoneNumber, UserExportNotFinished
+from shared.messages.auth.errors import (
+    IdentifierNotFound,
+    InvalidEmail,
+    InvalidPhoneNumber,
+    UserExportNotFinished,
+    UserNotFound,
+    UserProcessNotFound,
+)
 from shared.messages.auth.users import UserView
 from shared.messages.message import Command, Moment, NonEmpty, Part, Query, Reply, Sealed
 
 ProcessKind = Literal["export", "erasure"]
 ServiceName = Literal["auth", "billing", "mailer", "news"]
-"""A service that holds something on people."""
+"""A service that stores personal data."""
 ThirdParty = Literal["mailchimp", "stripe"]
-"""Somebody outside of Nest who must forget a person too."""
+"""An external provider that must erase a person too."""
 
 
 class FindUser(
@@ -27,79 +31,93 @@ class FindUser(
     wire="auth.find-user",
     audited=True,
     reply=UserView,
-    refuses=(
-        NotFound,
-        InvalidEmail,
-        InvalidPhoneNumber,
-    ),
+    refuses=(IdentifierNotFound, InvalidEmail, InvalidPhoneNumber),
 ):
-    """Whose an address or a number is now."""
+    """Find the user of an address or phone number."""
 
     identifier_type: Literal["email", "phone"]
+    """Kind of ``identifier_value``."""
     identifier_value: Sealed
-    """As people write it."""
+    """Email address, or international phone number."""
 
 
 class ServicePartView(Part):
-    """How far a service is with its part of a process."""
+    """State of one service's part of an export or erasure."""
 
     service: ServiceName
+    """Name of the service."""
     done_at: Moment | None
+    """When the service finished its part; null before."""
     waits_for: ThirdParty | None = None
-    """Who could not be brought to forget the person so far; null where nobody is in the way that we know of."""
+    """External provider that has not erased the person yet because it is unavailable; null if there is none."""
     waits_since: Moment | None = None
+    """When the service began to wait for the provider; null if it does not."""
     reason: str | None = None
-    """Why not, the last time that it was tried; nothing of the person is in it."""
+    """Error of the latest attempt with the provider, without personal data."""
 
 
 class UserProcessView(Reply):
-    """An export or an erasure."""
+    """An export or erasure."""
 
     id: str
+    """ID of the export or erasure."""
     kind: ProcessKind
+    """``export`` or ``erasure``."""
     user_id: str
+    """ID of the user."""
     state: Literal["running", "done"]
+    """``done`` once all services have finished their parts."""
     requested_at: Moment
+    """When it was requested."""
     finished_at: Moment | None
+    """When the last service finished; null while it is running."""
     expires_at: Moment | None
-    """When the document of an export is removed; null before it is finished."""
+    """When an exported document is deleted; null while it is running."""
     services: tuple[ServicePartView, ...]
+    """State by service."""
 
 
-class ExportUser(Command, wire="auth.export-user", reply=UserProcessView, refuses=(NotFound,)):
-    """Begin to collect all that every service holds on a user."""
+class ExportUser(Command, wire="auth.export-user", reply=UserProcessView, refuses=(UserNotFound,)):
+    """Start an export of all data about a user."""
 
     user_id: NonEmpty
+    """ID of the user."""
 
 
-class EraseUser(Command, wire="auth.erase-user", reply=UserProcessView, refuses=(NotFound,)):
-    """Begin to remove a user everywhere; they are logged out at once.
+class EraseUser(Command, wire="auth.erase-user", reply=UserProcessView, refuses=(UserNotFound,)):
+    """Start the erasure of a user.
 
-    Of one that is being erased already, or was, the process is told.
+    Logs the user out immediately and removes all data about the user. If the user is being erased, or was, returns that
+    erasure.
     """
 
     user_id: NonEmpty
+    """ID of the user."""
     delete_stripe_customer: bool = False
-    """Whether Stripe is to forget the customer too, which ends its subscriptions. Else it keeps what it has, and goes
-    on collecting what is subscribed."""
+    """Whether to delete the customer in Stripe, which ends its subscriptions. By default Stripe keeps the customer, and
+    subscriptions go on."""
 
 
-class GetUserProcess(Query, wire="auth.get-user-process", reply=UserProcessView, refuses=(NotFound,)):
-    """How far an export or an erasure is."""
+class GetUserProcess(Query, wire="auth.get-user-process", reply=UserProcessView, refuses=(UserProcessNotFound,)):
+    """Get the state of an export or erasure."""
 
     process_id: NonEmpty
+    """ID of the export or erasure."""
 
 
 class UserExportView(Reply):
-    """A page of all that Nest holds on a user."""
+    """A page of an exported document."""
 
     user_id: str
+    """ID of the user."""
     requested_at: Moment
+    """When the export was requested."""
     finished_at: Moment
+    """When the export finished."""
     services: dict[str, dict[str, list[dict[str, Any]]]]
-    """By service and collection what is held, as it is stored, without secrets; lists go on in the next page."""
+    """Stored documents by service and collection, without secrets. A list may continue in the next page."""
     next_cursor: int | None
-    """Null on the last page, which for most people is the first."""
+    """``cursor`` of the next page; null on the last one, which usually is the first."""
 
 
 class GetUserExport(
@@ -108,117 +126,117 @@ class GetUserExport(
     reply_sealed=True,
     audited=True,
     reply=UserExportView,
-    refuses=(
-        NotFound,
-        UserExportNotFinished,
-    ),
+    refuses=(UserProcessNotFound, UserExportNotFinished),
 ):
-    """The document of a finished export, a page at a time."""
+    """Get a finished export, in pages."""
 
     process_id: NonEmpty
+    """ID of the export."""
     cursor: Annotated[int, Field(ge=0)] = 0
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""
 
 
 class ContinueUserProcess(Command, wire="auth.continue-user-process"):
-    """Order the parts again that no service has done for an hour. ``key`` is the user's id."""
+    """Order unfinished parts again, an hour after the last time. The key is the process's ID."""
 
     process_id: str
 
 
 class UserDataCommand(Command):
-    """An order to one service about a user. ``key`` is the user's id."""
+    """Fields shared by the commands for one service's part. The key is the user's ID."""
 
     process_id: str
     user_id: str
     identifiers: Sealed
-    """The JSON of a list of ``[type, value]``: what the user is, or was, known by."""
+    """JSON list of ``[type, value]``: all current and former addresses and numbers of the user."""
 
 
 class ExportUserData(UserDataCommand):
-    """Hand over what is held on a user. Answered by AddExportedPart, as often as there are parts."""
+    """Export the service's data about a user, as one AddExportedPart per message."""
 
     run: int
-    """Counts from 1 how often the whole of it was ordered."""
+    """Number of times that the whole part was ordered, from 1."""
     number: int = 0
-    """Of the part to be handed over."""
+    """Index of the next exported part."""
     holding: int = 0
-    """Where to go on: among the collections, and in it after this id."""
+    """Index of the collection to continue with."""
     after: str | None = None
+    """Last exported ID in that collection."""
 
 
 class EraseUserData(UserDataCommand):
-    """Remove what is held on a user. Answered by ConfirmErasure."""
+    """Erase the service's data about a user, then send ConfirmErasure."""
 
     delete_stripe_customer: bool = False
     attempt: int = 1
-    """Grows while somebody outside of Nest can't be asked."""
+    """Number of the attempt, from 1; incremented while an external provider is unavailable."""
     again: bool = False
-    """A day later, for what was on its way meanwhile; not answered."""
+    """Whether this is the second pass, 25 hours later, for messages that were in progress at the first. It is not
+    confirmed."""
 
 
 class ExportUserFromAuth(ExportUserData, wire="auth.export-user-from-auth"):
-    """Auth's own part."""
+    """Export auth's data about a user."""
 
 
 class EraseUserFromAuth(EraseUserData, wire="auth.erase-user-from-auth"):
-    """Auth's own part, and the dead letters of all services."""
+    """Erase auth's data about a user, and the dead letters of all services."""
 
     letters_from: str | None = None
-    """Where to go on among the dead letters."""
+    """Position among the dead letters to continue from."""
+
+
+class ExportUserFromBilling(ExportUserData, wire="billing.export-user-from-billing"):
+    """Export billing's data about a user."""
+
+
+class EraseUserFromBilling(EraseUserData, wire="billing.erase-user-from-billing"):
+    """Erase billing's data about a user."""
+
+
+class ExportUserFromMailer(ExportUserData, wire="mailer.export-user-from-mailer"):
+    """Export mailer's data about a user."""
+
+
+class EraseUserFromMailer(EraseUserData, wire="mailer.erase-user-from-mailer"):
+    """Erase mailer's data about a user."""
+
+
+class ExportUserFromNews(ExportUserData, wire="news.export-user-from-news"):
+    """Export news's data about a user."""
+
+
+class EraseUserFromNews(EraseUserData, wire="news.erase-user-from-news"):
+    """Erase news's data about a user."""
 
 
 class AddExportedPart(Command, wire="auth.add-exported-part"):
-    """A piece of what a service holds on a user. ``key`` is the process's id."""
+    """Add a part of a service's data to an export. The key is the process's ID."""
 
     process_id: str
     holder: ServiceName
     run: int
+    """See ExportUserData."""
     number: int
     collection: str
     documents: Sealed
-    """The JSON of a list of objects, 256 KiB at most."""
+    """JSON list of objects, 256 KiB at most."""
     last: bool
+    """Whether this is the service's last part."""
 
 
 class ConfirmErasure(Command, wire="auth.confirm-erasure"):
-    """A service holds nothing on a user any more. ``key`` is the process's id."""
+    """Confirm that a service has erased its data about a user. The key is the process's ID."""
 
     process_id: str
     holder: ServiceName
 
 
 class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
-    """A service can't be done before somebody outside of Nest is, who can't be asked now.
-
-    ``key`` is the process's id.
-    """
+    """Record that a service waits for an unavailable external provider. The key is the process's ID."""
 
     process_id: str
     holder: ServiceName
     waits_for: ThirdParty
     reason: str
-
-
-class ExportUserFromBilling(ExportUserData, wire="billing.export-user-from-billing"):
-    """Hand over what billing holds on a user."""
-
-
-class EraseUserFromBilling(EraseUserData, wire="billing.erase-user-from-billing"):
-    """Remove what billing holds on a user."""
-
-
-class ExportUserFromMailer(ExportUserData, wire="mailer.export-user-from-mailer"):
-    """Hand over what the mailer holds on a user."""
-
-
-class EraseUserFromMailer(EraseUserData, wire="mailer.erase-user-from-mailer"):
-    """Remove what the mailer holds on a user."""
-
-
-class ExportUserFromNews(ExportUserData, wire="news.export-user-from-news"):
-    """Hand over what news holds on a user."""
-
-
-class EraseUserFromNews(EraseUserData, wire="news.erase-user-from-news"):
-    """Remove what news holds on a user."""
+    """Error of the latest attempt, without personal data."""

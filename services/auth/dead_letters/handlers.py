@@ -15,6 +15,7 @@ from services.auth.dead_letters.views import preview, whole
 from shared.bus.work import Work
 from shared.dead_letters.queue import InvalidQueueCursor, Page, Sender
 from shared.dead_letters.records import DeadLetter
+from shared.errors import InvalidCursor
 from shared.fault_points import fault_point
 from shared.messages.auth.dead_letters import (
     DeadLetterFilter,
@@ -25,7 +26,7 @@ from shared.messages.auth.dead_letters import (
     ReplayedDeadLettersView,
     ReplayedView,
 )
-from shared.messages.auth.errors import DeadLetterNotFound, InvalidCursor
+from shared.messages.auth.errors import DeadLetterNotFound
 
 
 async def list_dead_letters(query: ListDeadLetters, work: Work, auth: Auth) -> DeadLettersView:

@@ -15,8 +15,8 @@ from services.auth.personal_data.models import ASK_AGAIN, UserProcess
 from services.auth.sessions.handlers import remove_sessions
 from services.auth.users.models import Identifier
 from shared.bus.work import Work
-from shared.errors import NotFound
 from shared.messages import Sealed
+from shared.messages.auth.errors import UserNotFound
 from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
@@ -74,7 +74,7 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
     """Begin an export: order every service's part.
 
     Raises:
-        NotFound: there is no such user.
+        UserNotFound: there is no such user.
     """
     user = await auth.users.get(command.user_id)
     work.annotate(user_id=user.id)
@@ -101,11 +101,11 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     session is there for the parts to find, or the link is unknown. So no link of before makes a user after.
 
     Raises:
-        NotFound: there is no such user, and none was erased.
+        UserNotFound: there is no such user, and none was erased.
     """
     try:
         user = await auth.users.get(command.user_id)
-    except NotFound:
+    except UserNotFound:
         earlier = await auth.user_processes.find_erasure(command.user_id)
         if earlier is None:
             raise
@@ -181,7 +181,7 @@ async def get_user_process(query: GetUserProcess, _work: Work, auth: Auth) -> Us
     """How far an export or an erasure is.
 
     Raises:
-        NotFound: there is none, or not any more.
+        UserProcessNotFound: there is none, or not any more.
     """
     return (await auth.user_processes.get(query.process_id)).view()
 
@@ -190,7 +190,7 @@ async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserE
     """A page of what an export has brought together.
 
     Raises:
-        NotFound, UserExportNotFinished: as ``UserProcess.must_show_document``.
+        UserProcessNotFound, UserExportNotFinished: as ``UserProcess.must_show_document``.
     """
     process = await auth.user_processes.get(query.process_id)
     work.annotate(user_id=process.user_id, resource_id=process.id)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self, get_args
 
-from shared.errors import NotFound
-from shared.messages.auth.errors import UserExportNotFinished
+from shared.messages.auth.errors import UserExportNotFinished, UserProcessNotFound
 from shared.messages.personal_data import ProcessKind, ServiceName, ServicePartView, ThirdParty, UserProcessView
 
 HOLDERS: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
@@ -129,11 +128,11 @@ class UserProcess:
         """Let the document of an export be read; tells when it was finished.
 
         Raises:
-            NotFound: it is no export, or its time is over.
+            UserProcessNotFound: it is no export, or its time is over.
             UserExportNotFinished: a service is not done yet.
         """
         if self.kind != "export" or (self.expires_at is not None and at >= self.expires_at):
-            raise NotFound
+            raise UserProcessNotFound
         if self.finished_at is None:
             raise UserExportNotFinished(waits_for=list(self.waits_for))
         return self.finished_at

@@ -15,7 +15,7 @@ from services.auth.phone.store import PhoneCodes
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
 from shared.bus.work import Work
-from shared.errors import NotFound
+from shared.messages.auth.errors import UserProcessNotFound
 from shared.messages.personal_data import AddExportedPart
 from shared.mongo import Collection, Database, Document
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
@@ -40,11 +40,11 @@ class UserProcesses:
         """The one with this id.
 
         Raises:
-            NotFound: there is none, or not any more.
+            UserProcessNotFound: there is none, or not any more.
         """
         process = await self.find(id)
         if process is None:
-            raise NotFound
+            raise UserProcessNotFound
         return process
 
     async def find(self, id: str) -> UserProcess | None:  # noqa: A002 -- the field's name

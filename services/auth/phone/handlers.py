@@ -14,7 +14,7 @@ from services.auth.tokens.models import AccessToken, Grant, TokenFamily
 from services.auth.tokens.signer import access_claims
 from services.auth.users.handlers import register, verify
 from shared.bus.work import Work
-from shared.errors import NotFound, Refusal
+from shared.errors import Refusal
 from shared.messages import Sealed
 from shared.messages.auth.errors import (
     FirstNameMissing,
@@ -22,6 +22,7 @@ from shared.messages.auth.errors import (
     IncorrectPhoneNumber,
     LastNameMissing,
     PhoneCodeNotFound,
+    UserNotFound,
 )
 from shared.messages.auth.phone import (
     LogInForTesting,
@@ -158,11 +159,11 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
     """Log a user in because somebody says so.
 
     Raises:
-        NotFound: there is no such user, or the settings don't allow this.
+        UserNotFound: there is no such user, or the settings don't allow this.
         ClientDisabled: as spoken.
     """
     if not auth.test_login:
-        raise NotFound
+        raise UserNotFound
     client, user = await asyncio.gather(auth.clients.find(command.clientid), auth.users.get(command.userid))
     work.annotate(user_id=user.id)
     if client is not None:

@@ -33,7 +33,7 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
     """Where a user is logged in, the session used last first.
 
     Raises:
-        NotFound: there is no such user.
+        UserNotFound: no user has this ID.
     """
     _, sessions, current = await asyncio.gather(
         auth.users.get(query.user_id), _sessions(query.user_id, auth), _current(work, auth)
@@ -48,7 +48,7 @@ async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> En
     """Log a user out of one session, or of several.
 
     Raises:
-        NotFound: there is no such user, or they have no such session.
+        UserNotFound, SessionNotFound: no user has this ID, or the user has no such session.
         NoCurrentSession: the current one is meant, and the caller has none of this user.
     """
     _, sessions, current = await asyncio.gather(

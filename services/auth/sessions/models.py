@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Literal, Self
 
 from services.auth.tokens.models import AccessToken, RefreshToken
-from shared.errors import NotFound
-from shared.messages.auth.errors import NoCurrentSession
+from shared.messages.auth.errors import NoCurrentSession, SessionNotFound
 from shared.messages.auth.magic_links import Platform
 
 Which = Literal["all", "others", "current"]
@@ -92,13 +91,13 @@ def chosen(
         at: now.
 
     Raises:
-        NotFound: the user has no such session (any more).
+        SessionNotFound: the user has no such session (any more).
         NoCurrentSession: ``which`` speaks of the current one, and none of these asks.
     """
     if session_id is not None:
         found = [session for session in sessions if session.id == session_id and session.is_live(at=at)]
         if not found:
-            raise NotFound
+            raise SessionNotFound
         return found
     if which in {None, "all"}:
         return list(sessions)

@@ -9,8 +9,8 @@ from services.auth.context import Auth
 from services.auth.phone.models import PhoneNumber
 from services.auth.users.models import Identifier, IdentifierType, User, normal_email
 from shared.bus.work import Work
-from shared.errors import NotFound
 from shared.messages import Sealed
+from shared.messages.auth.errors import IdentifierNotFound
 from shared.messages.auth.users import (
     EnsureUser,
     FindConsentAddress,
@@ -30,7 +30,7 @@ async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:
     """A user with all identifiers, removed ones included, oldest first.
 
     Raises:
-        NotFound: there is no such user.
+        UserNotFound: no user has this ID.
     """
     user, identifiers = await asyncio.gather(auth.users.get(query.user_id), auth.identifiers.of_user(query.user_id))
     work.annotate(user_id=user.id)
@@ -41,7 +41,7 @@ async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
     """The user whose address or number this is now.
 
     Raises:
-        NotFound: it is nobody's.
+        IdentifierNotFound: no user has it.
         InvalidEmail, InvalidPhoneNumber: it can be nobody's.
     """
     written = auth.unseal(query.identifier_value)
@@ -51,7 +51,7 @@ async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
         value = PhoneNumber.parse(written).e164
     identifier = await auth.identifiers.find(query.identifier_type, value)
     if identifier is None:
-        raise NotFound
+        raise IdentifierNotFound
     return await get_user(GetUser(user_id=identifier.user_id), work, auth)
 
 
@@ -76,7 +76,7 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
     """Have mailer record what an existing user consents to; mailer answers the caller.
 
     Raises:
-        NotFound: there is no such user.
+        UserNotFound: no user has this ID.
     """
     user = await auth.users.get(command.user_id)
     work.annotate(user_id=user.id)

@@ -9,7 +9,7 @@ from pymongo import ASCENDING, IndexModel
 from services.auth.users.models import Identifier, IdentifierType, User
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
-from shared.errors import NotFound
+from shared.messages.auth.errors import UserNotFound
 from shared.mongo import Collection, Database, Document
 
 
@@ -26,11 +26,11 @@ class Users:
         """The user with this id.
 
         Raises:
-            NotFound: there is none.
+            UserNotFound: no user has this ID.
         """
         document = await self._by_id.find_one(id)
         if document is None:
-            raise NotFound
+            raise UserNotFound
         return User(
             id=document["_id"],
             created_at=document["createdAt"],

@@ -13,7 +13,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from services.billing.payments.models import FailedPaymentMail, Payment
 from shared.bus.work import Work
 from shared.documents import Rows
-from shared.messages.billing.errors import InvalidCursor
+from shared.errors import InvalidCursor
 from shared.mongo import Collection, Database, Document
 
 

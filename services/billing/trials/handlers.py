@@ -14,7 +14,7 @@ from services.billing.trials.provisioning import provide
 from shared.bus.envelope import address_ordering_key, unix_milliseconds
 from shared.bus.work import Work
 from shared.messages.auth.magic_links import Device, SendTrialMagicLink
-from shared.messages.billing.errors import AlreadySubscribed, InvalidEmail, StripeUnavailable, TrialAlreadyUsed
+from shared.messages.billing.errors import AlreadySubscribed, EmailRefusedByStripe, StripeUnavailable, TrialAlreadyUsed
 from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
 
 ANSWER_SECONDS: Final = 1.0
@@ -68,7 +68,7 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
 
     Raises:
         StripeUnavailable: Stripe is away or too slow; the same order again finishes the same trial.
-        InvalidEmail: Stripe does not take the address; the place is free again.
+        EmailRefusedByStripe: Stripe does not take the address; the place is free again.
     """
     trial = await billing.trials.get(command.trial_id)
     if trial.pending:
@@ -113,7 +113,7 @@ async def _make(trial: Trial, work: Work, billing: Billing) -> None:
             raise
         # The reservation came to nothing: its user and device may try again.
         billing.trials.remove(trial, work)
-        raise InvalidEmail from refused
+        raise EmailRefusedByStripe from refused
     if truth is None:
         raise RuntimeError(f"{subscription_id} was made for {trial.id} and can't be followed")
     subscription = await record(held, truth, work, billing)

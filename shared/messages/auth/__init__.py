@@ -1,1 +1,1 @@
-"""Contracts of auth: commands, queries, events, replies and refusals."""
+"""Messages and refusals of auth."""

@@ -1,6 +1,6 @@
-"""What auth is ordered and asked about owners, their applications and the users of those.
+"""Accounts: owners, their applications, and the users of those, who log in with passwords.
 
-The fields' names are those of the HTTP bodies, which are older than Nest; so is their spelling in answers.
+Field names, in requests and responses, are those of the HTTP API that Nest took over; not all are ``snake_case``.
 """
 
 from datetime import date
@@ -30,18 +30,23 @@ Text = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class OwnerView(Reply):
-    """An owner."""
+    """An owner of applications."""
 
     firstname: str
+    """First name."""
     lastname: str
+    """Last name."""
     email: str
+    """Email address."""
     uuid: str
+    """ID of the owner. Keep it secret: it is enough to change the owner."""
 
 
 class OwnerWithTokenView(OwnerView):
-    """An owner, with what permits the deletion for a day."""
+    """An owner of applications, with a token to delete it."""
 
     deletion_token: str
+    """Token for `DELETE /appowner/delete`, valid for a day."""
 
 
 class RegisterOwner(
@@ -49,35 +54,28 @@ class RegisterOwner(
     wire="auth.register-owner",
     reply_sealed=True,
     reply=OwnerWithTokenView,
-    refuses=(
-        FieldRefused,
-        EmailTaken,
-    ),
+    refuses=(FieldRefused, EmailTaken),
 ):
-    """Make an owner of applications."""
+    """Create an owner."""
 
     firstname: Text
+    """First name."""
     lastname: Text
+    """Last name."""
     email: str
+    """Email address. Stored in lower case."""
     password: Sealed
+    """Password of 8 to 255 characters."""
 
 
-class GetOwner(
-    Query,
-    wire="auth.get-owner",
-    reply_sealed=True,
-    reply=OwnerView,
-    refuses=(
-        FieldRefused,
-        OwnerNotFound,
-    ),
-):
-    """Who an owner is. Old clients get an OwnerWithTokenView.
+class GetOwner(Query, wire="auth.get-owner", reply_sealed=True, reply=OwnerView, refuses=(FieldRefused, OwnerNotFound)):
+    """Get an owner.
 
-    An owner's id travels sealed: whoever knows it may change the owner.
+    With the setting ``NEST_OLD_CLIENTS`` the response has ``deletion_token`` too.
     """
 
-    uuid: Sealed
+    uuid: Sealed  # Sealed because it authorizes changes of the owner.
+    """ID of the owner."""
 
 
 class LogInOwner(
@@ -85,74 +83,92 @@ class LogInOwner(
     wire="auth.log-in-owner",
     reply_sealed=True,
     reply=OwnerWithTokenView,
-    refuses=(
-        FieldRefused,
-        WrongCredentials,
-        Throttled,
-    ),
+    refuses=(FieldRefused, WrongCredentials, Throttled),
 ):
-    """Log an owner in."""
+    """Log in an owner."""
 
     email: str
+    """Email address of the owner."""
     password: Sealed
+    """Password of the owner."""
 
 
 class OwnerUpdatedView(Reply):
-    """An owner was changed."""
+    """Result of an update."""
 
     status: Literal[202] = 202
-    affectedRows: Literal[1] = 1  # noqa: N815 -- older than Nest
+    """Always 202."""
+    affectedRows: Literal[1] = 1  # noqa: N815 -- name of the API that Nest took over
+    """Always 1."""
 
 
 class UpdateOwner(
     Command,
     wire="auth.update-owner",
     reply=OwnerUpdatedView,
-    refuses=(
-        FieldRefused,
-        OwnerNotFound,
-        EmailTaken,
-    ),
+    refuses=(FieldRefused, OwnerNotFound, EmailTaken),
 ):
-    """Change all that is known of an owner."""
+    """Update an owner.
+
+    Replaces all fields. Another password invalidates earlier deletion tokens.
+    """
 
     uuid: Sealed
+    """ID of the owner."""
     firstname: Text
+    """New first name."""
     lastname: Text
+    """New last name."""
     email: str
+    """New email address."""
     password: Sealed
+    """New password of 8 to 255 characters."""
 
 
 class OwnerDeletedView(Reply):
-    """Whether an owner was deleted."""
+    """Result of a deletion."""
 
-    affectedRows: Literal[0, 1]  # noqa: N815 -- older than Nest
+    affectedRows: Literal[0, 1]  # noqa: N815 -- name of the API that Nest took over
+    """1 if the owner was deleted, 0 if the ID or the token is invalid."""
     insertId: Literal[0] = 0  # noqa: N815
+    """Always 0."""
     warningStatus: Literal[0] = 0  # noqa: N815
+    """Always 0."""
 
 
 class DeleteOwner(Command, wire="auth.delete-owner", reply=OwnerDeletedView, refuses=(FieldRefused,)):
-    """Delete an owner with all applications and their users."""
+    """Delete an owner.
+
+    Deletes its applications and their users too. An invalid token deletes nothing.
+    """
 
     deletion_token: Sealed
+    """Token from the registration or the latest login of the owner."""
     uuid: Sealed
+    """ID of the owner."""
 
 
 class RemoveOwnerApplications(Command, wire="auth.remove-owner-applications"):
-    """Delete the applications of an owner who is deleted; auth says it to itself."""
+    """Delete the applications of a deleted owner. Sent by auth to itself."""
 
     owner_id: str
 
 
 class ApplicationView(Reply):
-    """An application that has just been made; nothing else ever shows its id."""
+    """A new application."""
 
     created: Literal[True] = True
+    """Always true."""
     appname: str
+    """Name of the application."""
     creationdate: date
+    """Date of the creation, in UTC."""
     enddate: Moment
+    """End of the application, a year after its creation: nobody can sign up or log in after it."""
     uuid: str
-    apiKey: str  # noqa: N815 -- older than Nest
+    """ID of the application. Keep it secret: the API key can be computed from it. No other response shows it."""
+    apiKey: str  # noqa: N815 -- name of the API that Nest took over
+    """API key of the application."""
 
 
 class CreateApplication(
@@ -160,37 +176,42 @@ class CreateApplication(
     wire="auth.create-application",
     reply_sealed=True,
     reply=ApplicationView,
-    refuses=(
-        FieldRefused,
-        OwnerNotFound,
-        AppnameTaken,
-    ),
+    refuses=(FieldRefused, OwnerNotFound, AppnameTaken),
 ):
-    """Make an application."""
+    """Create an application."""
 
     owneruuid: Sealed
+    """ID of the owner."""
     appname: Text
+    """Name of the application, unique for its owner."""
     passwordless: bool = False
-    """Whether a user's id and the API key are enough to log in."""
+    """Whether ``/users/signin`` works for the application: a login with a user's ID and the API key, without a
+    password."""
 
 
 class ApplicationDeletedView(Reply):
-    """Whether an application was deleted."""
+    """Result of a deletion."""
 
-    affectedRows: Literal[0, 1]  # noqa: N815 -- older than Nest
+    affectedRows: Literal[0, 1]  # noqa: N815 -- name of the API that Nest took over
+    """1 if the application was deleted, 0 if no application has the API key."""
     message: str
+    """The result in words."""
 
 
 class DeleteApplication(
     Command, wire="auth.delete-application", reply=ApplicationDeletedView, refuses=(MalformedApiKey,)
 ):
-    """Delete an application with all its users."""
+    """Delete an application.
+
+    Deletes its users too.
+    """
 
     apikey: Sealed
+    """API key of the application."""
 
 
 class RemoveApplicationUsers(Command, wire="auth.remove-application-users"):
-    """Delete the users of an application that is deleted; auth says it to itself."""
+    """Delete the users of a deleted application. Sent by auth to itself."""
 
     application_id: str
 
@@ -199,12 +220,19 @@ class ApplicationUserView(Reply):
     """A user of an application."""
 
     apikey: str
+    """API key of the application."""
     uuid: str
+    """ID of the user."""
     username: str
+    """Name of the user."""
     email: str
+    """Email address of the user."""
     creationdate: date
+    """Date of the registration, in UTC."""
     enddate: date
+    """Date on which the user expires, a year after the registration, in UTC."""
     active: bool
+    """Whether the user can log in."""
 
 
 class SignUp(
@@ -212,27 +240,27 @@ class SignUp(
     wire="auth.sign-up",
     reply_sealed=True,
     reply=ApplicationUserView,
-    refuses=(
-        FieldRefused,
-        MalformedApiKey,
-        ApplicationNotFound,
-        ApplicationEnded,
-        EmailTaken,
-    ),
+    refuses=(FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded, EmailTaken),
 ):
-    """Make a user of an application."""
+    """Create a user of an application."""
 
     apikey: Sealed
+    """API key of the application."""
     username: Text
+    """Name of the user."""
     email: str
+    """Email address of the user, unique in the application. Stored in lower case."""
     password: Sealed
+    """Password of 8 to 255 characters."""
 
 
 class SignedInView(Reply):
-    """Somebody is logged in."""
+    """A logged-in user of an application."""
 
     auth: Literal[True] = True
+    """Always true."""
     token: str
+    """Token of the user, valid for a day."""
 
 
 class SignIn(
@@ -251,16 +279,22 @@ class SignIn(
         ApplicationUserEnded,
     ),
 ):
-    """Log a user of an application in who shows no password."""
+    """Log in a user of an application without a password.
+
+    Works for applications that were created as ``passwordless``.
+    """
 
     uuid: Sealed
+    """ID of the user."""
     apikey: Sealed
+    """API key of the application."""
 
 
 class SignedInWithEmailView(SignedInView):
-    """Somebody has logged in, and learns their id."""
+    """A logged-in user of an application."""
 
     uuid: str
+    """ID of the user."""
 
 
 class SignInWithEmail(
@@ -279,33 +313,41 @@ class SignInWithEmail(
         ApplicationUserEnded,
     ),
 ):
-    """Log a user of an application in."""
+    """Log in a user of an application with email address and password."""
 
     apikey: Sealed
+    """API key of the application."""
     email: str
+    """Email address of the user."""
     password: Sealed
+    """Password of the user."""
 
 
 class CheckSignIn(Query, wire="auth.check-sign-in", reply_sealed=True, reply=SignedInView, refuses=(NotLoggedIn,)):
-    """Is this token good?"""
+    """Check the token of an application's user."""
 
     token: Sealed
+    """Token of the user."""
 
 
 class GetApplicationUser(
     Query, wire="auth.get-application-user", reply_sealed=True, reply=ApplicationUserView, refuses=(NotLoggedIn,)
 ):
-    """Whose token is this?"""
+    """Get the user of a token."""
 
     token: Sealed
+    """Token of the user."""
 
 
 class ApplicationUserUpdatedView(Reply):
-    """A user of an application was changed."""
+    """Result of an update."""
 
     done: Literal[True] = True
+    """Always true."""
     username: str
+    """Name of the user after the update."""
     email: str
+    """Email address of the user after the update."""
 
 
 class UpdateApplicationUser(
@@ -313,16 +355,20 @@ class UpdateApplicationUser(
     wire="auth.update-application-user",
     personal=True,
     reply=ApplicationUserUpdatedView,
-    refuses=(
-        FieldRefused,
-        NotLoggedIn,
-        EmailTaken,
-    ),
+    refuses=(FieldRefused, NotLoggedIn, EmailTaken),
 ):
-    """Change what is given of the user whose token this is."""
+    """Update the user of a token.
+
+    Omitted fields do not change. Another password and a deactivation invalidate all earlier tokens.
+    """
 
     token: Sealed
+    """Token of the user."""
     username: Text | None = None
+    """New name."""
     email: str | None = None
+    """New email address."""
     active: bool | None = None
+    """Set to false to deactivate the user. A deactivated user cannot log in, nor undo it."""
     password: Sealed | None = None
+    """New password of 8 to 255 characters."""

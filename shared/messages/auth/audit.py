@@ -1,6 +1,6 @@
-"""What auth writes down of every authentication, refusal, revocation and change, and of all that operators order.
+"""Audit: records of authentications, refusals, revocations, changes and operators' requests.
 
-What it does not see itself it is told by RecordAuditEntry: of each message that is declared ``audited``.
+Auth records its own messages. Other services report theirs, if they are declared ``audited``, with RecordAuditEntry.
 """
 
 from typing import Annotated, Final, Literal
@@ -69,59 +69,66 @@ Action = Literal[
     "update_owner",
     "verify_phone_code",
 ]
-"""What somebody tried to do: the method's or the handler's name. ``authenticate_user`` stands for grants that there
-are not; the others are ``log_in`` and ``refresh``."""
+"""Name of the attempted method or handler. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``;
+``authenticate_user`` itself is a call with an unknown grant type."""
 AuditOutcome = Literal["done", "refused"]
 NOTE_FIELDS: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id", "resource_id"})
-"""What handlers find out about their message: ids that their service has made or looked up, never what was typed."""
+"""Fields that handlers may fill with ``work.note``: IDs that Nest created or looked up, never values from requests."""
 
 
 class AuditEntryView(Part):
-    """Who tried what, when, from where, and what came of it. Never a secret, an address or a number."""
+    """An audit entry. It contains no secrets, addresses or phone numbers."""
 
     id: str
+    """ID of the entry."""
     at: Moment
+    """When the request was handled."""
     action: str
+    """Attempted action, for example ``log_in``."""
     outcome: AuditOutcome
+    """``done``, or ``refused`` with a ``code``."""
     code: str | None
-    """Why it was refused."""
+    """Error code of a refusal."""
     caller: Literal["anonymous", "user", "internal", "service"]
+    """Kind of caller: no credentials, an access token, an internal key, or Nest itself."""
     caller_user_id: str | None
-    """The user of the bearer token."""
+    """User of the request's access token."""
     user_id: str | None
-    """Whom it was about, where that came to light."""
+    """User, owner or application user that the action was about, if known."""
     client_id: str | None
+    """Client or application that the action was about, if known."""
     session_id: str | None
-    """The login it was about: the id of the authorization or the phone code that it began with, as of its order."""
+    """Session that the action was about. Available from the request of the magic link or phone code on."""
     identifier_id: str | None
-    """The identifier that was added, verified or removed."""
+    """Identifier that was added, verified or removed."""
     client_ip: str | None
+    """IP address of the caller."""
     message_id: str
-    """As in the services' logs and traces."""
+    """ID of the message, as in logs and traces."""
     resource_id: str | None = None
-    """What else it was about: the news item, the subscription, the run over a Stripe account, the export, …"""
+    """Other object that the action was about: news item, subscription, Stripe run, export, dead letter."""
 
 
 class Audited(Event, wire="auth.audited", personal=True):
-    """An entry was written. ``key`` is the user's id, where there is one."""
+    """An audit entry was written. The key is the user's ID, if there is one."""
 
     entry: AuditEntryView
 
 
 class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
-    """Keep what came of something that another service, or a question to auth, was asked.
+    """Record the outcome of a message that another service handled, or of a query to auth.
 
-    Who asked and from where travels beside it, as with every message that follows from another.
+    Caller and IP address are those of the recorded message, which its context carries.
     """
 
     action: str
-    """An ``Action``; a text, since a service may be newer than auth."""
+    """An ``Action``, or one that only a newer service knows."""
     refused_as: str | None
-    """The code of the refusal; None when it was done."""
+    """Code of the refusal; None if the message was handled."""
     at: Moment
-    """When it was handled."""
+    """When the message was handled."""
     message_id: str
-    """Of what was asked."""
+    """ID of the recorded message."""
     user_id: str | None = None
     client_id: str | None = None
     session_id: str | None = None
@@ -130,24 +137,28 @@ class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
 
 
 class AuditEntriesView(Reply):
-    """A page of the audit."""
+    """A page of audit entries."""
 
     entries: tuple[AuditEntryView, ...]
+    """The entries, newest first."""
     next_cursor: str | None
-    """What the next page is asked for with; None after the last."""
+    """``cursor`` of the next page; null on the last one."""
 
 
 class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView):
-    """What was done to whom, by whom."""
+    """List audit entries."""
 
     user_id: str | None = None
-    """Only what was about this user."""
+    """Only entries about this user."""
     action: Action | None = None
+    """Only entries of this action. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``."""
     outcome: AuditOutcome | None = None
+    """Only entries with this outcome."""
     since: Moment | None = None
-    """Not before."""
+    """Only entries of this time or later."""
     until: Moment | None = None
-    """Before."""
+    """Only entries before this time."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of entries in the page."""
     cursor: str | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""

@@ -1,4 +1,4 @@
-"""What operators order and ask about clients: the apps that may log people in."""
+"""Clients: the registered apps that users log in to."""
 
 from typing import Annotated
 
@@ -10,93 +10,101 @@ from shared.messages.message import Command, Event, Moment, NonEmpty, Query, Rep
 
 
 class ClientView(Reply):
-    """An app that may log people in."""
+    """A client."""
 
     id: str
+    """ID of the client."""
     name: str
+    """Name of the app."""
     redirect_uris: tuple[str, ...]
+    """URIs that magic links may lead to."""
     disabled: bool
+    """Whether logins through the client are refused."""
     created_at: Moment
+    """When the client was registered."""
     updated_at: Moment
+    """When the client last changed."""
     version: int = 1
-    """Counts the changes, from 1."""
+    """Number of the current version, from 1. Every change increments it."""
 
 
 class CreateClient(
-    Command,
-    wire="auth.create-client",
-    reply=ClientView,
-    refuses=(
-        InvalidRedirectUri,
-        ClientAlreadyExists,
-    ),
+    Command, wire="auth.create-client", reply=ClientView, refuses=(InvalidRedirectUri, ClientAlreadyExists)
 ):
-    """Register an app that may log people in."""
+    """Register a client."""
 
     name: NonEmpty
+    """Name of the app."""
     redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Matched exactly (RFC 9700 section 4.1.3)."""
+    """URIs that magic links may lead to. Requests must match one exactly (RFC 9700 section 4.1.3)."""
     id: NonEmpty | None = None
-    """An id of the operator's choice; made up when left out."""
+    """ID of the client. Generated if omitted."""
 
 
-class ClientCreated(Event, wire="auth.client-created"):
-    """An app was registered. ``key`` is the client's id."""
-
-    client_id: str
-
-
-class AnnounceClient(Command, wire="auth.announce-client", refuses=(ClientNotFound,)):
-    """Tell the gateways about an app, as it is now. ``key`` is its id."""
-
-    client_id: str
-
-
-class ClientAnnounced(Event, wire="auth.client-announced", topic="auth.clients"):
-    """An app whose access tokens gateways may take. ``key`` is its id; the topic is compacted."""
-
-    client_id: str
-    name: str
-    disabled: bool
-    """Then its tokens are refused."""
-
-
+# The ordering key is the client's ID.
 class UpdateClient(
     Command,
     wire="auth.update-client",
     reply=ClientView,
-    refuses=(
-        ClientNotFound,
-        ClientChanged,
-        InvalidRedirectUri,
-    ),
+    refuses=(ClientNotFound, ClientChanged, InvalidRedirectUri),
 ):
-    """Change an app; what is left out stays. ``key`` is its id."""
+    """Update a client.
+
+    Omitted fields do not change.
+    """
 
     id: NonEmpty
+    """ID of the client."""
     version: int | None = None
-    """The version that was read: refused if somebody changed it since. Null to write over whatever is there."""
+    """Version that the update is based on; it is refused if the client has changed since. Null to update any
+    version."""
     name: NonEmpty | None = None
+    """New name of the app."""
     redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """All of them, in place of those it had. Links that are out lead to where they were ordered for."""
+    """New list of redirect URIs. Links that were mailed before keep their target."""
     disabled: bool | None = None
-    """Whether nobody is to be logged in by it any more. Gateways refuse its tokens within a second, or, when it is
-    enabled again, take those that have not expired."""
-
-
-class ClientList(RootModel[tuple[ClientView, ...]]):
-    """A JSON list, the oldest first; 1,000 at most."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class ListClients(Query, wire="auth.list-clients", audited=True, reply=ClientList):
-    """All apps that may log people in."""
+    """Whether to refuse logins through the client. Gateways apply it within a second to access tokens that were issued
+    before: they refuse them, or accept them again until they expire."""
 
 
 class SetClientLooks(
     ClientLooks, Command, wire="auth.set-client-looks", reply=ClientLooksView, refuses=(ClientNotFound,)
 ):
-    """Say anew how the mails and texts of a client appear: what is left out is as the settings say again."""
+    """Set the branding of a client's mails and texts.
+
+    Replaces all fields: an omitted one gets the value of the deployment's settings.
+    """
 
     client_id: NonEmpty
+    """ID of the client."""
+
+
+class ClientList(RootModel[tuple[ClientView, ...]]):
+    """All clients, oldest first; 1,000 at most."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ListClients(Query, wire="auth.list-clients", audited=True, reply=ClientList):
+    """List all clients."""
+
+
+class ClientCreated(Event, wire="auth.client-created"):
+    """A client was registered. The key is the client's ID."""
+
+    client_id: str
+
+
+class AnnounceClient(Command, wire="auth.announce-client", refuses=(ClientNotFound,)):
+    """Publish a client's current state as ClientAnnounced. The key is the client's ID."""
+
+    client_id: str
+
+
+class ClientAnnounced(Event, wire="auth.client-announced", topic="auth.clients"):
+    """Current state of a client, for gateways. The key is the client's ID; the topic is compacted."""
+
+    client_id: str
+    name: str
+    disabled: bool
+    """Whether gateways refuse the client's access tokens."""

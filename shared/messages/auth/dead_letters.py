@@ -1,18 +1,19 @@
-"""What auth is asked and ordered about dead letters, of whatever service: seeing them, and letting them be handled."""
+"""Dead letters of all services: listing and replay."""
 
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from shared.messages.auth.errors import DeadLetterNotFound, InvalidCursor
+from shared.errors import InvalidCursor
+from shared.messages.auth.errors import DeadLetterNotFound
 from shared.messages.message import Command, Moment, Part, Query, Reply
 
 DEAD_LETTERS: Final = "dead-letters"
-"""The ``key`` of every replay: they are handled one after the other."""
+"""Ordering key of all replays: they are handled one at a time."""
 PREVIEW_BYTES: Final = 2_048
-"""How much of a body a list shows."""
+"""Maximum size of a body in a list."""
 PIECE_BYTES: Final = 256 * 1024
-"""How much of a body the view of one letter shows; the next piece begins where this one ends."""
+"""Maximum size of a body's piece in the view of a single dead letter."""
 
 Reason = Literal["undecodable", "too_old", "failing"]
 Outcome = Literal["replayed", "replayed_before", "too_old", "not_ours", "closed", "gone"]
@@ -20,80 +21,98 @@ LetterId = Annotated[str, Field(min_length=3, max_length=300)]
 
 
 class DeadLetterFilter(Part):
-    """Which letters are meant: those that have all of it."""
+    """A filter of dead letters. They must match all of its fields."""
 
     topic: str | None = None
-    """Where they came from: ``auth.commands``."""
+    """Topic that the message was on, for example ``auth.commands``."""
     reason: Reason | None = None
+    """Why it became a dead letter: ``undecodable``, ``too_old`` for the inbox to know whether it was handled, or
+    ``failing`` after all attempts."""
     type: str | None = None
-    """The message's wire name: ``mailer.send-mail``."""
+    """Wire name of the message, for example ``mailer.send-mail``."""
     service: str | None = None
-    """Who put them aside."""
+    """Service that could not handle the message."""
     since: Moment | None = None
-    """Put aside then or later."""
+    """Only dead letters of this time or later."""
     until: Moment | None = None
-    """Put aside before."""
+    """Only dead letters before this time."""
 
 
 class Octets(Part):
-    """Bytes as JSON can carry them: text where they are UTF-8, else base64."""
+    """Bytes, as text if they are UTF-8 without control characters, else as base64."""
 
     size: int
-    """How many there are in all; what is shown may be fewer."""
+    """Total number of bytes. ``text`` or ``base64`` may contain fewer."""
     start: int = 0
-    """At which of them this begins."""
+    """Index of the first byte in ``text`` or ``base64``."""
     text: str | None = None
+    """The bytes as text."""
     base64: str | None = None
+    """The bytes in base64."""
 
 
 class HeaderView(Part):
-    """A header of the original record; null where its value is."""
+    """A header of the original record."""
 
     name: str
+    """Name of the header."""
     value: Octets | None
+    """Value of the header; null if the header has none."""
 
 
 class DeadLetterView(Part):
-    """A record that was put aside, as it came, opened for this view. What was sealed in the record stays sealed."""
+    """A dead letter: a record that a service could not handle. Sealed fields in it stay encrypted."""
 
     id: str
-    """Where it lies: ``auth.commands.17``."""
+    """ID of the dead letter, for example ``auth.commands.17``."""
     topic: str
+    """Topic that the message was on."""
     partition: int | None
-    """Where on its topic it was; None where nobody said."""
+    """Partition of the original record; null if unknown."""
     offset: int | None
+    """Offset of the original record; null if unknown."""
     service: str
-    """Who put it aside."""
+    """Service that could not handle the message."""
     reason: str
+    """``undecodable``, ``too_old`` or ``failing``."""
     detail: str
-    """What was wrong: a sentence, or, of ``failing``, the class of the last error."""
+    """What was wrong. For ``failing``: the class of the last attempt's exception."""
     frames: tuple[str, ...]
-    """Where that error was raised, outermost first."""
+    """Stack frames of that exception, outermost first."""
     tries: int | None
+    """Number of attempts."""
     put_aside_at: Moment | None
+    """When the message became a dead letter."""
     type: str | None
+    """Wire name of the message."""
     message_id: str | None
+    """ID of the message."""
     made_at: Moment | None
-    """When the message was first put on the bus."""
+    """When the message was first published."""
     key: Octets | None
+    """Key of the record; null if there is none."""
     headers: tuple[HeaderView, ...]
+    """Headers of the record: the first 20 in a list, the first 200 of a single dead letter."""
     headers_left_out: int
-    """How many more headers there are than are shown."""
+    """Number of further headers."""
     body: Octets | None
-    """None for a record without a value."""
+    """Value of the record: the first 2 KiB in a list, a piece of 256 KiB of a single dead letter; null if the record
+    has no value."""
     closed: bool = False
-    """It can't be opened: the key that it was sealed with is gone. Of key, headers and body nothing is known."""
+    """Whether the dead letter cannot be decrypted because its key is gone. ``key``, ``headers`` and ``body`` are
+    unknown then."""
     replayed_at: Moment | None
-    """When it was replayed last; None for never."""
+    """When the dead letter was last replayed; null if never."""
 
 
 class DeadLettersView(Reply):
     """A page of dead letters."""
 
     letters: tuple[DeadLetterView, ...]
+    """The dead letters, newest first."""
     next_cursor: str | None
-    """What the next page is asked for with; None after the last. A page may be shorter than its limit, even empty, and
-    have a next one: looking for rare letters among many takes more than one call."""
+    """``cursor`` of the next page; null on the last one. A page may be short or even empty and still have a next one,
+    because each call searches a limited number of records."""
 
 
 class ListDeadLetters(
@@ -102,66 +121,68 @@ class ListDeadLetters(
     reply_sealed=True,
     audited=True,
     reply=DeadLettersView,
-    refuses=(
-        InvalidCursor,
-        DeadLetterNotFound,
-    ),
+    refuses=(InvalidCursor, DeadLetterNotFound),
 ):
-    """What no service could handle."""
+    """List dead letters, or show a single one."""
 
     id: LetterId | None = None
-    """This one alone, with a larger piece of its body."""
+    """Show only this dead letter, with a larger piece of its body."""
     body_from: Annotated[int, Field(ge=0)] = 0
-    """With ``id``: at which byte of the body the piece begins."""
+    """With ``id``: index of the body's first byte to show."""
     filter: DeadLetterFilter = DeadLetterFilter()
-    """Those that it names; all by default."""
+    """Which dead letters to list. All by default."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of dead letters in the page."""
     cursor: str | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""
 
 
 class ReplayedView(Part):
-    """What became of one letter."""
+    """Outcome of one dead letter's replay."""
 
     id: str
+    """ID of the dead letter."""
     outcome: Outcome
-    """``replayed`` · ``replayed_before``, left alone · ``too_old``, left alone · ``not_ours``: not written by Nest ·
-    ``closed``: the key that it was sealed with is gone · ``gone``: no such letter, or not any more."""
+    """``replayed``, or why not: ``replayed_before`` and ``again`` is not set; ``too_old`` and ``although_too_old`` is
+    not set; ``not_ours``, it was not written by Nest; ``closed``, it cannot be decrypted; ``gone``, it does not exist
+    or has been erased."""
 
 
 class ReplayedDeadLettersView(Reply):
-    """What one call did."""
+    """Result of one call of ``replay_dead_letters``."""
 
     letters: tuple[ReplayedView, ...]
-    """In the order in which they were put back."""
+    """The outcomes, in the order of the replay."""
     next_cursor: str | None
-    """What the next call is made with; None when all are looked after that there were at the first one."""
+    """``cursor`` of the next call; null once all dead letters are processed that existed at the first call."""
 
 
 class ReplayDeadLetters(
     Command, wire="auth.replay-dead-letters", reply=ReplayedDeadLettersView, refuses=(InvalidCursor,)
 ):
-    """Put letters back on their topics, for who put them aside, oldest first.
+    """Replay dead letters.
 
-    Each once, whoever orders it however often.
+    Publishes them again to the service that could not handle them, oldest first. Takes ``ids`` or ``filter``. A dead
+    letter is replayed once, unless ``again`` is set.
     """
 
     ids: Annotated[tuple[LetterId, ...], Field(max_length=500)] | None = None
-    """These; or else, with ``filter``, all that it names."""
+    """IDs of the dead letters to replay."""
     filter: DeadLetterFilter | None = None
+    """Replay all matching dead letters. An empty filter matches all."""
     again: bool = Field(default=False, strict=True)
-    """Those too that were replayed before."""
+    """Include dead letters that were replayed before."""
     although_too_old: bool = Field(default=False, strict=True)
-    """Those too that are older than the inbox remembers: whether they were done can't be told, so they may be done a
-    second time."""
+    """Include messages that may already have been handled, because they are older than the inbox. They may take effect
+    a second time."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """How many letters one call looks after."""
+    """With ``filter``: maximum number of dead letters that one call processes."""
     cursor: str | None = None
-    """``next_cursor`` of the call before, which said the same."""
+    """``next_cursor`` of the previous call with the same filter."""
 
     @model_validator(mode="after")
-    def _says_which(self) -> Self:
-        # So that nobody replays everything by leaving something out.
+    def _ids_or_filter(self) -> Self:
+        # Nobody should replay everything by omitting both.
         if (self.ids is None) == (self.filter is None):
             raise ValueError("give either ids or a filter; an empty filter means all")
         return self

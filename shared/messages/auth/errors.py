@@ -1,64 +1,87 @@
-"""How auth says no. Every code is stable and read by clients."""
+"""Refusals of auth. Clients rely on the codes, so they never change."""
 
-from shared.errors import Kind, Refusal, Unavailable
+from shared.errors import Kind, NotFound, Refusal, Unavailable
 
 
 class ClientNotFound(Refusal):
-    """No app is registered under this id."""
+    """No client has this ID."""
 
     kind = Kind.NOT_FOUND
 
 
 class ClientDisabled(Refusal):
-    """The app may not log people in any more."""
+    """The client is disabled; nobody can log in through it."""
 
     kind = Kind.FORBIDDEN
 
 
 class ClientAlreadyExists(Refusal):
-    """An app is registered under this id."""
+    """A client with this ID exists already."""
 
     kind = Kind.CONFLICT
 
 
 class ClientChanged(Refusal):
-    """Somebody has changed the app since it was read."""
+    """The client has changed since the ``version`` in the request."""
 
     kind = Kind.CONFLICT
 
 
 class DeadLetterNotFound(Refusal):
-    """There is no such letter, or not any more."""
+    """No dead letter has this ID, or it has expired."""
 
     kind = Kind.NOT_FOUND
 
 
-class InvalidCursor(Refusal):
-    """No page of ours ended with it."""
-
-
 class InvalidRedirectUri(Refusal):
-    """Not one of the app's redirect URIs, or at its registration one that can't be."""
+    """The URI is not one of the client's redirect URIs, or cannot be registered as one."""
+
+
+class UserNotFound(NotFound):
+    """No user has this ID, or the user was erased."""
+
+    code = "not_found"
+
+
+class IdentifierNotFound(NotFound):
+    """No user has this address or number."""
+
+    code = "not_found"
+
+
+class SessionNotFound(NotFound):
+    """No user has this ID, or the user has no live session with this ID."""
+
+    code = "not_found"
+
+
+class UserProcessNotFound(NotFound):
+    """No export or erasure has this ID, or it has expired."""
+
+    code = "not_found"
 
 
 class UserExportNotFinished(Refusal):
-    """The document is not whole yet: ``meta.waits_for`` names the services that it waits for."""
+    """The export is still running; ``meta.waits_for`` lists the services that have not finished."""
 
     kind = Kind.CONFLICT
 
 
 class InvalidEmail(Refusal):
-    """An address that can't receive mail."""
+    """The address cannot receive mail."""
 
 
 class Throttled(Refusal):
-    """Too often: ``meta.retry_after`` says after how many seconds there is room again. Not kept as an answer."""
+    """A rate limit is exceeded; retry after ``meta.retry_after`` seconds. Not stored for the idempotency key."""
 
     kind = Kind.THROTTLED
 
 
 class UnsupportedGrantType(Refusal):
-    """Neither a code nor a refresh token; ``meta.grant_type`` says what was asked for (RFC 6749 section 5.2)."""
+    """``grant_type`` is neither ``authorization_code`` nor ``refresh_token`` (RFC 6749 section 5.2).
+
+    ``meta.grant_type`` repeats it.
+    """
 
 
 class CodeMissing(Refusal):
@@ -78,34 +101,37 @@ class RefreshTokenMissing(Refusal):
 
 
 class MalformedCode(Refusal):
-    """A code is ``<id>.<key>``."""
+    """The code does not have the form ``<id>.<key>``."""
 
 
 class MalformedRefreshToken(Refusal):
-    """A refresh token is ``01.<id>.<key>``."""
+    """The refresh token does not have the form ``01.<id>.<key>``."""
 
 
 class TokenNotFound(Refusal):
-    """No code or refresh token has this id, or its key is another one: which of the two is not told."""
+    """No such code or refresh token. The response is the same for an unknown ID and a wrong key."""
 
     kind = Kind.NOT_FOUND
 
 
 class TokenUsed(Refusal):
-    """A code or refresh token is good for one use."""
+    """The code or refresh token was used before."""
 
     kind = Kind.CONFLICT
 
 
 class RefreshTokenStolen(TokenUsed):
-    """A used refresh token came back: refused as used, and the end of its chain is stored (RFC 9700 section 4.14.2)."""
+    """A used refresh token was used again: its token family is revoked (RFC 9700 section 4.14.2).
+
+    Clients get the code of ``TokenUsed``; the revocation is stored although the message is refused.
+    """
 
     code = "token_used"
     remembered = True
 
 
 class NoCurrentSession(Refusal):
-    """The caller has no session of that user: it shows no access token of theirs, or its session has been ended."""
+    """The request has no access token of this user, or the token's session has ended."""
 
 
 class AuthorizationNotFound(Refusal):
@@ -115,52 +141,52 @@ class AuthorizationNotFound(Refusal):
 
 
 class TokenExpired(Refusal):
-    """The code or refresh token is past its time."""
+    """The code or refresh token has expired."""
 
     kind = Kind.GONE
 
 
 class IncorrectClient(Refusal):
-    """The code or refresh token was made for another app."""
+    """The code or refresh token was issued to another client."""
 
     kind = Kind.FORBIDDEN
 
 
 class IncorrectRedirectUri(Refusal):
-    """The code was asked for with another redirect URI (RFC 6749 section 4.1.3)."""
+    """The code was issued for another redirect URI (RFC 6749 section 4.1.3)."""
 
 
 class IncorrectCodeVerifier(Refusal):
-    """The verifier does not hash to the challenge (RFC 7636 section 4.6); counted, so that guessing comes to an end."""
+    """The verifier does not match the code challenge (RFC 7636 section 4.6). Wrong verifiers count."""
 
     remembered = True
 
 
 class InvalidToken(Refusal):
-    """A JWT that we have not signed, or not for this, or whose time is over: which of it is not told."""
+    """The JWT has an invalid signature, the wrong type or purpose, or has expired."""
 
     kind = Kind.UNAUTHENTICATED
 
 
 class InvalidPhoneNumber(Refusal):
-    """Not a number that anybody could have, with its country code in front."""
+    """Not a possible phone number with country code."""
 
 
 class PhoneNumberNotAllowed(Refusal):
-    """We text no numbers of this country, ``meta.country``, or none whose owner may earn by it."""
+    """No texts are sent to numbers of this country (``meta.country``) or of this kind (premium rate)."""
 
     kind = Kind.FORBIDDEN
 
 
 class PhoneCodeNotFound(Refusal):
-    """Code and nonce don't belong together, are used up or are out of time: which of it is not told; a guess counts."""
+    """Code and nonce do not match, are used or have expired; the response does not say which. Wrong codes count."""
 
     kind = Kind.NOT_FOUND
     remembered = True
 
 
 class IncorrectPhoneCode(Refusal):
-    """The same, said to who registers."""
+    """Code and nonce do not match, are used or have expired; the response does not say which. Wrong codes count."""
 
     kind = Kind.UNAUTHENTICATED
     remembered = True
@@ -179,17 +205,17 @@ class LastNameMissing(Refusal):
 
 
 class UserAlreadyRegistered(Refusal):
-    """The number's user has a name already; the code is still good, for logging in."""
+    """The number's user has a name already. The code stays valid for a login."""
 
     kind = Kind.CONFLICT
 
 
 class FieldRefused(Refusal):
-    """A field says what it can't: an address that receives no mail, a password that is too easy to guess.
+    """A field is invalid; ``meta.errors`` has its ``path`` and a ``message``, never the value.
 
     Args:
-        path: the field's name.
-        message: what is wrong, without what was found there.
+        path: name of the field.
+        message: what is wrong, without the value.
     """
 
     kind = Kind.VALIDATION_FAILED
@@ -200,7 +226,7 @@ class FieldRefused(Refusal):
 
 
 class OwnerNotFound(Refusal):
-    """No owner has this id."""
+    """No owner has this ID."""
 
     kind = Kind.NOT_FOUND
 
@@ -212,7 +238,7 @@ class ApplicationNotFound(Refusal):
 
 
 class ApplicationUserNotFound(Refusal):
-    """No user of the application has this id."""
+    """The application has no user with this ID."""
 
     kind = Kind.NOT_FOUND
 
@@ -224,38 +250,38 @@ class EmailTaken(Refusal):
 
 
 class AppnameTaken(Refusal):
-    """The owner has another application of this name."""
+    """The owner has another application with this name."""
 
     kind = Kind.CONFLICT
 
 
 class MalformedApiKey(Refusal):
-    """An API key that nobody can have; nothing was looked up."""
+    """The API key has an invalid form or checksum."""
 
     kind = Kind.UNAUTHENTICATED
 
 
 class WrongCredentials(Refusal):
-    """No such address, or another password: which of the two is not told. Counted, so that guessing comes to an end."""
+    """Unknown address or wrong password; the response does not say which. Wrong passwords count."""
 
     kind = Kind.UNAUTHENTICATED
     remembered = True
 
 
 class NotLoggedIn(Refusal):
-    """The token of an application's user is not ours, or its time is over, or it was ended: which of it is not told."""
+    """The token is invalid, expired or revoked; the response does not say which."""
 
     kind = Kind.UNAUTHENTICATED
 
 
 class PasswordRequired(Refusal):
-    """The application was not made for logging in without a password."""
+    """The application does not allow logins without a password."""
 
     kind = Kind.FORBIDDEN
 
 
 class ApplicationUserNotActive(Refusal):
-    """The user has been deactivated."""
+    """The user is deactivated."""
 
     kind = Kind.FORBIDDEN
 
@@ -273,6 +299,6 @@ class ApplicationEnded(Refusal):
 
 
 class NoSigningKey(Unavailable):
-    """The key that signed is withdrawn, and the next one not known here yet: a matter of milliseconds."""
+    """The signing key was withdrawn, and its successor has not reached this instance yet; takes milliseconds."""
 
     code = "unavailable"

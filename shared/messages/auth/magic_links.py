@@ -1,4 +1,4 @@
-"""TODO."""
+"""Magic links: commands that mail one."""
 
 from typing import Annotated, Literal
 
@@ -9,57 +9,55 @@ from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed
 from shared.messages.message import Command, Locale, NonEmpty, Part
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
-"""SHA-256 of the verifier in web-safe base64 without padding (RFC 7636 section 4.2), or in hex for old clients."""
-
-
 Platform = Literal["mac", "windows", "linux"]
-"""What a device runs."""
 
 
 class Device(Part):
-    """The device a login or a trial is asked from."""
+    """The device that a login or a trial is requested from."""
 
     platform: Platform | None = None
+    """Operating system of the device."""
     beak_id: str | None = None
-    """The app's own installation id."""
+    """ID of the app's installation, created by the app."""
     fingerprint: str | None = None
-    """A stable hash of the hardware, made by the app."""
+    """Stable hash of the device's hardware, computed by the app."""
 
 
 class LinkRequest(Command):
-    """What every order of a magic link says (RFC 7636 for the code challenge)."""
+    """Fields shared by the commands that mail a magic link."""
 
     client_id: NonEmpty
-    """The app's."""
+    """ID of the client that the person logs in to."""
     redirect_uri: str
-    """One of the app's, character by character: where the link leads."""
+    """Target of the link. Must be one of the client's redirect URIs, character by character."""
     state: str
-    """Comes back in the link, URL-encoded."""
+    """Opaque value of the app. The link returns it URL-encoded as the query parameter ``state``."""
     code_challenge_method: Literal["S256"]
+    """PKCE method (RFC 7636)."""
     code_challenge: CodeChallenge
+    """SHA-256 of the code verifier in web-safe base64 without padding (RFC 7636 section 4.2). Old clients may send it
+    in lower-case hex."""
     identifier_type: Literal["email"]
+    """Kind of ``identifier_value``."""
     identifier_value: str
-    """The address."""
+    """Email address that gets the link."""
     device: Device | None = None
+    """The requesting device. Devices that have logged in to the address before have rate limits of their own."""
     locale: Locale | None = None
-    """The language that the mail is to be written in; one that there is not, or none: the app's."""
+    """Language of the mail (RFC 5646), for example ``de-AT``. The client's language is used if this is omitted or not
+    available."""
 
 
-# Not ``personal``: rows keep nothing of it but a hash, and its challenge makes that one hard to guess.
+# Not ``personal``: rows store only a hash of the message, which the challenge in it makes hard to guess.
 class SendMagicLink(
     LinkRequest,
     wire="auth.send-magic-link",
-    refuses=(
-        ClientNotFound,
-        ClientDisabled,
-        InvalidRedirectUri,
-        InvalidEmail,
-        Throttled,
-    ),
+    refuses=(ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled),
 ):
-    """Mail a link that logs this address in.
+    """Mail a magic link.
 
-    Whether the address is known changes nothing, in the answer or in its time.
+    The link is ``<redirect_uri>?code=<code>&state=<state>``. The response and its duration are the same for known and
+    unknown addresses.
     """
 
 
@@ -67,15 +65,16 @@ class CreateTrialAndMagicLink(
     LinkRequest,
     wire="auth.create-trial-and-magic-link",
     personal=True,
-    refuses=(
-        *SendMagicLink.refuses,
-        AlreadySubscribed,
-        TrialAlreadyUsed,
-    ),
+    refuses=(*SendMagicLink.refuses, AlreadySubscribed, TrialAlreadyUsed),
 ):
-    """Start a trial for this address and device, then mail its magic link. The user is made if need be."""
+    """Start a trial and mail a magic link.
+
+    Creates the user if the address is unknown. The link has ``flow=trial`` in its query. Repeat the call after
+    ``unavailable``: it continues the same trial.
+    """
 
     device: Device
+    """The requesting device. It can have one trial."""
 
 
 class SendTrialMagicLink(
@@ -84,4 +83,4 @@ class SendTrialMagicLink(
     personal=True,
     refuses=(ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail),
 ):
-    """Mail the magic link of a trial that has been started."""
+    """Mail the magic link of a started trial. Sent by billing."""

@@ -1,10 +1,9 @@
-"""What auth is ordered about logins by phone number: a code by text, then a token or a registration."""
+"""Login by phone: a code in a text, then an access token or a registration."""
 
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from shared.errors import NotFound
 from shared.messages.auth.errors import (
     ClientDisabled,
     FirstNameMissing,
@@ -16,21 +15,21 @@ from shared.messages.auth.errors import (
     PhoneNumberNotAllowed,
     Throttled,
     UserAlreadyRegistered,
+    UserNotFound,
 )
 from shared.messages.message import Command, Locale, NonEmpty, Reply, Sealed
 
 MAX_NAME_LENGTH: Final = 200
-"""Characters of a first or a last name."""
+"""Maximum length of a first or last name, in characters."""
 ClientId = Annotated[str, Field(min_length=1, max_length=200)]
-"""What an app calls itself: the id of a registered client, or any other name."""
 Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
 
 
 class NonceView(Reply):
-    """What a code is redeemed with: only who ordered it knows."""
+    """The nonce that belongs to a code."""
 
     nonce: str
-    """32 hex characters."""
+    """Nonce to send together with the code: 32 hex digits."""
 
 
 class SendPhoneCode(
@@ -39,25 +38,24 @@ class SendPhoneCode(
     reply_sealed=True,
     personal=True,
     reply=NonceView,
-    refuses=(
-        InvalidPhoneNumber,
-        PhoneNumberNotAllowed,
-        Throttled,
-    ),
+    refuses=(InvalidPhoneNumber, PhoneNumberNotAllowed, Throttled),
 ):
-    """Text a code of six digits to a number."""
+    """Text a login code to a phone number.
+
+    The code has six digits and works once, for ten minutes, together with the nonce in the response.
+    """
 
     phone_number: str
-    """International, with or without ``+``, with spaces or not."""
+    """International number with country code, with or without ``+`` and separators."""
     locales: tuple[Locale, ...] = ()
-    """The languages that whoever orders it understands, the dearest first, as their phone says beside the body."""
+    """Languages of the recipient by preference, from the request's header ``accept-language``."""
 
 
 class PhoneTokenView(Reply):
-    """What a login by phone gives."""
+    """An access token from a login by phone."""
 
     token: str
-    """An access token, valid for a day."""
+    """Access token, valid for 24 hours."""
 
 
 class VerifyPhoneCode(
@@ -65,27 +63,33 @@ class VerifyPhoneCode(
     wire="auth.verify-phone-code",
     reply_sealed=True,
     reply=PhoneTokenView,
-    refuses=(
-        PhoneCodeNotFound,
-        ClientDisabled,
-        Throttled,
-    ),
+    refuses=(PhoneCodeNotFound, ClientDisabled, Throttled),
 ):
-    """Use a code up to log in; the number's user is made if there is none."""
+    """Exchange a code for an access token.
+
+    Uses up the code, and creates the user if the number is new.
+    """
 
     code: Sealed
+    """Code from the text."""
     nonce: Sealed
+    """Nonce from ``/init``."""
     clientid: ClientId
+    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
+    whole API."""
 
 
 class PhoneUserView(Reply):
-    """A user as a phone-first app knows them."""
+    """A user who registered by phone."""
 
     id: str
+    """ID of the user."""
     first_name: str
+    """First name."""
     last_name: str
+    """Last name."""
     phone_number: str
-    """E.164: ``+41791234567``."""
+    """Phone number in E.164: ``+41791234567``."""
 
 
 class RegisterPhoneUser(
@@ -103,16 +107,21 @@ class RegisterPhoneUser(
         Throttled,
     ),
 ):
-    """Use a code up to give the number's user a name; the user is made if there is none."""
+    """Register the user of a phone number.
+
+    Uses up the code, creates the user if the number is new, and stores the name.
+    """
 
     code: Sealed
+    """Code from the text."""
     nonce: Sealed
+    """Nonce from ``/init``."""
     first_name: Name = ""
-    """An empty one is missing."""
+    """First name, at most 200 characters. White space around it is removed; an empty name counts as missing."""
     last_name: Name = ""
-    """Likewise."""
+    """Last name, at most 200 characters. White space around it is removed; an empty name counts as missing."""
     phone_number: str | None = None
-    """If it is given, it must be the one that the code was sent to."""
+    """Number that the code was sent to; another number is refused."""
 
 
 class LogInForTesting(
@@ -120,12 +129,11 @@ class LogInForTesting(
     wire="auth.log-in-for-testing",
     reply_sealed=True,
     reply=PhoneTokenView,
-    refuses=(
-        NotFound,
-        ClientDisabled,
-    ),
+    refuses=(UserNotFound, ClientDisabled),
 ):
-    """Log anybody in, without any code; only where the settings allow it."""
+    """Log in any user without a code, for tests."""
 
     userid: NonEmpty
+    """ID of the user."""
     clientid: ClientId
+    """Name of the app, which becomes the token's ``aud``."""

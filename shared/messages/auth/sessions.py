@@ -1,97 +1,106 @@
-"""What auth is asked and ordered about sessions: where a user is logged in, and no longer."""
+"""Sessions: the logins of a user."""
 
 from typing import Literal, Self
 
 from pydantic import ConfigDict, RootModel, model_validator
 
-from shared.errors import NotFound
-from shared.messages.auth.errors import NoCurrentSession
+from shared.messages.auth.errors import NoCurrentSession, SessionNotFound, UserNotFound
 from shared.messages.auth.magic_links import Platform
 from shared.messages.message import Command, Event, Moment, NonEmpty, Part, Query, Reply
 
 
 class SessionDevice(Part):
-    """What is known of a session's device."""
+    """The device of a session, as the app described it at login."""
 
     platform: Platform
+    """Operating system of the device."""
 
 
 class SessionPlace(Part):
-    """Roughly where a session was used last."""
+    """Approximate location of the last use of a session."""
 
     network: str
-    """The prefix of the address: ``203.0.113.0/24`` of IPv4, ``2001:db8:1:2::/64`` of IPv6."""
+    """Prefix of the IP address: ``203.0.113.0/24`` for IPv4, ``2001:db8:1:2::/64`` for IPv6."""
     country: str | None
-    """ISO 3166-1, two letters; null when nobody looked or it is not known."""
+    """Country (ISO 3166-1 alpha-2); null if unknown or if the server has no location database."""
     city: str | None
-    """By its English name."""
+    """English name of the city; null if unknown."""
 
 
 class SessionView(Part):
-    """One login that is still good."""
+    """A live session: one login on one device, to one client."""
 
     id: str
+    """ID of the session."""
     client_id: str
+    """ID of the client that the user logged in to."""
     device: SessionDevice | None
+    """The device; null if the app did not send one."""
     created_at: Moment
+    """When the session was created, at its login."""
     last_used_at: Moment
-    """When it logged in or refreshed last."""
+    """Time of the login or the latest refresh."""
     expires_at: Moment
-    """When it ends unless it is used before."""
+    """When the session expires without further use."""
     place: SessionPlace | None
+    """Location of the login or the latest refresh; null if unknown."""
     current: bool
-    """Whether the caller's own token belongs to it."""
+    """Whether the access token of this request belongs to the session."""
 
 
 class SessionList(RootModel[tuple[SessionView, ...]]):
-    """A JSON list, the session used last first."""
+    """Live sessions, most recently used first; 200 at most."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class ListSessions(Query, wire="auth.list-sessions", audited=True, reply=SessionList, refuses=(NotFound,)):
-    """Where a user is logged in."""
+class ListSessions(Query, wire="auth.list-sessions", audited=True, reply=SessionList, refuses=(UserNotFound,)):
+    """List the live sessions of a user."""
 
     user_id: NonEmpty
+    """ID of the user."""
 
 
 class EndedView(Reply):
-    """What ``revoke_sessions`` has done."""
+    """Result of ``revoke_sessions``."""
 
     ended: int
-    """How many sessions were live until then."""
+    """Number of live sessions that the call ended."""
 
 
 class RevokeSessions(
     Command,
     wire="auth.revoke-sessions",
     reply=EndedView,
-    refuses=(
-        NotFound,
-        NoCurrentSession,
-    ),
+    refuses=(SessionNotFound, NoCurrentSession),
 ):
-    """End one session of a user, or several."""
+    """End sessions of a user.
+
+    Takes ``session_id``, or ``which``, or neither to end all. Refresh tokens of the ended sessions stop working
+    immediately, access tokens within a second.
+    """
 
     user_id: NonEmpty
+    """ID of the user."""
     session_id: NonEmpty | None = None
-    """The one to end."""
+    """ID of the one session to end."""
     which: Literal["all", "others", "current"] | None = None
-    """Or some, as seen from the caller's own; all when neither is given."""
+    """Sessions to end: ``all``, the one of this request's access token (``current``), or all except that one
+    (``others``)."""
 
     @model_validator(mode="after")
-    def _one_way_of_choosing(self) -> Self:
+    def _at_most_one_selection(self) -> Self:
         if self.session_id is not None and self.which is not None:
             raise ValueError("give session_id or which, not both")
         return self
 
 
 class SessionRevoked(Event, wire="auth.session-revoked"):
-    """A session was ended before its time, by its user or by an operator. ``key`` is the user's id."""
+    """A session was ended by its user or by an operator. The key is the user's ID."""
 
     user_id: str
     client_id: str
     session_id: str
     by: str
-    """What sort of caller: ``user``, ``internal`` or ``service``."""
+    """Kind of caller: ``user``, ``internal`` or ``service``."""
     at: Moment

@@ -1,4 +1,4 @@
-"""What auth is ordered and asked about the keys that sign tokens, and what it announces of them."""
+"""Signing keys of access tokens: rotation, publication and withdrawal."""
 
 from typing import Final, Literal
 
@@ -7,63 +7,71 @@ from pydantic import Field
 from shared.messages.message import Command, Event, Moment, Part, Query, Reply
 
 KEYRING: Final = "signing-keys"
-"""The ``key`` of every command about signing keys: they are handled one after the other."""
+"""Ordering key of all commands about signing keys: they are handled one at a time."""
 JWKS_SECONDS: Final = 300
-"""How long anybody may keep the public keys before asking again; a key is published for longer before it signs."""
+"""How long clients may cache the public keys, in seconds. A new key is published for longer before it signs."""
 
 Algorithm = Literal["ES256", "ES512", "EdDSA"]
 
 
 class SigningKeyView(Part):
-    """A key, without its private half."""
+    """A signing key, without its private part."""
 
     kid: str
+    """Key ID, as in the ``kid`` header of tokens."""
     algorithm: Algorithm
+    """JWS algorithm (RFC 7518)."""
     state: Literal["published", "active", "retired"]
+    """``published`` before it signs, ``active`` while it signs, ``retired`` while it only verifies."""
     created_at: Moment
+    """When the key was created."""
     signs_from: Moment
-    """When it began to sign, or will."""
+    """When the key began to sign, or will begin."""
     verifies_until: Moment | None
-    """When it will be forgotten; None before it is retired."""
+    """When the key stops verifying and is removed; null before it is retired."""
 
 
 class SigningKeysView(Reply):
-    """Every key that verifies tokens, oldest first."""
+    """All keys that verify tokens."""
 
     keys: tuple[SigningKeyView, ...]
+    """The keys, oldest first."""
 
 
 class RotateSigningKeys(Command, wire="auth.rotate-signing-keys", reply=SigningKeysView):
-    """Let a new key follow the one that signs.
+    """Rotate the signing key.
 
-    The new key is published now and signs after its lead time. While one waits for that, a repeat changes nothing.
+    Publishes a new key, which signs after its lead time. If one is published already, nothing changes.
     """
 
     emergency: bool = Field(default=False, strict=True)
-    """A key has leaked: the new one signs at once, and every other is withdrawn. Access tokens that were signed before
-    are refused from then on; refresh tokens are not touched."""
+    """Set if a key has leaked: the new key signs immediately, and all others are withdrawn. Access tokens signed before
+    are refused; refresh tokens keep working."""
 
 
 class KeepSigningKeys(Command, wire="auth.keep-signing-keys"):
-    """Do whatever is due by now: publish a successor, let it sign, forget retired keys.
+    """Do what the rotation schedule requires now: publish a successor, activate it, remove expired keys.
 
-    Any number may be under way: what is done already is not done again. Each leaves one for the next due time.
+    Idempotent; several may be in progress. Each schedules one for the next due time.
     """
 
     algorithm: Algorithm | None = None
-    """What keys should sign with; None for whatever the handling instance was told."""
+    """Algorithm of new keys; None for the setting of the handling instance."""
     due: Moment | None = None
-    """For what time it was ordered: it is that late at least, whatever the clock of who handles it says."""
+    """Time that it was scheduled for. The handler takes it as the current time if its own clock is behind."""
 
 
 class ListSigningKeys(Query, wire="auth.list-signing-keys", reply=SigningKeysView):
-    """Which keys sign tokens, signed, or will."""
+    """List the signing keys.
+
+    Includes retired keys that still verify tokens, and published keys that do not sign yet.
+    """
 
 
 class SigningKeyPublished(Event, wire="auth.signing-key-published", topic="auth.keys"):
-    """A public key that tokens may be signed with (RFC 7517). ``key`` is its ``kid``; the topic is compacted.
+    """Public key that may sign tokens (RFC 7517), published again at each change of state.
 
-    Said when it is published, and again whenever its state changes.
+    The key is its ``kid``; the topic is compacted.
     """
 
     kid: str
@@ -71,4 +79,4 @@ class SigningKeyPublished(Event, wire="auth.signing-key-published", topic="auth.
 
 
 class SigningKeyWithdrawn(Event, wire="auth.signing-key-withdrawn", topic="auth.keys", tombstone=True):
-    """Nothing that the key ``key`` has signed is good any more."""
+    """A key was withdrawn: tokens that it signed are invalid. The record's key is its ``kid``."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Access tokens and refresh tokens: issue, reuse and revocation."""
 
 from typing import Literal
 
@@ -25,18 +25,22 @@ from shared.messages.message import Command, Event, Moment, NonEmpty, Reply, Sea
 
 
 class TokenView(Reply):
-    """An access token and what renews it (RFC 6749 section 5.1)."""
+    """An access token and a refresh token (RFC 6749 section 5.1)."""
 
     access_token: str
-    """A JWT (RFC 7519), for ``authorization: bearer``."""
+    """JWT (RFC 7519) for the header ``authorization: bearer``."""
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 -- the field's standard value
+    """Always ``bearer``."""
     expires_in: int
-    """Seconds."""
+    """Lifetime of the access token in seconds."""
     expires_at: Moment
+    """Expiry of the access token."""
     refresh_token: str
-    """Good for one use."""
+    """Token for the next refresh. Works once."""
     user_id: str
+    """ID of the user who logged in."""
     client_id: str
+    """ID of the client that the tokens were issued to."""
 
 
 class AuthenticateUser(
@@ -64,29 +68,32 @@ class AuthenticateUser(
         Throttled,
     ),
 ):
-    """Redeem a code (RFC 6749 section 4.1.3) or a refresh token (section 6).
+    """Exchange a code or a refresh token for new tokens.
 
-    What the grant needs and lacks is refused by name (``code_missing``), hence nothing of it is required here; an
-    empty
-    value counts as missing (RFC 6749 section 3.1).
+    The grant ``authorization_code`` (RFC 6749 section 4.1.3) needs ``code``, ``code_verifier`` and ``redirect_uri``;
+    the grant ``refresh_token`` (section 6) needs ``refresh_token``. An empty value counts as missing (section 3.1).
+
+    Both work once. A refresh token may be repeated for 30 seconds while its successor is unused, and returns the same
+    successor; any other reuse revokes the whole token family.
     """
 
+    # The fields of a grant are optional here because a missing one has a refusal of its own.
     client_id: NonEmpty
-    """The app's that the code or the token was made for."""
+    """ID of the client that the code or the refresh token was issued to."""
     grant_type: str
     """``authorization_code`` or ``refresh_token``."""
     redirect_uri: str | None = None
-    """With a code: the one that its link was ordered with."""
+    """For ``authorization_code``: the ``redirect_uri`` that the link was requested with."""
     code: Sealed | None = None
-    """From the link in the mail."""
+    """For ``authorization_code``: the query parameter ``code`` of the link."""
     code_verifier: Sealed | None = None
-    """With a code: what the challenge was made of."""
+    """For ``authorization_code``: the PKCE verifier that the code challenge was computed from."""
     refresh_token: Sealed | None = None
-    """Used up by this; the answer has its successor."""
+    """For ``refresh_token``: the latest refresh token. It is used up; the response has its successor."""
 
 
 class UserAuthenticated(Event, wire="auth.user-authenticated"):
-    """Somebody logged in with a code."""
+    """A user logged in with a code."""
 
     user_id: str
     client_id: str
@@ -94,18 +101,19 @@ class UserAuthenticated(Event, wire="auth.user-authenticated"):
 
 
 class RefreshTokenReused(Event, wire="auth.refresh-token-reused"):
-    """A used refresh token came back: the whole chain was revoked (RFC 9700 section 4.14.2)."""
+    """A used refresh token was used again, and its token family was revoked (RFC 9700 section 4.14.2)."""
 
     user_id: str
     client_id: str
     root_grant: str
+    """ID of the authorization that the token family began with."""
     at: Moment
 
 
 class AccessTokenRevoked(Event, wire="auth.access-token-revoked", topic="auth.revocations"):
-    """An access token that gateways must refuse from now on. ``key`` is its id; the topic is compacted."""
+    """An access token was revoked; gateways refuse it. The key is its ``jti``; the topic is compacted."""
 
     token_id: str
     """The token's ``jti``."""
     expires_at: Moment
-    """When the token would have expired; it need not be remembered any longer."""
+    """Expiry of the token. Gateways forget the revocation then."""

@@ -1,84 +1,94 @@
-"""What auth is asked about addresses by other services."""
+"""Users, their identifiers, and the choice of marketing mails."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.errors import NotFound
-from shared.messages.auth.errors import InvalidEmail
+from shared.messages.auth.errors import InvalidEmail, UserNotFound
 from shared.messages.message import Command, Event, Moment, NonEmpty, Part, Query, Reply
 
 
-class FindConsentAddress(Command, wire="auth.find-consent-address"):
-    """Have a marketing consent carried to the user's address, which auth alone knows: orders CarryMarketingConsent."""
-
-    user_id: str
-    consent_version: Annotated[int, Field(ge=1)]
-    """As in CarryMarketingConsent."""
-
-
 class IdentifierView(Part):
-    """An address or a number that is, or was, a user's."""
+    """An address or number that belongs, or belonged, to a user."""
 
     id: str
+    """ID of the identifier."""
     identifier_type: Literal["email", "phone"]
+    """Kind of ``identifier_value``."""
     identifier_value: str
+    """Email address in lower case, or phone number in E.164."""
     created_at: Moment
+    """When the identifier was added."""
     updated_at: Moment
+    """When the identifier last changed."""
     verified_at: Moment | None
-    """When somebody showed that it is theirs; null while nobody has."""
+    """When the user first proved to own it; null if never."""
     removed_at: Moment | None
-    """When it was taken from the user; null while it is theirs."""
+    """When it was removed from the user; null if it was not."""
 
 
 class UserView(Reply):
-    """A user with all identifiers."""
+    """A user."""
 
     id: str
+    """ID of the user."""
     created_at: Moment
+    """When the user was created."""
     identifiers: tuple[IdentifierView, ...]
+    """All identifiers, removed ones included, oldest first."""
 
 
-class GetUser(Query, wire="auth.get-user", audited=True, reply=UserView, refuses=(NotFound,)):
-    """Who a user is, and how they are known."""
+class GetUser(Query, wire="auth.get-user", audited=True, reply=UserView, refuses=(UserNotFound,)):
+    """Get a user."""
 
     user_id: NonEmpty
+    """ID of the user."""
 
 
 class EnsureUser(Command, wire="auth.ensure-user", personal=True, refuses=(InvalidEmail,)):
-    """Find or make the user of an address; answered by UserEnsured. For other services; no reply body."""
+    """Find or create the user of an address, for another service. The result is the event UserEnsured."""
 
     reference: str
-    """Whatever the asking service wants to find in UserEnsured."""
+    """Value that the sender recognizes in UserEnsured."""
     email: str
 
 
-class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True, refuses=(NotFound,)):
-    """Say which mails a user wants beside those that they need."""
+class UserEnsured(Event, wire="auth.user-ensured"):
+    """Result of EnsureUser."""
+
+    reference: str
+    user_id: str
+
+
+class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True, refuses=(UserNotFound,)):
+    """Set which mails a user wants in addition to necessary ones."""
 
     user_id: NonEmpty
+    """ID of the user."""
     level: Literal["general", "none"]
+    """``general`` for news and offers, ``none`` for necessary mails only."""
+
+
+class FindConsentAddress(Command, wire="auth.find-consent-address"):
+    """Look up a user's address and send it to mailer as CarryMarketingConsent. Sent by mailer."""
+
+    user_id: str
+    consent_version: Annotated[int, Field(ge=1)]
+    """See CarryMarketingConsent."""
 
 
 class UserCreated(Event, wire="auth.user-created"):
-    """A user was made."""
+    """A user was created."""
 
     user_id: str
     at: Moment
 
 
 class IdentifierVerified(Event, wire="auth.identifier-verified", personal=True):
-    """A user has shown that an address or a number is theirs."""
+    """A user proved to own an address or number."""
 
     user_id: str
     identifier_id: str
     identifier_type: Literal["email", "phone"]
     identifier_value: str
     at: Moment
-
-
-class UserEnsured(Event, wire="auth.user-ensured"):
-    """The answer to EnsureUser."""
-
-    reference: str
-    user_id: str

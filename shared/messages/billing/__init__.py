@@ -1,1 +1,1 @@
-"""Contracts of billing: commands, queries, events, replies and refusals."""
+"""Messages and refusals of billing."""

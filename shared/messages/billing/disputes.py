@@ -1,84 +1,101 @@
-"""TODO."""
+"""Disputes: chargebacks and inquiries of a payer's bank, as recorded from Stripe."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from shared.messages.billing.errors import InvalidCursor
+from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
 from shared.messages.message import Event, Moment, NonEmpty, Part, Query, Reply
 
 
 class FollowDispute(StripeReread, wire="billing.follow-dispute"):
-    """Read a dispute from Stripe and bring our records of it and of its payment to what it says."""
+    """Re-read a dispute from Stripe and update its record and its payment's."""
 
     dispute_id: str
-    """Stripe's id, ``dp_…`` or ``du_…``."""
+    """Stripe's ID, ``dp_…`` or ``du_…``."""
 
 
 class DisputeEvent(Event):
-    """What both events of a dispute say."""
+    """Fields shared by the events of a dispute."""
 
     user_id: str | None
-    """None while it is not known whose payment is disputed."""
+    """User of the disputed payment; None if unknown."""
     dispute_id: str
-    """Ours."""
+    """ID of the dispute's record in billing."""
     payment_id: str | None
-    """Ours; None for a charge without a payment intent."""
+    """ID of the payment's record in billing; None for a charge without a payment intent."""
     status: str
-    """Stripe's word."""
+    """Stripe's status."""
     reason: str
-    """Stripe's word."""
+    """Stripe's reason."""
     amount: int
-    """What is disputed, in the currency's minor unit."""
+    """Disputed amount in the currency's minor unit."""
     currency: str
 
 
 class DisputeOpened(DisputeEvent, wire="billing.dispute-opened"):
-    """A person asks the bank for money back; an inquiry, ``warning_…``, takes none yet."""
+    """A payer asked the bank for the money back. An inquiry (``warning_…``) withholds none yet."""
 
 
 class DisputeClosed(DisputeEvent, wire="billing.dispute-closed"):
-    """A dispute came to its end: ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
+    """A dispute ended as ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
 
 
 class DisputeView(Part):
-    """A dispute; the amount in the currency's minor unit, as Stripe counts."""
+    """A dispute."""
 
     id: str
+    """ID of the dispute."""
     user_id: str | None
+    """User of the disputed payment; null if unknown."""
     payment_id: str | None
-    """Ours."""
+    """ID of the disputed payment; null for a charge without a payment intent."""
     status: str
+    """Stripe's status, for example ``needs_response``."""
     reason: str
+    """Stripe's reason, for example ``fraudulent``."""
     amount: int
+    """Disputed amount in the currency's minor unit, for example cents."""
     currency: str
+    """Currency (ISO 4217), lower case."""
     respond_by: Moment | None
-    """Until when evidence is taken; None where none is."""
+    """Deadline for evidence; null if Stripe accepts none."""
     stp_dispute_id: str
+    """ID of the dispute in Stripe."""
     stp_charge_id: str
+    """ID of the charge in Stripe."""
     stp_payment_intent_id: str | None
+    """ID of the payment intent in Stripe."""
     stp_invoice_id: str | None
+    """ID of the invoice in Stripe."""
     stp_subscription_id: str | None
+    """ID of the subscription in Stripe; null for other payments."""
     stp_customer_id: str | None
+    """ID of the customer in Stripe."""
     created_at: Moment
-    """When it was made in Stripe."""
+    """When the dispute was opened, according to Stripe."""
     updated_at: Moment
+    """When the record last changed."""
 
 
 class DisputesView(Reply):
     """A page of disputes."""
 
     disputes: tuple[DisputeView, ...]
+    """The disputes, newest first."""
     next_cursor: str | None
-    """As in PaymentsView."""
+    """``cursor`` of the next page; null on the last one."""
 
 
 class ListDisputes(Query, wire="billing.list-disputes", audited=True, reply=DisputesView, refuses=(InvalidCursor,)):
-    """Disputes, of one user or of all."""
+    """List disputes."""
 
     user_id: NonEmpty | None = None
+    """Only disputes of this user."""
     status: NonEmpty | None = None
+    """Only disputes with this Stripe status."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of disputes in the page."""
     cursor: NonEmpty | None = None
-    """As in ListPayments."""
+    """``next_cursor`` of the previous page."""

@@ -1,115 +1,134 @@
-"""TODO."""
+"""Payments, as recorded from Stripe's payment intents."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.messages.billing.errors import InvalidCursor
+from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
 from shared.messages.message import Event, Moment, NonEmpty, Part, Query, Reply
 
 
 class FollowPayment(StripeReread, wire="billing.follow-payment"):
-    """Read a payment intent from Stripe and bring our record to what it says."""
+    """Re-read a payment intent from Stripe and update its record."""
 
     payment_intent_id: str
-    """Stripe's id, ``pi_…``."""
+    """Stripe's ID, ``pi_…``."""
 
 
 class FindPayments(StripeReread, wire="billing.find-payments"):
-    """Follow the payments that an object of Stripe's is part of."""
+    """Re-read all payments that a Stripe object belongs to."""
 
     object: Literal["charge", "refund", "invoice", "invoice_payment"]
     object_id: str
-    """Stripe's id."""
+    """Stripe's ID."""
 
 
 class PaymentEvent(Event):
-    """What every event of a payment says. Amounts are in the currency's minor unit, as Stripe counts.
+    """Fields shared by the events of a payment. Amounts are in the currency's minor unit.
 
-    A subscription's payment is announced once it is known whose it is.
+    Events of a subscription's payment are published once its user is known.
     """
 
     user_id: str | None
-    """None for a payment outside of subscriptions that is nobody's."""
+    """None for a payment outside of subscriptions without a known user."""
     payment_id: str
-    """Ours."""
+    """ID of the payment's record in billing."""
     stp_subscription_id: str | None
-    """Stripe's; None outside of subscriptions."""
+    """Stripe's ID of the subscription; None for other payments."""
     amount: int
     currency: str
-    """Three letters, lower case."""
+    """ISO 4217, lower case."""
 
 
 class PaymentSucceeded(PaymentEvent, wire="billing.payment-succeeded"):
-    """A payment was received; never said of an invoice over nothing."""
+    """A payment was received. Not published for invoices over 0."""
 
     amount_received: int
 
 
 class PaymentFailed(PaymentEvent, wire="billing.payment-failed"):
-    """An attempt to collect a payment failed; of attempts that follow each other fast the last one is announced."""
+    """An attempt to collect a payment failed. Of attempts in quick succession only the last is published."""
 
     failure: str | None
-    """Stripe's word: ``card_declined``."""
+    """Stripe's failure code, for example ``card_declined``."""
     decline: str | None
-    """The bank's reason: ``insufficient_funds``."""
+    """The bank's decline code, for example ``insufficient_funds``."""
 
 
 class PaymentActionRequired(PaymentEvent, wire="billing.payment-action-required"):
-    """A renewal waits for the person, whose bank asks for a confirmation."""
+    """A renewal waits until the payer confirms it with the bank."""
 
 
 class PaymentCancelled(PaymentEvent, wire="billing.payment-cancelled"):
-    """A payment will not be collected any more."""
+    """A payment was cancelled and will not be collected."""
 
 
 class PaymentRefunded(PaymentEvent, wire="billing.payment-refunded"):
-    """Money was given back."""
+    """A payment was refunded, in full or in part."""
 
     amount_refunded: int
-    """In all, with earlier refunds of the same payment."""
+    """Sum of all refunds of the payment."""
 
 
 class PaymentView(Part):
-    """A payment; amounts in the currency's minor unit, as Stripe counts."""
+    """A payment. Amounts are in the currency's minor unit, for example cents."""
 
     id: str
+    """ID of the payment."""
     user_id: str | None
+    """User of the payment; null if unknown."""
     status: str
+    """Stripe's status, for example ``succeeded``."""
     amount: int
+    """Amount due."""
     amount_received: int
+    """Amount received."""
     amount_refunded: int
+    """Sum of all refunds."""
     currency: str
+    """Currency (ISO 4217), lower case."""
     failure_code: str | None
+    """Stripe's code of the latest failure, for example ``card_declined``; null if there was none."""
     decline_code: str | None
+    """The bank's decline code, for example ``insufficient_funds``; null if there was none."""
     disputed: bool
+    """Whether the payer disputed the payment."""
     stp_payment_intent_id: str
+    """ID of the payment intent in Stripe."""
     stp_charge_id: str | None
+    """ID of the latest charge in Stripe."""
     stp_invoice_id: str | None
+    """ID of the invoice in Stripe."""
     stp_subscription_id: str | None
+    """ID of the subscription in Stripe; null for other payments."""
     stp_customer_id: str | None
+    """ID of the customer in Stripe."""
     created_at: Moment
-    """When it was made in Stripe."""
+    """When the payment was created, according to Stripe."""
     cancelled_at: Moment | None
+    """When the payment was cancelled; null if it was not."""
     updated_at: Moment
+    """When the record last changed."""
 
 
 class PaymentsView(Reply):
     """A page of payments."""
 
     payments: tuple[PaymentView, ...]
+    """The payments, newest first."""
     next_cursor: str | None
-    """What the next page is asked for with; None after the last."""
+    """``cursor`` of the next page; null on the last one."""
 
 
 class ListPayments(Query, wire="billing.list-payments", audited=True, reply=PaymentsView, refuses=(InvalidCursor,)):
-    """Payments, of one user or of all."""
+    """List payments."""
 
     user_id: NonEmpty | None = None
-    """Only this user's."""
+    """Only payments of this user."""
     status: NonEmpty | None = None
-    """Stripe's word."""
+    """Only payments with this Stripe status."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of payments in the page."""
     cursor: NonEmpty | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""

@@ -1,4 +1,4 @@
-"""What billing is ordered and asked by operators about comparing with Stripe, and what it orders of itself for that."""
+"""Stripe runs: long jobs that compare billing's records with Stripe, fetch or replay events, or import an account."""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -9,56 +9,95 @@ from shared.messages.billing.stripe_events import StripeCommand, StripeEvent
 from shared.messages.message import Command, Moment, NonEmpty, Part, Query, Reply
 
 SCHEDULE: Final = "stripe-schedule"
-"""The ``key`` of every look at the schedule: they are handled one after the other."""
+"""Ordering key of all KeepStripeSchedule commands: they are handled one at a time."""
 Kind = Literal["verify", "verify_lately", "reconcile", "sweep", "replay", "import"]
-"""What a run does. ``verify_lately`` compares what Stripe has told of within some hours, ``verify`` everything."""
+"""Kind of run.
+
+- ``verify``: compare all records with Stripe.
+- ``verify_lately``: compare the records whose objects had events in the last hours.
+- ``reconcile``: compare all records and repair differences.
+- ``sweep``: fetch the events that Stripe could not deliver.
+- ``replay``: process events again.
+- ``import``: import the account's objects, without mails.
+"""
 Scheduled = Literal["sweep", "verify_lately", "verify"]
 SCHEDULED: Final[tuple[Scheduled, ...]] = ("sweep", "verify_lately", "verify")
-"""The kinds of runs that the clock begins."""
+"""Kinds of runs that start on a schedule."""
 Subject = Literal["customer", "subscription", "trial", "payment", "dispute"]
 DifferenceKind = Literal["missing_here", "missing_there", "differs", "nobody", "duplicate"]
-"""How a record is not what Stripe says.
-
-- ``missing_here``: Stripe has it, and we have no record.
-- ``missing_there``: we have a record of what this Stripe account, in this mode, does not have.
-- ``differs``: both have it, and fields differ.
-- ``nobody``: no user can be found for it: the customer has neither an address nor a ``user_id`` in its metadata.
-- ``duplicate``: a second live subscription of one user that was taken over; both are as Stripe has them.
-"""
 MONTH_DAYS: Final = 30
-"""Stripe tells of events for so long (https://docs.stripe.com/api/events)."""
+"""How long Stripe lists events, in days (https://docs.stripe.com/api/events)."""
 
 
 class StripeRunView(Reply):
-    """How far a run is."""
+    """A Stripe run."""
 
     id: str
+    """ID of the run."""
     kind: Kind
+    """``verify`` (compare all records), ``verify_lately`` (compare recently changed objects), ``reconcile`` (compare
+    and repair all), ``sweep`` (fetch undelivered events), ``replay`` (process events again) or ``import`` (import an
+    account)."""
     repair: bool
-    """Whether it repairs what it finds."""
+    """Whether the run repairs differences."""
     status: Literal["running", "waiting", "stopped", "done", "given_up"]
-    """``waiting``: Stripe can't be asked now; it goes on by itself. ``given_up``: another one took its place."""
+    """``waiting`` while Stripe is unavailable; it continues by itself. ``given_up`` if it stalled and another run
+    replaced it."""
     stage: str
-    """What it is at."""
+    """Current stage, or the last one."""
     counts: dict[str, int]
-    """What was looked at, ordered and found so far, by name."""
+    """Number of objects compared, re-read, found to differ and so on, by name."""
     differences: int
-    """How many objects are not as Stripe says, after all looks and repairs."""
+    """Number of objects that differ from Stripe after rechecks and repairs."""
     scheduled: bool
+    """Whether the run was started by the schedule."""
     started_at: Moment
+    """When the run started."""
     updated_at: Moment
+    """When the run last made progress."""
     finished_at: Moment | None
+    """When the run finished; null before."""
+
+
+class StripeRunSummary(Part):
+    """A Stripe run in a list."""
+
+    id: str
+    """ID of the run."""
+    kind: Kind
+    """Kind of run, as in ``get_stripe_run``."""
+    status: str
+    """Status, as in ``get_stripe_run``."""
+    differences: int
+    """Number of objects that differ from Stripe after rechecks and repairs."""
+    scheduled: bool
+    """Whether the run was started by the schedule."""
+    started_at: Moment
+    """When the run started."""
+    finished_at: Moment | None
+    """When the run finished; null before."""
+
+
+class StripeRunsView(Reply):
+    """The latest Stripe runs."""
+
+    runs: tuple[StripeRunSummary, ...]
+    """The runs, newest first."""
 
 
 class ReconcileSubscriptions(
-    Command, wire="billing.reconcile-subscriptions", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
+    Command,
+    wire="billing.reconcile-subscriptions",
+    audited=True,
+    reply=StripeRunView,
+    refuses=(StripeRunUnderWay,),
 ):
-    """Compare our records with Stripe, and repair them."""
+    """Compare billing's records with Stripe, and repair differences."""
 
     repair: bool = Field(default=True, strict=True)
-    """False: only say what differs."""
+    """Whether to repair differences. False only lists them."""
     changed_within_hours: Annotated[int, Field(ge=1, le=MONTH_DAYS * 24)] | None = None
-    """Only what Stripe's events have told of lately; everything by default."""
+    """Compare only objects that had a Stripe event in this many hours. All objects by default."""
 
 
 class SweepStripeEvents(
@@ -67,24 +106,30 @@ class SweepStripeEvents(
     """Fetch the events that Stripe could not deliver."""
 
     days: Annotated[int, Field(ge=1, le=MONTH_DAYS)] = MONTH_DAYS
+    """Age of the oldest events to fetch, in days."""
 
 
 class ReplayStripeEvents(
     Command, wire="billing.replay-stripe-events", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
 ):
-    """Look at events again, also at those that were handled before."""
+    """Process Stripe events again.
+
+    Includes events that were processed before. Needs ``event_ids``, ``types`` or ``since``.
+    """
 
     event_ids: Annotated[tuple[NonEmpty, ...], Field(max_length=100)] = ()
-    """``evt_…``; then nothing else chooses."""
+    """IDs of the events (``evt_…``). The other filters are ignored then."""
     types: Annotated[tuple[NonEmpty, ...], Field(max_length=20)] = ()
-    """As Stripe writes them; all by default."""
+    """Only events of these Stripe types. All types by default."""
     since: Moment | None = None
+    """Only events of this time or later."""
     until: Moment | None = None
+    """Only events before this time."""
     kept: bool = Field(default=False, strict=True)
-    """Of the events that billing keeps, which go back further than Stripe's own list of 30 days."""
+    """Whether to read billing's stored events, which go back further, instead of Stripe's list of the last 30 days."""
 
     @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _has_filter(self) -> Self:
         if not (self.event_ids or self.types or self.since):
             raise ValueError("event_ids, types or since is needed")
         return self
@@ -93,15 +138,19 @@ class ReplayStripeEvents(
 class ImportStripeAccount(
     Command, wire="billing.import-stripe-account", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
 ):
-    """Take over what a Stripe account has by now, writing to nobody."""
+    """Import the objects of a Stripe account.
+
+    Sends no mails for them.
+    """
 
 
 class StopStripeRun(
     Command, wire="billing.stop-stripe-run", audited=True, reply=StripeRunView, refuses=(StripeRunNotFound,)
 ):
-    """Let a run stop where it is."""
+    """Stop a Stripe run. It can be resumed."""
 
     run_id: NonEmpty
+    """ID of the run."""
 
 
 class ResumeStripeRun(
@@ -109,73 +158,66 @@ class ResumeStripeRun(
     wire="billing.resume-stripe-run",
     audited=True,
     reply=StripeRunView,
-    refuses=(
-        StripeRunNotFound,
-        StripeRunUnderWay,
-    ),
+    refuses=(StripeRunNotFound, StripeRunUnderWay),
 ):
-    """Let a run that was stopped go on."""
+    """Resume a stopped Stripe run."""
 
     run_id: NonEmpty
+    """ID of the run."""
 
 
 class GetStripeRun(Query, wire="billing.get-stripe-run", reply=StripeRunView, refuses=(StripeRunNotFound,)):
-    """How far a run over Stripe is."""
+    """Get the state of a Stripe run."""
 
     run_id: NonEmpty
-
-
-class StripeRunSummary(Part):
-    """A run in a list: as StripeRunView, without its counts."""
-
-    id: str
-    kind: Kind
-    status: str
-    differences: int
-    scheduled: bool
-    started_at: Moment
-    finished_at: Moment | None
-
-
-class StripeRunsView(Reply):
-    """The latest runs."""
-
-    runs: tuple[StripeRunSummary, ...]
+    """ID of the run."""
 
 
 class ListStripeRuns(Query, wire="billing.list-stripe-runs", reply=StripeRunsView):
-    """Runs over Stripe."""
+    """List the latest Stripe runs."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
+    """Maximum number of runs."""
 
 
 class FieldDifference(Part):
-    """One field of a record that is not what Stripe says."""
+    """A field of a record that differs from Stripe."""
 
     field: str
+    """Name of the field."""
     ours: str | None
+    """Value in billing's record."""
     theirs: str | None
+    """Value in Stripe."""
 
 
 class StripeDifferenceView(Part):
-    """A record that is not what Stripe says."""
+    """A record that differs from Stripe."""
 
     object: Subject
+    """Kind of object."""
     stripe_id: str
+    """ID of the object in Stripe."""
     id: str | None
-    """Ours; None where there is no record."""
+    """ID of billing's record; null if there is none."""
     kind: DifferenceKind
+    """``missing_here``: the object has no record. ``missing_there``: the record's object does not exist in this account
+    and mode. ``differs``: fields differ. ``nobody``: the object has no user, because its customer has neither an
+    address nor a ``user_id`` in its metadata. ``duplicate``: an imported second live subscription of one user."""
     state: Literal["suspected", "found", "ordered", "repaired"]
-    """``suspected`` until it was read again, ``ordered`` while its repair is under way."""
+    """``suspected`` before the object was read again, ``found`` after it, ``ordered`` while the repair is in progress,
+    ``repaired`` after it."""
     fields: tuple[FieldDifference, ...]
+    """Fields that differ."""
 
 
 class StripeDifferencesView(Reply):
-    """A page of what a run has found."""
+    """A page of differences."""
 
     differences: tuple[StripeDifferenceView, ...]
+    """The differences."""
     next_cursor: str | None
-    """What the next page is asked for with; None after the last."""
+    """``cursor`` of the next page; null on the last one."""
 
 
 class ListStripeDifferences(
@@ -185,34 +227,36 @@ class ListStripeDifferences(
     reply=StripeDifferencesView,
     refuses=(StripeRunNotFound,),
 ):
-    """What a run has found."""
+    """List the differences that a Stripe run found."""
 
     run_id: NonEmpty
+    """ID of the run."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of differences in the page."""
     cursor: NonEmpty | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""
 
 
 class ContinueStripeRun(StripeCommand, wire="billing.continue-stripe-run"):
-    """Do the next step of a run."""
+    """Execute the next step of a Stripe run."""
 
     run_id: str
     step: int
-    """Which, counted from 0: a step that was done is not done again."""
+    """Index of the step, from 0. A step that was executed before is skipped."""
 
 
 class ReplayStripeEvent(Command, wire="billing.replay-stripe-event"):
-    """Look at one event again, whatever came of it before."""
+    """Process one Stripe event again, whatever its earlier result."""
 
     event: StripeEvent
 
 
 class KeepStripeSchedule(Command, wire="billing.keep-stripe-schedule"):
-    """Begin a scheduled run if it is due, and come back when the next one is.
+    """Start a scheduled Stripe run if it is due, and schedule the next check.
 
-    Any number may be under way: all who order the same look order one.
+    Idempotent; several may be in progress: their timers for the same time have the same ID.
     """
 
     kind: Scheduled
     due: Moment | None = None
-    """For what time it was ordered: it is that late at least, whatever the clock of who handles it says."""
+    """Time that it was scheduled for. The handler takes it as the current time if its own clock is behind."""

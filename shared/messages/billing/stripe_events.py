@@ -1,73 +1,70 @@
-"""What Stripe tells us: its events, as they came in."""
+"""Stripe's webhook events, and base classes of the commands that call Stripe."""
 
 from shared.messages.message import Command, Event, Part
 
 
 class StripeObject(Part):
-    """What an event is about. Only which object it is: all else of it is old by the time it is read."""
+    """The object of a snapshot event. Only its identity is read: the rest is outdated when the event is handled."""
 
     object: str = ""
-    """``subscription``, ``charge``, …"""
+    """Stripe's type: ``subscription``, ``charge``, …"""
     id: str = ""
-    """Empty for the few that have none, as an upcoming invoice."""
+    """Empty for the few objects without an ID, such as an upcoming invoice."""
 
 
 class StripeEventData(Part):
-    """The ``data`` of an event."""
+    """The ``data`` of a snapshot event."""
 
     object: StripeObject
 
 
 class StripeEvent(Event, wire="stripe.event", topic="stripe.webhooks"):
-    """A snapshot event (https://docs.stripe.com/api/events/object); the record's body is Stripe's own JSON.
+    """A snapshot event (https://docs.stripe.com/api/events/object); the record's value is Stripe's JSON.
 
-    A hint that something changed: what is true now is read from Stripe.
+    It only triggers a re-read of its object from Stripe.
     """
 
     id: str
     type: str
     created: int = 0
-    """Unix seconds; neither orders nor tells two events apart."""
+    """Unix time in seconds. It neither orders events nor identifies one."""
     livemode: bool
     account: str | None = None
     data: StripeEventData
 
 
 class RelatedObject(Part):
-    """What a thin event is about."""
+    """The object of a thin event."""
 
     id: str = ""
-    """Empty for those of which an account has just one, as its balance settings."""
+    """Empty for objects that exist once per account, such as its balance settings."""
     type: str
-    """As ``object`` in a snapshot: ``payment_intent``."""
+    """Stripe's type, as ``object`` in a snapshot event: ``payment_intent``."""
 
 
 class StripeThinEvent(Event, wire="stripe.thin-event", topic="stripe.webhooks"):
-    """A thin event (https://docs.stripe.com/event-destinations#thin-payload): what happened, and to which object.
-
-    The record's body is Stripe's own JSON.
-    """
+    """A thin event (https://docs.stripe.com/event-destinations#thin-payload); the record's value is Stripe's JSON."""
 
     id: str
     type: str
-    """That of the snapshot event beside it with ``v1.`` in front, or one of its own."""
+    """Type of the corresponding snapshot event with the prefix ``v1.``, or a type of its own."""
     livemode: bool
     context: str | None = None
-    """The account it comes from, of several that share an endpoint."""
+    """Account that the event is from, if several share a webhook endpoint."""
     related_object: RelatedObject | None = None
     snapshot_event: str | None = None
-    """The id of the snapshot event that tells of the same."""
+    """ID of the corresponding snapshot event."""
 
 
 class StripeCommand(Command):
-    """What every order says that waits while Stripe can't be asked."""
+    """Fields shared by the commands that are rescheduled while Stripe is unavailable."""
 
     attempt: int = 1
-    """Counts from 1; grows while Stripe can't be asked."""
+    """Number of the attempt, from 1; incremented while Stripe is unavailable."""
 
 
 class StripeReread(StripeCommand):
-    """What every order to read something of Stripe's says that an event may hint at."""
+    """Fields shared by the commands that re-read a Stripe object after an event."""
 
     event_id: str | None = None
-    """The event kept by billing that hints at it: nothing is read when a reading that began later has covered it."""
+    """ID of the event row that caused the command. The object is not read if a reading that began later covers it."""

@@ -1,4 +1,4 @@
-"""What billing is asked about subscriptions by operators, and what it orders of itself about duplicates."""
+"""Subscriptions: queries, re-reads from Stripe, duplicates, and the events of a subscription's life."""
 
 from typing import Literal, Self
 
@@ -12,158 +12,205 @@ CancelType = Literal["immediate", "period_end"]
 
 
 class SubscriptionView(Reply):
-    """All that billing holds of a subscription."""
+    """The record of a subscription."""
 
     id: str
+    """ID of the subscription."""
     user_id: str
+    """ID of the user."""
     status: str
-    """Stripe's word."""
+    """Stripe's status, for example ``past_due``."""
     active: bool
-    """Whether clients are told that it is active."""
+    """Whether the methods for clients report the subscription as active."""
     entitled: bool
-    """Whether it entitles its user now: a checkout in progress and a subscription on hold are active and do not."""
+    """Whether the user has access now. A checkout in progress (``incomplete``) and a paused collection are active
+    without access."""
     will_renew: bool
-    """Whether it goes on after its period: no end is planned, and it is not over."""
+    """Whether the subscription continues after its current period."""
     start_date: Moment
+    """Start of the current period."""
     end_date: Moment
+    """End of the current period, or of the subscription if it has ended."""
     cancel_at: Moment | None
+    """When a cancellation takes effect, or took effect; null if it is not cancelled."""
     cancel_type: CancelType | None
+    """``period_end`` if the cancellation takes effect at the end of a period, else ``immediate``; null if it is not
+    cancelled."""
     cancelled_at: Moment | None
+    """When the cancellation was requested; null if it is not cancelled."""
     overdue_since: Moment | None
-    """Since when it has not been paid; None while it is paid."""
+    """Since when an invoice is unpaid; null if all are paid."""
     grace_ends_at: Moment | None
-    """Until when it counts although it is not paid."""
+    """End of the grace period for the unpaid invoice; null if all are paid."""
     collection_paused: str | None
-    """``void``, ``keep_as_draft`` or ``mark_uncollectible``, while its payments are paused."""
+    """Stripe's behavior while collection is paused: ``void``, ``keep_as_draft`` or ``mark_uncollectible``; null if it
+    is not paused."""
     trial_id: str | None
-    """Ours."""
+    """ID of the trial that the subscription began with; null if none."""
     duplicate_of: str | None
-    """Ours: the subscription that was kept when this one was cancelled."""
+    """ID of the subscription that was kept when this one was cancelled as its duplicate; null if it was not."""
     other_subscription_ids: tuple[str, ...]
-    """Ours: all others that the user has or had, oldest first."""
+    """IDs of the user's other subscriptions, ended ones included, oldest first."""
     stp_subscription_id: str
+    """ID of the subscription in Stripe."""
     stp_customer_id: str
+    """ID of the customer in Stripe."""
     stp_product_id: str
+    """ID of the product in Stripe."""
     stp_created_at: Moment
+    """When the subscription was created, according to Stripe."""
     read_at: Moment
-    """When the reading of Stripe began that this is the result of."""
+    """When the record was last read from Stripe."""
     created_at: Moment
+    """When the record was created."""
     updated_at: Moment
+    """When the record last changed."""
 
 
 class GetSubscription(
-    Query, wire="billing.get-subscription", audited=True, reply=SubscriptionView, refuses=(SubscriptionNotFound,)
+    Query,
+    wire="billing.get-subscription",
+    audited=True,
+    reply=SubscriptionView,
+    refuses=(SubscriptionNotFound,),
 ):
-    """The record of one subscription, for operators. By its id or by its user; the id goes first."""
+    """Get the record of a subscription.
+
+    Needs ``subscription_id`` or ``user_id``; with both, ``user_id`` is ignored.
+    """
 
     subscription_id: NonEmpty | None = None
-    """Ours or Stripe's."""
+    """ID of the subscription, in Nest or in Stripe."""
     user_id: NonEmpty | None = None
-    """Then the one that clients are told about, or, if none is active, the one made last."""
+    """ID of the user: returns the active subscription, else the one created last."""
 
     @model_validator(mode="after")
-    def _of_something(self) -> Self:
+    def _has_an_id(self) -> Self:
         if self.subscription_id is None and self.user_id is None:
             raise ValueError("subscription_id or user_id is needed")
         return self
-
-
-class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-found"):
-    """A second live subscription of one user was found, and left alone: cancelling is switched off."""
-
-    user_id: str
-    subscription_id: str
-    """Ours."""
-    kept_subscription_id: str
-    """The one that would have been kept."""
-
-
-class RefundDuplicateSubscription(StripeCommand, wire="billing.refund-duplicate-subscription"):
-    """Give back what was paid on a duplicate that was cancelled."""
-
-    subscription_id: str
-    """Ours."""
-    awaited: int = 0
-    """How often a payment was still under way; a bank's debit takes days."""
-
-
-class FollowSubscription(StripeReread, wire="billing.follow-subscription"):
-    """Read a subscription from Stripe and bring our record to what it says."""
-
-    subscription_id: str
-    """Stripe's id, ``sub_…``."""
-    awaited: int = 0
-    """How often its user was awaited already."""
-
-
-class FollowCustomer(StripeCommand, wire="billing.follow-customer"):
-    """Follow all subscriptions of a customer, ended ones too."""
-
-    customer_id: str
-    """Stripe's id, ``cus_…``."""
 
 
 class SubscriptionStatusView(Reply):
     """A user's active subscription."""
 
     status: str
-    """Stripe's word."""
+    """Stripe's status: ``active``, ``trialing``, ``past_due`` or ``incomplete``."""
     billing_portal_url: str | None
-    """A short-lived link; null when Stripe could not be reached within its budget."""
+    """Short-lived link to Stripe's customer portal; null if Stripe did not return one in time."""
     start_date: Moment
+    """Start of the current period."""
     end_date: Moment | None
+    """End of the current period."""
     cancel_at: Moment | None
+    """When a cancellation takes effect; null if the subscription is not cancelled."""
     cancel_type: CancelType | None
+    """``period_end`` if the cancellation takes effect at the end of a period, else ``immediate``; null if it is not
+    cancelled."""
     cancelled_at: Moment | None
+    """When the cancellation was requested; null if it is not cancelled."""
 
 
 class GetSubscriptionStatus(
     Query, wire="billing.get-subscription-status", reply=SubscriptionStatusView, refuses=(NoActiveSubscription,)
 ):
-    """What a user has subscribed to."""
+    """Get the active subscription of a user."""
 
     user_id: NonEmpty
+    """ID of the user."""
 
 
 class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat", refuses=(SubscriptionExpired,)):
-    """Whether a subscription is active."""
+    """Check whether a user has an active subscription."""
 
     user_id: NonEmpty
+    """ID of the user."""
+
+
+class FollowSubscription(StripeReread, wire="billing.follow-subscription"):
+    """Re-read a subscription from Stripe and update its record."""
+
+    subscription_id: str
+    """Stripe's ID, ``sub_…``."""
+    awaited: int = 0
+    """Number of times that the command was rescheduled because the subscription's user is not known yet."""
+
+
+class FollowCustomer(StripeCommand, wire="billing.follow-customer"):
+    """Re-read all subscriptions of a customer, ended ones included."""
+
+    customer_id: str
+    """Stripe's ID, ``cus_…``."""
+
+
+class CancelDuplicateSubscription(StripeCommand, wire="billing.cancel-duplicate-subscription"):
+    """Cancel a user's second live subscription in Stripe, prorated and invoiced immediately."""
+
+    subscription_id: str
+    """ID of the duplicate's record in billing."""
+    kept_subscription_id: str
+    """ID of the other subscription's record in billing."""
+
+
+class RefundDuplicateSubscription(StripeCommand, wire="billing.refund-duplicate-subscription"):
+    """Refund the payments of a cancelled duplicate subscription."""
+
+    subscription_id: str
+    """ID of the duplicate's record in billing."""
+    awaited: int = 0
+    """Number of times that the command was rescheduled because a payment was in progress. A bank debit takes days."""
+
+
+class CancelSubscriptionWithoutCoupon(StripeCommand, wire="billing.cancel-subscription-without-coupon"):
+    """Cancel a subscription that lacks the required coupon in Stripe, prorated and invoiced immediately."""
+
+    subscription_id: str
+    """ID of the subscription's record in billing."""
 
 
 class SubscriptionStarted(Event, wire="billing.subscription-started"):
-    """A subscription was seen for the first time."""
+    """A subscription was recorded for the first time."""
 
     user_id: str
     subscription_id: str
     status: str
     entitled: bool | None = None
-    """Whether it entitles its user now; time alone may end that, without an event."""
+    """Whether the user has access now. Access may end by time alone, without an event."""
 
 
 class SubscriptionChanged(Event, wire="billing.subscription-changed"):
-    """A subscription is no longer what it was."""
+    """A subscription changed."""
 
     user_id: str
     subscription_id: str
     status: str
     changed: tuple[str, ...]
-    """Names of the fields that changed, as at rest."""
+    """Names of the changed fields, as stored in MongoDB."""
     entitled: bool | None = None
-    """As in SubscriptionStarted."""
+    """See SubscriptionStarted."""
 
 
 class SubscriptionEnded(Event, wire="billing.subscription-ended"):
-    """A subscription came to its end for good."""
+    """A subscription ended for good. Published instead of SubscriptionChanged."""
 
     user_id: str
     subscription_id: str
     status: str
     changed: tuple[str, ...] = ()
-    """As in SubscriptionChanged, which is not announced besides."""
+    """See SubscriptionChanged."""
     reason: str | None = None
-    """``duplicate`` and ``coupon_missing`` when billing ended it, else Stripe's word: ``cancellation_requested``,
-    ``payment_failed``, ``payment_disputed``; None where it has none."""
+    """``duplicate`` or ``coupon_missing`` if billing ended it, else Stripe's reason: ``cancellation_requested``,
+    ``payment_failed``, ``payment_disputed``; None if Stripe gives none."""
+
+
+class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-found"):
+    """A second live subscription of one user was found and kept, because cancelling duplicates is disabled."""
+
+    user_id: str
+    subscription_id: str
+    """ID of the duplicate's record in billing."""
+    kept_subscription_id: str
+    """ID of the subscription that would have been kept."""
 
 
 class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription-cancelled"):
@@ -173,19 +220,3 @@ class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription
     subscription_id: str
     kept_subscription_id: str
     reason: str = "duplicate"
-
-
-class CancelDuplicateSubscription(StripeCommand, wire="billing.cancel-duplicate-subscription"):
-    """Cancel a user's second live subscription in Stripe: prorated, invoiced now."""
-
-    subscription_id: str
-    """Ours."""
-    kept_subscription_id: str
-    """Ours."""
-
-
-class CancelSubscriptionWithoutCoupon(StripeCommand, wire="billing.cancel-subscription-without-coupon"):
-    """Cancel a subscription in Stripe, where every one needs a coupon: prorated, invoiced now."""
-
-    subscription_id: str
-    """Ours."""

@@ -1,8 +1,8 @@
-"""TODO."""
+"""Trials: one for each user and device, created in Stripe."""
 
 from typing import Literal
 
-from shared.messages.billing.errors import AlreadySubscribed, InvalidEmail, TrialAlreadyUsed
+from shared.messages.billing.errors import AlreadySubscribed, EmailRefusedByStripe, TrialAlreadyUsed
 from shared.messages.message import Command, Event, Locale, Moment
 
 
@@ -10,9 +10,9 @@ class StartTrial(
     Command,
     wire="billing.start-trial",
     personal=True,
-    refuses=(AlreadySubscribed, TrialAlreadyUsed, InvalidEmail),
+    refuses=(AlreadySubscribed, TrialAlreadyUsed, EmailRefusedByStripe),
 ):
-    """Reserve the one trial of this user and device; goes on with FinishTrial."""
+    """Reserve the trial of a user and device, then send FinishTrial, whose handler replies."""
 
     user_id: str
     email: str
@@ -24,11 +24,11 @@ class StartTrial(
     beak_id: str | None = None
     fingerprint: str | None = None
     locale: Locale | None = None
-    """The language of the mail with the link."""
+    """Language of the mail with the link."""
 
 
-class FinishTrial(Command, wire="billing.finish-trial", personal=True, refuses=(InvalidEmail,)):
-    """Make the trial's customer and subscription in Stripe, record them, order the magic link."""
+class FinishTrial(Command, wire="billing.finish-trial", personal=True, refuses=(EmailRefusedByStripe,)):
+    """Create the trial's customer and subscription in Stripe, record them, and order the magic link."""
 
     trial_id: str
     email: str
@@ -38,14 +38,14 @@ class FinishTrial(Command, wire="billing.finish-trial", personal=True, refuses=(
     code_challenge: str
     platform: Literal["mac", "windows", "linux"] | None = None
     locale: Locale | None = None
-    """As in StartTrial."""
+    """Language of the mail with the link."""
 
 
 class TrialStarted(Event, wire="billing.trial-started"):
-    """A trial was started for a user, in Stripe and here."""
+    """A trial was created in Stripe and recorded."""
 
     user_id: str
     trial_id: str
     subscription_id: str
-    """Ours."""
+    """ID of the subscription's record in billing."""
     ends_at: Moment

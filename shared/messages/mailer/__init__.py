@@ -1,1 +1,1 @@
-"""Contracts of mailer: commands, queries, events, replies and refusals."""
+"""Messages and refusals of mailer."""

@@ -1,4 +1,4 @@
-"""What mailer is ordered and asked about looks: how the mails and texts of a client appear."""
+"""Branding: name, sender, colours and language of a client's mails and texts."""
 
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
@@ -7,85 +7,111 @@ from pydantic import Field, model_validator
 
 from shared.messages.message import Command, Locale, Moment, Part, Query, Reply
 
-Line = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100)]
-"""Text without line breaks and control characters."""
+Line = Annotated[
+    str,
+    Field(
+        pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$",
+        max_length=100,
+        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"},
+    ),
+]
+r"""A string without line breaks and control characters.
+
+The published pattern is a superset that all regular-expression dialects understand; ``\p`` is not portable.
+"""
 _ATOM: Final = r"[A-Za-z0-9_%+-]{1,32}"
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 Address = Annotated[str, Field(pattern=rf"^{_ATOM}(?:\.{_ATOM}){{0,3}}@{_LABEL}(?:\.{_LABEL}){{1,8}}$")]
-"""A mail address of the kind that senders have."""
+"""An email address of the simple form that senders have."""
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-"""``#rrggbb``."""
-ImageUrl = Annotated[str, Field(pattern=r"^https?://[^\s\p{C}\"'<>\\]+$", max_length=2048)]
-"""A picture on the web."""
+ImageUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[^\s\p{C}\"'<>\\]+$",
+        max_length=2048,
+        json_schema_extra={"pattern": r"""^https?://[^\s\x00-\x1f\x7f-\x9f"'<>\\]+$"""},
+    ),
+]
+"""URL of an image; the published pattern is a superset, as for ``Line``."""
 
 
 class ClientLooks(Part):
-    """How mails and texts of a client appear; what is left out, or null, is as the deployment's settings say."""
+    """Branding of a client's mails and texts. Null fields have the value of the deployment's settings."""
 
     product_name: Line | None = None
-    """How they call the product."""
+    """Name of the product, without line breaks and control characters."""
     sender_name: Line | None = None
-    """The name that mails come from; left out, and without a ``sender_address``, the deployment's sender stands."""
+    """Name of the sender, without line breaks and control characters. If both ``sender_name`` and ``sender_address``
+    are omitted, the deployment's sender is used."""
     sender_address: Address | None = None
-    """The address that mails come from; the mail server must be allowed to send for it (SPF, DKIM, DMARC)."""
+    """Email address of the sender. The mail server must be allowed to send for its domain (SPF, DKIM, DMARC)."""
     support_address: Address | None = None
-    """Where a person who has a question may write to."""
+    """Email address for questions."""
     accent_colour: Colour | None = None
-    """Of buttons; their words are white or dark, whichever can be read."""
+    """Colour of buttons, ``#rrggbb``. Their text is white or dark, whichever is readable."""
     background_colour: Colour | None = None
-    """Behind the card that holds the words, in light mode."""
+    """Colour behind the content in light mode, ``#rrggbb``."""
     logo_url: ImageUrl | None = None
-    """An image, shown 32 pixels high in place of the product's name."""
+    """URL of an image that replaces the product's name in mails, shown 32 pixels high."""
     locale: Locale | None = None
-    """The language of people who have not said which they read."""
+    """Language for recipients without a known language, for example ``de-AT`` (RFC 5646)."""
 
     @model_validator(mode="after")
-    def _whole_url(self) -> Self:
+    def _logo_url_has_host(self) -> Self:
         if self.logo_url is not None and not urlsplit(self.logo_url).hostname:
-            raise ValueError("logo_url names no host")
+            raise ValueError("logo_url has no host")
         return self
 
 
 class LooksView(Reply):
-    """What mails and texts wear, all of it."""
+    """Branding in effect."""
 
     product_name: str
+    """Name of the product."""
     sender: str
-    """The ``From`` header."""
+    """``From`` header of mails."""
     support_address: str
+    """Email address for questions."""
     accent_colour: str
+    """Colour of buttons, ``#rrggbb``."""
     button_text_colour: str
-    """Chosen so that it can be read on the accent colour (WCAG AA)."""
+    """Colour of text on buttons, with a contrast of WCAG AA, ``#rrggbb``."""
     link_colour: str
-    """The accent colour where it can be read on white."""
+    """The accent colour, darkened to be readable on white, ``#rrggbb``."""
     background_colour: str
+    """Colour behind the content in light mode, ``#rrggbb``."""
     logo_url: str | None
+    """URL of the image in place of the product's name; null if there is none."""
     locale: str
+    """Language for recipients without a known language."""
 
 
 class ClientLooksView(Reply):
-    """How a client's mails and texts appear."""
+    """Branding of a client's mails and texts."""
 
     client_id: str
+    """ID of the client."""
     chosen: ClientLooks
-    """What was said of this client."""
+    """The client's own values."""
     shown: LooksView
-    """What follows, with the deployment's settings where nothing was said."""
+    """The values in effect: the client's own, else the deployment's."""
     updated_at: Moment | None
-    """Null before anything was said."""
+    """When the client's branding last changed; null if never."""
 
 
+# The ordering key is the client's ID.
 class RecordClientLooks(Command, wire="mailer.record-client-looks", reply=ClientLooksView):
-    """Say anew how the mails and texts of an existing client appear. ``key`` is its id."""
+    """Replace the branding of an existing client. Sent by auth."""
 
     client_id: str
     looks: ClientLooks
 
 
 class GetClientLooks(Query, wire="mailer.get-client-looks", reply=ClientLooksView):
-    """How the mails and texts of a client appear.
+    """Get the branding of a client's mails and texts.
 
-    Of a client that nobody has said anything of, the deployment's own.
+    A client without values of its own, or an unknown client, has the deployment's.
     """
 
     client_id: Annotated[str, Field(min_length=1)]
+    """ID of the client."""

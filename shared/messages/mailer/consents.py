@@ -1,4 +1,4 @@
-"""How does a marketing consent reach the audience provider? mailer asks auth for the address, and then carries it."""
+"""Marketing consent: a user's choice, and its transfer to the audience provider (Mailchimp)."""
 
 from typing import Annotated, Literal
 
@@ -7,51 +7,54 @@ from pydantic import Field
 from shared.messages.mailer.errors import AwaitingConsent
 from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
 
-
-class CarryMarketingConsent(Command, wire="mailer.carry-marketing-consent"):
-    """Tell the audience provider what a user consents to now. ``key`` is the user's id."""
-
-    user_id: str
-    consent_version: Annotated[int, Field(ge=1)]
-    """Counts the user's choices: the one that this is about. What is told is the newest one."""
-    address: Sealed | None
-    """A mail address that the user has shown to be theirs; null if there is none."""
-    ordered_at: Moment
-    """When it was ordered first; it is tried for some days from then."""
-    attempt: Annotated[int, Field(ge=1)] = 1
-    """Counts from 1."""
-
-
 ConsentLevel = Literal["general", "none"]
 
 
-class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):
-    """Store what an existing user consents to."""
-
-    user_id: str
-    level: ConsentLevel
-    source: str
-    """Where the choice was made: ``user``, ``internal``."""
-
-
 class MarketingConsentView(Reply):
-    """What a user consents to."""
+    """A user's marketing consent."""
 
     level: ConsentLevel
+    """``general`` for news and offers, ``none`` for necessary mails only."""
 
 
 class GetMarketingConsent(
     Query, wire="mailer.get-marketing-consent", reply=MarketingConsentView, refuses=(AwaitingConsent,)
 ):
-    """Which mails a user wants beside those they need."""
+    """Get which mails a user wants in addition to necessary ones."""
 
     user_id: str
+    """ID of the user."""
 
 
-class MarketingConsentChanged(Event, wire="mailer.marketing-consent-changed"):
-    """A user consented to something else than before."""
+class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):
+    """Record the choice of an existing user."""
 
     user_id: str
     level: ConsentLevel
     source: str
+    """Origin of the choice: ``user``, ``internal`` or ``unsubscribe-link``."""
+
+
+# The ordering key is the user's ID.
+class CarryMarketingConsent(Command, wire="mailer.carry-marketing-consent"):
+    """Send the user's latest choice to the audience provider."""
+
+    user_id: str
+    consent_version: Annotated[int, Field(ge=1)]
+    """Number of the user's choice that caused the command. The latest one is sent."""
+    address: Sealed | None
+    """A verified email address of the user; None if there is none."""
+    ordered_at: Moment
+    """When the command was first sent. It is retried for some days."""
+    attempt: Annotated[int, Field(ge=1)] = 1
+    """Number of the attempt, from 1."""
+
+
+class MarketingConsentChanged(Event, wire="mailer.marketing-consent-changed"):
+    """A user's marketing consent changed."""
+
+    user_id: str
+    level: ConsentLevel
+    source: str
+    """See RecordMarketingConsent."""
     at: Moment

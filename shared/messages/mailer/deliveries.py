@@ -1,4 +1,4 @@
-"""What the mailer is asked by operators about mails and texts: which went out, and what became of them?"""
+"""Deliveries: the mails and texts that Nest sent, and their outcome."""
 
 from typing import Annotated, Literal
 
@@ -11,44 +11,61 @@ DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed
 
 
 class DeliveryView(Part):
-    """A mail or a text, and what became of it. To whom it went is not told: that is kept sealed."""
+    """A mail or text. The recipient is stored encrypted and not shown."""
 
     id: str
+    """ID of the delivery."""
     medium: Medium
+    """``mail`` or ``text``."""
     state: DeliveryState
+    """``queued`` until the server or provider accepts it, then ``handed_over``, then ``delivered`` or ``bounced`` if
+    the provider reports it. ``failed`` if it was not accepted, ``suppressed`` if the address is on the suppression
+    list."""
     template: str
+    """Name of the template."""
     client_id: str | None
+    """ID of the client that the mail or text was sent for; null if none."""
     locale: str | None
+    """Language of the mail or text; null before it was rendered."""
     attempts: int
+    """Number of attempts to hand it over."""
     reason: str | None
-    """What the server or the provider said last."""
+    """Latest response of the server or provider."""
     message_id: str
-    """A mail's ``Message-ID``; a text's order."""
+    """``Message-ID`` of a mail; ID of the command of a text."""
     created_at: Moment
+    """When the mail or text was ordered."""
     updated_at: Moment
+    """When its state last changed."""
 
 
 class DeliveriesView(Reply):
     """A page of deliveries."""
 
     deliveries: tuple[DeliveryView, ...]
+    """The deliveries, newest first."""
     next_cursor: str | None
-    """What the next page is asked for with; None after the last."""
+    """``cursor`` of the next page; null on the last one."""
 
 
 class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView):
-    """What became of mails and texts."""
+    """List mails and texts with their outcome."""
 
     recipient: Sealed | None = None
-    """Only what went to this address or number."""
+    """Only deliveries to this email address or phone number."""
     medium: Medium | None = None
+    """Only mails, or only texts."""
     state: DeliveryState | None = None
+    """Only deliveries in this state."""
     template: str | None = None
+    """Only deliveries of this template."""
     client_id: str | None = None
+    """Only deliveries for this client."""
     since: Moment | None = None
-    """Ordered then or later."""
+    """Only deliveries ordered at this time or later."""
     until: Moment | None = None
-    """Ordered before."""
+    """Only deliveries ordered before this time."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of deliveries in the page."""
     cursor: str | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""

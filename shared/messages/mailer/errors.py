@@ -1,21 +1,21 @@
-"""TODO."""
+"""Refusals of mailer. Clients rely on the codes, so they never change."""
 
 from shared.errors import Kind, Refusal
 
 
 class AwaitingConsent(Refusal):
-    """The user has never said what they consent to."""
+    """The user has not chosen yet."""
 
     kind = Kind.NOT_FOUND
 
 
 class SuppressionNotFound(Refusal):
-    """Nothing keeps mails from that address."""
+    """The address is not on the suppression list, or no suppression has this delivery."""
 
     kind = Kind.NOT_FOUND
 
 
 class RecipientComplained(Refusal):
-    """A person called one of our mails spam; that is not taken back by mistake."""
+    """The recipient reported a mail as spam; ``although_complained`` lifts the suppression all the same."""
 
     kind = Kind.CONFLICT

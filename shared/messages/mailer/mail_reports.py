@@ -1,4 +1,4 @@
-"""What mail providers tell of a mail after they took it: it arrived, it came back, it was called spam."""
+"""Mail reports: delivery, bounce and complaint notices from mail servers and providers."""
 
 from typing import Annotated, Final, Literal
 
@@ -9,26 +9,27 @@ from shared.messages.message import Command, Event, Moment
 
 NoticeKind = Literal["delivered", "bounced", "complained"]
 OrderId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""ID of the mail's first SendMail command: the local part of its Message-ID."""
 Status = Annotated[str, Field(pattern=r"^[245]\.[0-9]{1,3}\.[0-9]{1,3}$")]
+"""An enhanced status code (RFC 3463), for example ``5.1.1``."""
 MAX_REASON: Final = 300
+"""Maximum length of a reason, in characters."""
 
 
 class RecordMailNotice(Command, wire="mailer.record-mail-notice", personal=True):
-    """Bring a delivery up to date, and write no more to an address where mail does no good."""
+    """Update a delivery, and suppress its address after a permanent bounce or a complaint."""
 
     order_id: OrderId
-    """The id of the mail's order: the left side of its Message-ID."""
     notice: NoticeKind
     status: Status | None = None
-    """The enhanced status code (RFC 3463), if the provider gave one: ``5.1.1``."""
     reason: Annotated[str, Field(max_length=MAX_REASON)] = ""
-    """The provider's words, without addresses."""
+    """The provider's text, without addresses."""
     attempt: int = 1
-    """Counts from 1: a notice may be here before our own mark."""
+    """Number of the attempt, from 1. The notice may arrive before the delivery is marked as handed over."""
 
 
 class MailBounced(Event, wire="mailer.mail-bounced"):
-    """A mail that a server had taken came back."""
+    """A mail was returned after a server had accepted it."""
 
     delivery_id: str
     template: Template
@@ -37,9 +38,9 @@ class MailBounced(Event, wire="mailer.mail-bounced"):
 
 
 class AddressSuppressed(Event, wire="mailer.address-suppressed"):
-    """An address gets nothing any more but what is asked for at it."""
+    """An address was added to the suppression list: it gets only mails that are requested at it."""
 
     delivery_id: str
-    """The mail that showed it."""
+    """Delivery of the mail that bounced or was reported as spam."""
     cause: Literal["bounce", "complaint"]
     at: Moment

@@ -1,4 +1,4 @@
-"""What mailer is ordered and asked, and what it announces: mail, texts and marketing consent."""
+"""Mails: templates with their variables, and the command to send one."""
 
 from typing import Annotated, Final, Literal
 
@@ -17,54 +17,56 @@ Template = Literal[
     "session-theft",
     "dispute",
 ]
-
-
-Link = Annotated[str, Field(pattern=r"^[^\s\p{C}]+$")]
-"""A whole URL, without spaces and control characters: what follows a line break in a mail's text would read as ours."""
+Link = Annotated[
+    str,
+    # Without white space and control characters: text after a line break would look like ours in a mail.
+    Field(pattern=r"^[^\s\p{C}]+$", json_schema_extra={"pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$"}),
+]
+"""A URL."""
 
 
 class LinkVariables(Part):
-    """What ``magic-link`` and ``trial-magic-link`` show."""
+    """Variables of ``magic-link`` and ``trial-magic-link``."""
 
     link: Link
-    """What to follow to be signed in."""
+    """URL that logs in."""
     minutes: int | None = None
-    """How long the link works, counted from the order."""
+    """How long the link works, in minutes from the order."""
 
 
 class PersonVariables(Part):
-    """What ``welcome``, ``duplicate-subscription`` and ``session-theft`` show."""
+    """Variables of ``welcome``, ``duplicate-subscription`` and ``session-theft``."""
 
     name: str | None = None
-    """How the person is greeted, if that is known."""
+    """Name in the salutation, if known."""
 
 
 class TrialVariables(PersonVariables):
-    """What ``welcome-trial`` and ``trial-ending`` show."""
+    """Variables of ``welcome-trial`` and ``trial-ending``."""
 
     ends_at: Moment | None = None
-    """When the trial ends; shown as a day, in UTC."""
+    """End of the trial; shown as a date in UTC."""
 
 
 class PaymentVariables(PersonVariables):
-    """What ``payment-failed`` shows."""
+    """Variables of ``payment-failed``."""
 
     link: Link | None = None
-    """Where the person can pay or change the card."""
+    """URL to pay, or to change the card."""
 
 
 class DisputeVariables(Part):
-    """What ``dispute``, a mail to the operators, shows."""
+    """Variables of ``dispute``, a mail to the operators."""
 
     dispute_id: str
     amount: str
-    """With its currency, for people: ``12.00 EUR``."""
+    """Formatted amount with currency: ``12.00 EUR``."""
     reason: str
-    """Stripe's word."""
+    """Stripe's reason."""
     outcome: str | None = None
-    """Stripe's word for how it ended; None when it was opened just now."""
+    """Stripe's status at the end; None for a new dispute."""
     link: Link | None = None
-    """The dispute in Stripe's dashboard."""
+    """URL of the dispute in Stripe's dashboard."""
 
 
 VARIABLES: Final[dict[Template, type[Part]]] = {
@@ -78,31 +80,31 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "session-theft": PersonVariables,
     "dispute": DisputeVariables,
 }
-"""What each template is given."""
+"""Model of each template's variables."""
 
 
 class SendMail(Command, wire="mailer.send-mail"):
-    """Render a template and hand the mail over."""
+    """Render a mail and hand it over to the mail server."""
 
     template: Template
     to: Sealed
-    """The address."""
+    """Email address."""
     variables: Sealed
-    """The JSON of the template's class in ``VARIABLES``."""
+    """JSON of the template's model in ``VARIABLES``."""
     user_id: str | None = None
-    """Who is written to, if it is a user: whoever has had enough of such mails is known by it."""
+    """Recipient, if it is a user: mails beyond the necessary ones depend on the user's suppression."""
     client_id: str | None = None
-    """Whose product name and looks the mail wears; left out, those of the app that its reader used last."""
+    """Client whose branding the mail has. Omitted: the client that the recipient used last."""
     locale: Locale | None = None
-    """The language that its reader has asked for."""
+    """Language that the recipient chose."""
     order_id: str | None = None
-    """The id of the first order, on a repeated attempt; the Message-ID is made from it."""
+    """ID of the first command, on a retry. The Message-ID is derived from it."""
     attempt: int = 1
-    """Counts from 1, the first order's."""
+    """Number of the attempt, from 1."""
 
 
 class MailHandedOver(Event, wire="mailer.mail-handed-over"):
-    """The mail server has taken a mail."""
+    """The mail server accepted a mail."""
 
     delivery_id: str
     template: Template

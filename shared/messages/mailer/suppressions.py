@@ -1,4 +1,4 @@
-"""What the mailer is asked and ordered by operators about addresses that it does not write to any more."""
+"""Suppression list: addresses that get only mails requested at them, after a bounce or complaint."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,43 +8,47 @@ from shared.messages.mailer.errors import RecipientComplained, SuppressionNotFou
 from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
 
 Cause = Literal["bounce", "complaint"]
-"""Mail to the address came back for good, or its reader called some of it spam."""
 
 
 class SuppressionView(Reply):
-    """An address that gets nothing but what is asked for at it. The address is not told: only its hash is kept."""
+    """An entry of the suppression list. Only a hash of the address is stored, so it is not shown."""
 
     delivery_id: str
-    """The mail that showed it, by which it can be lifted."""
+    """ID of the delivery that bounced or was reported as spam."""
     cause: Cause
+    """``bounce`` for a permanent failure, ``complaint`` for a report as spam."""
     since: Moment
+    """When the address was added."""
     template: str | None
-    """Which mail it was; null where it is not kept any more."""
+    """Template of that mail; null if its delivery is no longer stored."""
     reason: str | None
-    """What was said of that mail."""
+    """The provider's text about that mail; null if there is none."""
 
 
 class SuppressionsView(Reply):
-    """A page of suppressions."""
+    """A page of the suppression list."""
 
     suppressions: tuple[SuppressionView, ...]
+    """The entries, ordered by their mail, newest first."""
     next_cursor: str | None
-    """What the next page is asked for with; None after the last."""
+    """``cursor`` of the next page; null on the last one."""
 
 
 class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView):
-    """Which addresses are written to no more."""
+    """List the suppressed addresses."""
 
     recipient: Sealed | None = None
-    """Only that of this address."""
+    """Only the entry of this email address."""
     cause: Cause | None = None
+    """Only entries with this cause."""
     since: Moment | None = None
-    """Suppressed then or later."""
+    """Only addresses suppressed at this time or later."""
     until: Moment | None = None
-    """Suppressed before."""
+    """Only addresses suppressed before this time."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+    """Maximum number of entries in the page."""
     cursor: str | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""
 
 
 class LiftSuppression(
@@ -52,19 +56,19 @@ class LiftSuppression(
     wire="mailer.lift-suppression",
     audited=True,
     reply=SuppressionView,
-    refuses=(
-        SuppressionNotFound,
-        RecipientComplained,
-    ),
+    refuses=(SuppressionNotFound, RecipientComplained),
 ):
-    """Write to an address again."""
+    """Remove an address from the suppression list.
+
+    Takes ``recipient`` or ``delivery_id``, and returns the removed entry.
+    """
 
     recipient: Sealed | None = None
-    """The address, or"""
+    """The email address."""
     delivery_id: Annotated[str, Field(min_length=1)] | None = None
-    """the mail that showed it."""
+    """ID of the delivery that bounced or was reported as spam."""
     although_complained: bool = False
-    """Lift it even if the reader called a mail spam: they have asked for it themselves."""
+    """Whether to remove an address that reported a mail as spam. Set it only if the recipient asked for mails again."""
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -74,9 +78,9 @@ class LiftSuppression(
 
 
 class SuppressionLifted(Event, wire="mailer.suppression-lifted"):
-    """An address gets all mails again."""
+    """An address was removed from the suppression list."""
 
     delivery_id: str
-    """The mail for which it had been suppressed."""
+    """Delivery that had caused the suppression."""
     cause: Cause
     at: Moment

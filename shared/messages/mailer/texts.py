@@ -1,4 +1,4 @@
-"""TODO."""
+"""Texts (SMS): templates with their variables, and the command to send one."""
 
 from typing import Annotated, Final, Literal
 
@@ -10,44 +10,43 @@ TextTemplate = Literal["login-code"]
 
 
 class LoginCodeVariables(Part):
-    """What ``login-code`` shows."""
+    """Variables of ``login-code``."""
 
     code: Annotated[str, Field(pattern=r"^[0-9]{4,10}$")]
-    """What to type in."""
     minutes: int
-    """How long it works, counted from the order."""
+    """How long the code works, in minutes from the order."""
 
 
 TEXT_VARIABLES: Final[dict[TextTemplate, type[Part]]] = {"login-code": LoginCodeVariables}
-"""What each template of a text is given."""
+"""Model of each template's variables."""
 
 
 class SendText(Command, wire="mailer.send-text"):
-    """Render a template and hand the text over to the provider."""
+    """Render a text and hand it over to the provider."""
 
     template: TextTemplate
     to: Sealed
-    """The number, E.164."""
+    """Phone number in E.164."""
     variables: Sealed
-    """The JSON of the template's class in ``TEXT_VARIABLES``."""
+    """JSON of the template's model in ``TEXT_VARIABLES``."""
     ordered_at: Moment
-    """When it was first ordered; a text that is late may have gone out already."""
+    """Time of the first order. A late command may be a repeat of a text that was sent before."""
     expires_at: Moment
-    """From when on it is of no use to anybody, and not sent any more."""
+    """When the text becomes useless and is not sent any more."""
     client_id: str | None = None
-    """As in SendMail."""
+    """See SendMail."""
     locale: Locale | None = None
-    """As in SendMail."""
+    """See SendMail."""
     other_locales: tuple[Locale, ...] = ()
-    """The languages that its reader understands besides, the dearest first."""
+    """Further languages of the recipient, by preference."""
     order_id: str | None = None
-    """The id of the first order, on a repeated attempt."""
+    """ID of the first command, on a retry."""
     attempt: int = 1
-    """Counts from 1, the first order's."""
+    """Number of the attempt, from 1."""
 
 
 class TextHandedOver(Event, wire="mailer.text-handed-over"):
-    """The provider of texts has taken one."""
+    """The provider accepted a text."""
 
     delivery_id: str
     template: TextTemplate
