@@ -1,73 +1,117 @@
-"""What does the Stripe account hold? Its objects, changed together or not at all."""
+"""Objects of one Stripe account, changed in transactions, in memory and in SQLite."""
 
-from collections.abc import Callable, Iterator
+import random
+import sqlite3
+import string
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from services.stripe_double.clock import Clock
-from services.stripe_double.errors import missing
-from services.stripe_double.ids import new_id
-from services.stripe_double.journal import Journal
+from services.stripe_double.errors import resource_missing
 
 API_VERSION = "2026-10-28.endive"
-"""The version of Stripe's API that the double speaks: the one that stripe-python 16.1 pins."""
+"""The only version of Stripe's API that the double implements: the one that stripe-python 16.1 pins."""
 
 Json = dict[str, Any]
-"""A Stripe object as JSON. Never changed in place: who changes one puts a new one.
+"""A Stripe object as JSON. It is never mutated: a change puts a new object under the same ID.
 
-So an event may keep the very object that it reports, and a change is undone by putting the old
-one back. Members whose names begin with `_` are the double's own and are never shown.
+So an event can keep a reference to the object that it reports, and a rollback puts the old object
+back. Members whose names begin with `_` are internal and never leave the double.
 """
 
 OWNERS = {"invoice_payment": "invoice", "refund": "charge", "dispute": "charge", "_delivery": "event"}
-"""The member that names an object's owner, where that isn't its customer."""
+"""Member with the ID of an object's owner, for the kinds whose owner is not their customer."""
+
+ID_PREFIXES = {
+    "account": "acct_1",
+    "billing_portal.session": "bps_1",
+    "charge": "ch_3",
+    "coupon": "",
+    "customer": "cus_",
+    "customer_balance_transaction": "cbtxn_1",
+    "discount": "di_1",
+    "dispute": "du_1",
+    "event": "evt_1",
+    "invoice": "in_1",
+    "invoice_payment": "inpay_1",
+    "invoiceitem": "ii_1",
+    "line_item": "il_1",
+    "payment_intent": "pi_3",
+    "payment_method": "pm_1",
+    "price": "price_1",
+    "product": "prod_",
+    "promotion_code": "promo_1",
+    "refund": "re_3",
+    "request": "req_",
+    "subscription": "sub_1",
+    "subscription_item": "si_",
+    "webhook_endpoint": "we_1",
+}
+_ID_LENGTHS = {"coupon": 8, "customer": 14, "product": 14, "request": 14, "subscription_item": 14}
+_ALPHABET = string.ascii_letters + string.digits
+# Seeded by the operating system, never by a test: an account that is loaded again must not repeat its IDs.
+_RANDOM = random.Random()  # noqa: S311 - IDs, not secrets
+
+
+def new_id(kind: str) -> str:
+    """Return a random ID that looks like Stripe's: the prefix of the kind, then letters and digits."""
+    return ID_PREFIXES[kind] + random_string(_ID_LENGTHS.get(kind, 23))
+
+
+def random_string(length: int) -> str:
+    """Return random letters and digits."""
+    return "".join(_RANDOM.choices(_ALPHABET, k=length))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the owner of a Stripe account chooses in the Dashboard."""
+    """Settings of the Stripe account, which its owner chooses in the Dashboard."""
 
     retry_days: tuple[int, ...] = (3, 5, 7)
-    """Days between the attempts to collect a renewal; after the last one `after_retries` follows."""
+    """Days between the attempts to collect a renewal; `after_retries` applies after the last one."""
     after_retries: str = "canceled"
-    """What becomes of the subscription then: `canceled`, `unpaid` or `past_due` (for ever)."""
+    """Status of the subscription after the last attempt: `canceled`, `unpaid` or `past_due`."""
     upcoming_days: int = 7
-    """How many days before a renewal `invoice.upcoming` is announced; 0 for never."""
+    """Days between `invoice.upcoming` and the renewal; 0 for no such event."""
     country: str = "US"
     currency: str = "usd"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiRequest:
-    """The call that causes a change; its events name it."""
+    """The request that causes a change; the events of the change name it."""
 
     id: str
     idempotency_key: str | None = None
 
 
 class Account:
-    """All objects of one Stripe account in test mode, in memory and, with a journal, on disk.
+    """All objects of one Stripe account in test mode.
 
     Args:
-        clock: The time.
-        journal: Where changes are kept; None keeps them in memory alone.
-        settings: The owner's choices.
+        clock: The account's time.
+        database: Where changes are stored; None keeps them in memory only.
+        settings: The account's settings.
     """
 
-    def __init__(self, clock: Clock, journal: Journal | None, settings: Settings) -> None:
+    def __init__(self, clock: Clock, database: "Database | None", settings: Settings) -> None:
         self.clock = clock
         self.settings = settings
         self.request: ApiRequest | None = None
         self.on_put: list[Callable[[Json], None]] = []
-        """Told of each object put, at start-up too."""
+        """Called with each object that is put or loaded."""
         self.on_events: list[Callable[[list[Json]], None]] = []
-        """Told of the events of a change, before it is written, to add to it what follows from them."""
+        """Called with the events of a change before it is stored, to add objects that follow from them."""
         self.on_commit: list[Callable[[], None]] = []
-        """Told after a change was written."""
-        self.latest = 0
-        """When the account last changed, in Unix seconds; nothing happens before that any more."""
-        self._journal = journal
+        """Called after a change is stored."""
+        self.last_changed = 0
+        """Time of the last change in Unix seconds; later changes never get an earlier time."""
+        self._database = database
         self._objects: dict[str, dict[str, Json]] = {}
         self._owned: dict[tuple[str, str], dict[str, None]] = {}
         self._before: dict[tuple[str, str], Json | None] | None = None
@@ -75,99 +119,99 @@ class Account:
 
     @property
     def now(self) -> int:
-        """The account's time, in Unix seconds."""
+        """The account's time in Unix seconds."""
         return self.clock.now()
 
     def load(self) -> None:
-        """Reads what the journal kept."""
-        if self._journal is not None:
-            for entry in self._journal.load():
-                self._place(entry)
+        """Load the objects from the database."""
+        if self._database is not None:
+            for entry in self._database.load():
+                self._store(entry)
                 if entry["object"] == "event":
-                    self.latest = max(self.latest, entry["created"])
+                    self.last_changed = max(self.last_changed, entry["created"])
 
     @contextmanager
     def change(self, request: ApiRequest | None = None) -> Iterator[None]:
-        """Everything put inside the block is kept together; an exception undoes all of it.
+        """Open a transaction: store everything that is put inside the block, or nothing if it raises.
 
-        The block must not await: changes come one after the other.
+        The block must not await, because only one transaction can be open at a time.
         """
         if self._before is not None:
-            raise RuntimeError("A change of the account is already under way.")
+            raise RuntimeError("A change of the account is already open.")
         self._before, self._events, self.request = {}, [], request
         try:
             yield
             if self._events:
-                for plan in self.on_events:
-                    plan(self._events)
+                for listener in self.on_events:
+                    listener(self._events)
             self._write()
-            self.latest = max(self.latest, self.now)
+            self.last_changed = max(self.last_changed, self.now)
         except BaseException:
             for (kind, identifier), before in reversed(self._before.items()):
                 self._restore(kind, identifier, before)
             raise
         finally:
             self._before, self.request = None, None
-        for notice in self.on_commit:
-            notice()
+        for notify in self.on_commit:
+            notify()
 
     def _write(self) -> None:
-        if self._journal is None or not self._before:
+        if self._database is None or not self._before:
             return
-        kept = [entry for kind, identifier in self._before if (entry := self.find(kind, identifier)) is not None]
+        changed = [entry for kind, identifier in self._before if (entry := self.find(kind, identifier)) is not None]
         removed = [key for key in self._before if self.find(*key) is None]
-        self._journal.write(kept, removed)
+        self._database.write(changed, removed)
 
     def put(self, entry: Json) -> Json:
-        """Keeps an object under its kind and id, in place of an earlier one; returns it."""
+        """Put an object under its kind and ID, replacing an earlier one; return it."""
         kind, identifier = entry["object"], entry["id"]
-        self._remember(kind, identifier)
-        self._place(entry)
+        self._save_before(kind, identifier)
+        self._store(entry)
         return entry
 
     def update(self, entry: Json, **changes: Any) -> Json:
-        """Puts the object with some members changed; returns the new one."""
+        """Put the object with some members changed; return the new object."""
         return self.put({**entry, **changes})
 
     def remove(self, kind: str, identifier: str) -> None:
-        """Forgets an object."""
-        self._remember(kind, identifier)
+        """Remove an object without a trace."""
+        self._save_before(kind, identifier)
         self._restore(kind, identifier, None)
 
-    def note(self, event: Json) -> None:
-        """Puts an event and has it delivered when the change is kept."""
+    def record_event(self, event: Json) -> None:
+        """Put an event; its deliveries are planned when the change is stored."""
         self.put(event)
         self._events.append(event)
 
     def find(self, kind: str, identifier: str) -> Json | None:
-        """Returns an object, deleted ones as their tombstone; None when it never was."""
+        """Return an object, or its tombstone (`deleted: true`); None if it never existed."""
         return self._objects.get(kind, {}).get(identifier)
 
     def get(self, kind: str, identifier: str, *, param: str | None = None) -> Json:
-        """Returns an object that a path names, or with `param` one that a parameter names.
+        """Return an object that a path names, or with `param` one that a parameter names.
 
         Raises:
-            StripeApiError: `resource_missing`, when it isn't there; for a parameter also when deleted.
+            StripeApiError: `resource_missing`; for a parameter also if the object is deleted.
         """
         entry = self.find(kind, identifier)
         if entry is None or (param is not None and entry.get("deleted")):
-            raise missing(kind, identifier, param=param)
+            raise resource_missing(kind, identifier, param=param)
         return entry
 
     def all(self, kind: str) -> list[Json]:
-        """Returns the objects of a kind, newest first."""
+        """Return the objects of a kind, newest first."""
         return list(reversed(self._objects.get(kind, {}).values()))
 
     def owned(self, kind: str, owner: str) -> list[Json]:
-        """Returns the objects of a kind that belong to an owner, newest first.
+        """Return the objects of a kind that belong to an owner, newest first.
 
-        The owner of most is their customer; of the kinds in `OWNERS`, another object.
+        The owner is the customer, except for the kinds in `OWNERS`.
         """
-        known = self._objects.get(kind, {})
-        return [known[identifier] for identifier in reversed(self._owned.get((kind, owner), {}))]
+        objects = self._objects.get(kind, {})
+        return [objects[identifier] for identifier in reversed(self._owned.get((kind, owner), {}))]
 
     def new(self, kind: str, **members: Any) -> Json:
-        """Returns a fresh object with what all objects have; it is not yet put."""
+        """Return a new object with the members common to all; the caller puts it."""
         return {
             "id": new_id(kind),
             "object": kind,
@@ -176,32 +220,32 @@ class Account:
             **members,
         }
 
-    def _remember(self, kind: str, identifier: str) -> None:
+    def _save_before(self, kind: str, identifier: str) -> None:
         if self._before is None:
-            raise RuntimeError("Objects are put inside `with account.change():`.")
+            raise RuntimeError("Objects can be put only inside `with account.change():`.")
         self._before.setdefault((kind, identifier), self.find(kind, identifier))
 
     def _restore(self, kind: str, identifier: str, entry: Json | None) -> None:
         if entry is not None:
-            self._place(entry)
+            self._store(entry)
             return
-        gone = self._objects.get(kind, {}).pop(identifier, None)
-        if gone is not None:
-            self._disown(gone)
+        removed = self._objects.get(kind, {}).pop(identifier, None)
+        if removed is not None:
+            self._remove_from_owner(removed)
 
-    def _place(self, entry: Json) -> None:
+    def _store(self, entry: Json) -> None:
         kind, identifier = entry["object"], entry["id"]
-        known = self._objects.setdefault(kind, {})
-        before, owner = known.get(identifier), _owner(entry)
+        objects = self._objects.setdefault(kind, {})
+        before, owner = objects.get(identifier), _owner(entry)
         if before is not None and _owner(before) != owner:
-            self._disown(before)
-        known[identifier] = entry
+            self._remove_from_owner(before)
+        objects[identifier] = entry
         if owner is not None:
             self._owned.setdefault((kind, owner), {})[identifier] = None
-        for observe in self.on_put:
-            observe(entry)
+        for listener in self.on_put:
+            listener(entry)
 
-    def _disown(self, entry: Json) -> None:
+    def _remove_from_owner(self, entry: Json) -> None:
         owner = _owner(entry)
         if owner is not None:
             self._owned.get((entry["object"], owner), {}).pop(entry["id"], None)
@@ -210,3 +254,76 @@ class Account:
 def _owner(entry: Json) -> str | None:
     owner = entry.get(OWNERS.get(entry["object"], "customer"))
     return owner if isinstance(owner, str) else None
+
+
+class Database:
+    """One SQLite file with a row for each object; each write is one transaction and survives kill -9.
+
+    SQLite hands its write-ahead log to the kernel at each commit and flushes it only at checkpoints:
+    a power cut may lose the last changes but does not corrupt the file.
+
+    Args:
+        folder: Folder of `stripe.sqlite`; created if missing.
+
+    Raises:
+        sqlite3.OperationalError: The file can't be written, or another double has it open.
+    """
+
+    _SCHEMA = """
+        CREATE TABLE IF NOT EXISTS objects (
+            position INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            id TEXT NOT NULL,
+            body BLOB NOT NULL,
+            UNIQUE (kind, id)
+        )
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(folder / "stripe.sqlite", isolation_level=None, timeout=0)
+        # Two doubles on one file would overwrite each other's objects. The lock ends with the process.
+        self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(self._SCHEMA)
+
+    def load(self) -> Iterator[Json]:
+        """Yield every object, the oldest first."""
+        for (body,) in self._connection.execute("SELECT body FROM objects ORDER BY position"):
+            yield _with_current_names(from_json(body))
+
+    def write(self, changed: Iterable[Json], removed: Iterable[tuple[str, str]]) -> None:
+        """Store objects, and remove others by kind and ID, in one transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(
+                "INSERT INTO objects (kind, id, body) VALUES (?, ?, ?)"
+                " ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+                [(entry["object"], entry["id"], to_json(entry)) for entry in changed],
+            )
+            self._connection.executemany("DELETE FROM objects WHERE kind = ? AND id = ?", list(removed))
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file; no write may follow."""
+        self._connection.close()
+
+
+_FORMER_NAMES = {
+    "_key": {"asked": "fingerprint"},
+    "subscription": {
+        "_quiet": "_defer_events",
+        "_told_renewal": "_notified_renewal",
+        "_told_trial_end": "_notified_trial_end",
+    },
+}
+"""Internal members that earlier versions stored under other names, by kind of object."""
+
+
+def _with_current_names(entry: Json) -> Json:
+    names = _FORMER_NAMES.get(entry["object"])
+    return {names.get(name, name): value for name, value in entry.items()} if names else entry

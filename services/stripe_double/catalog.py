@@ -1,27 +1,28 @@
-"""What is for sale? Products and their prices."""
+"""Product catalog: products, prices, coupons, promotion codes and discounts."""
 
 from services.stripe_double import events
-from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import not_played
-from services.stripe_double.ids import new_id
-from services.stripe_double.listing import filtered, flagged, page
+from services.stripe_double.account import Account, Json, new_id, random_string
+from services.stripe_double.clock import INTERVALS, add_intervals
+from services.stripe_double.errors import not_supported
 from services.stripe_double.params import Params
-from services.stripe_double.periods import INTERVALS
+from services.stripe_double.rendering import filter_boolean, filter_equal, list_page
+
+DURATIONS = ("forever", "once", "repeating")
 
 
 def create_product(account: Account, params: Params) -> Json:
-    """POST /v1/products; the caller may choose the id."""
-    identifier = params.text("id") or new_id("product")
+    """POST /v1/products; the client may choose the ID."""
+    identifier = params.string("id") or new_id("product")
     product = {
         **account.new("product"),
         "id": identifier,
-        "active": params.flag("active", default=True),
+        "active": params.boolean("active", default=True),
         "default_price": None,
-        "description": params.text("description"),
+        "description": params.string("description"),
         "images": [],
         "marketing_features": [],
         "metadata": params.metadata(),
-        "name": params.needed("name"),
+        "name": params.required("name"),
         "package_dimensions": None,
         "shippable": None,
         "statement_descriptor": None,
@@ -31,9 +32,9 @@ def create_product(account: Account, params: Params) -> Json:
         "updated": account.now,
         "url": None,
     }
-    params.finish()
+    params.reject_unknown()
     if account.find("product", identifier) is not None:
-        raise params.refuse("id", f"Product already exists: {identifier}", "resource_already_exists")
+        raise params.invalid("id", f"Product already exists: {identifier}", "resource_already_exists")
     events.emit(account, "product.created", account.put(product))
     return product
 
@@ -42,81 +43,84 @@ def update_product(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/products/{id}."""
     product = account.get("product", identifier)
     changes = {
-        **params.given(("name", "description", "default_price")),
-        "active": params.flag("active", default=product["active"]),
+        **params.sent_strings(("name", "description", "default_price")),
+        "active": params.boolean("active", default=product["active"]),
         "metadata": params.metadata(product["metadata"]),
     }
-    params.finish()
+    params.reject_unknown()
     if changes.get("default_price") is not None:
         account.get("price", str(changes["default_price"]), param="default_price")
-    return events.changed(account, "product.updated", product, account.update(product, **changes))
+    return events.emit_if_changed(account, "product.updated", product, account.update(product, **changes))
 
 
 def list_products(account: Account, params: Params) -> Json:
     """GET /v1/products."""
-    return page(account, params, "/v1/products", flagged(params, account.all("product"), "active"))
+    return list_page(account, params, "/v1/products", filter_boolean(params, account.all("product"), "active"))
 
 
 def create_price(account: Account, params: Params) -> Json:
-    """POST /v1/prices: one amount per unit, for an interval or once."""
-    recurring = params.child("recurring")
-    return _priced(account, params, _recurring(recurring) if recurring else None)
+    """POST /v1/prices: one amount per unit, recurring or one-time."""
+    recurring = params.nested("recurring")
+    return _create_price(account, params, _recurring(recurring) if recurring else None)
 
 
-def price_of(account: Account, params: Params) -> Json:
-    """Returns the recurring price that a subscription's item names, or makes the one it describes.
+def recurring_price(account: Account, params: Params) -> Json:
+    """Return the recurring price of a subscription item, created from `price_data` if the item describes one.
 
     Args:
-        account: Where.
+        account: The account.
         params: The item, with `price` or `price_data`.
+
+    Raises:
+        StripeApiError: 400 for a price that is missing, one-time or inactive.
     """
-    described = params.child("price_data")
-    if described is not None:
-        recurring = described.child("recurring")
+    price_data = params.nested("price_data")
+    if price_data is not None:
+        recurring = price_data.nested("recurring")
         if recurring is None:
-            raise described.refuse("recurring", "Missing required param: recurring.", "parameter_missing")
-        return _priced(account, described, _recurring(recurring))
-    price = account.get("price", params.needed("price"), param=params.spelled("price"))
+            raise price_data.missing("recurring")
+        return _create_price(account, price_data, _recurring(recurring))
+    price = account.get("price", params.required("price"), param=params.encoded_name("price"))
     if price["recurring"] is None:
-        raise params.refuse(
+        raise params.invalid(
             "price", "The price specified is set to `type=one_time` but this field only accepts `type=recurring`."
         )
     if not price["active"]:
-        raise params.refuse("price", "The price specified is inactive. This field only accepts active prices.")
+        raise params.invalid("price", "The price specified is inactive. This field only accepts active prices.")
     return price
 
 
 def _recurring(params: Params) -> Json:
     interval = params.choice("interval", INTERVALS)
     if interval is None:
-        raise params.refuse("interval", "Missing required param: interval.", "parameter_missing")
+        raise params.missing("interval")
     if params.choice("usage_type", ("licensed", "metered"), "licensed") == "metered":
-        raise not_played("metered prices", params.spelled("usage_type"))
+        raise not_supported("metered prices", params.encoded_name("usage_type"))
     recurring = {
         "interval": interval,
-        "interval_count": params.integer("interval_count", 1, least=1),
+        "interval_count": params.integer("interval_count", 1, minimum=1),
         "meter": None,
-        "trial_period_days": params.integer("trial_period_days", least=1),
+        "trial_period_days": params.integer("trial_period_days", minimum=1),
         "usage_type": "licensed",
     }
-    params.finish()
+    params.reject_unknown()
     return recurring
 
 
-def _priced(account: Account, params: Params, recurring: Json | None) -> Json:
-    amount = params.integer("unit_amount", least=0)
-    lookup_key = params.text("lookup_key")
-    product = params.text("product")
-    described = params.child("product_data")
+def _create_price(account: Account, params: Params, recurring: Json | None) -> Json:
+    amount = params.integer("unit_amount", minimum=0)
+    lookup_key = params.string("lookup_key")
+    product = params.string("product")
+    product_data = params.nested("product_data")
     price = account.new(
         "price",
-        active=params.flag("active", default=True),
+        active=params.boolean("active", default=True),
         billing_scheme="per_unit",
-        currency=params.needed("currency").lower(),
+        currency=params.required("currency").lower(),
         custom_unit_amount=None,
         lookup_key=lookup_key,
         metadata=params.metadata(),
-        nickname=params.text("nickname"),
+        nickname=params.string("nickname"),
         recurring=recurring,
         tax_behavior="unspecified",
         tiers_mode=None,
@@ -125,37 +129,251 @@ def _priced(account: Account, params: Params, recurring: Json | None) -> Json:
         unit_amount=amount,
         unit_amount_decimal=None if amount is None else str(amount),
     )
-    params.finish()
+    params.reject_unknown()
     if amount is None:
-        raise params.refuse("unit_amount", "Missing required param: unit_amount.", "parameter_missing")
+        raise params.missing("unit_amount")
     if any(lookup_key and other["lookup_key"] == lookup_key for other in account.all("price")):
-        raise params.refuse("lookup_key", f"A price with lookup key '{lookup_key}' already exists.")
-    if described is not None:
-        product = create_product(account, described)["id"]
+        raise params.invalid("lookup_key", f"A price with lookup key '{lookup_key}' already exists.")
+    if product_data is not None:
+        product = create_product(account, product_data)["id"]
     if product is None:
-        raise params.refuse("product", "Missing required param: product.", "parameter_missing")
-    price["product"] = account.get("product", product, param=params.spelled("product"))["id"]
+        raise params.missing("product")
+    price["product"] = account.get("product", product, param=params.encoded_name("product"))["id"]
     events.emit(account, "price.created", account.put(price))
     return price
 
 
 def update_price(account: Account, params: Params, identifier: str) -> Json:
-    """POST /v1/prices/{id}; amounts and intervals never change."""
+    """POST /v1/prices/{id}; amount and interval are immutable."""
     price = account.get("price", identifier)
     changes = {
-        **params.given(("nickname", "lookup_key")),
-        "active": params.flag("active", default=price["active"]),
+        **params.sent_strings(("nickname", "lookup_key")),
+        "active": params.boolean("active", default=price["active"]),
         "metadata": params.metadata(price["metadata"]),
     }
-    params.finish()
-    return events.changed(account, "price.updated", price, account.update(price, **changes))
+    params.reject_unknown()
+    return events.emit_if_changed(account, "price.updated", price, account.update(price, **changes))
 
 
 def list_prices(account: Account, params: Params) -> Json:
     """GET /v1/prices."""
-    prices = flagged(params, account.all("price"), "active")
-    prices = filtered(params, prices, "product", "currency", "type")
-    keys = params.texts("lookup_keys")
+    prices = filter_boolean(params, account.all("price"), "active")
+    prices = filter_equal(params, prices, "product", "currency", "type")
+    keys = params.strings("lookup_keys")
     if keys:
         prices = [price for price in prices if price["lookup_key"] in keys]
-    return page(account, params, "/v1/prices", prices)
+    return list_page(account, params, "/v1/prices", prices)
+
+
+def create_coupon(account: Account, params: Params) -> Json:
+    """POST /v1/coupons: either `percent_off`, or `amount_off` with `currency`."""
+    identifier = params.string("id")
+    percent, amount = params.decimal("percent_off"), params.integer("amount_off", minimum=1)
+    currency = params.string("currency")
+    duration = params.choice("duration", DURATIONS, "once")
+    months = params.integer("duration_in_months", minimum=1)
+    coupon = account.new(
+        "coupon",
+        amount_off=amount,
+        currency=currency,
+        duration=duration,
+        duration_in_months=months,
+        max_redemptions=params.integer("max_redemptions", minimum=1),
+        metadata=params.metadata(),
+        name=params.string("name"),
+        percent_off=percent,
+        redeem_by=params.integer("redeem_by"),
+        times_redeemed=0,
+        valid=True,
+    )
+    params.reject_unknown()
+    if (percent is None) == (amount is None):
+        raise params.invalid("percent_off", "You must pass either amount_off or percent_off.")
+    if percent is not None and not 0 < percent <= 100:  # noqa: PLR2004 - a percentage
+        raise params.invalid("percent_off", "percent_off must be greater than 0 and at most 100.")
+    if amount is not None and currency is None:
+        raise params.invalid("currency", "You must pass currency when passing amount_off.")
+    if (duration == "repeating") != (months is not None):
+        raise params.invalid("duration_in_months", "duration_in_months goes with duration=repeating only.")
+    if identifier is not None:
+        coupon["id"] = identifier
+    if account.find("coupon", coupon["id"]) is not None:
+        raise params.invalid("id", "Coupon already exists.", "resource_already_exists")
+    events.emit(account, "coupon.created", account.put(coupon))
+    return coupon
+
+
+def list_coupons(account: Account, params: Params) -> Json:
+    """GET /v1/coupons."""
+    return list_page(account, params, "/v1/coupons", account.all("coupon"))
+
+
+def create_promotion_code(account: Account, params: Params) -> Json:
+    """POST /v1/promotion_codes: a code that customers enter to redeem a coupon."""
+    promotion = params.nested("promotion")
+    if promotion is None:
+        raise params.missing("promotion")
+    promotion.choice("type", ("coupon",))
+    coupon = account.get("coupon", promotion.required("coupon"), param="promotion[coupon]")
+    promotion.reject_unknown()
+    restrictions = params.nested("restrictions") or Params({})
+    customer = params.string("customer")
+    code = account.new(
+        "promotion_code",
+        active=params.boolean("active", default=True),
+        code=params.string("code") or random_string(8).upper(),
+        customer=customer,
+        customer_account=None,
+        expires_at=params.integer("expires_at"),
+        max_redemptions=params.integer("max_redemptions", minimum=1),
+        metadata=params.metadata(),
+        promotion={"type": "coupon", "coupon": coupon["id"]},
+        restrictions={
+            "first_time_transaction": restrictions.boolean("first_time_transaction", default=False),
+            "minimum_amount": restrictions.integer("minimum_amount"),
+            "minimum_amount_currency": restrictions.string("minimum_amount_currency"),
+        },
+        times_redeemed=0,
+    )
+    restrictions.reject_unknown()
+    params.reject_unknown()
+    if customer is not None:
+        account.get("customer", customer, param="customer")
+    same_code = next((other for other in account.all("promotion_code") if other["code"] == code["code"]), None)
+    if same_code is not None and same_code["active"]:
+        raise params.invalid("code", "An active promotion code with this code already exists.")
+    events.emit(account, "promotion_code.created", account.put(code))
+    return code
+
+
+def update_promotion_code(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/promotion_codes/{id}: `active` and `metadata`."""
+    code = account.get("promotion_code", identifier)
+    changes = {
+        "active": params.boolean("active", default=code["active"]),
+        "metadata": params.metadata(code["metadata"]),
+    }
+    params.reject_unknown()
+    return events.emit_if_changed(account, "promotion_code.updated", code, account.update(code, **changes))
+
+
+def list_promotion_codes(account: Account, params: Params) -> Json:
+    """GET /v1/promotion_codes."""
+    codes = filter_boolean(params, account.all("promotion_code"), "active")
+    codes = filter_equal(params, codes, "code", "customer")
+    coupon = params.string("coupon")
+    if coupon is not None:
+        codes = [code for code in codes if code["promotion"]["coupon"] == coupon]
+    return list_page(account, params, "/v1/promotion_codes", codes)
+
+
+def discounts_from(account: Account, entries: list[Params], customer: str) -> list[Json]:
+    """Return the discounts of a request's `discounts`; `add_discounts` puts them and counts the redemptions.
+
+    Raises:
+        StripeApiError: 400 if a coupon or promotion code does not exist, is used up, expired, inactive or
+            restricted to other customers.
+    """
+    discounts = []
+    for params in entries:
+        code: Json | None = None
+        if "discount" in params:
+            raise not_supported("reusing a discount by its ID", params.encoded_name("discount"))
+        if (code_id := params.string("promotion_code")) is not None:
+            code = account.get("promotion_code", code_id, param=params.encoded_name("promotion_code"))
+            _require_redeemable_code(account, params, code, customer)
+            coupon = account.get("coupon", code["promotion"]["coupon"])
+        else:
+            coupon = account.get("coupon", params.required("coupon"), param=params.encoded_name("coupon"))
+        params.reject_unknown()
+        _require_redeemable_coupon(account, params, coupon)
+        discounts.append(_discount(account, coupon, code, customer))
+    return discounts
+
+
+def _discount(account: Account, coupon: Json, code: Json | None, customer: str) -> Json:
+    end = None
+    if coupon["duration"] == "repeating":
+        end = add_intervals(account.now, "month", coupon["duration_in_months"])
+    discount = account.new(
+        "discount",
+        checkout_session=None,
+        customer=customer,
+        customer_account=None,
+        end=end,
+        invoice=None,
+        invoice_item=None,
+        promotion_code=code["id"] if code else None,
+        source={"type": "coupon", "coupon": coupon["id"]},
+        start=account.now,
+        subscription=None,
+        subscription_item=None,
+    )
+    # Stripe's discounts have `start` instead of `created`, and no `livemode`.
+    del discount["created"], discount["livemode"]
+    return discount
+
+
+def _require_redeemable_coupon(account: Account, params: Params, coupon: Json) -> None:
+    used_up = coupon["max_redemptions"] is not None and coupon["times_redeemed"] >= coupon["max_redemptions"]
+    expired = coupon["redeem_by"] is not None and coupon["redeem_by"] < account.now
+    if used_up or expired or not coupon["valid"]:
+        raise params.invalid("coupon", f"Coupon expired: {coupon['id']}", "coupon_expired")
+
+
+def _require_redeemable_code(account: Account, params: Params, code: Json, customer: str) -> None:
+    used_up = code["max_redemptions"] is not None and code["times_redeemed"] >= code["max_redemptions"]
+    expired = code["expires_at"] is not None and code["expires_at"] < account.now
+    if used_up or expired or not code["active"]:
+        raise params.invalid("promotion_code", "This promotion code is expired or inactive.")
+    if code["customer"] not in {None, customer}:
+        raise params.invalid("promotion_code", "This promotion code is for another customer.")
+    if code["restrictions"]["first_time_transaction"] and account.owned("charge", customer):
+        raise params.invalid("promotion_code", "This promotion code is for customers without prior transactions.")
+
+
+def add_discounts(account: Account, discounts: list[Json], subscription: str) -> list[str]:
+    """Add discounts to a subscription, count the redemptions and emit the events; return the discounts' IDs."""
+    for discount in discounts:
+        added = account.put({**discount, "subscription": subscription})
+        coupon = account.get("coupon", discount["source"]["coupon"])
+        account.update(coupon, times_redeemed=coupon["times_redeemed"] + 1)
+        if discount["promotion_code"] is not None:
+            code = account.get("promotion_code", discount["promotion_code"])
+            account.update(code, times_redeemed=code["times_redeemed"] + 1)
+        events.emit(account, "customer.discount.created", added)
+    return [discount["id"] for discount in discounts]
+
+
+def end_discounts(account: Account, identifiers: list[str]) -> None:
+    """End discounts and emit `customer.discount.deleted` for each."""
+    for identifier in identifiers:
+        discount = account.get("discount", identifier)
+        events.emit(account, "customer.discount.deleted", account.update(discount, end=account.now))
+
+
+def discount_amounts(account: Account, identifiers: list[str], amount: int) -> list[tuple[str, int]]:
+    """Return the amount that each active discount takes off, applied one after the other, in the smallest unit."""
+    amounts = []
+    remaining = amount
+    for identifier in identifiers:
+        discount = account.get("discount", identifier)
+        if discount["end"] is not None and discount["end"] <= account.now:
+            continue
+        coupon = account.get("coupon", discount["source"]["coupon"])
+        if coupon["percent_off"] is not None:
+            off = round(remaining * coupon["percent_off"] / 100)
+        else:
+            off = min(remaining, coupon["amount_off"])
+        amounts.append((identifier, off))
+        remaining -= off
+    return amounts
+
+
+def once_only(account: Account, identifiers: list[str]) -> list[str]:
+    """Return those of the discounts whose coupon has `duration=once`."""
+    return [
+        identifier
+        for identifier in identifiers
+        if account.get("coupon", account.get("discount", identifier)["source"]["coupon"])["duration"] == "once"
+    ]

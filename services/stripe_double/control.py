@@ -1,4 +1,4 @@
-"""How do other processes work the double's switches? Routes below `/_double/`, JSON in and out."""
+"""HTTP control API below `/_double/`: clock, faults, deliveries and simulated actions, for other processes."""
 
 import asyncio
 import json
@@ -10,19 +10,29 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from services.stripe_double.account import Json
-from services.stripe_double.app import Call, Receive, Scope, Send, read, refused, reply, secret_key
+from services.stripe_double.api import (
+    LoggedRequest,
+    Receive,
+    Scope,
+    Send,
+    api_key_from,
+    error_response,
+    read_body,
+    send_response,
+)
 from services.stripe_double.clock import Clock
 from services.stripe_double.errors import StripeApiError
-from services.stripe_double.faults import Faults
-from services.stripe_double.idempotency import Answer
+from services.stripe_double.faults import DeliveryFaults, Faults
+from services.stripe_double.idempotency import Response
 from services.stripe_double.simulation import Simulation
-from services.stripe_double.webhooks import Attempt, DeliveryFaults, Webhooks
+from services.stripe_double.webhooks import DeliveryAttempt, Webhooks
 
-Body = dict[str, Any]
+PREFIX = "/_double/"
+Arguments = dict[str, Any]
 
 
-class Worked(Protocol):
-    """The double, as far as its switches go."""
+class ControlledDouble(Protocol):
+    """The part of `StripeDouble` that the control API uses."""
 
     clock: Clock
     faults: Faults
@@ -30,56 +40,58 @@ class Worked(Protocol):
     simulate: Simulation
 
     @property
-    def log(self) -> list[Call]:
-        """The calls made."""
+    def log(self) -> list[LoggedRequest]:
+        """The request log."""
 
     @property
-    def deliveries(self) -> list[Attempt]:
-        """The tries to deliver an event."""
+    def deliveries(self) -> list[DeliveryAttempt]:
+        """The delivery attempts."""
 
     def objects(self, kind: str) -> list[Json]:
-        """Returns all objects of a kind."""
+        """Return all objects of a kind."""
 
     def outage(self) -> AbstractAsyncContextManager[None]:
-        """Inside the block the port refuses connections."""
+        """Refuse connections inside the block."""
 
 
 class Control:
-    """The switches over HTTP; they ask for the secret key like the API.
+    """ASGI application: the control API. It requires the secret key, like Stripe's API.
 
-    | call | does |
+    Arguments are a JSON object or the query string. The README of this folder has examples.
+
+    | request | effect |
     |---|---|
     | `GET objects?kind=subscription` | all objects of a kind |
-    | `GET log`, `GET deliveries` | calls made, deliveries tried |
+    | `GET log`, `GET deliveries` | the request log, the delivery attempts |
     | `GET clock` | `{"now": Unix seconds}` |
-    | `POST clock` | `{"advance": seconds}` or `{"to": Unix seconds}` |
-    | `POST faults`, `DELETE faults` | switch one on (the arguments of `Faults.add`), all off |
-    | `POST outage` | `{"seconds": 2}`: the port refuses connections for so long |
-    | `POST webhooks` | `url`, `secrets`, `thin`, and the members of `DeliveryFaults`, each optional |
-    | `POST webhooks/hold`, `webhooks/release` | keep deliveries back, deliver them (`order`: event ids) |
+    | `POST clock` | advance: `{"advance": seconds}` or `{"to": Unix seconds}` |
+    | `POST faults`, `DELETE faults` | add a fault (the arguments of `Faults.add`), remove all |
+    | `POST outage` | `{"seconds": 2}`: refuse connections for that time |
+    | `POST webhooks` | `url`, `secrets`, `thin`; the members of `DeliveryFaults`, reset where left out |
+    | `POST webhooks/hold`, `webhooks/release` | hold deliveries, make them (`order`: event IDs) |
     | `POST webhooks/resend` | `{"event": id}` |
-    | `POST webhooks/drain` | `{"seconds": 10}`: answers when nothing waits; 504 otherwise |
-    | `POST simulate/<verb>` | a verb of `Simulation` with its arguments by name |
+    | `POST webhooks/drain` | `{"seconds": 10}`: respond when no delivery is pending, else 504 |
+    | `POST simulate/<action>` | a method of `Simulation` with its arguments by name |
 
     Args:
-        double: What is worked.
-        api_keys: The keys that open it.
+        double: The double.
+        api_keys: The valid secret keys.
     """
 
-    def __init__(self, double: Worked, api_keys: Sequence[str]) -> None:
+    def __init__(self, double: ControlledDouble, api_keys: Sequence[str]) -> None:
         self._double = double
         self._api_keys = tuple(api_keys)
         self._outages: set[asyncio.Task[None]] = set()
-        self._routes: dict[str, Callable[[Body], Awaitable[Any]]] = {
-            "GET objects": self._objects,
-            "GET log": self._log,
-            "GET deliveries": self._deliveries,
-            "GET clock": self._clock,
-            "POST clock": self._advance,
-            "POST faults": self._fault,
-            "DELETE faults": self._no_faults,
-            "POST outage": self._outage,
-            "POST webhooks": self._webhooks,
+        self._routes: dict[str, Callable[[Arguments], Awaitable[Any]]] = {
+            "GET objects": self._list_objects,
+            "GET log": self._list_requests,
+            "GET deliveries": self._list_deliveries,
+            "GET clock": self._get_time,
+            "POST clock": self._advance_clock,
+            "POST faults": self._add_fault,
+            "DELETE faults": self._clear_faults,
+            "POST outage": self._start_outage,
+            "POST webhooks": self._configure_webhooks,
             "POST webhooks/hold": self._hold,
             "POST webhooks/release": self._release,
             "POST webhooks/resend": self._resend,
@@ -87,99 +99,103 @@ class Control:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one call: 200 with JSON, 400 for what doesn't fit, 401, 404 or 504."""
-        encoded = await read(receive)
+        """Respond to one request: 200 with JSON, 400 for invalid arguments, 401, 404 or 504."""
+        encoded = await read_body(receive)
         try:
-            self._authorize(scope)
-            body: Body = json.loads(encoded) if encoded else {}
-            body |= {name: values[-1] for name, values in parse_qs(scope["query_string"].decode()).items()}
-            result = await self._handled(scope["method"], scope["path"].removeprefix("/_double/"), body)
-            answer = Answer(200, json.dumps(result, default=str).encode())
-        except StripeApiError as refusal:
-            answer = refused(refusal)
+            self._authenticate(scope)
+            arguments: Arguments = json.loads(encoded) if encoded else {}
+            arguments |= {name: values[-1] for name, values in parse_qs(scope["query_string"].decode()).items()}
+            result = await self._call(scope["method"], scope["path"].removeprefix(PREFIX), arguments)
+            response = Response(200, json.dumps(result, default=str).encode())
+        except StripeApiError as error:
+            response = error_response(error)
         except TimeoutError:
-            answer = refused(StripeApiError("Something still waits to be delivered.", status=504, type="api_error"))
+            response = error_response(
+                StripeApiError("Deliveries are still pending: see GET deliveries.", status=504, type="api_error")
+            )
         except (KeyError, TypeError, ValueError) as error:
-            answer = refused(StripeApiError(f"{type(error).__name__}: {error}"))
-        await reply(send, answer, {})
+            response = error_response(StripeApiError(f"Invalid arguments: {type(error).__name__}: {error}"))
+        await send_response(send, response, {})
 
-    def _authorize(self, scope: Scope) -> None:
-        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        # Without a key any page that a browser here shows could work the switches.
-        if secret_key(given) not in self._api_keys:
-            raise StripeApiError("The switches are opened by the secret key, as Bearer.", status=401)
+    def _authenticate(self, scope: Scope) -> None:
+        authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        # Without a key, any web page in a browser on this machine could use the control API.
+        if api_key_from(authorization) not in self._api_keys:
+            raise StripeApiError(
+                "The control API requires the secret key, as Bearer token or user of Basic authentication.", status=401
+            )
 
-    async def _handled(self, method: str, path: str, body: Body) -> Any:
+    async def _call(self, method: str, path: str, arguments: Arguments) -> Any:
         if method == "POST" and path.startswith("simulate/"):
-            verb = path.removeprefix("simulate/")
-            play = None if verb.startswith("_") else getattr(self._double.simulate, verb, None)
-            if play is not None:
-                return play(**body)
+            name = path.removeprefix("simulate/")
+            action = None if name.startswith("_") else getattr(self._double.simulate, name, None)
+            if action is not None:
+                return action(**arguments)
         route = self._routes.get(f"{method} {path}")
         if route is None:
-            raise StripeApiError(f"The double has no switch {method} /_double/{path}.", status=404)
-        return await route(body)
+            raise StripeApiError(f"The control API has no route {method} {PREFIX}{path}.", status=404)
+        return await route(arguments)
 
-    async def _objects(self, body: Body) -> Any:
-        return self._double.objects(body["kind"])
+    async def _list_objects(self, arguments: Arguments) -> Any:
+        return self._double.objects(arguments["kind"])
 
-    async def _log(self, _: Body) -> Any:
-        return [asdict(call) for call in self._double.log]
+    async def _list_requests(self, _: Arguments) -> Any:
+        return [asdict(request) for request in self._double.log]
 
-    async def _deliveries(self, _: Body) -> Any:
+    async def _list_deliveries(self, _: Arguments) -> Any:
         return [asdict(attempt) for attempt in self._double.deliveries]
 
-    async def _clock(self, _: Body) -> Any:
+    async def _get_time(self, _: Arguments) -> Any:
         return {"now": self._double.clock.now()}
 
-    async def _advance(self, body: Body) -> Any:
-        if "to" in body:
-            await self._double.clock.advance_to(datetime.fromtimestamp(body["to"], UTC))
+    async def _advance_clock(self, arguments: Arguments) -> Any:
+        if "to" in arguments:
+            await self._double.clock.advance_to(datetime.fromtimestamp(arguments["to"], UTC))
         else:
-            await self._double.clock.advance(timedelta(seconds=body["advance"]))
+            await self._double.clock.advance(timedelta(seconds=arguments["advance"]))
         return {"now": self._double.clock.now()}
 
-    async def _fault(self, body: Body) -> Any:
-        return asdict(self._double.faults.add(**body))
+    async def _add_fault(self, arguments: Arguments) -> Any:
+        return asdict(self._double.faults.add(**arguments))
 
-    async def _no_faults(self, _: Body) -> Any:
+    async def _clear_faults(self, _: Arguments) -> Any:
         hits = sum(fault.hits for fault in self._double.faults.active)
         self._double.faults.clear()
         return {"hits": hits}
 
-    async def _outage(self, body: Body) -> Any:
-        task = asyncio.create_task(self._gone_for(float(body["seconds"])))
+    async def _start_outage(self, arguments: Arguments) -> Any:
+        task = asyncio.create_task(self._outage(float(arguments["seconds"])))
         self._outages.add(task)
         task.add_done_callback(self._outages.discard)
         return {}
 
-    async def _gone_for(self, seconds: float) -> None:
-        await asyncio.sleep(0.05)  # the answer to the call that asked for it goes out first
+    async def _outage(self, seconds: float) -> None:
+        await asyncio.sleep(0.05)  # The response to the request for the outage must get out first.
         async with self._double.outage():
             await asyncio.sleep(seconds)
 
-    async def _webhooks(self, body: Body) -> Any:
+    async def _configure_webhooks(self, arguments: Arguments) -> Any:
         webhooks = self._double.webhooks
-        if "secrets" in body:
-            webhooks.secrets = list(body.pop("secrets"))
-        if "url" in body:
-            webhooks.url = body.pop("url")
-        webhooks.thin = bool(body.pop("thin", webhooks.thin))
-        webhooks.faults = DeliveryFaults(**body)
-        return {"url": webhooks.url, "waiting": len(webhooks.waiting)}
+        if "secrets" in arguments:
+            webhooks.secrets = list(arguments.pop("secrets"))
+        if "url" in arguments:
+            webhooks.url = arguments.pop("url")
+        webhooks.thin = bool(arguments.pop("thin", webhooks.thin))
+        webhooks.faults = DeliveryFaults(**arguments)
+        return {"url": webhooks.url, "pending": len(webhooks.pending)}
 
-    async def _hold(self, _: Body) -> Any:
+    async def _hold(self, _: Arguments) -> Any:
         self._double.webhooks.hold()
         return {}
 
-    async def _release(self, body: Body) -> Any:
-        await self._double.webhooks.release(body.get("order"))
+    async def _release(self, arguments: Arguments) -> Any:
+        await self._double.webhooks.release(arguments.get("order"))
         return {}
 
-    async def _resend(self, body: Body) -> Any:
-        self._double.webhooks.resend(body["event"])
+    async def _resend(self, arguments: Arguments) -> Any:
+        self._double.webhooks.resend(arguments["event"])
         return {}
 
-    async def _drain(self, body: Body) -> Any:
-        await self._double.webhooks.drain(float(body.get("seconds", 10)))
+    async def _drain(self, arguments: Arguments) -> Any:
+        await self._double.webhooks.drain(float(arguments.get("seconds", 10)))
         return {}

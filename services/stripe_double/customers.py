@@ -1,20 +1,17 @@
-"""Who pays? Customers, also after they were deleted."""
+"""Customers, their balance transactions and billing portal sessions."""
 
-from services.stripe_double import events
-from services.stripe_double.account import Account, Json
-from services.stripe_double.endings import end
-from services.stripe_double.errors import missing
-from services.stripe_double.ids import token
-from services.stripe_double.listing import filtered, page
+from services.stripe_double import events, payment_methods
+from services.stripe_double.account import Account, Json, random_string
+from services.stripe_double.errors import resource_missing
 from services.stripe_double.params import Params
-from services.stripe_double.payment_methods import attached, detach
+from services.stripe_double.rendering import filter_equal, list_page
+from services.stripe_double.subscription_status import ENDED, end
 
-_TEXTS = ("description", "email", "name", "phone")
-_OVER = ("canceled", "incomplete_expired")
+_STRINGS = ("description", "email", "name", "phone")
 
 
-def create(account: Account, params: Params) -> Json:
-    """POST /v1/customers; two customers may well have the same address."""
+def create_customer(account: Account, params: Params) -> Json:
+    """POST /v1/customers; email addresses need not be unique."""
     customer = account.new(
         "customer",
         address=params.raw("address") or None,
@@ -26,7 +23,7 @@ def create(account: Account, params: Params) -> Json:
         delinquent=False,
         discount=None,
         individual_name=None,
-        invoice_prefix=token(8).upper(),
+        invoice_prefix=random_string(8).upper(),
         invoice_settings={
             "custom_fields": None,
             "default_payment_method": None,
@@ -35,97 +32,149 @@ def create(account: Account, params: Params) -> Json:
         },
         metadata=params.metadata(),
         next_invoice_sequence=1,
-        preferred_locales=params.texts("preferred_locales"),
+        preferred_locales=params.strings("preferred_locales"),
         shipping=params.raw("shipping") or None,
         tax_exempt=params.choice("tax_exempt", ("exempt", "none", "reverse"), "none"),
         test_clock=None,
-        **{name: params.text(name) for name in _TEXTS},
+        **{name: params.string(name) for name in _STRINGS},
     )
-    payment_method = params.text("payment_method")
-    default = _default_payment_method(params)
-    params.finish()
+    payment_method = params.string("payment_method")
+    default = _read_default_payment_method(params)
+    params.reject_unknown()
     account.put(customer)
     if payment_method is not None:
-        card = attached(account, payment_method, customer["id"], param="payment_method")
-        default = card["id"] if default == payment_method else default
+        attached = payment_methods.attach(account, payment_method, customer["id"], param="payment_method")
+        default = attached["id"] if default == payment_method else default
     if default is not None:
-        customer = _preferring(account, customer, default)
+        customer = _with_default_payment_method(account, customer, default)
     events.emit(account, "customer.created", customer)
     return customer
 
 
-def _default_payment_method(params: Params) -> str | None:
-    settings = params.child("invoice_settings")
+def _read_default_payment_method(params: Params) -> str | None:
+    settings = params.nested("invoice_settings")
     if settings is None:
         return None
-    default = settings.text("default_payment_method")
-    settings.finish()
+    default = settings.string("default_payment_method")
+    settings.reject_unknown()
     return default
 
 
-def _preferring(account: Account, customer: Json, payment_method: str) -> Json:
+def _with_default_payment_method(account: Account, customer: Json, identifier: str) -> Json:
     param = "invoice_settings[default_payment_method]"
-    known = account.get("payment_method", payment_method, param=param)
-    if known["customer"] != customer["id"]:
-        raise missing("payment_method", payment_method, param=param)
-    settings = {**customer["invoice_settings"], "default_payment_method": payment_method}
+    method = account.get("payment_method", identifier, param=param)
+    if method["customer"] != customer["id"]:
+        raise resource_missing("payment_method", identifier, param=param)
+    settings = {**customer["invoice_settings"], "default_payment_method": identifier}
     return account.update(customer, invoice_settings=settings)
 
 
-def retrieve(account: Account, params: Params, identifier: str) -> Json:
-    """GET /v1/customers/{id}; a deleted one is answered with `deleted: true`, not 404."""
-    params.finish()
-    return account.get("customer", identifier)
+def get_existing(account: Account, identifier: str) -> Json:
+    """Return a customer that a path names.
 
-
-def living(account: Account, identifier: str) -> Json:
-    """Returns a customer that a path names and that is not deleted."""
+    Raises:
+        StripeApiError: 404 `resource_missing` if it does not exist or is deleted.
+    """
     customer = account.get("customer", identifier)
     if customer.get("deleted"):
-        raise missing("customer", identifier)
+        raise resource_missing("customer", identifier)
     return customer
 
 
-def update(account: Account, params: Params, identifier: str) -> Json:
+def update_customer(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/customers/{id}."""
-    before = living(account, identifier)
+    before = get_existing(account, identifier)
     changes = {
-        **params.given(_TEXTS),
+        **params.sent_strings(_STRINGS),
         "balance": params.integer("balance", before["balance"]),
         "metadata": params.metadata(before["metadata"]),
-        "tax_exempt": params.text("tax_exempt", before["tax_exempt"]),
+        "tax_exempt": params.string("tax_exempt", before["tax_exempt"]),
     }
     for name in ("address", "shipping"):
         if name in params:
             changes[name] = params.raw(name) or None
-    default = _default_payment_method(params)
-    params.finish()
+    default = _read_default_payment_method(params)
+    params.reject_unknown()
     after = account.update(before, **changes)
     if default is not None:
-        after = _preferring(account, after, default)
-    return events.changed(account, "customer.updated", before, after)
+        after = _with_default_payment_method(account, after, default)
+    return events.emit_if_changed(account, "customer.updated", before, after)
 
 
-def prefer(account: Account, identifier: str, payment_method: str) -> Json:
-    """Makes a payment method the customer's default and announces it; returns the customer."""
-    before = living(account, identifier)
-    return events.changed(account, "customer.updated", before, _preferring(account, before, payment_method))
+def set_default_payment_method(account: Account, identifier: str, payment_method: str) -> Json:
+    """Make a payment method the customer's default for invoices; return the customer."""
+    before = get_existing(account, identifier)
+    after = _with_default_payment_method(account, before, payment_method)
+    return events.emit_if_changed(account, "customer.updated", before, after)
 
 
-def delete(account: Account, params: Params, identifier: str) -> Json:
-    """DELETE /v1/customers/{id}: subscriptions end at once, the customer leaves its tombstone."""
-    customer = living(account, identifier)
-    params.finish()
+def delete_customer(account: Account, params: Params, identifier: str) -> Json:
+    """DELETE /v1/customers/{id}: cancel all subscriptions now; the customer remains readable as `deleted: true`."""
+    customer = get_existing(account, identifier)
+    params.reject_unknown()
     for subscription in account.owned("subscription", identifier):
-        if subscription["status"] not in _OVER:
+        if subscription["status"] not in ENDED:
             end(account, subscription, reason="cancellation_requested")
     for payment_method in account.owned("payment_method", identifier):
-        detach(account, payment_method)
+        payment_methods.detach(account, payment_method)
     events.emit(account, "customer.deleted", customer)
     return account.put({"id": identifier, "object": "customer", "deleted": True})
 
 
-def listed(account: Account, params: Params) -> Json:
-    """GET /v1/customers: `email` is compared exactly, case included."""
-    alive = [customer for customer in account.all("customer") if not customer.get("deleted")]
-    return page(account, params, "/v1/customers", filtered(params, alive, "email"))
+def list_customers(account: Account, params: Params) -> Json:
+    """GET /v1/customers; `email` is compared case-sensitively."""
+    existing = [customer for customer in account.all("customer") if not customer.get("deleted")]
+    return list_page(account, params, "/v1/customers", filter_equal(params, existing, "email"))
+
+
+def create_balance_transaction(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/customers/{id}/balance_transactions: a positive amount is a debt, a negative one a credit."""
+    customer = get_existing(account, identifier)
+    amount = params.required_integer("amount")
+    currency = params.required("currency")
+    balance = customer["balance"] + amount
+    entry = account.new(
+        "customer_balance_transaction",
+        amount=amount,
+        checkout_session=None,
+        credit_note=None,
+        currency=currency,
+        customer=identifier,
+        description=params.string("description"),
+        ending_balance=balance,
+        invoice=None,
+        metadata=params.metadata(),
+        type="adjustment",
+    )
+    params.reject_unknown()
+    after = account.update(customer, balance=balance, currency=currency)
+    events.emit_if_changed(account, "customer.updated", customer, after)
+    return account.put(entry)
+
+
+def list_balance_transactions(account: Account, params: Params, identifier: str) -> Json:
+    """GET /v1/customers/{id}/balance_transactions.
+
+    Stripe also lists the amounts that invoices apply; the double lists only those made through the API.
+    """
+    get_existing(account, identifier)
+    url = f"/v1/customers/{identifier}/balance_transactions"
+    return list_page(account, params, url, account.owned("customer_balance_transaction", identifier))
+
+
+def create_portal_session(account: Account, params: Params) -> Json:
+    """POST /v1/billing_portal/sessions; the session is not stored, because the API can't read it again."""
+    customer = account.get("customer", params.required("customer"), param="customer")
+    session = account.new(
+        "billing_portal.session",
+        configuration=params.string("configuration") or "bpc_1StripeDouble",
+        customer=customer["id"],
+        customer_account=None,
+        flow=params.raw("flow_data"),
+        locale=params.string("locale"),
+        on_behalf_of=None,
+        return_url=params.string("return_url"),
+        url=f"https://billing.stripe.com/p/session/test_{random_string(80)}",
+    )
+    params.reject_unknown()
+    return session

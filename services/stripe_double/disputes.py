@@ -1,11 +1,11 @@
-"""Who wants their money back through the bank? Disputes and inquiries, from opening to closing."""
+"""Disputes and inquiries of charges, from opening to closing."""
 
 from services.stripe_double import events
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY
 from services.stripe_double.errors import StripeApiError
-from services.stripe_double.listing import filtered, page
 from services.stripe_double.params import Params
+from services.stripe_double.rendering import filter_equal, list_page
 
 RESPONSE_TIME = 7 * DAY
 CLOSED = ("won", "lost", "warning_closed", "prevented")
@@ -19,10 +19,17 @@ def open_dispute(
     amount: int | None = None,
     inquiry: bool = False,
 ) -> Json:
-    """Opens a dispute of a charge; an inquiry asks only, and takes no money yet.
+    """Open a dispute of a charge and return it.
+
+    Args:
+        account: The account.
+        charge: A charge that succeeded.
+        reason: Stripe's dispute reason.
+        amount: Disputed amount; the whole charge by default.
+        inquiry: Open an inquiry, which withdraws no funds yet.
 
     Raises:
-        StripeApiError: The charge was not paid, or is disputed already.
+        StripeApiError: The charge did not succeed, or is already disputed.
     """
     charge = account.get("charge", charge["id"])
     if charge["status"] != "succeeded" or charge["disputed"]:
@@ -67,10 +74,10 @@ def open_dispute(
 
 
 def escalate(account: Account, dispute: Json) -> Json:
-    """Makes a chargeback of an inquiry: the money is taken now.
+    """Turn an inquiry into a chargeback, which withdraws the funds; return the dispute.
 
     Raises:
-        StripeApiError: It is no inquiry that is open.
+        StripeApiError: The dispute is not an open inquiry.
     """
     if not dispute["status"].startswith("warning_") or dispute["status"] in CLOSED:
         raise StripeApiError(f"A dispute that is {dispute['status']} can't become a chargeback.")
@@ -81,15 +88,15 @@ def escalate(account: Account, dispute: Json) -> Json:
 
 
 def close(account: Account, dispute: Json, status: str) -> Json:
-    """Ends a dispute.
+    """Close a dispute and return it.
 
     Args:
-        account: Where.
-        dispute: One that is open.
-        status: `won`, `lost`, `prevented`, or `warning_closed` for an inquiry that came to nothing.
+        account: The account.
+        dispute: A dispute that is not closed.
+        status: `won`, `lost` or `prevented`; `warning_closed` for an inquiry.
 
     Raises:
-        StripeApiError: It is closed already, or ended as only the other kind can.
+        StripeApiError: The dispute is already closed, or the status is for the other kind of dispute.
     """
     if dispute["status"] in CLOSED:
         raise StripeApiError("This dispute is already closed.")
@@ -103,19 +110,19 @@ def close(account: Account, dispute: Json, status: str) -> Json:
     return after
 
 
-def close_by_call(account: Account, params: Params, identifier: str) -> Json:
-    """POST /v1/disputes/{id}/close: the merchant gives in, so it is lost."""
-    params.finish()
+def close_dispute(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/disputes/{id}/close: the merchant accepts the dispute, so it is lost."""
+    params.reject_unknown()
     return close(account, account.get("dispute", identifier), "lost")
 
 
-def update(account: Account, params: Params, identifier: str) -> Json:
-    """POST /v1/disputes/{id}: evidence; with `submit` it goes to the bank."""
+def update_dispute(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/disputes/{id}: `evidence`, which is sent to the bank unless `submit` is false; `metadata`."""
     dispute = account.get("dispute", identifier)
-    evidence = params.child("evidence")
-    submit = params.flag("submit", default=True)
+    evidence = params.nested("evidence")
+    submit = params.boolean("submit", default=True)
     metadata = params.metadata(dispute["metadata"])
-    params.finish()
+    params.reject_unknown()
     changes: Json = {"metadata": metadata}
     if evidence is not None:
         changes["evidence"] = {**dispute["evidence"], **evidence.values}
@@ -124,10 +131,10 @@ def update(account: Account, params: Params, identifier: str) -> Json:
             inquiry = dispute["status"].startswith("warning_")
             changes["status"] = "warning_under_review" if inquiry else "under_review"
             changes["evidence_details"] |= {"submission_count": 1, "submission_method": "manual"}
-    return events.changed(account, "charge.dispute.updated", dispute, account.update(dispute, **changes))
+    return events.emit_if_changed(account, "charge.dispute.updated", dispute, account.update(dispute, **changes))
 
 
-def listed(account: Account, params: Params) -> Json:
+def list_disputes(account: Account, params: Params) -> Json:
     """GET /v1/disputes."""
-    found = filtered(params, account.all("dispute"), "charge", "payment_intent")
-    return page(account, params, "/v1/disputes", found)
+    disputes = filter_equal(params, account.all("dispute"), "charge", "payment_intent")
+    return list_page(account, params, "/v1/disputes", disputes)

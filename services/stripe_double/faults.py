@@ -1,7 +1,7 @@
-"""What goes wrong with a call? Timeouts, 429, 500, resets: for the next few, or now and then."""
+"""Fault injection: errors, timeouts and resets of API requests; lost, late and repeated deliveries."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -9,59 +9,59 @@ from services.stripe_double.errors import StripeApiError
 
 
 class FaultKind(StrEnum):
-    """What a caller sees of a fault."""
+    """Kind of a request fault, as the client sees it."""
 
     RATE_LIMIT = "rate_limit"
-    """429, before any work."""
+    """429, before the request is executed."""
     SERVER_ERROR = "server_error"
-    """500, before the work or after it."""
+    """500, before or after the request is executed."""
     CONFLICT = "conflict"
-    """409 `lock_timeout`, before any work."""
+    """409 `lock_timeout`, before the request is executed."""
     RESET = "reset"
-    """The connection is reset, before the work or after it."""
+    """Connection reset, before or after the request is executed."""
     HANG = "hang"
-    """No answer until the caller goes away, before the work or after it."""
+    """No response until the client disconnects, before or after the request is executed."""
     SLOW = "slow"
-    """The right answer, `seconds` late."""
+    """The correct response, `seconds` late."""
 
 
 @dataclass(kw_only=True)
 class Fault:
-    """One switch: which trouble, when, and for which calls."""
+    """One injected fault: its kind, and the requests that it applies to."""
 
-    trouble: FaultKind
+    kind: FaultKind
     after_work: bool = False
-    """The work is done (and its answer kept under the idempotency key) before the trouble begins."""
+    """Execute the request, and store its response under the idempotency key, before the fault."""
     stored: bool = False
-    """The 500 itself is kept under the idempotency key and replayed, as Stripe does."""
+    """Store the 500 itself under the idempotency key, so that it is replayed as Stripe does."""
     times: int | None = None
-    """How many calls it strikes; None for no end."""
+    """Maximum number of requests; None for no limit."""
     probability: float = 1.0
-    """The share of the matching calls that it strikes, 0 to 1."""
+    """Share of the matching requests, 0 to 1."""
     method: str | None = None
     """`GET`, `POST` or `DELETE`; None for all."""
     path: str = "*"
-    """The calls' path, with `*` for any part: `/v1/subscriptions*`."""
+    """Path of the requests, in which `*` stands for any text: `/v1/subscriptions*`."""
     seconds: float = 1.0
-    """How late a slow answer is."""
+    """Delay of a slow response."""
     hits: int = 0
-    """How many calls it has struck: a test whose fault did not happen has shown nothing."""
+    """Number of requests that it was applied to. A test should assert that its fault happened."""
 
 
 class Faults:
-    """The faults that are switched on.
+    """The active request faults.
 
     Args:
-        seed: Of the dice, so that a run can be repeated.
+        seed: Seed of the random numbers behind `probability`, so that a run can be repeated.
     """
 
     def __init__(self, seed: int = 0) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - dice, not secrets
+        self._random = random.Random(seed)  # noqa: S311 - probabilities, not secrets
         self.active: list[Fault] = []
 
     def add(
         self,
-        trouble: FaultKind | str,
+        kind: FaultKind | str,
         *,
         after_work: bool = False,
         stored: bool = False,
@@ -71,16 +71,18 @@ class Faults:
         path: str = "*",
         seconds: float = 1.0,
     ) -> Fault:
-        """Switches a fault on and returns it; by default it strikes every call, `times` limits that.
+        """Add a fault and return it; by default it applies to every request, without end.
+
+        The arguments are the members of `Fault`.
 
         Raises:
-            ValueError: There is no such trouble, or it can't come after the work.
+            ValueError: The kind is unknown, or can't happen after the request is executed.
         """
-        kind = FaultKind(trouble)
+        kind = FaultKind(kind)
         if after_work and kind in {FaultKind.RATE_LIMIT, FaultKind.CONFLICT}:
-            raise ValueError(f"{kind} comes before any work.")
+            raise ValueError(f"{kind} happens only before a request is executed: leave after_work out.")
         fault = Fault(
-            trouble=kind,
+            kind=kind,
             after_work=after_work,
             stored=stored,
             times=times,
@@ -93,11 +95,11 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Switches all off."""
+        """Remove all faults."""
         self.active.clear()
 
-    def strike(self, method: str, path: str) -> Fault | None:
-        """Returns the fault that strikes a call, counted; None for most."""
+    def match(self, method: str, path: str) -> Fault | None:
+        """Return the first fault that applies to a request, and count the hit; None if there is none."""
         for fault in self.active:
             if (
                 (fault.times is None or fault.hits < fault.times)
@@ -110,15 +112,15 @@ class Faults:
         return None
 
 
-def refusal(fault: Fault) -> StripeApiError:
-    """Returns what Stripe answers to a caller in such trouble."""
-    if fault.trouble is FaultKind.RATE_LIMIT:
+def error_of(fault: Fault) -> StripeApiError:
+    """Return the error response of a fault."""
+    if fault.kind is FaultKind.RATE_LIMIT:
         return StripeApiError(
             "Request rate limit exceeded. Learn more about rate limits in the documentation.",
             status=429,
             code="rate_limit",
         )
-    if fault.trouble is FaultKind.CONFLICT:
+    if fault.kind is FaultKind.CONFLICT:
         return StripeApiError(
             "This object cannot be accessed right now because another API request or Stripe process is"
             " currently accessing it.",
@@ -126,3 +128,33 @@ def refusal(fault: Fault) -> StripeApiError:
             code="lock_timeout",
         )
     return StripeApiError("An unknown error occurred.", status=500, type="api_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryFaults:
+    """Faults of webhook deliveries, applied to each delivery that is planned while they are set; none by default."""
+
+    shuffle_seconds: float = 0.0
+    """Random delay of 0 to so many seconds, so that deliveries planned closer together may change places."""
+    copies: int = 1
+    """Number of times that each delivery is sent."""
+    parallel: bool = False
+    """Send the copies at the same time instead of one after the other."""
+    delay_seconds: float = 0.0
+    """Fixed delay of each delivery."""
+    loss_rate: float = 0.0
+    """Share of deliveries that are never sent, 0 to 1; `GET /v1/events?delivery_success=false` lists their events."""
+    seed: int = 0
+    """Seed of the random numbers."""
+    _random: random.Random = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_random", random.Random(self.seed))  # noqa: S311 - probabilities, not secrets
+
+    def next_delay(self) -> float:
+        """Return the delay of the next delivery in seconds."""
+        return self.delay_seconds + (self._random.random() * self.shuffle_seconds if self.shuffle_seconds else 0.0)
+
+    def next_is_lost(self) -> bool:
+        """Return whether the next delivery is lost."""
+        return self.loss_rate > 0 and self._random.random() < self.loss_rate

@@ -1,4 +1,4 @@
-"""Was this call made before? Idempotency keys and the answers they replay."""
+"""Idempotency keys and the stored responses that they replay (docs.stripe.com/api/idempotent_requests)."""
 
 import json
 from collections import deque
@@ -12,13 +12,13 @@ from services.stripe_double.clock import DAY
 from services.stripe_double.errors import StripeApiError
 
 LIFETIME = DAY
-"""Keys may be forgotten after 24 hours (docs.stripe.com/api/idempotent_requests); the double does it then."""
+"""Seconds until a key expires. Stripe may remove keys after 24 hours or later; the double removes them then."""
 MAX_LENGTH = 255
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What goes back to the caller."""
+class Response:
+    """An HTTP response."""
 
     status: int
     body: bytes
@@ -26,94 +26,94 @@ class Answer:
 
 
 class Idempotency:
-    """The keys of the last 24 hours, each with what was asked and what was answered.
+    """The idempotency keys of the last 24 hours, each with its request and its response.
 
     Args:
-        account: Where they are kept, so that they outlive the process with the objects they made.
+        account: Where the keys are stored, in the same transaction as the objects that the request made.
     """
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._ages: deque[tuple[int, str]] = deque()
-        self._in_flight: set[str] = set()
-        account.on_put.append(self._note)
+        self._by_age: deque[tuple[int, str]] = deque()
+        self._in_progress: set[str] = set()
+        account.on_put.append(self._index)
 
-    def _note(self, entry: Json) -> None:
+    def _index(self, entry: Json) -> None:
         if entry["object"] == "_key":
-            self._ages.append((entry["created"], entry["id"]))
+            self._by_age.append((entry["created"], entry["id"]))
 
-    def replay(self, key: str, asked: str) -> Answer | None:
-        """Returns the answer that was given under a key; None when it is new or forgotten.
+    def find_response(self, key: str, fingerprint: str) -> Response | None:
+        """Return the stored response of a key; None if the key is new or expired.
 
         Args:
-            key: The caller's `Idempotency-Key`.
-            asked: Method, path and parameters, as one text.
+            key: The client's `Idempotency-Key`.
+            fingerprint: The request as `request_fingerprint` returns it.
 
         Raises:
-            StripeApiError: 400 `idempotency_error` when something else was asked under it; 409 when the
-                first call under it is still being worked on.
+            StripeApiError: 400 `idempotency_error` if the key was used for another request; 409 while the
+                first request with the key is in progress.
         """
         if len(key) > MAX_LENGTH:
             raise StripeApiError(f"Idempotency keys may have up to {MAX_LENGTH} characters.")
-        if key in self._in_flight:
+        if key in self._in_progress:
             raise StripeApiError(
                 f"There is currently another in-progress request using this Idempotent Key: {key}.",
                 status=409,
                 type="idempotency_error",
                 code="idempotency_key_in_use",
             )
-        known = self._account.find("_key", key)
-        if known is None or known["created"] <= self._account.now - LIFETIME:
+        stored = self._account.find("_key", key)
+        if stored is None or stored["created"] <= self._account.now - LIFETIME:
             return None
-        if known["asked"] != asked:
+        if stored["fingerprint"] != fingerprint:
             raise StripeApiError(
                 "Keys for idempotent requests can only be used with the same parameters they were first used"
                 f" with. Try using a key other than '{key}' if you meant to execute a different request.",
                 type="idempotency_error",
             )
-        headers = {"Idempotent-Replayed": "true", "Original-Request": known["request"]}
-        return Answer(known["status"], known["body"].encode(), headers)
+        headers = {"Idempotent-Replayed": "true", "Original-Request": stored["request"]}
+        return Response(stored["status"], stored["body"].encode(), headers)
 
-    def remember(self, key: str, asked: str, answer: Answer, request: str) -> None:
-        """Keeps the answer under its key, with the change that it reports."""
-        while self._ages and self._ages[0][0] <= self._account.now - LIFETIME:
-            created, old = self._ages.popleft()
-            known = self._account.find("_key", old)
-            if known is not None and known["created"] == created:
-                self._account.remove("_key", old)
+    def store(self, key: str, fingerprint: str, response: Response, request_id: str) -> None:
+        """Store the response of a key in the open change, and remove expired keys."""
+        while self._by_age and self._by_age[0][0] <= self._account.now - LIFETIME:
+            created, expired = self._by_age.popleft()
+            stored = self._account.find("_key", expired)
+            if stored is not None and stored["created"] == created:
+                self._account.remove("_key", expired)
         self._account.put(
             {
                 "object": "_key",
                 "id": key,
-                "asked": asked,
-                "body": answer.body.decode(),
+                "fingerprint": fingerprint,
+                "body": response.body.decode(),
                 "created": self._account.now,
-                "request": request,
-                "status": answer.status,
+                "request": request_id,
+                "status": response.status,
             }
         )
 
     def forget(self, key: str) -> None:
-        """Forgets a key early, as Stripe may once a day is over."""
+        """Remove a key before it expires, so that a test need not wait 24 hours."""
         with self._account.change():
             self._account.remove("_key", key)
 
     @contextmanager
-    def working(self, key: str | None) -> Iterator[bool]:
-        """Marks a key as being worked on inside the block; yields False when it was already.
+    def in_progress(self, key: str | None) -> Iterator[bool]:
+        """Mark a key as in progress inside the block; yield False if it already was.
 
-        Only then is the block's own call refused by `replay`, after the block; the first one is not.
+        `find_response` refuses only the second request: the first one calls it after its block has ended.
         """
-        if key is None or key in self._in_flight:
+        if key is None or key in self._in_progress:
             yield key is None
             return
-        self._in_flight.add(key)
+        self._in_progress.add(key)
         try:
             yield True
         finally:
-            self._in_flight.discard(key)
+            self._in_progress.discard(key)
 
 
-def asked(method: str, path: str, params: dict[str, Any]) -> str:
-    """Returns what a call asks for as one text, the same for the same parameters in any order."""
+def request_fingerprint(method: str, path: str, params: dict[str, Any]) -> str:
+    """Return a request as text that does not depend on the order of its parameters."""
     return f"{method} {path} {json.dumps(params, sort_keys=True)}"

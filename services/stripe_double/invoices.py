@@ -1,39 +1,46 @@
-"""What is owed? Invoices of subscriptions: drafted, finalized, paid, voided, given up."""
+"""Invoices of subscriptions: created as drafts, finalized, paid, voided or marked uncollectible.
 
-from services.stripe_double import discounts, events, lines, payments
-from services.stripe_double.account import Account, Json
-from services.stripe_double.clock import HOUR
+`billing` collects them; requests that lead to a charge are there.
+"""
+
+from services.stripe_double import catalog, events, invoice_items, payments
+from services.stripe_double.account import Account, Json, new_id
+from services.stripe_double.clock import DAY, HOUR
 from services.stripe_double.errors import StripeApiError
-from services.stripe_double.ids import new_id
+from services.stripe_double.params import Params
+from services.stripe_double.rendering import filter_customer, filter_equal, list_page
 
 DRAFT_TIME = HOUR
-"""A renewal stays a draft for about an hour, then is charged (docs.stripe.com/billing/subscriptions/trials)."""
+"""Time that a renewal invoice stays a draft before it is charged (docs.stripe.com/billing/subscriptions/trials)."""
+STATUSES = ("draft", "open", "paid", "uncollectible", "void")
 
 
-def draft(account: Account, subscription: Json, charged: list[Json], reason: str, *, held: bool = False) -> Json:
-    """Makes the draft of an invoice, with what waits from before, and announces it.
+def create_draft(
+    account: Account, subscription: Json, lines: list[Json], reason: str, *, auto_advance: bool = True
+) -> Json:
+    """Create a draft invoice, including the pending invoice items, and return it.
 
     Args:
-        account: Where.
-        subscription: The one that is billed; its `latest_invoice` is the caller's to set.
-        charged: Lines of the new period.
+        account: The account.
+        subscription: The billed subscription; the caller sets its `latest_invoice`.
+        lines: Line items of the new period.
         reason: Stripe's `billing_reason`, for example `subscription_cycle`.
-        held: Keep it a draft for ever: an unpaid or paused subscription's.
+        auto_advance: False keeps the invoice a draft, for unpaid subscriptions and paused collection.
     """
     customer = account.get("customer", subscription["customer"])
     identifier = new_id("invoice")
-    entries = [*lines.taken(account, subscription, identifier), *charged]
-    entries = [{**entry, "invoice": identifier} for entry in entries]
+    lines = [*invoice_items.add_pending_items(account, subscription, identifier), *lines]
+    lines = [{**line, "invoice": identifier} for line in lines]
     automatic = subscription["collection_method"] == "charge_automatically"
-    periods = [(entry["period"]["start"], entry["period"]["end"]) for entry in entries]
+    periods = [(line["period"]["start"], line["period"]["end"]) for line in lines]
     invoice = account.new(
         "invoice",
-        **_OFTEN_EMPTY,
-        **_amounts(account, subscription, entries),
+        **_CONSTANT_MEMBERS,
+        **_amounts(account, subscription, lines),
         attempt_count=0,
         attempted=False,
-        auto_advance=not held,
-        automatically_finalizes_at=None if held else account.now + DRAFT_TIME,
+        auto_advance=auto_advance,
+        automatically_finalizes_at=account.now + DRAFT_TIME if auto_advance else None,
         billing_reason=reason,
         collection_method=subscription["collection_method"],
         currency=subscription["currency"],
@@ -44,10 +51,10 @@ def draft(account: Account, subscription: Json, charged: list[Json], reason: str
         default_payment_method=None,
         description=subscription["description"],
         discounts=subscription["discounts"],
-        due_date=None if automatic else account.now + (subscription["days_until_due"] or 0) * 86400,
+        due_date=None if automatic else account.now + (subscription["days_until_due"] or 0) * DAY,
         hosted_invoice_url=None,
         invoice_pdf=None,
-        lines=entries,
+        lines=lines,
         metadata={},
         number=None,
         parent={
@@ -70,7 +77,7 @@ def draft(account: Account, subscription: Json, charged: list[Json], reason: str
     return invoice
 
 
-_OFTEN_EMPTY: Json = {
+_CONSTANT_MEMBERS: Json = {
     "account_country": "US",
     "account_name": "Stripe double",
     "account_tax_ids": None,
@@ -108,13 +115,14 @@ _OFTEN_EMPTY: Json = {
     "total_taxes": [],
     "webhooks_delivered_at": None,
 }
+"""Members of a new invoice that do not depend on the subscription."""
 
 
-def _amounts(account: Account, subscription: Json, entries: list[Json]) -> Json:
-    subtotal = sum(entry["amount"] for entry in entries)
-    discountable = sum(entry["amount"] for entry in entries if entry["discountable"])
-    taken_off = discounts.taken_off(account, subscription["discounts"], max(0, discountable))
-    total = subtotal - sum(amount for _, amount in taken_off)
+def _amounts(account: Account, subscription: Json, lines: list[Json]) -> Json:
+    subtotal = sum(line["amount"] for line in lines)
+    discountable = sum(line["amount"] for line in lines if line["discountable"])
+    discount_amounts = catalog.discount_amounts(account, subscription["discounts"], max(0, discountable))
+    total = subtotal - sum(amount for _, amount in discount_amounts)
     return {
         "amount_due": max(0, total),
         "amount_paid": 0,
@@ -122,35 +130,34 @@ def _amounts(account: Account, subscription: Json, entries: list[Json]) -> Json:
         "subtotal": subtotal,
         "subtotal_excluding_tax": subtotal,
         "total": total,
-        "total_discount_amounts": [{"amount": amount, "discount": name} for name, amount in taken_off],
+        "total_discount_amounts": [{"amount": amount, "discount": discount} for discount, amount in discount_amounts],
         "total_excluding_tax": total,
     }
 
 
 def finalize(account: Account, invoice: Json) -> Json:
-    """Numbers a draft, settles it against the customer's balance and opens or pays it; returns it.
+    """Finalize a draft: number it, apply the customer's balance, and open it or mark it paid; return it.
 
-    What is still due gets a payment intent; charging it is `collection`'s.
+    An invoice with an amount due gets a payment intent; `billing` charges it.
 
     Raises:
-        StripeApiError: It is no draft any more.
+        StripeApiError: The invoice is not a draft.
     """
     if invoice["status"] != "draft":
         raise StripeApiError("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
     customer = account.get("customer", invoice["customer"])
     balance = customer["balance"]
-    owed = invoice["total"] + balance
-    due = max(0, owed)
-    ending = min(0, owed)
+    due = max(0, invoice["total"] + balance)
+    ending_balance = min(0, invoice["total"] + balance)
     number = f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04d}"
-    counted = account.update(
+    updated = account.update(
         customer,
-        balance=ending,
+        balance=ending_balance,
         next_invoice_sequence=customer["next_invoice_sequence"] + 1,
         currency=invoice["currency"],
     )
-    if ending != balance:
-        events.emit(account, "customer.updated", counted, before=customer)
+    if ending_balance != balance:
+        events.emit(account, "customer.updated", updated, before=customer)
     invoice = account.update(
         invoice,
         amount_due=due,
@@ -158,7 +165,7 @@ def finalize(account: Account, invoice: Json) -> Json:
         auto_advance=invoice["auto_advance"] and due > 0,
         automatically_finalizes_at=None,
         effective_at=account.now,
-        ending_balance=ending,
+        ending_balance=ending_balance,
         hosted_invoice_url=f"https://invoice.stripe.com/i/test/{invoice['id']}",
         invoice_pdf=f"https://pay.stripe.com/invoice/test/{invoice['id']}/pdf",
         number=number,
@@ -169,7 +176,7 @@ def finalize(account: Account, invoice: Json) -> Json:
     events.emit(account, "invoice.finalized", invoice)
     if due == 0:
         return mark_paid(account, invoice)
-    intent = payments.make(
+    intent = payments.new_payment_intent(
         account,
         amount=due,
         currency=invoice["currency"],
@@ -177,46 +184,58 @@ def finalize(account: Account, invoice: Json) -> Json:
         description=f"Invoice {number}",
         invoice=invoice["id"],
     )
-    _payment(account, invoice, intent)
+    put_payment(account, invoice, intent, amount=due, is_default=True)
     return invoice
 
 
-def _payment(account: Account, invoice: Json, intent: Json) -> None:
-    account.put(
+def put_payment(
+    account: Account, invoice: Json, intent: Json, *, amount: int, is_default: bool, paid: bool = False
+) -> Json:
+    """Put the invoice payment that links a payment intent to its invoice; return it.
+
+    Args:
+        account: The account.
+        invoice: The invoice.
+        intent: The payment intent.
+        amount: Requested amount.
+        is_default: Whether it is the payment made at finalization, which Stripe collects.
+        paid: Whether the payment intent has already succeeded.
+    """
+    return account.put(
         account.new(
             "invoice_payment",
-            amount_paid=None,
-            amount_requested=invoice["amount_due"],
+            amount_paid=amount if paid else None,
+            amount_requested=amount,
             currency=invoice["currency"],
             invoice=invoice["id"],
-            is_default=True,
+            is_default=is_default,
             payment={"payment_intent": intent["id"], "type": "payment_intent"},
-            status="open",
-            status_transitions={"canceled_at": None, "paid_at": None},
+            status="paid" if paid else "open",
+            status_transitions={"canceled_at": None, "paid_at": account.now if paid else None},
         )
     )
 
 
 def payment_intent_of(account: Account, invoice: Json) -> Json | None:
-    """Returns the payment intent by which an invoice is paid; None when nothing was ever due."""
+    """Return the default payment intent of an invoice; None if nothing was ever due."""
     for payment in account.owned("invoice_payment", invoice["id"]):
         if payment["is_default"]:
             return account.get("payment_intent", payment["payment"]["payment_intent"])
     return None
 
 
-def _open_payments(account: Account, invoice: Json) -> list[Json]:
-    # Parts that were paid before stay as they are.
-    return [each for each in account.owned("invoice_payment", invoice["id"]) if each["status"] == "open"]
-
-
 def subscription_of(account: Account, invoice: Json) -> Json:
-    """Returns the subscription that an invoice bills."""
+    """Return the subscription that an invoice bills."""
     return account.get("subscription", invoice["parent"]["subscription_details"]["subscription"])
 
 
+def _open_payments(account: Account, invoice: Json) -> list[Json]:
+    # Partial payments that were paid before stay unchanged.
+    return [payment for payment in account.owned("invoice_payment", invoice["id"]) if payment["status"] == "open"]
+
+
 def mark_paid(account: Account, invoice: Json) -> Json:
-    """Makes an invoice paid, by its payment intent or because nothing was due, and announces it."""
+    """Mark an invoice paid, by its payments or because nothing is due; return it."""
     for payment in _open_payments(account, invoice):
         paid = account.update(
             payment,
@@ -241,19 +260,18 @@ def mark_paid(account: Account, invoice: Json) -> Json:
 
 
 def void(account: Account, invoice: Json) -> Json:
-    """Voids an open invoice; its payment intent is canceled with it.
+    """Void an invoice and cancel its open payment intents; return it.
 
     Raises:
-        StripeApiError: It is neither open nor uncollectible.
+        StripeApiError: The invoice is neither open nor uncollectible.
     """
     if invoice["status"] not in {"open", "uncollectible"}:
         raise StripeApiError(f"You can only void open or uncollectible invoices, not {invoice['status']} ones.")
     for payment in _open_payments(account, invoice):
         intent = account.get("payment_intent", payment["payment"]["payment_intent"])
-        if intent["status"] not in {"succeeded", "processing", "canceled"}:
+        if intent["status"] not in payments.LOCKED:
             payments.cancel(account, intent, "void_invoice")
-        canceled = {**payment["status_transitions"], "canceled_at": account.now}
-        account.update(payment, status="canceled", status_transitions=canceled)
+        cancel_payment(account, payment)
     invoice = account.update(
         invoice,
         amount_remaining=0,
@@ -266,8 +284,18 @@ def void(account: Account, invoice: Json) -> Json:
     return invoice
 
 
-def give_up(account: Account, invoice: Json) -> Json:
-    """Marks an open invoice uncollectible and announces it."""
+def cancel_payment(account: Account, payment: Json) -> None:
+    """Cancel an invoice payment."""
+    transitions = {**payment["status_transitions"], "canceled_at": account.now}
+    account.update(payment, status="canceled", status_transitions=transitions)
+
+
+def mark_uncollectible(account: Account, invoice: Json) -> Json:
+    """Mark an open invoice uncollectible; return it.
+
+    Raises:
+        StripeApiError: The invoice is not open.
+    """
     if invoice["status"] != "open":
         raise StripeApiError("You can only mark open invoices uncollectible.")
     invoice = account.update(
@@ -282,10 +310,69 @@ def give_up(account: Account, invoice: Json) -> Json:
 
 
 def stop_collection(account: Account, subscription: Json) -> None:
-    """Stops charging the open invoices and drafts of a subscription that is over."""
+    """Stop the automatic collection of a subscription's open and draft invoices."""
     for invoice in account.owned("invoice", subscription["customer"]):
         if invoice["status"] in {"open", "draft"} and subscription_of(account, invoice)["id"] == subscription["id"]:
             stopped = account.update(
                 invoice, auto_advance=False, next_payment_attempt=None, automatically_finalizes_at=None
             )
-            events.changed(account, "invoice.updated", invoice, stopped)
+            events.emit_if_changed(account, "invoice.updated", invoice, stopped)
+
+
+def list_invoices(account: Account, params: Params) -> Json:
+    """GET /v1/invoices."""
+    found = filter_customer(account, params, "invoice")
+    params.choice("status", STATUSES)
+    found = filter_equal(params, found, "status", "collection_method")
+    subscription = params.string("subscription")
+    if subscription is not None:
+        found = [
+            invoice for invoice in found if invoice["parent"]["subscription_details"]["subscription"] == subscription
+        ]
+    return list_page(account, params, "/v1/invoices", found)
+
+
+def list_invoice_lines(account: Account, params: Params, identifier: str) -> Json:
+    """GET /v1/invoices/{id}/lines: all line items; the list inside the invoice ends after ten."""
+    lines = account.get("invoice", identifier)["lines"]
+    return list_page(account, params, f"/v1/invoices/{identifier}/lines", lines)
+
+
+def list_invoice_payments(account: Account, params: Params) -> Json:
+    """GET /v1/invoice_payments, by `invoice` or by `payment[payment_intent]`."""
+    invoice = params.string("invoice")
+    found = account.all("invoice_payment") if invoice is None else account.owned("invoice_payment", invoice)
+    found = filter_equal(params, found, "status")
+    payment = params.nested("payment")
+    if payment is not None:
+        payment.choice("type", ("payment_intent",))
+        intent = payment.required("payment_intent")
+        payment.reject_unknown()
+        found = [entry for entry in found if entry["payment"]["payment_intent"] == intent]
+    return list_page(account, params, "/v1/invoice_payments", found)
+
+
+def update_invoice(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/invoices/{id}: `metadata`, `description`, `auto_advance`."""
+    before = account.get("invoice", identifier)
+    changes = {
+        **params.sent_strings(("description",)),
+        "auto_advance": params.boolean("auto_advance", default=before["auto_advance"]),
+        "metadata": params.metadata(before["metadata"]),
+    }
+    params.reject_unknown()
+    if not changes["auto_advance"]:
+        changes |= {"automatically_finalizes_at": None, "next_payment_attempt": None}
+    return events.emit_if_changed(account, "invoice.updated", before, account.update(before, **changes))
+
+
+def void_invoice(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/invoices/{id}/void."""
+    params.reject_unknown()
+    return void(account, account.get("invoice", identifier))
+
+
+def mark_invoice_uncollectible(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/invoices/{id}/mark_uncollectible."""
+    params.reject_unknown()
+    return mark_uncollectible(account, account.get("invoice", identifier))

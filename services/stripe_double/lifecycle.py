@@ -1,22 +1,21 @@
-"""What does time do? Trial ends, renewals, attempts to collect, expiry: each when it is due."""
+"""Changes that time causes: trial ends, renewals, collection attempts, bank debits, expiry."""
 
 import heapq
 
-from services.stripe_double import collection, events, invoices, payments, trials
+from services.stripe_double import billing, events, invoices, payments, subscription_status, trials
 from services.stripe_double.account import Account, Json
-from services.stripe_double.billing import bill, period_end, with_period
 from services.stripe_double.clock import DAY, HOUR
-from services.stripe_double.endings import end, expire
+from services.stripe_double.subscription_items import period_end, with_period
 
 INCOMPLETE_TIME = 23 * HOUR
-"""How long the first invoice may stay unpaid (/billing/subscriptions/overview)."""
+"""Time to pay the first invoice before the subscription expires (docs.stripe.com/billing/subscriptions/overview)."""
 _RENEWING = ("active", "past_due", "unpaid")
 
 
-def due(account: Account, entry: Json) -> int | None:
-    """Returns when time does something to an object next, in Unix seconds; None for never."""
+def due_time(account: Account, entry: Json) -> int | None:
+    """Return the Unix time of an object's next change by time; None if there is none."""
     if entry["object"] == "subscription":
-        return min(_subscription_times(account, entry), default=None)
+        return min(_subscription_due_times(account, entry), default=None)
     if entry["object"] == "invoice":
         if entry["status"] == "draft":
             at: int | None = entry["automatically_finalizes_at"]
@@ -27,7 +26,7 @@ def due(account: Account, entry: Json) -> int | None:
     return None
 
 
-def _subscription_times(account: Account, subscription: Json) -> list[int]:
+def _subscription_due_times(account: Account, subscription: Json) -> list[int]:
     status = subscription["status"]
     if status == "incomplete":
         return [subscription["created"] + INCOMPLETE_TIME]
@@ -36,61 +35,70 @@ def _subscription_times(account: Account, subscription: Json) -> list[int]:
         times.append(subscription["cancel_at"])
     if status == "trialing":
         times.append(subscription["trial_end"])
-        if subscription["_told_trial_end"] != subscription["trial_end"]:
+        if subscription["_notified_trial_end"] != subscription["trial_end"]:
             times.append(subscription["trial_end"] - trials.NOTICE)
     if status in _RENEWING:
-        times.append(min(item["current_period_end"] for item in subscription["items"]))
-        paused = subscription["pause_collection"]
-        if paused is not None and paused["resumes_at"] is not None:
-            times.append(paused["resumes_at"])
-    if status in {"active", "trialing"} and (notice := _renewal_notice(account, subscription)) is not None:
+        times.append(_first_period_end(subscription))
+        pause = subscription["pause_collection"]
+        if pause is not None and pause["resumes_at"] is not None:
+            times.append(pause["resumes_at"])
+    if status in {"active", "trialing"} and (notice := _renewal_notice_time(account, subscription)) is not None:
         times.append(notice)
     return times
 
 
-def _renewal_notice(account: Account, subscription: Json) -> int | None:
+def _first_period_end(subscription: Json) -> int:
+    return int(min(item["current_period_end"] for item in subscription["items"]))
+
+
+def _renewal_notice_time(account: Account, subscription: Json) -> int | None:
     renewal = period_end(subscription)
     days = account.settings.upcoming_days
-    if not days or subscription["cancel_at"] is not None or subscription["_told_renewal"] == renewal:
+    if not days or subscription["cancel_at"] is not None or subscription["_notified_renewal"] == renewal:
         return None
-    started = min(item["current_period_start"] for item in subscription["items"])
+    start = min(item["current_period_start"] for item in subscription["items"])
     at = renewal - days * DAY
-    # Nobody is told of a renewal before the period that it ends has begun.
-    return at if at > started else None
+    # No notice for periods shorter than the notice time: it would come before the period begins.
+    return at if at > start else None
 
 
-def happen(account: Account, entry: Json) -> None:
-    """Does to an object what is due now; the clock stands at that time and a change is open."""
+def apply_due_change(account: Account, entry: Json) -> None:
+    """Make the change of an object that is due now.
+
+    The clock must be pinned to the due time, and a change of the account must be open.
+    """
     if entry["object"] == "subscription":
-        _subscription_due(account, entry)
+        _change_subscription(account, entry)
     elif entry["object"] == "payment_intent":
-        intent = payments.settle(account, entry)
+        intent = payments.settle_bank_debit(account, entry)
         if intent["_invoice"] is not None:
-            collection.follow(account, intent, automatic=True)
+            billing.apply_payment(account, intent, automatic=True)
     elif entry["status"] == "draft":
-        collection.settle(account, entry)
+        billing.finalize_and_collect(account, entry)
     else:
-        collection.retry(account, entry)
+        billing.retry(account, entry)
 
 
-def _subscription_due(account: Account, subscription: Json) -> None:
+def _change_subscription(account: Account, subscription: Json) -> None:
     now, status = account.now, subscription["status"]
-    paused = subscription["pause_collection"]
+    pause = subscription["pause_collection"]
     if status == "incomplete":
-        expire(account, subscription)
+        subscription_status.expire(account, subscription)
     elif subscription["cancel_at"] is not None and subscription["cancel_at"] <= now:
-        end(account, subscription, reason="cancellation_requested")
+        subscription_status.end(account, subscription, reason="cancellation_requested")
     elif status == "trialing" and subscription["trial_end"] <= now:
-        trials.over(account, subscription)
-    elif status in _RENEWING and min(item["current_period_end"] for item in subscription["items"]) <= now:
+        trials.end_trial(account, subscription)
+    elif status in _RENEWING and _first_period_end(subscription) <= now:
         _renew(account, subscription)
-    elif paused is not None and paused["resumes_at"] is not None and paused["resumes_at"] <= now:
+    elif pause is not None and pause["resumes_at"] is not None and pause["resumes_at"] <= now:
         after = account.update(subscription, pause_collection=None)
-        events.changed(account, "customer.subscription.updated", subscription, after)
-    elif status == "trialing" and subscription["_told_trial_end"] != subscription["trial_end"]:
-        _announce_trial_end(account, subscription)
+        events.emit_if_changed(account, "customer.subscription.updated", subscription, after)
+    elif status == "trialing" and subscription["_notified_trial_end"] != subscription["trial_end"]:
+        # During a long trial the notice of the renewal may be due first; then the trial's notice does nothing yet.
+        if trials.notify_trial_will_end(account, subscription) is subscription:
+            _notify_upcoming_invoice(account, subscription)
     else:
-        _announce_renewal(account, subscription)
+        _notify_upcoming_invoice(account, subscription)
 
 
 def _renew(account: Account, subscription: Json) -> None:
@@ -101,24 +109,19 @@ def _renew(account: Account, subscription: Json) -> None:
         else item
         for item in subscription["items"]
     ]
-    fresh = [new for old, new in zip(subscription["items"], items, strict=True) if new is not old]
-    renewed = bill(account, account.update(subscription, items=items), fresh, "subscription_cycle", at_once=False)
+    renewed_items = [new for old, new in zip(subscription["items"], items, strict=True) if new is not old]
+    subscription_now = account.update(subscription, items=items)
+    renewed = billing.bill(account, subscription_now, renewed_items, "subscription_cycle", charge_now=False)
     events.emit(account, "customer.subscription.updated", renewed, before=subscription)
 
 
-def _announce_trial_end(account: Account, subscription: Json) -> None:
-    # With a long trial the renewal's notice may fall due before; what is not due yet stays as it was.
-    if trials.ending_soon(account, subscription) is subscription:
-        _announce_renewal(account, subscription)
-
-
-def _announce_renewal(account: Account, subscription: Json) -> None:
-    account.update(subscription, _told_renewal=period_end(subscription))
-    # A preview has no id: it is no invoice yet. That trips whoever stores invoices by theirs.
+def _notify_upcoming_invoice(account: Account, subscription: Json) -> None:
+    account.update(subscription, _notified_renewal=period_end(subscription))
     total = sum(account.get("price", item["price"])["unit_amount"] * item["quantity"] for item in subscription["items"])
     events.emit(
         account,
         "invoice.upcoming",
+        # As in Stripe, a preview has no `id`: receivers that store invoices by ID must ignore it.
         {
             "object": "upcoming_invoice",
             "amount_due": total,
@@ -133,44 +136,44 @@ def _announce_renewal(account: Account, subscription: Json) -> None:
     )
 
 
-class Schedule:
-    """What is due when, over all objects: a heap in which rows go stale when their object changes.
+class Scheduler:
+    """Priority queue of the due times of all objects; entries of changed objects are skipped.
 
     Args:
-        account: Whose objects; it is watched from now on.
+        account: The account whose objects are observed from now on.
     """
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self._heap: list[tuple[int, str, str]] = []
-        account.on_put.append(self._note)
+        account.on_put.append(self._index)
 
-    def _note(self, entry: Json) -> None:
+    def _index(self, entry: Json) -> None:
         if entry["object"] in {"subscription", "invoice", "payment_intent"}:
-            at = due(self._account, entry)
+            at = due_time(self._account, entry)
             if at is not None:
                 heapq.heappush(self._heap, (at, entry["object"], entry["id"]))
 
     def next(self) -> tuple[int, Json] | None:
-        """Returns what is due first, and when; None when nothing ever is."""
+        """Return the earliest due time and its object; None if nothing is scheduled."""
         while self._heap:
             at, kind, identifier = self._heap[0]
             entry = self._account.find(kind, identifier)
-            if entry is not None and due(self._account, entry) == at:
+            if entry is not None and due_time(self._account, entry) == at:
                 return at, entry
             heapq.heappop(self._heap)
         return None
 
-    def run(self, until: int) -> bool:
-        """Does the next thing that is due by `until`; False when there is none.
+    def run_next(self, until: int) -> bool:
+        """Make the earliest change that is due by `until`; return False if there is none.
 
-        It happens at its own time, which may lie behind when nobody looked, but never before what has
-        happened already: a cancellation taken back can make the notice of a renewal overdue.
+        The change gets its due time, which may have passed, but never a time before the account's last
+        change: withdrawing a cancellation, for example, makes the notice of a renewal overdue.
         """
         upcoming = self.next()
         if upcoming is None or upcoming[0] > until:
             return False
         at, entry = upcoming
-        with self._account.clock.pinned(max(at, self._account.latest)), self._account.change():
-            happen(self._account, entry)
+        with self._account.clock.pinned(max(at, self._account.last_changed)), self._account.change():
+            apply_due_change(self._account, entry)
         return True

@@ -1,80 +1,83 @@
-"""How do customers pay, and does it work? Stripe's test payment methods and what they do."""
+"""Payment methods: Stripe's test cards and test bank accounts, attached to customers."""
 
 from dataclasses import dataclass
 from hashlib import sha256
 
 from services.stripe_double import events
 from services.stripe_double.account import Account, Json
-from services.stripe_double.errors import StripeApiError, missing, not_played
-from services.stripe_double.listing import filtered, of_customer, page
+from services.stripe_double.errors import StripeApiError, card_declined, not_supported, resource_missing
 from services.stripe_double.params import Params
+from services.stripe_double.rendering import filter_customer, filter_equal, list_page
 
 
 @dataclass(frozen=True)
-class Behaviour:
-    """What a test payment method does when it is charged."""
+class Behavior:
+    """Behavior of a test payment method when it is charged."""
 
     brand: str
     last4: str
     outcome: str = "succeeds"
-    """`succeeds`, `declines`, `authenticates` (asks the customer first), `settles` or `bounces` (a bank
-    debit that is processing for days, then succeeds or fails), `disputes` or `inquires`."""
+    """`succeeds`; `declines`; `authenticates` (requires 3D Secure); `settles` or `bounces` (a bank debit that
+    is processing for days, then succeeds or fails); `disputes` or `inquires` (succeeds, then is disputed)."""
     decline_code: str | None = None
     attachable: bool = True
-    """Whether a customer can keep it; cards that decline at once can't."""
+    """Whether it can be attached to a customer; cards that Stripe declines at once can't."""
     kind: str = "card"
 
 
 TEST_PAYMENT_METHODS = {
-    "pm_card_visa": Behaviour("visa", "4242"),
-    "pm_card_visa_debit": Behaviour("visa", "5556"),
-    "pm_card_mastercard": Behaviour("mastercard", "4444"),
-    "pm_card_amex": Behaviour("amex", "8431"),
-    "pm_card_discover": Behaviour("discover", "9424"),
-    "pm_card_chargeCustomerFail": Behaviour("visa", "0341", "declines", "generic_decline"),
-    "pm_card_chargeDeclined": Behaviour("visa", "0002", "declines", "generic_decline", attachable=False),
-    "pm_card_visa_chargeDeclined": Behaviour("visa", "0002", "declines", "generic_decline", attachable=False),
-    "pm_card_chargeDeclinedInsufficientFunds": Behaviour(
+    "pm_card_visa": Behavior("visa", "4242"),
+    "pm_card_visa_debit": Behavior("visa", "5556"),
+    "pm_card_mastercard": Behavior("mastercard", "4444"),
+    "pm_card_amex": Behavior("amex", "8431"),
+    "pm_card_discover": Behavior("discover", "9424"),
+    "pm_card_chargeCustomerFail": Behavior("visa", "0341", "declines", "generic_decline"),
+    "pm_card_chargeDeclined": Behavior("visa", "0002", "declines", "generic_decline", attachable=False),
+    "pm_card_visa_chargeDeclined": Behavior("visa", "0002", "declines", "generic_decline", attachable=False),
+    "pm_card_chargeDeclinedInsufficientFunds": Behavior(
         "visa", "9995", "declines", "insufficient_funds", attachable=False
     ),
-    "pm_card_chargeDeclinedLostCard": Behaviour("visa", "9987", "declines", "lost_card", attachable=False),
-    "pm_card_chargeDeclinedExpiredCard": Behaviour("visa", "0069", "declines", "expired_card", attachable=False),
-    "pm_card_authenticationRequired": Behaviour("visa", "3184", "authenticates"),
-    "pm_card_createDispute": Behaviour("visa", "0259", "disputes"),
-    "pm_card_createDisputeInquiry": Behaviour("visa", "1976", "inquires"),
-    "pm_usBankAccount_success": Behaviour("STRIPE TEST BANK", "6789", "settles", kind="us_bank_account"),
-    "pm_usBankAccount_insufficientFunds": Behaviour(
+    "pm_card_chargeDeclinedLostCard": Behavior("visa", "9987", "declines", "lost_card", attachable=False),
+    "pm_card_chargeDeclinedExpiredCard": Behavior("visa", "0069", "declines", "expired_card", attachable=False),
+    "pm_card_authenticationRequired": Behavior("visa", "3184", "authenticates"),
+    "pm_card_createDispute": Behavior("visa", "0259", "disputes"),
+    "pm_card_createDisputeInquiry": Behavior("visa", "1976", "inquires"),
+    "pm_usBankAccount_success": Behavior("STRIPE TEST BANK", "6789", "settles", kind="us_bank_account"),
+    "pm_usBankAccount_insufficientFunds": Behavior(
         "STRIPE TEST BANK", "2227", "bounces", "insufficient_funds", kind="us_bank_account"
     ),
 }
-"""Source: docs.stripe.com/testing; `pm_card_chargeCustomerFail` is the card that declines after it was kept."""
+"""Stripe's test payment methods (docs.stripe.com/testing).
+
+`pm_card_chargeCustomerFail` can be attached to a customer; each charge of it declines.
+"""
 
 
-def behaviour(payment_method: Json) -> Behaviour:
-    """Returns what a payment method of the account does when it is charged."""
+def behavior_of(payment_method: Json) -> Behavior:
+    """Return the behavior of a stored payment method."""
     return TEST_PAYMENT_METHODS[payment_method["_test"]]
 
 
-def create(account: Account, params: Params) -> Json:
-    """POST /v1/payment_methods: a card by its test token (`card[token]=tok_visa`)."""
+def create_payment_method(account: Account, params: Params) -> Json:
+    """POST /v1/payment_methods: a card given by a test token (`card[token]=tok_visa`)."""
     if params.choice("type", ("card",)) is None:
-        raise params.refuse("type", "Missing required param: type.", "parameter_missing")
-    card = params.child("card")
-    token = card.text("token") if card else None
+        raise params.missing("type")
+    card = params.nested("card")
+    token = card.string("token") if card else None
     name = f"pm_card_{token.removeprefix('tok_')}" if token else ""
     metadata = params.metadata()
     if card is not None:
-        card.finish()
-    params.finish()
+        card.reject_unknown()
+    params.reject_unknown()
     if name not in TEST_PAYMENT_METHODS:
-        raise not_played(f"payment methods other than Stripe's test tokens (not {token})", "card[token]")
-    return _made(account, name, metadata)
+        raise not_supported(f"payment methods other than Stripe's test tokens (not {token})", "card[token]")
+    return _create(account, name, metadata)
 
 
-def _made(account: Account, name: str, metadata: dict[str, str] | None = None) -> Json:
-    played = TEST_PAYMENT_METHODS[name]
+def _create(account: Account, name: str, metadata: dict[str, str] | None = None) -> Json:
+    behavior = TEST_PAYMENT_METHODS[name]
     empty_address = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"))
-    details = _card(played) if played.kind == "card" else _bank_account(played)
+    details = _card(behavior) if behavior.kind == "card" else _bank_account(behavior)
     method = account.new(
         "payment_method",
         allow_redisplay="unspecified",
@@ -82,68 +85,68 @@ def _made(account: Account, name: str, metadata: dict[str, str] | None = None) -
         customer=None,
         customer_account=None,
         metadata=metadata or {},
-        type=played.kind,
+        type=behavior.kind,
         _test=name,
     )
-    return account.put({**method, played.kind: details})
+    return account.put({**method, behavior.kind: details})
 
 
-def _fingerprint(played: Behaviour) -> str:
-    # One card has one fingerprint, whoever brings it: what trial abuse is found by.
-    return sha256(f"{played.kind}{played.brand}{played.last4}".encode()).hexdigest()[:16]
+def _fingerprint(behavior: Behavior) -> str:
+    # The fingerprint depends on the card alone, not on the customer: trial abuse is detected by it.
+    return sha256(f"{behavior.kind}{behavior.brand}{behavior.last4}".encode()).hexdigest()[:16]
 
 
-def _card(played: Behaviour) -> Json:
+def _card(behavior: Behavior) -> Json:
     return {
-        "brand": played.brand,
+        "brand": behavior.brand,
         "checks": {
             "address_line1_check": None,
             "address_postal_code_check": None,
             "cvc_check": "pass",
         },
         "country": "US",
-        "display_brand": played.brand,
+        "display_brand": behavior.brand,
         "exp_month": 12,
         "exp_year": 2040,
-        "fingerprint": _fingerprint(played),
+        "fingerprint": _fingerprint(behavior),
         "funding": "credit",
         "generated_from": None,
-        "last4": played.last4,
-        "networks": {"available": [played.brand], "preferred": None},
+        "last4": behavior.last4,
+        "networks": {"available": [behavior.brand], "preferred": None},
         "regulated_status": "unregulated",
         "three_d_secure_usage": {"supported": True},
         "wallet": None,
     }
 
 
-def _bank_account(played: Behaviour) -> Json:
+def _bank_account(behavior: Behavior) -> Json:
     return {
         "account_holder_type": "individual",
         "account_type": "checking",
-        "bank_name": played.brand,
-        "fingerprint": _fingerprint(played),
-        "last4": played.last4,
+        "bank_name": behavior.brand,
+        "fingerprint": _fingerprint(behavior),
+        "last4": behavior.last4,
         "networks": {"preferred": "ach", "supported": ["ach"]},
         "routing_number": "110000000",
     }
 
 
-def found(account: Account, identifier: str, *, param: str | None = None) -> Json:
-    """Returns a payment method; a test name such as `pm_card_visa` makes a new one each time."""
+def get_or_create(account: Account, identifier: str, *, param: str | None = None) -> Json:
+    """Return a payment method; the name of a test method such as `pm_card_visa` creates a new one each time."""
     if identifier in TEST_PAYMENT_METHODS:
-        return _made(account, identifier)
+        return _create(account, identifier)
     return account.get("payment_method", identifier, param=param)
 
 
-def attached(account: Account, identifier: str, customer: str, *, param: str | None = None) -> Json:
-    """Gives a payment method to a customer and returns it.
+def attach(account: Account, identifier: str, customer: str, *, param: str | None = None) -> Json:
+    """Attach a payment method to a customer and return it.
 
     Raises:
-        StripeApiError: 402 `card_declined` for the test cards that Stripe lets nobody keep; 400 when it
-            belongs to another customer.
+        StripeApiError: 402 `card_declined` for the test cards that can't be attached; 400 if it is attached
+            to another customer.
     """
-    before = found(account, identifier, param=param)
-    played = behaviour(before)
+    before = get_or_create(account, identifier, param=param)
+    behavior = behavior_of(before)
     if before["customer"] == customer:
         return before
     if before["customer"] is not None:
@@ -152,24 +155,15 @@ def attached(account: Account, identifier: str, customer: str, *, param: str | N
             code="payment_method_unexpected_state",
             param=param,
         )
-    if not played.attachable:
-        raise declined(played.decline_code)
+    if not behavior.attachable:
+        raise card_declined(behavior.decline_code)
     after = account.update(before, customer=customer)
     events.emit(account, "payment_method.attached", after)
     return after
 
 
-def declined(decline_code: str | None, **details: object) -> StripeApiError:
-    """The 402 that a declined card answers."""
-    code = "expired_card" if decline_code == "expired_card" else "card_declined"
-    message = "Your card has expired." if code == "expired_card" else "Your card was declined."
-    return StripeApiError(
-        message, status=402, type="card_error", code=code, details={"decline_code": decline_code, **details}
-    )
-
-
 def detach(account: Account, method: Json) -> Json:
-    """Takes a payment method from its customer, for good; where it was the default there is none now."""
+    """Detach a payment method for good, and unset it where it is the default of customer or subscription."""
     owner = method["customer"]
     after = account.update(method, customer=None)
     events.emit(account, "payment_method.detached", after, before=method)
@@ -178,56 +172,49 @@ def detach(account: Account, method: Json) -> Json:
         settings = customer["invoice_settings"]
         if settings["default_payment_method"] == method["id"]:
             cleared = account.update(customer, invoice_settings={**settings, "default_payment_method": None})
-            events.changed(account, "customer.updated", customer, cleared)
+            events.emit_if_changed(account, "customer.updated", customer, cleared)
     for subscription in account.owned("subscription", owner) if owner else []:
         if subscription["default_payment_method"] == method["id"]:
             without = account.update(subscription, default_payment_method=None)
-            events.changed(account, "customer.subscription.updated", subscription, without)
+            events.emit_if_changed(account, "customer.subscription.updated", subscription, without)
     return after
 
 
-def attach_by_call(account: Account, params: Params, identifier: str) -> Json:
+def attach_payment_method(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/payment_methods/{id}/attach."""
-    customer = params.needed("customer")
-    params.finish()
+    customer = params.required("customer")
+    params.reject_unknown()
     account.get("customer", customer, param="customer")
-    return attached(account, identifier, customer)
+    return attach(account, identifier, customer)
 
 
-def detach_by_call(account: Account, params: Params, identifier: str) -> Json:
+def detach_payment_method(account: Account, params: Params, identifier: str) -> Json:
     """POST /v1/payment_methods/{id}/detach."""
-    params.finish()
+    params.reject_unknown()
     method = account.get("payment_method", identifier)
     if method["customer"] is None:
         raise StripeApiError("The payment method you provided is not attached to a customer.")
     return detach(account, method)
 
 
-def retrieve(account: Account, params: Params, identifier: str) -> Json:
-    """GET /v1/payment_methods/{id}."""
-    params.finish()
-    return account.get("payment_method", identifier)
-
-
-def listed(account: Account, params: Params) -> Json:
+def list_payment_methods(account: Account, params: Params) -> Json:
     """GET /v1/payment_methods."""
-    kept = [method for method in of_customer(account, params, "payment_method") if method["customer"]]
-    return page(account, params, "/v1/payment_methods", filtered(params, kept, "type"))
+    attached = [method for method in filter_customer(account, params, "payment_method") if method["customer"]]
+    return list_page(account, params, "/v1/payment_methods", filter_equal(params, attached, "type"))
 
 
-def listed_of_customer(account: Account, params: Params, customer: str) -> Json:
+def list_customer_payment_methods(account: Account, params: Params, customer: str) -> Json:
     """GET /v1/customers/{id}/payment_methods."""
-    known = account.get("customer", customer)
-    if known.get("deleted"):
-        raise missing("customer", customer)
-    methods = filtered(params, account.owned("payment_method", customer), "type")
-    return page(account, params, f"/v1/customers/{customer}/payment_methods", methods)
+    if account.get("customer", customer).get("deleted"):
+        raise resource_missing("customer", customer)
+    methods = filter_equal(params, account.owned("payment_method", customer), "type")
+    return list_page(account, params, f"/v1/customers/{customer}/payment_methods", methods)
 
 
 def default_of(account: Account, subscription: Json | None, customer: str) -> Json | None:
-    """Returns what an invoice is charged to: the subscription's own method, else the customer's."""
-    chosen = subscription["default_payment_method"] if subscription else None
-    if chosen is None:
-        known = account.get("customer", customer)
-        chosen = None if known.get("deleted") else known["invoice_settings"]["default_payment_method"]
-    return None if chosen is None else account.find("payment_method", chosen)
+    """Return the payment method that invoices are charged to: the subscription's default, else the customer's."""
+    default = subscription["default_payment_method"] if subscription else None
+    if default is None:
+        owner = account.get("customer", customer)
+        default = None if owner.get("deleted") else owner["invoice_settings"]["default_payment_method"]
+    return None if default is None else account.find("payment_method", default)

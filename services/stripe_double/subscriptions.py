@@ -1,219 +1,229 @@
-"""How is a subscription read and changed? Retrieve, list, and the many members of an update."""
+"""Subscriptions: creation, with a trial, a first payment or incomplete; and the list."""
 
-from services.stripe_double import discounts, events, items, signup, trials
+from services.stripe_double import catalog, events, subscription_items, trials
 from services.stripe_double.account import Account, Json
-from services.stripe_double.billing import bill, period_end
-from services.stripe_double.endings import OVER
-from services.stripe_double.errors import StripeApiError, not_played
-from services.stripe_double.lines import prorate, waiting
-from services.stripe_double.listing import of_customer, page
+from services.stripe_double.billing import bill
+from services.stripe_double.errors import StripeApiError, card_declined, not_supported, payment_method_missing
 from services.stripe_double.params import Params
+from services.stripe_double.payment_methods import default_of
+from services.stripe_double.rendering import filter_customer, list_page
+from services.stripe_double.subscription_items import period_end, with_new_cycle
+from services.stripe_double.subscription_status import ENDED
 
 STATUSES = ("active", "canceled", "incomplete", "incomplete_expired", "past_due", "paused", "trialing", "unpaid")
-FEEDBACK = (
-    "customer_service",
-    "low_quality",
-    "missing_features",
-    "other",
-    "switched_service",
-    "too_complex",
-    "too_expensive",
-    "unused",
+PAYMENT_BEHAVIORS = ("allow_incomplete", "default_incomplete", "error_if_incomplete")
+PRORATION_BEHAVIORS = ("always_invoice", "create_prorations", "none")
+NOT_SUPPORTED = (
+    "add_invoice_items",
+    "application_fee_percent",
+    "backdate_start_date",
+    "billing_cycle_anchor",
+    "billing_cycle_anchor_config",
+    "billing_schedules",
+    "billing_thresholds",
+    "customer_account",
+    "default_source",
+    "default_tax_rates",
+    "on_behalf_of",
+    "pending_invoice_item_interval",
+    "transfer_data",
 )
-PRORATIONS = ("always_invoice", "create_prorations", "none")
+"""Parameters of Stripe's that the double refuses instead of ignoring them."""
 
 
-def retrieve(account: Account, params: Params, identifier: str) -> Json:
-    """GET /v1/subscriptions/{id}, those that are over too."""
-    params.finish()
-    return account.get("subscription", identifier)
+def create_subscription(account: Account, params: Params) -> Json:
+    """POST /v1/subscriptions.
 
-
-def listed(account: Account, params: Params) -> Json:
-    """GET /v1/subscriptions: without `status` those canceled are left out; `all` and `ended` are words for several."""
-    status = params.choice("status", (*STATUSES, "all", "ended"))
-    price = params.text("price") or params.text("plan")
-    found = [
-        subscription
-        for subscription in of_customer(account, params, "subscription")
-        if _asked_for(subscription["status"], status)
-        and (price is None or any(item["price"] == price for item in subscription["items"]))
-    ]
-    return page(account, params, "/v1/subscriptions", found)
-
-
-def _asked_for(actual: str, wanted: str | None) -> bool:
-    if wanted is None:
-        return actual != "canceled"
-    if wanted == "ended":
-        return actual in OVER
-    return wanted in {"all", actual}
-
-
-def update(account: Account, params: Params, identifier: str) -> Json:
-    """POST /v1/subscriptions/{id}.
+    The first invoice is finalized and charged at once; `customer.subscription.created` has the status
+    after that. With `payment_behavior=default_incomplete` it is not charged: the customer has 23 hours
+    to confirm the payment.
 
     Raises:
-        StripeApiError: 400 for a subscription that is over, except for `metadata` and
-            `cancellation_details`; for parameters that are unknown, not played or don't fit.
+        StripeApiError: 400 for invalid parameters; 402 if the payment declines and `payment_behavior` is
+            `error_if_incomplete` (no subscription is created then).
     """
-    before = account.get("subscription", identifier)
-    if before["status"] in OVER:
-        return _annotated(account, params, before)
-    changes: Json = {
-        "_quiet": True,
-        "metadata": params.metadata(before["metadata"]),
-        **params.given(("description",)),
-        **_settings(account, params, before),
+    customer = account.get("customer", params.required("customer"), param="customer")
+    items = subscription_items.new_items(account, params)
+    discounts = catalog.discounts_from(account, params.nested_list("discounts"), customer["id"])
+    trial_end = trials.trial_end_from(account, params, [account.get("price", item["price"]) for item in items])
+    payment_behavior = params.choice("payment_behavior", PAYMENT_BEHAVIORS, "allow_incomplete")
+    subscription = {
+        **_new_subscription(account, params, customer, items[0]),
+        "items": items,
+        **trials.trial_members(account, trial_end),
     }
-    trial_end = trials.until(account, params) if "trial_end" in params else None
-    proration = str(params.choice("proration_behavior", PRORATIONS, "create_prorations"))
-    wanted = params.children("items")
-    new_discounts = params.children("discounts") if "discounts" in params else None
-    cancellation = _cancellation(account, params, before)
-    params.choice("payment_behavior", (*signup.BEHAVIORS, "pending_if_incomplete"))
-    params.flag("off_session")
-    _refuse_the_rest(params)
-
-    subscription = account.update(before, **changes)
-    if new_discounts is not None:
-        subscription = _discounted(account, subscription, new_discounts)
-    if wanted:
-        changed = items.changed(account, subscription, wanted, prorated=proration != "none")
-        subscription = account.put(changed)
-        subscription = _billed(account, before, subscription, at_once=proration == "always_invoice")
-    if trial_end is not None:
-        subscription = _in_trial(account, subscription, trial_end, prorated=proration != "none")
-    subscription = account.update(subscription, **_ending(account, subscription, cancellation), _quiet=False)
-    events.changed(account, "customer.subscription.updated", before, subscription)
-    return trials.ending_soon(account, subscription)
-
-
-def _annotated(account: Account, params: Params, before: Json) -> Json:
-    metadata = params.metadata(before["metadata"])
-    details = cancellation_details(params, before)
-    try:
-        params.finish()
-    except StripeApiError as refusal:
-        raise StripeApiError(
-            "A canceled subscription can only update its cancellation_details and metadata.", param=refusal.param
-        ) from refusal
-    after = account.update(before, metadata=metadata, cancellation_details=details)
-    return events.changed(account, "customer.subscription.updated", before, after)
-
-
-def _settings(account: Account, params: Params, before: Json) -> Json:
-    changes: Json = {}
-    if "default_payment_method" in params:
-        changes["default_payment_method"] = signup.own_payment_method(account, params, before["customer"])
-    if "payment_settings" in params:
-        changes["payment_settings"] = signup.payment_settings(params)
-    if "trial_settings" in params:
-        changes["trial_settings"] = trials.settings(params)
-    if "pause_collection" in params:
-        changes["pause_collection"] = _pause_collection(params)
-    if "collection_method" in params:
-        changes["collection_method"] = params.choice("collection_method", ("charge_automatically", "send_invoice"))
-    if "days_until_due" in params:
-        changes["days_until_due"] = params.integer("days_until_due", least=0)
-    return changes
-
-
-def _pause_collection(params: Params) -> Json | None:
-    given = params.child("pause_collection")
-    if given is None:
-        return None
-    behavior = given.choice("behavior", ("keep_as_draft", "mark_uncollectible", "void"))
-    if behavior is None:
-        raise given.refuse("behavior", "Missing required param: behavior.", "parameter_missing")
-    paused = {"behavior": behavior, "resumes_at": given.integer("resumes_at")}
-    given.finish()
-    return paused
-
-
-def cancellation_details(params: Params, before: Json) -> Json:
-    """Reads `cancellation_details`: what the customer said, laid over what is known."""
-    given = params.child("cancellation_details")
-    details: Json = before["cancellation_details"]
-    if given is None:
-        return details
-    details = {**details, **given.given(("comment",))}
-    if "feedback" in given:
-        details["feedback"] = given.choice("feedback", FEEDBACK)
-    given.finish()
-    return details
-
-
-def _cancellation(account: Account, params: Params, before: Json) -> Json:
-    wanted: Json = {"details": cancellation_details(params, before)}
-    if "cancel_at_period_end" in params:
-        wanted["at_period_end"] = params.flag("cancel_at_period_end")
-    if "cancel_at" in params:
-        word = params.text("cancel_at")
-        wanted["at"] = word if word in {"min_period_end", "max_period_end"} else params.integer("cancel_at")
-        if isinstance(wanted["at"], int) and wanted["at"] <= account.now:
-            raise params.refuse("cancel_at", "The cancel_at timestamp must be in the future.")
-        if wanted.get("at_period_end") and wanted["at"] is not None:
-            raise params.refuse("cancel_at", "You may only specify one of these: cancel_at_period_end, cancel_at.")
-    return wanted
-
-
-def _ending(account: Account, subscription: Json, wanted: Json) -> Json:
-    """What an asked-for or withdrawn cancellation changes: `canceled_at` is when it was asked."""
-    details = wanted["details"]
-    cancel_at: int | None
-    if wanted.get("at_period_end"):
-        at_period_end, cancel_at = True, period_end(subscription)
-    elif "at" in wanted:
-        ends = [item["current_period_end"] for item in subscription["items"]]
-        named = {"min_period_end": min(ends), "max_period_end": max(ends)}
-        at_period_end, cancel_at = False, named.get(wanted["at"], wanted["at"])
-    elif "at_period_end" in wanted:
-        at_period_end, cancel_at = False, None
-    else:
-        return {"cancellation_details": details}
-    reason = None if cancel_at is None else "cancellation_requested"
-    return {
-        "cancel_at": cancel_at,
-        "cancel_at_period_end": at_period_end,
-        "canceled_at": None if cancel_at is None else account.now,
-        "cancellation_details": {**details, "reason": reason},
-    }
-
-
-def _discounted(account: Account, subscription: Json, wanted: list[Params]) -> Json:
-    granted = discounts.granted(account, wanted, subscription["customer"])
-    discounts.detach(account, subscription["discounts"])
-    return account.update(subscription, discounts=discounts.attach(account, granted, subscription["id"]))
-
-
-def _billed(account: Account, before: Json, subscription: Json, *, at_once: bool) -> Json:
-    """Bills a cycle that began anew at once; mere prorations only when asked to."""
-    ends = {item["id"]: item["current_period_end"] for item in before["items"]}
-    restarted = any(
-        ends.get(item["id"], item["current_period_end"]) != item["current_period_end"] for item in subscription["items"]
+    cancel_at_period_end = params.boolean("cancel_at_period_end", default=False)
+    cancel_at = params.integer("cancel_at", minimum=account.now)
+    reject_unsupported(params)
+    subscription = (
+        with_new_cycle(account, subscription, account.now)
+        if trial_end is None
+        else trials.with_trial_period(subscription, account.now, trial_end)
     )
-    fresh = subscription["items"] if restarted else []
-    if fresh or (at_once and waiting(account, subscription)):
-        return bill(account, subscription, fresh, "subscription_update", at_once=True)
-    return subscription
+    if cancel_at_period_end:
+        cancel_at = period_end(subscription)
+    if cancel_at is not None:
+        subscription |= {
+            "cancel_at": cancel_at,
+            "cancel_at_period_end": cancel_at_period_end,
+            "canceled_at": account.now,
+        }
+    account.put(subscription)
+    discount_ids = catalog.add_discounts(account, discounts, subscription["id"])
+    subscription = account.update(subscription, discounts=discount_ids)
+    return _bill_first_period(account, subscription, str(payment_behavior))
 
 
-def _in_trial(account: Account, subscription: Json, trial_end: int, *, prorated: bool) -> Json:
-    if trial_end <= account.now:
-        if subscription["status"] != "trialing":
-            return subscription
-        return trials.ended_now(account, subscription)
-    if subscription["status"] != "trialing":
-        for item in subscription["items"] if prorated else []:
-            prorate(account, subscription, item, sign=-1, at=account.now)
-        subscription = {**subscription, "status": "trialing", "trial_start": account.now}
-    extended = trials.lasting({**subscription, "trial_end": trial_end}, account.now, trial_end)
-    return account.put(extended)
+def _new_subscription(account: Account, params: Params, customer: Json, first_item: Json) -> Json:
+    collection_method = params.choice(
+        "collection_method", ("charge_automatically", "send_invoice"), "charge_automatically"
+    )
+    days = params.integer("days_until_due", minimum=0)
+    if (collection_method == "send_invoice") != (days is not None):
+        raise params.invalid("days_until_due", "days_until_due goes with collection_method=send_invoice only.")
+    currency = account.get("price", first_item["price"])["currency"]
+    if (params.string("currency") or currency) != currency:
+        raise params.invalid("currency", f"The price specified only supports `{currency}`.")
+    params.boolean("off_session")  # No effect: the double makes every charge off-session.
+    params.choice("proration_behavior", PRORATION_BEHAVIORS)
+    billing_mode = params.nested("billing_mode")
+    return account.new(
+        "subscription",
+        application=None,
+        application_fee_percent=None,
+        automatic_tax={"disabled_reason": None, "enabled": False, "liability": None},
+        billing_cycle_anchor=account.now,
+        billing_cycle_anchor_config=None,
+        billing_mode={
+            "flexible": None,
+            "type": billing_mode.raw("type") if billing_mode else "flexible",
+            "updated_at": None,
+        },
+        billing_schedules=[],
+        billing_thresholds=None,
+        cancel_at=None,
+        cancel_at_period_end=False,
+        canceled_at=None,
+        cancellation_details={"comment": None, "feedback": None, "feedback_option": None, "reason": None},
+        collection_method=collection_method,
+        currency=currency,
+        customer=customer["id"],
+        customer_account=None,
+        days_until_due=days,
+        default_payment_method=read_default_payment_method(account, params, customer["id"]),
+        default_source=None,
+        default_tax_rates=[],
+        description=params.string("description"),
+        discounts=[],
+        ended_at=None,
+        invoice_settings={"account_tax_ids": None, "issuer": {"type": "self"}},
+        latest_invoice=None,
+        managed_payments=None,
+        metadata=params.metadata(),
+        next_pending_invoice_item_invoice=None,
+        on_behalf_of=None,
+        pause_collection=None,
+        payment_settings=read_payment_settings(params),
+        pending_invoice_item_interval=None,
+        pending_setup_intent=None,
+        pending_update=None,
+        schedule=None,
+        start_date=account.now,
+        status="incomplete",
+        status_details=None,
+        test_clock=None,
+        transfer_data=None,
+        trial_settings=trials.read_trial_settings(params),
+        _defer_events=True,
+        _notified_trial_end=None,
+        _notified_renewal=None,
+    )
 
 
-def _refuse_the_rest(params: Params) -> None:
-    for name in signup.NOT_PLAYED:
+def read_default_payment_method(account: Account, params: Params, customer: str) -> str | None:
+    """Return `default_payment_method`.
+
+    Raises:
+        StripeApiError: 400 if it is not attached to the customer.
+    """
+    method_id = params.string("default_payment_method")
+    if method_id is None:
+        return None
+    method = account.find("payment_method", method_id)
+    if method is None or method["customer"] != customer:
+        raise params.invalid(
+            "default_payment_method",
+            f"The customer does not have a payment method with the ID {method_id}. The payment method must be"
+            " attached to the customer.",
+            "resource_missing",
+        )
+    return method_id
+
+
+def read_payment_settings(params: Params) -> Json:
+    """Return `payment_settings` as sent; the double stores them without effect."""
+    sent = params.raw("payment_settings")
+    defaults = {
+        "payment_method_options": None,
+        "payment_method_types": None,
+        "save_default_payment_method": "off",
+    }
+    return {**defaults, **sent} if isinstance(sent, dict) else defaults
+
+
+def reject_unsupported(params: Params) -> None:
+    """Refuse parameters that the double does not support, and unknown ones.
+
+    Raises:
+        StripeApiError: 400 `not_supported` or `parameter_unknown`.
+    """
+    for name in NOT_SUPPORTED:
         if name in params:
-            raise not_played(name, name)
-    params.finish()
+            raise not_supported(name, name)
+    params.reject_unknown()
+
+
+def _bill_first_period(account: Account, subscription: Json, payment_behavior: str) -> Json:
+    customer = subscription["customer"]
+    if subscription["collection_method"] == "send_invoice" and subscription["status"] == "incomplete":
+        subscription = account.update(subscription, status="active")
+        subscription = bill(account, subscription, subscription["items"], "subscription_create", charge_now=False)
+    else:
+        confirmed_later = payment_behavior == "default_incomplete"
+        payable = confirmed_later or default_of(account, subscription, customer) is not None
+        subscription = bill(account, subscription, subscription["items"], "subscription_create", charge_now=False)
+        subscription = trials.finalize_first_invoice(account, subscription, charge=not confirmed_later)
+        if not payable and subscription["status"] == "incomplete":
+            raise payment_method_missing()
+    if payment_behavior == "error_if_incomplete" and subscription["status"] == "incomplete":
+        raise _first_payment_declined(account, subscription)
+    subscription = account.update(subscription, _defer_events=False)
+    events.emit(account, "customer.subscription.created", subscription)
+    return trials.notify_trial_will_end(account, subscription)
+
+
+def _first_payment_declined(account: Account, subscription: Json) -> StripeApiError:
+    charges = account.owned("charge", subscription["customer"])
+    outcome = charges[0]["outcome"] if charges else {"reason": "authentication_required"}
+    return card_declined(outcome["reason"])
+
+
+def list_subscriptions(account: Account, params: Params) -> Json:
+    """GET /v1/subscriptions: all but canceled ones by default; `status` may also be `all` or `ended`."""
+    status = params.choice("status", (*STATUSES, "all", "ended"))
+    price = params.string("price") or params.string("plan")
+    found = [
+        subscription
+        for subscription in filter_customer(account, params, "subscription")
+        if _matches_status(subscription["status"], status)
+        and (price is None or any(item["price"] == price for item in subscription["items"]))
+    ]
+    return list_page(account, params, "/v1/subscriptions", found)
+
+
+def _matches_status(status: str, wanted: str | None) -> bool:
+    if wanted is None:
+        return status != "canceled"
+    if wanted == "ended":
+        return status in ENDED
+    return wanted in {"all", status}

@@ -1,90 +1,135 @@
-"""How do events reach their receivers? Signed deliveries, tried again until they are accepted."""
+"""Webhook endpoints and the delivery of events to them: signatures, retries, held deliveries."""
 
 import asyncio
 import heapq
-import random
+import hmac
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import sha256
 
 import httpx
 
-from services.stripe_double import bodies, endpoints
-from services.stripe_double.account import Account, Json
-from services.stripe_double.ids import token
-from services.stripe_double.signing import signature
+from services.stripe_double.account import API_VERSION, Account, Json, random_string
+from services.stripe_double.errors import not_supported
+from services.stripe_double.events import matches, snapshot_body, thin_body
+from services.stripe_double.faults import DeliveryFaults
+from services.stripe_double.params import Params
+from services.stripe_double.rendering import list_page
 
-OWN_ENDPOINT = "own"
+CONFIGURED_ENDPOINT = "own"
+"""Stored name of the endpoint that the double is started with, which is no object of the API."""
 CONCURRENCY = 16
-"""How many deliveries are under way at once; Stripe keeps no order either."""
+"""Maximum number of concurrent deliveries. Stripe keeps no order either."""
 TIMEOUT = 10.0
-"""Seconds that a receiver has to answer."""
+"""Seconds that an endpoint has to respond."""
 ATTEMPTS_KEPT = 10_000
 
 
+def create_webhook_endpoint(account: Account, params: Params) -> Json:
+    """POST /v1/webhook_endpoints. Only this response contains the secret; the API version never changes."""
+    if params.string("api_version") not in {None, API_VERSION}:
+        raise not_supported("other API versions", "api_version")
+    endpoint = account.new(
+        "webhook_endpoint",
+        api_version=API_VERSION,
+        application=None,
+        description=params.string("description"),
+        enabled_events=params.strings("enabled_events"),
+        metadata=params.metadata(),
+        status="enabled",
+        url=params.required("url"),
+        _secret=f"whsec_{random_string(32)}",
+    )
+    params.reject_unknown()
+    if not endpoint["enabled_events"]:
+        raise params.missing("enabled_events")
+    account.put(endpoint)
+    return {**endpoint, "secret": endpoint["_secret"]}
+
+
+def update_webhook_endpoint(account: Account, params: Params, identifier: str) -> Json:
+    """POST /v1/webhook_endpoints/{id}: `url`, `enabled_events`, `disabled`, `description`, `metadata`."""
+    endpoint = account.get("webhook_endpoint", identifier)
+    changes: Json = {
+        **params.sent_strings(("url", "description")),
+        "metadata": params.metadata(endpoint["metadata"]),
+    }
+    if "enabled_events" in params:
+        changes["enabled_events"] = params.strings("enabled_events")
+    if "disabled" in params:
+        changes["status"] = "disabled" if params.boolean("disabled") else "enabled"
+    params.reject_unknown()
+    return account.update(endpoint, **changes)
+
+
+def delete_webhook_endpoint(account: Account, params: Params, identifier: str) -> Json:
+    """DELETE /v1/webhook_endpoints/{id}; its pending deliveries are dropped."""
+    params.reject_unknown()
+    account.get("webhook_endpoint", identifier)
+    account.remove("webhook_endpoint", identifier)
+    for delivery in account.all("_delivery"):
+        if delivery["endpoint"] == identifier:
+            account.update(delivery, due=0.0)  # The next attempt finds no endpoint and drops the delivery.
+    return {"id": identifier, "object": "webhook_endpoint", "deleted": True}
+
+
+def list_webhook_endpoints(account: Account, params: Params) -> Json:
+    """GET /v1/webhook_endpoints."""
+    return list_page(account, params, "/v1/webhook_endpoints", account.all("webhook_endpoint"))
+
+
+def signature(body: bytes, secrets: Sequence[str], *, at: int | None = None) -> str:
+    """Return the `Stripe-Signature` header of a body: the time, one `v1` for each secret, and a `v0`.
+
+    Receivers must ignore `v0`, which Stripe sends only in test mode (docs.stripe.com/webhooks).
+
+    Args:
+        body: The exact bytes of the delivery.
+        secrets: All active signing secrets; two while one is being rolled.
+        at: Unix time; by default the real time, because receivers compare it with their own clock.
+    """
+    moment = int(time.time()) if at is None else at
+    signed = b"%d.%b" % (moment, body)
+    signatures = [f"v1={hmac.new(secret.encode(), signed, sha256).hexdigest()}" for secret in secrets]
+    return ",".join([f"t={moment}", *signatures, f"v0={sha256(signed).hexdigest()}"])
+
+
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One try to deliver an event."""
+class DeliveryAttempt:
+    """One attempt to deliver an event."""
 
     event: str
     type: str
     url: str
     number: int
-    """1 for the first try."""
+    """1 for the first attempt."""
     status: int | None
-    """What the receiver answered; None when there was no answer."""
+    """Status of the response; None if there was none."""
     error: str | None
     at: float
-    """Real Unix seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeliveryFaults:
-    """What happens to each delivery planned while it is switched on; nothing by default."""
-
-    shuffle_seconds: float = 0.0
-    """Seconds over which deliveries are scattered: any two planned closer together may change places."""
-    copies: int = 1
-    """How many copies of each are sent."""
-    parallel: bool = False
-    """Whether the copies are sent at the same moment instead of one after the other."""
-    delay_seconds: float = 0.0
-    """Seconds that each waits."""
-    loss_rate: float = 0.0
-    """The share that is never sent, 0 to 1; `GET /v1/events?delivery_success=false` still lists them."""
-    seed: int = 0
-    _random: random.Random = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_random", random.Random(self.seed))  # noqa: S311 - dice, not secrets
-
-    def wait(self) -> float:
-        """Returns the seconds that the next delivery waits."""
-        return self.delay_seconds + (self._random.random() * self.shuffle_seconds if self.shuffle_seconds else 0.0)
-
-    def loses(self) -> bool:
-        """Tells whether the next delivery is lost."""
-        return self.loss_rate > 0 and self._random.random() < self.loss_rate
+    """Real Unix time in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """When a failed delivery is tried again: at growing intervals, for three days.
+    """Retry times of failed deliveries: growing intervals for three days.
 
-    Stripe publishes the three days but not the intervals (docs.stripe.com/webhooks).
+    Stripe publishes the three days, but not the intervals (docs.stripe.com/webhooks).
     """
 
     first: float = 5.0
-    """Seconds to the first repetition."""
+    """Seconds before the first retry."""
     factor: float = 4.0
+    """Ratio of each interval to the one before."""
     limit: float = 3 * 86400.0
-    """Seconds after which it is given up."""
+    """Seconds after which there is no further retry."""
     scale: float = 1.0
-    """What all of it is multiplied by; tests take 0.001."""
+    """Factor of all real waiting times; tests use 0.001."""
 
     def wait(self, attempts: int) -> float | None:
-        """Returns the real seconds before the next try after so many; None to give up."""
+        """Return the real seconds between attempt number `attempts` and the next; None for no further retry."""
         waited = sum(self.first * self.factor**number for number in range(attempts))
         if waited > self.limit:
             return None
@@ -92,15 +137,16 @@ class RetryPolicy:
 
 
 class Webhooks:
-    """The deliveries of an account's events to the double's own endpoint and to those made by the API.
+    """Delivery of an account's events to the configured endpoint and to the endpoints made through the API.
 
-    Each is a row of the account until it is accepted, so that none is forgotten by a restart.
+    Each delivery is an object of the account until it is accepted, so it survives a restart. Its states:
+    `pending`, `held` (until `release`), `lost` (a fault), `failed` (no further retry).
 
     Args:
-        account: Whose events.
-        url: The own endpoint; it may become known later, deliveries wait for it.
-        secrets: The own endpoint's live signing secrets; without any it gets nothing.
-        retries: When failed deliveries are tried again.
+        account: The account whose events are delivered.
+        url: URL of the configured endpoint; its deliveries wait until the URL is set.
+        secrets: Active signing secrets of the configured endpoint; without any it receives nothing.
+        retries: Retry times of failed deliveries.
     """
 
     def __init__(self, account: Account, url: str | None, secrets: Sequence[str], retries: RetryPolicy) -> None:
@@ -108,62 +154,63 @@ class Webhooks:
         self.retries = retries
         self.faults = DeliveryFaults()
         self.thin = False
-        """Send thin events, which say that something changed and not what, instead of snapshots."""
-        self.attempts: deque[Attempt] = deque(maxlen=ATTEMPTS_KEPT)
+        """Deliver thin events, which contain the object's URL, instead of snapshot events."""
+        self.attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
         self._account = account
         self._url = url
         self._holding = False
         self._due: list[tuple[float, int, str]] = []
         self._pending: dict[str, None] = {}
         self._planned = 0
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._parked: list[str] = []
-        self._changed = asyncio.Event()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._without_url: list[str] = []
+        self._due_changed = asyncio.Event()
         self._progress = asyncio.Event()
         self._client: httpx.AsyncClient | None = None
-        account.on_put.append(self._note)
+        account.on_put.append(self._index)
         account.on_events.append(self._plan)
         account.on_commit.append(self._progress.set)
 
     @property
     def url(self) -> str | None:
-        """The own endpoint's URL; setting it sends what waited for it."""
+        """URL of the configured endpoint; setting it starts the deliveries that waited for it."""
         return self._url
 
     @url.setter
     def url(self, url: str | None) -> None:
         self._url = url
-        parked, self._parked = self._parked, []
-        for identifier in parked:
+        waiting, self._without_url = self._without_url, []
+        for identifier in waiting:
             self._push(0.0, identifier)
 
     @property
-    def waiting(self) -> list[Json]:
-        """The deliveries still to be made: not accepted, held, lost or given up; oldest first."""
+    def pending(self) -> list[Json]:
+        """The deliveries that are still to be made, oldest first; without those held, lost or failed."""
         return [row for identifier in self._pending if (row := self._account.find("_delivery", identifier))]
 
-    def _in_state(self, state: str) -> list[Json]:
-        return [row for row in reversed(self._account.all("_delivery")) if row["state"] == state]
+    @property
+    def held_events(self) -> list[Json]:
+        """The events with held deliveries, oldest first."""
+        return [self._account.get("event", row["event"]) for row in self._held()]
+
+    def _held(self) -> list[Json]:
+        return [row for row in reversed(self._account.all("_delivery")) if row["state"] == "held"]
 
     def hold(self) -> None:
-        """From now on keeps deliveries back, until `release`."""
+        """Hold all later deliveries until `release`."""
         self._holding = True
 
-    @property
-    def held(self) -> list[Json]:
-        """The events kept back, in the order in which they happened."""
-        return [self._account.get("event", row["event"]) for row in self._in_state("held")]
-
     async def release(self, order: Sequence[str] | None = None) -> None:
-        """Delivers held events one after the other, each answered before the next is sent, and holds no more.
+        """Stop holding, and make the held deliveries one after the other, each after the response to the last.
 
         Args:
-            order: Ids of held events: in this order, repeated where repeated, and lost where left out.
-                None delivers all as they happened. A delivery that is not accepted is tried again later.
+            order: IDs of held events. They are delivered in this order, repeated where an ID is repeated, and
+                lost where it is left out. None delivers all in the order of the events. A delivery that is
+                not accepted is retried later.
         """
         self._holding = False
         rows: dict[str, list[Json]] = {}
-        for row in self._in_state("held"):
+        for row in self._held():
             rows.setdefault(row["event"], []).append(row)
         chosen = list(rows) if order is None else list(order)
         with self._account.change():
@@ -179,69 +226,74 @@ class Webhooks:
                     await self._deliver(row)
 
     def resend(self, event: str) -> None:
-        """Delivers an event once more, as an operator does in the Dashboard."""
+        """Deliver an event once more, as the Dashboard's "Resend" does."""
         with self._account.change():
             self._plan([self._account.get("event", event)])
 
     async def drain(self, timeout: float = 10.0) -> None:
-        """Waits until nothing is waiting to be delivered; what is lost or given up doesn't wait.
+        """Wait until no delivery is pending; held, lost and failed ones do not count.
 
         Raises:
-            TimeoutError: Something still waits after `timeout` seconds.
+            TimeoutError: A delivery is still pending after `timeout` seconds.
         """
         async with asyncio.timeout(timeout):
-            while self._pending or self._under_way:
+            while self._pending or self._in_flight:
                 self._progress.clear()
                 await self._progress.wait()
 
     def payload(self, event: Json) -> bytes:
-        """Returns the body of a delivery: the exact bytes that are signed."""
-        return bodies.thin(event) if self.thin else bodies.snapshot(self._account, event)
+        """Return the body of a delivery: the exact bytes that are signed."""
+        return thin_body(event) if self.thin else snapshot_body(self._account, event)
 
     async def run(self) -> None:
-        """Delivers what is due until it is cancelled."""
+        """Make the deliveries that are due, until cancelled."""
         while True:
-            self._changed.clear()
+            self._due_changed.clear()
             now = time.time()
-            while self._due and self._due[0][0] <= now and len(self._under_way) < CONCURRENCY:
+            while self._due and self._due[0][0] <= now and len(self._in_flight) < CONCURRENCY:
                 self._start(heapq.heappop(self._due)[2])
-            wait = self._due[0][0] - now if self._due and len(self._under_way) < CONCURRENCY else None
+            wait = self._due[0][0] - now if self._due and len(self._in_flight) < CONCURRENCY else None
             try:
-                await asyncio.wait_for(self._changed.wait(), wait if wait is None else max(0.0, wait))
+                await asyncio.wait_for(self._due_changed.wait(), wait if wait is None else max(0.0, wait))
             except TimeoutError:
                 continue
 
     async def close(self) -> None:
-        """Ends deliveries under way; they are made again after the next start."""
-        for task in list(self._under_way):
+        """Cancel the deliveries in flight; the next start repeats them."""
+        for task in list(self._in_flight):
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
 
     def _plan(self, events: list[Json]) -> None:
         for event in events:
             for endpoint in self._receivers(event["type"]):
-                lost = self.faults.loses()
+                lost = self.faults.next_is_lost()
                 state = "lost" if lost else "held" if self._holding else "pending"
                 self._account.put(
                     {
                         "object": "_delivery",
-                        "id": token(20),
+                        "id": random_string(20),
                         "event": event["id"],
                         "endpoint": endpoint,
                         "attempts": 0,
                         "copies": self.faults.copies,
-                        "due": time.time() + self.faults.wait(),
+                        "due": time.time() + self.faults.next_delay(),
                         "state": state,
                     }
                 )
 
-    def _receivers(self, kind: str) -> list[str]:
-        made = [endpoint["id"] for endpoint in self._account.all("webhook_endpoint") if endpoints.wants(endpoint, kind)]
-        return [OWN_ENDPOINT, *made] if self.secrets else made
+    def _receivers(self, event_type: str) -> list[str]:
+        created = [
+            endpoint["id"]
+            for endpoint in self._account.all("webhook_endpoint")
+            if endpoint["status"] == "enabled"
+            and any(matches(pattern, event_type) for pattern in endpoint["enabled_events"])
+        ]
+        return [CONFIGURED_ENDPOINT, *created] if self.secrets else created
 
-    def _note(self, entry: Json) -> None:
+    def _index(self, entry: Json) -> None:
         if entry["object"] != "_delivery":
             return
         if entry["state"] == "pending":
@@ -253,32 +305,32 @@ class Webhooks:
     def _push(self, due: float, identifier: str) -> None:
         self._planned += 1
         heapq.heappush(self._due, (due, self._planned, identifier))
-        self._changed.set()
+        self._due_changed.set()
 
     def _start(self, identifier: str) -> None:
         row = self._account.find("_delivery", identifier)
-        if row is None:  # the change that planned it was undone
+        if row is None:  # The change that planned it was rolled back.
             self._pending.pop(identifier, None)
             self._progress.set()
             return
         if row["state"] != "pending" or row["due"] > time.time():
             return
-        if row["endpoint"] == OWN_ENDPOINT and self._url is None:
-            self._parked.append(identifier)
+        if row["endpoint"] == CONFIGURED_ENDPOINT and self._url is None:
+            self._without_url.append(identifier)
             return
         task = asyncio.create_task(self._deliver(row))
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        self._in_flight.add(task)
+        task.add_done_callback(self._finished)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._changed.set()
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._due_changed.set()
         self._progress.set()
         if not task.cancelled():
             task.result()
 
     async def _deliver(self, row: Json) -> None:
-        """Sends all copies of a delivery and keeps what became of it."""
+        """Send all copies of a delivery and store the result."""
         if self.faults.parallel:
             sent = await asyncio.gather(*(self._send_once(row) for _ in range(row["copies"])))
         else:
@@ -294,8 +346,8 @@ class Webhooks:
             self._account.update(row, attempts=attempts, due=time.time() + (wait or 0.0), state=state)
 
     def _address(self, row: Json) -> tuple[str | None, list[str]] | None:
-        """Returns where a delivery goes and what signs it; None when its endpoint was deleted."""
-        if row["endpoint"] == OWN_ENDPOINT:
+        """Return the URL and the signing secrets of a delivery's endpoint; None if the endpoint was deleted."""
+        if row["endpoint"] == CONFIGURED_ENDPOINT:
             return self._url, self.secrets
         endpoint = self._account.find("webhook_endpoint", row["endpoint"])
         return (endpoint["url"], [endpoint["_secret"]]) if endpoint else None
@@ -313,7 +365,7 @@ class Webhooks:
         }
         status, error = await self._post(url, body, headers)
         self.attempts.append(
-            Attempt(
+            DeliveryAttempt(
                 event=event["id"],
                 type=event["type"],
                 url=url,
@@ -323,12 +375,12 @@ class Webhooks:
                 at=time.time(),
             )
         )
-        # A redirect is no acceptance (docs.stripe.com/webhooks).
-        return status is not None and 200 <= status < 300  # noqa: PLR2004 - the class of success
+        # Stripe treats a redirect as a failure (docs.stripe.com/webhooks).
+        return status is not None and 200 <= status < 300  # noqa: PLR2004 - the success statuses
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int | None, str | None]:
         if self._client is None:
-            # Made when it is first needed: loading the certificates costs more than the rest of the start.
+            # Created at the first delivery, because loading the certificates takes longer than the rest of the start.
             self._client = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False)
         try:
             answer = await self._client.post(url, content=body, headers=headers)

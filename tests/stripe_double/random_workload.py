@@ -1,26 +1,25 @@
-"""What do two hundred customers do in half a year? A seeded run of all that can happen to subscriptions."""
+"""Random workload: a seeded sequence of simulated actions of many customers over many days."""
 
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from services.stripe_double import StripeApiError
+from services.stripe_double import StripeApiError, StripeDouble
 from services.stripe_double.account import Json
-from services.stripe_double.double import StripeDouble
-from services.stripe_double.endings import OVER
-from services.stripe_double.simulation import BAD_CARD, GOOD_CARD
+from services.stripe_double.simulation import DECLINING_CARD, GOOD_CARD
+from services.stripe_double.subscription_status import ENDED
 
 _ARRIVALS = {
     "checkout": 4,
     "trial": 3,
     "trial_without_card": 1,
-    "left_checkout": 1,
+    "abandoned_checkout": 1,
     "declined_checkout": 1,
     "bank_debit": 1,
     "authentication": 1,
 }
-"""How customers begin, by weight."""
+"""Ways in which a customer subscribes, with their weights."""
 
 _DAILY = {
     "decline": 0.02,
@@ -39,22 +38,26 @@ _DAILY = {
     "refund": 0.006,
     "delete_customer": 0.001,
 }
-"""The chance of each verb on each day of each subscription, where it makes sense."""
+"""Probability of each action on each day of each subscription, where the action applies."""
+
+_INQUIRIES = 0.3
+"""Share of the disputes that are inquiries."""
 
 
 class RandomWorkload:
-    """Plays customers who come, pay, decline, recover, pause, double, dispute, leave.
+    """Customers who subscribe, pay, decline, recover, pause, subscribe twice, dispute and cancel.
 
     Args:
-        double: Where they live.
-        price: What all of them buy.
-        seed: The same seed plays the same life on a fresh double.
+        double: The double.
+        price: ID of the price of all subscriptions.
+        seed: The same seed makes the same actions on a new double.
     """
 
     def __init__(self, double: StripeDouble, price: str, *, seed: int) -> None:
         self.performed: Counter[str] = Counter()
-        """How often each verb was played; those that Stripe refused are not counted."""
+        """Number of successful actions by name."""
         self.rejected: Counter[str] = Counter()
+        """Number of refused actions by name."""
         self._double = double
         self._price = price
         self._random = random.Random(seed)
@@ -62,26 +65,26 @@ class RandomWorkload:
     async def run(
         self, *, customers: int, days: int, after_each_day: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Lets customers arrive over the first half of the days, and every day do what they do.
+        """Run the workload; the customers arrive during the first half of the days.
 
         Args:
-            customers: How many.
-            days: How long, in the double's time, which is moved.
-            after_each_day: What else happens at the end of each day.
+            customers: Number of customers.
+            days: Number of days, by which the clock is advanced.
+            after_each_day: Called after each day.
         """
         arrivals = Counter(self._random.randrange(max(1, days // 2)) for _ in range(customers))
         number = 0
         for day in range(days):
             for _ in range(arrivals[day]):
                 number += 1
-                self._arrive(number)
+                self._subscribe(number)
             for subscription in self._double.objects("subscription"):
-                self._day_of(subscription["id"])
+                self._run_day(subscription["id"])
             await self._double.clock.advance(timedelta(days=1))
             if after_each_day is not None:
                 await after_each_day()
 
-    def _arrive(self, number: int) -> None:
+    def _subscribe(self, number: int) -> None:
         way = self._random.choices(list(_ARRIVALS), weights=list(_ARRIVALS.values()))[0]
         simulate, email = self._double.simulate, f"customer{number}@example.com"
         if way == "trial_without_card":
@@ -90,63 +93,64 @@ class RandomWorkload:
             simulate.checkout(self._price, email=email, trial_days=14)
         else:
             card = {
-                "left_checkout": None,
-                "declined_checkout": BAD_CARD,
+                "abandoned_checkout": None,
+                "declined_checkout": DECLINING_CARD,
                 "bank_debit": "pm_usBankAccount_success",
                 "authentication": "pm_card_authenticationRequired",
             }.get(way, GOOD_CARD)
-            made = simulate.checkout(self._price, email=email, payment_method=card)
+            subscription = simulate.checkout(self._price, email=email, payment_method=card)
             if way == "authentication":
-                simulate.authenticate(made["id"])
+                simulate.authenticate(subscription["id"])
         self.performed[way] += 1
 
-    def _day_of(self, identifier: str) -> None:
-        for verb in [verb for verb, chance in _DAILY.items() if self._random.random() < chance]:
+    def _run_day(self, identifier: str) -> None:
+        for action in [action for action, probability in _DAILY.items() if self._random.random() < probability]:
             subscription = self._double.object("subscription", identifier)
-            if not self._sensible(verb, subscription):
+            if not self._applies(action, subscription):
                 continue
             try:
-                self._do(verb, subscription)
+                self._perform(action, subscription)
             except StripeApiError:
-                self.rejected[verb] += 1
+                self.rejected[action] += 1
             else:
-                self.performed[verb] += 1
+                self.performed[action] += 1
 
-    def _sensible(self, verb: str, subscription: Json) -> bool:
-        status, planned = subscription["status"], subscription["cancel_at"] is not None
+    def _applies(self, action: str, subscription: Json) -> bool:
+        status, scheduled = subscription["status"], subscription["cancel_at"] is not None
         if self._double.object("customer", subscription["customer"]).get("deleted"):
             return False
-        if verb in {"close_dispute", "dispute", "refund"}:
+        if action in {"close_dispute", "dispute", "refund"}:
             return True
-        if status in OVER:
+        if status in ENDED:
             return False
-        sensible: dict[str, bool] = {
+        applies: dict[str, bool] = {
             "recover": status in {"past_due", "unpaid", "incomplete"},
-            "reactivate": planned,
-            "cancel_at_period_end": not planned and status in {"active", "trialing"},
-            "cancel_at_date": not planned and status in {"active", "trialing"},
+            "reactivate": scheduled,
+            "cancel_at_period_end": not scheduled and status in {"active", "trialing"},
+            "cancel_at_date": not scheduled and status in {"active", "trialing"},
             "pause": status == "active",
             "resume": status == "paused",
             "resume_collection": subscription["pause_collection"] is not None,
         }
-        return sensible.get(verb, True)
+        return applies.get(action, True)
 
-    def _do(self, verb: str, subscription: Json) -> None:
+    def _perform(self, action: str, subscription: Json) -> None:
         simulate, identifier, customer = self._double.simulate, subscription["id"], subscription["customer"]
-        if verb in {"decline", "recover", "delete_customer"}:
-            getattr(simulate, verb)(customer)
-        elif verb.startswith("cancel_"):
-            simulate.cancel(identifier, at=verb.removeprefix("cancel_").removeprefix("at_"))
-        elif verb == "duplicate":
+        if action in {"decline", "recover", "delete_customer"}:
+            getattr(simulate, action)(customer)
+        elif action.startswith("cancel_"):
+            simulate.cancel(identifier, at=action.removeprefix("cancel_").removeprefix("at_"))
+        elif action == "duplicate":
             simulate.checkout(self._price, customer=customer)
-        elif verb == "close_dispute":
+        elif action == "close_dispute":
             simulate.close_dispute(*self._open_dispute(customer))
-        elif verb == "dispute":
-            simulate.dispute(identifier, inquiry=self._random.random() < 0.3)
+        elif action == "dispute":
+            simulate.dispute(identifier, inquiry=self._random.random() < _INQUIRIES)
         else:
-            getattr(simulate, verb)(identifier)
+            getattr(simulate, action)(identifier)
 
     def _open_dispute(self, customer: str) -> tuple[str, str]:
+        """Return the ID of the customer's first open dispute and a status to close it with."""
         charges = {charge["id"] for charge in self._double.objects("charge") if charge["customer"] == customer}
         for dispute in self._double.objects("dispute"):
             if dispute["charge"] in charges and dispute["status"].endswith("needs_response"):

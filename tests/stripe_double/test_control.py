@@ -1,49 +1,33 @@
-"""The switches over HTTP, for other processes."""
-
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.stripe_double.shop import API_KEY, SECRET, USES_STRIPE, Receiver, Shop, open_shop, receiving, until
-
-pytestmark = USES_STRIPE
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as shop:
-        shop.double.clock.freeze()
-        yield shop
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
+from tests.stripe_double.shop import API_KEY, SECRET, Receiver, Shop, until
 
 
 @pytest.fixture
 async def http(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the control API."""
     async with httpx.AsyncClient(
         base_url=f"{shop.double.url}/_double/", headers={"authorization": f"Bearer {API_KEY}"}
     ) as http:
         yield http
 
 
-async def post(http: httpx.AsyncClient, path: str, /, **body: Any) -> Any:
-    answer = await http.post(path, json=body)
+async def post(http: httpx.AsyncClient, path: str, /, **arguments: Any) -> Any:
+    answer = await http.post(path, json=arguments)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def test_the_switches_ask_for_the_key(shop: Shop) -> None:
+async def test_the_control_api_requires_the_secret_key(shop: Shop) -> None:
     async with httpx.AsyncClient(base_url=shop.double.url) as stranger:
         assert (await stranger.post("/_double/clock", json={"advance": 60})).status_code == 401
 
 
-async def test_verbs_are_played_and_objects_read(shop: Shop, http: httpx.AsyncClient) -> None:
+async def test_actions_are_simulated_and_objects_are_listed(shop: Shop, http: httpx.AsyncClient) -> None:
     subscription = await post(http, "simulate/checkout", price=shop.price, email="ada@example.com", trial_days=14)
     assert subscription["status"] == "trialing"
     assert await post(http, "clock", advance=14 * 86400 + 3600) == {"now": shop.double.clock.now()}
@@ -62,17 +46,17 @@ async def test_verbs_are_played_and_objects_read(shop: Shop, http: httpx.AsyncCl
         ("simulate/checkout", {"nonsense": 1}, 400),
         ("clock", {}, 400),
         ("clock", {"advance": -1}, 400),
-        ("faults", {"trouble": "nonsense"}, 400),
+        ("faults", {"kind": "nonsense"}, 400),
         ("nonsense", {}, 404),
     ],
 )
-async def test_what_does_not_fit_is_refused(http: httpx.AsyncClient, path: str, body: Any, status: int) -> None:
+async def test_invalid_requests_are_refused(http: httpx.AsyncClient, path: str, body: Any, status: int) -> None:
     answer = await http.post(path, json=body)
     assert (answer.status_code, "message" in answer.json()["error"]) == (status, True)
 
 
-async def test_faults_are_switched_on_and_off(shop: Shop, http: httpx.AsyncClient) -> None:
-    await post(http, "faults", trouble="server_error", path="/v1/customers*")
+async def test_faults_are_added_and_removed(shop: Shop, http: httpx.AsyncClient) -> None:
+    await post(http, "faults", kind="server_error", path="/v1/customers*")
     async with httpx.AsyncClient(base_url=shop.double.url, auth=(API_KEY, "")) as api:
         assert (await api.get("/v1/customers")).status_code == 500
         assert (await http.delete("faults")).json() == {"hits": 1}
@@ -95,12 +79,12 @@ async def test_an_outage_ends_by_itself(shop: Shop, http: httpx.AsyncClient) -> 
     assert await answered()
 
 
-async def test_webhooks_are_directed_disturbed_held_and_released(
+async def test_webhooks_are_configured_held_released_and_drained(
     shop: Shop, http: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     assert await post(http, "webhooks", url=receiver.url, secrets=[SECRET], copies=2) == {
         "url": receiver.url,
-        "waiting": 0,
+        "pending": 0,
     }
     await shop.customer(None)
     await post(http, "webhooks/drain", seconds=5)

@@ -1,23 +1,10 @@
-"""The customers' side, verb by verb."""
-
-from collections.abc import AsyncIterator
-
 import pytest
 
 from services.stripe_double import StripeApiError
-from tests.stripe_double.shop import USES_STRIPE, Shop, open_shop
-
-pytestmark = USES_STRIPE
+from tests.stripe_double.shop import Shop
 
 
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as shop:
-        shop.double.clock.freeze()
-        yield shop
-
-
-async def test_checkout_makes_a_customer_without_metadata_and_pays_in_a_second_step(shop: Shop) -> None:
+async def test_checkout_creates_a_customer_and_pays_in_a_second_event(shop: Shop) -> None:
     subscription = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata={"plan": "beak"})
     (customer,) = shop.double.objects("customer")
     assert (customer["email"], customer["metadata"]) == ("ada@example.com", {})
@@ -30,7 +17,7 @@ async def test_checkout_makes_a_customer_without_metadata_and_pays_in_a_second_s
     assert statuses == ["incomplete", "active"]
 
 
-async def test_checkout_for_a_known_customer_with_a_trial_and_a_code(shop: Shop) -> None:
+async def test_checkout_for_an_existing_customer_with_trial_and_coupon(shop: Shop) -> None:
     customer = await shop.customer(None)
     coupon = await shop.api.coupons.create_async({"percent_off": 50})
     subscription = shop.double.simulate.checkout(shop.price, customer=customer.id, trial_days=7, coupon=coupon.id)
@@ -40,12 +27,12 @@ async def test_checkout_for_a_known_customer_with_a_trial_and_a_code(shop: Shop)
 
 
 @pytest.mark.parametrize("payment_method", [None, "pm_card_chargeCustomerFail"])
-async def test_a_checkout_left_or_declined_stays_incomplete(shop: Shop, payment_method: str | None) -> None:
+async def test_an_abandoned_or_declined_checkout_stays_incomplete(shop: Shop, payment_method: str | None) -> None:
     subscription = shop.double.simulate.checkout(shop.price, email="a@example.com", payment_method=payment_method)
     assert subscription["status"] == "incomplete"
 
 
-async def test_a_decline_and_a_recovery(shop: Shop) -> None:
+async def test_decline_makes_a_subscription_past_due_and_recover_pays_it(shop: Shop) -> None:
     simulate = shop.double.simulate
     subscription = simulate.checkout(shop.price, email="ada@example.com")
     simulate.decline(subscription["customer"])
@@ -55,7 +42,7 @@ async def test_a_decline_and_a_recovery(shop: Shop) -> None:
     assert shop.double.object("subscription", subscription["id"])["status"] == "active"
 
 
-async def test_the_portal_cancels_at_period_end_by_date_or_now_and_takes_it_back(shop: Shop) -> None:
+async def test_the_portal_cancels_at_period_end_by_date_or_now(shop: Shop) -> None:
     simulate = shop.double.simulate
     identifier = simulate.checkout(shop.price, email="ada@example.com")["id"]
     planned = simulate.cancel(identifier)
@@ -66,7 +53,7 @@ async def test_the_portal_cancels_at_period_end_by_date_or_now_and_takes_it_back
     assert simulate.cancel(identifier, at="now")["status"] == "canceled"
 
 
-async def test_both_kinds_of_pause(shop: Shop) -> None:
+async def test_pausing_collection_and_pausing_the_subscription(shop: Shop) -> None:
     simulate = shop.double.simulate
     identifier = simulate.checkout(shop.price, email="ada@example.com")["id"]
     assert simulate.pause_collection(identifier)["status"] == "active"
@@ -75,7 +62,7 @@ async def test_both_kinds_of_pause(shop: Shop) -> None:
     assert simulate.resume(identifier)["status"] == "active"
 
 
-async def test_money_goes_back_by_refund_or_by_dispute(shop: Shop) -> None:
+async def test_payments_are_refunded_and_disputed(shop: Shop) -> None:
     simulate = shop.double.simulate
     one, other = (simulate.checkout(shop.price, email="ada@example.com")["id"] for _ in range(2))
     assert simulate.refund(one, amount=300)["amount"] == 300
@@ -87,7 +74,7 @@ async def test_money_goes_back_by_refund_or_by_dispute(shop: Shop) -> None:
         simulate.refund(trial)
 
 
-async def test_what_is_refused_changes_nothing(shop: Shop) -> None:
+async def test_a_refused_action_changes_nothing(shop: Shop) -> None:
     before = shop.types()
     with pytest.raises(StripeApiError):
         shop.double.simulate.checkout("price_none", email="ada@example.com")

@@ -1,10 +1,9 @@
-"""What is on an invoice? Its lines, the amounts waiting for the next one, and prorations."""
+"""Invoice line items, and the pending invoice items of prorations."""
 
-from services.stripe_double.account import Account, Json
-from services.stripe_double.ids import new_id
+from services.stripe_double.account import Account, Json, new_id
 
 
-def line(
+def line_item(
     price: Json,
     *,
     amount: int,
@@ -16,18 +15,18 @@ def line(
     proration: bool = False,
     invoice_item: str | None = None,
 ) -> Json:
-    """Returns one line of an invoice.
+    """Return one line item of an invoice.
 
     Args:
         price: The price that it charges or credits.
-        amount: In the smallest unit, negative for a credit.
-        description: For the customer.
-        period: Start and end of what is paid for, in Unix seconds.
-        quantity: How many.
-        subscription: The id of the subscription.
-        item: The id of its item.
-        proration: Whether it corrects what was billed before.
-        invoice_item: The id of the waiting amount that it was.
+        amount: Amount in the smallest unit; negative for a credit.
+        description: Text for the customer.
+        period: Start and end of the paid period in Unix seconds.
+        quantity: Quantity of the price.
+        subscription: ID of the subscription.
+        item: ID of the subscription item.
+        proration: Whether it corrects an earlier invoice.
+        invoice_item: ID of the pending invoice item that it comes from.
     """
     return {
         "id": new_id("line_item"),
@@ -54,31 +53,33 @@ def line(
         },
         "period": {"start": period[0], "end": period[1]},
         "pretax_credit_amounts": [],
-        "pricing": {
-            "price_details": {"price": price["id"], "product": price["product"]},
-            "type": "price_details",
-            "unit_amount_decimal": price["unit_amount_decimal"],
-        },
+        "pricing": _pricing(price),
         "quantity": quantity,
         "subtotal": amount,
         "taxes": [],
     }
 
 
-def of_period(account: Account, subscription: Json, items: list[Json]) -> list[Json]:
-    """Returns the lines that bill items for their current period; a trial's cost nothing."""
+def _pricing(price: Json) -> Json:
+    return {
+        "price_details": {"price": price["id"], "product": price["product"]},
+        "type": "price_details",
+        "unit_amount_decimal": price["unit_amount_decimal"],
+    }
+
+
+def period_lines(account: Account, subscription: Json, items: list[Json]) -> list[Json]:
+    """Return the line items that bill subscription items for their current period; 0 during a trial."""
     trialing = subscription["status"] == "trialing"
     lines = []
     for item in items:
         price = account.get("price", item["price"])
         name = account.get("product", price["product"])["name"]
-        total = 0 if trialing else price["unit_amount"] * item["quantity"]
-        described = f"Trial period for {name}" if trialing else f"{item['quantity']} of {name}"
         lines.append(
-            line(
+            line_item(
                 price,
-                amount=total,
-                description=described,
+                amount=0 if trialing else price["unit_amount"] * item["quantity"],
+                description=f"Trial period for {name}" if trialing else f"{item['quantity']} of {name}",
                 period=(item["current_period_start"], item["current_period_end"]),
                 quantity=item["quantity"],
                 subscription=subscription["id"],
@@ -89,19 +90,19 @@ def of_period(account: Account, subscription: Json, items: list[Json]) -> list[J
 
 
 def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: int) -> None:
-    """Leaves an amount for the rest of an item's period waiting for the next invoice.
+    """Create the pending invoice item for the rest of an item's period; none during a trial or for 0.
 
     Args:
-        account: Where.
-        subscription: The item's.
-        item: With the price, quantity and period that count.
-        sign: -1 credits the time that is not used, +1 charges it.
-        at: From when on.
+        account: The account.
+        subscription: The item's subscription.
+        item: Subscription item with the price, quantity and period to prorate.
+        sign: -1 to credit the unused time, +1 to charge the remaining time.
+        at: Start of the prorated time in Unix seconds.
     """
     start, end = item["current_period_start"], item["current_period_end"]
     price = account.get("price", item["price"])
-    left = max(0, end - at) / max(1, end - start)
-    amount = sign * round(price["unit_amount"] * item["quantity"] * left)
+    share = max(0, end - at) / max(1, end - start)
+    amount = sign * round(price["unit_amount"] * item["quantity"] * share)
     if amount == 0 or subscription["status"] == "trialing":
         return
     name = account.get("product", price["product"])["name"]
@@ -122,19 +123,15 @@ def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: 
                 "type": "subscription_details",
             },
             period={"start": at, "end": end},
-            pricing={
-                "price_details": {"price": price["id"], "product": price["product"]},
-                "type": "price_details",
-                "unit_amount_decimal": price["unit_amount_decimal"],
-            },
+            pricing=_pricing(price),
             proration=True,
             quantity=item["quantity"],
         )
     )
 
 
-def waiting(account: Account, subscription: Json) -> list[Json]:
-    """Returns the amounts of a subscription that no invoice has taken yet, oldest first."""
+def pending_items(account: Account, subscription: Json) -> list[Json]:
+    """Return the invoice items of a subscription that are on no invoice yet, oldest first."""
     return [
         entry
         for entry in reversed(account.owned("invoiceitem", subscription["customer"]))
@@ -142,19 +139,19 @@ def waiting(account: Account, subscription: Json) -> list[Json]:
     ]
 
 
-def drop_waiting(account: Account, subscription: Json) -> None:
-    """Forgets what waits, as an ending without a last invoice does."""
-    for entry in waiting(account, subscription):
+def delete_pending_items(account: Account, subscription: Json) -> None:
+    """Delete the pending invoice items, as a cancellation without a final invoice does."""
+    for entry in pending_items(account, subscription):
         account.remove("invoiceitem", entry["id"])
 
 
-def taken(account: Account, subscription: Json, invoice: str) -> list[Json]:
-    """Moves all that waits onto an invoice; returns its lines."""
+def add_pending_items(account: Account, subscription: Json, invoice: str) -> list[Json]:
+    """Assign all pending invoice items to an invoice; return its line items for them."""
     lines = []
-    for entry in waiting(account, subscription):
+    for entry in pending_items(account, subscription):
         account.update(entry, invoice=invoice)
         lines.append(
-            line(
+            line_item(
                 account.get("price", entry["pricing"]["price_details"]["price"]),
                 amount=entry["amount"],
                 description=entry["description"],

@@ -1,9 +1,8 @@
-"""What survives a restart, kill -9 included."""
-
 import asyncio
 import signal
 import sqlite3
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import pytest
 import stripe
 
 from services.stripe_double import RetryPolicy, StripeDouble
-from tests.stripe_double.shop import API_KEY, SECRET, USES_STRIPE, client_of, open_shop, receiving, until
-
-pytestmark = USES_STRIPE
+from tests.stripe_double.shop import API_KEY, SECRET, START, client_of, open_receiver, open_shop, until
 
 
-async def test_a_second_start_finds_what_the_first_stored(tmp_path: Path) -> None:
+async def test_a_restart_restores_all_objects(tmp_path: Path) -> None:
     async with open_shop(folder=tmp_path) as shop:
         subscription = await shop.subscription(trial_period_days=14, metadata={"user_id": "u1"})
         first = {
@@ -29,7 +26,7 @@ async def test_a_second_start_finds_what_the_first_stored(tmp_path: Path) -> Non
         assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
 
 
-async def test_the_clock_stays_ahead(tmp_path: Path) -> None:
+async def test_a_restart_restores_the_clock(tmp_path: Path) -> None:
     async with StripeDouble(folder=tmp_path) as double:
         await double.clock.advance(timedelta(days=400))
         ahead = double.clock.now()
@@ -37,7 +34,7 @@ async def test_the_clock_stays_ahead(tmp_path: Path) -> None:
         assert 0 <= double.clock.now() - ahead < 60
 
 
-async def test_idempotency_keys_are_remembered(tmp_path: Path) -> None:
+async def test_a_restart_restores_idempotency_keys(tmp_path: Path) -> None:
     made = []
     for _ in range(2):
         async with StripeDouble(api_key=API_KEY, folder=tmp_path) as double, client_of(double) as client:
@@ -49,75 +46,65 @@ async def test_idempotency_keys_are_remembered(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
-async def test_deliveries_that_waited_are_made_after_the_restart(tmp_path: Path) -> None:
+async def test_pending_deliveries_are_made_after_a_restart(tmp_path: Path) -> None:
     async with open_shop(folder=tmp_path, webhook_secrets=[SECRET]) as shop:
         await shop.customer(None)
     async with (
-        receiving() as receiver,
+        open_receiver() as receiver,
         StripeDouble(folder=tmp_path, webhook_url=receiver.url, webhook_secrets=[SECRET]) as double,
     ):
         await double.webhooks.drain()
         assert receiver.types == ["product.created", "price.created", "customer.created"]
     async with StripeDouble(folder=tmp_path, webhook_secrets=[SECRET]) as double:
-        assert double.webhooks.waiting == []
+        assert double.webhooks.pending == []
 
 
-async def test_two_doubles_on_one_folder_are_refused(tmp_path: Path) -> None:
+async def test_a_second_double_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     async with StripeDouble(folder=tmp_path):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             async with StripeDouble(folder=tmp_path):
                 pass
 
 
-async def test_a_change_that_cannot_be_written_is_not_made(tmp_path: Path) -> None:
+async def test_a_change_that_cannot_be_stored_is_rolled_back(tmp_path: Path) -> None:
     async with open_shop(folder=tmp_path) as shop:
-        shop.double.account._journal.close()  # type: ignore[union-attr]
+        shop.double.account._database.close()  # type: ignore[union-attr]
         with pytest.raises(stripe.APIError):
             await shop.customer(None)
         assert shop.double.objects("customer") == []
         assert "customer.created" not in shop.types()
 
 
-PROGRAM = """
-import asyncio, sys
-from pathlib import Path
-from services.stripe_double import StripeDouble
-
-async def main():
-    async with StripeDouble(api_key="sk_test_shop", folder=Path(sys.argv[1]), webhook_secrets=["whsec_shop"]) as double:
-        print(double.url, flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
+PROGRAM = (
+    *(sys.executable, "-m", "services.stripe_double", "--port", "0"),
+    *("--api-key", API_KEY, "--webhook-secret", SECRET, "--folder"),
+)
 
 
-async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
-    answered = []
-    for round_number in range(3):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, str(tmp_path), stdout=asyncio.subprocess.PIPE
-        )
+async def test_kill_9_loses_no_change_that_was_confirmed(tmp_path: Path) -> None:
+    confirmed = []
+    for round_number in range(2):
+        process = await asyncio.create_subprocess_exec(*PROGRAM, str(tmp_path), stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
-        url = (await process.stdout.readline()).decode().strip()
+        url = (await process.stdout.readline()).decode().split()[-1]
         http = stripe.HTTPXClient(timeout=5)
         client = stripe.StripeClient(API_KEY, base_addresses={"api": url}, http_client=http, max_network_retries=0)  # type: ignore[typeddict-item]
 
         async def make(number: int, client: stripe.StripeClient = client, prefix: int = round_number) -> None:
             key = f"{prefix}:{number}"
             made = await client.v1.customers.create_async({"name": key}, {"idempotency_key": key})
-            answered.append((made.id, key))
+            confirmed.append((made.id, key))
 
-        calls = [asyncio.create_task(make(number)) for number in range(200)]
-        wanted = 40 * (round_number + 1)
-        await until(lambda wanted=wanted: len(answered) >= wanted)  # type: ignore[misc]
+        calls = [asyncio.create_task(make(number)) for number in range(80)]
+        wanted = 30 * (round_number + 1)
+        await until(lambda wanted=wanted: len(confirmed) >= wanted)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.gather(*calls, return_exceptions=True)
         process._transport.close()  # type: ignore[attr-defined]
         await http.close_async()
     async with (
-        receiving() as receiver,
+        open_receiver() as receiver,
         StripeDouble(
             api_key=API_KEY,
             folder=tmp_path,
@@ -128,10 +115,33 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
         client_of(double) as again,
     ):
         names = {customer["id"]: customer["name"] for customer in double.objects("customer")}
-        assert all(names[identifier] == key for identifier, key in answered)
+        assert all(names[identifier] == key for identifier, key in confirmed)
         assert len(set(names.values())) == len(names)
-        identifier, key = answered[-1]
+        identifier, key = confirmed[-1]
         replayed = await again.v1.customers.create_async({"name": key}, {"idempotency_key": key})
         assert replayed.id == identifier
         await double.webhooks.drain()
         assert len(set(receiver.ids)) == len(names)
+
+
+async def test_members_stored_under_former_names_are_renamed(tmp_path: Path) -> None:
+    async with open_shop(folder=tmp_path, start=START) as shop:
+        subscription = await shop.subscription(trial_period_days=2)
+        await shop.api.customers.create_async({}, {"idempotency_key": "k1"})
+    with closing(sqlite3.connect(tmp_path / "stripe.sqlite")) as connection:
+        for kind, former, current in (
+            ("subscription", "_quiet", "_defer_events"),
+            ("subscription", "_told_trial_end", "_notified_trial_end"),
+            ("subscription", "_told_renewal", "_notified_renewal"),
+            ("_key", "asked", "fingerprint"),
+        ):
+            query = "UPDATE objects SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB) WHERE kind = ?"
+            assert connection.execute(query, (f'"{current}"', f'"{former}"', kind)).rowcount
+        connection.commit()
+    async with StripeDouble(api_key=API_KEY, folder=tmp_path) as double, client_of(double) as client:
+        again = await client.v1.customers.create_async({}, {"idempotency_key": "k1"})
+        assert again.last_response.headers["idempotent-replayed"] == "true"
+        await double.clock.advance(timedelta(days=3))
+        assert double.object("subscription", subscription.id)["status"] == "active"
+        types = [event["type"] for event in double.objects("event")]
+        assert types.count("customer.subscription.trial_will_end") == 1

@@ -1,21 +1,9 @@
-"""Coupons and promotion codes on subscriptions."""
-
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import stripe
 
-from tests.stripe_double.shop import USES_STRIPE, Shop, open_shop
-
-pytestmark = USES_STRIPE
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as shop:
-        shop.double.clock.freeze()
-        yield shop
+from tests.stripe_double.shop import Shop
 
 
 async def coupon(shop: Shop, **params: Any) -> str:
@@ -23,8 +11,7 @@ async def coupon(shop: Shop, **params: Any) -> str:
 
 
 async def code(shop: Shop, **params: Any) -> str:
-    made = await coupon(shop, duration="forever")
-    promotion = {"type": "coupon", "coupon": made}
+    promotion = {"type": "coupon", "coupon": await coupon(shop, duration="forever")}
     return str((await shop.api.promotion_codes.create_async({"promotion": promotion, **params})).id)
 
 
@@ -32,7 +19,7 @@ def totals(shop: Shop) -> list[int]:
     return [invoice["total"] for invoice in shop.double.objects("invoice")]
 
 
-async def test_a_coupon_shows_on_the_subscription_and_its_invoices(shop: Shop) -> None:
+async def test_a_coupon_discounts_the_subscription_and_its_invoices(shop: Shop) -> None:
     half = await coupon(shop, percent_off=50, duration="forever", id="HALF")
     subscription = await shop.subscription(
         discounts=[{"coupon": half}], expand=["discounts.source.coupon", "latest_invoice"]
@@ -45,7 +32,7 @@ async def test_a_coupon_shows_on_the_subscription_and_its_invoices(shop: Shop) -
     assert totals(shop) == [500, 500]
 
 
-async def test_a_coupon_for_once_is_gone_after_the_first_invoice_that_cost_something(shop: Shop) -> None:
+async def test_a_coupon_for_once_ends_after_the_first_invoice_above_zero(shop: Shop) -> None:
     subscription = await shop.subscription(discounts=[{"coupon": await coupon(shop)}], trial_period_days=7)
     assert len(subscription.discounts) == 1
     await shop.advance(days=45)
@@ -61,7 +48,7 @@ async def test_a_repeating_coupon_ends_after_its_months(shop: Shop) -> None:
     assert totals(shop) == [750, 750, 1000, 1000]
 
 
-async def test_an_amount_takes_off_no_more_than_is_owed(shop: Shop) -> None:
+async def test_amount_off_never_exceeds_the_amount(shop: Shop) -> None:
     much = await coupon(shop, percent_off=None, amount_off=5000, currency="usd")
     customer = await shop.customer(None)
     subscription = await shop.subscription(
@@ -80,7 +67,7 @@ async def test_discounts_are_replaced_and_removed(shop: Shop) -> None:
     assert cleared.discounts == []
 
 
-async def test_a_promotion_code_stands_for_its_coupon(shop: Shop) -> None:
+async def test_a_promotion_code_redeems_its_coupon(shop: Shop) -> None:
     word = await code(shop, code="SPRING")
     subscription = await shop.subscription(discounts=[{"promotion_code": word}], expand=["discounts"])
     assert subscription.discounts[0].promotion_code == word
@@ -90,7 +77,7 @@ async def test_a_promotion_code_stands_for_its_coupon(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("params", [{"active": False}, {"max_redemptions": 1}, {"expires_at": 1}])
-async def test_a_code_that_is_used_up_or_over_is_refused(shop: Shop, params: dict[str, Any]) -> None:
+async def test_a_used_up_expired_or_inactive_promotion_code_is_refused(shop: Shop, params: dict[str, Any]) -> None:
     word = await code(shop, **params)
     if "max_redemptions" in params:
         await shop.subscription(discounts=[{"promotion_code": word}])
@@ -98,7 +85,7 @@ async def test_a_code_that_is_used_up_or_over_is_refused(shop: Shop, params: dic
         await shop.subscription(discounts=[{"promotion_code": word}])
 
 
-async def test_a_code_for_another_customer_or_for_first_timers_is_refused(shop: Shop) -> None:
+async def test_a_promotion_code_with_restrictions_is_refused_to_others(shop: Shop) -> None:
     subscription = await shop.subscription()
     theirs = await code(shop, customer=subscription.customer)
     first = await code(shop, restrictions={"first_time_transaction": True})
@@ -108,12 +95,12 @@ async def test_a_code_for_another_customer_or_for_first_timers_is_refused(shop: 
         await shop.subscription(subscription.customer, discounts=[{"promotion_code": first}])
 
 
-async def test_a_coupon_past_its_redemptions_is_refused_and_counts_nothing(shop: Shop) -> None:
+async def test_a_used_up_coupon_is_refused_and_not_counted_again(shop: Shop) -> None:
     single = await coupon(shop, max_redemptions=1)
     await shop.subscription(discounts=[{"coupon": single}])
-    with pytest.raises(stripe.InvalidRequestError) as refused:
+    with pytest.raises(stripe.InvalidRequestError) as caught:
         await shop.subscription(discounts=[{"coupon": single}])
-    assert refused.value.code == "coupon_expired"
+    assert caught.value.code == "coupon_expired"
     assert (await shop.api.coupons.retrieve_async(single)).times_redeemed == 1
 
 
@@ -127,6 +114,6 @@ async def test_a_coupon_past_its_redemptions_is_refused_and_counts_nothing(shop:
         {"duration": "repeating"},
     ],
 )
-async def test_coupons_that_make_no_sense_are_refused(shop: Shop, params: dict[str, Any]) -> None:
+async def test_invalid_coupons_are_refused(shop: Shop, params: dict[str, Any]) -> None:
     with pytest.raises(stripe.InvalidRequestError):
         await coupon(shop, **params)

@@ -1,0 +1,17 @@
+import pytest
+import stripe
+
+from tests.stripe_double.shop import Shop
+
+
+async def test_an_invoice_is_marked_uncollectible_and_voided(shop: Shop) -> None:
+    subscription, intent = await shop.incomplete_subscription()
+    given_up = await shop.api.invoices.mark_uncollectible_async(subscription.latest_invoice)
+    assert given_up.status == "uncollectible"
+    voided = await shop.api.invoices.void_invoice_async(subscription.latest_invoice)
+    assert (voided.status, voided.amount_remaining) == ("void", 0)
+    assert (await shop.api.payment_intents.retrieve_async(intent.id)).status == "canceled"
+    paid = await shop.api.invoice_payments.list_async({"invoice": voided.id, "status": "canceled"})
+    assert len(paid.data) == 1
+    with pytest.raises(stripe.InvalidRequestError):
+        await shop.api.invoices.pay_async(voided.id, {"payment_method": "pm_card_visa"})
