@@ -1,8 +1,14 @@
-"""Mapping between dataclasses and MongoDB documents, and the stores built on it.
+"""Mapping between dataclasses and MongoDB documents, and the base class of stores.
 
-A field ``created_at`` is stored as ``createdAt`` and the field ``id`` of a whole document as ``_id``; ``stored_as``
-declares another name. Nested dataclasses and message parts become subdocuments, tuples become arrays, and enum members
-their values. A document that lacks a field, because the field was added later, takes the default of the dataclass.
+A field ``created_at`` is stored as ``createdAt``, and the field ``id`` of a whole document as ``_id``; ``stored_as``
+declares another name. Values are converted by their type annotation:
+
+- enum members become their values,
+- nested dataclasses and pydantic models become subdocuments, whose ``id`` keeps its name,
+- tuples, lists and sets become arrays, dictionaries become subdocuments,
+- None and every other value is stored as it is, so it must be a type that BSON has.
+
+A document that lacks a field, because the field was added later, takes the default of the dataclass.
 """
 
 from __future__ import annotations
@@ -10,10 +16,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import partial
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, Generic, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from shared.bus.work import Work
 from shared.errors import Refusal
@@ -22,13 +30,14 @@ from shared.mongo import Collection, Document
 Entity = TypeVar("Entity")
 Convert = Callable[[Any], Any]
 _STORED_AS: Final = "stored_as"
+_ARRAYS: Final = (tuple, list, set, frozenset)
 
 
 def stored_as(name: str, *, default: Any = MISSING) -> Any:
-    """A dataclass field that is stored under another name than its own in camel case.
+    """Declare a dataclass field whose name in documents is not its own name in camel case.
 
     Args:
-        name: the field's name in the document.
+        name: the field's name in documents.
         default: the field's default value.
     """
     metadata = {_STORED_AS: name}
@@ -36,93 +45,156 @@ def stored_as(name: str, *, default: Any = MISSING) -> Any:
 
 
 def document_of(entity: Any) -> Document:
-    """The document of a dataclass instance."""
-    return _encoded(entity, _fields(type(entity), nested=False))
+    """Convert a dataclass instance to a document.
+
+    Raises:
+        TypeError: the class has a field whose type can't be mapped.
+    """
+    return _encode(_mapping(type(entity), _WHOLE), entity)
 
 
 def entity_of(kind: type[Entity], document: Document) -> Entity:
-    """The dataclass instance that a document was made of.
+    """Convert a document to an instance of a dataclass.
 
     Raises:
-        TypeError: the document lacks a field that has no default.
+        TypeError: the document lacks a field that has no default, or the class has a field whose type can't be mapped.
     """
-    return _decoded(kind, document, _fields(kind, nested=False))
+    return _decode(kind, _mapping(kind, _WHOLE), document)
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
-    """A field of a class with its stored name and its conversions; None where the value is stored as it is."""
+class _Mapping:
+    """Mapping of one class.
 
-    name: str
-    stored: str
-    encode: Convert | None
-    decode: Convert | None
+    Attributes:
+        names: pairs of field name and name in documents.
+        encoders: conversions to stored values, by name in documents; only of fields that need one.
+        decoders: conversions from stored values, by field name.
+    """
 
-
-_CACHED: Final[dict[tuple[type[Any], bool], tuple[_Field, ...]]] = {}
-
-
-def _fields(kind: type[Any], *, nested: bool) -> tuple[_Field, ...]:
-    mapped = _CACHED.get((kind, nested))
-    if mapped is None:
-        mapped = _CACHED[kind, nested] = _mapped(kind, nested=nested)
-    return mapped
+    names: tuple[tuple[str, str], ...]
+    encoders: tuple[tuple[str, Convert], ...]
+    decoders: tuple[tuple[str, Convert], ...]
 
 
-def _mapped(kind: type[Any], *, nested: bool) -> tuple[_Field, ...]:
-    hints = get_type_hints(kind)
+_WHOLE: Final[dict[type[Any], _Mapping]] = {}
+_NESTED: Final[dict[type[Any], _Mapping]] = {}
+
+
+def _mapping(kind: type[Any], known: dict[type[Any], _Mapping]) -> _Mapping:
+    mapping = known.get(kind)
+    if mapping is None:
+        mapping = known[kind] = _new_mapping(kind, nested=known is _NESTED)
+    return mapping
+
+
+def _new_mapping(kind: type[Any], *, nested: bool) -> _Mapping:
     if issubclass(kind, BaseModel):
-        named = [(name, _camel(name)) for name in kind.model_fields]
+        names = [(name, _camel(name)) for name in kind.model_fields]
     else:
-        named = [(each.name, each.metadata.get(_STORED_AS, _camel(each.name))) for each in fields(kind)]
+        names = [(each.name, each.metadata.get(_STORED_AS, _camel(each.name))) for each in fields(kind)]
     if not nested:
-        named = [(name, "_id" if stored == "id" else stored) for name, stored in named]
-    return tuple(_Field(name, stored, *_conversions(hints[name])) for name, stored in named)
+        names = [(name, "_id" if stored == "id" else stored) for name, stored in names]
+    hints = get_type_hints(kind)
+    encoders, decoders = [], []
+    for name, stored in names:
+        try:
+            encode, decode = _conversions(hints[name])
+        except TypeError as unmapped:
+            raise TypeError(f"{kind.__name__}.{name}: {unmapped}") from None
+        if encode is not None:
+            encoders.append((stored, encode))
+        if decode is not None:
+            decoders.append((name, decode))
+    return _Mapping(tuple(names), tuple(encoders), tuple(decoders))
 
 
 def _conversions(hint: Any) -> tuple[Convert | None, Convert | None]:
-    """The conversions of a value of this type to and from its stored form."""
-    if get_origin(hint) in (Union, UnionType):
-        (hint, *others) = [each for each in get_args(hint) if each is not NoneType]
-        if others:
-            return None, None
-        encode, decode = _conversions(hint)
-        return _optional(encode), _optional(decode)
-    if get_origin(hint) is tuple:
-        encode, decode = _conversions(get_args(hint)[0])
-        return (
-            list if encode is None else lambda values: [encode(value) for value in values],
-            tuple if decode is None else lambda values: tuple(decode(value) for value in values),
-        )
+    """Return the conversions of a value of this type to and from its stored form; None if it is stored as it is.
+
+    The conversions never receive None.
+
+    Raises:
+        TypeError: it can't be told from a stored value which type it had.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        alternatives = [each for each in arguments if each is not NoneType]
+        return _conversions(alternatives[0]) if len(alternatives) == 1 else _unconverted(hint, alternatives)
+    if hint in _ARRAYS or origin in _ARRAYS:
+        return _array_conversions(hint, origin or hint, arguments)
+    if origin is dict:
+        return _dict_conversions(arguments[1])
+    if origin is not None:
+        return _unconverted(hint, arguments)
     if not isinstance(hint, type):
         return None, None
     if issubclass(hint, Enum):
-        return lambda member: member.value, hint
+        return attrgetter("value"), hint
+    if issubclass(hint, RootModel):
+        return _root_conversions(hint)
     if is_dataclass(hint) or issubclass(hint, BaseModel):
-        nested = _fields(hint, nested=True)
-        return lambda part: _encoded(part, nested), lambda document: _decoded(hint, document, nested)
+        return partial(_encode_nested, hint), partial(_decode_nested, hint)
     return None, None
 
 
-def _optional(convert: Convert | None) -> Convert | None:
-    return convert and (lambda value: None if value is None else convert(value))
+def _unconverted(hint: Any, parts: Any) -> tuple[None, None]:
+    if any(_conversions(part) != (None, None) for part in parts if part is not Ellipsis):
+        raise TypeError(f"a value of {hint} can't be mapped")
+    return None, None
 
 
-def _encoded(entity: Any, mapped: tuple[_Field, ...]) -> Document:
-    return {
-        each.stored: getattr(entity, each.name) if each.encode is None else each.encode(getattr(entity, each.name))
-        for each in mapped
-    }
-
-
-def _decoded(kind: type[Entity], document: Document, mapped: tuple[_Field, ...]) -> Entity:
-    return kind(
-        **{
-            each.name: document[each.stored] if each.decode is None else each.decode(document[each.stored])
-            for each in mapped
-            if each.stored in document
-        }
+def _array_conversions(hint: Any, kind: type[Any], arguments: tuple[Any, ...]) -> tuple[Convert, Convert]:
+    if kind is tuple and Ellipsis not in arguments:
+        _unconverted(hint, arguments)
+        return list, tuple
+    encode, decode = _conversions(arguments[0]) if arguments else (None, None)
+    return (
+        list if encode is None else lambda values: [encode(value) for value in values],
+        kind if decode is None else lambda values: kind([decode(value) for value in values]),
     )
+
+
+def _dict_conversions(value_hint: Any) -> tuple[Convert | None, Convert | None]:
+    encode, decode = _conversions(value_hint)
+    if encode is None or decode is None:
+        return None, None
+    return (
+        lambda values: {key: encode(value) for key, value in values.items()},
+        lambda values: {key: decode(value) for key, value in values.items()},
+    )
+
+
+def _root_conversions(kind: type[RootModel[Any]]) -> tuple[Convert, Convert]:
+    encode, decode = _conversions(get_type_hints(kind)["root"])
+    return (
+        (lambda model: model.root) if encode is None else lambda model: encode(model.root),
+        kind if decode is None else lambda value: kind(decode(value)),
+    )
+
+
+def _encode(mapping: _Mapping, entity: Any) -> Document:
+    document = {stored: getattr(entity, name) for name, stored in mapping.names}
+    for stored, encode in mapping.encoders:
+        if (value := document[stored]) is not None:
+            document[stored] = encode(value)
+    return document
+
+
+def _decode(kind: type[Entity], mapping: _Mapping, document: Document) -> Entity:
+    values = {name: document[stored] for name, stored in mapping.names if stored in document}
+    for name, decode in mapping.decoders:
+        if (value := values.get(name)) is not None:
+            values[name] = decode(value)
+    return kind(**values)
+
+
+def _encode_nested(kind: type[Any], entity: Any) -> Document:
+    return _encode(_mapping(kind, _NESTED), entity)
+
+
+def _decode_nested(kind: type[Any], document: Document) -> Any:
+    return _decode(kind, _mapping(kind, _NESTED), document)
 
 
 def _camel(name: str) -> str:
@@ -135,24 +207,24 @@ class Versioned(Protocol):
 
     @property
     def id(self) -> str:
-        """The document's ``_id``."""
+        """``_id`` of the document."""
 
     @property
     def version(self) -> int:
-        """Counts from 1 and grows with every write."""
+        """Version of the document: 1 when inserted, incremented by every replace."""
 
 
 Row = TypeVar("Row", bound=Versioned)
 
 
 class Rows(Generic[Row]):
-    """A collection whose documents are entities of one class.
+    """Base class of stores: a collection whose documents are entities of one class.
 
     Args:
-        collection: where they are stored.
-        kind: their class.
-        taken: the refusal when a unique index rejects a new entity; without one the handler runs again and finds the
-            entity that is there by then.
+        collection: the collection.
+        kind: class of the entities.
+        taken: the refusal if a unique index rejects a new entity; by default the handler runs again and finds the
+            entity that is stored by then.
     """
 
     def __init__(self, collection: Collection, kind: type[Row], *, taken: type[Refusal] | None = None) -> None:
@@ -165,11 +237,11 @@ class Rows(Generic[Row]):
         work.insert(self._collection, self._document(entity), taken=self._taken)
 
     def save(self, entity: Row, work: Work) -> None:
-        """Replace the entity; if its version has changed, the handler runs again."""
+        """Replace the entity; if its stored version has changed since it was read, the handler runs again."""
         work.replace(self._collection, self._document(entity), version=entity.version)
 
     def remove(self, entity: Row, work: Work) -> None:
-        """Delete the entity; if its version has changed, the handler runs again."""
+        """Delete the entity; if its stored version has changed since it was read, the handler runs again."""
         work.delete(self._collection, entity.id, version=entity.version)
 
     async def _one(self, query: Document) -> Row | None:

@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests.backing import Backing
-from tests.shared.bus_harness import Stand
+from tests.shared.bus_harness import BusHarness
 from tests.stack import Stack, running_stack
 
 
 @pytest.fixture
-async def stand(kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str) -> AsyncIterator[Stand]:
+async def bus(
+    kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
+) -> AsyncIterator[BusHarness]:
     """Topics and databases of this test's own, and somebody who uses them."""
-    async with Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as made:
+    async with BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as made:
         yield made
 
 

@@ -8,17 +8,17 @@ import pytest
 
 from services.embedded.kafka_topics import remove_dead_members
 from tests.faults.worker_process import worker
-from tests.shared.bus_harness import Answer, Stand, until
+from tests.shared.bus_harness import Answer, BusHarness, wait_until
 from tests.shared.sample_services import Append, Relay
 
 SUBJECTS = [str(number) for number in range(6)]
 EVENTS = 3
 
 
-async def flowing(stand: Stand, subject: str, count: int) -> list[Answer]:
+async def flowing(bus: BusHarness, subject: str, count: int) -> list[Answer]:
     """Orders for one subject, each after the answer to the one before, as a client would give them."""
     return [
-        await stand.call(
+        await bus.call(
             Append(subject=subject, number=number, key=subject, events=EVENTS, later=0.1 if number % 5 == 4 else None),
             seconds=60,
         )
@@ -26,146 +26,148 @@ async def flowing(stand: Stand, subject: str, count: int) -> list[Answer]:
     ]
 
 
-async def bury(stand: Stand) -> None:
+async def bury(bus: BusHarness) -> None:
     """Tell Kafka that the ledger's process is dead, which it would notice in ten seconds."""
-    await remove_dead_members(stand, (f"{stand.prefix}ledger",))  # type: ignore[arg-type]  # an address is all it needs
+    await remove_dead_members(bus, (f"{bus.prefix}ledger",))  # type: ignore[arg-type]  # an address is all it needs
 
 
-async def nothing_lost_nothing_twice(stand: Stand, count: int) -> None:
+async def nothing_lost_nothing_twice(bus: BusHarness, count: int) -> None:
     """E1, E3, E4 and E5 of the promises: no loss, once, settled, in order."""
-    await stand.settled("ledger", "audit")
+    await bus.drained("ledger", "audit")
 
     async def no_timer_is_left() -> bool:
-        return await stand.database()["timers"].count_documents({}) == 0
+        return await bus.database()["timers"].count_documents({}) == 0
 
-    await until(no_timer_is_left, 60, "orders for later were left behind")
-    await stand.settled("audit")
+    await wait_until(no_timer_is_left, 60, "orders for later were left behind")
+    await bus.drained("audit")
     for subject in SUBJECTS:
-        assert await stand.listed(subject) == list(range(count))
-        assert sorted(await stand.numbers(subject)) == list(range(count))
-        heard = await stand.numbers(subject, "audit")
+        assert await bus.listed(subject) == list(range(count))
+        assert sorted(await bus.numbers(subject)) == list(range(count))
+        heard = await bus.numbers(subject, "audit")
         assert sorted(heard) == sorted([*range(count)] * EVENTS), f"{subject} was not heard of once each"
-    rows = await stand.rows()
+    rows = await bus.rows()
     said = {message["id"] for row in rows for message in row["messages"]}
-    there = [dict(record.headers)["id"].decode() for record in await stand.dump("ledger.events")]
+    there = [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
     assert said <= set(there), "a message of an inbox row is not in its topic"
     assert len({row["_id"] for row in rows}) == count * len(SUBJECTS)
-    assert await stand.dump("ledger.commands.dead") == []
-    assert await stand.dump("ledger.events.dead") == []
+    assert await bus.records("ledger.commands.dead") == []
+    assert await bus.records("ledger.events.dead") == []
 
 
 @pytest.mark.parametrize("point", ["V1:4", "V2:4", "V3:6", "V4:6"])
 async def test_a_crash_around_the_commit_loses_nothing_and_repeats_nothing(
-    stand: Stand, point: str, tmp_path: Path
+    bus: BusHarness, point: str, tmp_path: Path
 ) -> None:
-    async with worker("ledger", stand.environment(), tmp_path) as ledger, stand.running("audit"):
+    async with worker("ledger", bus.environment(), tmp_path) as ledger, bus.running("audit"):
         await ledger.start(NEST_CRASH_AT=point)
-        clients = [asyncio.create_task(flowing(stand, subject, 5)) for subject in SUBJECTS]
+        clients = [asyncio.create_task(flowing(bus, subject, 5)) for subject in SUBJECTS]
         await ledger.crashed()
-        await bury(stand)
+        await bury(bus)
         await ledger.start()
         answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
         assert {answer.kind for answer in answers} == {"done"}
         assert sorted(answer.body["entries"] for answer in answers) == sorted([*range(1, 6)] * len(SUBJECTS))
-        await nothing_lost_nothing_twice(stand, 5)
+        await nothing_lost_nothing_twice(bus, 5)
     if point.startswith(("V3", "V4")):
-        there = [dict(record.headers)["id"] for record in await stand.dump("ledger.events")]
+        there = [dict(record.headers)["id"] for record in await bus.records("ledger.events")]
         assert len(there) > len(set(there)), "nothing went out twice: the fault did not happen"
 
 
-async def test_a_crash_before_the_forwarded_order_left_still_answers_the_caller(stand: Stand, tmp_path: Path) -> None:
-    async with worker("ledger", stand.environment(), tmp_path) as ledger:
+async def test_a_crash_before_the_forwarded_order_left_still_answers_the_caller(
+    bus: BusHarness, tmp_path: Path
+) -> None:
+    async with worker("ledger", bus.environment(), tmp_path) as ledger:
         await ledger.start(NEST_CRASH_AT="V2")
-        answer = asyncio.create_task(stand.call(Relay(subject="s", number=7, key="s"), seconds=60))
+        answer = asyncio.create_task(bus.call(Relay(subject="s", number=7, key="s"), seconds=60))
         await ledger.crashed()
-        await bury(stand)
+        await bury(bus)
         await ledger.start()
         assert (await answer).body == {"entries": 1}
-        await stand.settled()
-    assert await stand.numbers("s") == [7]
+        await bus.drained()
+    assert await bus.numbers("s") == [7]
 
 
-async def test_a_crash_with_a_timer_half_done_says_it_twice_and_does_it_once(stand: Stand, tmp_path: Path) -> None:
-    async with worker("ledger", stand.environment(), tmp_path) as ledger, stand.running("audit"):
+async def test_a_crash_with_a_timer_half_done_says_it_twice_and_does_it_once(bus: BusHarness, tmp_path: Path) -> None:
+    async with worker("ledger", bus.environment(), tmp_path) as ledger, bus.running("audit"):
         await ledger.start(NEST_CRASH_AT="T1")
-        await stand.call(Append(subject="s", number=1, key="s", later=0.1), seconds=30)
+        await bus.call(Append(subject="s", number=1, key="s", later=0.1), seconds=30)
         await ledger.crashed()
-        await bury(stand)
-        (row,) = await stand.database()["timers"].find().to_list()
+        await bury(bus)
+        (row,) = await bus.database()["timers"].find().to_list()
         # Whoever comes next finds it when the dead one's lease is over: make that now.
-        await stand.database()["timers"].update_one({"_id": row["_id"]}, {"$currentDate": {"at": True}})
+        await bus.database()["timers"].update_one({"_id": row["_id"]}, {"$currentDate": {"at": True}})
         await ledger.start()
 
         async def gone() -> bool:
-            return await stand.database()["timers"].count_documents({}) == 0
+            return await bus.database()["timers"].count_documents({}) == 0
 
-        await until(gone, 30)
-        await stand.settled("audit")
-    there = [dict(record.headers)["id"].decode() for record in await stand.dump("ledger.events")]
+        await wait_until(gone, 30)
+        await bus.drained("audit")
+    there = [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
     assert there == [row["_id"]] * 2
-    assert await stand.numbers("s", "audit") == [1]
+    assert await bus.numbers("s", "audit") == [1]
 
 
 @pytest.mark.slow
-async def test_kills_at_any_time_lose_nothing_and_repeat_nothing(stand: Stand, tmp_path: Path) -> None:
-    await killed_often(stand, tmp_path, rounds=8, count=60)
+async def test_kills_at_any_time_lose_nothing_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
+    await killed_often(bus, tmp_path, rounds=8, count=60)
 
 
-async def test_two_kills_at_any_time_lose_nothing_and_repeat_nothing(stand: Stand, tmp_path: Path) -> None:
-    await killed_often(stand, tmp_path, rounds=2, count=25)
+async def test_two_kills_at_any_time_lose_nothing_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
+    await killed_often(bus, tmp_path, rounds=2, count=25)
 
 
-async def killed_often(stand: Stand, folder: Path, *, rounds: int, count: int) -> None:
+async def killed_often(bus: BusHarness, folder: Path, *, rounds: int, count: int) -> None:
     seeded = random.Random(rounds)
-    async with worker("ledger", stand.environment(), folder) as ledger, stand.running("audit"):
+    async with worker("ledger", bus.environment(), folder) as ledger, bus.running("audit"):
         await ledger.start()
-        clients = [asyncio.create_task(flowing(stand, subject, count)) for subject in SUBJECTS]
+        clients = [asyncio.create_task(flowing(bus, subject, count)) for subject in SUBJECTS]
         pids = [ledger.pid]
         for _ in range(rounds):
-            done = len(await stand.rows())
-            await until(lambda done=done: more(stand, done + seeded.randint(1, 20)), 60, "no progress between kills")  # type: ignore[misc]
+            done = len(await bus.rows())
+            await wait_until(lambda done=done: more(bus, done + seeded.randint(1, 20)), 60, "no progress between kills")  # type: ignore[misc]
             await ledger.kill()
             await ledger.start()
             pids.append(ledger.pid)
         assert len(set(pids)) == rounds + 1
         answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
         assert {answer.kind for answer in answers} == {"done"}
-        await nothing_lost_nothing_twice(stand, count)
+        await nothing_lost_nothing_twice(bus, count)
 
 
-async def more(stand: Stand, count: int) -> bool:
-    return len(await stand.rows()) >= count
+async def more(bus: BusHarness, count: int) -> bool:
+    return len(await bus.rows()) >= count
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [13.0])
 async def test_a_process_that_is_frozen_and_comes_back_does_no_harm(
-    stand: Stand, tmp_path: Path, seconds: float
+    bus: BusHarness, tmp_path: Path, seconds: float
 ) -> None:
     """Its partitions are given to another one meanwhile; what it still holds in its hands comes too late."""
-    async with worker("ledger", stand.environment(), tmp_path) as frozen, stand.running("audit"):
+    async with worker("ledger", bus.environment(), tmp_path) as frozen, bus.running("audit"):
         await frozen.start()
-        await stand.call(Append(subject="first", number=0, key="first"), seconds=30)
-        clients = [asyncio.create_task(flowing(stand, subject, 40)) for subject in SUBJECTS]
-        await until(lambda: more(stand, 20), 30)
-        async with stand.running() as other:
+        await bus.call(Append(subject="first", number=0, key="first"), seconds=30)
+        clients = [asyncio.create_task(flowing(bus, subject, 40)) for subject in SUBJECTS]
+        await wait_until(lambda: more(bus, 20), 30)
+        async with bus.running() as other:
             with frozen.frozen():
                 await asyncio.sleep(seconds)
                 assert other.ledger.runs, "nobody took over: the fault did not happen"
             answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
             assert {answer.kind for answer in answers} == {"done"}
-            await stand.settled("ledger", "audit")
+            await bus.drained("ledger", "audit")
     for subject in SUBJECTS:
-        assert await stand.listed(subject) == list(range(40))
-        assert sorted(await stand.numbers(subject, "audit")) == sorted([*range(40)] * EVENTS)
+        assert await bus.listed(subject) == list(range(40))
+        assert sorted(await bus.numbers(subject, "audit")) == sorted([*range(40)] * EVENTS)
 
 
-async def test_a_stopped_process_drains_and_ends_cleanly(stand: Stand, tmp_path: Path) -> None:
-    async with worker("ledger", stand.environment(), tmp_path) as ledger:
+async def test_a_stopped_process_drains_and_ends_cleanly(bus: BusHarness, tmp_path: Path) -> None:
+    async with worker("ledger", bus.environment(), tmp_path) as ledger:
         await ledger.start()
-        await stand.call(Append(subject="s", number=0, key="s"), seconds=30)
-        slow = asyncio.create_task(stand.call(Append(subject="s", number=1, key="s", pause=1), seconds=30))
+        await bus.call(Append(subject="s", number=0, key="s"), seconds=30)
+        slow = asyncio.create_task(bus.call(Append(subject="s", number=1, key="s", pause=1), seconds=30))
         await asyncio.sleep(0.5)  # it is under way
         assert await ledger.stop() == 0
         assert (await slow).kind == "done"
-    assert await stand.lag() == 0
+    assert await bus.lag() == 0

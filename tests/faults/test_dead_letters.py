@@ -59,7 +59,7 @@ async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
 
 
 async def copies(nest: Stack) -> int:
-    """How many records stand on the topic."""
+    """How many records bus on the topic."""
     consumer = AIOKafkaConsumer(bootstrap_servers=nest.environment["NEST_KAFKA_BOOTSTRAP"])
     await consumer.start()
     try:

@@ -11,7 +11,7 @@ from pymongo.errors import PyMongoError
 
 from services.embedded.mongo import EmbeddedMongo
 from shared.bus.inbox import DONE, Outcome
-from tests.shared.inbox_harness import Bench, bench, enveloped
+from tests.shared.inbox_harness import InboxHarness, enveloped, inbox_harness
 from tests.shared.sample_services import LEDGER, Append
 
 WORKS = 20
@@ -25,10 +25,10 @@ async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embed
 
 
 @pytest.fixture
-async def committing(mongo: EmbeddedMongo, unique: Any) -> AsyncIterator[Bench]:
+async def harness(mongo: EmbeddedMongo, unique: Any) -> AsyncIterator[InboxHarness]:
     """An inbox on it."""
     # After "I step down" the driver waits for a heartbeat; a server that really does so sends one at once.
-    async with bench(f"{mongo.url}&heartbeatFrequencyMS=500", f"{unique()}inbox") as made:
+    async with inbox_harness(f"{mongo.url}&heartbeatFrequencyMS=500", f"{unique()}inbox") as made:
         yield made
 
 
@@ -60,17 +60,17 @@ class FailPoint:
 
 
 @pytest.fixture
-async def failing(mongo: EmbeddedMongo, committing: Bench) -> AsyncIterator[FailPoint]:
+async def failing(mongo: EmbeddedMongo, harness: InboxHarness) -> AsyncIterator[FailPoint]:
     """What makes the inbox's commands fail."""
     async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
-        point = FailPoint(admin, committing.database.name)
+        point = FailPoint(admin, harness.database.name)
         yield point
         await point.hit()
 
 
-async def carried_out(committing: Bench, count: int = WORKS) -> list[Outcome]:
+async def carried_out(harness: InboxHarness, count: int = WORKS) -> list[Outcome]:
     """Orders that are tried again as the bus does it."""
-    handling = committing.handling(LEDGER)
+    handling = harness.handling(LEDGER)
 
     async def one(number: int) -> Outcome:
         sent = enveloped(Append(subject=f"s{number}", number=number, events=2))
@@ -85,11 +85,11 @@ async def carried_out(committing: Bench, count: int = WORKS) -> list[Outcome]:
     return await asyncio.gather(*(one(number) for number in range(count)))
 
 
-async def once_each(committing: Bench, outcomes: list[Outcome]) -> None:
+async def once_each(harness: InboxHarness, outcomes: list[Outcome]) -> None:
     assert {outcome.kind for outcome in outcomes} == {DONE}
-    numbers = [entry["number"] async for entry in committing.database["entries"].find()]
+    numbers = [entry["number"] async for entry in harness.database["entries"].find()]
     assert sorted(numbers) == list(range(len(outcomes)))
-    rows = await committing.database["inbox"].find().to_list()
+    rows = await harness.database["inbox"].find().to_list()
     kept = {message["id"] for row in rows for message in row["messages"]}
     assert kept == {message.id for outcome in outcomes for message in outcome.messages}
     assert len(kept) == 2 * len(outcomes)
@@ -110,56 +110,56 @@ FAULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("times", [1, 5])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_commit_that_fails_has_its_effect_once(
-    committing: Bench, failing: FailPoint, fault: str, times: int
+    harness: InboxHarness, failing: FailPoint, fault: str, times: int
 ) -> None:
     await failing.set(times, "commitTransaction", **FAULTS[fault])
-    outcomes = await carried_out(committing)
+    outcomes = await carried_out(harness)
     assert await failing.hit() >= 1, "the fault did not happen"
-    await once_each(committing, outcomes)
+    await once_each(harness, outcomes)
 
 
 @pytest.mark.parametrize("command", ["insert", "update", "find", "abortTransaction"])
 @pytest.mark.parametrize("fault", ["the connection is cut", "a write conflict", "a primary that steps down"])
 async def test_a_statement_that_fails_has_no_effect_of_its_own(
-    committing: Bench, failing: FailPoint, command: str, fault: str
+    harness: InboxHarness, failing: FailPoint, command: str, fault: str
 ) -> None:
     for number in range(3):  # so that there is something to update
-        await committing.database["subjects"].insert_one({"_id": f"s{number}", "numbers": [], "version": 1})
+        await harness.database["subjects"].insert_one({"_id": f"s{number}", "numbers": [], "version": 1})
     # A transaction that fails is aborted, so that aborting can fail too.
     commands = ("abortTransaction", "insert") if command == "abortTransaction" else (command,)
     await failing.set(3, *commands, **FAULTS[fault])
-    outcomes = await carried_out(committing)
+    outcomes = await carried_out(harness)
     assert await failing.hit() >= 1, "the fault did not happen"
-    await once_each(committing, outcomes)
+    await once_each(harness, outcomes)
 
 
 async def test_a_transaction_left_open_on_a_cut_connection_is_not_waited_for_a_minute(
-    committing: Bench, failing: FailPoint
+    harness: InboxHarness, failing: FailPoint
 ) -> None:
     """The inbox row is written, then the connection is cut, and MongoDB hears nothing of an abort."""
-    await committing.database["subjects"].insert_one({"_id": "s0", "numbers": [], "version": 1})
+    await harness.database["subjects"].insert_one({"_id": "s0", "numbers": [], "version": 1})
     await failing.set(4, "update", "abortTransaction", closeConnection=True)
     async with asyncio.timeout(30):
-        outcomes = await carried_out(committing, 1)
+        outcomes = await carried_out(harness, 1)
     assert await failing.hit() >= 2, "the fault did not happen"
-    await once_each(committing, outcomes)
+    await once_each(harness, outcomes)
 
 
 async def test_a_database_that_goes_away_amid_single_commits_is_waited_for_once(
     mongo: EmbeddedMongo, unique: Any
 ) -> None:
     """A taken name makes each work of the group commit alone; then nothing answers any more."""
-    async with bench(mongo.url, f"{unique()}inbox", timeout=0.5) as committing:
-        await committing.things.insert_one({"_id": "theirs", "name": "n0"})
-        works = [committing.work() for _ in range(12)]
+    async with inbox_harness(mongo.url, f"{unique()}inbox", timeout=0.5) as harness:
+        await harness.things.insert_one({"_id": "theirs", "name": "n0"})
+        works = [harness.work() for _ in range(12)]
         for number, work in enumerate(works):
-            work.insert(committing.things, {"_id": work.id, "name": f"n{number}"})
+            work.insert(harness.things, {"_id": work.id, "name": f"n{number}"})
         async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
-            point = FailPoint(admin, committing.database.name)
+            point = FailPoint(admin, harness.database.name)
             # The group's inbox rows and the insert that tells of the taken name pass, nothing after them.
             await point.set_after(2, "insert", blockConnection=True, blockTimeMS=1000)
             began = time.monotonic()
-            told = await asyncio.gather(*(committing.commit(work) for work in works), return_exceptions=True)
+            told = await asyncio.gather(*(harness.commit(work) for work in works), return_exceptions=True)
             took = time.monotonic() - began
             assert await point.hit() >= 1, "the fault did not happen"
     assert all(isinstance(one, PyMongoError) for one in told)

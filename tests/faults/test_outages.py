@@ -14,7 +14,7 @@ from services.embedded.mongo import EmbeddedMongo
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
 from shared.ids import new_message_id
-from tests.shared.bus_harness import Stand, until
+from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Total
 
 OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
@@ -28,16 +28,16 @@ async def test_kafka_killed_and_back_loses_and_repeats_nothing(
     accepted: list[int] = []
     refused = 0
     async with (
-        Stand(kafka.bootstrap, mongo_url, "p.", database_prefix) as stand,
-        stand.running() as ledger,
-        stand.running("audit") as audit,
+        BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus,
+        bus.running() as ledger,
+        bus.running("audit") as audit,
     ):
-        stand.producer._timeout = 2.0  # as a gateway's
+        bus.producer._timeout = 2.0  # as a gateway's
 
         async def order(number: int) -> None:
             nonlocal refused
             try:
-                await stand.order(Append(subject=str(number), number=number, key=str(number)))
+                await bus.send(Append(subject=str(number), number=number, key=str(number)))
                 accepted.append(number)
             except BusDown:
                 refused += 1
@@ -59,70 +59,70 @@ async def test_kafka_killed_and_back_loses_and_repeats_nothing(
         async def answers() -> bool:
             try:
                 return (
-                    await stand.call(Append(subject="after", number=0, unique=new_message_id()), seconds=2)
+                    await bus.call(Append(subject="after", number=0, unique=new_message_id()), seconds=2)
                 ).kind == "done"
             except (BusDown, TimeoutError):
                 return False
 
-        await until(answers, 40, "no order is carried out after the outage")
+        await wait_until(answers, 40, "no order is carried out after the outage")
         assert time.monotonic() - back < 30
-        await stand.settled("ledger", "audit")
+        await bus.drained("ledger", "audit")
         assert ledger.stuck + audit.stuck == []
         assert ledger.service.problems() + audit.service.problems() == []
         for number in accepted:
-            assert await stand.numbers(str(number)) == [number], "accepted and not carried out once"
+            assert await bus.numbers(str(number)) == [number], "accepted and not carried out once"
         for number in range(203):
-            assert await stand.numbers(str(number)) in ([], [number]), "carried out twice"
-            assert await stand.numbers(str(number), "audit") == await stand.numbers(str(number))
+            assert await bus.numbers(str(number)) in ([], [number]), "carried out twice"
+            assert await bus.numbers(str(number), "audit") == await bus.numbers(str(number))
 
 
 async def test_a_stop_while_kafka_is_away_ends_all_the_same(
     own_kafka: OwnKafka, mongo_url: str, database_prefix: str
 ) -> None:
     kafka = await own_kafka()
-    async with Stand(kafka.bootstrap, mongo_url, "p.", database_prefix) as stand:
-        async with stand.running(drain_seconds=2):
-            await stand.call(Append(subject="s", number=0))
+    async with BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus:
+        async with bus.running(drain_seconds=2):
+            await bus.call(Append(subject="s", number=0))
             await kafka.kill()
             await asyncio.sleep(0.5)
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 20
         await kafka.start()
         await remove_dead_members(kafka, ("p.ledger",))
-        async with stand.running():
-            await stand.settled()
-        assert await stand.numbers("s") == [0]
+        async with bus.running():
+            await bus.drained()
+        assert await bus.numbers("s") == [0]
 
 
 async def test_mongodb_killed_and_back_is_told_in_time_and_made_good_later(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
-    async with Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand, stand.running() as ledger:
-        await stand.call(Append(subject="before", number=0, key="k"))
+    async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
+        await bus.call(Append(subject="before", number=0, key="k"))
         await mongo.kill()
         began = time.monotonic()
         orders = {str(number): new_message_id() for number in range(5)}
         told = await asyncio.gather(
             *(
-                stand.call(Append(subject=subject, number=1, key=subject), id=one_id, seconds=6)
+                bus.call(Append(subject=subject, number=1, key=subject), id=one_id, seconds=6)
                 for subject, one_id in orders.items()
             ),
-            stand.call(Total(subject="before"), seconds=6),
+            bus.call(Total(subject="before"), seconds=6),
         )
         assert {answer.kind for answer in told} == {"unavailable"}
         assert time.monotonic() - began < 6
         await mongo.start()
-        await stand.settled()
+        await bus.drained()
         again = [
-            await stand.call(Append(subject=subject, number=1, key=subject), id=one_id)
+            await bus.call(Append(subject=subject, number=1, key=subject), id=one_id)
             for subject, one_id in orders.items()
         ]
         assert {(answer.kind, answer.replayed) for answer in again} == {("done", True)}
         for subject in orders:
-            assert await stand.numbers(subject) == [1]
-        assert await stand.numbers("before") == [0]
-        assert await stand.dump("ledger.commands.dead") == []
+            assert await bus.numbers(subject) == [1]
+        assert await bus.numbers("before") == [0]
+        assert await bus.records("ledger.commands.dead") == []
         assert ledger.stuck == []
 
 
@@ -131,25 +131,25 @@ async def test_mongodb_killed_amid_commits_loses_and_repeats_nothing(
 ) -> None:
     mongo = await own_mongo()
     async with (
-        Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand,
-        stand.running() as ledger,
-        stand.running("audit"),
+        BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus,
+        bus.running() as ledger,
+        bus.running("audit"),
     ):
         subjects = [str(number) for number in range(20)]
         orders = [(subject, number) for number in range(10) for subject in subjects]
         for subject, number in orders[:100]:
-            await stand.order(Append(subject=subject, number=number, key=subject, events=2))
-        await until(lambda: some(ledger.ledger.runs.total()))
+            await bus.send(Append(subject=subject, number=number, key=subject, events=2))
+        await wait_until(lambda: some(ledger.ledger.runs.total()))
         await mongo.kill()
         for subject, number in orders[100:]:
-            await stand.order(Append(subject=subject, number=number, key=subject, events=2))
+            await bus.send(Append(subject=subject, number=number, key=subject, events=2))
         await mongo.start()
-        await stand.settled("ledger", "audit")
+        await bus.drained("ledger", "audit")
         for subject in subjects:
-            assert await stand.listed(subject) == list(range(10))
-            assert sorted(await stand.numbers(subject, "audit")) == sorted([*range(10)] * 2)
-        assert len(await stand.rows()) == len(orders)
-        assert await stand.dump("ledger.commands.dead") == []
+            assert await bus.listed(subject) == list(range(10))
+            assert sorted(await bus.numbers(subject, "audit")) == sorted([*range(10)] * 2)
+        assert len(await bus.rows()) == len(orders)
+        assert await bus.records("ledger.commands.dead") == []
         assert ledger.service.problems() == []
 
 
@@ -157,25 +157,25 @@ async def test_a_primary_that_steps_down_is_waited_for(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
-    async with Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand, stand.running() as ledger:
+    async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
         flow = [
-            asyncio.create_task(stand.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
+            asyncio.create_task(bus.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
             for number in range(100)
         ]
-        await until(lambda: some(ledger.ledger.runs.total()))
+        await wait_until(lambda: some(ledger.ledger.runs.total()))
         with suppress(AutoReconnect):
-            await stand.client.admin.command({"replSetStepDown": 3, "force": True})
+            await bus.client.admin.command({"replSetStepDown": 3, "force": True})
         stepped_down = time.monotonic()
         flow += [
-            asyncio.create_task(stand.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
+            asyncio.create_task(bus.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
             for number in range(100, 120)
         ]
         answers = await asyncio.gather(*flow)
         assert time.monotonic() - stepped_down > 2, "it did not step down"
         assert {answer.kind for answer in answers} == {"done"}
         for number in range(120):
-            assert await stand.numbers(str(number)) == [number]
-        assert await stand.dump("ledger.commands.dead") == []
+            assert await bus.numbers(str(number)) == [number]
+        assert await bus.records("ledger.commands.dead") == []
 
 
 async def some(count: int) -> bool:
@@ -184,10 +184,10 @@ async def some(count: int) -> bool:
 
 async def test_a_start_waits_for_what_it_needs(own_kafka: OwnKafka, own_mongo: OwnMongo) -> None:
     kafka, mongo = await asyncio.gather(own_kafka(), own_mongo())
-    async with Stand(kafka.bootstrap, mongo.url, "p.", "nest_") as stand:
-        waiting = await stand.order(Append(subject="s", number=0))
+    async with BusHarness(kafka.bootstrap, mongo.url, "p.", "nest_") as bus:
+        waiting = await bus.send(Append(subject="s", number=0))
         await asyncio.gather(kafka.kill(), mongo.kill())
-        starting = asyncio.create_task(started(stand))
+        starting = asyncio.create_task(started(bus))
         done, _ = await asyncio.wait({starting}, timeout=2.5)
         assert not done, "it did not wait"
         await mongo.start()
@@ -198,9 +198,9 @@ async def test_a_start_waits_for_what_it_needs(own_kafka: OwnKafka, own_mongo: O
         assert runs[waiting.id] == 1
 
 
-async def started(stand: Stand) -> dict[str, int]:
-    async with stand.running() as running:
-        await stand.settled()
+async def started(bus: BusHarness) -> dict[str, int]:
+    async with bus.running() as running:
+        await bus.drained()
         return running.ledger.runs
 
 
@@ -208,36 +208,36 @@ async def test_a_query_while_mongodb_is_away_is_answered_before_its_deadline(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
-    async with Stand(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as stand, stand.running():
-        await stand.call(Total(subject="s"))
+    async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running():
+        await bus.call(Total(subject="s"))
         await mongo.kill()
         for _ in range(2):
             deadline = unix_milliseconds() + 4000
-            answer = await stand.call(Total(subject="s"), seconds=4)
+            answer = await bus.call(Total(subject="s"), seconds=4)
             assert answer.kind == "unavailable"
             assert unix_milliseconds() < deadline
         await mongo.start()
 
         async def works() -> bool:
-            return (await stand.call(Total(subject="s"))).kind == "done"
+            return (await bus.call(Total(subject="s"))).kind == "done"
 
-        await until(works, 20)
+        await wait_until(works, 20)
 
 
 @pytest.mark.slow
 async def test_kafka_killed_many_times(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
     kafka = await own_kafka()
     async with (
-        Stand(kafka.bootstrap, mongo_url, "p.", database_prefix) as stand,
-        stand.running(),
-        stand.running("audit"),
+        BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus,
+        bus.running(),
+        bus.running("audit"),
     ):
         for turn in range(5):
             for number in range(20):
-                await stand.order(Append(subject=f"{turn}", number=number, key=f"{turn}"))
+                await bus.send(Append(subject=f"{turn}", number=number, key=f"{turn}"))
             await kafka.kill()
             await asyncio.sleep(turn)
             await kafka.start()
-            await stand.settled("ledger", "audit")
-            assert await stand.listed(f"{turn}") == list(range(20))
-            assert sorted(await stand.numbers(f"{turn}", "audit")) == list(range(20))
+            await bus.drained("ledger", "audit")
+            assert await bus.listed(f"{turn}") == list(range(20))
+            assert sorted(await bus.numbers(f"{turn}", "audit")) == list(range(20))

@@ -68,7 +68,7 @@ class Worker:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let it stand still, as a machine that swaps, for as long as the block lasts."""
+        """Let it bus still, as a machine that swaps, for as long as the block lasts."""
         assert self.running
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)

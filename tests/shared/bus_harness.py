@@ -52,13 +52,13 @@ class RunningService:
     """An entry for each time the watchdog called."""
 
     @property
-    def bus(self) -> Consumer:
+    def consumer(self) -> Consumer:
         """Its consumer."""
         assert self.service._bus is not None
         return self.service._bus
 
 
-class Stand:
+class BusHarness:
     """Everything of one test; enter it with ``async with``.
 
     Args:
@@ -81,8 +81,8 @@ class Stand:
         self.mongo_url = mongo_url
         self.prefix = prefix
         self.sealer = Sealer({"test": MASTER_KEY})
-        self.producer = Producer(bootstrap, prefix=prefix, client_id="stand", timeout=20)
-        self.client: Client = connect(mongo_url, application="stand", timeout=20)
+        self.producer = Producer(bootstrap, prefix=prefix, client_id="bus", timeout=20)
+        self.client: Client = connect(mongo_url, application="bus", timeout=20)
         self._database_prefix = database_prefix
         self._table = table
         self._partition = random.randrange(4)
@@ -170,7 +170,7 @@ class Stand:
         document = await self.database()["subjects"].find_one({"_id": subject})
         return document["numbers"] if document else []
 
-    async def order(self, message: Message, **fields: Any) -> Envelope:
+    async def send(self, message: Message, **fields: Any) -> Envelope:
         """Put a message on its topic; returns when Kafka has it."""
         usual = {
             "id": new_message_id(),
@@ -199,11 +199,11 @@ class Stand:
             "reply_id": one_id,
             **fields,
         }
-        await self.order(message, id=one_id, **fields)
+        await self.send(message, id=one_id, **fields)
         async with asyncio.timeout(seconds):
             return await future
 
-    async def put(
+    async def put_record(
         self,
         topic: str,
         value: bytes | None,
@@ -215,7 +215,7 @@ class Stand:
         """Put any record on a topic."""
         await self.producer.send_record(topic, value, headers, key=key, partition=partition)
 
-    async def dump(self, topic: str) -> list[Any]:
+    async def records(self, topic: str) -> list[Any]:
         """Every record that is on a topic now, each partition's in order."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await consumer.start()
@@ -235,9 +235,9 @@ class Stand:
         finally:
             await consumer.stop()
 
-    async def letters(self, topic: str = "ledger.commands") -> list[DeadLetter]:
+    async def dead_letters(self, topic: str = "ledger.commands") -> list[DeadLetter]:
         """Every dead letter of a topic now, opened."""
-        records = await self.dump(topics.dead_letter_topic(topic))
+        records = await self.records(topics.dead_letter_topic(topic))
         return [DeadLetter.of(record, topic, self.sealer) for record in records if not is_tombstone(record)]
 
     async def partition_of(self, key: str) -> int:
@@ -257,18 +257,18 @@ class Stand:
     async def lag(self, name: str = "ledger") -> int:
         """How many records a service's group has not passed yet."""
         committed = await self.committed(name)
-        records = [record for topic in HEARS[name] for record in await self.dump(topic)]
+        records = [record for topic in HEARS[name] for record in await self.records(topic)]
         return sum(
             record.offset >= committed.get(TopicPartition(record.topic, record.partition), 0) for record in records
         )
 
-    async def settled(self, *names: str, seconds: float = 60.0) -> None:
+    async def drained(self, *names: str, seconds: float = 60.0) -> None:
         """Wait until these services have passed every record."""
 
         async def nothing_left() -> bool:
             return not any([await self.lag(name) for name in names or ("ledger",)])
 
-        await until(nothing_left, seconds, "the services did not get through their topics")
+        await wait_until(nothing_left, seconds, "the services did not get through their topics")
 
     async def _read_replies(self) -> None:
         async for record in self._replies:
@@ -282,7 +282,9 @@ class Stand:
                 future.set_result(answer)
 
 
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 60.0, otherwise: str = "it never held") -> None:
+async def wait_until(
+    holds: Callable[[], Awaitable[bool]], seconds: float = 60.0, otherwise: str = "it never held"
+) -> None:
     """Wait until something holds.
 
     Raises:

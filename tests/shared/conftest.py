@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import structlog
 
-from tests.shared.bus_harness import Stand
-from tests.shared.inbox_harness import Bench, bench
+from tests.shared.bus_harness import BusHarness
+from tests.shared.inbox_harness import InboxHarness, inbox_harness
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,14 +21,16 @@ def plain_logs() -> None:
 
 
 @pytest.fixture
-async def committing(mongo_url: str, database_prefix: str) -> AsyncIterator[Bench]:
+async def harness(mongo_url: str, database_prefix: str) -> AsyncIterator[InboxHarness]:
     """An inbox on a database of this test's own, and works to commit with it."""
-    async with bench(mongo_url, f"{database_prefix}inbox") as made:
+    async with inbox_harness(mongo_url, f"{database_prefix}inbox") as made:
         yield made
 
 
 @pytest.fixture
-async def stand(kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str) -> AsyncIterator[Stand]:
+async def bus(
+    kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
+) -> AsyncIterator[BusHarness]:
     """Topics and databases of this test's own, and somebody who uses them."""
-    async with Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as made:
+    async with BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as made:
         yield made

@@ -23,10 +23,10 @@ from tests.shared.sample_services import INDEXES, Ledger
 
 SEALER = Sealer({"test": bytes(range(32))})
 IDS = Ids("test")
-KEEPING = RowEncryption(SEALER, "bench")
+ROW_ENCRYPTION = RowEncryption(SEALER, "bench")
 
 
-class Bench:
+class InboxHarness:
     """One instance's inbox; others on the same database by ``another``.
 
     Attributes:
@@ -39,16 +39,16 @@ class Bench:
         self.mongo_url = mongo_url
         self.database = database
         self.things: Collection = database["things"]
-        self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name, keeping=KEEPING)
+        self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name, keeping=ROW_ENCRYPTION)
 
     async def prepare(self) -> None:
         """Make the collections."""
         names = IndexModel([("name", ASCENDING)], unique=True, partialFilterExpression={"name": {"$type": "string"}})
         await ensure_indexes(self.database, {**self.inbox.indexes(), **INDEXES, "things": [names]})
 
-    def another(self) -> Bench:
+    def another(self) -> InboxHarness:
         """A second instance of the same service."""
-        return Bench(self.client, self.database, self.mongo_url)
+        return InboxHarness(self.client, self.database, self.mongo_url)
 
     def work(self, id: str | None = None, **fields: Any) -> Work:  # noqa: A002 -- the field's name
         """A work that has collected nothing yet."""
@@ -91,10 +91,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(mongo_url: str, name: str, *, timeout: float = 5.0) -> AsyncIterator[Bench]:
+async def inbox_harness(mongo_url: str, name: str, *, timeout: float = 5.0) -> AsyncIterator[InboxHarness]:
     """A bench whose collections are there."""
     client = connect(mongo_url, application=name, timeout=timeout)
-    made = Bench(client, database(client, name), mongo_url)
+    made = InboxHarness(client, database(client, name), mongo_url)
     try:
         await made.prepare()
         yield made

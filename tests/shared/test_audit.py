@@ -17,8 +17,8 @@ from shared.ids import new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, SERVICE, Caller, Command, Message, Query
 from shared.messages.auth.audit import Action, RecordAuditEntry
 from tests.shared import bus_harness as stand_module
-from tests.shared.bus_harness import Stand, until
-from tests.shared.inbox_harness import Bench, enveloped
+from tests.shared.bus_harness import BusHarness, wait_until
+from tests.shared.inbox_harness import InboxHarness, enveloped
 from tests.shared.sample_services import TOPICS, Count, EntryTaken, Forgotten, Ledger
 
 OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
@@ -71,7 +71,7 @@ def _refuse(how: str) -> None:
 HANDLERS: Handlers = {Amend: amend, Inspect: inspect}
 
 
-async def delivered(bench: Bench, sent: Envelope, handlers: Handlers = HANDLERS) -> Outcome:
+async def delivered(bench: InboxHarness, sent: Envelope, handlers: Handlers = HANDLERS) -> Outcome:
     handling = bench.handling(handlers)
     return await handling.handle(sent, handling.decode(sent))
 
@@ -86,9 +86,9 @@ def summary(outcome: Outcome) -> list[tuple[str, str | None]]:
     return [(entry.action, entry.refused_as) for entry in told(outcome)]
 
 
-async def test_an_operators_order_is_told_with_its_outcome(committing: Bench) -> None:
+async def test_an_operators_order_is_told_with_its_outcome(harness: InboxHarness) -> None:
     sent = enveloped(Amend(), caller=OPERATOR)
-    outcome = await delivered(committing, sent)
+    outcome = await delivered(harness, sent)
     (said,) = outcome.messages
     (entry,) = told(outcome)
     assert (entry.action, entry.refused_as, entry.message_id) == ("amend", None, sent.id)
@@ -96,82 +96,84 @@ async def test_an_operators_order_is_told_with_its_outcome(committing: Bench) ->
     assert (said.topic, said.caller) == ("auth.commands", OPERATOR)
 
 
-async def test_what_is_told_commits_with_the_order_and_comes_again_with_it(committing: Bench) -> None:
+async def test_what_is_told_commits_with_the_order_and_comes_again_with_it(harness: InboxHarness) -> None:
     sent = enveloped(Amend(), caller=OPERATOR)
-    first, again = [await delivered(committing, sent) for _ in range(2)]
-    row = await committing.row(sent.id)
+    first, again = [await delivered(harness, sent) for _ in range(2)]
+    row = await harness.row(sent.id)
     assert row is not None
     assert [said["id"] for said in row["messages"]] == [said.id for said in first.messages]
     assert again.replayed
     assert again.messages == first.messages
-    assert committing.ledger().runs[sent.id] == 1
+    assert harness.ledger().runs[sent.id] == 1
 
 
-async def test_an_order_that_runs_twice_is_told_once(committing: Bench) -> None:
+async def test_an_order_that_runs_twice_is_told_once(harness: InboxHarness) -> None:
     sent = enveloped(Amend(how="moved"), caller=OPERATOR)
-    assert summary(await delivered(committing, sent)) == [("amend", None)]
-    assert committing.ledger().runs[sent.id] == 2
+    assert summary(await delivered(harness, sent)) == [("amend", None)]
+    assert harness.ledger().runs[sent.id] == 2
 
 
 @pytest.mark.parametrize(("how", "code"), [("refused", "forgotten"), ("taken", "entry_taken")])
-async def test_a_refusal_is_told_by_its_code_even_if_an_index_refused(committing: Bench, how: str, code: str) -> None:
-    await committing.database["entries"].insert_one({"_id": "entry_1", "unique": "taken"})
-    outcome = await delivered(committing, enveloped(Amend(how=how), caller=OPERATOR))
+async def test_a_refusal_is_told_by_its_code_even_if_an_index_refused(
+    harness: InboxHarness, how: str, code: str
+) -> None:
+    await harness.database["entries"].insert_one({"_id": "entry_1", "unique": "taken"})
+    outcome = await delivered(harness, enveloped(Amend(how=how), caller=OPERATOR))
     assert summary(outcome) == [("amend", code)]
 
 
 @pytest.mark.parametrize("message", [Amend(how="unavailable"), Inspect(how="unavailable")])
-async def test_what_is_not_over_yet_is_not_told(committing: Bench, message: Message) -> None:
-    outcome = await delivered(committing, enveloped(message, caller=OPERATOR))
+async def test_what_is_not_over_yet_is_not_told(harness: InboxHarness, message: Message) -> None:
+    outcome = await delivered(harness, enveloped(message, caller=OPERATOR))
     assert (outcome.kind, outcome.messages) == ("unavailable", [])
 
 
 @pytest.mark.parametrize("caller", [ANONYMOUS, USER, SERVICE])
-async def test_who_has_not_the_internal_key_is_not_told_of(committing: Bench, caller: Caller) -> None:
+async def test_who_has_not_the_internal_key_is_not_told_of(harness: InboxHarness, caller: Caller) -> None:
     for message in (Amend(), Inspect()):
-        assert (await delivered(committing, enveloped(message, caller=caller))).messages == []
+        assert (await delivered(harness, enveloped(message, caller=caller))).messages == []
 
 
 @pytest.mark.parametrize(("how", "code"), [("done", None), ("refused", "forgotten")])
 async def test_of_a_question_nothing_is_left_but_that_it_was_asked(
-    committing: Bench, how: str, code: str | None
+    harness: InboxHarness, how: str, code: str | None
 ) -> None:
     sent = enveloped(Inspect(how=how), caller=OPERATOR)
-    first, again = [await delivered(committing, sent) for _ in range(2)]
+    first, again = [await delivered(harness, sent) for _ in range(2)]
     assert summary(first) == [("inspect", code)]
     assert told(first)[0].user_id == "user_found"
     # Delivered twice it is told under one id, and auth writes it once.
     assert [said.id for said in first.messages] == [said.id for said in again.messages]
-    assert await committing.row(sent.id) is None
-    assert await committing.database["entries"].count_documents({}) == 0
+    assert await harness.row(sent.id) is None
+    assert await harness.database["entries"].count_documents({}) == 0
 
 
-async def test_a_note_that_the_audit_does_not_keep_is_a_bug(committing: Bench) -> None:
+async def test_a_note_that_the_audit_does_not_keep_is_a_bug(harness: InboxHarness) -> None:
     with pytest.raises(TypeError, match="has no fields email"):
-        await delivered(committing, enveloped(Amend(), caller=OPERATOR), {Amend: mislead})
+        await delivered(harness, enveloped(Amend(), caller=OPERATOR), {Amend: mislead})
 
 
 async def test_a_question_is_not_answered_before_kafka_has_what_is_told_of_it(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(stand_module.HANDLERS, "ledger", HANDLERS)
-    stand = Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
-    async with stand, stand.running() as running:
+    bus = BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
+    async with bus, bus.running() as running:
         # There is no topic yet that it could be told on.
         one_id = new_message_id()
-        asking = asyncio.create_task(stand.call(Inspect(), id=one_id, seconds=60, caller=OPERATOR))
+        asking = asyncio.create_task(bus.call(Inspect(), id=one_id, seconds=60, caller=OPERATOR))
 
         async def handled() -> bool:
             return running.ledger.runs[one_id] > 0
 
-        await until(handled)
+        await wait_until(handled)
         for _ in range(3):
             # Others' ways are as long, and they have their answers.
-            assert (await stand.call(Inspect())).kind == "done"
+            assert (await bus.call(Inspect())).kind == "done"
         assert not asking.done()
         await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=(*TOPICS, Topic("auth.commands", 1, DAY)))
         assert (await asking).body == {"entries": 0}
-        (record,) = await stand.dump("auth.commands")
+        (record,) = await bus.records("auth.commands")
         assert RecordAuditEntry.model_validate_json(record.value).action == "inspect"
 
 

@@ -7,61 +7,61 @@ from pymongo.errors import PyMongoError
 
 from shared.batch_loader import MOST_VALUES, BatchLoader
 from shared.mongo import connect, database
-from tests.shared.inbox_harness import Bench
+from tests.shared.inbox_harness import InboxHarness
 
 
-async def queries(committing: Bench) -> int:
+async def queries(harness: InboxHarness) -> int:
     """How many queries the server has seen on the collection."""
-    stats = await committing.client.admin.command("top")
-    name = f"{committing.database.name}.things"
+    stats = await harness.client.admin.command("top")
+    name = f"{harness.database.name}.things"
     return int(stats["totals"].get(name, {"queries": {"count": 0}})["queries"]["count"])
 
 
-async def test_each_question_gets_its_own_answer(committing: Bench) -> None:
-    await committing.things.insert_many([{"_id": str(number), "kind": number % 2} for number in range(10)])
-    lookup = BatchLoader(committing.things)
+async def test_each_question_gets_its_own_answer(harness: InboxHarness) -> None:
+    await harness.things.insert_many([{"_id": str(number), "kind": number % 2} for number in range(10)])
+    lookup = BatchLoader(harness.things)
     found = await asyncio.gather(*(lookup.find_one(str(number)) for number in range(12)))
     assert found == [{"_id": str(number), "kind": number % 2} for number in range(10)] + [None, None]
 
 
-async def test_many_documents_may_have_the_value(committing: Bench) -> None:
-    await committing.things.insert_many([{"_id": str(number), "kind": str(number % 2)} for number in range(10)])
-    lookup = BatchLoader(committing.things, "kind", {"_id": {"$ne": "0"}})
+async def test_many_documents_may_have_the_value(harness: InboxHarness) -> None:
+    await harness.things.insert_many([{"_id": str(number), "kind": str(number % 2)} for number in range(10)])
+    lookup = BatchLoader(harness.things, "kind", {"_id": {"$ne": "0"}})
     even, odd, none = await asyncio.gather(*(lookup.find(kind) for kind in ("0", "1", "2")))
     assert sorted(one["_id"] for one in even) == ["2", "4", "6", "8"]
     assert len(odd) == 5
     assert none == []
 
 
-async def test_what_is_asked_in_one_breath_is_one_query(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "a"})
-    lookup = BatchLoader(committing.things)
-    before = await queries(committing)
+async def test_what_is_asked_in_one_breath_is_one_query(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "a"})
+    lookup = BatchLoader(harness.things)
+    before = await queries(harness)
     await asyncio.gather(*(lookup.find_one(str(number)) for number in range(100)))
-    assert await queries(committing) - before == 1
+    assert await queries(harness) - before == 1
 
 
-async def test_more_values_than_fit_into_a_query_are_all_answered(committing: Bench) -> None:
+async def test_more_values_than_fit_into_a_query_are_all_answered(harness: InboxHarness) -> None:
     count = 2 * MOST_VALUES + 10
-    await committing.things.insert_many([{"_id": str(number)} for number in range(count)])
-    lookup = BatchLoader(committing.things)
+    await harness.things.insert_many([{"_id": str(number)} for number in range(count)])
+    lookup = BatchLoader(harness.things)
     found = await asyncio.gather(*(lookup.find_one(str(number)) for number in range(count)))
     assert found == [{"_id": str(number)} for number in range(count)]
 
 
-async def test_an_answer_is_as_fresh_as_its_question(committing: Bench) -> None:
-    lookup = BatchLoader(committing.things)
+async def test_an_answer_is_as_fresh_as_its_question(harness: InboxHarness) -> None:
+    lookup = BatchLoader(harness.things)
     for number in range(50):
         early = asyncio.create_task(lookup.find_one("other"))
         await asyncio.sleep(0)
-        await committing.things.insert_one({"_id": str(number)})
+        await harness.things.insert_one({"_id": str(number)})
         assert await lookup.find_one(str(number)) is not None
         await early
 
 
-async def test_one_that_gives_up_takes_nothing_from_the_others(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "a"})
-    lookup = BatchLoader(committing.things)
+async def test_one_that_gives_up_takes_nothing_from_the_others(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "a"})
+    lookup = BatchLoader(harness.things)
     tasks = [asyncio.create_task(lookup.find_one("a")) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -70,7 +70,7 @@ async def test_one_that_gives_up_takes_nothing_from_the_others(committing: Bench
     assert done[1:] == [{"_id": "a"}] * 2
 
 
-async def test_a_query_that_fails_fails_for_all_and_the_next_one_is_asked_anew(committing: Bench) -> None:
+async def test_a_query_that_fails_fails_for_all_and_the_next_one_is_asked_anew(harness: InboxHarness) -> None:
     nobody = connect("mongodb://127.0.0.1:9/?replicaSet=rs0", application="nobody", timeout=0.2)
     try:
         lookup = BatchLoader(database(nobody, "nobody")["things"])
@@ -81,7 +81,7 @@ async def test_a_query_that_fails_fails_for_all_and_the_next_one_is_asked_anew(c
         await nobody.close()
 
 
-async def test_no_value_is_taken_for_an_operator(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "a"})
+async def test_no_value_is_taken_for_an_operator(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "a"})
     with pytest.raises(TypeError):
-        await BatchLoader(committing.things).find_one({"$ne": None})  # type: ignore[arg-type]
+        await BatchLoader(harness.things).find_one({"$ne": None})  # type: ignore[arg-type]

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any, Literal
 
+import bson
 import pytest
+from pydantic import RootModel
 
-from shared.documents import document_of, entity_of, stored_as
+from shared.bus.work import Delete, Insert, Replace
+from shared.documents import Rows, document_of, entity_of, stored_as
+from shared.errors import Refusal
 from shared.messages import Part
+from shared.mongo import Database
+from tests.shared.inbox_harness import InboxHarness
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -20,10 +27,15 @@ class Device(Part):
     beak_id: str | None = None
 
 
+class Labels(RootModel[tuple[State, ...]]):
+    """Labels of an order."""
+
+
 @dataclass(frozen=True)
 class Line:
     id: str
     line_total: int
+    parts: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,32 +46,67 @@ class Order:
     state: State = State.OPEN
     lines: tuple[Line, ...] = ()
     tags: tuple[str, ...] = ()
+    size: tuple[int, str] | None = None
     device: Device | None = None
+    states: frozenset[State] | None = None
+    labels: Labels | None = None
+    totals: dict[str, Line] | None = None
+    kind: Literal["a", "b"] | int = "a"
     ended_at: datetime | None = None
     note: str = stored_as("remark", default="none")
     version: int = 1
 
 
-ORDERS = [
-    Order("o1", "hash"),
-    Order("o1", "hash", lines=(Line("l1", 2),), tags=("a", "b"), device=Device(beak_id="b"), ended_at=NOW, note="x"),
-]
+@dataclass(frozen=True)
+class Single:
+    id: str
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_an_entity_survives_the_round_trip(order: Order) -> None:
-    assert entity_of(Order, document_of(order)) == order
+FULL = Order(
+    "o1",
+    "hash",
+    lines=(Line("l1", 2, (Line("l2", 1),)),),
+    tags=("a", "b"),
+    size=(1, "cm"),
+    device=Device(beak_id="b"),
+    states=frozenset({State.OPEN}),
+    labels=Labels((State.OPEN,)),
+    totals={"all": Line("l3", 3)},
+    kind=7,
+    ended_at=NOW,
+    note="x",
+)
+
+
+class OrderTaken(Refusal):
+    """Another order has this key."""
+
+
+class Orders(Rows[Order]):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database["orders"], Order, taken=OrderTaken)
+
+
+@pytest.mark.parametrize("entity", [Order("o1", "hash"), FULL, Single("s")])
+def test_an_entity_survives_its_trip_through_bson(entity: Any) -> None:
+    stored = bson.decode(bson.encode(document_of(entity)), bson.CodecOptions(tz_aware=True, tzinfo=UTC))
+    assert entity_of(type(entity), stored) == entity
 
 
 def test_fields_are_stored_in_camel_case_and_under_declared_names() -> None:
-    assert document_of(ORDERS[1]) == {
+    assert document_of(FULL) == {
         "_id": "o1",
         "key": "hash",
         "createdAt": NOW,
         "state": "open",
-        "lines": [{"id": "l1", "lineTotal": 2}],
+        "lines": [{"id": "l1", "lineTotal": 2, "parts": [{"id": "l2", "lineTotal": 1, "parts": []}]}],
         "tags": ["a", "b"],
+        "size": [1, "cm"],
         "device": {"beakId": "b"},
+        "states": ["open"],
+        "labels": ["open"],
+        "totals": {"all": {"id": "l3", "lineTotal": 3, "parts": []}},
+        "kind": 7,
         "endedAt": NOW,
         "remark": "x",
         "version": 1,
@@ -67,9 +114,30 @@ def test_fields_are_stored_in_camel_case_and_under_declared_names() -> None:
 
 
 def test_a_field_that_was_added_later_takes_its_default() -> None:
-    assert entity_of(Order, {"_id": "o1", "key": "hash"}) == ORDERS[0]
+    assert entity_of(Order, {"_id": "o1", "key": "hash"}) == Order("o1", "hash")
 
 
 def test_a_missing_field_without_default_is_an_error() -> None:
     with pytest.raises(TypeError, match="key_hash"):
         entity_of(Order, {"_id": "o1"})
+
+
+@pytest.mark.parametrize("hint", [State | Line, tuple[int, State], list[State | str]])
+def test_a_type_that_a_stored_value_does_not_identify_is_rejected(hint: Any) -> None:
+    kind = dataclass(type("Ambiguous", (), {"__annotations__": {"id": str, "value": hint}}))
+    with pytest.raises(TypeError, match=r"Ambiguous\.value: a value of .* can't be mapped"):
+        document_of(kind("x", State.OPEN))
+
+
+def test_a_store_guards_replaces_and_deletes_with_the_version(harness: InboxHarness) -> None:
+    orders, work, order = Orders(harness.database), harness.work(), replace(FULL, version=3)
+    orders.add(order, work)
+    orders.save(order, work)
+    orders.remove(order, work)
+    inserted, replaced, deleted = work.writes
+    assert isinstance(inserted, Insert)
+    assert isinstance(replaced, Replace)
+    assert isinstance(deleted, Delete)
+    assert (inserted.document, inserted.taken) == (document_of(order), OrderTaken)
+    assert (replaced.version, replaced.document["version"]) == (3, 4)
+    assert (deleted.id, deleted.version) == ("o1", 3)

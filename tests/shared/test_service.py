@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from services.embedded import ports
 from shared.service import retry_until_available
-from tests.shared.bus_harness import Stand, until
+from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Appended
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,12 +39,12 @@ def test_missing_settings_are_named_and_the_exit_code_says_so() -> None:
     ]
 
 
-async def test_told_to_stop_while_it_waits_for_its_dependencies_it_ends_at_once(stand: Stand) -> None:
+async def test_told_to_stop_while_it_waits_for_its_dependencies_it_ends_at_once(bus: BusHarness) -> None:
     port = ports.any_free()
     process = await asyncio.create_subprocess_exec(
         *PROCESS,
         cwd=ROOT,
-        env=environment(**stand.environment(NEST_KAFKA_BOOTSTRAP=f"127.0.0.1:{port}")),
+        env=environment(**bus.environment(NEST_KAFKA_BOOTSTRAP=f"127.0.0.1:{port}")),
         stderr=asyncio.subprocess.PIPE,
     )
     try:
@@ -62,10 +62,10 @@ async def test_told_to_stop_while_it_waits_for_its_dependencies_it_ends_at_once(
             process.kill()
 
 
-async def test_health_is_ok_and_metrics_count(stand: Stand) -> None:
+async def test_health_is_ok_and_metrics_count(bus: BusHarness) -> None:
     port = ports.any_free()
-    async with stand.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        await stand.call(Append(subject="s", number=0))
+    async with bus.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        await bus.call(Append(subject="s", number=0))
         health = await client.get("/healthz")
         assert (health.status_code, health.json()) == (200, {"status": "ok"})
         metrics = (await client.get("/metrics")).text
@@ -76,36 +76,36 @@ async def test_health_is_ok_and_metrics_count(stand: Stand) -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_health_fails_when_the_consumer_has_given_up(stand: Stand) -> None:
+async def test_health_fails_when_the_consumer_has_given_up(bus: BusHarness) -> None:
     port = ports.any_free()
-    async with stand.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with bus.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         for _ in range(12):
-            await stand.put("ledger.commands", b"poison", partition=0)
+            await bus.put_record("ledger.commands", b"poison", partition=0)
 
         async def fails() -> bool:
             return (await client.get("/healthz")).status_code == 503
 
-        await until(fails)
+        await wait_until(fails)
         body = (await client.get("/healthz")).json()
         assert body["status"] == "failing"
         assert "10 dead letters in a row" in body["reasons"][0]
 
 
-async def test_a_taken_health_port_stops_the_start_and_leaves_nothing_behind(stand: Stand) -> None:
+async def test_a_taken_health_port_stops_the_start_and_leaves_nothing_behind(bus: BusHarness) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        async with stand.running(health_port=taken.getsockname()[1]):
+        async with bus.running(health_port=taken.getsockname()[1]):
             pass
     # The group was left: the next one gets all partitions at once.
-    async with stand.running():
+    async with bus.running():
         began = time.monotonic()
-        await stand.call(Append(subject="s", number=0))
+        await bus.call(Append(subject="s", number=0))
         assert time.monotonic() - began < 5
 
 
-async def test_an_event_can_be_announced_at_the_start(stand: Stand) -> None:
-    async with stand.running("audit") as audit:
-        await stand.order(Appended(key="s", subject="s", number=1))
-        await stand.settled("audit")
+async def test_an_event_can_be_announced_at_the_start(bus: BusHarness) -> None:
+    async with bus.running("audit") as audit:
+        await bus.send(Appended(key="s", subject="s", number=1))
+        await bus.drained("audit")
         assert len(audit.ledger.runs) == 1
 
 
@@ -134,12 +134,12 @@ async def test_patience_ends(failure: Exception, monkeypatch: pytest.MonkeyPatch
             await retry_until_available("it", away)
 
 
-async def test_a_start_twice_on_one_database_is_no_trouble(stand: Stand) -> None:
-    async with stand.running(), stand.running():
-        assert (await stand.call(Append(subject="s", number=0))).kind == "done"
+async def test_a_start_twice_on_one_database_is_no_trouble(bus: BusHarness) -> None:
+    async with bus.running(), bus.running():
+        assert (await bus.call(Append(subject="s", number=0))).kind == "done"
 
 
-async def test_a_start_and_a_stop_at_any_moment_end_well(stand: Stand) -> None:
+async def test_a_start_and_a_stop_at_any_moment_end_well(bus: BusHarness) -> None:
     for pause in (0.0, 0.005, 0.05):
-        async with asyncio.timeout(20), stand.running():
+        async with asyncio.timeout(20), bus.running():
             await asyncio.sleep(pause)

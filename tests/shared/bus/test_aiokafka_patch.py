@@ -7,15 +7,15 @@ from aiokafka.record.util import calc_crc32c
 
 from shared.bus.envelope import encode, unix_milliseconds
 from shared.ids import new_message_id
-from tests.shared.bus_harness import Stand
+from tests.shared.bus_harness import BusHarness
 from tests.shared.sample_services import Append
 
 NAME = "ZZZZ"
 
 
-async def put_with_bytes_for_a_name(stand: Stand, subjects: list[str], name: bytes) -> None:
+async def put_with_bytes_for_a_name(bus: BusHarness, subjects: list[str], name: bytes) -> None:
     """Records in one batch, the second of which has a header name that aiokafka would not write."""
-    producer: Any = stand.producer._producer
+    producer: Any = bus.producer._producer
     batch = producer.create_batch()
     for number, subject in enumerate(subjects):
         headers = [
@@ -24,43 +24,43 @@ async def put_with_bytes_for_a_name(stand: Stand, subjects: list[str], name: byt
             ("time", b"%d" % unix_milliseconds()),
             *([(NAME, b"1")] if number == 1 else []),
         ]
-        body = encode(Append(subject=subject, number=0), stand.sealer)
+        body = encode(Append(subject=subject, number=0), bus.sealer)
         assert batch.append(key=b"k", value=body, timestamp=None, headers=headers)
     batch.close()
     raw = bytearray(batch._build().replace(NAME.encode(), name))
     raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
     batch._buffer = bytes(raw)
-    sent = await producer.send_batch(batch, f"{stand.prefix}ledger.commands", partition=await stand.partition_of("k"))
+    sent = await producer.send_batch(batch, f"{bus.prefix}ledger.commands", partition=await bus.partition_of("k"))
     await sent
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe\xfd\xfc", b"\xc3\x28ab", b"ok\xed\xa0"])
-async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(stand: Stand, name: bytes) -> None:
-    await stand.order(Append(subject="before", number=0, key="k"))
+async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(bus: BusHarness, name: bytes) -> None:
+    await bus.send(Append(subject="before", number=0, key="k"))
     for number in range(20):  # in other partitions, fetched along with it
-        await stand.order(Append(subject=f"other{number}", number=0, key=str(number)))
-    await put_with_bytes_for_a_name(stand, ["a", "b", "c"], name)
-    await stand.order(Append(subject="after", number=0, key="k"))
-    async with stand.running() as running:
-        await stand.settled()
-        assert (await stand.call(Append(subject="later", number=0, key="k"))).kind == "done"
+        await bus.send(Append(subject=f"other{number}", number=0, key=str(number)))
+    await put_with_bytes_for_a_name(bus, ["a", "b", "c"], name)
+    await bus.send(Append(subject="after", number=0, key="k"))
+    async with bus.running() as running:
+        await bus.drained()
+        assert (await bus.call(Append(subject="later", number=0, key="k"))).kind == "done"
         assert running.service.problems() == []
-        places = [(record.partition, record.offset) for record in await stand.dump("ledger.commands")]
+        places = [(record.partition, record.offset) for record in await bus.records("ledger.commands")]
         assert len(set(places)) == len(places), "what stood in batches before it was given out twice"
     for subject in ("before", "a", "b", "c", "after", *(f"other{number}" for number in range(20))):
-        assert await stand.numbers(subject) == [0], f"{subject} was lost"
+        assert await bus.numbers(subject) == [0], f"{subject} was lost"
 
 
-async def test_put_aside_it_keeps_its_bytes_and_the_name_is_escaped(stand: Stand) -> None:
-    async with stand.running():
-        producer: Any = stand.producer._producer
+async def test_put_aside_it_keeps_its_bytes_and_the_name_is_escaped(bus: BusHarness) -> None:
+    async with bus.running():
+        producer: Any = bus.producer._producer
         batch = producer.create_batch()
         assert batch.append(key=b"k", value=b"poison", timestamp=None, headers=[(NAME, b"\x00\xff")])
         batch.close()
         raw = bytearray(batch._build().replace(NAME.encode(), b"\xffabc"))
         raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
         batch._buffer = bytes(raw)
-        await (await producer.send_batch(batch, f"{stand.prefix}ledger.commands", partition=0))
-        await stand.settled()
-    (letter,) = await stand.letters()
+        await (await producer.send_batch(batch, f"{bus.prefix}ledger.commands", partition=0))
+        await bus.drained()
+    (letter,) = await bus.dead_letters()
     assert (letter.value, letter.headers[0]) == (b"poison", ("\\xffabc", b"\x00\xff"))

@@ -14,19 +14,19 @@ from prometheus_client import REGISTRY
 from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope
 from shared.ids import new_message_id
-from tests.shared.bus_harness import RunningService, Stand, until
+from tests.shared.bus_harness import BusHarness, RunningService, wait_until
 from tests.shared.sample_services import HEARS, Append, Total
 
 
-async def in_order(stand: Stand, counts: dict[str, int]) -> None:
+async def in_order(bus: BusHarness, counts: dict[str, int]) -> None:
     """Every number of every subject was written once, and in order."""
     for subject, count in counts.items():
-        assert await stand.listed(subject) == list(range(count)), f"{subject} is out of order"
-        assert sorted(await stand.numbers(subject)) == list(range(count)), f"{subject} was not written once each"
+        assert await bus.listed(subject) == list(range(count)), f"{subject} is out of order"
+        assert sorted(await bus.numbers(subject)) == list(range(count)), f"{subject} was not written once each"
 
 
 @asynccontextmanager
-async def load(stand: Stand, instances: list[RunningService]) -> AsyncIterator[Counter[str]]:
+async def load(bus: BusHarness, instances: list[RunningService]) -> AsyncIterator[Counter[str]]:
     """Orders for 24 subjects for as long as the block lasts, some 200 ahead of those that carry them out."""
     counts: Counter[str] = Counter()
     ending = asyncio.Event()
@@ -34,9 +34,9 @@ async def load(stand: Stand, instances: list[RunningService]) -> AsyncIterator[C
     async def run() -> None:
         while not ending.is_set():
             orders = [Append(subject=str(one), number=counts[str(one)], key=str(one), pause=0.03) for one in range(24)]
-            await asyncio.gather(*map(stand.order, orders))
+            await asyncio.gather(*map(bus.send, orders))
             counts.update(order.subject for order in orders)
-            await until(lambda: caught_up(counts, instances), 60, "nothing is carried out any more")
+            await wait_until(lambda: caught_up(counts, instances), 60, "nothing is carried out any more")
 
     async def caught_up(counts: Counter[str], instances: list[RunningService]) -> bool:
         return counts.total() - sum(len(one.ledger.runs) for one in instances) < 200
@@ -50,60 +50,60 @@ async def load(stand: Stand, instances: list[RunningService]) -> AsyncIterator[C
 
 
 async def test_the_order_of_a_key_is_kept_among_256_in_flight_with_retries(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.005)
     seeded = random.Random(7)
     counts = {str(subject): 20 for subject in range(40)}
-    async with stand.running() as running:
+    async with bus.running() as running:
         for number in range(20):
             for subject in counts:
                 fail, pause = seeded.choice([0, 0, 0, 1, 2]), seeded.choice([0, 0, 0.003])
-                await stand.order(Append(subject=subject, number=number, key=subject, fail=fail, pause=pause))
-        await stand.settled()
+                await bus.send(Append(subject=subject, number=number, key=subject, fail=fail, pause=pause))
+        await bus.drained()
     assert running.ledger.overlaps == 0
     assert max(running.ledger.runs.values()) == 3
-    await in_order(stand, counts)
+    await in_order(bus, counts)
 
 
-async def test_a_slow_key_never_delays_the_others(stand: Stand) -> None:
-    async with stand.running() as running:
-        slow = await stand.order(Append(subject="slow", number=0, key="slow", pause=10))
-        behind = await stand.order(Append(subject="slow", number=1, key="slow"))
-        await until(lambda: began(running, slow.id))
+async def test_a_slow_key_never_delays_the_others(bus: BusHarness) -> None:
+    async with bus.running() as running:
+        slow = await bus.send(Append(subject="slow", number=0, key="slow", pause=10))
+        behind = await bus.send(Append(subject="slow", number=1, key="slow"))
+        await wait_until(lambda: began(running, slow.id))
         for number in range(30):
-            assert (await stand.call(Append(subject=str(number), number=0, key=str(number)))).kind == "done"
+            assert (await bus.call(Append(subject=str(number), number=0, key=str(number)))).kind == "done"
         assert running.ledger.runs[behind.id] == 0, "the others were done after the slow one"
-        await stand.settled()
-    assert await stand.listed("slow") == [0, 1]
+        await bus.drained()
+    assert await bus.listed("slow") == [0, 1]
 
 
 async def began(running: RunningService, message_id: str) -> bool:
     return bool(running.ledger.runs[message_id])
 
 
-async def test_a_message_that_is_tried_again_delays_its_own_key_only(stand: Stand) -> None:
-    async with stand.running() as running:
-        failing = await stand.order(Append(subject="bad", number=0, key="bad", fail=3))
-        behind = await stand.order(Append(subject="bad", number=1, key="bad"))
-        await until(lambda: began(running, failing.id))
-        assert (await stand.call(Append(subject="good", number=0, key="good"))).kind == "done"
+async def test_a_message_that_is_tried_again_delays_its_own_key_only(bus: BusHarness) -> None:
+    async with bus.running() as running:
+        failing = await bus.send(Append(subject="bad", number=0, key="bad", fail=3))
+        behind = await bus.send(Append(subject="bad", number=1, key="bad"))
+        await wait_until(lambda: began(running, failing.id))
+        assert (await bus.call(Append(subject="good", number=0, key="good"))).kind == "done"
         assert running.ledger.runs[behind.id] == 0
-        await stand.settled()
-    assert await stand.listed("bad") == [0, 1]
+        await bus.drained()
+    assert await bus.listed("bad") == [0, 1]
 
 
-async def test_messages_without_a_key_run_side_by_side(stand: Stand) -> None:
-    async with stand.running():
+async def test_messages_without_a_key_run_side_by_side(bus: BusHarness) -> None:
+    async with bus.running():
         start = time.monotonic()
-        await asyncio.gather(*(stand.call(Total(subject="s", pause=0.5)) for _ in range(20)))
+        await asyncio.gather(*(bus.call(Total(subject="s", pause=0.5)) for _ in range(20)))
         assert time.monotonic() - start < 5
 
 
-async def test_no_more_are_under_way_than_allowed(stand: Stand) -> None:
-    async with stand.running(in_flight=5) as running:
+async def test_no_more_are_under_way_than_allowed(bus: BusHarness) -> None:
+    async with bus.running(in_flight=5) as running:
         for number in range(40):
-            await stand.order(Append(subject=str(number), number=0, key=str(number), pause=0.02))
+            await bus.send(Append(subject=str(number), number=0, key=str(number), pause=0.02))
         most = 0
 
         async def all_done() -> bool:
@@ -111,126 +111,126 @@ async def test_no_more_are_under_way_than_allowed(stand: Stand) -> None:
             most = max(most, sum(running.ledger.running.values()))
             return len(running.ledger.runs) == 40
 
-        await until(all_done)
+        await wait_until(all_done)
         assert 2 <= most <= 5
-        await stand.settled()
+        await bus.drained()
 
 
-async def test_the_age_of_the_oldest_message_under_way_is_told(stand: Stand) -> None:
-    async with stand.running():
-        asked = asyncio.create_task(stand.call(Total(subject="s", pause=1.0)))
+async def test_the_age_of_the_oldest_message_under_way_is_told(bus: BusHarness) -> None:
+    async with bus.running():
+        asked = asyncio.create_task(bus.call(Total(subject="s", pause=1.0)))
 
         async def told() -> bool:
             return (REGISTRY.get_sample_value("nest_oldest_message_seconds", {"service": "ledger"}) or 0) > 0.5
 
-        await until(told)
+        await wait_until(told)
         await asked
 
 
-async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(stand: Stand) -> None:
-    async with stand.running(in_flight=8) as running:
+async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(bus: BusHarness) -> None:
+    async with bus.running(in_flight=8) as running:
         assert running.service.problems() == []
         for _ in range(30):
-            await stand.put("ledger.commands", b"poison", partition=1)
+            await bus.put_record("ledger.commands", b"poison", partition=1)
 
         async def complains() -> bool:
             return bool(running.service.problems())
 
-        await until(complains)
+        await wait_until(complains)
         (complaint,) = running.service.problems()
-        assert complaint == f"{stand.prefix}ledger.commands/1: 10 dead letters in a row"
+        assert complaint == f"{bus.prefix}ledger.commands/1: 10 dead letters in a row"
         # Nothing more is taken, on no partition: a human must look first.
         with pytest.raises(TimeoutError):
-            await stand.call(Append(subject="s", number=1, key="s"), seconds=1)
-        assert 10 <= len(await stand.dump("ledger.commands.dead")) <= 10 + 8
+            await bus.call(Append(subject="s", number=1, key="s"), seconds=1)
+        assert 10 <= len(await bus.records("ledger.commands.dead")) <= 10 + 8
     # Whoever starts it again goes on where it stopped; what was put aside stays put aside once.
-    async with stand.running(in_flight=1) as running:
-        await until(complains)
-    sources = [letter.source for letter in await stand.letters()]
+    async with bus.running(in_flight=1) as running:
+        await wait_until(complains)
+    sources = [letter.source for letter in await bus.dead_letters()]
     assert len(sources) == len(set(sources))
-    assert await stand.listed("s") in ([], [1])
+    assert await bus.listed("s") in ([], [1])
 
 
-async def test_dead_letters_with_good_messages_between_stop_nothing(stand: Stand) -> None:
-    async with stand.running() as running:
-        key, *_ = [key for key in map(str, range(100)) if await stand.partition_of(key) == 1]
+async def test_dead_letters_with_good_messages_between_stop_nothing(bus: BusHarness) -> None:
+    async with bus.running() as running:
+        key, *_ = [key for key in map(str, range(100)) if await bus.partition_of(key) == 1]
         for number in range(24):
-            await stand.put("ledger.commands", b"poison", key=key.encode(), partition=1)
+            await bus.put_record("ledger.commands", b"poison", key=key.encode(), partition=1)
             if number % 6 == 5:
-                await stand.order(Append(subject="s", number=number, key=key))
-        await stand.settled()
+                await bus.send(Append(subject="s", number=number, key=key))
+        await bus.drained()
         assert running.service.problems() == []
-    assert len(await stand.dump("ledger.commands.dead")) == 24
+    assert len(await bus.records("ledger.commands.dead")) == 24
 
 
-async def test_a_stop_brings_what_is_under_way_to_its_end(stand: Stand) -> None:
-    async with stand.running() as running:
+async def test_a_stop_brings_what_is_under_way_to_its_end(bus: BusHarness) -> None:
+    async with bus.running() as running:
         slow = [
-            await stand.order(Append(subject=f"s{number}", number=0, key=f"s{number}", pause=1)) for number in range(8)
+            await bus.send(Append(subject=f"s{number}", number=0, key=f"s{number}", pause=1)) for number in range(8)
         ]
-        await until(lambda: began(running, slow[-1].id))
-    rows = {row["_id"] for row in await stand.rows()}
+        await wait_until(lambda: began(running, slow[-1].id))
+    rows = {row["_id"] for row in await bus.rows()}
     assert rows >= {order.id for order in slow if running.ledger.runs[order.id]}
-    assert await stand.lag() == 0
+    assert await bus.lag() == 0
     # Nothing of it is done again by whoever comes next.
-    async with stand.running() as next_one:
-        await stand.call(Append(subject="after", number=0))
+    async with bus.running() as next_one:
+        await bus.call(Append(subject="after", number=0))
         assert len(next_one.ledger.runs) == 1
 
 
-async def test_a_stop_does_not_wait_for_ever(stand: Stand) -> None:
-    async with stand.running(drain_seconds=0.5) as running:
-        slow = await stand.order(Append(subject="s", number=0, key="s", pause=5))
-        behind = await stand.order(Append(subject="s", number=1, key="s"))
-        await until(lambda: began(running, slow.id))
+async def test_a_stop_does_not_wait_for_ever(bus: BusHarness) -> None:
+    async with bus.running(drain_seconds=0.5) as running:
+        slow = await bus.send(Append(subject="s", number=0, key="s", pause=5))
+        behind = await bus.send(Append(subject="s", number=1, key="s"))
+        await wait_until(lambda: began(running, slow.id))
         stopping = time.monotonic()
     assert time.monotonic() - stopping < 4
-    async with stand.running() as next_one:
-        await stand.settled()
+    async with bus.running() as next_one:
+        await bus.drained()
         assert next_one.ledger.runs[behind.id] == 1
-    await in_order(stand, {"s": 2})
+    await in_order(bus, {"s": 2})
 
 
-async def test_a_second_instance_joining_and_leaving_under_load_loses_and_repeats_nothing(stand: Stand) -> None:
-    async with stand.running(in_flight=12) as first, stand.running("audit"):
+async def test_a_second_instance_joining_and_leaving_under_load_loses_and_repeats_nothing(bus: BusHarness) -> None:
+    async with bus.running(in_flight=12) as first, bus.running("audit"):
         instances = [first]
-        async with load(stand, instances) as counts:
+        async with load(bus, instances) as counts:
             for _ in range(3):
-                async with stand.running(in_flight=12) as second:
+                async with bus.running(in_flight=12) as second:
                     instances.append(second)
-                    await until(lambda second=second: many(second), 20, "the second instance got nothing")  # type: ignore[misc]
-        await stand.settled("ledger", "audit")
+                    await wait_until(lambda second=second: many(second), 20, "the second instance got nothing")  # type: ignore[misc]
+        await bus.drained("ledger", "audit")
     assert [(one.ledger.overlaps, one.service.problems()) for one in instances] == [(0, [])] * 4
-    assert counts.total() == len(await stand.rows())
-    await in_order(stand, counts)
+    assert counts.total() == len(await bus.rows())
+    await in_order(bus, counts)
     for subject, count in counts.items():
-        assert sorted(await stand.numbers(subject, "audit")) == list(range(count))
-    assert await stand.dump("ledger.commands.dead") == []
+        assert sorted(await bus.numbers(subject, "audit")) == list(range(count))
+    assert await bus.records("ledger.commands.dead") == []
 
 
 async def test_what_was_fetched_before_a_rebalance_is_left_to_whoever_owns_it_now(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.consumer.REVOKE_SECONDS", 0.2)
-    keys = {n: [key for key in map(str, range(200)) if await stand.partition_of(key) == n][:4] for n in range(4)}
-    async with stand.running(in_flight=8) as first:
+    keys = {n: [key for key in map(str, range(200)) if await bus.partition_of(key) == n][:4] for n in range(4)}
+    async with bus.running(in_flight=8) as first:
         slow = [k for subjects in keys.values() for k in subjects[:2]]
         pauses = dict.fromkeys(slow, 8.0) | {slow[-1]: 1.5}
-        orders = [await stand.order(Append(subject=k, number=0, key=k, pause=pauses[k])) for k in slow]
-        await until(lambda: all_begun(first, orders))
+        orders = [await bus.send(Append(subject=k, number=0, key=k, pause=pauses[k])) for k in slow]
+        await wait_until(lambda: all_begun(first, orders))
         # The next one is fetched alone and waits for room, so that the rest is fetched together after it.
-        plug = await stand.order(Append(subject="plug", number=0, key="plug", pause=8))
-        quick = {k: await stand.order(Append(subject=k, number=0, key=k)) for n in keys for k in keys[n][2:]}
-        await until(lambda: all_begun(first, [plug]))
-        async with stand.running(in_flight=50) as second:
-            await until(lambda: owns_two(second))
-            theirs = {partition.partition for partition in second.bus.assigned if "commands" in partition.topic}
-            await stand.settled()
+        plug = await bus.send(Append(subject="plug", number=0, key="plug", pause=8))
+        quick = {k: await bus.send(Append(subject=k, number=0, key=k)) for n in keys for k in keys[n][2:]}
+        await wait_until(lambda: all_begun(first, [plug]))
+        async with bus.running(in_flight=50) as second:
+            await wait_until(lambda: owns_two(second))
+            theirs = {partition.partition for partition in second.consumer.assigned if "commands" in partition.topic}
+            await bus.drained()
             for number, subjects in keys.items():
                 for subject in subjects[2:]:
                     assert bool(second.ledger.runs[quick[subject].id]) == (number in theirs)
                     assert bool(first.ledger.runs[quick[subject].id]) == (number not in theirs)
-    await in_order(stand, {subject: 1 for subjects in keys.values() for subject in subjects})
+    await in_order(bus, {subject: 1 for subjects in keys.values() for subject in subjects})
 
 
 async def all_begun(running: RunningService, orders: list[Envelope]) -> bool:
@@ -238,24 +238,24 @@ async def all_begun(running: RunningService, orders: list[Envelope]) -> bool:
 
 
 async def owns_two(running: RunningService) -> bool:
-    return sum("commands" in partition.topic for partition in running.bus.assigned) == 2
+    return sum("commands" in partition.topic for partition in running.consumer.assigned) == 2
 
 
 async def many(running: RunningService) -> bool:
     return len(running.ledger.runs) >= 50
 
 
-async def test_a_repeat_in_the_topic_has_no_second_effect(stand: Stand) -> None:
-    async with stand.running(), stand.running("audit"):
+async def test_a_repeat_in_the_topic_has_no_second_effect(bus: BusHarness) -> None:
+    async with bus.running(), bus.running("audit"):
         one_id = new_message_id()
         for _ in range(10):
-            await stand.order(Append(subject="s", number=0, key="s"), id=one_id)
-        await stand.settled("ledger", "audit")
-    await in_order(stand, {"s": 1})
-    assert await stand.numbers("s", "audit") == [0]
+            await bus.send(Append(subject="s", number=0, key="s"), id=one_id)
+        await bus.drained("ledger", "audit")
+    await in_order(bus, {"s": 1})
+    assert await bus.numbers("s", "audit") == [0]
 
 
-async def test_the_offset_passes_events_that_are_not_followed(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_offset_passes_events_that_are_not_followed(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     delivered = []
     deliver = Delivery.deliver
 
@@ -265,8 +265,8 @@ async def test_the_offset_passes_events_that_are_not_followed(stand: Stand, monk
 
     monkeypatch.setattr(Delivery, "deliver", counted)
     monkeypatch.setitem(HEARS, "ledger", (*HEARS["ledger"], "ledger.events"))
-    async with stand.running():
-        await asyncio.gather(*(stand.call(Append(subject=f"s{n}", number=n, events=3)) for n in range(10)))
-        await stand.settled("ledger")
-    assert len(await stand.dump("ledger.events")) == 30
+    async with bus.running():
+        await asyncio.gather(*(bus.call(Append(subject=f"s{n}", number=n, events=3)) for n in range(10)))
+        await bus.drained("ledger")
+    assert len(await bus.records("ledger.events")) == 30
     assert delivered == ["ledger.commands"] * 10

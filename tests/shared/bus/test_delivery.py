@@ -16,90 +16,90 @@ from shared.bus.topics import DAY
 from shared.errors import Kind
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
-from tests.shared.bus_harness import Stand, until
+from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Refuse, Relay, Reveal, Total
 
 KIB = 1024
 
 
-async def test_an_order_is_done_answered_and_announced(stand: Stand) -> None:
-    async with stand.running(), stand.running("audit"):
-        answer = await stand.call(Append(subject="s", number=1, key="s", events=3))
+async def test_an_order_is_done_answered_and_announced(bus: BusHarness) -> None:
+    async with bus.running(), bus.running("audit"):
+        answer = await bus.call(Append(subject="s", number=1, key="s", events=3))
         assert (answer.kind, answer.body, answer.replayed) == ("done", {"entries": 1}, False)
-        await stand.settled("ledger", "audit")
-    assert await stand.numbers("s") == [1]
-    assert await stand.numbers("s", "audit") == [1, 1, 1]
-    announced = await stand.dump("ledger.events")
+        await bus.drained("ledger", "audit")
+    assert await bus.numbers("s") == [1]
+    assert await bus.numbers("s", "audit") == [1, 1, 1]
+    announced = await bus.records("ledger.events")
     assert [record.key for record in announced] == [b"s"] * 3
     assert len({dict(record.headers)["id"] for record in announced}) == 3
 
 
-async def test_a_repeat_gets_the_stored_answer_and_says_so(stand: Stand) -> None:
-    async with stand.running() as running:
+async def test_a_repeat_gets_the_stored_answer_and_says_so(bus: BusHarness) -> None:
+    async with bus.running() as running:
         one_id = new_message_id()
         order = Append(subject="s", number=1, key="s", unique="u")
-        answers = [await stand.call(order, id=one_id, fingerprint="aa" * 32) for _ in range(3)]
+        answers = [await bus.call(order, id=one_id, fingerprint="aa" * 32) for _ in range(3)]
         assert [answer.replayed for answer in answers] == [False, True, True]
         assert {answer.body["entries"] for answer in answers} == {1}
         assert running.ledger.runs[one_id] == 1
-        refused = [await stand.call(Append(subject="t", number=2, unique="u"), id="d" * 32) for _ in range(2)]
+        refused = [await bus.call(Append(subject="t", number=2, unique="u"), id="d" * 32) for _ in range(2)]
         assert [(answer.kind, answer.body["code"], answer.replayed) for answer in refused] == [
             ("conflict", "entry_taken", False),
             ("conflict", "entry_taken", True),
         ]
 
 
-async def test_one_id_with_another_request_is_told_so(stand: Stand) -> None:
-    async with stand.running():
+async def test_one_id_with_another_request_is_told_so(bus: BusHarness) -> None:
+    async with bus.running():
         one_id = new_message_id()
-        await stand.call(Append(subject="s", number=1), id=one_id, fingerprint="aa" * 32)
-        answer = await stand.call(Append(subject="s", number=2), id=one_id, fingerprint="bb" * 32)
+        await bus.call(Append(subject="s", number=1), id=one_id, fingerprint="aa" * 32)
+        answer = await bus.call(Append(subject="s", number=2), id=one_id, fingerprint="bb" * 32)
         assert (answer.kind, answer.body) == ("conflict", {"code": "idempotency_key_reused"})
 
 
-async def test_the_answer_to_a_forwarded_order_answers_its_caller(stand: Stand) -> None:
-    async with stand.running():
+async def test_the_answer_to_a_forwarded_order_answers_its_caller(bus: BusHarness) -> None:
+    async with bus.running():
         one_id = new_message_id()
-        first = await stand.call(Relay(subject="s", number=1, key="k"), id=one_id)
-        second = await stand.call(Relay(subject="s", number=1, key="k"), id=one_id)
+        first = await bus.call(Relay(subject="s", number=1, key="k"), id=one_id)
+        second = await bus.call(Relay(subject="s", number=1, key="k"), id=one_id)
         assert (first.kind, first.body, first.replayed) == ("done", {"entries": 1}, False)
         assert (second.body, second.replayed) == ({"entries": 1}, True)
-        assert await stand.numbers("s") == [1]
+        assert await bus.numbers("s") == [1]
 
 
-async def test_no_secret_is_readable_on_any_topic_or_in_any_row(stand: Stand) -> None:
-    async with stand.running():
-        answer = await stand.call(Reveal(secret=Sealed.of("open sesame")))
-        assert stand.sealer.unseal("gateway", answer.body.decode()) == b'{"secret":"open sesame"}'
-    everything = [record for topic in TOPICS for record in await stand.dump(topic.name)]
+async def test_no_secret_is_readable_on_any_topic_or_in_any_row(bus: BusHarness) -> None:
+    async with bus.running():
+        answer = await bus.call(Reveal(secret=Sealed.of("open sesame")))
+        assert bus.sealer.unseal("gateway", answer.body.decode()) == b'{"secret":"open sesame"}'
+    everything = [record for topic in TOPICS for record in await bus.records(topic.name)]
     assert len(everything) == 2
     assert "sesame" not in repr(everything)
-    assert "sesame" not in repr(await stand.rows())
+    assert "sesame" not in repr(await bus.rows())
 
 
-async def test_a_query_past_its_deadline_is_dropped(stand: Stand) -> None:
-    async with stand.running() as running:
-        late = await stand.order(Total(subject="s"), deadline=unix_milliseconds() - 1, reply_to=stand._partition)
-        answer = await stand.call(Total(subject="s"))
+async def test_a_query_past_its_deadline_is_dropped(bus: BusHarness) -> None:
+    async with bus.running() as running:
+        late = await bus.send(Total(subject="s"), deadline=unix_milliseconds() - 1, reply_to=bus._partition)
+        answer = await bus.call(Total(subject="s"))
         assert answer.body == {"entries": 0}
-        await stand.settled()
+        await bus.drained()
     assert running.ledger.runs[late.id] == 0
-    assert late.id not in [reply_id for reply_id, _ in stand.replies]
+    assert late.id not in [reply_id for reply_id, _ in bus.replies]
 
 
-async def test_an_order_past_its_deadline_is_carried_out_all_the_same(stand: Stand) -> None:
-    async with stand.running():
-        await stand.order(Append(subject="s", number=1), deadline=unix_milliseconds() - 1)
-        await stand.settled()
-    assert await stand.numbers("s") == [1]
+async def test_an_order_past_its_deadline_is_carried_out_all_the_same(bus: BusHarness) -> None:
+    async with bus.running():
+        await bus.send(Append(subject="s", number=1), deadline=unix_milliseconds() - 1)
+        await bus.drained()
+    assert await bus.numbers("s") == [1]
 
 
 async def test_five_tries_with_growing_pauses_and_then_a_dead_letter(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.02)
     began: list[float] = []
-    async with stand.running() as running:
+    async with bus.running() as running:
         runs = running.ledger.runs
 
         class Noting(type(runs)):  # type: ignore[misc]
@@ -108,46 +108,46 @@ async def test_five_tries_with_growing_pauses_and_then_a_dead_letter(
                 super().__setitem__(key, value)
 
         running.ledger.runs = Noting()
-        answer = await stand.call(Append(subject="open sesame", number=1, key="s", fail=99))
+        answer = await bus.call(Append(subject="open sesame", number=1, key="s", fail=99))
         assert (answer.kind, answer.body) == (Kind.BUG, {"code": "unknown"})
         # The one behind it is not held up any longer.
-        assert (await stand.call(Append(subject="s", number=2, key="s"))).kind == "done"
-        await stand.settled()
+        assert (await bus.call(Append(subject="s", number=2, key="s"))).kind == "done"
+        await bus.drained()
     pauses = [later - earlier for earlier, later in pairwise(began[:5])]
     assert len(pauses) == 4
     assert pauses[-1] > 5 * pauses[0]
-    (letter,) = await stand.letters()
+    (letter,) = await bus.dead_letters()
     assert (letter.reason, letter.detail, letter.attempts) == ("failing", "RuntimeError", 5)
     assert "sesame" not in letter.trace
     assert "sample_services.py" in letter.trace
-    assert letter.group == f"{stand.prefix}ledger"
+    assert letter.group == f"{bus.prefix}ledger"
 
 
-async def test_what_failed_before_and_then_works_is_done_once(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_failed_before_and_then_works_is_done_once(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.02)
-    async with stand.running() as running:
+    async with bus.running() as running:
         one_id = new_message_id()
-        assert (await stand.call(Append(subject="s", number=1, fail=4), id=one_id)).kind == "done"
+        assert (await bus.call(Append(subject="s", number=1, fail=4), id=one_id)).kind == "done"
         assert running.ledger.runs[one_id] == 5
-    assert await stand.numbers("s") == [1]
-    assert await stand.dump("ledger.commands.dead") == []
+    assert await bus.numbers("s") == [1]
+    assert await bus.records("ledger.commands.dead") == []
 
 
-async def test_a_failed_order_may_be_repeated_under_its_id(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_order_may_be_repeated_under_its_id(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
-    async with stand.running():
+    async with bus.running():
         order, one_id = Append(subject="s", number=1, fail=5), new_message_id()
-        assert (await stand.call(order, id=one_id)).kind == "bug"
-        assert (await stand.call(order, id=one_id)).kind == "done"
-    assert await stand.numbers("s") == [1]
+        assert (await bus.call(order, id=one_id)).kind == "bug"
+        assert (await bus.call(order, id=one_id)).kind == "done"
+    assert await bus.numbers("s") == [1]
 
 
-async def test_a_message_that_is_too_old_is_put_aside_unrun(stand: Stand) -> None:
-    async with stand.running() as running:
-        old = await stand.order(Append(subject="s", number=1), time=unix_milliseconds() - 9 * DAY)
-        await stand.settled()
+async def test_a_message_that_is_too_old_is_put_aside_unrun(bus: BusHarness) -> None:
+    async with bus.running() as running:
+        old = await bus.send(Append(subject="s", number=1), time=unix_milliseconds() - 9 * DAY)
+        await bus.drained()
     assert running.ledger.runs[old.id] == 0
-    (letter,) = await stand.letters()
+    (letter,) = await bus.dead_letters()
     assert letter.reason == "too_old"
 
 
@@ -185,23 +185,23 @@ def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
     ],
 )
 async def test_poison_is_put_aside_once_as_it_came_and_the_next_good_one_is_handled_within_two_seconds(
-    stand: Stand, topic: str, wire: str, reader: str
+    bus: BusHarness, topic: str, wire: str, reader: str
 ) -> None:
     pack = poison(wire)
     if topic != "ledger.events":  # there an unknown type is news from a newer publisher
         pack["unknown type"] = (b"{}", [("type", b"ledger.no-such-thing"), ("id", b"1"), ("time", b"1")])
     good = {"ledger.append": Append, "ledger.posted": Posted, "ledger.appended": Appended}[wire]
-    async with stand.running(reader):
-        await stand.order(good(subject="first", number=0, key="k"))
-        await until(lambda: has(stand, "first", reader))
+    async with bus.running(reader):
+        await bus.send(good(subject="first", number=0, key="k"))
+        await wait_until(lambda: has(bus, "first", reader))
         for number, (what, (value, headers)) in enumerate(pack.items()):
-            await stand.put(topic, value, headers, key=b"k")
+            await bus.put_record(topic, value, headers, key=b"k")
             injected = time.monotonic()
-            await stand.order(good(subject=what, number=number, key="k"))
-            await until(lambda what=what: has(stand, what, reader), 10, f"nothing was handled after {what}")  # type: ignore[misc]
+            await bus.send(good(subject=what, number=number, key="k"))
+            await wait_until(lambda what=what: has(bus, what, reader), 10, f"nothing was handled after {what}")  # type: ignore[misc]
             assert time.monotonic() - injected < 2, f"handled too late after {what}"
-        await stand.settled(reader)
-    letters = await stand.letters(topic)
+        await bus.drained(reader)
+    letters = await bus.dead_letters(topic)
     assert [(letter.value, list(letter.headers)) for letter in letters] == list(pack.values())
     assert {letter.key for letter in letters} == {b"k"}
     assert {letter.reason for letter in letters} == {"undecodable"}
@@ -210,18 +210,18 @@ async def test_poison_is_put_aside_once_as_it_came_and_the_next_good_one_is_hand
     assert None not in sources
 
 
-async def has(stand: Stand, subject: str, reader: str) -> bool:
-    return bool(await stand.numbers(subject, reader))
+async def has(bus: BusHarness, subject: str, reader: str) -> bool:
+    return bool(await bus.numbers(subject, reader))
 
 
-async def test_a_key_that_is_not_utf8_is_put_aside(stand: Stand) -> None:
-    async with stand.running():
-        await stand.put(
+async def test_a_key_that_is_not_utf8_is_put_aside(bus: BusHarness) -> None:
+    async with bus.running():
+        await bus.put_record(
             "ledger.commands", b"{}", [("type", b"ledger.append"), ("id", b"1"), ("time", b"1")], key=b"\xff"
         )
-        assert (await stand.call(Append(subject="s", number=1))).kind == "done"
-        await stand.settled()
-    (letter,) = await stand.letters()
+        assert (await bus.call(Append(subject="s", number=1))).kind == "done"
+        await bus.drained()
+    (letter,) = await bus.dead_letters()
     assert letter.key == b"\xff"
 
 
@@ -229,19 +229,21 @@ ADDRESS = b"ada@example.com"
 
 
 async def test_what_a_dead_letter_is_about_nobody_can_read(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever it is: an order that fails, one that is no message at all, or one that is nearly one."""
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
     good = [("type", b"ledger.append"), ("id", new_message_id().encode()), ("time", b"%d" % unix_milliseconds())]
     caller = Caller(kind="anonymous", client_ip="203.0.113.77")
-    async with stand.running():
-        await stand.order(Append(subject=ADDRESS.decode(), number=1, key=ADDRESS.decode(), fail=9), caller=caller)
-        await stand.put("ledger.commands", ADDRESS, [("x", ADDRESS)], key=ADDRESS)
-        await stand.put("ledger.commands", b"{}", [("type", ADDRESS), *good[1:], (ADDRESS.decode(), b"")], key=b"1")
-        await stand.put("ledger.commands", b'{"subject": 1, "number": "' + ADDRESS + b'"}', good, key=b"2")
-        await stand.settled()
-    raw = await stand.dump("ledger.commands.dead")
+    async with bus.running():
+        await bus.send(Append(subject=ADDRESS.decode(), number=1, key=ADDRESS.decode(), fail=9), caller=caller)
+        await bus.put_record("ledger.commands", ADDRESS, [("x", ADDRESS)], key=ADDRESS)
+        await bus.put_record(
+            "ledger.commands", b"{}", [("type", ADDRESS), *good[1:], (ADDRESS.decode(), b"")], key=b"1"
+        )
+        await bus.put_record("ledger.commands", b'{"subject": 1, "number": "' + ADDRESS + b'"}', good, key=b"2")
+        await bus.drained()
+    raw = await bus.records("ledger.commands.dead")
     assert len(raw) == 4
     lying = repr([(record.key, record.value, record.headers) for record in raw]).encode()
     logged = [line.encode() for line in capfd.readouterr().out.splitlines() if "dead letter" in line]
@@ -249,144 +251,144 @@ async def test_what_a_dead_letter_is_about_nobody_can_read(
     for readable in (lying, *logged):
         assert ADDRESS not in readable
         assert b"203.0.113.77" not in readable
-    opened = repr([(letter.key, letter.value, letter.headers) for letter in await stand.letters()]).encode()
+    opened = repr([(letter.key, letter.value, letter.headers) for letter in await bus.dead_letters()]).encode()
     assert opened.count(ADDRESS) == 8
     assert b"203.0.113.77" in opened
 
 
-async def test_what_came_compressed_is_put_aside_however_large(stand: Stand) -> None:
+async def test_what_came_compressed_is_put_aside_however_large(bus: BusHarness) -> None:
     large = AIOKafkaProducer(
-        bootstrap_servers=stand.bootstrap, compression_type="gzip", max_request_size=16 << 20, max_batch_size=16 << 20
+        bootstrap_servers=bus.bootstrap, compression_type="gzip", max_request_size=16 << 20, max_batch_size=16 << 20
     )
     await large.start()
     try:
-        async with stand.running():
-            await large.send_and_wait(f"{stand.prefix}ledger.commands", b"x" * (4 << 20), b"k")
-            await stand.settled()
+        async with bus.running():
+            await large.send_and_wait(f"{bus.prefix}ledger.commands", b"x" * (4 << 20), b"k")
+            await bus.drained()
     finally:
         await large.stop()
-    (letter,) = await stand.letters()
+    (letter,) = await bus.dead_letters()
     assert letter.value == b"x" * (4 << 20)
 
 
-async def test_a_reply_address_that_does_not_exist_holds_up_nobody(stand: Stand) -> None:
-    async with stand.running():
+async def test_a_reply_address_that_does_not_exist_holds_up_nobody(bus: BusHarness) -> None:
+    async with bus.running():
         began = time.monotonic()
         for number in range(20):
-            await stand.order(Append(subject="s", number=number, key="s"), reply_to=99, reply_id="1")
-        assert (await stand.call(Append(subject="s", number=20, key="s"))).body == {"entries": 21}
+            await bus.send(Append(subject="s", number=number, key="s"), reply_to=99, reply_id="1")
+        assert (await bus.call(Append(subject="s", number=20, key="s"))).body == {"entries": 21}
         assert time.monotonic() - began < 2
-    assert await stand.listed("s") == list(range(21))
+    assert await bus.listed("s") == list(range(21))
 
 
 async def test_without_a_reply_topic_everything_is_carried_out_as_fast(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
 ) -> None:
-    stand = Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
+    bus = BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS[:-1])
-    await stand.producer.start()
+    await bus.producer.start()
     try:
-        async with stand.running(drain_seconds=10):
+        async with bus.running(drain_seconds=10):
             for number in range(20):
-                await stand.order(Append(subject="s", number=number, key="s"), reply_to=0, reply_id="1")
+                await bus.send(Append(subject="s", number=number, key="s"), reply_to=0, reply_id="1")
 
             async def all_done() -> bool:
-                return len(await stand.listed("s")) == 20
+                return len(await bus.listed("s")) == 20
 
-            await until(all_done, 3, "held up by the reply topic")
+            await wait_until(all_done, 3, "held up by the reply topic")
     finally:
-        await stand.producer.stop()
-        await stand.client.close()
+        await bus.producer.stop()
+        await bus.client.close()
 
 
 async def test_without_a_topic_for_dead_letters_poison_waits_and_holds_up_nobody_else(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, kafka_admin: AIOKafkaAdminClient
 ) -> None:
-    async with Stand(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as stand, stand.running():
+    async with BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as bus, bus.running():
         await kafka_admin.delete_topics([f"{topic_prefix}ledger.commands.dead"])
-        await stand.put("ledger.commands", b"poison", key=b"bad")
+        await bus.put_record("ledger.commands", b"poison", key=b"bad")
         for number in range(5):
-            assert (await stand.call(Append(subject="s", number=number, key=str(number)))).kind == "done"
-        partition = TopicPartition(f"{topic_prefix}ledger.commands", await stand.partition_of("bad"))
-        assert (await stand.committed()).get(partition, 0) == 0, "the offset passed a record that is nowhere else"
+            assert (await bus.call(Append(subject="s", number=number, key=str(number)))).kind == "done"
+        partition = TopicPartition(f"{topic_prefix}ledger.commands", await bus.partition_of("bad"))
+        assert (await bus.committed()).get(partition, 0) == 0, "the offset passed a record that is nowhere else"
         await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
-        await stand.settled()
-        (letter,) = await stand.letters()
+        await bus.drained()
+        (letter,) = await bus.dead_letters()
         assert letter.value == b"poison"
 
 
-async def test_a_topic_replayed_from_its_beginning_changes_nothing(stand: Stand) -> None:
-    async with stand.running(), stand.running("audit"):
+async def test_a_topic_replayed_from_its_beginning_changes_nothing(bus: BusHarness) -> None:
+    async with bus.running(), bus.running("audit"):
         for number in range(20):
-            await stand.order(Append(subject=str(number % 3), number=number, key=str(number % 3), events=2))
-        await stand.settled("ledger", "audit")
-    before = await everything(stand)
-    await rewind(stand, "ledger", "audit")
-    assert await stand.lag() == 20
-    async with stand.running() as again, stand.running("audit") as audit:
-        await stand.settled("ledger", "audit")
+            await bus.send(Append(subject=str(number % 3), number=number, key=str(number % 3), events=2))
+        await bus.drained("ledger", "audit")
+    before = await everything(bus)
+    await rewind(bus, "ledger", "audit")
+    assert await bus.lag() == 20
+    async with bus.running() as again, bus.running("audit") as audit:
+        await bus.drained("ledger", "audit")
         assert (again.ledger.runs, audit.ledger.runs) == ({}, {})
-    assert await everything(stand) == before
+    assert await everything(bus) == before
 
 
-async def test_a_replay_beyond_what_the_inbox_remembers_is_put_aside(stand: Stand) -> None:
-    async with stand.running():
+async def test_a_replay_beyond_what_the_inbox_remembers_is_put_aside(bus: BusHarness) -> None:
+    async with bus.running():
         for number in range(5):
-            await stand.order(Append(subject="s", number=number, key="s"))
-        await stand.settled()
+            await bus.send(Append(subject="s", number=number, key="s"))
+        await bus.drained()
     # As MongoDB does when the rows are old enough; the retention here is a second.
-    await stand.database()["inbox"].delete_many({})
-    await rewind(stand, "ledger")
+    await bus.database()["inbox"].delete_many({})
+    await rewind(bus, "ledger")
     await asyncio.sleep(1.1)
-    async with stand.running(inbox_retention=timedelta(seconds=1)) as again:
-        await stand.settled()
+    async with bus.running(inbox_retention=timedelta(seconds=1)) as again:
+        await bus.drained()
         assert again.ledger.runs == {}
-    assert [letter.reason for letter in await stand.letters()] == ["too_old"] * 5
-    assert await stand.listed("s") == list(range(5))
+    assert [letter.reason for letter in await bus.dead_letters()] == ["too_old"] * 5
+    assert await bus.listed("s") == list(range(5))
 
 
-async def everything(stand: Stand) -> list[Any]:
+async def everything(bus: BusHarness) -> list[Any]:
     """All that both services have stored."""
-    databases = [stand.database(name) for name in ("ledger", "audit")]
+    databases = [bus.database(name) for name in ("ledger", "audit")]
     names = ("subjects", "entries", "inbox", "timers")
     return [await database[name].find().sort("_id").to_list() for database in databases for name in names]
 
 
-async def rewind(stand: Stand, *names: str) -> None:
+async def rewind(bus: BusHarness, *names: str) -> None:
     """Set a group's offsets back to the beginning, as an operator does by mistake."""
     for name in names:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=stand.bootstrap, group_id=stand.prefix + name, enable_auto_commit=False
+            bootstrap_servers=bus.bootstrap, group_id=bus.prefix + name, enable_auto_commit=False
         )
         await consumer.start()
-        partitions = list(await stand.committed(name))
+        partitions = list(await bus.committed(name))
         consumer.assign(partitions)
         await consumer.commit(dict.fromkeys(partitions, 0))
         await consumer.stop()
 
 
-async def test_offsets_pass_only_what_is_finished(stand: Stand) -> None:
-    async with stand.running():
-        await stand.order(Append(subject="slow", number=0, key="slow", pause=1.5))
+async def test_offsets_pass_only_what_is_finished(bus: BusHarness) -> None:
+    async with bus.running():
+        await bus.send(Append(subject="slow", number=0, key="slow", pause=1.5))
         # In the same partition, behind the slow one.
-        partition = await stand.partition_of("slow")
-        behind = [key for key in map(str, range(100)) if await stand.partition_of(key) == partition][:5]
+        partition = await bus.partition_of("slow")
+        behind = [key for key in map(str, range(100)) if await bus.partition_of(key) == partition][:5]
         for key in behind:
-            assert (await stand.call(Append(subject=key, number=1, key=key))).kind == "done"
+            assert (await bus.call(Append(subject=key, number=1, key=key))).kind == "done"
         position = [
             offset
-            for tp, offset in (await stand.committed()).items()
-            if tp == (f"{stand.prefix}ledger.commands", partition)
+            for tp, offset in (await bus.committed()).items()
+            if tp == (f"{bus.prefix}ledger.commands", partition)
         ]
         assert position in ([], [0]), "the offset passed a message that was under way"
-        await stand.settled()
-    assert await stand.numbers("slow") == [0]
+        await bus.drained()
+    assert await bus.numbers("slow") == [0]
 
 
-async def test_remembered_and_forgotten_refusals_reach_the_caller(stand: Stand) -> None:
-    async with stand.running():
+async def test_remembered_and_forgotten_refusals_reach_the_caller(bus: BusHarness) -> None:
+    async with bus.running():
         for how, kind in (("remembered", "forbidden"), ("forgotten", "not_found"), ("unavailable", "unavailable")):
-            answer = await stand.call(Refuse(subject="s", how=how))
+            answer = await bus.call(Refuse(subject="s", how=how))
             assert (answer.kind, answer.body) == (kind, {"code": how, "meta": {"why": "told to"}})
-        await stand.settled()
-    assert len(await stand.dump("ledger.events")) == 1
+        await bus.drained()
+    assert len(await bus.records("ledger.events")) == 1

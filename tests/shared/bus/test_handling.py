@@ -19,238 +19,238 @@ from shared.bus.work import Work
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed, consents
 from shared.mongo import connect, end_abandoned_transactions
-from tests.shared.inbox_harness import SEALER, Bench, envelope, enveloped
+from tests.shared.inbox_harness import SEALER, InboxHarness, envelope, enveloped
 from tests.shared.sample_services import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
 
 
-async def handled(bench: Bench, sent: Envelope) -> Outcome:
+async def handled(bench: InboxHarness, sent: Envelope) -> Outcome:
     handling = bench.handling(LEDGER)
     return await handling.handle(sent, handling.decode(sent))
 
 
-async def entries(bench: Bench) -> list[int]:
+async def entries(bench: InboxHarness) -> list[int]:
     return [entry["number"] async for entry in bench.database["entries"].find().sort("number")]
 
 
-async def test_a_message_is_handled_committed_and_answered(committing: Bench) -> None:
+async def test_a_message_is_handled_committed_and_answered(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1, key="s", events=2))
-    outcome = await handled(committing, sent)
+    outcome = await handled(harness, sent)
     assert (outcome.kind, outcome.body, outcome.replayed) == (DONE, b'{"entries":1}', False)
     assert [message.wire for message in outcome.messages] == ["ledger.appended"] * 2
     assert len({message.id for message in outcome.messages}) == 2
-    assert await entries(committing) == [1]
+    assert await entries(harness) == [1]
 
 
-async def test_a_second_delivery_gets_the_stored_reply_and_messages_and_runs_nothing(committing: Bench) -> None:
+async def test_a_second_delivery_gets_the_stored_reply_and_messages_and_runs_nothing(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1, key="s", events=2))
-    first = await handled(committing, sent)
-    second = await handled(committing, sent)
+    first = await handled(harness, sent)
+    second = await handled(harness, sent)
     assert second.replayed
     assert (second.kind, second.body, second.messages) == (first.kind, first.body, first.messages)
-    assert committing.ledger().runs[sent.id] == 1
-    assert await entries(committing) == [1]
+    assert harness.ledger().runs[sent.id] == 1
+    assert await entries(harness) == [1]
 
 
-async def test_two_instances_with_one_message_have_one_effect_and_one_answer(committing: Bench) -> None:
-    other = committing.another()
+async def test_two_instances_with_one_message_have_one_effect_and_one_answer(harness: InboxHarness) -> None:
+    other = harness.another()
     for number in range(10):
         sent = enveloped(Append(subject=f"s{number}", number=number, pause=0.01))
-        one, two = await asyncio.gather(handled(committing, sent), handled(other, sent))
+        one, two = await asyncio.gather(handled(harness, sent), handled(other, sent))
         assert one.body == two.body
         assert one.messages == two.messages
         assert sorted((one.replayed, two.replayed)) == [False, True]
-    assert await entries(committing) == list(range(10))
+    assert await entries(harness) == list(range(10))
 
 
-async def test_a_handler_whose_document_moved_runs_again_on_the_new_truth(committing: Bench) -> None:
-    instances = [committing, committing.another()]
+async def test_a_handler_whose_document_moved_runs_again_on_the_new_truth(harness: InboxHarness) -> None:
+    instances = [harness, harness.another()]
     sent = [enveloped(Append(subject="hot", number=number)) for number in range(20)]
     done = await asyncio.gather(*(handled(instances[number % 2], one) for number, one in enumerate(sent)))
     assert {outcome.kind for outcome in done} == {DONE}
-    assert await entries(committing) == list(range(20))
-    document = await committing.database["subjects"].find_one({"_id": "hot"})
+    assert await entries(harness) == list(range(20))
+    document = await harness.database["subjects"].find_one({"_id": "hot"})
     assert document is not None
     assert sorted(document["numbers"]) == list(range(20))
     assert document["version"] == 20
 
 
 async def test_a_document_that_somebody_holds_for_a_while_is_waited_for(
-    committing: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a connection was cut: MongoDB keeps the transaction, and its locks, until a minute is over."""
     monkeypatch.setattr(handling_module, "RERUNS", 12)  # in all a second, with the pauses
-    await handled(committing, enveloped(Append(subject="s", number=0)))
-    async with committing.client.start_session() as session:
+    await handled(harness, enveloped(Append(subject="s", number=0)))
+    async with harness.client.start_session() as session:
         await session.start_transaction()
-        await committing.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
-        waiting = asyncio.create_task(handled(committing, enveloped(Append(subject="s", number=1))))
+        await harness.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
+        waiting = asyncio.create_task(handled(harness, enveloped(Append(subject="s", number=1))))
         done, _ = await asyncio.wait({waiting}, timeout=0.5)
         assert not done
         await session.abort_transaction()
     assert (await waiting).kind == DONE
-    assert await entries(committing) == [0, 1]
+    assert await entries(harness) == [0, 1]
 
 
 async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
-    committing: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handling_module, "RERUNS", 3)
-    await handled(committing, enveloped(Append(subject="s", number=0)))
-    async with committing.client.start_session() as session, await session.start_transaction():
-        await committing.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
+    await handled(harness, enveloped(Append(subject="s", number=0)))
+    async with harness.client.start_session() as session, await session.start_transaction():
+        await harness.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
         with pytest.raises(Contended):
-            await handled(committing, enveloped(Append(subject="s", number=1)))
+            await handled(harness, enveloped(Append(subject="s", number=1)))
 
 
-async def test_what_a_dead_process_holds_is_freed(committing: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_dead_process_holds_is_freed(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """MongoDB itself keeps the transaction of a process that was killed in it, and its locks, for a minute."""
     monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.3)
-    await handled(committing, enveloped(Append(subject="s", number=0)))
-    dead = connect(committing.mongo_url, application=committing.database.name)
+    await handled(harness, enveloped(Append(subject="s", number=0)))
+    dead = connect(harness.mongo_url, application=harness.database.name)
     try:
         session = dead.start_session()
         await session.start_transaction()
-        subjects = dead[committing.database.name]["subjects"]
+        subjects = dead[harness.database.name]["subjects"]
         await subjects.update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
         async with asyncio.timeout(10):
-            assert (await handled(committing, enveloped(Append(subject="s", number=1)))).kind == DONE
+            assert (await handled(harness, enveloped(Append(subject="s", number=1)))).kind == DONE
         with pytest.raises(OperationFailure, match="aborted"):
             await session.commit_transaction()
         await session.end_session()
     finally:
         await dead.close()
-    assert await entries(committing) == [0, 1]
+    assert await entries(harness) == [0, 1]
 
 
 async def test_transactions_of_other_applications_are_left_alone(
-    committing: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.0)
-    other = connect(committing.mongo_url, application="somebody else")
+    other = connect(harness.mongo_url, application="somebody else")
     try:
         async with other.start_session() as session, await session.start_transaction():
-            await other[committing.database.name]["subjects"].insert_one({"_id": "theirs"}, session=session)
-            assert await end_abandoned_transactions(committing.client) == 0
+            await other[harness.database.name]["subjects"].insert_one({"_id": "theirs"}, session=session)
+            assert await end_abandoned_transactions(harness.client) == 0
     finally:
         await other.close()
-    assert await committing.database["subjects"].find_one({"_id": "theirs"})
+    assert await harness.database["subjects"].find_one({"_id": "theirs"})
 
 
-async def test_a_handler_that_can_never_commit_is_not_run_for_ever(committing: Bench) -> None:
+async def test_a_handler_that_can_never_commit_is_not_run_for_ever(harness: InboxHarness) -> None:
     async def hopeless(command: Append, work: Work, ledger: Ledger) -> None:
         ledger.runs[work.id] += 1
         work.replace(ledger.subjects, {"_id": "no such document"}, version=1)
 
     sent = enveloped(Append(subject="s", number=1))
-    handling = committing.handling({Append: hopeless})
+    handling = harness.handling({Append: hopeless})
     with pytest.raises(RuntimeError, match="lost 50 times"):
         await handling.handle(sent, handling.decode(sent))
-    assert committing.ledger().runs[sent.id] == handling_module.RERUNS
+    assert harness.ledger().runs[sent.id] == handling_module.RERUNS
 
 
-async def test_a_refusal_keeps_its_answer_and_drops_the_state(committing: Bench) -> None:
+async def test_a_refusal_keeps_its_answer_and_drops_the_state(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="forgotten"))
-    first, second = await handled(committing, sent), await handled(committing, sent)
+    first, second = await handled(harness, sent), await handled(harness, sent)
     assert json.loads(first.body or b"") == {"code": "forgotten", "meta": {"why": "told to"}}
     assert (second.kind, second.body, second.replayed) == ("not_found", first.body, True)
-    assert committing.ledger().runs[sent.id] == 1
-    assert await entries(committing) == []
+    assert harness.ledger().runs[sent.id] == 1
+    assert await entries(harness) == []
     assert first.messages == []
 
 
-async def test_a_remembered_refusal_keeps_both(committing: Bench) -> None:
+async def test_a_remembered_refusal_keeps_both(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="remembered"))
-    first, second = await handled(committing, sent), await handled(committing, sent)
+    first, second = await handled(harness, sent), await handled(harness, sent)
     assert (first.kind, second.body) == ("forbidden", first.body)
-    assert await entries(committing) == [0]
+    assert await entries(harness) == [0]
     assert [message.wire for message in first.messages] == ["ledger.appended"]
     assert second.messages == first.messages
 
 
-async def test_an_unavailable_dependency_is_answered_and_not_kept(committing: Bench) -> None:
+async def test_an_unavailable_dependency_is_answered_and_not_kept(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="unavailable"))
     for runs in (1, 2):
-        outcome = await handled(committing, sent)
+        outcome = await handled(harness, sent)
         assert (outcome.kind, outcome.replayed) == ("unavailable", False)
-        assert committing.ledger().runs[sent.id] == runs
-    assert await committing.row(sent.id) is None
+        assert harness.ledger().runs[sent.id] == runs
+    assert await harness.row(sent.id) is None
 
 
-async def test_who_comes_too_soon_may_come_again_under_the_same_key(committing: Bench) -> None:
+async def test_who_comes_too_soon_may_come_again_under_the_same_key(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="throttled"))
     for runs in (1, 2):
-        outcome = await handled(committing, sent)
+        outcome = await handled(harness, sent)
         assert (outcome.kind, outcome.replayed, outcome.messages) == ("throttled", False, [])
-        assert committing.ledger().runs[sent.id] == runs
-    assert await committing.row(sent.id) is None
-    assert await entries(committing) == []
+        assert harness.ledger().runs[sent.id] == runs
+    assert await harness.row(sent.id) is None
+    assert await entries(harness) == []
 
 
-async def test_a_taken_value_refuses_and_the_repeat_is_refused_alike(committing: Bench) -> None:
-    await handled(committing, enveloped(Append(subject="a", number=1, unique="u")))
+async def test_a_taken_value_refuses_and_the_repeat_is_refused_alike(harness: InboxHarness) -> None:
+    await handled(harness, enveloped(Append(subject="a", number=1, unique="u")))
     sent = enveloped(Append(subject="b", number=2, unique="u"))
-    first, second = await handled(committing, sent), await handled(committing, sent)
+    first, second = await handled(harness, sent), await handled(harness, sent)
     assert (first.kind, first.body) == ("conflict", b'{"code": "entry_taken"}')
     assert (second.body, second.replayed) == (first.body, True)
-    assert await entries(committing) == [1]
+    assert await entries(harness) == [1]
 
 
-async def test_one_id_with_another_request_is_refused(committing: Bench) -> None:
+async def test_one_id_with_another_request_is_refused(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1), fingerprint="aa" * 32)
-    await handled(committing, sent)
+    await handled(harness, sent)
     other = enveloped(Append(subject="s", number=2), id=sent.id, fingerprint="bb" * 32)
-    outcome = await handled(committing, other)
+    outcome = await handled(harness, other)
     assert (outcome.kind, outcome.body) == ("conflict", b'{"code": "idempotency_key_reused"}')
-    assert await entries(committing) == [1]
+    assert await entries(harness) == [1]
 
 
-async def test_two_different_requests_under_one_id_at_once_have_one_effect(committing: Bench) -> None:
+async def test_two_different_requests_under_one_id_at_once_have_one_effect(harness: InboxHarness) -> None:
     one_id = new_message_id()
     sent = [
         enveloped(Append(subject="s", number=number, pause=0.02), id=one_id, fingerprint=f"{number}{number}" * 32)
         for number in (1, 2)
     ]
-    outcomes = await asyncio.gather(*(handled(committing, one) for one in sent))
+    outcomes = await asyncio.gather(*(handled(harness, one) for one in sent))
     assert sorted(outcome.kind for outcome in outcomes) == ["conflict", DONE]
-    assert len(await entries(committing)) == 1
+    assert len(await entries(harness)) == 1
 
 
-async def test_a_query_leaves_nothing_behind(committing: Bench) -> None:
-    await handled(committing, enveloped(Append(subject="s", number=1)))
+async def test_a_query_leaves_nothing_behind(harness: InboxHarness) -> None:
+    await handled(harness, enveloped(Append(subject="s", number=1)))
     sent = enveloped(Total(subject="s"))
-    assert (await handled(committing, sent)).body == b'{"entries":1}'
-    assert await committing.row(sent.id) is None
+    assert (await handled(harness, sent)).body == b'{"entries":1}'
+    assert await harness.row(sent.id) is None
 
 
-async def test_a_message_older_than_the_inbox_remembers_is_never_run(committing: Bench) -> None:
+async def test_a_message_older_than_the_inbox_remembers_is_never_run(harness: InboxHarness) -> None:
     age = int(timedelta(days=8, minutes=1).total_seconds() * 1000)
     sent = enveloped(Append(subject="s", number=1), time=unix_milliseconds() - age)
     with pytest.raises(TooOld):
-        await handled(committing, sent)
-    assert committing.ledger().runs[sent.id] == 0
+        await handled(harness, sent)
+    assert harness.ledger().runs[sent.id] == 0
 
 
-async def test_an_old_message_that_is_remembered_all_the_same_is_answered(committing: Bench) -> None:
+async def test_an_old_message_that_is_remembered_all_the_same_is_answered(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1))
-    await handled(committing, sent)
+    await handled(harness, sent)
     sent.time -= int(timedelta(days=9).total_seconds() * 1000)
-    assert (await handled(committing, sent)).replayed
+    assert (await handled(harness, sent)).replayed
 
 
-async def test_a_sealed_reply_is_readable_for_the_gateway_alone(committing: Bench) -> None:
+async def test_a_sealed_reply_is_readable_for_the_gateway_alone(harness: InboxHarness) -> None:
     sent = enveloped(Reveal(secret=Sealed.of("open sesame")))
-    outcome = await handled(committing, sent)
-    row = await committing.row(sent.id)
+    outcome = await handled(harness, sent)
+    row = await harness.row(sent.id)
     assert row is not None
     assert outcome.body is not None
     assert b"sesame" not in repr((row, outcome)).encode()
     assert SEALER.unseal("gateway", outcome.body.decode()) == b'{"secret":"open sesame"}'
 
 
-async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(committing: Bench) -> None:
+async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(harness: InboxHarness) -> None:
     sent = enveloped(Relay(subject="s", number=1), reply_to=3, deadline=99)
     sent.reply_id = sent.id
-    outcomes = [await handled(committing, sent), await handled(committing, sent)]
+    outcomes = [await handled(harness, sent), await handled(harness, sent)]
     for outcome in outcomes:
         (onward,) = outcome.messages
         assert not outcome.answers
@@ -258,14 +258,14 @@ async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(committ
     assert outcomes[0].messages[0].id == outcomes[1].messages[0].id
 
 
-async def test_a_handler_that_hangs_is_ended(committing: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_hangs_is_ended(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handling_module, "HANDLER_SECONDS", 0.1)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError):
-            await handled(committing, enveloped(Append(subject="s", number=1, pause=30)))
+            await handled(harness, enveloped(Append(subject="s", number=1, pause=30)))
 
 
-async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(committing: Bench) -> None:
+async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(harness: InboxHarness) -> None:
     """It must not look as if the message itself had been cancelled: then nobody would bring it to its end."""
 
     async def abandoned(command: Append, work: Work, ledger: Ledger) -> None:
@@ -274,13 +274,13 @@ async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(co
         await helper
 
     sent = enveloped(Append(subject="s", number=1))
-    handling = committing.handling({Append: abandoned})
+    handling = harness.handling({Append: abandoned})
     with pytest.raises(RuntimeError, match="cancelled"):
         await handling.handle(sent, handling.decode(sent))
 
 
-async def test_a_message_that_is_really_cancelled_ends_at_once(committing: Bench) -> None:
-    task = asyncio.create_task(handled(committing, enveloped(Append(subject="s", number=1, pause=30))))
+async def test_a_message_that_is_really_cancelled_ends_at_once(harness: InboxHarness) -> None:
+    task = asyncio.create_task(handled(harness, enveloped(Append(subject="s", number=1, pause=30))))
     await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -305,15 +305,15 @@ async def test_a_message_that_is_really_cancelled_ends_at_once(committing: Bench
         b"\xff\xfe\x00",
     ],
 )
-def test_a_body_of_another_shape_is_undecodable_and_not_quoted(committing: Bench, body: bytes) -> None:
+def test_a_body_of_another_shape_is_undecodable_and_not_quoted(harness: InboxHarness, body: bytes) -> None:
     with pytest.raises(Undecodable) as caught:
-        committing.handling(LEDGER).decode(envelope(body=body))
+        harness.handling(LEDGER).decode(envelope(body=body))
     assert len(str(caught.value)) < 300
 
 
-def test_unknown_fields_are_ignored(committing: Bench) -> None:
+def test_unknown_fields_are_ignored(harness: InboxHarness) -> None:
     sent = envelope(body=b'{"subject": "s", "number": 1, "from_the_future": {"a": [1]}}')
-    assert committing.handling(LEDGER).decode(sent) == Append(subject="s", number=1)
+    assert harness.handling(LEDGER).decode(sent) == Append(subject="s", number=1)
 
 
 @pytest.mark.parametrize(
@@ -326,19 +326,19 @@ def test_unknown_fields_are_ignored(committing: Bench) -> None:
         (enveloped(Append(subject="s", number=1)), "ledger.events"),
     ],
 )
-def test_what_does_not_belong_on_a_topic_is_undecodable(committing: Bench, message: Envelope, topic: str) -> None:
+def test_what_does_not_belong_on_a_topic_is_undecodable(harness: InboxHarness, message: Envelope, topic: str) -> None:
     message.topic = topic
     with pytest.raises(Undecodable):
-        committing.handling(LEDGER).decode(message)
+        harness.handling(LEDGER).decode(message)
 
 
 @pytest.mark.parametrize(
     "message", [envelope(wire="ledger.from-the-future"), enveloped(Appended(subject="s", number=1))]
 )
-def test_an_event_that_is_not_followed_is_passed_over(committing: Bench, message: Envelope) -> None:
+def test_an_event_that_is_not_followed_is_passed_over(harness: InboxHarness, message: Envelope) -> None:
     message.topic = "ledger.events"
     with pytest.raises(NotForUs):
-        committing.handling(LEDGER).decode(message)
+        harness.handling(LEDGER).decode(message)
 
 
 @pytest.mark.parametrize(
@@ -356,26 +356,26 @@ def test_an_event_that_is_not_followed_is_passed_over(committing: Bench, message
     ],
 )
 def test_an_event_that_is_not_followed_is_known_by_its_type(
-    committing: Bench, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
+    harness: InboxHarness, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
 ) -> None:
     record = SimpleNamespace(topic=topic, partition=0, offset=0, key=None, value=None, headers=headers)
-    assert committing.handling(LEDGER).passes_over(record, topic) is passed_over
+    assert harness.handling(LEDGER).passes_over(record, topic) is passed_over
 
 
-def test_an_event_that_is_followed_is_decoded(committing: Bench) -> None:
+def test_an_event_that_is_followed_is_decoded(harness: InboxHarness) -> None:
     event: Message = Appended(subject="s", number=1)
-    assert committing.handling(AUDIT).decode(enveloped(event)) == event
+    assert harness.handling(AUDIT).decode(enveloped(event)) == event
 
 
-async def test_what_a_handler_lets_through_is_nobodys_outcome(committing: Bench) -> None:
+async def test_what_a_handler_lets_through_is_nobodys_outcome(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1, fail=1))
     with pytest.raises(RuntimeError, match="told to fail"):
-        await handled(committing, sent)
-    assert await committing.row(sent.id) is None
-    assert (await handled(committing, sent)).kind == DONE
+        await handled(harness, sent)
+    assert await harness.row(sent.id) is None
+    assert (await handled(harness, sent)).kind == DONE
 
 
-async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(committing: Bench) -> None:
+async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(harness: InboxHarness) -> None:
     """The inbox row of a refusal is committed like any other."""
 
     async def loses_once(command: Append, work: Work, ledger: Ledger) -> Any:
@@ -385,7 +385,7 @@ async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(committing
         return await LEDGER[Append](command, work, ledger)
 
     sent = enveloped(Append(subject="s", number=1))
-    handling = committing.handling({Append: loses_once})
+    handling = harness.handling({Append: loses_once})
     assert (await handling.handle(sent, handling.decode(sent))).kind == DONE
 
 
@@ -399,8 +399,10 @@ async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(committing
         (Refuse(subject="s", how="unavailable"), None),
     ],
 )
-async def test_it_is_recorded_once_what_came_of_a_message(committing: Bench, sent: Message, said: str | None) -> None:
-    recorded = committing.database["recorded"]
+async def test_it_is_recorded_once_what_came_of_a_message(
+    harness: InboxHarness, sent: Message, said: str | None
+) -> None:
+    recorded = harness.database["recorded"]
 
     def recording(handler: Handler) -> Handler:
         async def handle(message: Message, work: Work, ledger: Ledger) -> BaseModel | None:
@@ -413,8 +415,8 @@ async def test_it_is_recorded_once_what_came_of_a_message(committing: Bench, sen
 
         return handle
 
-    await handled(committing, enveloped(Append(subject="taken", number=0, unique="taken")))
-    handling = committing.handling({kind: recording(handler) for kind, handler in LEDGER.items()})
+    await handled(harness, enveloped(Append(subject="taken", number=0, unique="taken")))
+    handling = harness.handling({kind: recording(handler) for kind, handler in LEDGER.items()})
     envelope = enveloped(sent)
     for _ in range(2):
         await handling.handle(envelope, handling.decode(envelope))

@@ -15,7 +15,7 @@ from shared.ids import new_message_id
 from shared.messages import Sealed
 from shared.messages.mailer.mails import SendMail
 from shared.mongo import ensure_indexes
-from tests.shared.inbox_harness import KEEPING, SEALER, Bench, envelope
+from tests.shared.inbox_harness import ROW_ENCRYPTION, SEALER, InboxHarness, envelope
 
 
 class NameTaken(Refusal):
@@ -26,122 +26,122 @@ class AddressTaken(Refusal):
     kind = Kind.CONFLICT
 
 
-async def outcomes(bench: Bench, works: list[Work]) -> list[BaseException | None]:
+async def outcomes(bench: InboxHarness, works: list[Work]) -> list[BaseException | None]:
     """What each work is told when all of them become ready in the same breath."""
     return await asyncio.gather(*(bench.commit(work) for work in works), return_exceptions=True)
 
 
-def naming(bench: Bench, name: str, **fields: Any) -> Work:
+def naming(bench: InboxHarness, name: str, **fields: Any) -> Work:
     work = bench.work(**fields)
     work.insert(bench.things, {"_id": work.id, "name": name, "version": 1}, taken=NameTaken)
     return work
 
 
-async def test_works_that_are_ready_together_share_one_commit(committing: Bench) -> None:
-    works = [naming(committing, f"n{number}") for number in range(64)]
-    assert await outcomes(committing, works) == [None] * 64
-    assert committing.commits() == (1, 64)
-    assert await committing.things.count_documents({}) == 64
-    assert all([await committing.row(work.id) for work in works])
+async def test_works_that_are_ready_together_share_one_commit(harness: InboxHarness) -> None:
+    works = [naming(harness, f"n{number}") for number in range(64)]
+    assert await outcomes(harness, works) == [None] * 64
+    assert harness.commits() == (1, 64)
+    assert await harness.things.count_documents({}) == 64
+    assert all([await harness.row(work.id) for work in works])
 
 
-async def test_in_a_group_of_64_a_taken_name_and_a_moved_version_harm_nobody_else(committing: Bench) -> None:
-    await committing.things.insert_many([{"_id": "theirs", "name": "n1"}, {"_id": "moved", "version": 7}])
-    works = [naming(committing, f"n{number}") for number in range(63)]
-    late = committing.work()
-    late.replace(committing.things, {"_id": "moved", "version": 6, "changed": True}, version=6)
+async def test_in_a_group_of_64_a_taken_name_and_a_moved_version_harm_nobody_else(harness: InboxHarness) -> None:
+    await harness.things.insert_many([{"_id": "theirs", "name": "n1"}, {"_id": "moved", "version": 7}])
+    works = [naming(harness, f"n{number}") for number in range(63)]
+    late = harness.work()
+    late.replace(harness.things, {"_id": "moved", "version": 6, "changed": True}, version=6)
     works.insert(30, late)
 
-    told = await outcomes(committing, works)
+    told = await outcomes(harness, works)
 
     assert isinstance(told[1], NameTaken)
     assert isinstance(told[30], VersionConflict)
     assert [one for position, one in enumerate(told) if position not in (1, 30)] == [None] * 62
-    assert await committing.things.count_documents({}) == 62 + 2
-    assert await committing.things.find_one({"_id": "moved"}) == {"_id": "moved", "version": 7}
-    assert await committing.row(works[1].id) is None
-    assert await committing.row(late.id) is None
+    assert await harness.things.count_documents({}) == 62 + 2
+    assert await harness.things.find_one({"_id": "moved"}) == {"_id": "moved", "version": 7}
+    assert await harness.row(works[1].id) is None
+    assert await harness.row(late.id) is None
 
 
-async def test_a_message_that_the_inbox_holds_changes_nothing_again(committing: Bench) -> None:
-    first = naming(committing, "a")
-    await committing.commit(first)
-    again = committing.work(first.id)
-    again.insert(committing.things, {"_id": "another", "version": 1})
-    others = [naming(committing, f"n{number}") for number in range(5)]
+async def test_a_message_that_the_inbox_holds_changes_nothing_again(harness: InboxHarness) -> None:
+    first = naming(harness, "a")
+    await harness.commit(first)
+    again = harness.work(first.id)
+    again.insert(harness.things, {"_id": "another", "version": 1})
+    others = [naming(harness, f"n{number}") for number in range(5)]
 
-    told = await outcomes(committing, [again, *others])
+    told = await outcomes(harness, [again, *others])
 
     assert isinstance(told[0], AlreadyDone)
     assert told[1:] == [None] * 5
-    assert await committing.things.find_one({"_id": "another"}) is None
+    assert await harness.things.find_one({"_id": "another"}) is None
 
 
-async def test_one_message_twice_in_the_same_breath_takes_effect_once(committing: Bench) -> None:
+async def test_one_message_twice_in_the_same_breath_takes_effect_once(harness: InboxHarness) -> None:
     one_id = new_message_id()
-    told = await outcomes(committing, [naming(committing, name, id=one_id) for name in ("a", "b")])
+    told = await outcomes(harness, [naming(harness, name, id=one_id) for name in ("a", "b")])
     assert told[0] is None
     assert isinstance(told[1], AlreadyDone)
-    assert await committing.things.count_documents({}) == 1
+    assert await harness.things.count_documents({}) == 1
 
 
-async def test_two_works_on_one_document_never_share_a_commit(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "counter", "version": 1, "count": 0})
-    works = [committing.work() for _ in range(2)]
+async def test_two_works_on_one_document_never_share_a_commit(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "counter", "version": 1, "count": 0})
+    works = [harness.work() for _ in range(2)]
     for work in works:
-        work.replace(committing.things, {"_id": "counter", "count": 1}, version=1)
-    told = await outcomes(committing, works)
+        work.replace(harness.things, {"_id": "counter", "count": 1}, version=1)
+    told = await outcomes(harness, works)
     assert told[0] is None
     assert isinstance(told[1], VersionConflict)
-    assert await committing.things.find_one({"_id": "counter"}) == {"_id": "counter", "version": 2, "count": 1}
+    assert await harness.things.find_one({"_id": "counter"}) == {"_id": "counter", "version": 2, "count": 1}
 
 
-async def test_a_deleted_document_must_be_as_it_was_read(committing: Bench) -> None:
-    await committing.things.insert_many([{"_id": "a", "version": 1}, {"_id": "b", "version": 2}])
-    works = [committing.work() for _ in range(2)]
-    works[0].delete(committing.things, "a", version=1)
-    works[1].delete(committing.things, "b", version=1)
-    told = await outcomes(committing, works)
+async def test_a_deleted_document_must_be_as_it_was_read(harness: InboxHarness) -> None:
+    await harness.things.insert_many([{"_id": "a", "version": 1}, {"_id": "b", "version": 2}])
+    works = [harness.work() for _ in range(2)]
+    works[0].delete(harness.things, "a", version=1)
+    works[1].delete(harness.things, "b", version=1)
+    told = await outcomes(harness, works)
     assert told[0] is None
     assert isinstance(told[1], VersionConflict)
-    assert [found["_id"] async for found in committing.things.find()] == ["b"]
+    assert [found["_id"] async for found in harness.things.find()] == ["b"]
 
 
-async def test_any_number_of_works_hold_one_document_in_one_commit(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "application", "version": 3})
-    works = [committing.work() for _ in range(20)]
+async def test_any_number_of_works_hold_one_document_in_one_commit(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "application", "version": 3})
+    works = [harness.work() for _ in range(20)]
     for number, work in enumerate(works):
-        work.require_version(committing.things, "application", version=3)
-        work.insert(committing.things, {"_id": number})
-    commits = committing.commits()[0]
-    assert await outcomes(committing, works) == [None] * 20
-    assert committing.commits()[0] - commits == 1
-    assert await committing.things.count_documents({"_id": {"$type": "int"}}) == 20
+        work.require_version(harness.things, "application", version=3)
+        work.insert(harness.things, {"_id": number})
+    commits = harness.commits()[0]
+    assert await outcomes(harness, works) == [None] * 20
+    assert harness.commits()[0] - commits == 1
+    assert await harness.things.count_documents({"_id": {"$type": "int"}}) == 20
 
 
-async def test_what_is_held_must_be_as_it_was_read(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "application", "version": 3})
-    works = [committing.work() for _ in range(3)]
-    works[0].require_version(committing.things, "gone", version=1)
-    works[1].require_version(committing.things, "application", version=2)
-    works[2].require_version(committing.things, "application", version=3)
-    told = await outcomes(committing, works)
+async def test_what_is_held_must_be_as_it_was_read(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "application", "version": 3})
+    works = [harness.work() for _ in range(3)]
+    works[0].require_version(harness.things, "gone", version=1)
+    works[1].require_version(harness.things, "application", version=2)
+    works[2].require_version(harness.things, "application", version=3)
+    told = await outcomes(harness, works)
     assert [type(one) for one in told] == [VersionConflict, VersionConflict, type(None)]
 
 
-async def test_nothing_is_stored_under_a_document_once_another_instance_has_removed_it(committing: Bench) -> None:
-    other = committing.another()
+async def test_nothing_is_stored_under_a_document_once_another_instance_has_removed_it(harness: InboxHarness) -> None:
+    other = harness.another()
 
     async def sign_up(application: str) -> None:
         while True:
-            work = committing.work()
-            work.require_version(committing.things, application, version=1)
-            work.insert(committing.things, {"_id": work.id, "of": application})
+            work = harness.work()
+            work.require_version(harness.things, application, version=1)
+            work.insert(harness.things, {"_id": work.id, "of": application})
             with suppress(Contended):
                 try:
-                    await committing.commit(work)
+                    await harness.commit(work)
                 except VersionConflict:
-                    if await committing.things.find_one({"_id": application}) is None:
+                    if await harness.things.find_one({"_id": application}) is None:
                         return
 
     async def remove(application: str) -> int:
@@ -155,46 +155,46 @@ async def test_nothing_is_stored_under_a_document_once_another_instance_has_remo
     stored = 0
     for number in range(30):
         application = f"application{number}"
-        await committing.things.insert_one({"_id": application, "version": 1})
+        await harness.things.insert_one({"_id": application, "version": 1})
         crowd = asyncio.gather(*(sign_up(application) for _ in range(3)))
         at_removal = await remove(application)
         await crowd
-        assert await committing.things.count_documents({"of": application}) == at_removal
+        assert await harness.things.count_documents({"of": application}) == at_removal
         stored += at_removal
     assert stored, "nobody signed up in time, so nothing was shown"
 
 
-async def test_of_two_instances_on_one_document_one_wins_and_the_other_is_told(committing: Bench) -> None:
-    other = committing.another()
+async def test_of_two_instances_on_one_document_one_wins_and_the_other_is_told(harness: InboxHarness) -> None:
+    other = harness.another()
     for number in range(20):
         document = {"_id": f"counter{number}", "version": 1}
-        await committing.things.insert_one(document)
-        works = [committing.work(), committing.work()]
+        await harness.things.insert_one(document)
+        works = [harness.work(), harness.work()]
         for work in works:
-            work.replace(committing.things, {"_id": document["_id"], "by": work.id}, version=1)
-        told = await asyncio.gather(committing.commit(works[0]), other.commit(works[1]), return_exceptions=True)
+            work.replace(harness.things, {"_id": document["_id"], "by": work.id}, version=1)
+        told = await asyncio.gather(harness.commit(works[0]), other.commit(works[1]), return_exceptions=True)
         winners = [work for work, one in zip(works, told, strict=True) if one is None]
         assert len(winners) == 1
         assert sum(isinstance(one, VersionConflict) for one in told) == 1
-        assert await committing.things.find_one({"_id": document["_id"], "by": winners[0].id, "version": 2})
+        assert await harness.things.find_one({"_id": document["_id"], "by": winners[0].id, "version": 2})
 
 
-async def test_conflicting_groups_of_two_instances_spoil_nothing_besides(committing: Bench) -> None:
+async def test_conflicting_groups_of_two_instances_spoil_nothing_besides(harness: InboxHarness) -> None:
     """Each group of 32 holds one message that the other one holds too."""
-    other = committing.another()
+    other = harness.another()
     shared_id = new_message_id()
-    mine = [naming(committing, f"m{number}") for number in range(31)] + [naming(committing, "both", id=shared_id)]
-    theirs = [naming(committing, f"t{number}") for number in range(31)] + [naming(committing, "both", id=shared_id)]
-    told = await asyncio.gather(outcomes(committing, mine), outcomes(other, theirs))
+    mine = [naming(harness, f"m{number}") for number in range(31)] + [naming(harness, "both", id=shared_id)]
+    theirs = [naming(harness, f"t{number}") for number in range(31)] + [naming(harness, "both", id=shared_id)]
+    told = await asyncio.gather(outcomes(harness, mine), outcomes(other, theirs))
     assert told[0][:31] + told[1][:31] == [None] * 62
     last = [told[0][31], told[1][31]]
     assert last.count(None) == 1
     # The loser reads what was done, or runs again and finds it then.
     assert any(isinstance(one, AlreadyDone | VersionConflict) for one in last)
-    assert await committing.things.count_documents({"name": "both"}) == 1
+    assert await harness.things.count_documents({"name": "both"}) == 1
 
 
-async def test_a_document_that_cannot_be_written_spoils_only_its_own_work(committing: Bench) -> None:
+async def test_a_document_that_cannot_be_written_spoils_only_its_own_work(harness: InboxHarness) -> None:
     unwritable: list[dict[str, Any]] = [
         {"_id": "a", "what": object()},
         {"_id": "b", "what": "\ud800"},
@@ -205,58 +205,58 @@ async def test_a_document_that_cannot_be_written_spoils_only_its_own_work(commit
         {"what": "no id"},
     ]
     for document in unwritable:
-        bad = committing.work()
-        bad.insert(committing.things, document)
-        good = [naming(committing, f"{bad.id}{number}") for number in range(3)]
+        bad = harness.work()
+        bad.insert(harness.things, document)
+        good = [naming(harness, f"{bad.id}{number}") for number in range(3)]
         async with asyncio.timeout(20):
-            told = await outcomes(committing, [good[0], bad, *good[1:]])
+            told = await outcomes(harness, [good[0], bad, *good[1:]])
         assert isinstance(told.pop(1), Exception)
         assert told == [None] * 3
-        assert await committing.row(bad.id) is None
+        assert await harness.row(bad.id) is None
         async with asyncio.timeout(5):
-            await committing.commit(naming(committing, f"{bad.id} after"))
+            await harness.commit(naming(harness, f"{bad.id} after"))
 
 
-async def test_of_two_writes_with_one_id_the_taken_one_refuses_in_its_own_words(committing: Bench) -> None:
-    addresses = committing.database["addresses"]
+async def test_of_two_writes_with_one_id_the_taken_one_refuses_in_its_own_words(harness: InboxHarness) -> None:
+    addresses = harness.database["addresses"]
     await addresses.insert_one({"_id": "same"})
-    work = committing.work()
-    work.insert(committing.things, {"_id": "same"}, taken=NameTaken)
+    work = harness.work()
+    work.insert(harness.things, {"_id": "same"}, taken=NameTaken)
     work.insert(addresses, {"_id": "same"}, taken=AddressTaken)
     with pytest.raises(AddressTaken):
-        await committing.commit(work)
-    assert await committing.things.find_one({"_id": "same"}) is None
+        await harness.commit(work)
+    assert await harness.things.find_one({"_id": "same"}) is None
 
 
-async def test_a_taken_name_without_words_lets_the_handler_look_again(committing: Bench) -> None:
-    await committing.things.insert_one({"_id": "theirs", "name": "a"})
-    work = committing.work()
-    work.insert(committing.things, {"_id": "mine", "name": "a"})
+async def test_a_taken_name_without_words_lets_the_handler_look_again(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "theirs", "name": "a"})
+    work = harness.work()
+    work.insert(harness.things, {"_id": "mine", "name": "a"})
     with pytest.raises(VersionConflict):
-        await committing.commit(work)
+        await harness.commit(work)
 
 
-async def test_a_work_whose_caller_gave_up_does_not_hold_the_others(committing: Bench) -> None:
-    works = [naming(committing, f"n{number}") for number in range(3)]
-    tasks = [asyncio.create_task(committing.commit(work)) for work in works]
+async def test_a_work_whose_caller_gave_up_does_not_hold_the_others(harness: InboxHarness) -> None:
+    works = [naming(harness, f"n{number}") for number in range(3)]
+    tasks = [asyncio.create_task(harness.commit(work)) for work in works]
     await asyncio.sleep(0)
     tasks[1].cancel()
     told = await asyncio.gather(*tasks, return_exceptions=True)
     assert (told[0], told[2]) == (None, None)
     assert isinstance(told[1], asyncio.CancelledError)
-    await committing.commit(naming(committing, "after"))
+    await harness.commit(naming(harness, "after"))
 
 
-async def test_a_row_holds_all_that_is_said_and_no_secret(committing: Bench) -> None:
-    work = committing.work(wire="ledger.reveal", body=b'{"secret":"a.sealed"}')
+async def test_a_row_holds_all_that_is_said_and_no_secret(harness: InboxHarness) -> None:
+    work = harness.work(wire="ledger.reveal", body=b'{"secret":"a.sealed"}')
     work.publish(SendMail(key="k", template="welcome", to=Sealed.of("eve@example.com"), variables=Sealed.of("{}")))
     work.publish(
         SendMail(key="k", template="welcome", to=Sealed.of("bob@example.com"), variables=Sealed.of("{}")),
         at=work.now + timedelta(hours=1),
     )
-    await committing.commit(work)
-    row = await committing.row(work.id)
-    timers = await committing.database[Inbox.TIMERS].find().to_list()
+    await harness.commit(work)
+    row = await harness.row(work.id)
+    timers = await harness.database[Inbox.TIMERS].find().to_list()
     assert row is not None
     assert b"example.com" not in repr((row, timers)).encode()
     (kept,) = row["messages"]
@@ -266,85 +266,85 @@ async def test_a_row_holds_all_that_is_said_and_no_secret(committing: Bench) -> 
         assert SEALER.unseal_secret("mailer", mail.to) == address
 
 
-async def test_what_was_done_is_found_with_its_reply_and_its_messages(committing: Bench) -> None:
-    work = committing.work()
+async def test_what_was_done_is_found_with_its_reply_and_its_messages(harness: InboxHarness) -> None:
+    work = harness.work()
     work.publish(SendMail(key="k", template="welcome", to=Sealed.of("a"), variables=Sealed.of("{}")), id="f" * 32)
-    await committing.commit(work, b'{"n":1}')
-    found = await committing.inbox.find(work.cause)
+    await harness.commit(work, b'{"n":1}')
+    found = await harness.inbox.find(work.cause)
     assert found is not None
     assert (found.kind, found.body, found.replayed) == ("done", b'{"n":1}', True)
     assert [message.id for message in found.messages] == ["f" * 32]
     assert found.messages == work.immediate()
 
 
-async def test_the_same_id_with_another_request_is_told_from_a_repeat(committing: Bench) -> None:
-    work = committing.work(fingerprint="aa" * 32)
-    await committing.commit(work)
-    assert await committing.inbox.find(envelope(work.id, fingerprint="aa" * 32, body=b"sealed anew")) is not None
+async def test_the_same_id_with_another_request_is_told_from_a_repeat(harness: InboxHarness) -> None:
+    work = harness.work(fingerprint="aa" * 32)
+    await harness.commit(work)
+    assert await harness.inbox.find(envelope(work.id, fingerprint="aa" * 32, body=b"sealed anew")) is not None
     with pytest.raises(FingerprintDiffers):
-        await committing.inbox.find(envelope(work.id, fingerprint="bb" * 32))
+        await harness.inbox.find(envelope(work.id, fingerprint="bb" * 32))
 
 
-async def test_without_a_fingerprint_the_body_tells(committing: Bench) -> None:
-    work = committing.work(body=b'{"a":1}')
-    await committing.commit(work)
-    assert await committing.inbox.find(envelope(work.id, body=b'{"a":1}')) is not None
+async def test_without_a_fingerprint_the_body_tells(harness: InboxHarness) -> None:
+    work = harness.work(body=b'{"a":1}')
+    await harness.commit(work)
+    assert await harness.inbox.find(envelope(work.id, body=b'{"a":1}')) is not None
     with pytest.raises(FingerprintDiffers):
-        await committing.inbox.find(envelope(work.id, body=b'{"a":2}'))
+        await harness.inbox.find(envelope(work.id, body=b'{"a":2}'))
 
 
-async def test_one_order_for_later_by_two_messages_waits_once(committing: Bench) -> None:
-    works = [committing.work() for _ in range(2)]
+async def test_one_order_for_later_by_two_messages_waits_once(harness: InboxHarness) -> None:
+    works = [harness.work() for _ in range(2)]
     for work in works:
         mail = SendMail(key="k", template="welcome", to=Sealed.of("a"), variables=Sealed.of("{}"))
         work.publish(mail, at=work.now + timedelta(hours=1), id="e" * 32)
-    assert await outcomes(committing, works) == [None, None]
-    assert await committing.database[Inbox.TIMERS].count_documents({}) == 1
+    assert await outcomes(harness, works) == [None, None]
+    assert await harness.database[Inbox.TIMERS].count_documents({}) == 1
 
 
-async def test_more_works_than_fit_into_a_group_are_all_committed(committing: Bench) -> None:
-    assert await outcomes(committing, [naming(committing, f"n{number}") for number in range(200)]) == [None] * 200
-    commits, works = committing.commits()
+async def test_more_works_than_fit_into_a_group_are_all_committed(harness: InboxHarness) -> None:
+    assert await outcomes(harness, [naming(harness, f"n{number}") for number in range(200)]) == [None] * 200
+    commits, works = harness.commits()
     assert works == 200
     assert commits >= 4
 
 
-async def test_a_row_outlives_what_the_inbox_promises_to_remember(committing: Bench) -> None:
-    indexes = await committing.database[Inbox.COLLECTION].index_information()
+async def test_a_row_outlives_what_the_inbox_promises_to_remember(harness: InboxHarness) -> None:
+    indexes = await harness.database[Inbox.COLLECTION].index_information()
     assert indexes["at_1"]["expireAfterSeconds"] > timedelta(days=8).total_seconds()
 
 
-async def test_another_retention_is_taken_over_at_the_next_start(committing: Bench) -> None:
+async def test_another_retention_is_taken_over_at_the_next_start(harness: InboxHarness) -> None:
     for days in (1, 30):
         inbox = Inbox(
-            committing.client, committing.database, retention=timedelta(days=days), service="t", keeping=KEEPING
+            harness.client, harness.database, retention=timedelta(days=days), service="t", keeping=ROW_ENCRYPTION
         )
-        await ensure_indexes(committing.database, inbox.indexes())
-        indexes = await committing.database[Inbox.COLLECTION].index_information()
+        await ensure_indexes(harness.database, inbox.indexes())
+        indexes = await harness.database[Inbox.COLLECTION].index_information()
         assert indexes["at_1"]["expireAfterSeconds"] >= timedelta(days=days).total_seconds()
         assert indexes["at_1"]["expireAfterSeconds"] < timedelta(days=days + 1).total_seconds()
 
 
-async def test_a_reply_without_a_body_stays_without_one(committing: Bench) -> None:
-    work = committing.work()
-    await committing.inbox.commit(work, Outcome(body=None))
-    found = await committing.inbox.find(work.cause)
+async def test_a_reply_without_a_body_stays_without_one(harness: InboxHarness) -> None:
+    work = harness.work()
+    await harness.inbox.commit(work, Outcome(body=None))
+    found = await harness.inbox.find(work.cause)
     assert found is not None
     assert found.body is None
 
 
-async def test_a_commit_right_after_another_finds_a_committer(committing: Bench) -> None:
+async def test_a_commit_right_after_another_finds_a_committer(harness: InboxHarness) -> None:
     async with asyncio.timeout(10):
         for _ in range(3):
             # Begun in the very moment in which the committer of the one before comes to its end.
-            await committing.commit(committing.work())
+            await harness.commit(harness.work())
 
 
-async def test_a_taken_name_is_told_when_the_same_collection_is_replaced_in(committing: Bench) -> None:
-    await committing.commit(naming(committing, "ada"))
-    await committing.things.insert_one({"_id": "other", "version": 1})
-    work = naming(committing, "ada")
-    work.replace(committing.things, {"_id": "other"}, version=1)
+async def test_a_taken_name_is_told_when_the_same_collection_is_replaced_in(harness: InboxHarness) -> None:
+    await harness.commit(naming(harness, "ada"))
+    await harness.things.insert_one({"_id": "other", "version": 1})
+    work = naming(harness, "ada")
+    work.replace(harness.things, {"_id": "other"}, version=1)
 
     with pytest.raises(NameTaken):
-        await committing.commit(work)
+        await harness.commit(work)

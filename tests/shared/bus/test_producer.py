@@ -10,37 +10,39 @@ from services.embedded import ports
 from shared.bus.envelope import Envelope, encode
 from shared.bus.producer import BusDown, Producer
 from shared.messages.auth.signing_keys import SigningKeyWithdrawn
-from tests.shared.bus_harness import Stand
+from tests.shared.bus_harness import BusHarness
 from tests.shared.inbox_harness import envelope
 
 
-async def test_a_message_is_there_with_its_key_and_headers_when_send_returns(stand: Stand) -> None:
+async def test_a_message_is_there_with_its_key_and_headers_when_send_returns(bus: BusHarness) -> None:
     sent = envelope("1" * 32, key="k", body=b'{"a":1}', trace="00-1-2-01", reply_id="1" * 32)
-    await stand.producer.send(sent)
-    (record,) = await stand.dump("ledger.commands")
+    await bus.producer.send(sent)
+    (record,) = await bus.records("ledger.commands")
     assert Envelope.of(record, "ledger.commands") == sent
-    assert record.partition == await stand.partition_of("k")
+    assert record.partition == await bus.partition_of("k")
 
 
-async def test_a_tombstone_has_a_key_and_no_value(stand: Stand) -> None:
+async def test_a_tombstone_has_a_key_and_no_value(bus: BusHarness) -> None:
     withdrawn = SigningKeyWithdrawn(key="k")
-    await stand.producer.send(envelope(key="k", body=encode(withdrawn, stand.sealer)))
-    (record,) = await stand.dump("ledger.commands")
+    await bus.producer.send(envelope(key="k", body=encode(withdrawn, bus.sealer)))
+    (record,) = await bus.records("ledger.commands")
     assert (record.key, record.value) == (b"k", None)
 
 
-async def test_many_messages_of_one_send_keep_their_order(stand: Stand) -> None:
-    await stand.producer.send(*(envelope(key="k", body=b"%d" % number) for number in range(200)))
-    assert [record.value for record in await stand.dump("ledger.commands")] == [b"%d" % number for number in range(200)]
+async def test_many_messages_of_one_send_keep_their_order(bus: BusHarness) -> None:
+    await bus.producer.send(*(envelope(key="k", body=b"%d" % number) for number in range(200)))
+    assert [record.value for record in await bus.records("ledger.commands")] == [
+        b"%d" % number for number in range(200)
+    ]
 
 
-async def test_messages_without_a_key_are_spread(stand: Stand) -> None:
-    await stand.producer.send(*(envelope() for _ in range(100)))
-    assert {record.partition for record in await stand.dump("ledger.commands")} == {0, 1, 2, 3}
+async def test_messages_without_a_key_are_spread(bus: BusHarness) -> None:
+    await bus.producer.send(*(envelope() for _ in range(100)))
+    assert {record.partition for record in await bus.records("ledger.commands")} == {0, 1, 2, 3}
 
 
-async def test_a_missing_topic_is_told_within_the_time_out(stand: Stand) -> None:
-    producer = Producer(stand.bootstrap, prefix=stand.prefix, timeout=0.5)
+async def test_a_missing_topic_is_told_within_the_time_out(bus: BusHarness) -> None:
+    producer = Producer(bus.bootstrap, prefix=bus.prefix, timeout=0.5)
     await producer.start()
     try:
         began = time.monotonic()
@@ -52,14 +54,14 @@ async def test_a_missing_topic_is_told_within_the_time_out(stand: Stand) -> None
         await producer.stop()
 
 
-async def test_a_record_that_is_too_large_is_told(stand: Stand) -> None:
+async def test_a_record_that_is_too_large_is_told(bus: BusHarness) -> None:
     with pytest.raises(BusDown, match="TooLarge"):
-        await stand.put("ledger.commands", b"x" * (3 << 20))
-    await stand.producer.send(envelope())
+        await bus.put_record("ledger.commands", b"x" * (3 << 20))
+    await bus.producer.send(envelope())
 
 
-async def test_a_stopped_producer_sends_nothing(stand: Stand) -> None:
-    producer = Producer(stand.bootstrap, prefix=stand.prefix)
+async def test_a_stopped_producer_sends_nothing(bus: BusHarness) -> None:
+    producer = Producer(bus.bootstrap, prefix=bus.prefix)
     await producer.stop()
     with pytest.raises(BusDown, match="stopped"):
         await producer.send(envelope())
@@ -72,5 +74,5 @@ async def test_without_kafka_the_start_fails_and_leaves_nothing_open() -> None:
             await producer.start()
 
 
-async def test_the_partitions_of_a_topic_are_told(stand: Stand) -> None:
-    assert await stand.producer.partitions("ledger.commands") == [0, 1, 2, 3]
+async def test_the_partitions_of_a_topic_are_told(bus: BusHarness) -> None:
+    assert await bus.producer.partitions("ledger.commands") == [0, 1, 2, 3]

@@ -13,8 +13,8 @@ from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
 from shared.bus.timers import LEASE, Timers
 from shared.messages import Caller
-from tests.shared.bus_harness import Stand, until
-from tests.shared.inbox_harness import KEEPING
+from tests.shared.bus_harness import BusHarness, wait_until
+from tests.shared.inbox_harness import ROW_ENCRYPTION
 from tests.shared.sample_services import Append, Appended
 
 
@@ -28,7 +28,7 @@ class Clock:
         return self.now
 
 
-async def wait_until(stand: Stand, at: datetime, number: int) -> Envelope:
+async def add_timer(bus: BusHarness, at: datetime, number: int) -> Envelope:
     """Leave an order for later, as a commit does."""
     message = Appended(key="s", subject="s", number=number)
     envelope = Envelope(
@@ -36,42 +36,42 @@ async def wait_until(stand: Stand, at: datetime, number: int) -> Envelope:
         wire=message.wire,
         topic=message.topic,
         key=message.key,
-        body=encode(message, stand.sealer),
+        body=encode(message, bus.sealer),
         time=unix_milliseconds() - 1_000_000,
         caller=Caller(kind="user", user_id="u"),
         trace="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
     )
-    await stand.database()[Inbox.TIMERS].insert_one({"_id": envelope.id, "at": at, **envelope.row()})
+    await bus.database()[Inbox.TIMERS].insert_one({"_id": envelope.id, "at": at, **envelope.row()})
     return envelope
 
 
-def timers(stand: Stand, clock: Clock, producer: Producer | None = None) -> Timers:
-    return Timers(stand.database(), producer or stand.producer, service="ledger", keeping=KEEPING, clock=clock)
+def timers(bus: BusHarness, clock: Clock, producer: Producer | None = None) -> Timers:
+    return Timers(bus.database(), producer or bus.producer, service="ledger", keeping=ROW_ENCRYPTION, clock=clock)
 
 
-async def said(stand: Stand) -> list[str]:
-    return [dict(record.headers)["id"].decode() for record in await stand.dump("ledger.events")]
+async def said(bus: BusHarness) -> list[str]:
+    return [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
 
 
-async def test_a_row_leaves_when_it_is_due_and_not_before(stand: Stand) -> None:
+async def test_a_row_leaves_when_it_is_due_and_not_before(bus: BusHarness) -> None:
     clock = Clock()
-    soon = await wait_until(stand, clock.now + timedelta(minutes=1), 1)
-    await wait_until(stand, clock.now + timedelta(hours=1), 2)
-    assert await timers(stand, clock).publish_due() == 0
+    soon = await add_timer(bus, clock.now + timedelta(minutes=1), 1)
+    await add_timer(bus, clock.now + timedelta(hours=1), 2)
+    assert await timers(bus, clock).publish_due() == 0
     clock.now += timedelta(seconds=59)
-    assert await timers(stand, clock).publish_due() == 0
+    assert await timers(bus, clock).publish_due() == 0
     clock.now += timedelta(seconds=1)
-    assert await timers(stand, clock).publish_due() == 1
-    assert await said(stand) == [soon.id]
-    assert await stand.database()[Inbox.TIMERS].count_documents({}) == 1
+    assert await timers(bus, clock).publish_due() == 1
+    assert await said(bus) == [soon.id]
+    assert await bus.database()[Inbox.TIMERS].count_documents({}) == 1
 
 
-async def test_what_leaves_is_what_was_ordered_dated_anew(stand: Stand) -> None:
+async def test_what_leaves_is_what_was_ordered_dated_anew(bus: BusHarness) -> None:
     clock = Clock()
-    ordered = await wait_until(stand, clock.now, 1)
+    ordered = await add_timer(bus, clock.now, 1)
     before = unix_milliseconds()
-    await timers(stand, clock).publish_due()
-    (record,) = await stand.dump("ledger.events")
+    await timers(bus, clock).publish_due()
+    (record,) = await bus.records("ledger.events")
     sent = Envelope.of(record, "ledger.events")
     # Readers refuse what is older than their inbox remembers, and this one has waited on purpose.
     assert before <= sent.time <= unix_milliseconds()
@@ -79,49 +79,49 @@ async def test_what_leaves_is_what_was_ordered_dated_anew(stand: Stand) -> None:
     assert sent == ordered
 
 
-async def test_due_rows_leave_in_the_order_of_their_times(stand: Stand) -> None:
+async def test_due_rows_leave_in_the_order_of_their_times(bus: BusHarness) -> None:
     clock = Clock()
     for number in (3, 1, 2):
-        await wait_until(stand, clock.now - timedelta(seconds=10 - number), number)
-    assert await timers(stand, clock).publish_due() == 3
-    assert await said(stand) == [f"{number:032x}" for number in (1, 2, 3)]
+        await add_timer(bus, clock.now - timedelta(seconds=10 - number), number)
+    assert await timers(bus, clock).publish_due() == 3
+    assert await said(bus) == [f"{number:032x}" for number in (1, 2, 3)]
 
 
-async def test_many_instances_share_the_rows(stand: Stand) -> None:
+async def test_many_instances_share_the_rows(bus: BusHarness) -> None:
     clock = Clock()
     for number in range(60):
-        await wait_until(stand, clock.now, number)
-    counts = await asyncio.gather(*(timers(stand, clock).publish_due() for _ in range(4)))
+        await add_timer(bus, clock.now, number)
+    counts = await asyncio.gather(*(timers(bus, clock).publish_due() for _ in range(4)))
     assert sum(counts) == 60
-    assert sorted(await said(stand)) == [f"{number:032x}" for number in range(60)]
+    assert sorted(await said(bus)) == [f"{number:032x}" for number in range(60)]
 
 
-async def test_a_row_that_could_not_be_sent_is_sent_when_its_lease_is_over(stand: Stand) -> None:
+async def test_a_row_that_could_not_be_sent_is_sent_when_its_lease_is_over(bus: BusHarness) -> None:
     clock = Clock()
-    stopped = Producer(stand.bootstrap, prefix=stand.prefix)
-    ordered = await wait_until(stand, clock.now, 1)
+    stopped = Producer(bus.bootstrap, prefix=bus.prefix)
+    ordered = await add_timer(bus, clock.now, 1)
     with pytest.raises(BusDown):
-        await timers(stand, clock, stopped).publish_due()
-    assert await timers(stand, clock).publish_due() == 0
+        await timers(bus, clock, stopped).publish_due()
+    assert await timers(bus, clock).publish_due() == 0
     clock.now += LEASE
-    assert await timers(stand, clock).publish_due() == 1
-    assert await said(stand) == [ordered.id]
+    assert await timers(bus, clock).publish_due() == 1
+    assert await said(bus) == [ordered.id]
 
 
-async def test_an_order_for_later_is_carried_out_later_and_once(stand: Stand) -> None:
-    async with stand.running(), stand.running(), stand.running("audit"):
+async def test_an_order_for_later_is_carried_out_later_and_once(bus: BusHarness) -> None:
+    async with bus.running(), bus.running(), bus.running("audit"):
         began = datetime.now(UTC)
         for number in range(10):
-            await stand.call(Append(subject="s", number=number, key="s", later=1.0))
-        assert await said(stand) == [] or datetime.now(UTC) - began >= timedelta(seconds=1)
+            await bus.call(Append(subject="s", number=number, key="s", later=1.0))
+        assert await said(bus) == [] or datetime.now(UTC) - began >= timedelta(seconds=1)
 
         async def all_heard() -> bool:
-            return len(await stand.numbers("s", "audit")) >= 10
+            return len(await bus.numbers("s", "audit")) >= 10
 
-        await until(all_heard)
-        await stand.settled("audit")
-    assert sorted(await stand.numbers("s", "audit")) == list(range(10))
-    for entry in await stand.database("audit")["inbox"].find().to_list():
+        await wait_until(all_heard)
+        await bus.drained("audit")
+    assert sorted(await bus.numbers("s", "audit")) == list(range(10))
+    for entry in await bus.database("audit")["inbox"].find().to_list():
         assert entry["at"] - began >= timedelta(seconds=1)
 
 
@@ -135,21 +135,21 @@ async def looking(made: Timers) -> AsyncIterator[None]:
             await made.stop()
 
 
-async def test_a_stop_ends_the_looking_whatever_it_is_doing(stand: Stand) -> None:
+async def test_a_stop_ends_the_looking_whatever_it_is_doing(bus: BusHarness) -> None:
     for pause in (0.0, 0.001, 0.003, 0.01):
-        async with looking(timers(stand, Clock())):
+        async with looking(timers(bus, Clock())):
             await asyncio.sleep(pause)
 
 
-async def test_a_row_in_trouble_does_not_end_the_looking(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_row_in_trouble_does_not_end_the_looking(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.timers.POLL_SECONDS", 0.02)
     clock = Clock()
     broken: dict[str, Any] = {"_id": "broken", "at": clock.now}
-    await stand.database()[Inbox.TIMERS].insert_one(broken)
-    good = await wait_until(stand, clock.now, 1)
-    async with looking(timers(stand, clock)):
+    await bus.database()[Inbox.TIMERS].insert_one(broken)
+    good = await add_timer(bus, clock.now, 1)
+    async with looking(timers(bus, clock)):
 
         async def left() -> bool:
-            return await said(stand) == [good.id]
+            return await said(bus) == [good.id]
 
-        await until(left)
+        await wait_until(left)

@@ -9,7 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from shared.bus import topics
 from shared.bus.topics import DAY, FOREVER, Topic, declared
 from shared.settings import ServiceSettings
-from tests.shared.bus_harness import until
+from tests.shared.bus_harness import wait_until
 
 TABLE = (
     Topic("a.commands", 3, DAY),
@@ -76,7 +76,7 @@ async def until_said(bootstrap: str, prefix: str, table: Sequence[Topic], expect
     async def said() -> bool:
         return await topics.check(bootstrap, prefix=prefix, topics=table) == expected
 
-    await until(said)
+    await wait_until(said)
 
 
 def test_a_dead_letter_can_be_removed_before_its_time() -> None:

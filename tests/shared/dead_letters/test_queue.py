@@ -23,12 +23,12 @@ from shared.dead_letters.reader import DeadLetterReader
 from shared.dead_letters.records import REPLAY_HEADERS, DeadLetter
 from shared.dead_letters.records import dead_letter_record as write
 from shared.sealing import Sealer
-from tests.shared.bus_harness import Stand, until
+from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import TOPICS, Append, Posted
 
 
-def topics_of(stand: Stand, **given: Any) -> DeadLetterQueue:
-    return DeadLetterQueue(stand.bootstrap, prefix=stand.prefix, topics=TOPICS, **{"sealer": stand.sealer, **given})
+def topics_of(bus: BusHarness, **given: Any) -> DeadLetterQueue:
+    return DeadLetterQueue(bus.bootstrap, prefix=bus.prefix, topics=TOPICS, **{"sealer": bus.sealer, **given})
 
 
 def everything(_letter: DeadLetter) -> bool:
@@ -46,29 +46,29 @@ class Record:
     headers: Sequence[tuple[str, bytes]] = (("type", b"ledger.append"),)
 
 
-async def add_letters(stand: Stand, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
+async def add_letters(bus: BusHarness, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
     """Letters as a service leaves them, a second between each."""
     for number, body in enumerate(bodies):
-        await leave(stand, Record(number, body), topic, at=at + number * 1000)
+        await leave(bus, Record(number, body), topic, at=at + number * 1000)
 
 
-async def leave(stand: Stand, record: Record, topic: str = "ledger.commands", **given: Any) -> None:
+async def leave(bus: BusHarness, record: Record, topic: str = "ledger.commands", **given: Any) -> None:
     """A letter as a service leaves it."""
     said: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "attempts": 0, "at": 0}
-    said["group"] = f"{stand.prefix}ledger"
-    written = write(record, topic, **{"sealer": stand.sealer, **said, **given})
-    await stand.put(f"{topic}.dead", written.value, written.headers, key=written.key)
+    said["group"] = f"{bus.prefix}ledger"
+    written = write(record, topic, **{"sealer": bus.sealer, **said, **given})
+    await bus.put_record(f"{topic}.dead", written.value, written.headers, key=written.key)
 
 
-async def leave_as_of_old(stand: Stand, record: Record, topic: str, *, group: str = "ledger", time: int = 1) -> None:
+async def leave_as_of_old(bus: BusHarness, record: Record, topic: str, *, group: str = "ledger", time: int = 1) -> None:
     """A letter as a service left it before letters were sealed."""
     said = [
         ("dead-reason", b"failing"),
         ("dead-source", f"{topic}/{record.partition}/{record.offset}".encode()),
-        ("dead-group", f"{stand.prefix}{group}".encode()),
+        ("dead-group", f"{bus.prefix}{group}".encode()),
         ("dead-time", b"%d" % time),
     ]
-    await stand.put(f"{topic}.dead", record.value, [*record.headers, *said], key=record.key)
+    await bus.put_record(f"{topic}.dead", record.value, [*record.headers, *said], key=record.key)
 
 
 async def pages(office: DeadLetterQueue, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
@@ -80,47 +80,47 @@ async def pages(office: DeadLetterQueue, way: str, *, limit: int, topic: str | N
             return found
 
 
-async def test_the_newest_of_all_topics_come_first_page_by_page(stand: Stand) -> None:
-    await add_letters(stand, *(b"c%d" % number for number in range(50)), at=0)
-    await add_letters(stand, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
-    found = await pages(topics_of(stand), "newest", limit=17)
+async def test_the_newest_of_all_topics_come_first_page_by_page(bus: BusHarness) -> None:
+    await add_letters(bus, *(b"c%d" % number for number in range(50)), at=0)
+    await add_letters(bus, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
+    found = await pages(topics_of(bus), "newest", limit=17)
     flat = [value for page in found for value in page]
     assert flat == [b"%c%d" % (letter, number) for number in reversed(range(50)) for letter in b"ec"]
     assert [len(page) for page in found] == [17, 17, 17, 17, 17, 15]
 
 
-async def test_a_page_does_not_move_while_letters_come_in(stand: Stand) -> None:
-    await add_letters(stand, b"0", b"1", b"2", b"3")
-    office = topics_of(stand)
+async def test_a_page_does_not_move_while_letters_come_in(bus: BusHarness) -> None:
+    await add_letters(bus, b"0", b"1", b"2", b"3")
+    office = topics_of(bus)
     first = await office.newest(everything, topic=None, limit=2, cursor=None)
-    await add_letters(stand, b"late", topic="ledger.events")
+    await add_letters(bus, b"late", topic="ledger.events")
     second = await office.newest(everything, topic=None, limit=9, cursor=first.next_cursor)
     assert [letter.value for letter in (*first.letters, *second.letters)] == [b"3", b"2", b"1", b"0"]
 
 
-async def test_the_oldest_come_first_up_to_those_there_were_at_first(stand: Stand) -> None:
-    await add_letters(stand, *(b"c%d" % number for number in range(70)))
-    await add_letters(stand, b"e0", b"e1", topic="ledger.events")
-    office = topics_of(stand)
+async def test_the_oldest_come_first_up_to_those_there_were_at_first(bus: BusHarness) -> None:
+    await add_letters(bus, *(b"c%d" % number for number in range(70)))
+    await add_letters(bus, b"e0", b"e1", topic="ledger.events")
+    office = topics_of(bus)
     first = await office.oldest(everything, topic=None, limit=40, cursor=None)
-    await add_letters(stand, b"late")
+    await add_letters(bus, b"late")
     rest = await office.oldest(everything, topic=None, limit=99, cursor=first.next_cursor)
     assert rest.next_cursor is None
     found = [letter.value for letter in (*first.letters, *rest.letters)]
     assert found == [*(b"c%d" % number for number in range(70)), b"e0", b"e1"]
 
 
-async def test_one_topic_is_looked_at_alone(stand: Stand) -> None:
-    await add_letters(stand, b"c")
-    await add_letters(stand, b"e", topic="ledger.events")
-    assert await pages(topics_of(stand), "newest", limit=9, topic="ledger.events") == [[b"e"]]
-    assert await pages(topics_of(stand), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
-    assert await pages(topics_of(stand), "newest", limit=9, topic="no.such") == [[]]
+async def test_one_topic_is_looked_at_alone(bus: BusHarness) -> None:
+    await add_letters(bus, b"c")
+    await add_letters(bus, b"e", topic="ledger.events")
+    assert await pages(topics_of(bus), "newest", limit=9, topic="ledger.events") == [[b"e"]]
+    assert await pages(topics_of(bus), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
+    assert await pages(topics_of(bus), "newest", limit=9, topic="no.such") == [[]]
 
 
-async def test_looking_ends_in_time_and_goes_on_where_it_was(stand: Stand) -> None:
-    await add_letters(stand, *(b"%d" % number for number in range(100)))
-    office = topics_of(stand, scan_records=40)
+async def test_looking_ends_in_time_and_goes_on_where_it_was(bus: BusHarness) -> None:
+    await add_letters(bus, *(b"%d" % number for number in range(100)))
+    office = topics_of(bus, scan_records=40)
     for way, order in (("newest", -1), ("oldest", 1)):
         cursor, found, calls = None, [], 0
         while True:
@@ -135,14 +135,14 @@ async def test_looking_ends_in_time_and_goes_on_where_it_was(stand: Stand) -> No
         assert found == [b"3", b"95"][::order]
 
 
-async def test_large_letters_make_short_pages(stand: Stand) -> None:
-    await add_letters(stand, *(b"%d" % number * 700_000 for number in range(3)))
-    body = [letter[:1] for page in await pages(topics_of(stand), "newest", limit=99) for letter in page]
+async def test_large_letters_make_short_pages(bus: BusHarness) -> None:
+    await add_letters(bus, *(b"%d" % number * 700_000 for number in range(3)))
+    body = [letter[:1] for page in await pages(topics_of(bus), "newest", limit=99) for letter in page]
     assert body == [b"2", b"1", b"0"]
 
 
-async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
-    await add_letters(stand, b"0", b"1", b"2")
+async def test_letters_are_found_by_their_ids(bus: BusHarness) -> None:
+    await add_letters(bus, b"0", b"1", b"2")
     wanted = [
         "ledger.commands.2",
         "ledger.commands.0",
@@ -151,7 +151,7 @@ async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
         "nonsense",
         "ledger.commands.x",
     ]
-    found = await topics_of(stand).find(wanted)
+    found = await topics_of(bus).find(wanted)
     assert [(one, letter.value) for one, letter in found.items()] == [
         ("ledger.commands.0", b"0"),
         ("ledger.commands.2", b"2"),
@@ -162,9 +162,9 @@ async def test_letters_are_found_by_their_ids(stand: Stand) -> None:
     "cursor",
     ["", "x", "!!!", *(base64.urlsafe_b64encode(text).decode() for text in (b"[]", b'{"a":1}', b'{"a":[-1]}'))],
 )
-async def test_a_cursor_of_nobody_is_refused(stand: Stand, cursor: str) -> None:
+async def test_a_cursor_of_nobody_is_refused(bus: BusHarness, cursor: str) -> None:
     with pytest.raises(InvalidQueueCursor):
-        await topics_of(stand).newest(everything, topic=None, limit=1, cursor=cursor)
+        await topics_of(bus).newest(everything, topic=None, limit=1, cursor=cursor)
 
 
 async def test_without_kafka_it_says_so() -> None:
@@ -176,9 +176,9 @@ async def test_without_kafka_it_says_so() -> None:
             pass
 
 
-async def replay(stand: Stand, **given: int) -> list[DeadLetter]:
+async def replay(bus: BusHarness, **given: int) -> list[DeadLetter]:
     """Put every letter back; returns them."""
-    office = topics_of(stand)
+    office = topics_of(bus)
     page = await office.oldest(everything, topic=None, limit=500, cursor=None)
     async with office.sender() as sender:
         for letter in page.letters:
@@ -186,7 +186,7 @@ async def replay(stand: Stand, **given: int) -> list[DeadLetter]:
     return page.letters
 
 
-async def test_a_replay_is_byte_for_byte_what_was_put_aside(stand: Stand) -> None:
+async def test_a_replay_is_byte_for_byte_what_was_put_aside(bus: BusHarness) -> None:
     poison: dict[str, tuple[bytes | None, list[tuple[str, Any]], bytes | None]] = {
         "bad body": (b"\xff\xfe", [("type", b"ledger.append")], b"k"),
         "bad header": (b"{}", [("type", b"\xff"), ("type", b"twice"), ("dead-reason", b"mine")], b"\xff"),
@@ -194,126 +194,128 @@ async def test_a_replay_is_byte_for_byte_what_was_put_aside(stand: Stand) -> Non
         "null header": (b"{}", [("x", None)], b""),
         "large": (b"x" * 900_000, [("id", b"1")], b"k"),
     }
-    async with stand.running():
+    async with bus.running():
         for value, headers, key in poison.values():
-            await stand.put("ledger.commands", value, headers, key=key, partition=3)
-        await stand.settled()
-        letters = await replay(stand)
-        await stand.settled()
-    came = await stand.dump("ledger.commands")
-    mark = ("replay-for", f"{stand.prefix}ledger".encode())
+            await bus.put_record("ledger.commands", value, headers, key=key, partition=3)
+        await bus.drained()
+        letters = await replay(bus)
+        await bus.drained()
+    came = await bus.records("ledger.commands")
+    mark = ("replay-for", f"{bus.prefix}ledger".encode())
     assert {record.partition for record in came} == {3}
     # What has no key has no order either.
     assert sorted(repr((r.key, r.value, (*r.headers, mark))) for r in came[: len(poison)]) == sorted(
         repr((r.key, r.value, r.headers)) for r in came[len(poison) :]
     )
     # Dead once more, and again what they were.
-    again = (await topics_of(stand).oldest(everything, topic=None, limit=500, cursor=None)).letters[len(letters) :]
+    again = (await topics_of(bus).oldest(everything, topic=None, limit=500, cursor=None)).letters[len(letters) :]
     assert sorted(repr((letter.key, letter.value, letter.headers)) for letter in again) == sorted(
         repr((letter.key, letter.value, letter.headers)) for letter in letters
     )
 
 
-async def test_what_failed_is_done_once_in_the_order_of_its_key(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_failed_is_done_once_in_the_order_of_its_key(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
-    async with stand.running():
+    async with bus.running():
         for number in range(4):
             for subject in "st":
                 # Fails for this process' first five runs.
-                await stand.order(Append(subject=subject, number=number, key=subject, fail=5))
-        await stand.settled()
-        assert await stand.numbers("s") == []
+                await bus.send(Append(subject=subject, number=number, key=subject, fail=5))
+        await bus.drained()
+        assert await bus.numbers("s") == []
         for _ in range(2):
-            assert len(await replay(stand)) == 8
-            await stand.settled()
-    assert await stand.listed("s") == await stand.listed("t") == [0, 1, 2, 3]
-    assert await stand.numbers("s") == await stand.numbers("t") == [0, 1, 2, 3]
+            assert len(await replay(bus)) == 8
+            await bus.drained()
+    assert await bus.listed("s") == await bus.listed("t") == [0, 1, 2, 3]
+    assert await bus.numbers("s") == await bus.numbers("t") == [0, 1, 2, 3]
 
 
-async def test_a_replay_is_for_whom_it_died(stand: Stand) -> None:
+async def test_a_replay_is_for_whom_it_died(bus: BusHarness) -> None:
     """Somebody else put aside what ``ledger``, which hears the topic too, has handled, and forgotten since."""
-    async with stand.running():
-        await stand.order(Posted(subject="s", number=1, key="s"))
-        await stand.settled()
-        assert await stand.numbers("s") == [1]
-        (record,) = await stand.dump("ledger.webhooks")
-        await stand.database()["inbox"].delete_many({})
-        await leave(stand, record, "ledger.webhooks", group=f"{stand.prefix}somebody")
-        await replay(stand)
-        await stand.settled()
-        assert await stand.numbers("s") == [1]
-    assert len(await stand.dump("ledger.webhooks")) == 2
+    async with bus.running():
+        await bus.send(Posted(subject="s", number=1, key="s"))
+        await bus.drained()
+        assert await bus.numbers("s") == [1]
+        (record,) = await bus.records("ledger.webhooks")
+        await bus.database()["inbox"].delete_many({})
+        await leave(bus, record, "ledger.webhooks", group=f"{bus.prefix}somebody")
+        await replay(bus)
+        await bus.drained()
+        assert await bus.numbers("s") == [1]
+    assert len(await bus.records("ledger.webhooks")) == 2
 
 
-async def test_what_is_too_old_runs_only_when_that_is_meant(stand: Stand) -> None:
-    async with stand.running():
-        old = await stand.order(Append(subject="s", number=1, key="s"), time=unix_milliseconds() - 9 * DAY)
-        await stand.settled()
-        await replay(stand)
-        await stand.settled()
-        assert await stand.numbers("s") == []
-        (first, second) = (await topics_of(stand).oldest(everything, topic=None, limit=9, cursor=None)).letters
+async def test_what_is_too_old_runs_only_when_that_is_meant(bus: BusHarness) -> None:
+    async with bus.running():
+        old = await bus.send(Append(subject="s", number=1, key="s"), time=unix_milliseconds() - 9 * DAY)
+        await bus.drained()
+        await replay(bus)
+        await bus.drained()
+        assert await bus.numbers("s") == []
+        (first, second) = (await topics_of(bus).oldest(everything, topic=None, limit=9, cursor=None)).letters
         assert (first.reason, second.reason) == ("too_old", "too_old")
         assert first.header("id") == second.header("id") == old.id
         for _ in range(2):
-            await replay(stand, forced_at=unix_milliseconds())
-            await stand.settled()
-    assert await stand.numbers("s") == [1]
+            await replay(bus, forced_at=unix_milliseconds())
+            await bus.drained()
+    assert await bus.numbers("s") == [1]
 
 
-async def test_many_replays_that_die_again_stop_nobody(stand: Stand) -> None:
-    async with stand.running() as running:
+async def test_many_replays_that_die_again_stop_nobody(bus: BusHarness) -> None:
+    async with bus.running() as running:
         for _ in range(9):
-            await stand.put("ledger.commands", b"poison", partition=0)
-        await stand.settled()
-        await replay(stand)
-        await replay(stand)
-        await stand.settled()
-        assert running.bus.fault is None
-        assert (await stand.call(Append(subject="s", number=1))).kind == "done"
+            await bus.put_record("ledger.commands", b"poison", partition=0)
+        await bus.drained()
+        await replay(bus)
+        await replay(bus)
+        await bus.drained()
+        assert running.consumer.fault is None
+        assert (await bus.call(Append(subject="s", number=1))).kind == "done"
 
 
-async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(stand: Stand) -> None:
+async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(bus: BusHarness) -> None:
     headers = (("type", b"ledger.append"), ("dead-reason", b"mine"), ("dead-group", b"mine too"))
     for offset, value in enumerate((b"{}", None)):
-        await leave_as_of_old(stand, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
-    first, second = await replay(stand)
+        await leave_as_of_old(bus, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
+    first, second = await replay(bus)
     assert (first.key, first.value, first.headers) == (b"0", b"{}", headers)
     assert (first.reason, first.group, first.written_at) == (
         "failing",
-        f"{stand.prefix}ledger",
+        f"{bus.prefix}ledger",
         datetime(1970, 1, 1, 0, 0, 0, 1000, UTC),
     )
     assert (second.value, second.sealed, second.removable) == (None, False, False)
     assert first.dedup_key != second.dedup_key
-    came = [(record.key, record.value, record.headers[:3]) for record in await stand.dump("ledger.commands")]
+    came = [(record.key, record.value, record.headers[:3]) for record in await bus.records("ledger.commands")]
     assert sorted(came, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
 
 
-async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(stand: Stand) -> None:
-    await leave(stand, Record(1), sealer=Sealer({"gone": bytes(32)}))
-    await stand.put("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
-    page = await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)
+async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(bus: BusHarness) -> None:
+    await leave(bus, Record(1), sealer=Sealer({"gone": bytes(32)}))
+    await bus.put_record("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
+    page = await topics_of(bus).newest(everything, topic=None, limit=9, cursor=None)
     for letter in page.letters:
         assert (letter.sealed, letter.key, letter.value, letter.headers) == (True, None, None, ())
     assert page.letters[1].reason == "undecodable"
 
 
-async def test_without_a_sealer_only_why_is_told(stand: Stand) -> None:
-    await leave(stand, Record(1))
-    (closed,) = (await topics_of(stand, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
-    (opened,) = (await topics_of(stand).newest(everything, topic=None, limit=9, cursor=None)).letters
+async def test_without_a_sealer_only_why_is_told(bus: BusHarness) -> None:
+    await leave(bus, Record(1))
+    (closed,) = (await topics_of(bus, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
+    (opened,) = (await topics_of(bus).newest(everything, topic=None, limit=9, cursor=None)).letters
     assert (closed.sealed, closed.value, opened.value) == (True, None, b"{}")
     assert (closed.dedup_key, closed.reason, closed.group) == (opened.dedup_key, opened.reason, opened.group)
 
 
-async def test_the_removal_of_a_letter_is_no_letter(stand: Stand) -> None:
-    await add_letters(stand, b"0", b"1", b"2")
-    office = topics_of(stand)
+async def test_the_removal_of_a_letter_is_no_letter(bus: BusHarness) -> None:
+    await add_letters(bus, b"0", b"1", b"2")
+    office = topics_of(bus)
     letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
     async with office.sender() as sender:
         await sender.remove(letters[1])
-    await add_letters(stand, b"3")
+    await add_letters(bus, b"3")
     left = [b"3", b"2", b"1", b"0"]
     assert await pages(office, "newest", limit=2) == [left[:2], left[2:]]
     assert await pages(office, "oldest", limit=9) == [left[::-1]]
@@ -322,14 +324,14 @@ async def test_the_removal_of_a_letter_is_no_letter(stand: Stand) -> None:
 
 @pytest.mark.slow
 async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
-    stand: Stand, kafka_admin: AIOKafkaAdminClient
+    bus: BusHarness, kafka_admin: AIOKafkaAdminClient
 ) -> None:
-    name = f"{stand.prefix}ledger.commands.dead"
+    name = f"{bus.prefix}ledger.commands.dead"
     # As declared, but in seconds instead of an hour and a day.
     often = {"cleanup.policy": "compact,delete", "segment.ms": "100", "max.compaction.lag.ms": "1000"}
     await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, often)])
-    await add_letters(stand, b"0", b"1", b"2")
-    office = topics_of(stand)
+    await add_letters(bus, b"0", b"1", b"2")
+    office = topics_of(bus)
     letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
     for _ in range(2):
         # Told twice, some time apart, as an erasure does: Kafka never cleans what was written to last.
@@ -338,17 +340,17 @@ async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
             await sender.remove(letters[1])
 
     async def dropped() -> bool:
-        return [letter.value for letter in await stand.letters() if letter.value is not None] == [b"0", b"2"]
+        return [letter.value for letter in await bus.dead_letters() if letter.value is not None] == [b"0", b"2"]
 
-    await until(dropped, 90)
+    await wait_until(dropped, 90)
     assert await pages(office, "newest", limit=9) == [[b"2", b"0"]]
     assert list(await office.find(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
 
 
-async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) -> None:
+async def test_a_place_that_nothing_has_reached_is_not_waited_for(bus: BusHarness) -> None:
     """Whoever asks can write any cursor; one such order would be in the way of all others for ever."""
-    await add_letters(stand, b"0", b"1")
-    office = topics_of(stand)
+    await add_letters(bus, b"0", b"1")
+    office = topics_of(bus)
     for span, expected in (
         ([0, 10**6], [b"0", b"1"]),
         ([1, 10**6], [b"1"]),
@@ -363,9 +365,9 @@ async def test_a_place_that_nothing_has_reached_is_not_waited_for(stand: Stand) 
         await office.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
 
 
-async def test_of_many_calls_at_once_few_read(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    await add_letters(stand, b"0")
-    office, reading, most = topics_of(stand), 0, 0
+async def test_of_many_calls_at_once_few_read(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    await add_letters(bus, b"0")
+    office, reading, most = topics_of(bus), 0, 0
     read = DeadLetterReader.read
 
     async def counted(*given: Any) -> list[DeadLetter]:
@@ -386,10 +388,10 @@ async def test_of_many_calls_at_once_few_read(stand: Stand, monkeypatch: pytest.
     assert 1 <= most <= MAX_READERS
 
 
-async def test_many_letters_are_found_by_their_ids_in_time(stand: Stand) -> None:
-    await add_letters(stand, *(b"%d" % number for number in range(200)))
+async def test_many_letters_are_found_by_their_ids_in_time(bus: BusHarness) -> None:
+    await add_letters(bus, *(b"%d" % number for number in range(200)))
     began = time.monotonic()
-    found = await topics_of(stand).find(f"ledger.commands.{number}" for number in range(0, 200, 2))
+    found = await topics_of(bus).find(f"ledger.commands.{number}" for number in range(0, 200, 2))
     assert [letter.value for letter in found.values()] == [b"%d" % number for number in range(0, 200, 2)]
     assert time.monotonic() - began < 10
 
