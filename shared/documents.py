@@ -166,7 +166,7 @@ def _dict_conversions(value_hint: Any) -> tuple[Convert | None, Convert | None]:
 
 
 def _root_conversions(kind: type[RootModel[Any]]) -> tuple[Convert, Convert]:
-    encode, decode = _conversions(get_type_hints(kind)["root"])
+    encode, decode = _conversions(kind.model_fields["root"].annotation)
     return (
         (lambda model: model.root) if encode is None else lambda model: encode(model.root),
         kind if decode is None else lambda value: kind(decode(value)),
