@@ -12,8 +12,8 @@ from services.auth.app import INDEXES as AUTH
 from services.auth.personal_data.store import People as AuthPeople
 from services.billing.app import INDEXES as BILLING
 from services.billing.personal_data.store import People as BillingPeople
-from services.mailer.store import INDEXES as MAILER
-from services.mailer.store.people import People as MailerPeople
+from services.mailer.app import INDEXES as MAILER
+from services.mailer.personal_data.store import PersonalData as MailerPersonalData
 from services.news.people import holdings as news_holdings
 from services.news.store import INDEXES as NEWS
 from shared.bus.inbox import Inbox
@@ -67,7 +67,7 @@ async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollecti
         case "billing":
             return BillingPeople(where).removed
         case "mailer":
-            return MailerPeople(where, Sealer({"test": bytes(32)})).removed
+            return MailerPersonalData(where, Sealer({"test": bytes(32)})).erased
         case _:
             return news_holdings(where)
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.embedded.ports import LOOPBACK
-from services.mailer.sms import INBOX_DOMAIN
+from services.mailer.texts.providers import INBOX_DOMAIN
 
 KEPT = 500
 """So many of the newest are kept."""

@@ -1,4 +1,4 @@
-"""How is the mailer put together?"""
+"""Composition of the mailer: builds its context from the settings."""
 
 from __future__ import annotations
 
@@ -6,63 +6,67 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parseaddr
 from functools import partial
+from typing import Final
 
 from pydantic import SecretStr
 
-from services.mailer.audience import Mailchimp
+from services.mailer.branding.models import Branding
+from services.mailer.branding.store import BrandingCache, ClientBrandings
+from services.mailer.consents.mailchimp import Mailchimp
+from services.mailer.consents.store import AudienceMembers, ConsentChanges, Consents
+from services.mailer.consents.unsubscribe_links import UnsubscribeLinks
 from services.mailer.context import SERVICE, Mailer, Sender
-from services.mailer.errors import UnusableTemplate
+from services.mailer.deliveries.store import Deliveries
 from services.mailer.handlers import HANDLERS
-from services.mailer.models.addresses import usable_address
-from services.mailer.models.looks import Looks
-from services.mailer.rendering import Letters, Texts
-from services.mailer.servers import MailServers
+from services.mailer.mails.addresses import usable_address
+from services.mailer.personal_data.store import PersonalData
+from services.mailer.rendering.renderer import MailRenderer, TextRenderer
+from services.mailer.rendering.template_loader import Templates, UnusableTemplate
 from services.mailer.settings import MailerSettings
-from services.mailer.sms import Console, Inbox, NoProvider, TextProvider
-from services.mailer.smtp import MailServer, Smtp
-from services.mailer.sources import Sources
-from services.mailer.store import INDEXES
-from services.mailer.store.audience import AudienceMembers
-from services.mailer.store.consent_changes import ConsentChanges
-from services.mailer.store.consents import Consents
-from services.mailer.store.deliveries import Deliveries
-from services.mailer.store.looks import LooksOfClients
-from services.mailer.store.people import People
-from services.mailer.store.suppressions import Suppressions
-from services.mailer.unsubscribing import UnsubscribeLinks
-from services.mailer.wardrobe import Wardrobe
+from services.mailer.smtp.servers import MailServers
+from services.mailer.smtp.smtp_client import MailServer, SmtpClient
+from services.mailer.suppressions.store import Suppressions
+from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import SettingsError, load
 
-TOPICS = ("mailer.commands",)
+TOPICS: Final = ("mailer.commands",)
+INDEXES: Final = {
+    AudienceMembers.COLLECTION: AudienceMembers.INDEXES,
+    ClientBrandings.COLLECTION: ClientBrandings.INDEXES,
+    ConsentChanges.COLLECTION: ConsentChanges.INDEXES,
+    Consents.COLLECTION: Consents.INDEXES,
+    Deliveries.COLLECTION: Deliveries.INDEXES,
+    ErasedIds.COLLECTION: (),
+    Suppressions.COLLECTION: Suppressions.INDEXES,
+}
+"""Indexes by collection, created before the first message is handled."""
 
 
 def create(settings: MailerSettings | None = None) -> Service:
-    """The service, running while it is entered.
+    """Create the mailer; it runs while it is entered.
 
     Raises:
-        SettingsError: a variable is missing or wrong.
+        SettingsError: a variable is missing or invalid.
     """
-    chosen = settings or load(MailerSettings)
+    loaded = settings or load(MailerSettings)
     return Service(
-        chosen,
+        loaded,
         name=SERVICE,
         handlers=HANDLERS,
         topics=TOPICS,
         indexes=INDEXES,
-        open=partial(opened, settings=chosen),
+        open=partial(open_context, settings=loaded),
     )
 
 
 @asynccontextmanager
-async def opened(resources: Resources, settings: MailerSettings) -> AsyncIterator[Mailer]:
-    """What the handlers work with; its connections are closed at the end."""
-    sender = Sender(
-        address=usable_address(parseaddr(settings.mail_from)[1]), names_mails=settings.mail_return_path_tags
-    )
-    letters, texts = writers(settings)
-    client_looks = LooksOfClients(resources.database)
+async def open_context(resources: Resources, settings: MailerSettings) -> AsyncIterator[Mailer]:
+    """Build the context of the handlers; close its connections at the end."""
+    sender = Sender(address=usable_address(parseaddr(settings.mail_from)[1]), tagged=settings.mail_return_path_tags)
+    mail_renderer, text_renderer = renderers(settings)
+    client_brandings = ClientBrandings(resources.database)
     smtp = mail_servers(settings, sender)
     provider = text_provider(settings, smtp, sender)
     audience = mailchimp(settings)
@@ -71,16 +75,16 @@ async def opened(resources: Resources, settings: MailerSettings) -> AsyncIterato
             deliveries=Deliveries(resources.database),
             suppressions=Suppressions(resources.database),
             consents=Consents(resources.database),
-            erased=ErasedIds(resources.database),
             consent_changes=ConsentChanges(resources.database),
+            erased=ErasedIds(resources.database),
             audience=audience,
             audience_members=AudienceMembers(resources.database),
-            client_looks=client_looks,
-            people=People(resources.database, resources.sealer),
-            wardrobe=Wardrobe(own_looks(settings), client_looks),
-            letters=letters,
-            texts=texts,
-            smtp=smtp,
+            client_brandings=client_brandings,
+            branding_cache=BrandingCache(default_branding(settings), client_brandings),
+            personal_data=PersonalData(resources.database, resources.sealer),
+            mail_renderer=mail_renderer,
+            text_renderer=text_renderer,
+            mail_servers=smtp,
             text_provider=provider,
             sender=sender,
             unsubscribe_links=UnsubscribeLinks(resources.sealer, settings.issuer),
@@ -94,9 +98,9 @@ async def opened(resources: Resources, settings: MailerSettings) -> AsyncIterato
 
 
 def mail_servers(settings: MailerSettings, sender: Sender) -> MailServers:
-    """The way to the mail servers that the settings name."""
+    """Build the clients of the one or two mail servers in the settings."""
     ca_file = None if settings.smtp_ca_file is None else str(settings.smtp_ca_file)
-    named = [
+    servers = [
         MailServer(
             host=settings.smtp_host,
             port=settings.smtp_port,
@@ -104,7 +108,7 @@ def mail_servers(settings: MailerSettings, sender: Sender) -> MailServers:
             username=settings.smtp_username,
             password=_plain(settings.smtp_password),
             ca_file=ca_file,
-            own_name=sender.domain,
+            ehlo_name=sender.domain,
         )
     ]
     if settings.smtp_second_host is not None:
@@ -115,15 +119,15 @@ def mail_servers(settings: MailerSettings, sender: Sender) -> MailServers:
             username=settings.smtp_second_username,
             password=_plain(settings.smtp_second_password),
             ca_file=ca_file,
-            own_name=sender.domain,
+            ehlo_name=sender.domain,
         )
-        named.append(second)
+        servers.append(second)
     connections, timeout = settings.smtp_connections, settings.smtp_timeout
     names = ("smtp", "smtp-second")
     return MailServers(
         [
-            Smtp(server, connections=connections, timeout=timeout, name=name)
-            for server, name in zip(named, names, strict=False)
+            SmtpClient(server, connections=connections, timeout=timeout, name=name)
+            for server, name in zip(servers, names, strict=False)
         ]
     )
 
@@ -133,21 +137,21 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def text_provider(settings: MailerSettings, smtp: MailServers, sender: Sender) -> TextProvider:
-    """Who carries texts, as the settings say."""
+    """Build the provider of texts that the settings name."""
     match settings.text_provider:
         case "twilio":
             return _twilio(settings)
         case "inbox":
-            return Inbox(smtp, sender.address)
+            return InboxProvider(smtp, sender.address)
         case "console":
-            return Console()
+            return ConsoleProvider()
         case "none":
             return NoProvider()
 
 
 def _twilio(settings: MailerSettings) -> TextProvider:
-    # Only where it is wanted: the library takes as long to import as all else here together.
-    from services.mailer.twilio import Twilio, TwilioAccount  # noqa: PLC0415
+    # Imported only where needed: the library takes as long to import as everything else here together.
+    from services.mailer.texts.twilio import Twilio, TwilioAccount  # noqa: PLC0415
 
     sid, token, service = (
         settings.twilio_account_sid,
@@ -163,7 +167,7 @@ def _twilio(settings: MailerSettings) -> TextProvider:
 
 
 def mailchimp(settings: MailerSettings) -> Mailchimp | None:
-    """The list that the settings name, if they do."""
+    """Build the client of the Mailchimp audience in the settings; None if they name none."""
     key, list_id = settings.mailchimp_api_key, settings.mailchimp_list_id
     if key is None or list_id is None:
         return None
@@ -172,29 +176,29 @@ def mailchimp(settings: MailerSettings) -> Mailchimp | None:
     )
 
 
-def writers(settings: MailerSettings) -> tuple[Letters, Texts]:
-    """What writes mails and texts.
+def renderers(settings: MailerSettings) -> tuple[MailRenderer, TextRenderer]:
+    """Build the renderers of mails and texts.
 
     Raises:
-        SettingsError: a template of the operator's own can't be used.
+        SettingsError: one of the operator's templates is unusable.
     """
     try:
-        sources = Sources.read(settings.mail_templates)
-        letters, texts = Letters(sources), Texts(sources, settings.text_domain)
+        templates = Templates.read(settings.mail_templates)
+        mails, texts = MailRenderer(templates), TextRenderer(templates, settings.text_domain)
         if settings.mail_templates is not None:
-            # Nest's own are checked before they are released; to write all of them takes a second and a half.
-            sources.check()
-            letters.check()
+            # Nest's own templates are checked before a release; rendering all of them takes 1.5 seconds.
+            templates.check()
+            mails.check()
             texts.check()
     except UnusableTemplate as unusable:
         raise SettingsError(f"NEST_MAIL_TEMPLATES: {unusable}") from None
-    return letters, texts
+    return mails, texts
 
 
-def own_looks(settings: MailerSettings) -> Looks:
-    """What mails and texts wear where nothing was said of their client."""
+def default_branding(settings: MailerSettings) -> Branding:
+    """Build the branding of mails and texts whose client has none of its own."""
     name, address = parseaddr(settings.mail_from)
-    return Looks(
+    return Branding(
         product_name=settings.mail_product_name,
         sender_name=name or None,
         sender_address=usable_address(address),

@@ -1,23 +1,20 @@
-"""What do the handlers of the mailer work with?"""
+"""Context of the mailer's handlers: its stores and adapters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.mailer.audience import Audience
-from services.mailer.models.deliveries import Delivery
-from services.mailer.rendering import Letters, Texts
-from services.mailer.servers import MailServers
-from services.mailer.sms import TextProvider
-from services.mailer.store.audience import AudienceMembers
-from services.mailer.store.consent_changes import ConsentChanges
-from services.mailer.store.consents import Consents
-from services.mailer.store.deliveries import Deliveries
-from services.mailer.store.looks import LooksOfClients
-from services.mailer.store.people import People
-from services.mailer.store.suppressions import Suppressions
-from services.mailer.unsubscribing import UnsubscribeLinks
-from services.mailer.wardrobe import Wardrobe
+from services.mailer.branding.store import BrandingCache, ClientBrandings
+from services.mailer.consents.mailchimp import Audience
+from services.mailer.consents.store import AudienceMembers, ConsentChanges, Consents
+from services.mailer.consents.unsubscribe_links import UnsubscribeLinks
+from services.mailer.deliveries.models import Delivery
+from services.mailer.deliveries.store import Deliveries
+from services.mailer.personal_data.store import PersonalData
+from services.mailer.rendering.renderer import MailRenderer, TextRenderer
+from services.mailer.smtp.servers import MailServers
+from services.mailer.suppressions.store import Suppressions
+from services.mailer.texts.providers import TextProvider
 from shared.messages import Sealed
 from shared.personal_data.erasure import ErasedIds
 from shared.sealing import Sealer
@@ -27,25 +24,25 @@ SERVICE = "mailer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who answers for our mails.
+    """Envelope sender of our mails.
 
     Attributes:
-        address: ASCII; where bounces go, whoever stands in ``From``.
-        names_mails: whether each mail has a return address of its own, so that what comes back tells which it was even
-            if it shows nothing of it (VERP).
+        address: an ASCII address; bounces go there, whatever ``From`` is.
+        tagged: whether each mail has its own return path (VERP), so that a bounce names its mail even if it quotes
+            nothing of it.
     """
 
     address: str
-    names_mails: bool = False
+    tagged: bool = False
 
     @property
     def domain(self) -> str:
-        """The right side of the address, and of every Message-ID."""
+        """The address's domain, which is also that of every Message-ID."""
         return self.address.rpartition("@")[2]
 
     def return_path(self, order_id: str) -> str:
-        """Where a mail comes back to: ``bounces+<order id>@example.com`` (RFC 5233), or the address as it is."""
-        if not self.names_mails:
+        """Return path of a mail: ``bounces+<order ID>@example.com`` (RFC 5233) if tagged, else the address."""
+        if not self.tagged:
             return self.address
         local, _, domain = self.address.rpartition("@")
         return f"{local}+{order_id}@{domain}"
@@ -53,62 +50,62 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mailer:
-    """The stores and adapters of the mailer, built in ``app.py``.
+    """Stores and adapters of the mailer, built in ``app.py``.
 
     Attributes:
-        deliveries: mails and texts, and their states.
-        suppressions: who gets nothing but what they ask for.
-        consents: who lets us send what.
-        erased: of whom nothing is kept any more, whatever comes late.
-        consent_changes: what they said, each time.
-        audience: whoever else must know it; None: nobody.
-        audience_members: what they were told.
-        client_looks: what was said of how clients' mails appear.
-        people: all that is held on a person, in one place.
-        wardrobe: what their mails wear.
-        letters: writes what mails say.
-        texts: writes what texts say.
-        smtp: hands mails over.
-        text_provider: hands texts over.
-        sender: who answers for mails.
-        unsubscribe_links: what mail programs offer beside a mail.
-        sealer: opens what is sealed for the mailer.
+        deliveries: mails and texts with their states.
+        suppressions: the suppression list.
+        consents: marketing consents.
+        consent_changes: the history of marketing consents.
+        erased: the IDs of erased users.
+        audience: the provider that consents are synced to; None for no sync.
+        audience_members: the state of the sync per user.
+        client_brandings: the branding set per client.
+        branding_cache: branding per client, with the deployment's as default.
+        personal_data: the collections with personal data.
+        mail_renderer: renders mails.
+        text_renderer: renders texts.
+        mail_servers: sends mails.
+        text_provider: sends texts.
+        sender: the envelope sender.
+        unsubscribe_links: makes unsubscribe links.
+        sealer: seals and unseals secrets of the mailer.
     """
 
     deliveries: Deliveries
     suppressions: Suppressions
     consents: Consents
-    erased: ErasedIds
     consent_changes: ConsentChanges
+    erased: ErasedIds
     audience: Audience | None
     audience_members: AudienceMembers
-    client_looks: LooksOfClients
-    people: People
-    wardrobe: Wardrobe
-    letters: Letters
-    texts: Texts
-    smtp: MailServers
+    client_brandings: ClientBrandings
+    branding_cache: BrandingCache
+    personal_data: PersonalData
+    mail_renderer: MailRenderer
+    text_renderer: TextRenderer
+    mail_servers: MailServers
     text_provider: TextProvider
     sender: Sender
     unsubscribe_links: UnsubscribeLinks
     sealer: Sealer
 
     def unseal(self, secret: Sealed) -> str:
-        """The plain text of a secret field of a message to the mailer."""
+        """Return the plain text of a sealed field of a message to the mailer."""
         return self.sealer.unseal_secret(SERVICE, secret)
 
     def sealed(self, secret: Sealed) -> str:
-        """The ciphertext of such a field, to be stored."""
+        """Return the ciphertext of a sealed field, to be stored."""
         return secret.ciphertext or self.sealer.seal(SERVICE, secret.plain.encode())
 
     def recipient_hash(self, recipient: str) -> str:
-        """What an address or a number is found by: a keyed hash, under the key that seals now."""
+        """Return the keyed hash of an address or a number under the current sealing key."""
         return self.sealer.keyed_hash("recipient", recipient.lower().encode())
 
     def recipient_hashes(self, recipient: str) -> list[str]:
-        """The same under every key that is held: what is kept for longer may stand under an older one."""
+        """Return the keyed hashes of an address or a number under all sealing keys: documents may have older ones."""
         return self.sealer.keyed_hashes("recipient", recipient.lower().encode())
 
     def hashes_of(self, delivery: Delivery) -> list[str]:
-        """The same of the recipient of a delivery, who was not erased."""
+        """Return the keyed hashes of a delivery's recipient under all sealing keys; not for an erased recipient."""
         return self.recipient_hashes(self.sealer.unseal(SERVICE, delivery.recipient).decode())

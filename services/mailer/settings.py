@@ -1,17 +1,21 @@
-"""What must the mailer be told before it starts?"""
+"""Environment variables of the mailer."""
 
 from __future__ import annotations
 
 import re
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from services.mailer.errors import UnusableAddress
-from services.mailer.models.addresses import usable_address
-from services.mailer.smtp_settings import SmtpSettings
+from services.mailer.mails.addresses import UnusableAddress, usable_address
+from services.mailer.smtp.smtp_client import Tls
+from shared.settings import PRODUCTION, ServiceSettings
+
+MAX_TAGGED_LOCAL_PART: Final = 31
+"""Characters: with ``+`` and a tag of 32 characters, a local part has 64 (RFC 5321 section 4.5.3.1.1)."""
 
 
 def _address(value: str) -> str:
@@ -29,55 +33,115 @@ def _sender(value: str) -> str:
     return value
 
 
-LONGEST_TAGGED: Final = 31
-"""Characters: with ``+`` and 32 more, a local part has 64 (RFC 5321 section 4.5.3.1.1)."""
 Line = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100)]
 """Text without line breaks and control characters."""
+Name = Field(default=None, min_length=1)
 
 
-class MailerSettings(SmtpSettings):
-    """The mailer's environment variables."""
+class MailerSettings(ServiceSettings):
+    """Environment variables of the mailer."""
 
+    smtp_host: str = Field(min_length=1)
+    """Host name of the mail server; its certificate must be valid for it."""
+    smtp_port: int = Field(default=587, ge=1, le=65_535)
+    """587 with STARTTLS, 465 with implicit TLS."""
+    smtp_tls: Literal["required", "implicit", "none"] = "required"
+    """``required``: STARTTLS or no mail; ``implicit``: TLS from the first byte; ``none``: refused in production."""
+    smtp_username: str | None = Name
+    """Unset for a server without authentication."""
+    smtp_password: SecretStr | None = None
+    """Required with the user name."""
+    smtp_second_host: str | None = Name
+    """Fallback server, used while the first one refuses connections or hangs; preferably of another provider."""
+    smtp_second_port: int = Field(default=587, ge=1, le=65_535)
+    """As for the first server."""
+    smtp_second_tls: Literal["required", "implicit", "none"] = "required"
+    """As for the first server."""
+    smtp_second_username: str | None = Name
+    """As for the first server."""
+    smtp_second_password: SecretStr | None = None
+    """As for the first server."""
+    smtp_ca_file: Path | None = None
+    """PEM file of CA certificates to trust instead of the system's, for servers of your own."""
+    smtp_connections: int = Field(default=8, ge=1, le=64)
+    """Maximum number of connections per process and server."""
+    # Attempts at two servers that hang must take less than the 60 seconds that a message may take.
+    smtp_timeout: float = Field(default=20.0, ge=1, le=20)
+    """Seconds that one mail may take with a server."""
+    mail_return_path_tags: bool = False
+    """Whether each mail has its own return path, ``mail+<order>@example.com``: for a mail server of your own that posts
+    bounces to ``/1/webhook/mail``."""
+    issuer: str
+    """Public URL of the gateway; unsubscribe links start with it."""
     mail_from: Annotated[Line, AfterValidator(_sender)]
-    """Who mails come from: ``Product <mail@example.com>``, or the address alone."""
+    """Sender of mails: ``Product <mail@example.com>``, or the address alone."""
     mail_product_name: Line
-    """How mails call the product."""
+    """Name of the product in mails."""
     mail_support_address: Annotated[str, AfterValidator(_address)]
-    """Where a person who has a question may write to."""
+    """Address for questions, shown in mails."""
     mail_accent_colour: str = Field(default="#2f57d6", pattern=r"^#[0-9a-fA-F]{6}$")
-    """The colour of buttons; their words are white or dark, whichever can be read."""
+    """Colour of buttons; their labels are white or dark, whichever is legible."""
     mail_background_colour: str = Field(default="#f3f4f6", pattern=r"^#[0-9a-fA-F]{6}$")
-    """Behind the card that holds the words, in light mode."""
+    """Colour behind the card that holds the content, in light mode."""
     mail_logo_url: str | None = Field(default=None, pattern=r"^https?://[^\s\"<>]+$")
-    """An image, shown 32 pixels high in place of the product's name."""
+    """Image that replaces the product's name, shown 32 pixels high."""
     mail_locale: str = Field(default="en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")
-    """The language of people who have not said which they read, unless their app's looks name another."""
+    """Language for people who have not chosen one, unless the branding of their app names another."""
     mail_templates: Path | None = None
-    """A folder of templates that go before Nest's own."""
+    """Folder of templates that override Nest's own."""
     text_provider: Literal["none", "twilio", "inbox", "console"] = "none"
-    """Who carries texts. ``inbox``: the mail server gets them, as mails to ``<number>@texts.localhost``, which the
-    embedded inbox shows as texts; ``console``: the terminal shows them. Both are refused in production."""
+    """Provider of texts. ``inbox``: texts are sent to the mail server as mails to ``<number>@texts.localhost``, which
+    the embedded inbox shows as texts; ``console``: the terminal shows them. Both are refused in production."""
     text_domain: str | None = Field(default=None, pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")
-    """The website whose pages a phone's browser may fill a code in on by itself: ``example.com``."""
+    """Website on whose pages a phone's browser may fill in the login code automatically: ``example.com``."""
     text_timeout: float = Field(default=8.0, ge=1, le=20)
     """Seconds that one text may take with the provider."""
     twilio_account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-zA-Z]{32}$")
     """``AC…``."""
     twilio_auth_token: SecretStr | None = None
-    """The account's secret; an empty one is none."""
+    """Secret of the account; an empty value counts as unset."""
     twilio_messaging_service_sid: str | None = Field(default=None, pattern=r"^MG[0-9a-zA-Z]{32}$")
-    """``MG…``: a Messaging Service chooses the number or name that a text comes from."""
+    """``MG…``: the Messaging Service that chooses the number or name a text is sent from."""
     twilio_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$")
-    """A test double instead of Twilio; refused in production."""
+    """URL of a test double instead of Twilio; refused in production."""
 
     mailchimp_api_key: SecretStr | None = None
-    """``…-us21``; marketing consents are carried to Mailchimp when it is set. An empty one is none."""
+    """``…-us21``; with a key, marketing consents are synced to Mailchimp. An empty value counts as unset."""
     mailchimp_list_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,40}$")] | None = None
-    """The audience's id; goes with the key."""
+    """ID of the audience; required with the key."""
     mailchimp_timeout: float = Field(default=10.0, ge=1, le=30)
     """Seconds that one call may take."""
     mailchimp_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s]+[^\s/]$")
-    """A test double instead of Mailchimp; refused in production."""
+    """URL of a test double instead of Mailchimp; refused in production."""
+
+    @field_validator("smtp_tls", "smtp_second_tls")
+    @classmethod
+    def _encrypted_in_production(cls, value: Tls, info: ValidationInfo) -> Tls:
+        if value == "none" and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError("none is refused in production: mails contain links that log people in")
+        return value
+
+    @field_validator("smtp_ca_file")
+    @classmethod
+    def _file_exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @field_validator("smtp_second_host", "smtp_second_username", "smtp_second_password", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_public_url(cls, value: str, info: ValidationInfo) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.netloc or value.endswith("/"):
+            raise ValueError("must be the public URL of the gateway, without a slash at the end")
+        if url.scheme != "https" and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError("must be an https URL in production")
+        return value
 
     @field_validator("mailchimp_api_key", mode="before")
     @classmethod
@@ -94,34 +158,45 @@ class MailerSettings(SmtpSettings):
     @field_validator("text_provider")
     @classmethod
     def _reaches_phones_in_production(cls, value: str, info: ValidationInfo) -> str:
-        if value in ("inbox", "console") and info.data.get("environment", "production") == "production":
-            raise ValueError(f"{value} is refused in production: texts hold codes that log people in")
+        if value in ("inbox", "console") and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError(f"{value} is refused in production: texts contain codes that log people in")
         return value
 
     @field_validator("twilio_api_base", "mailchimp_api_base")
     @classmethod
     def _no_double_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("environment", "production") == "production":
-            raise ValueError("is refused in production: a test double would get what is meant for people")
+        if value is not None and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError("is refused in production: a test double would receive personal data")
         return value
 
     @model_validator(mode="after")
-    def _whole_list(self) -> Self:
-        if (self.mailchimp_api_key is None) != (self.mailchimp_list_id is None):
-            raise ValueError("NEST_MAILCHIMP_API_KEY and NEST_MAILCHIMP_LIST_ID: give both, or neither")
+    def _complete_smtp_credentials(self) -> Self:
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("NEST_SMTP_USERNAME and NEST_SMTP_PASSWORD: set both, or neither")
+        if (self.smtp_second_username is None) != (self.smtp_second_password is None):
+            raise ValueError("NEST_SMTP_SECOND_USERNAME and NEST_SMTP_SECOND_PASSWORD: set both, or neither")
+        if self.smtp_second_host is None and self.smtp_second_username is not None:
+            raise ValueError("NEST_SMTP_SECOND_USERNAME requires NEST_SMTP_SECOND_HOST")
         return self
 
     @model_validator(mode="after")
-    def _return_path_has_room(self) -> Self:
+    def _complete_mailchimp_account(self) -> Self:
+        if (self.mailchimp_api_key is None) != (self.mailchimp_list_id is None):
+            raise ValueError("NEST_MAILCHIMP_API_KEY and NEST_MAILCHIMP_LIST_ID: set both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _return_path_fits(self) -> Self:
         local = parseaddr(self.mail_from)[1].rpartition("@")[0]
-        if self.mail_return_path_tags and len(local) > LONGEST_TAGGED:
+        if self.mail_return_path_tags and len(local) > MAX_TAGGED_LOCAL_PART:
             raise ValueError(
-                f"NEST_MAIL_RETURN_PATH_TAGS needs a NEST_MAIL_FROM of {LONGEST_TAGGED} characters before @"
+                "NEST_MAIL_RETURN_PATH_TAGS requires a NEST_MAIL_FROM with at most "
+                f"{MAX_TAGGED_LOCAL_PART} characters before the @"
             )
         return self
 
     @model_validator(mode="after")
-    def _whole_account(self) -> Self:
+    def _complete_twilio_account(self) -> Self:
         account = {
             "NEST_TWILIO_ACCOUNT_SID": self.twilio_account_sid,
             "NEST_TWILIO_AUTH_TOKEN": self.twilio_auth_token,
@@ -129,5 +204,5 @@ class MailerSettings(SmtpSettings):
         }
         missing = [name for name, value in account.items() if not value]
         if self.text_provider == "twilio" and missing:
-            raise ValueError(f"NEST_TEXT_PROVIDER is twilio, which needs {' and '.join(missing)}")
+            raise ValueError(f"NEST_TEXT_PROVIDER is twilio, which requires {' and '.join(missing)}")
         return self

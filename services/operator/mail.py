@@ -34,16 +34,18 @@ def preview(
     Needs no running Nest but for --client. Exit code 1 when a template can't be used.
     """
     # Here, so that `nest --help` needs not wait for them.
-    from services.mailer.errors import UnusableTemplate  # noqa: PLC0415
-    from services.mailer.preview import PLAIN, all_looks, write_preview, written  # noqa: PLC0415
-    from services.mailer.sources import Sources  # noqa: PLC0415
+    from services.mailer.rendering.preview import preview_brandings, render_all, write_preview  # noqa: PLC0415
+    from services.mailer.rendering.samples import BRANDING  # noqa: PLC0415
+    from services.mailer.rendering.template_loader import Templates, UnusableTemplate  # noqa: PLC0415
 
     with said_in_words():
-        looks = all_looks(PLAIN)
+        brandings = preview_brandings(BRANDING)
         for client_id in client or []:
-            looks[_folder(client_id)] = _looks(Client.of(data).call("get_client_looks", {"client_id": client_id}))
+            brandings[_folder(client_id)] = _branding(
+                Client.of(data).call("get_client_looks", {"client_id": client_id})
+            )
         try:
-            shown = list(written(Sources.read(templates), looks, "example.com"))
+            shown = list(render_all(Templates.read(templates), brandings, "example.com"))
         except UnusableTemplate as unusable:
             raise CannotDo(str(unusable)) from None
         page = write_preview(out, shown)
@@ -55,14 +57,14 @@ def _folder(client_id: str) -> str:
     return "".join(character if character.isalnum() or character in "_-" else "-" for character in client_id)[:80]
 
 
-def _looks(answer: dict[str, Any]) -> Any:
+def _branding(answer: dict[str, Any]) -> Any:
     from email.utils import parseaddr  # noqa: PLC0415
 
-    from services.mailer.models.looks import Looks  # noqa: PLC0415
+    from services.mailer.branding.models import Branding  # noqa: PLC0415
 
     shown = answer["shown"]
     name, address = parseaddr(shown["sender"])
-    return Looks(
+    return Branding(
         sender_name=name or None,
         sender_address=address,
         **{

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from services.mailer.preview import PLAIN, Shown, all_looks, write_preview, written
-from services.mailer.sources import Sources
+from services.mailer.rendering.preview import BRANDING, PreviewItem, preview_brandings, render_all, write_preview
+from services.mailer.rendering.template_loader import Templates
 
 FOREIGN = "data:"
 """The preview's own logo; nothing else may be fetched."""
@@ -45,9 +45,9 @@ LOOK = """
 
 
 @pytest.fixture(scope="module")
-def mails() -> list[Shown]:
-    shown = written(Sources.read(), all_looks(replace(PLAIN, product_name="Beak")), "example.com")
-    return [each for each in shown if each.letter.html]
+def mails() -> list[PreviewItem]:
+    shown = render_all(Templates.read(), preview_brandings(replace(BRANDING, product_name="Beak")), "example.com")
+    return [each for each in shown if each.mail.html]
 
 
 @pytest.fixture
@@ -65,11 +65,13 @@ async def blank(browser: Browser) -> AsyncIterator[Page]:
 @pytest.mark.parametrize("sheet", [True, False], ids=["whole", "without its sheet"])
 @pytest.mark.parametrize("width", [800, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_mail_can_be_read(*, blank: Page, mails: list[Shown], scheme: Any, width: int, sheet: bool) -> None:
+async def test_every_mail_can_be_read(
+    *, blank: Page, mails: list[PreviewItem], scheme: Any, width: int, sheet: bool
+) -> None:
     await blank.emulate_media(color_scheme=scheme)
     await blank.set_viewport_size({"width": width, "height": 800})
     for mail in mails:
-        html = mail.letter.html if sheet else re.sub(r"<style>.*?</style>", "", mail.letter.html, flags=re.DOTALL)
+        html = mail.mail.html if sheet else re.sub(r"<style>.*?</style>", "", mail.mail.html, flags=re.DOTALL)
         await blank.set_content(html, wait_until="commit")
         seen = await blank.evaluate(LOOK)
         assert seen["wide"] <= width, f"{mail.path} must be scrolled sideways"
@@ -81,17 +83,17 @@ async def test_every_mail_can_be_read(*, blank: Page, mails: list[Shown], scheme
         assert all(button["height"] >= 44 and button["width"] >= 80 for button in seen["buttons"]), mail.path
         assert all(0 <= button["left"] < button["right"] <= width for button in seen["buttons"]), mail.path
         dark = scheme == "dark" and sheet
-        assert (luminance(seen["body"]) < 0.02) == (dark or mail.looks == "bright"), mail.path
+        assert (luminance(seen["body"]) < 0.02) == (dark or mail.branding == "bright"), mail.path
 
 
-async def test_what_inboxes_show_beside_the_subject_is_not_in_the_mail(blank: Page, mails: list[Shown]) -> None:
+async def test_what_inboxes_show_beside_the_subject_is_not_in_the_mail(blank: Page, mails: list[PreviewItem]) -> None:
     for mail in mails:
-        await blank.set_content(mail.letter.html, wait_until="commit")
+        await blank.set_content(mail.mail.html, wait_until="commit")
         assert not await blank.locator(".preheader").is_visible()
 
 
 async def test_the_preview_shows_each_mail_in_every_way(browser: Browser, tmp_path: Path) -> None:
-    shown = list(written(Sources.read(), {"own": PLAIN}, "example.com"))
+    shown = list(render_all(Templates.read(), {"own": BRANDING}, "example.com"))
     page = await asyncio.to_thread(write_preview, tmp_path, shown)
     tab = await browser.new_page(viewport={"width": 1500, "height": 1600})
     await tab.goto(page.as_uri(), wait_until="commit")

@@ -14,7 +14,7 @@ from tests.end_to_end.lives import Person, ask, done, once, waits
 from tests.end_to_end.searching import documents, found, is_kept, metrics, records
 from tests.end_to_end.test_mail_notices import tell
 from tests.end_to_end.test_operator import run
-from tests.mailer.mailchimp_double import member_of
+from tests.mailer.mailchimp_double import member_hash
 from tests.personal_data import COLLECTIONS
 from tests.stack import Stack, eventually
 
@@ -89,7 +89,7 @@ async def test_nothing_of_an_erased_person_is_left_though_all_were_away(
     mailchimp.always = None
     for process in processes:
         await done(nest, process)
-    assert (mailchimp.status_of(email), member_of(email) in mailchimp.forgotten) == (None, True)
+    assert (mailchimp.status_of(email), member_hash(email) in mailchimp.forgotten) == (None, True)
 
     with person.at_home(nest):
         await come_back(person, away)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.mailer.app import opened
+from services.mailer.app import INDEXES, open_context
 from services.mailer.handlers import HANDLERS
 from services.mailer.settings import MailerSettings
-from services.mailer.store import INDEXES
 from shared.settings import load
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 from tests.mailer.smtp_server import SmtpServer, certificate
@@ -40,7 +39,7 @@ def mailer_harness(mongo_url: str, database_prefix: str, settings: MailerSetting
         service="mailer",
         handlers=HANDLERS,
         indexes=INDEXES,
-        open=partial(opened, settings=settings),
+        open=partial(open_context, settings=settings),
     )
 
 

@@ -58,7 +58,7 @@ class MailchimpDouble:
         await self._runner.cleanup()
 
     def status_of(self, address: str) -> str | None:
-        return self.members.get(member_of(address))
+        return self.members.get(member_hash(address))
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
@@ -66,7 +66,7 @@ class MailchimpDouble:
         self.calls.append((member, body))
         if (turned_away := _turned_away(request)) is not None:
             return turned_away
-        if member != member_of(body["email_address"]):
+        if member != member_hash(body["email_address"]):
             return problem(400, "Invalid Resource")
 
         def put() -> web.Response:
@@ -114,7 +114,7 @@ class MailchimpDouble:
         return answer
 
 
-def member_of(address: str) -> str:
+def member_hash(address: str) -> str:
     """The MD5 of the lower-cased address."""
     return hashlib.md5(address.lower().encode(), usedforsecurity=False).hexdigest()
 

@@ -5,7 +5,7 @@ import pytest
 from pymongo import MongoClient
 
 from services.mailer.app import create
-from services.mailer.models import deliveries as models
+from services.mailer.deliveries import models
 from shared.bus import topics
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.producer import Producer
@@ -14,8 +14,8 @@ from shared.sealing import Sealer
 from shared.settings import SettingsError
 from tests.backing import Backing
 from tests.mailer.conftest import MakeSettings
+from tests.mailer.mails.test_handlers import order
 from tests.mailer.smtp_server import SmtpServer, until
-from tests.mailer.test_handlers import order
 
 
 async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once(

@@ -100,7 +100,7 @@ def test_a_second_server_is_there_only_if_it_is_named(settings: MakeSettings) ->
 def test_half_a_second_server_is_refused(settings: MakeSettings) -> None:
     with pytest.raises(SettingsError, match="NEST_SMTP_SECOND_USERNAME and NEST_SMTP_SECOND_PASSWORD"):
         settings(smtp_second_host="relay.example", smtp_second_username="nest")
-    with pytest.raises(SettingsError, match="of no use without NEST_SMTP_SECOND_HOST"):
+    with pytest.raises(SettingsError, match="requires NEST_SMTP_SECOND_HOST"):
         settings(smtp_second_username="nest", smtp_second_password="secret")
     with pytest.raises(SettingsError, match="NEST_SMTP_SECOND_TLS: none is refused in production"):
         settings(environment="production", smtp_tls="required", smtp_second_tls="none")

@@ -202,7 +202,7 @@ LETTER: Final[dict[str, Any]] = {
     "service": "mailer",
     "reason": "failing",
     "detail": "KeyError: 'x'",
-    "frames": ["services/mailer/handlers/mails.py:12 send"],
+    "frames": ["services/mailer/mails/handlers.py:12 send"],
     "tries": 5,
     "put_aside_at": AT,
     "type": "mailer.send-mail",

@@ -8,7 +8,7 @@ from typing import Any
 import dns.asyncresolver
 from pymongo.errors import PyMongoError
 
-from services.mailer.store.looks import LooksOfClients
+from services.mailer.branding.store import ClientBrandings
 from services.operator.doctor.findings import Finding, warning
 from services.operator.doctor.mail import domain_of, lives_in_the_world, look_at_mail_records
 from services.operator.doctor.names import RECORDS
@@ -32,7 +32,7 @@ async def look_at_senders(
     senders = [settings.mail_from]
     try:
         if database is not None:
-            senders += await database[LooksOfClients.COLLECTION].distinct("senderAddress")
+            senders += await database[ClientBrandings.COLLECTION].distinct("senderAddress")
     except PyMongoError as failure:
         # What is the matter with MongoDB is said elsewhere.
         yield warning(

@@ -1,0 +1,1 @@
+"""Branding of the mails and texts of each client."""

@@ -1,0 +1,74 @@
+"""MongoDB store of the clients' branding, and a one-second cache in front of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from services.mailer.branding.models import Branding, ClientBranding
+from shared.batch_loader import BatchLoader
+from shared.documents import Rows, document_of, entity_of
+from shared.mongo import Database, Document
+
+CACHE_SECONDS: Final = 1.0
+"""How long an instance may use branding that has been changed since."""
+MAX_CACHED_CLIENTS: Final = 1_000
+"""When the cache is full, it is cleared and all clients are read again."""
+
+
+class ClientBrandings(Rows[ClientBranding]):
+    """The collection ``client_looks``: one document per client whose branding was set.
+
+    The fields of ``chosen`` are stored at the top level of the document.
+    """
+
+    COLLECTION: Final = "client_looks"
+    INDEXES: Final = ()
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], ClientBranding)
+        self._by_id = BatchLoader(self._collection)
+
+    async def find(self, client_id: str) -> ClientBranding | None:
+        """Return the branding set for a client, or None."""
+        return self._read_or_none(await self._by_id.find_one(client_id))
+
+    def _document(self, entity: ClientBranding) -> Document:
+        document = document_of(entity)
+        return {**document.pop("chosen"), **document}
+
+    def _read(self, document: Document) -> ClientBranding:
+        return entity_of(ClientBranding, {**document, "chosen": document})
+
+
+class BrandingCache:
+    """Branding per client, cached for one second.
+
+    Args:
+        default: the deployment's branding, for clients without their own.
+        stored: the store of the clients' branding.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, default: Branding, stored: ClientBrandings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.default = default
+        self._stored = stored
+        self._clock = clock
+        self._cached: dict[str, tuple[float, Branding]] = {}
+
+    async def get(self, client_id: str | None) -> Branding:
+        """Return the branding of a client's mails and texts; the default for None."""
+        if client_id is None:
+            return self.default
+        cached = self._cached.get(client_id)
+        if cached is not None and self._clock() < cached[0]:
+            return cached[1]
+        # The expiry counts from before the read: a change during the read must not be hidden for longer.
+        expires = self._clock() + CACHE_SECONDS
+        stored = await self._stored.find(client_id)
+        branding = self.default if stored is None else self.default.overridden_by(stored.chosen)
+        if len(self._cached) >= MAX_CACHED_CLIENTS:
+            self._cached.clear()
+        self._cached[client_id] = expires, branding
+        return branding

@@ -1,0 +1,1 @@
+"""Marketing consents, their sync to Mailchimp, and unsubscribe links."""

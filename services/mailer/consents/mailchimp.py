@@ -1,0 +1,175 @@
+"""Mailchimp client: syncs marketing consents to one audience, the recipients of newsletters.
+
+The only module that calls Mailchimp (https://mailchimp.com/developer/marketing/api/list-members/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import aiohttp
+from prometheus_client import Counter
+
+from services.mailer.consents.models import AddressRejected, RetryLater, Synced, SyncOutcome
+from shared.circuit_breaker import CircuitBreaker
+from shared.messages.mailer.consents import ConsentLevel
+
+MAX_CONCURRENT_CALLS: Final = 8
+"""Mailchimp serves ten concurrent calls per account and rejects more (its documentation, under Throttling)."""
+MAX_RESPONSE_BYTES: Final = 65_536
+MAX_REASON_CHARACTERS: Final = 120
+NOT_ABOUT_ADDRESS: Final = frozenset({401, 403, 404, 408, 425, 429})
+"""Client errors that say nothing about the address: a wrong key or list, which an operator must correct, or a rate
+limit."""
+SUCCESS: Final = frozenset({200, 204})
+NOT_FOUND: Final = 404
+_UPDATES: Final = Counter(
+    "nest_audience_told", "Calls that sync a consent to the audience provider, by outcome.", ["outcome"]
+)
+_ERASURES: Final = Counter(
+    "nest_audience_forgotten", "Calls that erase a person at the audience provider, by outcome.", ["outcome"]
+)
+_GIVEN_UP: Final = Counter("nest_audience_given_up", "Consents whose sync to the audience provider was given up.")
+_STATUS: Final[dict[ConsentLevel, tuple[str, str]]] = {
+    "general": ("subscribed", "subscribed"),
+    # A new member must not appear as somebody who has unsubscribed.
+    "none": ("unsubscribed", "transactional"),
+}
+"""A member's status per consent level: of an existing member, and of a new one."""
+
+
+class Audience(Protocol):
+    """Provider that sends newsletters to an audience."""
+
+    async def update(self, address: str, level: ConsentLevel) -> SyncOutcome:
+        """Send the consent of an address once, within seconds. Errors are returned, not raised.
+
+        The call is idempotent.
+        """
+
+    async def erase(self, address: str) -> SyncOutcome:
+        """Erase everything about an address once, within seconds. Errors are returned, not raised.
+
+        ``Synced`` also if the address is unknown. Afterwards the provider accepts the address from its owner only, so
+        an update that arrives late has no effect.
+        """
+
+    def count_given_up(self) -> None:
+        """Count a consent whose sync was given up."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class Mailchimp:
+    """One audience at Mailchimp.
+
+    Args:
+        api_key: ends with ``-`` and the data centre: ``…-us21``.
+        list_id: the audience's ID.
+        timeout: seconds for one call.
+        api_base: the URL of a test double instead of Mailchimp, up to ``/3.0``.
+    """
+
+    def __init__(self, api_key: str, list_id: str, *, timeout: float, api_base: str | None = None) -> None:
+        base = api_base or f"https://{api_key.rpartition('-')[2]}.api.mailchimp.com/3.0"
+        self._list = f"{base}/lists/{list_id}"
+        self._timeout = timeout
+        self._breaker = CircuitBreaker("mailchimp")
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+        self._http = aiohttp.ClientSession(
+            headers={"authorization": aiohttp.encode_basic_auth("nest", api_key)},
+            timeout=aiohttp.ClientTimeout(total=timeout),
+            connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_CALLS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def update(self, address: str, level: ConsentLevel) -> SyncOutcome:
+        """As ``Audience.update``: ``PUT /lists/{list}/members/{MD5 of the lower-case address}``."""
+        status, status_if_new = _STATUS[level]
+        body = {"email_address": address, "status": status, "status_if_new": status_if_new}
+        # A list may require fields, such as a name, that we do not have.
+        path = f"/members/{member_hash(address)}?skip_merge_validation=true"
+        return _counted(_UPDATES, self._outcome(await self._call("PUT", path, body)))
+
+    async def erase(self, address: str) -> SyncOutcome:
+        """As ``Audience.erase``: ``POST /lists/{list}/members/{…}/actions/delete-permanent``."""
+        response = await self._call("POST", f"/members/{member_hash(address)}/actions/delete-permanent")
+        if isinstance(response, _Response) and response.status == NOT_FOUND:
+            # Either the member or the whole list is unknown: a wrong list ID must not count as an erasure.
+            response = await self._call("GET", "?fields=id")
+        return _counted(_ERASURES, self._outcome(response))
+
+    def count_given_up(self) -> None:
+        """As ``Audience.count_given_up``."""
+        _GIVEN_UP.inc()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Response | RetryLater:
+        if (reason := self._breaker.refusal) is not None:
+            return RetryLater(reason)
+        # No queueing: a waiting call would occupy one of the messages in flight, which mails need.
+        if self._slots.locked():
+            return RetryLater("busy")
+        async with self._slots:
+            if (reason := self._breaker.admit()) is not None:
+                return RetryLater(reason)
+            try:
+                async with self._http.request(method, self._list + path, json=body, allow_redirects=False) as response:
+                    return _Response(response.status, await response.content.read(MAX_RESPONSE_BYTES))
+            except TimeoutError:
+                return self._failed(f"no answer within {self._timeout:g} s")
+            except (aiohttp.ClientError, OSError) as failure:
+                # Without the error's text, which may contain the member's hash.
+                return self._failed(type(failure).__name__)
+
+    def _outcome(self, response: _Response | RetryLater) -> SyncOutcome:
+        if isinstance(response, RetryLater):
+            return response
+        if response.status in SUCCESS:
+            self._breaker.succeeded()
+            return Synced()
+        reason = f"{response.status} {_title(response.body)}".strip()
+        if 400 <= response.status < 500 and response.status not in NOT_ABOUT_ADDRESS:  # noqa: PLR2004 -- client errors
+            self._breaker.succeeded()
+            return AddressRejected(reason)
+        return self._failed(reason)
+
+    def _failed(self, reason: str) -> RetryLater:
+        self._breaker.failed(reason)
+        return RetryLater(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    status: int
+    body: bytes
+
+
+def member_hash(address: str) -> str:
+    """Return Mailchimp's ID of an address: the MD5 of its lower-case form, in hex."""
+    return hashlib.md5(address.lower().encode(), usedforsecurity=False).hexdigest()
+
+
+def _counted(counter: Counter, outcome: SyncOutcome) -> SyncOutcome:
+    counter.labels({Synced: "carried", RetryLater: "not_now", AddressRejected: "never"}[type(outcome)]).inc()
+    return outcome
+
+
+def _title(body: bytes) -> str:
+    """Return the ``title`` of a problem document (RFC 9457); its ``detail`` quotes the address."""
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return ""
+    title = problem.get("title") if isinstance(problem, dict) else None
+    if not isinstance(title, str):
+        return ""
+    return "".join(character if character.isprintable() else " " for character in title)[:MAX_REASON_CHARACTERS]

@@ -1,0 +1,1 @@
+"""Deliveries of mails and texts, and their list for operators."""

@@ -1,0 +1,66 @@
+"""MongoDB store of deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from services.mailer.deliveries.models import Delivery
+from shared.documents import Rows
+from shared.messages.mailer.deliveries import ListDeliveries
+from shared.mongo import Database, Document
+
+
+class Deliveries(Rows[Delivery]):
+    """The collection ``deliveries``: one document per ordered mail or text."""
+
+    COLLECTION: Final = "deliveries"
+    INDEXES: Final = (
+        IndexModel([("orderId", ASCENDING)], unique=True),
+        IndexModel([("recipientHash", ASCENDING), ("createdAt", DESCENDING)]),
+    )
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], Delivery)
+
+    async def find(self, order_id: str) -> Delivery | None:
+        """Return the delivery of an order, or None if the order has not been attempted."""
+        return await self._one({"orderId": {"$eq": order_id}})
+
+    async def find_last_with_client(self, recipient_hash: str) -> Delivery | None:
+        """Return the newest delivery to a recipient that belongs to a client, or None."""
+        document = await self._collection.find_one(
+            {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$type": "string"}},
+            sort=[("createdAt", DESCENDING)],
+        )
+        return self._read_or_none(document)
+
+    async def list_page(self, query: ListDeliveries, recipient_hashes: Sequence[str] | None) -> list[Delivery]:
+        """Return a page of deliveries, newest first, plus one more if there is a next page.
+
+        Deliveries are ordered by ID: exact to the second, and within a second in the order of each instance.
+
+        Args:
+            query: the filters, the cursor and the page size.
+            recipient_hashes: the hashes of the recipient under every sealing key; None for all recipients.
+        """
+        conditions: Document = {}
+        filters = (("medium", "channel"), ("state", "state"), ("template", "template"), ("client_id", "clientId"))
+        for parameter, stored in filters:
+            if (value := getattr(query, parameter)) is not None:
+                conditions[stored] = {"$eq": value}
+        if recipient_hashes is not None:
+            conditions["recipientHash"] = {"$in": list(recipient_hashes)}
+        if query.cursor is not None:
+            conditions["_id"] = {"$lt": query.cursor}
+        if query.since is not None or query.until is not None:
+            bounds = {"$gte": query.since, "$lt": query.until}
+            conditions["createdAt"] = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        return await self._all(self._collection.find(conditions).sort("_id", DESCENDING).limit(query.limit + 1))
+
+    async def find_by_ids(self, ids: Sequence[str]) -> dict[str, Delivery]:
+        """Return the deliveries with these IDs, by ID; missing ones are left out."""
+        deliveries = await self._all(self._collection.find({"_id": {"$in": list(ids)}}))
+        return {delivery.id: delivery for delivery in deliveries}

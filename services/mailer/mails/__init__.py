@@ -1,0 +1,1 @@
+"""Mails: rendered, composed and handed over to a mail server."""

@@ -1,0 +1,126 @@
+"""Handler that sends mails: render, hand over to the mail server, store the outcome, retry if deferred."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter
+
+from services.mailer.context import Mailer
+from services.mailer.deliveries.handlers import find_delivery, store_delivery
+from services.mailer.deliveries.models import Accepted, Delivery, Rejected, SendOutcome
+from services.mailer.mails.addresses import UnusableAddress, usable_address
+from services.mailer.mails.mime import compose
+from services.mailer.smtp.smtp_client import Mail
+from services.mailer.suppressions.handlers import find_suppression, suppress
+from shared.bus.work import Work
+from shared.fault_points import fault_point
+from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
+from shared.telemetry import log
+
+OWN_BRANDING: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "dispute"})
+"""Templates whose client and language are final in the order: the reader requested them through an app, or they go to
+operators."""
+
+FAILED: Final = Counter(
+    "nest_mails_failed",
+    "Mails that failed: the server rejected them, or deferred them for a day; by template.",
+    ["template"],
+)
+
+
+async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
+    """Send a mail and store the outcome; order it again for later if the server defers it.
+
+    The order is the committed intent, and the Message-ID is derived from its ID: if the outcome of an attempt is lost,
+    the next one sends a copy of the same mail.
+    """
+    stored = await find_delivery(command, mailer)
+    if stored is not None and stored.finished:
+        return
+    address = mailer.unseal(command.to)
+    delivery = stored or await _new_delivery(command, address, work, mailer)
+    suppression = await find_suppression(address, command.template, mailer)
+    if suppression is not None:
+        store_delivery(delivery.suppressed(suppression.cause, at=work.now), stored, work, mailer)
+        return
+    outcome = await _send(command, address, delivery, mailer)
+    if isinstance(outcome, Accepted):
+        fault_point("M1")
+    delivery = delivery.after(outcome, at=work.now)
+    store_delivery(delivery, stored, work, mailer)
+    match delivery.state:
+        case "handed_over":
+            work.publish(
+                MailHandedOver(key=delivery.id, delivery_id=delivery.id, template=command.template, at=work.now)
+            )
+        case "queued":
+            retry = {"key": work.key, "order_id": delivery.order_id, "attempt": delivery.attempts + 1}
+            work.publish(command.model_copy(update=retry), at=delivery.next_attempt())
+        case "failed":
+            FAILED.labels(delivery.template).inc()
+            log.error("mail failed", delivery=delivery.id, template=delivery.template, reason=delivery.reason)
+            if isinstance(outcome, Rejected) and outcome.dead_address:
+                await suppress("bounce", delivery, work, mailer)
+
+
+async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mailer) -> Delivery:
+    order_id = command.order_id or work.id
+    recipient_hash = mailer.recipient_hash(address)
+    client_id, locale = await _client_and_locale(command, recipient_hash, mailer)
+    return Delivery.create(
+        channel="mail",
+        id=work.new_id("delivery"),
+        order_id=order_id,
+        template=command.template,
+        client_id=client_id,
+        locale=locale,
+        recipient=mailer.sealed(command.to),
+        recipient_hash=recipient_hash,
+        message_id=f"<{order_id}@{mailer.sender.domain}>",
+        at=work.now,
+    )
+
+
+async def _client_and_locale(command: SendMail, recipient_hash: str, mailer: Mailer) -> tuple[str | None, str | None]:
+    """Return the client whose branding a mail shows, and the language that its reader requested.
+
+    Most orders name neither, since a subscription belongs to no app. The mail then takes those of the last mail that
+    the address received through an app.
+    """
+    if command.template in OWN_BRANDING:
+        return command.client_id, command.locale
+    last = await mailer.deliveries.find_last_with_client(recipient_hash)
+    if last is None:
+        return command.client_id, command.locale
+    return command.client_id or last.client_id, command.locale or last.locale
+
+
+async def _send(command: SendMail, address: str, delivery: Delivery, mailer: Mailer) -> SendOutcome:
+    """Render the mail and try once to send it."""
+    branding = await mailer.branding_cache.get(delivery.client_id)
+    variables = mailer.unseal(command.variables)
+    locale = mailer.mail_renderer.choose_locale(command.template, branding=branding, requested=(delivery.locale,))
+    unsubscribe = mailer.unsubscribe_links.create(command.template, command.user_id, locale)
+    rendered = mailer.mail_renderer.render(
+        command.template, variables, branding=branding, requested=(locale,), unsubscribe=unsubscribe
+    )
+    try:
+        recipient = usable_address(address)
+    except UnusableAddress as unusable:
+        return Rejected(f"unusable address: {unusable}")
+    content = compose(
+        rendered,
+        sender=branding.sender,
+        recipient=recipient,
+        message_id=delivery.message_id,
+        at=delivery.created_at,
+        unsubscribe=unsubscribe,
+    )
+    mail = Mail(
+        message_id=delivery.message_id,
+        sender=mailer.sender.return_path(delivery.order_id),
+        recipient=recipient,
+        content=content,
+    )
+    return await mailer.mail_servers.send(mail)

@@ -1,1 +1,0 @@
-"""The rules of the mailer: deliveries, addresses, consents. No I/O, no clock; time comes in as ``at``."""

@@ -1,0 +1,1 @@
+"""Export and erasure of the mailer's personal data."""

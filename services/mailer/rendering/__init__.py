@@ -1,0 +1,1 @@
+"""Rendering of mails and texts from templates."""

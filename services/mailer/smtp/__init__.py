@@ -1,0 +1,1 @@
+"""SMTP: sessions, connection pools and failover."""

@@ -1,0 +1,215 @@
+"""SMTP session: sends mails over one open connection, in two round trips with pipelining, else in four.
+
+Takes over a connection that aiosmtplib has opened, encrypted and authenticated. The library takes four round trips per
+mail, with a timer for each, and 240 µs of CPU; this module takes less than half of that and reads the replies to
+pipelined commands at once (RFC 2920).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, Literal, NamedTuple
+
+Stage = Literal["MAIL", "RCPT", "DATA"]
+MAX_REPLY_BYTES: Final = 32 * 1024
+"""Bounds the memory that a server can fill with one endless reply."""
+COMPLETED: Final = 250
+WILL_FORWARD: Final = 251
+START_INPUT: Final = 354
+CLOSING: Final = 421
+
+
+class Reply(NamedTuple):
+    """A server's reply (RFC 5321 section 4.2)."""
+
+    code: int
+    text: str
+
+
+class ConnectionLost(Exception):
+    """The connection was closed, or the server sent something other than SMTP."""
+
+
+class SmtpSession(asyncio.Protocol):
+    """An authenticated connection that is ready for a mail.
+
+    Args:
+        transport: the connection; this object becomes its protocol.
+        pipelining: whether the server supports PIPELINING.
+        smtputf8: whether the server supports SMTPUTF8.
+
+    Attributes:
+        stage: the command that the current mail has reached.
+        content_sent: whether the server may have received the whole content, and so may have accepted the mail.
+    """
+
+    def __init__(self, transport: asyncio.Transport, *, pipelining: bool, smtputf8: bool) -> None:
+        self._transport = transport
+        self._pipelining = pipelining
+        self._received = b""
+        self._lines: list[str] = []
+        self._reply_bytes = 0
+        self._replies: deque[Reply] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: str | None = None
+        self._needs_reset = False
+        self.smtputf8 = smtputf8
+        self.stage: Stage = "MAIL"
+        self.content_sent = False
+        transport.set_protocol(self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the connection is open without an unexpected reply, such as that the server is closing it."""
+        return self._error is None and not self._replies and not self._transport.is_closing()
+
+    async def send(self, sender: str, recipient: str, content: bytes) -> Reply:
+        """Send one mail; return the decisive reply, which belongs to ``stage``.
+
+        The server has accepted the mail if ``stage`` is ``DATA`` and the code is 250.
+
+        Args:
+            sender: an ASCII address without characters that end a command.
+            recipient: likewise; non-ASCII only if ``smtputf8``.
+            content: lines ending with CRLF, including the last.
+
+        Raises:
+            ConnectionLost: the connection is closed; the mail may have been accepted if ``content_sent``.
+        """
+        self.stage, self.content_sent = "MAIL", False
+        if self._needs_reset:
+            await self._reset()
+        self._needs_reset = True
+        option = "" if recipient.isascii() else " SMTPUTF8"
+        commands = (f"MAIL FROM:<{sender}>{option}\r\n".encode(), f"RCPT TO:<{recipient}>\r\n".encode(), b"DATA\r\n")
+        rejection = await (self._send_pipelined(commands) if self._pipelining else self._send_in_turn(commands))
+        if rejection is None:
+            self.content_sent = True
+            self._write(_dot_stuffed(content))
+            reply = await self._reply()
+            self._needs_reset = reply.code != COMPLETED
+            return reply
+        return rejection
+
+    async def quit(self) -> None:
+        """Send QUIT and close the connection.
+
+        Raises:
+            ConnectionLost: the server had closed it already.
+        """
+        try:
+            self._write(b"QUIT\r\n")
+            await self._reply()
+        finally:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection without QUIT."""
+        self._transport.abort()
+
+    async def _reset(self) -> None:
+        """Send RSET after a rejected mail; only before the next mail, so that a rejection is returned at once."""
+        self._write(b"RSET\r\n")
+        reply = await self._reply()
+        if reply.code != COMPLETED:
+            raise ConnectionLost(f"RSET: {reply.code}")
+
+    async def _send_in_turn(self, commands: tuple[bytes, bytes, bytes]) -> Reply | None:
+        """Send each command after the reply to the one before; return the first rejection, or None."""
+        stage: Stage
+        for stage, command in zip(_STAGES, commands, strict=True):
+            self.stage = stage
+            self._write(command)
+            reply = await self._reply()
+            if reply.code not in _SUCCESS[stage]:
+                return reply
+        return None
+
+    async def _send_pipelined(self, commands: tuple[bytes, bytes, bytes]) -> Reply | None:
+        """Send all commands at once; return the first rejection, or None."""
+        self._write(b"".join(commands))
+        rejection: Reply | None = None
+        for stage in _STAGES:
+            if rejection is None:
+                self.stage = stage
+            try:
+                reply = await self._reply()
+            except ConnectionLost:
+                if rejection is not None:
+                    return rejection
+                raise
+            if reply.code not in _SUCCESS[stage]:
+                rejection = rejection or reply
+            elif stage == "DATA" and rejection is not None:
+                # A server that accepts DATA without a recipient now expects content (RFC 2920 section 3.1).
+                self._fail("DATA was accepted without a recipient")
+        return rejection
+
+    def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            # A write would raise RuntimeError with uvloop and be dropped silently by asyncio.
+            raise ConnectionLost(self._error or "connection lost")
+        self._transport.write(data)
+
+    async def _reply(self) -> Reply:
+        while not self._replies:
+            if self._error is not None:
+                raise ConnectionLost(self._error)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._replies.popleft()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse replies; called by asyncio."""
+        *lines, self._received = (self._received + data).split(b"\n")
+        self._reply_bytes += len(data)
+        if self._reply_bytes > MAX_REPLY_BYTES:
+            self._fail(f"the server's reply exceeds {MAX_REPLY_BYTES} bytes")
+            return
+        for line in lines:
+            code, separator = line[:3], line[3:4]
+            if not code.isdigit() or separator not in _SEPARATORS:
+                self._fail("the server's reply is not SMTP")
+                return
+            self._lines.append(line[4:].decode("utf-8", "replace").strip())
+            if separator != b"-":
+                self._replies.append(Reply(int(code), " ".join(self._lines)))
+                self._lines.clear()
+                self._reply_bytes = 0
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the pending reply; called by asyncio."""
+        self._error = self._error or f"connection lost{f': {exc}' if exc else ''}"
+        self._wake()
+
+    def _fail(self, reason: str) -> None:
+        self._error = reason
+        self._transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+_STAGES: Final[tuple[Stage, Stage, Stage]] = ("MAIL", "RCPT", "DATA")
+_SUCCESS: Final[dict[Stage, frozenset[int]]] = {
+    "MAIL": frozenset({COMPLETED}),
+    "RCPT": frozenset({COMPLETED, WILL_FORWARD}),
+    "DATA": frozenset({START_INPUT}),
+}
+_SEPARATORS: Final = frozenset({b" ", b"-", b"\r", b""})
+
+
+def _dot_stuffed(content: bytes) -> bytes:
+    """Return the content for DATA: leading dots doubled, a line with one dot at the end (RFC 5321 section 4.5.2)."""
+    if b"\r\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n..")
+    if content.startswith(b"."):
+        content = b"." + content
+    return content + b".\r\n"

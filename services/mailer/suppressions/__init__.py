@@ -1,0 +1,1 @@
+"""Suppression list, and the bounces and complaints that fill it."""

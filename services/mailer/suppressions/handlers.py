@@ -1,0 +1,174 @@
+"""Handlers of the suppression list: bounce and complaint reports, listing and lifting."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from services.mailer.context import Mailer
+from services.mailer.deliveries.handlers import store_delivery
+from services.mailer.deliveries.models import Delivery
+from services.mailer.suppressions.models import NEVER_SUPPRESSED, Suppression, shows_dead_address
+from shared.bus.work import Work
+from shared.messages import Sealed
+from shared.messages.mailer.errors import SuppressionNotFound
+from shared.messages.mailer.mail_reports import AddressSuppressed, MailBounced, RecordMailNotice
+from shared.messages.mailer.mails import Template
+from shared.messages.mailer.suppressions import (
+    Cause,
+    LiftSuppression,
+    ListSuppressions,
+    SuppressionLifted,
+    SuppressionsView,
+    SuppressionView,
+)
+from shared.telemetry import log
+
+REPORT_PAUSES: Final = (timedelta(seconds=5), timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
+"""How long a report waits for its delivery before each retry: the provider may report before our commit, and a mailer
+that crashed before its commit stores the delivery after its restart."""
+
+
+async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mailer) -> None:
+    """Update a delivery from a provider's report, and suppress its address after a permanent bounce or a complaint."""
+    stored = await mailer.deliveries.find(command.order_id)
+    if stored is None or stored.channel != "mail":
+        _retry_report(command, work)
+        return
+    if not stored.recipient:
+        # The recipient was erased: nothing more is stored about them, not even that their address is dead.
+        return
+    delivery = stored.reported(command.notice, _reason(command), at=work.now)
+    if delivery is not stored:
+        store_delivery(delivery, stored, work, mailer)
+    match command.notice:
+        case "bounced":
+            if delivery is not stored:
+                work.publish(
+                    MailBounced(
+                        key=delivery.id,
+                        delivery_id=delivery.id,
+                        template=delivery.template,
+                        status=command.status,
+                        at=work.now,
+                    )
+                )
+            if shows_dead_address(command.status):
+                await suppress("bounce", delivery, work, mailer)
+        case "complained":
+            await suppress("complaint", delivery, work, mailer)
+        case "delivered":
+            await lift_after_delivery(delivery, work, mailer)
+
+
+async def list_suppressions(query: ListSuppressions, _work: Work, mailer: Mailer) -> SuppressionsView:
+    """Return a page of the suppression list, each entry with the delivery that caused it."""
+    hashes = None if query.recipient is None else _hashes(query.recipient, mailer)
+    found = await mailer.suppressions.list_page(query, hashes)
+    page = found[: query.limit]
+    deliveries = await mailer.deliveries.find_by_ids([each.delivery_id for each in page])
+    return SuppressionsView(
+        suppressions=tuple(_view(each, deliveries.get(each.delivery_id)) for each in page),
+        next_cursor=page[-1].delivery_id if len(found) > len(page) else None,
+    )
+
+
+async def lift_suppression(command: LiftSuppression, work: Work, mailer: Mailer) -> SuppressionView:
+    """Remove an address from the suppression list, until it bounces or complains again.
+
+    Raises:
+        SuppressionNotFound: the address is not suppressed.
+        RecipientComplained: the recipient complained, and the command does not confirm that they want mail again.
+    """
+    suppression = await _get(command, mailer)
+    work.annotate(resource_id=suppression.delivery_id)
+    suppression.check_liftable(although_complained=command.although_complained)
+    _lift(suppression, work, mailer)
+    deliveries = await mailer.deliveries.find_by_ids([suppression.delivery_id])
+    return _view(suppression, deliveries.get(suppression.delivery_id))
+
+
+async def find_suppression(address: str, template: Template, mailer: Mailer) -> Suppression | None:
+    """Return the suppression that forbids sending this template to an address, or None."""
+    if template in NEVER_SUPPRESSED:
+        return None
+    return await mailer.suppressions.find(mailer.recipient_hashes(address))
+
+
+async def suppress(cause: Cause, delivery: Delivery, work: Work, mailer: Mailer) -> None:
+    """Add the recipient of a delivery to the suppression list."""
+    stored = await _find_by_recipient(delivery, mailer)
+    suppression = Suppression(
+        id=delivery.recipient_hash if stored is None else stored.id,
+        cause=cause,
+        delivery_id=delivery.id,
+        since=work.now,
+        version=1 if stored is None else stored.version,
+    )
+    if not suppression.outweighs(stored):
+        return
+    if stored is None:
+        mailer.suppressions.add(suppression, work)
+    else:
+        mailer.suppressions.save(suppression, work)
+    work.publish(AddressSuppressed(key=delivery.id, delivery_id=delivery.id, cause=cause, at=work.now))
+    log.warning("address suppressed", delivery=delivery.id, cause=cause)
+
+
+async def lift_after_delivery(delivery: Delivery, work: Work, mailer: Mailer) -> None:
+    """Lift the suppression of a recipient if the delivery shows that the mailbox works again."""
+    suppression = await _find_by_recipient(delivery, mailer)
+    if suppression is not None and suppression.ended_by_delivery(delivery.created_at):
+        _lift(suppression, work, mailer)
+
+
+def _lift(suppression: Suppression, work: Work, mailer: Mailer) -> None:
+    mailer.suppressions.remove(suppression, work)
+    work.publish(
+        SuppressionLifted(
+            key=suppression.delivery_id, delivery_id=suppression.delivery_id, cause=suppression.cause, at=work.now
+        )
+    )
+    log.info("suppression lifted", delivery=suppression.delivery_id, cause=suppression.cause)
+
+
+async def _get(command: LiftSuppression, mailer: Mailer) -> Suppression:
+    if command.delivery_id is not None:
+        return await mailer.suppressions.get_by_delivery(command.delivery_id)
+    suppression = None
+    if command.recipient is not None:
+        suppression = await mailer.suppressions.find(_hashes(command.recipient, mailer))
+    if suppression is None:
+        raise SuppressionNotFound
+    return suppression
+
+
+async def _find_by_recipient(delivery: Delivery, mailer: Mailer) -> Suppression | None:
+    """Return the suppression of a delivery's recipient, under whichever sealing key its hash was made."""
+    return await mailer.suppressions.find(mailer.hashes_of(delivery))
+
+
+def _hashes(recipient: Sealed, mailer: Mailer) -> list[str]:
+    return mailer.recipient_hashes(mailer.unseal(recipient).strip())
+
+
+def _reason(command: RecordMailNotice) -> str:
+    return " ".join(filter(None, (command.status, command.reason)))
+
+
+def _retry_report(command: RecordMailNotice, work: Work) -> None:
+    if command.attempt > len(REPORT_PAUSES):
+        log.warning("mail report without delivery", notice=command.notice, order=command.order_id)
+        return
+    retry = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+    work.publish(retry, at=work.now + REPORT_PAUSES[command.attempt - 1])
+
+
+def _view(suppression: Suppression, delivery: Delivery | None) -> SuppressionView:
+    return SuppressionView(
+        delivery_id=suppression.delivery_id,
+        cause=suppression.cause,
+        since=suppression.since,
+        template=None if delivery is None else delivery.template,
+        reason=None if delivery is None else delivery.reason,
+    )

@@ -1,0 +1,62 @@
+"""MongoDB store of the suppression list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pymongo import DESCENDING, IndexModel
+
+from services.mailer.suppressions.models import Suppression
+from shared.documents import Rows
+from shared.messages.mailer.errors import SuppressionNotFound
+from shared.messages.mailer.suppressions import ListSuppressions
+from shared.mongo import Database, Document
+
+
+class Suppressions(Rows[Suppression]):
+    """The collection ``suppressions``: one document per suppressed address."""
+
+    COLLECTION: Final = "suppressions"
+    INDEXES: Final = (IndexModel([("deliveryId", DESCENDING)]),)
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], Suppression)
+
+    async def find(self, hashes: Sequence[str]) -> Suppression | None:
+        """Return the suppression of an address, or None.
+
+        Args:
+            hashes: the hashes of the address, one per sealing key: it may be stored under an older key.
+        """
+        return await self._one({"_id": {"$in": list(hashes)}})
+
+    async def get_by_delivery(self, delivery_id: str) -> Suppression:
+        """Return the suppression that a delivery caused.
+
+        Raises:
+            SuppressionNotFound: the delivery caused none, or it has been lifted.
+        """
+        suppression = await self._one({"deliveryId": {"$eq": delivery_id}})
+        if suppression is None:
+            raise SuppressionNotFound
+        return suppression
+
+    async def list_page(self, query: ListSuppressions, hashes: Sequence[str] | None) -> list[Suppression]:
+        """Return a page of suppressions, newest delivery first, plus one more if there is a next page.
+
+        Args:
+            query: the filters, the cursor and the page size.
+            hashes: the hashes of the address under every sealing key; None for all addresses.
+        """
+        conditions: Document = {}
+        if hashes is not None:
+            conditions["_id"] = {"$in": list(hashes)}
+        if query.cause is not None:
+            conditions["cause"] = {"$eq": query.cause}
+        if query.cursor is not None:
+            conditions["deliveryId"] = {"$lt": query.cursor}
+        if query.since is not None or query.until is not None:
+            bounds = {"$gte": query.since, "$lt": query.until}
+            conditions["since"] = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        return await self._all(self._collection.find(conditions).sort("deliveryId", DESCENDING).limit(query.limit + 1))

@@ -1,0 +1,1 @@
+"""Texts: rendered and sent through a provider."""
