@@ -8,7 +8,7 @@ from shared.messages import Caller, Sealed
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
-from tests.mailer.test_suppression_list import suppressed
+from tests.mailer.suppressions.test_handlers import suppressed
 from tests.service_harness import Refused, ServiceHarness
 
 OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")

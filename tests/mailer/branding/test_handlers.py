@@ -14,7 +14,7 @@ from services.mailer.branding.colours import CARD, DARK_CARD, MIN_TEXT_CONTRAST,
 from services.mailer.branding.models import Branding
 from services.mailer.branding.store import BrandingCache
 from shared.messages import Sealed
-from shared.messages.auth.branding import SetClientLooks
+from shared.messages.auth.clients import SetClientLooks
 from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
 from shared.messages.mailer.mails import SendMail, Template
 from tests.mailer.smtp_server import SmtpServer

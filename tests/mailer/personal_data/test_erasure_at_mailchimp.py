@@ -14,7 +14,7 @@ from shared.bus.inbox import Inbox
 from shared.messages import Message, Sealed
 from shared.messages.mailer.consents import CarryMarketingConsent, ConsentLevel, RecordMarketingConsent
 from shared.messages.personal_data import ConfirmErasure, EraseUserFromMailer, NoteErasureWait
-from shared.personal_data.holdings import OWN_TRIES
+from shared.personal_data.erasure import MAX_ATTEMPTS
 from tests.mailer.conftest import MakeSettings, mailer_harness
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble, member_hash
 from tests.service_harness import ServiceHarness
@@ -147,7 +147,7 @@ async def test_its_own_tries_take_most_of_an_hour_and_then_auth_orders_anew(
         await harness.deliver(order)
         tries += 1
         orders = await due(harness)  # type: ignore[assignment]  # of the one class that there is
-    assert tries == OWN_TRIES + 1
+    assert tries == MAX_ATTEMPTS + 1
     assert timedelta(minutes=30) < harness.now - began < timedelta(hours=1)
 
 
