@@ -84,4 +84,4 @@ def test_a_template_that_can_not_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "own" / "welcome.html").write_text("")
     result = RUN.invoke(app, ["mail", "preview", "--templates", str(tmp_path / "own"), "--out", str(tmp_path / "out")])
     assert (result.exit_code, (tmp_path / "out").exists()) == (1, False)
-    assert "welcome.html is no template that Nest knows" in result.output
+    assert "welcome.html is not a template that Nest uses" in result.output
