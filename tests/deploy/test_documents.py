@@ -7,6 +7,7 @@ import json
 import pkgutil
 import re
 import shlex
+import subprocess
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +40,8 @@ SOURCE: Final = "".join(path.read_text() for folder in ("services", "shared") fo
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_BLOCK: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 NAMES: Final = ("auth", "billing", "gateway", "mailer", "news")
+DIVIDED: Final = ("auth", "billing")
+"""The services with a folder per capability."""
 UNSEEN: Final = {"HttpRefusal", "RequestIncomplete"}
 """A base class, and the refusal of a client that has disconnected."""
 REPOSITORY_PATH: Final = re.compile(r"(?<![\w/.:<>-])(?:services|shared|tests|deploy|docs|requirements)/[\w./-]*[\w/]")
@@ -236,6 +239,30 @@ def test_every_named_path_exists(document: str) -> None:
     text = LINK.sub("", DOCUMENTS[document])
     for name in REPOSITORY_PATH.findall(text):
         assert (ROOT / name).exists(), name
+
+
+def folder_map() -> set[str]:
+    """Return the paths in the folder map of CONTRIBUTING.md; lines of the third level list several folders."""
+    text = DOCUMENTS["CONTRIBUTING.md"].partition("## Folder map\n\n```text\n")[2].partition("```")[0]
+    paths: set[str] = set()
+    parents: dict[int, str] = {}
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = line.split() if depth == 2 else line.split()[:1]
+        parent = parents.get(depth - 1, "")
+        parents[depth] = parent + names[0]
+        paths |= {parent + name for name in names}
+    return paths
+
+
+def test_the_folder_map_lists_exactly_the_existing_folders() -> None:
+    mapped = folder_map()
+    assert not [path for path in mapped if not (ROOT / path).exists()]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    folders = {f"{parent}/" for path in tracked for parent in Path(path).parents if not str(parent).startswith(".")}
+    divided = "|".join(DIVIDED)
+    shown = re.compile(rf"[^/]+/|(?:services|shared)/[^/]+/|services/(?:{divided})/[^/]+/")
+    assert {path for path in mapped if path.endswith("/")} == {path for path in folders if shown.fullmatch(path)}
 
 
 def test_the_index_lists_every_decision_under_its_title() -> None:
