@@ -40,7 +40,7 @@ SOURCE: Final = "".join(path.read_text() for folder in ("services", "shared") fo
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_BLOCK: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 NAMES: Final = ("auth", "billing", "gateway", "mailer", "news")
-DIVIDED: Final = ("auth", "billing")
+DIVIDED: Final = ("auth", "billing", "mailer")
 """The services with a folder per capability."""
 UNSEEN: Final = {"HttpRefusal", "RequestIncomplete"}
 """A base class, and the refusal of a client that has disconnected."""
