@@ -57,7 +57,7 @@ EXTRA_FILES: Final = {
     "services/mailer/texts/twilio.py": "adapters",
 }
 """Files of capability folders beside handlers, models and store, with the role whose rules they follow."""
-STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/", "services/stripe_double/")
+STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/")
 """What starts services may know them all, and the brokers and databases beside them."""
 
 
@@ -425,6 +425,28 @@ def _above(module: str, layers: dict[str, int], own: int) -> bool:
     return layers.get(role, 0) > own
 
 
+def test_the_stripe_double_imports_nothing_else_of_nest() -> None:
+    def rule(source: Source) -> list[str]:
+        names = source.imports_any("services", "shared", "tests") if source.is_in("services/stripe_double/") else []
+        return [name for name in names if name != "services" and not _within(name, ("services.stripe_double",))]
+
+    for broken in ("from services.billing.subscriptions.models import Subscription", "from shared.ids import new_id"):
+        holds(
+            rule,
+            breaks=("services/stripe_double/subscriptions.py", broken),
+            advice="the double is a program of its own: what it shared with Nest would not test Nest",
+        )
+
+
+def test_only_the_embedded_mode_imports_the_stripe_double() -> None:
+    places = ("services/stripe_double/", "services/embedded/", "services/cli.py")
+    holds(
+        only_in(*places, modules=("services.stripe_double",)),
+        breaks=("services/billing/stripe_api/calls.py", "from services.stripe_double import API_VERSION"),
+        advice="the production image has no Stripe double: configure NEST_STRIPE_API_BASE instead",
+    )
+
+
 def test_twilio_is_called_from_one_file() -> None:
     holds(
         only_in("services/mailer/texts/twilio.py", modules=("twilio",)),
@@ -450,7 +472,13 @@ def test_tokens_are_made_and_checked_where_the_keys_are() -> None:
 
 def test_http_is_the_gateways_business() -> None:
     holds(
-        only_in("services/gateway/", "shared/health.py", *STARTERS, modules=("starlette", "uvicorn", "fastapi")),
+        only_in(
+            "services/gateway/",
+            "services/stripe_double/",
+            "shared/health.py",
+            *STARTERS,
+            modules=("starlette", "uvicorn", "fastapi"),
+        ),
         breaks=("services/auth/users/handlers.py", "from starlette.exceptions import HTTPException"),
         advice="refuse in our words (shared/errors.py); the gateway alone knows HTTP",
     )

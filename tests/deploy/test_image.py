@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,27 @@ def copied() -> list[str]:
 
 def pins(name: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9.-]+==\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+
+
+def in_image(path: str) -> bool:
+    """Whether a tracked file reaches the builder: of the patterns that match, the last one decides."""
+    ignored = False
+    for line in IGNORED:
+        pattern = line.removeprefix("!")
+        if fnmatchcase(path, pattern.removeprefix("**/")) or f"{path}/".startswith(f"{pattern}/"):
+            ignored = not line.startswith("!")
+    return not ignored
+
+
+def tracked_sources() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "services", "shared"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    return [name for name in listed if (ROOT / name).exists()]
 
 
 def test_copied_files_exist_and_are_not_ignored() -> None:
@@ -62,11 +85,20 @@ def test_the_wheel_contains_every_source_file(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "services", "shared"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    assert {name for name in tracked if (ROOT / name).exists()} <= inside
+    assert set(tracked_sources()) <= inside
+
+
+def test_the_image_runs_every_service_without_the_stripe_double(tmp_path: Path) -> None:
+    assert not [name for name in tracked_sources() if "stripe_double" in name and in_image(name)]
+    for name in filter(in_image, tracked_sources()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    program = """
+import importlib.util, services.cli
+for service in services.cli.Name:
+    importlib.import_module(f"services.{service}.app")
+assert importlib.util.find_spec("services.stripe_double") is None
+print(services.__file__)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == str(tmp_path / "services/__init__.py")
