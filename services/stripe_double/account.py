@@ -174,7 +174,7 @@ class Account:
         return self.put({**entry, **changes})
 
     def remove(self, kind: str, identifier: str) -> None:
-        """Remove an object without a trace."""
+        """Remove an object; unlike a deleted customer it leaves no tombstone."""
         self._save_before(kind, identifier)
         self._restore(kind, identifier, None)
 

@@ -32,7 +32,8 @@ CHANGES_BEFORE_YIELD = 20
 class StripeDouble:
     """One Stripe account in test mode over HTTP, with state, webhook deliveries and fault injection.
 
-    It is an async context manager, and listens inside the block.
+    It is an async context manager, and listens inside the block. Its attributes `clock`, `faults`, `webhooks`,
+    `simulate`, `idempotency` and `account` control it from the same process.
 
     Args:
         api_key: The valid secret key, or several.

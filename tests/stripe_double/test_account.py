@@ -35,15 +35,15 @@ async def test_a_restart_restores_the_clock(tmp_path: Path) -> None:
 
 
 async def test_a_restart_restores_idempotency_keys(tmp_path: Path) -> None:
-    made = []
+    customer_ids = []
     for _ in range(2):
         async with StripeDouble(api_key=API_KEY, folder=tmp_path) as double, client_of(double) as client:
             customer = await client.v1.customers.create_async({"name": "Ada"}, {"idempotency_key": "k1"})
-            made.append(customer.id)
+            customer_ids.append(customer.id)
             assert len(double.objects("customer")) == 1
             with pytest.raises(stripe.IdempotencyError):
                 await client.v1.customers.create_async({"name": "Grace"}, {"idempotency_key": "k1"})
-    assert made[0] == made[1]
+    assert customer_ids[0] == customer_ids[1]
 
 
 async def test_pending_deliveries_are_made_after_a_restart(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ async def test_kill_9_loses_no_change_that_was_confirmed(tmp_path: Path) -> None
 
         async def make(number: int, client: stripe.StripeClient = client, prefix: int = round_number) -> None:
             key = f"{prefix}:{number}"
-            made = await client.v1.customers.create_async({"name": key}, {"idempotency_key": key})
-            confirmed.append((made.id, key))
+            customer = await client.v1.customers.create_async({"name": key}, {"idempotency_key": key})
+            confirmed.append((customer.id, key))
 
         calls = [asyncio.create_task(make(number)) for number in range(80)]
         wanted = 30 * (round_number + 1)

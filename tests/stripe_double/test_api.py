@@ -14,23 +14,23 @@ def test_api_version_is_the_one_that_stripe_python_pins() -> None:
 
 async def test_an_unknown_api_key_is_refused(shop: Shop) -> None:
     http = stripe.HTTPXClient()
-    stranger: Any = stripe.StripeClient("sk_test_x", base_addresses={"api": shop.double.url}, http_client=http)
+    client: Any = stripe.StripeClient("sk_test_x", base_addresses={"api": shop.double.url}, http_client=http)
     with pytest.raises(stripe.AuthenticationError):
-        await stranger.v1.customers.list_async()
+        await client.v1.customers.list_async()
     await http.close_async()
 
 
 async def test_a_request_without_an_api_key_is_refused(shop: Shop) -> None:
     async with httpx.AsyncClient(base_url=shop.double.url) as http:
-        answer = await http.get("/v1/customers")
-    assert (answer.status_code, answer.json()["error"]["type"]) == (401, "invalid_request_error")
+        response = await http.get("/v1/customers")
+    assert (response.status_code, response.json()["error"]["type"]) == (401, "invalid_request_error")
 
 
 async def test_the_api_key_may_be_the_user_of_basic_authentication(shop: Shop) -> None:
     async with httpx.AsyncClient(base_url=shop.double.url, auth=(API_KEY, "")) as http:
         assert (await http.get("/v1/customers")).status_code == 200
-        broken = await http.get("/v1/customers", headers={"authorization": "Basic %%%"}, auth=None)
-    assert broken.status_code == 401
+        malformed = await http.get("/v1/customers", headers={"authorization": "Basic %%%"}, auth=None)
+    assert malformed.status_code == 401
 
 
 async def test_a_double_may_have_several_api_keys() -> None:

@@ -44,15 +44,15 @@ async def test_a_partial_payment_reduces_the_default_payment_intent(shop: Shop) 
     part = shop.double.simulate.pay_partially(subscription.id, 400)
     invoice = await shop.api.invoices.retrieve_async(subscription.latest_invoice, {"expand": ["payments"]})
     assert (invoice.status, invoice.amount_paid, invoice.amount_remaining) == ("open", 400, 600)
-    ties = {tie.payment.payment_intent: tie for tie in invoice.payments.data}
-    own = ties.pop(next(intent for intent in ties if intent != part["id"]))
-    assert (ties[part["id"]].status, ties[part["id"]].amount_paid, ties[part["id"]].is_default) == (
+    payments = {payment.payment.payment_intent: payment for payment in invoice.payments.data}
+    default = payments.pop(next(intent for intent in payments if intent != part["id"]))
+    assert (payments[part["id"]].status, payments[part["id"]].amount_paid, payments[part["id"]].is_default) == (
         "paid",
         400,
         False,
     )
-    assert (own.status, own.amount_requested, own.is_default) == ("open", 600, True)
-    assert (await shop.api.payment_intents.retrieve_async(own.payment.payment_intent)).amount == 600
+    assert (default.status, default.amount_requested, default.is_default) == ("open", 600, True)
+    assert (await shop.api.payment_intents.retrieve_async(default.payment.payment_intent)).amount == 600
     shop.double.simulate.recover(subscription.customer)
     invoice = await shop.api.invoices.retrieve_async(invoice.id)
     assert (invoice.status, invoice.amount_paid) == ("paid", 1000)
@@ -88,9 +88,9 @@ async def test_a_payment_that_does_not_fit_is_not_attached(shop: Shop) -> None:
 
 async def test_a_declined_renewal_is_past_due_and_retried(shop: Shop) -> None:
     subscription = await shop.past_due_subscription()
-    late = await shop.read(subscription, "latest_invoice")
-    assert (late.status, late.latest_invoice.status) == ("past_due", "open")
-    assert (late.latest_invoice.attempt_count, late.latest_invoice.amount_remaining) == (1, 1000)
+    past_due = await shop.read(subscription, "latest_invoice")
+    assert (past_due.status, past_due.latest_invoice.status) == ("past_due", "open")
+    assert (past_due.latest_invoice.attempt_count, past_due.latest_invoice.amount_remaining) == (1, 1000)
     await shop.advance(days=3)
     assert len(shop.events("invoice.payment_failed")) == 2
     assert len(shop.events("payment_intent.payment_failed")) == 2
@@ -106,14 +106,14 @@ async def test_the_next_retry_succeeds_with_a_good_card(shop: Shop) -> None:
     assert updated["data"]["previous_attributes"]["status"] == "past_due"
 
 
-@pytest.mark.parametrize("chosen", ["canceled", "unpaid", "past_due"])
-async def test_after_the_last_retry_the_account_setting_applies(chosen: str) -> None:
-    async with open_shop(start=START, settings=Settings(after_retries=chosen, retry_days=(1, 2))) as shop:
+@pytest.mark.parametrize("setting", ["canceled", "unpaid", "past_due"])
+async def test_after_the_last_retry_the_account_setting_applies(setting: str) -> None:
+    async with open_shop(start=START, settings=Settings(after_retries=setting, retry_days=(1, 2))) as shop:
         subscription = await shop.past_due_subscription()
         await shop.advance(days=4)
-        over = await shop.read(subscription, "latest_invoice")
-        assert (over.status, over.latest_invoice.attempt_count) == (chosen, 3)
-        assert (over.latest_invoice.status, over.latest_invoice.next_payment_attempt) == ("open", None)
+        updated = await shop.read(subscription, "latest_invoice")
+        assert (updated.status, updated.latest_invoice.attempt_count) == (setting, 3)
+        assert (updated.latest_invoice.status, updated.latest_invoice.next_payment_attempt) == ("open", None)
 
 
 async def test_an_unpaid_subscription_gets_draft_invoices_that_are_not_charged() -> None:

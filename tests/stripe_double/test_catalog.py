@@ -20,9 +20,9 @@ def totals(shop: Shop) -> list[int]:
 
 
 async def test_a_coupon_discounts_the_subscription_and_its_invoices(shop: Shop) -> None:
-    half = await coupon(shop, percent_off=50, duration="forever", id="HALF")
+    coupon_id = await coupon(shop, percent_off=50, duration="forever", id="HALF")
     subscription = await shop.subscription(
-        discounts=[{"coupon": half}], expand=["discounts.source.coupon", "latest_invoice"]
+        discounts=[{"coupon": coupon_id}], expand=["discounts.source.coupon", "latest_invoice"]
     )
     (discount,) = subscription.discounts
     assert (discount.source.coupon.id, discount.subscription) == ("HALF", subscription.id)
@@ -68,9 +68,9 @@ async def test_discounts_are_replaced_and_removed(shop: Shop) -> None:
 
 
 async def test_a_promotion_code_redeems_its_coupon(shop: Shop) -> None:
-    word = await code(shop, code="SPRING")
-    subscription = await shop.subscription(discounts=[{"promotion_code": word}], expand=["discounts"])
-    assert subscription.discounts[0].promotion_code == word
+    code_id = await code(shop, code="SPRING")
+    subscription = await shop.subscription(discounts=[{"promotion_code": code_id}], expand=["discounts"])
+    assert subscription.discounts[0].promotion_code == code_id
     (found,) = (await shop.api.promotion_codes.list_async({"code": "SPRING"})).data
     assert found.times_redeemed == 1
     assert totals(shop) == [750]
@@ -78,30 +78,30 @@ async def test_a_promotion_code_redeems_its_coupon(shop: Shop) -> None:
 
 @pytest.mark.parametrize("params", [{"active": False}, {"max_redemptions": 1}, {"expires_at": 1}])
 async def test_a_used_up_expired_or_inactive_promotion_code_is_refused(shop: Shop, params: dict[str, Any]) -> None:
-    word = await code(shop, **params)
+    code_id = await code(shop, **params)
     if "max_redemptions" in params:
-        await shop.subscription(discounts=[{"promotion_code": word}])
+        await shop.subscription(discounts=[{"promotion_code": code_id}])
     with pytest.raises(stripe.InvalidRequestError, match="expired or inactive"):
-        await shop.subscription(discounts=[{"promotion_code": word}])
+        await shop.subscription(discounts=[{"promotion_code": code_id}])
 
 
 async def test_a_promotion_code_with_restrictions_is_refused_to_others(shop: Shop) -> None:
     subscription = await shop.subscription()
-    theirs = await code(shop, customer=subscription.customer)
-    first = await code(shop, restrictions={"first_time_transaction": True})
+    restricted_to_customer = await code(shop, customer=subscription.customer)
+    restricted_to_first = await code(shop, restrictions={"first_time_transaction": True})
     with pytest.raises(stripe.InvalidRequestError, match="another customer"):
-        await shop.subscription(discounts=[{"promotion_code": theirs}])
+        await shop.subscription(discounts=[{"promotion_code": restricted_to_customer}])
     with pytest.raises(stripe.InvalidRequestError, match="without prior"):
-        await shop.subscription(subscription.customer, discounts=[{"promotion_code": first}])
+        await shop.subscription(subscription.customer, discounts=[{"promotion_code": restricted_to_first}])
 
 
 async def test_a_used_up_coupon_is_refused_and_not_counted_again(shop: Shop) -> None:
-    single = await coupon(shop, max_redemptions=1)
-    await shop.subscription(discounts=[{"coupon": single}])
+    coupon_id = await coupon(shop, max_redemptions=1)
+    await shop.subscription(discounts=[{"coupon": coupon_id}])
     with pytest.raises(stripe.InvalidRequestError) as caught:
-        await shop.subscription(discounts=[{"coupon": single}])
+        await shop.subscription(discounts=[{"coupon": coupon_id}])
     assert caught.value.code == "coupon_expired"
-    assert (await shop.api.coupons.retrieve_async(single)).times_redeemed == 1
+    assert (await shop.api.coupons.retrieve_async(coupon_id)).times_redeemed == 1
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ async def http(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def post(http: httpx.AsyncClient, path: str, /, **arguments: Any) -> Any:
-    answer = await http.post(path, json=arguments)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    response = await http.post(path, json=arguments)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 async def test_the_control_api_requires_the_secret_key(shop: Shop) -> None:
-    async with httpx.AsyncClient(base_url=shop.double.url) as stranger:
-        assert (await stranger.post("/_double/clock", json={"advance": 60})).status_code == 401
+    async with httpx.AsyncClient(base_url=shop.double.url) as unauthenticated:
+        assert (await unauthenticated.post("/_double/clock", json={"advance": 60})).status_code == 401
 
 
 async def test_actions_are_simulated_and_objects_are_listed(shop: Shop, http: httpx.AsyncClient) -> None:
@@ -51,8 +51,8 @@ async def test_actions_are_simulated_and_objects_are_listed(shop: Shop, http: ht
     ],
 )
 async def test_invalid_requests_are_refused(http: httpx.AsyncClient, path: str, body: Any, status: int) -> None:
-    answer = await http.post(path, json=body)
-    assert (answer.status_code, "message" in answer.json()["error"]) == (status, True)
+    response = await http.post(path, json=body)
+    assert (response.status_code, "message" in response.json()["error"]) == (status, True)
 
 
 async def test_faults_are_added_and_removed(shop: Shop, http: httpx.AsyncClient) -> None:
@@ -66,7 +66,7 @@ async def test_faults_are_added_and_removed(shop: Shop, http: httpx.AsyncClient)
 async def test_an_outage_ends_by_itself(shop: Shop, http: httpx.AsyncClient) -> None:
     await post(http, "outage", seconds=0.2)
 
-    async def answered() -> bool:
+    async def responds() -> bool:
         async with httpx.AsyncClient(base_url=shop.double.url, auth=(API_KEY, "")) as api:
             try:
                 return (await api.get("/v1/customers")).status_code == 200
@@ -74,9 +74,9 @@ async def test_an_outage_ends_by_itself(shop: Shop, http: httpx.AsyncClient) -> 
                 return False
 
     await until(lambda: shop.double._listener._server is None)
-    assert not await answered()
+    assert not await responds()
     await until(lambda: shop.double._listener._server is not None)
-    assert await answered()
+    assert await responds()
 
 
 async def test_webhooks_are_configured_held_released_and_drained(

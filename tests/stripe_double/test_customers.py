@@ -12,8 +12,8 @@ async def test_the_email_filter_is_case_sensitive_and_emails_are_not_unique(shop
 
 async def test_deleting_a_customer_cancels_its_subscriptions(shop: Shop) -> None:
     subscription = await shop.subscription()
-    gone = await shop.api.customers.delete_async(subscription.customer)
-    assert gone.deleted is True
+    deleted = await shop.api.customers.delete_async(subscription.customer)
+    assert deleted.deleted is True
     assert (await shop.read(subscription)).status == "canceled"
     assert shop.types()[-1] == "customer.deleted"
     again = await shop.api.customers.retrieve_async(subscription.customer)

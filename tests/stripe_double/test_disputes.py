@@ -5,8 +5,8 @@ from tests.stripe_double.shop import Shop
 
 
 async def test_a_dispute_leads_to_its_subscription_and_customer(shop: Shop) -> None:
-    made = await shop.subscription()
-    opened = shop.double.simulate.dispute(made.id)
+    disputed = await shop.subscription()
+    opened = shop.double.simulate.dispute(disputed.id)
 
     dispute = await shop.api.disputes.retrieve_async(opened["id"])
     charge = await shop.api.charges.retrieve_async(dispute.charge)
@@ -15,7 +15,7 @@ async def test_a_dispute_leads_to_its_subscription_and_customer(shop: Shop) -> N
     invoice = await shop.api.invoices.retrieve_async(payments.data[0].invoice)
     subscription = await shop.api.subscriptions.retrieve_async(invoice.parent.subscription_details.subscription)
 
-    assert (subscription.id, subscription.customer) == (made.id, made.customer)
+    assert (subscription.id, subscription.customer) == (disputed.id, disputed.customer)
     assert (dispute.status, charge.disputed) == ("needs_response", True)
 
 
@@ -41,8 +41,8 @@ async def test_accepting_a_dispute_loses_it(shop: Shop) -> None:
     customer = await shop.customer("pm_card_createDispute")
     await shop.subscription(customer.id)
     (dispute,) = (await shop.api.disputes.list_async()).data
-    answered = await shop.api.disputes.update_async(dispute.id, {"evidence": {"product_description": "Beak"}})
-    assert answered.status == "under_review"
+    updated = await shop.api.disputes.update_async(dispute.id, {"evidence": {"product_description": "Beak"}})
+    assert updated.status == "under_review"
     assert (await shop.api.disputes.close_async(dispute.id)).status == "lost"
     with pytest.raises(stripe.InvalidRequestError, match="already closed"):
         await shop.api.disputes.close_async(dispute.id)

@@ -10,15 +10,15 @@ from tests.stripe_double.shop import SECRET, Receiver, Shop, open_shop
 
 
 async def test_an_event_names_its_request_and_idempotency_key(shop: Shop) -> None:
-    made = await shop.api.customers.create_async({}, {"idempotency_key": "trial_1:customer"})
+    customer = await shop.api.customers.create_async({}, {"idempotency_key": "trial_1:customer"})
     event = shop.double.objects("event")[-1]
-    assert event["request"] == {"id": made.last_response.request_id, "idempotency_key": "trial_1:customer"}
+    assert event["request"] == {"id": customer.last_response.request_id, "idempotency_key": "trial_1:customer"}
     assert (event["api_version"], event["livemode"], event["type"]) == (API_VERSION, False, "customer.created")
 
 
 async def test_an_event_keeps_the_object_as_it_was(shop: Shop) -> None:
-    made = await shop.customer(name="Ada")
-    await shop.api.customers.update_async(made.id, {"name": "Grace", "metadata": {"user_id": "u1"}})
+    customer = await shop.customer(name="Ada")
+    await shop.api.customers.update_async(customer.id, {"name": "Grace", "metadata": {"user_id": "u1"}})
     created, updated = shop.events("customer.created")[0], shop.events("customer.updated")[0]
     assert created["data"]["object"]["name"] == "Ada"
     assert updated["data"]["object"]["name"] == "Grace"
@@ -54,15 +54,15 @@ async def test_events_are_filtered_by_type_pattern_or_several_types(shop: Shop) 
 
 async def test_paging_upwards_from_an_event_returns_all_later_events(shop: Shop) -> None:
     await shop.customer()
-    known = shop.double.objects("event")[-1]["id"]
+    cursor = shop.double.objects("event")[-1]["id"]
     await shop.subscription()
     later = [event["id"] for event in shop.double.objects("event")]
-    later = later[later.index(known) + 1 :]
-    swept = []
-    while (page := await shop.api.events.list_async({"ending_before": known, "limit": 3})).data:
-        swept += [event.id for event in reversed(page.data)]
-        known = swept[-1]
-    assert swept == later
+    later = later[later.index(cursor) + 1 :]
+    listed = []
+    while (page := await shop.api.events.list_async({"ending_before": cursor, "limit": 3})).data:
+        listed += [event.id for event in reversed(page.data)]
+        cursor = listed[-1]
+    assert listed == later
 
 
 async def test_events_older_than_thirty_days_are_gone(shop: Shop) -> None:
@@ -97,17 +97,17 @@ async def test_a_cursor_may_name_an_event_delivered_since_the_last_page() -> Non
     async with open_shop(webhook_secrets=[SECRET]) as shop:
         for _ in range(3):
             await shop.customer()
-        asked: Any = {"delivery_success": False, "limit": 2}
-        first = await shop.api.events.list_async(asked)
+        params: Any = {"delivery_success": False, "limit": 2}
+        first = await shop.api.events.list_async(params)
         cursor = first.data[-1].id
         [row] = [row for row in shop.double.webhooks.pending if row["event"] == cursor]
         with shop.double.account.change():
             shop.double.account.remove("_delivery", row["id"])
-        everything = [event["id"] for event in reversed(shop.double.objects("event"))]
-        older = await shop.api.events.list_async({**asked, "starting_after": cursor})
-        assert [event.id for event in older.data] == everything[2:4]
-        newer = await shop.api.events.list_async({**asked, "ending_before": cursor})
-        assert ([event.id for event in newer.data], newer.has_more) == (everything[:1], False)
+        newest_first = [event["id"] for event in reversed(shop.double.objects("event"))]
+        older = await shop.api.events.list_async({**params, "starting_after": cursor})
+        assert [event.id for event in older.data] == newest_first[2:4]
+        newer = await shop.api.events.list_async({**params, "ending_before": cursor})
+        assert ([event.id for event in newer.data], newer.has_more) == (newest_first[:1], False)
 
 
 async def test_a_thin_event_has_the_url_of_the_object_and_not_its_members(shop: Shop, receiver: Receiver) -> None:
@@ -120,8 +120,8 @@ async def test_a_thin_event_has_the_url_of_the_object_and_not_its_members(shop: 
     assert (notification.type, notification.livemode) == ("v1.customer.created", False)
     assert notification.reason.request.idempotency_key == "k1"
     # The library's fetch_related_object_async sends a stray parameter, so the link is followed by hand.
-    answer = await shop.client.raw_request_async("get", notification.related_object.url)
-    assert answer.data["id"] == customer.id
+    response = await shop.client.raw_request_async("get", notification.related_object.url)
+    assert response.data["id"] == customer.id
     (snapshot,) = shop.events("customer.created")
     assert json.loads(body)["snapshot_event"] == snapshot["id"] != notification.id
     assert b"Ada" not in body

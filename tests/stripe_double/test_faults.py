@@ -87,9 +87,9 @@ async def test_a_stored_500_is_replayed_until_the_key_expires(shop: Shop) -> Non
 @pytest.mark.parametrize("after_work", [False, True])
 async def test_a_slow_response_is_correct(shop: Shop, *, after_work: bool) -> None:
     shop.double.faults.add("slow", times=1, seconds=0.2, after_work=after_work)
-    began = time.monotonic()
+    started = time.monotonic()
     await shop.customer(None)
-    assert time.monotonic() - began >= 0.2
+    assert time.monotonic() - started >= 0.2
     assert customers(shop) == 1
 
 
@@ -136,8 +136,8 @@ def test_a_rate_limit_after_execution_is_refused() -> None:
 
 
 async def test_the_same_seed_makes_the_same_delivery_faults() -> None:
-    def rolls() -> list[tuple[float, bool]]:
+    def results() -> list[tuple[float, bool]]:
         faults = DeliveryFaults(shuffle_seconds=1, loss_rate=0.5, seed=7)
         return [(faults.next_delay(), faults.next_is_lost()) for _ in range(20)]
 
-    assert rolls() == rolls()
+    assert results() == results()

@@ -15,8 +15,8 @@ async def test_the_same_key_and_parameters_replay_the_response(shop: Shop) -> No
 
 
 async def test_the_replayed_response_is_the_first_although_the_object_changed(shop: Shop) -> None:
-    made = await shop.api.customers.create_async({"name": "Ada"}, {"idempotency_key": "k1"})
-    await shop.api.customers.update_async(made.id, {"name": "Grace"})
+    customer = await shop.api.customers.create_async({"name": "Ada"}, {"idempotency_key": "k1"})
+    await shop.api.customers.update_async(customer.id, {"name": "Grace"})
     again = await shop.api.customers.create_async({"name": "Ada"}, {"idempotency_key": "k1"})
     assert again.name == "Ada"
 

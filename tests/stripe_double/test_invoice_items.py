@@ -30,10 +30,10 @@ async def test_prorate_with_invoice_now_credits_unused_time_to_the_balance(shop:
     item = subscription.items.data[0]
     length = item.current_period_end - item.current_period_start
     await shop.advance(seconds=length // 2)
-    over = await shop.api.subscriptions.cancel_async(
+    canceled = await shop.api.subscriptions.cancel_async(
         subscription.id, {"prorate": True, "invoice_now": True, "expand": ["latest_invoice"]}
     )
-    assert (over.latest_invoice.total, over.latest_invoice.amount_due) == (-500, 0)
-    assert over.latest_invoice.lines.data[0].parent.subscription_item_details.proration is True
-    assert shop.double.object("customer", over.customer)["balance"] == -500
+    assert (canceled.latest_invoice.total, canceled.latest_invoice.amount_due) == (-500, 0)
+    assert canceled.latest_invoice.lines.data[0].parent.subscription_item_details.proration is True
+    assert shop.double.object("customer", canceled.customer)["balance"] == -500
     assert shop.double.objects("refund") == []

@@ -6,8 +6,8 @@ from tests.stripe_double.shop import Shop
 
 async def test_an_invoice_is_marked_uncollectible_and_voided(shop: Shop) -> None:
     subscription, intent = await shop.incomplete_subscription()
-    given_up = await shop.api.invoices.mark_uncollectible_async(subscription.latest_invoice)
-    assert given_up.status == "uncollectible"
+    uncollectible = await shop.api.invoices.mark_uncollectible_async(subscription.latest_invoice)
+    assert uncollectible.status == "uncollectible"
     voided = await shop.api.invoices.void_invoice_async(subscription.latest_invoice)
     assert (voided.status, voided.amount_remaining) == ("void", 0)
     assert (await shop.api.payment_intents.retrieve_async(intent.id)).status == "canceled"

@@ -46,8 +46,8 @@ async def test_an_incomplete_subscription_expires_after_23_hours(shop: Shop) -> 
     await shop.advance(hours=22)
     assert (await shop.read(subscription)).status == "incomplete"
     await shop.advance(hours=1)
-    over = await shop.read(subscription, "latest_invoice")
-    assert (over.status, over.latest_invoice.status) == ("incomplete_expired", "void")
+    expired = await shop.read(subscription, "latest_invoice")
+    assert (expired.status, expired.latest_invoice.status) == ("incomplete_expired", "void")
 
 
 async def test_a_bank_debit_is_processing_while_the_subscription_is_active(shop: Shop) -> None:

@@ -37,8 +37,8 @@ async def test_every_curl_example_works() -> None:
     ):
         for example in EXAMPLES:
             double.faults.clear()
-            answer = await http.request(**request(example, double.url))
-            assert answer.status_code == 200, (example, answer.text)
+            response = await http.request(**request(example, double.url))
+            assert response.status_code == 200, (example, response.text)
             if "/outage" in example:
                 await until(lambda: double._listener._server is None)
                 await until(lambda: double._listener._server is not None)

@@ -7,19 +7,19 @@ from tests.stripe_double.shop import Shop
 
 
 async def test_pages_are_newest_first_without_gaps(shop: Shop) -> None:
-    made = [(await shop.api.customers.create_async({"name": str(n)})).id for n in range(23)]
+    customer_ids = [(await shop.api.customers.create_async({"name": str(n)})).id for n in range(23)]
     first = await shop.api.customers.list_async()
-    assert ([customer.id for customer in first.data], first.has_more) == (made[:-11:-1], True)
-    everyone = [customer.id async for customer in first.auto_paging_iter()]
-    assert everyone == made[::-1]
+    assert ([customer.id for customer in first.data], first.has_more) == (customer_ids[:-11:-1], True)
+    paged = [customer.id async for customer in first.auto_paging_iter()]
+    assert paged == customer_ids[::-1]
 
 
 async def test_ending_before_returns_the_page_just_before_the_cursor(shop: Shop) -> None:
-    made = [(await shop.api.customers.create_async({})).id for _ in range(6)]
-    page = await shop.api.customers.list_async({"ending_before": made[0], "limit": 2})
-    assert ([customer.id for customer in page.data], page.has_more) == ([made[2], made[1]], True)
-    page = await shop.api.customers.list_async({"ending_before": made[3], "limit": 2})
-    assert ([customer.id for customer in page.data], page.has_more) == ([made[5], made[4]], False)
+    customer_ids = [(await shop.api.customers.create_async({})).id for _ in range(6)]
+    page = await shop.api.customers.list_async({"ending_before": customer_ids[0], "limit": 2})
+    assert ([customer.id for customer in page.data], page.has_more) == ([customer_ids[2], customer_ids[1]], True)
+    page = await shop.api.customers.list_async({"ending_before": customer_ids[3], "limit": 2})
+    assert ([customer.id for customer in page.data], page.has_more) == ([customer_ids[5], customer_ids[4]], False)
 
 
 async def test_the_created_filter_has_lower_and_upper_bounds(shop: Shop) -> None:
@@ -28,8 +28,8 @@ async def test_the_created_filter_has_lower_and_upper_bounds(shop: Shop) -> None
     for _ in range(3):
         times.append((await shop.api.customers.create_async({})).created)
         await shop.advance(minutes=1)
-    kept = await shop.api.customers.list_async({"created": {"gte": times[1], "lt": times[2]}})
-    assert [customer.created for customer in kept.data] == [times[1]]
+    filtered = await shop.api.customers.list_async({"created": {"gte": times[1], "lt": times[2]}})
+    assert [customer.created for customer in filtered.data] == [times[1]]
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 101}, {"starting_after": "cus_none"}])

@@ -45,11 +45,11 @@ async def test_decline_makes_a_subscription_past_due_and_recover_pays_it(shop: S
 async def test_the_portal_cancels_at_period_end_by_date_or_now(shop: Shop) -> None:
     simulate = shop.double.simulate
     identifier = simulate.checkout(shop.price, email="ada@example.com")["id"]
-    planned = simulate.cancel(identifier)
-    assert (planned["cancel_at_period_end"], planned["status"]) == (True, "active")
+    scheduled = simulate.cancel(identifier)
+    assert (scheduled["cancel_at_period_end"], scheduled["status"]) == (True, "active")
     assert simulate.reactivate(identifier)["cancel_at"] is None
-    dated = simulate.cancel(identifier, at="date")
-    assert (dated["cancel_at_period_end"], dated["cancel_at"]) == (False, planned["cancel_at"])
+    by_date = simulate.cancel(identifier, at="date")
+    assert (by_date["cancel_at_period_end"], by_date["cancel_at"]) == (False, scheduled["cancel_at"])
     assert simulate.cancel(identifier, at="now")["status"] == "canceled"
 
 
@@ -83,5 +83,5 @@ async def test_a_refused_action_changes_nothing(shop: Shop) -> None:
 
 async def test_a_deleted_customer_leaves_a_tombstone(shop: Shop) -> None:
     subscription = shop.double.simulate.checkout(shop.price, email="ada@example.com")
-    gone = shop.double.simulate.delete_customer(subscription["customer"])
-    assert gone == {"id": subscription["customer"], "object": "customer", "deleted": True}
+    deleted = shop.double.simulate.delete_customer(subscription["customer"])
+    assert deleted == {"id": subscription["customer"], "object": "customer", "deleted": True}

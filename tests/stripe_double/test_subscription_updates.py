@@ -6,55 +6,55 @@ from tests.stripe_double.shop import Shop
 
 async def test_canceling_now_refunds_nothing(shop: Shop) -> None:
     subscription = await shop.subscription()
-    over = await shop.api.subscriptions.cancel_async(
+    canceled = await shop.api.subscriptions.cancel_async(
         subscription.id, {"cancellation_details": {"comment": "bye", "feedback": "unused"}}
     )
-    assert (over.status, over.ended_at) == ("canceled", over.canceled_at)
-    assert over.cancellation_details.to_dict() == {
+    assert (canceled.status, canceled.ended_at) == ("canceled", canceled.canceled_at)
+    assert canceled.cancellation_details.to_dict() == {
         "comment": "bye",
         "feedback": "unused",
         "feedback_option": None,
         "reason": "cancellation_requested",
     }
     assert shop.types()[-1] == "customer.subscription.deleted"
-    assert shop.double.object("customer", over.customer)["balance"] == 0
+    assert shop.double.object("customer", canceled.customer)["balance"] == 0
     assert shop.double.objects("refund") == []
 
 
 async def test_cancel_at_period_end_takes_effect_at_the_period_end(shop: Shop) -> None:
     subscription = await shop.subscription()
     end = subscription.items.data[0].current_period_end
-    planned = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at_period_end": True})
-    assert (planned.status, planned.cancel_at_period_end, planned.cancel_at) == ("active", True, end)
-    assert planned.canceled_at == shop.double.clock.now()
+    scheduled = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at_period_end": True})
+    assert (scheduled.status, scheduled.cancel_at_period_end, scheduled.cancel_at) == ("active", True, end)
+    assert scheduled.canceled_at == shop.double.clock.now()
     await shop.advance(days=31)
-    over = await shop.read(subscription)
-    assert (over.status, over.ended_at, over.canceled_at) == ("canceled", end, planned.canceled_at)
+    canceled = await shop.read(subscription)
+    assert (canceled.status, canceled.ended_at, canceled.canceled_at) == ("canceled", end, scheduled.canceled_at)
     assert len(shop.double.objects("invoice")) == 1
 
 
 async def test_a_scheduled_cancellation_can_be_withdrawn(shop: Shop) -> None:
     subscription = await shop.subscription(cancel_at_period_end=True)
-    kept = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at_period_end": False})
-    assert (kept.cancel_at_period_end, kept.cancel_at, kept.canceled_at) == (False, None, None)
+    withdrawn = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at_period_end": False})
+    assert (withdrawn.cancel_at_period_end, withdrawn.cancel_at, withdrawn.canceled_at) == (False, None, None)
 
 
 async def test_cancel_at_leaves_cancel_at_period_end_false(shop: Shop) -> None:
     subscription = await shop.subscription()
     at = shop.double.clock.now() + 5 * 86400
-    planned = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at": at})
-    assert (planned.cancel_at, planned.cancel_at_period_end) == (at, False)
+    scheduled = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at": at})
+    assert (scheduled.cancel_at, scheduled.cancel_at_period_end) == (at, False)
     ended = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at": "max_period_end"})
     assert ended.cancel_at == subscription.items.data[0].current_period_end
-    kept = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at": ""})
-    assert kept.cancel_at is None
+    withdrawn = await shop.api.subscriptions.update_async(subscription.id, {"cancel_at": ""})
+    assert withdrawn.cancel_at is None
 
 
 async def test_canceling_an_incomplete_subscription_voids_its_invoice(shop: Shop) -> None:
     customer = await shop.customer("pm_card_chargeCustomerFail")
     subscription = await shop.subscription(customer.id)
-    over = await shop.api.subscriptions.cancel_async(subscription.id, {"expand": ["latest_invoice"]})
-    assert (over.status, over.latest_invoice.status) == ("incomplete_expired", "void")
+    canceled = await shop.api.subscriptions.cancel_async(subscription.id, {"expand": ["latest_invoice"]})
+    assert (canceled.status, canceled.latest_invoice.status) == ("incomplete_expired", "void")
     assert [intent["status"] for intent in shop.double.objects("payment_intent")] == ["canceled"]
     assert "payment_intent.canceled" in shop.types()
 
@@ -62,8 +62,8 @@ async def test_canceling_an_incomplete_subscription_voids_its_invoice(shop: Shop
 async def test_an_ended_subscription_accepts_only_metadata(shop: Shop) -> None:
     subscription = await shop.subscription()
     await shop.api.subscriptions.cancel_async(subscription.id)
-    noted = await shop.api.subscriptions.update_async(subscription.id, {"metadata": {"why": "moved"}})
-    assert noted.metadata.why == "moved"
+    updated = await shop.api.subscriptions.update_async(subscription.id, {"metadata": {"why": "moved"}})
+    assert updated.metadata.why == "moved"
     with pytest.raises(stripe.InvalidRequestError, match="can only update"):
         await shop.api.subscriptions.update_async(subscription.id, {"cancel_at_period_end": True})
 

@@ -79,14 +79,14 @@ async def test_the_default_payment_method_must_be_the_customers(shop: Shop) -> N
 
 
 async def test_the_list_excludes_canceled_subscriptions_by_default(shop: Shop) -> None:
-    live, over = await shop.subscription(), await shop.subscription()
-    await shop.api.subscriptions.cancel_async(over.id)
+    active, canceled = await shop.subscription(), await shop.subscription()
+    await shop.api.subscriptions.cancel_async(canceled.id)
 
     async def ids(**params: Any) -> list[str]:
         return [entry.id for entry in (await shop.api.subscriptions.list_async(params)).data]
 
-    assert await ids() == [live.id]
-    assert await ids(status="all") == [over.id, live.id]
-    assert await ids(status="canceled") == await ids(status="ended") == [over.id]
-    assert await ids(customer=live.customer, price=shop.price) == [live.id]
+    assert await ids() == [active.id]
+    assert await ids(status="all") == [canceled.id, active.id]
+    assert await ids(status="canceled") == await ids(status="ended") == [canceled.id]
+    assert await ids(customer=active.customer, price=shop.price) == [active.id]
     assert await ids(price=await shop.another_price()) == []
