@@ -9,13 +9,13 @@ from typing import Final
 import pytest
 
 from services.auth.app import INDEXES as AUTH
-from services.auth.personal_data.store import People as AuthPeople
+from services.auth.personal_data.store import PersonalData as AuthPersonalData
 from services.billing.app import INDEXES as BILLING
 from services.billing.personal_data.store import People as BillingPeople
 from services.mailer.app import INDEXES as MAILER
 from services.mailer.personal_data.store import PersonalData as MailerPersonalData
-from services.news.app import INDEXES as NEWS
-from services.news.store import personal_data as news_personal_data
+from services.news.people import holdings as news_holdings
+from services.news.store import INDEXES as NEWS
 from shared.bus.inbox import Inbox
 from shared.mongo import Database, connect, database
 from shared.personal_data.subjects import PersonalDataCollection
@@ -63,13 +63,13 @@ async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollecti
     """The collections that a service deletes from or anonymizes."""
     match service:
         case "auth":
-            return AuthPeople(where).removed
+            return AuthPersonalData(where).erased
         case "billing":
             return BillingPeople(where).removed
         case "mailer":
             return MailerPersonalData(where, Sealer({"test": bytes(32)})).erased
         case _:
-            return news_personal_data(where)
+            return news_holdings(where)
 
 
 @pytest.mark.parametrize("service", COLLECTIONS)

@@ -1,4 +1,4 @@
-"""How is auth put together?"""
+"""Assembly of the service auth."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
 
-from services.auth.accounts.passwords import Passwords
+from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
 from services.auth.application_users.store import ApplicationUsers
-from services.auth.audit.recorder import Audit
+from services.auth.audit.recorder import AuditRecorder
 from services.auth.audit.store import AuditEntries
 from services.auth.clients.store import Clients
 from services.auth.context import Auth
 from services.auth.dead_letters.store import RemovedLetters, Replays
 from services.auth.handlers import HANDLERS
 from services.auth.magic_links.store import Authorizations
-from services.auth.personal_data.store import People, UserExportParts, UserProcesses
+from services.auth.personal_data.store import PersonalData, UserExportParts, UserProcesses
 from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
 from services.auth.rate_limits.limiter import RateLimiter
 from services.auth.rate_limits.shared_counters import SharedCounters
-from services.auth.rate_limits.store import CounterSlots, KnownDevicesStore, UsageLogs
+from services.auth.rate_limits.store import CounterSlots, KnownDevicesStore, UseLogs
 from services.auth.sessions.geoip import GeoIp
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
@@ -38,34 +38,34 @@ from shared.settings import load
 
 TOPICS: Final = ("auth.commands",)
 INDEXES: Final = {
+    AccessTokens.COLLECTION: AccessTokens.INDEXES,
     ApplicationUsers.COLLECTION: ApplicationUsers.INDEXES,
     Applications.COLLECTION: Applications.INDEXES,
     AuditEntries.COLLECTION: AuditEntries.INDEXES,
-    Clients.COLLECTION: (),
-    Users.COLLECTION: (),
-    Identifiers.COLLECTION: Identifiers.INDEXES,
     Authorizations.COLLECTION: Authorizations.INDEXES,
-    AccessTokens.COLLECTION: AccessTokens.INDEXES,
-    RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
+    Clients.COLLECTION: Clients.INDEXES,
+    CounterSlots.COLLECTION: CounterSlots.INDEXES,
+    Identifiers.COLLECTION: Identifiers.INDEXES,
+    KnownDevicesStore.COLLECTION: KnownDevicesStore.INDEXES,
     Owners.COLLECTION: Owners.INDEXES,
     PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
+    RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
     RemovedLetters.COLLECTION: RemovedLetters.INDEXES,
     Replays.COLLECTION: Replays.INDEXES,
-    SigningKeys.COLLECTION: (),
-    UsageLogs.COLLECTION: UsageLogs.INDEXES,
-    KnownDevicesStore.COLLECTION: KnownDevicesStore.INDEXES,
-    CounterSlots.COLLECTION: CounterSlots.INDEXES,
-    UserProcesses.COLLECTION: UserProcesses.INDEXES,
+    SigningKeys.COLLECTION: SigningKeys.INDEXES,
+    UseLogs.COLLECTION: UseLogs.INDEXES,
     UserExportParts.COLLECTION: UserExportParts.INDEXES,
+    UserProcesses.COLLECTION: UserProcesses.INDEXES,
+    Users.COLLECTION: Users.INDEXES,
 }
 """Indexes by collection, created before the first message is handled."""
 
 
 def create(settings: AuthSettings | None = None) -> Service:
-    """The service, running while it is entered.
+    """Return the service, which runs while its context is entered.
 
     Raises:
-        SettingsError: a variable is missing or wrong.
+        SettingsError: an environment variable is missing or invalid.
     """
     chosen = settings or load(AuthSettings)
     return Service(
@@ -83,73 +83,73 @@ def create(settings: AuthSettings | None = None) -> Service:
 
 @asynccontextmanager
 async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[Auth]:
-    """What the handlers work with.
+    """Build the context of the handlers.
 
-    Every public key is announced before the first message is taken, so that no token goes out that can't be verified.
+    All public keys are published before the first message is handled, so that every issued token can be verified.
 
     Raises:
-        SettingsError: the signing keys can't be opened with the sealing keys.
+        SettingsError: the signing keys can't be unsealed with the sealing keys.
     """
-    signing_keys, clients = SigningKeys(resources.database), Clients(resources.database)
-    keyring = Keyring(signing_keys, resources.sealer)
-    await resources.follow(SigningKeyPublished.topic, keyring.take)
-    meters = SharedCounters(CounterSlots(resources.database))
-    limits = RateLimiter(
-        UsageLogs(resources.database),
-        KnownDevicesStore(resources.database),
-        meters,
-        resources.sealer,
+    database, sealer = resources.database, resources.sealer
+    signing_keys, clients, audit_entries = SigningKeys(database), Clients(database), AuditEntries(database)
+    keyring = Keyring(signing_keys, sealer)
+    await resources.follow(SigningKeyPublished.topic, keyring.apply)
+    shared_counters = SharedCounters(CounterSlots(database))
+    rate_limits = RateLimiter(
+        UseLogs(database),
+        KnownDevicesStore(database),
+        shared_counters,
+        sealer,
         settings.limits,
         lift_loopback=settings.limit_lift_loopback,
     )
-    passwords = Passwords(
+    passwords = PasswordHasher(
         threads=settings.password_threads,
-        longest_wait=settings.password_wait_seconds,
+        max_wait=settings.password_wait_seconds,
         old_clients=settings.old_clients,
         parameters=settings.password_parameters,
     )
     settings.warn_of_old_clients()
     async with (
-        keyring.kept(settings.signing_algorithm, resources.publish, at=resources.clock()),
-        meters.running(),
+        keyring.running(settings.signing_algorithm, resources.publish, at=resources.clock()),
+        shared_counters.running(),
         aclosing(passwords),
     ):
         for client_id in await clients.ids():
             await resources.publish(AnnounceClient(key=client_id, client_id=client_id))
         yield Auth(
             clients=clients,
-            users=Users(resources.database),
-            identifiers=Identifiers(resources.database),
-            authorizations=Authorizations(resources.database),
-            access_tokens=AccessTokens(resources.database),
-            refresh_tokens=RefreshTokens(resources.database),
-            phone_codes=PhoneCodes(resources.database),
-            owners=Owners(resources.database),
-            applications=Applications(resources.database),
-            application_users=ApplicationUsers(resources.database),
-            people=People(resources.database),
-            user_processes=UserProcesses(resources.database),
-            user_export_parts=UserExportParts(resources.database),
+            users=Users(database),
+            identifiers=Identifiers(database),
+            authorizations=Authorizations(database),
+            access_tokens=AccessTokens(database),
+            refresh_tokens=RefreshTokens(database),
+            phone_codes=PhoneCodes(database),
+            owners=Owners(database),
+            applications=Applications(database),
+            application_users=ApplicationUsers(database),
+            personal_data=PersonalData(database),
+            user_processes=UserProcesses(database),
+            user_export_parts=UserExportParts(database),
             user_export_retention=settings.user_export_retention,
             signing_keys=signing_keys,
             keyring=keyring,
             rotation=settings.rotation,
             signer=TokenSigner(keyring, settings.issuer),
-            audit=Audit(AuditEntries(resources.database)),
-            limits=limits,
+            audit=AuditRecorder(audit_entries),
+            audit_entries=audit_entries,
+            rate_limits=rate_limits,
             passwords=passwords,
-            places=GeoIp.open(settings.places_database),
-            dead_letters=DeadLetterQueue(
-                settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=resources.sealer
-            ),
-            removed_letters=RemovedLetters(resources.database),
-            replays=Replays(resources.database),
-            remembered=settings.inbox_retention,
+            geoip=GeoIp.open(settings.places_database),
+            dead_letters=DeadLetterQueue(settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=sealer),
+            removed_letters=RemovedLetters(database),
+            replays=Replays(database),
+            inbox_retention=settings.inbox_retention,
             guesses_per_code=settings.guesses_per_code,
-            sealer=resources.sealer,
+            sealer=sealer,
             authorization_lifetime=settings.authorization_lifetime,
             test_domains=not settings.production,
-            texted=TextPolicy(settings.allowed_text_countries),
+            text_policy=TextPolicy(settings.allowed_text_countries),
             phone_code_lifetime=settings.phone_code_lifetime,
             test_login=settings.test_login,
             old_clients=settings.old_clients,

@@ -1,90 +1,129 @@
-"""What must auth be told before it starts?"""
+"""Environment variables of auth."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, FilePath, ValidationInfo, field_validator
+from argon2 import Parameters
+from argon2.profiles import RFC_9106_LOW_MEMORY
+from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
-from services.auth.account_settings import AccountSettings
-from services.auth.limit_settings import LimitSettings
 from services.auth.phone.models import COUNTRIES
+from services.auth.rate_limits.models import MAX_LOGGED_USES, Limit, LimitName, PersonLimitName
 from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.models import RotationPolicy
 from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
-from shared.settings import PRODUCTION, CommaSeparated, refuse_in_production, split_commas
+from shared.settings import (
+    PRODUCTION,
+    CommaSeparated,
+    OldClientsSettings,
+    ServiceSettings,
+    refuse_in_production,
+    split_commas,
+)
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
-"""Where the embedded gateway listens."""
-EVERY_COUNTRY: Final = "all"
+"""URL of the gateway in the embedded mode."""
+ALL_COUNTRIES: Final = "all"
+_KIB: Final = 1024
 
 
-class AuthSettings(LimitSettings, AccountSettings):
+def _parsed(value: object) -> object:
+    return Limit.parse(value) if isinstance(value, str) else value
+
+
+LimitSetting = Annotated[Limit, NoDecode, BeforeValidator(_parsed)]
+"""Rules that apply together, separated by commas, such as ``1/1m, 5/1h, 10/1d``; or ``none``."""
+
+
+class AuthSettings(ServiceSettings, OldClientsSettings):
     """The environment variables of auth."""
 
+    # Tokens and signing keys.
     issuer: str = Field(default="", validate_default=True)
-    """The URL under which clients reach the gateway, without a slash at its end: ``iss`` of every access token
-    (RFC 8414 section 2). In production it must be given, and be https."""
+    """URL under which clients reach the gateway, without a slash at the end: claim ``iss`` of every access token
+    (RFC 8414 section 2). Required in production, with https."""
     signing_algorithm: Algorithm = "ES256"
-    """What tokens are signed with. After a change a new key follows, as in any rotation."""
+    """Algorithm of signatures. A change takes effect with the next key, which a start publishes at once."""
     signing_key_days: int = Field(default=90, ge=1, le=3650)
-    """How long a key signs before the next one follows."""
+    """How long a key signs before the next one takes over."""
     signing_key_lead_seconds: int = Field(default=900, ge=1, le=86_400)
-    """How long a key is published before it signs: longer than anybody keeps the public keys without asking again."""
+    """How long a key is published before it signs; must be longer than anybody caches the public keys."""
+
+    # Logins.
     authorization_minutes: int = Field(default=10, ge=1, le=20)
-    """How long a magic link may be redeemed."""
+    """How long a magic link can be redeemed."""
     phone_code_minutes: int = Field(default=10, ge=1, le=10)
-    """How long a code by text may be redeemed."""
+    """How long a texted code can be redeemed."""
     text_countries: CommaSeparated = ()
-    """Countries whose phone numbers get texts, as ISO 3166-1 has them (``CH,DE``), or ``all``. None by default: each
-    text costs money."""
+    """Countries whose phone numbers are texted, as ISO 3166-1 codes (``CH,DE``), or ``all``. None by default, since
+    each text costs money."""
     test_login: bool = False
-    """Whether ``POST /login`` logs anybody in without a code, for tests. Refused in production."""
-    audit_days: int = Field(default=180, ge=1, le=3650)
-    """How long entries of the audit are kept. A change takes effect at the next start, for old entries too."""
-
-    user_export_days: int = Field(default=7, ge=1, le=30)
-    """How long what was exported of a user can be read, counted from the end of the export."""
-
+    """Whether ``POST /login`` logs any user in without a code, for tests. Refused in production."""
     places_database: FilePath | None = None
-    """Where networks are, in MaxMind's format (GeoLite2 City or Country, or the like), for the list of a user's
-    sessions. Read at the start. None by default: no place is told."""
+    """GeoIP database in MaxMind's format (GeoLite2 City or Country, or compatible), for the list of a user's sessions.
+    Read at the start. Without one, locations are not shown."""
 
-    _for_tests = field_validator("test_login")(refuse_in_production)
+    # Retention.
+    audit_days: int = Field(default=180, ge=1, le=3650)
+    """Retention of audit entries. A change takes effect at the next start, for old entries too."""
+    user_export_days: int = Field(default=7, ge=1, le=30)
+    """How long the document of an export can be read, counted from the end of the export."""
+
+    # Rate limits.
+    limit_magic_links_per_address: LimitSetting = Limit.parse("1/1m, 5/1h, 10/1d")
+    """Magic links to one address."""
+    limit_magic_links_per_prefix: LimitSetting = Limit.parse("30/5m")
+    """Magic links requested from one IP prefix (/24 of IPv4, /64 of IPv6)."""
+    limit_magic_links_per_client: LimitSetting = Limit.parse("1000/1m, 20000/1h")
+    """Magic links requested by one app."""
+    limit_trials_per_address: LimitSetting = Limit.parse("5/10m, 10/1d")
+    """Trials requested for one address. Separate from magic links, so that a request that failed in an outage of Stripe
+    can be repeated at once; each trial mails its link once."""
+    limit_guesses_per_identifier: LimitSetting = Limit.parse("10/1h")
+    """Wrong guesses at the codes of one address or number, whatever the number of codes."""
+    limit_wrong_keys_per_prefix: LimitSetting = Limit.parse("60/5m")
+    """Unknown codes and refresh tokens from one IP prefix; valid ones are accepted regardless."""
+    limit_texts_per_number: LimitSetting = Limit.parse("3/10m, 10/1d")
+    """Texts to one number."""
+    limit_texts_per_prefix: LimitSetting = Limit.parse("20/1h")
+    """Texts requested from one IP prefix."""
+    limit_passwords_per_user: LimitSetting = Limit.parse("10/15m")
+    """Wrong passwords for one user."""
+    guesses_per_code: int = Field(default=5, ge=1, le=10)
+    """Number of wrong guesses that void a code."""
+    limit_lift_loopback: bool = False
+    """Whether limits per IP prefix ignore callers on this machine; refused in production."""
+
+    # Passwords.
+    password_memory: int = Field(default=RFC_9106_LOW_MEMORY.memory_cost // _KIB, ge=1, le=4096)
+    """MiB of memory per password hash; at least 64 in production (RFC 9106 section 4). After a change, a password is
+    rehashed at its next login."""
+    password_passes: int = Field(default=RFC_9106_LOW_MEMORY.time_cost, ge=1, le=64)
+    """Passes over the memory per password hash; at least 3 in production. After a change, a password is rehashed at its
+    next login."""
+    password_threads: int = Field(default=2, ge=1, le=64)
+    """Concurrent password hashes of a process; each takes the memory above and up to four cores."""
+    password_wait_seconds: float = Field(default=5.0, gt=0, le=60)
+    """A call whose password would wait longer for a thread is refused; must be less than ``NEST_REPLY_SECONDS``, after
+    which the gateway no longer waits."""
+
+    _only_for_tests = field_validator("test_login")(refuse_in_production)
     _split_countries = field_validator("text_countries", mode="before")(split_commas)
-
-    @field_validator("text_countries")
-    @classmethod
-    def _have_phone_numbers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted({country for country in value if country not in COUNTRIES})
-        if unknown and value != (EVERY_COUNTRY,):
-            raise ValueError(f"write CH,DE or all; these are no countries with phone numbers: {', '.join(unknown)}")
-        return value
-
-    @field_validator("places_database")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        GeoIp.open(value)
-        return value
-
-    @field_validator("signing_key_lead_seconds")
-    @classmethod
-    def _longer_than_kept(cls, value: int, info: ValidationInfo) -> int:
-        if value <= JWKS_SECONDS and info.data.get("environment", PRODUCTION) == PRODUCTION:
-            raise ValueError(f"must be more than {JWKS_SECONDS} in production: so long others keep the public keys")
-        return value
 
     @field_validator("issuer")
     @classmethod
-    def _reachable(cls, value: str, info: ValidationInfo) -> str:
+    def _is_url(cls, value: str, info: ValidationInfo) -> str:
         production = info.data.get("environment") == PRODUCTION
         if not value and not production:
             return DEVELOPMENT_ISSUER
         if not value:
-            raise ValueError("is not set, and in production must be")
+            raise ValueError("is not set, but is required in production")
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("write a whole URL, https://…")
@@ -92,9 +131,55 @@ class AuthSettings(LimitSettings, AccountSettings):
             raise ValueError("must be https in production")
         return value.rstrip("/")
 
+    @field_validator("signing_key_lead_seconds")
+    @classmethod
+    def _exceeds_caches(cls, value: int, info: ValidationInfo) -> int:
+        if value <= JWKS_SECONDS and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError(f"must be more than {JWKS_SECONDS} in production: others cache the public keys that long")
+        return value
+
+    @field_validator("text_countries")
+    @classmethod
+    def _are_countries(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted({country for country in value if country not in COUNTRIES})
+        if unknown and value != (ALL_COUNTRIES,):
+            raise ValueError(f"write CH,DE or all; these are no countries with phone numbers: {', '.join(unknown)}")
+        return value
+
+    @field_validator("places_database")
+    @classmethod
+    def _is_readable(cls, value: Path | None) -> Path | None:
+        GeoIp.open(value)
+        return value
+
+    @field_validator(*(f"limit_{name.replace('-', '_')}" for name in get_args(PersonLimitName)))
+    @classmethod
+    def _protects_a_person(cls, value: Limit, info: ValidationInfo) -> Limit:
+        if value.max_count > MAX_LOGGED_USES:
+            raise ValueError(f"a count can be at most {MAX_LOGGED_USES}")
+        if not value.rules and info.data.get("environment") == PRODUCTION:
+            raise ValueError("can't be none in production")
+        return value
+
+    @field_validator("limit_lift_loopback")
+    @classmethod
+    def _not_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
+        if value and info.data.get("environment") == PRODUCTION:
+            # Behind an undeclared proxy every caller seems to be on this machine.
+            raise ValueError("must be false in production")
+        return value
+
+    @field_validator("password_memory", "password_passes")
+    @classmethod
+    def _costly_enough(cls, value: int, info: ValidationInfo) -> int:
+        minimum = cls.model_fields[str(info.field_name)].default
+        if value < minimum and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError(f"must be at least {minimum} in production")
+        return value
+
     @property
     def rotation(self) -> RotationPolicy:
-        """When signing keys follow each other."""
+        """Rotation policy of the signing keys."""
         return RotationPolicy(
             self.signing_algorithm,
             period=timedelta(days=self.signing_key_days),
@@ -113,8 +198,8 @@ class AuthSettings(LimitSettings, AccountSettings):
 
     @property
     def allowed_text_countries(self) -> frozenset[str] | None:
-        """``text_countries``; None for all."""
-        return None if self.text_countries == (EVERY_COUNTRY,) else frozenset(self.text_countries)
+        """``text_countries`` as a set; None for all."""
+        return None if self.text_countries == (ALL_COUNTRIES,) else frozenset(self.text_countries)
 
     @property
     def user_export_retention(self) -> timedelta:
@@ -125,3 +210,32 @@ class AuthSettings(LimitSettings, AccountSettings):
     def audit_retention(self) -> timedelta:
         """``audit_days`` as a duration."""
         return timedelta(days=self.audit_days)
+
+    @property
+    def limits(self) -> Mapping[LimitName, Limit]:
+        """All rate limits, by name."""
+        return {
+            "magic-links-per-address": self.limit_magic_links_per_address,
+            "magic-links-per-prefix": self.limit_magic_links_per_prefix,
+            "magic-links-per-client": self.limit_magic_links_per_client,
+            "trials-per-address": self.limit_trials_per_address,
+            "guesses-per-identifier": self.limit_guesses_per_identifier,
+            "wrong-keys-per-prefix": self.limit_wrong_keys_per_prefix,
+            "texts-per-number": self.limit_texts_per_number,
+            "texts-per-prefix": self.limit_texts_per_prefix,
+            "passwords-per-user": self.limit_passwords_per_user,
+        }
+
+    @property
+    def password_parameters(self) -> Parameters:
+        """The parameters of Argon2id."""
+        defaults = RFC_9106_LOW_MEMORY
+        return Parameters(
+            type=defaults.type,
+            version=defaults.version,
+            salt_len=defaults.salt_len,
+            hash_len=defaults.hash_len,
+            time_cost=self.password_passes,
+            memory_cost=self.password_memory * _KIB,
+            parallelism=defaults.parallelism,
+        )

@@ -1,4 +1,4 @@
-"""What tests of auth do again and again: order a link, follow it, log in, refresh."""
+"""Steps that tests of auth share: request a link, redeem its code, log in, refresh."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ ADDRESS = "ana@example.com"
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 WRONG_VERIFIER = "x" * 43
-USUAL_LINK = {
+LINK_REQUEST = {
     "client_id": CLIENT,
     "redirect_uri": REDIRECT_URI,
     "state": "a state",
@@ -34,7 +34,7 @@ USUAL_LINK = {
 
 
 def send_magic_link(**changed: Any) -> SendMagicLink:
-    return SendMagicLink(**{**USUAL_LINK, **changed})
+    return SendMagicLink(**{**LINK_REQUEST, **changed})
 
 
 def redemption(code: str | None, **changed: Any) -> AuthenticateUser:
@@ -62,36 +62,36 @@ def refresh(refresh_token: str | None, client_id: str = CLIENT) -> AuthenticateU
 
 
 def mailed_link(harness: ServiceHarness, mail: SendMail) -> str:
-    """The link in a mail order, opened as mailer would."""
+    """The link in a mail command, unsealed as by mailer."""
     link: str = json.loads(harness.unseal_secret("mailer", mail.variables))["link"]
     return link
 
 
-def code_in(link: str) -> str:
+def code_of(link: str) -> str:
     return parse_qs(urlsplit(link).query)["code"][0]
 
 
-async def ordered_code(harness: ServiceHarness, **changed: Any) -> str:
-    """The code of a link that has just been ordered."""
+async def request_code(harness: ServiceHarness, **changed: Any) -> str:
+    """Request a link, and return its code."""
     await harness.deliver(send_magic_link(**changed))
-    return code_in(mailed_link(harness, harness.published_of(SendMail)[-1]))
+    return code_of(mailed_link(harness, harness.published_of(SendMail)[-1]))
 
 
-async def logged_in(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
-    """The answer to a login from the beginning."""
-    code = await ordered_code(harness, **changed)
+async def log_in(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
+    """Request a link, redeem its code, and return the tokens."""
+    code = await request_code(harness, **changed)
     client_id = changed.get("client_id", CLIENT)
-    answer: dict[str, Any] = await harness.deliver(redemption(code, client_id=client_id))
-    return answer
+    tokens: dict[str, Any] = await harness.deliver(redemption(code, client_id=client_id))
+    return tokens
 
 
-async def refusal(harness: ServiceHarness, message: Message, **how: Any) -> tuple[str, str]:
-    """The kind and the code of the refusal that a message meets."""
+async def refusal(harness: ServiceHarness, message: Message, **options: Any) -> tuple[str, str]:
+    """Deliver a message that is refused, and return the refusal's kind and code."""
     with pytest.raises(Refused) as refused:
-        await harness.deliver(message, **how)
+        await harness.deliver(message, **options)
     return refused.value.kind, refused.value.code
 
 
-def one_delivery(harness: ServiceHarness, message: Message) -> dict[str, Any]:
-    """How to deliver a message that has secrets more than once: under one id, sealed once."""
+def redeliverable(harness: ServiceHarness, message: Message) -> dict[str, Any]:
+    """Arguments of ``ServiceHarness.deliver`` to deliver a message with secrets repeatedly: its ID and sealed body."""
     return {"id": new_message_id(), "body": encode(message, harness.sealer)}

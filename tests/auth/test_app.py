@@ -21,28 +21,28 @@ from tests.backing import Backing
 from tests.stack import Process
 
 ADDRESS = "ana@example.com"
-ORDERS = 10
+COMMANDS = 10
 
 
-class Ears:
-    """Hears records, and knows when enough of one sort have come."""
+class RecordCollector:
+    """Collects records, and reports when enough of one type have arrived."""
 
     def __init__(self, wire: str, enough: int) -> None:
         self._records: list[ConsumerRecord] = []
         self._wire = wire
         self._enough = enough
-        self.heard_enough = asyncio.Event()
+        self.complete = asyncio.Event()
 
-    def take(self, record: ConsumerRecord) -> None:
+    def add(self, record: ConsumerRecord) -> None:
         self._records.append(record)
-        if len(self.said(self._wire)) >= self._enough:
-            self.heard_enough.set()
+        if len(self.of_type(self._wire)) >= self._enough:
+            self.complete.set()
 
-    def said(self, wire: str) -> list[ConsumerRecord]:
+    def of_type(self, wire: str) -> list[ConsumerRecord]:
         return [record for record in self._records if dict(record.headers)["type"] == wire.encode()]
 
 
-async def test_two_instances_share_one_key_and_the_work(
+async def test_two_instances_share_the_signing_key_and_the_commands(
     backing: Backing,
     topic_prefix: str,
     database_prefix: str,
@@ -57,49 +57,52 @@ async def test_two_instances_share_one_key_and_the_work(
         drain_seconds=5,
     )
     await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
-    ears = Ears(UserEnsured.wire, ORDERS)
-    tails = [
-        TopicReader(backing.kafka_bootstrap, topic_prefix + topic, ears.take) for topic in ("auth.keys", "auth.events")
+    collector = RecordCollector(UserEnsured.wire, COMMANDS)
+    readers = [
+        TopicReader(backing.kafka_bootstrap, topic_prefix + topic, collector.add)
+        for topic in ("auth.keys", "auth.events")
     ]
     sealer = Sealer(chosen.master_keys())
     producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
     await producer.start()
-    for tail in tails:
-        await tail.start()
+    for reader in readers:
+        await reader.start()
     try:
         async with create(chosen), create(chosen):
-            for number in range(ORDERS):
-                order = EnsureUser(key=f"cus_{number}", reference=f"cus_{number}", email=ADDRESS)
+            for number in range(COMMANDS):
+                command = EnsureUser(key=f"cus_{number}", reference=f"cus_{number}", email=ADDRESS)
                 await producer.send(
                     Envelope(
                         id=new_message_id(),
-                        wire=order.wire,
-                        topic=order.topic,
-                        key=order.key,
-                        body=encode(order, sealer),
+                        wire=command.wire,
+                        topic=command.topic,
+                        key=command.key,
+                        body=encode(command, sealer),
                         time=unix_milliseconds(),
                     )
                 )
             async with asyncio.timeout(30):
-                await ears.heard_enough.wait()
+                await collector.complete.wait()
     finally:
-        for tail in tails:
-            await tail.stop()
+        for reader in readers:
+            await reader.stop()
         await producer.stop()
 
-    keys = [SigningKeyPublished.model_validate_json(record.value) for record in ears.said(SigningKeyPublished.wire)]
+    keys = [
+        SigningKeyPublished.model_validate_json(record.value) for record in collector.of_type(SigningKeyPublished.wire)
+    ]
     database = mongo_client[f"{database_prefix}auth"]
     assert {key.kid for key in keys} == {key["kid"] for key in database["signing_keys"].find_one()["keys"]}  # type: ignore[index]
-    assert {record.key for record in ears.said(SigningKeyPublished.wire)} == {keys[0].kid.encode()}
-    answers = [UserEnsured.model_validate_json(record.value) for record in ears.said(UserEnsured.wire)]
-    assert len({answer.user_id for answer in answers}) == 1
+    assert {record.key for record in collector.of_type(SigningKeyPublished.wire)} == {keys[0].kid.encode()}
+    ensured = [UserEnsured.model_validate_json(record.value) for record in collector.of_type(UserEnsured.wire)]
+    assert len({event.user_id for event in ensured}) == 1
     assert database["users"].count_documents({}) == 1
 
 
-async def test_a_wrong_sealing_key_at_the_start_is_a_line_that_names_it(
+async def test_wrong_sealing_key_stops_the_start_with_one_line(
     backing: Backing, topic_prefix: str, database_prefix: str, settings: Callable[..., AuthSettings], tmp_path: Path
 ) -> None:
-    told = {
+    variables = {
         "kafka_bootstrap": backing.kafka_bootstrap,
         "mongo_url": backing.mongo_url,
         "topic_prefix": topic_prefix,
@@ -107,12 +110,12 @@ async def test_a_wrong_sealing_key_at_the_start_is_a_line_that_names_it(
         "environment": "test",
     }
     await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
-    async with create(settings(**told)):
+    async with create(settings(**variables)):
         pass
-    environment = {f"NEST_{name.upper()}": value for name, value in told.items()}
+    environment = {f"NEST_{name.upper()}": value for name, value in variables.items()}
     other = base64.b64encode(bytes(32)).decode()
     process = Process("auth", {**environment, "NEST_SEALING_KEYS": f"other:{other}"}, tmp_path / "log")
     await process.start()
     assert await process.ended(60) == 78
-    assert "nest auth can't start:\nNEST_SEALING_KEYS: does not open the signing keys in the database" in process.log
+    assert "nest auth can't start:\nNEST_SEALING_KEYS: does not unseal the signing keys in the database" in process.log
     assert "Traceback" not in process.log

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
 from pymongo import MongoClient
 
-from services.auth.signing_keys.key_pairs import PrivateKey, make, unseal_private_key
-from services.auth.signing_keys.store import _ring
+from services.auth.signing_keys.key_pairs import PrivateKey, generate, unseal_private_key
+from services.auth.signing_keys.models import KeySet
+from shared.documents import entity_of
 from shared.sealing import Sealer
 from shared.settings import parse_keys
 from tests.stack import API, Stack, eventually
@@ -66,7 +67,7 @@ async def forger(nest: Stack, email: str, mongo_client: MongoClient[dict[str, An
     database = mongo_client[nest.environment["NEST_DATABASE_PREFIX"] + "auth"]
     document = database["signing_keys"].find_one({})
     assert document is not None
-    active = _ring(document).active
+    active = entity_of(KeySet, document).active
     private = unseal_private_key(active, Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"])))
     claims = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = jwt.get_unverified_header(tokens["access_token"])
@@ -252,7 +253,7 @@ async def test_a_key_that_was_withdrawn_and_one_that_was_never_announced_sign_no
     nest: Stack, forger: Forger
 ) -> None:
     sealer = Sealer({"k": bytes(32)})
-    unheard = make("ES256", sealer, at=datetime.now(UTC))
+    unheard = generate("ES256", sealer, at=datetime.now(UTC))
     stranger = Forger(unheard.id, unseal_private_key(unheard, sealer), forger.header, forger.claims)
     assert await reason(nest, stranger.token({"kid": unheard.id}), forger.claims["sub"]) == INVALID
 

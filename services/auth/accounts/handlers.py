@@ -1,4 +1,4 @@
-"""How do owners of applications come and go?"""
+"""Handlers of owners and their applications, and the password check of the accounts API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.auth.accounts.models import DELETION_AUDIENCE, DELETION_TYPE, Appl
 from services.auth.audit.models import pseudonym
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.rate_limits.limiter import trait
+from services.auth.rate_limits.known_devices import network_ids
 from shared.bus.work import Work
 from shared.messages.auth.accounts import (
     ApplicationDeletedView,
@@ -30,83 +30,97 @@ from shared.messages.auth.accounts import (
     UpdateOwner,
 )
 from shared.messages.auth.errors import EmailTaken, InvalidToken, WrongCredentials
-from shared.networks import prefix
+
+MAX_REMOVED: Final = 200
+"""Documents that one message deletes: some milliseconds of a transaction that others may wait for."""
+
+
+class WithPassword(Protocol):
+    """An account with a password."""
+
+    @property
+    def password_hash(self) -> str:
+        """Argon2 hash of the password."""
+
+
+Account = TypeVar("Account", bound=WithPassword)
 
 
 @audited("register_owner")
 async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
-    """Make an owner.
+    """Register an owner.
 
     Raises:
-        FieldRefused: the address or the password.
-        EmailTaken: at the commit, when another owner has the address.
-        Unavailable: too many passwords wait.
+        FieldRefused: the address or the password is not allowed.
+        EmailTaken: another owner has the address, as the unique index finds at the commit.
+        Unavailable: too many password hashes are waiting.
     """
     email = account_email(command.email, test_domains=auth.test_domains)
     owner = Owner.register(
         id=str(uuid4()),
-        firstname=command.firstname,
-        lastname=command.lastname,
+        first_name=command.firstname,
+        last_name=command.lastname,
         email=email,
         password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
         at=work.now,
     )
     auth.owners.add(owner, work)
     work.annotate(user_id=pseudonym("owner", owner.id))
-    return _with_token(owner, work, auth)
+    return _view_with_token(owner, work, auth)
 
 
 async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
-    """An owner; old clients get the deletion token with it.
+    """Return an owner; for old clients with a deletion token.
 
     Raises:
-        FieldRefused: the id is no UUID.
+        FieldRefused: the ID is not a UUID.
         OwnerNotFound: there is no such owner.
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(query.uuid), "uuid"))
     if auth.old_clients:
-        return _with_token(owner, work, auth)
-    return OwnerView(firstname=owner.firstname, lastname=owner.lastname, email=owner.email, uuid=owner.id)
+        return _view_with_token(owner, work, auth)
+    return OwnerView(firstname=owner.first_name, lastname=owner.last_name, email=owner.email, uuid=owner.id)
 
 
 @audited("log_in_owner")
 async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
-    """An owner who shows the password, with a new deletion token.
+    """Check an owner's password, and return the owner with a new deletion token.
 
     Raises:
-        FieldRefused: the address can't be one.
-        Refusal: as ``proven`` says.
+        FieldRefused: the address is not valid.
+        Refusal: as for ``check_password``.
     """
     email = account_email(command.email, test_domains=auth.test_domains)
     password = auth.unseal(command.password)
     found = await auth.owners.find_by_email(email)
     if found is not None:
         work.annotate(user_id=pseudonym("owner", found.id))
-    owner = await proven(found, password, f"owner {email}", work, auth)
-    if auth.passwords.outdated(owner.password_hash):
-        auth.owners.save(owner.hash_again(await auth.passwords.hash_again(password)), work)
-    return _with_token(owner, work, auth)
+    owner = await check_password(found, password, f"owner {email}", work, auth)
+    if auth.passwords.needs_rehash(owner.password_hash):
+        auth.owners.save(owner.rehash_password(await auth.passwords.rehash(password)), work)
+    return _view_with_token(owner, work, auth)
 
 
 @audited("update_owner")
 async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpdatedView:
-    """Change an owner's names, address and password; another password ends the deletion tokens that are out.
+    """Change names, address and password of an owner; a new password invalidates earlier deletion tokens.
 
     Raises:
-        FieldRefused: the id, the address or the password.
+        FieldRefused: the ID, the address or the password is not allowed.
         OwnerNotFound: there is no such owner.
         EmailTaken: another owner has the address.
-        Unavailable: too many passwords wait.
+        Unavailable: too many password hashes are waiting.
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(command.uuid), "uuid"))
     work.annotate(user_id=pseudonym("owner", owner.id))
     email = account_email(command.email, test_domains=auth.test_domains)
-    # Not left to the index alone: a replacement is not refused in our words, its handler runs again, and sees it here.
+    # The unique index does not refuse a replacement with EmailTaken: the handler runs again, and finds the other owner
+    # here.
     if email != owner.email and await auth.owners.find_by_email(email) is not None:
         raise EmailTaken
-    changed = owner.update(firstname=command.firstname, lastname=command.lastname, email=email, at=work.now)
+    changed = owner.update(first_name=command.firstname, last_name=command.lastname, email=email, at=work.now)
     password = auth.unseal(command.password)
-    if not await auth.passwords.recognise(password, owner.password_hash):
+    if not await auth.passwords.verify(password, owner.password_hash):
         changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
     auth.owners.save(changed, work)
     return OwnerUpdatedView()
@@ -114,12 +128,12 @@ async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpd
 
 @audited("delete_owner")
 async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDeletedView:
-    """Delete an owner, with all applications and their users, for whoever shows a deletion token.
+    """Delete an owner with all applications and their users, if the deletion token is valid.
 
-    A token that is no good deletes nothing, and is not told from an owner who is not there.
+    An invalid token and an unknown owner get the same reply.
 
     Raises:
-        FieldRefused: the id is no UUID.
+        FieldRefused: the ID is not a UUID.
     """
     owner = await auth.owners.find(uuid_text(auth.unseal(command.uuid), "uuid"))
     if owner is not None:
@@ -133,44 +147,29 @@ async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDel
     except InvalidToken:
         return OwnerDeletedView(affectedRows=0)
     auth.owners.remove(owner, work)
-    # Nearly always that is all of them, and then none outlives the owner for a moment.
-    remove_applications(await auth.applications.of_owner(owner.id, most=BATCH), work, auth)
-    # Looks once more, after this is committed: an application may just be coming into being.
+    # Nearly always these are all applications, so that none outlives its owner.
+    _remove_applications(await auth.applications.some_of_owner(owner.id, limit=MAX_REMOVED), work, auth)
+    # Runs after the commit, and finds applications that were being created at the same time.
     work.publish(RemoveOwnerApplications(key=owner.id, owner_id=owner.id))
     return OwnerDeletedView(affectedRows=1)
 
 
 async def remove_owner_applications(command: RemoveOwnerApplications, work: Work, auth: Auth) -> None:
-    """Delete what an owner leaves behind, some at a time."""
-    applications = await auth.applications.of_owner(command.owner_id, most=BATCH)
-    remove_applications(applications, work, auth)
-    if len(applications) == BATCH:
+    """Delete the applications of a deleted owner, a bounded number per message."""
+    applications = await auth.applications.some_of_owner(command.owner_id, limit=MAX_REMOVED)
+    _remove_applications(applications, work, auth)
+    if len(applications) == MAX_REMOVED:
         work.publish(RemoveOwnerApplications(key=command.owner_id, owner_id=command.owner_id))
-
-
-def _with_token(owner: Owner, work: Work, auth: Auth) -> OwnerWithTokenView:
-    claims = owner.deletion_claims(id=work.new_id("deltok"), at=work.now)
-    return OwnerWithTokenView(
-        firstname=owner.firstname,
-        lastname=owner.lastname,
-        email=owner.email,
-        uuid=owner.id,
-        deletion_token=auth.signer.sign(claims, typ=DELETION_TYPE),
-    )
-
-
-BATCH: Final = 200
-"""How many documents one message deletes: some milliseconds' worth of a transaction that others may wait for."""
 
 
 @audited("create_application")
 async def create_application(command: CreateApplication, work: Work, auth: Auth) -> ApplicationView:
-    """Make an application, for a year.
+    """Create an application, for a year.
 
     Raises:
-        FieldRefused: the owner's id is no UUID.
+        FieldRefused: the owner's ID is not a UUID.
         OwnerNotFound: there is no such owner.
-        AppnameTaken: at the commit, when the owner has another of this name.
+        AppnameTaken: the owner has another application of this name, as the unique index finds at the commit.
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(command.owneruuid), "owneruuid"))
     work.annotate(user_id=pseudonym("owner", owner.id))
@@ -197,74 +196,74 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
 async def delete_application(command: DeleteApplication, work: Work, auth: Auth) -> ApplicationDeletedView:
     """Delete an application and all its users.
 
-    From this commit on nobody logs in there or signs up; the users' documents go right afterwards.
+    From this commit on nobody can log in or sign up; the users' documents are deleted by following messages.
 
     Raises:
-        MalformedApiKey: nobody can have this key.
+        MalformedApiKey: no application can have this key.
     """
     application = await auth.applications.find_by_key(auth.unseal(command.apikey))
     if application is None:
         return ApplicationDeletedView(affectedRows=0, message="nothing to delete")
     work.annotate(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
-    remove_applications([application], work, auth)
+    _remove_applications([application], work, auth)
     return ApplicationDeletedView(affectedRows=1, message="All auth users of this application are deleted too")
 
 
 async def remove_application_users(command: RemoveApplicationUsers, work: Work, auth: Auth) -> None:
-    """Delete the users of an application that is gone, some at a time.
+    """Delete the users of a deleted application, a bounded number per message.
 
-    It comes after the removal is committed, and every sign-up holds its application, so none can follow.
+    No user can be added meanwhile: the deletion is committed, and each sign-up requires the application at its commit.
     """
-    users = await auth.application_users.of_application(command.application_id, most=BATCH)
+    users = await auth.application_users.some_of_application(command.application_id, limit=MAX_REMOVED)
     for user in users:
         auth.application_users.remove(user, work)
-    if len(users) == BATCH:
+    if len(users) == MAX_REMOVED:
         work.publish(RemoveApplicationUsers(key=command.application_id, application_id=command.application_id))
 
 
-def remove_applications(applications: Iterable[Application], work: Work, auth: Auth) -> None:
-    """Delete applications, and order that their users are deleted."""
+async def check_password(account: Account | None, password: str, subject: str, work: Work, auth: Auth) -> Account:
+    """Check the password of an account, and return the account.
+
+    An unknown address is handled like a wrong password, and counted too. A network from which the person has logged in
+    before has a quota of its own, which strangers can't use up.
+
+    Args:
+        account: the account with the given address; None if there is none.
+        password: password sent by the client.
+        subject: subject of the rate limit: the address, with its kind of account.
+        work: work of the message.
+        auth: context.
+
+    Raises:
+        Throttled: too many wrong passwords; this one was not checked.
+        WrongCredentials: unknown address or wrong password.
+        FieldRefused: the password is too long.
+        Unavailable: too many password hashes are waiting.
+    """
+    device_ids = network_ids(work.caller.client_ip)
+    quota = await auth.rate_limits.quota({"passwords-per-user": subject}, work, device_ids=device_ids)
+    quota.require()
+    correct = await auth.passwords.verify(password, None if account is None else account.password_hash)
+    if account is None or not correct:
+        quota.take()
+        raise WrongCredentials
+    (await auth.rate_limits.recognize(subject, device_ids)).remember(work)
+    return account
+
+
+def _remove_applications(applications: Iterable[Application], work: Work, auth: Auth) -> None:
+    """Delete applications, and order the deletion of their users."""
     for application in applications:
         auth.applications.remove(application, work)
         work.publish(RemoveApplicationUsers(key=application.id, application_id=application.id))
 
 
-class WithPassword(Protocol):
-    """Whoever has a password."""
-
-    @property
-    def password_hash(self) -> str:
-        """What is kept of it."""
-
-
-Known = TypeVar("Known", bound=WithPassword)
-
-
-async def proven(known: Known | None, password: str, subject: str, work: Work, auth: Auth) -> Known:
-    """Whoever was looked for, once they have shown their password.
-
-    An unknown address takes the same way as a wrong password, the counting included. Who comes from a network that the
-    person has logged in from before has a budget of their own, so that strangers can't use it up.
-
-    Args:
-        known: whom the address belongs to; None: nobody.
-        password: as it came.
-        subject: names the address, and where it was looked for.
-        work: what is filled.
-        auth: where.
-
-    Raises:
-        Throttled: too many wrong ones lately; this one was not looked at.
-        WrongCredentials: nobody, or another password.
-        FieldRefused: the password is too long to be one.
-        Unavailable: too many passwords wait to be looked at.
-    """
-    network = trait("network", None if work.caller.client_ip is None else prefix(work.caller.client_ip))
-    room = await auth.limits.room({"passwords-per-user": subject}, work, traits=network)
-    room.judge()
-    right = await auth.passwords.recognise(password, None if known is None else known.password_hash)
-    if known is None or not right:
-        room.take()
-        raise WrongCredentials
-    (await auth.limits.acquaintance(subject, network)).remember(work)
-    return known
+def _view_with_token(owner: Owner, work: Work, auth: Auth) -> OwnerWithTokenView:
+    claims = owner.deletion_claims(id=work.new_id("deltok"), at=work.now)
+    return OwnerWithTokenView(
+        firstname=owner.first_name,
+        lastname=owner.last_name,
+        email=owner.email,
+        uuid=owner.id,
+        deletion_token=auth.signer.sign(claims, typ=DELETION_TYPE),
+    )

@@ -1,4 +1,4 @@
-"""Who has applications?"""
+"""Owners and their applications, and the fields of the accounts API."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from services.auth.users.models import normal_email
 from shared.messages.auth.errors import ApplicationEnded, FieldRefused, InvalidEmail, InvalidToken, PasswordRequired
 
 DELETION_TYPE: Final = "deletion+jwt"
-"""The ``typ`` of deletion tokens: no other token passes for one."""
+"""Header ``typ`` of deletion tokens; no other kind of token is accepted as one."""
 DELETION_AUDIENCE: Final = "owners"
-"""The ``aud`` of deletion tokens: this part of auth, which alone reads them."""
-DELETION_LIFE: Final = timedelta(hours=24)
+"""Claim ``aud`` of deletion tokens, which only auth reads."""
+DELETION_TOKEN_LIFETIME: Final = timedelta(hours=24)
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Somebody who has applications.
+    """A person who owns applications.
 
     Attributes:
-        email: in normal form; one owner's alone.
-        password_hash: as argon2 writes it, parameters included.
-        generation: counts the passwords so far; a deletion token is good only under the one it was made under.
+        email: in normal form; unique among owners.
+        password_hash: Argon2 hash with its parameters.
+        generation: number of passwords so far. A deletion token is valid only in the generation that it was issued in.
     """
 
     id: str
-    firstname: str
-    lastname: str
+    first_name: str
+    last_name: str
     email: str
     password_hash: str = field(repr=False)
     generation: int
@@ -44,8 +45,8 @@ class Owner:
         cls,
         *,
         id: str,  # noqa: A002 -- the field's name
-        firstname: str,
-        lastname: str,
+        first_name: str,
+        last_name: str,
         email: str,
         password_hash: str,
         at: datetime,
@@ -53,8 +54,8 @@ class Owner:
         """A new owner."""
         return cls(
             id=id,
-            firstname=firstname,
-            lastname=lastname,
+            first_name=first_name,
+            last_name=last_name,
             email=email,
             password_hash=password_hash,
             generation=1,
@@ -62,34 +63,34 @@ class Owner:
             updated_at=at,
         )
 
-    def update(self, *, firstname: str, lastname: str, email: str, at: datetime) -> Self:
-        """The same under other names and another address."""
-        return replace(self, firstname=firstname, lastname=lastname, email=email, updated_at=at)
+    def update(self, *, first_name: str, last_name: str, email: str, at: datetime) -> Self:
+        """Change names and address."""
+        return replace(self, first_name=first_name, last_name=last_name, email=email, updated_at=at)
 
     def change_password(self, password_hash: str, *, at: datetime) -> Self:
-        """The same with another password; what was signed under the one before is good no longer."""
+        """Change the password, which invalidates earlier deletion tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
 
-    def hash_again(self, password_hash: str) -> Self:
-        """The same with the same password, hashed with today's parameters."""
+    def rehash_password(self, password_hash: str) -> Self:
+        """Replace the hash of the unchanged password by one with the current parameters."""
         return replace(self, password_hash=password_hash)
 
     def deletion_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
-        """What a token says that permits the deletion of this owner."""
+        """Claims of a deletion token, which authorizes the deletion of this owner."""
         return {
             "jti": id,
             "sub": self.id,
             "aud": DELETION_AUDIENCE,
             "gen": self.generation,
             "iat": int(at.timestamp()),
-            "exp": int((at + DELETION_LIFE).timestamp()),
+            "exp": int((at + DELETION_TOKEN_LIFETIME).timestamp()),
         }
 
     def must_permit_deletion(self, claims: dict[str, Any]) -> None:
-        """Let whoever shows a deletion token with these claims go on.
+        """Check that a deletion token with these claims authorizes the deletion.
 
         Raises:
-            InvalidToken: it was made for another owner, or under a password that is no longer the one.
+            InvalidToken: it was issued for another owner, or before the last change of the password.
         """
         if (claims["sub"], claims.get("gen")) != (self.id, self.generation):
             raise InvalidToken
@@ -97,14 +98,14 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """An application.
+    """An application of an owner, whose users auth stores.
 
     Attributes:
-        id: a UUID. The API key is made from it, and it from the key, so it is as secret as that.
-        owner_id: whose it is.
-        name: different from the names of the owner's others.
-        passwordless: whether a user's id and the API key are enough to log in.
-        ends_at: from when on nobody can sign up or log in.
+        id: UUID. It is as secret as the API key, since each can be computed from the other.
+        owner_id: ID of its owner.
+        name: unique among the owner's applications.
+        passwordless: whether a user's ID and the API key are enough to log in.
+        ends_at: when sign-ups and logins end.
     """
 
     id: str
@@ -124,44 +125,41 @@ class Application:
 
     @property
     def api_key(self) -> str:
-        """What its back end shows."""
+        """API key of the application's back end."""
         return api_keys.api_key(UUID(self.id))
 
     def must_be_current(self, *, at: datetime) -> None:
-        """Let its users sign up and log in.
+        """Check that users can sign up and log in.
 
         Raises:
-            ApplicationEnded: its time is over.
+            ApplicationEnded: ``ends_at`` has been reached.
         """
         if at >= self.ends_at:
             raise ApplicationEnded
 
     def must_be_passwordless(self) -> None:
-        """Let its users log in without a password.
+        """Check that users can log in without a password.
 
         Raises:
-            PasswordRequired: it was not made for that.
+            PasswordRequired: the application was created with passwords.
         """
         if not self.passwordless:
             raise PasswordRequired
 
 
 def a_year_after(at: datetime) -> datetime:
-    """The same time a year later; after 29 February that is 1 March, so that no year is short of a day."""
+    """The same time a year later; 1 March after 29 February, so that no year is a day short."""
     try:
         return at.replace(year=at.year + 1)
     except ValueError:
         return at.replace(year=at.year + 1, month=3, day=1)
 
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
 def account_email(text: str, *, test_domains: bool) -> str:
-    """As ``normal_email``, for a field that is called ``email``.
+    """Return the normal form of the field ``email``; see ``normal_email``.
 
     Raises:
-        FieldRefused: it can't receive mail.
+        FieldRefused: the address can't receive mail.
     """
     try:
         return normal_email(text, test_domains=test_domains)
@@ -169,13 +167,13 @@ def account_email(text: str, *, test_domains: bool) -> str:
         raise FieldRefused("email", "not an address that can receive mail") from None
 
 
-def uuid_text(text: str, field: str) -> str:
-    """A UUID as RFC 9562 section 4 writes it, in lower case.
+def uuid_text(text: str, field_name: str) -> str:
+    """Return a UUID in the text format of RFC 9562 section 4, in lower case.
 
     Raises:
-        FieldRefused: it is none.
+        FieldRefused: the text is not a UUID.
     """
     lower = text.lower()
     if not _UUID.fullmatch(lower):
-        raise FieldRefused(field, "not a UUID")
+        raise FieldRefused(field_name, "not a UUID")
     return lower

@@ -1,8 +1,8 @@
-"""Where are the owners of applications kept? In ``owners``."""
+"""Stores of owners and their applications."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
@@ -10,103 +10,65 @@ from services.auth.accounts import api_keys
 from services.auth.accounts.models import Application, Owner
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
+from shared.documents import Rows
 from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken, EmailTaken, OwnerNotFound
-from shared.mongo import Collection, Database, Document
+from shared.mongo import Database
 
 
-class Owners:
-    """The owners; an address is one's alone, which the index sees to."""
+class Owners(Rows[Owner]):
+    """The collection ``owners``; a unique index on the address refuses a second owner with ``EmailTaken``.
 
-    COLLECTION: ClassVar = "owners"
-    INDEXES: ClassVar = [IndexModel([("email", ASCENDING)], unique=True)]
+    If another owner gets a changed address first, the handler runs again and finds that owner.
+    """
+
+    COLLECTION: Final = "owners"
+    INDEXES: Final = (IndexModel([("email", ASCENDING)], unique=True),)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._by_id = BatchLoader(self._documents)
-        self._by_email = BatchLoader(self._documents, "email")
+        super().__init__(database[self.COLLECTION], Owner, taken=EmailTaken)
+        self._by_id = BatchLoader(self._collection)
+        self._by_email = BatchLoader(self._collection, "email")
 
-    async def get(self, id: str) -> Owner:  # noqa: A002 -- the field's name
-        """The owner with this id.
+    async def get(self, owner_id: str) -> Owner:
+        """The owner with this ID.
 
         Raises:
             OwnerNotFound: there is none.
         """
-        owner = await self.find(id)
+        owner = await self.find(owner_id)
         if owner is None:
             raise OwnerNotFound
         return owner
 
-    async def find(self, id: str) -> Owner | None:  # noqa: A002 -- the field's name
-        """The owner with this id, if there is one."""
-        document = await self._by_id.find_one(id)
-        return None if document is None else _owner(document)
+    async def find(self, owner_id: str) -> Owner | None:
+        """The owner with this ID, if there is one."""
+        return self._read_or_none(await self._by_id.find_one(owner_id))
 
     async def find_by_email(self, email: str) -> Owner | None:
-        """The owner with this address, given in normal form."""
-        document = await self._by_email.find_one(email)
-        return None if document is None else _owner(document)
-
-    def add(self, owner: Owner, work: Work) -> None:
-        """Store a new one; refused with EmailTaken when another has the address."""
-        work.insert(self._documents, _document(owner), taken=EmailTaken)
-
-    def save(self, owner: Owner, work: Work) -> None:
-        """Store what changed; when another got the new address meanwhile, the handler runs again and finds them."""
-        work.replace(self._documents, _document(owner), version=owner.version)
+        """The owner with this address in normal form, if there is one."""
+        return self._read_or_none(await self._by_email.find_one(email))
 
     def require_unchanged(self, owner: Owner, work: Work) -> None:
-        """See to it that the owner is still there when the work commits."""
-        work.require_version(self._documents, owner.id, version=owner.version)
-
-    def remove(self, owner: Owner, work: Work) -> None:
-        """Delete one."""
-        work.delete(self._documents, owner.id, version=owner.version)
+        """Make the commit fail if the owner has been changed or deleted by then; the handler then runs again."""
+        work.require_version(self._collection, owner.id, version=owner.version)
 
 
-def _owner(document: Document) -> Owner:
-    return Owner(
-        id=document["_id"],
-        firstname=document["firstName"],
-        lastname=document["lastName"],
-        email=document["email"],
-        password_hash=document["passwordHash"],
-        generation=document["generation"],
-        created_at=document["createdAt"],
-        updated_at=document["updatedAt"],
-        version=document["version"],
-    )
+class Applications(Rows[Application]):
+    """The collection ``applications``; a unique index refuses a second name of one owner with ``AppnameTaken``."""
 
-
-def _document(owner: Owner) -> Document:
-    return {
-        "_id": owner.id,
-        "firstName": owner.firstname,
-        "lastName": owner.lastname,
-        "email": owner.email,
-        "passwordHash": owner.password_hash,
-        "generation": owner.generation,
-        "createdAt": owner.created_at,
-        "updatedAt": owner.updated_at,
-        "version": owner.version,
-    }
-
-
-class Applications:
-    """The applications; a name is one's alone among those of an owner, which the index sees to."""
-
-    COLLECTION: ClassVar = "applications"
-    INDEXES: ClassVar = [IndexModel([("ownerId", ASCENDING), ("name", ASCENDING)], unique=True)]
+    COLLECTION: Final = "applications"
+    INDEXES: Final = (IndexModel([("ownerId", ASCENDING), ("name", ASCENDING)], unique=True),)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._by_id = BatchLoader(self._documents)
+        super().__init__(database[self.COLLECTION], Application, taken=AppnameTaken)
+        self._by_id = BatchLoader(self._collection)
 
     async def get(self, api_key: str) -> Application:
         """The application with this API key.
 
         Raises:
-            MalformedApiKey: none can have it; nothing was looked up.
-            ApplicationNotFound: none has it.
+            MalformedApiKey: no application can have it; MongoDB is not queried.
+            ApplicationNotFound: no application has it.
         """
         application = await self.find_by_key(api_key)
         if application is None:
@@ -117,52 +79,18 @@ class Applications:
         """The application with this API key, if there is one.
 
         Raises:
-            MalformedApiKey: none can have it; nothing was looked up.
+            MalformedApiKey: no application can have it; MongoDB is not queried.
         """
         return await self.find(str(api_keys.id_of(api_key)))
 
-    async def find(self, id: str) -> Application | None:  # noqa: A002 -- the field's name
-        """The application with this id, if there is one."""
-        document = await self._by_id.find_one(id)
-        return None if document is None else _application(document)
+    async def find(self, application_id: str) -> Application | None:
+        """The application with this ID, if there is one."""
+        return self._read_or_none(await self._by_id.find_one(application_id))
 
-    async def of_owner(self, owner_id: str, *, most: int) -> list[Application]:
-        """Some of an owner's, ``most`` of them if there are so many."""
-        cursor = self._documents.find({"ownerId": {"$eq": owner_id}}).limit(most)
-        return [_application(document) async for document in cursor]
-
-    def add(self, application: Application, work: Work) -> None:
-        """Store a new one; refused with AppnameTaken when the owner has another of this name."""
-        work.insert(self._documents, _application_document(application), taken=AppnameTaken)
+    async def some_of_owner(self, owner_id: str, *, limit: int) -> list[Application]:
+        """Up to ``limit`` applications of an owner."""
+        return await self._all(self._collection.find({"ownerId": {"$eq": owner_id}}).limit(limit))
 
     def require_unchanged(self, application: Application, work: Work) -> None:
-        """See to it that the application is still there when the work commits."""
-        work.require_version(self._documents, application.id, version=application.version)
-
-    def remove(self, application: Application, work: Work) -> None:
-        """Delete one."""
-        work.delete(self._documents, application.id, version=application.version)
-
-
-def _application(document: Document) -> Application:
-    return Application(
-        id=document["_id"],
-        owner_id=document["ownerId"],
-        name=document["name"],
-        passwordless=document["passwordless"],
-        created_at=document["createdAt"],
-        ends_at=document["endsAt"],
-        version=document["version"],
-    )
-
-
-def _application_document(application: Application) -> Document:
-    return {
-        "_id": application.id,
-        "ownerId": application.owner_id,
-        "name": application.name,
-        "passwordless": application.passwordless,
-        "createdAt": application.created_at,
-        "endsAt": application.ends_at,
-        "version": application.version,
-    }
+        """Make the commit fail if the application has been changed or deleted by then; the handler then runs again."""
+        work.require_version(self._collection, application.id, version=application.version)

@@ -1,11 +1,11 @@
-"""How do people sign up to an application, log in there, and change what is known of them?"""
+"""Handlers of the users of applications: sign-up, login and changes."""
 
 from __future__ import annotations
 
 import asyncio
 from uuid import uuid4
 
-from services.auth.accounts.handlers import proven
+from services.auth.accounts.handlers import check_password
 from services.auth.accounts.models import Application, account_email, uuid_text
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
 from services.auth.audit.models import pseudonym
@@ -29,13 +29,13 @@ from shared.messages.auth.errors import EmailTaken, InvalidToken, NotLoggedIn
 
 @audited("sign_up")
 async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserView:
-    """Make a user of an application, for a year.
+    """Create a user of an application, for a year.
 
     Raises:
-        MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no application to sign up to.
-        FieldRefused: the address or the password.
-        EmailTaken: at the commit, when another user of the application has the address.
-        Unavailable: too many passwords wait.
+        MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no current application with this key.
+        FieldRefused: the address or the password is not allowed.
+        EmailTaken: another user of the application has the address, as the unique index finds at the commit.
+        Unavailable: too many password hashes are waiting.
     """
     application = await auth.applications.get(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
@@ -57,13 +57,13 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
 
 @audited("sign_in")
 async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
-    """Log somebody in who knows a user's id and the API key, where that is enough.
+    """Log a user in with ID and API key, if the application allows it.
 
     Raises:
-        FieldRefused: the id is no UUID.
-        MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no application to log in to.
-        PasswordRequired: it is not enough there.
-        ApplicationUserNotFound, ApplicationUserNotActive, ApplicationUserEnded: there is nobody to log in.
+        FieldRefused: the ID is not a UUID.
+        MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no current application with this key.
+        PasswordRequired: the application requires passwords.
+        ApplicationUserNotFound, ApplicationUserNotActive, ApplicationUserEnded: the user can't log in.
     """
     user_id = uuid_text(auth.unseal(command.uuid), "uuid")
     application = await auth.applications.get(auth.unseal(command.apikey))
@@ -79,13 +79,13 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
 
 @audited("sign_in_with_email")
 async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -> SignedInWithEmailView:
-    """Log somebody in who shows a password.
+    """Log a user in with address and password.
 
     Raises:
-        MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no application to log in to.
-        FieldRefused: the address can't be one.
-        Refusal: as ``proven`` says.
-        ApplicationUserNotActive, ApplicationUserEnded: the password is right, and they may not log in.
+        MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no current application with this key.
+        FieldRefused: the address is not valid.
+        Refusal: as for ``check_password``.
+        ApplicationUserNotActive, ApplicationUserEnded: the password is right, but the user can't log in.
     """
     application = await auth.applications.get(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
@@ -95,18 +95,18 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
     found = await auth.application_users.find_by_email(application.id, email)
     if found is not None:
         work.annotate(user_id=pseudonym("application user", found.id))
-    user = await proven(found, password, f"user of {application.id} {email}", work, auth)
+    user = await check_password(found, password, f"user of {application.id} {email}", work, auth)
     user.must_be_allowed_in(at=work.now)
-    if auth.passwords.outdated(user.password_hash):
-        auth.application_users.save(user.hash_again(await auth.passwords.hash_again(password)), work)
+    if auth.passwords.needs_rehash(user.password_hash):
+        auth.application_users.save(user.rehash_password(await auth.passwords.rehash(password)), work)
     return SignedInWithEmailView(token=_token(user, work, auth), uuid=user.id)
 
 
 async def check_sign_in(query: CheckSignIn, work: Work, auth: Auth) -> SignedInView:
-    """Whether a token is good.
+    """Check a token, and return it.
 
     Raises:
-        NotLoggedIn: it is not.
+        NotLoggedIn: it is not valid.
     """
     token = auth.unseal(query.token)
     await _logged_in(token, work, auth)
@@ -114,46 +114,46 @@ async def check_sign_in(query: CheckSignIn, work: Work, auth: Auth) -> SignedInV
 
 
 async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth) -> ApplicationUserView:
-    """The user whose token this is.
+    """Return the user of a token.
 
     Raises:
-        NotLoggedIn: nobody's.
+        NotLoggedIn: the token is not valid.
     """
     return _view(*await _logged_in(auth.unseal(query.token), work, auth))
 
 
 @audited("update_application_user")
 async def update_application_user(command: UpdateApplicationUser, work: Work, auth: Auth) -> ApplicationUserUpdatedView:
-    """Change what is given; another password, and a deactivation, end all tokens, this one too.
+    """Change the given properties of a user; a new password or a deactivation ends all tokens, including this one.
 
     Raises:
-        NotLoggedIn: the token is nobody's.
-        FieldRefused: the address or the password.
+        NotLoggedIn: the token is not valid.
+        FieldRefused: the address or the password is not allowed.
         EmailTaken: another user of the application has the address.
-        Unavailable: too many passwords wait.
+        Unavailable: too many password hashes are waiting.
     """
     user, application = await _logged_in(auth.unseal(command.token), work, auth)
     work.annotate(user_id=pseudonym("application user", user.id), client_id=pseudonym("application", application.id))
     email = None
     if command.email is not None:
         email = account_email(command.email, test_domains=auth.test_domains)
-        # Not left to the index alone: as in ``update_owner``.
+        # The unique index is not enough, as in ``update_owner``.
         if email != user.email and await auth.application_users.find_by_email(application.id, email) is not None:
             raise EmailTaken
     changed = user.update(username=command.username, email=email, active=command.active, at=work.now)
     if command.password is not None:
         password = auth.unseal(command.password)
-        if not await auth.passwords.recognise(password, user.password_hash):
+        if not await auth.passwords.verify(password, user.password_hash):
             changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
     auth.application_users.save(changed, work)
     return ApplicationUserUpdatedView(username=changed.username, email=changed.email)
 
 
 async def _logged_in(token: str, work: Work, auth: Auth) -> tuple[ApplicationUser, Application]:
-    """The user whose token this is, and the application.
+    """Return the user of a token, and the application.
 
     Raises:
-        NotLoggedIn: nobody's.
+        NotLoggedIn: the token is not valid.
     """
     try:
         claims = auth.signer.verify(token, typ=TOKEN_TYPE, audience=None, at=work.now)

@@ -1,4 +1,4 @@
-"""Who has signed up to an application, and who may log in there?"""
+"""Users of the owners' applications."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from shared.errors import Refusal
 from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn
 
 TOKEN_TYPE: Final = "application+jwt"  # noqa: S105 -- the header ``typ``
-"""The ``typ`` of what a user of an application shows: no access token of Nest's own users passes for it."""
-TOKEN_LIFE: Final = timedelta(hours=24)
+"""Header ``typ`` of the tokens of application users; no access token of a user of Nest is accepted as one."""
+TOKEN_LIFETIME: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +20,11 @@ class ApplicationUser:
     """A user of an application.
 
     Attributes:
-        email: in normal form; in one application one user's alone.
-        password_hash: as argon2 writes it, parameters included.
-        active: whether they may log in.
-        generation: counts what ended all tokens so far; a token is good only under the one it was made under.
-        ends_at: from when on they can't log in.
+        email: in normal form; unique within the application.
+        password_hash: Argon2 hash with its parameters.
+        active: whether the user may log in.
+        generation: increased whenever all tokens end. A token is valid only in the generation that it was issued in.
+        ends_at: when logins end.
     """
 
     id: str
@@ -65,11 +65,11 @@ class ApplicationUser:
         )
 
     def must_be_allowed_in(self, *, at: datetime) -> None:
-        """Let them log in.
+        """Check that the user may log in.
 
         Raises:
-            ApplicationUserNotActive: deactivated.
-            ApplicationUserEnded: their time is over.
+            ApplicationUserNotActive: the user is deactivated.
+            ApplicationUserEnded: ``ends_at`` has been reached.
         """
         if not self.active:
             raise ApplicationUserNotActive
@@ -77,21 +77,21 @@ class ApplicationUser:
             raise ApplicationUserEnded
 
     def token_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
-        """What a token says that shows that they are logged in."""
+        """Claims of a token of this user."""
         return {
             "jti": id,
             "sub": self.id,
             "aud": self.application_id,
             "gen": self.generation,
             "iat": int(at.timestamp()),
-            "exp": int((at + TOKEN_LIFE).timestamp()),
+            "exp": int((at + TOKEN_LIFETIME).timestamp()),
         }
 
     def must_be_logged_in(self, application: Application, claims: dict[str, Any], *, at: datetime) -> None:
-        """Let whoever shows a token with these claims go on.
+        """Check that a token with these claims is valid for the user.
 
         Raises:
-            NotLoggedIn: made for another application, or before what ended all tokens; or they may not log in now.
+            NotLoggedIn: it was issued for another application or in an earlier generation, or logins have ended.
         """
         if (claims["sub"], claims["aud"], claims.get("gen")) != (self.id, self.application_id, self.generation):
             raise NotLoggedIn
@@ -102,7 +102,7 @@ class ApplicationUser:
             raise NotLoggedIn from None
 
     def update(self, *, username: str | None, email: str | None, active: bool | None, at: datetime) -> Self:
-        """The same with what is given changed; who is deactivated is logged out everywhere."""
+        """Change the given properties; None leaves one unchanged. A deactivation ends all tokens."""
         changed = replace(
             self,
             username=self.username if username is None else username,
@@ -113,9 +113,9 @@ class ApplicationUser:
         return replace(changed, generation=self.generation + 1) if self.active and not changed.active else changed
 
     def change_password(self, password_hash: str, *, at: datetime) -> Self:
-        """The same with another password, logged out everywhere."""
+        """Change the password, which ends all tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
 
-    def hash_again(self, password_hash: str) -> Self:
-        """The same with the same password, hashed with today's parameters."""
+    def rehash_password(self, password_hash: str) -> Self:
+        """Replace the hash of the unchanged password by one with the current parameters."""
         return replace(self, password_hash=password_hash)

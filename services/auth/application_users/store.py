@@ -1,95 +1,51 @@
-"""Where are the users of applications kept? In ``application_users``."""
+"""Store of the users of applications."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.accounts.models import Application
 from services.auth.application_users.models import ApplicationUser
 from shared.batch_loader import BatchLoader
-from shared.bus.work import Work
+from shared.documents import Rows
 from shared.messages.auth.errors import ApplicationUserNotFound, EmailTaken
-from shared.mongo import Collection, Database, Document
+from shared.mongo import Database
 
 
-class ApplicationUsers:
-    """The users of applications; an address is one's alone in an application, which the index sees to."""
+class ApplicationUsers(Rows[ApplicationUser]):
+    """The collection ``application_users``; a unique index refuses a second user of an address with ``EmailTaken``.
 
-    COLLECTION: ClassVar = "application_users"
-    INDEXES: ClassVar = [IndexModel([("applicationId", ASCENDING), ("email", ASCENDING)], unique=True)]
+    If another user gets a changed address first, the handler runs again and finds that user.
+    """
+
+    COLLECTION: Final = "application_users"
+    INDEXES: Final = (IndexModel([("applicationId", ASCENDING), ("email", ASCENDING)], unique=True),)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._by_id = BatchLoader(self._documents)
+        super().__init__(database[self.COLLECTION], ApplicationUser, taken=EmailTaken)
+        self._by_id = BatchLoader(self._collection)
 
-    async def get(self, id: str, application: Application) -> ApplicationUser:  # noqa: A002 -- the field's name
-        """The user of an application with this id.
+    async def get(self, user_id: str, application: Application) -> ApplicationUser:
+        """The user of an application with this ID.
 
         Raises:
             ApplicationUserNotFound: there is none.
         """
-        user = await self.find(id)
+        user = await self.find(user_id)
         if user is None or user.application_id != application.id:
             raise ApplicationUserNotFound
         return user
 
-    async def find(self, id: str) -> ApplicationUser | None:  # noqa: A002 -- the field's name
-        """The user with this id, if there is one."""
-        document = await self._by_id.find_one(id)
-        return None if document is None else _user(document)
+    async def find(self, user_id: str) -> ApplicationUser | None:
+        """The user with this ID, if there is one."""
+        return self._read_or_none(await self._by_id.find_one(user_id))
 
     async def find_by_email(self, application_id: str, email: str) -> ApplicationUser | None:
-        """The user of an application with this address, given in normal form."""
-        document = await self._documents.find_one({"applicationId": {"$eq": application_id}, "email": {"$eq": email}})
-        return None if document is None else _user(document)
+        """The user of an application with this address in normal form, if there is one."""
+        return await self._one({"applicationId": {"$eq": application_id}, "email": {"$eq": email}})
 
-    async def of_application(self, application_id: str, *, most: int) -> list[ApplicationUser]:
-        """Some of an application's, ``most`` of them if there are so many."""
-        cursor = self._documents.find({"applicationId": {"$eq": application_id}}).limit(most)
-        return [_user(document) async for document in cursor]
-
-    def add(self, user: ApplicationUser, work: Work) -> None:
-        """Store a new one; refused with EmailTaken when another of the application has the address."""
-        work.insert(self._documents, _document(user), taken=EmailTaken)
-
-    def save(self, user: ApplicationUser, work: Work) -> None:
-        """Store what changed; when another got the new address meanwhile, the handler runs again and finds them."""
-        work.replace(self._documents, _document(user), version=user.version)
-
-    def remove(self, user: ApplicationUser, work: Work) -> None:
-        """Delete one."""
-        work.delete(self._documents, user.id, version=user.version)
-
-
-def _user(document: Document) -> ApplicationUser:
-    return ApplicationUser(
-        id=document["_id"],
-        application_id=document["applicationId"],
-        username=document["username"],
-        email=document["email"],
-        password_hash=document["passwordHash"],
-        active=document["active"],
-        generation=document["generation"],
-        created_at=document["createdAt"],
-        updated_at=document["updatedAt"],
-        ends_at=document["endsAt"],
-        version=document["version"],
-    )
-
-
-def _document(user: ApplicationUser) -> Document:
-    return {
-        "_id": user.id,
-        "applicationId": user.application_id,
-        "username": user.username,
-        "email": user.email,
-        "passwordHash": user.password_hash,
-        "active": user.active,
-        "generation": user.generation,
-        "createdAt": user.created_at,
-        "updatedAt": user.updated_at,
-        "endsAt": user.ends_at,
-        "version": user.version,
-    }
+    async def some_of_application(self, application_id: str, *, limit: int) -> list[ApplicationUser]:
+        """Up to ``limit`` users of an application."""
+        return await self._all(self._collection.find({"applicationId": {"$eq": application_id}}).limit(limit))

@@ -1,4 +1,4 @@
-"""How do operators read the audit, and how does it learn of what is done elsewhere?"""
+"""Handlers that read the audit, and that add entries of other services to it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from shared.messages.auth.audit import AuditEntriesView, ListAuditEntries, Recor
 
 
 async def record_audit_entry(command: RecordAuditEntry, work: Work, auth: Auth) -> None:
-    """Keep what came of an operator's order to another service, or of a question to auth."""
-    auth.audit.keep(command, work)
+    """Add the entry of an operator's command to another service, or of a query to auth."""
+    auth.audit.record_for_service(command, work)
 
 
 async def list_audit_entries(query: ListAuditEntries, work: Work, auth: Auth) -> AuditEntriesView:
-    """What was tried, by the filters given, and where the next page begins."""
-    entries = await auth.audit.page(query)
+    """List the entries that match the filters, newest first, with the cursor of the next page."""
+    entries = await auth.audit_entries.page(query)
     page = entries[: query.limit]
     if page:
-        # Where and when somebody logs in is theirs: who looks at that is looked at too.
+        # The entries are personal data, so reading them is audited under the user's ID.
         work.annotate(user_id=query.user_id)
     return AuditEntriesView(
         entries=tuple(entry.view() for entry in page),

@@ -1,4 +1,4 @@
-"""What is written down of what somebody tried? Who, what, when, from where, and what came of it; never a secret."""
+"""Audit entries: who tried what, when, from where, and with which outcome. They contain no secrets."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from shared.messages.auth.audit import AuditEntryView, AuditOutcome
 
 
 def pseudonym(kind: Literal["owner", "application", "application user"], uuid: str) -> str:
-    """How the audit names somebody whose id opens doors: always the same, and no way leads back from it.
+    """Name in the audit for something whose ID is a secret: always the same, and not reversible.
 
-    An application's UUID is its API key, written otherwise, and an owner's lets whoever knows it change the owner. They
-    have 122 random bits, so a plain hash tells nothing about them.
+    The UUID of an application is its API key in another notation, and the UUID of an owner authorizes changes to the
+    owner. UUIDs have 122 random bits, so a plain hash does not reveal them.
     """
     return f"{kind.replace(' ', '-')}_{derived_message_id('audit', kind, uuid)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One line of the audit; never changed.
+    """One entry of the audit; never changed.
 
-    It names people by their ids alone, so that all that is known of one is found by the id, and means nothing once the
-    person is erased.
+    It names people by ID only. So all entries about a person are found by the ID, and are anonymous after an erasure.
 
     Attributes:
-        action: what was tried; an ``Action``, or one that a newer service knows.
-        code: why it was refused; None when it was done.
-        caller: who asked, as the gateway verified it; ``caller_user_id`` is the user of the bearer token.
-        user_id: whom it was about; None where that did not come to light.
-        session_id: the login it was about, by the id of the authorization or the phone code that it began with.
-        identifier_id: which identifier it added, verified or removed.
-        message_id: of the message that asked for it.
-        resource_id: what else it was about: a news item, a subscription, a run, an export, a dead letter.
+        action: an ``Action``, or one that a newer service knows.
+        code: code of the refusal; None if the action was done.
+        caller: kind of the caller, as verified by the gateway.
+        caller_user_id: user of the caller's bearer token.
+        user_id: user that the action was about, if known.
+        session_id: login that the action was about: ID of the authorization or phone code that it began with.
+        identifier_id: identifier that was added, verified or removed.
+        message_id: ID of the message that ordered the action.
+        resource_id: ID of another subject: a news item, subscription, run, export or dead letter. None in documents
+            that are older than the field.
     """
 
     id: str
@@ -50,10 +51,10 @@ class AuditEntry:
     identifier_id: str | None
     client_ip: str | None
     message_id: str
-    resource_id: str | None
+    resource_id: str | None = None
 
     def view(self) -> AuditEntryView:
-        """The same, as it is announced and as operators read it."""
+        """The entry as published and as shown to operators."""
         return AuditEntryView(
             id=self.id,
             at=self.at,

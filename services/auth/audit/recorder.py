@@ -1,4 +1,4 @@
-"""What remains of what somebody tried? An entry in the audit and an event, whatever came of it."""
+"""Recording of audit entries: one entry and one event for each audited message, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -10,40 +10,43 @@ from services.auth.audit.models import AuditEntry
 from services.auth.audit.store import AuditEntries
 from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.messages.auth.audit import NOTE_FIELDS, Action, Audited, ListAuditEntries, RecordAuditEntry
+from shared.messages.auth.audit import NOTE_FIELDS, Action, Audited, RecordAuditEntry
 
 Order = TypeVar("Order")
 Reply = TypeVar("Reply")
 
 
-class Audit:
-    """Writes the audit.
+class AuditRecorder:
+    """Records audit entries.
 
-    Who asked and from where, the message itself tells. Whom and what it was about, the handler finds out on its way,
-    and says so: ``work.annotate(user_id=…, client_id=…, session_id=…)``, as ``NOTE_FIELDS`` has them. Only ids that
-    auth made or found are noted: what a client has typed may be anything, a secret in the wrong field too.
+    The message contains caller and IP address. A handler adds what it finds out about the subject with
+    ``work.annotate(user_id=…, client_id=…, session_id=…)``, under the names in ``NOTE_FIELDS``. It may add only IDs
+    that auth has generated or found, since text from a client might be a secret in the wrong field.
 
     Args:
-        entries: where.
+        entries: store of the entries.
     """
 
     def __init__(self, entries: AuditEntries) -> None:
         self._entries = entries
 
-    def record(self, work: Work, action: Action, *, refusal: Refusal | None = None, **about: str | None) -> None:
-        """Write an entry, which commits with the rest of the work.
+    def record(self, work: Work, action: Action, *, refusal: Refusal | None = None, **annotations: str | None) -> None:
+        """Add an entry to the work.
 
-        ``audited`` does this for whole handlers. By hand it is for what one message does besides, or to many.
+        ``audited`` does this for whole handlers. Call it directly for further actions of one message.
 
         Args:
-            work: what was asked, and what is filled.
+            work: work of the message.
             action: what was tried.
-            refusal: why not, if not.
-            about: what differs from what the handler has noted, under the same names.
+            refusal: the refusal, if any.
+            annotations: values that replace the handler's annotations.
+
+        Raises:
+            TypeError: an annotation has a name that is not in ``NOTE_FIELDS``.
         """
-        notes = {**work.annotations, **about}
-        if not notes.keys() <= NOTE_FIELDS:
-            raise TypeError(f"the audit keeps no {', '.join(sorted(notes.keys() - NOTE_FIELDS))}")
+        about = {**work.annotations, **annotations}
+        if not about.keys() <= NOTE_FIELDS:
+            raise TypeError(f"unknown audit annotations: {', '.join(sorted(about.keys() - NOTE_FIELDS))}")
         caller = work.caller
         entry = AuditEntry(
             id=work.new_id("auditentry"),
@@ -53,38 +56,38 @@ class Audit:
             code=None if refusal is None else refusal.code,
             caller=caller.kind,
             caller_user_id=caller.user_id,
-            user_id=notes.get("user_id", caller.user_id),
-            client_id=notes.get("client_id"),
-            session_id=notes.get("session_id"),
-            identifier_id=notes.get("identifier_id"),
+            user_id=about.get("user_id", caller.user_id),
+            client_id=about.get("client_id"),
+            session_id=about.get("session_id"),
+            identifier_id=about.get("identifier_id"),
             client_ip=caller.client_ip,
             message_id=work.id,
-            resource_id=notes.get("resource_id"),
+            resource_id=about.get("resource_id"),
         )
         self._add(entry, work)
 
-    def keep(self, told: RecordAuditEntry, work: Work) -> None:
-        """Write an entry of what was handled elsewhere.
+    def record_for_service(self, command: RecordAuditEntry, work: Work) -> None:
+        """Add the entry of a message that another service has handled.
 
         Args:
-            told: what came of it.
-            work: that message; its caller is whoever asked for what it tells of.
+            command: what the other service reports.
+            work: work of the command, whose caller is the caller of the other service's message.
         """
         entry = AuditEntry(
             id=work.new_id("auditentry"),
-            at=told.at,
-            action=told.action,
-            outcome="done" if told.refused_as is None else "refused",
-            code=told.refused_as,
+            at=command.at,
+            action=command.action,
+            outcome="done" if command.refused_as is None else "refused",
+            code=command.refused_as,
             caller=work.caller.kind,
             caller_user_id=work.caller.user_id,
-            user_id=told.user_id,
-            client_id=told.client_id,
-            session_id=told.session_id,
-            identifier_id=told.identifier_id,
+            user_id=command.user_id,
+            client_id=command.client_id,
+            session_id=command.session_id,
+            identifier_id=command.identifier_id,
             client_ip=work.caller.client_ip,
-            message_id=told.message_id,
-            resource_id=told.resource_id,
+            message_id=command.message_id,
+            resource_id=command.resource_id,
         )
         self._add(entry, work)
 
@@ -92,17 +95,13 @@ class Audit:
         self._entries.add(entry, work)
         work.publish(Audited(key=entry.user_id or "", entry=entry.view()))
 
-    async def page(self, query: ListAuditEntries) -> list[AuditEntry]:
-        """The entries asked for, as ``AuditEntries.page`` says."""
-        return await self._entries.page(query)
-
 
 class WithAudit(Protocol):
-    """What the handlers of auth work with, as far as the audit cares."""
+    """A handler context with an audit recorder."""
 
     @property
-    def audit(self) -> Audit:
-        """Where it is recorded."""
+    def audit(self) -> AuditRecorder:
+        """The recorder."""
 
 
 Context = TypeVar("Context", bound=WithAudit)
@@ -110,21 +109,21 @@ Handler = Callable[[Order, Work, Context], Awaitable[Reply]]
 
 
 def audited(action: Action) -> Callable[[Handler[Order, Context, Reply]], Handler[Order, Context, Reply]]:
-    """Have it recorded what comes of a handler: done, or refused and why, at the commit too.
+    """Decorate a handler so that its outcome is audited, including refusals by an index at the commit.
 
-    Where one that is audited calls another, there is one entry, and its action is the inner one's, which knows best.
+    If an audited handler calls another one, one entry is recorded, with the action of the inner one.
     """
 
-    def wear(handler: Handler[Order, Context, Reply]) -> Handler[Order, Context, Reply]:
+    def decorate(handler: Handler[Order, Context, Reply]) -> Handler[Order, Context, Reply]:
         @wraps(handler)
-        async def wearing(order: Order, work: Work, auth: Context) -> Reply:
-            work.on_outcome(partial(_conclude, auth.audit, work, action))
+        async def wrapper(order: Order, work: Work, auth: Context) -> Reply:
+            work.on_outcome(partial(_record_outcome, auth.audit, work, action))
             return await handler(order, work, auth)
 
-        return wearing
+        return wrapper
 
-    return wear
+    return decorate
 
 
-def _conclude(audit: Audit, work: Work, action: Action, refusal: Refusal | None) -> None:
+def _record_outcome(audit: AuditRecorder, work: Work, action: Action, refusal: Refusal | None) -> None:
     audit.record(work, action, refusal=refusal)

@@ -1,4 +1,4 @@
-"""How does an app become known, and how is it changed?"""
+"""Handlers that register, change and list clients."""
 
 from __future__ import annotations
 
@@ -22,54 +22,71 @@ from shared.messages.mailer.branding import ClientLooks, RecordClientLooks
 
 @audited("create_client")
 async def create_client(command: CreateClient, work: Work, auth: Auth) -> ClientView:
-    """Register an app that may log people in.
+    """Register a client, and notify the gateways.
 
     Raises:
-        InvalidRedirectUri: one that no app may have.
-        ClientAlreadyExists: the id is taken, as the index says at the commit.
+        InvalidRedirectUri: a redirect URI is not allowed.
+        ClientAlreadyExists: the ID is taken, as the unique index finds at the commit.
     """
     client = Client.register(command.name, command.redirect_uris, id=command.id or work.new_id("client"), at=work.now)
     auth.clients.add(client, work)
     work.annotate(client_id=client.id)
     work.publish(ClientCreated(key=client.id, client_id=client.id))
-    work.publish(announced(client))
+    work.publish(_announcement(client))
     return _view(client)
 
 
 @audited("update_client")
 async def update_client(command: UpdateClient, work: Work, auth: Auth) -> ClientView:
-    """Change an app, and let every gateway know.
+    """Change a client, and notify the gateways.
 
     Raises:
-        ClientNotFound: there is none.
-        ClientChanged: somebody was quicker.
-        InvalidRedirectUri: one that no app may have.
+        ClientNotFound: there is no such client.
+        ClientChanged: the client has been changed since the caller read it.
+        InvalidRedirectUri: a redirect URI is not allowed.
     """
-    held = await auth.clients.get(command.id)
-    work.annotate(client_id=held.id)
-    held.must_be(command.version)
-    client = held.change(name=command.name, redirect_uris=command.redirect_uris, disabled=command.disabled, at=work.now)
+    stored = await auth.clients.get(command.id)
+    work.annotate(client_id=stored.id)
+    stored.must_have_version(command.version)
+    client = stored.change(
+        name=command.name, redirect_uris=command.redirect_uris, disabled=command.disabled, at=work.now
+    )
     auth.clients.save(client, work)
-    work.publish(announced(client))
+    work.publish(_announcement(client))
     return _view(client).model_copy(update={"version": client.version + 1})
 
 
 async def list_clients(_query: ListClients, _work: Work, auth: Auth) -> ClientList:
-    """Every app there is, the oldest first."""
+    """List all clients, the oldest first."""
     return ClientList(tuple(map(_view, await auth.clients.all())))
 
 
 async def announce_client(command: AnnounceClient, work: Work, auth: Auth) -> None:
-    """Tell the gateways about an app, as it is now: an order of each start, should Kafka have lost what it was told.
+    """Notify the gateways of a client's current state.
+
+    Sent at each start, in case Kafka has lost an earlier notification.
 
     Raises:
-        ClientNotFound: it is gone.
+        ClientNotFound: there is no such client.
     """
-    work.publish(announced(await auth.clients.get(command.client_id)))
+    work.publish(_announcement(await auth.clients.get(command.client_id)))
 
 
-def announced(client: Client) -> ClientAnnounced:
-    """What gateways must know of an app; to be published with every change of it."""
+@audited("set_client_looks")
+async def set_client_looks(command: SetClientLooks, work: Work, auth: Auth) -> None:
+    """Forward the branding of an existing client to mailer, which replies to the caller.
+
+    Raises:
+        ClientNotFound: there is no such client.
+    """
+    client = await auth.clients.get(command.client_id)
+    work.annotate(client_id=client.id)
+    looks = ClientLooks(**{name: getattr(command, name) for name in ClientLooks.model_fields})
+    work.forward(RecordClientLooks(key=client.id, client_id=client.id, looks=looks))
+
+
+def _announcement(client: Client) -> ClientAnnounced:
+    """The state of a client that gateways need; published at each change."""
     return ClientAnnounced(
         key=client.id, client_id=client.id, name=client.name, disabled=client.disabled_at is not None
     )
@@ -85,16 +102,3 @@ def _view(client: Client) -> ClientView:
         updated_at=client.updated_at,
         version=client.version,
     )
-
-
-@audited("set_client_looks")
-async def set_client_looks(command: SetClientLooks, work: Work, auth: Auth) -> None:
-    """Have mailer record how the mails and texts of an app appear; mailer answers the caller.
-
-    Raises:
-        ClientNotFound: there is no such app.
-    """
-    client = await auth.clients.get(command.client_id)
-    work.annotate(client_id=client.id)
-    looks = ClientLooks(**{name: getattr(command, name) for name in ClientLooks.model_fields})
-    work.forward(RecordClientLooks(key=client.id, client_id=client.id, looks=looks))

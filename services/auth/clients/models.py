@@ -1,4 +1,4 @@
-"""Which apps may log people in, and where may they be sent back to?"""
+"""Clients: apps that may log users in, and their redirect URIs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from shared.messages.auth.errors import ClientChanged, ClientDisabled, InvalidRe
 _ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
 _WEB_SCHEMES: Final = frozenset({"http", "https"})
 _SCRIPT_SCHEMES: Final = frozenset({"javascript", "data", "vbscript", "blob", "file", "about"})
-"""A browser that is sent to one of these runs or shows what stands behind the colon."""
+"""Schemes with which a browser runs or shows the rest of the URI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """An app that may log people in.
+    """An app that may log users in.
 
     Attributes:
-        redirect_uris: where its magic links may point to, compared character by character (RFC 9700 section 4.1.3).
-        disabled_at: since when it may not log people in any more; None while it may.
+        redirect_uris: targets of its magic links, compared character by character (RFC 9700 section 4.1.3).
+        disabled_at: when the app was disabled; None while it may log users in.
     """
 
     id: str
@@ -36,10 +36,10 @@ class Client:
 
     @classmethod
     def register(cls, name: str, redirect_uris: Sequence[str], *, id: str, at: datetime) -> Self:  # noqa: A002
-        """A new app.
+        """A new client.
 
         Raises:
-            InvalidRedirectUri: one of the URIs is not absolute, has a fragment, or would run in the browser.
+            InvalidRedirectUri: a URI is not absolute, has a fragment, or would run in the browser.
         """
         for uri in redirect_uris:
             _check_redirect_uri(uri)
@@ -48,45 +48,45 @@ class Client:
     def change(
         self, *, name: str | None, redirect_uris: Sequence[str] | None, disabled: bool | None, at: datetime
     ) -> Self:
-        """The same with something changed; None for what stays.
+        """Change the given properties; None leaves a property unchanged.
 
         Raises:
-            InvalidRedirectUri: as of ``register``.
+            InvalidRedirectUri: as for ``register``.
         """
         for uri in redirect_uris or ():
             _check_redirect_uri(uri)
-        since = self.disabled_at or at if disabled else None
+        disabled_at = self.disabled_at or at if disabled else None
         return replace(
             self,
             name=self.name if name is None else name,
             redirect_uris=self.redirect_uris if redirect_uris is None else tuple(redirect_uris),
-            disabled_at=self.disabled_at if disabled is None else since,
+            disabled_at=self.disabled_at if disabled is None else disabled_at,
             updated_at=at,
         )
 
-    def must_be(self, version: int | None) -> None:
-        """Let somebody change the app who has read this version of it, or does not care.
+    def must_have_version(self, version: int | None) -> None:
+        """Check the version that the caller has read; None skips the check.
 
         Raises:
-            ClientChanged: it has changed since.
+            ClientChanged: the client has been changed since.
         """
         if version not in {None, self.version}:
             raise ClientChanged
 
     def must_be_enabled(self) -> None:
-        """Let the app go on.
+        """Check that the app may log users in.
 
         Raises:
-            ClientDisabled: it may not log people in any more.
+            ClientDisabled: it is disabled.
         """
         if self.disabled_at is not None:
             raise ClientDisabled
 
     def must_redirect_to(self, uri: str) -> None:
-        """Let a link to this URI be made.
+        """Check that a magic link may point to this URI.
 
         Raises:
-            InvalidRedirectUri: it is not one of the app's.
+            InvalidRedirectUri: it is not one of the client's.
         """
         if uri not in self.redirect_uris:
             raise InvalidRedirectUri

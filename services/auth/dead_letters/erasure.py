@@ -1,4 +1,4 @@
-"""Is a dead letter about somebody? It is when it says an id, an address or a number of theirs, sealed or not."""
+"""Erasure of dead letters that contain personal data of an erased user."""
 
 from __future__ import annotations
 
@@ -16,27 +16,60 @@ from shared.messages.personal_data import EraseUserFromAuth
 from shared.personal_data.subjects import DataSubject
 from shared.sealing import CannotUnseal, Sealer
 
+MAX_REMOVED: Final = 100
+"""Dead letters that one message removes."""
 
-def is_about(letter: DeadLetter, person: DataSubject, sealer: Sealer) -> bool:
-    """Whether a letter says anywhere by what a person is known.
 
-    As a whole: the letters of joann@example.com say nothing of ann@example.com.
+async def erase_letters(command: EraseUserFromAuth, work: Work, auth: Auth) -> bool:
+    """Remove dead letters about the user, a bounded number per message; order the rest by another message.
+
+    Dead letters that can't be unsealed stay until Kafka deletes them; nobody can read them.
+
+    Returns:
+        Whether nothing is left.
+    """
+    subject = DataSubject.of(command, auth.sealer)
+    page = await auth.dead_letters.oldest(
+        lambda letter: letter.removable and is_about(letter, subject, auth.sealer),
+        topic=None,
+        limit=MAX_REMOVED,
+        cursor=command.letters_from,
+    )
+    letters = {letter.dedup_key: letter for letter in page.letters}
+    if letters:
+        removed = await auth.removed_letters.among(letters)
+        async with auth.dead_letters.sender() as sender:
+            for dedup_key, letter in letters.items():
+                # Repeated for those that are already removed: Kafka never compacts the newest segment, so the first
+                # tombstone may not have had an effect yet.
+                await sender.remove(letter)
+                if dedup_key not in removed:
+                    auth.removed_letters.add(dedup_key, work, at=work.now)
+    if page.next_cursor is not None:
+        work.publish(command.model_copy(update={"key": work.key, "letters_from": page.next_cursor}))
+    return page.next_cursor is None
+
+
+def is_about(letter: DeadLetter, subject: DataSubject, sealer: Sealer) -> bool:
+    """Whether a dead letter contains an ID, address or number of a person, in plain text or sealed.
+
+    Only whole addresses match: joann@example.com does not contain ann@example.com.
 
     Args:
-        letter: one that is open.
-        person: by what they are known.
-        sealer: opens secrets in its body, for the service that it was for: a mail's recipient is one.
+        letter: an unsealed dead letter.
+        subject: the person.
+        sealer: unseals secrets in the body with the key of the receiving service; the recipient of a mail is one.
     """
-    known = "|".join(re.escape(name) for name in (person.user_id, *person.emails, *person.phones))
-    said = re.compile(rf"(?<![\w.+-])(?:{known})(?![\w-]|\.\w)", re.IGNORECASE)
-    return any(said.search(text) for text in _texts(letter, sealer))
+    identifiers = "|".join(re.escape(name) for name in (subject.user_id, *subject.emails, *subject.phones))
+    pattern = re.compile(rf"(?<![\w.+-])(?:{identifiers})(?![\w-]|\.\w)", re.IGNORECASE)
+    return any(pattern.search(text) for text in _texts(letter, sealer))
 
 
 def _texts(letter: DeadLetter, sealer: Sealer) -> Iterator[str]:
     for part in (letter.key, letter.value, *(value for _, value in letter.headers)):
         yield (part or b"").decode("utf-8", "replace")
     kind = MESSAGES.get(letter.header("type") or "")
-    # What is no JSON has said all that it says.
+    # A body that is not JSON has been searched as text.
     with suppress(ValueError, RecursionError):
         for text in _strings(json.loads(letter.value or b"null")):
             yield text
@@ -46,7 +79,7 @@ def _texts(letter: DeadLetter, sealer: Sealer) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, as it reads without escapes."""
+    """Every string in a JSON value, including the names of members."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -56,36 +89,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _strings(each)
-
-
-MOST_REMOVED: Final = 100
-"""Letters that one message removes."""
-
-
-async def remove_letters(command: EraseUserFromAuth, work: Work, auth: Auth) -> bool:
-    """Remove letters about somebody who is erased, some of them at a time.
-
-    What can't be opened stays, closed to everybody, until Kafka forgets it.
-
-    Returns:
-        Whether that was the rest of them. If not, another order of the same is on its way.
-    """
-    person = DataSubject.of(command, auth.sealer)
-    page = await auth.dead_letters.oldest(
-        lambda letter: letter.removable and is_about(letter, person, auth.sealer),
-        topic=None,
-        limit=MOST_REMOVED,
-        cursor=command.letters_from,
-    )
-    letters = {letter.dedup_key: letter for letter in page.letters}
-    if letters:
-        known = await auth.removed_letters.among(letters)
-        async with auth.dead_letters.sender() as sender:
-            for mark, letter in letters.items():
-                # Told once more of those that are known: Kafka never cleans what was written to last.
-                await sender.remove(letter)
-                if mark not in known:
-                    auth.removed_letters.add(mark, work, at=work.now)
-    if page.next_cursor is not None:
-        work.publish(command.model_copy(update={"key": work.key, "letters_from": page.next_cursor}))
-    return page.next_cursor is None

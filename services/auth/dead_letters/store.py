@@ -1,99 +1,73 @@
-"""Which dead letters were put back already? In ``replays``, a document for each."""
+"""Stores of replayed and removed dead letters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
 from shared.bus.work import Work
-from shared.mongo import Collection, Database, Document
+from shared.documents import Rows
+from shared.mongo import Collection, Database
 
-KEPT = timedelta(days=60)
-"""Twice as long as Kafka keeps a dead letter: a mark outlives its letter."""
+RETENTION: Final = timedelta(days=60)
+"""Twice as long as Kafka keeps a dead letter."""
+_EXPIRY: Final = IndexModel([("at", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """That a dead letter was put back.
+    """The replays of one dead letter.
 
     Attributes:
-        mark: which one: ``DeadLetter.mark``.
-        letter_id: where it lay.
-        at: when it was put back last.
-        count: how often.
-        version: guards the next write.
+        id: ``DeadLetter.dedup_key``.
+        letter_id: ``DeadLetter.id``.
+        at: time of the last replay.
+        count: number of replays.
     """
 
-    mark: str
+    id: str
     letter_id: str
     at: datetime
     count: int = 1
     version: int = 1
 
 
-class Replays:
-    """The marks of replayed letters; gone when no letter can be there any more."""
+class Replays(Rows[Replay]):
+    """The collection ``replays``."""
 
-    COLLECTION: ClassVar = "replays"
-
-    INDEXES: ClassVar = [IndexModel([("at", ASCENDING)], expireAfterSeconds=int(KEPT.total_seconds()))]
+    COLLECTION: Final = "replays"
+    INDEXES: Final = (_EXPIRY,)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
+        super().__init__(database[self.COLLECTION], Replay)
 
-    async def of(self, marks: Iterable[str]) -> dict[str, Replay]:
-        """The marks that there are, among these."""
-        found = await self._documents.find({"_id": {"$in": list(marks)}}).to_list()
-        return {document["_id"]: _replay(document) for document in found}
-
-    def add(self, replay: Replay, work: Work) -> None:
-        """Store that a letter was put back for the first time."""
-        work.insert(self._documents, _document(replay))
-
-    def save(self, replay: Replay, work: Work) -> None:
-        """Store that a letter was put back once more."""
-        work.replace(self._documents, _document(replay), version=replay.version)
-
-
-def _replay(document: Document) -> Replay:
-    return Replay(
-        mark=document["_id"],
-        letter_id=document["letterId"],
-        at=document["at"],
-        count=document["count"],
-        version=document["version"],
-    )
-
-
-def _document(replay: Replay) -> Document:
-    return {
-        "_id": replay.mark,
-        "letterId": replay.letter_id,
-        "at": replay.at,
-        "count": replay.count,
-        "version": replay.version,
-    }
+    async def by_id(self, dedup_keys: Iterable[str]) -> dict[str, Replay]:
+        """The replays of these dead letters, by deduplication key."""
+        replays = await self._all(self._collection.find({"_id": {"$in": list(dedup_keys)}}))
+        return {replay.id: replay for replay in replays}
 
 
 class RemovedLetters:
-    """The marks of removed letters; gone when no letter can be there any more."""
+    """The collection ``removed_letters``: dead letters that have been removed for an erasure.
 
-    COLLECTION: ClassVar = "removed_letters"
+    Kafka deletes a removed dead letter at its next compaction. Until then this collection hides it.
+    """
 
-    INDEXES: ClassVar = [IndexModel([("at", ASCENDING)], expireAfterSeconds=int(KEPT.total_seconds()))]
+    COLLECTION: Final = "removed_letters"
+    INDEXES: Final = (_EXPIRY,)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
+        self._collection: Collection = database[self.COLLECTION]
 
-    async def among(self, marks: Iterable[str]) -> frozenset[str]:
-        """Which of these are of removed letters."""
-        found = await self._documents.find({"_id": {"$in": list(marks)}}).to_list()
+    async def among(self, dedup_keys: Iterable[str]) -> frozenset[str]:
+        """Those of these deduplication keys whose dead letters have been removed."""
+        found = await self._collection.find({"_id": {"$in": list(dedup_keys)}}).to_list()
         return frozenset(document["_id"] for document in found)
 
-    def add(self, mark: str, work: Work, *, at: datetime) -> None:
-        """Store that the letters with this mark are removed; there must be none with it yet."""
-        work.insert(self._documents, {"_id": mark, "at": at})
+    def add(self, dedup_key: str, work: Work, *, at: datetime) -> None:
+        """Insert the deduplication key of a removed dead letter; it must not be stored yet."""
+        work.insert(self._collection, {"_id": dedup_key, "at": at})

@@ -1,4 +1,4 @@
-"""How is a magic link ordered? Checked, stored as an authorization, and handed to mailer, which alone sees its key."""
+"""Handlers of requests for a magic link: check, store an authorization, and order the mail."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Literal
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
-from services.auth.magic_links.models import Authorization, link
-from services.auth.rate_limits.limiter import device_ids
+from services.auth.magic_links.models import Authorization, magic_link
+from services.auth.rate_limits.known_devices import device_ids
+from services.auth.rate_limits.models import LimitName
 from services.auth.tokens.credentials import Code, new_key
-from services.auth.users.handlers import register
+from services.auth.users.handlers import find_or_create_user
 from services.auth.users.models import normal_email
 from shared.bus.work import Work
 from shared.messages import Sealed
@@ -23,34 +24,36 @@ from shared.messages.mailer.mails import LinkVariables, SendMail
 async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> None:
     """Mail a link that logs this address in.
 
-    Whether the address is known is not even looked up, so nothing about it shows.
+    The address is not looked up, so neither the reply nor its timing shows whether it has a user.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: as spoken.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri: the app can't request this link.
+        InvalidEmail: the address can't receive mail.
+        Throttled: too many requests for this address, from this network or by this app.
     """
-    address = await _admit(command, work, auth, per_address="magic-links-per-address")
+    client = await auth.clients.get(command.client_id)
+    address = _check_request(command, client, work, auth)
+    await _take_quota("magic-links-per-address", address, command, work, auth)
     _mail_link(command, address, work, auth, template="magic-link")
 
 
 @audited("create_trial_and_magic_link")
 async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Work, auth: Auth) -> None:
-    """Make the user if need be; billing starts the trial, answers the caller, and then orders the link from us.
+    """Find or create the user of this address, and forward the request to billing.
+
+    Billing starts the trial, replies to the caller, and then orders the link by ``SendTrialMagicLink``.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: as spoken.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: as for ``send_magic_link``.
     """
-    address = await _admit(command, work, auth, per_address="trials-per-address")
-    identifier = await auth.identifiers.find("email", address)
-    if identifier is None:
-        # Unverified: to order a trial for an address shows nothing about whose it is.
-        identifier = register(address, work, auth, verified=False)
-    else:
-        auth.identifiers.require_unchanged(identifier, work)
-    work.annotate(user_id=identifier.user_id)
+    client = await auth.clients.get(command.client_id)
+    address = _check_request(command, client, work, auth)
+    await _take_quota("trials-per-address", address, command, work, auth)
+    user_id = await find_or_create_user(address, work, auth)
     work.forward(
         StartTrial(
-            key=identifier.user_id,
-            user_id=identifier.user_id,
+            key=user_id,
+            user_id=user_id,
             email=address,
             client_id=command.client_id,
             redirect_uri=command.redirect_uri,
@@ -66,15 +69,44 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
 
 @audited("send_trial_magic_link")
 async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: Auth) -> None:
-    """Mail the link of a trial that has been started; ``flow=trial`` tells the app so.
+    """Mail the link of a started trial; ``flow=trial`` in the link tells the app.
 
-    Nothing is counted here: the trial was, when it was ordered, and its link must follow.
+    No rate limit applies: the request for the trial was counted, and its link must follow.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as spoken.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as for ``send_magic_link``.
     """
-    address = _address(command, await auth.clients.get(command.client_id), work, auth)
+    client = await auth.clients.get(command.client_id)
+    address = _check_request(command, client, work, auth)
     _mail_link(command, address, work, auth, template="trial-magic-link", flow="trial")
+
+
+def _check_request(request: LinkRequest, client: Client, work: Work, auth: Auth) -> str:
+    """Check app, redirect URI and address, and return the address in normal form.
+
+    Raises:
+        ClientDisabled, InvalidRedirectUri, InvalidEmail: as for ``send_magic_link``.
+    """
+    work.annotate(client_id=client.id)
+    client.must_be_enabled()
+    client.must_redirect_to(request.redirect_uri)
+    return normal_email(request.identifier_value, test_domains=auth.test_domains)
+
+
+async def _take_quota(
+    limit: LimitName, address: str, request: SendMagicLink | CreateTrialAndMagicLink, work: Work, auth: Auth
+) -> None:
+    """Count the request under the limits of its address, network and app.
+
+    Raises:
+        Throttled: one of the limits is reached.
+    """
+    subjects: dict[LimitName, str | None] = {
+        limit: address,
+        "magic-links-per-prefix": work.caller.client_ip,
+        "magic-links-per-client": request.client_id,
+    }
+    (await auth.rate_limits.quota(subjects, work, device_ids=device_ids(request.device))).take()
 
 
 def _mail_link(
@@ -86,13 +118,13 @@ def _mail_link(
     template: Literal["magic-link", "trial-magic-link"],
     flow: str | None = None,
 ) -> None:
-    """Store an authorization, and order the mail that carries its link."""
+    """Store an authorization, and order the mail with its link. Only mailer can unseal the code in it."""
     code = Code(work.new_id("authzcode"), new_key())
-    authorization = Authorization.open(request, address, code, life=auth.authorization_lifetime, at=work.now)
+    authorization = Authorization.issue(request, address, code, lifetime=auth.authorization_lifetime, at=work.now)
     auth.authorizations.add(authorization, work)
     work.annotate(session_id=authorization.id)
     variables = LinkVariables(
-        link=link(authorization.redirect_uri, code, authorization.state, flow=flow),
+        link=magic_link(request.redirect_uri, code, request.state, flow=flow),
         minutes=int(auth.authorization_lifetime.total_seconds()) // 60,
     )
     work.publish(
@@ -104,42 +136,3 @@ def _mail_link(
             locale=request.locale,
         )
     )
-
-
-async def _admit(
-    request: LinkRequest,
-    work: Work,
-    auth: Auth,
-    *,
-    per_address: Literal["magic-links-per-address", "trials-per-address"],
-) -> str:
-    """The address in its normal form, once nothing speaks against a link to it; the order is counted.
-
-    Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: something does.
-    """
-    client = await auth.clients.get(request.client_id)
-    address = _address(request, client, work, auth)
-    room = await auth.limits.room(
-        {
-            per_address: address,
-            "magic-links-per-prefix": work.caller.client_ip,
-            "magic-links-per-client": client.id,
-        },
-        work,
-        traits=device_ids(request.device),
-    )
-    room.take()
-    return address
-
-
-def _address(request: LinkRequest, client: Client, work: Work, auth: Auth) -> str:
-    """The address in its normal form.
-
-    Raises:
-        ClientDisabled, InvalidRedirectUri, InvalidEmail: no link may be sent to it, through this app, or leading there.
-    """
-    work.annotate(client_id=client.id)
-    client.must_be_enabled()
-    client.must_redirect_to(request.redirect_uri)
-    return normal_email(request.identifier_value, test_domains=auth.test_domains)

@@ -1,4 +1,4 @@
-"""What is a magic link good for? An authorization: one login, of one address, to one app, for some minutes."""
+"""Authorizations: the permission behind a magic link, for one login of one address to one app within some minutes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final, Literal, Self
 from urllib.parse import quote
 
 from services.auth.tokens.credentials import Code, hash_key
+from shared.documents import stored_as
 from shared.messages.auth.errors import (
     AuthorizationNotFound,
     IncorrectClient,
@@ -23,7 +24,8 @@ from shared.messages.auth.errors import (
 from shared.messages.auth.magic_links import Device, LinkRequest
 
 HEX_CHALLENGE_LENGTH: Final = 64
-_RFC_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_CODE_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+"""RFC 7636 section 4.1: 43 to 128 unreserved characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +33,16 @@ class Authorization:
     """The permission behind one magic link.
 
     Attributes:
-        key_hash: SHA-256 of the link's key; the key itself is only in the mail.
-        identifier_value: the address, in normal form.
-        used_at: when it was redeemed.
-        revoked_at: when it was voided: another link of this address and app was used, or too many verifiers were wrong.
-        wrong_verifiers: how many were tried.
+        key_hash: SHA-256 of the link's key. The key itself exists only in the mail.
+        identifier_value: address in normal form.
+        used_at: when the code was redeemed.
+        revoked_at: when the authorization was revoked: another link of this address and app was redeemed, or too many
+            code verifiers were wrong.
+        wrong_verifiers: number of wrong code verifiers so far.
     """
 
     id: str
-    key_hash: str
+    key_hash: str = stored_as("key")
     client_id: str
     state: str
     code_challenge_method: Literal["S256"]
@@ -56,14 +59,14 @@ class Authorization:
     version: int = 1
 
     @classmethod
-    def open(cls, request: LinkRequest, address: str, code: Code, *, life: timedelta, at: datetime) -> Self:
-        """A new one, for whoever reads the mail to this address.
+    def issue(cls, request: LinkRequest, address: str, code: Code, *, lifetime: timedelta, at: datetime) -> Self:
+        """A new authorization.
 
         Args:
-            request: what the app asked for.
-            address: its ``identifier_value`` in normal form.
-            code: what the link will carry; its id becomes the authorization's.
-            life: how long it may be redeemed.
+            request: what the app requested.
+            address: the request's ``identifier_value`` in normal form.
+            code: the code in the link; its ID becomes the authorization's.
+            lifetime: how long the code can be redeemed.
             at: now.
         """
         return cls(
@@ -78,17 +81,18 @@ class Authorization:
             identifier_value=address,
             device=request.device,
             created_at=at,
-            expires_at=at + life,
+            expires_at=at + lifetime,
         )
 
     def redeem(self, *, client_id: str, redirect_uri: str, code_verifier: str, at: datetime) -> Self:
-        """The same, used up.
+        """Mark the authorization as used.
 
         Raises:
-            TokenUsed, AuthorizationNotFound, TokenExpired: it is not open (any more); an expired one is refused from
-                its last moment on.
-            IncorrectClient, IncorrectRedirectUri: it was made for another app, or to lead elsewhere.
-            IncorrectCodeVerifier: whoever asks is not who ordered the link; count it.
+            TokenUsed: it has been redeemed.
+            AuthorizationNotFound: it has been revoked.
+            TokenExpired: ``expires_at`` has been reached.
+            IncorrectClient, IncorrectRedirectUri: it was issued to another app, or for another redirect URI.
+            IncorrectCodeVerifier: the caller did not request the link; the caller must count this as a guess.
         """
         if self.used_at is not None:
             raise TokenUsed
@@ -104,13 +108,13 @@ class Authorization:
             raise IncorrectCodeVerifier
         return replace(self, used_at=at)
 
-    def count_wrong_verifier(self, *, most: int, at: datetime) -> Self:
-        """The same with one more wrong verifier, which voids it if it is the last of ``most``."""
+    def count_wrong_verifier(self, *, max_count: int, at: datetime) -> Self:
+        """Count a wrong code verifier; the last one of ``max_count`` revokes the authorization."""
         count = self.wrong_verifiers + 1
-        return replace(self, wrong_verifiers=count, revoked_at=at if count >= most else None)
+        return replace(self, wrong_verifiers=count, revoked_at=at if count >= max_count else None)
 
-    def rivals(self, other: Authorization) -> bool:
-        """Whether both could log the same address in to the same app."""
+    def competes_with(self, other: Authorization) -> bool:
+        """Whether the other authorization could log the same address in to the same app."""
         return (
             self.id != other.id
             and self.client_id == other.client_id
@@ -119,32 +123,31 @@ class Authorization:
         )
 
     def revoke(self, *, at: datetime) -> Self:
-        """The same, voided."""
+        """Mark the authorization as revoked."""
         return replace(self, revoked_at=at)
 
 
 def verifies(code_verifier: str, code_challenge: str) -> bool:
-    """Whether a verifier hashes to a challenge (RFC 7636 section 4.6), compared in constant time.
+    """Whether a code verifier matches a code challenge (RFC 7636 section 4.6); compared in constant time.
 
-    A challenge in the RFC's form asks for a verifier in the RFC's form (section 4.1: 43 to 128 unreserved characters).
-    Old clients, whose challenges are hex, never promised one.
+    A challenge in base64url, as the RFC has it, requires a verifier in the RFC's format too. Old clients send hex
+    challenges and verifiers of any format.
     """
     digest = hashlib.sha256(code_verifier.encode()).digest()
     if len(code_challenge) == HEX_CHALLENGE_LENGTH:
         return hmac.compare_digest(digest.hex(), code_challenge)
     expected = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    return hmac.compare_digest(expected, code_challenge) and _RFC_VERIFIER.fullmatch(code_verifier) is not None
+    return hmac.compare_digest(expected, code_challenge) and _CODE_VERIFIER.fullmatch(code_verifier) is not None
 
 
-def link(redirect_uri: str, code: Code, state: str, *, flow: str | None = None) -> str:
-    """The magic link: the redirect URI with ``code``, ``state`` and, where there is one, ``flow`` in its query.
+def magic_link(redirect_uri: str, code: Code, state: str, *, flow: str | None = None) -> str:
+    """The redirect URI with ``code``, ``state`` and, if given, ``flow`` added to its query.
 
-    A query that the URI has already stays in front, character by character (RFC 6749 section 3.1.2); a fragment stays
-    behind.
+    An existing query is kept character by character in front of them (RFC 6749 section 3.1.2), a fragment after them.
     """
     target, hash_sign, fragment = redirect_uri.partition("#")
-    joint = "?" if "?" not in target else "" if target.endswith(("?", "&")) else "&"
+    separator = "?" if "?" not in target else "" if target.endswith(("?", "&")) else "&"
     query = f"code={quote(str(code), safe='')}&state={quote(state, safe='')}"
     if flow is not None:
         query += f"&flow={quote(flow, safe='')}"
-    return f"{target}{joint}{query}{hash_sign}{fragment}"
+    return f"{target}{separator}{query}{hash_sign}{fragment}"

@@ -1,4 +1,4 @@
-"""How is all that Nest holds on somebody exported or erased? By a process that waits for each service, however long."""
+"""Handlers of exports and erasures of personal data: processes that wait for every service, however long."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from prometheus_client import Counter
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.dead_letters.erasure import remove_letters
-from services.auth.personal_data.models import ASK_AGAIN, UserProcess
+from services.auth.dead_letters.erasure import erase_letters
+from services.auth.personal_data.models import REORDER_AFTER, UserProcess
 from services.auth.sessions.handlers import remove_sessions
 from services.auth.users.models import Identifier
 from shared.bus.work import Work
@@ -47,21 +47,22 @@ from shared.telemetry import log
 
 _LATE: Final = Counter(
     "nest_user_parts_late",
-    "Parts of exports and erasures that were not done within an hour of their order, each hour anew.",
+    "Parts of exports and erasures not finished within an hour of their order; counted again every hour.",
     ["kind", "service"],
 )
-OWN: Final = "auth.people"
-"""What auth keeps of people's exports, and of how they were known, is sealed for this alone."""
-PAGE_BYTES: Final = 256 * 1024
-"""JSON in one page, before the part that goes beyond it."""
-MOST_PARTS: Final = 50
-EXPORT_PARTS: Final[Mapping[ServiceName, type[ExportUserData]]] = {
+SEALING_PURPOSE: Final = "auth.people"
+"""Sealing purpose of exported documents and of the identifiers in a process."""
+MAX_PAGE_BYTES: Final = 256 * 1024
+"""Bytes of JSON in one page; a single larger part is a page of its own."""
+MAX_PARTS: Final = 50
+"""Parts in one page."""
+EXPORT_COMMANDS: Final[Mapping[ServiceName, type[ExportUserData]]] = {
     "auth": ExportUserFromAuth,
     "billing": ExportUserFromBilling,
     "mailer": ExportUserFromMailer,
     "news": ExportUserFromNews,
 }
-ERASE_PARTS: Final[Mapping[ServiceName, type[EraseUserData]]] = {
+ERASE_COMMANDS: Final[Mapping[ServiceName, type[EraseUserData]]] = {
     "auth": EraseUserFromAuth,
     "billing": EraseUserFromBilling,
     "mailer": EraseUserFromMailer,
@@ -71,7 +72,7 @@ ERASE_PARTS: Final[Mapping[ServiceName, type[EraseUserData]]] = {
 
 @audited("export_user")
 async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProcessView:
-    """Begin an export: order every service's part.
+    """Begin an export, and order the part of every service.
 
     Raises:
         UserNotFound: there is no such user.
@@ -95,10 +96,10 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
 
 @audited("erase_user")
 async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessView:
-    """Begin an erasure: user, identifiers, and the links and codes on their way go now; the rest is ordered.
+    """Begin an erasure: delete user, identifiers and pending logins now, and order the part of every service.
 
-    Who logs in at the same time holds the identifier and uses the link, so one of the two runs again: either the
-    session is there for the parts to find, or the link is unknown. So no link of before makes a user after.
+    If a login and an erasure race, one of them is retried, since the login holds the identifier and redeems the code.
+    So either the session exists for the parts to find, or the code is unknown, and no old code creates a new user.
 
     Raises:
         UserNotFound: there is no such user, and none was erased.
@@ -125,113 +126,139 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)
-    person = _person(user.id, identifiers)
-    # First the audit of them: it can't be found once they are gone.
-    tried = auth.people.tried(await auth.people.logins(person))
-    await erase_batch(person, work, (tried, *auth.people.ways_in))
+    subject = _subject(user.id, identifiers)
+    # Audit entries of the pending logins first: they can't be found once the logins are deleted.
+    before_login = auth.personal_data.audit_before_login(await auth.personal_data.login_ids(subject))
+    await erase_batch(subject, work, (before_login, *auth.personal_data.pending_logins))
     auth.user_processes.add(process, work)
     _order_parts(process, work, auth)
     return process.view()
 
 
+async def export_user_from_auth(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:
+    """Hand over auth's own part of an export, a bounded number of documents per message."""
+    await export_part(command, work, auth.personal_data.exported, sealer=auth.sealer)
+
+
+async def erase_user_from_auth(command: EraseUserFromAuth, work: Work, auth: Auth) -> None:
+    """Erase auth's own part, a bounded number of documents per message: sessions, then the rest, then dead letters."""
+    if await remove_sessions(command.user_id, work, auth):
+        work.publish(command.model_copy(update={"key": work.key}))
+        return
+    subject = DataSubject.of(command, auth.sealer)
+    await auth.rate_limits.forget((subject.user_id, *subject.emails, *subject.phones), work)
+    before_login = auth.personal_data.audit_before_login(await auth.personal_data.login_ids(subject))
+    if not await erase_part(command, work, (before_login, *auth.personal_data.erased), sealer=auth.sealer):
+        return
+    if await erase_letters(command, work, auth):
+        # The second erasure begins at the first letter again.
+        finish_erasure(command.model_copy(update={"letters_from": None}), work)
+
+
 async def continue_user_process(command: ContinueUserProcess, work: Work, auth: Auth) -> None:
-    """Order the missing parts again; nothing when it is finished, or gone."""
+    """Order the pending parts of a process again, if it exists and has not finished."""
     process = await auth.user_processes.find(command.process_id)
     if process is None or process.finished_at is not None:
         return
-    for service in process.waits_for:
+    for service in process.pending_services:
         _LATE.labels(process.kind, service).inc()
-    log.warning("user process goes on", process=process.id, kind=process.kind, waits_for=list(process.waits_for))
-    process = process.again()
+    log.warning(
+        "user process continues", process=process.id, kind=process.kind, waits_for=list(process.pending_services)
+    )
+    process = process.next_run()
     auth.user_processes.save(process, work)
     _order_parts(process, work, auth)
 
 
 async def add_exported_part(command: AddExportedPart, work: Work, auth: Auth) -> None:
-    """Keep a part, sealed; the last one makes its service done. What comes after that, or too late, is dropped."""
+    """Store exported documents, sealed; the last ones finish the service's part. Late documents are dropped."""
     process = await auth.user_processes.find(command.process_id)
     if process is None or command.holder in process.done:
         return
     documents = auth.unseal(command.documents)
-    auth.user_export_parts.add(command, process, auth.sealer.seal(OWN, documents.encode()), work)
+    auth.user_export_parts.add(command, process, auth.sealer.seal(SEALING_PURPOSE, documents.encode()), work)
     if command.last:
-        done = process.part_done(command.holder, run=command.run, kept_for=auth.user_export_retention, at=work.now)
-        auth.user_processes.save(done, work)
+        retention = auth.user_export_retention
+        finished = process.finish_part(command.holder, run=command.run, export_retention=retention, at=work.now)
+        auth.user_processes.save(finished, work)
 
 
 async def confirm_erasure(command: ConfirmErasure, work: Work, auth: Auth) -> None:
-    """Note that a service is done."""
+    """Mark a service's part of an erasure as finished."""
     process = await auth.user_processes.find(command.process_id)
     if process is None or command.holder in process.done:
         return
-    done = process.part_done(command.holder, run=process.run, kept_for=auth.user_export_retention, at=work.now)
-    auth.user_processes.save(done, work)
+    retention = auth.user_export_retention
+    finished = process.finish_part(command.holder, run=process.run, export_retention=retention, at=work.now)
+    auth.user_processes.save(finished, work)
 
 
 async def note_erasure_wait(command: NoteErasureWait, work: Work, auth: Auth) -> None:
-    """Keep what a service waits for, until it is done."""
+    """Store why a service can't finish its part yet."""
     process = await auth.user_processes.find(command.process_id)
     if process is None or command.holder in process.done:
         return
-    waits = process.part_waits(command.holder, command.waits_for, reason=command.reason, at=work.now)
-    auth.user_processes.save(waits, work)
+    waiting = process.note_wait(command.holder, command.waits_for, reason=command.reason, at=work.now)
+    auth.user_processes.save(waiting, work)
 
 
 async def get_user_process(query: GetUserProcess, _work: Work, auth: Auth) -> UserProcessView:
-    """How far an export or an erasure is.
+    """Return the progress of an export or erasure.
 
     Raises:
-        UserProcessNotFound: there is none, or not any more.
+        UserProcessNotFound: there is no such process, or it has expired.
     """
     return (await auth.user_processes.get(query.process_id)).view()
 
 
 async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserExportView:
-    """A page of what an export has brought together.
+    """Return a page of the document of an export.
 
     Raises:
-        UserProcessNotFound, UserExportNotFinished: as ``UserProcess.must_show_document``.
+        UserProcessNotFound, UserExportNotFinished: as for ``UserProcess.must_have_document``.
     """
     process = await auth.user_processes.get(query.process_id)
     work.annotate(user_id=process.user_id, resource_id=process.id)
-    finished_at = process.must_show_document(at=work.now)
-    parts = await auth.user_export_parts.of(process, skip=query.cursor, most=MOST_PARTS)
+    finished_at = process.must_have_document(at=work.now)
+    parts = await auth.user_export_parts.of_process(process, skip=query.cursor, limit=MAX_PARTS)
     services: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    size = taken = 0
+    size = shown = 0
     for part in parts:
-        text = auth.sealer.unseal(OWN, part["documents"])
+        text = auth.sealer.unseal(SEALING_PURPOSE, part["documents"])
         size += len(text)
-        if taken and size > PAGE_BYTES:
+        if shown and size > MAX_PAGE_BYTES:
             break
         services.setdefault(part["service"], {}).setdefault(part["collection"], []).extend(json.loads(text))
-        taken += 1
-    more = taken < len(parts) or len(parts) == MOST_PARTS
+        shown += 1
+    more = shown < len(parts) or len(parts) == MAX_PARTS
     return UserExportView(
         user_id=process.user_id,
         requested_at=process.requested_at,
         finished_at=finished_at,
         services=services,
-        next_cursor=query.cursor + taken if more else None,
+        next_cursor=query.cursor + shown if more else None,
     )
 
 
 def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
-    """Order what is missing, and a look at it in an hour."""
-    known = auth.sealer.unseal(OWN, process.identifiers).decode() if process.identifiers is not None else "[]"
+    """Order the pending parts, and schedule ``ContinueUserProcess`` in an hour."""
+    identifiers = "[]"
+    if process.identifiers is not None:
+        identifiers = auth.sealer.unseal(SEALING_PURPOSE, process.identifiers).decode()
     about = {"key": process.user_id, "process_id": process.id, "user_id": process.user_id}
-    for service in process.waits_for:
-        identifiers = Sealed.of(known)
+    for service in process.pending_services:
+        sealed = Sealed.of(identifiers)
         if process.kind == "export":
-            work.publish(EXPORT_PARTS[service](**about, identifiers=identifiers, run=process.run))
+            work.publish(EXPORT_COMMANDS[service](**about, identifiers=sealed, run=process.run))
         else:
-            order = ERASE_PARTS[service](
-                **about, identifiers=identifiers, delete_stripe_customer=process.delete_stripe_customer
+            erase = ERASE_COMMANDS[service](
+                **about, identifiers=sealed, delete_stripe_customer=process.delete_stripe_customer
             )
-            work.publish(order)
-    work.publish(ContinueUserProcess(key=process.id, process_id=process.id), at=work.now + ASK_AGAIN)
+            work.publish(erase)
+    work.publish(ContinueUserProcess(key=process.id, process_id=process.id), at=work.now + REORDER_AFTER)
 
 
-def _person(user_id: str, identifiers: Sequence[Identifier]) -> DataSubject:
+def _subject(user_id: str, identifiers: Sequence[Identifier]) -> DataSubject:
     known = [(identifier.identifier_type, identifier.identifier_value) for identifier in identifiers]
     return DataSubject(
         user_id,
@@ -241,25 +268,5 @@ def _person(user_id: str, identifiers: Sequence[Identifier]) -> DataSubject:
 
 
 def _sealed(identifiers: Sequence[Identifier], auth: Auth) -> str:
-    known = [[identifier.identifier_type, identifier.identifier_value] for identifier in identifiers]
-    return auth.sealer.seal(OWN, json.dumps(known).encode())
-
-
-async def export_user_part(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:
-    """Hand over what is held on a user, a part at a time."""
-    await export_part(command, work, auth.people.handed_over, sealer=auth.sealer)
-
-
-async def erase_user_part(command: EraseUserFromAuth, work: Work, auth: Auth) -> None:
-    """End and remove all sessions, then the rest, then dead letters, some at a time."""
-    if await remove_sessions(command.user_id, work, auth):
-        work.publish(command.model_copy(update={"key": work.key}))
-        return
-    person = DataSubject.of(command, auth.sealer)
-    await auth.limits.forget((person.user_id, *person.emails, *person.phones), work)
-    tried = auth.people.tried(await auth.people.logins(person))
-    if not await erase_part(command, work, (tried, *auth.people.removed), sealer=auth.sealer):
-        return
-    if await remove_letters(command, work, auth):
-        # The second look begins at the first letter again.
-        finish_erasure(command.model_copy(update={"letters_from": None}), work)
+    pairs = [[identifier.identifier_type, identifier.identifier_value] for identifier in identifiers]
+    return auth.sealer.seal(SEALING_PURPOSE, json.dumps(pairs).encode())

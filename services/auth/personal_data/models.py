@@ -1,33 +1,33 @@
-"""How far is an export or an erasure of a user, and when is it finished?"""
+"""Processes that export or erase a user's personal data in all services."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self, get_args
 
+from shared.documents import stored_as
 from shared.messages.auth.errors import UserExportNotFinished, UserProcessNotFound
 from shared.messages.personal_data import ProcessKind, ServiceName, ServicePartView, ThirdParty, UserProcessView
 
-HOLDERS: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
-ASK_AGAIN: Final = timedelta(hours=1)
-"""How long a service has for its part before it is ordered again."""
-KEPT: Final = timedelta(days=180)
-"""How long it is told that somebody was erased."""
+SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
+REORDER_AFTER: Final = timedelta(hours=1)
+"""How long a service has for its part before the part is ordered again."""
+ERASURE_RETENTION: Final = timedelta(days=180)
+"""How long a finished erasure can be looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What keeps a service from being done.
+    """Why a service can't finish its part yet.
 
     Attributes:
-        outsider: who outside of Nest can't be asked.
-        since: when that was first said.
-        reason: what was said last.
+        third_party: the company outside of Nest that does not respond.
+        since: when the service reported this first.
+        reason: the last reported reason.
     """
 
-    outsider: ThirdParty
+    third_party: ThirdParty = stored_as("outsider")
     since: datetime
     reason: str
 
@@ -37,13 +37,13 @@ class UserProcess:
     """An export or an erasure.
 
     Attributes:
-        identifiers: what the user is known by, sealed for auth; None when nobody needs it any more.
-        run: how often the parts were ordered.
-        done: when each service was done.
-        runs_done: which run of a service's export is the one that counts.
-        waits: what keeps services from being done, where they have said so.
-        requested_by: what sort of caller; never who.
-        expires_at: when it is forgotten, the document of an export with it.
+        identifiers: identifiers of the user, sealed for auth; None once the process has finished.
+        run: how often the parts have been ordered.
+        done: when each service finished its part.
+        runs_done: the run in which each service finished its part; of an export only the parts of that run count.
+        waits: why services can't finish, as far as reported. Missing in documents that are older than the field.
+        requested_by: kind of the caller, never a name.
+        expires_at: when the process, and the document of an export, are deleted.
     """
 
     id: str
@@ -52,13 +52,13 @@ class UserProcess:
     identifiers: str | None
     delete_stripe_customer: bool
     run: int
-    done: Mapping[ServiceName, datetime]
-    runs_done: Mapping[ServiceName, int]
+    done: dict[ServiceName, datetime]
+    runs_done: dict[ServiceName, int]
     requested_by: str
     requested_at: datetime
     finished_at: datetime | None = None
     expires_at: datetime | None = None
-    waits: Mapping[ServiceName, Wait] = field(default_factory=dict)
+    waits: dict[ServiceName, Wait] = field(default_factory=dict)
     version: int = 1
 
     @classmethod
@@ -73,7 +73,7 @@ class UserProcess:
         at: datetime,
         delete_stripe_customer: bool = False,
     ) -> Self:
-        """A process whose parts are about to be ordered for the first time."""
+        """A new process, whose parts are about to be ordered."""
         return cls(
             id=id,
             kind=kind,
@@ -88,57 +88,57 @@ class UserProcess:
         )
 
     @property
-    def waits_for(self) -> tuple[ServiceName, ...]:
-        """The services that are not done."""
-        return tuple(service for service in HOLDERS if service not in self.done)
+    def pending_services(self) -> tuple[ServiceName, ...]:
+        """The services that have not finished their part."""
+        return tuple(service for service in SERVICES if service not in self.done)
 
-    def again(self) -> Self:
-        """The same, its missing parts ordered once more."""
+    def next_run(self) -> Self:
+        """Count another order of the pending parts."""
         return replace(self, run=self.run + 1)
 
-    def part_done(self, service: ServiceName, *, run: int, kept_for: timedelta, at: datetime) -> Self:
-        """The same when a service is done; with the last one it is finished.
+    def finish_part(self, service: ServiceName, *, run: int, export_retention: timedelta, at: datetime) -> Self:
+        """Mark a service's part as finished; with the last part the process finishes.
 
         Args:
-            service: which.
-            run: of an export, which of its runs that was.
-            kept_for: how long the document of an export is kept.
+            service: the service.
+            run: run of the export that the part belongs to.
+            export_retention: how long the document of an export can be read.
             at: now.
         """
         if service in self.done:
             return self
-        after = replace(
+        process = replace(
             self,
             done={**self.done, service: at},
             runs_done={**self.runs_done, service: run},
             waits={other: wait for other, wait in self.waits.items() if other != service},
         )
-        if after.waits_for:
-            return after
-        ends = at + (kept_for if self.kind == "export" else KEPT)
-        return replace(after, identifiers=None, finished_at=at, expires_at=ends)
+        if process.pending_services:
+            return process
+        retention = export_retention if self.kind == "export" else ERASURE_RETENTION
+        return replace(process, identifiers=None, finished_at=at, expires_at=at + retention)
 
-    def part_waits(self, service: ServiceName, outsider: ThirdParty, *, reason: str, at: datetime) -> Self:
-        """The same when a service has said that it can't be done now."""
-        known = self.waits.get(service)
-        since = at if known is None else known.since
-        return replace(self, waits={**self.waits, service: Wait(outsider=outsider, since=since, reason=reason)})
+    def note_wait(self, service: ServiceName, third_party: ThirdParty, *, reason: str, at: datetime) -> Self:
+        """Note that a service can't finish its part yet."""
+        earlier = self.waits.get(service)
+        since = at if earlier is None else earlier.since
+        return replace(self, waits={**self.waits, service: Wait(third_party=third_party, since=since, reason=reason)})
 
-    def must_show_document(self, *, at: datetime) -> datetime:
-        """Let the document of an export be read; tells when it was finished.
+    def must_have_document(self, *, at: datetime) -> datetime:
+        """Check that the document of an export can be read, and return when the export finished.
 
         Raises:
-            UserProcessNotFound: it is no export, or its time is over.
-            UserExportNotFinished: a service is not done yet.
+            UserProcessNotFound: the process is not an export, or its document has expired.
+            UserExportNotFinished: a service has not finished its part.
         """
         if self.kind != "export" or (self.expires_at is not None and at >= self.expires_at):
             raise UserProcessNotFound
         if self.finished_at is None:
-            raise UserExportNotFinished(waits_for=list(self.waits_for))
+            raise UserExportNotFinished(waits_for=list(self.pending_services))
         return self.finished_at
 
     def view(self) -> UserProcessView:
-        """As operators read it."""
+        """The process as shown to operators."""
         return UserProcessView(
             id=self.id,
             kind=self.kind,
@@ -147,15 +147,15 @@ class UserProcess:
             requested_at=self.requested_at,
             finished_at=self.finished_at,
             expires_at=self.expires_at if self.kind == "export" else None,
-            services=tuple(map(self._part, HOLDERS)),
+            services=tuple(map(self._part_view, SERVICES)),
         )
 
-    def _part(self, service: ServiceName) -> ServicePartView:
+    def _part_view(self, service: ServiceName) -> ServicePartView:
         wait = self.waits.get(service)
         return ServicePartView(
             service=service,
             done_at=self.done.get(service),
-            waits_for=wait and wait.outsider,
+            waits_for=wait and wait.third_party,
             waits_since=wait and wait.since,
             reason=wait and wait.reason,
         )

@@ -1,18 +1,19 @@
-"""How does somebody log in by phone number? A code comes by text, and whoever ordered it uses it up."""
+"""Handlers of login and registration by phone number, with a texted code."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.phone.models import TOKEN_LIFE, PhoneCode, PhoneNumber, new_code, new_nonce
-from services.auth.rate_limits.limiter import network_ids
+from services.auth.phone.models import TOKEN_LIFETIME, PhoneCode, PhoneNumber, new_code, new_nonce
+from services.auth.rate_limits.known_devices import network_ids
 from services.auth.sessions.handlers import network_of
 from services.auth.tokens.credentials import hash_key
 from services.auth.tokens.models import AccessToken, Grant, TokenFamily
 from services.auth.tokens.signer import access_claims
-from services.auth.users.handlers import register, verify
+from services.auth.users.handlers import create_user, verify_identifier
 from shared.bus.work import Work
 from shared.errors import Refusal
 from shared.messages import Sealed
@@ -36,34 +37,34 @@ from shared.messages.auth.phone import (
 from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.mailer.texts import LoginCodeVariables, SendText
 
-HASHED = "phone codes"
-"""What the key behind the codes' hashes is for."""
+CODE_HASH_PURPOSE: Final = "phone codes"
+"""Purpose of the key with which codes are hashed."""
 
 
 @audited("send_phone_code")
 async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> NonceView:
-    """Text a code to a number, and give what it is redeemed with.
+    """Text a code to a number, and return the nonce with which it can be redeemed.
 
-    Whether the number is known is not even looked up, so nothing about it shows.
+    The number is not looked up, so neither the reply nor its timing shows whether it has a user.
 
     Raises:
-        InvalidPhoneNumber, PhoneNumberNotAllowed: as spoken.
-        Throttled: too many texts, to this number or from this address.
+        InvalidPhoneNumber, PhoneNumberNotAllowed: the number can't be texted.
+        Throttled: too many texts to this number or from this network.
     """
     number = PhoneNumber.parse(command.phone_number)
-    auth.texted.must_include(number)
+    auth.text_policy.must_allow(number)
     client_ip = work.caller.client_ip
-    room = await auth.limits.room(
-        {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, traits=network_ids(client_ip)
+    quota = await auth.rate_limits.quota(
+        {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, device_ids=network_ids(client_ip)
     )
-    room.take()
+    quota.take()
     code, nonce = new_code(), new_nonce()
-    phone_code = PhoneCode.send(
+    phone_code = PhoneCode.issue(
         id=work.new_id("phonecode"),
         nonce_hash=hash_key(nonce),
-        code_hash=auth.sealer.keyed_hash(HASHED, *_bound(code, nonce, number.e164)),
+        code_hash=auth.sealer.keyed_hash(CODE_HASH_PURPOSE, *_hashed_parts(code, nonce, number.e164)),
         phone_number=number.e164,
-        life=auth.phone_code_lifetime,
+        lifetime=auth.phone_code_lifetime,
         at=work.now,
     )
     auth.phone_codes.add(phone_code, work)
@@ -85,41 +86,42 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
 
 @audited("verify_phone_code")
 async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) -> PhoneTokenView:
-    """Log in whoever got the text and ordered it; the first time, make the user.
+    """Log in the person who requested the code and received it; create the user at the first login.
 
     Raises:
-        ClientDisabled: as spoken; the code is not touched.
-        PhoneCodeNotFound: no such code, or not any more.
+        ClientDisabled: the app is disabled; the code stays open.
+        PhoneCodeNotFound: the code is wrong, or there is no open code for this nonce.
         Throttled: too many wrong codes for the number.
     """
-    client, found = await asyncio.gather(
+    client, phone_code = await asyncio.gather(
         auth.clients.find(command.clientid), auth.phone_codes.find(auth.unseal(command.nonce))
     )
-    # Any name will do for an app that only reads its token. As a bearer here it needs a registered one.
+    # Apps that only read the token's claims may use any client ID. To call Nest with the token, an app needs a
+    # registered one.
     if client is not None:
         work.annotate(client_id=client.id)
         client.must_be_enabled()
-    used = await _redeem(found, command, work, auth, refusal=PhoneCodeNotFound)
-    identifier = await auth.identifiers.find("phone", used.phone_number)
+    redeemed = await _redeem(phone_code, command, work, auth, refusal=PhoneCodeNotFound)
+    identifier = await auth.identifiers.find("phone", redeemed.phone_number)
 
-    auth.phone_codes.save(used, work)
+    auth.phone_codes.save(redeemed, work)
     if identifier is None:
-        identifier = register(used.phone_number, work, auth, verified=True, identifier_type="phone")
+        identifier = create_user(redeemed.phone_number, work, auth, verified=True, identifier_type="phone")
     else:
-        verify(identifier, work, auth)
-    return _log_in(identifier.user_id, command.clientid, Grant("phone_code", used.id), work, auth)
+        verify_identifier(identifier, work, auth)
+    return _log_in(identifier.user_id, command.clientid, Grant("phone_code", redeemed.id), work, auth)
 
 
 @audited("register_phone_user")
 async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth) -> PhoneUserView:
-    """Give a name to the user of a number, made if need be.
+    """Set the name of the user of a number; create the user if there is none.
 
     Raises:
-        FirstNameMissing, LastNameMissing, InvalidPhoneNumber: as spoken; the code is not touched.
-        IncorrectPhoneCode: no such code, or not any more.
+        FirstNameMissing, LastNameMissing, InvalidPhoneNumber: the request is invalid; the code stays open.
+        IncorrectPhoneCode: the code is wrong, or there is no open code for this nonce.
         Throttled: too many wrong codes for the number.
-        IncorrectPhoneNumber: the code was sent to another number; it stays good.
-        UserAlreadyRegistered: the number's user has a name; the code stays good.
+        IncorrectPhoneNumber: the code was texted to another number; it stays open.
+        UserAlreadyRegistered: the user of the number has a name; the code stays open.
     """
     first_name, last_name = command.first_name.strip(), command.last_name.strip()
     if not first_name:
@@ -127,16 +129,16 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
     if not last_name:
         raise LastNameMissing
     number = None if command.phone_number is None else PhoneNumber.parse(command.phone_number)
-    found = await auth.phone_codes.find(auth.unseal(command.nonce))
-    used = await _redeem(found, command, work, auth, refusal=IncorrectPhoneCode)
-    if number is not None and number.e164 != used.phone_number:
+    phone_code = await auth.phone_codes.find(auth.unseal(command.nonce))
+    redeemed = await _redeem(phone_code, command, work, auth, refusal=IncorrectPhoneCode)
+    if number is not None and number.e164 != redeemed.phone_number:
         raise IncorrectPhoneNumber
-    identifier = await auth.identifiers.find("phone", used.phone_number)
+    identifier = await auth.identifiers.find("phone", redeemed.phone_number)
 
-    auth.phone_codes.save(used, work)
+    auth.phone_codes.save(redeemed, work)
     if identifier is None:
-        identifier = register(
-            used.phone_number,
+        identifier = create_user(
+            redeemed.phone_number,
             work,
             auth,
             verified=True,
@@ -147,20 +149,20 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
     else:
         user = await auth.users.get(identifier.user_id)
         work.annotate(user_id=user.id)
-        auth.users.save(user.introduce(first_name, last_name), work)
-        verify(identifier, work, auth)
+        auth.users.save(user.set_name(first_name, last_name), work)
+        verify_identifier(identifier, work, auth)
     return PhoneUserView(
-        id=identifier.user_id, first_name=first_name, last_name=last_name, phone_number=used.phone_number
+        id=identifier.user_id, first_name=first_name, last_name=last_name, phone_number=redeemed.phone_number
     )
 
 
 @audited("log_in_for_testing")
 async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -> PhoneTokenView:
-    """Log a user in because somebody says so.
+    """Log a user in without a code.
 
     Raises:
-        UserNotFound: there is no such user, or the settings don't allow this.
-        ClientDisabled: as spoken.
+        UserNotFound: there is no such user, or ``NEST_TEST_LOGIN`` is off.
+        ClientDisabled: the app is disabled.
     """
     if not auth.test_login:
         raise UserNotFound
@@ -174,58 +176,62 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
 
 
 async def _redeem(
-    found: PhoneCode | None,
+    phone_code: PhoneCode | None,
     command: VerifyPhoneCode | RegisterPhoneUser,
     work: Work,
     auth: Auth,
     *,
     refusal: type[Refusal],
 ) -> PhoneCode:
-    """The code that was ordered with this nonce, used up; a wrong one is counted, for its nonce and for its number.
+    """Mark the code as redeemed if the command contains the right one; count a wrong one for its nonce and number.
 
-    Each nonce has one try whatever was guessed at other codes of the number. Else whoever orders codes for a stranger's
-    number and guesses at them would lock that person out.
+    The first try with a nonce is compared even if the number's limit is reached. Otherwise a stranger who requests
+    codes for somebody's number and guesses at them could lock that person out.
 
     Raises:
-        Refusal: the one given, whatever is wrong.
+        Refusal: ``refusal``, for any fault of the code.
         Throttled: too many wrong codes for the number.
     """
-    if found is not None:
-        work.annotate(session_id=found.id)
-    if found is None or not found.is_open(most_wrong=auth.guesses_per_code, at=work.now):
+    if phone_code is not None:
+        work.annotate(session_id=phone_code.id)
+    if phone_code is None or not phone_code.is_open(max_wrong=auth.guesses_per_code, at=work.now):
         raise refusal
-    traits = network_ids(work.caller.client_ip)
-    room, acquaintance = await asyncio.gather(
-        auth.limits.room({"guesses-per-identifier": found.phone_number}, work, traits=traits),
-        auth.limits.acquaintance(found.phone_number, traits),
+    device_ids = network_ids(work.caller.client_ip)
+    quota, recognition = await asyncio.gather(
+        auth.rate_limits.quota({"guesses-per-identifier": phone_code.phone_number}, work, device_ids=device_ids),
+        auth.rate_limits.recognize(phone_code.phone_number, device_ids),
     )
-    if found.wrong_codes:
-        room.judge()
-    parts = _bound(auth.unseal(command.code), auth.unseal(command.nonce), found.phone_number)
-    if not auth.sealer.matches(HASHED, found.code_hash, *parts):
-        auth.phone_codes.save(found.count_wrong(), work)
-        room.count()
+    if phone_code.wrong_codes:
+        quota.require()
+    parts = _hashed_parts(auth.unseal(command.code), auth.unseal(command.nonce), phone_code.phone_number)
+    if not auth.sealer.matches(CODE_HASH_PURPOSE, phone_code.code_hash, *parts):
+        auth.phone_codes.save(phone_code.count_wrong(), work)
+        quota.count()
         raise refusal
-    acquaintance.remember(work)
-    return found.use(at=work.now)
+    recognition.remember(work)
+    return phone_code.use(at=work.now)
 
 
-def _bound(code: str, nonce: str, phone_number: str) -> tuple[bytes, bytes, bytes]:
-    """What a code's hash is made of: of two people who hold the same six digits, each has another hash."""
+def _hashed_parts(code: str, nonce: str, phone_number: str) -> tuple[bytes, bytes, bytes]:
+    """Input of a code's keyed hash. With nonce and number in it, equal codes of two people have different hashes."""
     return code.encode(), nonce.encode(), phone_number.encode()
 
 
 def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) -> PhoneTokenView:
-    """A token for a day, which nothing renews."""
-    chain = TokenFamily(
-        root_grant=grant.value, client_id=client_id, user_id=user_id, began_at=work.now, ends_at=work.now + TOKEN_LIFE
+    """Issue an access token for a day, without a refresh token."""
+    family = TokenFamily(
+        root_grant=grant.value,
+        client_id=client_id,
+        user_id=user_id,
+        began_at=work.now,
+        ends_at=work.now + TOKEN_LIFETIME,
     )
     token = AccessToken.issue(
-        chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work), life=TOKEN_LIFE
+        family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work), lifetime=TOKEN_LIFETIME
     )
     auth.access_tokens.add(token, work)
-    work.annotate(user_id=user_id, session_id=chain.root_grant)
+    work.annotate(user_id=user_id, session_id=family.root_grant)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
-    # Phone-first apps read the first two; the others are those of every access token.
+    # Phone-first apps read ``userid`` and ``clientid``; the other claims are those of every access token.
     claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}
     return PhoneTokenView(token=auth.signer.sign(claims))

@@ -1,4 +1,4 @@
-"""What is a code by text good for? One login or registration, of one number, by who ordered it, for some minutes."""
+"""Phone numbers, and the codes that are texted to them."""
 
 from __future__ import annotations
 
@@ -12,100 +12,30 @@ from typing import Final, Self
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType
 
+from shared.documents import stored_as
 from shared.messages.auth.errors import InvalidPhoneNumber, PhoneNumberNotAllowed
 
 CODE_DIGITS: Final = 6
 NONCE_BYTES: Final = 16
-TOKEN_LIFE: Final = timedelta(hours=24)
-"""How long the token of a login by phone is good: nothing renews it, and a text costs money."""
-
-
-def new_code() -> str:
-    """Six digits, each of the million as likely as any other."""
-    return f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
-
-
-def new_nonce() -> str:
-    """128 random bits as 32 lower-case hex characters."""
-    return secrets.token_hex(NONCE_BYTES)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhoneCode:
-    """A code that was texted.
-
-    Attributes:
-        nonce_hash: SHA-256 of the nonce, which only who ordered the code has.
-        code_hash: a keyed hash of code, nonce and number: a plain one of six digits is found by trying.
-        phone_number: E.164.
-        used_at: when it was used up.
-        wrong_codes: how many others were tried with its nonce.
-    """
-
-    id: str
-    nonce_hash: str
-    code_hash: str
-    phone_number: str
-    created_at: datetime
-    expires_at: datetime
-    used_at: datetime | None = None
-    wrong_codes: int = 0
-    version: int = 1
-
-    @classmethod
-    def send(
-        cls,
-        *,
-        id: str,  # noqa: A002 -- the field's name
-        nonce_hash: str,
-        code_hash: str,
-        phone_number: str,
-        life: timedelta,
-        at: datetime,
-    ) -> Self:
-        """A new one, on its way to the number."""
-        return cls(
-            id=id,
-            nonce_hash=nonce_hash,
-            code_hash=code_hash,
-            phone_number=phone_number,
-            created_at=at,
-            expires_at=at + life,
-        )
-
-    def is_open(self, *, most_wrong: int, at: datetime) -> bool:
-        """Whether the right code would still be taken: unused, in time, fewer wrong ones before than void a nonce."""
-        return self.used_at is None and at < self.expires_at and self.wrong_codes < most_wrong
-
-    def use(self, *, at: datetime) -> Self:
-        """The same, used up."""
-        return replace(self, used_at=at)
-
-    def count_wrong(self) -> Self:
-        """The same with one more wrong code."""
-        return replace(self, wrong_codes=self.wrong_codes + 1)
-
-
+TOKEN_LIFETIME: Final = timedelta(hours=24)
+"""Lifetime of an access token from a login by phone. It is long, since nothing renews the token and a text costs
+money."""
 COUNTRIES: Final[frozenset[str]] = frozenset(phonenumbers.SUPPORTED_REGIONS)
-"""ISO 3166-1 codes of the countries that have phone numbers: ``CH``."""
-
-
-_WRITTEN: Final = re.compile(r"\s*\+?[0-9 ().\xa0-]{5,40}")
-"""Digits and what people put between them. The library takes more, letters, extensions and other scripts' digits, by
-which one number could be written in ways that look like another."""
-
-
+"""ISO 3166-1 codes of the countries that have phone numbers."""
+_WRITTEN_NUMBER: Final = re.compile(r"\s*\+?[0-9 ().\xa0-]{5,40}")
+"""Digits and common separators. The phonenumbers library also accepts letters, extensions and digits of other scripts,
+in which different-looking texts can be one number."""
 _EXPENSIVE: Final = frozenset({PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST, PhoneNumberType.UAN})
 
 
 @dataclass(frozen=True, slots=True)
 class PhoneNumber:
-    """A number that somebody could have.
+    """A valid phone number.
 
     Attributes:
-        e164: ``+41791234567``, the one form that is compared, stored, shown and texted to.
+        e164: normal form, such as ``+41791234567``; compared, stored, shown and texted to.
         country: ISO 3166-1 code, or ``001`` for a number of no country.
-        expensive: whether whoever owns it may earn by being texted.
+        expensive: whether its owner may earn from texts to it.
     """
 
     e164: str
@@ -114,18 +44,18 @@ class PhoneNumber:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a number as people write it: country code first, with or without ``+``, with spaces or not.
+        """Parse a number with country code, with or without ``+`` and separators.
 
         Raises:
-            InvalidPhoneNumber: nobody can have such a number.
+            InvalidPhoneNumber: there is no such number.
         """
-        if not _WRITTEN.fullmatch(text):
+        if not _WRITTEN_NUMBER.fullmatch(text):
             raise InvalidPhoneNumber
         digits = "".join(character for character in text if "0" <= character <= "9")
         try:
             number = phonenumbers.parse(f"+{digits}")
-        except NumberParseException as wrong:
-            raise InvalidPhoneNumber from wrong
+        except NumberParseException as error:
+            raise InvalidPhoneNumber from error
         country = phonenumbers.region_code_for_number(number)
         if country is None or not phonenumbers.is_valid_number_for_region(number, country):
             raise InvalidPhoneNumber
@@ -138,19 +68,85 @@ class PhoneNumber:
 
 @dataclass(frozen=True, slots=True)
 class TextPolicy:
-    """Which numbers may be texted: each text costs money, and premium-rate numbers are how such a service is robbed.
+    """Numbers that may be texted. Each text costs money, and fraudsters order texts to their own premium-rate numbers.
 
     Attributes:
-        countries: ISO 3166-1 codes; None: every country.
+        countries: ISO 3166-1 codes; None allows every country.
     """
 
     countries: Collection[str] | None
 
-    def must_include(self, number: PhoneNumber) -> None:
-        """Let a text go to this number.
+    def must_allow(self, number: PhoneNumber) -> None:
+        """Check that a number may be texted.
 
         Raises:
-            PhoneNumberNotAllowed: its country is not among those of the settings, or its owner earns by it.
+            PhoneNumberNotAllowed: its country is not allowed, or its owner earns from texts.
         """
         if number.expensive or (self.countries is not None and number.country not in self.countries):
             raise PhoneNumberNotAllowed(country=number.country)
+
+
+def new_code() -> str:
+    """A random code of six digits."""
+    return f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
+
+
+def new_nonce() -> str:
+    """A random nonce: 128 bits as 32 lower-case hex characters."""
+    return secrets.token_hex(NONCE_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoneCode:
+    """A texted code: good for one login or registration with one number, by the device that requested it.
+
+    Attributes:
+        nonce_hash: SHA-256 of the nonce, which only the device that requested the code has.
+        code_hash: keyed hash of code, nonce and number. A plain hash of six digits could be reversed by trying all.
+        phone_number: E.164.
+        used_at: when the code was redeemed.
+        wrong_codes: number of wrong codes sent with the nonce so far.
+    """
+
+    id: str
+    nonce_hash: str = stored_as("nonce")
+    code_hash: str = stored_as("code")
+    phone_number: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None = None
+    wrong_codes: int = 0
+    version: int = 1
+
+    @classmethod
+    def issue(
+        cls,
+        *,
+        id: str,  # noqa: A002 -- the field's name
+        nonce_hash: str,
+        code_hash: str,
+        phone_number: str,
+        lifetime: timedelta,
+        at: datetime,
+    ) -> Self:
+        """A new code."""
+        return cls(
+            id=id,
+            nonce_hash=nonce_hash,
+            code_hash=code_hash,
+            phone_number=phone_number,
+            created_at=at,
+            expires_at=at + lifetime,
+        )
+
+    def is_open(self, *, max_wrong: int, at: datetime) -> bool:
+        """Whether the code can be redeemed: unused, not expired, and with fewer than ``max_wrong`` wrong codes."""
+        return self.used_at is None and at < self.expires_at and self.wrong_codes < max_wrong
+
+    def use(self, *, at: datetime) -> Self:
+        """Mark the code as redeemed."""
+        return replace(self, used_at=at)
+
+    def count_wrong(self) -> Self:
+        """Count a wrong code."""
+        return replace(self, wrong_codes=self.wrong_codes + 1)

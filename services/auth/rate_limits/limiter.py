@@ -1,7 +1,8 @@
-"""May this be done once more now? Asked before the deed; every deed that is done is counted.
+"""Rate limiting: exact sliding windows per person, shared counters per network and per app.
 
-A use is counted in the work, so it counts if and when the work commits, and once, however often the message comes. A
-use that is refused is not counted and makes nobody wait longer.
+A handler checks a limit before the operation and counts the operation in its work. The count therefore commits with the
+work, and once for each message, however often the message is delivered. A refused operation is not counted, so it does
+not lengthen the wait.
 """
 
 from __future__ import annotations
@@ -15,37 +16,37 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from services.auth.rate_limits.known_devices import DeviceRecognition
 from services.auth.rate_limits.models import (
-    NONE,
     PREFIX_LIMITS,
     SHARED_LIMITS,
+    ZERO,
     KnownDevices,
     Limit,
     LimitName,
-    UsageLog,
-    seconds,
+    UseLog,
+    retry_after_seconds,
 )
 from services.auth.rate_limits.shared_counters import SharedCounter, SharedCounters
-from services.auth.rate_limits.store import KnownDevicesStore, UsageLogs
+from services.auth.rate_limits.store import KnownDevicesStore, UseLogs
 from shared.bus.work import Work
 from shared.messages.auth.errors import Throttled
-from shared.messages.auth.magic_links import Device
 from shared.networks import is_loopback, prefix
 from shared.sealing import Sealer
 
-THROTTLED: Final = Counter("nest_auth_throttled", "UsageLog refused by a limit.", ["limit"])
+THROTTLED: Final = Counter("nest_auth_throttled", "Operations refused by a rate limit.", ["limit"])
 ID_LENGTH: Final = 32
 """Hex characters of a keyed hash: 128 bits."""
-MOST_CACHED: Final = 4_096
+MAX_CACHED_IDS: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One limit of somebody's.
+    """The uses of one subject under one limit.
 
     Attributes:
-        wait: how long until there is room for one more use; asked at the last moment, since counts are shared.
-        count: counts one.
+        wait: returns the time until one more use is allowed. Called as late as possible, since counts are shared.
+        count: counts one use.
     """
 
     name: LimitName
@@ -55,215 +56,171 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What is left of one limit or of several."""
+    """What remains of one or more limits."""
 
-    budgets: tuple[Bucket, ...]
+    buckets: tuple[Bucket, ...]
 
-    def judge(self) -> None:
-        """Say no when there is none; counts nothing.
+    def require(self) -> None:
+        """Check that every limit allows one more use, without counting one.
 
         Raises:
-            Throttled: with the seconds to wait.
+            Throttled: a limit is reached; ``meta.retry_after`` in seconds.
         """
-        waits = [(budget.wait(), budget.name) for budget in self.budgets]
-        wait, name = max(waits, default=(NONE, ""))
-        if wait > NONE:
+        waits = [(bucket.wait(), bucket.name) for bucket in self.buckets]
+        wait, name = max(waits, default=(ZERO, ""))
+        if wait > ZERO:
             THROTTLED.labels(name).inc()
-            raise Throttled(retry_after=seconds(wait))
-
-    def take(self) -> None:
-        """Count one use against each limit, or against none; once in a work.
-
-        Raises:
-            Throttled: there is no room.
-        """
-        self.judge()
-        self.count()
+            raise Throttled(retry_after=retry_after_seconds(wait))
 
     def count(self) -> None:
-        """Count one use against each limit, room or none."""
-        for budget in self.budgets:
-            budget.count()
+        """Count one use under each limit, even one that is reached."""
+        for bucket in self.buckets:
+            bucket.count()
 
+    def take(self) -> None:
+        """Count one use under each limit, or under none; call it once per work.
 
-@dataclass(frozen=True, slots=True)
-class DeviceRecognition:
-    """Whether somebody is known by the traits they showed."""
-
-    familiar: KnownDevices
-    traits: tuple[str, ...]
-    store: KnownDevicesStore
-
-    def remember(self, work: Work) -> None:
-        """Know them by these from now on: they have logged in. Writes nothing that is known already."""
-        if not set(self.traits) <= set(self.familiar.traits):
-            self.store.save(self.familiar.with_traits(self.traits), work)
+        Raises:
+            Throttled: a limit is reached; ``meta.retry_after`` in seconds.
+        """
+        self.require()
+        self.count()
 
 
 class RateLimiter:
-    """All limits of auth.
+    """All rate limits of auth.
 
     Args:
-        uses: when each person did what is limited for them.
-        familiars: by what each is recognised.
-        meters: counts what many people share.
-        sealer: makes hashes of subjects.
-        limits: the rules, by name.
-        lift_loopback: whether limits per IP address don't hold for this machine itself.
+        use_logs: store of the exact limits.
+        known_devices: store of known devices.
+        shared_counters: counters of the shared limits.
+        sealer: computes the keyed hashes of subjects.
+        limits: rules by limit name.
+        lift_loopback: whether limits per IP prefix ignore callers on this machine.
     """
 
     def __init__(
         self,
-        uses: UsageLogs,
-        familiars: KnownDevicesStore,
-        meters: SharedCounters,
+        use_logs: UseLogs,
+        known_devices: KnownDevicesStore,
+        shared_counters: SharedCounters,
         sealer: Sealer,
         limits: Mapping[LimitName, Limit],
         *,
         lift_loopback: bool,
     ) -> None:
-        self._uses = uses
-        self._familiars = familiars
-        self._meters = meters
+        self._use_logs = use_logs
+        self._known_devices = known_devices
+        self._shared_counters = shared_counters
         self._sealer = sealer
         self._limits = limits
         self._lift_loopback = lift_loopback
-        # The same few again and again, and a keyed hash costs some microseconds.
-        self._shared_id = lru_cache(maxsize=MOST_CACHED)(self._id)
+        # Few subjects repeat often, and a keyed hash takes some microseconds.
+        self._shared_id = lru_cache(maxsize=MAX_CACHED_IDS)(self._id)
 
-    async def take(self, name: LimitName, subject: str | None, work: Work, *, traits: Sequence[str] = ()) -> None:
-        """Count one use.
-
-        Args:
-            name: which limit.
-            subject: whose: an address or number in normal form, a user's id, a client's id; the caller's IP address
-                where the limit is per prefix. None, as of a caller whose address is not known, is not limited.
-            work: the message's, where the use is written.
-            traits: by what the person may be recognised (``trait``). If one of them is known (``acquaintance``), it
-                has a budget of its own, which strangers can't use up.
-
-        Raises:
-            Throttled: there is no room; ``meta.retry_after`` in seconds.
-        """
-        (await self.room({name: subject}, work, traits=traits)).take()
-
-    async def room(self, subjects: Mapping[LimitName, str | None], work: Work, *, traits: Sequence[str] = ()) -> Quota:
-        """What is left of some limits: to be taken together, or where only later is known whether a use counts.
-
-        A guess at a code asks for room, has it judged before anything is compared, and takes it when it was wrong.
+    async def quota(
+        self, subjects: Mapping[LimitName, str | None], work: Work, *, device_ids: Sequence[str] = ()
+    ) -> Quota:
+        """What remains of some limits.
 
         Args:
-            subjects: whose, by limit; as of ``take``.
-            work: as of ``take``.
-            traits: as of ``take``.
+            subjects: by limit name: an address or number in normal form, a user's or client's ID, or the caller's IP
+                address for limits per prefix. None, for an unknown IP address, is not limited.
+            work: work in which the use is counted.
+            device_ids: device IDs of the request. If one of them is known for the subject, that device has its own
+                quota, separate from everybody else's.
         """
-        waiting: list[Awaitable[Bucket]] = []
-        budgets: list[Bucket] = []
+        reading: list[Awaitable[Bucket]] = []
+        buckets: list[Bucket] = []
         for name, subject in subjects.items():
-            whose = self._whose(name, subject)
+            counted = self._counted_subject(name, subject)
             limit = self._limits[name]
-            if whose is None or not limit.rules:
+            if counted is None or not limit.rules:
                 continue
             if name not in SHARED_LIMITS:
-                waiting.append(self._own(name, limit, whose, work, traits))
+                reading.append(self._person_bucket(name, limit, counted, work, device_ids))
                 continue
-            series = self._meters.series(self._shared_id(name, whose), limit)
-            if self._meters.stale(series):
-                waiting.append(self._fresh(name, series, work))
+            counters = self._shared_counters.of_subject(self._shared_id(name, counted), limit)
+            if self._shared_counters.stale(counters):
+                reading.append(self._synced_bucket(name, counters, work))
             else:
-                budgets.append(self._shared(name, series, work))
-        return Quota((*budgets, *await _all(waiting)))
+                buckets.append(self._shared_bucket(name, counters, work))
+        return Quota((*buckets, *await _all(reading)))
 
-    async def acquaintance(self, subject: str, traits: Sequence[str]) -> DeviceRecognition:
-        """Whether somebody is known, to be remembered when they have logged in.
+    async def take(self, name: LimitName, subject: str | None, work: Work, *, device_ids: Sequence[str] = ()) -> None:
+        """Count one use under one limit; arguments as for ``quota``.
 
-        Args:
-            subject: who, as in ``take``.
-            traits: by what.
+        Raises:
+            Throttled: the limit is reached; ``meta.retry_after`` in seconds.
         """
-        if not traits:
-            return DeviceRecognition(KnownDevices(""), (), self._familiars)
-        hashed = tuple(self._id("trait", subject, trait) for trait in traits)
-        familiar = await self._familiars.get(self._id("familiar", subject))
-        return DeviceRecognition(familiar, hashed, self._familiars)
+        (await self.quota({name: subject}, work, device_ids=device_ids)).take()
+
+    async def recognize(self, subject: str, device_ids: Sequence[str]) -> DeviceRecognition:
+        """Compare the device IDs of a request with the known devices of a subject."""
+        if not device_ids:
+            return DeviceRecognition(KnownDevices(""), (), self._known_devices)
+        hashes = tuple(self._id("trait", subject, device_id) for device_id in device_ids)
+        known = await self._known_devices.get(self._id("familiar", subject))
+        return DeviceRecognition(known, hashes, self._known_devices)
 
     async def forget(self, subjects: Sequence[str], work: Work) -> None:
-        """Keep nothing of somebody: neither what they did, nor by what they are recognised.
+        """Delete the use logs and known devices of subjects, for an erasure.
 
-        What was counted for one of their devices alone can't be found, and goes by itself within the limit's window.
-
-        Args:
-            subjects: who, as in ``take``.
-            work: the message's.
+        The logs of single known devices can't be found by subject. They expire with the limit's window.
         """
-        own = [name for name in self._limits if name not in SHARED_LIMITS]
-        uses = [self._uses.get(self._id(name, subject)) for name in own for subject in subjects]
-        familiars = [self._familiars.get(self._id("familiar", subject)) for subject in subjects]
-        for used in await asyncio.gather(*uses):
-            if used.version:
-                self._uses.forget(used, work)
-        for familiar in await asyncio.gather(*familiars):
-            if familiar.version:
-                self._familiars.forget(familiar, work)
+        person_limits = [name for name in self._limits if name not in SHARED_LIMITS]
+        logs = [self._use_logs.get(self._id(name, subject)) for name in person_limits for subject in subjects]
+        devices = [self._known_devices.get(self._id("familiar", subject)) for subject in subjects]
+        for log in await asyncio.gather(*logs):
+            if log.version:
+                self._use_logs.remove(log, work)
+        for known in await asyncio.gather(*devices):
+            if known.version:
+                self._known_devices.remove(known, work)
 
-    def _whose(self, name: LimitName, subject: str | None) -> str | None:
-        """The subject as it is counted; None where there is no limit."""
+    def _counted_subject(self, name: LimitName, subject: str | None) -> str | None:
+        """The subject by which uses are counted; None where no limit applies."""
         if name not in PREFIX_LIMITS or subject is None:
             return subject
         return None if self._lift_loopback and is_loopback(subject) else prefix(subject)
 
-    def _shared(self, name: LimitName, series: Sequence[SharedCounter], work: Work) -> Bucket:
+    def _shared_bucket(self, name: LimitName, counters: Sequence[SharedCounter], work: Work) -> Bucket:
         return Bucket(
             name,
-            lambda: self._meters.wait(series, work.id, at=work.now),
-            lambda: self._meters.count(series, work.id, at=work.now),
+            lambda: self._shared_counters.wait(counters, work.id, at=work.now),
+            lambda: self._shared_counters.count(counters, work.id, at=work.now),
         )
 
-    async def _fresh(self, name: LimitName, series: Sequence[SharedCounter], work: Work) -> Bucket:
-        await self._meters.sync(series)
-        return self._shared(name, series, work)
+    async def _synced_bucket(self, name: LimitName, counters: Sequence[SharedCounter], work: Work) -> Bucket:
+        await self._shared_counters.sync(counters)
+        return self._shared_bucket(name, counters, work)
 
-    async def _own(self, name: LimitName, limit: Limit, subject: str, work: Work, traits: Sequence[str]) -> Bucket:
-        everybodys = self._uses.get(self._id(name, subject))
-        uses = await (self._recognised(name, subject, traits, everybodys) if traits else everybodys)
+    async def _person_bucket(
+        self, name: LimitName, limit: Limit, subject: str, work: Work, device_ids: Sequence[str]
+    ) -> Bucket:
+        common_log = self._use_logs.get(self._id(name, subject))
+        log = await (self._device_log(name, subject, device_ids, common_log) if device_ids else common_log)
         return Bucket(
             name,
-            lambda: limit.wait(uses.times, at=work.now),
-            lambda: self._uses.save(uses.with_use(limit, at=work.now), limit, work),
+            lambda: limit.wait(log.times, at=work.now),
+            lambda: self._use_logs.put(log.with_use(limit, at=work.now), limit, work),
         )
 
-    async def _recognised(
-        self, name: LimitName, subject: str, traits: Sequence[str], everybodys: Awaitable[UsageLog]
-    ) -> UsageLog:
-        """The uses by the first trait that is known; everybody's where none is."""
-        own_uses = (self._uses.get(self._id(name, subject, trait)) for trait in traits)
-        acquaintance, (uses, *own) = await asyncio.gather(
-            self.acquaintance(subject, traits), asyncio.gather(everybodys, *own_uses)
+    async def _device_log(
+        self, name: LimitName, subject: str, device_ids: Sequence[str], common_log: Awaitable[UseLog]
+    ) -> UseLog:
+        """The log of the first known device; the common log of the subject if no device is known."""
+        reading_logs = (self._use_logs.get(self._id(name, subject, device_id)) for device_id in device_ids)
+        recognition, (common, *logs) = await asyncio.gather(
+            self.recognize(subject, device_ids), asyncio.gather(common_log, *reading_logs)
         )
-        known = acquaintance.familiar.traits
-        return next((each for each, trait in zip(own, acquaintance.traits, strict=True) if trait in known), uses)
+        known = recognition.known.hashes
+        return next((log for log, hashed in zip(logs, recognition.hashes, strict=True) if hashed in known), common)
 
     def _id(self, *parts: str) -> str:
         return self._sealer.fingerprint(b"limits", *(part.encode() for part in parts))[:ID_LENGTH]
 
 
-async def _all(waiting: Sequence[Awaitable[Bucket]]) -> Sequence[Bucket]:
-    """Wait for all of them; a task each is worth its price only where there are several."""
-    return [await each for each in waiting] if len(waiting) < 2 else await asyncio.gather(*waiting)  # noqa: PLR2004
-
-
-def trait(kind: str, value: str | None) -> tuple[str, ...]:
-    """A trait of a person, none where there is no value: ``trait("network", prefix(ip))``."""
-    return (f"{kind}:{value}",) if value else ()
-
-
-def device_ids(device: Device | None) -> tuple[str, ...]:
-    """By what a device is recognised that a request names."""
-    if device is None:
-        return ()
-    return trait("fingerprint", device.fingerprint) + trait("beak-id", device.beak_id)
-
-
-def network_ids(ip: str | None) -> tuple[str, ...]:
-    """By what somebody is recognised whose request names no device: where they are."""
-    return trait("network", ip and prefix(ip))
+async def _all(reading: Sequence[Awaitable[Bucket]]) -> Sequence[Bucket]:
+    """Await all of them; tasks only pay off for two or more."""
+    return [await each for each in reading] if len(reading) < 2 else await asyncio.gather(*reading)  # noqa: PLR2004

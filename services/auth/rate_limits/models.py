@@ -1,13 +1,15 @@
-"""How often may something be done? Rules such as five an hour, each over a window that slides with the clock."""
+"""Rate-limit rules over sliding windows, and the stored use logs and known devices of a subject."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
 from typing import ClassVar, Final, Literal, Self, TypeAlias, get_args
+
+from shared.documents import stored_as
 
 PersonLimitName: TypeAlias = Literal[
     "magic-links-per-address",
@@ -16,148 +18,146 @@ PersonLimitName: TypeAlias = Literal[
     "texts-per-number",
     "passwords-per-user",
 ]
-"""Limits of one person's: no use too many, whatever the number of instances."""
+"""Limits of one person. They are exact, whatever the number of instances."""
 SharedLimitName: TypeAlias = Literal[
     "magic-links-per-prefix", "magic-links-per-client", "wrong-keys-per-prefix", "texts-per-prefix"
 ]
-"""Limits whose count many people share: counted by each instance, and merged within a second."""
+"""Limits whose count many people share. Each instance counts by itself; the counts are merged within a second."""
 LimitName: TypeAlias = PersonLimitName | SharedLimitName
 SHARED_LIMITS: Final[frozenset[str]] = frozenset(get_args(SharedLimitName))
 PREFIX_LIMITS: Final = frozenset(name for name in SHARED_LIMITS if name.endswith("-per-prefix"))
-"""Limits whose subject is a client's IP address; counted by its prefix."""
+"""Limits whose subject is a client's IP address; they count by its prefix."""
 
-SLOTS: Final = 12
-"""Into so many parts a merged window is cut: uses in one part are counted, not remembered one by one."""
+SLOTS_PER_WINDOW: Final = 12
+"""A shared window is divided into this many slots; a slot stores only the number of its uses."""
 MAX_LOGGED_USES: Final = 1_000
-"""UsageLog that a person's limit may ask to remember: they are all in one document."""
-LONGEST: Final = timedelta(days=31)
+"""Upper bound for the count of a person's limit: its uses are all stored in one document."""
+MAX_WINDOW: Final = timedelta(days=31)
+ZERO: Final = timedelta(0)
 _UNITS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _RULE: Final = re.compile(r"\s*([1-9]\d{0,8})\s*/\s*([1-9]\d{0,6})\s*([smhd])\s*")
-NONE: Final = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """So many uses within any stretch of time that is so long."""
+    """At most ``count`` uses within any period of the length ``window``."""
 
     count: int
-    within: timedelta
+    window: timedelta
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``5/1h``: a count, a slash, and a whole number of ``s``, ``m``, ``h`` or ``d``.
+        """Parse ``5/1h``: a count, a slash, and a whole number of ``s``, ``m``, ``h`` or ``d``.
 
         Raises:
-            ValueError: another form, or more than 31 days.
+            ValueError: another format, or a window of more than 31 days.
         """
         match = _RULE.fullmatch(text)
         if match is None:
-            raise ValueError("write it as 1/1m, 5/1h, 10/1d: how many, a slash, and within what (s, m, h or d)")
+            raise ValueError("write rules such as 1/1m, 5/1h, 10/1d: a count, a slash, and a window in s, m, h or d")
         count, number, unit = match.groups()
-        within = int(number) * _UNITS[unit]
-        if within > LONGEST:
-            raise ValueError(f"nothing is counted for longer than {LONGEST.days}d")
-        return cls(int(count), within)
+        window = int(number) * _UNITS[unit]
+        if window > MAX_WINDOW:
+            raise ValueError(f"a window can't be longer than {MAX_WINDOW.days}d")
+        return cls(int(count), window)
 
     def __str__(self) -> str:
-        """As it is written."""
-        unit, length = next((unit, length) for unit, length in reversed(_UNITS.items()) if not self.within % length)
-        return f"{self.count}/{self.within // length}{unit}"
+        unit, length = next((unit, length) for unit, length in reversed(_UNITS.items()) if not self.window % length)
+        return f"{self.count}/{self.window // length}{unit}"
 
     def wait(self, uses: Sequence[datetime], *, at: datetime) -> timedelta:
-        """How long until there is room for one more use; nothing when there is.
+        """Time until the rule allows one more use; zero if it allows one now.
 
         Args:
-            uses: the times of the latest ones, oldest first; at least ``count`` of them if there were so many.
+            uses: times of the latest uses, oldest first; at least ``count`` of them if there were that many.
             at: now.
         """
         if len(uses) < self.count:
-            return NONE
-        return max(NONE, uses[-self.count] + self.within - at)
+            return ZERO
+        return max(ZERO, uses[-self.count] + self.window - at)
 
-    def grain(self, at: datetime) -> int:
-        """The number of the part of time that a moment is in."""
-        return int(at.timestamp() / self._width)
+    def slot(self, at: datetime) -> int:
+        """Number of the slot that contains this time."""
+        return int(at.timestamp() / self._slot_seconds)
 
-    def grain_ends(self, grain: int) -> float:
-        """When the uses of a part of time count no longer, in Unix seconds.
+    def slot_expires_at(self, slot: int) -> float:
+        """Time in Unix seconds from which the uses of a slot no longer count.
 
-        Those at its beginning are kept too long, by a twelfth of the window at most.
+        The first uses of a slot count too long, by a twelfth of the window at most.
         """
-        return (grain + 1) * self._width + self.within.total_seconds()
+        return (slot + 1) * self._slot_seconds + self.window.total_seconds()
 
-    def wait_of_slots(self, counts: Mapping[int, int], *, at: datetime) -> timedelta:
-        """As ``wait``, from the number of uses in each part of time."""
-        if len(counts) == 0:
-            return NONE
+    def wait_by_slots(self, counts: Mapping[int, int], *, at: datetime) -> timedelta:
+        """Like ``wait``, computed from the number of uses in each slot."""
+        if not counts:
+            return ZERO
         now = at.timestamp()
-        live = {grain: count for grain, count in counts.items() if self.grain_ends(grain) > now}
-        left = sum(live.values())
-        if left < self.count:
-            return NONE
-        for grain in sorted(live):
-            left -= live[grain]
-            if left < self.count:
+        live = {slot: count for slot, count in counts.items() if self.slot_expires_at(slot) > now}
+        remaining = sum(live.values())
+        if remaining < self.count:
+            return ZERO
+        for slot in sorted(live):
+            remaining -= live[slot]
+            if remaining < self.count:
                 break
-        return timedelta(seconds=self.grain_ends(grain) - now)
+        return timedelta(seconds=self.slot_expires_at(slot) - now)
 
     @property
-    def _width(self) -> float:
-        return self.within.total_seconds() / SLOTS
+    def _slot_seconds(self) -> float:
+        return self.window.total_seconds() / SLOTS_PER_WINDOW
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Some rules that hold at once; none: no limit."""
+    """Rules that apply together; without rules there is no limit."""
 
     rules: tuple[Rule, ...]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``1/1m, 5/1h, 10/1d``, or ``none``.
+        """Parse ``1/1m, 5/1h, 10/1d``, or ``none``.
 
         Raises:
-            ValueError: a rule is written otherwise, or two have the same window.
+            ValueError: a rule has another format, or two rules have the same window.
         """
         if text.strip().lower() == "none":
             return cls(())
         rules = tuple(map(Rule.parse, text.split(",")))
-        if len({rule.within for rule in rules}) < len(rules):
-            raise ValueError("say for each stretch of time once how many")
+        if len({rule.window for rule in rules}) < len(rules):
+            raise ValueError("give each window only one count")
         return cls(rules)
 
     def __str__(self) -> str:
-        """As it is written."""
         return ", ".join(map(str, self.rules)) or "none"
 
     @property
-    def most(self) -> int:
-        """How many of the latest uses decide."""
+    def max_count(self) -> int:
+        """Number of latest uses that the rules need; 0 without rules."""
         return max((rule.count for rule in self.rules), default=0)
 
     @property
-    def longest(self) -> timedelta:
-        """How long a use decides anything."""
-        return max((rule.within for rule in self.rules), default=NONE)
+    def longest_window(self) -> timedelta:
+        """How long a use counts; zero without rules."""
+        return max((rule.window for rule in self.rules), default=ZERO)
 
     def wait(self, uses: Sequence[datetime], *, at: datetime) -> timedelta:
-        """How long until every rule has room for one more use; nothing when they have.
+        """Time until every rule allows one more use; zero if all allow one now.
 
         Args:
-            uses: the times of the ``most`` latest ones, oldest first.
+            uses: times of the ``max_count`` latest uses, oldest first.
             at: now.
         """
-        return max((rule.wait(uses, at=at) for rule in self.rules), default=NONE)
+        return max((rule.wait(uses, at=at) for rule in self.rules), default=ZERO)
 
 
 @dataclass(frozen=True, slots=True)
-class UsageLog:
-    """When somebody last did something that is limited.
+class UseLog:
+    """Times at which a subject used a limited operation.
 
     Attributes:
-        id: tells what and who, to whoever holds the sealing key.
-        times: of the uses that may still decide, oldest first.
-        version: 0 before it was ever stored.
+        id: keyed hash of the limit's name and the subject.
+        times: uses that still count, oldest first.
+        version: 0 before the log is stored.
     """
 
     id: str
@@ -165,37 +165,36 @@ class UsageLog:
     version: int = 0
 
     def with_use(self, limit: Limit, *, at: datetime) -> Self:
-        """The same with a use now, without those that decide nothing any more.
+        """Add a use, and drop the uses that no longer count.
 
-        Sorted, since the clocks of two instances may differ.
+        The times are sorted, since the clocks of two instances may differ.
         """
-        recent = [time for time in self.times if time > at - limit.longest]
-        return type(self)(self.id, tuple(sorted([*recent, at])[-limit.most :]), self.version)
+        counting = [time for time in self.times if time > at - limit.longest_window]
+        return replace(self, times=tuple(sorted([*counting, at])[-limit.max_count :]))
 
 
 @dataclass(frozen=True, slots=True)
 class KnownDevices:
-    """By what a person is recognised who has logged in before: devices, networks.
+    """Devices and networks from which a subject has logged in.
 
     Attributes:
-        id: tells who, to whoever holds the sealing key.
-        traits: hashes, the latest last.
-        version: 0 before it was ever stored.
+        id: keyed hash of the subject.
+        hashes: keyed hashes of device IDs, the latest last.
+        version: 0 before the document is stored.
     """
 
-    MOST: ClassVar = 20
+    MAX_HASHES: ClassVar = 20
 
     id: str
-    traits: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = stored_as("traits", default=())
     version: int = 0
 
-    def with_traits(self, traits: Sequence[str]) -> Self:
-        """The same that knows these too; beyond the bound the oldest are forgotten."""
-        return type(self)(
-            self.id, (*(known for known in self.traits if known not in traits), *traits)[-self.MOST :], self.version
-        )
+    def with_hashes(self, hashes: Sequence[str]) -> Self:
+        """Add hashes; above ``MAX_HASHES`` the oldest are dropped."""
+        others = [known for known in self.hashes if known not in hashes]
+        return replace(self, hashes=(*others, *hashes)[-self.MAX_HASHES :])
 
 
-def seconds(wait: timedelta) -> int:
-    """What ``retry-after`` says: whole seconds, rounded up, so that whoever waits so long has waited enough."""
+def retry_after_seconds(wait: timedelta) -> int:
+    """Value of ``Retry-After``: whole seconds, rounded up, so that a call after that time is not refused again."""
     return max(1, ceil(wait.total_seconds()))

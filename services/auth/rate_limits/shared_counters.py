@@ -1,9 +1,9 @@
-"""How is counted what many people share? In memory by each instance, and merged through MongoDB within a second.
+"""Rate-limit counters shared by many callers: counted in memory by each instance, merged through MongoDB.
 
-One document for an IP prefix or an app would be written by every order at once, and each would wait for the others. So
-an instance counts by itself, stores its counts twice a second or so, and reads those of the others when it does. What
-it has not asked about for half a second it asks about before it decides. While MongoDB is away it goes on with what it
-knows, and stores its counts afterwards.
+If all uses of one IP prefix or app were counted in one document, every request would write it and wait for the others.
+So each instance counts in memory, stores its counts every 0.4 s, and reads the counts of the other instances at the
+same time. Before a decision it reads them again if they are older than 0.5 s. During an outage of MongoDB it decides on
+the counts that it has, and stores its own afterwards.
 """
 
 from __future__ import annotations
@@ -17,202 +17,206 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.auth.rate_limits.models import NONE, Limit, Rule
+from services.auth.rate_limits.models import ZERO, Limit, Rule
 from services.auth.rate_limits.store import CounterSlots
 from shared.mongo import dependency_down
 from shared.telemetry import log
 
 EXCHANGE_SECONDS: Final = 0.4
+"""Interval between two exchanges of counts."""
 FRESH_SECONDS: Final = 0.5
-"""How old the others' counts may be when they decide. With the pause above a use is known everywhere in a second."""
-PATIENCE_SECONDS: Final = 1.0
-"""How long a decision waits for the others' counts."""
+"""Maximum age of the other instances' counts at a decision. With ``EXCHANGE_SECONDS``, a use is known everywhere within
+a second."""
+SYNC_TIMEOUT_SECONDS: Final = 1.0
+"""How long a decision waits for the other instances' counts."""
 IDLE_SECONDS: Final = 60.0
-"""After so long without a question a series is dropped from memory; it can be read again."""
-REMEMBERED_SECONDS: Final = 60.0
-"""How long a message is known to have been counted: whatever runs again does so every second or so."""
+"""An unused counter is dropped from memory after this time; it can be read again."""
+COUNTED_MESSAGE_SECONDS: Final = 60.0
+"""How long a message is remembered as counted. A message that is retried comes back within seconds."""
 
 
 class SharedCounter:
-    """How often something was done, part of time by part of time.
+    """Uses of one subject under one rule, by slot.
 
     Attributes:
-        id: names it in MongoDB.
-        rule: what it is judged by.
-        own: this instance's counts.
-        others: the other instances' counts, all together.
-        unsaved: the parts of time whose own count is not stored yet.
-        synced: when the others' counts were asked for, by the monotonic clock.
-        touched: when it was last asked about, by the same.
+        id: ID in MongoDB.
+        rule: the rule that the counter enforces.
+        own: counts of this instance.
+        others: sum of the counts of the other instances.
+        unsaved: slots whose own count is not stored yet.
+        synced: monotonic time of the last read of the others' counts.
+        last_used: monotonic time of the last use of the counter.
     """
 
-    __slots__ = ("id", "others", "own", "rule", "synced", "touched", "unsaved")
+    __slots__ = ("id", "last_used", "others", "own", "rule", "synced", "unsaved")
 
-    def __init__(self, id: str, rule: Rule) -> None:  # noqa: A002 -- the field's name
-        self.id = id
+    def __init__(self, counter_id: str, rule: Rule) -> None:
+        self.id = counter_id
         self.rule = rule
         self.own: dict[int, int] = defaultdict(int)
         self.others: dict[int, int] = {}
         self.unsaved: set[int] = set()
         self.synced = -FRESH_SECONDS
-        self.touched = 0.0
+        self.last_used = 0.0
 
     def wait(self, at: datetime) -> timedelta:
-        """How long until there is room for one more."""
+        """Time until the rule allows one more use; zero if it allows one now."""
         if sum(self.own.values()) + sum(self.others.values()) < self.rule.count:
-            return NONE
+            return ZERO
         counts = dict(self.others)
-        for grain, count in self.own.items():
-            counts[grain] = counts.get(grain, 0) + count
-        return self.rule.wait_of_slots(counts, at=at)
+        for slot, count in self.own.items():
+            counts[slot] = counts.get(slot, 0) + count
+        return self.rule.wait_by_slots(counts, at=at)
 
     def count(self, at: datetime) -> None:
-        """One more."""
-        grain = self.rule.grain(at)
-        if grain not in self.own:
+        """Count one use, and drop expired slots."""
+        slot = self.rule.slot(at)
+        if slot not in self.own:
             now = at.timestamp()
-            for past in [each for each in self.own if self.rule.grain_ends(each) <= now]:
-                del self.own[past]
-                self.unsaved.discard(past)
-        self.own[grain] += 1
-        self.unsaved.add(grain)
+            for expired in [each for each in self.own if self.rule.slot_expires_at(each) <= now]:
+                del self.own[expired]
+                self.unsaved.discard(expired)
+        self.own[slot] += 1
+        self.unsaved.add(slot)
 
-    def learn(self, counts: dict[int, dict[str, int]], instance: str) -> None:
-        """Take over what is stored; of the own counts those from before they were dropped from memory."""
+    def merge(self, counts: dict[int, dict[str, int]], instance: str) -> None:
+        """Take over the stored counts.
+
+        Stored counts of this instance are larger than those in memory if the counter had been dropped from memory.
+        """
         self.others = {}
-        for grain, by_instance in counts.items():
-            mine = by_instance.get(instance, 0)
-            self.others[grain] = sum(by_instance.values()) - mine
-            if mine > self.own.get(grain, 0):
-                self.own[grain] = mine
+        for slot, by_instance in counts.items():
+            own = by_instance.get(instance, 0)
+            self.others[slot] = sum(by_instance.values()) - own
+            if own > self.own.get(slot, 0):
+                self.own[slot] = own
 
 
 class SharedCounters:
-    """The counts of one instance, exchanged with the others while ``running``.
+    """The shared counters of one instance, exchanged with the other instances while ``running``.
 
     Args:
-        tallies: where they are exchanged.
+        slots: store through which the instances exchange counts.
     """
 
-    def __init__(self, tallies: CounterSlots) -> None:
-        self._tallies = tallies
+    def __init__(self, slots: CounterSlots) -> None:
+        self._slots = slots
         self._instance = secrets.token_hex(6)
-        self._over = asyncio.Event()
-        self._series: dict[str, tuple[SharedCounter, ...]] = {}
+        self._stopping = asyncio.Event()
+        self._counters: dict[str, tuple[SharedCounter, ...]] = {}
         self._counted: set[tuple[str, str]] = set()
         self._counted_before: set[tuple[str, str]] = set()
         self._generation_began = time.monotonic()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Exchange counts as long as the block lasts, and once more at its end."""
-        exchanging = asyncio.create_task(self._exchange_regularly())
+        """Exchange counts while the block runs, and once more at its end."""
+        exchanging = asyncio.create_task(self._exchange_periodically())
         try:
             yield
         finally:
-            # Not cancelled: pymongo may make a lost connection of that, and the exchanging would go on.
-            self._over.set()
+            # Not cancelled: pymongo may turn a cancellation into a lost connection, and the task would continue.
+            self._stopping.set()
             await exchanging
 
-    def series(self, id: str, limit: Limit) -> tuple[SharedCounter, ...]:  # noqa: A002 -- the field's name
-        """What is counted under an id, a series for each rule."""
-        found = self._series.get(id)
-        if found is None:
-            found = self._series[id] = tuple(
-                SharedCounter(f"{id}:{rule.within.total_seconds():.0f}", rule) for rule in limit.rules
+    def of_subject(self, subject_id: str, limit: Limit) -> tuple[SharedCounter, ...]:
+        """The counters of a subject, one for each rule of the limit."""
+        counters = self._counters.get(subject_id)
+        if counters is None:
+            counters = self._counters[subject_id] = tuple(
+                SharedCounter(f"{subject_id}:{rule.window.total_seconds():.0f}", rule) for rule in limit.rules
             )
         now = time.monotonic()
-        for series in found:
-            series.touched = now
-        return found
+        for counter in counters:
+            counter.last_used = now
+        return counters
 
-    def stale(self, series: Collection[SharedCounter]) -> bool:
-        """Whether the others' counts are too old to decide."""
+    def stale(self, counters: Collection[SharedCounter]) -> bool:
+        """Whether the others' counts are too old for a decision."""
         oldest = time.monotonic() - FRESH_SECONDS
-        return any(each.synced <= oldest for each in series)
+        return any(counter.synced <= oldest for counter in counters)
 
-    def wait(self, series: Collection[SharedCounter], message_id: str, *, at: datetime) -> timedelta:
-        """How long until there is room for one more in all of these; none for a message that is counted already."""
-        if self._knows(series, message_id):
-            return NONE
-        return max((each.wait(at) for each in series), default=NONE)
+    def wait(self, counters: Collection[SharedCounter], message_id: str, *, at: datetime) -> timedelta:
+        """Time until all counters allow one more use; zero for a message that is already counted."""
+        if self._is_counted(counters, message_id):
+            return ZERO
+        return max((counter.wait(at) for counter in counters), default=ZERO)
 
-    def count(self, series: Collection[SharedCounter], message_id: str, *, at: datetime) -> None:
-        """One more in each of these, unless this message was counted before: its handler runs again."""
-        if not self._knows(series, message_id):
-            for each in series:
-                each.count(at)
-                self._counted.add((message_id, each.id))
+    def count(self, counters: Collection[SharedCounter], message_id: str, *, at: datetime) -> None:
+        """Count one use in each counter, unless this message is already counted because its handler runs again."""
+        if not self._is_counted(counters, message_id):
+            for counter in counters:
+                counter.count(at)
+                self._counted.add((message_id, counter.id))
 
-    def _knows(self, series: Collection[SharedCounter], message_id: str) -> bool:
-        for each in series:
-            key = (message_id, each.id)
-            if key in self._counted:
-                return True
-            if key in self._counted_before:
-                # It runs again and again, as while MongoDB is away: it stays known.
-                self._counted.update((message_id, one.id) for one in series)
-                return True
-        return False
-
-    async def sync(self, stale: Collection[SharedCounter]) -> None:
-        """Ask for the others' counts, and go on without them when there is no answer."""
-        reads = asyncio.gather(*(self._read(series) for series in stale))
+    async def sync(self, counters: Collection[SharedCounter]) -> None:
+        """Read the other instances' counts; after a timeout or during an outage, continue without them."""
+        reads = asyncio.gather(*(self._read(counter) for counter in counters))
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(SYNC_TIMEOUT_SECONDS):
                 await reads
         except TimeoutError:
-            log.warning("limits judged by this instance alone", error="TimeoutError")
+            log.warning("rate limits use local counts only", error="TimeoutError")
         except Exception as failure:
             if not dependency_down(failure):
                 raise
-            log.warning("limits judged by this instance alone", error=type(failure).__name__)
-        # Answered or not: MongoDB is not asked again at once.
+            log.warning("rate limits use local counts only", error=type(failure).__name__)
+        # Set after a failure too, so that MongoDB is not read again at once.
         now = time.monotonic()
-        for series in stale:
-            series.synced = now
+        for counter in counters:
+            counter.synced = now
 
-    async def _read(self, series: SharedCounter) -> None:
+    def _is_counted(self, counters: Collection[SharedCounter], message_id: str) -> bool:
+        for counter in counters:
+            key = (message_id, counter.id)
+            if key in self._counted:
+                return True
+            if key in self._counted_before:
+                # The message is still being retried, for example during an outage of MongoDB: keep remembering it.
+                self._counted.update((message_id, each.id) for each in counters)
+                return True
+        return False
+
+    async def _read(self, counter: SharedCounter) -> None:
         began = time.monotonic()
-        series.learn(await self._tallies.read(series.id), self._instance)
-        series.synced = began
+        counter.merge(await self._slots.read(counter.id), self._instance)
+        counter.synced = began
 
-    async def _exchange_regularly(self) -> None:
-        while not self._over.is_set():
+    async def _exchange_periodically(self) -> None:
+        while not self._stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(EXCHANGE_SECONDS):
-                    await self._over.wait()
+                    await self._stopping.wait()
             await self._exchange()
-            self._forget()
+            self._drop_idle()
 
     async def _exchange(self) -> None:
-        """Store what was counted, and read what the others have."""
+        """Store the unsaved counts, and read those of the other instances."""
         now = time.monotonic()
-        every = [each for series in self._series.values() for each in series]
-        touched = [series for series in every if now - series.touched < 2 * EXCHANGE_SECONDS]
-        saving = [(series, grain, series.own[grain]) for series in every for grain in series.unsaved]
+        every = [counter for counters in self._counters.values() for counter in counters]
+        in_use = [counter for counter in every if now - counter.last_used < 2 * EXCHANGE_SECONDS]
+        saving = [(counter, slot, counter.own[slot]) for counter in every for slot in counter.unsaved]
         try:
-            await self._tallies.write(
+            await self._slots.write(
                 self._instance,
-                [(series.id, grain, count, series.rule.grain_ends(grain)) for series, grain, count in saving],
+                [(counter.id, slot, count, counter.rule.slot_expires_at(slot)) for counter, slot, count in saving],
             )
-            for series, grain, count in saving:
-                if series.own.get(grain) == count:
-                    series.unsaved.discard(grain)
-            await asyncio.gather(*(self._read(series) for series in touched))
-        except Exception as failure:  # noqa: BLE001 -- the next exchange tries again, whatever it was
-            log.warning("limits not exchanged", error=type(failure).__name__)
+            for counter, slot, count in saving:
+                if counter.own.get(slot) == count:
+                    counter.unsaved.discard(slot)
+            await asyncio.gather(*(self._read(counter) for counter in in_use))
+        except Exception as failure:  # noqa: BLE001 -- the next exchange tries again, whatever the error
+            log.warning("rate-limit counts not exchanged", error=type(failure).__name__)
 
-    def _forget(self) -> None:
-        """Let go of what nobody asks about any more."""
+    def _drop_idle(self) -> None:
         now = time.monotonic()
         idle = [
-            id
-            for id, series in self._series.items()  # noqa: A001 -- the field's name
-            if all(not each.unsaved and now - each.touched > IDLE_SECONDS for each in series)
+            subject_id
+            for subject_id, counters in self._counters.items()
+            if all(not counter.unsaved and now - counter.last_used > IDLE_SECONDS for counter in counters)
         ]
-        for id in idle:  # noqa: A001 -- as above
-            del self._series[id]
-        if now - self._generation_began > REMEMBERED_SECONDS:
+        for subject_id in idle:
+            del self._counters[subject_id]
+        if now - self._generation_began > COUNTED_MESSAGE_SECONDS:
             self._counted, self._counted_before = set(), self._counted
             self._generation_began = now

@@ -1,135 +1,119 @@
-"""Where are uses of what is limited kept? A person's in ``limits``, those that many share in ``tallies``.
+"""Stores of the rate limits: ``limits`` and ``familiars`` for one person, ``tallies`` for shared counters.
 
-No document says whose it is: ids and traits are keyed hashes.
+Document IDs and device IDs are keyed hashes, so no document reveals its subject.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Final
+from typing import Any, Final
 
 from pymongo import ASCENDING, IndexModel, UpdateOne
 
-from services.auth.rate_limits.models import KnownDevices, Limit, UsageLog
+from services.auth.rate_limits.models import KnownDevices, Limit, UseLog
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
+from shared.documents import Rows
 from shared.mongo import Collection, Database
 
-FAMILIAR_FOR: Final = timedelta(days=365)
-"""How long a device is known after the last new one was."""
+KNOWN_DEVICE_RETENTION: Final = timedelta(days=365)
+"""Counted from the last time that a new device was added."""
 _EXPIRY: Final = IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0)
 
 
-class UsageLogs:
-    """When each person did what is limited for them."""
+class UseLogs(Rows[UseLog]):
+    """The collection ``limits``: one document per person and limit."""
 
-    COLLECTION: ClassVar = "limits"
-    INDEXES: ClassVar = [_EXPIRY]
-
-    def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._by_id = BatchLoader(self._documents)
-
-    async def get(self, id: str) -> UsageLog:  # noqa: A002 -- the field's name
-        """The uses so far; none for somebody new."""
-        document = await self._by_id.find_one(id)
-        return UsageLog(id) if document is None else UsageLog(id, tuple(document["times"]), document["version"])
-
-    def save(self, uses: UsageLog, limit: Limit, work: Work) -> None:
-        """Store one more use; when another was stored meanwhile, the handler runs again and counts it."""
-        document = {
-            "_id": uses.id,
-            "times": list(uses.times),
-            "expiresAt": uses.times[-1] + limit.longest,
-            "version": uses.version,
-        }
-        if uses.version == 0:
-            work.insert(self._documents, {**document, "version": 1})
-        else:
-            work.replace(self._documents, document, version=uses.version)
-
-    def forget(self, uses: UsageLog, work: Work) -> None:
-        """Keep nothing of one's uses."""
-        work.delete(self._documents, uses.id, version=uses.version)
-
-
-class KnownDevicesStore:
-    """By what each person is recognised."""
-
-    COLLECTION: ClassVar = "familiars"
-    INDEXES: ClassVar = [_EXPIRY]
+    COLLECTION: Final = "limits"
+    INDEXES: Final = (_EXPIRY,)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._by_id = BatchLoader(self._documents)
+        super().__init__(database[self.COLLECTION], UseLog)
+        self._by_id = BatchLoader(self._collection)
 
-    async def get(self, id: str) -> KnownDevices:  # noqa: A002 -- the field's name
-        """What is known of somebody; nothing of somebody new."""
-        document = await self._by_id.find_one(id)
-        return (
-            KnownDevices(id) if document is None else KnownDevices(id, tuple(document["traits"]), document["version"])
-        )
+    async def get(self, log_id: str) -> UseLog:
+        """The log with this ID; an empty one if none is stored."""
+        return self._read_or_none(await self._by_id.find_one(log_id)) or UseLog(log_id)
 
-    def save(self, familiar: KnownDevices, work: Work) -> None:
-        """Store what changed."""
-        document = {
-            "_id": familiar.id,
-            "traits": list(familiar.traits),
-            "expiresAt": work.now + FAMILIAR_FOR,
-            "version": familiar.version,
-        }
-        if familiar.version == 0:
-            work.insert(self._documents, {**document, "version": 1})
-        else:
-            work.replace(self._documents, document, version=familiar.version)
+    def put(self, log: UseLog, limit: Limit, work: Work) -> None:
+        """Store a log; if another use was stored in between, the handler runs again and counts that one too."""
+        _put(self._collection, self._document(log), work, expires_at=log.times[-1] + limit.longest_window)
 
-    def forget(self, familiar: KnownDevices, work: Work) -> None:
-        """Keep nothing of what somebody is recognised by."""
-        work.delete(self._documents, familiar.id, version=familiar.version)
+
+class KnownDevicesStore(Rows[KnownDevices]):
+    """The collection ``familiars``: one document per person."""
+
+    COLLECTION: Final = "familiars"
+    INDEXES: Final = (_EXPIRY,)
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database[self.COLLECTION], KnownDevices)
+        self._by_id = BatchLoader(self._collection)
+
+    async def get(self, subject_id: str) -> KnownDevices:
+        """The known devices of a subject; an empty entity if none are stored."""
+        return self._read_or_none(await self._by_id.find_one(subject_id)) or KnownDevices(subject_id)
+
+    def put(self, known: KnownDevices, work: Work) -> None:
+        """Store known devices; if they have changed since they were read, the handler runs again."""
+        _put(self._collection, self._document(known), work, expires_at=work.now + KNOWN_DEVICE_RETENTION)
+
+
+def _put(collection: Collection, document: dict[str, Any], work: Work, *, expires_at: datetime) -> None:
+    """Insert a document of version 0, replace one of a later version."""
+    document["expiresAt"] = expires_at
+    if document["version"] == 0:
+        work.insert(collection, {**document, "version": 1})
+    else:
+        work.replace(collection, document, version=document["version"])
 
 
 class CounterSlots:
-    """How often many people together did something: a document for each part of time, with each instance's count.
+    """The collection ``tallies``: one document per shared counter and slot, with the count of each instance.
 
-    An instance writes its own count, never a difference, so that to write it twice is to write it once.
+    An instance writes its own total, not an increment, so a repeated write changes nothing.
     """
 
-    COLLECTION: ClassVar = "tallies"
-    INDEXES: ClassVar = [_EXPIRY, IndexModel([("series", ASCENDING)])]
+    COLLECTION: Final = "tallies"
+    INDEXES: Final = (_EXPIRY, IndexModel([("series", ASCENDING)]))
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._of_series = BatchLoader(self._documents, "series")
+        self._collection: Collection = database[self.COLLECTION]
+        self._by_counter = BatchLoader(self._collection, "series")
 
-    async def read(self, series: str) -> dict[int, dict[str, int]]:
-        """The counts of each instance, in each part of time.
+    async def read(self, counter_id: str) -> dict[int, dict[str, int]]:
+        """The counts of each instance, by slot.
 
         Raises:
-            PyMongoError: MongoDB could not be asked.
+            PyMongoError: the read failed.
         """
-        return {document["grain"]: document["counts"] for document in await self._of_series.find(series)}
+        return {document["grain"]: document["counts"] for document in await self._by_counter.find(counter_id)}
 
     async def write(self, instance: str, counts: Iterable[tuple[str, int, int, float]]) -> None:
-        """Store what an instance has counted: series, part of time, count, and when it counts no longer (Unix seconds).
+        """Store the counts of one instance.
+
+        Args:
+            instance: ID of the instance.
+            counts: counter ID, slot, count, and the time in Unix seconds at which the slot expires.
 
         Raises:
-            PyMongoError: some of it, or all, may not be stored.
+            PyMongoError: some or all of the counts may not be stored.
         """
         updates = [
             UpdateOne(
-                {"_id": f"{series}:{grain}"},
+                {"_id": f"{counter_id}:{slot}"},
                 {
                     "$max": {f"counts.{instance}": count},
                     "$setOnInsert": {
-                        "series": series,
-                        "grain": grain,
-                        "expiresAt": datetime.fromtimestamp(ends, UTC),
+                        "series": counter_id,
+                        "grain": slot,
+                        "expiresAt": datetime.fromtimestamp(expires_at, UTC),
                     },
                 },
                 upsert=True,
             )
-            for series, grain, count, ends in counts
+            for counter_id, slot, count, expires_at in counts
         ]
         if updates:
-            await self._documents.bulk_write(updates, ordered=False)
+            await self._collection.bulk_write(updates, ordered=False)

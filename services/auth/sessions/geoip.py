@@ -1,7 +1,6 @@
-"""Where in the world is a network? As an operator's database in MaxMind's format says; nobody is asked.
+"""GeoIP: country and city of a network, from a local database file; no external service is called.
 
-https://maxmind.github.io/MaxMind-DB/ is the format; records are read as GeoIP2 City and Country and those like them lay
-them out.
+The file has MaxMind's format (https://maxmind.github.io/MaxMind-DB/), with records as in GeoIP2 City and Country.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import maxminddb
 
 
 class UnreadableGeoIpDatabase(ValueError):
-    """The file is no database of places."""
+    """The file is not a GeoIP database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Roughly where.
+    """Approximate location of a network.
 
     Attributes:
-        country: ISO 3166-1, two letters; None when it is not known.
-        city: by its English name; None when it is not known.
+        country: ISO 3166-1 code of two letters; None if unknown.
+        city: English name; None if unknown.
     """
 
     country: str | None = None
@@ -32,10 +31,10 @@ class Location:
 
 
 class GeoIp:
-    """Tells places of networks.
+    """Finds locations of networks.
 
     Args:
-        reader: an open database; None knows no place at all.
+        reader: an open database; without one, all locations are unknown.
     """
 
     def __init__(self, reader: maxminddb.Reader | None = None) -> None:
@@ -43,24 +42,24 @@ class GeoIp:
 
     @classmethod
     def open(cls, path: Path | None) -> Self:
-        """Those of a database; of none without one.
+        """Open a database file; None for no database.
 
         Raises:
-            UnreadableGeoIpDatabase: the file is something else, or can't be read.
+            UnreadableGeoIpDatabase: the file can't be read, or has another format.
         """
         if path is None:
             return cls()
         try:
             return cls(maxminddb.open_database(path))
-        except (maxminddb.InvalidDatabaseError, OSError, ValueError) as wrong:
-            raise UnreadableGeoIpDatabase(f"{path} is no database of places: {wrong}") from wrong
+        except (maxminddb.InvalidDatabaseError, OSError, ValueError) as error:
+            raise UnreadableGeoIpDatabase(f"{path} is not a GeoIP database: {error}") from error
 
     def find(self, network: str) -> Location:
-        """Where a network is, looked up by its first address: nobody's own address is needed for that."""
+        """Location of a network, found by its first address."""
         try:
             address = ip_network(network).network_address
         except ValueError:
-            # What came without an address is its own network.
+            # Callers without an IP address have a network that is not one.
             return Location()
         if self._reader is None or (address.version == 6 and self._reader.metadata().ip_version == 4):  # noqa: PLR2004
             return Location()
@@ -69,7 +68,7 @@ class GeoIp:
 
 
 def _text(record: Any, *path: str) -> str | None:
-    """What a record says at a place of it; None for anything but a text."""
+    """The text at a path in a record; None if there is no text."""
     for name in path:
         record = record.get(name) if isinstance(record, dict) else None
     return record if isinstance(record, str) else None

@@ -1,4 +1,4 @@
-"""How does somebody see where they are logged in, and log out there?"""
+"""Handlers that list and end the sessions of a user."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.sessions.models import Session, chosen, sessions_of
+from services.auth.sessions.models import Session, select, sessions_of
 from services.auth.tokens.models import AccessToken
 from shared.bus.work import Work
 from shared.messages.auth.sessions import (
@@ -23,42 +23,42 @@ from shared.messages.auth.sessions import (
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.networks import prefix
 
-MOST_LISTED: Final = 200
-"""Sessions in one answer; a person with more of them ends all."""
-REMOVED_AT_ONCE: Final = 500
-"""Tokens of each kind that one message removes: a year of hourly refreshes makes 8,760."""
+MAX_LISTED: Final = 200
+"""Sessions in one reply; a user with more can still end all of them."""
+MAX_REMOVED: Final = 500
+"""Tokens of each kind that one message deletes. A year of hourly refreshes leaves 8,760 of them."""
 
 
 async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionList:
-    """Where a user is logged in, the session used last first.
+    """List the live sessions of a user, the most recently used first.
 
     Raises:
         UserNotFound: no user has this ID.
     """
     _, sessions, current = await asyncio.gather(
-        auth.users.get(query.user_id), _sessions(query.user_id, auth), _current(work, auth)
+        auth.users.get(query.user_id), _sessions(query.user_id, auth), _current_session_id(work, auth)
     )
     work.annotate(user_id=query.user_id)
     live = [session for session in sessions if session.is_live(at=work.now)]
-    return SessionList(tuple(_view(session, current, auth) for session in live[:MOST_LISTED]))
+    return SessionList(tuple(_view(session, current, auth) for session in live[:MAX_LISTED]))
 
 
 @audited("revoke_sessions")
 async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> EndedView:
-    """Log a user out of one session, or of several.
+    """Log a user out of one or more sessions.
 
     Raises:
-        UserNotFound, SessionNotFound: no user has this ID, or the user has no such session.
-        NoCurrentSession: the current one is meant, and the caller has none of this user.
+        UserNotFound, SessionNotFound: no user has this ID, or the user has no such live session.
+        NoCurrentSession: the command needs the current session, and the caller has none of this user.
     """
     _, sessions, current = await asyncio.gather(
-        auth.users.get(command.user_id), _sessions(command.user_id, auth), _current(work, auth)
+        auth.users.get(command.user_id), _sessions(command.user_id, auth), _current_session_id(work, auth)
     )
     work.annotate(user_id=command.user_id)
-    ending = chosen(sessions, session_id=command.session_id, which=command.which, current=current, at=work.now)
+    ending = select(sessions, session_id=command.session_id, which=command.which, current=current, at=work.now)
     live = [session for session in ending if session.is_live(at=work.now)]
     for session in ending:
-        end(session, work, auth)
+        end_session(session, work, auth)
     for session in live:
         auth.audit.record(work, "end_session", session_id=session.id, client_id=session.client_id)
         work.publish(
@@ -75,30 +75,30 @@ async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> En
 
 
 async def remove_sessions(user_id: str, work: Work, auth: Auth) -> bool:
-    """End whatever sessions a user has, and remove what is kept of them and of those that are over, for an erasure.
+    """End the sessions of a user, and delete all tokens, for an erasure.
 
     Returns:
-        Whether something is left, since one message removes so much and no more; let another one go on.
+        Whether tokens may be left, since one message deletes a bounded number; another message must continue.
     """
     refresh_tokens, access_tokens = await asyncio.gather(
-        auth.refresh_tokens.some_of(user_id, REMOVED_AT_ONCE), auth.access_tokens.some_of(user_id, REMOVED_AT_ONCE)
+        auth.refresh_tokens.some_of_user(user_id, MAX_REMOVED), auth.access_tokens.some_of_user(user_id, MAX_REMOVED)
     )
     for refresh_token in refresh_tokens:
         auth.refresh_tokens.remove(refresh_token, work)
     for access_token in access_tokens:
         auth.access_tokens.remove(access_token, work)
         if access_token.revoked_at is None:
-            _announce_end(access_token, work)
-    return REMOVED_AT_ONCE in {len(refresh_tokens), len(access_tokens)}
+            _publish_revocation(access_token, work)
+    return MAX_REMOVED in {len(refresh_tokens), len(access_tokens)}
 
 
 async def find_session(user_id: str, root_grant: str, auth: Auth) -> Session | None:
-    """What is left of a login; None when all of its tokens are revoked."""
+    """The session that began with this grant; None if all of its tokens are revoked."""
     return next((session for session in await _sessions(user_id, auth) if session.id == root_grant), None)
 
 
-def end(session: Session, work: Work, auth: Auth) -> None:
-    """Revoke all tokens of a session, and let every gateway know."""
+def end_session(session: Session, work: Work, auth: Auth) -> None:
+    """Revoke all tokens of a session."""
     for refresh_token in session.refresh_tokens:
         auth.refresh_tokens.save(refresh_token.revoke(at=work.now), work)
     for access_token in session.access_tokens:
@@ -106,17 +106,17 @@ def end(session: Session, work: Work, auth: Auth) -> None:
 
 
 def revoke_access_token(access_token: AccessToken, work: Work, auth: Auth) -> None:
-    """End an access token, and let every gateway know if it still lets somebody in."""
+    """Revoke an access token, and notify the gateways if it has not expired."""
     auth.access_tokens.save(access_token.revoke(at=work.now), work)
-    _announce_end(access_token, work)
+    _publish_revocation(access_token, work)
 
 
 def network_of(work: Work) -> str | None:
-    """What is kept of the address that a token is issued to."""
+    """Prefix of the caller's IP address, as stored with tokens."""
     return None if work.caller.client_ip is None else prefix(work.caller.client_ip)
 
 
-def _announce_end(access_token: AccessToken, work: Work) -> None:
+def _publish_revocation(access_token: AccessToken, work: Work) -> None:
     if work.now < access_token.expires_at:
         work.publish(
             AccessTokenRevoked(key=access_token.id, token_id=access_token.id, expires_at=access_token.expires_at)
@@ -124,16 +124,17 @@ def _announce_end(access_token: AccessToken, work: Work) -> None:
 
 
 async def _sessions(user_id: str, auth: Auth) -> list[Session]:
-    """All of a user's, those whose time is over included."""
+    """All sessions of a user, including expired ones."""
     return sessions_of(
         *await asyncio.gather(auth.refresh_tokens.unrevoked(user_id), auth.access_tokens.unrevoked(user_id))
     )
 
 
-async def _current(work: Work, auth: Auth) -> str | None:
-    """The id of the session that asks.
+async def _current_session_id(work: Work, auth: Auth) -> str | None:
+    """ID of the caller's session, if any.
 
-    Its token may be revoked already by a refresh that gateways have not heard of yet; the session is the same.
+    The caller's access token may already be revoked by a refresh that the gateway has not heard of. It belongs to the
+    same session.
     """
     if work.caller.token_id is None:
         return None
@@ -144,8 +145,8 @@ async def _current(work: Work, auth: Auth) -> str | None:
 def _view(session: Session, current: str | None, auth: Auth) -> SessionView:
     place = None
     if session.network is not None:
-        found = auth.places.find(session.network)
-        place = SessionPlace(network=session.network, country=found.country, city=found.city)
+        location = auth.geoip.find(session.network)
+        place = SessionPlace(network=session.network, country=location.country, city=location.city)
     return SessionView(
         id=session.id,
         client_id=session.client_id,

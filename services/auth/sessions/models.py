@@ -1,4 +1,4 @@
-"""Where is somebody logged in? In sessions: what is left of a login, be it a chain of tokens or one token alone."""
+"""Sessions: the logins of a user, derived from the tokens that are not revoked."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from services.auth.tokens.models import AccessToken, RefreshToken
 from shared.messages.auth.errors import NoCurrentSession, SessionNotFound
 from shared.messages.auth.magic_links import Platform
 
-Which = Literal["all", "others", "current"]
-"""Sessions as seen from one of them."""
+Selection = Literal["all", "others", "current"]
+"""Which sessions to end, relative to the caller's session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One login of a user, by its tokens that are not revoked.
+    """One login of a user, with its unrevoked tokens.
 
     Attributes:
-        id: the root grant of its chain.
-        platform: what the device runs, where it was told.
-        began_at: when the person logged in.
-        last_used_at: when its newest token was issued, by the login or by a refresh.
-        network: the prefix of the address that token was issued to, if that was known.
-        expires_at: when the last of its tokens does, unless it is used before.
+        id: root grant of its token family.
+        platform: operating system of the device, if the app named it.
+        began_at: when the user logged in.
+        last_used_at: when the newest token was issued, at the login or by a refresh.
+        network: prefix of the IP address that the newest token was issued to, if known.
+        expires_at: when the last token expires, unless the session is used before.
     """
 
     id: str
@@ -42,17 +42,17 @@ class Session:
 
     @classmethod
     def of(cls, refresh_tokens: Sequence[RefreshToken], access_tokens: Sequence[AccessToken]) -> Self:
-        """The session that tokens of one chain make up; there must be one."""
+        """The session of the tokens of one family; there must be at least one token."""
         tokens: list[AccessToken | RefreshToken] = [*refresh_tokens, *access_tokens]
         newest = max(tokens, key=lambda token: token.created_at)
-        chain = refresh_tokens[0].chain if refresh_tokens else None
+        family = refresh_tokens[0].family if refresh_tokens else None
         return cls(
             id=newest.root_grant,
             user_id=newest.user_id,
             client_id=newest.client_id,
-            platform=None if chain is None else chain.platform,
-            # What nothing renews is as old as its login.
-            began_at=min(token.created_at for token in tokens) if chain is None else chain.began_at,
+            platform=None if family is None else family.platform,
+            # Without refresh tokens nothing renews the session, so its oldest token is as old as the login.
+            began_at=min(token.created_at for token in tokens) if family is None else family.began_at,
             last_used_at=newest.created_at,
             network=newest.network,
             expires_at=max(token.expires_at for token in tokens),
@@ -61,38 +61,38 @@ class Session:
         )
 
     def is_live(self, *, at: datetime) -> bool:
-        """Whether one of its tokens still lets somebody in."""
+        """Whether one of its tokens has not expired."""
         return at < self.expires_at
 
 
 def sessions_of(refresh_tokens: Iterable[RefreshToken], access_tokens: Iterable[AccessToken]) -> list[Session]:
-    """The sessions that unrevoked tokens make up, the one used last first."""
-    chains: dict[str, tuple[list[RefreshToken], list[AccessToken]]] = defaultdict(lambda: ([], []))
+    """The sessions of unrevoked tokens, the most recently used first."""
+    families: dict[str, tuple[list[RefreshToken], list[AccessToken]]] = defaultdict(lambda: ([], []))
     for refresh_token in refresh_tokens:
-        chains[refresh_token.root_grant][0].append(refresh_token)
+        families[refresh_token.root_grant][0].append(refresh_token)
     for access_token in access_tokens:
-        chains[access_token.root_grant][1].append(access_token)
-    sessions = [Session.of(*tokens) for tokens in chains.values()]
+        families[access_token.root_grant][1].append(access_token)
+    sessions = [Session.of(*tokens) for tokens in families.values()]
     return sorted(sessions, key=lambda session: (session.last_used_at, session.id), reverse=True)
 
 
-def chosen(
-    sessions: Sequence[Session], *, session_id: str | None, which: Which | None, current: str | None, at: datetime
+def select(
+    sessions: Sequence[Session], *, session_id: str | None, which: Selection | None, current: str | None, at: datetime
 ) -> list[Session]:
-    """The sessions that somebody wants to end.
+    """Select the sessions to end.
 
-    Of "all" and "others" also those whose time is over: by the clock of another instance they may not be.
+    "all" and "others" include expired sessions: by the clock of another instance they may not have expired yet.
 
     Args:
-        sessions: all of the user's.
-        session_id: one of them.
-        which: or some of them; neither means all.
-        current: the id of the session that asks, if one does.
+        sessions: all sessions of the user.
+        session_id: selects one session.
+        which: selects some of them; all if neither argument is given.
+        current: ID of the caller's session, if any.
         at: now.
 
     Raises:
-        SessionNotFound: the user has no such session (any more).
-        NoCurrentSession: ``which`` speaks of the current one, and none of these asks.
+        SessionNotFound: the user has no live session with this ID.
+        NoCurrentSession: ``which`` needs the current session, and the caller has none of this user.
     """
     if session_id is not None:
         found = [session for session in sessions if session.id == session_id and session.is_live(at=at)]

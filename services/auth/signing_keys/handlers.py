@@ -1,4 +1,4 @@
-"""How does one signing key follow the other? By the operator's order, or when its time has come."""
+"""Handlers of the rotation of signing keys, by an operator's command or when it is due."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from functools import partial
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.signing_keys.key_pairs import make
-from services.auth.signing_keys.keyring import published
-from services.auth.signing_keys.models import KeySet, Make, RotationPolicy
+from services.auth.signing_keys.key_pairs import generate
+from services.auth.signing_keys.keyring import publication
+from services.auth.signing_keys.models import GenerateKey, KeySet, RotationPolicy
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import iso_milliseconds
@@ -25,72 +25,72 @@ from shared.messages.auth.signing_keys import (
 
 @audited("rotate_signing_keys")
 async def rotate_signing_keys(command: RotateSigningKeys, work: Work, auth: Auth) -> SigningKeysView:
-    """Let a new key follow: after its lead time, or in an emergency at once and in place of all others."""
-    ring = await auth.signing_keys.get()
-    make_now = _maker(work, auth)
+    """Publish a new key, which signs after the lead time; in an emergency, let it replace all others at once."""
+    stored = await auth.signing_keys.get()
+    generate_now = _generator(work, auth)
     if command.emergency:
-        rotated = ring.replace_all(make_now(auth.rotation.algorithm), at=work.now)
-        _change(ring, rotated, work, auth)
-        # The others are withdrawn by a message of its own, when every instance has heard of the new key: else there
-        # would be a moment in which nobody could log in.
+        rotated = stored.replace_all(generate_now(auth.rotation.algorithm), at=work.now)
+        _save(stored, rotated, work, auth)
+        # A second message withdraws the old keys once every instance knows the new one. Otherwise nobody could log in
+        # for a moment.
         work.publish(KeepSigningKeys(key=KEYRING))
     else:
-        rotated = ring.rotate(auth.rotation, make_now, at=work.now)
-        _change(ring, rotated, work, auth)
-        _come_back(rotated, auth.rotation, work)
+        rotated = stored.rotate(auth.rotation, generate_now, at=work.now)
+        _save(stored, rotated, work, auth)
+        _schedule_next(rotated, auth.rotation, work)
     return _view(rotated)
 
 
 async def keep_signing_keys(command: KeepSigningKeys, work: Work, auth: Auth) -> None:
-    """Do what is due, and leave an order for the next time; those of a start and of a timer end in the same one."""
-    rotation = auth.rotation
+    """Apply every change of the keys that is due, and schedule the next one."""
+    policy = auth.rotation
     if command.algorithm is not None:
-        # Said by an instance that has just started; this one may be of an older deployment.
-        rotation = RotationPolicy(command.algorithm, rotation.period, rotation.lead)
+        # Set by an instance that has just started; this instance may belong to an older deployment.
+        policy = RotationPolicy(command.algorithm, policy.period, policy.lead)
     at = work.now if command.due is None else max(work.now, command.due)
-    ring = await auth.signing_keys.get()
-    kept = ring.keep(rotation, _maker(work, auth), at=at)
-    if kept != ring:
-        # Looks that find nothing to do are many, and tell nothing.
+    stored = await auth.signing_keys.get()
+    advanced = stored.advance(policy, _generator(work, auth), at=at)
+    if advanced != stored:
+        # Most of these messages change nothing; they are not audited.
         auth.audit.record(work, "keep_signing_keys")
-    _change(ring, kept, work, auth)
-    _come_back(kept, rotation, work)
+    _save(stored, advanced, work, auth)
+    _schedule_next(advanced, policy, work)
 
 
 async def list_signing_keys(query: ListSigningKeys, work: Work, auth: Auth) -> SigningKeysView:  # noqa: ARG001
-    """Every key that verifies tokens."""
+    """List the keys that verify tokens."""
     return _view(await auth.signing_keys.get())
 
 
-def _change(before: KeySet, after: KeySet, work: Work, auth: Auth) -> None:
-    """Store the keys if they have changed, and tell everybody how."""
+def _save(before: KeySet, after: KeySet, work: Work, auth: Auth) -> None:
+    """Store the keys if they have changed, publish new ones, and withdraw deleted ones."""
     if after != before:
         auth.signing_keys.save(after, work)
     for key in after.keys:
         if key not in before.keys:
-            work.publish(published(key))
-    # Among the announced ones may be some that no store knows: from before a database was restored, or made anew.
-    there = {key.id for key in after.keys}
-    for kid in sorted(({key.id for key in before.keys} | auth.keyring.announced) - there):
+            work.publish(publication(key))
+    # Published keys may be missing from the store, after the database was restored from a backup or created anew.
+    stored = {key.id for key in after.keys}
+    for kid in sorted(({key.id for key in before.keys} | auth.keyring.published) - stored):
         work.publish(SigningKeyWithdrawn(key=kid))
 
 
-def _come_back(ring: KeySet, rotation: RotationPolicy, work: Work) -> None:
-    """Order a look at the next time at which something is due.
+def _schedule_next(key_set: KeySet, policy: RotationPolicy, work: Work) -> None:
+    """Schedule ``KeepSigningKeys`` for the time of the next change.
 
-    Its id says what for, so that of all who order the same look one is kept, however many instances there are and
-    however often they start.
+    The message ID is derived from that time, so one message remains, however many instances schedule it and however
+    often they start.
     """
-    due = ring.next_due(rotation)
+    due = key_set.next_due(policy)
     moment = iso_milliseconds(due)
     work.publish(KeepSigningKeys(key=KEYRING, due=due), at=due, id=derived_message_id("keep-signing-keys", moment))
 
 
-def _maker(work: Work, auth: Auth) -> Make:
-    return partial(make, sealer=auth.sealer, at=work.now)
+def _generator(work: Work, auth: Auth) -> GenerateKey:
+    return partial(generate, sealer=auth.sealer, at=work.now)
 
 
-def _view(ring: KeySet) -> SigningKeysView:
+def _view(key_set: KeySet) -> SigningKeysView:
     return SigningKeysView(
         keys=tuple(
             SigningKeyView(
@@ -101,6 +101,6 @@ def _view(ring: KeySet) -> SigningKeysView:
                 signs_from=key.signs_from,
                 verifies_until=key.verifies_until,
             )
-            for key in ring.keys
+            for key in key_set.keys
         )
     )

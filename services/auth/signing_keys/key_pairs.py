@@ -1,4 +1,4 @@
-"""How is a key pair made, named, and kept closed?"""
+"""Generation, thumbprints and sealing of key pairs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from shared.messages.auth.signing_keys import Algorithm
 from shared.sealing import CannotUnseal, Sealer
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-SEALED_FOR: Final = "auth.signing-keys"
-"""A purpose of its own: no ciphertext from the bus opens as a key."""
+SEALING_PURPOSE: Final = "auth.signing-keys"
+"""A separate purpose, so that no ciphertext from the bus can be unsealed as a private key."""
 _THUMBPRINT_MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
-"""What the thumbprint is made of, in this order (RFC 7638 section 3.2, RFC 8037 section 2)."""
+"""Members of the thumbprint's input, in this order (RFC 7638 section 3.2, RFC 8037 section 2)."""
 
 
-def make(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
-    """A new key pair, published, to sign from now on."""
-    private_key = _generate(algorithm)
+def generate(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
+    """Generate a key pair in the state ``published``, which signs from now on."""
+    private_key = _generate_private_key(algorithm)
     jwk = _public_jwk(private_key)
     kid = thumbprint(jwk)
     private = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -39,34 +39,34 @@ def make(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
         algorithm=algorithm,
         state=KeyState.PUBLISHED,
         public_jwk={**jwk, "kid": kid, "alg": algorithm, "use": "sig"},
-        sealed_private=sealer.seal(SEALED_FOR, private),
+        sealed_private=sealer.seal(SEALING_PURPOSE, private),
         created_at=at,
         signs_from=at,
     )
 
 
 def unseal_private_key(key: SigningKey, sealer: Sealer) -> PrivateKey:
-    """The private half, ready for use.
+    """Unseal and load the private key of a key pair.
 
     Raises:
-        CannotUnseal: it was sealed with a master key that is not held, or is gone since the key was retired.
+        CannotUnseal: the sealing key that it was sealed with is missing, or the key is retired.
     """
     if key.sealed_private is None:
-        raise CannotUnseal(f"the private half of {key.id} is gone")
-    private_key = load_der_private_key(sealer.unseal(SEALED_FOR, key.sealed_private), password=None)
+        raise CannotUnseal(f"the private key of {key.id} is deleted")
+    private_key = load_der_private_key(sealer.unseal(SEALING_PURPOSE, key.sealed_private), password=None)
     if not isinstance(private_key, PrivateKey):
         raise TypeError(f"a {type(private_key).__name__} can't sign tokens")
     return private_key
 
 
 def thumbprint(jwk: dict[str, str]) -> str:
-    """The name of a public key: SHA-256 over its required members (RFC 7638), in web-safe base64."""
+    """Thumbprint of a public key: SHA-256 of its required members (RFC 7638), in base64url."""
     members = {member: jwk[member] for member in _THUMBPRINT_MEMBERS[jwk["kty"]]}
     canonical = json.dumps(members, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
-def _generate(algorithm: Algorithm) -> PrivateKey:
+def _generate_private_key(algorithm: Algorithm) -> PrivateKey:
     match algorithm:
         case "ES256":
             return ec.generate_private_key(ec.SECP256R1())

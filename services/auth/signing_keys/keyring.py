@@ -1,7 +1,7 @@
-"""Which key signs tokens right now? The active one of the store, once everybody has been told of its public half.
+"""Keyring: the signing keys of one process, kept up to date with the store and the topic ``auth.keys``.
 
-Every instance reads the topic ``auth.keys`` and looks into the store whenever something is said there: so a rotation
-reaches all of them at once, and none ever signs with a key that a gateway does not know, or knows no more.
+Every instance follows the topic, and reads the store whenever a record arrives. So a rotation reaches all instances at
+once, and no instance signs with a key that the gateways do not know yet, or no longer know.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
-from services.auth.signing_keys.key_pairs import SEALED_FOR, PrivateKey, make, unseal_private_key
+from services.auth.signing_keys.key_pairs import SEALING_PURPOSE, PrivateKey, generate, unseal_private_key
 from services.auth.signing_keys.models import KeySet, SigningKey
 from services.auth.signing_keys.store import SigningKeys
 from shared.bus.envelope import Record
@@ -29,22 +29,22 @@ from shared.sealing import CannotUnseal, Sealer
 from shared.settings import SettingsError
 from shared.telemetry import log
 
-LOOK_SECONDS: Final = 60.0
-"""How often the store is looked into without being told to: the topic may be unreachable while MongoDB is not."""
-PAUSE_SECONDS: Final = 0.5
-"""Between two tries while the store can't be read."""
-HEARING_SECONDS: Final = 30.0
-"""How long what was announced at the start may take to come back."""
+POLL_SECONDS: Final = 60.0
+"""How often the store is read without a record on the topic: Kafka may be down while MongoDB is not."""
+RETRY_SECONDS: Final = 0.5
+"""Pause after a failed read of the store."""
+PUBLISH_TIMEOUT_SECONDS: Final = 30.0
+"""How long a start waits until the active key comes back on the topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveKey:
-    """A key that may sign.
+    """A key that can sign.
 
     Attributes:
-        kid: its name.
-        algorithm: what it signs with.
-        private_key: the key itself, ready for use.
+        kid: its ID.
+        algorithm: algorithm of its signatures.
+        private_key: the loaded private key.
     """
 
     kid: str
@@ -53,166 +53,167 @@ class ActiveKey:
 
 
 class Keyring:
-    """The keys of a process.
+    """The signing keys of a process.
 
     Args:
-        store: where they are kept.
-        sealer: opens their private halves.
+        store: store of the key set.
+        sealer: unseals private keys.
     """
 
     def __init__(self, store: SigningKeys, sealer: Sealer) -> None:
         self._store = store
         self._sealer = sealer
-        self._announced: dict[str, PyJWK] = {}
+        self._published: dict[str, PyJWK] = {}
         self._private: dict[str, ActiveKey] = {}
         self._active = ""
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._stopping = False
 
     @property
-    def signing(self) -> ActiveKey:
+    def active(self) -> ActiveKey:
         """The key that signs.
 
         Raises:
-            NoSigningKey: the active one was withdrawn a moment ago, and its successor is not known yet.
+            NoSigningKey: the active key has just been withdrawn, and its successor is not known yet.
         """
-        if self._active not in self._announced or self._active not in self._private:
+        if self._active not in self._published or self._active not in self._private:
             raise NoSigningKey
         return self._private[self._active]
 
     @property
-    def announced(self) -> frozenset[str]:
-        """The ``kid`` of every key that has been announced and not been withdrawn."""
-        return frozenset(self._announced)
+    def published(self) -> frozenset[str]:
+        """``kid`` of every key that is published and not withdrawn."""
+        return frozenset(self._published)
 
     def find(self, kid: str) -> PyJWK | None:
-        """The public half of that name, tied to its algorithm; None when it is not announced."""
-        return self._announced.get(kid)
+        """The public key with this ID, bound to its algorithm; None if it is not published."""
+        return self._published.get(kid)
 
-    def take(self, record: Record) -> None:
-        """Learn what is said on the topic: a key, or that one is withdrawn."""
+    def apply(self, record: Record) -> None:
+        """Apply a record of the topic: a published key, or a withdrawal."""
         kid = (record.key or b"").decode(errors="replace")
         if record.value is None:
-            self._announced.pop(kid, None)
+            self._published.pop(kid, None)
             self._private.pop(kid, None)
         else:
             try:
                 published = SigningKeyPublished.model_validate_json(record.value)
-                self._announced[published.kid] = _public(published.jwk)
-            except (ValidationError, PyJWTError, ValueError, KeyError) as wrong:
-                # Never the record itself: should a private key be in it, the log is no place for it.
-                log.error("signing key refused", offset=record.offset, error=type(wrong).__name__)
+                self._published[published.kid] = _public_key(published.jwk)
+            except (ValidationError, PyJWTError, ValueError, KeyError) as error:
+                # The record is not logged: it might contain a private key.
+                log.error("signing key refused", offset=record.offset, error=type(error).__name__)
                 return
-        self._news.set()
+        self._changed.set()
 
     @asynccontextmanager
-    async def kept(
+    async def running(
         self, algorithm: Algorithm, announce: Callable[[Message], Awaitable[None]], *, at: datetime
     ) -> AsyncIterator[None]:
-        """Ready to sign, and up to date, for as long as the block lasts; the first start ever makes a key.
+        """Load the keys, publish them, and keep them up to date while the block runs.
 
-        ``take`` must have been told all of the topic before. Of several instances that start at once one makes the
-        key, and the others take it.
+        The whole topic must have been passed to ``apply`` before. The very first start generates a key; if several
+        instances start at once, one generates it and the others load it.
 
         Args:
-            algorithm: what keys should sign with; if the active one doesn't, a successor is ordered.
-            announce: puts a message on the bus.
+            algorithm: required algorithm; if the active key has another one, a successor is ordered.
+            announce: publishes a message on the bus.
             at: now.
 
         Raises:
-            SettingsError: the keys are sealed with a master key that is not held.
-            BusDown: Kafka did not take what had to be announced, or does not bring it back.
+            SettingsError: the sealing key of the private keys is missing.
+            BusDown: Kafka did not accept a message.
+            TimeoutError: the active key did not come back on the topic.
         """
-        ring = await self._opened(algorithm, at)
-        for key in ring.keys:
-            # Only what the topic lacks: to repeat what was read a moment ago could revive what is withdrawn just now.
-            if key.id not in self._announced:
-                await announce(published(key))
-        await self._heard(ring.active)
+        key_set = await self._load(algorithm, at)
+        for key in key_set.keys:
+            # Only keys that the topic lacks: to repeat one could revive a key that is being withdrawn.
+            if key.id not in self._published:
+                await announce(publication(key))
+        await self._wait_until_published(key_set.active)
         await announce(KeepSigningKeys(key=KEYRING, algorithm=algorithm))
         following = asyncio.create_task(self._follow())
         try:
             yield
         finally:
-            # Cancelling is not enough: pymongo makes a lost connection of it.
+            # The flag is needed too: pymongo may turn a cancellation into a lost connection.
             self._stopping = True
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
-    async def _opened(self, algorithm: Algorithm, at: datetime) -> KeySet:
-        ring = await self._store.find()
-        if ring is None:
-            # Whoever is quickest, its key is there afterwards.
-            await self._store.add_first(KeySet.begin(make(algorithm, self._sealer, at=at)))
-            ring = await self._store.get()
+    async def _load(self, algorithm: Algorithm, at: datetime) -> KeySet:
+        key_set = await self._store.find()
+        if key_set is None:
+            # If another instance is faster, its key is the one that ``get`` returns.
+            await self._store.add_first(KeySet.begin(generate(algorithm, self._sealer, at=at)))
+            key_set = await self._store.get()
         try:
-            self._learn(ring)
-            again = {
-                key.id: self._sealer.seal(SEALED_FOR, self._sealer.unseal(SEALED_FOR, key.sealed_private))
-                for key in ring.keys
+            self._use(key_set)
+            resealed = {
+                key.id: self._sealer.seal(SEALING_PURPOSE, self._sealer.unseal(SEALING_PURPOSE, key.sealed_private))
+                for key in key_set.keys
                 if key.sealed_private is not None and not self._sealer.is_current(key.sealed_private)
             }
-        except CannotUnseal as closed:
+        except CannotUnseal as error:
             raise SettingsError(
-                f"NEST_SEALING_KEYS: does not open the signing keys in the database ({closed}); keep the key they were"
+                f"NEST_SEALING_KEYS: does not unseal the signing keys in the database ({error}); keep the key they were"
                 " sealed with in the list, behind the new one"
             ) from None
-        if again:
-            await self._store.seal_again(ring.with_private(again))
-        return ring
+        if resealed:
+            await self._store.reseal(key_set.with_sealed_private(resealed))
+        return key_set
 
-    def _learn(self, ring: KeySet) -> None:
-        """Know these keys; their private halves are opened once.
+    def _use(self, key_set: KeySet) -> None:
+        """Replace the keys by these, unsealing only new private keys.
 
         Raises:
-            CannotUnseal: one was sealed with a master key that is not held.
+            CannotUnseal: the sealing key of a private key is missing.
         """
         self._private = {
             key.id: self._private.get(key.id) or ActiveKey(key.id, key.algorithm, unseal_private_key(key, self._sealer))
-            for key in ring.keys
+            for key in key_set.keys
             if key.sealed_private is not None
         }
-        self._active = ring.active.id
+        self._active = key_set.active.id
 
-    async def _heard(self, key: SigningKey) -> None:
-        async with asyncio.timeout(HEARING_SECONDS):
-            while key.id not in self._announced:
-                self._news.clear()
-                await self._news.wait()
+    async def _wait_until_published(self, key: SigningKey) -> None:
+        async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+            while key.id not in self._published:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def _follow(self) -> None:
-        """Look into the store whenever there is news, and now and then besides."""
+        """Read the store after each record of the topic, and every ``POLL_SECONDS``."""
         while not self._stopping:
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._news.wait()
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._changed.wait()
             except TimeoutError:
                 pass
-            self._news.clear()
+            self._changed.clear()
             try:
-                self._learn(await self._store.get())
-            except CannotUnseal as closed:
-                log.error("a signing key can't be opened: give NEST_SEALING_KEYS all keys", error=str(closed))
-            except Exception as failure:  # noqa: BLE001 -- whatever it is, the next look may do
+                self._use(await self._store.get())
+            except CannotUnseal as error:
+                log.error("signing key not unsealed; add its sealing key to NEST_SEALING_KEYS", error=str(error))
+            except Exception as failure:  # noqa: BLE001 -- the next read may succeed, whatever the error
                 if dependency_down(failure):
                     log.warning("signing keys not read", error=type(failure).__name__)
                 else:
                     log.exception("signing keys not read")
-                self._news.set()
-                await asyncio.sleep(PAUSE_SECONDS)
+                self._changed.set()
+                await asyncio.sleep(RETRY_SECONDS)
 
 
-def published(key: SigningKey) -> SigningKeyPublished:
-    """What everybody may know of a key."""
+def publication(key: SigningKey) -> SigningKeyPublished:
+    """The event that publishes the public key of a key pair."""
     return SigningKeyPublished(key=key.id, kid=key.id, jwk=key.public_jwk)
 
 
-def _public(jwk: dict[str, str]) -> PyJWK:
-    """A public half, tied to its algorithm.
+def _public_key(jwk: dict[str, str]) -> PyJWK:
+    """The public key of a JWK, bound to its algorithm.
 
     Raises:
-        ValueError, KeyError, PyJWTError: it is not one of a signing key.
+        ValueError, KeyError, PyJWTError: the JWK is not the public key of a signing key.
     """
     if jwk["alg"] not in get_args(Algorithm) or "d" in jwk:
-        raise ValueError("not the public half of a signing key")
+        raise ValueError("not the public key of a signing key")
     return PyJWK(dict(jwk))

@@ -1,4 +1,4 @@
-"""Which key signs tokens, which ones still verify some, and when does one follow the other?"""
+"""Signing keys and their rotation: which key signs, which keys still verify, and when the next one takes over."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
+from shared.documents import stored_as
 from shared.messages.auth.signing_keys import Algorithm
 
 MAX_TOKEN_LIFETIME: Final = timedelta(hours=24)
-"""No token of ours lives longer."""
-KEPT: Final = MAX_TOKEN_LIFETIME + timedelta(minutes=10)
-"""How long a key verifies after it was retired: an instance that hears of it late has signed with it meanwhile."""
+RETIREMENT: Final = MAX_TOKEN_LIFETIME + timedelta(minutes=10)
+"""How long a retired key still verifies tokens. The margin covers instances that learn of the rotation late, and sign
+with the old key meanwhile."""
+KEY_SET_ID: Final = "ring"
+"""``_id`` of the only document of its collection."""
 
 
 class KeyState(StrEnum):
-    """A key's life, in order; afterwards it is forgotten. Its public half is announced in all three."""
+    """State of a signing key, in order of its life; afterwards the key is deleted.
+
+    The public key is published in all three states.
+    """
 
     PUBLISHED = "published"
-    """Known to those who verify, not signing yet."""
+    """Known to verifiers; does not sign yet."""
     ACTIVE = "active"
     """Signs."""
     RETIRED = "retired"
-    """Signs no more, and never will: its private half is gone. The last tokens it signed are still out."""
+    """Never signs again, since its private key is deleted; verifies the last tokens that it signed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,35 +38,35 @@ class SigningKey:
     """A key pair.
 
     Attributes:
-        id: the ``kid``: the thumbprint of its public half (RFC 7638).
-        public_jwk: its public half (RFC 7517), with ``kid``, ``alg`` and ``use``.
-        sealed_private: its private half, PKCS #8 in DER, sealed for auth itself; None once it is retired.
-        signs_from: when it began to sign, or will.
-        verifies_until: when it is forgotten; None until it is retired.
+        id: ``kid``: thumbprint of the public key (RFC 7638).
+        public_jwk: public key (RFC 7517), with ``kid``, ``alg`` and ``use``.
+        sealed_private: private key as PKCS #8 in DER, sealed for auth; None once it is retired.
+        signs_from: when it began to sign, or will begin.
+        verifies_until: when it is deleted; None until it is retired.
     """
 
-    id: str
+    id: str = stored_as("kid")
     algorithm: Algorithm
     state: KeyState
     public_jwk: dict[str, str]
-    sealed_private: str | None
+    sealed_private: str | None = stored_as("private")
     created_at: datetime
     signs_from: datetime
     verifies_until: datetime | None = None
 
 
-Make = Callable[[Algorithm], SigningKey]
-"""Makes a key pair, published now."""
+GenerateKey = Callable[[Algorithm], SigningKey]
+"""Generates a key pair in the state ``published``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RotationPolicy:
-    """When keys follow each other.
+    """Rules of the rotation.
 
     Attributes:
-        algorithm: what keys should sign with.
+        algorithm: algorithm of new keys.
         period: how long a key signs.
-        lead: how long it is published before.
+        lead: how long a key is published before it signs.
     """
 
     algorithm: Algorithm
@@ -70,18 +76,21 @@ class RotationPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """All keys, kept as one so that they change as one. One of them is active, and at most one published.
+    """All signing keys, stored as one document so that they change together.
+
+    Exactly one key is active, and at most one is published.
 
     Attributes:
         keys: oldest first.
     """
 
+    id: str = KEY_SET_ID
     keys: tuple[SigningKey, ...]
     version: int = 1
 
     @classmethod
     def begin(cls, key: SigningKey) -> Self:
-        """The ring of a first start: nobody can hold keys of older ones, so the first signs at once."""
+        """The key set of the very first start. No verifier has older keys, so the first key signs at once."""
         return cls(keys=(replace(key, state=KeyState.ACTIVE),))
 
     @property
@@ -91,49 +100,49 @@ class KeySet:
 
     @property
     def successor(self) -> SigningKey | None:
-        """The key that will sign, if one is published already."""
+        """The key that will sign next, if one is published."""
         return next((key for key in self.keys if key.state is KeyState.PUBLISHED), None)
 
-    def rotate(self, rotation: RotationPolicy, make: Make, *, at: datetime) -> Self:
-        """The same with a successor: the one that waits already, if it has the algorithm, else a new one."""
+    def rotate(self, policy: RotationPolicy, generate: GenerateKey, *, at: datetime) -> Self:
+        """Publish a successor, unless one with the policy's algorithm is published already."""
         waiting = self.successor
-        if waiting is not None and waiting.algorithm == rotation.algorithm:
+        if waiting is not None and waiting.algorithm == policy.algorithm:
             return self
-        key = replace(make(rotation.algorithm), signs_from=at + rotation.lead)
-        # One that has signed nothing yet needs no farewell.
+        key = replace(generate(policy.algorithm), signs_from=at + policy.lead)
+        # A published key with another algorithm has signed nothing, so it is dropped and not retired.
         return self._with((*(other for other in self.keys if other is not waiting), key))
 
     def replace_all(self, key: SigningKey, *, at: datetime) -> Self:
-        """The same after a leak: this key signs at once, and all others are to be forgotten now.
+        """Let this key sign at once, and retire all others with immediate effect, after a leak.
 
-        All, since nobody can say which of several keys that lay side by side has leaked.
+        All others are retired, since nobody can tell which of the keys stored together has leaked.
         """
         return self._with((*(_retired(other, until=at) for other in self.keys), replace(key, state=KeyState.ACTIVE)))
 
-    def keep(self, rotation: RotationPolicy, make: Make, *, at: datetime) -> Self:
-        """The same with everything done that is due: keys forgotten, the successor signing, a new one published."""
+    def advance(self, policy: RotationPolicy, generate: GenerateKey, *, at: datetime) -> Self:
+        """Apply every change that is due: delete retired keys, activate the successor, publish a new one."""
         keys = [key for key in self.keys if key.verifies_until is None or at < key.verifies_until]
         successor = self.successor
-        if successor is not None and successor.algorithm != rotation.algorithm:
-            # Settings were changed, and changed back.
+        if successor is not None and successor.algorithm != policy.algorithm:
+            # The algorithm was changed in the settings, and changed back.
             keys.remove(successor)
         elif successor is not None and successor.signs_from <= at:
-            keys = [_moved_on(key, at) for key in keys]
-        kept = self._with(keys)
-        active = kept.active
-        if active.algorithm != rotation.algorithm or active.signs_from + rotation.period <= at:
-            return kept.rotate(rotation, make, at=at)
-        return kept
+            keys = [_next_state(key, at) for key in keys]
+        advanced = self._with(keys)
+        active = advanced.active
+        if active.algorithm != policy.algorithm or active.signs_from + policy.period <= at:
+            return advanced.rotate(policy, generate, at=at)
+        return advanced
 
-    def next_due(self, rotation: RotationPolicy) -> datetime:
-        """When ``keep`` has something to do again."""
+    def next_due(self, policy: RotationPolicy) -> datetime:
+        """When ``advance`` has the next change to apply."""
         successor = self.successor
         times = [key.verifies_until for key in self.keys if key.verifies_until is not None]
-        times.append(self.active.signs_from + rotation.period if successor is None else successor.signs_from)
+        times.append(self.active.signs_from + policy.period if successor is None else successor.signs_from)
         return min(times)
 
-    def with_private(self, sealed: dict[str, str]) -> Self:
-        """The same with private halves sealed anew, by ``kid``."""
+    def with_sealed_private(self, sealed: dict[str, str]) -> Self:
+        """Replace sealed private keys, given by ``kid``."""
         return self._with(
             tuple(replace(key, sealed_private=sealed.get(key.id, key.sealed_private)) for key in self.keys)
         )
@@ -142,13 +151,13 @@ class KeySet:
         return replace(self, keys=tuple(keys))
 
 
-def _moved_on(key: SigningKey, at: datetime) -> SigningKey:
-    """The key in its next state, when the published one begins to sign."""
+def _next_state(key: SigningKey, at: datetime) -> SigningKey:
+    """The key after the published key has begun to sign."""
     match key.state:
         case KeyState.PUBLISHED:
             return replace(key, state=KeyState.ACTIVE, signs_from=at)
         case KeyState.ACTIVE:
-            return _retired(key, until=at + KEPT)
+            return _retired(key, until=at + RETIREMENT)
         case KeyState.RETIRED:
             return key
 

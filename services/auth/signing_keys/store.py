@@ -1,98 +1,53 @@
-"""Where are signing keys kept? In ``signing_keys``, all in one document, their private halves sealed."""
+"""Store of the signing keys."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import ClassVar, Final
+from typing import Final
 
 from pymongo.errors import DuplicateKeyError
 
-from services.auth.signing_keys.models import KeySet, KeyState, SigningKey
-from shared.bus.work import Work
-from shared.mongo import Collection, Database, Document
-
-RING: Final = "ring"
+from services.auth.signing_keys.models import KEY_SET_ID, KeySet
+from shared.documents import Rows
+from shared.mongo import Database
 
 
-class SigningKeys:
-    """The key pairs behind tokens. A handful, which change together: one document, one version."""
+class SigningKeys(Rows[KeySet]):
+    """The collection ``signing_keys``: one document with all keys, their private keys sealed."""
 
-    COLLECTION: ClassVar = "signing_keys"
+    COLLECTION: Final = "signing_keys"
+    INDEXES: Final = ()
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
+        super().__init__(database[self.COLLECTION], KeySet)
 
     async def find(self) -> KeySet | None:
-        """All keys; None before the first start has made one."""
-        document = await self._documents.find_one({"_id": RING})
-        return None if document is None else _ring(document)
+        """The key set; None before the very first start has stored one."""
+        return await self._one({"_id": KEY_SET_ID})
 
     async def get(self) -> KeySet:
-        """All keys.
+        """The key set.
 
         Raises:
-            RuntimeError: there are none, though a start makes one.
+            RuntimeError: it is missing, although each start ensures it.
         """
-        ring = await self.find()
-        if ring is None:
-            raise RuntimeError("the signing keys are gone from the database")
-        return ring
+        key_set = await self.find()
+        if key_set is None:
+            raise RuntimeError("the signing keys are missing from the database")
+        return key_set
 
-    def save(self, ring: KeySet, work: Work) -> None:
-        """Store what changed."""
-        work.replace(self._documents, _document(ring), version=ring.version)
+    async def add_first(self, key_set: KeySet) -> None:
+        """Store the first key set, at a start and thus outside of any message.
 
-    async def add_first(self, ring: KeySet) -> None:
-        """Store the first key, at a start and hence outside of any message.
-
-        If another instance was quicker, its key stays, and this one is forgotten.
+        If another instance has stored one first, that one is kept.
         """
         with suppress(DuplicateKeyError):
-            await self._documents.insert_one(_document(ring))
+            await self._collection.insert_one(self._document(key_set))
 
-    async def seal_again(self, ring: KeySet) -> None:
-        """Store private halves that were sealed anew, at a start and hence outside of any message.
+    async def reseal(self, key_set: KeySet) -> None:
+        """Store newly sealed private keys, at a start and thus outside of any message.
 
-        If the keys have changed since they were read, nothing is stored, and the next start tries again.
+        If the keys have changed since they were read, nothing is stored; the next start tries again.
         """
-        document = {**_document(ring), "version": ring.version + 1}
-        await self._documents.replace_one({"_id": RING, "version": ring.version}, document)
-
-
-def _ring(document: Document) -> KeySet:
-    return KeySet(
-        keys=tuple(
-            SigningKey(
-                id=key["kid"],
-                algorithm=key["algorithm"],
-                state=KeyState(key["state"]),
-                public_jwk=key["publicJwk"],
-                sealed_private=key["private"],
-                created_at=key["createdAt"],
-                signs_from=key["signsFrom"],
-                verifies_until=key["verifiesUntil"],
-            )
-            for key in document["keys"]
-        ),
-        version=document["version"],
-    )
-
-
-def _document(ring: KeySet) -> Document:
-    return {
-        "_id": RING,
-        "keys": [
-            {
-                "kid": key.id,
-                "algorithm": key.algorithm,
-                "state": key.state.value,
-                "publicJwk": key.public_jwk,
-                "private": key.sealed_private,
-                "createdAt": key.created_at,
-                "signsFrom": key.signs_from,
-                "verifiesUntil": key.verifies_until,
-            }
-            for key in ring.keys
-        ],
-        "version": ring.version,
-    }
+        document = {**self._document(key_set), "version": key_set.version + 1}
+        await self._collection.replace_one({"_id": KEY_SET_ID, "version": key_set.version}, document)

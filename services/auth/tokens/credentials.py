@@ -1,6 +1,6 @@
-"""What do codes and refresh tokens look like, and what is kept of their keys?
+"""Formats of codes and refresh tokens, and the hashes under which their keys are stored.
 
-A key has 256 random bits, so its plain SHA-256 tells nothing about it: salt and stretching are for passwords.
+A key has 256 random bits, so a plain SHA-256 hash does not reveal it. Salts and key stretching are for passwords.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ KEY_BYTES: Final = 32
 
 
 def new_key() -> str:
-    """A fresh secret: 64 lower-case hex characters."""
+    """A random key: 64 lower-case hex characters."""
     return secrets.token_hex(KEY_BYTES)
 
 
 def hash_key(key: str) -> str:
-    """What is stored of a key: its SHA-256 as 64 hex characters."""
+    """SHA-256 hash of a key, as 64 hex characters."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_matches(key: str, key_hash: str) -> bool:
+    """Whether a key has this hash; compared in constant time."""
+    return hmac.compare_digest(hash_key(key), key_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What the magic link carries: ``<authorization id>.<key>``."""
+    """The code in a magic link: ``<authorization ID>.<key>``."""
 
     PATTERN: ClassVar = re.compile(r"([^.]+)\.([^.]+)", re.DOTALL)
 
@@ -38,10 +43,10 @@ class Code:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a code that a client sent; any two non-empty parts will do, since both are looked up.
+        """Parse a code sent by a client. The two parts may be any non-empty text, since both are looked up.
 
         Raises:
-            MalformedCode: not two parts.
+            MalformedCode: the text does not consist of two parts.
         """
         match = cls.PATTERN.fullmatch(text)
         if match is None:
@@ -54,7 +59,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokenString:
-    """What an app keeps to renew its access: ``01.<refresh token id>.<key>``; 01 is the version of this form."""
+    """A refresh token as clients store it: ``01.<refresh token ID>.<key>``, where 01 is the version of the format."""
 
     PATTERN: ClassVar = re.compile(r"01\.([^.]+)\.([^.]+)", re.DOTALL)
 
@@ -63,10 +68,10 @@ class RefreshTokenString:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a refresh token that a client sent.
+        """Parse a refresh token sent by a client.
 
         Raises:
-            MalformedRefreshToken: not of this form.
+            MalformedRefreshToken: the text has another format.
         """
         match = cls.PATTERN.fullmatch(text)
         if match is None:
@@ -75,8 +80,3 @@ class RefreshTokenString:
 
     def __str__(self) -> str:
         return f"01.{self.id}.{self.key}"
-
-
-def same_key(key: str, key_hash: str) -> bool:
-    """Whether this is the key behind a stored hash; takes the same time for every wrong one."""
-    return hmac.compare_digest(hash_key(key), key_hash)

@@ -1,4 +1,4 @@
-"""How does somebody log in, and stay logged in? By redeeming a code, then one refresh token after the other."""
+"""Handler of ``authenticate_user``: login with a code, and refresh of a token family."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.magic_links.models import Authorization
-from services.auth.rate_limits.limiter import device_ids
-from services.auth.sessions.handlers import end, find_session, network_of, revoke_access_token
+from services.auth.rate_limits.known_devices import device_ids
+from services.auth.sessions.handlers import end_session, find_session, network_of, revoke_access_token
 from services.auth.tokens.credentials import Code, RefreshTokenString, new_key
 from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Grant, RefreshToken, Successor, TokenFamily
 from services.auth.tokens.signer import access_claims
-from services.auth.users.handlers import register, verify
+from services.auth.users.handlers import create_user, verify_identifier
 from services.auth.users.models import Identifier
 from shared.bus.work import Work
 from shared.errors import Refusal
@@ -33,7 +33,7 @@ from shared.messages.auth.tokens import AuthenticateUser, RefreshTokenReused, To
 from shared.messages.mailer.mails import PersonVariables, SendMail
 
 SUCCESSORS: Final = "auth.successors"
-"""What answers kept for a repeat are sealed for: auth itself, and nothing else of its secrets."""
+"""Sealing purpose of the replies stored for repeated requests; no other secret of auth is sealed for it."""
 
 
 @audited("authenticate_user")
@@ -41,9 +41,9 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
     """Exchange a code or a refresh token for an access token and a refresh token.
 
     Raises:
-        UnsupportedGrantType: neither of the two.
-        Throttled: too many that don't exist, from where this one came.
-        Refusal: as ``_redeem_code`` and ``_refresh`` say.
+        UnsupportedGrantType: ``grant_type`` is neither ``authorization_code`` nor ``refresh_token``.
+        Throttled: too many unknown codes and refresh tokens from this network.
+        Refusal: as for ``_redeem_code`` and ``_refresh``.
     """
     try:
         match command.grant_type:
@@ -54,20 +54,20 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
             case other:
                 raise UnsupportedGrantType(grant_type=other)
     except TokenNotFound:
-        # Keys can't be guessed, and ids can: were wrong keys counted against what they name, anybody could void it.
-        await auth.limits.take("wrong-keys-per-prefix", work.caller.client_ip, work)
+        # Counted by network and not by the ID in the code: IDs can be guessed, so strangers could void any code.
+        await auth.rate_limits.take("wrong-keys-per-prefix", work.caller.client_ip, work)
         raise
 
 
 @audited("log_in")
 async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Log in whoever holds the link and ordered it; the first time, make the user.
+    """Log in the person who requested the link and has it; create the user at the first login.
 
     Raises:
         CodeMissing, CodeVerifierMissing, RedirectUriMissing, MalformedCode: the request is incomplete.
-        TokenNotFound: no such code.
-        Throttled: too many wrong verifiers, for this or other codes of its address.
-        Refusal: as ``Authorization.redeem`` and ``Client.must_be_enabled`` say.
+        TokenNotFound: the code is unknown.
+        Throttled: too many wrong code verifiers for the codes of this address.
+        Refusal: as for ``Authorization.redeem`` and ``Client.must_be_enabled``.
     """
     code = _required(command.code, CodeMissing, auth)
     code_verifier = _required(command.code_verifier, CodeVerifierMissing, auth)
@@ -75,16 +75,17 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         raise RedirectUriMissing
     authorization = await auth.authorizations.get(Code.parse(code))
     work.annotate(client_id=authorization.client_id, session_id=authorization.id)
-    client, identifier, others, guesses, acquaintance = await asyncio.gather(
+    address = authorization.identifier_value
+    client, identifier, competitors, guesses, recognition = await asyncio.gather(
         auth.clients.get(authorization.client_id),
-        auth.identifiers.find(authorization.identifier_type, authorization.identifier_value),
-        auth.authorizations.others_open(authorization, at=work.now),
-        auth.limits.room({"guesses-per-identifier": authorization.identifier_value}, work),
-        auth.limits.acquaintance(authorization.identifier_value, device_ids(authorization.device)),
+        auth.identifiers.find(authorization.identifier_type, address),
+        auth.authorizations.open_competitors(authorization, at=work.now),
+        auth.rate_limits.quota({"guesses-per-identifier": address}, work),
+        auth.rate_limits.recognize(address, device_ids(authorization.device)),
     )
-    guesses.judge()
+    guesses.require()
     try:
-        used = authorization.redeem(
+        redeemed = authorization.redeem(
             client_id=command.client_id,
             redirect_uri=command.redirect_uri,
             code_verifier=code_verifier,
@@ -92,64 +93,67 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         )
     except IncorrectCodeVerifier:
         guesses.take()
-        auth.authorizations.save(authorization.count_wrong_verifier(most=auth.guesses_per_code, at=work.now), work)
+        wrong = authorization.count_wrong_verifier(max_count=auth.guesses_per_code, at=work.now)
+        auth.authorizations.save(wrong, work)
         raise
     client.must_be_enabled()
 
-    auth.authorizations.save(used, work)
-    for other in others:
-        auth.authorizations.save(other.revoke(at=work.now), work)
-    acquaintance.remember(work)
-    user_id = _arrive(used, identifier, work, auth)
+    auth.authorizations.save(redeemed, work)
+    for competitor in competitors:
+        auth.authorizations.save(competitor.revoke(at=work.now), work)
+    recognition.remember(work)
+    user_id = _verified_user(redeemed, identifier, work, auth)
     work.annotate(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))
-    chain = TokenFamily.begin(used, user_id, at=work.now)
-    view, _ = _issue(chain, Grant("authorization_code", used.id), work, auth)
+    family = TokenFamily.begin(redeemed, user_id, at=work.now)
+    view, _ = _issue_tokens(family, Grant("authorization_code", redeemed.id), work, auth)
     return view
 
 
-def _arrive(authorization: Authorization, identifier: Identifier | None, work: Work, auth: Auth) -> str:
-    """The user whose address has just been shown to be theirs."""
+def _verified_user(authorization: Authorization, identifier: Identifier | None, work: Work, auth: Auth) -> str:
+    """Mark the address as verified, creating its user if there is none, and return the user's ID."""
     if identifier is None:
-        identifier = register(authorization.identifier_value, work, auth, verified=True)
+        identifier = create_user(authorization.identifier_value, work, auth, verified=True)
     else:
-        verify(identifier, work, auth)
+        verify_identifier(identifier, work, auth)
     return identifier.user_id
 
 
 @audited("refresh")
 async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Use up a refresh token and give its successor, in one step; the chain's older tokens end.
+    """Exchange a refresh token for its successor, and revoke the access token that was issued with it.
 
     Raises:
         RefreshTokenMissing, MalformedRefreshToken: the request is incomplete.
-        TokenNotFound: no such refresh token.
-        TokenUsed: it was used before, and this is no repeat: the chain is over.
-        Refusal: as ``RefreshToken.must_be_open`` and ``Client.must_be_enabled`` say.
+        TokenNotFound: the refresh token is unknown.
+        RefreshTokenStolen, TokenUsed: it was used before, and this is no repeated request.
+        Refusal: as for ``RefreshToken.must_be_open`` and ``Client.must_be_enabled``.
     """
-    text = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
-    token = await auth.refresh_tokens.get(text)
+    string = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
+    token = await auth.refresh_tokens.get(string)
     work.annotate(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
     if token.used_at is not None:
-        return await _answer_again(token, command, work, auth)
+        return await _repeat_or_revoke(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
-    client, access_tokens = await asyncio.gather(auth.clients.get(token.client_id), auth.access_tokens.beside(token))
+    client, access_tokens = await asyncio.gather(
+        auth.clients.get(token.client_id), auth.access_tokens.issued_with(token)
+    )
     client.must_be_enabled()
 
     for access_token in access_tokens:
         revoke_access_token(access_token, work, auth)
-    view, successor = _issue(token.chain, Grant("refresh_token", token.id), work, auth)
+    view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth)
     sealed = auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode())
     auth.refresh_tokens.save(token.use(Successor(successor.id, sealed), at=work.now), work)
     return view
 
 
-async def _answer_again(token: RefreshToken, command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Answer a repeat as the first time; any other use of a used token is theft.
+async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
+    """Give a repeated request the reply of the first one; treat any other use of a used token as theft.
 
     Raises:
-        TokenUsed: theft.
-        Refusal: as ``Client.must_be_enabled`` says.
+        RefreshTokenStolen, TokenUsed: the token was stolen.
+        Refusal: as for ``Client.must_be_enabled``.
     """
     if token.successor is not None:
         successor, client = await asyncio.gather(
@@ -158,22 +162,24 @@ async def _answer_again(token: RefreshToken, command: AuthenticateUser, work: Wo
         if token.may_repeat(successor, client_id=command.client_id, at=work.now):
             client.must_be_enabled()
             return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, token.successor.sealed))
-    await _end_stolen_chain(token, work, auth)
+    await _revoke_stolen_family(token, work, auth)
     raise RefreshTokenStolen
 
 
-async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None:
-    """Revoke all that lives of a chain, since a thief or the owner holds it and we can't tell who; tell the owner.
+async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> None:
+    """Revoke all tokens of a family, and mail a warning to the user.
+
+    Thief and owner both had the token, and nothing shows which of them sent it.
 
     Raises:
-        TokenUsed: nothing lives of it any more; its end was told when it came.
+        TokenUsed: all tokens of the family are already revoked, so the theft or the logout was reported before.
     """
     session, identifiers = await asyncio.gather(
         find_session(token.user_id, token.root_grant, auth), auth.identifiers.of_user(token.user_id)
     )
     if session is None:
         raise TokenUsed
-    end(session, work, auth)
+    end_session(session, work, auth)
     auth.audit.record(work, "end_stolen_chain")
     work.publish(
         RefreshTokenReused(
@@ -185,7 +191,7 @@ async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None
         )
     )
     for identifier in identifiers:
-        if identifier.is_proven_email:
+        if identifier.is_verified_email:
             work.publish(
                 SendMail(
                     template="session-theft",
@@ -196,26 +202,26 @@ async def _end_stolen_chain(token: RefreshToken, work: Work, auth: Auth) -> None
             )
 
 
-def _issue(chain: TokenFamily, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
-    """The next access and refresh token of a chain, stored, and as the app gets them."""
-    access_token = AccessToken.issue(chain, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
-    text = RefreshTokenString(work.new_id("reftok"), new_key())
-    refresh_token = RefreshToken.issue(chain, grant, text, access_token=access_token, at=work.now)
+def _issue_tokens(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
+    """Store the next access token and refresh token of a family, and return the reply with both."""
+    access_token = AccessToken.issue(family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
+    string = RefreshTokenString(work.new_id("reftok"), new_key())
+    refresh_token = RefreshToken.issue(family, grant, string, access_token=access_token, at=work.now)
     auth.access_tokens.add(access_token, work)
     auth.refresh_tokens.add(refresh_token, work)
     view = TokenView(
         access_token=auth.signer.sign(access_claims(access_token)),
         expires_in=int(ACCESS_TOKEN_LIFETIME.total_seconds()),
         expires_at=access_token.expires_at,
-        refresh_token=str(text),
-        user_id=chain.user_id,
-        client_id=chain.client_id,
+        refresh_token=str(string),
+        user_id=family.user_id,
+        client_id=family.client_id,
     )
     return view, refresh_token
 
 
 def _required(secret: Sealed | None, missing: type[Refusal], auth: Auth) -> str:
-    """The plain text of a field that this grant needs; an empty one is missing (RFC 6749 section 3.1)."""
+    """Unseal a field that this grant requires; an empty value counts as missing (RFC 6749 section 3.1)."""
     text = "" if secret is None else auth.unseal(secret)
     if not text:
         raise missing

@@ -1,4 +1,7 @@
-"""How long does a login last? As a chain of tokens: each refresh uses one up and makes its successor."""
+"""Token families: the access tokens and refresh tokens of one login.
+
+Each refresh uses up one refresh token and issues its successor, until the family ends after a year.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,26 @@ from typing import Final, Literal, Self
 
 from services.auth.magic_links.models import Authorization
 from services.auth.tokens.credentials import RefreshTokenString, hash_key
+from shared.documents import stored_as
 from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 from shared.messages.auth.magic_links import Platform
 
 ACCESS_TOKEN_LIFETIME: Final = timedelta(hours=1)
 REFRESH_TOKEN_LIFETIME: Final = timedelta(days=60)
-"""How long a refresh token may lie unused."""
+"""An unused refresh token expires after this time."""
 FAMILY_LIFETIME: Final = timedelta(days=365)
-"""From the login on; then the person logs in anew."""
+"""Counted from the login; afterwards the user has to log in again."""
 GRACE_PERIOD: Final = timedelta(seconds=30)
-"""How long a used refresh token still answers with its successor: an app may lose an answer, or refresh in two tabs."""
+"""How long a used refresh token still returns its successor: an app may lose a response, or refresh in two tabs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token was given for.
+    """What a token was issued for.
 
     Attributes:
-        type: as ``grant_type`` of the request; ``phone_code`` and ``test_login`` for the logins of a phone-first app.
-        value: the id of the authorization, the refresh token or the phone code that was redeemed.
+        type: ``grant_type`` of the request; ``phone_code`` and ``test_login`` for logins of phone-first apps.
+        value: ID of the redeemed authorization, refresh token or phone code.
     """
 
     type: Literal["authorization_code", "refresh_token", "phone_code", "test_login"]
@@ -35,13 +39,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFamily:
-    """What all tokens of one login share.
+    """Properties shared by all tokens of one login.
 
     Attributes:
-        root_grant: the id of the authorization that began it; to the user, the session's id.
-        began_at: when the person logged in.
-        ends_at: when its last refresh token expires, however often it is refreshed.
-        platform: what the device runs, as it said when it ordered the link.
+        root_grant: ID of the authorization that the family began with; users see it as the session's ID.
+        began_at: when the user logged in.
+        ends_at: when the last refresh token expires, however often it is refreshed.
+        platform: operating system of the device, as named in the request for the link.
     """
 
     root_grant: str
@@ -53,7 +57,7 @@ class TokenFamily:
 
     @classmethod
     def begin(cls, authorization: Authorization, user_id: str, *, at: datetime) -> Self:
-        """The chain of a login that happens now."""
+        """The family of a login at this time."""
         device = authorization.device
         return cls(
             root_grant=authorization.id,
@@ -67,12 +71,12 @@ class TokenFamily:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """What stands behind an access token: its id is the token's ``jti``.
+    """Stored state of an access token; the ID is the token's ``jti``.
 
     Attributes:
-        cidr_blocks: the networks it may be used from; empty for any.
-        revoked_at: since when it is refused, though its time is not over.
-        network: the prefix of the address it was issued to, if that was known.
+        cidr_blocks: networks from which the token may be used; empty for any.
+        revoked_at: when the token was revoked before its expiry.
+        network: prefix of the IP address that it was issued to, if known.
     """
 
     id: str
@@ -90,29 +94,29 @@ class AccessToken:
     @classmethod
     def issue(
         cls,
-        chain: TokenFamily,
+        family: TokenFamily,
         grant: Grant,
         *,
         id: str,  # noqa: A002 -- the field's name
         at: datetime,
         network: str | None = None,
-        life: timedelta = ACCESS_TOKEN_LIFETIME,
+        lifetime: timedelta = ACCESS_TOKEN_LIFETIME,
     ) -> Self:
-        """A new one of a chain."""
+        """A new access token of a family."""
         return cls(
             id=id,
-            client_id=chain.client_id,
-            user_id=chain.user_id,
+            client_id=family.client_id,
+            user_id=family.user_id,
             grant=grant,
-            root_grant=chain.root_grant,
+            root_grant=family.root_grant,
             cidr_blocks=(),
             created_at=at,
-            expires_at=at + life,
+            expires_at=at + lifetime,
             network=network,
         )
 
     def revoke(self, *, at: datetime) -> Self:
-        """The same, refused from now on."""
+        """Mark the token as revoked."""
         return replace(self, revoked_at=at)
 
 
@@ -121,8 +125,8 @@ class Successor:
     """What a used refresh token was exchanged for.
 
     Attributes:
-        id: of the refresh token that followed.
-        sealed: the whole answer, closed for auth itself: the key in it is stored nowhere else.
+        id: ID of the next refresh token.
+        sealed: the complete reply, sealed for auth; the key in it is stored nowhere else.
     """
 
     id: str
@@ -131,22 +135,22 @@ class Successor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshToken:
-    """What stands behind a refresh token.
+    """Stored state of a refresh token.
 
     Attributes:
         key_hash: SHA-256 of its key.
         family_began_at: ``TokenFamily.began_at``.
         family_ends_at: ``TokenFamily.ends_at``.
         platform: ``TokenFamily.platform``.
-        network: the prefix of the address it was issued to, if that was known.
-        access_token_id: the access token that was issued with it, and ends when it is used. None for those stored
-            before this was kept.
-        used_at: when it was exchanged for its successor. From then on it is revoked as well.
+        network: prefix of the IP address that it was issued to, if known.
+        access_token_id: the access token issued with it, which is revoked when this token is used. None in documents
+            that are older than the field.
+        used_at: when it was exchanged for its successor; ``revoked_at`` is set at the same time.
         successor: what it was exchanged for.
     """
 
     id: str
-    key_hash: str
+    key_hash: str = stored_as("key")
     client_id: str
     user_id: str
     grant: Grant
@@ -154,8 +158,8 @@ class RefreshToken:
     cidr_blocks: tuple[str, ...]
     created_at: datetime
     expires_at: datetime
-    family_began_at: datetime
-    family_ends_at: datetime
+    family_began_at: datetime = stored_as("chainBeganAt")
+    family_ends_at: datetime = stored_as("chainEndsAt")
     platform: Platform | None = None
     network: str | None = None
     access_token_id: str | None = None
@@ -166,29 +170,37 @@ class RefreshToken:
 
     @classmethod
     def issue(
-        cls, chain: TokenFamily, grant: Grant, text: RefreshTokenString, *, access_token: AccessToken, at: datetime
+        cls, family: TokenFamily, grant: Grant, string: RefreshTokenString, *, access_token: AccessToken, at: datetime
     ) -> Self:
-        """A new one of a chain, beside its access token; ``text`` is what the app will hold, its id the token's."""
+        """A new refresh token of a family.
+
+        Args:
+            family: the token's family.
+            grant: what it is issued for.
+            string: what the client gets; its ID becomes the token's.
+            access_token: the access token issued with it.
+            at: now.
+        """
         return cls(
-            id=text.id,
-            key_hash=hash_key(text.key),
-            client_id=chain.client_id,
-            user_id=chain.user_id,
+            id=string.id,
+            key_hash=hash_key(string.key),
+            client_id=family.client_id,
+            user_id=family.user_id,
             grant=grant,
-            root_grant=chain.root_grant,
+            root_grant=family.root_grant,
             cidr_blocks=(),
             created_at=at,
-            expires_at=min(at + REFRESH_TOKEN_LIFETIME, chain.ends_at),
-            family_began_at=chain.began_at,
-            family_ends_at=chain.ends_at,
-            platform=chain.platform,
+            expires_at=min(at + REFRESH_TOKEN_LIFETIME, family.ends_at),
+            family_began_at=family.began_at,
+            family_ends_at=family.ends_at,
+            platform=family.platform,
             network=access_token.network,
             access_token_id=access_token.id,
         )
 
     @property
-    def chain(self) -> TokenFamily:
-        """The chain it belongs to."""
+    def family(self) -> TokenFamily:
+        """The family of the token."""
         return TokenFamily(
             root_grant=self.root_grant,
             client_id=self.client_id,
@@ -199,12 +211,12 @@ class RefreshToken:
         )
 
     def must_be_open(self, *, client_id: str, at: datetime) -> None:
-        """Let an unused token be exchanged.
+        """Check that an unused token can be exchanged.
 
         Raises:
             AuthorizationNotFound: it was revoked.
-            TokenExpired: its time is over.
-            IncorrectClient: it was made for another app.
+            TokenExpired: it has expired.
+            IncorrectClient: it was issued to another app.
         """
         if self.revoked_at is not None:
             raise AuthorizationNotFound
@@ -214,19 +226,21 @@ class RefreshToken:
             raise IncorrectClient
 
     def use(self, successor: Successor, *, at: datetime) -> Self:
-        """The same, exchanged for its successor."""
+        """Mark the token as exchanged for its successor."""
         return replace(self, used_at=at, revoked_at=at, successor=successor)
 
     def revoke(self, *, at: datetime) -> Self:
-        """The same, refused from now on."""
+        """Mark the token as revoked."""
         return replace(self, revoked_at=at)
 
     def may_repeat(self, successor: RefreshToken | None, *, client_id: str, at: datetime) -> bool:
-        """Whether this use of a used token is a repeat, to be answered as the first time, and not theft.
+        """Whether a second use of this token is a repeated request, and not theft.
+
+        A repeated request gets the reply of the first one.
 
         Args:
-            successor: what it was exchanged for, as that is now.
-            client_id: who asks.
+            successor: current state of the token that it was exchanged for.
+            client_id: the app that sends the token.
             at: now.
         """
         return (

@@ -1,4 +1,4 @@
-"""What is signed? Every JWT of Nest: who may act for whom, towards which app, until when; read as RFC 8725 asks."""
+"""Signing and verification of all JWTs of Nest, following RFC 8725."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from services.auth.tokens.models import AccessToken
 from shared.messages.auth.errors import InvalidToken
 
 VERSION: Final = "1"
-"""The claim ``v`` of access tokens: readers refuse a version they don't know."""
+"""Claim ``v`` of access tokens; readers refuse versions that they don't know."""
 ACCESS_TYPE: Final = "JWT"
-"""The ``typ`` of access tokens (RFC 7519 section 5.1). Every other kind of token has another one, so that none passes
-for the other (RFC 8725 section 3.11)."""
-LONGEST_TOKEN: Final = 4096
-"""Characters; ours have some 500."""
-_HEADER: Final = frozenset({"alg", "kid", "typ"})
-_REQUIRED: Final = ("iss", "sub", "aud", "jti", "iat", "exp")
+"""Header ``typ`` of access tokens (RFC 7519 section 5.1). Each other kind of token has its own value, so that no token
+is accepted as another kind (RFC 8725 section 3.11)."""
+MAX_TOKEN_LENGTH: Final = 4096
+"""Characters. Tokens of Nest have about 500."""
+_HEADERS: Final = frozenset({"alg", "kid", "typ"})
+_REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "jti", "iat", "exp")
 
 
 class TokenSigner:
-    """Signs tokens, and reads those that it has signed.
+    """Signs tokens, and verifies tokens that it has signed.
 
     Args:
-        keyring: which key signs, and which ones verify.
-        issuer: the claim ``iss``: the URL under which this deployment is reached.
+        keyring: keys that sign and verify.
+        issuer: claim ``iss``: the URL of this deployment.
     """
 
     def __init__(self, keyring: Keyring, issuer: str) -> None:
@@ -38,41 +38,41 @@ class TokenSigner:
         self._issuer = issuer
 
     def sign(self, claims: Mapping[str, Any], *, typ: str = ACCESS_TYPE) -> str:
-        """The JWT (RFC 7519) that says this; ``iss`` is added.
+        """Return a signed JWT (RFC 7519) with these claims and ``iss``.
 
         Args:
-            claims: with ``sub``, ``aud``, ``jti``, ``iat`` and ``exp``; the last two in Unix seconds.
-            typ: what kind of token it is, as its header will say.
+            claims: with ``sub``, ``aud``, ``jti``, ``iat`` and ``exp``; times in Unix seconds.
+            typ: kind of the token, for its header.
 
         Raises:
-            ValueError: a claim is missing, or it would live longer than ``MAX_TOKEN_LIFETIME``.
+            ValueError: a claim is missing, or the lifetime exceeds ``MAX_TOKEN_LIFETIME``.
         """
-        whole = {"iss": self._issuer, **claims}
-        _check(whole)
-        if whole["exp"] - whole["iat"] > MAX_TOKEN_LIFETIME.total_seconds():
-            raise ValueError(f"a token lives {MAX_TOKEN_LIFETIME} at most")
-        signing = self._keyring.signing
-        return jwt.encode(whole, signing.private_key, signing.algorithm, {"kid": signing.kid, "typ": typ})
+        all_claims = {"iss": self._issuer, **claims}
+        _check(all_claims)
+        if all_claims["exp"] - all_claims["iat"] > MAX_TOKEN_LIFETIME.total_seconds():
+            raise ValueError(f"a token may live {MAX_TOKEN_LIFETIME} at most")
+        key = self._keyring.active
+        return jwt.encode(all_claims, key.private_key, key.algorithm, {"kid": key.kid, "typ": typ})
 
     def verify(self, token: str, *, typ: str, audience: str | None, at: datetime) -> dict[str, Any]:
-        """The claims of a token that we have signed and that is current.
+        """Return the claims of a current token of this deployment.
 
-        Whether it was revoked, only whoever issued it can tell.
+        Revocation is not checked; that is up to the issuer of this kind of token.
 
         Args:
-            token: any text at all.
-            typ: the one kind that is wanted.
-            audience: what ``aud`` must be; None when the caller judges the claim itself.
+            token: text of any kind.
+            typ: required kind of token.
+            audience: required ``aud``; None if the caller checks the claim.
             at: now.
 
         Raises:
-            InvalidToken: anything else; what exactly is nobody's business.
+            InvalidToken: the token is not valid; the reason is not given.
         """
-        if len(token) > LONGEST_TOKEN:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidToken
         try:
-            claims = self._claims(token, typ)
-        # Nothing in an attacker's text may be more than a wrong token: not a number too large, nor a depth too deep.
+            claims = self._verified_claims(token, typ)
+        # An attacker's text must not cause an error, such as by a huge number or by deep nesting.
         except (PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise InvalidToken from None
         now = at.timestamp()
@@ -80,10 +80,10 @@ class TokenSigner:
             raise InvalidToken
         return claims
 
-    def _claims(self, token: str, typ: str) -> dict[str, Any]:
+    def _verified_claims(self, token: str, typ: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
-        # Whatever else a header may hold (jwk, jku, x5u, crit, b64) asks a verifier to trust the token itself.
-        if not header.keys() <= _HEADER or header.get("typ") != typ or not isinstance(header.get("kid"), str):
+        # Other header parameters (jwk, jku, x5u, crit, b64) would let the token choose how it is verified.
+        if not header.keys() <= _HEADERS or header.get("typ") != typ or not isinstance(header.get("kid"), str):
             raise jwt.InvalidTokenError
         key = self._keyring.find(header["kid"])
         if key is None:
@@ -91,9 +91,9 @@ class TokenSigner:
         claims = jwt.decode(
             token,
             key,
-            # The key brings its own algorithm (RFC 8725 section 3.1).
+            # The key determines the algorithm (RFC 8725 section 3.1).
             algorithms=[key.algorithm_name],
-            options={"require": list(_REQUIRED), "verify_aud": False, "verify_exp": False, "verify_iat": False},
+            options={"require": list(_REQUIRED_CLAIMS), "verify_aud": False, "verify_exp": False, "verify_iat": False},
         )
         _check(claims)
         if claims["iss"] != self._issuer:
@@ -102,7 +102,7 @@ class TokenSigner:
 
 
 def access_claims(token: AccessToken) -> dict[str, Any]:
-    """What an access token says: ``v``, ``jti``, ``sub``, ``aud``, ``iat`` and ``exp``."""
+    """Claims of an access token: ``v``, ``jti``, ``sub``, ``aud``, ``iat`` and ``exp``."""
     return {
         "v": VERSION,
         "jti": token.id,
@@ -114,10 +114,10 @@ def access_claims(token: AccessToken) -> dict[str, Any]:
 
 
 def _check(claims: Mapping[str, Any]) -> None:
-    """Let claims of the right kinds pass.
+    """Check the types of claims.
 
     Raises:
-        ValueError: a required claim is missing, empty or of another kind.
+        ValueError: a required claim is missing or empty, or has another type.
     """
     texts = [claims.get(name) for name in ("iss", "sub", "aud", "jti")]
     times = [claims.get(name) for name in ("iat", "exp")] + [claims.get("nbf", 0)]

@@ -1,4 +1,4 @@
-"""How do people come into being, and what is told of them?"""
+"""Handlers that find, create and describe users."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from shared.messages.personal_data import FindUser
 
 
 async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:
-    """A user with all identifiers, removed ones included, oldest first.
+    """Return a user with all identifiers, including removed ones, oldest first.
 
     Raises:
         UserNotFound: no user has this ID.
@@ -38,17 +38,17 @@ async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:
 
 
 async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
-    """The user whose address or number this is now.
+    """Return the user who has this address or phone number now.
 
     Raises:
         IdentifierNotFound: no user has it.
-        InvalidEmail, InvalidPhoneNumber: it can be nobody's.
+        InvalidEmail, InvalidPhoneNumber: the text is not an address or number.
     """
-    written = auth.unseal(query.identifier_value)
+    text = auth.unseal(query.identifier_value)
     if query.identifier_type == "email":
-        value = normal_email(written, test_domains=auth.test_domains)
+        value = normal_email(text, test_domains=auth.test_domains)
     else:
-        value = PhoneNumber.parse(written).e164
+        value = PhoneNumber.parse(text).e164
     identifier = await auth.identifiers.find(query.identifier_type, value)
     if identifier is None:
         raise IdentifierNotFound
@@ -57,23 +57,18 @@ async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
 
 @audited("ensure_user")
 async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
-    """Find or make the user of an address, and say who it is.
+    """Find or create the user of an address, and publish the user's ID.
 
     Raises:
-        InvalidEmail: an address that can't receive mail.
+        InvalidEmail: the address can't receive mail.
     """
     address = normal_email(command.email, test_domains=auth.test_domains)
-    identifier = await auth.identifiers.find("email", address)
-    if identifier is None:
-        identifier = register(address, work, auth, verified=False)
-    else:
-        auth.identifiers.require_unchanged(identifier, work)
-    work.annotate(user_id=identifier.user_id)
-    work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=identifier.user_id))
+    user_id = await find_or_create_user(address, work, auth)
+    work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=user_id))
 
 
 async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: Auth) -> None:
-    """Have mailer record what an existing user consents to; mailer answers the caller.
+    """Forward the marketing consent of an existing user to mailer, which replies to the caller.
 
     Raises:
         UserNotFound: no user has this ID.
@@ -83,7 +78,37 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
     work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
 
 
-def register(
+async def find_consent_address(command: FindConsentAddress, work: Work, auth: Auth) -> None:
+    """Send mailer the newest verified address of a user, or None, so that it forwards the user's consent."""
+    identifiers = await auth.identifiers.of_user(command.user_id)
+    verified = [identifier for identifier in identifiers if identifier.is_verified_email]
+    newest = max(verified, key=lambda identifier: identifier.created_at, default=None)
+    work.publish(
+        CarryMarketingConsent(
+            key=command.user_id,
+            user_id=command.user_id,
+            consent_version=command.consent_version,
+            address=None if newest is None else Sealed.of(newest.identifier_value),
+            ordered_at=work.now,
+        )
+    )
+
+
+async def find_or_create_user(address: str, work: Work, auth: Auth) -> str:
+    """Return the ID of the user of an address in normal form, creating the user if there is none.
+
+    A new address is not verified: the caller has not proven control of it.
+    """
+    identifier = await auth.identifiers.find("email", address)
+    if identifier is None:
+        identifier = create_user(address, work, auth, verified=False)
+    else:
+        auth.identifiers.require_unchanged(identifier, work)
+    work.annotate(user_id=identifier.user_id)
+    return identifier.user_id
+
+
+def create_user(
     identifier_value: str,
     work: Work,
     auth: Auth,
@@ -93,22 +118,22 @@ def register(
     first_name: str = "",
     last_name: str = "",
 ) -> Identifier:
-    """Make a user who is known by this address or number.
+    """Create a user with one identifier.
 
-    When another message makes one for the same at the same time, one of them wins; the other's handler runs again and
-    finds the winner's.
+    If two messages create a user for the same identifier at the same time, one of them commits; the handler of the
+    other runs again and finds the user.
 
     Args:
-        identifier_value: in normal form.
-        work: what is filled.
-        auth: where.
-        verified: whether the person has just shown that it is theirs.
-        identifier_type: what sort it is.
-        first_name: empty where it is not known; the same for ``last_name``.
-        last_name: as above.
+        identifier_value: address or phone number in normal form.
+        work: work that the documents and events are added to.
+        auth: context.
+        verified: whether the user has just proven control of the identifier.
+        identifier_type: email or phone.
+        first_name: empty if unknown; the same for ``last_name``.
+        last_name: see ``first_name``.
     """
     user = User(id=work.new_id("user"), created_at=work.now, first_name=first_name, last_name=last_name)
-    identifier = Identifier.of_new(
+    identifier = Identifier.of_new_user(
         user, identifier_type, identifier_value, id=work.new_id("userident"), verified=verified, at=work.now
     )
     auth.users.add(user, work)
@@ -116,23 +141,23 @@ def register(
     work.annotate(user_id=user.id, identifier_id=identifier.id)
     work.publish(UserCreated(key=user.id, user_id=user.id, at=work.now))
     if verified:
-        _announce_verified(identifier, work)
+        _publish_verified(identifier, work)
     return identifier
 
 
-def verify(identifier: Identifier, work: Work, auth: Auth) -> None:
-    """Note that an address or a number has just been shown to be its user's, the first time that it was."""
+def verify_identifier(identifier: Identifier, work: Work, auth: Auth) -> None:
+    """Mark an identifier as verified, unless it already is."""
     if identifier.verified_at is None:
         verified = identifier.verify(at=work.now)
         auth.identifiers.save(verified, work)
         work.annotate(identifier_id=identifier.id)
-        _announce_verified(verified, work)
+        _publish_verified(verified, work)
     else:
-        # Who is erased at this moment must not be left with a session.
+        # If the user is erased at the same time, this work must not commit a session.
         auth.identifiers.require_unchanged(identifier, work)
 
 
-def _announce_verified(identifier: Identifier, work: Work) -> None:
+def _publish_verified(identifier: Identifier, work: Work) -> None:
     work.publish(
         IdentifierVerified(
             key=identifier.user_id,
@@ -154,20 +179,4 @@ def _view(identifier: Identifier) -> IdentifierView:
         updated_at=identifier.updated_at,
         verified_at=identifier.verified_at,
         removed_at=identifier.removed_at,
-    )
-
-
-async def find_consent_address(command: FindConsentAddress, work: Work, auth: Auth) -> None:
-    """Order a consent to be carried to the newest address that its user has shown to be theirs, if there is one."""
-    identifiers = await auth.identifiers.of_user(command.user_id)
-    proven = [identifier for identifier in identifiers if identifier.is_proven_email]
-    newest = max(proven, key=lambda identifier: identifier.created_at, default=None)
-    work.publish(
-        CarryMarketingConsent(
-            key=command.user_id,
-            user_id=command.user_id,
-            consent_version=command.consent_version,
-            address=None if newest is None else Sealed.of(newest.identifier_value),
-            ordered_at=work.now,
-        )
     )

@@ -1,4 +1,4 @@
-"""Who is a person to us, and by which addresses and numbers are they known?"""
+"""Users, and the addresses and phone numbers that identify them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from email_validator import EmailNotValidError, validate_email
 from shared.messages.auth.errors import InvalidEmail, UserAlreadyRegistered
 
 IdentifierType = Literal["email", "phone"]
-PLAIN_LOCAL: Final = re.compile(r"[A-Za-z0-9_+-]{1,31}(?:\.[A-Za-z0-9_+-]{1,31})?")
-"""What may stand before any @: well within the dot-atom of RFC 5322 and the 64 characters of RFC 5321."""
-MOST_CHARACTERS: Final = 254
-"""Of a whole address (RFC 5321 section 4.5.3.1.3, with its angle brackets)."""
+PLAIN_LOCAL_PART: Final = re.compile(r"[A-Za-z0-9_+-]{1,31}(?:\.[A-Za-z0-9_+-]{1,31})?")
+"""Local parts that are valid in any address: a subset of the dot-atom of RFC 5322, within RFC 5321's 64 characters."""
+MAX_ADDRESS_LENGTH: Final = 254
+"""RFC 5321 section 4.5.3.1.3: 256 octets with the angle brackets."""
 
 
 def normal_email(text: str, *, test_domains: bool) -> str:
-    """The one form of an address that is compared, stored, shown and written to: ASCII, lower case.
+    """Return the normal form of an email address: ASCII, in lower case.
 
-    Mail goes to this form and never to what was typed, so that whoever follows a link has shown control of exactly the
-    address the account hangs on. Two spellings that mean one mailbox anywhere in practice (case, an international
-    domain and its punycode) become one account; spellings that may be two mailboxes (dots, ``+tags``, letters outside
-    ASCII) never do. The part before the @ must be ASCII: few mail servers take anything else (RFC 6531).
+    All comparisons, documents and mails use this form, never the text that was typed. So a person who follows a link
+    has proven control of exactly the address that identifies the account. Spellings that mean one mailbox everywhere in
+    practice (case, an international domain and its punycode) become one account. Spellings that may be two mailboxes
+    (dots, ``+tags``, letters outside ASCII) stay different. The local part must be ASCII, since few mail servers accept
+    anything else (RFC 6531).
 
     Args:
-        text: as a client sent it.
-        test_domains: whether ``.test`` counts as a domain that can receive mail (RFC 6761); never in production.
+        text: text sent by a client.
+        test_domains: whether ``.test`` domains (RFC 6761) are valid; never in production.
 
     Raises:
-        InvalidEmail: it can't receive mail, by its form alone; DNS is not asked.
+        InvalidEmail: the text is not the address of a mailbox. DNS is not queried.
     """
     local, _, domain = text.partition("@")
-    if PLAIN_LOCAL.fullmatch(local):
-        # To look at every character of the same few domains again and again costs what all the rest of an order does.
+    if PLAIN_LOCAL_PART.fullmatch(local):
+        # Full validation of the same few domains would cost as much as the rest of the request, so it is cached.
         plain = f"{local.lower()}@{_normal_domain(domain, test_domains=test_domains)}"
-        if len(plain) <= MOST_CHARACTERS:
+        if len(plain) <= MAX_ADDRESS_LENGTH:
             return plain
     return _validated(text, test_domains=test_domains)
 
@@ -67,10 +68,10 @@ def _validated(text: str, *, test_domains: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person. What is known of them hangs on the id.
+    """A person.
 
     Attributes:
-        first_name: empty until they have said it; the same for ``last_name``.
+        first_name: empty until the person registers a name; the same for ``last_name``.
     """
 
     id: str
@@ -79,11 +80,11 @@ class User:
     last_name: str = ""
     version: int = 1
 
-    def introduce(self, first_name: str, last_name: str) -> Self:
-        """The same with a name.
+    def set_name(self, first_name: str, last_name: str) -> Self:
+        """Set the name of a user who has none.
 
         Raises:
-            UserAlreadyRegistered: they have one already.
+            UserAlreadyRegistered: the user has a name.
         """
         if self.first_name or self.last_name:
             raise UserAlreadyRegistered
@@ -92,12 +93,12 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identifier:
-    """An address or a number by which a person logs in; one person's at a time.
+    """An email address or phone number with which a user logs in; it belongs to one user at a time.
 
     Attributes:
         identifier_value: in normal form.
-        verified_at: since when the person has shown that it is theirs; None before they ever did.
-        removed_at: since when it is theirs no longer, and free for somebody else.
+        verified_at: when the user proved control of it for the first time; None before.
+        removed_at: when it was removed from the user, and became free for others.
     """
 
     id: str
@@ -111,7 +112,7 @@ class Identifier:
     version: int = 1
 
     @classmethod
-    def of_new(
+    def of_new_user(
         cls,
         user: User,
         identifier_type: IdentifierType,
@@ -124,11 +125,11 @@ class Identifier:
         """The first identifier of a new user.
 
         Args:
-            user: whose it is.
-            identifier_type: what sort it is.
+            user: its user.
+            identifier_type: email or phone.
             identifier_value: in normal form.
-            id: its own.
-            verified: whether they have just shown that it is theirs.
+            id: ID of the identifier.
+            verified: whether the user has just proven control of it.
             at: now.
         """
         return cls(
@@ -142,10 +143,10 @@ class Identifier:
         )
 
     @property
-    def is_proven_email(self) -> bool:
-        """Whether mail to it reaches its user."""
+    def is_verified_email(self) -> bool:
+        """Whether it is an email address that its user still has and has verified."""
         return self.identifier_type == "email" and self.verified_at is not None and self.removed_at is None
 
     def verify(self, *, at: datetime) -> Self:
-        """The same, shown to be theirs now."""
+        """Mark the identifier as verified."""
         return replace(self, verified_at=at, updated_at=at)

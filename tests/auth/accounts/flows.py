@@ -1,4 +1,4 @@
-"""What tests of owners, applications and their users do again and again."""
+"""Messages and steps that tests of owners, applications and their users share."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from shared.messages.auth.accounts import (
 from tests.service_harness import ServiceHarness
 
 CHEAP = {"password_memory": 1, "password_passes": 1}
-"""Settings under which a hash takes a millisecond."""
+"""Settings with which a hash takes a millisecond."""
 PASSWORD = "a long sentence is easy to keep"
 OTHER_PASSWORD = "another one is no harder to keep"
 OWNER = {"firstname": "Ada", "lastname": "Lovelace", "email": "ada@example.com", "password": PASSWORD}
 USER = {"username": "jbond", "email": "j.bond@example.com", "password": PASSWORD}
-NOBODYS_ID = "00000000-0000-4000-8000-000000000000"
-NOBODYS_KEY = api_key(UUID(NOBODYS_ID))
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_KEY = api_key(UUID(UNKNOWN_ID))
 SECRETS = ("password", "uuid", "owneruuid", "apikey", "token", "deletion_token")
 
 
 def message(kind: type[Message], **fields: Any) -> Message:
-    """A message whose secrets are given as they are."""
+    """A message, with its secrets given as plain text."""
     return kind(
         **{name: Sealed.of(value) if name in SECRETS and value is not None else value for name, value in fields.items()}
     )
@@ -64,8 +64,8 @@ def delete_owner(owner: dict[str, Any], **changed: Any) -> Message:
     return message(DeleteOwner, **{"uuid": owner["uuid"], "deletion_token": owner["deletion_token"], **changed})
 
 
-def create_application(owneruuid: str, appname: str = "An app", **more: Any) -> Message:
-    return message(CreateApplication, owneruuid=owneruuid, appname=appname, **more)
+def create_application(owneruuid: str, appname: str = "An app", **options: Any) -> Message:
+    return message(CreateApplication, owneruuid=owneruuid, appname=appname, **options)
 
 
 def delete_application(apikey: str) -> Message:
@@ -96,39 +96,39 @@ def update_application_user(token: str, **changed: Any) -> Message:
     return message(UpdateApplicationUser, token=token, **changed)
 
 
-async def an_owner(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
+async def new_owner(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
     owner: dict[str, Any] = await harness.deliver(register_owner(**changed))
     return owner
 
 
-async def an_application(harness: ServiceHarness, **more: Any) -> dict[str, Any]:
-    """An application of an owner who is made for it."""
-    owner = await an_owner(harness, email=more.pop("email", OWNER["email"]))
-    application: dict[str, Any] = await harness.deliver(create_application(owner["uuid"], **more))
+async def new_application(harness: ServiceHarness, **options: Any) -> dict[str, Any]:
+    """Register an owner, and create an application."""
+    owner = await new_owner(harness, email=options.pop("email", OWNER["email"]))
+    application: dict[str, Any] = await harness.deliver(create_application(owner["uuid"], **options))
     return application
 
 
-async def signed_in(harness: ServiceHarness, apikey: str, **changed: Any) -> tuple[dict[str, Any], str]:
-    """A new user of an application, and a token."""
+async def new_user(harness: ServiceHarness, apikey: str, **changed: Any) -> tuple[dict[str, Any], str]:
+    """Sign a user up and in, and return the user and a token."""
     user = await harness.deliver(sign_up(apikey, **changed))
-    answer = await harness.deliver(sign_in_with_email(apikey, user["email"], changed.get("password", PASSWORD)))
-    return user, answer["token"]
+    view = await harness.deliver(sign_in_with_email(apikey, user["email"], changed.get("password", PASSWORD)))
+    return user, view["token"]
 
 
 async def follow_up(harness: ServiceHarness) -> None:
-    """Let auth do what it has ordered itself to do."""
+    """Deliver the commands that auth has published to itself, until there are none."""
     while True:
-        orders = [
-            order for order in harness.published if isinstance(order, RemoveApplicationUsers | RemoveOwnerApplications)
+        commands = [
+            each for each in harness.published if isinstance(each, RemoveApplicationUsers | RemoveOwnerApplications)
         ]
         harness.clear()
-        if not orders:
+        if not commands:
             return
-        for order in orders:
-            await harness.deliver(order)
+        for command in commands:
+            await harness.deliver(command)
 
 
-async def left(harness: ServiceHarness) -> dict[str, int]:
-    """How many documents there are."""
+async def document_counts(harness: ServiceHarness) -> dict[str, int]:
+    """Number of documents by collection."""
     names = ("owners", "applications", "application_users")
     return {name: await harness.database[name].count_documents({}) for name in names}

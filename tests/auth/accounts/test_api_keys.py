@@ -13,11 +13,11 @@ KNOWN = [
     ("9b3ac4c9-0228-4e42-a244-927059b1a5ea", "KCXC9JD-08M4WGH-M9294W1-B6RTBTH"),
     ("0b9ca335-92a8-46d8-b477-eb2ed83ac927", "1EEA6DC-JAM4DP2-PHVYPBN-V0XCJ9X"),
 ]
-"""The second and the third are what the npm package uuid-apikey shows as examples."""
+"""The second and third are examples in the documentation of the npm package uuid-apikey."""
 
 
 @pytest.mark.parametrize(("id_", "key"), KNOWN)
-def test_keys_are_those_that_old_clients_hold(id_: str, key: str) -> None:
+def test_keys_equal_those_of_old_clients(id_: str, key: str) -> None:
     assert api_key(UUID(id_)) == key
     assert id_of(key) == UUID(id_)
 
@@ -25,17 +25,17 @@ def test_keys_are_those_that_old_clients_hold(id_: str, key: str) -> None:
 @given(st.uuids())
 @example(UUID(int=0))
 @example(UUID(int=2**128 - 1))
-def test_an_id_comes_back_from_its_key(id_: UUID) -> None:
+def test_key_parses_to_its_id(id_: UUID) -> None:
     assert id_of(api_key(id_)) == id_
 
 
 @given(st.lists(st.text(ALPHABET, min_size=7, max_size=7), min_size=4, max_size=4).map("-".join))
-def test_a_text_that_is_read_as_a_key_is_the_key_of_what_was_read(text: str) -> None:
+def test_text_that_parses_is_the_key_of_its_id(text: str) -> None:
     try:
-        found = id_of(text)
+        id_ = id_of(text)
     except MalformedApiKey:
         return
-    assert api_key(found) == text
+    assert api_key(id_) == text
 
 
 @given(st.text())
@@ -48,22 +48,22 @@ def test_a_text_that_is_read_as_a_key_is_the_key_of_what_was_read(text: str) -> 
 @example("2YP47A5_YEWM1FG_MET9XB1_N6DN56N")
 @example("\u017fYP47A5-YEWM1FG-MET9XB1-N6DN56N")
 @example("2" * 1_000_000)
-def test_what_is_no_key_is_refused(text: str) -> None:
+def test_malformed_key_is_refused(text: str) -> None:
     with pytest.raises(MalformedApiKey):
         id_of(text)
 
 
 @given(st.uuids(), st.integers(0, 30), st.sampled_from(ALPHABET))
-def test_one_wrong_character_is_noticed_or_gives_another_valid_key(id_: UUID, place: int, character: str) -> None:
+def test_wrong_character_is_refused_or_gives_another_id(id_: UUID, position: int, character: str) -> None:
     key = api_key(id_)
-    if key[place] in ("-", character):
+    if key[position] in ("-", character):
         return
-    wrong = key[:place] + character + key[place + 1 :]
+    wrong = key[:position] + character + key[position + 1 :]
     with suppress(MalformedApiKey):
         assert id_of(wrong) != id_
 
 
-def test_a_person_may_write_it_small_and_confuse_letters_with_digits() -> None:
+def test_lower_case_and_lookalike_letters_are_accepted() -> None:
     id_, key = KNOWN[0]
     assert id_of(key.lower()) == UUID(id_)
     assert id_of(key.replace("1", "I")) == id_of(key.replace("1", "l")) == UUID(id_)

@@ -12,41 +12,41 @@ from shared.ids import new_message_id
 from shared.messages import Caller
 from tests.auth.accounts.flows import (
     CHEAP,
-    NOBODYS_ID,
     OTHER_PASSWORD,
     OWNER,
     PASSWORD,
-    an_application,
-    an_owner,
+    UNKNOWN_ID,
     create_application,
     delete_owner,
+    document_counts,
     follow_up,
     get_owner,
-    left,
     log_in_owner,
+    new_application,
+    new_owner,
+    new_user,
     register_owner,
     sign_up,
-    signed_in,
     update_owner,
 )
-from tests.auth.flows import one_delivery, refusal
+from tests.auth.flows import redeliverable, refusal
 from tests.service_harness import Refused, ServiceHarness
 
 NONE_DELETED = {"affectedRows": 0, "insertId": 0, "warningStatus": 0}
 ONE_DELETED = {**NONE_DELETED, "affectedRows": 1}
-WRONG = ("unauthenticated", "wrong_credentials")
-HOME, AWAY = Caller(client_ip="192.0.2.7"), Caller(client_ip="198.51.100.7")
+WRONG_CREDENTIALS = ("unauthenticated", "wrong_credentials")
+HOME, STRANGER = Caller(client_ip="192.0.2.7"), Caller(client_ip="198.51.100.7")
 
 
-async def test_an_owner_is_made_and_found(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    shown = {name: OWNER[name] for name in ("firstname", "lastname", "email")} | {"uuid": str(UUID(owner["uuid"]))}
-    assert owner == {**shown, "deletion_token": owner["deletion_token"]}
-    assert await accounts.deliver(get_owner(owner["uuid"])) == shown
+async def test_registered_owner_is_returned(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    view = {name: OWNER[name] for name in ("firstname", "lastname", "email")} | {"uuid": str(UUID(owner["uuid"]))}
+    assert owner == {**view, "deletion_token": owner["deletion_token"]}
+    assert await accounts.deliver(get_owner(owner["uuid"])) == view
 
 
-async def test_an_owner_is_kept_without_a_readable_password(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts, email="Ada@Example.COM")
+async def test_owner_is_stored_without_readable_password(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts, email="Ada@Example.COM")
     document = await accounts.database["owners"].find_one({})
     assert document["_id"] == owner["uuid"]
     assert document["email"] == owner["email"] == "ada@example.com"
@@ -59,14 +59,14 @@ async def test_an_owner_is_kept_without_a_readable_password(accounts: ServiceHar
     assert owner["deletion_token"] not in inbox
 
 
-async def test_an_owner_delivered_twice_is_made_once_and_answered_alike(accounts: ServiceHarness) -> None:
-    delivery = one_delivery(accounts, register_owner())
+async def test_second_delivery_of_register_owner_returns_the_same_owner(accounts: ServiceHarness) -> None:
+    delivery = redeliverable(accounts, register_owner())
     first = await accounts.deliver(register_owner(), **delivery)
     assert await accounts.deliver(register_owner(), **delivery) == first
-    assert (await left(accounts))["owners"] == 1
+    assert (await document_counts(accounts))["owners"] == 1
 
 
-async def test_of_many_owners_with_one_address_one_is_made(accounts: ServiceHarness) -> None:
+async def test_one_of_concurrent_registrations_of_an_address_succeeds(accounts: ServiceHarness) -> None:
     outcomes = await asyncio.gather(*(accounts.deliver(register_owner()) for _ in range(8)), return_exceptions=True)
     assert sum(isinstance(outcome, dict) for outcome in outcomes) == 1
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
@@ -77,40 +77,40 @@ async def test_of_many_owners_with_one_address_one_is_made(accounts: ServiceHarn
     ("field", "value"),
     [("email", "nobody"), ("email", '{"$gt": ""}'), ("password", "seven77"), ("password", "1234567890")],
 )
-async def test_a_wrong_field_is_named(accounts: ServiceHarness, field: str, value: str) -> None:
+async def test_invalid_field_is_named(accounts: ServiceHarness, field: str, value: str) -> None:
     with pytest.raises(Refused) as refused:
         await accounts.deliver(register_owner(**{field: value}))
     assert (refused.value.kind, refused.value.code) == ("validation_failed", "validation_failed")
     assert [error["path"] for error in refused.value.meta["errors"]] == [field]
     assert value not in str(refused.value)
-    assert (await left(accounts))["owners"] == 0
+    assert (await document_counts(accounts))["owners"] == 0
 
 
-async def test_an_owner_logs_in(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    answer = await accounts.deliver(log_in_owner("ADA@example.com"))
-    assert {**answer, "deletion_token": ""} == {**owner, "deletion_token": ""}
-    assert await accounts.deliver(delete_owner(answer)) == ONE_DELETED
+async def test_owner_logs_in(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    logged_in = await accounts.deliver(log_in_owner("ADA@example.com"))
+    assert {**logged_in, "deletion_token": ""} == {**owner, "deletion_token": ""}
+    assert await accounts.deliver(delete_owner(logged_in)) == ONE_DELETED
 
 
-async def test_a_wrong_password_and_an_unknown_address_are_refused_alike(accounts: ServiceHarness) -> None:
-    await an_owner(accounts)
-    for order in (
+async def test_wrong_password_and_unknown_address_are_refused_alike(accounts: ServiceHarness) -> None:
+    await new_owner(accounts)
+    for command in (
         log_in_owner(password="wrong"),
         log_in_owner(password=""),
         log_in_owner(password='{"$gt": ""}'),
         log_in_owner("nobody@example.com"),
     ):
-        assert await refusal(accounts, order) == WRONG
+        assert await refusal(accounts, command) == WRONG_CREDENTIALS
 
 
-async def test_ten_wrong_passwords_in_fifteen_minutes_are_enough_for_known_and_unknown_addresses(
+async def test_known_and_unknown_addresses_get_10_wrong_passwords(
     accounts: ServiceHarness,
 ) -> None:
-    await an_owner(accounts)
+    await new_owner(accounts)
     for email in (OWNER["email"], "nobody@example.com"):
         for _ in range(10):
-            assert await refusal(accounts, log_in_owner(email, "wrong")) == WRONG
+            assert await refusal(accounts, log_in_owner(email, "wrong")) == WRONG_CREDENTIALS
         for password in ("wrong", PASSWORD):
             with pytest.raises(Refused) as refused:
                 await accounts.deliver(log_in_owner(email, password))
@@ -118,39 +118,39 @@ async def test_ten_wrong_passwords_in_fifteen_minutes_are_enough_for_known_and_u
             assert 0 < refused.value.meta["retry_after"] <= 15 * 60
     accounts.now += timedelta(minutes=15)
     await accounts.deliver(log_in_owner())
-    assert await refusal(accounts, log_in_owner("nobody@example.com")) == WRONG
+    assert await refusal(accounts, log_in_owner("nobody@example.com")) == WRONG_CREDENTIALS
 
 
 async def test_right_passwords_are_not_counted(accounts: ServiceHarness) -> None:
-    await an_owner(accounts)
+    await new_owner(accounts)
     for _ in range(11):
         await accounts.deliver(log_in_owner())
 
 
-async def test_a_stranger_does_not_lock_out_who_has_logged_in_from_there_before(accounts: ServiceHarness) -> None:
-    await an_owner(accounts)
+async def test_network_that_has_logged_in_has_its_own_quota(accounts: ServiceHarness) -> None:
+    await new_owner(accounts)
     await accounts.deliver(log_in_owner(), caller=HOME)
     for _ in range(10):
-        assert await refusal(accounts, log_in_owner(password="wrong"), caller=AWAY) == WRONG
-    assert await refusal(accounts, log_in_owner(), caller=AWAY) == ("throttled", "throttled")
+        assert await refusal(accounts, log_in_owner(password="wrong"), caller=STRANGER) == WRONG_CREDENTIALS
+    assert await refusal(accounts, log_in_owner(), caller=STRANGER) == ("throttled", "throttled")
     await accounts.deliver(log_in_owner(), caller=HOME)
     await accounts.deliver(log_in_owner(), caller=Caller(client_ip="192.0.2.200"))
 
 
-async def test_a_wrong_password_delivered_twice_counts_once(accounts: ServiceHarness) -> None:
-    await an_owner(accounts)
-    order = log_in_owner(password="wrong")
-    delivery = one_delivery(accounts, order)
+async def test_wrong_password_delivered_twice_is_counted_once(accounts: ServiceHarness) -> None:
+    await new_owner(accounts)
+    command = log_in_owner(password="wrong")
+    delivery = redeliverable(accounts, command)
     for _ in range(12):
-        assert await refusal(accounts, order, **delivery) == WRONG
+        assert await refusal(accounts, command, **delivery) == WRONG_CREDENTIALS
     await accounts.deliver(log_in_owner())
 
 
-async def test_a_password_is_hashed_again_when_the_parameters_have_grown(
+async def test_password_is_rehashed_at_login_after_a_change_of_parameters(
     new_harness: Callable[..., ServiceHarness],
 ) -> None:
     async with new_harness(**CHEAP) as before:
-        owner = await an_owner(before)
+        owner = await new_owner(before)
     async with new_harness(**{**CHEAP, "password_passes": 2}) as after:
         await after.deliver(log_in_owner())
         document = await after.database["owners"].find_one({})
@@ -161,81 +161,81 @@ async def test_a_password_is_hashed_again_when_the_parameters_have_grown(
         assert await after.deliver(delete_owner(owner)) == ONE_DELETED
 
 
-async def test_an_update_changes_all_and_another_password_ends_deletion_tokens(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
+async def test_update_owner_changes_all_and_invalidates_deletion_tokens(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
     changes = {"firstname": "A", "lastname": "King", "email": "king@example.com", "password": OTHER_PASSWORD}
 
     assert await accounts.deliver(update_owner(owner["uuid"], **changes)) == {"status": 202, "affectedRows": 1}
 
-    shown = {"firstname": "A", "lastname": "King", "email": "king@example.com", "uuid": owner["uuid"]}
-    assert await accounts.deliver(get_owner(owner["uuid"])) == shown
-    assert await refusal(accounts, log_in_owner()) == WRONG
+    view = {"firstname": "A", "lastname": "King", "email": "king@example.com", "uuid": owner["uuid"]}
+    assert await accounts.deliver(get_owner(owner["uuid"])) == view
+    assert await refusal(accounts, log_in_owner()) == WRONG_CREDENTIALS
     assert await accounts.deliver(delete_owner(owner)) == NONE_DELETED
-    answer = await accounts.deliver(log_in_owner("king@example.com", OTHER_PASSWORD))
-    assert await accounts.deliver(delete_owner(answer)) == ONE_DELETED
+    logged_in = await accounts.deliver(log_in_owner("king@example.com", OTHER_PASSWORD))
+    assert await accounts.deliver(delete_owner(logged_in)) == ONE_DELETED
 
 
-async def test_an_update_with_the_same_password_leaves_deletion_tokens_alone(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
+async def test_update_with_the_same_password_keeps_deletion_tokens_valid(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
     await accounts.deliver(update_owner(owner["uuid"], firstname="A"))
     assert await accounts.deliver(delete_owner(owner)) == ONE_DELETED
 
 
-async def test_an_update_to_anothers_address_is_refused(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    await an_owner(accounts, email="other@example.com")
-    order = update_owner(owner["uuid"], email="other@example.com")
-    assert await refusal(accounts, order) == ("conflict", "email_taken")
+async def test_update_to_a_taken_address_is_refused(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    await new_owner(accounts, email="other@example.com")
+    command = update_owner(owner["uuid"], email="other@example.com")
+    assert await refusal(accounts, command) == ("conflict", "email_taken")
 
 
-async def test_of_two_owners_who_want_one_address_at_once_one_gets_it(accounts: ServiceHarness) -> None:
-    owners = [await an_owner(accounts, email=f"{n}@example.com") for n in range(4)]
-    orders = (update_owner(owner["uuid"], email="wanted@example.com") for owner in owners)
-    outcomes = await asyncio.gather(*map(accounts.deliver, orders), return_exceptions=True)
+async def test_one_of_concurrent_updates_to_an_address_succeeds(accounts: ServiceHarness) -> None:
+    owners = [await new_owner(accounts, email=f"{n}@example.com") for n in range(4)]
+    commands = (update_owner(owner["uuid"], email="wanted@example.com") for owner in owners)
+    outcomes = await asyncio.gather(*map(accounts.deliver, commands), return_exceptions=True)
     assert sum(isinstance(outcome, dict) for outcome in outcomes) == 1
     assert {each.code for each in outcomes if isinstance(each, Refused)} == {"email_taken"}
 
 
 @pytest.mark.parametrize("uuid", ["", "no uuid", '{"$gt": ""}', "$where"])
-async def test_what_is_no_uuid_is_refused_before_any_look_up(accounts: ServiceHarness, uuid: str) -> None:
-    owner = await an_owner(accounts)
-    for order in (get_owner(uuid), update_owner(uuid), create_application(uuid), delete_owner(owner, uuid=uuid)):
-        assert await refusal(accounts, order) == ("validation_failed", "validation_failed")
+async def test_invalid_uuid_is_refused(accounts: ServiceHarness, uuid: str) -> None:
+    owner = await new_owner(accounts)
+    for command in (get_owner(uuid), update_owner(uuid), create_application(uuid), delete_owner(owner, uuid=uuid)):
+        assert await refusal(accounts, command) == ("validation_failed", "validation_failed")
 
 
-async def test_nobody_is_not_found(accounts: ServiceHarness) -> None:
-    for order in (get_owner(NOBODYS_ID), update_owner(NOBODYS_ID), create_application(NOBODYS_ID)):
-        assert await refusal(accounts, order) == ("not_found", "owner_not_found")
+async def test_unknown_owner_is_not_found(accounts: ServiceHarness) -> None:
+    for command in (get_owner(UNKNOWN_ID), update_owner(UNKNOWN_ID), create_application(UNKNOWN_ID)):
+        assert await refusal(accounts, command) == ("not_found", "owner_not_found")
 
 
-async def test_deletion_tokens_are_of_their_own_type_and_live_for_a_day(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
+async def test_deletion_token_has_its_own_type_and_expires_after_a_day(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
     assert jwt.get_unverified_header(owner["deletion_token"])["typ"] == "deletion+jwt"
     accounts.now += timedelta(hours=24)
     assert await accounts.deliver(delete_owner(owner)) == NONE_DELETED
-    assert (await left(accounts))["owners"] == 1
+    assert (await document_counts(accounts))["owners"] == 1
 
 
-async def test_a_token_that_is_not_the_owners_deletes_nothing(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    other = await an_owner(accounts, email="other@example.com")
+async def test_invalid_deletion_token_deletes_nothing(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    other = await new_owner(accounts, email="other@example.com")
     application = await accounts.deliver(create_application(owner["uuid"]))
-    _, users_token = await signed_in(accounts, application["apiKey"])
+    _, user_token = await new_user(accounts, application["apiKey"])
     signer: Any = accounts.context.signer
     claims = jwt.decode(owner["deletion_token"], options={"verify_signature": False})
     wrong_type = signer.sign({key: claims[key] for key in claims if key != "iss"}, typ=TOKEN_TYPE)
     head, body, _ = owner["deletion_token"].split(".")
 
-    for token in ("", "x", '{"$gt": ""}', other["deletion_token"], users_token, wrong_type, f"{head}.{body}."):
+    for token in ("", "x", '{"$gt": ""}', other["deletion_token"], user_token, wrong_type, f"{head}.{body}."):
         assert await accounts.deliver(delete_owner(owner, deletion_token=token)) == NONE_DELETED
-    assert await accounts.deliver(delete_owner(owner, uuid=NOBODYS_ID)) == NONE_DELETED
-    assert (await left(accounts))["owners"] == 2
+    assert await accounts.deliver(delete_owner(owner, uuid=UNKNOWN_ID)) == NONE_DELETED
+    assert (await document_counts(accounts))["owners"] == 2
 
 
-async def test_an_owner_goes_with_all_applications_and_their_users(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    kept = await an_application(accounts, email="other@example.com")
-    await accounts.deliver(sign_up(kept["apiKey"]))
+async def test_delete_owner_deletes_applications_and_their_users(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    other = await new_application(accounts, email="other@example.com")
+    await accounts.deliver(sign_up(other["apiKey"]))
     for n in range(3):
         application = await accounts.deliver(create_application(owner["uuid"], f"App {n}"))
         for m in range(2):
@@ -243,36 +243,38 @@ async def test_an_owner_goes_with_all_applications_and_their_users(accounts: Ser
     accounts.clear()
 
     assert await accounts.deliver(delete_owner(owner)) == ONE_DELETED
-    assert (await left(accounts))["applications"] == 1
+    assert (await document_counts(accounts))["applications"] == 1
     await follow_up(accounts)
 
-    assert await left(accounts) == {"owners": 1, "applications": 1, "application_users": 1}
+    assert await document_counts(accounts) == {"owners": 1, "applications": 1, "application_users": 1}
     assert await accounts.deliver(delete_owner(owner)) == NONE_DELETED
 
 
-async def test_an_owner_deleted_by_two_deliveries_is_deleted_once(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    delivery = one_delivery(accounts, delete_owner(owner))
+async def test_second_delivery_of_delete_owner_returns_the_same_reply(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    delivery = redeliverable(accounts, delete_owner(owner))
     for _ in range(2):
         assert await accounts.deliver(delete_owner(owner), **delivery) == ONE_DELETED
 
 
-async def test_no_application_outlives_an_owner_who_is_deleted_while_they_are_made(accounts: ServiceHarness) -> None:
-    owner = await an_owner(accounts)
-    orders = [create_application(owner["uuid"], f"App {n}") for n in range(20)]
-    orders.insert(10, delete_owner(owner))
+async def test_no_application_outlives_an_owner_deleted_concurrently(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    commands = [create_application(owner["uuid"], f"App {n}") for n in range(20)]
+    commands.insert(10, delete_owner(owner))
 
-    await asyncio.gather(*(accounts.deliver(order, id=new_message_id()) for order in orders), return_exceptions=True)
+    await asyncio.gather(
+        *(accounts.deliver(command, id=new_message_id()) for command in commands), return_exceptions=True
+    )
     await follow_up(accounts)
 
-    assert await left(accounts) == {"owners": 0, "applications": 0, "application_users": 0}
+    assert await document_counts(accounts) == {"owners": 0, "applications": 0, "application_users": 0}
 
 
-async def test_an_owner_with_more_applications_than_one_message_deletes_leaves_none(
+async def test_owner_with_many_applications_is_deleted_in_batches(
     accounts: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.auth.accounts.handlers.BATCH", 2)
-    owner = await an_owner(accounts)
+    monkeypatch.setattr("services.auth.accounts.handlers.MAX_REMOVED", 2)
+    owner = await new_owner(accounts)
     for n in range(5):
         application = await accounts.deliver(create_application(owner["uuid"], f"App {n}"))
         await accounts.deliver(sign_up(application["apiKey"]))
@@ -281,10 +283,10 @@ async def test_an_owner_with_more_applications_than_one_message_deletes_leaves_n
     await accounts.deliver(delete_owner(owner))
     await follow_up(accounts)
 
-    assert await left(accounts) == {"owners": 0, "applications": 0, "application_users": 0}
+    assert await document_counts(accounts) == {"owners": 0, "applications": 0, "application_users": 0}
 
 
-async def test_old_clients_get_the_deletion_token_by_the_id(old_accounts: ServiceHarness) -> None:
-    owner = await an_owner(old_accounts, password="bond007")
-    answer = await old_accounts.deliver(get_owner(owner["uuid"]))
-    assert await old_accounts.deliver(delete_owner(answer)) == ONE_DELETED
+async def test_old_clients_get_the_deletion_token_with_the_owner(old_accounts: ServiceHarness) -> None:
+    owner = await new_owner(old_accounts, password="bond007")
+    logged_in = await old_accounts.deliver(get_owner(owner["uuid"]))
+    assert await old_accounts.deliver(delete_owner(logged_in)) == ONE_DELETED

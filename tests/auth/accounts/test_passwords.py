@@ -3,19 +3,20 @@ import os
 import threading
 import time
 
+import argon2
 import pytest
-from argon2 import Parameters, PasswordHasher, extract_parameters
+from argon2 import Parameters, extract_parameters
 from argon2.exceptions import InvalidHashError
 from argon2.profiles import CHEAPEST, RFC_9106_LOW_MEMORY
 
 from services.auth.accounts.passwords import (
+    INITIAL_HASH_SECONDS,
     NICENESS,
-    USUAL_SECONDS,
+    PasswordHasher,
     PasswordRule,
-    Passwords,
     known_passwords,
-    nobodys_hash,
-    normal,
+    normal_password,
+    unmatchable_hash,
 )
 from shared.errors import Unavailable
 from shared.messages.auth.errors import FieldRefused
@@ -24,150 +25,150 @@ from tests.stack import eventually
 PASSWORD = "a long sentence is easy to keep"
 
 
-def cheap(**changed: object) -> Passwords:
-    options = {"threads": 2, "longest_wait": 5.0, "old_clients": False, "parameters": CHEAPEST, **changed}
-    return Passwords(**options)  # type: ignore[arg-type]
+def cheap_hasher(**changed: object) -> PasswordHasher:
+    options = {"threads": 2, "max_wait": 5.0, "old_clients": False, "parameters": CHEAPEST, **changed}
+    return PasswordHasher(**options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-async def passwords() -> Passwords:
-    return cheap()
+async def passwords() -> PasswordHasher:
+    return cheap_hasher()
 
 
-async def test_a_password_is_recognised_and_no_other(passwords: Passwords) -> None:
-    kept = await passwords.hash_new(PASSWORD)
-    assert PASSWORD not in kept
-    assert await passwords.recognise(PASSWORD, kept)
+async def test_only_the_right_password_is_verified(passwords: PasswordHasher) -> None:
+    password_hash = await passwords.hash_new(PASSWORD)
+    assert PASSWORD not in password_hash
+    assert await passwords.verify(PASSWORD, password_hash)
     for wrong in (PASSWORD + " ", PASSWORD.upper(), "", "x"):
-        assert not await passwords.recognise(wrong, kept)
+        assert not await passwords.verify(wrong, password_hash)
     await passwords.aclose()
 
 
-async def test_nobody_has_any_password(passwords: Passwords) -> None:
-    assert not await passwords.recognise(PASSWORD, None)
-    assert not await passwords.recognise("", None)
+async def test_unknown_account_has_no_password(passwords: PasswordHasher) -> None:
+    assert not await passwords.verify(PASSWORD, None)
+    assert not await passwords.verify("", None)
 
 
-async def test_two_people_with_one_password_are_not_seen_to_share_it(passwords: Passwords) -> None:
+async def test_equal_passwords_have_different_hashes(passwords: PasswordHasher) -> None:
     assert await passwords.hash_new(PASSWORD) != await passwords.hash_new(PASSWORD)
 
 
-async def test_the_usual_parameters_are_the_low_memory_ones_of_rfc_9106() -> None:
-    passwords = Passwords(threads=1, longest_wait=5.0, old_clients=False)
-    kept = await passwords.hash_new(PASSWORD)
-    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
-    assert not passwords.outdated(kept)
+async def test_default_parameters_are_the_low_memory_ones_of_rfc_9106() -> None:
+    passwords = PasswordHasher(threads=1, max_wait=5.0, old_clients=False)
+    password_hash = await passwords.hash_new(PASSWORD)
+    assert password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert not passwords.needs_rehash(password_hash)
     await passwords.aclose()
 
 
-def test_nobodys_hash_costs_what_a_real_one_costs() -> None:
+def test_unmatchable_hash_has_the_same_cost() -> None:
     for parameters in (RFC_9106_LOW_MEMORY, CHEAPEST):
-        real = PasswordHasher.from_parameters(parameters).hash("x")
-        invented = nobodys_hash(parameters)
-        assert extract_parameters(invented) == extract_parameters(real) == parameters
-        assert len(invented) == len(real)
+        real = argon2.PasswordHasher.from_parameters(parameters).hash("x")
+        unmatchable = unmatchable_hash(parameters)
+        assert extract_parameters(unmatchable) == extract_parameters(real) == parameters
+        assert len(unmatchable) == len(real)
 
 
-async def test_hashes_of_cheaper_times_are_outdated_and_still_good(passwords: Passwords) -> None:
-    kept = await passwords.hash_new(PASSWORD)
-    costlier = cheap(
+async def test_hash_with_old_parameters_is_verified_and_needs_a_rehash(passwords: PasswordHasher) -> None:
+    password_hash = await passwords.hash_new(PASSWORD)
+    costlier = cheap_hasher(
         parameters=Parameters(
             type=CHEAPEST.type, version=19, salt_len=16, hash_len=32, time_cost=2, memory_cost=16, parallelism=1
         )
     )
-    assert costlier.outdated(kept)
-    assert await costlier.recognise(PASSWORD, kept)
-    assert not costlier.outdated(await costlier.hash_again(PASSWORD))
+    assert costlier.needs_rehash(password_hash)
+    assert await costlier.verify(PASSWORD, password_hash)
+    assert not costlier.needs_rehash(await costlier.rehash(PASSWORD))
 
 
-async def test_a_password_of_long_ago_is_hashed_again_though_it_is_known_by_now(passwords: Passwords) -> None:
-    assert await passwords.recognise("123456", await passwords.hash_again("123456"))
+async def test_known_password_can_be_rehashed_but_not_chosen(passwords: PasswordHasher) -> None:
+    assert await passwords.verify("123456", await passwords.rehash("123456"))
     with pytest.raises(FieldRefused):
         await passwords.hash_new("1234567890")
 
 
-async def test_what_we_have_not_written_is_a_fault_and_no_wrong_password(passwords: Passwords) -> None:
+async def test_malformed_hash_is_an_error(passwords: PasswordHasher) -> None:
     with pytest.raises(InvalidHashError):
-        await passwords.recognise(PASSWORD, "not a hash")
+        await passwords.verify(PASSWORD, "not a hash")
 
 
-async def test_whoever_would_wait_too_long_is_told_when_to_come_back() -> None:
-    passwords = cheap(threads=1, longest_wait=2.5 * USUAL_SECONDS)
+async def test_call_that_would_wait_too_long_is_refused_with_retry_after() -> None:
+    passwords = cheap_hasher(threads=1, max_wait=2.5 * INITIAL_HASH_SECONDS)
     gate = threading.Event()
-    blocking = [asyncio.create_task(passwords._aside(gate.wait)) for _ in range(3)]
+    blocking = [asyncio.create_task(passwords._in_thread(gate.wait)) for _ in range(3)]
     await asyncio.sleep(0)
 
     with pytest.raises(Unavailable) as refused:
-        await passwords.recognise(PASSWORD, None)
+        await passwords.verify(PASSWORD, None)
 
     assert refused.value.meta["retry_after"] >= 1
     gate.set()
     await asyncio.gather(*blocking)
-    await eventually(lambda: passwords._under_way == 0)
-    assert not await passwords.recognise(PASSWORD, None)
+    await eventually(lambda: passwords._in_progress == 0)
+    assert not await passwords.verify(PASSWORD, None)
     await passwords.aclose()
 
 
-async def test_who_stops_waiting_keeps_a_place_until_the_thread_is_done() -> None:
-    passwords = cheap(threads=1, longest_wait=USUAL_SECONDS / 2)
+async def test_cancelled_call_counts_until_its_thread_has_finished() -> None:
+    passwords = cheap_hasher(threads=1, max_wait=INITIAL_HASH_SECONDS / 2)
     gate = threading.Event()
-    waiting = asyncio.create_task(passwords._aside(gate.wait))
+    waiting = asyncio.create_task(passwords._in_thread(gate.wait))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     with pytest.raises(Unavailable):
-        await passwords.recognise(PASSWORD, None)
+        await passwords.verify(PASSWORD, None)
     gate.set()
-    await eventually(lambda: passwords._under_way == 0)
+    await eventually(lambda: passwords._in_progress == 0)
     await passwords.aclose()
 
 
-async def test_hashing_threads_let_the_event_loop_go_first() -> None:
-    passwords = cheap()
+async def test_hashing_threads_have_a_lower_priority() -> None:
+    passwords = cheap_hasher()
 
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert await passwords._aside(niceness) == min(niceness() + NICENESS, 19)
+    assert await passwords._in_thread(niceness) == min(niceness() + NICENESS, 19)
     await passwords.aclose()
 
 
-async def test_how_long_one_waits_is_learnt_from_how_long_it_took() -> None:
-    passwords = cheap(threads=1, longest_wait=0.05)
+async def test_estimated_wait_follows_measured_durations() -> None:
+    passwords = cheap_hasher(threads=1, max_wait=0.05)
     for _ in range(50):
-        await passwords.recognise(PASSWORD, None)
-    await eventually(lambda: passwords._under_way == 0)
-    # By the usual time the second would wait too long; by that of these cheap ones it does not.
-    await asyncio.gather(*(passwords.recognise(PASSWORD, None) for _ in range(3)))
+        await passwords.verify(PASSWORD, None)
+    await eventually(lambda: passwords._in_progress == 0)
+    # With the initial estimate the second call would be refused, with the measured duration it is not.
+    await asyncio.gather(*(passwords.verify(PASSWORD, None) for _ in range(3)))
     await passwords.aclose()
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
-async def test_sign_ins_never_stall_the_event_loop(count: int) -> None:
-    passwords = Passwords(threads=2, longest_wait=600.0, old_clients=False)
-    kept = await passwords.hash_new(PASSWORD)
+async def test_hashes_do_not_block_the_event_loop(count: int) -> None:
+    passwords = PasswordHasher(threads=2, max_wait=600.0, old_clients=False)
+    password_hash = await passwords.hash_new(PASSWORD)
     lags: list[float] = []
-    over = asyncio.Event()
+    done = asyncio.Event()
 
     async def watch() -> None:
-        while not over.is_set():
+        while not done.is_set():
             began = time.perf_counter()
             await asyncio.sleep(0.005)
             lags.append(time.perf_counter() - began - 0.005)
 
     watching = asyncio.create_task(watch())
-    assert all(await asyncio.gather(*(passwords.recognise(PASSWORD, kept) for _ in range(count))))
-    over.set()
+    assert all(await asyncio.gather(*(passwords.verify(PASSWORD, password_hash) for _ in range(count))))
+    done.set()
     await watching
     await passwords.aclose()
 
-    # One hash on the loop would be 100 ms and more; other work on this machine may cost a little.
+    # A hash on the event loop would take at least 100 ms; the bound leaves room for other load.
     lags.sort()
     assert len(lags) > 2 * count
     assert lags[len(lags) * 9 // 10] < 0.05
 
 
-def test_ten_thousand_known_passwords_come_with_the_package() -> None:
+def test_package_contains_10000_known_passwords() -> None:
     known = known_passwords()
     assert len(known) == 10_000
     assert {"password", "12345678", "qwertyuiop", "bond007"} <= known
@@ -178,50 +179,50 @@ def test_ten_thousand_known_passwords_come_with_the_package() -> None:
 RULE = PasswordRule(frozenset({"password", "bond007"}), old_clients=False)
 
 
-OLD = PasswordRule(RULE.known, old_clients=True)
+OLD_CLIENTS_RULE = PasswordRule(RULE.known, old_clients=True)
 
 
 @pytest.mark.parametrize("password", ["8 is few", "x" * 255, "пароль-это-он", "  spaces "])
-def test_eight_to_255_characters_of_any_kind_are_taken(password: str) -> None:
-    RULE.judge(normal(password))
+def test_8_to_255_characters_of_any_kind_are_accepted(password: str) -> None:
+    RULE.check(normal_password(password))
 
 
 @pytest.mark.parametrize("password", ["", "seven77", "bond007", "pässwö"])
-def test_fewer_than_eight_are_refused(password: str) -> None:
+def test_fewer_than_8_characters_are_refused(password: str) -> None:
     with pytest.raises(FieldRefused) as refused:
-        RULE.judge(normal(password))
+        RULE.check(normal_password(password))
     assert refused.value.code == "validation_failed"
     assert refused.value.meta["errors"] == [{"path": "password", "message": "at least 8 characters"}]
 
 
 @pytest.mark.parametrize("password", ["password", "PassWord", "\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44"])
-def test_a_known_password_is_refused_however_it_is_written(password: str) -> None:
-    for rule in (RULE, OLD):
+def test_known_password_is_refused_in_any_spelling(password: str) -> None:
+    for rule in (RULE, OLD_CLIENTS_RULE):
         with pytest.raises(FieldRefused):
-            rule.judge(normal(password))
+            rule.check(normal_password(password))
 
 
 @pytest.mark.parametrize("password", ["bond007", "sixsix"])
-def test_old_clients_may_choose_six_and_seven_characters(password: str) -> None:
-    OLD.judge(normal(password))
+def test_old_clients_may_choose_6_or_7_characters(password: str) -> None:
+    OLD_CLIENTS_RULE.check(normal_password(password))
 
 
-def test_five_are_too_few_for_old_clients_too() -> None:
+def test_5_characters_are_refused_for_old_clients() -> None:
     with pytest.raises(FieldRefused):
-        OLD.judge("fifth")
+        OLD_CLIENTS_RULE.check("fifth")
 
 
-def test_what_two_keyboards_write_differently_is_the_same() -> None:
-    assert normal("e\u0301galite\u0301") == normal("\u00e9galit\u00e9")
+def test_composed_and_decomposed_characters_are_equal() -> None:
+    assert normal_password("e\u0301galite\u0301") == normal_password("\u00e9galit\u00e9")
 
 
 @pytest.mark.parametrize("password", ["x" * 256, "x" * 1_000_000, "\ufdfa" * 200])
-def test_more_than_255_characters_are_refused_also_in_the_form_that_counts(password: str) -> None:
+def test_more_than_255_characters_in_normal_form_are_refused(password: str) -> None:
     with pytest.raises(FieldRefused):
-        normal(password)
+        normal_password(password)
 
 
-def test_a_refusal_does_not_say_what_the_password_was() -> None:
+def test_refusal_does_not_contain_the_password() -> None:
     with pytest.raises(FieldRefused) as refused:
-        RULE.judge("password")
+        RULE.check("password")
     assert "'password'" not in str(refused.value.body()["meta"]["errors"][0]["message"])

@@ -1,4 +1,4 @@
-"""Whatever somebody tries leaves one entry that says who, what, when, from where, and what came of it."""
+"""Each audited message leaves one entry: who, what, when, from where, and the outcome."""
 
 import asyncio
 import dataclasses
@@ -28,10 +28,10 @@ from tests.auth.accounts.flows import (
     CHEAP,
     OTHER_PASSWORD,
     PASSWORD,
-    an_owner,
     create_application,
     log_in_owner,
-    signed_in,
+    new_owner,
+    new_user,
 )
 from tests.auth.flows import (
     ADDRESS,
@@ -39,26 +39,26 @@ from tests.auth.flows import (
     OTHER_CLIENT,
     REDIRECT_URI,
     WRONG_VERIFIER,
-    logged_in,
-    ordered_code,
+    log_in,
     redemption,
     refresh,
     refusal,
+    request_code,
     send_magic_link,
 )
 from tests.service_harness import ServiceHarness
 
-FROM = Caller(client_ip="192.0.2.7")
+USER_CALLER = Caller(client_ip="192.0.2.7")
 OPERATOR = Caller(kind="internal", client_ip="10.0.0.1")
 
 
-async def rows(harness: ServiceHarness) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = await harness.database["audit"].find().sort("_id").to_list()
-    return found
+async def entries_in(harness: ServiceHarness) -> list[dict[str, Any]]:
+    documents: list[dict[str, Any]] = await harness.database["audit"].find().sort("_id").to_list()
+    return documents
 
 
-def told(harness: ServiceHarness) -> list[tuple[str, str | None]]:
-    """Action and refusal of every entry that was announced."""
+def audited(harness: ServiceHarness) -> list[tuple[str, str | None]]:
+    """Action and refusal of every published entry."""
     return [(entry.action, entry.code) for entry in harness.audited]
 
 
@@ -66,14 +66,14 @@ async def page(harness: ServiceHarness, **filters: Any) -> Any:
     return await harness.deliver(ListAuditEntries(**filters), caller=OPERATOR)
 
 
-async def test_a_login_leaves_who_what_when_and_from_where(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_login_is_audited_with_all_fields(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     harness.clear()
     message_id = new_message_id()
-    answer = await harness.deliver(redemption(code), caller=FROM, id=message_id)
+    tokens = await harness.deliver(redemption(code), caller=USER_CALLER, id=message_id)
 
     (entry,) = harness.audited
-    identifier = await harness.database["identifiers"].find_one({"userId": answer["user_id"]})
+    identifier = await harness.database["identifiers"].find_one({"userId": tokens["user_id"]})
     assert identifier is not None
     assert entry == AuditEntryView(
         id=entry.id,
@@ -83,7 +83,7 @@ async def test_a_login_leaves_who_what_when_and_from_where(harness: ServiceHarne
         code=None,
         caller="anonymous",
         caller_user_id=None,
-        user_id=answer["user_id"],
+        user_id=tokens["user_id"],
         client_id=CLIENT,
         session_id=code.partition(".")[0],
         identifier_id=identifier["_id"],
@@ -93,39 +93,39 @@ async def test_a_login_leaves_who_what_when_and_from_where(harness: ServiceHarne
     assert iso_milliseconds(entry.at) == iso_milliseconds(harness.now)
 
 
-async def test_the_order_of_a_link_and_the_login_by_it_name_the_same_session(harness: ServiceHarness) -> None:
-    await logged_in(harness)
-    ordered, came = harness.audited
-    assert (ordered.action, came.action) == ("send_magic_link", "log_in")
-    assert ordered.session_id == came.session_id is not None
-    assert ordered.user_id is None
+async def test_link_request_and_its_login_have_the_same_session_id(harness: ServiceHarness) -> None:
+    await log_in(harness)
+    link_request, login = harness.audited
+    assert (link_request.action, login.action) == ("send_magic_link", "log_in")
+    assert link_request.session_id == login.session_id is not None
+    assert link_request.user_id is None
 
 
-async def test_only_the_login_that_verifies_an_identifier_names_it(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
-    await logged_in(harness)
+async def test_only_the_verifying_login_has_an_identifier_id(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
+    await log_in(harness)
     logins = [entry for entry in harness.audited if entry.action == "log_in"]
     assert [entry.user_id for entry in logins] == [first["user_id"]] * 2
     assert [entry.identifier_id is not None for entry in logins] == [True, False]
 
 
-async def test_what_is_announced_is_what_is_stored(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
-    await harness.deliver(refresh(answer["refresh_token"]), caller=FROM)
-    assert [row["_id"] for row in await rows(harness)][-3:] == [entry.id for entry in harness.audited]
+async def test_published_and_stored_entries_are_equal(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    await harness.deliver(refresh(tokens["refresh_token"]), caller=USER_CALLER)
+    assert [row["_id"] for row in await entries_in(harness)][-3:] == [entry.id for entry in harness.audited]
     listed = (await page(harness, limit=3))["entries"]
     assert [AuditEntryView.model_validate(entry) for entry in reversed(listed)] == harness.audited
 
 
-async def test_a_refusal_leaves_an_entry_and_nothing_else(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_refusal_stores_an_entry_and_nothing_else(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     before = await harness.database["authorizations"].find().to_list()
     harness.clear()
-    await refusal(harness, redemption(code, client_id=OTHER_CLIENT), caller=FROM)
+    await refusal(harness, redemption(code, client_id=OTHER_CLIENT), caller=USER_CALLER)
 
     (entry,) = harness.audited
     assert (entry.action, entry.outcome, entry.code) == ("log_in", "refused", "incorrect_client")
-    # The app the code was made for: what the other one said of itself is not known to be true.
+    # The client of the code, since the client ID of the request may be false.
     assert (entry.client_id, entry.session_id) == (CLIENT, code.partition(".")[0])
     assert entry.client_ip == "192.0.2.7"
     assert harness.published == []
@@ -148,119 +148,117 @@ async def test_a_refusal_leaves_an_entry_and_nothing_else(harness: ServiceHarnes
         (CreateClient(id="c", name="An app", redirect_uris=("/",)), ("create_client", "invalid_redirect_uri")),
     ],
 )
-async def test_every_refusal_is_recorded_by_its_code(
-    harness: ServiceHarness, message: Any, entry: tuple[str, str]
-) -> None:
+async def test_refusal_is_audited_with_its_code(harness: ServiceHarness, message: Any, entry: tuple[str, str]) -> None:
     _, code = await refusal(harness, message)
-    assert (told(harness), code) == ([entry], entry[1])
+    assert (audited(harness), code) == ([entry], entry[1])
 
 
-async def test_what_an_index_refuses_at_the_commit_is_recorded_as_refused(harness: ServiceHarness) -> None:
-    order = CreateClient(id=CLIENT, name="Another", redirect_uris=(REDIRECT_URI,))
-    await refusal(harness, order, caller=OPERATOR)
-    assert told(harness) == [("create_client", "client_already_exists")]
-    assert [(row["outcome"], row["caller"]) for row in await rows(harness)][-1] == ("refused", "internal")
+async def test_refusal_by_an_index_at_the_commit_is_audited(harness: ServiceHarness) -> None:
+    command = CreateClient(id=CLIENT, name="Another", redirect_uris=(REDIRECT_URI,))
+    await refusal(harness, command, caller=OPERATOR)
+    assert audited(harness) == [("create_client", "client_already_exists")]
+    assert [(row["outcome"], row["caller"]) for row in await entries_in(harness)][-1] == ("refused", "internal")
 
 
-async def test_a_theft_is_an_entry_of_its_own_beside_the_refusal(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
-    await harness.deliver(refresh(answer["refresh_token"]))
+async def test_theft_is_audited_beside_the_refusal(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    await harness.deliver(refresh(tokens["refresh_token"]))
     harness.now += timedelta(minutes=1)
     harness.clear()
-    await refusal(harness, refresh(answer["refresh_token"]), caller=FROM)
+    await refusal(harness, refresh(tokens["refresh_token"]), caller=USER_CALLER)
 
-    assert told(harness) == [("end_stolen_chain", None), ("refresh", "token_used")]
-    assert {entry.user_id for entry in harness.audited} == {answer["user_id"]}
+    assert audited(harness) == [("end_stolen_chain", None), ("refresh", "token_used")]
+    assert {entry.user_id for entry in harness.audited} == {tokens["user_id"]}
     assert len({entry.session_id for entry in harness.audited}) == 1
     assert {entry.client_ip for entry in harness.audited} == {"192.0.2.7"}
 
 
-async def test_a_remembered_refusal_keeps_its_state_and_its_entry(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_stored_refusal_keeps_its_state_and_its_entry(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     harness.clear()
     await refusal(harness, redemption(code, code_verifier=WRONG_VERIFIER))
-    assert told(harness) == [("log_in", "incorrect_code_verifier")]
-    kept = await harness.database["authorizations"].find_one({"_id": code.partition(".")[0]})
-    assert kept is not None
-    assert kept["wrongVerifiers"] == 1
+    assert audited(harness) == [("log_in", "incorrect_code_verifier")]
+    document = await harness.database["authorizations"].find_one({"_id": code.partition(".")[0]})
+    assert document is not None
+    assert document["wrongVerifiers"] == 1
 
 
-async def test_a_second_delivery_leaves_no_second_entry(harness: ServiceHarness) -> None:
+async def test_second_delivery_adds_no_entry(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
         await harness.deliver(send_magic_link(), id=message_id)
-    assert len([row for row in await rows(harness) if row["messageId"] == message_id]) == 1
+    assert len([row for row in await entries_in(harness) if row["messageId"] == message_id]) == 1
     assert len(harness.audited) == 1
 
 
-async def test_of_parallel_redemptions_each_leaves_one_entry(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_each_concurrent_redemption_adds_one_entry(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     harness.clear()
     await asyncio.gather(*(harness.deliver(redemption(code)) for _ in range(10)), return_exceptions=True)
-    assert sorted(told(harness), key=str) == [("log_in", "token_used")] * 9 + [("log_in", None)]
-    assert len(await rows(harness)) == len({row["messageId"] for row in await rows(harness)})
+    assert sorted(audited(harness), key=str) == [("log_in", "token_used")] * 9 + [("log_in", None)]
+    assert len(await entries_in(harness)) == len({row["messageId"] for row in await entries_in(harness)})
 
 
-async def test_what_another_service_tells_is_written_once(harness: ServiceHarness) -> None:
+async def test_entry_of_another_service_is_stored_once(harness: ServiceHarness) -> None:
     harness.clear()
-    asked = new_message_id()
-    told = RecordAuditEntry(
+    message_id = new_message_id()
+    command = RecordAuditEntry(
         action="an_action_of_a_newer_service",
         refused_as="stripe_run_under_way",
         at=harness.now - timedelta(hours=1),
-        message_id=asked,
+        message_id=message_id,
         resource_id="striperun_1",
     )
-    delivery = new_message_id()
+    command_id = new_message_id()
     for _ in range(2):
-        await harness.deliver(told, caller=OPERATOR, id=delivery)
-    # A question that came again was asked at another moment: it is still the one.
-    later = told.model_copy(update={"at": harness.now})
-    await refusal(harness, later, caller=OPERATOR, id=delivery)
+        await harness.deliver(command, caller=OPERATOR, id=command_id)
+    # A redelivered query was handled at another time, but it is the same query.
+    later = command.model_copy(update={"at": harness.now})
+    await refusal(harness, later, caller=OPERATOR, id=command_id)
 
-    (row,) = [row for row in await rows(harness) if row["messageId"] == asked]
-    assert (row["action"], row["outcome"], row["code"]) == (told.action, "refused", "stripe_run_under_way")
-    assert (row["messageId"], row["resourceId"], row["clientIp"]) == (asked, "striperun_1", OPERATOR.client_ip)
-    assert iso_milliseconds(row["at"]) == iso_milliseconds(told.at)
+    (row,) = [row for row in await entries_in(harness) if row["messageId"] == message_id]
+    assert (row["action"], row["outcome"], row["code"]) == (command.action, "refused", "stripe_run_under_way")
+    assert (row["messageId"], row["resourceId"], row["clientIp"]) == (message_id, "striperun_1", OPERATOR.client_ip)
+    assert iso_milliseconds(row["at"]) == iso_milliseconds(command.at)
     assert [entry.id for entry in harness.audited] == [row["_id"]]
     (listed,) = (await page(harness, limit=1))["entries"]
     assert AuditEntryView.model_validate(listed) == harness.audited[0]
 
 
-async def test_an_entry_of_before_there_were_resources_is_read(harness: ServiceHarness) -> None:
+async def test_entry_without_resource_id_is_read(harness: ServiceHarness) -> None:
     await harness.deliver(send_magic_link())
     await harness.database["audit"].update_many({}, {"$unset": {"resourceId": ""}})
     assert {entry["resource_id"] for entry in (await page(harness))["entries"]} == {None}
 
 
-async def test_an_entry_holds_neither_address_nor_secret(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness, identifier_value=ADDRESS)
+async def test_entries_contain_no_address_and_no_secret(harness: ServiceHarness) -> None:
+    code = await request_code(harness, identifier_value=ADDRESS)
     await refusal(harness, redemption(f"{code}x"))
     await refusal(harness, redemption(code, code_verifier=WRONG_VERIFIER))
-    answer = await harness.deliver(redemption(code))
-    await refusal(harness, refresh(f"{answer['refresh_token']}x"))
-    await harness.deliver(refresh(answer["refresh_token"]))
+    tokens = await harness.deliver(redemption(code))
+    await refusal(harness, refresh(f"{tokens['refresh_token']}x"))
+    await harness.deliver(refresh(tokens["refresh_token"]))
 
-    text = json.dumps(await rows(harness), default=str) + json.dumps(
+    text = json.dumps(await entries_in(harness), default=str) + json.dumps(
         [entry.model_dump_json() for entry in harness.audited]
     )
-    key, refresh_key = code.partition(".")[2], answer["refresh_token"].rpartition(".")[2]
-    for secret in (ADDRESS, "ana", key, WRONG_VERIFIER, refresh_key, answer["access_token"]):
+    key, refresh_key = code.partition(".")[2], tokens["refresh_token"].rpartition(".")[2]
+    for secret in (ADDRESS, "ana", key, WRONG_VERIFIER, refresh_key, tokens["access_token"]):
         assert secret not in text
 
 
-async def test_what_a_client_typed_is_not_written_down(harness: ServiceHarness) -> None:
-    """A secret in the wrong field must not end here: only ids that auth has made or found do."""
+async def test_entries_contain_no_text_from_the_client(harness: ServiceHarness) -> None:
+    """Text from a client could be a secret in the wrong field."""
     typed = "my-password-in-the-wrong-field"
     await refusal(harness, send_magic_link(client_id=typed))
     await refusal(harness, AuthenticateUser(client_id=typed, grant_type=typed))
     await refusal(harness, redemption(f"{typed}.{typed}", client_id=typed))
     assert len(harness.audited) == 3
-    assert typed not in json.dumps(await rows(harness), default=str)
+    assert typed not in json.dumps(await entries_in(harness), default=str)
 
 
 async def test_operators_filter_the_audit(harness: ServiceHarness) -> None:
-    ana, ben = await logged_in(harness), await logged_in(harness, identifier_value="ben@example.com")
+    ana, ben = await log_in(harness), await log_in(harness, identifier_value="ben@example.com")
     harness.now += timedelta(hours=1)
     await harness.deliver(refresh(ana["refresh_token"]))
     await refusal(harness, refresh("01.reftok_none.key"))
@@ -278,102 +276,102 @@ async def test_operators_filter_the_audit(harness: ServiceHarness) -> None:
     assert await actions(since=harness.now + timedelta(milliseconds=1)) == []
 
 
-async def test_pages_follow_each_other_without_gap_or_repeat(harness: ServiceHarness) -> None:
+async def test_pages_have_no_gap_and_no_repetition(harness: ServiceHarness) -> None:
     for number in range(7):
         await harness.deliver(send_magic_link(identifier_value=f"p{number}@example.com"))
-    whole = (await page(harness))["entries"]
+    everything = (await page(harness))["entries"]
     pages, cursor = [], None
     while True:
-        answer = await page(harness, limit=2, cursor=cursor)
-        pages.append(answer["entries"])
-        cursor = answer["next_cursor"]
+        view = await page(harness, limit=2, cursor=cursor)
+        pages.append(view["entries"])
+        cursor = view["next_cursor"]
         if cursor is None:
             break
-    assert [entry for part in pages for entry in part] == whole
+    assert [entry for part in pages for entry in part] == everything
     assert {len(part) for part in pages[:-1]} == {2}
-    assert [entry["id"] for entry in whole] == sorted((entry["id"] for entry in whole), reverse=True)
+    assert [entry["id"] for entry in everything] == sorted((entry["id"] for entry in everything), reverse=True)
 
 
-async def test_a_handler_that_wears_it_reads_as_before() -> None:
+async def test_audited_handler_keeps_its_name_and_docstring() -> None:
     assert send_magic_link_handler.__name__ == "send_magic_link"
     assert send_magic_link_handler.__doc__ is not None
 
 
-async def test_a_note_that_the_audit_does_not_keep_is_a_bug(harness: ServiceHarness) -> None:
-    with pytest.raises(TypeError, match="keeps no email"):
-        harness.context.audit.record(SimpleNamespace(notes={"email": ADDRESS}), "log_in")
+async def test_unknown_annotation_is_an_error(harness: ServiceHarness) -> None:
+    with pytest.raises(TypeError, match="unknown audit annotations: email"):
+        harness.context.audit.record(SimpleNamespace(annotations={"email": ADDRESS}), "log_in")
 
 
-def test_all_that_can_be_noted_is_in_an_entry() -> None:
+def test_entry_has_a_field_for_each_annotation() -> None:
     assert {field.name for field in dataclasses.fields(AuditEntry)} >= NOTE_FIELDS
 
 
-async def test_ended_sessions_are_entries_of_their_own(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
-    await logged_in(harness)
+async def test_each_revoked_session_is_audited(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    await log_in(harness)
     harness.clear()
-    await harness.deliver(RevokeSessions(user_id=answer["user_id"], which="all"), caller=OPERATOR)
-    assert sorted(told(harness)) == [("end_session", None), ("end_session", None), ("revoke_sessions", None)]
-    assert {entry.user_id for entry in harness.audited} == {answer["user_id"]}
+    await harness.deliver(RevokeSessions(user_id=tokens["user_id"], which="all"), caller=OPERATOR)
+    assert sorted(audited(harness)) == [("end_session", None), ("end_session", None), ("revoke_sessions", None)]
+    assert {entry.user_id for entry in harness.audited} == {tokens["user_id"]}
     assert len({entry.session_id for entry in harness.audited if entry.action == "end_session"}) == 2
 
 
-async def test_a_rotation_is_recorded_and_a_look_that_finds_nothing_due_is_not(harness: ServiceHarness) -> None:
+async def test_rotation_is_audited_unless_nothing_is_due(harness: ServiceHarness) -> None:
     await harness.deliver(RotateSigningKeys(emergency=True), caller=OPERATOR)
     assert [(entry.action, entry.caller) for entry in harness.audited] == [("rotate_signing_keys", "internal")]
     harness.clear()
     await harness.deliver(KeepSigningKeys(key=KEYRING))
-    assert told(harness) == [("keep_signing_keys", None)]  # the other keys are gone
+    assert audited(harness) == [("keep_signing_keys", None)]  # deletes the retired keys
     harness.clear()
     await harness.deliver(KeepSigningKeys(key=KEYRING))
     assert harness.audited == []
 
 
-async def test_a_login_by_phone_and_its_order_name_the_same_session(new_harness: Callable[..., ServiceHarness]) -> None:
+async def test_code_request_and_its_login_have_the_same_session_id(new_harness: Callable[..., ServiceHarness]) -> None:
     async with new_harness(text_countries=("all",)) as harness:
         await harness.deliver(CreateClient(id=CLIENT, name="An app", redirect_uris=(REDIRECT_URI,)))
         harness.clear()
-        nonce = (await harness.deliver(SendPhoneCode(phone_number="+41791234567"), caller=FROM))["nonce"]
+        nonce = (await harness.deliver(SendPhoneCode(phone_number="+41791234567"), caller=USER_CALLER))["nonce"]
         guess = VerifyPhoneCode(code=Sealed.of("wrong!"), nonce=Sealed.of(nonce), clientid=CLIENT)
-        await refusal(harness, guess, caller=FROM)
-        ordered, guessed = harness.audited
-        assert told(harness) == [("send_phone_code", None), ("verify_phone_code", "phone_code_not_found")]
-        assert ordered.session_id == guessed.session_id is not None
-        text = json.dumps(await rows(harness), default=str)
+        await refusal(harness, guess, caller=USER_CALLER)
+        code_request, login = harness.audited
+        assert audited(harness) == [("send_phone_code", None), ("verify_phone_code", "phone_code_not_found")]
+        assert code_request.session_id == login.session_id is not None
+        text = json.dumps(await entries_in(harness), default=str)
         assert not [secret for secret in ("791234567", nonce, "wrong!") if secret in text]
 
 
-async def test_owners_and_applications_are_named_so_that_no_door_opens(
+async def test_owners_and_applications_are_audited_by_pseudonym(
     new_harness: Callable[..., ServiceHarness],
 ) -> None:
     async with new_harness(**CHEAP) as harness:
-        owner = await an_owner(harness)
+        owner = await new_owner(harness)
         application = await harness.deliver(create_application(owner["uuid"]))
-        user, _ = await signed_in(harness, application["apiKey"])
+        user, _ = await new_user(harness, application["apiKey"])
         await refusal(harness, log_in_owner(password=OTHER_PASSWORD))
-        assert told(harness) == [
+        assert audited(harness) == [
             ("register_owner", None),
             ("create_application", None),
             ("sign_up", None),
             ("sign_in_with_email", None),
             ("log_in_owner", "wrong_credentials"),
         ]
-        first, made, signed_up, came, wrong = harness.audited
-        assert first.user_id == made.user_id == wrong.user_id == pseudonym("owner", owner["uuid"])
-        assert made.client_id == signed_up.client_id == came.client_id
-        assert signed_up.user_id == came.user_id
-        text = json.dumps(await rows(harness), default=str) + str(harness.audited)
+        registered, created, signed_up, signed_in, wrong = harness.audited
+        assert registered.user_id == created.user_id == wrong.user_id == pseudonym("owner", owner["uuid"])
+        assert created.client_id == signed_up.client_id == signed_in.client_id
+        assert signed_up.user_id == signed_in.user_id
+        text = json.dumps(await entries_in(harness), default=str) + str(harness.audited)
         for secret in (owner["uuid"], application["uuid"], application["apiKey"], user["uuid"], PASSWORD):
             assert secret not in text
 
 
-def test_whatever_a_client_can_order_of_auth_is_audited() -> None:
-    ordered = {
+def test_every_command_of_a_client_is_audited() -> None:
+    messages = {
         *(method.message for method in PATHS.values()),
         *(call.message for call in (*accounts.ROUTES, *phone.ROUTES, phone.TEST_LOGIN)),
     }
-    commands = {kind for kind in ordered if kind is not None and issubclass(kind, Command) and kind in HANDLERS}
-    unworn = {kind.__name__ for kind in commands if not hasattr(HANDLERS[kind], "__wrapped__")}
-    # It logs nobody in and changes nothing of auth's; what operators choose for somebody is recorded.
-    assert unworn == {"SetMarketingConsent"}
+    commands = {kind for kind in messages if kind is not None and issubclass(kind, Command) and kind in HANDLERS}
+    not_decorated = {kind.__name__ for kind in commands if not hasattr(HANDLERS[kind], "__wrapped__")}
+    # It changes nothing in auth; if an operator sends it, it is audited like a query.
+    assert not_decorated == {"SetMarketingConsent"}
     assert SetMarketingConsent.audited

@@ -24,7 +24,7 @@ def client(*redirect_uris: str) -> Client:
         "com.example.app:/cb",
     ],
 )
-def test_a_client_redirects_to_its_own_uris(uri: str) -> None:
+def test_client_redirects_to_its_own_uris(uri: str) -> None:
     client(uri).must_redirect_to(uri)
 
 
@@ -32,7 +32,7 @@ def test_a_client_redirects_to_its_own_uris(uri: str) -> None:
     "uri",
     ["https://app.example/cb/", "https://app.example/cb?", "HTTPS://app.example/cb", "https://app.example/cb#x", ""],
 )
-def test_a_redirect_uri_is_matched_character_by_character(uri: str) -> None:
+def test_redirect_uri_is_matched_character_by_character(uri: str) -> None:
     with pytest.raises(InvalidRedirectUri):
         client("https://app.example/cb").must_redirect_to(uri)
 
@@ -58,12 +58,12 @@ def test_a_redirect_uri_is_matched_character_by_character(uri: str) -> None:
         "file:///etc/passwd",
     ],
 )
-def test_a_uri_that_no_app_may_have_is_refused(uri: str) -> None:
+def test_redirect_uri_that_is_not_allowed_is_refused(uri: str) -> None:
     with pytest.raises(InvalidRedirectUri):
         client(uri)
 
 
-def test_a_disabled_client_is_stopped() -> None:
+def test_disabled_client_is_refused() -> None:
     enabled = client("https://app.example/cb")
     enabled.must_be_enabled()
     with pytest.raises(ClientDisabled):

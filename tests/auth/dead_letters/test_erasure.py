@@ -1,4 +1,4 @@
-"""Whose dead letter is it? Theirs alone who are named in it, however they are."""
+"""Recognition of dead letters about a person."""
 
 import json
 
@@ -10,7 +10,7 @@ from shared.personal_data.subjects import DataSubject
 from shared.sealing import Sealer
 
 SEALER = Sealer({"k1": bytes(32)})
-ANN = DataSubject("user_0001", emails=("ann@example.com",), phones=("+4915112345678",))
+SUBJECT = DataSubject("user_0001", emails=("ann@example.com",), phones=("+4915112345678",))
 
 
 def letter(value: bytes, *, key: bytes = b"", headers: tuple[tuple[str, bytes], ...] = ()) -> DeadLetter:
@@ -43,13 +43,13 @@ def letter(value: bytes, *, key: bytes = b"", headers: tuple[tuple[str, bytes], 
         b'{"deep": [{"user_0001": 1}]}',
     ],
 )
-def test_what_names_a_person_is_about_them(value: bytes) -> None:
-    assert is_about(letter(value), ANN, SEALER)
+def test_letter_with_an_identifier_is_about_its_person(value: bytes) -> None:
+    assert is_about(letter(value), SUBJECT, SEALER)
 
 
-def test_what_is_sealed_for_the_service_names_somebody_too() -> None:
+def test_letter_with_a_sealed_identifier_is_about_its_person() -> None:
     sealed = json.dumps({"recipient": SEALER.seal("mailer", b"ann@example.com")}).encode()
-    assert is_about(letter(sealed, headers=(("type", b"mailer.send-mail"),)), ANN, SEALER)
+    assert is_about(letter(sealed, headers=(("type", b"mailer.send-mail"),)), SUBJECT, SEALER)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_what_is_sealed_for_the_service_names_somebody_too() -> None:
         "someone else",
     ],
 )
-def test_what_names_somebody_else_is_not(text: str) -> None:
-    assert not is_about(letter(json.dumps({"said": text}).encode(), key=text.encode()), ANN, SEALER)
+def test_letter_with_a_similar_identifier_is_not_about_the_person(text: str) -> None:
+    assert not is_about(letter(json.dumps({"field": text}).encode(), key=text.encode()), SUBJECT, SEALER)
 
 
-def test_a_key_and_a_header_name_somebody_too() -> None:
-    assert is_about(letter(b"{}", key=b"user_0001"), ANN, SEALER)
-    assert is_about(letter(b"{}", headers=(("caller-user", b"user_0001"),)), ANN, SEALER)
+def test_identifiers_in_key_and_headers_are_recognized() -> None:
+    assert is_about(letter(b"{}", key=b"user_0001"), SUBJECT, SEALER)
+    assert is_about(letter(b"{}", headers=(("caller-user", b"user_0001"),)), SUBJECT, SEALER)

@@ -1,4 +1,4 @@
-"""What operators see of dead letters, and what becomes of those that they replay."""
+"""Listing, replay and erasure of dead letters on a real Kafka."""
 
 import asyncio
 import base64
@@ -31,12 +31,12 @@ from shared.sealing import Sealer
 from tests.service_harness import Refused, ServiceHarness
 
 OPERATOR = Caller(kind="internal")
-TABLE = [topics.Topic("mailer.commands", 4, topics.DAY), topics.Topic("auth.events", 4, topics.DAY)]
+TOPICS = [topics.Topic("mailer.commands", 4, topics.DAY), topics.Topic("auth.events", 4, topics.DAY)]
 
 
 @dataclass
-class Aside:
-    """A record that was put aside; Kafka is told what a service would say."""
+class FailedRecord:
+    """A record that a service could not handle."""
 
     key: bytes | None
     value: bytes | None
@@ -45,22 +45,22 @@ class Aside:
     headers: Sequence[tuple[str, bytes]]
 
 
-class Office:
-    """Topics with dead letters, and a harness that looks after them."""
+class DeadLetterHarness:
+    """A service harness, and dead letters on its topics."""
 
     def __init__(self, harness: ServiceHarness, producer: Producer, bootstrap: str, prefix: str) -> None:
-        self.harness = harness
+        self.service = harness
         self._producer = producer
         self._bootstrap = bootstrap
         self.prefix = prefix
         self._offset = 0
 
-    async def letter(self, body: bytes | None = b"{}", *, topic: str = "mailer.commands", **given: Any) -> str:
-        """Put a letter aside; returns its message's id."""
-        one_id = given.pop("id", new_message_id())
-        made = given.pop("made", datetime.now(UTC))
+    async def add(self, body: bytes | None = b"{}", *, topic: str = "mailer.commands", **given: Any) -> str:
+        """Write a dead letter, and return its message ID."""
+        message_id = given.pop("id", new_message_id())
+        created = given.pop("created", datetime.now(UTC))
         self._offset += 1
-        record = Aside(
+        record = FailedRecord(
             given.pop("key", b"k"),
             body,
             given.pop("partition", 1),
@@ -69,43 +69,43 @@ class Office:
                 "headers",
                 [
                     ("type", given.pop("type", "mailer.send-mail").encode()),
-                    ("id", one_id.encode()),
-                    ("time", b"%d" % (made.timestamp() * 1000)),
+                    ("id", message_id.encode()),
+                    ("time", b"%d" % (created.timestamp() * 1000)),
                 ],
             ),
         )
-        said: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "reason": "failing",
             "detail": "KeyError",
-            "sealer": self.harness.sealer,
+            "sealer": self.service.sealer,
             "trace": '  File "a.py", line 1, in f\n    g()\n',
             "attempts": 5,
             "group": f"{self.prefix}mailer",
             "at": int(datetime.now(UTC).timestamp() * 1000),
         }
-        letter = dead_letter_record(record, topic, **{**said, **given})
+        letter = dead_letter_record(record, topic, **{**defaults, **given})
         await self._producer.send_record(f"{topic}.dead", letter.value, letter.headers, key=letter.key)
-        return str(one_id)
+        return str(message_id)
 
-    async def shown(self, **asked: Any) -> dict[str, Any]:
-        said: dict[str, Any] = await self.harness.deliver(ListDeadLetters(**asked), caller=OPERATOR)
-        return said
+    async def listing(self, **options: Any) -> dict[str, Any]:
+        view: dict[str, Any] = await self.service.deliver(ListDeadLetters(**options), caller=OPERATOR)
+        return view
 
-    async def replay(self, **asked: Any) -> list[tuple[str, str]]:
-        said = await self.harness.deliver(ReplayDeadLetters(**asked), caller=OPERATOR)
-        assert said["next_cursor"] is None
-        return [(letter["id"], letter["outcome"]) for letter in said["letters"]]
+    async def replay(self, **options: Any) -> list[tuple[str, str]]:
+        view = await self.service.deliver(ReplayDeadLetters(**options), caller=OPERATOR)
+        assert view["next_cursor"] is None
+        return [(letter["id"], letter["outcome"]) for letter in view["letters"]]
 
-    async def removed(self, topic: str) -> int:
-        """How many letters of a topic Kafka was told to drop."""
-        return sum(record.value is None for record in await self.came(topics.dead_letter_topic(topic), 1))
+    async def tombstones(self, topic: str) -> int:
+        """Number of tombstones on the dead-letter topic of a topic."""
+        return sum(record.value is None for record in await self.records(topics.dead_letter_topic(topic), 1))
 
-    async def came(self, topic: str = "mailer.commands", count: int = 4) -> list[Any]:
-        """What stands on a topic of so many partitions now."""
+    async def records(self, topic: str = "mailer.commands", partition_count: int = 4) -> list[Any]:
+        """All records of a topic."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            partitions = [TopicPartition(self.prefix + topic, number) for number in range(count)]
+            partitions = [TopicPartition(self.prefix + topic, number) for number in range(partition_count)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             await consumer.seek_to_beginning(*partitions)
@@ -119,30 +119,30 @@ class Office:
 
 
 @pytest.fixture
-async def office(
+async def letters(
     new_harness: Callable[..., ServiceHarness], kafka_bootstrap: str, topic_prefix: str
-) -> AsyncIterator[Office]:
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+) -> AsyncIterator[DeadLetterHarness]:
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
     producer = Producer(kafka_bootstrap, prefix=topic_prefix)
     await producer.start()
     try:
         async with new_harness(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix) as harness:
-            yield Office(harness, producer, kafka_bootstrap, topic_prefix)
+            yield DeadLetterHarness(harness, producer, kafka_bootstrap, topic_prefix)
     finally:
         await producer.stop()
 
 
-async def test_a_letter_is_shown_with_all_that_is_known_of_it(office: Office) -> None:
+async def test_dead_letter_is_listed_with_all_fields(letters: DeadLetterHarness) -> None:
     at = datetime(2026, 11, 20, 12, tzinfo=UTC)
-    one_id = await office.letter(b'{"to":"k1.sealed"}', made=at, partition=3, offset=41, key=b"user_1")
-    (shown,) = (await office.shown())["letters"]
-    put_aside_at = shown.pop("put_aside_at")
+    message_id = await letters.add(b'{"to":"k1.sealed"}', created=at, partition=3, offset=41, key=b"user_1")
+    (letter,) = (await letters.listing())["letters"]
+    put_aside_at = letter.pop("put_aside_at")
     assert datetime.now(UTC) - datetime.fromisoformat(put_aside_at) < timedelta(minutes=1)
-    assert shown.pop("headers") == [
+    assert letter.pop("headers") == [
         {"name": name, "value": {"size": len(value), "start": 0, "text": value, "base64": None}}
-        for name, value in (("type", "mailer.send-mail"), ("id", one_id), ("time", f"{at.timestamp() * 1000:.0f}"))
+        for name, value in (("type", "mailer.send-mail"), ("id", message_id), ("time", f"{at.timestamp() * 1000:.0f}"))
     ]
-    assert shown == {
+    assert letter == {
         "id": "mailer.commands.0",
         "topic": "mailer.commands",
         "partition": 3,
@@ -153,7 +153,7 @@ async def test_a_letter_is_shown_with_all_that_is_known_of_it(office: Office) ->
         "frames": ['File "a.py", line 1, in f', "g()"],
         "tries": 5,
         "type": "mailer.send-mail",
-        "message_id": one_id,
+        "message_id": message_id,
         "made_at": "2026-11-20T12:00:00.000Z",
         "key": {"size": 6, "start": 0, "text": "user_1", "base64": None},
         "headers_left_out": 0,
@@ -163,266 +163,274 @@ async def test_a_letter_is_shown_with_all_that_is_known_of_it(office: Office) ->
     }
 
 
-async def test_what_is_no_text_is_shown_byte_for_byte(office: Office) -> None:
-    await office.letter(b"\xff\xfe", key=b"\xff", headers=[("type", b"\xff"), ("null", None)])
-    await office.letter(None)
-    nothing, noise = (await office.shown())["letters"]
-    assert nothing["body"] is None
-    assert base64.b64decode(noise["body"]["base64"]) == b"\xff\xfe"
-    assert base64.b64decode(noise["key"]["base64"]) == b"\xff"
-    assert noise["headers"][0]["value"]["base64"] == base64.b64encode(b"\xff").decode()
-    assert noise["headers"][1] == {"name": "null", "value": None}
-    assert (noise["type"], noise["message_id"], noise["made_at"]) == ("\\xff", None, None)
+async def test_bytes_that_are_no_text_are_listed_as_base64(letters: DeadLetterHarness) -> None:
+    await letters.add(b"\xff\xfe", key=b"\xff", headers=[("type", b"\xff"), ("null", None)])
+    await letters.add(None)
+    without_value, binary = (await letters.listing())["letters"]
+    assert without_value["body"] is None
+    assert base64.b64decode(binary["body"]["base64"]) == b"\xff\xfe"
+    assert base64.b64decode(binary["key"]["base64"]) == b"\xff"
+    assert binary["headers"][0]["value"]["base64"] == base64.b64encode(b"\xff").decode()
+    assert binary["headers"][1] == {"name": "null", "value": None}
+    assert (binary["type"], binary["message_id"], binary["made_at"]) == ("\\xff", None, None)
 
 
-async def test_a_body_full_of_control_characters_is_shown_in_no_more_than_kafka_takes(office: Office) -> None:
-    """JSON writes each of them in six characters, and a reply has at most a mebibyte."""
-    await office.letter(b"\0" * 500_000)
-    one = await office.shown(id="mailer.commands.0")
-    assert len(json.dumps(one)) < 512 * 1024
-    assert base64.b64decode(one["letters"][0]["body"]["base64"]) == b"\0" * PIECE_BYTES
-    assert ListDeadLetters.reply_sealed, "what was sealed for Kafka must not lie there readable as an answer"
+async def test_body_of_control_characters_fits_into_a_reply(letters: DeadLetterHarness) -> None:
+    """JSON escapes each of them as six characters, and a reply may have one MiB."""
+    await letters.add(b"\0" * 500_000)
+    view = await letters.listing(id="mailer.commands.0")
+    assert len(json.dumps(view)) < 512 * 1024
+    assert base64.b64decode(view["letters"][0]["body"]["base64"]) == b"\0" * PIECE_BYTES
+    assert ListDeadLetters.reply_sealed, "a sealed dead letter must not be readable in a reply on Kafka"
 
 
 @pytest.mark.parametrize("body", ["ä" * 300_000, "x" + "€" * 200_001], ids=["two bytes", "three bytes"])
-async def test_a_long_text_is_read_in_pieces_that_split_no_character(office: Office, body: str) -> None:
-    await office.letter(body.encode())
-    (shown,) = (await office.shown())["letters"]
-    assert body.startswith(shown["body"]["text"])
-    assert PREVIEW_BYTES - 3 < len(shown["body"]["text"].encode()) <= PREVIEW_BYTES
+async def test_long_text_is_read_in_pieces_that_split_no_character(letters: DeadLetterHarness, body: str) -> None:
+    await letters.add(body.encode())
+    (letter,) = (await letters.listing())["letters"]
+    assert body.startswith(letter["body"]["text"])
+    assert PREVIEW_BYTES - 3 < len(letter["body"]["text"].encode()) <= PREVIEW_BYTES
     read = b""
     while len(read) < len(body.encode()):
-        (piece,) = (await office.shown(id=shown["id"], body_from=len(read)))["letters"]
+        (piece,) = (await letters.listing(id=letter["id"], body_from=len(read)))["letters"]
         assert piece["body"]["start"] == len(read)
         assert len(piece["body"]["text"].encode()) <= PIECE_BYTES
         read += piece["body"]["text"].encode()
     assert read.decode() == body
 
 
-async def test_a_filter_names_all_that_a_letter_must_have(office: Office) -> None:
+async def test_filter_matches_all_conditions(letters: DeadLetterHarness) -> None:
     now = datetime.now(UTC)
-    await office.letter(topic="auth.events", group=f"{office.prefix}billing", type="auth.user-ensured")
-    await office.letter(reason="undecodable", at=int((now - timedelta(days=2)).timestamp() * 1000))
-    await office.letter(reason="too_old")
+    await letters.add(topic="auth.events", group=f"{letters.prefix}billing", type="auth.user-ensured")
+    await letters.add(reason="undecodable", at=int((now - timedelta(days=2)).timestamp() * 1000))
+    await letters.add(reason="too_old")
 
-    async def found(**wanted: Any) -> list[str]:
-        return [letter["id"] for letter in (await office.shown(filter=DeadLetterFilter(**wanted)))["letters"]]
+    async def matching(**conditions: Any) -> list[str]:
+        return [letter["id"] for letter in (await letters.listing(filter=DeadLetterFilter(**conditions)))["letters"]]
 
-    assert await found() == ["mailer.commands.1", "auth.events.0", "mailer.commands.0"]
-    assert await found(topic="auth.events") == await found(service="billing") == ["auth.events.0"]
-    assert await found(type="auth.user-ensured") == await found(reason="failing") == ["auth.events.0"]
-    assert await found(until=now - timedelta(days=1)) == ["mailer.commands.0"]
-    assert await found(since=now - timedelta(days=1), topic="mailer.commands") == ["mailer.commands.1"]
-    assert await found(reason="too_old", service="billing") == []
+    assert await matching() == ["mailer.commands.1", "auth.events.0", "mailer.commands.0"]
+    assert await matching(topic="auth.events") == await matching(service="billing") == ["auth.events.0"]
+    assert await matching(type="auth.user-ensured") == await matching(reason="failing") == ["auth.events.0"]
+    assert await matching(until=now - timedelta(days=1)) == ["mailer.commands.0"]
+    assert await matching(since=now - timedelta(days=1), topic="mailer.commands") == ["mailer.commands.1"]
+    assert await matching(reason="too_old", service="billing") == []
 
 
-async def test_a_letter_that_is_not_there_is_refused(office: Office) -> None:
+async def test_unknown_letter_and_invalid_cursor_are_refused(letters: DeadLetterHarness) -> None:
     with pytest.raises(Refused) as refused:
-        await office.shown(id="mailer.commands.7")
+        await letters.listing(id="mailer.commands.7")
     assert refused.value.code == "dead_letter_not_found"
-    for asked in (ListDeadLetters(cursor="?"), ReplayDeadLetters(filter=DeadLetterFilter(), cursor="?")):
+    for message in (ListDeadLetters(cursor="?"), ReplayDeadLetters(filter=DeadLetterFilter(), cursor="?")):
         with pytest.raises(Refused) as refused:
-            await office.harness.deliver(asked, caller=OPERATOR)
+            await letters.service.deliver(message, caller=OPERATOR)
         assert refused.value.code == "invalid_cursor"
 
 
-async def test_all_that_a_filter_names_go_back_once_in_their_order(office: Office) -> None:
-    ids = [await office.letter(b"%d" % number) for number in range(5)]
-    await office.letter(topic="auth.events")
-    wanted = DeadLetterFilter(topic="mailer.commands")
-    letters = [f"mailer.commands.{number}" for number in range(5)]
-    assert await office.replay(filter=wanted) == [(one, "replayed") for one in letters]
-    assert await office.replay(filter=wanted) == [(one, "replayed_before") for one in letters]
-    assert [(dict(record.headers)["id"].decode(), record.partition) for record in await office.came()] == [
-        (one, 1) for one in ids
+async def test_matching_letters_are_replayed_once_in_order(letters: DeadLetterHarness) -> None:
+    ids = [await letters.add(b"%d" % number) for number in range(5)]
+    await letters.add(topic="auth.events")
+    conditions = DeadLetterFilter(topic="mailer.commands")
+    letter_ids = [f"mailer.commands.{number}" for number in range(5)]
+    assert await letters.replay(filter=conditions) == [(each, "replayed") for each in letter_ids]
+    assert await letters.replay(filter=conditions) == [(each, "replayed_before") for each in letter_ids]
+    assert [(dict(record.headers)["id"].decode(), record.partition) for record in await letters.records()] == [
+        (each, 1) for each in ids
     ]
-    assert await office.came("auth.events") == []
-    shown = (await office.shown(filter=wanted))["letters"]
-    assert all(letter["replayed_at"] for letter in shown)
-    assert await office.replay(filter=wanted, again=True) == [(one, "replayed") for one in letters]
-    assert len(await office.came()) == 10
+    assert await letters.records("auth.events") == []
+    listed = (await letters.listing(filter=conditions))["letters"]
+    assert all(letter["replayed_at"] for letter in listed)
+    assert await letters.replay(filter=conditions, again=True) == [(each, "replayed") for each in letter_ids]
+    assert len(await letters.records()) == 10
 
 
-async def test_some_go_back_in_their_order_however_they_are_named(office: Office) -> None:
-    ids = [await office.letter() for _ in range(3)]
-    named = ("mailer.commands.2", "mailer.commands.0", "mailer.commands.9", "mailer.commands.2")
-    assert await office.replay(ids=named) == [
+async def test_letters_given_by_id_are_replayed_in_order(letters: DeadLetterHarness) -> None:
+    ids = [await letters.add() for _ in range(3)]
+    letter_ids = ("mailer.commands.2", "mailer.commands.0", "mailer.commands.9", "mailer.commands.2")
+    assert await letters.replay(ids=letter_ids) == [
         ("mailer.commands.9", "gone"),
         ("mailer.commands.0", "replayed"),
         ("mailer.commands.2", "replayed"),
     ]
-    assert [dict(record.headers)["id"].decode() for record in await office.came()] == [ids[0], ids[2]]
+    assert [dict(record.headers)["id"].decode() for record in await letters.records()] == [ids[0], ids[2]]
 
 
-async def test_who_looks_at_letters_leaves_an_entry_that_names_the_one_that_was_read(office: Office) -> None:
-    await office.letter()
-    (shown,) = (await office.shown())["letters"]
-    await office.shown(id=shown["id"])
+async def test_listing_is_audited_with_the_letter_that_was_read(letters: DeadLetterHarness) -> None:
+    await letters.add()
+    (letter,) = (await letters.listing())["letters"]
+    await letters.listing(id=letter["id"])
     with pytest.raises(Refused):
-        await office.shown(id="mailer.commands.99")
-    assert [(told.action, told.refused_as, told.resource_id) for told in office.harness.recorded] == [
+        await letters.listing(id="mailer.commands.99")
+    assert [(each.action, each.refused_as, each.resource_id) for each in letters.service.recorded] == [
         ("list_dead_letters", None, None),
-        ("list_dead_letters", None, shown["id"]),
+        ("list_dead_letters", None, letter["id"]),
         ("list_dead_letters", "dead_letter_not_found", None),
     ]
 
 
-async def test_two_letters_about_one_record_are_one(office: Office) -> None:
-    made = datetime.now(UTC)
+async def test_two_letters_about_one_record_are_replayed_once(letters: DeadLetterHarness) -> None:
+    created = datetime.now(UTC)
     for _ in range(2):
-        await office.letter(id="a" * 32, offset=7, made=made)
-    assert [outcome for _, outcome in await office.replay(filter=DeadLetterFilter())] == ["replayed", "replayed_before"]
-    assert len(await office.came()) == 1
+        await letters.add(id="a" * 32, offset=7, created=created)
+    assert [outcome for _, outcome in await letters.replay(filter=DeadLetterFilter())] == [
+        "replayed",
+        "replayed_before",
+    ]
+    assert len(await letters.records()) == 1
 
 
-async def test_what_is_too_old_stays_unless_that_is_meant(office: Office) -> None:
-    await office.letter(made=office.harness.now - timedelta(days=9))
-    await office.letter(made=office.harness.now)
-    assert [outcome for _, outcome in await office.replay(filter=DeadLetterFilter())] == ["too_old", "replayed"]
-    meant = await office.replay(filter=DeadLetterFilter(), although_too_old=True)
-    assert [outcome for _, outcome in meant] == ["replayed", "replayed_before"]
-    young, old = (dict(record.headers) for record in await office.came())
-    assert "replay-time" not in young
-    assert int(old["replay-time"]) == int(office.harness.now.timestamp() * 1000)
+async def test_letter_older_than_the_inbox_is_replayed_only_if_ordered(letters: DeadLetterHarness) -> None:
+    await letters.add(created=letters.service.now - timedelta(days=9))
+    await letters.add(created=letters.service.now)
+    assert [outcome for _, outcome in await letters.replay(filter=DeadLetterFilter())] == ["too_old", "replayed"]
+    outcomes = await letters.replay(filter=DeadLetterFilter(), although_too_old=True)
+    assert [outcome for _, outcome in outcomes] == ["replayed", "replayed_before"]
+    recent, old = (dict(record.headers) for record in await letters.records())
+    assert "replay-time" not in recent
+    assert int(old["replay-time"]) == int(letters.service.now.timestamp() * 1000)
 
 
-async def test_what_nest_did_not_put_there_stays(office: Office) -> None:
-    await office._producer.send_record(
+async def test_foreign_records_are_not_replayed(letters: DeadLetterHarness) -> None:
+    await letters._producer.send_record(
         "mailer.commands.dead", b"x", [("dead-source", b"mailer.commands/1/1")], key=b"1"
     )
-    await office._producer.send_record("mailer.commands.dead", None, [("x", b"y")], key=b"2")
-    (bare, strange) = (await office.shown())["letters"]
-    assert (bare["reason"], bare["service"], bare["put_aside_at"], bare["offset"]) == ("", "", None, None)
-    assert strange["offset"] == 1
-    assert [outcome for _, outcome in await office.replay(filter=DeadLetterFilter())] == ["not_ours", "not_ours"]
-    assert await office.came() == []
+    await letters._producer.send_record("mailer.commands.dead", None, [("x", b"y")], key=b"2")
+    (without_headers, with_source) = (await letters.listing())["letters"]
+    assert (
+        without_headers["reason"],
+        without_headers["service"],
+        without_headers["put_aside_at"],
+        without_headers["offset"],
+    ) == ("", "", None, None)
+    assert with_source["offset"] == 1
+    assert [outcome for _, outcome in await letters.replay(filter=DeadLetterFilter())] == ["not_ours", "not_ours"]
+    assert await letters.records() == []
 
 
-async def test_many_are_replayed_call_by_call(office: Office) -> None:
+async def test_many_letters_are_replayed_in_several_calls(letters: DeadLetterHarness) -> None:
     for _ in range(7):
-        await office.letter()
-    done, cursor = [], None
+        await letters.add()
+    counts, cursor = [], None
     while True:
-        order = ReplayDeadLetters(filter=DeadLetterFilter(), limit=3, cursor=cursor)
-        said = await office.harness.deliver(order, caller=OPERATOR)
-        done.append(len(said["letters"]))
-        if (cursor := said["next_cursor"]) is None:
+        command = ReplayDeadLetters(filter=DeadLetterFilter(), limit=3, cursor=cursor)
+        view = await letters.service.deliver(command, caller=OPERATOR)
+        counts.append(len(view["letters"]))
+        if (cursor := view["next_cursor"]) is None:
             break
-    assert sum(done) == 7
-    assert max(done) == 3
-    assert len(await office.came()) == 7
+    assert sum(counts) == 7
+    assert max(counts) == 3
+    assert len(await letters.records()) == 7
 
 
-async def test_one_order_delivered_twice_replays_once(office: Office) -> None:
-    await office.letter()
-    order, one_id = ReplayDeadLetters(filter=DeadLetterFilter(), again=True), new_message_id()
+async def test_second_delivery_replays_nothing(letters: DeadLetterHarness) -> None:
+    await letters.add()
+    command, message_id = ReplayDeadLetters(filter=DeadLetterFilter(), again=True), new_message_id()
     for _ in range(2):
-        said = await office.harness.deliver(order, caller=OPERATOR, id=one_id)
-        assert said["letters"] == [{"id": "mailer.commands.0", "outcome": "replayed"}]
-    assert len(await office.came()) == 1
+        view = await letters.service.deliver(command, caller=OPERATOR, id=message_id)
+        assert view["letters"] == [{"id": "mailer.commands.0", "outcome": "replayed"}]
+    assert len(await letters.records()) == 1
 
 
-async def test_what_is_sealed_with_a_key_that_is_gone_is_shown_closed_and_stays(office: Office) -> None:
-    await office.letter(sealer=Sealer({"gone": bytes(32)}))
-    (shown,) = (await office.shown())["letters"]
-    assert (shown["closed"], shown["reason"], shown["service"]) == (True, "failing", "mailer")
-    assert (shown["key"], shown["headers"], shown["body"]) == (None, [], None)
-    assert [outcome for _, outcome in await office.replay(filter=DeadLetterFilter(), again=True)] == ["closed"]
-    assert await office.came() == []
+async def test_letter_that_can_not_be_unsealed_is_listed_as_closed(letters: DeadLetterHarness) -> None:
+    await letters.add(sealer=Sealer({"gone": bytes(32)}))
+    (letter,) = (await letters.listing())["letters"]
+    assert (letter["closed"], letter["reason"], letter["service"]) == (True, "failing", "mailer")
+    assert (letter["key"], letter["headers"], letter["body"]) == (None, [], None)
+    assert [outcome for _, outcome in await letters.replay(filter=DeadLetterFilter(), again=True)] == ["closed"]
+    assert await letters.records() == []
 
 
-async def test_any_cursor_is_answered_at_once(office: Office) -> None:
-    """Replays come one after the other: one that waited for what will never come would stop them all."""
-    await office.letter()
+async def test_cursor_beyond_the_end_returns_at_once(letters: DeadLetterHarness) -> None:
+    """Replays are handled one after the other; one that waits for missing records would block the others."""
+    await letters.add()
     cursor = base64.urlsafe_b64encode(json.dumps({"mailer.commands": [1, 9_999]}).encode()).decode().rstrip("=")
-    order = ReplayDeadLetters(filter=DeadLetterFilter(topic="mailer.commands"), cursor=cursor)
+    command = ReplayDeadLetters(filter=DeadLetterFilter(topic="mailer.commands"), cursor=cursor)
     async with asyncio.timeout(8):
-        said = await office.harness.deliver(order, caller=OPERATOR)
-    assert said == {"letters": [], "next_cursor": None}
+        view = await letters.service.deliver(command, caller=OPERATOR)
+    assert view == {"letters": [], "next_cursor": None}
 
 
-async def test_two_operators_at_once_put_a_letter_back_under_one_id(office: Office) -> None:
-    """Handled by two instances side by side, as for a while after a rebalance: what came twice has one id."""
-    one_id = await office.letter()
-    order = ReplayDeadLetters(filter=DeadLetterFilter())
-    both = await asyncio.gather(*(office.harness.deliver(order, caller=OPERATOR) for _ in range(2)))
-    assert sorted(letter["outcome"] for said in both for letter in said["letters"]) == ["replayed", "replayed_before"]
-    assert {dict(record.headers)["id"].decode() for record in await office.came()} == {one_id}
+async def test_concurrent_replays_use_the_same_message_id(letters: DeadLetterHarness) -> None:
+    """Two instances may handle commands concurrently after a rebalance."""
+    message_id = await letters.add()
+    command = ReplayDeadLetters(filter=DeadLetterFilter())
+    views = await asyncio.gather(*(letters.service.deliver(command, caller=OPERATOR) for _ in range(2)))
+    assert sorted(letter["outcome"] for view in views for letter in view["letters"]) == ["replayed", "replayed_before"]
+    assert {dict(record.headers)["id"].decode() for record in await letters.records()} == {message_id}
 
 
-async def erase(office: Office, user_id: str, *identifiers: tuple[str, str], **more: Any) -> list[Any]:
-    """Order auth's part of an erasure as often as it orders itself; the confirmations."""
-    order = EraseUserFromAuth(
-        key=user_id, process_id="userproc_1", user_id=user_id, identifiers=sealed(office, identifiers), **more
+async def erase(letters: DeadLetterHarness, user_id: str, *identifiers: tuple[str, str], **options: Any) -> list[Any]:
+    """Run auth's part of an erasure until it is finished, and return the confirmations."""
+    command = EraseUserFromAuth(
+        key=user_id, process_id="userproc_1", user_id=user_id, identifiers=sealed(letters, identifiers), **options
     )
-    office.harness.clear()
-    await office.harness.deliver(order)
-    while ours := [order for order in office.harness.published_of(EraseUserFromAuth) if not order.again]:
-        office.harness.clear()
-        await office.harness.deliver(ours[0])
-    return office.harness.published_of(ConfirmErasure)
+    letters.service.clear()
+    await letters.service.deliver(command)
+    while own := [each for each in letters.service.published_of(EraseUserFromAuth) if not each.again]:
+        letters.service.clear()
+        await letters.service.deliver(own[0])
+    return letters.service.published_of(ConfirmErasure)
 
 
-def sealed(office: Office, identifiers: Sequence[tuple[str, str]]) -> Sealed:
-    return Sealed(office.harness.sealer.seal("auth", json.dumps(identifiers).encode()))
+def sealed(letters: DeadLetterHarness, identifiers: Sequence[tuple[str, str]]) -> Sealed:
+    return Sealed(letters.service.sealer.seal("auth", json.dumps(identifiers).encode()))
 
 
-async def test_letters_about_somebody_who_was_erased_are_gone(office: Office) -> None:
+async def test_letters_about_an_erased_user_are_removed(letters: DeadLetterHarness) -> None:
     address, number = "ada@example.com", "+41791234567"
     mail = SendMail(template="magic-link", to=Sealed.of(address), variables=Sealed.of("{}"), client_id="client_1")
-    await office.letter(b"{}", key=b"user_1")
-    await office.letter(b'{"user_id": "user_1"}')
-    await office.letter(b'{"customer_email": "Ada\\u0040example.com"}', type="stripe.event")
-    await office.letter(b"\xff no JSON: ada@EXAMPLE.com", reason="undecodable")
-    await office.letter(b'{"phone_number": "+41791234567"}', topic="auth.events")
-    await office.letter(encode(mail, office.harness.sealer))
-    await office.letter(b"{}", headers=[("caller", b'{"user_id": "user_1"}')])
-    await office.letter(b'{"to": "bob@example.com"}', key=b"user_2")
-    assert await erase(office, "user_1", ("email", address), ("phone", number)) != []
-    (left,) = (await office.shown())["letters"]
+    await letters.add(b"{}", key=b"user_1")
+    await letters.add(b'{"user_id": "user_1"}')
+    await letters.add(b'{"customer_email": "Ada\\u0040example.com"}', type="stripe.event")
+    await letters.add(b"\xff no JSON: ada@EXAMPLE.com", reason="undecodable")
+    await letters.add(b'{"phone_number": "+41791234567"}', topic="auth.events")
+    await letters.add(encode(mail, letters.service.sealer))
+    await letters.add(b"{}", headers=[("caller", b'{"user_id": "user_1"}')])
+    await letters.add(b'{"to": "bob@example.com"}', key=b"user_2")
+    assert await erase(letters, "user_1", ("email", address), ("phone", number)) != []
+    (left,) = (await letters.listing())["letters"]
     assert (left["id"], left["key"]["text"]) == ("mailer.commands.6", "user_2")
     with pytest.raises(Refused):
-        await office.shown(id="mailer.commands.0")
-    named = await office.replay(ids=("mailer.commands.0", "auth.events.0", "mailer.commands.6"), again=True)
-    assert {outcome for one, outcome in named if one != "mailer.commands.6"} == {"gone"}
-    assert len(await office.came()) == 1
-    # Told to Kafka too, which drops them when it cleans.
-    assert await office.removed("mailer.commands") == 6
-    assert await office.removed("auth.events") == 1
+        await letters.listing(id="mailer.commands.0")
+    outcomes = await letters.replay(ids=("mailer.commands.0", "auth.events.0", "mailer.commands.6"), again=True)
+    assert {outcome for letter_id, outcome in outcomes if letter_id != "mailer.commands.6"} == {"gone"}
+    assert len(await letters.records()) == 1
+    # Kafka deletes them at its next compaction.
+    assert await letters.tombstones("mailer.commands") == 6
+    assert await letters.tombstones("auth.events") == 1
 
 
-async def test_what_was_put_aside_meanwhile_goes_with_the_second_look(office: Office) -> None:
-    assert len(await erase(office, "user_1")) == 1
-    await office.letter(key=b"user_1")
-    (second,) = [order for _, order in await office.harness.delayed() if isinstance(order, EraseUserFromAuth)]
+async def test_later_letters_are_removed_by_the_second_erasure(letters: DeadLetterHarness) -> None:
+    assert len(await erase(letters, "user_1")) == 1
+    await letters.add(key=b"user_1")
+    (second,) = [each for _, each in await letters.service.delayed() if isinstance(each, EraseUserFromAuth)]
     assert (second.again, second.letters_from) == (True, None)
-    await office.harness.deliver(second)
-    assert (await office.shown())["letters"] == []
+    await letters.service.deliver(second)
+    assert (await letters.listing())["letters"] == []
 
 
-async def test_of_many_letters_some_are_removed_at_a_time(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.auth.dead_letters.erasure.MOST_REMOVED", 2)
+async def test_letters_are_removed_in_batches(letters: DeadLetterHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.auth.dead_letters.erasure.MAX_REMOVED", 2)
     for _ in range(5):
-        await office.letter(key=b"user_1")
-    assert len(await erase(office, "user_1")) == 1
-    assert (await office.shown())["letters"] == []
-    assert await office.removed("mailer.commands") == 5
+        await letters.add(key=b"user_1")
+    assert len(await erase(letters, "user_1")) == 1
+    assert (await letters.listing())["letters"] == []
+    assert await letters.tombstones("mailer.commands") == 5
 
 
-async def test_a_replay_is_in_the_audit(office: Office) -> None:
-    await office.replay(filter=DeadLetterFilter())
-    (entry,) = office.harness.audited
+async def test_replay_is_audited(letters: DeadLetterHarness) -> None:
+    await letters.replay(filter=DeadLetterFilter())
+    (entry,) = letters.service.audited
     assert (entry.action, entry.outcome, entry.caller) == ("replay_dead_letters", "done", "internal")
 
 
-@pytest.mark.parametrize("said", [{}, {"ids": [], "filter": {}}])
-def test_an_order_says_which(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{}, {"ids": [], "filter": {}}])
+def test_replay_needs_either_ids_or_a_filter(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="either ids or a filter"):
-        ReplayDeadLetters.model_validate(said)
+        ReplayDeadLetters.model_validate(fields)
 
 
-def test_every_consumed_topic_is_looked_at() -> None:
-    looked_at = DeadLetterQueue("127.0.0.1:1", prefix="")._topics
-    assert [topics.dead_letter_topic(one) for one in looked_at] == sorted(
+def test_every_consumed_topic_is_read() -> None:
+    source_topics = DeadLetterQueue("127.0.0.1:1", prefix="")._topics
+    assert [topics.dead_letter_topic(each) for each in source_topics] == sorted(
         topic.name for topic in topics.declared() if topic.name.endswith(".dead")
     )

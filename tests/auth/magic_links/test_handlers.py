@@ -15,9 +15,9 @@ from tests.auth.flows import (
     ADDRESS,
     CHALLENGE,
     CLIENT,
+    LINK_REQUEST,
     REDIRECT_URI,
-    USUAL_LINK,
-    logged_in,
+    log_in,
     mailed_link,
     send_magic_link,
 )
@@ -27,11 +27,11 @@ DEVICE = Device(platform="mac", beak_id="beak-1", fingerprint="f-1")
 
 
 def create_trial(**changed: Any) -> CreateTrialAndMagicLink:
-    return CreateTrialAndMagicLink(**{**USUAL_LINK, "device": DEVICE, **changed})
+    return CreateTrialAndMagicLink(**{**LINK_REQUEST, "device": DEVICE, **changed})
 
 
 def send_trial_link(**changed: Any) -> SendTrialMagicLink:
-    return SendTrialMagicLink(**{**USUAL_LINK, **changed})
+    return SendTrialMagicLink(**{**LINK_REQUEST, **changed})
 
 
 async def test_send_magic_link_orders_one_mail_with_the_link(harness: ServiceHarness) -> None:
@@ -52,7 +52,7 @@ async def test_send_magic_link_orders_one_mail_with_the_link(harness: ServiceHar
     assert document["key"] == hashlib.sha256(key.encode()).hexdigest()
 
 
-async def test_send_magic_link_keeps_what_the_page_on_data_at_rest_says(harness: ServiceHarness) -> None:
+async def test_send_magic_link_stores_the_documented_fields(harness: ServiceHarness) -> None:
     await harness.deliver(send_magic_link(device=DEVICE))
     document = await harness.database["authorizations"].find_one({})
     now = harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000)
@@ -76,17 +76,17 @@ async def test_send_magic_link_keeps_what_the_page_on_data_at_rest_says(harness:
     }
 
 
-async def test_neither_address_nor_key_is_readable_in_what_is_kept_of_the_mail_order(harness: ServiceHarness) -> None:
+async def test_inbox_row_contains_no_readable_address_or_key(harness: ServiceHarness) -> None:
     await harness.deliver(send_magic_link())
     [mail] = harness.published
     key = mailed_link(harness, mail).split(".")[-1].split("&")[0]
     row = await harness.database["inbox"].find_one({"messages": {"$ne": []}})
-    kept = row["messages"][0]["body"]
-    assert key.encode() not in kept
-    assert ADDRESS.encode() not in kept
+    body = row["messages"][0]["body"]
+    assert key.encode() not in body
+    assert ADDRESS.encode() not in body
 
 
-async def test_a_second_delivery_of_send_magic_link_makes_no_second_link(harness: ServiceHarness) -> None:
+async def test_second_delivery_of_send_magic_link_sends_no_second_link(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
         await harness.deliver(send_magic_link(), id=message_id)
@@ -94,33 +94,33 @@ async def test_a_second_delivery_of_send_magic_link_makes_no_second_link(harness
     assert await harness.database["authorizations"].count_documents({}) == 1
 
 
-async def test_send_magic_link_does_the_same_for_known_and_unknown_addresses(harness: ServiceHarness) -> None:
-    await logged_in(harness)
+async def test_send_magic_link_treats_known_and_unknown_addresses_alike(harness: ServiceHarness) -> None:
+    await log_in(harness)
     harness.clear()
     for address in (ADDRESS, "unknown@example.com"):
         assert await harness.deliver(send_magic_link(identifier_value=address)) is None
     assert [type(message) for message in harness.published] == [SendMail, SendMail]
 
 
-async def test_an_address_is_stored_and_written_to_in_its_normal_form(harness: ServiceHarness) -> None:
+async def test_address_is_stored_and_mailed_in_normal_form(harness: ServiceHarness) -> None:
     await harness.deliver(send_magic_link(identifier_value="Ana@Bücher.Example"))
     document = await harness.database["authorizations"].find_one({})
     assert document["identifierValue"] == "ana@xn--bcher-kva.example"
     assert harness.unseal_secret("mailer", harness.published[0].to) == "ana@xn--bcher-kva.example"  # type: ignore[attr-defined]
 
 
-async def test_the_life_of_a_link_is_a_setting(
+async def test_lifetime_of_a_link_is_a_setting(
     new_harness: Callable[..., ServiceHarness], harness: ServiceHarness
 ) -> None:
-    async with new_harness(authorization_minutes=20) as patient:
-        await patient.deliver(send_magic_link())
-        [mail] = patient.published_of(SendMail)
-        assert json.loads(patient.unseal_secret("mailer", mail.variables))["minutes"] == 20
-        document = await patient.database["authorizations"].find_one({})
+    async with new_harness(authorization_minutes=20) as longer:
+        await longer.deliver(send_magic_link())
+        [mail] = longer.published_of(SendMail)
+        assert json.loads(longer.unseal_secret("mailer", mail.variables))["minutes"] == 20
+        document = await longer.database["authorizations"].find_one({})
         assert document["expiresAt"] - document["createdAt"] == timedelta(minutes=20)
 
 
-async def test_a_redirect_uri_with_a_query_keeps_it(harness: ServiceHarness) -> None:
+async def test_query_of_the_redirect_uri_is_kept(harness: ServiceHarness) -> None:
     await harness.deliver(send_magic_link(redirect_uri=f"{REDIRECT_URI}/two?a=b"))
     assert mailed_link(harness, harness.published_of(SendMail)[0]).startswith(
         f"{REDIRECT_URI}/two?a=b&code=test_authzcode_"
@@ -140,28 +140,28 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("order", [send_magic_link, create_trial, send_trial_link])
+@pytest.mark.parametrize("request_link", [send_magic_link, create_trial, send_trial_link])
 @pytest.mark.parametrize(("changed", "kind", "code"), REFUSED)
-async def test_a_link_is_refused_for(
-    harness: ServiceHarness, order: Callable[..., SendMagicLink], changed: dict[str, Any], kind: str, code: str
+async def test_request_for_a_link_is_refused(
+    harness: ServiceHarness, request_link: Callable[..., SendMagicLink], changed: dict[str, Any], kind: str, code: str
 ) -> None:
     with pytest.raises(Refused) as refused:
-        await harness.deliver(order(**changed))
+        await harness.deliver(request_link(**changed))
     assert (refused.value.kind, refused.value.code) == (kind, code)
     assert harness.published == []
     assert await harness.database["authorizations"].count_documents({}) == 0
     assert await harness.database["users"].count_documents({}) == 0
 
 
-@pytest.mark.parametrize("order", [send_magic_link, create_trial, send_trial_link])
-async def test_a_disabled_client_is_refused(harness: ServiceHarness, order: Callable[..., SendMagicLink]) -> None:
+@pytest.mark.parametrize("request_link", [send_magic_link, create_trial, send_trial_link])
+async def test_disabled_client_is_refused(harness: ServiceHarness, request_link: Callable[..., SendMagicLink]) -> None:
     await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     with pytest.raises(Refused) as refused:
-        await harness.deliver(order())
+        await harness.deliver(request_link())
     assert (refused.value.kind, refused.value.code) == ("forbidden", "client_disabled")
 
 
-async def test_a_test_domain_is_no_address_in_production(
+async def test_address_in_a_test_domain_is_refused_in_production(
     new_harness: Callable[..., ServiceHarness], harness: ServiceHarness
 ) -> None:
     await harness.deliver(send_magic_link(identifier_value="ana@nest.test"))
@@ -170,7 +170,7 @@ async def test_a_test_domain_is_no_address_in_production(
             await production.deliver(send_magic_link(identifier_value="ana@nest.test"))
 
 
-async def test_create_trial_and_magic_link_makes_the_user_and_hands_over_to_billing(harness: ServiceHarness) -> None:
+async def test_create_trial_and_magic_link_creates_the_user_and_forwards(harness: ServiceHarness) -> None:
     assert await harness.deliver(create_trial()) is None
     [user] = harness.published_of(UserCreated)
     [trial] = harness.published_of(StartTrial)
@@ -191,7 +191,7 @@ async def test_create_trial_and_magic_link_makes_the_user_and_hands_over_to_bill
     assert identifier["verifiedAt"] is None
 
 
-async def test_create_trial_and_magic_link_finds_the_user_there_is(harness: ServiceHarness) -> None:
+async def test_create_trial_and_magic_link_finds_an_existing_user(harness: ServiceHarness) -> None:
     await harness.deliver(EnsureUser(reference="r", email=ADDRESS))
     [user] = harness.published_of(UserCreated)
     await harness.deliver(create_trial(identifier_value=ADDRESS.upper()))
@@ -199,7 +199,7 @@ async def test_create_trial_and_magic_link_finds_the_user_there_is(harness: Serv
     assert await harness.database["users"].count_documents({}) == 1
 
 
-async def test_a_second_delivery_of_create_trial_and_magic_link_says_nothing_new(harness: ServiceHarness) -> None:
+async def test_second_delivery_of_create_trial_publishes_nothing(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
         await harness.deliver(create_trial(), id=message_id)
@@ -207,7 +207,7 @@ async def test_a_second_delivery_of_create_trial_and_magic_link_says_nothing_new
     assert await harness.database["users"].count_documents({}) == 1
 
 
-async def test_send_trial_magic_link_adds_the_flow_to_the_link(harness: ServiceHarness) -> None:
+async def test_trial_link_contains_the_flow(harness: ServiceHarness) -> None:
     await harness.deliver(send_trial_link())
     [mail] = harness.published
     assert isinstance(mail, SendMail)
@@ -217,8 +217,13 @@ async def test_send_trial_magic_link_adds_the_flow_to_the_link(harness: ServiceH
     assert link.endswith("&state=a%20state&flow=trial")
 
 
-async def test_a_second_delivery_of_send_trial_magic_link_mails_once(harness: ServiceHarness) -> None:
+async def test_second_delivery_of_send_trial_magic_link_sends_no_second_mail(harness: ServiceHarness) -> None:
     message_id = new_message_id()
     for _ in range(2):
         await harness.deliver(send_trial_link(), id=message_id)
     assert len(harness.published) == 1
+
+
+async def test_requested_locale_is_passed_to_mailer(harness: ServiceHarness) -> None:
+    await harness.deliver(send_magic_link(locale="de-AT"))
+    assert [mail.locale for mail in harness.published_of(SendMail)] == ["de-AT"]

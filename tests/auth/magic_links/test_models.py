@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.magic_links.models import Authorization, link, verifies
+from services.auth.magic_links.models import Authorization, magic_link, verifies
 from services.auth.tokens.credentials import Code
 from shared.errors import Refusal
 from shared.messages.auth.errors import (
@@ -23,69 +23,69 @@ from shared.messages.auth.errors import (
 from tests.auth.flows import CHALLENGE, CLIENT, REDIRECT_URI, VERIFIER, WRONG_VERIFIER, send_magic_link
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
-LIFE = timedelta(minutes=10)
+LIFETIME = timedelta(minutes=10)
 CODE = Code("authzcode_1", "k" * 64)
-RIGHT: dict[str, Any] = {"client_id": CLIENT, "redirect_uri": REDIRECT_URI, "code_verifier": VERIFIER, "at": NOW}
+CORRECT: dict[str, Any] = {"client_id": CLIENT, "redirect_uri": REDIRECT_URI, "code_verifier": VERIFIER, "at": NOW}
 UNRESERVED = string.ascii_letters + string.digits + "-._~"
 
 
-def opened(**changed: Any) -> Authorization:
+def issued(**changed: Any) -> Authorization:
     request = send_magic_link(**changed)
-    return Authorization.open(request, request.identifier_value, CODE, life=LIFE, at=NOW)
+    return Authorization.issue(request, request.identifier_value, CODE, lifetime=LIFETIME, at=NOW)
 
 
-def test_the_verifier_of_rfc_7636_appendix_b_meets_its_challenge() -> None:
+def test_verifier_of_rfc_7636_appendix_b_matches_its_challenge() -> None:
     assert verifies("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")
 
 
 @given(st.text(UNRESERVED, min_size=43, max_size=128))
-def test_every_verifier_of_the_rfc_meets_its_challenge_in_both_forms(verifier: str) -> None:
+def test_rfc_verifier_matches_its_challenge_in_base64url_and_hex(verifier: str) -> None:
     digest = hashlib.sha256(verifier.encode()).digest()
     assert verifies(verifier, base64.urlsafe_b64encode(digest).decode().rstrip("="))
     assert verifies(verifier, digest.hex())
 
 
 @given(st.text(UNRESERVED, min_size=43, max_size=128))
-def test_no_other_verifier_meets_a_challenge(verifier: str) -> None:
+def test_no_other_verifier_matches_a_challenge(verifier: str) -> None:
     assert verifies(verifier, CHALLENGE) == (verifier == VERIFIER)
 
 
 @pytest.mark.parametrize("verifier", ["a" * 42, "a" * 129, "a" * 42 + "+", "a" * 42 + "ü", "a" * 43 + "\n"])
-def test_a_verifier_outside_the_rfc_meets_only_a_hex_challenge(verifier: str) -> None:
+def test_verifier_outside_the_rfc_matches_only_a_hex_challenge(verifier: str) -> None:
     digest = hashlib.sha256(verifier.encode()).digest()
     assert not verifies(verifier, base64.urlsafe_b64encode(digest).decode().rstrip("="))
     assert verifies(verifier, digest.hex())
 
 
-def test_a_redeemed_authorization_is_used_from_then_on() -> None:
-    used = opened().redeem(**RIGHT)
-    assert used.used_at == NOW
+def test_redeemed_authorization_is_used() -> None:
+    redeemed = issued().redeem(**CORRECT)
+    assert redeemed.used_at == NOW
     with pytest.raises(TokenUsed):
-        used.redeem(**RIGHT)
+        redeemed.redeem(**CORRECT)
 
 
 @pytest.mark.parametrize(
     ("changed", "refusal"),
     [
-        ({"at": NOW + LIFE}, TokenExpired),
+        ({"at": NOW + LIFETIME}, TokenExpired),
         ({"client_id": "client_two"}, IncorrectClient),
         ({"redirect_uri": f"{REDIRECT_URI}?"}, IncorrectRedirectUri),
         ({"code_verifier": WRONG_VERIFIER}, IncorrectCodeVerifier),
     ],
 )
-def test_redeeming_is_refused_for(changed: dict[str, Any], refusal: type[Refusal]) -> None:
+def test_redemption_is_refused(changed: dict[str, Any], refusal: type[Refusal]) -> None:
     with pytest.raises(refusal):
-        opened().redeem(**{**RIGHT, **changed})
+        issued().redeem(**{**CORRECT, **changed})
 
 
-def test_the_first_fault_in_the_documented_order_is_told() -> None:
+def test_first_fault_in_the_documented_order_is_reported() -> None:
     wrong: dict[str, Any] = {
         "client_id": "client_two",
         "redirect_uri": "https://other.example/",
         "code_verifier": WRONG_VERIFIER,
-        "at": NOW + LIFE,
+        "at": NOW + LIFETIME,
     }
-    authorization = opened().revoke(at=NOW)
+    authorization = issued().revoke(at=NOW)
     steps: list[tuple[type[Refusal], dict[str, Any]]] = [
         (AuthorizationNotFound, {}),
         (TokenExpired, {"at": NOW}),
@@ -93,21 +93,21 @@ def test_the_first_fault_in_the_documented_order_is_told() -> None:
         (IncorrectRedirectUri, {"redirect_uri": REDIRECT_URI}),
         (IncorrectCodeVerifier, {}),
     ]
-    for refusal, mended in steps:
+    for refusal, corrected in steps:
         with pytest.raises(refusal):
             authorization.redeem(**wrong)
-        wrong.update(mended)
-        authorization = opened()
+        wrong.update(corrected)
+        authorization = issued()
 
 
-def test_the_last_wrong_verifier_voids_it() -> None:
-    authorization = opened()
+def test_last_wrong_verifier_revokes_the_authorization() -> None:
+    authorization = issued()
     for count in range(1, 6):
         assert authorization.revoked_at is None
-        authorization = authorization.count_wrong_verifier(most=5, at=NOW)
+        authorization = authorization.count_wrong_verifier(max_count=5, at=NOW)
         assert authorization.wrong_verifiers == count
     with pytest.raises(AuthorizationNotFound):
-        authorization.redeem(**RIGHT)
+        authorization.redeem(**CORRECT)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_the_last_wrong_verifier_voids_it() -> None:
         ("com.example.app:/cb", "com.example.app:/cb?code=i.k&state=s"),
     ],
 )
-def test_a_link_keeps_the_query_and_the_fragment_of_its_redirect_uri(redirect_uri: str, expected: str) -> None:
-    assert link(redirect_uri, Code("i", "k"), "s") == expected
+def test_link_keeps_query_and_fragment_of_the_redirect_uri(redirect_uri: str, expected: str) -> None:
+    assert magic_link(redirect_uri, Code("i", "k"), "s") == expected
 
 
 @given(
@@ -133,10 +133,10 @@ def test_a_link_keeps_the_query_and_the_fragment_of_its_redirect_uri(redirect_ur
     query=st.lists(st.tuples(st.text(string.ascii_letters, min_size=1), st.text(UNRESERVED)), max_size=3),
     flow=st.sampled_from([None, "trial"]),
 )
-def test_a_link_gives_back_what_was_put_in(state: str, query: list[tuple[str, str]], flow: str | None) -> None:
+def test_link_parses_to_its_parameters(state: str, query: list[tuple[str, str]], flow: str | None) -> None:
     own = "&".join(f"{name}={value}" for name, value in query)
     redirect_uri = "https://a.example/cb" + (f"?{own}" if own else "")
-    parts = urlsplit(link(redirect_uri, CODE, state, flow=flow))
+    parts = urlsplit(magic_link(redirect_uri, CODE, state, flow=flow))
     assert parts.path == "/cb"
     added = [("code", str(CODE)), ("state", state)] + ([("flow", flow)] if flow else [])
     assert parse_qsl(parts.query, keep_blank_values=True) == [*query, *added]

@@ -30,24 +30,24 @@ from shared.messages.personal_data import (
 from shared.personal_data.subjects import DataSubject
 from tests.auth.flows import (
     ADDRESS,
-    code_in,
-    logged_in,
+    code_of,
+    log_in,
     mailed_link,
-    ordered_code,
     redemption,
     refresh,
     refusal,
+    request_code,
     send_magic_link,
 )
 from tests.service_harness import Refused, ServiceHarness
 
 OPERATOR = Caller(kind="internal", client_ip="198.51.100.9")
-OTHERS = ("billing", "mailer", "news")
+OTHER_SERVICES = ("billing", "mailer", "news")
 
 
 @pytest.fixture
 async def harness(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> ServiceHarness:
-    """Auth's harness where nothing lies among the dead letters: those are on Kafka, and have tests of their own."""
+    """Auth without dead letters; their erasure has its own tests on Kafka."""
 
     async def none(*_: object, **__: object) -> Page:
         return Page([], None)
@@ -56,25 +56,24 @@ async def harness(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> S
     return harness
 
 
-def find(value: str, kind: Any = "email") -> FindUser:
+def find_user(value: str, kind: Any = "email") -> FindUser:
     return FindUser(identifier_type=kind, identifier_value=Sealed.of(value))
 
 
-async def settle(harness: ServiceHarness) -> None:
-    """Hand auth all that it ordered of itself about people."""
-    done = 0
-    waiting = {id(message) for _, message in await harness.delayed()}
-    assert not waiting & {id(message) for message in harness.published}
-    while done < len(harness.published):
-        message = harness.published[done]
-        done += 1
+async def run_own_parts(harness: ServiceHarness) -> None:
+    """Deliver the commands of exports and erasures that auth has published to itself, until there are none."""
+    delivered = 0
+    while delivered < len(harness.published):
+        message = harness.published[delivered]
+        delivered += 1
         own = isinstance(message, ExportUserFromAuth | EraseUserFromAuth | AddExportedPart | ConfirmErasure)
         if own and isinstance(message, Command) and not getattr(message, "again", False):
             await harness.deliver(message)
 
 
-async def answered_by_others(harness: ServiceHarness, process: dict[str, Any], kind: str) -> None:
-    for holder in OTHERS:
+async def finish_other_parts(harness: ServiceHarness, process: dict[str, Any], kind: str) -> None:
+    """Deliver the results of the other services."""
+    for holder in OTHER_SERVICES:
         if kind == "export":
             await harness.deliver(
                 AddExportedPart(
@@ -91,27 +90,27 @@ async def answered_by_others(harness: ServiceHarness, process: dict[str, Any], k
             await harness.deliver(ConfirmErasure(process_id=process["id"], holder=holder))
 
 
-async def test_a_user_is_found_by_an_address_however_it_is_written(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
-    assert (await harness.deliver(find("ANA@Example.com")))["id"] == tokens["user_id"]
-    assert await refusal(harness, find("nobody@example.com")) == ("not_found", "not_found")
-    assert await refusal(harness, find("not an address")) == ("invalid", "invalid_email")
-    assert await refusal(harness, find("12", "phone")) == ("invalid", "invalid_phone_number")
+async def test_user_is_found_by_any_spelling_of_the_address(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    assert (await harness.deliver(find_user("ANA@Example.com")))["id"] == tokens["user_id"]
+    assert await refusal(harness, find_user("nobody@example.com")) == ("not_found", "not_found")
+    assert await refusal(harness, find_user("not an address")) == ("invalid", "invalid_email")
+    assert await refusal(harness, find_user("12", "phone")) == ("invalid", "invalid_phone_number")
 
 
-async def test_an_export_asks_every_service_and_is_done_with_the_last_one(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_export_orders_every_part_and_finishes_with_the_last(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     harness.clear()
     process = await harness.deliver(ExportUser(user_id=tokens["user_id"]), caller=OPERATOR)
-    orders = [message for message in harness.published if isinstance(message, ExportUserData)]
-    assert [type(order).service for order in orders] == ["auth", *OTHERS]
+    parts = [message for message in harness.published if isinstance(message, ExportUserData)]
+    assert [type(part).service for part in parts] == ["auth", *OTHER_SERVICES]
     assert [entry.action for entry in harness.audited] == ["export_user"]
     assert (process["kind"], process["state"], process["finished_at"]) == ("export", "running", None)
-    await settle(harness)
+    await run_own_parts(harness)
     running = await harness.deliver(GetUserProcess(process_id=process["id"]))
     assert [part["service"] for part in running["services"] if part["done_at"]] == ["auth"]
     assert await refusal(harness, GetUserExport(process_id=process["id"])) == ("conflict", "user_export_not_finished")
-    await answered_by_others(harness, process, "export")
+    await finish_other_parts(harness, process, "export")
     assert (await harness.deliver(GetUserProcess(process_id=process["id"])))["state"] == "done"
     document = await harness.deliver(GetUserExport(process_id=process["id"]))
     assert document["next_cursor"] is None
@@ -124,21 +123,21 @@ async def test_an_export_asks_every_service_and_is_done_with_the_last_one(harnes
     assert not {"key", "successor", "version"} & set(own["refresh_tokens"][0])
 
 
-async def test_an_export_is_kept_sealed_and_for_so_long(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_export_is_stored_sealed_and_expires(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     process = await harness.deliver(ExportUser(user_id=tokens["user_id"]))
-    await settle(harness)
-    await answered_by_others(harness, process, "export")
+    await run_own_parts(harness)
+    await finish_other_parts(harness, process, "export")
     for name in ("user_processes", "user_export_parts"):
         assert ADDRESS not in repr(await harness.database[name].find().to_list())
     harness.now += timedelta(days=7, seconds=1)
     assert await refusal(harness, GetUserExport(process_id=process["id"])) == ("not_found", "not_found")
 
 
-async def test_a_long_export_comes_in_pages(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_long_export_is_read_in_pages(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     process = await harness.deliver(ExportUser(user_id=tokens["user_id"]))
-    await settle(harness)
+    await run_own_parts(harness)
     for number in range(3):
         rows = json.dumps([{"id": f"{number}/{row}", "text": "x" * 1000} for row in range(150)])
         part = {"process_id": process["id"], "run": 1, "number": number, "collection": "things"}
@@ -146,32 +145,32 @@ async def test_a_long_export_comes_in_pages(harness: ServiceHarness) -> None:
     for holder in ("mailer", "news"):
         part = {"process_id": process["id"], "run": 1, "number": 0, "collection": "things"}
         await harness.deliver(AddExportedPart(**part, holder=holder, documents=Sealed.of("[]"), last=True))
-    cursor, seen = 0, []
+    cursor, read = 0, []
     while cursor is not None:
         page = await harness.deliver(GetUserExport(process_id=process["id"], cursor=cursor))
-        seen += [row["id"] for row in page["services"].get("billing", {}).get("things", ())]
+        read += [row["id"] for row in page["services"].get("billing", {}).get("things", ())]
         assert page["next_cursor"] is None or page["next_cursor"] > cursor
         cursor = page["next_cursor"]
-    assert seen == [f"{number}/{row}" for number in range(3) for row in range(150)]
+    assert read == [f"{number}/{row}" for number in range(3) for row in range(150)]
 
 
-async def test_who_is_erased_is_gone_from_auth_and_logged_out(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness, device={"platform": "mac", "beak_id": "b", "fingerprint": "f"})
-    open_code = await ordered_code(harness)
+async def test_erasure_deletes_the_user_and_ends_the_sessions(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness, device={"platform": "mac", "beak_id": "b", "fingerprint": "f"})
+    open_code = await request_code(harness)
     harness.clear()
     process = await harness.deliver(EraseUser(user_id=tokens["user_id"], delete_stripe_customer=True), caller=OPERATOR)
-    orders = [message for message in harness.published if isinstance(message, EraseUserData)]
-    assert [(type(order).service, order.delete_stripe_customer) for order in orders] == [
-        (name, True) for name in ("auth", *OTHERS)
+    parts = [message for message in harness.published if isinstance(message, EraseUserData)]
+    assert [(type(part).service, part.delete_stripe_customer) for part in parts] == [
+        (name, True) for name in ("auth", *OTHER_SERVICES)
     ]
-    await settle(harness)
-    await answered_by_others(harness, process, "erase")
-    done = await harness.deliver(GetUserProcess(process_id=process["id"]))
-    assert (done["state"], done["expires_at"]) == ("done", None)
+    await run_own_parts(harness)
+    await finish_other_parts(harness, process, "erasure")
+    view = await harness.deliver(GetUserProcess(process_id=process["id"]))
+    assert (view["state"], view["expires_at"]) == ("done", None)
     assert harness.published_of(AccessTokenRevoked)
     assert await refusal(harness, refresh(tokens["refresh_token"])) == ("not_found", "token_not_found")
     assert await refusal(harness, redemption(open_code)) == ("not_found", "token_not_found")
-    assert await refusal(harness, find(ADDRESS)) == ("not_found", "not_found")
+    assert await refusal(harness, find_user(ADDRESS)) == ("not_found", "not_found")
     for name in ("users", "identifiers", "authorizations", "access_tokens", "refresh_tokens", "limits", "familiars"):
         assert await harness.database[name].count_documents({}) == 0, name
     audit = await harness.database["audit"].find({"userId": tokens["user_id"]}).to_list()
@@ -179,156 +178,156 @@ async def test_who_is_erased_is_gone_from_auth_and_logged_out(harness: ServiceHa
     assert all(entry["clientIp"] is None for entry in audit if entry["caller"] != "internal")
 
 
-async def test_nor_does_the_audit_keep_where_their_links_were_ordered_and_tried_from(harness: ServiceHarness) -> None:
+async def test_erasure_deletes_ip_addresses_of_link_requests_and_guesses(harness: ServiceHarness) -> None:
     person, other = (Caller(kind="anonymous", client_ip=ip) for ip in ("203.0.113.77", "203.0.113.78"))
 
-    async def ordered(caller: Caller, address: str) -> str:
+    async def request_code_from(caller: Caller, address: str) -> str:
         await harness.deliver(send_magic_link(identifier_value=address), caller=caller)
-        return code_in(mailed_link(harness, harness.published_of(SendMail)[-1]))
+        return code_of(mailed_link(harness, harness.published_of(SendMail)[-1]))
 
-    code = await ordered(person, ADDRESS)
+    code = await request_code_from(person, ADDRESS)
     assert (await refusal(harness, redemption(code, code_verifier="w" * 43), caller=person))[0] == "invalid"
     tokens = await harness.deliver(redemption(code), caller=person)
-    await ordered(person, ADDRESS)
-    await ordered(other, "bob@example.com")
+    await request_code_from(person, ADDRESS)
+    await request_code_from(other, "bob@example.com")
     before = await harness.database["audit"].find({"clientIp": person.client_ip}).to_list()
     assert {entry["userId"] for entry in before} == {None, tokens["user_id"]}
     await harness.deliver(EraseUser(user_id=tokens["user_id"]), caller=OPERATOR)
-    await settle(harness)
+    await run_own_parts(harness)
     left = await harness.database["audit"].find({"clientIp": {"$type": "string"}}).to_list()
     assert {entry["clientIp"] for entry in left} == {other.client_ip, OPERATOR.client_ip}
-    kept = {"_id": {"$in": [entry["_id"] for entry in before]}}
-    assert await harness.database["audit"].count_documents(kept) == len(before)
+    same_entries = {"_id": {"$in": [entry["_id"] for entry in before]}}
+    assert await harness.database["audit"].count_documents(same_entries) == len(before)
 
 
-async def test_what_was_tried_in_a_login_is_found_by_an_index(harness: ServiceHarness) -> None:
-    person = DataSubject("user_1", (ADDRESS,), ())
-    query = harness.context.people.tried(["authzcode_1", "authzcode_2"]).query(person)
+async def test_audit_entries_of_a_login_are_found_by_an_index(harness: ServiceHarness) -> None:
+    subject = DataSubject("user_1", (ADDRESS,), ())
+    source = harness.context.personal_data.audit_before_login(["authzcode_1", "authzcode_2"])
+    query = source.query(subject)
     plan = await harness.database["audit"].find(query).explain()
     assert "COLLSCAN" not in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
 
 
-async def test_a_new_login_after_an_erasure_makes_a_new_user(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_login_after_an_erasure_creates_a_new_user(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     await harness.deliver(EraseUser(user_id=tokens["user_id"]))
-    await settle(harness)
-    assert (await logged_in(harness))["user_id"] != tokens["user_id"]
+    await run_own_parts(harness)
+    assert (await log_in(harness))["user_id"] != tokens["user_id"]
 
 
-async def test_an_erasure_that_comes_twice_is_one(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
-    order, message_id = EraseUser(user_id=tokens["user_id"]), new_message_id()
-    answers = [await harness.deliver(order, id=message_id) for _ in range(2)]
-    later = await harness.deliver(order)
-    assert answers[0] == answers[1] == later
+async def test_second_delivery_and_second_erasure_return_the_first(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    command, message_id = EraseUser(user_id=tokens["user_id"]), new_message_id()
+    first, second = [await harness.deliver(command, id=message_id) for _ in range(2)]
+    assert first == second == await harness.deliver(command)
     assert await harness.database["user_processes"].count_documents({}) == 1
     assert await refusal(harness, EraseUser(user_id="nobody")) == ("not_found", "not_found")
     assert await refusal(harness, ExportUser(user_id=tokens["user_id"])) == ("not_found", "not_found")
 
 
-async def test_what_no_service_has_done_in_an_hour_is_ordered_again(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_pending_parts_are_ordered_again_after_an_hour(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     process = await harness.deliver(EraseUser(user_id=tokens["user_id"]))
-    await settle(harness)
-    waiting = [message for _, message in await harness.delayed() if isinstance(message, ContinueUserProcess)]
+    await run_own_parts(harness)
+    scheduled = [message for _, message in await harness.delayed() if isinstance(message, ContinueUserProcess)]
     harness.clear()
-    await harness.deliver(waiting[0])
-    assert [type(order).service for order in harness.published if isinstance(order, EraseUserData)] == list(OTHERS)
-    await answered_by_others(harness, process, "erase")
+    await harness.deliver(scheduled[0])
+    assert [type(part).service for part in harness.published if isinstance(part, EraseUserData)] == list(OTHER_SERVICES)
+    await finish_other_parts(harness, process, "erasure")
     harness.clear()
     await harness.deliver(ContinueUserProcess(process_id=process["id"]))
     assert harness.published == []
 
 
-async def test_a_repeated_part_changes_nothing_and_a_late_one_is_dropped(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_repeated_and_late_parts_change_nothing(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     process = await harness.deliver(ExportUser(user_id=tokens["user_id"]))
     for _ in range(2):
-        await answered_by_others(harness, process, "export")
-    assert await harness.database["user_export_parts"].count_documents({}) == len(OTHERS)
+        await finish_other_parts(harness, process, "export")
+    assert await harness.database["user_export_parts"].count_documents({}) == len(OTHER_SERVICES)
     await harness.deliver(ConfirmErasure(process_id="gone", holder="news"))
 
 
-async def test_a_process_says_whom_a_service_waits_for_until_it_is_done(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_process_shows_what_a_service_waits_for(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     process = await harness.deliver(EraseUser(user_id=tokens["user_id"]))
 
-    async def mailers() -> dict[str, Any]:
+    async def mailer_part() -> dict[str, Any]:
         view = await harness.deliver(GetUserProcess(process_id=process["id"]))
         part: dict[str, Any] = next(part for part in view["services"] if part["service"] == "mailer")
         return part
 
-    assert (await mailers())["waits_for"] is None
-    noted = {"process_id": process["id"], "holder": "mailer", "waits_for": "mailchimp"}
-    await harness.deliver(NoteErasureWait(**noted, reason="503 Fault"))
-    since = (await mailers())["waits_since"]
+    assert (await mailer_part())["waits_for"] is None
+    fields = {"process_id": process["id"], "holder": "mailer", "waits_for": "mailchimp"}
+    await harness.deliver(NoteErasureWait(**fields, reason="503 Fault"))
+    since = (await mailer_part())["waits_since"]
     harness.now += timedelta(minutes=1)
-    await harness.deliver(NoteErasureWait(**noted, reason="401 API Key Invalid"))
+    await harness.deliver(NoteErasureWait(**fields, reason="401 API Key Invalid"))
     waits = {"waits_for": "mailchimp", "waits_since": since, "reason": "401 API Key Invalid"}
-    assert await mailers() == {"service": "mailer", "done_at": None, **waits}
+    assert await mailer_part() == {"service": "mailer", "done_at": None, **waits}
     await harness.deliver(ConfirmErasure(process_id=process["id"], holder="mailer"))
-    await harness.deliver(NoteErasureWait(**noted, reason="late"))
-    done = await mailers()
-    assert (done["done_at"] is not None, done["waits_for"], done["reason"]) == (True, None, None)
-    await harness.deliver(NoteErasureWait(**{**noted, "process_id": "gone"}, reason="late"))
+    await harness.deliver(NoteErasureWait(**fields, reason="late"))
+    finished = await mailer_part()
+    assert (finished["done_at"] is not None, finished["waits_for"], finished["reason"]) == (True, None, None)
+    await harness.deliver(NoteErasureWait(**{**fields, "process_id": "gone"}, reason="late"))
 
 
-async def test_no_link_of_before_makes_a_user_after(harness: ServiceHarness) -> None:
-    user_id = (await logged_in(harness))["user_id"]
-    code = await ordered_code(harness)
+async def test_old_link_creates_no_user_after_an_erasure(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
+    code = await request_code(harness)
     await harness.deliver(EraseUser(user_id=user_id))
-    # Auth's part has not even begun.
+    # Before auth has begun its part.
     assert await refusal(harness, redemption(code)) == ("not_found", "token_not_found")
     assert await harness.database["users"].count_documents({}) == 0
 
 
-async def test_of_a_link_and_an_erasure_at_once_the_link_is_unknown_or_its_session_ends(
+async def test_login_racing_an_erasure_is_refused_or_its_session_ends(
     harness: ServiceHarness,
 ) -> None:
     for _ in range(50):
-        user_id = (await logged_in(harness))["user_id"]
-        code = await ordered_code(harness)
-        orders = [harness.deliver(redemption(code)), harness.deliver(EraseUser(user_id=user_id))]
+        user_id = (await log_in(harness))["user_id"]
+        code = await request_code(harness)
+        deliveries = [harness.deliver(redemption(code)), harness.deliver(EraseUser(user_id=user_id))]
         if random.random() < 0.5:
-            orders.reverse()
-        done = await asyncio.gather(*orders, return_exceptions=True)
-        [login] = [each for each in done if not (isinstance(each, dict) and each.get("kind") == "erasure")]
+            deliveries.reverse()
+        results = await asyncio.gather(*deliveries, return_exceptions=True)
+        [login] = [each for each in results if not (isinstance(each, dict) and each.get("kind") == "erasure")]
         assert login["user_id"] == user_id if isinstance(login, dict) else isinstance(login, Refused)
-        await settle(harness)
+        await run_own_parts(harness)
         harness.clear()
         for name in ("users", "identifiers", "authorizations", "access_tokens", "refresh_tokens"):
             assert await harness.database[name].count_documents({}) == 0, name
 
 
-async def test_nobody_is_left_with_a_session_by_logging_in_while_being_erased(harness: ServiceHarness) -> None:
+async def test_login_racing_an_erasure_leaves_no_session(harness: ServiceHarness) -> None:
     for _ in range(20):
-        user_id = (await logged_in(harness))["user_id"]
-        code = await ordered_code(harness)
+        user_id = (await log_in(harness))["user_id"]
+        code = await request_code(harness)
         ensure = EnsureUser(reference="other", email=ADDRESS)
-        done = await asyncio.gather(
+        results = await asyncio.gather(
             harness.deliver(redemption(code)),
             harness.deliver(EraseUser(user_id=user_id)),
             harness.deliver(ensure),
             return_exceptions=True,
         )
-        assert isinstance(done[1], dict)
-        await settle(harness)
+        assert isinstance(results[1], dict)
+        await run_own_parts(harness)
         harness.clear()
-        known = {document["_id"] async for document in harness.database["users"].find()}
-        assert user_id not in known
+        user_ids = {document["_id"] async for document in harness.database["users"].find()}
+        assert user_id not in user_ids
         for name in ("identifiers", "access_tokens", "refresh_tokens"):
             assert await harness.database[name].count_documents({"userId": user_id}) == 0
 
 
-async def test_an_export_goes_with_its_user_finished_or_not(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_erasure_deletes_finished_and_running_exports(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     finished, running = [await harness.deliver(ExportUser(user_id=tokens["user_id"])) for _ in range(2)]
-    await settle(harness)
-    await answered_by_others(harness, finished, "export")
+    await run_own_parts(harness)
+    await finish_other_parts(harness, finished, "export")
     harness.clear()
     await harness.deliver(EraseUser(user_id=tokens["user_id"]))
-    await settle(harness)
-    await answered_by_others(harness, running, "export")
+    await run_own_parts(harness)
+    await finish_other_parts(harness, running, "export")
     assert await harness.database["user_export_parts"].count_documents({}) == 0
     for process in (finished, running):
         assert await refusal(harness, GetUserExport(process_id=process["id"])) == ("not_found", "not_found")

@@ -4,31 +4,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.rate_limits.models import SLOTS, KnownDevices, Limit, Rule, UsageLog, seconds
+from services.auth.rate_limits.models import SLOTS_PER_WINDOW, KnownDevices, Limit, Rule, UseLog, retry_after_seconds
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
-NONE = timedelta(0)
+ZERO = timedelta(0)
 SECOND = timedelta(seconds=1)
 windows = st.sampled_from([timedelta(seconds=12), timedelta(minutes=1), timedelta(minutes=5), timedelta(hours=1)])
-rules = st.builds(Rule, count=st.integers(1, 6), within=windows)
-limits = st.lists(rules, min_size=1, max_size=3, unique_by=lambda rule: rule.within).map(
-    lambda found: Limit(tuple(found))
+rules = st.builds(Rule, count=st.integers(1, 6), window=windows)
+limits = st.lists(rules, min_size=1, max_size=3, unique_by=lambda rule: rule.window).map(
+    lambda rules: Limit(tuple(rules))
 )
 pauses = st.lists(st.integers(0, 900_000).map(lambda ms: timedelta(milliseconds=ms)), max_size=60)
 
 
-def used(limit: Limit, *ago: timedelta) -> UsageLog:
-    uses = UsageLog("id")
+def log_of_uses(limit: Limit, *ago: timedelta) -> UseLog:
+    uses = UseLog("id")
     for each in sorted(ago, reverse=True):
         uses = uses.with_use(limit, at=NOW - each)
     return uses
 
 
 def naive_wait(limit: Limit, times: list[datetime], at: datetime) -> timedelta:
-    """From the list of all uses there ever were, millisecond by rule: how long until all rules have room."""
-    wait = NONE
+    """Time until all rules allow one more use, computed from a list of all uses."""
+    wait = ZERO
     for rule in limit.rules:
-        ends = sorted(time + rule.within for time in times if time + rule.within > at)
+        ends = sorted(time + rule.window for time in times if time + rule.window > at)
         if len(ends) >= rule.count:
             wait = max(wait, ends[-rule.count] - at)
     return wait
@@ -44,80 +44,80 @@ def naive_wait(limit: Limit, times: list[datetime], at: datetime) -> timedelta:
         (" NONE ", []),
     ],
 )
-def test_a_limit_is_written_as_counts_within_stretches_of_time(text: str, rules: list[tuple[int, int]]) -> None:
+def test_limit_is_parsed_as_counts_per_window(text: str, rules: list[tuple[int, int]]) -> None:
     limit = Limit.parse(text)
-    assert [(rule.count, rule.within.total_seconds()) for rule in limit.rules] == rules
+    assert [(rule.count, rule.window.total_seconds()) for rule in limit.rules] == rules
 
 
 @pytest.mark.parametrize(
     "text", ["", "5", "5/h", "0/1h", "5/0m", "-1/1h", "5/1w", "5/1h,", "5 an hour", "1/1m;2/1h", "5/32d", "٣/1h"]
 )
-def test_a_limit_written_otherwise_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"write it as|nothing is counted"):
+def test_malformed_limit_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write rules such as|a window can't be longer"):
         Limit.parse(text)
 
 
 @given(limits)
-def test_a_limit_is_shown_as_it_is_written(limit: Limit) -> None:
+def test_formatted_limit_parses_to_the_same_limit(limit: Limit) -> None:
     assert Limit.parse(str(limit)) == limit
 
 
-def test_a_limit_is_shown_in_the_largest_units() -> None:
+def test_limit_is_formatted_in_the_largest_units() -> None:
     assert str(Limit.parse("1/60s, 5/60m, 10/24h, 7/90s")) == "1/1m, 5/1h, 10/1d, 7/90s"
     assert str(Limit.parse("none")) == "none"
 
 
-def test_one_stretch_of_time_has_one_count() -> None:
-    with pytest.raises(ValueError, match="once how many"):
+def test_two_rules_with_one_window_are_rejected() -> None:
+    with pytest.raises(ValueError, match="only one count"):
         Limit.parse("5/60m, 10/1h")
 
 
-def test_there_is_room_until_the_count_is_reached() -> None:
+def test_uses_are_allowed_until_the_count_is_reached() -> None:
     limit = Limit.parse("2/1m")
-    assert limit.wait((), at=NOW) == NONE
-    assert limit.wait(used(limit, NONE).times, at=NOW) == NONE
-    assert limit.wait(used(limit, NONE, NONE).times, at=NOW) == timedelta(minutes=1)
+    assert limit.wait((), at=NOW) == ZERO
+    assert limit.wait(log_of_uses(limit, ZERO).times, at=NOW) == ZERO
+    assert limit.wait(log_of_uses(limit, ZERO, ZERO).times, at=NOW) == timedelta(minutes=1)
 
 
-def test_the_window_slides_with_the_oldest_use_that_counts() -> None:
+def test_window_slides_with_the_oldest_counted_use() -> None:
     limit = Limit.parse("2/1m")
-    times = used(limit, timedelta(seconds=50), timedelta(seconds=20)).times
+    times = log_of_uses(limit, timedelta(seconds=50), timedelta(seconds=20)).times
     assert limit.wait(times, at=NOW) == timedelta(seconds=10)
-    assert limit.wait(times, at=NOW + timedelta(seconds=10)) == NONE
+    assert limit.wait(times, at=NOW + timedelta(seconds=10)) == ZERO
 
 
-def test_of_several_rules_the_longest_wait_holds() -> None:
+def test_longest_wait_of_several_rules_applies() -> None:
     limit = Limit.parse("1/1m, 2/1h")
-    times = used(limit, timedelta(minutes=30), timedelta(seconds=10)).times
+    times = log_of_uses(limit, timedelta(minutes=30), timedelta(seconds=10)).times
     assert limit.wait(times, at=NOW) == timedelta(minutes=30)
 
 
-def test_no_rules_never_wait_and_remember_nothing() -> None:
+def test_limit_without_rules_never_waits_and_needs_no_uses() -> None:
     limit = Limit.parse("none")
-    assert limit.wait([NOW] * 9, at=NOW) == NONE
-    assert limit.most == 0
+    assert limit.wait([NOW] * 9, at=NOW) == ZERO
+    assert limit.max_count == 0
 
 
 @given(limits, pauses)
-def test_a_limit_judges_as_the_list_of_all_uses_would(limit: Limit, pauses: list[timedelta]) -> None:
-    at, uses, every = NOW, UsageLog("id"), list[datetime]()
+def test_limit_agrees_with_a_list_of_all_uses(limit: Limit, pauses: list[timedelta]) -> None:
+    at, uses, every = NOW, UseLog("id"), list[datetime]()
     for pause in pauses:
         at += pause
         wait = limit.wait(uses.times, at=at)
         assert wait == naive_wait(limit, every, at)
-        if wait == NONE:
+        if wait == ZERO:
             uses = uses.with_use(limit, at=at)
             every.append(at)
         else:
-            # What was told is true: not a millisecond earlier, and then indeed.
-            assert limit.wait(uses.times, at=at + wait) == NONE
-            assert limit.wait(uses.times, at=at + wait - timedelta(milliseconds=1)) > NONE
-        assert len(uses.times) <= limit.most
+            # The wait is exact to the millisecond.
+            assert limit.wait(uses.times, at=at + wait) == ZERO
+            assert limit.wait(uses.times, at=at + wait - timedelta(milliseconds=1)) > ZERO
+        assert len(uses.times) <= limit.max_count
 
 
 @given(limits, st.lists(st.integers(-3_000, 3_000), max_size=20))
-def test_clocks_that_differ_keep_uses_in_order(limit: Limit, skews: list[int]) -> None:
-    uses = UsageLog("id")
+def test_uses_stay_sorted_when_clocks_differ(limit: Limit, skews: list[int]) -> None:
+    uses = UseLog("id")
     for skew in skews:
         uses = uses.with_use(limit, at=NOW + timedelta(milliseconds=skew))
     assert list(uses.times) == sorted(uses.times)
@@ -125,39 +125,37 @@ def test_clocks_that_differ_keep_uses_in_order(limit: Limit, skews: list[int]) -
 
 
 @given(rules, pauses)
-def test_grains_never_allow_more_than_the_rule_and_wait_at_most_a_grain_longer(
-    rule: Rule, pauses: list[timedelta]
-) -> None:
+def test_slots_never_exceed_the_rule_and_wait_at_most_one_slot_longer(rule: Rule, pauses: list[timedelta]) -> None:
     at, counts, every = NOW, dict[int, int](), list[datetime]()
     for pause in pauses:
         at += pause
-        wait = rule.wait_of_slots(counts, at=at)
-        exactly = naive_wait(Limit((rule,)), every, at)
-        assert exactly <= wait + timedelta(milliseconds=1)
-        assert wait <= exactly + rule.within / SLOTS + timedelta(milliseconds=1)
-        if wait == NONE:
-            counts[rule.grain(at)] = counts.get(rule.grain(at), 0) + 1
+        wait = rule.wait_by_slots(counts, at=at)
+        exact = naive_wait(Limit((rule,)), every, at)
+        assert exact <= wait + timedelta(milliseconds=1)
+        assert wait <= exact + rule.window / SLOTS_PER_WINDOW + timedelta(milliseconds=1)
+        if wait == ZERO:
+            counts[rule.slot(at)] = counts.get(rule.slot(at), 0) + 1
             every.append(at)
-            assert len([time for time in every if time > at - rule.within]) <= rule.count
+            assert len([time for time in every if time > at - rule.window]) <= rule.count
         else:
-            assert rule.wait_of_slots(counts, at=at + wait + timedelta(milliseconds=1)) == NONE
+            assert rule.wait_by_slots(counts, at=at + wait + timedelta(milliseconds=1)) == ZERO
 
 
 @pytest.mark.parametrize(
-    ("wait", "said"), [(NONE, 1), (timedelta(milliseconds=1), 1), (SECOND, 1), (timedelta(seconds=1.001), 2)]
+    ("wait", "expected"), [(ZERO, 1), (timedelta(milliseconds=1), 1), (SECOND, 1), (timedelta(seconds=1.001), 2)]
 )
-def test_who_waits_as_long_as_told_has_waited_enough(wait: timedelta, said: int) -> None:
-    assert seconds(wait) == said
+def test_retry_after_is_rounded_up_to_whole_seconds(wait: timedelta, expected: int) -> None:
+    assert retry_after_seconds(wait) == expected
 
 
-def test_a_person_is_known_by_their_latest_traits() -> None:
-    familiar = KnownDevices("id").with_traits(["first"])
-    for number in range(KnownDevices.MOST):
-        familiar = familiar.with_traits([f"{number}"])
-    assert len(familiar.traits) == KnownDevices.MOST
-    assert "first" not in familiar.traits
-    assert familiar.traits[-1] == f"{KnownDevices.MOST - 1}"
+def test_only_the_latest_device_hashes_are_kept() -> None:
+    known = KnownDevices("id").with_hashes(["first"])
+    for number in range(KnownDevices.MAX_HASHES):
+        known = known.with_hashes([f"{number}"])
+    assert len(known.hashes) == KnownDevices.MAX_HASHES
+    assert "first" not in known.hashes
+    assert known.hashes[-1] == f"{KnownDevices.MAX_HASHES - 1}"
 
 
-def test_a_trait_is_known_once() -> None:
-    assert KnownDevices("id").with_traits(["a", "b"]).with_traits(["a"]).traits == ("b", "a")
+def test_repeated_device_hash_moves_to_the_end() -> None:
+    assert KnownDevices("id").with_hashes(["a", "b"]).with_hashes(["a"]).hashes == ("b", "a")

@@ -1,4 +1,4 @@
-"""Counts that instances share, one exchange at a time."""
+"""Shared counters of several instances, one exchange at a time."""
 
 import asyncio
 import time
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect
 
-from services.auth.rate_limits import shared_counters as meters_module
-from services.auth.rate_limits.models import NONE, Limit
+from services.auth.rate_limits import shared_counters
+from services.auth.rate_limits.models import ZERO, Limit
 from services.auth.rate_limits.shared_counters import SharedCounter, SharedCounters
 from services.auth.rate_limits.store import CounterSlots
 from tests.service_harness import ServiceHarness
@@ -21,176 +21,174 @@ NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 LIMIT = Limit.parse("3/1m")
 
 
-class Away(CounterSlots):
-    """A MongoDB that comes and goes."""
+class UnreliableSlots(CounterSlots):
+    """Counter slots in a MongoDB that can be down or hang."""
 
     def __init__(self, database: Any) -> None:
         super().__init__(database)
-        self.away = False
+        self.down = False
         self.hangs = False
-        self.asked = 0
+        self.reads = 0
 
-    async def read(self, series: str) -> dict[int, dict[str, int]]:
-        self.asked += 1
+    async def read(self, counter_id: str) -> dict[int, dict[str, int]]:
+        self.reads += 1
         if self.hangs:
             await asyncio.sleep(60)
-        if self.away:
+        if self.down:
             raise AutoReconnect
-        return await super().read(series)
+        return await super().read(counter_id)
 
     async def write(self, instance: str, counts: Iterable[tuple[str, int, int, float]]) -> None:
-        if self.away:
+        if self.down:
             raise AutoReconnect
         await super().write(instance, counts)
 
 
 @pytest.fixture
-def tallies(harness: ServiceHarness) -> Away:
-    return Away(harness.database)
+def slots(harness: ServiceHarness) -> UnreliableSlots:
+    return UnreliableSlots(harness.database)
 
 
 @asynccontextmanager
-async def instance(tallies: CounterSlots) -> AsyncIterator[SharedCounters]:
-    meters = SharedCounters(tallies)
-    async with meters.running():
-        yield meters
+async def instance(slots: CounterSlots) -> AsyncIterator[SharedCounters]:
+    counters = SharedCounters(slots)
+    async with counters.running():
+        yield counters
 
 
-async def asked(meters: SharedCounters, limit: Limit = LIMIT) -> tuple[SharedCounter, ...]:
-    """The series of one subject, as fresh as a decision wants them."""
-    series = meters.series("subject", limit)
-    if meters.stale(series):
-        await meters.sync(series)
-    return series
+async def synced(counters: SharedCounters, limit: Limit = LIMIT) -> tuple[SharedCounter, ...]:
+    """The counters of one subject, synced as for a decision."""
+    of_subject = counters.of_subject("subject", limit)
+    if counters.stale(of_subject):
+        await counters.sync(of_subject)
+    return of_subject
 
 
-async def count(meters: SharedCounters, *messages: str, at: datetime = NOW) -> None:
+async def count(counters: SharedCounters, *messages: str, at: datetime = NOW) -> None:
     for message in messages:
-        meters.count(await asked(meters), message, at=at)
+        counters.count(await synced(counters), message, at=at)
 
 
-async def wait(meters: SharedCounters, message: str = "another", at: datetime = NOW) -> timedelta:
-    return meters.wait(await asked(meters), message, at=at)
+async def wait(counters: SharedCounters, message: str = "another", at: datetime = NOW) -> timedelta:
+    return counters.wait(await synced(counters), message, at=at)
 
 
-async def test_a_message_is_counted_once_and_passes_again(tallies: Away) -> None:
-    async with instance(tallies) as meters:
-        await count(meters, "a", "a", "a", "b", "c")
-        assert await wait(meters) > NONE
-        assert await wait(meters, "a") == NONE
+async def test_counted_message_is_counted_once_and_allowed_again(slots: UnreliableSlots) -> None:
+    async with instance(slots) as counters:
+        await count(counters, "a", "a", "a", "b", "c")
+        assert await wait(counters) > ZERO
+        assert await wait(counters, "a") == ZERO
 
 
-async def test_counts_reach_the_others_and_outlive_their_instance(tallies: Away) -> None:
-    async with instance(tallies) as first:
+async def test_counts_reach_other_instances_and_outlive_their_own(slots: UnreliableSlots) -> None:
+    async with instance(slots) as first:
         await count(first, "a", "b")
-    async with instance(tallies) as second:
+    async with instance(slots) as second:
         await count(second, "c")
-        assert await wait(second) > NONE
-        assert await wait(second, at=NOW + timedelta(minutes=2)) == NONE
+        assert await wait(second) > ZERO
+        assert await wait(second, at=NOW + timedelta(minutes=2)) == ZERO
 
 
-async def test_to_exchange_twice_is_to_exchange_once(tallies: Away) -> None:
-    async with instance(tallies) as meters:
-        await count(meters, "a", "b")
-        [series] = await asked(meters)
+async def test_repeated_exchange_stores_the_same_counts(slots: UnreliableSlots) -> None:
+    async with instance(slots) as counters:
+        await count(counters, "a", "b")
+        [counter] = await synced(counters)
         for _ in range(3):
-            series.unsaved.update(series.own)
-            await meters._exchange()
-        assert sum(sum(counts.values()) for counts in (await tallies.read(series.id)).values()) == 2
-    async with instance(tallies) as other:
-        assert await wait(other) == NONE
+            counter.unsaved.update(counter.own)
+            await counters._exchange()
+        assert sum(sum(counts.values()) for counts in (await slots.read(counter.id)).values()) == 2
+    async with instance(slots) as other:
+        assert await wait(other) == ZERO
 
 
-async def test_every_rule_of_a_limit_is_counted(tallies: Away) -> None:
+async def test_every_rule_of_a_limit_has_a_counter(slots: UnreliableSlots) -> None:
     limit = Limit.parse("2/1m, 3/1h")
-    async with instance(tallies) as meters:
+    async with instance(slots) as counters:
         for number in range(3):
             at = NOW + timedelta(minutes=2 * number)
-            series = await asked(meters, limit)
-            assert meters.wait(series, f"{number}", at=at) == NONE
-            meters.count(series, f"{number}", at=at)
+            of_subject = await synced(counters, limit)
+            assert counters.wait(of_subject, f"{number}", at=at) == ZERO
+            counters.count(of_subject, f"{number}", at=at)
         late = NOW + timedelta(minutes=10)
-        assert meters.wait(await asked(meters, limit), "late", at=late) > timedelta(minutes=40)
+        assert counters.wait(await synced(counters, limit), "late", at=late) > timedelta(minutes=40)
 
 
-async def test_while_mongodb_is_away_the_limit_holds_on_what_is_known_here(tallies: Away) -> None:
-    async with instance(tallies) as other:
+async def test_limit_holds_on_local_counts_while_mongodb_is_down(slots: UnreliableSlots) -> None:
+    async with instance(slots) as other:
         await count(other, "a")
-    async with instance(tallies) as meters:
-        await count(meters, "b")
-        tallies.away = True
-        await count(meters, "c")
-        # The other's one, and two here.
-        assert await wait(meters) > NONE
-        for series in await asked(meters):
-            series.synced = 0.0
-        assert await wait(meters) > NONE
-        tallies.away = False
-    async with instance(tallies) as later:
-        assert await wait(later) > NONE
+    async with instance(slots) as counters:
+        await count(counters, "b")
+        slots.down = True
+        await count(counters, "c")
+        # One use of the other instance and two of this one.
+        assert await wait(counters) > ZERO
+        for counter in await synced(counters):
+            counter.synced = 0.0
+        assert await wait(counters) > ZERO
+        slots.down = False
+    async with instance(slots) as later:
+        assert await wait(later) > ZERO
 
 
-async def test_whoever_was_never_heard_of_is_let_through_while_mongodb_is_away(tallies: Away) -> None:
-    tallies.away = True
-    async with instance(tallies) as meters:
-        assert await wait(meters) == NONE
-        await count(meters, "a", "b", "c")
-        assert await wait(meters) > NONE
-        tallies.away = False
+async def test_unknown_subject_is_allowed_while_mongodb_is_down(slots: UnreliableSlots) -> None:
+    slots.down = True
+    async with instance(slots) as counters:
+        assert await wait(counters) == ZERO
+        await count(counters, "a", "b", "c")
+        assert await wait(counters) > ZERO
+        slots.down = False
 
 
-async def test_a_mongodb_that_does_not_answer_is_waited_for_once_and_not_long(
-    tallies: Away, monkeypatch: pytest.MonkeyPatch
+async def test_hanging_mongodb_delays_decisions_once_and_briefly(
+    slots: UnreliableSlots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meters_module, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(meters_module, "FRESH_SECONDS", 60.0)
-    tallies.hangs = True
-    meters = SharedCounters(tallies)
+    monkeypatch.setattr(shared_counters, "SYNC_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(shared_counters, "FRESH_SECONDS", 60.0)
+    slots.hangs = True
+    counters = SharedCounters(slots)
     began = time.monotonic()
-    await asyncio.gather(*(wait(meters) for _ in range(3)))
-    await wait(meters)
+    await asyncio.gather(*(wait(counters) for _ in range(3)))
+    await wait(counters)
     assert time.monotonic() - began < 2.0
-    assert tallies.asked == 3
+    assert slots.reads == 3
 
 
-async def test_a_fault_of_ours_is_no_outage(tallies: Away, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(_series: str) -> dict[int, dict[str, int]]:
-        raise TypeError("a fault")
+async def test_bug_is_not_treated_as_an_outage(slots: UnreliableSlots, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_counter_id: str) -> dict[int, dict[str, int]]:
+        raise TypeError("a bug")
 
-    monkeypatch.setattr(tallies, "read", broken)
+    monkeypatch.setattr(slots, "read", broken)
     with pytest.raises(TypeError):
-        await wait(SharedCounters(tallies))
+        await wait(SharedCounters(slots))
 
 
-async def test_what_nobody_asks_about_is_forgotten_and_read_again(
-    tallies: Away, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(meters_module, "IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(meters_module, "EXCHANGE_SECONDS", 0.02)
-    async with instance(tallies) as meters:
-        await count(meters, "a", "b", "c")
-        await eventually(lambda: not meters._series, within=10)
-        assert await wait(meters) > NONE
+async def test_idle_counter_is_dropped_and_read_again(slots: UnreliableSlots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_counters, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(shared_counters, "EXCHANGE_SECONDS", 0.02)
+    async with instance(slots) as counters:
+        await count(counters, "a", "b", "c")
+        await eventually(lambda: not counters._counters, within=10)
+        assert await wait(counters) > ZERO
 
 
-async def test_past_parts_of_time_take_no_room(tallies: Away) -> None:
-    meters = SharedCounters(tallies)
+async def test_expired_slots_are_dropped(slots: UnreliableSlots) -> None:
+    counters = SharedCounters(slots)
     for minute in range(20):
-        await count(meters, f"{minute}", at=NOW + timedelta(minutes=minute))
-    [series] = meters.series("subject", LIMIT)
-    assert len(series.own) <= 2
-    assert series.unsaved <= set(series.own)
+        await count(counters, f"{minute}", at=NOW + timedelta(minutes=minute))
+    [counter] = counters.of_subject("subject", LIMIT)
+    assert len(counter.own) <= 2
+    assert counter.unsaved <= set(counter.own)
 
 
-async def test_messages_are_known_for_a_while_and_longer_if_they_come_again(
-    tallies: Away, monkeypatch: pytest.MonkeyPatch
+async def test_counted_messages_are_remembered_longer_if_they_repeat(
+    slots: UnreliableSlots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meters = SharedCounters(tallies)
-    await count(meters, "a", "b")
-    monkeypatch.setattr(meters_module, "REMEMBERED_SECONDS", 0.0)
+    counters = SharedCounters(slots)
+    await count(counters, "a", "b")
+    monkeypatch.setattr(shared_counters, "COUNTED_MESSAGE_SECONDS", 0.0)
     for _ in range(5):
-        meters._forget()
-        await count(meters, "a")
-    assert {message for message, _ in meters._counted | meters._counted_before} == {"a"}
-    [series] = meters.series("subject", LIMIT)
-    assert sum(series.own.values()) == 2
+        counters._drop_idle()
+        await count(counters, "a")
+    assert {message for message, _ in counters._counted | counters._counted_before} == {"a"}
+    [counter] = counters.of_subject("subject", LIMIT)
+    assert sum(counter.own.values()) == 2

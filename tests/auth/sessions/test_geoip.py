@@ -19,7 +19,7 @@ RECORDS: dict[str, Any] = {
 
 
 def database(folder: Path, *, ip_version: int = 6) -> Path:
-    """A small database of places."""
+    """Write a small GeoIP database, and return its path."""
     writer = MMDBWriter(ip_version=ip_version, ipv4_compatible=ip_version == 6)
     for network, record in RECORDS.items():
         if ip_version == 6 or ":" not in network:
@@ -30,32 +30,32 @@ def database(folder: Path, *, ip_version: int = 6) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("network", "place"),
+    ("network", "location"),
     [
         ("203.0.113.0/24", Location("DE", "Berlin")),
         ("2001:db8:1:2::/64", Location("CH", None)),
-        # Records of another make.
+        # A record with another structure.
         ("198.51.100.0/24", Location()),
         ("192.0.2.0/24", Location()),
         ("testclient", Location()),
     ],
 )
-def test_a_network_is_where_the_database_says(tmp_path: Path, network: str, place: Location) -> None:
-    assert GeoIp.open(database(tmp_path)).find(network) == place
+def test_location_is_read_from_the_database(tmp_path: Path, network: str, location: Location) -> None:
+    assert GeoIp.open(database(tmp_path)).find(network) == location
 
 
-def test_a_database_of_ipv4_knows_nothing_of_ipv6(tmp_path: Path) -> None:
-    places = GeoIp.open(database(tmp_path, ip_version=4))
-    assert places.find("203.0.113.0/24") == Location("DE", "Berlin")
-    assert places.find("2001:db8:1:2::/64") == Location()
+def test_ipv4_database_has_no_ipv6_locations(tmp_path: Path) -> None:
+    geoip = GeoIp.open(database(tmp_path, ip_version=4))
+    assert geoip.find("203.0.113.0/24") == Location("DE", "Berlin")
+    assert geoip.find("2001:db8:1:2::/64") == Location()
 
 
-def test_without_a_database_no_place_is_known() -> None:
+def test_location_is_unknown_without_a_database() -> None:
     assert GeoIp.open(None).find("203.0.113.0/24") == Location()
 
 
-def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_other_file_is_refused_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "places.mmdb"
     path.write_text("not a database")
-    with pytest.raises(UnreadableGeoIpDatabase, match=r"places\.mmdb is no database of places"):
+    with pytest.raises(UnreadableGeoIpDatabase, match=r"places\.mmdb is not a GeoIP database"):
         GeoIp.open(path)

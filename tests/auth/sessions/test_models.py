@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.auth.sessions.models import Session, Which, chosen, sessions_of
+from services.auth.sessions.models import Selection, Session, select, sessions_of
 from services.auth.tokens.credentials import RefreshTokenString
 from services.auth.tokens.models import (
     ACCESS_TOKEN_LIFETIME,
@@ -19,7 +19,7 @@ from shared.messages.auth.errors import NoCurrentSession
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
 
-def chain(name: str, *, platform: str | None = "mac") -> TokenFamily:
+def family(name: str, *, platform: str | None = "mac") -> TokenFamily:
     return TokenFamily(
         root_grant=name,
         client_id="client_one",
@@ -30,74 +30,74 @@ def chain(name: str, *, platform: str | None = "mac") -> TokenFamily:
     )
 
 
-def access(
-    name: str, at: datetime = NOW, network: str | None = None, life: timedelta = ACCESS_TOKEN_LIFETIME
+def access_token(
+    name: str, at: datetime = NOW, network: str | None = None, lifetime: timedelta = ACCESS_TOKEN_LIFETIME
 ) -> AccessToken:
     grant = Grant("phone_code", name)
-    return AccessToken.issue(chain(name), grant, id=f"acstok_{name}", at=at, network=network, life=life)
+    return AccessToken.issue(family(name), grant, id=f"acstok_{name}", at=at, network=network, lifetime=lifetime)
 
 
-def refresh(name: str, at: datetime = NOW, network: str | None = None) -> RefreshToken:
-    text = RefreshTokenString(f"reftok_{name}", "key")
+def refresh_token(name: str, at: datetime = NOW, network: str | None = None) -> RefreshToken:
+    string = RefreshTokenString(f"reftok_{name}", "key")
     grant = Grant("refresh_token", "reftok_0")
-    return RefreshToken.issue(chain(name), grant, text, access_token=access(name, at, network), at=at)
+    return RefreshToken.issue(family(name), grant, string, access_token=access_token(name, at, network), at=at)
 
 
 def session(name: str, at: datetime = NOW) -> Session:
-    return Session.of([refresh(name, at)], [access(name, at)])
+    return Session.of([refresh_token(name, at)], [access_token(name, at)])
 
 
-def test_a_session_tells_when_it_began_where_it_was_used_last_and_when_it_ends() -> None:
+def test_session_has_times_and_last_network() -> None:
     later = NOW + timedelta(days=3)
-    [found] = sessions_of([refresh("a", later, "2001:db8::/64")], [access("a", later, "2001:db8::/64")])
+    [found] = sessions_of([refresh_token("a", later, "2001:db8::/64")], [access_token("a", later, "2001:db8::/64")])
     assert (found.id, found.client_id, found.user_id, found.platform) == ("a", "client_one", "user_1", "mac")
     assert (found.began_at, found.last_used_at, found.network) == (NOW, later, "2001:db8::/64")
     assert found.expires_at == later + REFRESH_TOKEN_LIFETIME
 
 
-def test_a_login_that_nothing_renews_is_a_session_of_one_token() -> None:
-    [found] = sessions_of([], [access("nonce", network="203.0.113.0/24", life=timedelta(hours=24))])
+def test_access_token_without_refresh_token_is_a_session() -> None:
+    [found] = sessions_of([], [access_token("nonce", network="203.0.113.0/24", lifetime=timedelta(hours=24))])
     assert (found.id, found.platform, found.network) == ("nonce", None, "203.0.113.0/24")
     assert (found.began_at, found.last_used_at, found.expires_at) == (NOW, NOW, NOW + timedelta(hours=24))
 
 
-def test_a_session_whose_access_token_has_long_expired_lives_on_its_refresh_token() -> None:
+def test_session_is_live_until_its_refresh_token_expires() -> None:
     found = session("a")
     assert found.is_live(at=NOW + REFRESH_TOKEN_LIFETIME - timedelta(milliseconds=1))
     assert not found.is_live(at=NOW + REFRESH_TOKEN_LIFETIME)
 
 
-def test_the_session_used_last_comes_first() -> None:
+def test_most_recently_used_session_comes_first() -> None:
     hour = timedelta(hours=1)
-    found = sessions_of([refresh("a", NOW), refresh("b", NOW + 2 * hour)], [access("c", NOW + hour)])
+    found = sessions_of([refresh_token("a", NOW), refresh_token("b", NOW + 2 * hour)], [access_token("c", NOW + hour)])
     assert [each.id for each in found] == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize(
-    ("session_id", "which", "ended"),
+    ("session_id", "which", "selected"),
     [
         ("a", None, ["a"]),
         (None, "current", ["b"]),
-        (None, "others", ["a", "over"]),
-        (None, "all", ["a", "b", "over"]),
-        (None, None, ["a", "b", "over"]),
+        (None, "others", ["a", "expired"]),
+        (None, "all", ["a", "b", "expired"]),
+        (None, None, ["a", "b", "expired"]),
     ],
 )
-def test_one_ends_those_one_has_chosen(session_id: str | None, which: Which | None, ended: list[str]) -> None:
-    sessions = [session("a"), session("b"), session("over", NOW - REFRESH_TOKEN_LIFETIME)]
-    found = chosen(sessions, session_id=session_id, which=which, current="b", at=NOW)
-    assert [each.id for each in found] == ended
+def test_sessions_are_selected(session_id: str | None, which: Selection | None, selected: list[str]) -> None:
+    sessions = [session("a"), session("b"), session("expired", NOW - REFRESH_TOKEN_LIFETIME)]
+    found = select(sessions, session_id=session_id, which=which, current="b", at=NOW)
+    assert [each.id for each in found] == selected
 
 
-@pytest.mark.parametrize("session_id", ["unknown", "over"])
-def test_a_session_that_is_over_or_nobodys_is_not_found(session_id: str) -> None:
-    sessions = [session("a"), session("over", NOW - REFRESH_TOKEN_LIFETIME)]
+@pytest.mark.parametrize("session_id", ["unknown", "expired"])
+def test_expired_or_unknown_session_is_not_found(session_id: str) -> None:
+    sessions = [session("a"), session("expired", NOW - REFRESH_TOKEN_LIFETIME)]
     with pytest.raises(NotFound):
-        chosen(sessions, session_id=session_id, which=None, current="a", at=NOW)
+        select(sessions, session_id=session_id, which=None, current="a", at=NOW)
 
 
 @pytest.mark.parametrize("which", ["others", "current"])
 @pytest.mark.parametrize("current", [None, "ended"])
-def test_without_a_current_session_nothing_is_seen_from_it(which: Which, current: str | None) -> None:
+def test_selection_relative_to_no_current_session_is_refused(which: Selection, current: str | None) -> None:
     with pytest.raises(NoCurrentSession):
-        chosen([session("a")], session_id=None, which=which, current=current, at=NOW)
+        select([session("a")], session_id=None, which=which, current=current, at=NOW)

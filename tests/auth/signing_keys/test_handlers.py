@@ -1,4 +1,4 @@
-"""Keys follow each other on the real database, by order and by the clock."""
+"""Rotation of signing keys on the real database, by commands and by time."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.auth.signing_keys.keyring import Keyring
-from services.auth.signing_keys.models import KEPT
+from services.auth.signing_keys.models import RETIREMENT
 from shared.messages.auth.signing_keys import (
     KeepSigningKeys,
     ListSigningKeys,
@@ -15,7 +15,7 @@ from shared.messages.auth.signing_keys import (
     SigningKeyPublished,
     SigningKeyWithdrawn,
 )
-from tests.auth.flows import logged_in, refresh
+from tests.auth.flows import log_in, refresh
 from tests.service_harness import ServiceHarness
 from tests.stack import eventually
 
@@ -24,81 +24,81 @@ PERIOD = timedelta(days=90)
 
 
 async def states(harness: ServiceHarness) -> list[str]:
-    listed = await harness.deliver(ListSigningKeys())
-    return [key["state"] for key in listed["keys"]]
+    view = await harness.deliver(ListSigningKeys())
+    return [key["state"] for key in view["keys"]]
 
 
-async def looks(harness: ServiceHarness) -> list[datetime]:
-    """When the keys will be looked after."""
+async def scheduled(harness: ServiceHarness) -> list[datetime]:
+    """Times for which ``KeepSigningKeys`` is scheduled."""
     return [at for at, message in await harness.delayed() if isinstance(message, KeepSigningKeys)]
 
 
 async def pass_time(harness: ServiceHarness, at: datetime) -> None:
-    """Let it become later, and the timer that is due by then come."""
+    """Set the time, and deliver the timer that is due at it."""
     harness.now = at
     await harness.deliver(KeepSigningKeys(due=at))
 
 
-def to_the_millisecond(moment: datetime) -> datetime:
+def in_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-async def test_a_rotation_publishes_a_key_then_lets_it_sign_then_forgets_the_old_one(harness: ServiceHarness) -> None:
+async def test_rotation_publishes_activates_and_deletes_keys_in_turn(harness: ServiceHarness) -> None:
     keyring: Keyring = harness.context.keyring
-    old = keyring.signing.kid
-    began = to_the_millisecond(harness.now)
+    old = keyring.active.kid
+    began = in_milliseconds(harness.now)
 
-    answer = await harness.deliver(RotateSigningKeys())
-    assert [key["state"] for key in answer["keys"]] == ["active", "published"]
-    [said] = harness.published_of(SigningKeyPublished)
-    assert said.kid == answer["keys"][1]["kid"]
-    assert await looks(harness) == [began + LEAD]
-    assert keyring.signing.kid == old
+    view = await harness.deliver(RotateSigningKeys())
+    assert [key["state"] for key in view["keys"]] == ["active", "published"]
+    [event] = harness.published_of(SigningKeyPublished)
+    assert event.kid == view["keys"][1]["kid"]
+    assert await scheduled(harness) == [began + LEAD]
+    assert keyring.active.kid == old
 
     await pass_time(harness, began + LEAD)
     assert await states(harness) == ["retired", "active"]
-    await eventually(lambda: keyring.signing.kid == said.kid)
+    await eventually(lambda: keyring.active.kid == event.kid)
     assert keyring.find(old) is not None
-    assert began + LEAD + KEPT in await looks(harness)
+    assert began + LEAD + RETIREMENT in await scheduled(harness)
 
-    await pass_time(harness, began + LEAD + KEPT)
+    await pass_time(harness, began + LEAD + RETIREMENT)
     assert await states(harness) == ["active"]
     assert [type(message) for message in harness.published].count(SigningKeyWithdrawn) == 1
-    assert keyring.announced == {said.kid}
-    assert began + LEAD + PERIOD in await looks(harness)
+    assert keyring.published == {event.kid}
+    assert began + LEAD + PERIOD in await scheduled(harness)
 
 
-async def test_a_repeated_order_makes_no_second_key(harness: ServiceHarness) -> None:
+async def test_repeated_rotation_generates_no_second_key(harness: ServiceHarness) -> None:
     first = await harness.deliver(RotateSigningKeys())
     assert await harness.deliver(RotateSigningKeys()) == first
     assert len(harness.published_of(SigningKeyPublished)) == 1
 
 
-async def test_a_leaked_key_is_replaced_at_once_and_refresh_tokens_go_on(harness: ServiceHarness) -> None:
-    tokens = await logged_in(harness)
+async def test_emergency_rotation_replaces_the_key_and_keeps_refresh_tokens(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
     keyring: Keyring = harness.context.keyring
-    old = keyring.signing.kid
+    old = keyring.active.kid
     harness.clear()
 
-    answer = await harness.deliver(RotateSigningKeys(emergency=True))
-    assert [key["state"] for key in answer["keys"]] == ["retired", "active"]
-    new = answer["keys"][1]["kid"]
-    # Everybody hears of the new one before the old one is withdrawn.
+    view = await harness.deliver(RotateSigningKeys(emergency=True))
+    assert [key["state"] for key in view["keys"]] == ["retired", "active"]
+    new = view["keys"][1]["kid"]
+    # The new key is published before the old one is withdrawn.
     assert [type(message) for message in harness.published] == [
         SigningKeyPublished,
         SigningKeyPublished,
         KeepSigningKeys,
     ]
-    await eventually(lambda: keyring.signing.kid == new)
+    await eventually(lambda: keyring.active.kid == new)
     await harness.deliver(KeepSigningKeys())
     assert await states(harness) == ["active"]
-    assert keyring.announced == {new}
-    assert old not in keyring.announced
-    renewed = await harness.deliver(refresh(tokens["refresh_token"]))
-    assert renewed["user_id"] == tokens["user_id"]
+    assert keyring.published == {new}
+    assert old not in keyring.published
+    refreshed = await harness.deliver(refresh(tokens["refresh_token"]))
+    assert refreshed["user_id"] == tokens["user_id"]
 
 
-async def test_the_private_half_of_a_replaced_key_is_deleted_with_the_same_write(
+async def test_private_key_of_a_replaced_key_is_deleted_in_the_same_write(
     harness: ServiceHarness, mongo_client: Any, database_name: str
 ) -> None:
     await harness.deliver(RotateSigningKeys(emergency=True))
@@ -106,7 +106,7 @@ async def test_the_private_half_of_a_replaced_key_is_deleted_with_the_same_write
     assert [key["private"] is None for key in document["keys"]] == [True, False]
 
 
-async def test_any_number_of_starts_and_instances_leave_one_look_for_one_time(
+async def test_all_starts_and_instances_schedule_one_message(
     harness: ServiceHarness, new_harness: Callable[..., ServiceHarness]
 ) -> None:
     for _ in range(3):
@@ -114,56 +114,56 @@ async def test_any_number_of_starts_and_instances_leave_one_look_for_one_time(
     async with new_harness() as second:
         second.now = harness.now + timedelta(hours=1)
         await second.deliver(KeepSigningKeys(algorithm="ES256"))
-    assert len(await looks(harness)) == 1
+    assert len(await scheduled(harness)) == 1
 
 
-async def test_the_schedule_goes_on_by_itself(harness: ServiceHarness) -> None:
+async def test_each_change_schedules_the_next_one(harness: ServiceHarness) -> None:
     await harness.deliver(KeepSigningKeys())
     kids = set()
     for _ in range(9):
-        [*_, due] = [at for at in await looks(harness) if at > harness.now] or [None]
+        [*_, due] = [at for at in await scheduled(harness) if at > harness.now] or [None]
         assert due is not None
-        await pass_time(harness, min(at for at in await looks(harness) if at > harness.now))
-        listed = await harness.deliver(ListSigningKeys())
-        kids |= {key["kid"] for key in listed["keys"]}
-    # Published, signing, old one forgotten: three looks a key.
+        await pass_time(harness, min(at for at in await scheduled(harness) if at > harness.now))
+        view = await harness.deliver(ListSigningKeys())
+        kids |= {key["kid"] for key in view["keys"]}
+    # Three messages per key: publish, activate, delete the old one.
     assert len(kids) == 4
 
 
-async def test_a_look_that_comes_early_by_this_instances_clock_is_not_lost(harness: ServiceHarness) -> None:
-    answer = await harness.deliver(RotateSigningKeys())
-    due = datetime.fromisoformat(answer["keys"][1]["signs_from"])
+async def test_timer_that_is_early_by_the_local_clock_is_not_lost(harness: ServiceHarness) -> None:
+    view = await harness.deliver(RotateSigningKeys())
+    due = datetime.fromisoformat(view["keys"][1]["signs_from"])
     harness.now = due - timedelta(seconds=5)
     await harness.deliver(KeepSigningKeys(due=due))
     assert await states(harness) == ["retired", "active"]
 
 
-async def test_an_announced_key_that_nobody_keeps_is_withdrawn(harness: ServiceHarness) -> None:
+async def test_published_key_that_is_not_stored_is_withdrawn(harness: ServiceHarness) -> None:
     stranger = SigningKeyPublished(key="stranger", kid="stranger", jwk=harness.published_at_start[0].jwk)  # type: ignore[attr-defined]
     await harness._publish_at_start(stranger)
-    assert "stranger" in harness.context.keyring.announced
+    assert "stranger" in harness.context.keyring.published
     await harness.deliver(KeepSigningKeys())
-    assert "stranger" not in harness.context.keyring.announced
+    assert "stranger" not in harness.context.keyring.published
 
 
-async def test_another_algorithm_follows_after_its_lead_time(harness: ServiceHarness) -> None:
-    began = to_the_millisecond(harness.now)
+async def test_key_of_a_new_algorithm_signs_after_the_lead_time(harness: ServiceHarness) -> None:
+    began = in_milliseconds(harness.now)
     await harness.deliver(KeepSigningKeys(algorithm="EdDSA"))
-    listed = await harness.deliver(ListSigningKeys())
-    assert [(key["algorithm"], key["state"]) for key in listed["keys"]] == [("ES256", "active"), ("EdDSA", "published")]
+    view = await harness.deliver(ListSigningKeys())
+    assert [(key["algorithm"], key["state"]) for key in view["keys"]] == [("ES256", "active"), ("EdDSA", "published")]
     harness.now = began + LEAD
     await harness.deliver(KeepSigningKeys(algorithm="EdDSA"))
-    await eventually(lambda: harness.context.keyring.signing.algorithm == "EdDSA")
+    await eventually(lambda: harness.context.keyring.active.algorithm == "EdDSA")
 
 
-async def test_what_is_listed_has_no_private_half(harness: ServiceHarness) -> None:
+async def test_listed_keys_contain_no_private_key(harness: ServiceHarness) -> None:
     [key] = (await harness.deliver(ListSigningKeys()))["keys"]
     assert key.keys() == {"kid", "algorithm", "state", "created_at", "signs_from", "verifies_until"}
 
 
 @pytest.mark.parametrize("emergency", [False, True])
-async def test_an_order_that_is_delivered_twice_is_carried_out_once(harness: ServiceHarness, emergency: bool) -> None:  # noqa: FBT001
-    order = RotateSigningKeys(emergency=emergency)
-    first = await harness.deliver(order, id="a" * 32)
-    assert await harness.deliver(order, id="a" * 32) == first
+async def test_second_delivery_of_a_rotation_changes_nothing(harness: ServiceHarness, emergency: bool) -> None:  # noqa: FBT001
+    command = RotateSigningKeys(emergency=emergency)
+    first = await harness.deliver(command, id="a" * 32)
+    assert await harness.deliver(command, id="a" * 32) == first
     assert len(await states(harness)) == 2

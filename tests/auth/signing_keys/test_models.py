@@ -5,17 +5,24 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.signing_keys.models import KEPT, MAX_TOKEN_LIFETIME, KeySet, KeyState, RotationPolicy, SigningKey
+from services.auth.signing_keys.models import (
+    MAX_TOKEN_LIFETIME,
+    RETIREMENT,
+    KeySet,
+    KeyState,
+    RotationPolicy,
+    SigningKey,
+)
 from shared.messages.auth.signing_keys import Algorithm
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 LEAD = timedelta(minutes=15)
 PERIOD = timedelta(days=90)
-ROTATION = RotationPolicy("ES256", period=PERIOD, lead=LEAD)
+POLICY = RotationPolicy("ES256", period=PERIOD, lead=LEAD)
 NUMBERS = count()
 
 
-def make(algorithm: Algorithm = "ES256") -> SigningKey:
+def generate(algorithm: Algorithm = "ES256") -> SigningKey:
     name = f"key-{next(NUMBERS)}"
     return SigningKey(
         id=name,
@@ -28,119 +35,119 @@ def make(algorithm: Algorithm = "ES256") -> SigningKey:
     )
 
 
-def states(ring: KeySet) -> list[str]:
-    return [key.state.value for key in ring.keys]
+def states(key_set: KeySet) -> list[str]:
+    return [key.state.value for key in key_set.keys]
 
 
-def test_the_first_key_signs_at_once() -> None:
-    ring = KeySet.begin(make())
-    assert states(ring) == ["active"]
-    assert ring.next_due(ROTATION) == NOW + PERIOD
+def test_first_key_signs_at_once() -> None:
+    key_set = KeySet.begin(generate())
+    assert states(key_set) == ["active"]
+    assert key_set.next_due(POLICY) == NOW + PERIOD
 
 
-def test_a_key_is_published_before_it_signs_and_verifies_after_it_was_retired() -> None:
-    first = KeySet.begin(make())
+def test_key_is_published_before_it_signs_and_verifies_afterwards() -> None:
+    first = KeySet.begin(generate())
     at = NOW + timedelta(days=1)
-    waiting = first.rotate(ROTATION, make, at=at)
+    waiting = first.rotate(POLICY, generate, at=at)
     assert states(waiting) == ["active", "published"]
     assert waiting.active == first.active
-    assert waiting.next_due(ROTATION) == at + LEAD
-    assert waiting.keep(ROTATION, make, at=at + LEAD - timedelta(milliseconds=1)) == waiting
+    assert waiting.next_due(POLICY) == at + LEAD
+    assert waiting.advance(POLICY, generate, at=at + LEAD - timedelta(milliseconds=1)) == waiting
 
     at += LEAD
-    rotated = waiting.keep(ROTATION, make, at=at)
+    rotated = waiting.advance(POLICY, generate, at=at)
     assert states(rotated) == ["retired", "active"]
     assert rotated.active.signs_from == at
-    assert rotated.next_due(ROTATION) == at + KEPT
-    assert rotated.keep(ROTATION, make, at=at + KEPT - timedelta(milliseconds=1)) == rotated
+    assert rotated.next_due(POLICY) == at + RETIREMENT
+    assert rotated.advance(POLICY, generate, at=at + RETIREMENT - timedelta(milliseconds=1)) == rotated
 
-    alone = rotated.keep(ROTATION, make, at=at + KEPT)
+    alone = rotated.advance(POLICY, generate, at=at + RETIREMENT)
     assert states(alone) == ["active"]
-    assert alone.next_due(ROTATION) == at + PERIOD
+    assert alone.next_due(POLICY) == at + PERIOD
 
 
-def test_a_retired_key_outlives_whatever_it_signed_and_has_no_private_half() -> None:
-    ring = KeySet.begin(make()).rotate(ROTATION, make, at=NOW).keep(ROTATION, make, at=NOW + LEAD)
-    old = ring.keys[0]
+def test_retired_key_outlives_its_tokens_without_private_key() -> None:
+    key_set = KeySet.begin(generate()).rotate(POLICY, generate, at=NOW).advance(POLICY, generate, at=NOW + LEAD)
+    old = key_set.keys[0]
     assert old.verifies_until is not None
     assert old.verifies_until > NOW + LEAD + MAX_TOKEN_LIFETIME
     assert old.sealed_private is None
 
 
-def test_a_second_order_changes_nothing_while_a_successor_waits() -> None:
-    ring = KeySet.begin(make()).rotate(ROTATION, make, at=NOW)
-    assert ring.rotate(ROTATION, make, at=NOW + LEAD / 2) == ring
+def test_second_rotation_changes_nothing_while_a_key_is_published() -> None:
+    key_set = KeySet.begin(generate()).rotate(POLICY, generate, at=NOW)
+    assert key_set.rotate(POLICY, generate, at=NOW + LEAD / 2) == key_set
 
 
-def test_a_key_that_has_signed_for_its_period_gets_a_successor() -> None:
-    ring = KeySet.begin(make())
-    assert ring.keep(ROTATION, make, at=NOW + PERIOD - timedelta(milliseconds=1)) == ring
-    assert states(ring.keep(ROTATION, make, at=NOW + PERIOD)) == ["active", "published"]
+def test_key_gets_a_successor_after_its_period() -> None:
+    key_set = KeySet.begin(generate())
+    assert key_set.advance(POLICY, generate, at=NOW + PERIOD - timedelta(milliseconds=1)) == key_set
+    assert states(key_set.advance(POLICY, generate, at=NOW + PERIOD)) == ["active", "published"]
 
 
-def test_after_a_leak_one_new_key_signs_and_no_other_is_kept() -> None:
-    ring = KeySet.begin(make()).rotate(ROTATION, make, at=NOW).keep(ROTATION, make, at=NOW + LEAD)
-    ring = ring.rotate(ROTATION, make, at=NOW + LEAD)
-    assert states(ring) == ["retired", "active", "published"]
+def test_replace_all_leaves_one_new_active_key() -> None:
+    key_set = KeySet.begin(generate()).rotate(POLICY, generate, at=NOW).advance(POLICY, generate, at=NOW + LEAD)
+    key_set = key_set.rotate(POLICY, generate, at=NOW + LEAD)
+    assert states(key_set) == ["retired", "active", "published"]
     at = NOW + 2 * LEAD
-    replaced = ring.replace_all(make(), at=at)
+    replaced = key_set.replace_all(generate(), at=at)
     assert states(replaced) == ["retired", "retired", "retired", "active"]
     assert not any(key.sealed_private for key in replaced.keys[:-1])
-    assert replaced.next_due(ROTATION) <= at
-    assert states(replaced.keep(ROTATION, make, at=at)) == ["active"]
+    assert replaced.next_due(POLICY) <= at
+    assert states(replaced.advance(POLICY, generate, at=at)) == ["active"]
 
 
-def test_another_algorithm_follows_as_in_any_rotation() -> None:
+def test_new_algorithm_takes_over_as_in_any_rotation() -> None:
     other = RotationPolicy("EdDSA", period=PERIOD, lead=LEAD)
-    ring = KeySet.begin(make()).keep(other, make, at=NOW)
-    assert [(key.algorithm, key.state) for key in ring.keys] == [("ES256", "active"), ("EdDSA", "published")]
-    ring = ring.keep(other, make, at=NOW + LEAD)
-    assert [(key.algorithm, key.state) for key in ring.keys] == [("ES256", "retired"), ("EdDSA", "active")]
-    assert states(ring.keep(other, make, at=NOW + LEAD + KEPT)) == ["active"]
+    key_set = KeySet.begin(generate()).advance(other, generate, at=NOW)
+    assert [(key.algorithm, key.state) for key in key_set.keys] == [("ES256", "active"), ("EdDSA", "published")]
+    key_set = key_set.advance(other, generate, at=NOW + LEAD)
+    assert [(key.algorithm, key.state) for key in key_set.keys] == [("ES256", "retired"), ("EdDSA", "active")]
+    assert states(key_set.advance(other, generate, at=NOW + LEAD + RETIREMENT)) == ["active"]
 
 
-def test_an_algorithm_that_was_wanted_for_a_while_never_signs() -> None:
-    first = KeySet.begin(make())
-    ring = first.keep(RotationPolicy("EdDSA", period=PERIOD, lead=LEAD), make, at=NOW)
-    assert ring.keep(ROTATION, make, at=NOW + timedelta(seconds=1)) == first
+def test_published_key_of_a_reverted_algorithm_never_signs() -> None:
+    first = KeySet.begin(generate())
+    key_set = first.advance(RotationPolicy("EdDSA", period=PERIOD, lead=LEAD), generate, at=NOW)
+    assert key_set.advance(POLICY, generate, at=NOW + timedelta(seconds=1)) == first
     third = RotationPolicy("ES512", period=PERIOD, lead=LEAD)
-    ring = ring.keep(third, make, at=NOW + timedelta(seconds=2))
-    assert [(key.algorithm, key.state) for key in ring.keys] == [("ES256", "active"), ("ES512", "published")]
+    key_set = key_set.advance(third, generate, at=NOW + timedelta(seconds=2))
+    assert [(key.algorithm, key.state) for key in key_set.keys] == [("ES256", "active"), ("ES512", "published")]
 
 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["keep", "rotate", "leak"]),
+            st.sampled_from(["advance", "rotate", "replace"]),
             st.sampled_from(["ES256", "EdDSA"]),
             st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=100)),
         ),
         max_size=30,
     )
 )
-def test_whatever_happens_one_key_signs_and_none_before_it_was_published(
+def test_one_key_is_active_and_none_before_its_lead_time(
     steps: list[tuple[str, Algorithm, timedelta]],
 ) -> None:
-    at, ring = NOW, KeySet.begin(make())
-    published: dict[str, datetime] = {ring.active.id: at - LEAD}
+    at, key_set = NOW, KeySet.begin(generate())
+    published: dict[str, datetime] = {key_set.active.id: at - LEAD}
     for step, algorithm, pause in steps:
         at += pause
-        rotation = replace(ROTATION, algorithm=algorithm)
+        policy = replace(POLICY, algorithm=algorithm)
         match step:
-            case "leak":
-                ring = ring.replace_all(make(), at=at)
-                published[ring.active.id] = at - LEAD
+            case "replace":
+                key_set = key_set.replace_all(generate(), at=at)
+                published[key_set.active.id] = at - LEAD
             case "rotate":
-                ring = ring.rotate(rotation, make, at=at)
+                key_set = key_set.rotate(policy, generate, at=at)
             case _:
-                ring = ring.keep(rotation, make, at=at)
-                assert ring.next_due(rotation) > at
-                assert ring.keep(rotation, make, at=at) == ring
-        for key in ring.keys:
+                key_set = key_set.advance(policy, generate, at=at)
+                assert key_set.next_due(policy) > at
+                assert key_set.advance(policy, generate, at=at) == key_set
+        for key in key_set.keys:
             published.setdefault(key.id, at)
-        assert len({key.id for key in ring.keys}) == len(ring.keys)
-        assert states(ring).count("active") == 1
-        assert states(ring).count("published") <= 1
-        assert at - published[ring.active.id] >= LEAD
-        for key in ring.keys:
+        assert len({key.id for key in key_set.keys}) == len(key_set.keys)
+        assert states(key_set).count("active") == 1
+        assert states(key_set).count("published") <= 1
+        assert at - published[key_set.active.id] >= LEAD
+        for key in key_set.keys:
             assert (key.sealed_private is None) == (key.verifies_until is not None) == (key.state is KeyState.RETIRED)

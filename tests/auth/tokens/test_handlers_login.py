@@ -19,26 +19,26 @@ from tests.auth.flows import (
     REDIRECT_URI,
     VERIFIER,
     WRONG_VERIFIER,
-    logged_in,
-    one_delivery,
-    ordered_code,
+    log_in,
+    redeliverable,
     redemption,
     refusal,
+    request_code,
 )
 from tests.service_harness import Refused, ServiceHarness
 
 MALFORMED_CODES = ["id", ".key", "id.", "id.key.more", "."]
 
 
-async def test_a_code_is_exchanged_for_tokens(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
-    answer = await harness.deliver(redemption(code))
+async def test_code_is_exchanged_for_tokens(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
+    tokens = await harness.deliver(redemption(code))
     user = await harness.database["users"].find_one({})
     expires_at = harness.now.astimezone(UTC) + timedelta(hours=1)
     refresh_id = (await harness.database["refresh_tokens"].find_one({}))["_id"]
-    assert answer["refresh_token"].startswith(f"01.{refresh_id}.")
-    assert len(answer["refresh_token"].split(".")[2]) == 64
-    assert {**answer, "access_token": "", "refresh_token": ""} == {
+    assert tokens["refresh_token"].startswith(f"01.{refresh_id}.")
+    assert len(tokens["refresh_token"].split(".")[2]) == 64
+    assert {**tokens, "access_token": "", "refresh_token": ""} == {
         "access_token": "",
         "token_type": "bearer",
         "expires_in": 3600,
@@ -49,15 +49,15 @@ async def test_a_code_is_exchanged_for_tokens(harness: ServiceHarness) -> None:
     }
 
 
-async def test_the_access_token_says_exactly_what_the_page_lists(harness: ServiceHarness) -> None:
+async def test_access_token_has_exactly_the_documented_claims(harness: ServiceHarness) -> None:
     harness.now = datetime(2030, 1, 2, 3, 4, 5, 678_000, UTC)
-    answer = await logged_in(harness)
+    tokens = await log_in(harness)
     keys = {event.kid: event for event in harness.published_at_start if isinstance(event, SigningKeyPublished)}
-    header = jwt.get_unverified_header(answer["access_token"])
+    header = jwt.get_unverified_header(tokens["access_token"])
     published = keys[header["kid"]]
     assert header == {"alg": "ES256", "kid": published.kid, "typ": "JWT"}
     claims = jwt.decode(
-        answer["access_token"],
+        tokens["access_token"],
         jwt.PyJWK(dict(published.jwk)),
         algorithms=["ES256"],
         audience=CLIENT,
@@ -69,28 +69,28 @@ async def test_the_access_token_says_exactly_what_the_page_lists(harness: Servic
         "v": "1",
         "jti": token["_id"],
         "iss": "http://127.0.0.1:8080",
-        "sub": answer["user_id"],
+        "sub": tokens["user_id"],
         "aud": CLIENT,
         "iat": int(harness.now.timestamp()),
         "exp": int(harness.now.timestamp()) + 3600,
     }
 
 
-async def test_a_login_keeps_what_the_page_on_data_at_rest_says(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness, device={"platform": "linux"})
-    answer = await harness.deliver(redemption(code), caller=Caller(client_ip="203.0.113.77"))
+async def test_login_stores_the_documented_fields(harness: ServiceHarness) -> None:
+    code = await request_code(harness, device={"platform": "linux"})
+    tokens = await harness.deliver(redemption(code), caller=Caller(client_ip="203.0.113.77"))
     now = harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000)
     authorization_id = code.split(".")[0]
-    refresh_key = answer["refresh_token"].split(".")[2]
+    refresh_key = tokens["refresh_token"].split(".")[2]
 
     authorization = await harness.database["authorizations"].find_one({})
     assert (authorization["usedAt"], authorization["revokedAt"], authorization["version"]) == (now, None, 2)
     user = await harness.database["users"].find_one({})
-    assert (user["_id"], user["createdAt"], user["version"]) == (answer["user_id"], now, 1)
+    assert (user["_id"], user["createdAt"], user["version"]) == (tokens["user_id"], now, 1)
     identifier = await harness.database["identifiers"].find_one({})
     assert identifier.pop("_id").startswith("test_userident_")
     assert identifier == {
-        "userId": answer["user_id"],
+        "userId": tokens["user_id"],
         "identifierType": "email",
         "identifierValue": ADDRESS,
         "createdAt": now,
@@ -101,7 +101,7 @@ async def test_a_login_keeps_what_the_page_on_data_at_rest_says(harness: Service
     }
     shared = {
         "clientId": CLIENT,
-        "userId": answer["user_id"],
+        "userId": tokens["user_id"],
         "grant": {"type": "authorization_code", "value": authorization_id},
         "rootGrant": authorization_id,
         "cidrBlocks": [],
@@ -129,16 +129,16 @@ async def test_a_login_keeps_what_the_page_on_data_at_rest_says(harness: Service
     }
 
 
-async def test_the_first_login_makes_the_user_and_says_so(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_first_login_creates_the_user_and_publishes_it(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     harness.clear()
     await harness.deliver(redemption(code))
     assert [type(event) for event in harness.published] == [UserCreated, IdentifierVerified, UserAuthenticated]
 
 
-async def test_a_later_login_finds_the_user(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
-    code = await ordered_code(harness, identifier_value="ANA@EXAMPLE.COM")
+async def test_later_login_finds_the_user(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
+    code = await request_code(harness, identifier_value="ANA@EXAMPLE.COM")
     harness.clear()
     second = await harness.deliver(redemption(code))
     assert second["user_id"] == first["user_id"]
@@ -146,58 +146,58 @@ async def test_a_later_login_finds_the_user(harness: ServiceHarness) -> None:
     assert await harness.database["users"].count_documents({}) == 1
 
 
-async def test_a_login_verifies_an_identifier_that_was_not(harness: ServiceHarness) -> None:
+async def test_login_verifies_an_unverified_identifier(harness: ServiceHarness) -> None:
     await harness.deliver(EnsureUser(reference="r", email=ADDRESS))
-    [made] = harness.published_of(UserCreated)
+    [created] = harness.published_of(UserCreated)
     harness.now += timedelta(minutes=1)
-    answer = await logged_in(harness)
-    assert answer["user_id"] == made.user_id
+    tokens = await log_in(harness)
+    assert tokens["user_id"] == created.user_id
     identifier = await harness.database["identifiers"].find_one({})
     now = harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000)
     assert (identifier["verifiedAt"], identifier["updatedAt"], identifier["version"]) == (now, now, 2)
     assert len(harness.published_of(IdentifierVerified)) == 1
 
 
-async def test_an_identifier_that_was_removed_is_free_for_a_new_user(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_removed_identifier_is_free_for_a_new_user(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.database["identifiers"].update_one({}, {"$set": {"removedAt": harness.now}})
-    second = await logged_in(harness)
+    second = await log_in(harness)
     assert second["user_id"] != first["user_id"]
 
 
-async def test_a_second_delivery_gives_the_same_tokens(harness: ServiceHarness) -> None:
-    command = redemption(await ordered_code(harness))
-    delivery = one_delivery(harness, command)
+async def test_second_delivery_returns_the_same_tokens(harness: ServiceHarness) -> None:
+    command = redemption(await request_code(harness))
+    delivery = redeliverable(harness, command)
     answers = [await harness.deliver(command, **delivery) for _ in range(2)]
     assert answers[0] == answers[1]
     assert await harness.database["refresh_tokens"].count_documents({}) == 1
 
 
-async def test_a_hex_challenge_of_an_old_client_is_met(harness: ServiceHarness) -> None:
+async def test_hex_challenge_of_an_old_client_is_accepted(harness: ServiceHarness) -> None:
     challenge = hashlib.sha256(b"short").hexdigest()
-    code = await ordered_code(harness, code_challenge=challenge)
+    code = await request_code(harness, code_challenge=challenge)
     assert (await harness.deliver(redemption(code, code_verifier="short")))["client_id"] == CLIENT
 
 
-async def test_a_short_verifier_does_not_meet_a_challenge_of_the_rfc(harness: ServiceHarness) -> None:
+async def test_short_verifier_does_not_match_an_rfc_challenge(harness: ServiceHarness) -> None:
     challenge = base64.urlsafe_b64encode(hashlib.sha256(b"short").digest()).rstrip(b"=").decode()
-    code = await ordered_code(harness, code_challenge=challenge)
+    code = await request_code(harness, code_challenge=challenge)
     assert await refusal(harness, redemption(code, code_verifier="short")) == ("invalid", "incorrect_code_verifier")
 
 
 @pytest.mark.parametrize("empty", [None, ""])
 @pytest.mark.parametrize("field", ["code", "code_verifier", "redirect_uri"])
-async def test_a_missing_field_is_named(harness: ServiceHarness, field: str, empty: str | None) -> None:
+async def test_missing_field_is_named(harness: ServiceHarness, field: str, empty: str | None) -> None:
     assert await refusal(harness, redemption(**{"code": "a.b", field: empty})) == ("invalid", f"{field}_missing")
 
 
 @pytest.mark.parametrize("code", MALFORMED_CODES)
-async def test_a_code_that_is_not_id_and_key_is_malformed(harness: ServiceHarness, code: str) -> None:
+async def test_code_without_id_and_key_is_malformed(harness: ServiceHarness, code: str) -> None:
     assert await refusal(harness, redemption(code)) == ("invalid", "malformed_code")
 
 
-async def test_an_unknown_id_and_a_wrong_key_are_refused_alike(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_unknown_id_and_wrong_key_are_refused_alike(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     authorization_id, _, key = code.partition(".")
     for wrong in (
         f"authzcode_unknown.{key}",
@@ -209,49 +209,49 @@ async def test_an_unknown_id_and_a_wrong_key_are_refused_alike(harness: ServiceH
     await harness.deliver(redemption(code))
 
 
-async def test_a_code_is_good_for_one_use(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_code_can_be_used_once(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     await harness.deliver(redemption(code))
     assert await refusal(harness, redemption(code)) == ("conflict", "token_used")
 
 
-async def test_a_code_expires_at_its_time(harness: ServiceHarness) -> None:
-    code, in_time = await ordered_code(harness), await ordered_code(harness, identifier_value="bo@example.com")
+async def test_code_expires(harness: ServiceHarness) -> None:
+    expired, in_time = await request_code(harness), await request_code(harness, identifier_value="bo@example.com")
     harness.now += timedelta(minutes=10) - timedelta(milliseconds=1)
     await harness.deliver(redemption(in_time))
     harness.now += timedelta(milliseconds=1)
-    assert await refusal(harness, redemption(code)) == ("gone", "token_expired")
+    assert await refusal(harness, redemption(expired)) == ("gone", "token_expired")
 
 
-async def test_another_client_is_refused_and_takes_nothing_away(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_other_client_is_refused_and_the_code_stays_open(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     for client_id in (OTHER_CLIENT, "client_unknown"):
         assert await refusal(harness, redemption(code, client_id=client_id)) == ("forbidden", "incorrect_client")
     await harness.deliver(redemption(code))
 
 
-async def test_another_redirect_uri_is_refused(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_other_redirect_uri_is_refused(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     wrong = redemption(code, redirect_uri=f"{REDIRECT_URI}/two?a=b")
     assert await refusal(harness, wrong) == ("invalid", "incorrect_redirect_uri")
 
 
-async def test_a_client_disabled_since_is_refused(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_client_disabled_meanwhile_is_refused(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     assert await refusal(harness, redemption(code)) == ("forbidden", "client_disabled")
 
 
-async def test_four_wrong_verifiers_leave_a_code_good(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_4_wrong_verifiers_leave_the_code_open(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     for _ in range(4):
         wrong = redemption(code, code_verifier=WRONG_VERIFIER)
         assert await refusal(harness, wrong) == ("invalid", "incorrect_code_verifier")
     await harness.deliver(redemption(code))
 
 
-async def test_five_wrong_verifiers_void_a_code(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_5_wrong_verifiers_void_the_code(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     for _ in range(5):
         wrong = redemption(code, code_verifier=WRONG_VERIFIER)
         assert await refusal(harness, wrong) == ("invalid", "incorrect_code_verifier")
@@ -261,54 +261,54 @@ async def test_five_wrong_verifiers_void_a_code(harness: ServiceHarness) -> None
     assert document["revokedAt"] is not None
 
 
-async def test_wrong_verifiers_in_parallel_all_count(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_concurrent_wrong_verifiers_are_all_counted(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     wrong = redemption(code, code_verifier=WRONG_VERIFIER)
     refusals = await asyncio.gather(*(refusal(harness, wrong) for _ in range(20)))
     assert refusals.count(("invalid", "incorrect_code_verifier")) == 5
     assert refusals.count(("not_found", "authorization_not_found")) == 15
 
 
-async def test_one_wrong_verifier_delivered_twice_counts_once(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
+async def test_wrong_verifier_delivered_twice_is_counted_once(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
     wrong = redemption(code, code_verifier=WRONG_VERIFIER)
-    delivery = one_delivery(harness, wrong)
+    delivery = redeliverable(harness, wrong)
     for _ in range(2):
         assert await refusal(harness, wrong, **delivery) == ("invalid", "incorrect_code_verifier")
     assert (await harness.database["authorizations"].find_one({}))["wrongVerifiers"] == 1
 
 
-async def test_a_login_revokes_the_other_links_of_the_address_and_client(harness: ServiceHarness) -> None:
-    older, used, newer = [await ordered_code(harness) for _ in range(3)]
-    elsewhere = await ordered_code(harness, client_id=OTHER_CLIENT)
-    somebody_elses = await ordered_code(harness, identifier_value="bo@example.com")
+async def test_login_revokes_other_links_of_the_address_and_client(harness: ServiceHarness) -> None:
+    older, used, newer = [await request_code(harness) for _ in range(3)]
+    other_client = await request_code(harness, client_id=OTHER_CLIENT)
+    other_address = await request_code(harness, identifier_value="bo@example.com")
     await harness.deliver(redemption(used))
     for revoked in (older, newer):
         assert await refusal(harness, redemption(revoked)) == ("not_found", "authorization_not_found")
-    await harness.deliver(redemption(elsewhere, client_id=OTHER_CLIENT))
-    await harness.deliver(redemption(somebody_elses))
+    await harness.deliver(redemption(other_client, client_id=OTHER_CLIENT))
+    await harness.deliver(redemption(other_address))
 
 
-async def test_a_login_leaves_an_expired_link_to_be_refused_as_expired(harness: ServiceHarness) -> None:
-    expired = await ordered_code(harness)
+async def test_login_leaves_expired_links_expired(harness: ServiceHarness) -> None:
+    expired = await request_code(harness)
     harness.now += timedelta(minutes=11)
-    await logged_in(harness)
+    await log_in(harness)
     assert await refusal(harness, redemption(expired)) == ("gone", "token_expired")
 
 
-async def test_of_a_hundred_parallel_redemptions_one_succeeds(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
-    answers = await asyncio.gather(*(harness.deliver(redemption(code)) for _ in range(100)), return_exceptions=True)
-    assert sum(isinstance(answer, dict) for answer in answers) == 1
-    refused = [answer for answer in answers if isinstance(answer, Refused)]
-    assert [(one.kind, one.code) for one in refused] == [("conflict", "token_used")] * 99
+async def test_one_of_100_concurrent_redemptions_succeeds(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
+    results = await asyncio.gather(*(harness.deliver(redemption(code)) for _ in range(100)), return_exceptions=True)
+    assert sum(isinstance(result, dict) for result in results) == 1
+    refused = [result for result in results if isinstance(result, Refused)]
+    assert [(each.kind, each.code) for each in refused] == [("conflict", "token_used")] * 99
     assert await harness.database["refresh_tokens"].count_documents({}) == 1
     assert await harness.database["access_tokens"].count_documents({}) == 1
 
 
-async def test_parallel_first_logins_by_different_codes_make_one_user(harness: ServiceHarness) -> None:
-    # Of one client's links the first one used would revoke the others.
-    codes = {client_id: await ordered_code(harness, client_id=client_id) for client_id in (CLIENT, OTHER_CLIENT)}
+async def test_concurrent_first_logins_create_one_user(harness: ServiceHarness) -> None:
+    # Two clients, since a login revokes the other links of its client.
+    codes = {client_id: await request_code(harness, client_id=client_id) for client_id in (CLIENT, OTHER_CLIENT)}
     answers = await asyncio.gather(
         *(harness.deliver(redemption(code, client_id=client_id)) for client_id, code in codes.items())
     )
@@ -318,8 +318,8 @@ async def test_parallel_first_logins_by_different_codes_make_one_user(harness: S
     assert len(harness.published_of(UserCreated)) == 1
 
 
-async def test_of_parallel_redemptions_of_two_links_of_one_client_one_succeeds(harness: ServiceHarness) -> None:
-    codes = [await ordered_code(harness) for _ in range(2)]
+async def test_one_of_two_concurrent_logins_to_one_client_succeeds(harness: ServiceHarness) -> None:
+    codes = [await request_code(harness) for _ in range(2)]
     answers = await asyncio.gather(*(harness.deliver(redemption(code)) for code in codes), return_exceptions=True)
     assert sum(isinstance(answer, dict) for answer in answers) == 1
     [refused] = [answer for answer in answers if isinstance(answer, Refused)]
@@ -327,18 +327,18 @@ async def test_of_parallel_redemptions_of_two_links_of_one_client_one_succeeds(h
 
 
 @pytest.mark.parametrize("grant_type", ["password", "", "AUTHORIZATION_CODE"])
-async def test_another_grant_is_unsupported(harness: ServiceHarness, grant_type: str) -> None:
+async def test_other_grant_types_are_unsupported(harness: ServiceHarness, grant_type: str) -> None:
     with pytest.raises(Refused) as refused:
         await harness.deliver(redemption("a.b", grant_type=grant_type))
     assert refused.value.code == "unsupported_grant_type"
     assert refused.value.meta == {"grant_type": grant_type}
 
 
-async def test_no_secret_is_readable_in_what_is_kept(harness: ServiceHarness) -> None:
-    code = await ordered_code(harness)
-    answer = await harness.deliver(redemption(code))
-    secrets = [code.split(".")[1], VERIFIER, answer["access_token"], answer["refresh_token"].split(".")[2]]
+async def test_stored_documents_contain_no_readable_secret(harness: ServiceHarness) -> None:
+    code = await request_code(harness)
+    tokens = await harness.deliver(redemption(code))
+    secrets = [code.split(".")[1], VERIFIER, tokens["access_token"], tokens["refresh_token"].split(".")[2]]
     for name in await harness.database.list_collection_names():
-        kept = json.dumps(await harness.database[name].find().to_list(), default=repr)
-        assert not [secret for secret in secrets if secret in kept]
+        documents = json.dumps(await harness.database[name].find().to_list(), default=repr)
+        assert not [secret for secret in secrets if secret in documents]
     assert CHALLENGE not in secrets

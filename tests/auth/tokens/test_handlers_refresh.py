@@ -5,31 +5,31 @@ import pytest
 
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
-from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, logged_in, one_delivery, refresh, refusal
+from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, log_in, redeliverable, refresh, refusal
 from tests.service_harness import ServiceHarness
 
 GRACE_PERIOD = timedelta(seconds=30)
 
 
-def id_in(refresh_token: str) -> str:
+def token_id(refresh_token: str) -> str:
     return refresh_token.split(".")[1]
 
 
 async def refused(harness: ServiceHarness, refresh_token: str | None, client_id: str = CLIENT) -> tuple[str, str]:
-    """The kind and the code of the refusal that a refresh meets."""
+    """Send a refresh token that is refused, and return the refusal's kind and code."""
     return await refusal(harness, refresh(refresh_token, client_id))
 
 
-async def open_tokens(harness: ServiceHarness) -> list[str]:
-    """The ids of all tokens that are not revoked."""
+async def unrevoked_tokens(harness: ServiceHarness) -> list[str]:
+    """IDs of all tokens that are not revoked."""
     names = ("access_tokens", "refresh_tokens")
     return [
         token["_id"] for name in names for token in await harness.database[name].find({"revokedAt": None}).to_list()
     ]
 
 
-async def test_a_refresh_token_is_exchanged_for_its_successor(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_refresh_token_is_exchanged_for_its_successor(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     harness.clear()
     harness.now += timedelta(minutes=50)
     second = await harness.deliver(refresh(first["refresh_token"]))
@@ -40,44 +40,44 @@ async def test_a_refresh_token_is_exchanged_for_its_successor(harness: ServiceHa
     assert second["expires_at"] > first["expires_at"]
 
 
-async def test_a_refresh_ends_the_tokens_before_in_the_same_step(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_refresh_revokes_the_previous_tokens_in_the_same_commit(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     old = await harness.database["access_tokens"].find_one({})
     harness.clear()
     harness.now += timedelta(minutes=50)
     now = harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000)
     second = await harness.deliver(refresh(first["refresh_token"]))
     assert harness.published == [AccessTokenRevoked(token_id=old["_id"], expires_at=old["expiresAt"])]
-    used = await harness.database["refresh_tokens"].find_one({"_id": id_in(first["refresh_token"])})
+    used = await harness.database["refresh_tokens"].find_one({"_id": token_id(first["refresh_token"])})
     assert (used["usedAt"], used["revokedAt"]) == (now, now)
-    successor = await harness.database["refresh_tokens"].find_one({"_id": id_in(second["refresh_token"])})
+    successor = await harness.database["refresh_tokens"].find_one({"_id": token_id(second["refresh_token"])})
     assert successor["grant"] == {"type": "refresh_token", "value": used["_id"]}
     assert successor["rootGrant"] == used["rootGrant"]
     assert successor["chainEndsAt"] == used["chainEndsAt"]
     assert successor["expiresAt"] == now + timedelta(days=60)
-    assert len(await open_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 2
 
 
-async def test_an_access_token_that_has_expired_is_revoked_without_a_word(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_revocation_of_an_expired_access_token_is_not_published(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     harness.clear()
     harness.now += timedelta(hours=1)
     await harness.deliver(refresh(first["refresh_token"]))
     assert harness.published == []
-    assert len(await open_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 2
 
 
-async def test_a_second_delivery_of_a_refresh_gives_the_same_tokens(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_second_delivery_of_a_refresh_returns_the_same_tokens(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     command = refresh(first["refresh_token"])
-    delivery = one_delivery(harness, command)
+    delivery = redeliverable(harness, command)
     answers = [await harness.deliver(command, **delivery) for _ in range(2)]
     assert answers[0] == answers[1]
     assert await harness.database["refresh_tokens"].count_documents({}) == 2
 
 
-async def test_a_repeat_within_thirty_seconds_gets_the_same_successor(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_repeat_within_30_seconds_gets_the_same_successor(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     answer = await harness.deliver(refresh(first["refresh_token"]))
     harness.clear()
     harness.now += GRACE_PERIOD
@@ -87,40 +87,40 @@ async def test_a_repeat_within_thirty_seconds_gets_the_same_successor(harness: S
     await harness.deliver(refresh(answer["refresh_token"]))
 
 
-async def test_parallel_refreshes_all_get_one_successor(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_concurrent_refreshes_get_one_successor(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     answers = await asyncio.gather(*(harness.deliver(refresh(first["refresh_token"])) for _ in range(50)))
     assert all(answer == answers[0] for answer in answers)
     assert await harness.database["refresh_tokens"].count_documents({}) == 2
 
 
-async def test_a_repeat_after_thirty_seconds_is_theft(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_repeat_after_30_seconds_is_theft(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
     harness.now += GRACE_PERIOD + timedelta(milliseconds=1)
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
-    assert await open_tokens(harness) == []
+    assert await unrevoked_tokens(harness) == []
     assert await refused(harness, second["refresh_token"]) == ("not_found", "authorization_not_found")
 
 
-async def test_a_repeat_once_the_successor_is_used_is_theft(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_repeat_after_use_of_the_successor_is_theft(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
     third = await harness.deliver(refresh(second["refresh_token"]))
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
-    assert await open_tokens(harness) == []
+    assert await unrevoked_tokens(harness) == []
     assert await refused(harness, third["refresh_token"]) == ("not_found", "authorization_not_found")
 
 
-async def test_a_repeat_by_another_client_is_theft(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_repeat_by_another_client_is_theft(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
     assert await refused(harness, first["refresh_token"], OTHER_CLIENT) == ("conflict", "token_used")
-    assert await open_tokens(harness) == []
+    assert await unrevoked_tokens(harness) == []
 
 
-async def test_theft_is_announced_and_told_to_the_user(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_theft_is_published_and_mailed_to_the_user(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
     live = (await harness.database["access_tokens"].find_one({"revokedAt": None}))["_id"]
     harness.clear()
@@ -135,20 +135,20 @@ async def test_theft_is_announced_and_told_to_the_user(harness: ServiceHarness) 
     assert (mail.template, harness.unseal_secret("mailer", mail.to)) == ("session-theft", ADDRESS)
 
 
-async def test_theft_delivered_twice_is_told_once(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_theft_delivered_twice_sends_one_mail(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
     harness.clear()
     harness.now += GRACE_PERIOD * 2
     command = refresh(first["refresh_token"])
-    delivery = one_delivery(harness, command)
+    delivery = redeliverable(harness, command)
     for _ in range(2):
         assert await refusal(harness, command, **delivery) == ("conflict", "token_used")
     assert len(harness.published_of(SendMail)) == 1
 
 
-async def test_a_thief_who_tries_again_and_again_causes_one_mail(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_repeated_theft_sends_one_mail(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
     harness.clear()
     harness.now += GRACE_PERIOD * 2
@@ -158,16 +158,16 @@ async def test_a_thief_who_tries_again_and_again_causes_one_mail(harness: Servic
     assert len(harness.published_of(RefreshTokenReused)) == 1
 
 
-async def test_theft_leaves_other_devices_alone(harness: ServiceHarness) -> None:
-    phone, laptop = await logged_in(harness), await logged_in(harness)
+async def test_theft_does_not_affect_other_sessions(harness: ServiceHarness) -> None:
+    phone, laptop = await log_in(harness), await log_in(harness)
     await harness.deliver(refresh(phone["refresh_token"]))
     harness.now += GRACE_PERIOD * 2
     await refused(harness, phone["refresh_token"])
     assert (await harness.deliver(refresh(laptop["refresh_token"])))["user_id"] == laptop["user_id"]
 
 
-async def test_theft_racing_a_refresh_leaves_nothing_open(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_theft_racing_a_refresh_revokes_all_tokens(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
     harness.now += GRACE_PERIOD * 2
     await asyncio.gather(
@@ -175,74 +175,77 @@ async def test_theft_racing_a_refresh_leaves_nothing_open(harness: ServiceHarnes
         refused(harness, first["refresh_token"]),
         return_exceptions=True,
     )
-    assert await open_tokens(harness) == []
+    assert await unrevoked_tokens(harness) == []
 
 
 @pytest.mark.parametrize("empty", [None, ""])
-async def test_a_missing_refresh_token_is_named(harness: ServiceHarness, empty: str | None) -> None:
+async def test_missing_refresh_token_is_named(harness: ServiceHarness, empty: str | None) -> None:
     assert await refused(harness, empty) == ("invalid", "refresh_token_missing")
 
 
 @pytest.mark.parametrize(
     "text", ["id", "01.id", "02.id.key", "1.id.key", "01..key", "01.id.", "01.id.key.more", "id.key"]
 )
-async def test_another_form_is_malformed(harness: ServiceHarness, text: str) -> None:
+async def test_other_formats_are_malformed(harness: ServiceHarness, text: str) -> None:
     assert await refused(harness, text) == ("invalid", "malformed_refresh_token")
 
 
-async def test_an_unknown_id_and_a_wrong_key_are_refused_alike(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
-    _, token_id, key = answer["refresh_token"].split(".")
-    for wrong in (f"01.reftok_unknown.{key}", f"01.{token_id}.{'0' * 64}"):
+async def test_unknown_id_and_wrong_key_are_refused_alike(harness: ServiceHarness) -> None:
+    answer = await log_in(harness)
+    _, id_, key = answer["refresh_token"].split(".")
+    for wrong in (f"01.reftok_unknown.{key}", f"01.{id_}.{'0' * 64}"):
         assert await refused(harness, wrong) == ("not_found", "token_not_found")
     await harness.deliver(refresh(answer["refresh_token"]))
 
 
-async def test_a_used_token_with_a_wrong_key_is_no_theft(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_used_token_with_a_wrong_key_is_no_theft(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    assert await refused(harness, f"01.{id_in(first['refresh_token'])}.{'0' * 64}") == ("not_found", "token_not_found")
+    assert await refused(harness, f"01.{token_id(first['refresh_token'])}.{'0' * 64}") == (
+        "not_found",
+        "token_not_found",
+    )
     await harness.deliver(refresh(second["refresh_token"]))
 
 
-async def test_another_client_is_refused_and_takes_nothing_away(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
+async def test_other_client_is_refused_and_the_token_stays_open(harness: ServiceHarness) -> None:
+    answer = await log_in(harness)
     for client_id in (OTHER_CLIENT, "client_unknown"):
         assert await refused(harness, answer["refresh_token"], client_id) == ("forbidden", "incorrect_client")
     await harness.deliver(refresh(answer["refresh_token"]))
 
 
-async def test_a_client_disabled_since_is_refused(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
+async def test_client_disabled_meanwhile_is_refused(harness: ServiceHarness) -> None:
+    answer = await log_in(harness)
     await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     assert await refused(harness, answer["refresh_token"]) == ("forbidden", "client_disabled")
 
 
-async def test_a_repeat_gets_nothing_for_a_client_disabled_since(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_repeat_for_a_disabled_client_is_refused(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
     await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     assert await refused(harness, first["refresh_token"]) == ("forbidden", "client_disabled")
-    assert len(await open_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 2
 
 
-async def test_a_thief_is_noticed_though_the_client_was_disabled_since(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_theft_is_recognized_for_a_disabled_client(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
     await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     harness.now += GRACE_PERIOD * 2
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
-    assert await open_tokens(harness) == []
+    assert await unrevoked_tokens(harness) == []
 
 
-async def test_a_refresh_token_expires_after_sixty_days_unused(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
+async def test_unused_refresh_token_expires_after_60_days(harness: ServiceHarness) -> None:
+    answer = await log_in(harness)
     harness.now += timedelta(days=60)
     assert await refused(harness, answer["refresh_token"]) == ("gone", "token_expired")
 
 
-async def test_a_chain_ends_after_a_year_however_often_it_is_refreshed(harness: ServiceHarness) -> None:
-    answer = await logged_in(harness)
+async def test_token_family_ends_after_a_year(harness: ServiceHarness) -> None:
+    answer = await log_in(harness)
     for _ in range(7):
         harness.now += timedelta(days=52)
         answer = await harness.deliver(refresh(answer["refresh_token"]))
@@ -250,12 +253,12 @@ async def test_a_chain_ends_after_a_year_however_often_it_is_refreshed(harness: 
     assert await refused(harness, answer["refresh_token"]) == ("gone", "token_expired")
 
 
-async def test_what_is_kept_for_a_repeat_opens_for_auth_alone(harness: ServiceHarness) -> None:
-    first = await logged_in(harness)
+async def test_stored_reply_can_be_unsealed_for_its_purpose_only(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    used = await harness.database["refresh_tokens"].find_one({"_id": id_in(first["refresh_token"])})
+    used = await harness.database["refresh_tokens"].find_one({"_id": token_id(first["refresh_token"])})
     assert second["refresh_token"].split(".")[2] not in str(used)
-    assert used["successor"]["id"] == id_in(second["refresh_token"])
+    assert used["successor"]["id"] == token_id(second["refresh_token"])
     for receiver in ("gateway", "mailer", "auth"):
         with pytest.raises(Exception, match="not sealed for"):
             harness.sealer.unseal(receiver, used["successor"]["sealed"])

@@ -22,7 +22,7 @@ from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, 
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 GRANT = Grant("authorization_code", "authzcode_1")
-CHAIN = TokenFamily(
+FAMILY = TokenFamily(
     root_grant="authzcode_1",
     client_id="client_one",
     user_id="user_1",
@@ -33,41 +33,41 @@ CHAIN = TokenFamily(
 
 
 def access_token(number: int = 1, at: datetime = NOW) -> AccessToken:
-    return AccessToken.issue(CHAIN, GRANT, id=f"acstok_{number}", at=at, network="203.0.113.0/24")
+    return AccessToken.issue(FAMILY, GRANT, id=f"acstok_{number}", at=at, network="203.0.113.0/24")
 
 
-def token(number: int = 1, at: datetime = NOW) -> RefreshToken:
+def refresh_token(number: int = 1, at: datetime = NOW) -> RefreshToken:
     return RefreshToken.issue(
-        CHAIN, GRANT, RefreshTokenString(f"reftok_{number}", "k"), access_token=access_token(number, at), at=at
+        FAMILY, GRANT, RefreshTokenString(f"reftok_{number}", "k"), access_token=access_token(number, at), at=at
     )
 
 
-def used(at: datetime = NOW) -> RefreshToken:
-    return token().use(Successor("reftok_2", "sealed"), at=at)
+def used_token(at: datetime = NOW) -> RefreshToken:
+    return refresh_token().use(Successor("reftok_2", "sealed"), at=at)
 
 
-def test_a_token_knows_its_chain() -> None:
-    assert token().chain == CHAIN
+def test_refresh_token_has_its_family() -> None:
+    assert refresh_token().family == FAMILY
 
 
-def test_an_access_token_lives_an_hour() -> None:
+def test_access_token_expires_after_an_hour() -> None:
     assert access_token().expires_at == NOW + timedelta(hours=1)
 
 
-def test_a_refresh_token_knows_its_access_token_and_where_both_were_issued() -> None:
-    issued = token(2)
+def test_refresh_token_has_access_token_and_network() -> None:
+    issued = refresh_token(2)
     assert (issued.access_token_id, issued.network) == ("acstok_2", "203.0.113.0/24")
 
 
 @given(st.timedeltas(timedelta(0), FAMILY_LIFETIME))
-def test_no_refresh_token_outlives_its_chain(after: timedelta) -> None:
-    issued = token(at=NOW + after)
-    assert issued.expires_at <= CHAIN.ends_at
+def test_no_refresh_token_outlives_its_family(after: timedelta) -> None:
+    issued = refresh_token(at=NOW + after)
+    assert issued.expires_at <= FAMILY.ends_at
     assert issued.expires_at - issued.created_at <= REFRESH_TOKEN_LIFETIME
 
 
 @pytest.mark.parametrize(
-    ("changed", "asked", "refusal"),
+    ("changed", "arguments", "refusal"),
     [
         ({"revoked_at": NOW}, {}, AuthorizationNotFound),
         ({}, {"at": NOW + REFRESH_TOKEN_LIFETIME}, TokenExpired),
@@ -76,37 +76,37 @@ def test_no_refresh_token_outlives_its_chain(after: timedelta) -> None:
         ({}, {"at": NOW + REFRESH_TOKEN_LIFETIME, "client_id": "client_two"}, TokenExpired),
     ],
 )
-def test_an_exchange_is_refused_for(changed: dict[str, Any], asked: dict[str, Any], refusal: type[Refusal]) -> None:
+def test_exchange_is_refused(changed: dict[str, Any], arguments: dict[str, Any], refusal: type[Refusal]) -> None:
     with pytest.raises(refusal):
-        replace(token(), **changed).must_be_open(**{"client_id": "client_one", "at": NOW, **asked})
+        replace(refresh_token(), **changed).must_be_open(**{"client_id": "client_one", "at": NOW, **arguments})
 
 
-def test_an_exchange_is_open_until_its_last_moment() -> None:
-    token().must_be_open(client_id="client_one", at=NOW + REFRESH_TOKEN_LIFETIME - timedelta(milliseconds=1))
+def test_refresh_token_is_open_until_it_expires() -> None:
+    refresh_token().must_be_open(client_id="client_one", at=NOW + REFRESH_TOKEN_LIFETIME - timedelta(milliseconds=1))
 
 
 @pytest.mark.parametrize(
     ("successor", "client_id", "after", "repeats"),
     [
-        (token(2), "client_one", timedelta(0), True),
-        (token(2), "client_one", GRACE_PERIOD, True),
-        # Another instance's clock, a little behind.
-        (token(2), "client_one", -timedelta(seconds=1), True),
-        (token(2), "client_one", GRACE_PERIOD + timedelta(milliseconds=1), False),
-        (token(2), "client_two", timedelta(0), False),
-        (token(2).use(Successor("reftok_3", "sealed"), at=NOW), "client_one", timedelta(0), False),
-        (token(2).revoke(at=NOW), "client_one", timedelta(0), False),
+        (refresh_token(2), "client_one", timedelta(0), True),
+        (refresh_token(2), "client_one", GRACE_PERIOD, True),
+        # The clock of another instance may be behind.
+        (refresh_token(2), "client_one", -timedelta(seconds=1), True),
+        (refresh_token(2), "client_one", GRACE_PERIOD + timedelta(milliseconds=1), False),
+        (refresh_token(2), "client_two", timedelta(0), False),
+        (refresh_token(2).use(Successor("reftok_3", "sealed"), at=NOW), "client_one", timedelta(0), False),
+        (refresh_token(2).revoke(at=NOW), "client_one", timedelta(0), False),
         (None, "client_one", timedelta(0), False),
     ],
 )
-def test_a_repeat_is_one_only_within_grace_and_while_the_successor_is_unused(
+def test_repeat_needs_the_grace_period_and_an_unused_successor(
     successor: RefreshToken | None,
     client_id: str,
     after: timedelta,
     repeats: bool,  # noqa: FBT001
 ) -> None:
-    assert used().may_repeat(successor, client_id=client_id, at=NOW + after) == repeats
+    assert used_token().may_repeat(successor, client_id=client_id, at=NOW + after) == repeats
 
 
-def test_an_unused_token_has_nothing_to_repeat() -> None:
-    assert not token().may_repeat(token(2), client_id="client_one", at=NOW)
+def test_use_of_an_unused_token_is_no_repeat() -> None:
+    assert not refresh_token().may_repeat(refresh_token(2), client_id="client_one", at=NOW)

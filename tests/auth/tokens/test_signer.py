@@ -6,8 +6,8 @@ from typing import Any, cast
 import jwt
 import pytest
 
-from services.auth.signing_keys.key_pairs import make
-from services.auth.signing_keys.keyring import Keyring, published
+from services.auth.signing_keys.key_pairs import generate
+from services.auth.signing_keys.keyring import Keyring, publication
 from services.auth.signing_keys.models import KeySet
 from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.models import AccessToken, Grant, TokenFamily
@@ -25,40 +25,40 @@ APPLICATION = "application+jwt"
 
 
 def keyring(algorithm: Algorithm = "ES256") -> Keyring:
-    key = make(algorithm, SEALER, at=NOW)
+    key = generate(algorithm, SEALER, at=NOW)
     keys = Keyring(cast("SigningKeys", None), SEALER)
-    keys.take(TopicRecord("auth.keys", key.id.encode(), published(key).model_dump_json().encode()))
-    keys._learn(KeySet.begin(key))
+    keys.apply(TopicRecord("auth.keys", key.id.encode(), publication(key).model_dump_json().encode()))
+    keys._use(KeySet.begin(key))
     return keys
 
 
 def claims(**changed: Any) -> dict[str, Any]:
     now = int(NOW.timestamp())
-    usual = {"sub": "user_1", "aud": "app_1", "jti": "token_1", "iat": now, "exp": now + 3600, **changed}
-    return {name: value for name, value in usual.items() if value is not None}
+    defaults = {"sub": "user_1", "aud": "app_1", "jti": "token_1", "iat": now, "exp": now + 3600, **changed}
+    return {name: value for name, value in defaults.items() if value is not None}
 
 
 def raw(keys: Keyring, payload: Any, **header: Any) -> str:
-    """A token with this very header and payload, signed by our own key."""
-    whole = {"alg": keys.signing.algorithm, "kid": keys.signing.kid, "typ": APPLICATION, **header}
-    written = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    parts = [json.dumps(whole).encode(), written]
+    """A token with any header and payload, signed by the active key."""
+    headers = {"alg": keys.active.algorithm, "kid": keys.active.kid, "typ": APPLICATION, **header}
+    encoded = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    parts = [json.dumps(headers).encode(), encoded]
     signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-    algorithm = jwt.get_algorithm_by_name(keys.signing.algorithm)
+    algorithm = jwt.get_algorithm_by_name(keys.active.algorithm)
     return (
-        signed + b"." + base64.urlsafe_b64encode(algorithm.sign(signed, keys.signing.private_key)).rstrip(b"=")
+        signed + b"." + base64.urlsafe_b64encode(algorithm.sign(signed, keys.active.private_key)).rstrip(b"=")
     ).decode()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_an_access_token_says_who_may_act_for_whom_and_until_when(algorithm: Algorithm) -> None:
+def test_access_token_has_the_documented_header_and_claims(algorithm: Algorithm) -> None:
     keys = keyring(algorithm)
-    chain = TokenFamily(root_grant="authzcode_1", client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
-    token = AccessToken.issue(chain, Grant("authorization_code", "authzcode_1"), id="acstok_1", at=NOW)
+    family = TokenFamily(root_grant="authzcode_1", client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
+    token = AccessToken.issue(family, Grant("authorization_code", "authzcode_1"), id="acstok_1", at=NOW)
     text = TokenSigner(keys, ISSUER).sign(access_claims(token))
-    assert jwt.get_unverified_header(text) == {"alg": algorithm, "kid": keys.signing.kid, "typ": "JWT"}
+    assert jwt.get_unverified_header(text) == {"alg": algorithm, "kid": keys.active.kid, "typ": "JWT"}
     unchecked = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
-    public = keys.find(keys.signing.kid)
+    public = keys.find(keys.active.kid)
     assert public is not None
     assert jwt.decode(text, public, algorithms=[algorithm], options=unchecked) == {
         "v": "1",
@@ -73,26 +73,26 @@ def test_an_access_token_says_who_may_act_for_whom_and_until_when(algorithm: Alg
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_what_was_signed_is_read_back(algorithm: Algorithm) -> None:
+def test_signed_claims_are_verified(algorithm: Algorithm) -> None:
     signer = TokenSigner(keyring(algorithm), ISSUER)
     token = signer.sign(claims(extra="x"), typ=APPLICATION)
     for audience in ("app_1", None):
-        read = signer.verify(token, typ=APPLICATION, audience=audience, at=NOW)
-        assert read == {**claims(extra="x"), "iss": ISSUER}
+        verified = signer.verify(token, typ=APPLICATION, audience=audience, at=NOW)
+        assert verified == {**claims(extra="x"), "iss": ISSUER}
 
 
-def test_a_token_is_good_for_its_kind_its_audience_its_issuer_and_its_time_alone() -> None:
+def test_token_is_valid_only_for_its_type_audience_issuer_and_time() -> None:
     keys = keyring()
     signer = TokenSigner(keys, ISSUER)
     token = signer.sign(claims(), typ=APPLICATION)
-    wanted: dict[str, Any] = {"typ": APPLICATION, "audience": "app_1", "at": NOW}
-    assert signer.verify(token, **wanted)
+    expected: dict[str, Any] = {"typ": APPLICATION, "audience": "app_1", "at": NOW}
+    assert signer.verify(token, **expected)
     for wrong in ({"typ": "JWT"}, {"audience": "app_2"}, {"audience": ""}, {"at": NOW + timedelta(hours=1)}):
         with pytest.raises(InvalidToken):
-            signer.verify(token, **{**wanted, **wrong})
+            signer.verify(token, **{**expected, **wrong})
     for stranger in (TokenSigner(keys, "https://other.example"), TokenSigner(keyring(), ISSUER)):
         with pytest.raises(InvalidToken):
-            stranger.verify(token, **wanted)
+            stranger.verify(token, **expected)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_token_is_good_for_its_kind_its_audience_its_issuer_and_its_time_alone
         {"jwk": {"kty": "EC"}},
     ],
 )
-def test_a_header_that_asks_for_more_is_refused(header: dict[str, Any]) -> None:
+def test_token_with_unexpected_headers_is_refused(header: dict[str, Any]) -> None:
     keys = keyring()
-    good = {"iss": ISSUER, **claims()}
-    assert TokenSigner(keys, ISSUER).verify(raw(keys, good), typ=APPLICATION, audience="app_1", at=NOW)
+    valid = {"iss": ISSUER, **claims()}
+    assert TokenSigner(keys, ISSUER).verify(raw(keys, valid), typ=APPLICATION, audience="app_1", at=NOW)
     with pytest.raises(InvalidToken):
-        TokenSigner(keys, ISSUER).verify(raw(keys, good, **header), typ=APPLICATION, audience="app_1", at=NOW)
+        TokenSigner(keys, ISSUER).verify(raw(keys, valid, **header), typ=APPLICATION, audience="app_1", at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,19 @@ def test_a_header_that_asks_for_more_is_refused(header: dict[str, Any]) -> None:
         b"\xff",
     ],
 )
-def test_claims_that_say_less_or_otherwise_are_refused(payload: Any) -> None:
+def test_token_with_missing_or_invalid_claims_is_refused(payload: Any) -> None:
     keys = keyring()
     with pytest.raises(InvalidToken):
         TokenSigner(keys, ISSUER).verify(raw(keys, payload), typ=APPLICATION, audience=None, at=NOW)
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "a.b.c", "é.é.é", "a" * 1_000_000, "." * 4096])
-def test_what_is_no_token_is_refused(text: str) -> None:
+def test_text_that_is_no_token_is_refused(text: str) -> None:
     with pytest.raises(InvalidToken):
         TokenSigner(keyring(), ISSUER).verify(text, typ="JWT", audience=None, at=NOW)
 
 
-def test_no_token_is_signed_that_lives_longer_than_its_key_is_kept() -> None:
+def test_token_that_outlives_its_key_is_not_signed() -> None:
     signer = TokenSigner(keyring(), ISSUER)
     now = int(NOW.timestamp())
     assert signer.sign(claims(exp=now + 24 * 3600))

@@ -1,7 +1,7 @@
-"""Sessions beside a model of them: whatever is done, in whatever order, at once or again, both answer alike.
+"""State-machine test of sessions against a reference model: random, concurrent and repeated commands.
 
-Two instances of auth share the database, and their clocks may differ by seconds. What is done at once must have had
-some order: one in which the model gives the same answers and comes to the same state.
+Two instances of auth share a database, and their clocks differ by up to 30 seconds. Concurrent commands must have the
+result of some sequential order: one in which the model gives the same replies and reaches the same state.
 """
 
 import asyncio
@@ -23,70 +23,71 @@ from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.sessions import RevokeSessions, SessionRevoked
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
-from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, logged_in, one_delivery, refresh
-from tests.auth.tokens.token_family_model import GRACE_PERIOD, Model, TokenFamily
+from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, log_in, redeliverable, refresh
+from tests.auth.tokens.token_family_model import GRACE_PERIOD, Family, Model
 from tests.service_harness import Refused, ServiceHarness
 
-MOST_CHAINS = 4
+MAX_FAMILIES = 4
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """Show a refresh token: so many places before the newest of its chain."""
+    """Use of a refresh token, ``back`` positions before the newest of its family."""
 
-    chain: int
+    family: int
     back: int
-    right_client: bool
+    correct_client: bool
 
 
 @dataclass(frozen=True)
 class Revoke:
-    """End sessions, as seen from one of them."""
+    """Revocation of sessions, relative to one of them."""
 
-    chain: int
+    family: int
     which: str
 
 
-NUMBERS = st.integers(0, MOST_CHAINS - 1)
+NUMBERS = st.integers(0, MAX_FAMILIES - 1)
 REFRESHES = st.builds(Refresh, NUMBERS, st.just(0), st.just(True))
 REPLAYS = st.builds(Refresh, NUMBERS, st.sampled_from([1, 1, 2, 3]), st.sampled_from([True, True, True, False]))
-STRANGERS = st.builds(Refresh, NUMBERS, st.just(0), st.just(False))
+WRONG_CLIENTS = st.builds(Refresh, NUMBERS, st.just(0), st.just(False))
 REVOCATIONS = st.builds(Revoke, NUMBERS, st.sampled_from(["one", "others", "current", "all"]))
-ACTIONS = st.one_of(REFRESHES, REFRESHES, REPLAYS, STRANGERS, REVOCATIONS)
+ACTIONS = st.one_of(REFRESHES, REFRESHES, REPLAYS, WRONG_CLIENTS, REVOCATIONS)
 SECONDS = st.sampled_from([2, 10, 10, 20, 30, 3600])
 DAYS = st.sampled_from([1, 45, 60, 300])
 
 
 @dataclass
-class Order:
-    """One message, as it may come more than once.
+class Delivery:
+    """One message, which may be delivered more than once.
 
     Attributes:
-        apply: does the same to a model, at a time.
-        chain: which chain's tokens it answers with.
-        instances: where it goes, at once.
-        answers: what came back.
+        apply: applies the message to a model.
+        family: number of the family whose tokens it returns.
+        instances: the instances to which it is delivered at the same time.
+        arguments: arguments of ``ServiceHarness.deliver``.
+        replies: the replies of the instances.
     """
 
     message: Message
     caller: Caller
     apply: Callable[[Model, datetime], int | str]
-    chain: int
+    family: int
     instances: list[int]
-    delivery: dict[str, Any] = field(default_factory=dict)
-    answers: list[Any] = field(default_factory=list)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    replies: list[Any] = field(default_factory=list)
 
     async def to(self, harness: ServiceHarness) -> Any:
-        """The tokens or the count of ended sessions that are answered, or the code of the refusal."""
+        """Deliver the message, and return the reply, or the code of the refusal."""
         try:
-            return await harness.deliver(self.message, caller=self.caller, **self.delivery)
+            return await harness.deliver(self.message, caller=self.caller, **self.arguments)
         except Refused as refused:
             return refused.code
 
 
 class Sessions(RuleBasedStateMachine):
-    """One user, some devices, two apps, two instances."""
+    """One user with several devices, two apps, two instances of auth."""
 
     addresses: ClassVar = itertools.count()
 
@@ -94,13 +95,13 @@ class Sessions(RuleBasedStateMachine):
         super().__init__()
         self.run = run
         self.harnesses = harnesses
-        self.tokens = harnesses[0].database["refresh_tokens"]
+        self.token_collection = harnesses[0].database["refresh_tokens"]
         self.model = Model()
         self.possible = [self.model]
-        self.texts: list[list[str]] = []
+        self.refresh_tokens: list[list[str]] = []
         self.callers: list[Caller] = []
         self.roots: list[str] = []
-        self.done: list[Order] = []
+        self.done: list[Delivery] = []
         self.address = f"ana{next(self.addresses)}@example.com"
         for harness in harnesses:
             harness.now = datetime.now(UTC).replace(microsecond=0)
@@ -114,45 +115,45 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(app=st.sampled_from([CLIENT, OTHER_CLIENT]))
     def log_in(self, app: str) -> None:
-        if app in self.model.disabled or len(self.model.chains) == MOST_CHAINS:
+        if app in self.model.disabled or len(self.model.families) == MAX_FAMILIES:
             return
         harness = self.harnesses[0]
-        answer = self.run(logged_in(harness, identifier_value=self.address, client_id=app))
-        token = self.run(self.tokens.find_one({"_id": answer["refresh_token"].split(".")[1]}))
+        tokens = self.run(log_in(harness, identifier_value=self.address, client_id=app))
+        token = self.run(self.token_collection.find_one({"_id": tokens["refresh_token"].split(".")[1]}))
         self.roots.append(token["rootGrant"])
-        self.texts.append([answer["refresh_token"]])
-        self.callers.append(caller_of(answer))
-        self.model.chains.append(TokenFamily(app, [harness.now]))
+        self.refresh_tokens.append([tokens["refresh_token"]])
+        self.callers.append(caller_of(tokens))
+        self.model.families.append(Family(app, [harness.now]))
 
     @rule(refresh=REFRESHES)
     def use_the_newest_token(self, refresh: Refresh) -> None:
-        self.do([self.order(refresh, [0])])
+        self.do([self.delivery(refresh, [0])])
 
     @rule(replay=REPLAYS)
     def use_an_older_token(self, replay: Refresh) -> None:
-        self.do([self.order(replay, [1])])
+        self.do([self.delivery(replay, [1])])
 
-    @rule(action=STRANGERS | REVOCATIONS)
-    def use_it_with_another_app_or_end_sessions(self, action: Refresh | Revoke) -> None:
-        self.do([self.order(action, [0])])
+    @rule(action=WRONG_CLIENTS | REVOCATIONS)
+    def use_a_wrong_client_or_revoke_sessions(self, action: Refresh | Revoke) -> None:
+        self.do([self.delivery(action, [0])])
 
-    @rule(wanted=st.lists(st.tuples(ACTIONS, st.integers(1, 3)), min_size=1, max_size=2))
-    def do_much_at_once(self, wanted: list[tuple[Refresh | Revoke, int]]) -> None:
-        """Each action once, or under two ids, or under one id that Kafka gives to both instances."""
+    @rule(actions=st.lists(st.tuples(ACTIONS, st.integers(1, 3)), min_size=1, max_size=2))
+    def send_commands_at_once(self, actions: list[tuple[Refresh | Revoke, int]]) -> None:
+        """Each action once, or with two message IDs, or with one ID that Kafka delivers to both instances."""
         self.do(
             [
-                self.order(action, [0, 1] if copies == 3 else [number])
-                for action, copies in wanted
+                self.delivery(action, [0, 1] if copies == 3 else [number])
+                for action, copies in actions
                 for number in range(2 if copies == 2 else 1)
             ]
         )
 
     @rule(older=st.integers(0, 4), instance=st.integers(0, 1))
     def repeat_a_message(self, older: int, instance: int) -> None:
-        """As Kafka or an idempotency key does: nothing happens, and the answer is the old one."""
+        """A redelivery by Kafka, or a reused idempotency key: nothing happens, and the reply is the first one."""
         if self.done:
-            order = self.done[-1 - older % len(self.done)]
-            assert self.run(order.to(self.harnesses[instance])) == order.answers[0]
+            delivery = self.done[-1 - older % len(self.done)]
+            assert self.run(delivery.to(self.harnesses[instance])) == delivery.replies[0]
 
     @rule(seconds=SECONDS)
     def wait_seconds(self, seconds: int) -> None:
@@ -178,7 +179,7 @@ class Sessions(RuleBasedStateMachine):
         )
 
     @invariant()
-    def the_store_is_as_the_model(self) -> None:
+    def stored_state_equals_the_model(self) -> None:
         if not self.roots:
             return
         stored = self.run(self.stored())
@@ -186,27 +187,27 @@ class Sessions(RuleBasedStateMachine):
         self.model = stored
         self.possible = [stored]
 
-    def do(self, orders: list[Order]) -> None:
-        """Deliver all of them at once, each to all of its instances, and see in which order that may have been."""
-        calls = [order.to(self.harnesses[instance]) for order in orders for instance in order.instances]
-        answers = iter(self.run(at_once(calls)))
-        for order in orders:
-            order.answers = [next(answers) for _ in order.instances]
-            assert order.answers.count(order.answers[0]) == len(order.answers), "a message has one answer"
-        self.done += orders
-        seen = [self.seen(order) for order in orders]
-        self.possible = [model for given, model in self.possible_ends(orders) if given == seen]
-        assert self.possible, f"no order gives {seen}"
+    def do(self, deliveries: list[Delivery]) -> None:
+        """Deliver all of them at once, and find the sequential orders with the same replies."""
+        calls = [delivery.to(self.harnesses[each]) for delivery in deliveries for each in delivery.instances]
+        replies = iter(self.run(at_once(calls)))
+        for delivery in deliveries:
+            delivery.replies = [next(replies) for _ in delivery.instances]
+            assert delivery.replies.count(delivery.replies[0]) == len(delivery.replies), "a message has one reply"
+        self.done += deliveries
+        actual = [self.as_in_model(delivery) for delivery in deliveries]
+        self.possible = [model for expected, model in self.sequential_results(deliveries) if expected == actual]
+        assert self.possible, f"no order results in {actual}"
 
-    def order(self, action: Refresh | Revoke, instances: list[int]) -> Order:
-        number = action.chain % len(self.model.chains)
-        chain = self.model.chains[number]
+    def delivery(self, action: Refresh | Revoke, instances: list[int]) -> Delivery:
+        number = action.family % len(self.model.families)
+        family = self.model.families[number]
         if isinstance(action, Refresh):
-            place = max(0, len(chain.used) - 1 - action.back)
-            client = chain.client if action.right_client else ({CLIENT, OTHER_CLIENT} - {chain.client}).pop()
-            message: Message = refresh(self.texts[number][place], client)
-            order = Order(
-                message, Caller(), lambda model, now: model.refresh(number, place, client, now), number, instances
+            position = max(0, len(family.used) - 1 - action.back)
+            client = family.client if action.correct_client else ({CLIENT, OTHER_CLIENT} - {family.client}).pop()
+            message: Message = refresh(self.refresh_tokens[number][position], client)
+            delivery = Delivery(
+                message, Caller(), lambda model, now: model.refresh(number, position, client, now), number, instances
             )
         else:
             session_id = self.roots[number] if action.which == "one" else None
@@ -215,71 +216,72 @@ class Sessions(RuleBasedStateMachine):
                 session_id=session_id,
                 which=None if session_id else action.which,  # type: ignore[arg-type]
             )
-            order = Order(
+            delivery = Delivery(
                 message,
                 self.callers[number],
                 lambda model, now: model.revoke(number, action.which, now),
                 number,
                 instances,
             )
-        order.delivery = one_delivery(self.harnesses[0], message)
-        return order
+        delivery.arguments = redeliverable(self.harnesses[0], message)
+        return delivery
 
-    def seen(self, order: Order) -> int | str:
-        """An answer as the model gives it."""
-        answer = order.answers[0]
-        if isinstance(answer, str):
-            return answer
-        if "ended" in answer:
-            ended: int = answer["ended"]
+    def as_in_model(self, delivery: Delivery) -> int | str:
+        """The reply in the form of the model."""
+        reply = delivery.replies[0]
+        if isinstance(reply, str):
+            return reply
+        if "ended" in reply:
+            ended: int = reply["ended"]
             return ended
-        texts = self.texts[order.chain]
-        if answer["refresh_token"] not in texts:
-            texts.append(answer["refresh_token"])
-            self.callers[order.chain] = caller_of(answer)
-        return texts.index(answer["refresh_token"])
+        family = self.refresh_tokens[delivery.family]
+        if reply["refresh_token"] not in family:
+            family.append(reply["refresh_token"])
+            self.callers[delivery.family] = caller_of(reply)
+        return family.index(reply["refresh_token"])
 
-    def possible_ends(self, orders: list[Order]) -> Iterator[tuple[list[int | str], Model]]:
-        """What the model answers, and comes to, for each order in which the messages may have been handled."""
-        for places in itertools.product(*(order.instances for order in orders)):
-            for turns in itertools.permutations(range(len(orders))):
+    def sequential_results(self, deliveries: list[Delivery]) -> Iterator[tuple[list[int | str], Model]]:
+        """Replies and state of the model for each order in which the messages may have been handled."""
+        for instances in itertools.product(*(delivery.instances for delivery in deliveries)):
+            for order in itertools.permutations(range(len(deliveries))):
                 model = copy.deepcopy(self.model)
-                given = {turn: orders[turn].apply(model, self.harnesses[places[turn]].now) for turn in turns}
-                yield [given[number] for number in range(len(orders))], model
+                replies = {each: deliveries[each].apply(model, self.harnesses[instances[each]].now) for each in order}
+                yield [replies[number] for number in range(len(deliveries))], model
 
     async def stored(self) -> Model:
-        """The model that the database and the announcements amount to."""
+        """The model's state, as read from the database and from the published events."""
         of_user = {"userId": self.callers[0].user_id}
-        refresh_tokens = {token["_id"]: token for token in await self.tokens.find(of_user).to_list()}
+        refresh_tokens = {token["_id"]: token for token in await self.token_collection.find(of_user).to_list()}
         access_tokens = await self.harnesses[0].database["access_tokens"].find(of_user).to_list()
         model = Model(disabled=self.model.disabled)
-        for texts, root in zip(self.texts, self.roots, strict=True):
-            token = refresh_tokens[texts[0].split(".")[1]]
-            chain = TokenFamily(token["clientId"], [], [])
+        for strings, root in zip(self.refresh_tokens, self.roots, strict=True):
+            token = refresh_tokens[strings[0].split(".")[1]]
+            family = Family(token["clientId"], [], [])
             while token is not None:
-                assert (token["rootGrant"], token["clientId"]) == (root, chain.client)
+                assert (token["rootGrant"], token["clientId"]) == (root, family.client)
                 assert token["revokedAt"] is not None or token["usedAt"] is None
-                chain.born.append(token["createdAt"])
-                chain.used.append(token["usedAt"])
-                chain.ended = token["revokedAt"] is not None
+                family.issued.append(token["createdAt"])
+                family.used.append(token["usedAt"])
+                family.revoked = token["revokedAt"] is not None
                 token = token["successor"] and refresh_tokens[token["successor"]["id"]]
-            model.chains.append(chain)
-        assert len(refresh_tokens) == len(access_tokens) == sum(len(chain.used) for chain in model.chains)
-        # One live access token for each chain that goes on, and none for any other.
-        going_on = [root for root, chain in zip(self.roots, model.chains, strict=True) if not chain.ended]
-        assert sorted(token["rootGrant"] for token in access_tokens if token["revokedAt"] is None) == sorted(going_on)
-        said = self.harnesses[0].published_of
+            model.families.append(family)
+        assert len(refresh_tokens) == len(access_tokens) == sum(len(family.used) for family in model.families)
+        # One unrevoked access token for each family that is not revoked, and none for any other.
+        unrevoked = [root for root, family in zip(self.roots, model.families, strict=True) if not family.revoked]
+        assert sorted(token["rootGrant"] for token in access_tokens if token["revokedAt"] is None) == sorted(unrevoked)
+        published_of = self.harnesses[0].published_of
         revoked = {token["_id"]: token for token in access_tokens if token["revokedAt"] is not None}
-        assert {event.token_id for event in said(AccessTokenRevoked)} == {
+        assert {event.token_id for event in published_of(AccessTokenRevoked)} == {
             token_id for token_id, token in revoked.items() if token["revokedAt"] < token["expiresAt"]
         }
-        model.thefts, model.ends = len(said(RefreshTokenReused)), len(said(SessionRevoked))
-        assert len([mail for mail in said(SendMail) if mail.template == "session-theft"]) == model.thefts
+        model.thefts = len(published_of(RefreshTokenReused))
+        model.revoked_sessions = len(published_of(SessionRevoked))
+        assert len([mail for mail in published_of(SendMail) if mail.template == "session-theft"]) == model.thefts
         return model
 
 
 def caller_of(tokens: dict[str, Any]) -> Caller:
-    """Whom the gateway makes of an access token."""
+    """The caller that the gateway derives from an access token."""
     claims = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     return Caller(kind="user", user_id=claims["sub"], token_id=claims["jti"])
 
@@ -288,22 +290,20 @@ async def at_once(calls: list[Coroutine[Any, Any, Any]]) -> list[Any]:
     return await asyncio.gather(*calls)
 
 
-def play(new_harness: Callable[..., ServiceHarness], *, examples: int, steps: int) -> None:
-    """Let the machine play against two instances; somebody else is logged in all the while."""
+def run_machine(new_harness: Callable[..., ServiceHarness], *, examples: int, steps: int) -> None:
+    """Run the state machine against two instances, while another user stays logged in."""
     with asyncio.Runner() as runner:
         harnesses = [new_harness(), new_harness()]
         for harness in harnesses:
             runner.run(harness.__aenter__())
-        # What both say is kept once, whichever of them repeats it.
+        # Both instances share the list of published messages, in which repeated IDs are left out.
         harnesses[1].published, harnesses[1]._seen = harnesses[0].published, harnesses[0]._seen
         try:
             for client_id in (CLIENT, OTHER_CLIENT):
                 runner.run(
                     harnesses[0].deliver(CreateClient(id=client_id, name="An app", redirect_uris=(REDIRECT_URI,)))
                 )
-            somebody = runner.run(
-                logged_in(harnesses[0], identifier_value="somebody@example.com", client_id=OTHER_CLIENT)
-            )
+            somebody = runner.run(log_in(harnesses[0], identifier_value="somebody@example.com", client_id=OTHER_CLIENT))
             run_state_machine_as_test(
                 lambda: Sessions(runner.run, harnesses),
                 settings=settings(
@@ -321,10 +321,10 @@ def play(new_harness: Callable[..., ServiceHarness], *, examples: int, steps: in
                 runner.run(harness.__aexit__())
 
 
-def test_sessions_are_as_their_model(new_harness: Callable[..., ServiceHarness]) -> None:
-    play(new_harness, examples=40, steps=20)
+def test_sessions_agree_with_the_model(new_harness: Callable[..., ServiceHarness]) -> None:
+    run_machine(new_harness, examples=40, steps=20)
 
 
 @pytest.mark.slow
-def test_sessions_are_as_their_model_for_longer(new_harness: Callable[..., ServiceHarness]) -> None:
-    play(new_harness, examples=400, steps=40)
+def test_sessions_agree_with_the_model_in_long_runs(new_harness: Callable[..., ServiceHarness]) -> None:
+    run_machine(new_harness, examples=400, steps=40)

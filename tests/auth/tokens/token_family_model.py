@@ -1,72 +1,72 @@
-"""What the API page says of a user's sessions, in some fifty lines and without a database."""
+"""Reference model of token families as the API documentation describes them, without a database."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 GRACE_PERIOD = timedelta(seconds=30)
-UNUSED = timedelta(days=60)
-LONGEST = timedelta(days=365)
-ACCESS = timedelta(hours=1)
+REFRESH_TOKEN_LIFETIME = timedelta(days=60)
+FAMILY_LIFETIME = timedelta(days=365)
+ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 
 
 @dataclass
-class TokenFamily:
-    """A login: when each of its refresh tokens was made, and when it was used."""
+class Family:
+    """A login: when each of its refresh tokens was issued, and when it was used."""
 
     client: str
-    born: list[datetime]
+    issued: list[datetime]
     used: list[datetime | None] = field(default_factory=lambda: [None])
-    ended: bool = False
+    revoked: bool = False
 
-    def expiry(self, place: int) -> datetime:
-        return min(self.born[place] + UNUSED, self.born[0] + LONGEST)
+    def expiry(self, position: int) -> datetime:
+        return min(self.issued[position] + REFRESH_TOKEN_LIFETIME, self.issued[0] + FAMILY_LIFETIME)
 
     def live(self, now: datetime) -> bool:
-        return not self.ended and now < max(self.expiry(-1), self.born[-1] + ACCESS)
+        return not self.revoked and now < max(self.expiry(-1), self.issued[-1] + ACCESS_TOKEN_LIFETIME)
 
 
 @dataclass
 class Model:
-    """A user's chains, the apps that are disabled, and what was announced."""
+    """The token families of a user, the disabled apps, and the number of published events."""
 
-    chains: list[TokenFamily] = field(default_factory=list)
+    families: list[Family] = field(default_factory=list)
     disabled: set[str] = field(default_factory=set)
     thefts: int = 0
-    ends: int = 0
+    revoked_sessions: int = 0
 
-    def refresh(self, number: int, place: int, client: str, now: datetime) -> int | str:
-        """The place of the token that is given in exchange, or the code of the refusal."""
-        chain = self.chains[number]
-        used = chain.used[place]
+    def refresh(self, number: int, position: int, client: str, now: datetime) -> int | str:
+        """Position of the successor, or the code of the refusal."""
+        family = self.families[number]
+        used = family.used[position]
         if used is None:
-            if chain.ended:
+            if family.revoked:
                 return "authorization_not_found"
-            if now >= chain.expiry(place):
+            if now >= family.expiry(position):
                 return "token_expired"
-            if client != chain.client:
+            if client != family.client:
                 return "incorrect_client"
-        elif chain.ended or client != chain.client or place + 2 != len(chain.used) or now - used > GRACE_PERIOD:
-            self.thefts += not chain.ended
-            chain.ended = True
+        elif family.revoked or client != family.client or position + 2 != len(family.used) or now - used > GRACE_PERIOD:
+            self.thefts += not family.revoked
+            family.revoked = True
             return "token_used"
         if client in self.disabled:
             return "client_disabled"
         if used is None:
-            chain.used[place:] = [now, None]
-            chain.born.append(now)
-        return place + 1
+            family.used[position:] = [now, None]
+            family.issued.append(now)
+        return position + 1
 
     def revoke(self, number: int, which: str, now: datetime) -> int | str:
-        """How many live sessions were ended, or the code of the refusal."""
-        asking = self.chains[number]
-        if which == "one" and not asking.live(now):
+        """Number of live sessions that were revoked, or the code of the refusal."""
+        current = self.families[number]
+        if which == "one" and not current.live(now):
             return "not_found"
-        if which in {"others", "current"} and asking.ended:
+        if which in {"others", "current"} and current.revoked:
             return "no_current_session"
-        itself = {"one": {True}, "current": {True}, "others": {False}, "all": {True, False}}[which]
-        ending = [chain for chain in self.chains if (chain is asking) in itself]
-        ended = sum(chain.live(now) for chain in ending)
-        for chain in ending:
-            chain.ended = True
-        self.ends += ended
-        return ended
+        is_current = {"one": {True}, "current": {True}, "others": {False}, "all": {True, False}}[which]
+        ending = [family for family in self.families if (family is current) in is_current]
+        live = sum(family.live(now) for family in ending)
+        for family in ending:
+            family.revoked = True
+        self.revoked_sessions += live
+        return live

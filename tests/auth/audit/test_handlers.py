@@ -1,4 +1,4 @@
-"""Operators who read of a person leave an entry about that, which outlives the person and says nothing of them."""
+"""Audit entries of operators' queries about a person."""
 
 import json
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from shared.messages.auth.audit import ListAuditEntries
 from shared.messages.auth.sessions import ListSessions
 from shared.messages.auth.users import GetUser, SetMarketingConsent
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport
-from tests.auth.audit.test_recorder import FROM, OPERATOR, page, rows
-from tests.auth.flows import ADDRESS, logged_in, ordered_code, redemption, refusal
-from tests.auth.personal_data.test_handlers import answered_by_others, settle
+from tests.auth.audit.test_recorder import OPERATOR, USER_CALLER, entries_in, page
+from tests.auth.flows import ADDRESS, log_in, redemption, refusal, request_code
+from tests.auth.personal_data.test_handlers import finish_other_parts, run_own_parts
 from tests.service_harness import ServiceHarness
 
 
 @pytest.fixture(autouse=True)
 def no_dead_letters(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An erasure looks among the dead letters too: those are on Kafka, and have tests of their own."""
+    """Replace the search of an erasure in the dead letters, which has its own tests on Kafka."""
 
     async def none(*_: object, **__: object) -> Page:
         return Page([], None)
@@ -29,12 +29,12 @@ def no_dead_letters(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(harness.context.dead_letters, "oldest", none)
 
 
-async def test_who_reads_what_is_theirs_leaves_no_entry(harness: ServiceHarness) -> None:
-    user_id = (await logged_in(harness))["user_id"]
-    before = await rows(harness)
+async def test_query_of_a_user_about_themselves_is_not_audited(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
+    before = await entries_in(harness)
     for query in (GetUser(user_id=user_id), ListSessions(user_id=user_id)):
         await harness.deliver(query, caller=Caller(kind="user", user_id=user_id))
-    assert (harness.recorded, await rows(harness)) == ([], before)
+    assert (harness.recorded, await entries_in(harness)) == ([], before)
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ async def test_who_reads_what_is_theirs_leaves_no_entry(harness: ServiceHarness)
         (lambda user_id: ListAuditEntries(user_id=user_id), "list_audit_entries"),
     ],
 )
-async def test_an_operator_who_reads_of_a_person_leaves_an_entry_about_them(
+async def test_operators_query_about_a_person_is_audited(
     harness: ServiceHarness, query: Callable[[str], Any], action: str
 ) -> None:
-    user_id = (await logged_in(harness))["user_id"]
+    user_id = (await log_in(harness))["user_id"]
     harness.clear()
-    asked = new_message_id()
-    await harness.deliver(query(user_id), caller=OPERATOR, id=asked)
-    (told,) = harness.recorded
-    await harness.deliver(told, caller=OPERATOR)
+    message_id = new_message_id()
+    await harness.deliver(query(user_id), caller=OPERATOR, id=message_id)
+    (recorded,) = harness.recorded
+    await harness.deliver(recorded, caller=OPERATOR)
 
     (entry,) = harness.audited
     assert (entry.action, entry.outcome, entry.code) == (action, "done", None)
-    assert (entry.user_id, entry.message_id, entry.at) == (user_id, asked, told.at)
+    assert (entry.user_id, entry.message_id, entry.at) == (user_id, message_id, recorded.at)
     assert (entry.caller, entry.caller_user_id, entry.client_ip) == ("internal", None, OPERATOR.client_ip)
 
 
-async def test_an_operator_who_finds_nobody_leaves_an_entry_without_what_was_typed(harness: ServiceHarness) -> None:
+async def test_query_that_finds_nobody_is_audited_without_its_text(harness: ServiceHarness) -> None:
     for query in (
         GetUser(user_id="user_typed"),
         FindUser(identifier_type="email", identifier_value=Sealed.of("typed@example.com")),
@@ -70,63 +70,63 @@ async def test_an_operator_who_finds_nobody_leaves_an_entry_without_what_was_typ
     ):
         await refusal(harness, query, caller=OPERATOR)
     await page(harness, user_id="user_typed")
-    assert [(told.action, told.refused_as) for told in harness.recorded] == [
+    assert [(each.action, each.refused_as) for each in harness.recorded] == [
         ("get_user", "not_found"),
         ("find_user", "not_found"),
         ("list_sessions", "not_found"),
         ("list_audit_entries", None),
     ]
-    assert "typed" not in json.dumps([told.model_dump_json() for told in harness.recorded])
+    assert "typed" not in json.dumps([each.model_dump_json() for each in harness.recorded])
 
 
-async def test_a_choice_that_an_operator_makes_for_a_user_is_recorded_and_their_own_is_not(
+async def test_consent_set_by_an_operator_is_audited_and_by_the_user_not(
     harness: ServiceHarness,
 ) -> None:
-    user_id = (await logged_in(harness))["user_id"]
-    choice = SetMarketingConsent(user_id=user_id, level="none")
-    await harness.deliver(choice, caller=Caller(kind="user", user_id=user_id))
+    user_id = (await log_in(harness))["user_id"]
+    command = SetMarketingConsent(user_id=user_id, level="none")
+    await harness.deliver(command, caller=Caller(kind="user", user_id=user_id))
     assert harness.recorded == []
-    await harness.deliver(choice, caller=OPERATOR)
-    assert [(told.action, told.user_id) for told in harness.recorded] == [("set_marketing_consent", user_id)]
+    await harness.deliver(command, caller=OPERATOR)
+    assert [(each.action, each.user_id) for each in harness.recorded] == [("set_marketing_consent", user_id)]
 
 
-async def test_who_reads_an_export_leaves_an_entry_that_names_it(harness: ServiceHarness) -> None:
-    user_id = (await logged_in(harness))["user_id"]
+async def test_reading_an_export_is_audited_with_its_process(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
     process = await harness.deliver(ExportUser(user_id=user_id), caller=OPERATOR)
     await refusal(harness, GetUserExport(process_id=process["id"]), caller=OPERATOR)
-    await settle(harness)
-    await answered_by_others(harness, process, "export")
+    await run_own_parts(harness)
+    await finish_other_parts(harness, process, "export")
     await harness.deliver(GetUserExport(process_id=process["id"]), caller=OPERATOR)
-    assert [(told.action, told.refused_as, told.user_id, told.resource_id) for told in harness.recorded] == [
+    assert [(each.action, each.refused_as, each.user_id, each.resource_id) for each in harness.recorded] == [
         ("get_user_export", "user_export_not_finished", user_id, process["id"]),
         ("get_user_export", None, user_id, process["id"]),
     ]
 
 
-async def test_a_person_is_shown_what_operators_did_and_not_from_where(harness: ServiceHarness) -> None:
-    user_id = (await logged_in(harness))["user_id"]
+async def test_export_contains_no_ip_address_of_operators(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
     await harness.deliver(ListSessions(user_id=user_id), caller=OPERATOR)
     await harness.deliver(harness.recorded[-1], caller=OPERATOR)
-    code = await ordered_code(harness)
-    await harness.deliver(redemption(code), caller=FROM)
+    code = await request_code(harness)
+    await harness.deliver(redemption(code), caller=USER_CALLER)
     process = await harness.deliver(ExportUser(user_id=user_id), caller=OPERATOR)
-    await settle(harness)
-    await answered_by_others(harness, process, "export")
-    shown = (await harness.deliver(GetUserExport(process_id=process["id"])))["services"]["auth"]["audit"]
-    assert [(entry["action"], entry["clientIp"]) for entry in shown] == [
+    await run_own_parts(harness)
+    await finish_other_parts(harness, process, "export")
+    exported = (await harness.deliver(GetUserExport(process_id=process["id"])))["services"]["auth"]["audit"]
+    assert [(entry["action"], entry["clientIp"]) for entry in exported] == [
         ("log_in", None),
         ("list_sessions", None),
-        ("log_in", FROM.client_ip),
+        ("log_in", USER_CALLER.client_ip),
         ("export_user", None),
     ]
 
 
-async def test_an_erasure_leaves_that_operators_looked_and_nothing_that_leads_to_the_person(
+async def test_erasure_keeps_operators_entries_without_personal_data(
     harness: ServiceHarness,
 ) -> None:
-    tokens = await logged_in(harness)
+    tokens = await log_in(harness)
     user_id = tokens["user_id"]
-    await harness.deliver(redemption(await ordered_code(harness)), caller=FROM)
+    await harness.deliver(redemption(await request_code(harness)), caller=USER_CALLER)
     for query in (
         FindUser(identifier_type="email", identifier_value=Sealed.of(ADDRESS)),
         GetUser(user_id=user_id),
@@ -134,32 +134,32 @@ async def test_an_erasure_leaves_that_operators_looked_and_nothing_that_leads_to
         ListAuditEntries(user_id=user_id),
     ):
         await harness.deliver(query, caller=OPERATOR)
-    *told, late = harness.recorded
-    for entry in told:
+    *recorded, late = harness.recorded
+    for entry in recorded:
         await harness.deliver(entry, caller=OPERATOR)
     await harness.deliver(EraseUser(user_id=user_id), caller=OPERATOR)
-    await settle(harness)
-    # One was on its way meanwhile.
+    await run_own_parts(harness)
+    # This entry was under way during the erasure.
     await harness.deliver(late, caller=OPERATOR)
     await refusal(harness, GetUser(user_id=user_id), caller=OPERATOR)
     await harness.deliver(harness.recorded[-1], caller=OPERATOR)
 
-    about = [row for row in await rows(harness) if row["userId"] == user_id]
-    looked = {"find_user", "get_user", "list_sessions", "list_audit_entries"}
-    assert looked <= {row["action"] for row in about}
+    about = [row for row in await entries_in(harness) if row["userId"] == user_id]
+    queries = {"find_user", "get_user", "list_sessions", "list_audit_entries"}
+    assert queries <= {row["action"] for row in about}
     assert {row["clientIp"] for row in about} == {OPERATOR.client_ip, None}
-    text = json.dumps(await rows(harness), default=str)
-    for personal in (ADDRESS, "ana", FROM.client_ip):
+    text = json.dumps(await entries_in(harness), default=str)
+    for personal in (ADDRESS, "ana", USER_CALLER.client_ip):
         assert str(personal) not in text
 
 
-async def test_an_erasure_is_named_by_its_process_and_nobody_by_what_was_typed(harness: ServiceHarness) -> None:
-    user_id = (await logged_in(harness))["user_id"]
+async def test_erasure_is_audited_with_its_process_and_no_typed_id(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
     harness.clear()
     process_id = (await harness.deliver(EraseUser(user_id=user_id), caller=OPERATOR))["id"]
     await harness.deliver(EraseUser(user_id=user_id), caller=OPERATOR)
-    for order in (EraseUser(user_id="user_typed"), ExportUser(user_id="user_typed")):
-        await refusal(harness, order, caller=OPERATOR)
+    for command in (EraseUser(user_id="user_typed"), ExportUser(user_id="user_typed")):
+        await refusal(harness, command, caller=OPERATOR)
     assert [(entry.code, entry.user_id, entry.resource_id) for entry in harness.audited] == [
         (None, user_id, process_id),
         (None, user_id, process_id),
