@@ -1,4 +1,4 @@
-"""Every way in: RPC methods and other routes, from the gateway's own tables, each with a body of the right shape."""
+"""Operations of the HTTP API, from the gateway's tables, with valid requests for each."""
 
 from __future__ import annotations
 
@@ -19,84 +19,84 @@ from services.gateway.methods import METHODS, PATHS
 from shared.messages import Command, Query, Sealed
 
 SAMPLES = Path(__file__).parent.parent / "shared" / "samples"
-_IN_PATH = re.compile(r"{(\w+)}")
+_FIELD = re.compile(r"{(\w+)}")
+FieldPath = tuple[str, ...]
+"""Names from the outer object to a field: ``("device", "beak_id")``."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way in.
+class Operation:
+    """An RPC method or route.
 
     Attributes:
-        verb: HTTP's.
-        path: with the fields in braces that stand in it.
-        message: what a call becomes.
-        who: who may use it; ANYONE for routes that look at no ``authorization`` header.
+        verb: HTTP method.
+        path: fields of the path are in braces.
+        message: class of the command or query.
+        access: who may call it; ANYONE for routes that ignore the ``authorization`` header.
     """
 
     verb: str
     path: str
     message: type[Command | Query]
-    who: Access = Access.ANYONE
+    access: Access = Access.ANYONE
 
     def __str__(self) -> str:
         return f"{self.verb} {self.path}"
 
     @property
-    def in_path(self) -> list[str]:
-        """The fields that stand in the path."""
-        return _IN_PATH.findall(self.path)
+    def path_fields(self) -> list[str]:
+        return _FIELD.findall(self.path)
 
     def sample(self) -> dict[str, Any]:
-        """Every field with a value of its type, as once published."""
-        whole: dict[str, Any] = json.loads((SAMPLES / f"{self.message.wire}.json").read_text())
-        return {name: value for name, value in whole.items() if name in self.message.model_fields}
+        """A valid object with every field, from the samples of published messages."""
+        sample: dict[str, Any] = json.loads((SAMPLES / f"{self.message.wire}.json").read_text())
+        return {name: value for name, value in sample.items() if name in self.message.model_fields}
 
     def request(self, fields: dict[str, Any]) -> tuple[str, bytes | None]:
-        """Path and body of a call; fields in the path are encoded, whatever they hold."""
+        """Path and body of a request with these fields. Values in the path are percent-encoded."""
         path = self.path
-        for name in self.in_path:
+        for name in self.path_fields:
             path = path.replace(f"{{{name}}}", quote(str(fields[name]), safe=""))
-        rest = {name: value for name, value in fields.items() if name not in self.in_path}
-        # Where all fields stand in the path nothing else is read.
-        return path, None if self.verb == "GET" else json.dumps(rest).encode()
+        body = {name: value for name, value in fields.items() if name not in self.path_fields}
+        return path, None if self.verb == "GET" else json.dumps(body).encode()
 
 
-def ways() -> list[Way]:
-    """All of them."""
-    rpc = [Way("POST", path, method.message, method.access) for path, method in PATHS.items() if method.message]
+def operations() -> list[Operation]:
+    """All operations that become messages."""
+    rpc = [Operation("POST", path, method.message, method.access) for path, method in PATHS.items() if method.message]
     routes = (*accounts.ROUTES, *accounts.OLD_CLIENT_ROUTES, *phone.ROUTES, phone.TEST_LOGIN)
     assert len(rpc) + sum(m.message is None for v in METHODS.values() for m in v.values()) == len(PATHS)
-    return rpc + [Way(route.verb, route.path, route.message) for route in routes]
+    return rpc + [Operation(route.verb, route.path, route.message) for route in routes]
 
 
-def texts(kind: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places of all fields that hold a text, those of parts included: ``("device", "beak_id")``."""
-    for name, field in kind.model_fields.items():
+def string_fields(model: type[BaseModel], parent: FieldPath = ()) -> Iterator[FieldPath]:
+    """Paths of all string fields of a message, nested ones included."""
+    for name, field in model.model_fields.items():
         if field.exclude:
             continue
-        for held in _held(field.annotation):
-            if isinstance(held, type) and issubclass(held, BaseModel):
-                yield from texts(held, (*at, name))
-            elif held in (str, Sealed):
-                yield (*at, name)
+        for member in _members(field.annotation):
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                yield from string_fields(member, (*parent, name))
+            elif member in (str, Sealed):
+                yield (*parent, name)
 
 
-def _held(annotation: Any) -> Iterator[Any]:
-    """What a type is made of, without options and lists."""
+def _members(annotation: Any) -> Iterator[Any]:
+    """Classes in an annotation: members of unions, items of lists."""
     if get_origin(annotation) is Annotated:
-        yield from _held(get_args(annotation)[0])
+        yield from _members(get_args(annotation)[0])
     elif get_origin(annotation) is Literal:
         yield type(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType, tuple, list):
         for part in get_args(annotation):
-            yield from _held(part)
+            yield from _members(part)
     else:
         yield annotation
 
 
-def replaced(fields: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The same with another value in one place; parts that are missing or null are made."""
-    first, *rest = place
+def replaced(fields: dict[str, Any], path: FieldPath, value: Any) -> dict[str, Any]:
+    """The object with another value in one field. Missing or null objects on the way are created."""
+    first, *rest = path
     if not rest:
         return {**fields, first: value}
     inner = fields.get(first)

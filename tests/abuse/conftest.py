@@ -1,6 +1,6 @@
-"""One whole Nest for all tests of abuse: each service a process of its own that logs all it can and sends its traces.
+"""A whole Nest under attack: one process per service, with debug logs and traces.
 
-Limits are lifted: what limits do has tests of its own, and here they would only hide what is behind them.
+Rate limits are lifted: they have tests of their own, and would stop these requests before the tested code.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _COUNT = itertools.count()
 
 
 class Target:
-    """A Nest under attack, and everything that could show what it should not.
+    """The Nest under attack, and everything in which secrets could be readable.
 
     Attributes:
-        nest: the Nest.
-        folder: where its processes log.
-        traces: what they have sent as traces.
+        nest: its processes and doubles.
+        folder: the processes' log files.
+        traces: their traces.
     """
 
     def __init__(self, nest: Stack, folder: Path, traces: Traces, mongo: MongoClient[dict[str, Any]]) -> None:
@@ -39,7 +39,7 @@ class Target:
         self._mongo = mongo
 
     def logs(self) -> dict[str, bytes]:
-        """What each process has logged."""
+        """Content of every log file."""
         return {path.name: path.read_bytes() for path in self.folder.glob("*.log")}
 
     def documents(self) -> dict[str, list[dict[str, Any]]]:
@@ -53,17 +53,17 @@ class Target:
         }
 
     def database(self, service: str) -> Any:
-        """The database of a service."""
+        """Database of a service."""
         return self._mongo[self.nest.environment["NEST_DATABASE_PREFIX"] + service]
 
     async def metrics(self) -> bytes:
-        """What all of the processes tell of themselves."""
+        """Metrics of all processes."""
         pages = [(await self.nest.http.get(f"{url}/metrics")).content for url in self.nest.health.values()]
         assert all(pages)
         return b"".join(pages)
 
     async def text(self, number: str) -> str:
-        """The newest text to a number, once there is one."""
+        """Wait for a text to a number, and return the newest one."""
         arrivals = await eventually(lambda: self.nest.inbox.arrivals(number), what=f"a text to {number}")
         text: str = arrivals[0].text
         return text
@@ -71,21 +71,21 @@ class Target:
     async def records(self) -> list[Any]:
         """Every record of every topic of this deployment."""
         async with self._reading(declared(max_partitions=4)) as (consumer, ends):
-            found: list[Any] = []
+            records: list[Any] = []
             while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    found.extend(records)
-            assert found
-            return found
+                for batch in (await consumer.getmany(timeout_ms=500)).values():
+                    records.extend(batch)
+            assert records
+            return records
 
-    async def orders(self, topic: str) -> int:
-        """How many records a topic has ever had."""
+    async def record_count(self, topic: str) -> int:
+        """Number of records that were ever published to a topic."""
         async with self._reading([each for each in declared(max_partitions=4) if each.name == topic]) as (_, ends):
             return sum(ends.values())
 
     @asynccontextmanager
     async def _reading(self, topics: Sequence[Topic]) -> AsyncIterator[tuple[AIOKafkaConsumer, dict[Any, int]]]:
-        """A consumer at the beginning of these topics, and where they end."""
+        """A consumer at the beginning of these topics, and their end offsets."""
         prefix = self.nest.environment["NEST_TOPIC_PREFIX"]
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.nest.environment["NEST_KAFKA_BOOTSTRAP"], auto_offset_reset="earliest"
@@ -109,7 +109,7 @@ async def target(
     mongo_client: MongoClient[dict[str, Any]],
     unique: Callable[[], str],
 ) -> AsyncIterator[Target]:
-    """A running Nest that serves old clients and test logins too."""
+    """A running Nest with all optional routes."""
     prefix, folder, traces = unique(), tmp_path_factory.mktemp("target"), Traces()
     async with (
         traces.listening(),
@@ -136,5 +136,5 @@ async def target(
 
 @pytest.fixture
 def email() -> str:
-    """An address that nobody else has."""
+    """An unused address."""
     return f"eve{next(_COUNT)}@example.com"

@@ -1,4 +1,4 @@
-"""Nobody learns from an answer, or from its time, whether an address, a number or an account is known."""
+"""Account enumeration: responses about existing and unknown accounts look the same and take the same time."""
 
 from __future__ import annotations
 
@@ -14,86 +14,87 @@ import httpx
 import pytest
 
 from tests.abuse.conftest import Target
-from tests.abuse.ranks import likelihood_of_one_source
+from tests.abuse.mann_whitney import mann_whitney_p
 from tests.stack import Login
 
 PASSWORD: Final = "a long sentence is easy to keep"
-PEOPLE: Final = 5
-"""Known ones, and as many unknown ones: the same are asked for again and again, as somebody who measures would."""
+ACCOUNTS: Final = 5
+"""Existing accounts, and as many unknown ones; each is requested many times, as by an attacker who measures."""
 FEW: Final = 5
 MANY: Final = 1000
-CHANCE: Final = 0.01
-"""Once in a hundred times two samples of one source differ so much; so such a result is looked at twice."""
+SIGNIFICANCE: Final = 0.01
+"""One in a hundred pairs of samples from one distribution has a smaller p-value, so such a result is measured again."""
 
-Ask = Callable[[str], Awaitable[httpx.Response]]
+Request = Callable[[str], Awaitable[httpx.Response]]
+Shape = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Question:
-    """A call that could tell whether somebody is known.
+class Probe:
+    """A request that could reveal whether an account exists.
 
     Attributes:
-        known: whom Nest knows.
-        unknown: whom it does not; as long, and of the same form.
-        ask: the call.
+        existing: identifiers with an account.
+        unknown: identifiers without one, of the same length and form.
+        request: sends the request for one identifier.
     """
 
-    known: list[str]
+    existing: list[str]
     unknown: list[str]
-    ask: Ask
+    request: Request
 
 
-def names(form: str) -> list[str]:
-    """Of one length, and new in every run."""
-    return [form.format(secrets.token_hex(4)) for _ in range(PEOPLE)]
+def addresses(name: str) -> list[str]:
+    """Addresses of one length, new in every run."""
+    return [f"{name}{secrets.token_hex(4)}@example.com" for _ in range(ACCOUNTS)]
 
 
-def numbers() -> list[str]:
+def phone_numbers() -> list[str]:
     """Swiss mobile numbers."""
-    return [f"+4179{secrets.randbelow(10**7):07}" for _ in range(PEOPLE)]
+    return [f"+4179{secrets.randbelow(10**7):07}" for _ in range(ACCOUNTS)]
 
 
-async def links(target: Target) -> Question:
-    known, unknown = names("ada{}@example.com"), names("eve{}@example.com")
-    for email in known:
+async def magic_links(target: Target) -> Probe:
+    existing, unknown = addresses("ada"), addresses("eve")
+    for email in existing:
         await target.nest.log_in(email)
-    return Question(known, unknown, lambda email: target.nest.call("send_magic_link", Login(email).order()))
+    return Probe(existing, unknown, lambda email: target.nest.call("send_magic_link", Login(email).order()))
 
 
-async def texts(target: Target) -> Question:
-    http, known, unknown = target.nest.http, numbers(), numbers()
+async def phone_codes(target: Target) -> Probe:
+    http, existing, unknown = target.nest.http, phone_numbers(), phone_numbers()
     client = Login("nobody@example.com").client_id
-    for number in known:
+    for number in existing:
         nonce = (await http.post("/init", json={"phone_number": number})).text
         code = (await target.text(number)).partition("#")[2].strip()
         verified = await http.post("/verify", json={"code": code, "nonce": nonce, "clientid": client})
         assert verified.status_code == 200, verified.text
-    return Question(known, unknown, lambda number: http.post("/init", json={"phone_number": number}))
+    return Probe(existing, unknown, lambda number: http.post("/init", json={"phone_number": number}))
 
 
-async def owners(target: Target) -> Question:
-    http, known, unknown = target.nest.http, names("ada{}@example.com"), names("eve{}@example.com")
-    for email in known:
+async def owners(target: Target) -> Probe:
+    http, existing, unknown = target.nest.http, addresses("ada"), addresses("eve")
+    for email in existing:
         body = {"firstname": "Ada", "lastname": "Lovelace", "email": email, "password": PASSWORD}
         assert (await http.post("/appowner/create", json=body)).status_code == 200
-    return Question(
-        known,
+    return Probe(
+        existing,
         unknown,
         lambda email: http.post("/appowner/login", json={"email": email, "password": f"not {PASSWORD}"}),
     )
 
 
-async def application_users(target: Target) -> Question:
-    http, known, unknown = target.nest.http, names("ada{}@example.com"), names("eve{}@example.com")
-    body = {"firstname": "A", "lastname": "B", "email": names("own{}@example.com")[0], "password": PASSWORD}
+async def application_users(target: Target) -> Probe:
+    http, existing, unknown = target.nest.http, addresses("ada"), addresses("eve")
+    body = {"firstname": "A", "lastname": "B", "email": addresses("own")[0], "password": PASSWORD}
     owner = (await http.post("/appowner/create", json=body)).json()
     application = (await http.post("/applications/create", json={"owneruuid": owner["uuid"], "appname": "a"})).json()
     key = application["apiKey"]
-    for email in known:
+    for email in existing:
         body = {"apikey": key, "username": "ada", "email": email, "password": PASSWORD}
         assert (await http.post("/users/signup", json=body)).status_code == 202
-    return Question(
-        known,
+    return Probe(
+        existing,
         unknown,
         lambda email: http.post(
             "/users/signwithemail", json={"apikey": key, "email": email, "password": f"not {PASSWORD}"}
@@ -101,56 +102,58 @@ async def application_users(target: Target) -> Question:
     )
 
 
-QUESTIONS: Final = {
-    "send_magic_link": links,
-    "/init": texts,
+PROBES: Final = {
+    "send_magic_link": magic_links,
+    "/init": phone_codes,
     "/appowner/login": owners,
     "/users/signwithemail": application_users,
 }
 
 
-def shape(answer: httpx.Response) -> tuple[Any, ...]:
-    """What of an answer may not differ: status, names of headers, and the body without what is new in each."""
-    body: Any = answer.text
-    if answer.headers.get("content-type", "").startswith("application/json"):
-        body = json.loads(answer.text)
+def shape(response: httpx.Response) -> Shape:
+    """The parts of a response that must not differ: status, header names, and the body without random values."""
+    body: Any = response.text
+    if response.headers.get("content-type", "").startswith("application/json"):
+        body = json.loads(response.text)
         body.get("meta", {}).pop("request_id", None)
-    elif answer.text:
-        body = len(answer.text)
-    return answer.status_code, tuple(sorted(answer.headers)), json.dumps(body, sort_keys=True)
+    elif response.text:
+        body = len(response.text)
+    return response.status_code, tuple(sorted(response.headers)), json.dumps(body, sort_keys=True)
 
 
-async def samples(question: Question, each: int) -> dict[bool, list[tuple[float, tuple[Any, ...]]]]:
-    """Seconds and shape of so many answers about known and about unknown people, in random order."""
-    found: dict[bool, list[tuple[float, tuple[Any, ...]]]] = {True: [], False: []}
-    order = [True, False] * each
+async def samples(probe: Probe, count: int) -> dict[bool, list[tuple[float, Shape]]]:
+    """Seconds and shapes of ``count`` responses each about existing and unknown accounts, in random order."""
+    results: dict[bool, list[tuple[float, Shape]]] = {True: [], False: []}
+    order = [True, False] * count
     random.SystemRandom().shuffle(order)
-    for known in order:
-        person = secrets.choice(question.known if known else question.unknown)
+    for exists in order:
+        identifier = secrets.choice(probe.existing if exists else probe.unknown)
         began = time.perf_counter()
-        answer = await question.ask(person)
-        found[known].append((time.perf_counter() - began, shape(answer)))
-    return found
+        response = await probe.request(identifier)
+        results[exists].append((time.perf_counter() - began, shape(response)))
+    return results
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-async def test_answers_about_known_and_unknown_people_look_the_same(target: Target, name: str) -> None:
-    question = await QUESTIONS[name](target)
-    found = await samples(question, FEW)
-    shapes = {shape for sample in found.values() for _, shape in sample}
-    assert len(shapes) == 1, shapes
+def shapes(results: dict[bool, list[tuple[float, Shape]]]) -> set[Shape]:
+    return {shape for sample in results.values() for _, shape in sample}
+
+
+@pytest.mark.parametrize("name", PROBES)
+async def test_responses_about_existing_and_unknown_accounts_look_the_same(target: Target, name: str) -> None:
+    found = shapes(await samples(await PROBES[name](target), FEW))
+    assert len(found) == 1, found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUESTIONS)
-async def test_answers_about_known_and_unknown_people_take_the_same_time(target: Target, name: str) -> None:
-    question = await QUESTIONS[name](target)
-    await samples(question, FEW)
-    likelihood = 0.0
+@pytest.mark.parametrize("name", PROBES)
+async def test_responses_about_existing_and_unknown_accounts_take_the_same_time(target: Target, name: str) -> None:
+    probe = await PROBES[name](target)
+    await samples(probe, FEW)
+    p = 0.0
     for _ in range(2):
-        found = await samples(question, MANY)
-        assert len({shape for sample in found.values() for _, shape in sample}) == 1
-        likelihood = likelihood_of_one_source(*([seconds for seconds, _ in found[known]] for known in (True, False)))
-        if likelihood > CHANCE:
+        results = await samples(probe, MANY)
+        assert len(shapes(results)) == 1
+        p = mann_whitney_p(*([seconds for seconds, _ in results[exists]] for exists in (True, False)))
+        if p > SIGNIFICANCE:
             break
-    assert likelihood > CHANCE
+    assert p > SIGNIFICANCE

@@ -1,4 +1,4 @@
-"""What a client writes is a value, never part of a question to MongoDB."""
+"""Query injection: values from requests never become part of a MongoDB query."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.abuse.calls import Way, replaced, texts, ways
+from tests.abuse.calls import Operation, operations, replaced, string_fields
 from tests.abuse.conftest import SERVICES, Target
 
-MARK = "m4rk3d"
+MARKER = "m4rk3d"
 OBJECTS: tuple[Any, ...] = (
-    {"$gt": MARK},
-    {"$ne": MARK},
-    {"$where": f"'{MARK}'"},
-    {"$regex": f"{MARK}|.*"},
-    {"$expr": {"$function": {"body": MARK, "args": [], "lang": "js"}}},
-    {"a.b": MARK},
-    {"__proto__": {"admin": MARK}},
-    [{"$gt": MARK}],
+    {"$gt": MARKER},
+    {"$ne": MARKER},
+    {"$where": f"'{MARKER}'"},
+    {"$regex": f"{MARKER}|.*"},
+    {"$expr": {"$function": {"body": MARKER, "args": [], "lang": "js"}}},
+    {"a.b": MARKER},
+    {"__proto__": {"admin": MARKER}},
+    [{"$gt": MARKER}],
 )
-"""What a reader that takes any JSON would hand on as a condition."""
-TEXTS = (
-    f'{{"$gt": "{MARK}"}}',
-    f"$where{MARK}",
+"""Query conditions in place of a string."""
+STRINGS = (
+    f'{{"$gt": "{MARKER}"}}',
+    f"$where{MARKER}",
     "$ne",
-    f"{MARK}.a.b",
+    f"{MARKER}.a.b",
     "__proto__",
-    f"'; return '{MARK}' == '{MARK}",
-    f"{MARK}\u0000$gt",
+    f"'; return '{MARKER}' == '{MARKER}",
+    f"{MARKER}\u0000$gt",
 )
-"""Texts that mean something only to who builds a question from text."""
+"""Strings that would be harmful in a query built from text."""
 OPERATORS = {"$gt", "$ne", "$where", "$regex", "$expr", "$function", "a.b", "__proto__"}
-OURS = {"$gt"}
-"""Asked by Nest itself, in the filters of its indexes."""
+OPERATORS_OF_NEST = {"$gt"}
+"""Used by Nest itself, in the filters of its indexes."""
 
 
 @pytest.fixture(scope="module")
 async def profiled(target: Target) -> AsyncIterator[Target]:
-    """The target, every question to MongoDB written down."""
+    """The target, with MongoDB's profiler recording every command."""
     databases = [target.database(service) for service in SERVICES if service != "gateway"]
     for database in databases:
         database.create_collection("system.profile", capped=True, size=128 << 20)
@@ -53,86 +53,94 @@ async def profiled(target: Target) -> AsyncIterator[Target]:
         database.drop_collection("system.profile")
 
 
-def asked(target: Target) -> list[dict[str, Any]]:
-    """Every command that MongoDB was given since."""
-    found: list[dict[str, Any]] = []
+def profiled_commands(target: Target) -> list[dict[str, Any]]:
+    """Every command that MongoDB has executed since the profiler started."""
+    commands: list[dict[str, Any]] = []
     for service in SERVICES:
         if service != "gateway":
-            found += target.database(service)["system.profile"].find({"command": {"$exists": True}})
-    return found
+            rows = target.database(service)["system.profile"].find({"command": {"$exists": True}})
+            commands += [row["command"] for row in rows]
+    return commands
 
 
-def keys(value: Any) -> Iterator[str]:
-    """The names of all fields, at any depth."""
+def field_names(value: Any) -> Iterator[str]:
+    """Names of all fields, at any depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield name
-            yield from keys(inner)
+            yield from field_names(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from keys(inner)
+            yield from field_names(inner)
 
 
-async def send(target: Target, calls: list[tuple[Way, dict[str, Any]]]) -> list[tuple[Way, httpx.Response]]:
-    """All of these calls, as an operator, so that nothing stops them before they are read.
+async def send(target: Target, calls: list[tuple[Operation, dict[str, Any]]]) -> list[tuple[Operation, httpx.Response]]:
+    """Send all calls with the internal key, so that access control does not stop them.
 
-    Those of one way come one after the other: many hash a password, and would only wait for each other.
+    Calls of one operation are sequential: many hash a password and would only compete.
     """
 
-    async def one_after_the_other(way: Way) -> list[tuple[Way, httpx.Response]]:
-        answers = []
-        for fields in (fields for called, fields in calls if called == way):
-            path, body = way.request(fields)
+    async def send_all_of(operation: Operation) -> list[tuple[Operation, httpx.Response]]:
+        responses = []
+        for fields in (fields for each, fields in calls if each == operation):
+            path, body = operation.request(fields)
             headers = target.nest.internal if path.startswith("/1/") else {}
-            answers.append((way, await target.nest.http.request(way.verb, path, content=body, headers=headers)))
-        return answers
+            response = await target.nest.http.request(operation.verb, path, content=body, headers=headers)
+            responses.append((operation, response))
+        return responses
 
-    each = await asyncio.gather(*(one_after_the_other(way) for way in {way for way, _ in calls}))
-    return [answer for answers in each for answer in answers]
+    groups = await asyncio.gather(*(send_all_of(operation) for operation in {operation for operation, _ in calls}))
+    return [each for group in groups for each in group]
 
 
-async def test_an_operator_in_place_of_a_text_is_refused_and_goes_nowhere(profiled: Target) -> None:
+async def test_query_operator_in_place_of_a_string_is_refused_by_the_gateway(profiled: Target) -> None:
     calls = [
-        (way, replaced(way.sample(), place, value))
-        for way in ways()
-        for place in texts(way.message)
-        # What a news item of another kind holds is for its app alone to read: any JSON, kept as it is.
-        if place[0] not in way.in_path and "payload" not in place
+        (operation, replaced(operation.sample(), path, value))
+        for operation in operations()
+        for path in string_fields(operation.message)
+        # The payload of a news item of an unknown kind is any JSON: only its app reads it.
+        if path[0] not in operation.path_fields and "payload" not in path
         for value in OBJECTS
     ]
     assert len(calls) > 1000
 
-    for way, answer in await send(profiled, calls):
-        assert 400 <= answer.status_code < 500, (str(way), answer.status_code, answer.text)
-        assert MARK not in answer.text
+    for operation, response in await send(profiled, calls):
+        assert 400 <= response.status_code < 500, (str(operation), response.status_code, response.text)
+        assert MARKER not in response.text
 
-    assert not [record.value for record in await profiled.records() if MARK.encode() in (record.value or b"")]
-    assert MARK not in json.dumps(asked(profiled), default=str)
+    assert not [record.value for record in await profiled.records() if MARKER.encode() in (record.value or b"")]
+    assert MARKER not in json.dumps(profiled_commands(profiled), default=str)
 
 
-async def test_an_operator_written_as_a_text_is_a_text(profiled: Target) -> None:
+async def test_query_operator_in_a_string_stays_a_string(profiled: Target) -> None:
     calls = [
-        (way, replaced(way.sample(), place, text)) for way in ways() for place in texts(way.message) for text in TEXTS
+        (operation, replaced(operation.sample(), path, text))
+        for operation in operations()
+        for path in string_fields(operation.message)
+        for text in STRINGS
     ]
 
-    answers = await send(profiled, calls)
+    responses = await send(profiled, calls)
 
-    wrong = [(str(way), answer.status_code, answer.text) for way, answer in answers if answer.status_code >= 500]
-    assert not wrong
-    commands = [operation["command"] for operation in asked(profiled)]
-    assert any(MARK in json.dumps(command, default=str) for command in commands), "nothing came that far"
+    failed = [(str(operation), each.status_code, each.text) for operation, each in responses if each.status_code >= 500]
+    assert not failed
+    commands = profiled_commands(profiled)
+    assert any(MARKER in json.dumps(command, default=str) for command in commands), "no string reached MongoDB"
     for command in commands:
-        assert not {name for name in keys(command) if name in OPERATORS - OURS or MARK in name}, command
+        names = set(field_names(command))
+        assert not names & (OPERATORS - OPERATORS_OF_NEST), command
+        assert not [name for name in names if MARKER in name], command
 
 
-async def test_more_fields_than_a_method_has_are_refused(target: Target) -> None:
-    for way in ways():
-        if way.verb == "GET":
+async def test_unknown_field_names_are_refused(target: Target) -> None:
+    for operation in operations():
+        if operation.verb == "GET":
             continue
         for name in ("$where", "a.b", "__proto__", "_id", "key", "id.$gt"):
-            fields = {name: value for name, value in way.sample().items() if name not in way.in_path}
-            path, _ = way.request(way.sample())
-            answer = await target.nest.http.request(
-                way.verb, path, content=json.dumps({**fields, name: MARK}), headers=target.nest.internal
+            sample = operation.sample()
+            path, _ = operation.request(sample)
+            body = {field: value for field, value in sample.items() if field not in operation.path_fields}
+            response = await target.nest.http.request(
+                operation.verb, path, content=json.dumps({**body, name: MARKER}), headers=target.nest.internal
             )
-            assert answer.status_code in (400, 422), (str(way), name, answer.status_code, answer.text)
+            assert response.status_code in (400, 422), (str(operation), name, response.status_code, response.text)
