@@ -5,7 +5,8 @@ WORKERS ?= 2
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow check format bench reference lock clean install-run install-dev
+.PHONY: help run run-services backing test test-slow check format bench reference lock clean install-run install-dev \
+	install-clients
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -19,7 +20,7 @@ run-services: install-run ## run the five services as separate processes, with i
 backing: install-dev ## run a Kafka and a MongoDB for test runs; prints the two variables to set
 	@exec $(BIN)/python -m tests.backing --folder .nest/backing
 
-test: install-dev ## run all tests except the slow ones, on real Kafka and MongoDB (WORKERS=4 for more workers)
+test: install-dev install-clients ## run all tests except the slow ones, on real Kafka and MongoDB (WORKERS=4 for more workers)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: install-dev ## run the statistical, soak and load tests
@@ -41,12 +42,13 @@ bench: install-dev ## measure requests per second and latencies beside the floor
 reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
 	$(BIN)/python -m services.reference
 
-lock: install-dev ## resolve pyproject.toml and jgo.toml into lock files (UPGRADE=--upgrade for newer versions)
+lock: install-dev ## resolve all dependencies into lock files (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded -c requirements/dev.txt -o requirements/embedded.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(BIN)/python -m services.embedded.lock_jars
+	tests/reference/clients/lock $(UPGRADE)
 
 clean: ## remove caches and build output; .venv and the data in .nest stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -57,3 +59,6 @@ install-run:
 
 install-dev:
 	@requirements/install dev
+
+install-clients:
+	@tests/reference/clients/install

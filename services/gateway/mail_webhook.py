@@ -33,15 +33,21 @@ REPORT: Final = "message/rfc822"
 _SIGNATURE: Final = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 
 
-class Notice(BaseModel):
-    """JSON body: what happened to one mail."""
+class MailNotice(BaseModel):
+    """Outcome of a mail."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     event: NoticeKind
+    """``delivered``, ``bounced`` (returned by the recipient's server), or ``complained`` (reported as spam)."""
     message_id: Annotated[str, Field(max_length=998)]
+    """``Message-ID`` of the mail."""
     status: Status | None = None
+    """Enhanced status code of a bounce (RFC 3463), for example ``5.1.1``."""
     reason: str = ""
+    """Text of the mail server or provider. Addresses in it are removed."""
 
 
 class MailWebhook(Webhook):
@@ -99,7 +105,7 @@ class MailWebhook(Webhook):
 
 def _parse_notice(body: bytes) -> RecordMailNotice | None:
     try:
-        notice = Notice.model_validate_json(body)
+        notice = MailNotice.model_validate_json(body)
     except ValidationError:
         raise InvalidWebhookPayload from None
     order_id = order_id_of(notice.message_id)

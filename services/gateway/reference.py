@@ -191,9 +191,9 @@ class Layout:
         errors = []
         for status, response in operation["responses"].items():
             for content in self._resolved(response).get("content", {}).values():
-                for part in content["schema"].get("allOf", []):
-                    codes = part.get("properties", {}).get("code", {}).get("oneOf", [])
-                    errors += [(status, each["const"], each["description"]) for each in codes]
+                code = self._resolved(content["schema"]).get("properties", {}).get("code", {})
+                texts = code.get("x-enum-descriptions", [])
+                errors += [(status, name, text) for name, text in zip(code.get("enum", []), texts, strict=False)]
         return errors
 
     def _curl(self, path: str, verb: str, operation: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""What does the HTTP API look like? Its reference, from the tables, models and refusals that run."""
+"""Generator of the API reference: an OpenAPI document from the gateway's tables, the messages and the refusals."""

@@ -1,4 +1,4 @@
-"""``make reference`` writes the reference beside the gateway, which serves it as it is."""
+"""``make reference``: write the OpenAPI document to the gateway's folder, from where it is served unchanged."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Final
 
 from services.reference.document import document
 
-WRITTEN: Final = Path(__file__).parent.parent / "gateway" / "openapi.json"
+OUTPUT: Final = Path(__file__).parent.parent / "gateway" / "openapi.json"
 
 
-def text() -> str:
-    """The document, a line for each of its parts, so that a change of the API is seen as one."""
+def document_text() -> str:
+    """The OpenAPI document as JSON, indented so that a change of the API shows as a change of few lines."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    WRITTEN.write_text(text(), "utf-8")
+    OUTPUT.write_text(document_text(), "utf-8")

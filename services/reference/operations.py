@@ -1,60 +1,75 @@
-"""What can be called? Every method and route that becomes a message, from the tables that the gateway itself reads."""
+"""Operations of the HTTP API that become messages, from the tables that the gateway routes by."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydantic import BaseModel
+
 from services.gateway import accounts, phone
 from services.gateway.endpoint import Access, MessageRoute
+from services.gateway.errors import (
+    AccessDenied,
+    BodyMissing,
+    BodyTooLarge,
+    Deprecated,
+    InvalidIdempotencyKey,
+    MalformedBody,
+    ReplyTimeout,
+    TooManyRequests,
+    Unauthorized,
+    ValidationFailed,
+)
 from services.gateway.methods import PATHS, Method
-from services.reference.docstrings import Promise, promise
+from services.reference.responses import ALWAYS
+from services.reference.schemas import markdown, split_summary
+from shared.errors import IdempotencyKeyReused, NotFound, Refusal, Unavailable
 from shared.messages import Command, Query
+from shared.messages.auth.errors import Throttled
 
 Family = Literal["rpc", "phone", "accounts"]
 NEWEST: Final = max(method.version for method in PATHS.values())
 OPERATORS: Final = "Operators"
 TAGS: Final = {
-    "Logging in": "By a link in a mail, without a password.",
-    "Users": "Who somebody is, where they are logged in, and what they want to read.",
-    "Subscriptions": "What somebody has paid for.",
-    "News": "What apps show.",
-    "Phone": "Logging in by a code in a text. Tokens are those of everywhere; answers are plain text.",
-    "Accounts": "Users with passwords for applications of other people. No `authorization` header is looked at.",
-    "Mails": "The link beside every mail, by which somebody gets no more news.",
-    "Webhooks": "What others tell Nest.",
-    "About Nest": "Keys, health, and this reference.",
-    OPERATORS: "For your own back ends and operators, with an internal key alone. The `nest` command uses them.",
+    "Login": "Login by email: a magic link, then access tokens and refresh tokens.",
+    "Users": "Users, their sessions, and their marketing consent.",
+    "Subscriptions": "Subscriptions of users.",
+    "News": "News items that apps show.",
+    "Phone login": "Login by phone: a code in a text, then an access token. Some responses are plain text.",
+    "Accounts": "Users with passwords, for other people's applications. The `authorization` header is ignored.",
+    "Mails": "The unsubscribe link in mails.",
+    "Webhooks": "Webhook endpoints for Stripe and for mail servers.",
+    "Service": "Public keys, health, and this reference.",
+    OPERATORS: "For operators and back ends, with an internal key. The `nest` command uses these methods.",
 }
-"""The sections of the reference."""
-_LOGGING_IN: Final = frozenset({"send_magic_link", "authenticate_user", "create_trial_and_magic_link"})
-_OF_SERVICE: Final = {"auth": "Users", "billing": "Subscriptions", "mailer": "Users", "news": "News"}
-_BODY: Final = ("body_missing", "malformed_body", "body_too_large", "validation_failed")
-_ANY: Final = ("malformed_request", "request_timeout", "headers_too_large", "unknown")
-_ASKED: Final = ("invalid_idempotency_key", "too_many_requests", "unavailable", "reply_timeout")
-_CALLER: Final = ("unauthorized", "access_denied")
+"""Descriptions of the tags, in the order of the reference."""
+_DEPRECATED: Final = "Do nothing. The method was removed, and its path remains for old clients."
+_LOGIN: Final = frozenset({"send_magic_link", "authenticate_user", "create_trial_and_magic_link"})
+_TAG_BY_SERVICE: Final = {"auth": "Users", "billing": "Subscriptions", "mailer": "Users", "news": "News"}
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something that can be called.
+    """An operation of the HTTP API.
 
     Attributes:
-        family: whose rules it follows.
+        family: group of operations with the same conventions.
         name: of the method or route.
-        verb: HTTP's, in lower case.
-        path: with the fields in braces that stand in it.
-        tag: the section it stands in.
-        who: who may call it.
-        message: what a call becomes; None where none does any more.
-        in_path: the fields that the path says.
-        status: of an answer that is no error.
-        plain: the one field of the reply that is the answer, as plain text.
-        tagged: the answer has an entity tag.
-        bodiless: a bearer may leave the body out.
-        version: of a method.
-        only_with: the setting without which it is not there.
+        verb: HTTP method in lower case.
+        path: with path parameters in braces.
+        tag: section of the reference.
+        access: who may call it.
+        message: class of the command or query; None for a deprecated method.
+        path_fields: fields of the message that are path parameters.
+        status: of a successful response with a body.
+        text_field: the field of the reply that is the response as plain text; None if the response is JSON.
+        entity_tag: whether responses have an ``etag``.
+        body_optional: whether the body may be omitted with an access token.
+        version: dated version of an RPC method.
+        setting: environment variable that enables it; empty if it always exists.
     """
 
     family: Family
@@ -62,76 +77,96 @@ class Operation:
     verb: str
     path: str
     tag: str
-    who: Access
+    access: Access
     message: type[Command | Query] | None
-    in_path: tuple[str, ...] = ()
+    path_fields: tuple[str, ...] = ()
     status: int = 200
-    plain: str | None = None
-    tagged: bool = False
-    bodiless: bool = False
+    text_field: str | None = None
+    entity_tag: bool = False
+    body_optional: bool = False
     version: str = ""
-    only_with: str = ""
+    setting: str = ""
 
     @property
     def id(self) -> str:
-        """Its name among all operations."""
+        """Unique ID. An RPC method of an older version has the version in it."""
         if self.family != "rpc":
             return f"{self.family}_{self.name.replace('/', '_')}"
         return self.name if self.version == NEWEST else f"{self.name}_{self.version.replace('-', '_')}"
 
     @property
-    def promise(self) -> Promise:
-        """What is said of it."""
-        if self.message is None:
-            return Promise("Kept for old clients, and always refused.", None, "", ("deprecated",))
-        return promise(self.message)
+    def schema_name(self) -> str:
+        """Prefix of its schemas' names: the method or route in ``PascalCase``.
+
+        Versions of a method share it as long as their errors with the same status are the same.
+        """
+        family = "" if self.family == "rpc" else self.family.capitalize()
+        return family + "".join(part.capitalize() for part in re.split(r"[_/]", self.name))
 
     @property
-    def changes(self) -> bool:
-        """Whether it changes something, so that repeating it needs a key."""
+    def summary(self) -> str:
+        """First sentence of the message's docstring, without the period."""
+        return split_summary(self._text)[0]
+
+    @property
+    def description(self) -> str:
+        """The rest of the message's docstring, in Markdown."""
+        return split_summary(self._text)[1]
+
+    @property
+    def _text(self) -> str:
+        return _DEPRECATED if self.message is None else markdown(self.message.__doc__)
+
+    @property
+    def reply(self) -> type[BaseModel] | None:
+        """Model of the response body; None if it has none."""
+        return None if self.message is None else self.message.reply
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it changes something and therefore supports idempotency keys."""
         return self.message is not None and issubclass(self.message, Command)
 
     @property
-    def service(self) -> str:
-        """Whose words refuse it."""
-        return "gateway" if self.message is None else self.message.service
+    def refusals(self) -> tuple[type[Refusal], ...]:
+        """Refusals of the gateway and of the message. Of two with the same code the last one has the better text."""
+        if self.message is None:
+            return (*ALWAYS, Deprecated)
+        found = [*ALWAYS, InvalidIdempotencyKey, TooManyRequests, Unavailable, ReplyTimeout]
+        if self.family == "rpc":
+            found += [Unauthorized, AccessDenied]
+        if self.is_command:
+            found.append(IdempotencyKeyReused)
+        if self.verb != "get":
+            found += [BodyMissing, MalformedBody, BodyTooLarge]
+        if self.path_fields:
+            found.append(NotFound)
+        return (*found, *self.message.refuses, ValidationFailed)
 
     @property
-    def refused_by_gateway(self) -> tuple[str, ...]:
-        """The codes of what may be said before its service is asked, or in its stead."""
-        codes = [*_ANY]
-        if self.message is None:
-            return tuple(codes)
-        codes += _ASKED
-        if self.family == "rpc":
-            codes += _CALLER
-        if self.changes:
-            codes.append("idempotency_key_reused")
-        codes += _BODY if self.verb != "get" else ("validation_failed",)
-        if self.in_path:
-            codes.append("not_found")
-        return tuple(dict.fromkeys(codes))
+    def stored_codes(self) -> frozenset[str]:
+        """Codes of refusals that are stored for the idempotency key."""
+        if self.message is None or not self.is_command:
+            return frozenset()
+        return frozenset(each.code for each in self.message.refuses if each is not Throttled)
 
 
 def operations() -> Iterator[Operation]:
-    """All of them, the newest methods first."""
+    """All operations, RPC methods of the newest version first."""
     for version in sorted({method.version for method in PATHS.values()}, reverse=True):
-        yield from (_of_method(path, method) for path, method in PATHS.items() if method.version == version)
-    for route in phone.ROUTES:
-        yield _of_phone(route)
-    yield _of_phone(phone.TEST_LOGIN, "NEST_TEST_LOGIN")
-    for route in accounts.ROUTES:
-        yield _of_accounts(route)
-    for route in accounts.OLD_CLIENT_ROUTES:
-        yield _of_accounts(route, "NEST_OLD_CLIENTS")
+        yield from (_rpc(path, method) for path, method in PATHS.items() if method.version == version)
+    yield from map(_phone, phone.ROUTES)
+    yield _phone(phone.TEST_LOGIN, "NEST_TEST_LOGIN")
+    yield from map(_accounts, accounts.ROUTES)
+    yield from (_accounts(route, "NEST_OLD_CLIENTS") for route in accounts.OLD_CLIENT_ROUTES)
 
 
-def _of_method(path: str, method: Method) -> Operation:
+def _rpc(path: str, method: Method) -> Operation:
     service = "auth" if method.message is None else method.message.service
     if method.access is Access.INTERNAL:
         tag = OPERATORS
     else:
-        tag = "Logging in" if method.name in _LOGGING_IN else _OF_SERVICE[service]
+        tag = "Login" if method.name in _LOGIN else _TAG_BY_SERVICE[service]
     return Operation(
         "rpc",
         method.name,
@@ -140,37 +175,31 @@ def _of_method(path: str, method: Method) -> Operation:
         tag,
         method.access,
         method.message,
-        tagged=method.entity_tag,
-        bodiless=method.user_of_token,
+        entity_tag=method.entity_tag,
+        body_optional=method.user_of_token,
         version=method.version,
     )
 
 
-def _of_phone(call: MessageRoute, only_with: str = "") -> Operation:
-    return Operation(
-        "phone",
-        call.name,
-        "post",
-        call.path,
-        "Phone",
-        Access.ANYONE,
-        call.message,
-        tuple(call.fields),
-        plain=call.plain,
-        only_with=only_with,
-    )
+def _phone(route: MessageRoute, setting: str = "") -> Operation:
+    return _route("phone", "Phone login", route, setting)
 
 
-def _of_accounts(call: MessageRoute, only_with: str = "") -> Operation:
+def _accounts(route: MessageRoute, setting: str = "") -> Operation:
+    return _route("accounts", "Accounts", route, setting)
+
+
+def _route(family: Family, tag: str, route: MessageRoute, setting: str) -> Operation:
     return Operation(
-        "accounts",
-        call.name,
-        call.verb.lower(),
-        call.path,
-        "Accounts",
+        family,
+        route.name,
+        route.verb.lower(),
+        route.path,
+        tag,
         Access.ANYONE,
-        call.message,
-        tuple(call.fields),
-        call.status,
-        only_with=only_with,
+        route.message,
+        tuple(route.fields),
+        route.status,
+        route.plain,
+        setting=setting,
     )

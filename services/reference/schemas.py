@@ -1,7 +1,9 @@
-"""What do bodies look like? JSON Schema 2020-12 of the models that read and write them."""
+"""JSON Schema 2020-12 of request and response bodies, from the pydantic models."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -9,105 +11,118 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from services.reference.docstrings import of_fields, promise
 from shared.messages import Message, iso_milliseconds
 
-TEMPLATE: Final = "#/components/schemas/{model}"
-MOMENT: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
-NOT_IN_BODIES: Final = frozenset({"key", "locales"})
-"""Fields of messages that no body says: they come from the method's table, and from a header."""
+REF_TEMPLATE: Final = "#/components/schemas/{model}"
+MOMENT_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+NOT_IN_BODY: Final = frozenset({"key", "locales"})
+"""Message fields that the gateway sets itself: from the methods' table, and from ``accept-language``."""
 
 
-class Bodies(GenerateJsonSchema):
-    """The schemas of requests, which take no field that they don't name, and of answers, which lack none."""
+def markdown(docstring: str | None) -> str:
+    """Convert a docstring to Markdown: one line per paragraph, single backticks."""
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring or ""))
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("``", "`")
+
+
+def split_summary(text: str) -> tuple[str, str]:
+    """Split Markdown into its first sentence, without the period, and the rest."""
+    summary, *rest = re.split(r"\.(?:\s+|$)", text, maxsplit=1)
+    return summary, "".join(rest)
+
+
+class BodySchemas(GenerateJsonSchema):
+    """Schemas of request bodies, which refuse unknown fields, and of response bodies, which have all fields."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Never: a title would be the name once more."""
+        """No titles: they would only repeat the field's name."""
         del schema
         return False
 
-    def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: FBT001 -- pydantic's
-        """An answer has every field, those that are null included."""
+    def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: FBT001 -- signature of pydantic
+        """In responses all fields are required, nullable ones included."""
         return True if self.mode == "serialization" else super().field_is_required(field, total)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """A default of a request's; null is what everybody takes a missing field for."""
-        found = super().default_schema(schema)
-        if found.get("default", ...) is None or self.mode == "serialization":
-            found.pop("default", None)
-        return found
+        """Defaults of requests, except null, which an omitted field means anyway."""
+        json_schema = super().default_schema(schema)
+        if json_schema.get("default", ...) is None or self.mode == "serialization":
+            json_schema.pop("default", None)
+        return json_schema
 
     def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
-        """What a serializer writes; moments all have one form."""
+        """In responses all times have the same format."""
         if schema.get("function") is iso_milliseconds:
-            return {"type": "string", "format": "date-time", "pattern": MOMENT}
+            return {"type": "string", "format": "date-time", "pattern": MOMENT_PATTERN}
         return super().ser_schema(schema)
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """An object, with what the source says of it and of its fields."""
-        found = super().model_schema(schema)
-        found.pop("title", None)
-        kind: type[BaseModel] = schema["cls"]
-        if issubclass(kind, Message):
-            said = promise(kind)
-            found["description"] = said.text
-        elif "description" in found:
-            found["description"] = found["description"].replace("``", "`")
-        if "properties" not in found:
-            return found
-        said_of_fields = of_fields(kind)
-        for name in [name for name in found["properties"] if issubclass(kind, Message) and name in NOT_IN_BODIES]:
-            del found["properties"][name]
-        for name, of_field in found["properties"].items():
-            if name in said_of_fields:
-                of_field["description"] = said_of_fields[name]
+        """Object schema with the docstrings of the class and its fields as descriptions."""
+        json_schema = super().model_schema(schema)
+        json_schema.pop("title", None)
+        cls: type[BaseModel] = schema["cls"]
+        json_schema["description"] = markdown(cls.__doc__)
+        properties = json_schema.get("properties")
+        if properties is None:
+            return json_schema
+        if issubclass(cls, Message):
+            for name in NOT_IN_BODY & properties.keys():
+                del properties[name]
+        for property_schema in properties.values():
+            if "description" in property_schema:
+                property_schema["description"] = markdown(property_schema["description"])
         if self.mode == "validation":
-            found["additionalProperties"] = False
-        return found
+            json_schema["additionalProperties"] = False
+        return json_schema
 
 
 class Schemas:
-    """The schemas of a document, each once.
+    """Component schemas of a document.
 
     Args:
-        taken: the models that requests become.
-        given: the models that answers are.
+        requests: models of request bodies.
+        responses: models of response bodies.
     """
 
-    def __init__(self, taken: Iterable[type[BaseModel]], given: Iterable[type[BaseModel]]) -> None:
-        models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(taken)]
-        models += [(model, "serialization") for model in dict.fromkeys(given)]
-        references, found = models_json_schema(models, schema_generator=Bodies, ref_template=TEMPLATE)
-        self._references = {key: _renamed(reference) for key, reference in references.items()}
-        self.all: dict[str, Any] = {
-            _name(name): _renamed(schema) for name, schema in sorted(found.get("$defs", {}).items())
+    def __init__(self, requests: Iterable[type[BaseModel]], responses: Iterable[type[BaseModel]]) -> None:
+        models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+            *((model, "validation") for model in dict.fromkeys(requests)),
+            *((model, "serialization") for model in dict.fromkeys(responses)),
+        ]
+        references, definitions = models_json_schema(models, schema_generator=BodySchemas, ref_template=REF_TEMPLATE)
+        self._references = {model: _with_component_names(reference) for model, reference in references.items()}
+        self.components: dict[str, Any] = {
+            _component_name(name): _with_component_names(schema)
+            for name, schema in sorted(definitions.get("$defs", {}).items())
         }
 
-    def taken(self, model: type[BaseModel]) -> dict[str, Any]:
-        """A reference to what a request is to be."""
-        found: dict[str, Any] = self._references[model, "validation"]
-        return found
+    def request(self, model: type[BaseModel]) -> dict[str, Any]:
+        """Reference to the schema of a request body."""
+        reference: dict[str, Any] = self._references[model, "validation"]
+        return reference
 
-    def given(self, model: type[BaseModel]) -> dict[str, Any]:
-        """A reference to what an answer is."""
-        found: dict[str, Any] = self._references[model, "serialization"]
-        return found
+    def response(self, model: type[BaseModel]) -> dict[str, Any]:
+        """Reference to the schema of a response body."""
+        reference: dict[str, Any] = self._references[model, "serialization"]
+        return reference
 
-    def fields(self, reference: dict[str, Any]) -> dict[str, Any]:
-        """The fields of what is referred to."""
-        found: dict[str, Any] = self.all[reference["$ref"].rpartition("/")[2]]["properties"]
-        return found
-
-
-def _name(name: str) -> str:
-    """Pydantic tells ``Banner-Input`` from ``Banner-Output`` where the two differ."""
-    return name.removesuffix("-Output").replace("-Input", "Given")
+    def resolve(self, reference: dict[str, Any]) -> dict[str, Any]:
+        """The schema that a reference points to."""
+        schema: dict[str, Any] = self.components[reference["$ref"].rpartition("/")[2]]
+        return schema
 
 
-def _renamed(schema: Any) -> Any:
+def _component_name(name: str) -> str:
+    """Name of a component. Where the two differ, pydantic names a model ``Banner-Input`` and ``Banner-Output``."""
+    return name.removesuffix("-Output").replace("-Input", "Input")
+
+
+def _with_component_names(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            key: TEMPLATE.format(model=_name(value.rpartition("/")[2])) if key == "$ref" else _renamed(value)
+            key: REF_TEMPLATE.format(model=_component_name(value.rpartition("/")[2]))
+            if key == "$ref"
+            else _with_component_names(value)
             for key, value in schema.items()
         }
-    return [_renamed(each) for each in schema] if isinstance(schema, list) else schema
+    return [_with_component_names(each) for each in schema] if isinstance(schema, list) else schema

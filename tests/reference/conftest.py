@@ -1,5 +1,3 @@
-"""One whole Nest for all tests of the reference, in this process, without the limits that would hide what is behind."""
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +11,10 @@ from tests.stack import LIFTED, Stack, running_stack
 async def nest(
     tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
 ) -> AsyncIterator[Stack]:
-    """A running Nest that serves all that the reference tells of."""
+    """A running Nest with all optional routes, shared by the tests of the reference.
+
+    Its rate limits are high: a refusal for a rate limit would hide other responses.
+    """
     prefix = unique()
     async with running_stack(
         tmp_path_factory.mktemp("nest"),

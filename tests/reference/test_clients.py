@@ -1,0 +1,67 @@
+"""Generated clients: openapi-python-client and openapi-typescript understand the document, and errors are typed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from services.reference.__main__ import OUTPUT
+from tests.stack import Stack
+
+CLIENTS: Final = Path(__file__).parent / "clients"
+PYTHON: Final = CLIENTS / "python" / ".venv" / "bin"
+NODE_MODULES: Final = CLIENTS / "typescript" / "node_modules"
+
+
+async def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command and return its output."""
+    assert PYTHON.is_dir(), "run `make install-clients`"
+    assert NODE_MODULES.is_dir(), "run `make install-clients`"
+    done = await asyncio.to_thread(subprocess.run, command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def arguments(nest: Stack) -> tuple[str, str]:
+    """Base URL and internal key."""
+    return nest.urls[0], nest.internal["authorization"].removeprefix("internal ")
+
+
+async def test_document_is_valid_openapi(tmp_path: Path) -> None:
+    await run(PYTHON / "python", "-m", "openapi_spec_validator", OUTPUT, cwd=tmp_path)
+
+
+async def test_python_client_has_typed_errors(nest: Stack, tmp_path: Path) -> None:
+    config = CLIENTS / "python" / "config.yml"
+    output = ("--output-path", tmp_path / "nest_client", "--meta", "none")
+    generate = (PYTHON / "openapi-python-client", "generate", "--path", OUTPUT, "--config", config, *output)
+    await run(*generate, "--fail-on-warning", cwd=tmp_path)
+    shutil.copy(CLIENTS / "python" / "program.py", tmp_path)
+    await run(PYTHON / "mypy", "--strict", "program.py", cwd=tmp_path)
+    output_text = await run(PYTHON / "python", "program.py", *arguments(nest), cwd=tmp_path)
+    version, conflict, unknown = output_text.splitlines()
+    assert version == "1"
+    assert conflict.startswith("exists already, request ")
+    assert unknown == "no such client"
+
+
+async def test_typescript_client_has_typed_errors(nest: Stack, tmp_path: Path) -> None:
+    for name in ("package.json", "tsconfig.json", "program.ts"):
+        shutil.copy(CLIENTS / "typescript" / name, tmp_path)
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    programs = NODE_MODULES / ".bin"
+    await run(programs / "openapi-typescript", OUTPUT, "--output", tmp_path / "api.ts", cwd=tmp_path)
+    await run(programs / "tsc", "--project", tmp_path, cwd=tmp_path)
+    output_text = await run("node", "dist/program.js", *arguments(nest), cwd=tmp_path)
+    version, conflict, unknown = output_text.splitlines()
+    assert version == "1"
+    assert conflict.startswith("exists already, request ")
+    assert unknown == "no such client"
+
+
+def test_locks_name_no_host() -> None:
+    for lock in (CLIENTS / "python" / "requirements.txt", CLIENTS / "typescript" / "package-lock.json"):
+        assert "://" not in lock.read_text("utf-8")
