@@ -1,7 +1,7 @@
-"""How are many small questions to MongoDB made one? Those asked in the same breath share a query.
+"""Batch loader: combines concurrent lookups of single documents into one MongoDB query.
 
-A query costs the driver some 200 µs of CPU whatever it finds, and messages come in batches: 32 of them that each ask
-for one document are answered for little more than the price of one.
+A query costs the driver some 200 µs of CPU, whatever it finds. Messages are handled in batches, so that the lookups of
+32 messages cost little more than one.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any, Final
 
 from shared.mongo import Collection, Document
 
-MOST_VALUES: Final = 256
-"""Values in one query at the most."""
+MAX_VALUES: Final = 256
+"""Values in one query."""
 
 
 class BatchLoader:
     """Finds documents by the value of one field.
 
-    What it answers is as fresh as a query of one's own: the shared one is sent after the question was asked.
+    A result is as fresh as that of a separate query, because the combined query is sent after every lookup it serves.
 
     Args:
-        collection: where.
-        field: an indexed field that holds one value, not a list.
-        where: what must hold besides; not to be changed afterwards.
+        collection: the collection.
+        field: an indexed field that holds a single value.
+        where: additional conditions; must not be changed afterwards.
     """
 
     def __init__(self, collection: Collection, field: str = "_id", where: Document | None = None) -> None:
@@ -32,36 +32,37 @@ class BatchLoader:
         self._field = field
         self._where = where or {}
         self._values: set[Any] = set()
-        self._asking: asyncio.Task[dict[Any, list[Document]]] | None = None
+        self._query: asyncio.Task[dict[Any, list[Document]]] | None = None
 
     async def find(self, value: str) -> list[Document]:
-        """The documents whose field has this value, in no order.
+        """Return the documents whose field has this value, in any order.
 
         Raises:
-            PyMongoError: MongoDB could not be asked.
+            PyMongoError: the query failed.
         """
-        if self._asking is None or len(self._values) >= MOST_VALUES:
+        if self._query is None or len(self._values) >= MAX_VALUES:
             self._values = set()
-            self._asking = asyncio.create_task(self._ask(self._values))
-        asking = self._asking
+            self._query = asyncio.create_task(self._load(self._values))
+        query = self._query
         self._values.add(value)
-        # Shielded: one caller's end must not take the answer from the others.
-        return (await asyncio.shield(asking)).get(value, [])
+        # Shielded: if one caller is cancelled, the others still need the result.
+        return (await asyncio.shield(query)).get(value, [])
 
     async def find_one(self, value: str) -> Document | None:
-        """The one document whose field has this value, or None.
+        """Return the only document whose field has this value, or None.
 
         Raises:
-            PyMongoError: as ``find``.
+            PyMongoError: as for ``find``.
         """
-        found = await self.find(value)
-        return found[0] if found else None
+        documents = await self.find(value)
+        return documents[0] if documents else None
 
-    async def _ask(self, values: set[Any]) -> dict[Any, list[Document]]:
+    async def _load(self, values: set[Any]) -> dict[Any, list[Document]]:
+        # One turn of the event loop, in which further lookups add their values.
         await asyncio.sleep(0)
         if self._values is values:
-            self._asking = None
-        found: dict[Any, list[Document]] = defaultdict(list)
+            self._query = None
+        documents: dict[Any, list[Document]] = defaultdict(list)
         async for document in self._collection.find({self._field: {"$in": list(values)}, **self._where}):
-            found[document[self._field]].append(document)
-        return found
+            documents[document[self._field]].append(document)
+        return documents

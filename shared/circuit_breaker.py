@@ -1,6 +1,6 @@
-"""When is it better not to ask a dependency at all? After some failures in a row not, for a while that grows.
+"""Circuit breaker: after several failures in a row, calls to a dependency are rejected for a growing pause.
 
-Whoever waits on a dead dependency then waits no longer, and it isn't hammered while it recovers.
+Callers of a failing dependency get their error without waiting, and the dependency has time to recover.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from typing import Final
 from prometheus_client import Gauge
 
 FAILURES: Final = 3
-"""So many in a row say that it is the dependency, and not one connection."""
+"""Failures in a row that open the circuit: more than one broken connection."""
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 PROBE_SECONDS: Final = 60.0
-"""A probe that has not reported by then never will."""
-_OPEN: Final = Gauge("nest_breaker_open", "1 while a dependency is not asked.", ["dependency"])
+"""Time after which a probe without a result is considered lost."""
+_OPEN: Final = Gauge("nest_breaker_open", "1 while calls to a dependency are rejected.", ["dependency"])
 
 
 class CircuitBreaker:
-    """A circuit breaker.
+    """The circuit breaker of one dependency.
 
-    After a pause one call goes ahead as a probe; its success lets all through again, its failure doubles the pause.
+    After a pause one call is admitted as a probe. If it succeeds, all calls are admitted again; if it fails, the pause
+    doubles.
 
     Args:
-        dependency: what is asked; for metrics.
-        failures: how many in a row begin a pause.
+        dependency: name of the dependency, for metrics.
+        failures: failures in a row that open the circuit.
         first_pause: seconds.
         longest_pause: seconds.
         clock: monotonic seconds.
@@ -42,45 +43,45 @@ class CircuitBreaker:
         longest_pause: float = LONGEST_PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit = failures
+        self._max_failures = failures
         self._first_pause = first_pause
         self._longest_pause = longest_pause
         self._clock = clock
         self._failures = 0
         self._reason = ""
         self._pause = 0.0
-        self._closed_until = 0.0
+        self._open_until = 0.0
         self._probing = False
         self._open = _OPEN.labels(dependency)
 
     @property
-    def refusal(self) -> str | None:
-        """Why nothing may be asked now; None when something may."""
-        return self._reason if self._pause and self._clock() < self._closed_until else None
+    def rejection(self) -> str | None:
+        """The last failure, if a call would be rejected now; otherwise None. Starts no probe."""
+        return self._reason if self._pause and self._clock() < self._open_until else None
 
-    def admit(self) -> str | None:
-        """Ask right before a call: None lets it go, otherwise why not. The first one after a pause is the probe."""
-        refusal = self.refusal
-        if refusal is None and self._pause:
+    def before_call(self) -> str | None:
+        """Return None if a call is admitted, otherwise the last failure. The first call after a pause is the probe."""
+        rejection = self.rejection
+        if rejection is None and self._pause:
             self._probing = True
-            self._closed_until = self._clock() + PROBE_SECONDS
-        return refusal
+            self._open_until = self._clock() + PROBE_SECONDS
+        return rejection
 
     def succeeded(self) -> None:
-        """The dependency has answered, whatever it said."""
+        """Record that the dependency answered, whatever the answer was."""
         self._failures = 0
         self._pause = 0.0
         self._probing = False
         self._open.set(0)
 
     def failed(self, reason: str) -> None:
-        """The dependency could not be reached, did not answer, or broke down over a call."""
+        """Record that the dependency could not be reached, did not answer, or failed during a call."""
         self._failures += 1
         self._reason = reason
-        if self._failures < self._limit or (self.refusal is not None and not self._probing):
-            # Too few yet; or calls that were made before the pause began, which say nothing new.
+        if self._failures < self._max_failures or (self.rejection is not None and not self._probing):
+            # Too few failures, or a call that started before the pause and shows nothing new.
             return
         self._pause = min(self._pause * 2 or self._first_pause, self._longest_pause)
-        self._closed_until = self._clock() + self._pause
+        self._open_until = self._clock() + self._pause
         self._probing = False
         self._open.set(1)

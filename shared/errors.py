@@ -1,6 +1,6 @@
-"""How a service says no: a tree of refusals, each with a kind and a stable code.
+"""Refusals: domain errors with a kind and a stable code.
 
-``Refusal`` is an answer, not an accident: the message is done. What a handler raises besides is a fault.
+A refusal is a final answer to a message. Every other exception of a handler is a failure, and the message is retried.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 
 class Kind(StrEnum):
-    """What sort of no it is; the gateway alone turns it into an HTTP status."""
+    """Kind of a refusal; the gateway maps it to an HTTP status."""
 
     INVALID = "invalid"
     VALIDATION_FAILED = "validation_failed"
@@ -28,14 +28,15 @@ class Kind(StrEnum):
 
 
 class Refusal(Exception):
-    """A no in our own words.
+    """Base class of refusals.
 
     Attributes:
-        kind: what sort of no.
-        code: stable, snake_case; the class's own name unless it says otherwise. Never renamed.
-        meta: facts that help the caller, JSON values only, never a secret.
-        reasons: the refusals behind this one.
-        remembered: whether what the handler collected is stored all the same (a failed attempt that counts).
+        kind: the kind.
+        code: stable code in snake_case; by default the class name. Never renamed.
+        meta: facts for the caller, JSON values only, never a secret.
+        reasons: the refusals that caused this one.
+        remembered: True if the state that the handler collected is committed nevertheless, such as a failed attempt
+            that counts.
     """
 
     kind: ClassVar[Kind] = Kind.INVALID
@@ -43,7 +44,7 @@ class Refusal(Exception):
     remembered: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Name the code after the class."""
+        """Derive the code from the class name."""
         super().__init_subclass__(**options)
         if "code" not in cls.__dict__:
             cls.code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
@@ -54,7 +55,7 @@ class Refusal(Exception):
         self.reasons = reasons
 
     def body(self) -> dict[str, Any]:
-        """The error as clients read it: ``code``, and ``meta`` and ``reasons`` where there are any."""
+        """Return the error for clients: ``code``, and ``meta`` and ``reasons`` if there are any."""
         body: dict[str, Any] = {"code": self.code}
         if self.meta:
             body["meta"] = self.meta

@@ -1,11 +1,15 @@
-"""Where may a process be told to die, to prove that nothing is lost there?
+"""Fault points: places where a test kills the process, to prove that a crash there loses nothing.
 
-``NEST_CRASH_AT=<point>[:n]`` ends the process, as kill -9 would, when the point is reached for the n-th time:
-G1 before a command is produced, G2 after Kafka has acknowledged it; V1 before a commit, V2 after it and before anything
-is published, V3 when half of its messages are published, V4 after all of them and before the offset is committed;
-T1 a timer's message published, its row not yet removed; M1 after the mail server's 250 and before the mark;
-W1 a webhook's event stored and not yet answered; B1 after a call to Stripe and before the commit; R1 a dead letter put
-back and not yet marked so.
+``NEST_CRASH_AT=<point>[:n]`` ends the process as ``kill -9`` would, when it reaches the point for the n-th time:
+
+- G1: before the gateway sends a command; G2: after Kafka has acknowledged it.
+- V1: before a commit; V2: after it, before anything is sent; V3: after half of its messages are sent; V4: after all of
+  them are sent, before the offset is committed.
+- T1: after the message of a timer is sent, before its row is deleted.
+- M1: after the mail server's 250, before the delivery is saved.
+- W1: after a webhook's event is stored, before the response.
+- B1: after a call to Stripe, before the commit.
+- R1: after a dead letter is replayed, before the replay is saved.
 """
 
 import os
@@ -13,23 +17,23 @@ from typing import Final
 
 POINTS: Final = frozenset({"G1", "G2", "V1", "V2", "V3", "V4", "T1", "M1", "W1", "B1", "R1"})
 EXIT_CODE: Final = 137
-"""As of a process that got SIGKILL."""
+"""Exit code of a process that received SIGKILL."""
 
 _point, _, _count = os.environ.get("NEST_CRASH_AT", "").partition(":")
-_left = int(_count or 1)
+_remaining = int(_count or 1)
 if _point and _point not in POINTS:
-    raise SystemExit(f"NEST_CRASH_AT: no point {_point!r}; there are {', '.join(sorted(POINTS))}")
+    raise SystemExit(f"NEST_CRASH_AT: unknown point {_point!r}, use one of {', '.join(sorted(POINTS))}")
 
 
 def armed(point: str) -> bool:
-    """Whether this process is told to die at the point."""
+    """Return True if this process is to die at the point."""
     return point == _point
 
 
 def fault_point(point: str) -> None:
-    """Die here if this is the point and the time; else nothing."""
-    global _left  # noqa: PLW0603 -- one countdown for the process
+    """End the process here if ``NEST_CRASH_AT`` says so."""
+    global _remaining  # noqa: PLW0603 -- one countdown for the process
     if point == _point:
-        _left -= 1
-        if _left <= 0:
+        _remaining -= 1
+        if _remaining <= 0:
             os._exit(EXIT_CODE)

@@ -1,4 +1,4 @@
-"""Is this process well? ``/healthz`` for whoever restarts it, ``/metrics`` for whoever watches it."""
+"""Health endpoints: ``/healthz`` for the supervisor, ``/metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-Complaints = Callable[[], list[str]]
-"""What is wrong right now, a sentence each; empty when all is well."""
+Problems = Callable[[], list[str]]
+"""Returns the reasons why the process is unhealthy, one sentence each; empty if it is healthy."""
 
 
-def routes(complaints: Complaints) -> list[Route]:
-    """``GET /healthz``: 200 ``{"status": "ok"}``, or 503 with what is wrong. ``GET /metrics``: Prometheus' text."""
+def routes(problems: Problems) -> list[Route]:
+    """Return the routes of both endpoints.
+
+    ``GET /healthz`` responds 200 ``{"status": "ok"}``, or 503 with the reasons. ``GET /metrics`` responds with the
+    Prometheus text format.
+    """
 
     async def healthz(_request: Request) -> Response:
-        wrong = complaints()
-        body = {"status": "failing", "reasons": wrong} if wrong else {"status": "ok"}
-        return JSONResponse(body, status_code=503 if wrong else 200)
+        reasons = problems()
+        body = {"status": "failing", "reasons": reasons} if reasons else {"status": "ok"}
+        return JSONResponse(body, status_code=503 if reasons else 200)
 
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -33,13 +37,19 @@ def routes(complaints: Complaints) -> list[Route]:
 
 
 class HealthServer:
-    """Serves both routes on a port of their own, beside a service that speaks no HTTP."""
+    """HTTP server of the health endpoints, on a port of its own.
 
-    def __init__(self, host: str, port: int, complaints: Complaints) -> None:
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
+        problems: reasons why the process is unhealthy.
+    """
+
+    def __init__(self, host: str, port: int, problems: Problems) -> None:
         self._host = host
         self._port = port
         config = uvicorn.Config(
-            Starlette(routes=routes(complaints)), log_config=None, access_log=False, lifespan="off", server_header=False
+            Starlette(routes=routes(problems)), log_config=None, access_log=False, lifespan="off", server_header=False
         )
         self._server = uvicorn.Server(config)
         self._task: asyncio.Task[None] | None = None
@@ -48,11 +58,11 @@ class HealthServer:
         """Listen.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is in use.
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listener = socket.create_server((self._host, self._port), family=family)
-        # The service, not its health page, answers to signals: so not ``serve()``, which takes them over.
+        # Not ``serve()``, which would install signal handlers; the service has its own.
         self._task = asyncio.create_task(self._server._serve([listener]))  # noqa: SLF001
 
     async def stop(self) -> None:

@@ -1,8 +1,8 @@
-"""How are things named: time-ordered ids with a prefix, and message ids.
+"""Resource IDs, ordered by time and with a prefix, and message IDs.
 
-``<resource>_<29 characters of base62>`` over 21 bytes: 8 of Unix seconds, 1 of scheme, 8 of instance, 4 of
-sequence (a KSUID as https://github.com/ksuid draws it). Outside production the environment leads:
-``dev_user_…``.
+A resource ID is ``<resource>_<29 base62 characters>``. The characters encode 21 bytes: 8 of Unix seconds, 1 of the
+scheme, 8 of the instance, 4 of a sequence number (a KSUID as drawn at https://github.com/ksuid). Outside production the
+environment is a prefix: ``dev_user_…``.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Final
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LENGTH: Final = 29
 RANDOM_SCHEME: Final = b"R"
-"""The instance part is random: drawn once by each process."""
+"""Scheme in which the instance part is random, drawn once by each process."""
 
-# Two characters at a step halve the work on a large number.
+# Two characters per division halve the divisions of a large number.
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _DIGITS = {character: value for value, character in enumerate(ALPHABET)}
 
 
 class Ids:
-    """Makes the ids of one process.
+    """Generator of resource IDs.
 
     Args:
-        environment: ``production`` leaves ids bare; any other leads them (``dev_user_…``).
+        environment: prefix of every ID; none for ``production``.
     """
 
     def __init__(self, environment: str = "production") -> None:
-        self._lead = "" if environment == "production" else f"{environment}_"
+        self._prefix = "" if environment == "production" else f"{environment}_"
         self._renew(os.getpid())
 
     def _renew(self, pid: int) -> None:
@@ -42,64 +42,64 @@ class Ids:
         self._second = 0
 
     def new(self, resource: str) -> str:
-        """A new id of a resource; later ones of this process sort after earlier ones."""
+        """Return a new ID; it sorts after the earlier ones of this process."""
         if os.getpid() != self._pid:
-            # A forked child that went on counting with the parent's instance would repeat its ids.
+            # A forked child with the parent's instance part would generate the parent's IDs again.
             self._renew(os.getpid())
-        # A clock stepped back must not repeat a second whose sequence numbers are used.
+        # If the clock is set back, the last second is kept: sequence numbers of earlier seconds are used up.
         self._second = max(self._second, int(time.time()))
         sequence = next(self._sequence)
         if sequence >> 32:
             self._renew(self._pid)
             return self.new(resource)
         raw = self._second.to_bytes(8, "big") + RANDOM_SCHEME + self._instance + sequence.to_bytes(4, "big")
-        return f"{self._lead}{resource}_{encode(raw)}"
+        return f"{self._prefix}{resource}_{encode(raw)}"
 
 
 def encode(raw: bytes) -> str:
-    """21 bytes as 29 characters of base62.
+    """Encode 21 bytes as 29 base62 characters.
 
     Raises:
         ValueError: not 21 bytes.
     """
     if len(raw) != 21:  # noqa: PLR2004 -- the layout in the module's docstring
-        raise ValueError(f"an id has 21 bytes, not {len(raw)}")
+        raise ValueError(f"an ID has 21 bytes, not {len(raw)}")
     number = int.from_bytes(raw, "big")
     pairs = []
     for _ in range(LENGTH // 2 + 1):
         number, pair = divmod(number, len(_PAIRS))
         pairs.append(_PAIRS[pair])
-    # Fifteen pairs are a character more than an id has; it is always the zero.
+    # Fifteen pairs are one character more than an ID has; the first one is always zero.
     return "".join(reversed(pairs))[1:]
 
 
 def decode(text: str) -> bytes:
-    """29 characters of base62 as 21 bytes.
+    """Decode 29 base62 characters to 21 bytes.
 
     Raises:
-        ValueError: not what ``encode`` gives.
+        ValueError: the text was not returned by ``encode``.
     """
     if len(text) != LENGTH or not all(character in _DIGITS for character in text):
-        raise ValueError("an id has 29 characters of base62")
+        raise ValueError("an ID has 29 base62 characters")
     number = 0
     for character in text:
         number = number * 62 + _DIGITS[character]
     try:
         return number.to_bytes(21, "big")
     except OverflowError as too_large:
-        raise ValueError("an id encodes 21 bytes") from too_large
+        raise ValueError("an ID encodes 21 bytes") from too_large
 
 
 def new_message_id() -> str:
-    """128 random bits as 32 hex characters."""
+    """Return a random message ID: 128 bits as 32 hex characters."""
     return secrets.token_hex(16)
 
 
 def derived_message_id(*parts: str) -> str:
-    """The same 32 hex characters for the same parts: what makes a repeat recognisable."""
+    """Return a message ID of 32 hex characters that is the same for the same parts, so that repeats are recognized."""
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode("utf-8", "surrogatepass")
-        # Lengths keep ("ab", "c") and ("a", "bc") apart.
+        # Length prefixes keep ("ab", "c") and ("a", "bc") apart.
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""How a service reaches its database: durable writes, majority reads, bounded waits, UTC everywhere."""
+"""MongoDB access: durable writes, majority reads, bounded waits, dates in UTC."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ Database = AsyncDatabase[Document]
 Client = AsyncMongoClient[Document]
 
 WRITE_CONCERN: Final = WriteConcern(w="majority", j=True)
-"""Said aloud although it is the default: Jepsen showed what becomes of weaker ones."""
+"""Explicit although it is the default: Jepsen's tests show that weaker write concerns lose writes."""
 
 OPERATION_SECONDS: Final = 2.5
-"""Well below the time that a caller waits: an outage must be noticed while there is time to say so."""
+"""Timeout of one operation; well below the time that a caller waits, so that an outage can still be reported."""
 INDEX_SECONDS: Final = 60.0
-"""An index over documents that are there already takes as long as it takes."""
+"""Timeout of creating indexes, which takes long on a large collection."""
 
-ABANDONED_SECONDS: Final = 3.0
-"""A transaction without a statement for so long belongs to a process that is gone."""
+IDLE_TRANSACTION_SECONDS: Final = 3.0
+"""A transaction without a statement for so long belongs to a dead process; Nest's transactions take milliseconds."""
 
 _DEPENDENCY_DOWN = (
     AutoReconnect,
@@ -48,17 +48,17 @@ _DEPENDENCY_DOWN = (
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
 )
-_STEPPING_DOWN_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 262})
-"""Shutdown in progress, primary stepped down, not writable, interrupted, time limit: another try may do."""
+_TRANSIENT_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 262})
+"""Error codes: shutdown in progress, primary stepped down, not writable, interrupted, time limit exceeded."""
 
 
 def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
-    """A client for one process; it connects when first used.
+    """Create a client; it connects at its first operation.
 
     Args:
-        url: ``mongodb://…`` of a replica set (transactions need one).
-        application: shown in the server's log.
-        timeout: seconds that one operation may take in all, and finding a primary at most.
+        url: ``mongodb://…`` of a replica set, which transactions require.
+        application: name in the server's log.
+        timeout: seconds that one operation may take; finding a primary takes at most 1 s of it.
     """
     return AsyncMongoClient(
         url,
@@ -70,7 +70,7 @@ def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -
         w="majority",
         journal=True,
         readConcernLevel="majority",
-        # pymongo's own bounds: cancelling an operation from outside closes its connection.
+        # Timeouts of pymongo itself, because cancelling an operation from outside closes its connection.
         timeoutMS=int(timeout * 1000),
         serverSelectionTimeoutMS=min(1000, int(timeout * 1000)),
         connectTimeoutMS=1000,
@@ -80,7 +80,7 @@ def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -
 
 
 def database(client: Client, name: str) -> Database:
-    """A service's own database, its dates aware and in UTC."""
+    """Return a database whose dates are timezone-aware and in UTC."""
     options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
     return client.get_database(
         name, codec_options=options, write_concern=WRITE_CONCERN, read_concern=ReadConcern("majority")
@@ -88,14 +88,19 @@ def database(client: Client, name: str) -> Database:
 
 
 async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
-    """Make the collections and indexes that a service declares; those that are there stay.
+    """Create the missing collections and indexes.
 
-    A collection made inside a transaction takes a lock that others wait for, hence all of them are made here.
+    A collection that is created inside a transaction takes a lock that blocks other transactions, so all of them are
+    created here.
+
+    Args:
+        database: the service's database.
+        indexes: indexes by collection name.
     """
     with pymongo.timeout(INDEX_SECONDS):
-        present = set(await database.list_collection_names())
+        existing = set(await database.list_collection_names())
         for name, wanted in indexes.items():
-            if name not in present:
+            if name not in existing:
                 await create_collection(database, name)
             for index in wanted:
                 await _ensure_index(database, name, index)
@@ -108,46 +113,47 @@ async def _ensure_index(database: Database, collection: str, index: IndexModel) 
         expiry = index.document.get("expireAfterSeconds")
         if failure.code != 85 or expiry is None:  # noqa: PLR2004 -- IndexOptionsConflict
             raise
-        # How long documents are kept is a setting, and all that may change about an index.
+        # The expiry is a setting, and the only option of an index that may change.
         await database.command(
             "collMod", collection, index={"name": index.document["name"], "expireAfterSeconds": expiry}
         )
 
 
 async def create_collection(database: Database, name: str) -> None:
-    """Make a collection; another instance may have just done so."""
+    """Create a collection, unless another instance has just created it."""
     try:
-        # The driver asks first by itself, and refuses in words of its own; the server judges better.
+        # Without the driver's own check, which is not atomic and raises an error of its own.
         await database.create_collection(name, check_exists=False)
     except OperationFailure as failure:
         if failure.code != 48:  # noqa: PLR2004 -- NamespaceExists
             raise
 
 
-async def end_abandoned_transactions(client: Client) -> int:
-    """End the transactions of this application that nobody goes on with; returns how many.
+async def kill_idle_transactions(client: Client) -> int:
+    """Kill the idle transactions of this application; return their number.
 
-    MongoDB keeps a transaction, and its locks, for a minute after its process was killed, and whoever handles the same
-    message next waits for it. Ours take milliseconds, so one without a statement for seconds is abandoned. Should its
-    process only have been stopped for a while, it finds its commit refused and runs again.
+    MongoDB keeps the transaction of a killed process, and its locks, for a minute, and the next delivery of the same
+    message waits for it. If the process was only suspended, its commit fails and the handler runs again.
 
     Raises:
-        PyMongoError: MongoDB could not be asked, or does not let us.
+        PyMongoError: MongoDB is unavailable or denies the permission.
     """
     admin = client.get_database("admin", read_concern=ReadConcern("local"))
     idle = {
         "appName": client.options.pool_options.appname,
-        "transaction.timeInactiveMicros": {"$gte": int(ABANDONED_SECONDS * 1_000_000)},
+        "transaction.timeInactiveMicros": {"$gte": int(IDLE_TRANSACTION_SECONDS * 1_000_000)},
     }
-    found = await admin.aggregate([{"$currentOp": {"idleSessions": True}}, {"$match": idle}, {"$project": {"lsid": 1}}])
-    sessions = [{"id": operation["lsid"]["id"]} async for operation in found]
+    operations = await admin.aggregate(
+        [{"$currentOp": {"idleSessions": True}}, {"$match": idle}, {"$project": {"lsid": 1}}]
+    )
+    sessions = [{"id": operation["lsid"]["id"]} async for operation in operations]
     if sessions:
         await admin.command("killSessions", sessions, codec_options=client.codec_options)
     return len(sessions)
 
 
 def dependency_down(error: BaseException) -> bool:
-    """Whether the database could not be reached or is changing its primary: no fault of the message."""
+    """Return True if an error means that MongoDB is unreachable or changes its primary."""
     if isinstance(error, OperationFailure):
-        return error.code in _STEPPING_DOWN_CODES or error.has_error_label("RetryableWriteError")
+        return error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError")
     return isinstance(error, _DEPENDENCY_DOWN) or (isinstance(error, PyMongoError) and error.timeout)

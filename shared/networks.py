@@ -1,4 +1,4 @@
-"""Which part of an IP address stands for whoever is behind it?"""
+"""IP networks for rate limits: the network prefix that stands for the person behind an address."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 IPV4_PREFIX: Final = 24
 IPV6_PREFIX: Final = 64
-"""What a provider gives to one household at the least (RFC 6177 section 2): single addresses in it are free."""
+"""The smallest prefix that providers assign to a household (RFC 6177 section 2), who can use any address in it."""
 
 
 @lru_cache(maxsize=4_096)
 def prefix(ip: str) -> str:
-    """The network that is counted as one: ``203.0.113.0/24`` of IPv4, ``2001:db8:1:2::/64`` of IPv6.
+    """Return the network that is counted as one caller: ``203.0.113.0/24``, or ``2001:db8:1:2::/64`` for IPv6.
 
-    An IPv4 address in IPv6's clothes counts as IPv4. What is no address at all, such as the name that a test's client
-    gives itself, is its own network.
+    An IPv4-mapped IPv6 address counts as IPv4. A text that is no address, such as the name of a test client, is
+    returned as it is.
     """
     address = _address(ip)
     if address is None:
@@ -26,7 +26,7 @@ def prefix(ip: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def is_loopback(ip: str) -> bool:
-    """Whether it is this machine itself."""
+    """Return True if the address is a loopback address."""
     address = _address(ip)
     return address is not None and address.is_loopback
 

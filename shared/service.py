@@ -1,4 +1,8 @@
-"""How does a service start, run and stop? The same way for all: connect, make sure of indexes, take messages, drain."""
+"""Service runtime: start, run and stop, the same for every service.
+
+A start connects to Kafka and MongoDB, creates the indexes and then consumes. A stop finishes the messages that were
+fetched.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ from shared.settings import ServiceSettings, SettingsError
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
 
 START_SECONDS: Final = 60.0
-"""How long a start waits for Kafka and MongoDB: they may be starting too."""
+"""How long a start waits for Kafka and MongoDB, which may be starting too."""
 SETTINGS_EXIT_CODE: Final = 78
 """EX_CONFIG of sysexits.h."""
 Result = TypeVar("Result")
@@ -45,16 +49,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a service builds its context from.
+    """Resources from which a service builds its context.
 
     Attributes:
-        database: its own database.
-        ids: makes ids.
-        sealer: closes and opens secrets.
-        publish: puts a message on Kafka outside of any other, as at a start; raises BusDown.
-        follow: tells a function every record of a topic, in order; returns when all that were there have been told,
-            and goes on until the service stops.
-        clock: the time, aware.
+        database: the service's database.
+        ids: generates IDs.
+        sealer: seals and unseals secrets.
+        publish: sends a message outside of a work, for use at the start; raises BusDown.
+        follow: calls a function with every record of a topic, in order. Returns when the existing records are read, and
+            continues in the background until the service stops.
+        clock: returns the current time, timezone-aware.
     """
 
     database: Database
@@ -65,21 +69,21 @@ class Resources:
     clock: Callable[[], datetime]
 
 
-Open = Callable[[Resources], AbstractAsyncContextManager[Any]]
-"""Makes the third argument of a service's handlers, and closes what it opened."""
+OpenContext = Callable[[Resources], AbstractAsyncContextManager[Any]]
+"""Opens the context of a service, the third argument of its handlers, and closes it at the stop."""
 
 
 class Service:
-    """A service, running while it is entered.
+    """A service; it runs while it is entered as an async context manager.
 
     Args:
-        settings: as read from the environment.
-        name: ``auth``, …; names its database, its consumer group and what is sealed for it.
-        handlers: which function handles which message.
-        topics: what it consumes.
-        indexes: what its collections need.
-        open: makes its context.
-        stuck: what to do when the consumer hangs; ends the process by default.
+        settings: its settings.
+        name: service name; names its database, its consumer group and the receiver of its secrets.
+        handlers: handler of each message class.
+        topics: topics to consume.
+        indexes: indexes of its collections.
+        open_context: opens the handlers' context.
+        on_stuck: called when the consumer is stuck; ends the process by default.
     """
 
     def __init__(
@@ -90,26 +94,26 @@ class Service:
         handlers: Handlers,
         topics: Sequence[str],
         indexes: Mapping[str, Sequence[IndexModel]],
-        open: Open,  # noqa: A002 -- what it does
-        stuck: Callable[[], None] = end_process,
+        open_context: OpenContext,
+        on_stuck: Callable[[], None] = end_process,
     ) -> None:
         self.settings = settings
         self.name = name
         self._handlers = handlers
         self._topics = topics
         self._indexes = indexes
-        self._open = open
-        self._stuck = stuck
+        self._open_context = open_context
+        self._on_stuck = on_stuck
         self._stack = AsyncExitStack()
-        self._bus: Consumer | None = None
-        self._tails: dict[str, TopicReader] = {}
+        self._consumer: Consumer | None = None
+        self._readers: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
-        """Start; returns when messages are being taken.
+        """Start; return when messages are consumed.
 
         Raises:
-            KafkaError, PyMongoError, BusDown: a dependency did not answer in a minute.
-            SettingsError: what it keeps does not go with its settings.
+            KafkaError, PyMongoError, BusDown: a dependency did not answer within ``START_SECONDS``.
+            SettingsError: the stored data contradicts the settings.
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         try:
@@ -121,16 +125,16 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Drain and stop."""
+        """Finish the fetched messages and stop."""
         await self._stack.aclose()
         log.info("stopped")
 
     def problems(self) -> list[str]:
-        """What is wrong with it, a sentence each."""
-        if self._bus is None:
+        """Return the reasons why the health check fails, one sentence each; empty if it passes."""
+        if self._consumer is None:
             return ["not started"]
-        unheard = [f"{topic} is not heard" for topic, tail in self._tails.items() if not tail.following]
-        return unheard if self._bus.fault is None else [self._bus.fault, *unheard]
+        unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
+        return unread if self._consumer.fault is None else [self._consumer.fault, *unread]
 
     async def _start(self) -> None:
         settings = self.settings
@@ -142,8 +146,8 @@ class Service:
         client = connect(settings.mongo_url, application=f"nest-{self.name}")
         self._stack.push_async_callback(client.close)
         own = database(client, settings.database_prefix + self.name)
-        keeping = RowEncryption(sealer, self.name)
-        inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, keeping=keeping)
+        encryption = RowEncryption(sealer, self.name)
+        inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
         await retry_until_available("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
         producer = Producer(
@@ -160,13 +164,13 @@ class Service:
             follow=self._follow,
             clock=lambda: datetime.now(UTC),
         )
-        context = await self._stack.enter_async_context(self._open(resources))
+        context = await self._stack.enter_async_context(self._open_context(resources))
         handling = Handling(
             service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
         )
         group = settings.topic_prefix + self.name
         delivery = Delivery(handling, producer, group=group, sealer=sealer, tracing=tracing)
-        bus = self._bus = Consumer(
+        consumer = self._consumer = Consumer(
             settings.kafka_bootstrap,
             prefix=settings.topic_prefix,
             group=group,
@@ -175,13 +179,13 @@ class Service:
             in_flight=settings.in_flight,
             service=self.name,
         )
-        await retry_until_available("Kafka", bus.start)
-        self._stack.push_async_callback(bus.stop, settings.drain_seconds)
+        await retry_until_available("Kafka", consumer.start)
+        self._stack.push_async_callback(consumer.stop, settings.drain_seconds)
 
-        timers = Timers(own, producer, service=self.name, keeping=keeping)
+        timers = Timers(own, producer, service=self.name, encryption=encryption)
         timers.start()
         self._stack.push_async_callback(timers.stop)
-        watchdog = Watchdog(bus, settings.kafka_bootstrap, stuck=self._stuck)
+        watchdog = Watchdog(consumer, settings.kafka_bootstrap, on_stuck=self._on_stuck)
         watchdog.start()
         self._stack.push_async_callback(watchdog.stop)
         if settings.health_port is not None:
@@ -189,19 +193,21 @@ class Service:
             await health.start()
             self._stack.push_async_callback(health.stop)
 
-    async def _follow(self, topic: str, take: OnRecord) -> None:
+    async def _follow(self, topic: str, on_record: OnRecord) -> None:
         settings = self.settings
-        tail = TopicReader(settings.kafka_bootstrap, settings.topic_prefix + topic, take, client_id=f"nest-{self.name}")
-        await retry_until_available("Kafka", tail.start)
-        self._tails[topic] = tail
-        self._stack.push_async_callback(tail.stop)
+        reader = TopicReader(
+            settings.kafka_bootstrap, settings.topic_prefix + topic, on_record, client_id=f"nest-{self.name}"
+        )
+        await retry_until_available("Kafka", reader.start)
+        self._readers[topic] = reader
+        self._stack.push_async_callback(reader.stop)
 
 
 async def publish_outside_work(producer: Producer, sealer: Sealer, message: Message) -> None:
-    """Put a message on Kafka outside of any other.
+    """Send a message that no handled message causes.
 
     Raises:
-        BusDown: Kafka did not acknowledge it.
+        BusDown: Kafka did not acknowledge it in time.
     """
     envelope = Envelope(
         id=new_message_id(),
@@ -216,26 +222,26 @@ async def publish_outside_work(producer: Producer, sealer: Sealer, message: Mess
     await producer.send(envelope)
 
 
-async def retry_until_available(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Try until a dependency answers, for a minute at most.
+async def retry_until_available(dependency: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeat an attempt while a dependency is unavailable, for at most ``START_SECONDS``.
 
     Raises:
         KafkaError, PyMongoError, BusDown: the last failure.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     while True:
         try:
             return await attempt()
         except Exception as failure:
-            away = dependency_down(failure) or isinstance(failure, KafkaError | BusDown)
-            if not away or time.monotonic() - began > START_SECONDS:
+            unavailable = dependency_down(failure) or isinstance(failure, KafkaError | BusDown)
+            if not unavailable or time.monotonic() - started > START_SECONDS:
                 raise
-            log.warning("waiting for a dependency", dependency=what, error=type(failure).__name__)
+            log.warning("waiting for a dependency", dependency=dependency, error=type(failure).__name__)
             await asyncio.sleep(0.5)
 
 
 class Runnable(Protocol):
-    """What can be run: a service, or the gateway."""
+    """A service or the gateway."""
 
     settings: Any
     """A BusSettings."""
@@ -244,58 +250,58 @@ class Runnable(Protocol):
         """Start."""
 
     async def __aexit__(self, *_: object) -> None:
-        """Drain and stop."""
+        """Finish what was begun and stop."""
 
 
 def run(name: str, create: Callable[[], Runnable]) -> int:
-    """Run what ``create`` makes until SIGTERM or SIGINT, then drain it.
+    """Create and run a service until SIGTERM or SIGINT.
 
     Returns:
-        The exit code: 0 after a clean stop, 78 when a setting is missing or wrong.
+        The exit code: 0 after a clean stop, 78 if a setting is missing or invalid.
     """
     try:
         service = create()
         configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
         tune_garbage_collector()
-        return uvloop.run(_until_told(service))
-    except SettingsError as wrong:
-        print(f"nest {name} can't start:\n{wrong}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
+        return uvloop.run(_run_until_signal(service))
+    except SettingsError as invalid:
+        print(f"nest {name} can't start:\n{invalid}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
         return SETTINGS_EXIT_CODE
 
 
-async def _until_told(service: Runnable) -> int:
-    told = asyncio.Event()
+async def _run_until_signal(service: Runnable) -> int:
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    if await _started(service, told):
+        loop.add_signal_handler(number, stop_requested.set)
+    if await _started(service, stop_requested):
         try:
-            await told.wait()
+            await stop_requested.wait()
         finally:
             await service.__aexit__(None, None, None)
     return 0
 
 
-async def _started(service: Runnable, told: asyncio.Event) -> bool:
-    """Start, which may wait for dependencies for a minute; False when it was told to stop meanwhile."""
-    starting, stopping = asyncio.ensure_future(service.__aenter__()), asyncio.create_task(told.wait())
+async def _started(service: Runnable, stop_requested: asyncio.Event) -> bool:
+    """Start, which may wait for dependencies for a minute; return False if a stop was requested meanwhile."""
+    starting, stopping = asyncio.ensure_future(service.__aenter__()), asyncio.create_task(stop_requested.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    while told.is_set() and not starting.done():
-        # More than once: pymongo makes a lost connection of a cancellation, and the start would go on waiting.
+    while stop_requested.is_set() and not starting.done():
+        # Repeated, because pymongo turns a cancellation into a connection error, after which the start goes on.
         starting.cancel()
         await asyncio.wait({starting}, timeout=0.5)
-    if starting.cancelled() or (told.is_set() and starting.exception() is not None):
+    if starting.cancelled() or (stop_requested.is_set() and starting.exception() is not None):
         return False
     await starting
     return True
 
 
 def tune_garbage_collector() -> None:
-    """Let the garbage collector look less often, and never at what was imported.
+    """Collect garbage less often, and never examine imported objects.
 
-    What a message leaves behind is freed by reference counts; looking for cycles among hundreds of thousands of
-    imported objects after every 700 new ones is pure cost.
+    Reference counting frees what a message leaves behind. Searching for cycles among hundreds of thousands of imported
+    objects after every 700 new objects only costs time.
     """
     gc.collect()
     gc.freeze()

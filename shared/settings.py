@@ -1,4 +1,4 @@
-"""What every process must be told before it starts; whatever is missing or dangerous stops it at once, by name."""
+"""Settings from environment variables; a start with a missing or dangerous setting fails and names the variable."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ PRODUCTION = "production"
 
 
 class SettingsError(Exception):
-    """The environment lacks something, or says something that can't be; the text has a line for each."""
+    """Settings are missing or invalid; the text has one line per variable."""
 
 
 class BusSettings(BaseSettings):
-    """What every process needs: the bus, the sealing keys, where it runs."""
+    """Settings of every process: Kafka, sealing keys, environment, logs."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     kafka_bootstrap: str = Field(min_length=3)
-    """``host:port`` of brokers, separated by commas."""
+    """Kafka brokers, ``host:port`` separated by commas."""
     topic_prefix: str = Field(default="", pattern=r"^[a-z0-9_.-]*$")
-    """Leads every topic and consumer group, so that several deployments can share a Kafka."""
+    """Prefix of every topic and consumer group, so that several deployments can share one Kafka."""
     environment: str = Field(default=PRODUCTION, pattern=r"^[a-z][a-z0-9]*$")
-    """``production``, or a word that leads every id: ``dev``."""
+    """``production``, or a name such as ``dev``, which becomes the prefix of every ID."""
     sealing_keys: SecretStr
-    """Master keys for secrets on the bus and at rest: ``id:base64 of 32 bytes``, separated by commas, the one that
-    seals first."""
+    """Master keys for secrets on the bus and in databases: ``id:base64 of 32 bytes``, separated by commas, the active
+    one first."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: str | None = None
-    """Where traces go (OTLP over HTTP); none by default."""
+    """URL that traces are exported to (OTLP over HTTP); none by default."""
     drain_seconds: float = Field(default=20.0, gt=0, le=300)
-    """How long a stop waits for messages under way."""
+    """How long a stop waits for unfinished messages."""
 
     @field_validator("sealing_keys")
     @classmethod
@@ -50,64 +50,93 @@ class BusSettings(BaseSettings):
 
     @property
     def production(self) -> bool:
-        """Whether real people and real money are on the other side."""
+        """True if this is the production environment."""
         return self.environment == PRODUCTION
 
     def master_keys(self) -> dict[str, bytes]:
-        """The sealing keys by id, the active one first."""
+        """Return the sealing keys by key ID, the active one first."""
         return parse_keys(self.sealing_keys.get_secret_value())
 
 
 class ServiceSettings(BusSettings):
-    """What a service needs besides: its database, and how it takes messages."""
+    """Settings of every service with a database and a consumer."""
 
     mongo_url: str = Field(min_length=10)
     """``mongodb://…`` of a replica set."""
     database_prefix: str = Field(default="nest_", pattern=r"^[a-zA-Z0-9_-]*$", max_length=40)
-    """Leads the name of each service's database."""
+    """Prefix of the name of each service's database."""
     inbox_retention: timedelta = Field(default=timedelta(days=8), ge=timedelta(seconds=1))
-    """How long a handled message is remembered: at least as long as its topic keeps it, and 24 hours."""
+    """How long a handled message is remembered; at least the retention of its topic plus 24 hours."""
     in_flight: int = Field(default=256, ge=1, le=10_000)
-    """How many messages a process handles at once."""
+    """Maximum number of messages that a process handles at once."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Where ``/healthz`` and ``/metrics`` are served; nowhere by default."""
+    """Port of ``/healthz`` and ``/metrics``; they are not served by default."""
     health_host: str = "127.0.0.1"
+
+
+class OldClientsSettings(BusSettings):
+    """Settings of old clients of the accounts API; auth and the gateway must have the same."""
+
+    old_clients_in_production: bool = False
+    """Confirms ``old_clients`` in production."""
+    old_clients: bool = Field(default=False, validate_default=True)
+    """Serve clients written before Nest: passwords in URLs, login with two IDs and no password, passwords of 6
+    characters, the deletion token for anybody who knows an owner's ID."""
+
+    @field_validator("old_clients")
+    @classmethod
+    def _confirmed_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
+        production = info.data.get("environment") == PRODUCTION
+        if value and production and not info.data.get("old_clients_in_production"):
+            raise ValueError("puts passwords into URLs; to confirm it, set NEST_OLD_CLIENTS_IN_PRODUCTION too")
+        return value
+
+    def warn_of_old_clients(self) -> None:
+        """Log a warning if old clients are served."""
+        if self.old_clients:
+            log.warning(
+                "old clients are served", risks="passwords in URLs, short passwords, login with two IDs and no password"
+            )
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-"""A tuple setting, written with commas between its parts; give its field ``split_commas`` as a before-validator."""
+"""Tuple setting, written as text separated by commas; needs ``split_commas`` as a before-validator."""
 
 
 def split_commas(value: Any) -> Any:
-    """``"a, b"`` as ``("a", "b")``; anything but a text as it is."""
+    """Convert ``"a, b"`` to ``("a", "b")``; return anything but text as it is."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
-def refuse_in_production(value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- as pydantic calls it
-    """A validator of what only tests and developers may switch on; ``environment`` is declared before it.
+def refuse_in_production(value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
+    """Reject a setting for tests and development in production; a validator of fields after ``environment``.
 
     Raises:
-        ValueError: it is on in production.
+        ValueError: the setting is on in production.
     """
     if value and info.data.get("environment", PRODUCTION) == PRODUCTION:
         raise ValueError("is refused in production")
     return value
 
 
-def load(settings: type[Settings], **given: Any) -> Settings:
-    """Read settings from the environment.
+def load(settings: type[Settings], **values: Any) -> Settings:
+    """Load settings from the environment.
+
+    Args:
+        settings: their class.
+        values: values that override the environment.
 
     Raises:
-        SettingsError: with a line for each variable that is missing or wrong.
+        SettingsError: a variable is missing or invalid.
     """
     try:
-        return settings(**given)
-    except ValidationError as wrong:
+        return settings(**values)
+    except ValidationError as invalid:
         lines = []
-        for error in wrong.errors(include_url=False, include_input=False, include_context=False):
+        for error in invalid.errors(include_url=False, include_input=False, include_context=False):
             name = PREFIX + "_".join(str(part) for part in error["loc"][:1]).upper() if error["loc"] else "settings"
             message = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {message}")
@@ -115,16 +144,16 @@ def load(settings: type[Settings], **given: Any) -> Settings:
 
 
 def parse_keys(text: str) -> dict[str, bytes]:
-    """Keys written as ``id:base64``, separated by commas.
+    """Parse keys written as ``id:base64``, separated by commas.
 
     Raises:
-        ValueError: none, one that is not so written, two with one id, or one that hasn't 32 bytes.
+        ValueError: the text has another form, an ID occurs twice, or a key does not have 32 bytes.
     """
     keys: dict[str, bytes] = {}
     for part in text.split(","):
         key_id, colon, encoded = part.strip().partition(":")
         if not colon or not key_id.isalnum() or key_id in keys:
-            raise ValueError("write it as id:base64,id:base64, each id once, letters and digits")
+            raise ValueError("write it as id:base64,id:base64 with a different alphanumeric id for each key")
         try:
             key = base64.b64decode(encoded, validate=True)
         except binascii.Error:
@@ -133,26 +162,3 @@ def parse_keys(text: str) -> dict[str, bytes]:
             raise ValueError(f"the key {key_id!r} has {len(key)} bytes instead of {KEY_BYTES}")
         keys[key_id] = key
     return keys
-
-
-class OldClientsSettings(BusSettings):
-    """What auth and the gateway must be told alike."""
-
-    old_clients_in_production: bool = False
-    """Says that ``old_clients`` is meant in production, too."""
-    old_clients: bool = Field(default=False, validate_default=True)
-    """Serve what old clients of the accounts API ask for: passwords in URLs, logging in with two ids alone, passwords
-    of 6 characters, the deletion token for whoever knows an owner's id."""
-
-    @field_validator("old_clients")
-    @classmethod
-    def _knowingly(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
-        production = info.data.get("environment") == PRODUCTION
-        if value and production and not info.data.get("old_clients_in_production"):
-            raise ValueError("puts passwords into URLs; if it is meant, set NEST_OLD_CLIENTS_IN_PRODUCTION too")
-        return value
-
-    def warn_of_old_clients(self) -> None:
-        """Say it in the log when they are served."""
-        if self.old_clients:
-            log.warning("old clients are served: passwords in URLs, short passwords, logging in with two ids alone")

@@ -1,6 +1,6 @@
-"""What can be seen of a running process: logs as JSON lines, metrics for Prometheus, traces where they are wanted.
+"""Telemetry: logs as JSON lines, metrics for Prometheus, traces for OpenTelemetry.
 
-Nothing secret is logged: handlers log ids, the bus logs headers and reasons, nobody logs bodies.
+No secrets are logged: handlers log IDs, the bus logs headers and reasons, and no code logs bodies.
 """
 
 from __future__ import annotations
@@ -19,38 +19,44 @@ TRACEPARENT_PARTS: Final = 4
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 MESSAGES_HANDLED: Final = Counter(
-    "nest_messages_handled", "Messages brought to an outcome.", ["service", "type", "outcome"]
+    "nest_messages_handled", "Messages that have reached an outcome.", ["service", "type", "outcome"]
 )
 MESSAGE_SECONDS: Final = Histogram(
-    "nest_message_seconds", "From taking a message to its last acknowledgement.", ["service", "type"], buckets=_BUCKETS
+    "nest_message_seconds",
+    "Time from fetching a message to the last acknowledgement of its messages.",
+    ["service", "type"],
+    buckets=_BUCKETS,
 )
-IN_FLIGHT: Final = Gauge("nest_messages_in_flight", "Messages taken and not yet finished.", ["service"])
+IN_FLIGHT: Final = Gauge("nest_messages_in_flight", "Messages fetched and not finished.", ["service"])
 OLDEST: Final = Gauge(
-    "nest_oldest_message_seconds", "Age of the oldest message that was taken and is not finished.", ["service"]
+    "nest_oldest_message_seconds", "Age of the oldest message that is fetched and not finished.", ["service"]
 )
-RETRIES: Final = Counter("nest_message_retries", "Tries that failed and were made again.", ["service", "type"])
-DEAD_LETTERS: Final = Counter("nest_dead_letters", "Messages put aside.", ["service", "reason"])
+RETRIES: Final = Counter("nest_message_retries", "Failed attempts that were repeated.", ["service", "type"])
+DEAD_LETTERS: Final = Counter("nest_dead_letters", "Messages that were dead-lettered.", ["service", "reason"])
 COMMITS: Final = Histogram(
-    "nest_commit_messages", "Messages that shared one commit.", ["service"], buckets=(1, 2, 4, 8, 16, 32, 64)
+    "nest_commit_messages", "Number of messages in one commit.", ["service"], buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-REPLIES_LOST: Final = Counter("nest_replies_lost", "Answers that could not be sent in time.", ["service"])
-TIMERS_DUE: Final = Counter("nest_timers_published", "Messages for later whose time had come.", ["service"])
+REPLIES_LOST: Final = Counter("nest_replies_lost", "Replies that could not be sent in time.", ["service"])
+TIMERS_DUE: Final = Counter("nest_timers_published", "Delayed messages that were sent when due.", ["service"])
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("nest")
 
 
 def configure_logging(service: str, *, level: str = "info", console: bool = False) -> None:
-    """Log to standard error: one JSON object a line, or coloured text for a person.
+    """Configure logging to standard error; libraries log there too, from level warning.
 
-    The libraries' own logs come the same way, warnings and worse.
+    Args:
+        service: added to every log entry.
+        level: minimum level of Nest's own entries.
+        console: coloured text instead of one JSON object per line.
     """
     shared_processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info if not console else _as_it_is,
+        structlog.processors.format_exc_info if not console else _unchanged,
     ]
-    # Plain: what a rich trace shows of every frame, a handler's variables, holds secrets, and takes half a second.
+    # Plain: a rich traceback shows the variables of every frame, which may be secrets, and takes half a second.
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if console
@@ -76,17 +82,22 @@ def configure_logging(service: str, *, level: str = "info", console: bool = Fals
     structlog.contextvars.bind_contextvars(service=service)
 
 
-def _as_it_is(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
 def new_traceparent() -> str:
-    """A W3C trace context that starts here (https://www.w3.org/TR/trace-context/), sampled."""
+    """Return a new, sampled W3C trace context (https://www.w3.org/TR/trace-context/)."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 class Tracing:
-    """Spans around messages and requests, sent where ``NEST_OTLP_ENDPOINT`` says; without it they cost nothing."""
+    """Spans around messages and requests, exported over OTLP; without an endpoint they cost nothing.
+
+    Args:
+        service: service name in the spans.
+        endpoint: URL of the OTLP receiver; None to export nothing.
+    """
 
     def __init__(self, service: str, endpoint: str | None) -> None:
         self._tracer: Any = None
@@ -95,7 +106,7 @@ class Tracing:
             self._start(service, endpoint)
 
     def _start(self, service: str, endpoint: str) -> None:
-        # Only where it is wanted: the SDK takes longer to import than a service takes to start.
+        # Imported only if needed: the SDK takes longer to import than a service takes to start.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -107,7 +118,7 @@ class Tracing:
 
     @contextmanager
     def span(self, name: str, traceparent: str) -> Iterator[str]:
-        """A span under the given trace context; yields the context for whatever follows from it."""
+        """Record a span in a trace context and yield the context for messages sent within it."""
         if self._tracer is None:
             yield traceparent
             return
@@ -121,6 +132,6 @@ class Tracing:
             yield carrier.get("traceparent", traceparent)
 
     def stop(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans."""
         if self._provider is not None:
             self._provider.shutdown()

@@ -22,7 +22,7 @@ from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.auth.audit import Audited, AuditEntryView, RecordAuditEntry
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealing import Sealer
-from shared.service import Open, Resources
+from shared.service import OpenContext, Resources
 
 
 class Refused(Exception):
@@ -56,7 +56,7 @@ class ServiceHarness:
         service: the service's name, as its secrets are sealed for it.
         handlers: its table.
         indexes: its collections' indexes.
-        open: makes its context, as its ``app.py`` does.
+        open_context: makes its context, as its ``app.py`` does.
         master_keys: for the sealer.
 
     Attributes:
@@ -77,7 +77,7 @@ class ServiceHarness:
         service: str,
         handlers: Handlers,
         indexes: Mapping[str, Sequence[IndexModel]],
-        open: Open,  # noqa: A002
+        open_context: OpenContext,
         master_keys: Mapping[str, bytes] | None = None,
     ) -> None:
         self.now = datetime.now(UTC)
@@ -95,11 +95,11 @@ class ServiceHarness:
         self._indexes = indexes
         self._client = connect(mongo_url, application="tests")
         self.database = database(self._client, database_name)
-        self._keeping = RowEncryption(self.sealer, service)
+        self._encryption = RowEncryption(self.sealer, service)
         self.inbox = Inbox(
-            self._client, self.database, retention=timedelta(days=8), service=service, keeping=self._keeping
+            self._client, self.database, retention=timedelta(days=8), service=service, encryption=self._encryption
         )
-        self._open = open
+        self._open_context = open_context
         self.context: Any = None
 
     async def __aenter__(self) -> Self:
@@ -112,7 +112,7 @@ class ServiceHarness:
             follow=self._follow,
             clock=lambda: self.now,
         )
-        self._opened = self._open(resources)
+        self._opened = self._open_context(resources)
         try:
             self.context = await self._opened.__aenter__()
         except BaseException:
@@ -196,7 +196,7 @@ class ServiceHarness:
     async def delayed(self) -> list[tuple[datetime, Message]]:
         """The messages that wait for their time, with it, soonest first."""
         rows = await self.database[Inbox.TIMERS].find().sort("at").to_list()
-        kept = [(row["at"], self._keeping.message(row)) for row in rows]
+        kept = [(row["at"], self._encryption.message_of(row)) for row in rows]
         return [(at, MESSAGES[message.wire].model_validate_json(message.body)) for at, message in kept]
 
     def unseal_secret(self, receiver: str, secret: Sealed) -> str:

@@ -77,7 +77,7 @@ def create(settings: AuthSettings | None = None) -> Service:
             **INDEXES,
             AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_retention)),
         },
-        open=partial(opened, settings=chosen),
+        open_context=partial(opened, settings=chosen),
     )
 
 

@@ -62,7 +62,7 @@ def create(settings: BillingSettings | None = None) -> Service:
         handlers=HANDLERS,
         topics=TOPICS,
         indexes=INDEXES,
-        open=partial(opened, settings=chosen),
+        open_context=partial(opened, settings=chosen),
     )
 
 

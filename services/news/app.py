@@ -33,7 +33,7 @@ def create(settings: NewsSettings | None = None) -> Service:
         handlers=HANDLERS,
         topics=TOPICS,
         indexes=INDEXES,
-        open=partial(opened, settings=chosen),
+        open_context=partial(opened, settings=chosen),
     )
 
 

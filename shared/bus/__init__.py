@@ -1,1 +1,5 @@
-"""Message bus: consuming, executing, committing and publishing messages exactly once in effect."""
+"""The bus: messages over Kafka, each of which takes effect once.
+
+The way of a message through a service, in order: ``consumer``, ``keyed_executor``, ``delivery``, ``handling``,
+``work``, ``inbox``, ``producer``.
+"""

@@ -1,8 +1,9 @@
-r"""What if somebody wrote a record whose header names are not UTF-8? Clients in C can; aiokafka's reader can't take it.
+r"""Patch of aiokafka: records whose header names are not UTF-8.
 
-It raises in the middle of a batch, for ever: the partition stands still, the loop spins, and what was fetched along
-with it from other partitions is passed over. So a fetch in which that happens is read again, by aiokafka's own reader
-in Python, with the wrong bytes of such names escaped (``\xff``). Other fetches are read as ever.
+Kafka clients in C can write such records. aiokafka's reader raises in the middle of the batch, on every attempt: the
+partition never advances, the poll loop spins, and records of other partitions in the same fetch are lost. With this
+patch a fetch in which that happens is read again by aiokafka's own reader in Python, which escapes the wrong bytes of
+header names (``\xff``). Other fetches are read as without the patch.
 """
 
 from __future__ import annotations
@@ -14,71 +15,71 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
 
-class _Bytes(bytearray):
-    """Bytes whose slices decode whatever they are."""
+class _LenientBytes(bytearray):
+    """Bytes whose slices decode without errors."""
 
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
-        found = super().__getitem__(index)
-        return _Bytes(found) if isinstance(index, slice) else found
+        item = super().__getitem__(index)
+        return _LenientBytes(item) if isinstance(index, slice) else item
 
     def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
         return bytes(self).decode(encoding, errors)
 
 
-class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc]
+class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
     """A batch whose header names may be any bytes."""
 
     _buffer: bytearray
 
-    def __iter__(self) -> _Batch:
+    def __iter__(self) -> _LenientBatch:
         super().__iter__()
-        self._buffer = _Bytes(self._buffer)
+        self._buffer = _LenientBytes(self._buffer)
         return self
 
 
-class _Batches(_MemoryRecordsPy):  # type: ignore[misc]
-    """A fetch's batches, read so, from the one with a record that was not given out yet."""
+class _LenientBatches(_MemoryRecordsPy):  # type: ignore[misc]
+    """The lenient batches of a fetch, from the first one with a record at or after ``next_offset``."""
 
     def __init__(self, data: bytes, next_offset: int) -> None:
         super().__init__(data)
         self._next_offset = next_offset
 
-    def next_batch(self) -> _Batch | None:
+    def next_batch(self) -> _LenientBatch | None:
         while (data := self._next_slice) is not None:
             self._cache_next()
-            batch = _Batch(data)
-            # aiokafka goes on behind each batch that it was handed, also one that it has passed already: what follows
-            # would be given out once more.
+            batch = _LenientBatch(data)
+            # aiokafka sets its position to the end of every batch it gets. A batch that was already read would set it
+            # back, and the records after it would be returned twice.
             if batch.next_offset > self._next_offset:
                 return batch
         return None
 
 
-class _Fetched(MemoryRecords):  # type: ignore[misc]
-    """A fetch's batches, with the bytes that they were read from."""
+class _FetchedBatches(MemoryRecords):  # type: ignore[misc]
+    """The batches of a fetch together with their bytes."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.data = data
 
 
-class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
-    """The records of a fetch; one with such names is read again from where its reader gave up."""
+class _PatchedRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """The records of a fetch; after a decoding error it continues with lenient batches."""
 
-    _records: _Fetched | _Batches
+    _records: _FetchedBatches | _LenientBatches
 
     def __next__(self) -> Any:
         try:
             return super().__next__()
         except UnicodeDecodeError:
-            if isinstance(self._records, _Batches):
+            if isinstance(self._records, _LenientBatches):
                 raise
-            self._records = _Batches(self._records.data, self.next_fetch_offset)
+            self._records = _LenientBatches(self._records.data, self.next_fetch_offset)
             self._records_iterator = self._unpack_records()
             return super().__next__()
 
 
 def patch_aiokafka() -> None:
-    """Make all consumers of this process read so; once or more often."""
-    fetcher.MemoryRecords = _Fetched
-    fetcher.PartitionRecords = _Records
+    """Patch all consumers of this process; may be called repeatedly."""
+    fetcher.MemoryRecords = _FetchedBatches
+    fetcher.PartitionRecords = _PatchedRecords

@@ -1,4 +1,4 @@
-"""How do the writes of many works become few commands? One for each kind of write and collection."""
+"""Bulk writes: the writes of many works as few MongoDB commands, one per kind of write and collection."""
 
 from __future__ import annotations
 
@@ -14,63 +14,65 @@ from shared.bus.work import Delete, Insert, Replace, RequireVersion, Write
 
 
 class VersionConflict(Exception):
-    """Another message changed what this one had read; its handler must run again."""
+    """Another message has changed what the handler read; the handler must run again."""
 
 
 @dataclass(slots=True)
 class Targets:
-    """The documents that a work, or a group of them, touches: by the names of their collections and their ids."""
+    """Documents that works write or require, by collection name and ``_id``."""
 
     written: set[tuple[str, Any]] = field(default_factory=set)
-    held: set[tuple[str, Any]] = field(default_factory=set)
+    required: set[tuple[str, Any]] = field(default_factory=set)
 
-    def disturb(self, other: Targets) -> bool:
-        """Whether one of the two writes what the other writes or holds. Both may hold the same."""
+    def conflict_with(self, other: Targets) -> bool:
+        """Return True if one writes what the other writes or requires. Both may require the same document."""
         return not (
             self.written.isdisjoint(other.written)
-            and self.written.isdisjoint(other.held)
-            and self.held.isdisjoint(other.written)
+            and self.written.isdisjoint(other.required)
+            and self.required.isdisjoint(other.written)
         )
 
     def add(self, other: Targets) -> None:
-        """Touch all that the other touches."""
+        """Add the documents of ``other``."""
         self.written |= other.written
-        self.held |= other.held
+        self.required |= other.required
 
 
 def targets(writes: Iterable[Write]) -> Targets:
-    """What these writes touch."""
-    found = Targets()
+    """Return the documents that these writes write or require."""
+    result = Targets()
     for write in writes:
         if isinstance(write, RequireVersion):
-            found.held.add((write.collection.name, write.id))
+            result.required.add((write.collection.name, write.id))
         else:
-            target = write.id if isinstance(write, Delete) else write.document["_id"]
-            found.written.add((write.collection.name, target))
-    return found
+            document_id = write.id if isinstance(write, Delete) else write.document["_id"]
+            result.written.add((write.collection.name, document_id))
+    return result
 
 
 async def write_all(writes: Iterable[Write], session: AsyncClientSession) -> None:
-    """Write all of it in the session's transaction, in no order within a kind.
+    """Execute writes in the session's transaction: deletes, replaces, version checks, then inserts.
 
-    A bulk that keeps the order is one command for each run of like operations. After a command that failed nothing
-    more is sent, since the transaction is over and an error that says only so would hide the one that says why.
+    The bulks are unordered, because MongoDB splits an ordered one at each change of the operation type. After a failed
+    command no further one is sent: the transaction is over, and the error of a further command would hide the cause.
 
     Raises:
-        VersionConflict: a document has not the version that was read.
-        BulkWriteError: a unique index says no.
+        VersionConflict: a document does not have the version that was read.
+        BulkWriteError: a unique index rejected an insert.
     """
     by_kind: dict[type[Write], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for write in writes:
         by_kind[type(write)][write.collection.name].append(write)
-    for kind, send in ((Delete, _delete), (Replace, _replace), (RequireVersion, _hold), (Insert, _insert)):
-        for alike in by_kind[kind].values():
-            await send(alike, session)
+    for kind, execute in ((Delete, _delete), (Replace, _replace), (RequireVersion, _require), (Insert, _insert)):
+        for bulk in by_kind[kind].values():
+            await execute(bulk, session)
 
 
-async def _insert(inserts: list[Insert], session: AsyncClientSession) -> None:
-    documents = [insert.document for insert in inserts]
-    await inserts[0].collection.insert_many(documents, ordered=False, session=session)
+async def _delete(deletes: list[Delete], session: AsyncClientSession) -> None:
+    operations = [DeleteOne({"_id": delete.id, "version": delete.version}) for delete in deletes]
+    result = await deletes[0].collection.bulk_write(operations, ordered=False, session=session)
+    if result.deleted_count != len(deletes):
+        raise VersionConflict
 
 
 async def _replace(replaces: list[Replace], session: AsyncClientSession) -> None:
@@ -83,18 +85,16 @@ async def _replace(replaces: list[Replace], session: AsyncClientSession) -> None
         raise VersionConflict
 
 
-async def _hold(holds: list[RequireVersion], session: AsyncClientSession) -> None:
-    # A transaction's reads are in nobody's way; a write is. So who holds writes too, into a field that nobody reads,
-    # and whoever changes the document at the same time conflicts.
-    held = {(hold.id, hold.version) for hold in holds}
-    operations = [UpdateOne({"_id": one, "version": version}, {"$inc": {"holds": 1}}) for one, version in held]
-    result = await holds[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.matched_count != len(held):
+async def _require(requires: list[RequireVersion], session: AsyncClientSession) -> None:
+    # A read in a transaction conflicts with nothing. Only a write makes a concurrent change of the document fail, hence
+    # the counter, which nothing reads.
+    required = {(require.id, require.version) for require in requires}
+    operations = [UpdateOne({"_id": each, "version": version}, {"$inc": {"holds": 1}}) for each, version in required]
+    result = await requires[0].collection.bulk_write(operations, ordered=False, session=session)
+    if result.matched_count != len(required):
         raise VersionConflict
 
 
-async def _delete(deletes: list[Delete], session: AsyncClientSession) -> None:
-    operations = [DeleteOne({"_id": delete.id, "version": delete.version}) for delete in deletes]
-    result = await deletes[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.deleted_count != len(deletes):
-        raise VersionConflict
+async def _insert(inserts: list[Insert], session: AsyncClientSession) -> None:
+    documents = [insert.document for insert in inserts]
+    await inserts[0].collection.insert_many(documents, ordered=False, session=session)

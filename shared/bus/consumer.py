@@ -1,7 +1,10 @@
-"""How does a service take its messages? Many at once, one at a time for each key, and offsets only past finished ones.
+"""Kafka consumer of a service.
 
-FastStream runs the consumer and hands over records in batches, raw; the loop over them is ours, since none of its
-acknowledgement policies is both loss-free and poison-safe.
+It handles many records concurrently, records with the same key one at a time and in order, and commits an offset only
+once every record before it is finished.
+
+FastStream runs the aiokafka consumer and hands over raw records in batches. The loop over them is Nest's own, because
+every acknowledgement policy of FastStream either loses records or stops at a record that always fails.
 """
 
 from __future__ import annotations
@@ -20,36 +23,43 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.delivery import Delivery, Stopping
-from shared.bus.keyed_executor import KeyedExecutor, Record, Taken
+from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord
 from shared.bus.offset_tracker import OffsetTracker
 from shared.dead_letters.records import is_replay
 from shared.telemetry import IN_FLIGHT, OLDEST, log
 
 COMMIT_SECONDS: Final = 0.1
-"""How often offsets are committed. What is handled twice after a crash is absorbed by the inbox."""
+"""Interval of offset commits. After a crash the records since the last commit are delivered again; the inbox absorbs
+them."""
 REVOKE_SECONDS: Final = 15.0
-"""How long a rebalance waits for messages under way; below the rebalance time-out, or the group goes on without us."""
+"""How long a rebalance waits for running records. Below the rebalance timeout of 30 s, after which the group continues
+without this consumer."""
 LAST_COMMIT_SECONDS: Final = 5.0
-"""How long a rebalance or a stop waits for offsets to be committed."""
+"""Timeout of the offset commit of a rebalance or a stop."""
 STOP_SECONDS: Final = 5.0
-"""How long a stop waits for the group to be left."""
-DEAD_IN_A_ROW: Final = 10
-"""So many dead letters in a row on one partition: the fault is ours, not the messages'."""
-WAIT_FOR_EVER: Final = 10 * 365 * 24 * 3600 * 1000
-"""Milliseconds. FastStream sleeps for the same time after an empty poll, and a message would wait for that to end."""
+"""Timeout of leaving the consumer group."""
+MAX_CONSECUTIVE_DEAD_LETTERS: Final = 10
+"""After so many in a row on one partition the consumer stops: the fault is in the service, not in the messages."""
+POLL_MILLISECONDS: Final = 10 * 365 * 24 * 3600 * 1000
+"""Poll timeout, in effect infinite. After an empty poll FastStream sleeps as long again, which would delay the next
+record."""
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """The consumer of one service.
 
     Args:
-        bootstrap: ``host:port`` of brokers, separated by commas.
-        prefix: leads every topic's name.
-        group: the consumer group: instances of a service share its partitions.
-        topics: what is consumed, without the prefix.
-        delivery: brings records to their ends.
-        in_flight: how many records may be under way.
-        service: for metrics.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        prefix: prefix of every topic name.
+        group: consumer group; the instances of a service share its partitions.
+        topics: topics to consume, without the prefix.
+        delivery: handles the records.
+        in_flight: maximum number of unfinished records.
+        service: service name, for metrics.
+
+    Attributes:
+        last_progress: when a record was last fetched or finished, monotonic seconds.
+        fault: why this consumer has stopped for good; None if it has not.
     """
 
     def __init__(
@@ -68,18 +78,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.group = group
         self.topics = tuple(prefix + topic for topic in topics)
         self._delivery = delivery
-        self._lanes = KeyedExecutor(self._run, in_flight)
-        self._progress: dict[TopicPartition, OffsetTracker] = {}
-        self._dead_in_a_row: dict[TopicPartition, int] = {}
+        self._executor = KeyedExecutor(self._run, in_flight)
+        self._trackers: dict[TopicPartition, OffsetTracker] = {}
+        self._consecutive_dead_letters: dict[TopicPartition, int] = {}
         self._stopping = False
-        self._ended = asyncio.Event()
+        self._record_ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
         self._gauge = IN_FLIGHT.labels(service)
         OLDEST.labels(service).set_function(self._oldest_seconds)
         self.last_progress = time.monotonic()
-        """When a record was last taken or finished; monotonic seconds."""
         self.fault: str | None = None
-        """Why this consumer has stopped for good; None while all is well."""
         self.broker = KafkaBroker(
             bootstrap,
             client_id=group,
@@ -94,7 +102,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             *self.topics,
             group_id=group,
             batch=True,
-            batch_timeout_ms=WAIT_FOR_EVER,
+            batch_timeout_ms=POLL_MILLISECONDS,
             max_records=in_flight,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
@@ -104,13 +112,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             rebalance_timeout_ms=30_000,
             max_poll_interval_ms=300_000,
             listener=self,
-            parser=_leave_raw,
-            decoder=_leave_records,
+            parser=_parse,
+            decoder=_decode,
         )
         self._subscriber(self._take)
 
     async def start(self) -> None:
-        """Join the group and take messages.
+        """Join the consumer group and start to consume.
 
         Raises:
             KafkaError: Kafka can't be reached.
@@ -119,38 +127,42 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committer = asyncio.create_task(self._commit_regularly())
 
     async def stop(self, within: float) -> None:
-        """Take no more, bring what is under way to its end within so many seconds, commit, leave the group."""
+        """Fetch no more records, finish the fetched ones, commit the offsets and leave the group.
+
+        Args:
+            within: seconds to finish the fetched records; the rest is delivered again to another instance.
+        """
         self._stopping = True
         consumer = self._consumer
         if consumer is not None:
             consumer.pause(*consumer.assignment())
-        self._lanes.release()
+        self._executor.lift_limit()
         try:
             async with asyncio.timeout(within):
-                await self._lanes.finished()
-                await self._delivery.answered()
+                await self._executor.wait_idle()
+                await self._delivery.replies_sent()
         except TimeoutError:
-            log.warning("messages left under way", count=self._lanes.count, group=self.group)
+            log.warning("stopped with unfinished messages", count=self._executor.count, group=self.group)
         self._delivery.stop()
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
-        await self._commit_bounded()
+        await self._commit_within_timeout()
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.broker.stop()
         except TimeoutError:
-            # aiokafka waits for brokers that are gone (aio-libs/aiokafka#1101); the group notices by itself.
-            log.warning("left the group without saying so", group=self.group)
+            # aiokafka waits for unreachable brokers (aio-libs/aiokafka#1101); the session timeout ends the membership.
+            log.warning("consumer group not left", group=self.group)
 
     @property
     def in_flight(self) -> int:
-        """How many records are taken and not finished."""
-        return self._lanes.count
+        """Number of unfinished records."""
+        return self._executor.count
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
-        """The partitions that are ours now."""
+        """Partitions assigned to this consumer."""
         return frozenset(self._consumer.assignment()) if self._consumer is not None else frozenset()
 
     @property
@@ -158,88 +170,91 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._subscriber.consumer
 
     async def _take(self, records: Iterable[Record]) -> None:
-        # All of them at once: while we wait for room a rebalance may give their partitions to somebody else.
-        ours = [
-            Taken(record, progress)
+        """Track a batch of records and submit them to the executor."""
+        # All are tracked first: while ``submit`` waits, a rebalance may replace the trackers.
+        batch = [
+            TrackedRecord(record, tracker)
             for record in records
-            if (progress := self._progress.get(TopicPartition(record.topic, record.partition))) is not None
+            if (tracker := self._trackers.get(TopicPartition(record.topic, record.partition))) is not None
         ]
-        for taken in ours:
-            taken.progress.take(taken.record.offset, taken.record.timestamp)
-        for taken in ours:
+        for tracked in batch:
+            tracked.tracker.add(tracked.record.offset, tracked.record.timestamp)
+        for tracked in batch:
             if self._stopping:
                 return
             self.last_progress = time.monotonic()
-            if self._delivery.passes_over(taken.record, taken.record.topic.removeprefix(self._prefix)):
-                taken.progress.finish(taken.record.offset)
+            if self._delivery.skips(tracked.record, tracked.record.topic.removeprefix(self._prefix)):
+                tracked.tracker.finish(tracked.record.offset)
             else:
-                await self._lanes.put(taken)
-        self._gauge.set(self._lanes.count)
+                await self._executor.submit(tracked)
+        self._gauge.set(self._executor.count)
 
-    async def _run(self, taken: Taken) -> None:
-        record, progress, partition = taken.record, taken.progress, taken.partition
-        if self._stopping or progress.closed:
+    async def _run(self, tracked: TrackedRecord) -> None:
+        """Deliver one record and mark it as finished."""
+        record, tracker, partition = tracked.record, tracked.tracker, tracked.partition
+        if self._stopping or tracker.revoked:
             return
-        progress.running += 1
+        tracker.running += 1
         try:
-            died = await self._delivery.deliver(record, record.topic.removeprefix(self._prefix))
+            dead_lettered = await self._delivery.deliver(record, record.topic.removeprefix(self._prefix))
         except Stopping:
             return
-        except Exception as failure:  # noqa: BLE001 -- a bug of the loop itself: the partition must not pass the record
+        except Exception as failure:  # noqa: BLE001 -- a bug of the bus: the offset must not pass this record
             log.critical("delivery failed", partition=str(partition), offset=record.offset, exc_info=failure)
             self._give_up(f"{partition.topic}/{partition.partition}: delivery failed at offset {record.offset}")
             return
         finally:
-            progress.running -= 1
-            self._ended.set()
-        progress.finish(record.offset)
+            tracker.running -= 1
+            self._record_ended.set()
+        tracker.finish(record.offset)
         self.last_progress = time.monotonic()
         if not is_replay(record.headers):
-            # Of an operator's replays many may die once more; that says nothing about us.
-            self._count_dead(partition, died=died)
+            # An operator may replay many messages that fail again; that is no sign of a fault in the service.
+            self._count_dead_letter(partition, dead_lettered=dead_lettered)
 
-    def _count_dead(self, partition: TopicPartition, *, died: bool) -> None:
-        if not died:
-            self._dead_in_a_row.pop(partition, None)
+    def _count_dead_letter(self, partition: TopicPartition, *, dead_lettered: bool) -> None:
+        if not dead_lettered:
+            self._consecutive_dead_letters.pop(partition, None)
             return
-        count = self._dead_in_a_row[partition] = self._dead_in_a_row.get(partition, 0) + 1
-        if count >= DEAD_IN_A_ROW:
+        count = self._consecutive_dead_letters[partition] = self._consecutive_dead_letters.get(partition, 0) + 1
+        if count >= MAX_CONSECUTIVE_DEAD_LETTERS:
             self._give_up(f"{partition.topic}/{partition.partition}: {count} dead letters in a row")
 
     def _oldest_seconds(self) -> float:
-        written = [progress.oldest for progress in self._progress.values() if progress.oldest is not None]
-        return max(0.0, time.time() - min(written) / 1000) if written else 0.0
+        oldest = [tracker.oldest for tracker in self._trackers.values() if tracker.oldest is not None]
+        return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
 
-    def _give_up(self, why: str) -> None:
-        """Stop consuming: a human must look, and health says so."""
+    def _give_up(self, reason: str) -> None:
+        """Stop consuming until an operator restarts the service; its health check fails with the reason."""
         if self.fault is None:
-            self.fault = why
-            log.critical("consumer stopped", reason=why, group=self.group)
+            self.fault = reason
+            log.critical("consumer stopped", reason=reason, group=self.group)
         self._stopping = True
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 -- all of them
-        """Finish what is under way, begin nothing more, commit. All partitions are given back before any is given out.
+        """Start no further records, wait for the running ones, commit their offsets.
 
-        Whatever is still under way then may run on; the inbox of whoever gets the partition knows what it has done.
+        Every partition is revoked before any is assigned (eager rebalance). A record still running after
+        ``REVOKE_SECONDS`` continues; if the new owner of the partition handles it too, the inbox keeps one of the two.
         """
-        for progress in self._progress.values():
-            progress.closed = True
+        for tracker in self._trackers.values():
+            tracker.revoked = True
         try:
             async with asyncio.timeout(REVOKE_SECONDS):
-                while any(progress.running for progress in self._progress.values()):
-                    self._ended.clear()
-                    await self._ended.wait()
+                while any(tracker.running for tracker in self._trackers.values()):
+                    self._record_ended.clear()
+                    await self._record_ended.wait()
         except TimeoutError:
-            log.warning("rebalance with messages under way", group=self.group)
-        await self._commit_bounded()
+            log.warning("rebalance with unfinished messages", group=self.group)
+        await self._commit_within_timeout()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Begin anew with these partitions; a consumer that has given up reads none of them."""
+        """Start with new trackers; a consumer with a fault keeps all partitions paused."""
         self.last_progress = time.monotonic()
-        self._progress = {partition: OffsetTracker() for partition in assigned}
-        self._dead_in_a_row.clear()
+        self._trackers = {partition: OffsetTracker() for partition in assigned}
+        self._consecutive_dead_letters.clear()
         if self.fault is not None and self._consumer is not None:
             self._consumer.pause(*assigned)
 
@@ -248,11 +263,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.sleep(COMMIT_SECONDS)
             try:
                 await self._commit()
-            except Exception:  # noqa: BLE001 -- without commits all would come back at the next start
+            except Exception:  # noqa: BLE001 -- without this task every record would be delivered again at a restart
                 log.exception("offsets not committed", group=self.group)
 
-    async def _commit_bounded(self) -> None:
-        """Commit what can be committed in a few seconds; the rest comes back, and the inbox knows it."""
+    async def _commit_within_timeout(self) -> None:
+        """Commit the offsets; on a timeout the records are delivered again and the inbox absorbs them."""
         try:
             async with asyncio.timeout(LAST_COMMIT_SECONDS):
                 await self._commit()
@@ -260,25 +275,25 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("offsets not committed", group=self.group, error="TimeoutError")
 
     async def _commit(self) -> None:
-        consumer, progress_of = self._consumer, self._progress
-        offsets = {tp: done.position for tp, done in progress_of.items() if done.position is not None}
+        consumer, trackers = self._consumer, self._trackers
+        offsets = {tp: tracker.position for tp, tracker in trackers.items() if tracker.position is not None}
         if consumer is None or not offsets:
             return
         try:
             await consumer.commit(offsets)
         except (KafkaError, IllegalStateError) as failure:
-            # The records come back to whoever owns the partition now; the inbox knows them.
+            # The records are delivered again to the partition's new owner; the inbox absorbs them.
             log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
             return
         for partition, position in offsets.items():
-            if progress_of[partition].position == position:
-                progress_of[partition].position = None
+            if trackers[partition].position == position:
+                trackers[partition].position = None
 
 
-async def _leave_raw(records: tuple[Record, ...]) -> KafkaMessage:
-    """FastStream's own parser decodes every header and so fails a whole batch for one that isn't UTF-8."""
+async def _parse(records: tuple[Record, ...]) -> KafkaMessage:
+    """Pass on the raw records. FastStream's own parser fails for a whole batch if one header is not UTF-8."""
     return KafkaMessage(raw_message=records, body=b"", consumer=FAKE_CONSUMER)
 
 
-async def _leave_records(message: KafkaMessage) -> tuple[Record, ...]:
+async def _decode(message: KafkaMessage) -> tuple[Record, ...]:
     return cast("tuple[Record, ...]", message.raw_message)

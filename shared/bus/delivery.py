@@ -1,8 +1,12 @@
-"""How is one record brought to its end? Tried, answered, published or put aside; never lost, never passed over.
+"""Delivery of one record: attempts with retries until its outcome is published, or a dead letter is written.
 
-Outcomes: done or refused (committed, answered, its messages published) · put aside in ``<topic>.dead`` with the reason
-(undecodable, too old, or still failing after five tries) · dropped (a query whose deadline is over, an event that this
-service does not follow). While MongoDB or Kafka is away nothing counts as a try: the message waits.
+Possible ends of a record:
+
+- done or refused: the outcome is committed, the reply and the messages are sent,
+- dead-lettered: written to ``<topic>.dead`` as ``undecodable``, ``too_old``, or ``failing`` after five attempts,
+- dropped: a query after its deadline, or an event that this service does not handle.
+
+While MongoDB or Kafka is unavailable, the message waits; outages do not consume attempts.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import traceback
 from typing import Final
 
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
-from shared.bus.handling import Handling, NotForUs, TooOld, refused
-from shared.bus.inbox import Contended, Outcome
+from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
+from shared.bus.inbox import Outcome, WriteConflict
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topics import dead_letter_topic
 from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
@@ -34,31 +38,33 @@ from shared.telemetry import (
     log,
 )
 
-TRIES: Final = 5
+MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE: Final = 0.2
+"""Seconds before the second attempt, on average."""
 PAUSE_GROWTH: Final = 3.0
 OUTAGE_PAUSE: Final = 1.0
-"""Seconds between two looks at a dependency that is away."""
+"""Maximum seconds between two attempts during an outage."""
 NOTICE_MILLISECONDS: Final = 700
-"""How long before its deadline a caller is told that a dependency is away: time enough for the reply's way."""
+"""How long before its deadline a caller is told about an outage; leaves time for the reply to arrive."""
 REPLY_SECONDS: Final = 5.0
+"""Timeout of sending a reply."""
 TRACE_CHARACTERS: Final = 8_000
 REPLIES: Final = "gateway.replies"
 
 
 class Stopping(Exception):
-    """The process is stopping; the record stays unfinished and comes back to whoever reads the partition next."""
+    """The process is stopping; the record is unfinished and will be delivered again."""
 
 
 class Delivery:
-    """Brings the records of one service to their ends.
+    """Delivers the records of one service.
 
     Args:
-        handling: what runs a message.
-        producer: where replies, messages and dead letters leave.
-        group: the consumer group, named in dead letters.
-        sealer: closes them.
-        tracing: where spans go.
+        handling: handles messages.
+        producer: sends replies, messages and dead letters.
+        group: consumer group of the service, written into dead letters.
+        sealer: seals dead letters.
+        tracing: records spans.
     """
 
     def __init__(self, handling: Handling, producer: Producer, *, group: str, sealer: Sealer, tracing: Tracing) -> None:
@@ -69,135 +75,147 @@ class Delivery:
         self._tracing = tracing
         self._service = handling.service
         self._stopping = asyncio.Event()
-        self._answers: set[asyncio.Task[None]] = set()
-        self._away = False
-        """Whether the last message that was tried found a dependency away."""
+        self._replies: set[asyncio.Task[None]] = set()
+        self._outage = False
+        """True if the last attempt of any message failed because of an outage."""
 
     def stop(self) -> None:
-        """No more tries: whatever waits for one ends with Stopping."""
+        """Make no further attempts; a message that waits for one raises Stopping."""
         self._stopping.set()
 
-    def passes_over(self, record: Record, topic: str) -> bool:
-        """Whether a record needs no delivery: a replay for others, or as ``Handling.passes_over`` says."""
-        return is_replay_for_other_group(record.headers, self._group) or self._handling.passes_over(record, topic)
+    def skips(self, record: Record, topic: str) -> bool:
+        """Return True if a record needs no delivery: another group's replay, or an event that is not handled."""
+        return is_replay_for_other_group(record.headers, self._group) or self._handling.skips(record, topic)
 
     async def deliver(self, record: Record, topic: str) -> bool:
-        """Bring a record to its end.
+        """Deliver a record.
 
         Args:
-            record: any record at all.
+            record: any Kafka record.
             topic: its topic without the deployment's prefix.
 
         Returns:
-            Whether it was put aside as a dead letter.
+            True if it was dead-lettered.
 
         Raises:
-            Stopping: the process is stopping and the record is not finished.
+            Stopping: the process is stopping and the record is unfinished.
         """
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             envelope = Envelope.of(record, topic)
             message = self._handling.decode(envelope)
-        except NotForUs:
+        except EventNotHandled:
             return False
-        except Undecodable as wrong:
-            await self._put_aside(record, topic, "undecodable", str(wrong))
+        except Undecodable as undecodable:
+            await self._dead_letter(record, topic, "undecodable", str(undecodable))
             return True
         if isinstance(message, Query) and envelope.deadline and envelope.deadline < unix_milliseconds():
             MESSAGES_HANDLED.labels(self._service, envelope.wire, "dropped").inc()
             return False
         with self._tracing.span(envelope.wire, envelope.trace) as envelope.trace:
-            dead_letter = await self._finish(record, envelope, message)
-        MESSAGE_SECONDS.labels(self._service, envelope.wire).observe(time.monotonic() - began)
-        return dead_letter
+            dead_lettered = await self._finish(record, envelope, message)
+        MESSAGE_SECONDS.labels(self._service, envelope.wire).observe(time.monotonic() - started)
+        return dead_lettered
 
     async def _finish(self, record: Record, envelope: Envelope, message: Message) -> bool:
+        """Bring a message to its outcome and send it; return True if it was dead-lettered instead."""
         try:
             outcome = await self._outcome(envelope, message)
-        except TooOld as old:
-            await self._put_aside(record, envelope.topic, "too_old", str(old))
+        except TooOld as too_old:
+            await self._dead_letter(record, envelope.topic, "too_old", str(too_old))
             return True
         except _GivenUp as given_up:
-            await self._put_aside(
-                record, envelope.topic, "failing", type(given_up.__cause__).__name__, given_up.__cause__
-            )
-            self._answer_soon(envelope, refused(Unknown()))
+            failure = given_up.__cause__
+            await self._dead_letter(record, envelope.topic, "failing", type(failure).__name__, failure)
+            self._send_reply_soon(envelope, refused(Unknown()))
             return True
         if isinstance(message, Query):
-            await self._reply(envelope, outcome)
+            await self._send_query_outcome(envelope, outcome)
         else:
-            await self._depart(envelope, outcome)
+            await self._send_outcome(envelope, outcome)
         MESSAGES_HANDLED.labels(self._service, envelope.wire, outcome.kind).inc()
         return False
 
     async def _outcome(self, envelope: Envelope, message: Message) -> Outcome:
-        notice = self._notice(envelope)
-        tries = 0
+        """Attempt a message until it has an outcome.
+
+        Raises:
+            TooOld: it is older than the inbox.
+            _GivenUp: ``MAX_ATTEMPTS`` attempts failed.
+            Stopping: the process is stopping.
+        """
+        notice = self._schedule_outage_notice(envelope)
+        attempts = 0
         try:
             while True:
                 try:
                     outcome = await self._handling.handle(envelope, message)
                 except TooOld:
                     raise
-                except Exception as failure:  # whatever a handler lets through is judged here
-                    if dependency_down(failure) or isinstance(failure, BusDown | Contended):
-                        self._away = True
-                        log.warning("dependency away", type=envelope.wire, id=envelope.id, error=type(failure).__name__)
-                        if isinstance(message, Query) and _noticed(envelope):
+                except Exception as failure:  # any exception of a handler ends up here
+                    if dependency_down(failure) or isinstance(failure, BusDown | WriteConflict):
+                        self._outage = True
+                        log.warning(
+                            "dependency unavailable", type=envelope.wire, id=envelope.id, error=type(failure).__name__
+                        )
+                        if isinstance(message, Query) and _notice_sent(envelope):
                             return refused(Unavailable())
                         pause = OUTAGE_PAUSE * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
                     else:
-                        tries += 1
-                        log.exception("handler failed", type=envelope.wire, id=envelope.id, tries=tries)
+                        attempts += 1
+                        log.exception("handler failed", type=envelope.wire, id=envelope.id, attempts=attempts)
                         if isinstance(message, Query):
                             return refused(Unknown())
-                        if tries == TRIES:
+                        if attempts == MAX_ATTEMPTS:
                             raise _GivenUp from failure
-                        pause = FIRST_PAUSE * PAUSE_GROWTH ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
+                        pause = FIRST_PAUSE * PAUSE_GROWTH ** (attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311
                     RETRIES.labels(self._service, envelope.wire).inc()
                     await self._pause(pause)
                 else:
-                    self._away = False
+                    self._outage = False
                     return outcome
         finally:
             if notice is not None:
                 notice.cancel()
 
-    def _notice(self, envelope: Envelope) -> asyncio.TimerHandle | None:
-        """Tell a caller shortly before its deadline that a dependency is away, if one is.
+    def _schedule_outage_notice(self, envelope: Envelope) -> asyncio.TimerHandle | None:
+        """Schedule an ``unavailable`` reply shortly before the caller's deadline, sent only during an outage.
 
-        It would only see a time-out else. The order itself stays and runs to its end.
+        Without it the caller would only see a timeout. The message itself stays and is handled after the outage.
         """
         if envelope.reply_to is None or not envelope.deadline:
             return None
 
-        def tell() -> None:
-            if self._away:
-                self._answer_soon(envelope, refused(Unavailable()))
+        def notify() -> None:
+            if self._outage:
+                self._send_reply_soon(envelope, refused(Unavailable()))
 
-        left = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
-        return asyncio.get_running_loop().call_later(max(left, 0) / 1000, tell)
+        remaining = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
+        return asyncio.get_running_loop().call_later(max(remaining, 0) / 1000, notify)
 
-    async def _reply(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send the answer to a question. Nothing of one is committed, so what is to be left of it goes first."""
+    async def _send_query_outcome(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Send the messages of a query and then its reply.
+
+        A query has no inbox row to send its audit entry again from, so the entry must be on Kafka first.
+        """
         if outcome.messages:
-            await self._publish(outcome.messages)
-        self._answer_soon(envelope, outcome)
+            await self._send_messages(outcome.messages)
+        self._send_reply_soon(envelope, outcome)
 
-    async def _depart(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send the answer, and every message until Kafka has them all."""
-        if outcome.answers:
-            self._answer_soon(envelope, outcome)
+    async def _send_outcome(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Send the reply and the messages of a command or an event; return when Kafka has acknowledged the messages."""
+        if outcome.replies:
+            self._send_reply_soon(envelope, outcome)
         if outcome.messages:
             if armed("V3"):
-                await self._publish(outcome.messages[: max(1, len(outcome.messages) // 2)])
+                await self._send_messages(outcome.messages[: max(1, len(outcome.messages) // 2)])
                 fault_point("V3")
-            await self._publish(outcome.messages)
+            await self._send_messages(outcome.messages)
         if armed("V4"):
-            await self.answered()
+            await self.replies_sent()
             fault_point("V4")
 
-    async def _publish(self, messages: list[Envelope]) -> None:
+    async def _send_messages(self, messages: list[Envelope]) -> None:
         while True:
             try:
                 await self._producer.send(*messages)
@@ -207,21 +225,21 @@ class Delivery:
             else:
                 return
 
-    def _answer_soon(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Answer beside the work: a reply topic in trouble must not hold up the messages behind this one."""
+    def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Send a reply in the background: a failing reply topic must not delay the next message of the key."""
         if envelope.reply_to is None:
             return
-        task = asyncio.create_task(self._answer(envelope, outcome))
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
+        task = asyncio.create_task(self._send_reply(envelope, outcome))
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
 
-    async def answered(self) -> None:
-        """Wait until every answer has been sent or given up."""
-        while self._answers:
-            await asyncio.wait(self._answers)
+    async def replies_sent(self) -> None:
+        """Wait until every reply is sent or given up."""
+        while self._replies:
+            await asyncio.wait(self._replies)
 
-    async def _answer(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send the answer; given up after a while, since the caller has gone and may ask again."""
+    async def _send_reply(self, envelope: Envelope, outcome: Outcome) -> None:
+        """Send a reply, or give up after a timeout: by then the caller has timed out too and may repeat its request."""
         headers = [("id", envelope.reply_id.encode()), ("kind", outcome.kind.encode())]
         if outcome.replayed:
             headers.append(("replayed", b"1"))
@@ -232,11 +250,11 @@ class Delivery:
             REPLIES_LOST.labels(self._service).inc()
             log.warning("reply lost", id=envelope.id, type=envelope.wire, error=str(failure))
 
-    async def _put_aside(
+    async def _dead_letter(
         self, record: Record, topic: str, reason: str, detail: str, failure: BaseException | None = None
     ) -> None:
-        """Keep a record, sealed, with the reason; only then may its offset pass."""
-        # Frames only: what an exception says may quote what it choked on.
+        """Write a dead letter; return when Kafka has acknowledged it, so that the record's offset may be committed."""
+        # Stack frames only: an exception's message may quote secrets.
         trace = "".join(traceback.format_tb(failure.__traceback__))[-TRACE_CHARACTERS:] if failure is not None else ""
         letter = dead_letter_record(
             record,
@@ -245,7 +263,7 @@ class Delivery:
             reason=reason,
             detail=detail,
             trace=trace,
-            attempts=TRIES if failure is not None else 0,
+            attempts=MAX_ATTEMPTS if failure is not None else 0,
             group=self._group,
             at=unix_milliseconds(),
         )
@@ -263,6 +281,11 @@ class Delivery:
                 return
 
     async def _pause(self, seconds: float) -> None:
+        """Sleep between two attempts.
+
+        Raises:
+            Stopping: the process is stopping.
+        """
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -272,9 +295,9 @@ class Delivery:
 
 
 class _GivenUp(Exception):
-    """All tries are used; the cause is the last failure."""
+    """The last attempt failed; ``__cause__`` is its exception."""
 
 
-def _noticed(envelope: Envelope) -> bool:
-    """Whether the caller has been told already: nobody waits for more."""
+def _notice_sent(envelope: Envelope) -> bool:
+    """Return True if the outage notice was due, so that the caller waits for nothing more."""
     return bool(envelope.deadline) and unix_milliseconds() > envelope.deadline - NOTICE_MILLISECONDS

@@ -1,13 +1,13 @@
-"""What travels beside a message's body: its headers on Kafka, written and read in one place.
+"""Message envelope: a message with its Kafka headers, written and read in this module alone.
 
-All headers are UTF-8. A record with a header that isn't, or lacking one that is needed, was not written by Nest.
+Every header is UTF-8. A record with a header that is not UTF-8, or without a required header, was not written by Nest.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -17,16 +17,16 @@ from shared.messages import ANONYMOUS, Caller, Message
 from shared.sealing import Sealer
 
 MAX_BODY_BYTES: Final = 512 * 1024
-"""No message of ours is larger; the gateway takes at most 64 KiB, Stripe's events stay well below this."""
+"""Maximum size of a message body. The gateway accepts at most 64 KiB; Stripe's events are well below this limit."""
 MAX_DIGITS: Final = 18
 
 
 class Undecodable(Exception):
-    """The record is not one of our messages; its text says why and never holds the body."""
+    """The record is not a message of Nest. The text gives the reason and never quotes the body."""
 
 
 class Record(Protocol):
-    """What we read of a Kafka record."""
+    """The attributes of a Kafka record that Nest reads."""
 
     topic: str
     partition: int
@@ -38,23 +38,24 @@ class Record(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Envelope:
-    """One message on the bus, its body still as bytes.
+    """A message on the bus, its body as bytes.
 
     Attributes:
-        id: 32 hex characters; the same for every copy of one message.
-        wire: the message's wire name.
-        topic: without the deployment's prefix.
-        key: what orders it; empty for its own id.
-        body: the JSON of the message.
-        time: when it was first put on the bus, Unix milliseconds.
-        caller: who asked.
-        trace: W3C ``traceparent``, empty for none.
-        deadline: Unix milliseconds after which nobody waits for the answer; 0 for never.
-        reply_to: the partition of ``gateway.replies`` that waits for the answer; None when nobody does.
-        reply_id: the id the answer goes out under: this message's own, or the one it was forwarded from.
-        fingerprint: a keyed hash of what the client sent; tells a reused idempotency key. Empty: the body is hashed.
-        forwarded: it takes its reply address from whatever message it follows from.
-        replayed_at: when an operator ordered it to be handled although it is too old, Unix milliseconds; else 0.
+        id: message ID, 32 hex characters; the same at every delivery.
+        wire: wire name of the message class.
+        topic: topic without the deployment's prefix.
+        key: ordering key; if empty, the message ID orders it.
+        body: JSON of the message.
+        time: when it was first published, Unix milliseconds.
+        caller: the caller as verified by the gateway.
+        trace: W3C ``traceparent``; empty for none.
+        deadline: Unix milliseconds after which the caller has timed out; 0 for none.
+        reply_to: partition of ``gateway.replies`` that the reply is sent to; None if no reply is expected.
+        reply_id: ID of the reply: this message's own ID, or that of the message it was forwarded from.
+        fingerprint: keyed hash of the client's request, which detects a reused idempotency key. If empty, the body is
+            hashed instead.
+        forwarded: True if it takes the reply address of the message that it follows from.
+        replayed_at: when an operator forced the replay of a message older than the inbox, Unix milliseconds; else 0.
     """
 
     id: str
@@ -69,11 +70,11 @@ class Envelope:
     reply_to: int | None = None
     reply_id: str = ""
     fingerprint: str = ""
-    forwarded: bool = field(default=False)
+    forwarded: bool = False
     replayed_at: int = 0
 
     def headers(self) -> list[tuple[str, bytes]]:
-        """The Kafka headers; unset ones are left out."""
+        """Return the Kafka headers; unset ones are omitted."""
         headers = [("type", self.wire.encode()), ("id", self.id.encode()), ("time", b"%d" % self.time)]
         if self.caller.kind != "anonymous" or self.caller.client_ip is not None:
             headers.append(("caller", self.caller.model_dump_json(exclude_none=True).encode()))
@@ -90,14 +91,14 @@ class Envelope:
 
     @classmethod
     def of(cls, record: Record, topic: str) -> Envelope:
-        """Read a record.
+        """Parse a Kafka record.
 
         Args:
-            record: any record at all.
+            record: any Kafka record.
             topic: its topic without the deployment's prefix.
 
         Raises:
-            Undecodable: a header is missing or not what ``headers`` writes, or there is no body, or too much.
+            Undecodable: a header is missing or invalid, or the body is missing or larger than ``MAX_BODY_BYTES``.
         """
         try:
             headers = {name: value.decode() for name, value in record.headers}
@@ -105,7 +106,7 @@ class Envelope:
         except (UnicodeDecodeError, AttributeError) as wrong:
             raise Undecodable("a header or the key is not UTF-8") from wrong
         if record.value is None:
-            raise Undecodable("there is no body")
+            raise Undecodable("the body is missing")
         if len(record.value) > MAX_BODY_BYTES:
             raise Undecodable(f"the body has {len(record.value)} bytes, more than {MAX_BODY_BYTES}")
         try:
@@ -130,10 +131,10 @@ class Envelope:
         except KeyError as missing:
             raise Undecodable(f"the header {missing.args[0]!r} is missing") from missing
         except (ValidationError, ValueError) as wrong:
-            raise Undecodable("a header has a wrong shape") from wrong
+            raise Undecodable("a header is invalid") from wrong
 
     def row(self) -> dict[str, Any]:
-        """What an inbox or a timer row keeps of a message that is still to be published."""
+        """Return the fields of this message in an inbox row or a timer row, from which it is sent later."""
         return {
             "id": self.id,
             "type": self.wire,
@@ -148,7 +149,12 @@ class Envelope:
 
     @classmethod
     def of_row(cls, row: dict[str, Any], cause: Envelope | None = None) -> Envelope:
-        """The message that ``row`` kept; a forwarded one answers whoever waits for ``cause`` now."""
+        """Return the message of the fields that ``row`` returned.
+
+        Args:
+            row: the fields.
+            cause: the message that it follows from, as delivered now; a forwarded message takes its reply address.
+        """
         envelope = cls(
             id=row["id"],
             wire=row["type"],
@@ -165,30 +171,18 @@ class Envelope:
         return envelope
 
     def reply_to_caller_of(self, cause: Envelope) -> None:
-        """Take over the reply address of ``cause``, so that the answer to this message answers that one."""
+        """Take the reply address and the deadline of ``cause``: the reply to this message is the reply to that one."""
         self.forwarded = True
         self.deadline = cause.deadline
         self.reply_to = cause.reply_to
         self.reply_id = cause.reply_id
 
 
-def _number(text: str) -> int:
-    """A natural number below 10^18, which any clock and any loop can reckon with."""
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
-        raise ValueError("not a number that we write")
-    return int(text)
-
-
-def unix_milliseconds() -> int:
-    """The wall clock, as headers carry it."""
-    return time.time_ns() // 1_000_000
-
-
 def encode(message: Message, sealer: Sealer) -> bytes:
-    """The body of a message: JSON, its secret fields sealed for the service that receives it; a tombstone has none.
+    """Return the body of a message: JSON with its secrets sealed for the receiving service; empty for a tombstone.
 
     Raises:
-        ValueError: it is larger than readers take.
+        ValueError: it is larger than ``MAX_BODY_BYTES``.
     """
     if type(message).tombstone:
         return b""
@@ -200,5 +194,21 @@ def encode(message: Message, sealer: Sealer) -> bytes:
 
 
 def address_ordering_key(address: str, sealer: Sealer) -> str:
-    """The same 64 hex characters for an address however it is written; others once the sealing key is replaced."""
+    """Return the ordering key of an e-mail address, 64 hex characters; case and outer spaces do not matter.
+
+    It is a keyed hash, so that readers of Kafka can't find the address by trying addresses. Services that send messages
+    of one type about an address must all use this key. It changes with the active sealing key.
+    """
     return sealer.fingerprint(b"e-mail address", address.strip().lower().encode("utf-8", "surrogatepass"))
+
+
+def unix_milliseconds() -> int:
+    """Return the current time as in the headers."""
+    return time.time_ns() // 1_000_000
+
+
+def _number(text: str) -> int:
+    """Parse a natural number below 10^18, so that sums and dates of it can't overflow."""
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise ValueError("not a number of at most 18 digits")
+    return int(text)

@@ -1,4 +1,8 @@
-"""What happens to one message? Found in the inbox, or handled and committed; the same for every service."""
+"""Handling of one message: its earlier outcome from the inbox, or a run of its handler and a commit.
+
+A handler can run several times, because a commit fails when another message has changed what the handler read. Only one
+of the runs is committed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from shared.audit import audit_if_declared
 from shared.bus.bulk_writes import VersionConflict
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
-from shared.bus.inbox import DONE, AlreadyDone, Contended, FingerprintDiffers, Inbox, Outcome
+from shared.bus.inbox import DONE, AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
@@ -24,37 +28,37 @@ from shared.sealing import Sealer
 Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
 """``async def verb_object(message, work, context) -> view | None``."""
 Handlers = Mapping[type[Message], Handler]
-RERUNS: Final = 50
-"""How often a handler may lose against others before the message counts as failing."""
-CONTENDED_PAUSES: Final = (0.002, 0.1)
-"""Seconds: the first pause when another transaction is in the way, and the longest that it grows to."""
-UNUSUAL_RUNS: Final = 5
-"""After so many, some 50 ms, it is no neighbour's commit that is in the way."""
+MAX_RUNS: Final = 50
+"""Runs of a handler that lose against other messages before the attempt counts as failed."""
+CONFLICT_PAUSES: Final = (0.002, 0.1)
+"""First and longest pause after a write conflict with another transaction, seconds."""
+ABANDONED_AFTER_RUNS: Final = 5
+"""Write conflicts in a row, some 50 ms, after which the other transaction may belong to a dead process."""
 HANDLER_SECONDS: Final = 60.0
-"""No handler runs longer; one that hangs must not hold its key for ever."""
+"""Timeout of a handler, so that one that hangs does not block its key for ever."""
 REPLY_RECEIVER: Final = "gateway"
-"""Sealed replies are closed for whoever asks over HTTP."""
+"""Receiver that replies with secrets are sealed for."""
 
 
 class TooOld(Exception):
-    """The message is older than the inbox remembers: whether it was handled can't be told any more."""
+    """The message is older than the inbox's retention, so it is unknown whether it was handled."""
 
 
-class NotForUs(Exception):
-    """An event that this service does not follow."""
+class EventNotHandled(Exception):
+    """The service has no handler for this event."""
 
 
 class Handling:
-    """Runs messages through the handlers of one service, each to one outcome.
+    """Runs messages through the handlers of one service.
 
     Args:
-        service: its name; what secrets for it are sealed under.
-        handlers: which function handles which message.
-        context: the handlers' third argument.
-        inbox: where outcomes are kept.
-        ids: makes ids.
-        sealer: closes secrets of outgoing messages.
-        clock: the time; injected by tests.
+        service: service name; secrets of its messages are sealed for it.
+        handlers: handler of each message class.
+        context: third argument of every handler.
+        inbox: stores outcomes.
+        ids: generates IDs.
+        sealer: seals the secrets of published messages.
+        clock: current time; tests inject their own.
     """
 
     def __init__(
@@ -69,8 +73,8 @@ class Handling:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.service = service
-        self._handlers = {handled.wire: (handled, handler) for handled, handler in handlers.items()}
-        self._not_followed = {
+        self._handlers = {kind.wire: (kind, handler) for kind, handler in handlers.items()}
+        self._skipped_topics = {
             wire.encode(): kind.topic
             for wire, kind in MESSAGES.items()
             if issubclass(kind, Event) and wire not in self._handlers
@@ -81,67 +85,67 @@ class Handling:
         self._sealer = sealer
         self._clock = clock
 
-    def passes_over(self, record: Record, topic: str) -> bool:
-        """Whether a record is an event that this service does not follow, judged by its type alone.
+    def skips(self, record: Record, topic: str) -> bool:
+        """Return True if a record is an event without a handler, judged by its ``type`` header alone.
 
-        A service follows few of the events on a topic, and to read one whole costs ten times as much as its type.
-        Where this says no, ``decode`` still may.
+        A service handles few of the events on a topic, and decoding one costs ten times as much as this check. Where it
+        returns False, ``decode`` may still raise EventNotHandled.
 
         Args:
-            record: any record at all.
+            record: any Kafka record.
             topic: its topic without the deployment's prefix.
         """
         for name, value in record.headers:
             if name == "type":
-                return self._not_followed.get(value) == topic
+                return self._skipped_topics.get(value) == topic
         return False
 
     def decode(self, envelope: Envelope) -> Message:
-        """The message in an envelope.
+        """Parse the message in an envelope.
 
         Raises:
-            Undecodable: not a message that belongs on this topic, or its body has a wrong shape.
-            NotForUs: an event that this service does not follow.
+            Undecodable: the type does not belong on this topic, has no handler here, or the body is invalid.
+            EventNotHandled: an event without a handler in this service.
         """
         kind = MESSAGES.get(envelope.wire)
         if kind is not None and kind.topic != envelope.topic:
             raise Undecodable(f"{kind.wire} does not belong on this topic")
-        found = self._handlers.get(envelope.wire)
-        if found is None:
+        known = self._handlers.get(envelope.wire)
+        if known is None:
             if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event)):
-                # Publishers may be ahead of us: an event that is new to us is not an error.
-                raise NotForUs(envelope.wire)
-            # A type that is none may say anything, and this ends in logs.
+                # During a deployment a publisher may be newer than this service, so an unknown event is no error.
+                raise EventNotHandled(envelope.wire)
+            # An unknown type may contain anything, and this text is logged.
             raise Undecodable(f"{self.service} does not handle {'this type' if kind is None else kind.wire}")
         try:
-            return found[0].model_validate_json(envelope.body)
-        except (ValidationError, ValueError, RecursionError) as wrong:
-            raise Undecodable(f"the body is not a {envelope.wire}: {_where(wrong)}") from None
+            return known[0].model_validate_json(envelope.body)
+        except (ValidationError, ValueError, RecursionError) as invalid:
+            raise Undecodable(f"the body is not a {envelope.wire}: {_locations(invalid)}") from None
 
     async def handle(self, envelope: Envelope, message: Message) -> Outcome:
-        """Bring a message to its outcome: the one it had, or a new one, committed.
+        """Return the outcome of a message: the stored one if it was handled before, or a new one, committed.
 
         Raises:
-            TooOld: it is older than the inbox remembers.
-            Contended: somebody else holds what it writes, for seconds now; no fault of the message.
-            PyMongoError, and whatever a handler lets through: nothing is known to be committed; try again.
+            TooOld: the message is older than the inbox's retention.
+            WriteConflict: another transaction has locked a document for seconds; not the message's fault.
+            PyMongoError, any exception of the handler: nothing is known to be committed; to be retried.
         """
         if isinstance(message, Query):
-            return await self._answer(envelope, message)
+            return await self._run_query(envelope, message)
         try:
-            known = await self._inbox.find(envelope)
-        except FingerprintDiffers:
+            earlier = await self._inbox.find(envelope)
+        except MessageIdReused:
             return refused(IdempotencyKeyReused())
-        if known is not None:
-            return known
-        # A replay in spite of its age is remembered from its own time on.
-        remembered_since = unix_milliseconds() - self._inbox.retention.total_seconds() * 1000
-        if max(envelope.time, envelope.replayed_at) < remembered_since:
-            raise TooOld(f"made {envelope.time}, and the inbox remembers {self._inbox.retention}")
+        if earlier is not None:
+            return earlier
+        # A forced replay counts from the time of the operator's order.
+        oldest = unix_milliseconds() - self._inbox.retention.total_seconds() * 1000
+        if max(envelope.time, envelope.replayed_at) < oldest:
+            raise TooOld(f"sent at {envelope.time}, longer ago than the inbox retention of {self._inbox.retention}")
         return await self._run(envelope, message)
 
-    async def _answer(self, envelope: Envelope, query: Query) -> Outcome:
-        """Ask, without an effect: nothing is committed, and all that may leave is what is recorded of the asking."""
+    async def _run_query(self, envelope: Envelope, query: Query) -> Outcome:
+        """Run a query. Nothing is committed; the only messages it may send are audit entries."""
         work = self._work(envelope)
         refusal: Refusal | None = None
         try:
@@ -155,8 +159,9 @@ class Handling:
         return outcome
 
     async def _run(self, envelope: Envelope, message: Message) -> Outcome:
-        contended: Contended | None = None
-        for run in range(RERUNS):
+        """Run the handler and commit its work, until a commit succeeds."""
+        conflict: WriteConflict | None = None
+        for run in range(MAX_RUNS):
             work = self._work(envelope)
             try:
                 try:
@@ -164,26 +169,26 @@ class Handling:
                 except Refusal as refusal:
                     return await self._refuse(work, refusal)
                 work.run_outcome_hook(None)
-                outcome = Outcome(DONE, self._body(reply, envelope), work.immediate(), answers=work.replies)
+                outcome = Outcome(DONE, self._body(reply, envelope), work.immediate(), replies=work.replies)
                 try:
                     await self._inbox.commit(work, outcome)
-                except Refusal as refusal:
+                except Refusal as refusal:  # raised for an Insert that a unique index rejected
                     return await self._refuse(work, refusal)
-            except Contended as held:
-                contended = held
-                await asyncio.sleep(_pause(run))
-                if run >= UNUSUAL_RUNS:
-                    await self._inbox.free_abandoned()
+            except WriteConflict as raised:
+                conflict = raised
+                await asyncio.sleep(_conflict_pause(run))
+                if run >= ABANDONED_AFTER_RUNS:
+                    await self._inbox.kill_abandoned_transactions()
             except VersionConflict:
-                contended = None
-            except AlreadyDone:
+                conflict = None
+            except AlreadyHandled:
                 return await self._earlier(envelope)
             else:
                 return outcome
-        raise contended or RuntimeError(f"{envelope.wire} lost {RERUNS} times against others")
+        raise conflict or RuntimeError(f"{envelope.wire} lost {MAX_RUNS} times against other messages")
 
     async def _refuse(self, work: Work, refusal: Refusal) -> Outcome:
-        """Keep a refusal, with the state that belongs to it if it must be remembered."""
+        """Commit a refusal: with the state of the work if the refusal is ``remembered``, otherwise without."""
         outcome = refused(refusal)
         if refusal.kind is Kind.UNAVAILABLE:
             return outcome
@@ -191,20 +196,21 @@ class Handling:
             work.discard_state()
         work.run_outcome_hook(refusal)
         outcome.messages = work.immediate()
-        # Whoever comes back after the wait with the same idempotency key must find that it is over.
-        outcome.kept = refusal.remembered or refusal.kind is not Kind.THROTTLED
-        if outcome.kept or work.writes:
+        # A rate-limit refusal is not stored: a repeat after the wait, with the same idempotency key, must run.
+        outcome.stored = refusal.remembered or refusal.kind is not Kind.THROTTLED
+        if outcome.stored or work.writes:
             await self._inbox.commit(work, outcome)
         return outcome
 
     async def _earlier(self, envelope: Envelope) -> Outcome:
+        """Return the outcome that another delivery of the message has just committed."""
         try:
-            known = await self._inbox.find(envelope)
-        except FingerprintDiffers:
+            earlier = await self._inbox.find(envelope)
+        except MessageIdReused:
             return refused(IdempotencyKeyReused())
-        if known is None:
-            raise RuntimeError(f"{envelope.id} is in the inbox and can't be read there")
-        return known
+        if earlier is None:
+            raise RuntimeError(f"the inbox row of {envelope.id} exists and was not found")
+        return earlier
 
     async def _call(self, message: Message, work: Work) -> BaseModel | None:
         handler = self._handlers[type(message).wire][1]
@@ -216,8 +222,8 @@ class Handling:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Not this message was cancelled but what its handler waited for: a failure, to be tried again.
-            raise RuntimeError(f"{type(message).wire}: what its handler waited for was cancelled") from None
+            # Not this task was cancelled, but something that the handler awaited: a failure that is retried.
+            raise RuntimeError(f"{type(message).wire}: something that its handler awaited was cancelled") from None
 
     def _work(self, envelope: Envelope) -> Work:
         return Work(envelope, now=self._clock(), ids=self._ids, sealer=self._sealer)
@@ -231,19 +237,19 @@ class Handling:
         return body
 
 
-def _pause(run: int) -> float:
-    first, longest = CONTENDED_PAUSES
-    return min(first * 2.0**run, longest) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
-
-
 def refused(refusal: Refusal) -> Outcome:
-    """The outcome that a refusal is."""
+    """Return the outcome of a refusal."""
     return Outcome(refusal.kind.value, json.dumps(refusal.body()).encode())
 
 
-def _where(wrong: Exception) -> str:
-    """The places of a validation error, without the values found there."""
-    if isinstance(wrong, ValidationError):
-        errors = wrong.errors(include_url=False, include_context=False, include_input=False)
+def _conflict_pause(run: int) -> float:
+    first, longest = CONFLICT_PAUSES
+    return min(first * 2.0**run, longest) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+
+
+def _locations(invalid: Exception) -> str:
+    """Return where a body is invalid, without the values found there."""
+    if isinstance(invalid, ValidationError):
+        errors = invalid.errors(include_url=False, include_context=False, include_input=False)
         return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['type']}" for error in errors[:5])
-    return type(wrong).__name__
+    return type(invalid).__name__

@@ -1,7 +1,8 @@
-"""How does a message take effect once? Its inbox row commits together with its state, and many messages to a commit.
+"""Inbox: commits the outcome and the state changes of messages, many messages to one transaction.
 
-The row is inbox and outbox in one: the message's id guards against a second run, and the reply and messages it holds
-are what goes out again when a crash came between the commit and the publishing.
+An inbox row is inbox and outbox in one. Its ``_id`` is the message ID, so that no message takes effect twice. It holds
+the reply and the published messages, which are sent again from it if the process crashed between the commit and the
+sending.
 """
 
 from __future__ import annotations
@@ -32,69 +33,75 @@ from shared.mongo import (
     Database,
     Document,
     dependency_down,
-    end_abandoned_transactions,
+    kill_idle_transactions,
 )
 from shared.telemetry import COMMITS, log
 
 GROUP_SIZE: Final = 64
 DUPLICATE_KEY: Final = 11000
-COMMIT_TRIES: Final = 3
+COMMIT_ATTEMPTS: Final = 3
 CLOCK_MARGIN: Final = timedelta(hours=1)
-"""How much longer than promised a row is kept: whoever dates a message may have a clock ahead of MongoDB's."""
+"""Rows are kept longer than the retention by this much, because the clock of a sender may be ahead of MongoDB's."""
 DONE: Final = "done"
 
 
-class Contended(VersionConflict):
-    """Another transaction holds what this one writes: MongoDB asks for another try, a little later.
+class WriteConflict(VersionConflict):
+    """Another transaction has written a document that this one writes (MongoDB: TransientTransactionError).
 
-    Usually over in milliseconds; a minute after a process died, if nobody ends the transaction it was in: see
-    ``Inbox.free_abandoned``.
+    It is over in milliseconds, except after a crash: MongoDB keeps the transaction of a dead process for a minute. See
+    ``Inbox.kill_abandoned_transactions``.
     """
+
+
+class AlreadyHandled(Exception):
+    """The inbox holds this message."""
+
+
+class MessageIdReused(Exception):
+    """The message has the ID of an earlier message with different content."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a message.
+    """Outcome of a message.
 
     Attributes:
         kind: ``done``, or the kind of the refusal.
-        body: the reply's JSON (sealed for the gateway if the message says so), None for no body.
-        messages: what leaves, in order.
-        answers: whether the caller is answered with it (not when the message was forwarded).
-        replayed: it was done before; this is what the inbox row kept.
-        kept: whether a repeat gets the same answer; otherwise the message runs again.
+        body: JSON of the reply, sealed for the gateway if the message class says so; None for no body.
+        messages: messages to send, in order.
+        replies: False if the reply to the caller comes from a forwarded command.
+        replayed: True if the message was handled before and this is its stored outcome.
+        stored: False if a repeat of the message is to be handled again.
     """
 
     kind: str = DONE
     body: bytes | None = None
     messages: list[Envelope] = field(default_factory=list)
-    answers: bool = True
+    replies: bool = True
     replayed: bool = False
-    kept: bool = True
-
-
-class AlreadyDone(Exception):
-    """The inbox holds this message already."""
+    stored: bool = True
 
 
 @dataclass(slots=True)
 class _Pending:
+    """A work that waits for its commit."""
+
     work: Work
     outcome: Outcome
     targets: Targets
-    done: asyncio.Future[None]
+    committed: asyncio.Future[None]
 
 
 class Inbox:
-    """The inbox and the timers of one service, and the only place where its state is written.
+    """Inbox and timers of one service; the only writer of its state.
 
     Args:
-        client: the service's MongoDB client.
-        database: the service's database.
-        retention: how long a message is remembered; older ones must not be handled any more.
-        service: for metrics.
-        keeping: what rows keep of messages.
-        group_size: how many messages may share a commit, 1 to 64.
+        client: MongoDB client of the service.
+        database: database of the service.
+        retention: how long a message is remembered; older ones must not be handled.
+        service: service name, for metrics.
+        encryption: encrypts messages in rows.
+        group_size: maximum number of messages in one transaction.
     """
 
     COLLECTION: Final = "inbox"
@@ -107,130 +114,130 @@ class Inbox:
         *,
         retention: timedelta,
         service: str,
-        keeping: RowEncryption,
+        encryption: RowEncryption,
         group_size: int = GROUP_SIZE,
     ) -> None:
         self._client = client
-        self._keeping = keeping
+        self._encryption = encryption
         self._rows: Collection = database[self.COLLECTION]
-        self._known = BatchLoader(self._rows)
+        self._loader = BatchLoader(self._rows)
         self._timers: Collection = database[self.TIMERS]
         self._group_size = group_size
         self._sizes = COMMITS.labels(service)
         self._waiting: list[_Pending] = []
-        self._committing: asyncio.Task[None] | None = None
-        self._free_again = 0.0
+        self._committer: asyncio.Task[None] | None = None
+        self._next_kill = 0.0
         self.retention = retention
 
     def indexes(self) -> Mapping[str, list[IndexModel]]:
-        """What must be there before the first message."""
+        """Indexes to create before the first message."""
         expiry = IndexModel(
             [("at", ASCENDING)], expireAfterSeconds=int((self.retention + CLOCK_MARGIN).total_seconds())
         )
         return {self.COLLECTION: [expiry], self.TIMERS: [IndexModel([("at", ASCENDING)])]}
 
     async def find(self, message: Envelope) -> Outcome | None:
-        """What became of a message earlier, or None.
+        """Return the stored outcome of a message; None if it was not handled.
 
         Raises:
-            FingerprintDiffers: its id is known from a message that said something else.
+            MessageIdReused: an earlier message with the same ID had different content.
         """
-        row = await self._known.find_one(message.id)
+        row = await self._loader.find_one(message.id)
         return None if row is None else self._outcome_of(row, message)
 
-    async def free_abandoned(self) -> None:
-        """End what holds documents in the name of processes that are gone; at most once a second."""
-        if time.monotonic() < self._free_again:
+    async def kill_abandoned_transactions(self) -> None:
+        """Kill the transactions of dead processes, which block documents; at most once a second."""
+        if time.monotonic() < self._next_kill:
             return
-        self._free_again = time.monotonic() + 1.0
+        self._next_kill = time.monotonic() + 1.0
         try:
-            ended = await end_abandoned_transactions(self._client)
+            killed = await kill_idle_transactions(self._client)
         except PyMongoError as failure:
-            # Then MongoDB ends them itself, later.
-            log.warning("abandoned transactions not ended", error=type(failure).__name__)
+            # MongoDB aborts them itself after a minute.
+            log.warning("abandoned transactions not killed", error=type(failure).__name__)
         else:
-            if ended:
-                log.warning("abandoned transactions ended", count=ended)
+            if killed:
+                log.warning("abandoned transactions killed", count=killed)
 
     async def commit(self, work: Work, outcome: Outcome) -> None:
-        """Store a message's outcome and everything its work holds, or nothing of it.
+        """Store an outcome together with all writes of its work, atomically; return when it is durable.
 
-        Returns once it is durable. Works that become ready while a commit is under way share the next one.
+        Works that become ready during a commit share the next one.
 
         Raises:
-            AlreadyDone: the inbox holds the message; nothing was stored.
-            VersionConflict, Contended: a guard failed; nothing was stored, the handler must run again.
-            Refusal: the one an insert names for a taken key; nothing was stored.
-            KeyError, TypeError: a document has no ``_id``, or one that isn't a plain value.
-            PyMongoError: MongoDB could not be reached or refused; whether it was stored is not known.
+            AlreadyHandled: the inbox holds the message; nothing was stored.
+            VersionConflict, WriteConflict: a version has changed; nothing was stored, the handler must run again.
+            Refusal: the one that an Insert names, because a unique index rejected it; nothing was stored.
+            KeyError, TypeError: a document has no ``_id``, or one that is not hashable.
+            PyMongoError: MongoDB is unavailable or rejected a write; whether anything was stored is unknown.
         """
         pending = _Pending(work, outcome, targets(work.writes), asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
-        if self._committing is None:
-            # One at a time: a second beside it made both smaller, and cost a fifth of the throughput on two cores.
-            self._committing = asyncio.create_task(self._commit_waiting())
-        await pending.done
+        if self._committer is None:
+            # One transaction at a time: two at once made both smaller and cost a fifth of the throughput on two cores.
+            self._committer = asyncio.create_task(self._commit_waiting())
+        await pending.committed
 
     async def _commit_waiting(self) -> None:
         try:
             while self._waiting:
                 await self._commit_group(self._next_group())
         finally:
-            # Here, not in a callback of the task: between its end and a callback a work could come to wait for a
-            # committer that only seems to run.
-            self._committing = None
-
-    async def _commit_group(self, group: list[_Pending]) -> None:
-        try:
-            await self._transaction(group)
-        except Exception as failure:  # noqa: BLE001 -- whatever it is, the works that wait are told
-            if len(group) == 1:
-                _settle(group[0], _meaning(failure, group[0]))
-            elif dependency_down(failure):
-                for pending in group:
-                    _settle(pending, failure)
-            else:
-                # One of them spoils it for all: each for itself, and only that one is told.
-                await self._one_by_one(group)
-        except BaseException:
-            for pending in group:
-                pending.done.cancel()
-            raise
-        else:
-            for pending in group:
-                _settle(pending, None)
+            # Reset here, not in a done callback: a work added between the end of the task and its callback would wait
+            # for a committer that has already ended.
+            self._committer = None
 
     def _next_group(self) -> list[_Pending]:
-        """Up to ``group_size`` waiting works, no two of which are in each other's way."""
+        """Take up to ``group_size`` waiting works, no two of which conflict."""
         group: list[_Pending] = []
         left: list[_Pending] = []
-        messages: set[str] = set()
+        message_ids: set[str] = set()
         touched = Targets()
         for position, pending in enumerate(self._waiting):
             if len(group) == self._group_size:
                 left.extend(self._waiting[position:])
                 break
-            if pending.work.id in messages or pending.targets.disturb(touched):
+            if pending.work.id in message_ids or pending.targets.conflict_with(touched):
                 left.append(pending)
             else:
-                messages.add(pending.work.id)
+                message_ids.add(pending.work.id)
                 touched.add(pending.targets)
                 group.append(pending)
         self._waiting = left
         return group
 
-    async def _one_by_one(self, group: list[_Pending]) -> None:
-        away: Exception | None = None
+    async def _commit_group(self, group: list[_Pending]) -> None:
+        """Commit works in one transaction; if that fails, one by one, so that only the failing one is rejected."""
+        try:
+            await self._transaction(group)
+        except Exception as failure:  # noqa: BLE001 -- passed on to the waiting works
+            if len(group) == 1:
+                _settle(group[0], _interpreted(failure, group[0]))
+            elif dependency_down(failure):
+                for pending in group:
+                    _settle(pending, failure)
+            else:
+                await self._commit_one_by_one(group)
+        except BaseException:
+            for pending in group:
+                pending.committed.cancel()
+            raise
+        else:
+            for pending in group:
+                _settle(pending, None)
+
+    async def _commit_one_by_one(self, group: list[_Pending]) -> None:
+        outage: Exception | None = None
         for pending in group:
-            if away is not None:
-                # One has waited for MongoDB in vain; the others need not do so one after the other.
-                _settle(pending, away)
+            if outage is not None:
+                # One work has waited for MongoDB in vain; the rest of the group need not wait in turn.
+                _settle(pending, outage)
                 continue
             try:
                 await self._transaction([pending])
-            except Exception as failure:  # noqa: BLE001 -- as above
-                away = failure if dependency_down(failure) else None
-                _settle(pending, _meaning(failure, pending))
+            except Exception as failure:  # noqa: BLE001 -- passed on to the waiting work
+                outage = failure if dependency_down(failure) else None
+                _settle(pending, _interpreted(failure, pending))
             else:
                 _settle(pending, None)
 
@@ -244,90 +251,85 @@ class Inbox:
                 if session.in_transaction:
                     await session.abort_transaction()
                 raise
-            await _commit(session)
+            await _commit_transaction(session)
         self._sizes.observe(len(group))
         fault_point("V2")
 
     async def _write(self, group: list[_Pending], session: AsyncClientSession) -> None:
-        rows = [self._row(pending.work, pending.outcome) for pending in group if pending.outcome.kept]
+        rows = [self._row(pending.work, pending.outcome) for pending in group if pending.outcome.stored]
         if rows:
             await self._rows.insert_many(rows, session=session)
         timers = [
-            {"_id": message.id, "at": at, **self._keeping.row(message)}
+            {"_id": message.id, "at": at, **self._encryption.message_row(message)}
             for pending in group
             for at, message in pending.work.timers
         ]
         if timers:
-            # An order for later that is there already is the same order.
+            # A timer with the same message ID orders the same effect, so it is replaced.
             await self._timers.bulk_write(
                 [ReplaceOne({"_id": timer["_id"]}, timer, upsert=True) for timer in timers], session=session
             )
         await write_all([write for pending in group for write in pending.work.writes], session)
 
-    def _outcome_of(self, row: Document, message: Envelope) -> Outcome:
-        """What an inbox row keeps, to be sent again in answer to ``message``."""
-        if not self._keeping.is_of(row["hash"], message):
-            raise FingerprintDiffers
-        return Outcome(
-            kind=row["kind"],
-            body=self._keeping.reply_of(row["reply"]),
-            messages=[self._keeping.message(kept, message) for kept in row["messages"]],
-            answers=row["answers"],
-            replayed=True,
-        )
-
     def _row(self, work: Work, outcome: Outcome) -> Document:
         return {
             "_id": work.id,
             "at": work.now,
-            "hash": self._keeping.hash(work.cause),
+            "hash": self._encryption.content_hash(work.cause),
             "kind": outcome.kind,
-            "reply": self._keeping.reply(work.cause, outcome.body),
-            "answers": outcome.answers,
-            "messages": [self._keeping.row(message) for message in outcome.messages],
+            "reply": self._encryption.reply_row(work.cause, outcome.body),
+            "answers": outcome.replies,
+            "messages": [self._encryption.message_row(message) for message in outcome.messages],
         }
 
+    def _outcome_of(self, row: Document, message: Envelope) -> Outcome:
+        if not self._encryption.matches(row["hash"], message):
+            raise MessageIdReused
+        return Outcome(
+            kind=row["kind"],
+            body=self._encryption.reply_of(row["reply"]),
+            messages=[self._encryption.message_of(each, message) for each in row["messages"]],
+            replies=row["answers"],
+            replayed=True,
+        )
 
-class FingerprintDiffers(Exception):
-    """A message came with the id of another one that said something else."""
 
-
-async def _commit(session: AsyncClientSession) -> None:
-    """Commit, again while the answer is unknown: MongoDB remembers a transaction it has committed."""
-    for attempt in range(COMMIT_TRIES):
+async def _commit_transaction(session: AsyncClientSession) -> None:
+    """Commit, and repeat while the result is unknown: MongoDB recognizes a transaction that it has committed."""
+    for attempt in range(COMMIT_ATTEMPTS):
         try:
             await session.commit_transaction()
         except PyMongoError as failure:
-            if not failure.has_error_label("UnknownTransactionCommitResult") or attempt == COMMIT_TRIES - 1:
+            if not failure.has_error_label("UnknownTransactionCommitResult") or attempt == COMMIT_ATTEMPTS - 1:
                 raise
         else:
             return
 
 
 def _settle(pending: _Pending, failure: BaseException | None) -> None:
-    if pending.done.done():
+    if pending.committed.done():
         return
     if failure is None:
-        pending.done.set_result(None)
+        pending.committed.set_result(None)
     else:
-        pending.done.set_exception(failure)
+        pending.committed.set_exception(failure)
 
 
-def _meaning(failure: Exception, pending: _Pending) -> BaseException:
-    """What a failed commit of one work says: done before, moved, refused, or a fault."""
+def _interpreted(failure: Exception, pending: _Pending) -> BaseException:
+    """Return what the failed commit of a single work means: AlreadyHandled, a conflict, a refusal, or the failure."""
     if isinstance(failure, BulkWriteError):
         for error in failure.details.get("writeErrors", ()):
             if error["code"] == DUPLICATE_KEY:
-                return _taken(error, pending)
+                return _duplicate_key(error, pending)
     if isinstance(failure, OperationFailure) and failure.has_error_label("TransientTransactionError"):
-        return Contended(str(failure.code))
+        return WriteConflict(str(failure.code))
     return failure
 
 
-def _taken(error: Mapping[str, Any], pending: _Pending) -> BaseException:
+def _duplicate_key(error: Mapping[str, Any], pending: _Pending) -> BaseException:
     document = error["op"]
     if document.get("_id") == pending.work.id and "hash" in document:
-        return AlreadyDone()
+        return AlreadyHandled()
     for write in pending.work.writes:
         if isinstance(write, Insert) and write.document is document and write.taken is not None:
             return write.taken if isinstance(write.taken, Refusal) else write.taken()

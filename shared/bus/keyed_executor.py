@@ -1,4 +1,4 @@
-"""How do many records run side by side while those of one key run one after the other?"""
+"""Keyed executor: runs records concurrently, but records with the same key one at a time and in order."""
 
 from __future__ import annotations
 
@@ -17,76 +17,82 @@ Record = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A record, and the progress of its partition as it was when we took it: a rebalance makes another one."""
+class TrackedRecord:
+    """A record and the tracker of its partition.
+
+    The tracker is the one that was current when the record was fetched; a rebalance replaces it.
+    """
 
     record: Record
-    progress: OffsetTracker
+    tracker: OffsetTracker
 
     @property
     def partition(self) -> TopicPartition:
-        """Where it was."""
+        """Partition of the record."""
         return TopicPartition(self.record.topic, self.record.partition)
 
 
 class KeyedExecutor:
-    """Runs records side by side, those of one key one after the other.
+    """Runs records concurrently, those of one topic and key one after the other.
 
     Args:
-        run: brings one record to its end.
-        limit: how many records may be taken and not finished; ``put`` waits beyond.
+        run: handles one record.
+        limit: maximum number of unfinished records; beyond it ``submit`` waits.
+
+    Attributes:
+        count: number of unfinished records.
     """
 
-    def __init__(self, run: Callable[[Taken], Awaitable[None]], limit: int) -> None:
+    def __init__(self, run: Callable[[TrackedRecord], Awaitable[None]], limit: int) -> None:
         self._run = run
         self._limit = limit
-        self._queues: dict[tuple[str, bytes], deque[Taken]] = {}
+        self._queues: dict[tuple[str, bytes], deque[TrackedRecord]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
+        self._below_limit = asyncio.Event()
         self.count = 0
 
-    async def put(self, taken: Taken) -> None:
-        """Take a record; waits while the limit is reached."""
+    async def submit(self, tracked: TrackedRecord) -> None:
+        """Accept a record; waits while the limit is reached."""
         while self.count >= self._limit:
-            self._room.clear()
-            await self._room.wait()
+            self._below_limit.clear()
+            await self._below_limit.wait()
         self.count += 1
-        record = taken.record
+        record = tracked.record
         if not record.key:
-            self._start(self._one(taken))
+            self._start(self._run_one(tracked))
         elif (queue := self._queues.get((record.topic, record.key))) is not None:
-            queue.append(taken)
+            queue.append(tracked)
         else:
-            lane = (record.topic, record.key)
-            self._queues[lane] = deque((taken,))
-            self._start(self._in_order(lane))
+            ordering = (record.topic, record.key)
+            self._queues[ordering] = deque((tracked,))
+            self._start(self._run_in_order(ordering))
 
-    async def finished(self) -> None:
-        """Wait until nothing is under way."""
+    async def wait_idle(self) -> None:
+        """Wait until every accepted record is finished."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def release(self) -> None:
-        """Let a waiting ``put`` through: it is over."""
+    def lift_limit(self) -> None:
+        """Let a waiting ``submit`` continue, because the consumer is stopping."""
         self._limit = 1 << 62
-        self._room.set()
+        self._below_limit.set()
 
-    def _start(self, lane: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(lane)
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _in_order(self, lane: tuple[str, bytes]) -> None:
-        queue = self._queues[lane]
+    async def _run_in_order(self, ordering: tuple[str, bytes]) -> None:
+        queue = self._queues[ordering]
         try:
             while queue:
-                await self._one(queue.popleft())
+                await self._run_one(queue.popleft())
         finally:
-            del self._queues[lane]
+            del self._queues[ordering]
 
-    async def _one(self, taken: Taken) -> None:
+    async def _run_one(self, tracked: TrackedRecord) -> None:
         try:
-            await self._run(taken)
+            await self._run(tracked)
         finally:
             self.count -= 1
-            self._room.set()
+            self._below_limit.set()

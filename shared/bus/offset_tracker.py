@@ -1,4 +1,7 @@
-"""How far may a partition's offset be committed? Only past records that are finished, whatever order they end in."""
+"""Offset tracker: the offset of a partition that may be committed.
+
+Records are finished in any order, but only the offset after an unbroken run of finished records may be committed.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,42 @@ from collections import deque
 
 
 class OffsetTracker:
-    """The records of one partition that are under way."""
+    """The unfinished records of one partition.
 
-    __slots__ = ("_finished", "_open", "closed", "position", "running")
+    Attributes:
+        running: number of records that are being handled right now.
+        revoked: True once the partition is being revoked; no further record may start.
+        position: offset to commit, the one after the unbroken run of finished records; None if there is nothing to
+            commit.
+    """
+
+    __slots__ = ("_finished", "_unfinished", "position", "revoked", "running")
 
     def __init__(self) -> None:
-        self._open: deque[tuple[int, int]] = deque()
+        self._unfinished: deque[tuple[int, int]] = deque()
         self._finished: set[int] = set()
         self.running = 0
-        """How many of them are being handled right now."""
-        self.closed = False
-        """The partition is being given away: none of them may begin any more."""
+        self.revoked = False
         self.position: int | None = None
-        """What may be committed: the offset after the last of the records that are finished without a gap."""
 
     @property
     def oldest(self) -> int | None:
-        """When the first record that is not finished was written, in Unix milliseconds; None while there is none."""
-        return self._open[0][1] if self._open else None
+        """Timestamp of the first unfinished record, Unix milliseconds; None if there is none."""
+        return self._unfinished[0][1] if self._unfinished else None
 
-    def take(self, offset: int, written_at: int) -> None:
-        """A record is under way; offsets come in rising order.
+    def add(self, offset: int, timestamp: int) -> None:
+        """Track a record. Offsets must be added in ascending order.
 
         Args:
-            offset: of the record.
-            written_at: when it was, in Unix milliseconds.
+            offset: offset of the record.
+            timestamp: when it was written to Kafka, Unix milliseconds.
         """
-        self._open.append((offset, written_at))
+        self._unfinished.append((offset, timestamp))
 
     def finish(self, offset: int) -> None:
-        """A record is done for good."""
+        """Mark a record as finished and advance ``position`` past the unbroken run."""
         self._finished.add(offset)
-        while self._open and self._open[0][0] in self._finished:
-            first, _ = self._open.popleft()
+        while self._unfinished and self._unfinished[0][0] in self._finished:
+            first, _ = self._unfinished.popleft()
             self._finished.discard(first)
             self.position = first + 1

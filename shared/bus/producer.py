@@ -1,7 +1,7 @@
-"""How does a message get onto Kafka, and when is it surely there? Acknowledged by all in-sync replicas, or not sent.
+"""Kafka producer: a message is either acknowledged by all in-sync replicas, or sending it fails.
 
-No idempotence and no transactions: aiokafka's hang or stay broken when brokers go (aio-libs/aiokafka#1101, #1017),
-and the receivers' inboxes absorb repeats.
+It uses neither idempotence nor transactions: those of aiokafka hang or stay broken after a broker failure
+(aio-libs/aiokafka#1101, #1017). A message may therefore be written twice; the receivers' inboxes absorb that.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from shared.bus.envelope import Envelope
 
 STOP_SECONDS: Final = 5.0
 MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
-"""Room for a dead letter: the largest record there may be, and what is said about it."""
+"""Large enough for a dead letter: the largest possible record and its headers."""
 
 
 class BusDown(Exception):
-    """Kafka did not acknowledge in time; the message may or may not be there."""
+    """Kafka did not acknowledge in time; the message may have been written or not."""
 
 
 class _Partitioner:
-    """A key's partition by CRC-32, in C, where the default's murmur2 in Python costs more than the rest of a send."""
+    """Partitioner by CRC-32, in C. aiokafka's default, murmur2 in Python, costs more than the rest of sending."""
 
     def __init__(self) -> None:
-        self._turn = itertools.count()
+        self._round_robin = itertools.count()
 
     def __call__(self, key: bytes | None, partitions: Sequence[int], _available: Sequence[int]) -> int:
-        number = next(self._turn) if key is None else zlib.crc32(key)
+        number = next(self._round_robin) if key is None else zlib.crc32(key)
         return partitions[number % len(partitions)]
 
 
 class Producer:
-    """Puts messages on Kafka; one for each process and service.
+    """The Kafka producer of one service in one process.
 
     Args:
-        bootstrap: ``host:port`` of brokers, separated by commas.
-        prefix: leads every topic's name.
-        client_id: shown in the broker's log.
-        timeout: seconds a send may take in all.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        prefix: prefix of every topic name.
+        client_id: name in the broker's log.
+        timeout: seconds that one send may take.
     """
 
     def __init__(self, bootstrap: str, *, prefix: str = "", client_id: str = "nest", timeout: float = 10.0) -> None:
@@ -56,7 +56,7 @@ class Producer:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connect.
+        """Connect to Kafka.
 
         Raises:
             KafkaError: Kafka can't be reached.
@@ -79,7 +79,7 @@ class Producer:
         self._producer = producer
 
     async def stop(self) -> None:
-        """Send what is under way, within a bound, and disconnect."""
+        """Send what is buffered, for at most ``STOP_SECONDS``, and disconnect."""
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
@@ -87,10 +87,10 @@ class Producer:
             await asyncio.wait_for(producer.stop(), STOP_SECONDS)
 
     async def send(self, *messages: Envelope) -> None:
-        """Put messages on their topics, in order; returns when Kafka has acknowledged all of them.
+        """Send messages to their topics, in order; return when Kafka has acknowledged all of them.
 
         Raises:
-            BusDown: not all were acknowledged within the time-out.
+            BusDown: not all were acknowledged within the timeout.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -108,15 +108,22 @@ class Producer:
         key: bytes | None = None,
         partition: int | None = None,
     ) -> None:
-        """Put a record as it is on a topic (without prefix); returns when Kafka has acknowledged it.
+        """Send a raw record; return when Kafka has acknowledged it.
+
+        Args:
+            topic: topic without the deployment's prefix.
+            value: the record's value.
+            headers: the record's headers.
+            key: the record's key.
+            partition: its partition; by default chosen by the key.
 
         Raises:
-            BusDown: not acknowledged within the time-out.
+            BusDown: it was not acknowledged within the timeout.
         """
         try:
             async with asyncio.timeout(self._timeout):
                 if key is None and value is None:
-                    sent = await self._enqueue_nothing(topic, headers, partition)
+                    sent = await self._enqueue_empty(topic, headers, partition)
                 else:
                     sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=headers)
                 await asyncio.shield(sent)
@@ -124,10 +131,10 @@ class Producer:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
 
     async def partitions(self, topic: str) -> list[int]:
-        """The partitions of a topic, sorted.
+        """Return the partitions of a topic, sorted.
 
         Raises:
-            BusDown: Kafka does not tell.
+            BusDown: Kafka did not answer within the timeout.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -138,18 +145,18 @@ class Producer:
     async def _enqueue(self, message: Envelope) -> asyncio.Future[object]:
         sent: asyncio.Future[object] = await self._connected().send(
             self._prefix + message.topic,
-            # No JSON is empty: what has no body is a tombstone, which Kafka knows by its missing value.
+            # JSON is never empty, so an empty body is that of a tombstone, which Kafka recognizes by a null value.
             message.body or None,
-            # What has no subject is ordered by its own id: copies of it meet in one lane and never run side by side.
+            # Without an ordering key the message ID is the key, so that two deliveries never run concurrently.
             (message.key or message.id).encode(),
             headers=message.headers(),
         )
         return sent
 
-    async def _enqueue_nothing(
+    async def _enqueue_empty(
         self, topic: str, headers: Sequence[tuple[str, bytes]], partition: int | None
     ) -> asyncio.Future[object]:
-        """A record without key and value, which Kafka takes, and aiokafka only as a batch of its own."""
+        """Enqueue a record without key and value, which aiokafka accepts only as a batch of its own."""
         producer = self._connected()
         if partition is None:
             partition = min(await producer.partitions_for(self._prefix + topic))
@@ -166,7 +173,7 @@ class Producer:
 
 
 async def _acknowledged(sent: Sequence[asyncio.Future[object]]) -> None:
-    # Shielded: a time-out of ours must not cancel futures that the client library is going to resolve.
+    # Shielded: the timeout must not cancel futures that aiokafka will resolve.
     if len(sent) == 1:
         await asyncio.shield(sent[0])
     else:

@@ -1,9 +1,9 @@
-"""How is a message kept in a row, so that who reads the database learns of no person from it?
+"""Encryption of messages in inbox and timer rows, so that the database reveals no personal data.
 
-Most messages name people by ids that mean nothing by themselves. Those that say more, an address or a number, are
-declared ``personal``: rows hold their key, their body and their reply as ciphertext, and of what came in a keyed hash.
-The network address that a caller came from is ciphertext in every row. So nothing readable outlives the erasure of a
-person in an inbox or among the timers; the ciphertext goes with its row.
+Most messages name people by meaningless IDs. Message classes that contain an address or a number are declared
+``personal``: rows contain the key, body and reply of such a message as ciphertext, and a keyed hash of its content. A
+caller's IP address is ciphertext in every row. So an erasure leaves nothing readable in the inbox or the timers, and
+the ciphertext is deleted with its row.
 """
 
 from __future__ import annotations
@@ -18,38 +18,42 @@ from shared.messages import MESSAGES
 from shared.sealing import Sealer
 
 PURPOSE: Final = "inbox"
-"""What the keyed hashes of personal messages are for."""
+"""Purpose of the keyed hashes of personal messages."""
 
 
 class RowEncryption:
-    """Closes personal messages for the rows of one service, and opens them again.
+    """Converts messages to row fields and back, personal ones encrypted.
 
     Args:
-        sealer: closes and opens.
-        service: whose rows.
+        sealer: seals and unseals.
+        service: the service whose rows these are.
     """
 
     def __init__(self, sealer: Sealer, service: str) -> None:
         self._sealer = sealer
         self._receiver = f"{service}.rows"
 
-    def row(self, message: Envelope) -> dict[str, Any]:
-        """What a row keeps of a message that is still to be published."""
+    def message_row(self, message: Envelope) -> dict[str, Any]:
+        """Return the row fields of a message that is to be sent."""
         row = message.row()
         client_ip = row["caller"].pop("client_ip", None)
         if client_ip is not None:
-            # Limits and the audit of what follows from a message still need it.
+            # The rate limits and the audit of the messages that follow need it.
             row["clientIp"] = self._sealer.seal(self._receiver, client_ip.encode())
-        if _personal(message):
-            said = json.dumps([message.key, message.body.decode()], ensure_ascii=False)
-            row.update(key="", body=b"", sealed=self._sealer.seal(self._receiver, said.encode()))
+        if _is_personal(message):
+            content = json.dumps([message.key, message.body.decode()], ensure_ascii=False)
+            row.update(key="", body=b"", sealed=self._sealer.seal(self._receiver, content.encode()))
         return row
 
-    def message(self, row: dict[str, Any], cause: Envelope | None = None) -> Envelope:
-        """The message that ``row`` kept; ``cause`` as of ``Envelope.of_row``.
+    def message_of(self, row: dict[str, Any], cause: Envelope | None = None) -> Envelope:
+        """Return the message of row fields.
+
+        Args:
+            row: the fields.
+            cause: as for ``Envelope.of_row``.
 
         Raises:
-            CannotUnseal: it was sealed with a key that is gone.
+            CannotUnseal: the sealing key is not held any more.
         """
         sealed = row.get("sealed")
         if sealed is not None:
@@ -57,43 +61,46 @@ class RowEncryption:
             row = {**row, "key": key, "body": body.encode()}
         client_ip = row.get("clientIp")
         if client_ip is not None:
-            opened = self._sealer.unseal(self._receiver, client_ip).decode()
-            row = {**row, "caller": {**row["caller"], "client_ip": opened}}
+            unsealed = self._sealer.unseal(self._receiver, client_ip).decode()
+            row = {**row, "caller": {**row["caller"], "client_ip": unsealed}}
         return Envelope.of_row(row, cause)
 
-    def reply(self, message: Envelope, body: bytes | None) -> bytes | str | None:
-        """What a row keeps of the reply to a message."""
-        if body is None or not _personal(message):
+    def reply_row(self, message: Envelope, body: bytes | None) -> bytes | str | None:
+        """Return the row field of the reply to a message."""
+        if body is None or not _is_personal(message):
             return body
         return self._sealer.seal(self._receiver, body)
 
-    def reply_of(self, kept: bytes | str | None) -> bytes | None:
-        """The reply that ``reply`` kept.
+    def reply_of(self, stored: bytes | str | None) -> bytes | None:
+        """Return the reply of a row field.
 
         Raises:
-            CannotUnseal: as of ``message``.
+            CannotUnseal: the sealing key is not held any more.
         """
-        return self._sealer.unseal(self._receiver, kept) if isinstance(kept, str) else kept
+        return self._sealer.unseal(self._receiver, stored) if isinstance(stored, str) else stored
 
-    def hash(self, message: Envelope) -> bytes | str:
-        """What tells two messages with one id apart: the client's request, else the body."""
+    def content_hash(self, message: Envelope) -> bytes | str:
+        """Return a hash that differs for two messages with the same ID and different content.
+
+        It is the fingerprint of the client's request if the message has one, otherwise the hash of its body.
+        """
         if message.fingerprint:
             return bytes.fromhex(message.fingerprint)
-        if _personal(message):
-            # A plain hash of a phone number is found by trying them all.
+        if _is_personal(message):
+            # The plain hash of a phone number is reversed by trying all numbers.
             return self._sealer.keyed_hash(PURPOSE, message.body)
         return hashlib.sha256(message.body).digest()
 
-    def is_of(self, kept: bytes | str, message: Envelope) -> bool:
-        """Whether ``hash`` made this of the same message."""
-        if isinstance(kept, str):
-            return self._sealer.matches(PURPOSE, kept, message.body)
+    def matches(self, stored: bytes | str, message: Envelope) -> bool:
+        """Return True if ``content_hash`` returned the stored hash for the same message."""
+        if isinstance(stored, str):
+            return self._sealer.matches(PURPOSE, stored, message.body)
         if message.fingerprint:
-            return hmac.compare_digest(kept, bytes.fromhex(message.fingerprint))
-        # Whether it is personal or not: rows of before it was declared so are still read.
-        return hmac.compare_digest(kept, hashlib.sha256(message.body).digest())
+            return hmac.compare_digest(stored, bytes.fromhex(message.fingerprint))
+        # Personal or not: the row may be older than the declaration of its class as personal.
+        return hmac.compare_digest(stored, hashlib.sha256(message.body).digest())
 
 
-def _personal(message: Envelope) -> bool:
+def _is_personal(message: Envelope) -> bool:
     kind = MESSAGES.get(message.wire)
     return kind is not None and kind.personal

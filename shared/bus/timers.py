@@ -1,7 +1,8 @@
-"""How does a message wait for its time? As a row committed with the work that ordered it, put on Kafka when it is due.
+"""Outbox timers: delayed messages, each a row that was committed with the work that published it.
 
-A row is published under a fixed id and then removed; a crash between the two publishes it again under the same id, and
-the receiver's inbox absorbs the repeat. Any number of instances may look after one collection.
+When a row is due, its message is sent under a fixed message ID and then the row is deleted. After a crash in between
+the message is sent again under the same ID, and the receiver's inbox absorbs it. Several instances may process one
+collection.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from shared.telemetry import TIMERS_DUE, log
 
 POLL_SECONDS: Final = 0.5
 LEASE: Final = timedelta(seconds=30)
-"""How long an instance has for publishing a row before another one may take it."""
+"""How long an instance has to send a row's message before another instance may take the row."""
 
 
 class Timers:
-    """Puts the due messages of one service on Kafka.
+    """Sends the due messages of one service.
 
     Args:
-        database: the service's database.
-        producer: where they leave.
-        service: for metrics.
-        keeping: what rows keep of messages.
-        clock: the time; injected by tests.
+        database: database of the service.
+        producer: sends the messages.
+        service: service name, for metrics.
+        encryption: decrypts the rows.
+        clock: current time; tests inject their own.
     """
 
     def __init__(
@@ -43,54 +44,54 @@ class Timers:
         producer: Producer,
         *,
         service: str,
-        keeping: RowEncryption,
+        encryption: RowEncryption,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._rows: Collection = database[Inbox.TIMERS]
         self._producer = producer
-        self._keeping = keeping
-        self._published = TIMERS_DUE.labels(service)
+        self._encryption = encryption
+        self._sent = TIMERS_DUE.labels(service)
         self._clock = clock
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look for due rows twice a second."""
+        """Start to poll for due rows twice a second."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop looking; a row under way stays, or goes out twice under one id."""
-        # Cancelling is not enough: pymongo makes a lost connection of it, after which we would look again.
+        """Stop polling. A row whose message is being sent stays, and its message may be sent twice."""
+        # Cancelling alone is not enough: pymongo turns it into a connection error, after which the loop would go on.
         self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def publish_due(self) -> int:
-        """Publish every row that is due now; returns how many.
+        """Send the messages of all due rows; return their number.
 
         Raises:
-            BusDown, PyMongoError: a dependency is away; what was not published stays.
+            BusDown, PyMongoError: a dependency is unavailable; the remaining rows stay.
         """
         count = 0
         while not self._stopping.is_set():
             now = self._clock()
             row = await self._rows.find_one_and_update(
                 {"at": {"$lte": now}},
-                # The lease is a later due time: whoever dies with it leaves the row to be found again.
+                # The lease is a later due time, so the row of a crashed instance becomes due again.
                 {"$set": {"at": now + LEASE}},
                 sort=[("at", ASCENDING)],
                 return_document=ReturnDocument.AFTER,
             )
             if row is None:
                 break
-            envelope = self._keeping.message(row)
-            # Readers refuse what is older than their inbox; a message for later is made when it leaves.
+            envelope = self._encryption.message_of(row)
+            # Receivers reject messages older than their inbox; the age of a delayed message counts from here.
             envelope.time = unix_milliseconds()
             await self._producer.send(envelope)
             fault_point("T1")
             await self._rows.delete_one({"_id": row["_id"]})
-            self._published.inc()
+            self._sent.inc()
             count += 1
         return count
 
@@ -100,9 +101,9 @@ class Timers:
                 await self.publish_due()
             except BusDown as down:
                 log.warning("bus down", error=str(down))
-            except Exception as failure:  # noqa: BLE001 -- a row in trouble must not end the looking
+            except Exception as failure:  # noqa: BLE001 -- one bad row must not end the polling
                 if dependency_down(failure):
-                    log.warning("dependency away", error=type(failure).__name__)
+                    log.warning("dependency unavailable", error=type(failure).__name__)
                 else:
                     log.exception("timers failed")
             await asyncio.sleep(POLL_SECONDS)

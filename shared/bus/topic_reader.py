@@ -1,7 +1,7 @@
-"""How does one process hear everything on a topic, without a consumer group? It reads all of it, and goes on.
+"""Topic reader: reads every record of a topic in one process, without a consumer group, and follows new ones.
 
-For what every instance must know (signing keys, revocations) and for what only one instance waits for (replies).
-Nothing is committed: whoever starts reads from the beginning, or from the end.
+Used for what every instance needs (signing keys, revocations) and for what a single instance waits for (replies). No
+offsets are committed: reading starts at the beginning or at the end of the topic.
 """
 
 from __future__ import annotations
@@ -19,60 +19,66 @@ from shared.bus.producer import BusDown
 from shared.telemetry import log
 
 OnRecord = Callable[[ConsumerRecord], None]
-"""Told each record, in its partition's order. What it raises is logged, and the next record follows."""
-LOOK_SECONDS: Final = 5.0
-"""After so long without a record Kafka is asked whether there is one: aiokafka has open bugs after broker restarts
-(aio-libs/aiokafka#1037, #703, #718), and a quiet topic looks like a hanging consumer."""
-ASK_SECONDS: Final = 5.0
+"""Callback that receives each record, those of a partition in order. Its exceptions are logged and ignored."""
+SILENCE_SECONDS: Final = 5.0
+"""After so long without a record the end offsets are compared with the position. aiokafka has open bugs after broker
+restarts (aio-libs/aiokafka#1037, #703, #718), in which a stuck consumer looks like a quiet topic."""
+KAFKA_SECONDS: Final = 5.0
+"""Timeout of a request to Kafka."""
 CATCH_UP_MILLISECONDS: Final = 500
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 
 
 class TopicReader:
-    """Follows a topic; connects again by itself and goes on where it was.
+    """Reads and follows a topic; reconnects after failures and continues at its position.
 
     Args:
-        bootstrap: ``host:port`` of brokers, separated by commas.
-        topic: its name, prefix included.
-        take: told each record.
-        partitions: which ones; all by default.
-        from_end: skips what is there when it starts.
-        client_id: shown in the broker's log.
-        look_seconds: how long a silence may last before Kafka is asked.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        topic: full topic name.
+        on_record: receives each record.
+        partitions: partitions to read; all by default.
+        from_end: skip the records that exist at the start.
+        client_id: name in the broker's log.
+        silence_seconds: how long without a record before the end offsets are checked.
+
+    Attributes:
+        following: True while new records are received; False while Kafka is unavailable.
     """
 
     def __init__(
         self,
         bootstrap: str,
         topic: str,
-        take: OnRecord,
+        on_record: OnRecord,
         *,
         partitions: Sequence[int] | None = None,
         from_end: bool = False,
         client_id: str = "nest-tail",
-        look_seconds: float = LOOK_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._take = take
+        self._on_record = on_record
         self._wanted = partitions
         self._from_end = from_end
         self._client_id = client_id
-        self._look_seconds = look_seconds
+        self._silence_seconds = silence_seconds
         self._positions: dict[TopicPartition, int] = {}
         self._unreachable: dict[TopicPartition, int] = {}
-        """Ends that a fresh consumer did not reach either: compaction has removed what stood before them."""
+        """End offsets that a new consumer did not reach either, because compaction removed the records before them."""
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self.following = False
-        """Whether records are heard as they come; False while Kafka is away."""
 
     async def start(self, within: float = 30.0) -> None:
-        """Read what is there; returns when everything that was there at the call has been taken.
+        """Read the records that exist now, then follow in the background.
+
+        Args:
+            within: seconds for reading the existing records.
 
         Raises:
-            BusDown: not done within so many seconds, or Kafka or the topic is not there.
+            BusDown: not done in time, or Kafka or the topic is unavailable.
         """
         try:
             async with asyncio.timeout(within):
@@ -87,7 +93,7 @@ class TopicReader:
         self._task = asyncio.create_task(self._follow(self._consumer))
 
     async def stop(self) -> None:
-        """Follow no more."""
+        """Stop following and disconnect."""
         self.following = False
         if self._task is not None:
             self._task.cancel()
@@ -95,7 +101,7 @@ class TopicReader:
         await self._close()
 
     async def _open(self) -> AIOKafkaConsumer:
-        """A consumer that stands where the last one stood, or where reading begins."""
+        """Open a consumer at the position of the previous one, or where reading starts."""
         consumer = AIOKafkaConsumer(
             self._topic,
             bootstrap_servers=self._bootstrap,
@@ -110,16 +116,16 @@ class TopicReader:
         )
         try:
             await consumer.start()
-            there = consumer.partitions_for_topic(self._topic) or ()
-            # It was subscribed to so that its partitions are known. A subscription would begin anew whenever one is
-            # added; an assignment stays as it is.
+            existing = consumer.partitions_for_topic(self._topic) or ()
+            # The subscription only served to load the partitions. It would start again whenever one is added; an
+            # assignment does not change.
             consumer.unsubscribe()
-            partitions = [TopicPartition(self._topic, number) for number in sorted(self._wanted or there)]
+            partitions = [TopicPartition(self._topic, number) for number in sorted(self._wanted or existing)]
             consumer.assign(partitions)
             for partition in partitions:
                 if partition in self._positions:
                     consumer.seek(partition, self._positions[partition])
-                # Asked for in any case: from then on nothing that comes in is missed.
+                # Awaited in any case: it fixes the position, from which no later record is missed.
                 self._positions[partition] = await consumer.position(partition)
         except BaseException:
             await _close(consumer)
@@ -127,78 +133,80 @@ class TopicReader:
         return consumer
 
     async def _catch_up(self, consumer: AIOKafkaConsumer) -> None:
+        """Read up to the end offsets of now."""
         ends = await consumer.end_offsets(list(self._positions))
         while behind := [partition for partition, end in ends.items() if self._positions[partition] < end]:
-            began = time.time() * 1000
+            started = time.time() * 1000
             if await self._read(consumer, CATCH_UP_MILLISECONDS):
                 continue
-            # Compaction may have removed the last records, so that no record stands before the end: then what says
-            # that all was read is an answer of Kafka's with nothing in it.
-            if all((consumer.last_poll_timestamp(partition) or 0) >= began for partition in behind):
+            # Compaction may have removed the last records, so that the end offset is never reached. Then an empty fetch
+            # response from Kafka shows that everything was read.
+            if all((consumer.last_poll_timestamp(partition) or 0) >= started for partition in behind):
                 return
 
     async def _read(self, consumer: AIOKafkaConsumer, milliseconds: int) -> bool:
-        """OnRecord what has come, waiting for it if need be; whether there was anything."""
+        """Process the fetched records, waiting for some; return False if there were none in time."""
         batches: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=milliseconds)
         for partition, records in batches.items():
             for record in records:
                 try:
-                    self._take(record)
-                except Exception:  # noqa: BLE001 -- one bad record must not deafen the process
-                    log.exception("record not understood", topic=self._topic, offset=record.offset)
+                    self._on_record(record)
+                except Exception:  # noqa: BLE001 -- one bad record must not end the reading
+                    log.exception("record not processed", topic=self._topic, offset=record.offset)
             self._positions[partition] = records[-1].offset + 1
         return bool(batches)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        """Read new records; after any failure with a new consumer."""
         while True:
             try:
-                await self._read_on(consumer)
-            except Exception as failure:  # noqa: BLE001 -- whatever ended it, the topic must be followed
+                await self._read_until_failure(consumer)
+            except Exception as failure:  # noqa: BLE001 -- whatever the failure, the topic must be followed
                 self.following = False
-                log.warning("tail interrupted", topic=self._topic, error=f"{type(failure).__name__}: {failure}")
+                log.warning("topic reader interrupted", topic=self._topic, error=f"{type(failure).__name__}: {failure}")
                 await self._close()
-                consumer = self._consumer = await self._open_again()
+                consumer = self._consumer = await self._reopen()
                 self.following = True
 
-    async def _read_on(self, consumer: AIOKafkaConsumer) -> None:
-        """Read until something is wrong.
+    async def _read_until_failure(self, consumer: AIOKafkaConsumer) -> None:
+        """Read until the consumer fails.
 
         Raises:
-            KafkaError: the consumer says so.
-            _Stuck: Kafka has records, and the consumer does not bring them.
+            KafkaError: the consumer failed.
+            _Stuck: Kafka has records that the consumer does not return.
         """
-        waiting: dict[TopicPartition, int] = {}
+        missing: dict[TopicPartition, int] = {}
         while True:
-            if await self._read(consumer, int(self._look_seconds * 1000)):
-                self.following, waiting = True, {}
+            if await self._read(consumer, int(self._silence_seconds * 1000)):
+                self.following, missing = True, {}
                 continue
-            before, waiting = waiting, await self._elsewhere(consumer)
-            # Seen twice: what arrived during the first look was merely young.
-            if waiting and before == waiting and waiting != self._unreachable:
-                self._unreachable = waiting
-                for partition, end in waiting.items():
+            before, missing = missing, await self._unread_ends(consumer)
+            # Seen twice, because a record that arrived during the first check was not late.
+            if missing and before == missing and missing != self._unreachable:
+                self._unreachable = missing
+                for partition, end in missing.items():
                     if end < self._positions[partition]:
-                        # The topic was made anew; reading begins where it begins for whoever starts.
+                        # The topic was deleted and created again, so its records are read from where reading starts.
                         del self._positions[partition]
-                raise _Stuck(f"{len(waiting)} partitions end elsewhere")
+                raise _Stuck(f"position of {len(missing)} partitions is not at the end")
 
-    async def _elsewhere(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        """The ends of the partitions that end elsewhere than where reading stands; none when Kafka does not tell."""
+    async def _unread_ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        """Return the end offsets that differ from the position; none if Kafka does not answer."""
         try:
-            async with asyncio.timeout(ASK_SECONDS):
+            async with asyncio.timeout(KAFKA_SECONDS):
                 ends = await consumer.end_offsets(list(self._positions))
         except (KafkaError, TimeoutError):
-            # The consumer waits for Kafka by itself; whoever asks about our health is told.
+            # The consumer reconnects by itself; the health check reports it meanwhile.
             self.following = False
             return {}
         self.following = True
         return {partition: end for partition, end in ends.items() if end != self._positions[partition]}
 
-    async def _open_again(self) -> AIOKafkaConsumer:
+    async def _reopen(self) -> AIOKafkaConsumer:
         pause = FIRST_PAUSE
         while True:
             try:
-                async with asyncio.timeout(10 * ASK_SECONDS):
+                async with asyncio.timeout(10 * KAFKA_SECONDS):
                     return await self._open()
             except (KafkaError, BusDown, TimeoutError):
                 await asyncio.sleep(pause)
@@ -211,10 +219,10 @@ class TopicReader:
 
 
 class _Stuck(Exception):
-    """Kafka has records that the consumer does not bring."""
+    """Kafka has records that the consumer does not return."""
 
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
-    # aiokafka's stop may wait for brokers that are gone.
+    # aiokafka's stop may wait for unreachable brokers.
     with suppress(KafkaError, TimeoutError):
-        await asyncio.wait_for(consumer.stop(), ASK_SECONDS)
+        await asyncio.wait_for(consumer.stop(), KAFKA_SECONDS)

@@ -1,6 +1,6 @@
-"""Which topics does Nest have, with which partitions and retention? Declared here, applied by ``nest topics apply``.
+"""Kafka topics: names, partitions and retention, declared here and applied by ``nest topics apply``.
 
-Nothing is created by accident: brokers run with ``auto.create.topics.enable=false``.
+Brokers run with ``auto.create.topics.enable=false``, so that no topic is created by accident.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ MINUTE: Final = 60_000
 DAY: Final = 24 * 60 * MINUTE
 FOREVER: Final = -1
 MEBIBYTE: Final = 1024 * 1024
-REPLICATION_FOR_TWO: Final = 3
-"""From this many replicas on, a write waits for two of them; below, for the only one."""
+MIN_REPLICATION_FOR_TWO: Final = 3
+"""From this replication factor on, a write waits for two in-sync replicas; below, for one."""
 LEADER_SECONDS: Final = 60.0
-"""How long a broker that is busy with others may take over a new topic."""
+"""How long a busy broker may take to elect the leaders of new topics."""
 COMPACTED: Final = {
-    # What is read whole at every start is kept short: Kafka never cleans the segment that is written to.
+    # Every start reads these topics completely. Kafka never compacts the active segment, so segments are short.
     "segment.ms": str(60 * MINUTE),
     "min.cleanable.dirty.ratio": "0.1",
-    # What was removed must go, however little of the whole it is.
+    # A tombstone must delete its record within a day, even if little of the topic is dirty.
     "max.compaction.lag.ms": str(DAY),
 }
-"""What Kafka is told of a compacted topic."""
+"""Kafka settings of compacted topics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic and what it keeps.
+    """A topic.
 
     Attributes:
-        name: without the deployment's prefix.
-        partitions: how many; decided once, since adding some later breaks the order of keys.
-        retention: milliseconds that a record is kept, or FOREVER.
-        compacted: only the newest record of each key is kept; with a retention, for so long at most.
-        consumed: by a consumer group, hence with a ``.dead`` topic beside it.
+        name: name without the deployment's prefix.
+        partitions: number of partitions. It never changes: additional partitions would break the order of keys.
+        retention: how long records are kept, milliseconds, or FOREVER.
+        compacted: only the newest record of each key is kept, for at most the retention.
+        consumed: a consumer group consumes it, so it has a dead-letter topic.
     """
 
     name: str
@@ -52,18 +52,18 @@ class Topic:
     consumed: bool = True
 
     def settings(self, replication: int) -> dict[str, str]:
-        """Kafka's settings for it."""
+        """Return the topic's Kafka settings for a replication factor."""
         return {
-            "cleanup.policy": self._cleanup,
+            "cleanup.policy": self._cleanup_policy,
             "retention.ms": str(self.retention),
-            "min.insync.replicas": "2" if replication >= REPLICATION_FOR_TWO else "1",
-            # A dead letter is the largest record there may be, and what is said about it.
+            "min.insync.replicas": "2" if replication >= MIN_REPLICATION_FOR_TWO else "1",
+            # A dead letter contains the largest possible record and its own headers.
             "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
             **(COMPACTED if self.compacted else {}),
         }
 
     @property
-    def _cleanup(self) -> str:
+    def _cleanup_policy(self) -> str:
         if not self.compacted:
             return "delete"
         return "compact" if self.retention == FOREVER else "compact,delete"
@@ -74,34 +74,34 @@ TOPICS: Final = (
     *(Topic(f"{service}.commands", 12, 7 * DAY) for service in SERVICES),
     *(Topic(f"{service}.events", 12, 7 * DAY) for service in SERVICES),
     Topic("stripe.webhooks", 12, 7 * DAY),
-    # A reply that nobody has read for ten minutes answers nobody.
+    # Callers time out long before ten minutes.
     Topic("gateway.replies", 64, 10 * MINUTE, consumed=False),
     Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False),
     Topic("auth.clients", 1, FOREVER, compacted=True, consumed=False),
-    # Twice the longest life of a token: whoever is revoked stays so until the token expires by itself.
+    # Twice the longest lifetime of an access token: a revocation must outlive the token.
     Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False),
 )
 
 
 def dead_letter_topic(topic: str) -> str:
-    """Where a topic's dead letters go."""
+    """Return the name of a topic's dead-letter topic."""
     return f"{topic}.dead"
 
 
 def declared(topics: Iterable[Topic] = TOPICS, *, max_partitions: int | None = None) -> tuple[Topic, ...]:
-    """These topics, and the dead-letter one beside each that is consumed.
+    """Return topics together with the dead-letter topics of those that are consumed.
 
     Args:
         topics: Nest's own by default.
-        max_partitions: fewer partitions than declared, for a deployment on one small machine.
+        max_partitions: upper bound of partitions per topic, for a deployment on one small machine.
     """
-    whole = []
+    result = []
     for topic in topics:
-        whole.append(replace(topic, partitions=min(topic.partitions, max_partitions or topic.partitions)))
+        result.append(replace(topic, partitions=min(topic.partitions, max_partitions or topic.partitions)))
         if topic.consumed:
-            # Compacted, so that a letter can be removed before its time, for somebody who was erased.
-            whole.append(Topic(dead_letter_topic(topic.name), 1, 30 * DAY, compacted=True, consumed=False))
-    return tuple(whole)
+            # Compacted, so that the dead letters of an erased user can be deleted before their retention ends.
+            result.append(Topic(dead_letter_topic(topic.name), 1, 30 * DAY, compacted=True, consumed=False))
+    return tuple(result)
 
 
 async def apply(
@@ -112,33 +112,33 @@ async def apply(
     max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
-    """Make the topics that are missing and set the settings of all.
+    """Create the missing topics and apply the settings of all.
 
     Args:
-        bootstrap: ``host:port`` of brokers, separated by commas.
-        prefix: leads every topic's name.
-        replication: how many brokers keep each.
-        max_partitions: as for ``declared``; topics that are there keep theirs.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        prefix: prefix of every topic name.
+        replication: replication factor.
+        max_partitions: as for ``declared``; existing topics keep their partitions.
         topics: Nest's own by default.
 
     Returns:
-        The names of those that were made, with their prefix.
+        The full names of the created topics.
 
     Raises:
-        KafkaError: Kafka could not be reached or refused.
+        KafkaError: Kafka can't be reached or rejected a request.
     """
     wanted = declared(topics, max_partitions=max_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=30_000)
     try:
         await admin.start()
-        present = set(await admin.list_topics())
-        missing = [topic for topic in wanted if prefix + topic.name not in present]
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in wanted if prefix + topic.name not in existing]
         if missing:
             await _create(admin, missing, prefix, replication)
-        old = [topic for topic in wanted if prefix + topic.name in present]
-        if old:
-            await admin.alter_configs([_resource(topic, prefix, replication) for topic in old])
-        await _until_led(admin, [prefix + topic.name for topic in wanted])
+        present = [topic for topic in wanted if prefix + topic.name in existing]
+        if present:
+            await admin.alter_configs([_config_resource(topic, prefix, replication) for topic in present])
+        await _wait_for_leaders(admin, [prefix + topic.name for topic in wanted])
         return [prefix + topic.name for topic in missing]
     finally:
         await admin.close()
@@ -152,34 +152,34 @@ async def check(
     max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
-    """What differs from the declaration, one sentence each; empty when all is well.
+    """Return the differences between Kafka and the declaration, one sentence each; empty if there are none.
 
     Args: as for ``apply``.
 
     Raises:
-        KafkaError: Kafka could not be reached.
+        KafkaError: Kafka can't be reached.
     """
     wanted = declared(topics, max_partitions=max_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()
-        present = set(await admin.list_topics())
-        names = [prefix + topic.name for topic in wanted if prefix + topic.name in present]
-        partitions = {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics(names)}
-        wrong = [f"{prefix}{topic.name} is missing" for topic in wanted if prefix + topic.name not in present]
+        existing = set(await admin.list_topics())
+        names = [prefix + topic.name for topic in wanted if prefix + topic.name in existing]
+        partitions = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics(names)}
+        differences = [f"{prefix}{topic.name} is missing" for topic in wanted if prefix + topic.name not in existing]
         for topic in wanted:
             name = prefix + topic.name
             if name not in partitions:
                 continue
             if partitions[name] != topic.partitions:
-                wrong.append(f"{name} has {partitions[name]} partitions instead of {topic.partitions}")
-            found = await _settings(admin, name)
-            wrong.extend(
-                f"{name}: {setting} is {found.get(setting)} instead of {value}"
+                differences.append(f"{name} has {partitions[name]} partitions instead of {topic.partitions}")
+            settings = await _settings(admin, name)
+            differences.extend(
+                f"{name}: {setting} is {settings.get(setting)} instead of {value}"
                 for setting, value in topic.settings(replication).items()
-                if found.get(setting) != value
+                if settings.get(setting) != value
             )
-        return wrong
+        return differences
     finally:
         await admin.close()
 
@@ -193,12 +193,12 @@ async def _create(admin: AIOKafkaAdminClient, topics: Iterable[Topic], prefix: s
     )
     for name, code, *rest in response.topic_errors:
         error = for_code(code)
-        # Two deployments of one release may apply at the same time.
+        # Two deployments of one release may apply the topics at the same time.
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {rest[0] if rest else ''}")
 
 
-def _resource(topic: Topic, prefix: str, replication: int) -> ConfigResource:
+def _config_resource(topic: Topic, prefix: str, replication: int) -> ConfigResource:
     return ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, topic.settings(replication))
 
 
@@ -207,8 +207,8 @@ async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
     return {entry[0]: entry[1] for response in responses for resource in response.resources for entry in resource[4]}
 
 
-async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
-    """Wait until every partition has a leader: a topic that was just made can't be written to at once."""
+async def _wait_for_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until every partition has a leader; a new topic can't be written to before."""
     end = time.monotonic() + LEADER_SECONDS
     while time.monotonic() < end:
         topics = await admin.describe_topics(names)
@@ -218,4 +218,4 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
         ):
             return
         await asyncio.sleep(0.1)
-    raise KafkaError(f"the topics were made and have no leader after {LEADER_SECONDS:.0f} s")
+    raise KafkaError(f"the topics were created and have no leader after {LEADER_SECONDS:.0f} s")

@@ -1,7 +1,7 @@
-"""Does this consumer still move? One that has lag and makes no progress ends its process, which is then started anew.
+"""Watchdog of a consumer: ends the process if the consumer has lag and makes no progress.
 
-aiokafka has open bugs after broker restarts (aio-libs/aiokafka#1037, #1154, #703) that no retry within the process
-mends. Whether anything moves is asked of Kafka, through a client of its own: the stuck consumer can't know.
+aiokafka has open bugs after broker restarts (aio-libs/aiokafka#1037, #1154, #703) from which only a new process
+recovers. The lag is read through a Kafka client of the watchdog's own, because a stuck consumer does not know it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from aiokafka.errors import KafkaError
 from shared.bus.consumer import Consumer
 from shared.telemetry import log
 
-LOOK_SECONDS: Final = 15.0
+CHECK_SECONDS: Final = 15.0
 STUCK_SECONDS: Final = 60.0
-ASK_SECONDS: Final = 10.0
+KAFKA_SECONDS: Final = 10.0
+"""Timeout of reading the lag."""
 EXIT_CODE: Final = 75
-"""EX_TEMPFAIL of sysexits.h: try again."""
+"""EX_TEMPFAIL of sysexits.h: temporary failure, try again."""
 
 
 def end_process() -> None:
-    """End at once: what hangs can't be asked to stop, and what is under way comes back."""
+    """End the process at once: a stuck consumer can't be stopped, and unfinished records are delivered again."""
     os._exit(EXIT_CODE)
 
 
@@ -35,104 +36,108 @@ class Watchdog:
     """Watches one consumer.
 
     Args:
-        bus: the consumer.
-        bootstrap: brokers to ask.
-        stuck: what to do when it hangs; ends the process by default.
-        stuck_seconds: how long nothing may move while there is something to do.
-        look_seconds: how often Kafka is asked.
+        consumer: the consumer.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        on_stuck: called when the consumer is stuck; ends the process by default.
+        stuck_seconds: how long records must wait without progress.
+        check_seconds: interval of the checks.
     """
 
     def __init__(
         self,
-        bus: Consumer,
+        consumer: Consumer,
         bootstrap: str,
         *,
-        stuck: Callable[[], None] = end_process,
+        on_stuck: Callable[[], None] = end_process,
         stuck_seconds: float = STUCK_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self._bus = bus
+        self._consumer = consumer
         self._bootstrap = bootstrap
-        self._stuck = stuck
+        self._on_stuck = on_stuck
         self._stuck_seconds = stuck_seconds
-        self._look_seconds = look_seconds
-        self._moved: tuple[float, dict[TopicPartition, int]] | None = None
-        """When something was last taken or finished, and what was committed, when Kafka was last asked."""
-        self._looked_at = 0.0
-        self._standing = 0.0
-        """For how many seconds of watching records have waited while nothing moved."""
+        self._check_seconds = check_seconds
+        self._progress: tuple[float, dict[TopicPartition, int]] | None = None
+        """Time of the last progress and committed offsets, as of the last check."""
+        self._checked_at = 0.0
+        self._stalled_seconds = 0.0
+        """Seconds between checks for which records have waited without progress."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the checks."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Watch no more."""
+        """Stop the checks."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def look(self) -> bool:
-        """Whether the consumer is stuck: look after look records wait, and nothing is taken, finished or committed.
+    async def is_stuck(self) -> bool:
+        """Check once; return True if check after check records wait while none is fetched, finished or committed.
 
-        A consumer with messages under way is not stuck: those have time limits of their own. Nor is one whose Kafka
-        does not answer: that is an outage. How long it stands still is counted from the first look that sees records
-        wait, and between looks that were made: after a quiet hour the first record is merely young, and a process that
-        was frozen must first be given time to go on.
+        A consumer with unfinished records is not stuck, because those have timeouts of their own. Nor is it stuck while
+        Kafka does not answer; that is an outage. The stalled time starts at the first check that sees waiting records:
+        after an hour without messages the first record is not late. It grows by at most two intervals per check, so
+        that a process that was frozen has time to continue.
         """
-        bus = self._bus
-        since, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
-        if bus.fault is not None or bus.in_flight or time.monotonic() - bus.last_progress < self._look_seconds:
-            self._standing = 0.0
+        consumer = self._consumer
+        elapsed, self._checked_at = time.monotonic() - self._checked_at, time.monotonic()
+        if (
+            consumer.fault is not None
+            or consumer.in_flight
+            or time.monotonic() - consumer.last_progress < self._check_seconds
+        ):
+            self._stalled_seconds = 0.0
             return False
         try:
-            async with asyncio.timeout(ASK_SECONDS):
-                committed, waiting = await self._ask()
+            async with asyncio.timeout(KAFKA_SECONDS):
+                committed, lag = await self._committed_and_lag()
         except (KafkaError, TimeoutError):
             return False
-        before, self._moved = self._moved, (bus.last_progress, committed)
-        if not waiting or before != self._moved:
-            self._standing = 0.0
+        before, self._progress = self._progress, (consumer.last_progress, committed)
+        if not lag or before != self._progress:
+            self._stalled_seconds = 0.0
             return False
-        self._standing += min(since, 2 * self._look_seconds)
-        return self._standing >= self._stuck_seconds
+        self._stalled_seconds += min(elapsed, 2 * self._check_seconds)
+        return self._stalled_seconds >= self._stuck_seconds
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(self._check_seconds)
             try:
-                stuck = await self.look()
-            except Exception:  # noqa: BLE001 -- whoever watches must not end unnoticed
-                log.exception("watchdog failed", group=self._bus.group)
+                stuck = await self.is_stuck()
+            except Exception:  # noqa: BLE001 -- the watchdog must not end unnoticed
+                log.exception("watchdog failed", group=self._consumer.group)
                 continue
             if stuck:
-                log.critical("consumer stuck", group=self._bus.group, seconds=self._stuck_seconds)
-                self._stuck()
+                log.critical("consumer stuck", group=self._consumer.group, seconds=self._stuck_seconds)
+                self._on_stuck()
 
-    async def _ask(self) -> tuple[dict[TopicPartition, int], int]:
-        """The committed offsets of what is ours, and how many records wait beyond them.
+    async def _committed_and_lag(self) -> tuple[dict[TopicPartition, int], int]:
+        """Return the committed offsets of the assigned partitions, and the number of records after them.
 
-        Other instances' partitions are no concern of ours, unless we have none: then we may have lost them all.
+        Partitions of other instances are ignored, unless none is assigned: then the assignment may have been lost.
         """
-        ours = self._bus.assigned
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        assigned = self._consumer.assigned
+        client = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         try:
-            await consumer.start()
+            await client.start()
             await admin.start()
-            found = await admin.list_consumer_group_offsets(self._bus.group)
+            offsets = await admin.list_consumer_group_offsets(self._consumer.group)
             partitions = [
                 TopicPartition(topic["topic"], partition["partition"])
-                for topic in await admin.describe_topics(list(self._bus.topics))
+                for topic in await admin.describe_topics(list(self._consumer.topics))
                 for partition in topic["partitions"]
-                if not ours or (topic["topic"], partition["partition"]) in ours
+                if not assigned or (topic["topic"], partition["partition"]) in assigned
             ]
-            ends = await consumer.end_offsets(partitions)
-            starts = await consumer.beginning_offsets(partitions)
+            ends = await client.end_offsets(partitions)
+            starts = await client.beginning_offsets(partitions)
         finally:
             await admin.close()
-            await consumer.stop()
-        committed = {partition: found[partition].offset for partition in partitions if partition in found}
-        waiting = sum(ends[tp] - max(committed.get(tp, 0), starts[tp]) for tp in partitions)
-        return committed, waiting
+            await client.stop()
+        committed = {partition: offsets[partition].offset for partition in partitions if partition in offsets}
+        lag = sum(ends[tp] - max(committed.get(tp, 0), starts[tp]) for tp in partitions)
+        return committed, lag

@@ -69,7 +69,7 @@ def new_harness(
             service="auth",
             handlers=HANDLERS,
             indexes=INDEXES,
-            open=partial(opened, settings=settings(**changed)),
+            open_context=partial(opened, settings=settings(**changed)),
             master_keys=master_keys,
         )
 

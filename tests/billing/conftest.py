@@ -216,7 +216,7 @@ async def open_shop(
             service="billing",
             handlers=HANDLERS,
             indexes=INDEXES,
-            open=partial(opened, settings=chosen),
+            open_context=partial(opened, settings=chosen),
         )
         harnesses.append(await harness.__aenter__())
         return Shop(harness, double, price, chosen)

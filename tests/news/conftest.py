@@ -50,7 +50,7 @@ async def harness(
         service="news",
         handlers=HANDLERS,
         indexes=INDEXES,
-        open=partial(opened, settings=chosen),
+        open_context=partial(opened, settings=chosen),
     ) as harness:
         harness.publish_to_followers(announced(CLIENT))
         yield harness

@@ -368,7 +368,7 @@ async def test_a_change_at_one_instance_shows_at_another(
         service="news",
         handlers=HANDLERS,
         indexes=INDEXES,
-        open=partial(opened, settings=settings()),
+        open_context=partial(opened, settings=settings()),
     )
     async with other:
         other.publish_to_followers(announced(CLIENT))

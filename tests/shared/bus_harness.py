@@ -54,8 +54,8 @@ class RunningService:
     @property
     def consumer(self) -> Consumer:
         """Its consumer."""
-        assert self.service._bus is not None
-        return self.service._bus
+        assert self.service._consumer is not None
+        return self.service._consumer
 
 
 class BusHarness:
@@ -146,8 +146,8 @@ class BusHarness:
             handlers=HANDLERS[name],
             topics=HEARS[name],
             indexes=INDEXES,
-            open=opening(kept),
-            stuck=lambda: stuck.append(True),
+            open_context=opening(kept),
+            on_stuck=lambda: stuck.append(True),
         )
         async with service:
             yield RunningService(service, kept[0], stuck)

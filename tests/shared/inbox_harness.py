@@ -39,7 +39,9 @@ class InboxHarness:
         self.mongo_url = mongo_url
         self.database = database
         self.things: Collection = database["things"]
-        self.inbox = Inbox(client, database, retention=timedelta(days=8), service=database.name, keeping=ROW_ENCRYPTION)
+        self.inbox = Inbox(
+            client, database, retention=timedelta(days=8), service=database.name, encryption=ROW_ENCRYPTION
+        )
 
     async def prepare(self) -> None:
         """Make the collections."""
@@ -56,7 +58,7 @@ class InboxHarness:
 
     async def commit(self, work: Work, body: bytes = b'{"done":true}') -> None:
         """Commit a work that was done."""
-        await self.inbox.commit(work, Outcome(body=body, messages=work.immediate(), answers=work.replies))
+        await self.inbox.commit(work, Outcome(body=body, messages=work.immediate(), replies=work.replies))
 
     async def row(self, id: str) -> dict[str, Any] | None:  # noqa: A002 -- the field's name
         """An inbox row."""

@@ -19,7 +19,7 @@ def main() -> int:
             handlers=HANDLERS[name],
             topics=HEARS[name],
             indexes=INDEXES,
-            open=opening([]),
+            open_context=opening([]),
         ),
     )
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pymongo.errors import PyMongoError
 
-from shared.batch_loader import MOST_VALUES, BatchLoader
+from shared.batch_loader import MAX_VALUES, BatchLoader
 from shared.mongo import connect, database
 from tests.shared.inbox_harness import InboxHarness
 
@@ -42,7 +42,7 @@ async def test_what_is_asked_in_one_breath_is_one_query(harness: InboxHarness) -
 
 
 async def test_more_values_than_fit_into_a_query_are_all_answered(harness: InboxHarness) -> None:
-    count = 2 * MOST_VALUES + 10
+    count = 2 * MAX_VALUES + 10
     await harness.things.insert_many([{"_id": str(number)} for number in range(count)])
     lookup = BatchLoader(harness.things)
     found = await asyncio.gather(*(lookup.find_one(str(number)) for number in range(count)))

@@ -20,7 +20,7 @@ def down(clock: Clock) -> CircuitBreaker:
     """A breaker that has seen enough."""
     breaker = CircuitBreaker("test", clock=clock)
     for _ in range(FAILURES):
-        assert breaker.admit() is None
+        assert breaker.before_call() is None
         breaker.failed("refused")
     return breaker
 
@@ -31,33 +31,33 @@ def test_a_few_failures_do_not_stop_calls(clock: Clock) -> None:
         for _ in range(FAILURES - 1):
             breaker.failed("refused")
         breaker.succeeded()
-    assert breaker.admit() is None
+    assert breaker.before_call() is None
 
 
 def test_failures_in_a_row_stop_calls_with_the_reason(down: CircuitBreaker) -> None:
-    assert (down.refusal, down.admit()) == ("refused", "refused")
+    assert (down.rejection, down.before_call()) == ("refused", "refused")
 
 
 def test_after_the_pause_one_call_goes_ahead(down: CircuitBreaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
-    assert down.refusal is None
-    assert [down.admit() for _ in range(3)] == [None, "refused", "refused"]
+    assert down.rejection is None
+    assert [down.before_call() for _ in range(3)] == [None, "refused", "refused"]
 
 
 def test_a_probe_that_succeeds_lets_all_through(down: CircuitBreaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
-    down.admit()
+    down.before_call()
     down.succeeded()
-    assert [down.admit() for _ in range(3)] == [None, None, None]
+    assert [down.before_call() for _ in range(3)] == [None, None, None]
 
 
 def test_a_probe_that_fails_doubles_the_pause_up_to_a_bound(down: CircuitBreaker, clock: Clock) -> None:
     pause = FIRST_PAUSE
     for _ in range(12):
         clock.now += pause - 0.01
-        assert down.admit() == "refused"
+        assert down.before_call() == "refused"
         clock.now += 0.02
-        assert down.admit() is None
+        assert down.before_call() is None
         down.failed("refused")
         pause = min(pause * 2, LONGEST_PAUSE)
     assert pause == LONGEST_PAUSE
@@ -67,11 +67,11 @@ def test_calls_that_were_under_way_do_not_lengthen_the_pause(down: CircuitBreake
     for _ in range(50):
         down.failed("refused")
     clock.now += FIRST_PAUSE
-    assert down.admit() is None
+    assert down.before_call() is None
 
 
 def test_a_probe_that_never_reports_is_followed_by_another(down: CircuitBreaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
-    assert down.admit() is None
+    assert down.before_call() is None
     clock.now += PROBE_SECONDS
-    assert down.admit() is None
+    assert down.before_call() is None

@@ -39,4 +39,4 @@ def test_or_the_nth() -> None:
 def test_a_point_that_does_not_exist_is_said_at_once() -> None:
     code, _, said = ran("V9")
     assert code == 1
-    assert "no point 'V9'" in said
+    assert "unknown point 'V9'" in said

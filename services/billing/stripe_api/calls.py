@@ -173,7 +173,7 @@ class Calls:
         until = min(self._until, loop.time() + self.patience.call)
         for attempt in range(1, tries + 1):
             await self._take_place(until)
-            if self.breaker.admit() is not None:
+            if self.breaker.before_call() is not None:
                 raise StripeUnavailable
             began = loop.time()
             try:
@@ -200,7 +200,7 @@ class Calls:
         raise AssertionError("the last attempt returns or raises")
 
     async def _take_place(self, until: float) -> None:
-        if self.breaker.refusal is not None:
+        if self.breaker.rejection is not None:
             # No place is to be taken by calls that won't be made.
             raise StripeUnavailable
         loop = asyncio.get_running_loop()

@@ -113,13 +113,13 @@ class Mailchimp:
         await self._http.close()
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Response | RetryLater:
-        if (reason := self._breaker.refusal) is not None:
+        if (reason := self._breaker.rejection) is not None:
             return RetryLater(reason)
         # No queueing: a waiting call would occupy one of the messages in flight, which mails need.
         if self._slots.locked():
             return RetryLater("busy")
         async with self._slots:
-            if (reason := self._breaker.admit()) is not None:
+            if (reason := self._breaker.before_call()) is not None:
                 return RetryLater(reason)
             try:
                 async with self._http.request(method, self._list + path, json=body, allow_redirects=False) as response:

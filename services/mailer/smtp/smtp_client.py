@@ -108,7 +108,7 @@ class SmtpClient:
 
     async def send(self, mail: Mail) -> SendOutcome | Unavailable:
         """Try once to send a mail; takes at most ``WAIT_SECONDS`` plus the timeout."""
-        if (reason := self._breaker.refusal) is not None:
+        if (reason := self._breaker.rejection) is not None:
             return Unavailable(reason)
         began = time.monotonic()
         try:
@@ -119,7 +119,7 @@ class SmtpClient:
                 self._breaker.failed("no connection became free")
             return Unavailable("all connections are busy")
         try:
-            if (reason := self._breaker.admit()) is not None:
+            if (reason := self._breaker.before_call()) is not None:
                 return Unavailable(reason)
             return self._recorded(await self._attempt(mail))
         finally:

@@ -117,7 +117,7 @@ class Twilio:
         """
         if (accepted := self._accepted.get(text.order_id)) is not None:
             return accepted
-        if (reason := self._breaker.refusal) is not None:
+        if (reason := self._breaker.rejection) is not None:
             return Deferred(reason)
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -125,7 +125,7 @@ class Twilio:
         except TimeoutError:
             return Deferred("all connections are busy")
         try:
-            if (reason := self._breaker.admit()) is not None:
+            if (reason := self._breaker.before_call()) is not None:
                 return Deferred(reason)
             return await self._attempt(text)
         finally:

@@ -13,12 +13,12 @@ from pymongo.errors import OperationFailure
 from shared.bus import handling as handling_module
 from shared.bus.bulk_writes import VersionConflict
 from shared.bus.envelope import Envelope, Undecodable, unix_milliseconds
-from shared.bus.handling import Handler, NotForUs, TooOld
-from shared.bus.inbox import DONE, Contended, Outcome
+from shared.bus.handling import EventNotHandled, Handler, TooOld
+from shared.bus.inbox import DONE, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed, consents
-from shared.mongo import connect, end_abandoned_transactions
+from shared.mongo import connect, kill_idle_transactions
 from tests.shared.inbox_harness import SEALER, InboxHarness, envelope, enveloped
 from tests.shared.sample_services import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
 
@@ -78,7 +78,7 @@ async def test_a_document_that_somebody_holds_for_a_while_is_waited_for(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a connection was cut: MongoDB keeps the transaction, and its locks, until a minute is over."""
-    monkeypatch.setattr(handling_module, "RERUNS", 12)  # in all a second, with the pauses
+    monkeypatch.setattr(handling_module, "MAX_RUNS", 12)  # in all a second, with the pauses
     await handled(harness, enveloped(Append(subject="s", number=0)))
     async with harness.client.start_session() as session:
         await session.start_transaction()
@@ -94,11 +94,11 @@ async def test_a_document_that_somebody_holds_for_a_while_is_waited_for(
 async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handling_module, "RERUNS", 3)
+    monkeypatch.setattr(handling_module, "MAX_RUNS", 3)
     await handled(harness, enveloped(Append(subject="s", number=0)))
     async with harness.client.start_session() as session, await session.start_transaction():
         await harness.database["subjects"].update_one({"_id": "s"}, {"$set": {"held": True}}, session=session)
-        with pytest.raises(Contended):
+        with pytest.raises(WriteConflict):
             await handled(harness, enveloped(Append(subject="s", number=1)))
 
 
@@ -130,7 +130,7 @@ async def test_transactions_of_other_applications_are_left_alone(
     try:
         async with other.start_session() as session, await session.start_transaction():
             await other[harness.database.name]["subjects"].insert_one({"_id": "theirs"}, session=session)
-            assert await end_abandoned_transactions(harness.client) == 0
+            assert await kill_idle_transactions(harness.client) == 0
     finally:
         await other.close()
     assert await harness.database["subjects"].find_one({"_id": "theirs"})
@@ -145,7 +145,7 @@ async def test_a_handler_that_can_never_commit_is_not_run_for_ever(harness: Inbo
     handling = harness.handling({Append: hopeless})
     with pytest.raises(RuntimeError, match="lost 50 times"):
         await handling.handle(sent, handling.decode(sent))
-    assert harness.ledger().runs[sent.id] == handling_module.RERUNS
+    assert harness.ledger().runs[sent.id] == handling_module.MAX_RUNS
 
 
 async def test_a_refusal_keeps_its_answer_and_drops_the_state(harness: InboxHarness) -> None:
@@ -253,7 +253,7 @@ async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(harness
     outcomes = [await handled(harness, sent), await handled(harness, sent)]
     for outcome in outcomes:
         (onward,) = outcome.messages
-        assert not outcome.answers
+        assert not outcome.replies
         assert (onward.wire, onward.reply_to, onward.reply_id, onward.deadline) == ("ledger.append", 3, sent.id, 99)
     assert outcomes[0].messages[0].id == outcomes[1].messages[0].id
 
@@ -337,7 +337,7 @@ def test_what_does_not_belong_on_a_topic_is_undecodable(harness: InboxHarness, m
 )
 def test_an_event_that_is_not_followed_is_passed_over(harness: InboxHarness, message: Envelope) -> None:
     message.topic = "ledger.events"
-    with pytest.raises(NotForUs):
+    with pytest.raises(EventNotHandled):
         harness.handling(LEDGER).decode(message)
 
 
@@ -359,7 +359,7 @@ def test_an_event_that_is_not_followed_is_known_by_its_type(
     harness: InboxHarness, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
 ) -> None:
     record = SimpleNamespace(topic=topic, partition=0, offset=0, key=None, value=None, headers=headers)
-    assert harness.handling(LEDGER).passes_over(record, topic) is passed_over
+    assert harness.handling(LEDGER).skips(record, topic) is passed_over
 
 
 def test_an_event_that_is_followed_is_decoded(harness: InboxHarness) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.bus.bulk_writes import VersionConflict
-from shared.bus.inbox import AlreadyDone, Contended, FingerprintDiffers, Inbox, Outcome
+from shared.bus.inbox import AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal
 from shared.ids import new_message_id
@@ -72,7 +72,7 @@ async def test_a_message_that_the_inbox_holds_changes_nothing_again(harness: Inb
 
     told = await outcomes(harness, [again, *others])
 
-    assert isinstance(told[0], AlreadyDone)
+    assert isinstance(told[0], AlreadyHandled)
     assert told[1:] == [None] * 5
     assert await harness.things.find_one({"_id": "another"}) is None
 
@@ -81,7 +81,7 @@ async def test_one_message_twice_in_the_same_breath_takes_effect_once(harness: I
     one_id = new_message_id()
     told = await outcomes(harness, [naming(harness, name, id=one_id) for name in ("a", "b")])
     assert told[0] is None
-    assert isinstance(told[1], AlreadyDone)
+    assert isinstance(told[1], AlreadyHandled)
     assert await harness.things.count_documents({}) == 1
 
 
@@ -137,7 +137,7 @@ async def test_nothing_is_stored_under_a_document_once_another_instance_has_remo
             work = harness.work()
             work.require_version(harness.things, application, version=1)
             work.insert(harness.things, {"_id": work.id, "of": application})
-            with suppress(Contended):
+            with suppress(WriteConflict):
                 try:
                     await harness.commit(work)
                 except VersionConflict:
@@ -148,7 +148,7 @@ async def test_nothing_is_stored_under_a_document_once_another_instance_has_remo
         while True:
             removal = other.work()
             removal.delete(other.things, application, version=1)
-            with suppress(Contended):
+            with suppress(WriteConflict):
                 await other.commit(removal)
                 return await other.things.count_documents({"of": application})
 
@@ -190,7 +190,7 @@ async def test_conflicting_groups_of_two_instances_spoil_nothing_besides(harness
     last = [told[0][31], told[1][31]]
     assert last.count(None) == 1
     # The loser reads what was done, or runs again and finds it then.
-    assert any(isinstance(one, AlreadyDone | VersionConflict) for one in last)
+    assert any(isinstance(one, AlreadyHandled | VersionConflict) for one in last)
     assert await harness.things.count_documents({"name": "both"}) == 1
 
 
@@ -281,7 +281,7 @@ async def test_the_same_id_with_another_request_is_told_from_a_repeat(harness: I
     work = harness.work(fingerprint="aa" * 32)
     await harness.commit(work)
     assert await harness.inbox.find(envelope(work.id, fingerprint="aa" * 32, body=b"sealed anew")) is not None
-    with pytest.raises(FingerprintDiffers):
+    with pytest.raises(MessageIdReused):
         await harness.inbox.find(envelope(work.id, fingerprint="bb" * 32))
 
 
@@ -289,7 +289,7 @@ async def test_without_a_fingerprint_the_body_tells(harness: InboxHarness) -> No
     work = harness.work(body=b'{"a":1}')
     await harness.commit(work)
     assert await harness.inbox.find(envelope(work.id, body=b'{"a":1}')) is not None
-    with pytest.raises(FingerprintDiffers):
+    with pytest.raises(MessageIdReused):
         await harness.inbox.find(envelope(work.id, body=b'{"a":2}'))
 
 
@@ -317,7 +317,7 @@ async def test_a_row_outlives_what_the_inbox_promises_to_remember(harness: Inbox
 async def test_another_retention_is_taken_over_at_the_next_start(harness: InboxHarness) -> None:
     for days in (1, 30):
         inbox = Inbox(
-            harness.client, harness.database, retention=timedelta(days=days), service="t", keeping=ROW_ENCRYPTION
+            harness.client, harness.database, retention=timedelta(days=days), service="t", encryption=ROW_ENCRYPTION
         )
         await ensure_indexes(harness.database, inbox.indexes())
         indexes = await harness.database[Inbox.COLLECTION].index_information()

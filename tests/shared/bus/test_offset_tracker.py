@@ -8,14 +8,14 @@ from shared.bus.offset_tracker import OffsetTracker
 
 def test_nothing_finished_lets_nothing_pass() -> None:
     progress = OffsetTracker()
-    progress.take(7, 0)
+    progress.add(7, 0)
     assert progress.position is None
 
 
 def test_a_finished_record_passes_up_to_the_first_open_one() -> None:
     progress = OffsetTracker()
     for offset in (5, 6, 7):
-        progress.take(offset, 0)
+        progress.add(offset, 0)
     progress.finish(6)
     assert progress.position is None
     progress.finish(5)
@@ -36,7 +36,7 @@ def test_the_position_is_always_just_past_the_finished_beginning(partition: tupl
     offsets, ends = partition
     progress = OffsetTracker()
     for offset in offsets:
-        progress.take(offset, 0)
+        progress.add(offset, 0)
     finished: set[int] = set()
     for offset in ends:
         progress.finish(offset)
@@ -48,7 +48,7 @@ def test_the_position_is_always_just_past_the_finished_beginning(partition: tupl
 def test_a_position_that_was_committed_comes_up_again_only_when_it_moves() -> None:
     progress = OffsetTracker()
     for offset in (1, 2, 3):
-        progress.take(offset, 0)
+        progress.add(offset, 0)
     progress.finish(1)
     progress.position = None
     progress.finish(3)
@@ -61,7 +61,7 @@ def test_the_oldest_is_the_first_that_is_not_finished() -> None:
     progress = OffsetTracker()
     assert progress.oldest is None
     for offset in (5, 6, 7):
-        progress.take(offset, offset * 1000)
+        progress.add(offset, offset * 1000)
     progress.finish(6)
     assert progress.oldest == 5000
     progress.finish(5)

@@ -23,65 +23,65 @@ PERSONAL, PLAIN = message("auth.ensure-user"), message("auth.user-ensured")
 
 
 def test_a_personal_message_is_kept_sealed_and_comes_back_whole() -> None:
-    row = ROW_ENCRYPTION.row(PERSONAL)
+    row = ROW_ENCRYPTION.message_row(PERSONAL)
     assert ADDRESS not in repr(row)
-    assert ROW_ENCRYPTION.message(row) == Envelope.of_row(PERSONAL.row())
+    assert ROW_ENCRYPTION.message_of(row) == Envelope.of_row(PERSONAL.row())
 
 
 def test_any_other_message_is_kept_as_it_is() -> None:
-    assert ROW_ENCRYPTION.row(PLAIN) == PLAIN.row()
-    assert ROW_ENCRYPTION.reply(PLAIN, b"{}") == b"{}"
+    assert ROW_ENCRYPTION.message_row(PLAIN) == PLAIN.row()
+    assert ROW_ENCRYPTION.reply_row(PLAIN, b"{}") == b"{}"
 
 
 @pytest.mark.parametrize("wire", ["auth.ensure-user", "auth.user-ensured"])
 def test_where_a_caller_came_from_is_kept_sealed(wire: str) -> None:
     caller = Caller(kind="user", user_id="user_1", token_id="token_1", client_ip="203.0.113.77")
     one = message(wire, caller=caller)
-    row = ROW_ENCRYPTION.row(one)
+    row = ROW_ENCRYPTION.message_row(one)
     assert "203.0.113.77" not in repr(row)
     assert row["caller"] == {"kind": "user", "user_id": "user_1", "token_id": "token_1"}
-    assert ROW_ENCRYPTION.message(row).caller == caller
+    assert ROW_ENCRYPTION.message_of(row).caller == caller
     # Rows of before it was sealed are still read.
-    assert ROW_ENCRYPTION.message(one.row()).caller == caller
+    assert ROW_ENCRYPTION.message_of(one.row()).caller == caller
 
 
 def test_an_entry_of_the_audit_is_kept_sealed() -> None:
-    row = ROW_ENCRYPTION.row(message("auth.audited"))
+    row = ROW_ENCRYPTION.message_row(message("auth.audited"))
     assert ADDRESS not in repr(row)
 
 
 def test_a_reply_to_a_personal_message_is_kept_sealed() -> None:
-    kept = ROW_ENCRYPTION.reply(PERSONAL, ADDRESS.encode())
+    kept = ROW_ENCRYPTION.reply_row(PERSONAL, ADDRESS.encode())
     assert ADDRESS not in repr(kept)
     assert ROW_ENCRYPTION.reply_of(kept) == ADDRESS.encode()
-    assert ROW_ENCRYPTION.reply_of(ROW_ENCRYPTION.reply(PERSONAL, None)) is None
+    assert ROW_ENCRYPTION.reply_of(ROW_ENCRYPTION.reply_row(PERSONAL, None)) is None
 
 
 @pytest.mark.parametrize("one", [PERSONAL, PLAIN, message("auth.ensure-user", fingerprint="ab" * 32)])
 def test_a_message_is_told_from_another_by_its_hash(one: Envelope) -> None:
-    kept = ROW_ENCRYPTION.hash(one)
-    assert ROW_ENCRYPTION.is_of(kept, one)
+    kept = ROW_ENCRYPTION.content_hash(one)
+    assert ROW_ENCRYPTION.matches(kept, one)
     other = message(one.wire, fingerprint=one.fingerprint and "cd" * 32)
     other.body += b" "
-    assert not ROW_ENCRYPTION.is_of(kept, other)
+    assert not ROW_ENCRYPTION.matches(kept, other)
 
 
 def test_nobody_without_the_key_can_make_the_hash_of_a_personal_message() -> None:
-    assert isinstance(ROW_ENCRYPTION.hash(PERSONAL), str)
-    assert ROW_ENCRYPTION.hash(PERSONAL) != RowEncryption(Sealer({"old": NEW}), "auth").hash(PERSONAL)
+    assert isinstance(ROW_ENCRYPTION.content_hash(PERSONAL), str)
+    assert ROW_ENCRYPTION.content_hash(PERSONAL) != RowEncryption(Sealer({"old": NEW}), "auth").content_hash(PERSONAL)
 
 
 def test_what_an_older_key_sealed_is_still_read() -> None:
     rotated = RowEncryption(Sealer({"new": NEW, "old": OLD}), "auth")
-    assert rotated.message(ROW_ENCRYPTION.row(PERSONAL)).body == PERSONAL.body
-    assert rotated.is_of(ROW_ENCRYPTION.hash(PERSONAL), PERSONAL)
+    assert rotated.message_of(ROW_ENCRYPTION.message_row(PERSONAL)).body == PERSONAL.body
+    assert rotated.matches(ROW_ENCRYPTION.content_hash(PERSONAL), PERSONAL)
 
 
 def test_what_was_kept_before_a_message_was_declared_personal_is_still_read() -> None:
-    assert ROW_ENCRYPTION.message(PERSONAL.row()).body == PERSONAL.body
-    assert ROW_ENCRYPTION.is_of(ROW_ENCRYPTION.hash(message("auth.user-ensured")), PERSONAL)
+    assert ROW_ENCRYPTION.message_of(PERSONAL.row()).body == PERSONAL.body
+    assert ROW_ENCRYPTION.matches(ROW_ENCRYPTION.content_hash(message("auth.user-ensured")), PERSONAL)
 
 
 def test_another_service_can_open_none_of_it() -> None:
     with pytest.raises(CannotUnseal):
-        RowEncryption(Sealer({"old": OLD}), "billing").message(ROW_ENCRYPTION.row(PERSONAL))
+        RowEncryption(Sealer({"old": OLD}), "billing").message_of(ROW_ENCRYPTION.message_row(PERSONAL))

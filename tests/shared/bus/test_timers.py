@@ -46,7 +46,7 @@ async def add_timer(bus: BusHarness, at: datetime, number: int) -> Envelope:
 
 
 def timers(bus: BusHarness, clock: Clock, producer: Producer | None = None) -> Timers:
-    return Timers(bus.database(), producer or bus.producer, service="ledger", keeping=ROW_ENCRYPTION, clock=clock)
+    return Timers(bus.database(), producer or bus.producer, service="ledger", encryption=ROW_ENCRYPTION, clock=clock)
 
 
 async def said(bus: BusHarness) -> list[str]:

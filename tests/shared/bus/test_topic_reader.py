@@ -134,7 +134,7 @@ async def test_an_end_that_no_record_stands_before_is_reached(
     ):
         await transactional.send_and_wait(topic, b"one", partition=0)
     listener = Listener()
-    tail = TopicReader(kafka_bootstrap, topic, listener, look_seconds=0.1)
+    tail = TopicReader(kafka_bootstrap, topic, listener, silence_seconds=0.1)
     await tail.start(within=10)
     assert listener.values == [b"one"]
     await say(producer, "two")
@@ -157,7 +157,7 @@ async def test_a_kafka_that_is_not_there_is_said_to_be() -> None:
 
 async def test_a_consumer_that_hangs_is_replaced(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
-    tail = TopicReader(kafka_bootstrap, topic, listener, look_seconds=0.1)
+    tail = TopicReader(kafka_bootstrap, topic, listener, silence_seconds=0.1)
     await tail.start()
     await say(producer, "one")
     await eventually(lambda: listener.values == [b"one"])
@@ -180,7 +180,7 @@ async def test_after_an_outage_it_goes_on_where_it_was(own_kafka: Callable[[], A
     await producer.start()
     listeners = Listener(), Listener()
     tails = [
-        TopicReader(kafka.bootstrap, TOPIC, listener, from_end=from_end, look_seconds=0.5)
+        TopicReader(kafka.bootstrap, TOPIC, listener, from_end=from_end, silence_seconds=0.5)
         for listener, from_end in zip(listeners, (False, True), strict=True)
     ]
     for tail in tails:

@@ -15,9 +15,9 @@ def watchdog(
     return Watchdog(
         running.consumer,
         bootstrap or bus.bootstrap,
-        stuck=lambda: running.stuck.append(True),
+        on_stuck=lambda: running.stuck.append(True),
         stuck_seconds=seconds,
-        look_seconds=0.1,
+        check_seconds=0.1,
     )
 
 
@@ -30,7 +30,7 @@ async def hang(running: RunningService) -> None:
 
 
 async def found(watching: Watchdog) -> bool:
-    return await watching.look()
+    return await watching.is_stuck()
 
 
 async def test_a_consumer_that_takes_nothing_while_records_wait_is_found(bus: BusHarness) -> None:
@@ -60,11 +60,11 @@ async def test_a_record_that_comes_after_a_long_silence_is_given_time(bus: BusHa
         await bus.call(Append(subject="s", number=0, key="s"))
         await bus.drained()
         watching = watchdog(bus, running)
-        assert not await watching.look()
+        assert not await watching.is_stuck()
         await asyncio.sleep(1)
         await hang(running)
         await bus.send(Append(subject="s", number=1, key="s"))
-        assert not await watching.look(), "the record has only just come"
+        assert not await watching.is_stuck(), "the record has only just come"
         await wait_until(lambda: found(watching), 20, "the hanging consumer was not found")
 
 
@@ -76,9 +76,9 @@ async def test_a_process_that_was_frozen_is_given_time_to_go_on(bus: BusHarness)
         await bus.send(Append(subject="s", number=1, key="s"))
         watching = watchdog(bus, running)
         for _ in range(2):
-            assert not await watching.look()
+            assert not await watching.is_stuck()
         time.sleep(2)  # noqa: ASYNC251 -- nothing at all runs meanwhile
-        assert not await watching.look(), "the time in which nothing could run was counted"
+        assert not await watching.is_stuck(), "the time in which nothing could run was counted"
         await wait_until(lambda: found(watching), 20, "the hanging consumer was not found")
 
 
@@ -88,7 +88,7 @@ async def test_a_quiet_consumer_is_left_alone(bus: BusHarness) -> None:
         await bus.drained()
         watching = watchdog(bus, running)
         for _ in range(8):
-            assert not await watching.look()
+            assert not await watching.is_stuck()
             await asyncio.sleep(0.2)
 
 
@@ -96,7 +96,7 @@ async def test_a_consumer_that_never_got_a_record_is_left_alone(bus: BusHarness)
     async with bus.running() as running:
         watching = watchdog(bus, running)
         for _ in range(8):
-            assert not await watching.look()
+            assert not await watching.is_stuck()
             await asyncio.sleep(0.2)
 
 
@@ -111,7 +111,7 @@ async def test_a_consumer_with_a_long_message_under_way_is_left_alone(bus: BusHa
         await wait_until(under_way)
         watching = watchdog(bus, running)
         while await bus.lag():
-            assert not await watching.look()
+            assert not await watching.is_stuck()
             await asyncio.sleep(0.1)
 
 
@@ -123,7 +123,7 @@ async def test_a_consumer_whose_kafka_does_not_answer_is_left_alone(bus: BusHarn
         await bus.send(Append(subject="s", number=1, key="s"))
         nobody = watchdog(bus, running, bootstrap="127.0.0.1:9")
         for _ in range(4):
-            assert not await nobody.look()
+            assert not await nobody.is_stuck()
             await asyncio.sleep(0.3)
 
 
@@ -139,7 +139,7 @@ async def test_a_consumer_that_has_given_up_waits_for_a_human(bus: BusHarness) -
         await bus.send(Append(subject="s", number=0, key="s"))
         watching = watchdog(bus, running)
         for _ in range(6):
-            assert not await watching.look()
+            assert not await watching.is_stuck()
             await asyncio.sleep(0.2)
 
 
@@ -164,7 +164,7 @@ async def test_a_healthy_instance_does_not_end_for_one_that_hangs(bus: BusHarnes
         await asyncio.sleep(0.6)
         await wait_until(lambda: found(other), 20, "the hanging one was not found")
         for _ in range(6):
-            assert not await one.look(), "the healthy one would have been ended"
+            assert not await one.is_stuck(), "the healthy one would have been ended"
             await asyncio.sleep(0.2)
 
 
