@@ -104,7 +104,7 @@ async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
 
 async def test_what_a_dead_process_holds_is_freed(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """MongoDB itself keeps the transaction of a process that was killed in it, and its locks, for a minute."""
-    monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.3)
+    monkeypatch.setattr("shared.mongo.IDLE_TRANSACTION_SECONDS", 0.3)
     await handled(harness, enveloped(Append(subject="s", number=0)))
     dead = connect(harness.mongo_url, application=harness.database.name)
     try:
@@ -125,7 +125,7 @@ async def test_what_a_dead_process_holds_is_freed(harness: InboxHarness, monkeyp
 async def test_transactions_of_other_applications_are_left_alone(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.mongo.ABANDONED_SECONDS", 0.0)
+    monkeypatch.setattr("shared.mongo.IDLE_TRANSACTION_SECONDS", 0.0)
     other = connect(harness.mongo_url, application="somebody else")
     try:
         async with other.start_session() as session, await session.start_transaction():
