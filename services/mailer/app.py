@@ -57,7 +57,7 @@ def create(settings: MailerSettings | None = None) -> Service:
         handlers=HANDLERS,
         topics=TOPICS,
         indexes=INDEXES,
-        open=partial(open_context, settings=loaded),
+        open_context=partial(open_context, settings=loaded),
     )
 
 

@@ -39,7 +39,7 @@ def mailer_harness(mongo_url: str, database_prefix: str, settings: MailerSetting
         service="mailer",
         handlers=HANDLERS,
         indexes=INDEXES,
-        open=partial(open_context, settings=settings),
+        open_context=partial(open_context, settings=settings),
     )
 
 

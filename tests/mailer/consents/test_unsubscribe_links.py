@@ -97,7 +97,7 @@ async def tagging(
         service="mailer",
         handlers=HANDLERS,
         indexes=INDEXES,
-        open=partial(open_context, settings=chosen),
+        open_context=partial(open_context, settings=chosen),
     ) as harness:
         yield harness
 

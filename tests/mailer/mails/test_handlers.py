@@ -321,7 +321,7 @@ async def carry_out(mongo_url, database, port, number, body):
     settings = MailerSettings(**{**USUAL, "smtp_port": int(port)})
     async with ServiceHarness(
         mongo_url, database, service="mailer", handlers=HANDLERS, indexes=INDEXES,
-        open=partial(open_context, settings=settings),
+        open_context=partial(open_context, settings=settings),
     ) as harness:
         orders = (harness.deliver(order(), id=f"{number:016x}{mail:016x}", body=body) for mail in range(MAILS))
         await asyncio.gather(*orders)
