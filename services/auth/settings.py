@@ -53,7 +53,7 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     signing_key_days: int = Field(default=90, ge=1, le=3650)
     """How long a key signs before the next one takes over."""
     signing_key_lead_seconds: int = Field(default=900, ge=1, le=86_400)
-    """How long a key is published before it signs; must be longer than anybody caches the public keys."""
+    """How long a key is published before it signs; must be longer than verifiers cache the public keys."""
 
     # Logins.
     authorization_minutes: int = Field(default=10, ge=1, le=20)
@@ -61,7 +61,7 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     phone_code_minutes: int = Field(default=10, ge=1, le=10)
     """How long a texted code can be redeemed."""
     text_countries: CommaSeparated = ()
-    """Countries whose phone numbers are texted, as ISO 3166-1 codes (``CH,DE``), or ``all``. None by default, since
+    """Countries whose phone numbers are texted, as ISO 3166-1 codes (``CH,DE``), or ``all``. Empty by default, since
     each text costs money."""
     test_login: bool = False
     """Whether ``POST /login`` logs any user in without a code, for tests. Refused in production."""

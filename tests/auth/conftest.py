@@ -1,4 +1,4 @@
-"""A harness of the auth service."""
+"""Fixtures of the auth service."""
 
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,33 +18,33 @@ from tests.auth.accounts.flows import CHEAP
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI
 from tests.service_harness import ServiceHarness
 
-# How long an example takes says nothing on a machine that others use.
+# No deadline: on a shared machine the duration of an example means nothing.
 hypothesis.settings.register_profile("auth", deadline=None)
 hypothesis.settings.load_profile("auth")
 
 
 @pytest.fixture
 def settings() -> Callable[..., AuthSettings]:
-    """Makes settings that would let the service start, with some of them changed."""
-    usual = {
+    """Factory of valid settings, with some of them changed."""
+    defaults = {
         "kafka_bootstrap": "127.0.0.1:9092",
         "mongo_url": "mongodb://127.0.0.1:27017",
         "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
         "environment": "test",
-        # One address orders many links here; tests of limits ask for those that hold by default.
+        # Most tests request many links for one address; tests of rate limits set the default limits.
         "limit_magic_links_per_address": "1000/1s",
         "limit_magic_links_per_client": "none",
     }
 
     def make(**changed: Any) -> AuthSettings:
-        return load(AuthSettings, **{**usual, **changed})
+        return load(AuthSettings, **{**defaults, **changed})
 
     return make
 
 
 @pytest.fixture(scope="session")
 def database_name(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """A database for all of this worker's tests of auth: making its collections takes longer than most of them."""
+    """One database for all tests of auth in a worker, since creating its collections takes longer than most tests."""
     name = f"{unique()}auth"
     yield name
     mongo_client.drop_database(name)
@@ -57,7 +57,7 @@ def new_harness(
     mongo_client: MongoClient[dict[str, Any]],
     settings: Callable[..., AuthSettings],
 ) -> Callable[..., ServiceHarness]:
-    """Makes harnesses of the auth service over one empty database, as several instances of it would share one."""
+    """Factory of harnesses of the auth service, which share one empty database like several instances."""
     database = mongo_client[database_name]
     for name in database.list_collection_names():
         database[name].delete_many({})
@@ -78,7 +78,7 @@ def new_harness(
 
 @pytest.fixture
 async def harness(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[ServiceHarness]:
-    """The auth service at a harness; it knows two apps, both with the same redirect URIs."""
+    """The auth service with two clients, which have the same redirect URIs."""
     async with new_harness() as harness:
         for client_id in (CLIENT, OTHER_CLIENT):
             await harness.deliver(
@@ -90,13 +90,13 @@ async def harness(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[S
 
 @pytest.fixture
 async def accounts(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[ServiceHarness]:
-    """The auth service at a harness, hashing passwords cheaply."""
+    """The auth service with cheap password hashes."""
     async with new_harness(**CHEAP) as harness:
         yield harness
 
 
 @pytest.fixture
 async def old_accounts(new_harness: Callable[..., ServiceHarness]) -> AsyncIterator[ServiceHarness]:
-    """The same, serving old clients."""
+    """The auth service with cheap password hashes and old clients."""
     async with new_harness(**CHEAP, old_clients=True) as harness:
         yield harness

@@ -196,7 +196,7 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
 async def delete_application(command: DeleteApplication, work: Work, auth: Auth) -> ApplicationDeletedView:
     """Delete an application and all its users.
 
-    From this commit on nobody can log in or sign up; the users' documents are deleted by following messages.
+    From this commit on users can't log in or sign up; their documents are deleted by following messages.
 
     Raises:
         MalformedApiKey: no application can have this key.

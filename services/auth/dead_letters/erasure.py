@@ -23,7 +23,7 @@ MAX_REMOVED: Final = 100
 async def erase_letters(command: EraseUserFromAuth, work: Work, auth: Auth) -> bool:
     """Remove dead letters about the user, a bounded number per message; order the rest by another message.
 
-    Dead letters that can't be unsealed stay until Kafka deletes them; nobody can read them.
+    Dead letters that can't be unsealed stay until Kafka deletes them after 30 days; they can't be read.
 
     Returns:
         Whether nothing is left.

@@ -64,7 +64,7 @@ class RemovedLetters:
         self._collection: Collection = database[self.COLLECTION]
 
     async def among(self, dedup_keys: Iterable[str]) -> frozenset[str]:
-        """Those of these deduplication keys whose dead letters have been removed."""
+        """The subset of these deduplication keys that belongs to removed dead letters."""
         found = await self._collection.find({"_id": {"$in": list(dedup_keys)}}).to_list()
         return frozenset(document["_id"] for document in found)
 

@@ -69,7 +69,7 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
 
 @audited("send_trial_magic_link")
 async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: Auth) -> None:
-    """Mail the link of a started trial; ``flow=trial`` in the link tells the app.
+    """Mail the link of a started trial; the link contains ``flow=trial`` for the app.
 
     No rate limit applies: the request for the trial was counted, and its link must follow.
 

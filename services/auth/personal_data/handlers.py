@@ -146,7 +146,7 @@ async def erase_user_from_auth(command: EraseUserFromAuth, work: Work, auth: Aut
         work.publish(command.model_copy(update={"key": work.key}))
         return
     subject = DataSubject.of(command, auth.sealer)
-    await auth.rate_limits.forget((subject.user_id, *subject.emails, *subject.phones), work)
+    await auth.rate_limits.erase((subject.user_id, *subject.emails, *subject.phones), work)
     before_login = auth.personal_data.audit_before_login(await auth.personal_data.login_ids(subject))
     if not await erase_part(command, work, (before_login, *auth.personal_data.erased), sealer=auth.sealer):
         return

@@ -73,7 +73,7 @@ class UserProcess:
         at: datetime,
         delete_stripe_customer: bool = False,
     ) -> Self:
-        """A new process, whose parts are about to be ordered."""
+        """A new process; its parts have yet to be ordered."""
         return cls(
             id=id,
             kind=kind,

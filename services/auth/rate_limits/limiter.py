@@ -163,8 +163,8 @@ class RateLimiter:
         known = await self._known_devices.get(self._id("familiar", subject))
         return DeviceRecognition(known, hashes, self._known_devices)
 
-    async def forget(self, subjects: Sequence[str], work: Work) -> None:
-        """Delete the use logs and known devices of subjects, for an erasure.
+    async def erase(self, subjects: Sequence[str], work: Work) -> None:
+        """Delete the use logs and known devices of subjects.
 
         The logs of single known devices can't be found by subject. They expire with the limit's window.
         """

@@ -133,8 +133,8 @@ async def _sessions(user_id: str, auth: Auth) -> list[Session]:
 async def _current_session_id(work: Work, auth: Auth) -> str | None:
     """ID of the caller's session, if any.
 
-    The caller's access token may already be revoked by a refresh that the gateway has not heard of. It belongs to the
-    same session.
+    The caller's access token may already be revoked by a refresh of which the gateway does not know yet. It belongs to
+    the same session.
     """
     if work.caller.token_id is None:
         return None

@@ -31,8 +31,8 @@ async def rotate_signing_keys(command: RotateSigningKeys, work: Work, auth: Auth
     if command.emergency:
         rotated = stored.replace_all(generate_now(auth.rotation.algorithm), at=work.now)
         _save(stored, rotated, work, auth)
-        # A second message withdraws the old keys once every instance knows the new one. Otherwise nobody could log in
-        # for a moment.
+        # A second message withdraws the old keys once every instance knows the new one. Otherwise all
+        # logins would fail for a moment.
         work.publish(KeepSigningKeys(key=KEYRING))
     else:
         rotated = stored.rotate(auth.rotation, generate_now, at=work.now)

@@ -115,7 +115,7 @@ class KeySet:
     def replace_all(self, key: SigningKey, *, at: datetime) -> Self:
         """Let this key sign at once, and retire all others with immediate effect, after a leak.
 
-        All others are retired, since nobody can tell which of the keys stored together has leaked.
+        All others are retired, since it is unknown which of the keys, stored together, has leaked.
         """
         return self._with((*(_retired(other, until=at) for other in self.keys), replace(key, state=KeyState.ACTIVE)))
 

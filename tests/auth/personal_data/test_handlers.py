@@ -281,10 +281,9 @@ async def test_old_link_creates_no_user_after_an_erasure(harness: ServiceHarness
     assert await harness.database["users"].count_documents({}) == 0
 
 
-async def test_login_racing_an_erasure_is_refused_or_its_session_ends(
-    harness: ServiceHarness,
-) -> None:
-    for _ in range(50):
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.slow)])
+async def test_login_racing_an_erasure_is_refused_or_its_session_ends(harness: ServiceHarness, rounds: int) -> None:
+    for _ in range(rounds):
         user_id = (await log_in(harness))["user_id"]
         code = await request_code(harness)
         deliveries = [harness.deliver(redemption(code)), harness.deliver(EraseUser(user_id=user_id))]
@@ -299,8 +298,9 @@ async def test_login_racing_an_erasure_is_refused_or_its_session_ends(
             assert await harness.database[name].count_documents({}) == 0, name
 
 
-async def test_login_racing_an_erasure_leaves_no_session(harness: ServiceHarness) -> None:
-    for _ in range(20):
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
+async def test_login_racing_an_erasure_leaves_no_session(harness: ServiceHarness, rounds: int) -> None:
+    for _ in range(rounds):
         user_id = (await log_in(harness))["user_id"]
         code = await request_code(harness)
         ensure = EnsureUser(reference="other", email=ADDRESS)

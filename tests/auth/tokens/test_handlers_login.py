@@ -296,12 +296,13 @@ async def test_login_leaves_expired_links_expired(harness: ServiceHarness) -> No
     assert await refusal(harness, redemption(expired)) == ("gone", "token_expired")
 
 
-async def test_one_of_100_concurrent_redemptions_succeeds(harness: ServiceHarness) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.slow)])
+async def test_one_of_many_concurrent_redemptions_succeeds(harness: ServiceHarness, count: int) -> None:
     code = await request_code(harness)
-    results = await asyncio.gather(*(harness.deliver(redemption(code)) for _ in range(100)), return_exceptions=True)
+    results = await asyncio.gather(*(harness.deliver(redemption(code)) for _ in range(count)), return_exceptions=True)
     assert sum(isinstance(result, dict) for result in results) == 1
     refused = [result for result in results if isinstance(result, Refused)]
-    assert [(each.kind, each.code) for each in refused] == [("conflict", "token_used")] * 99
+    assert [(each.kind, each.code) for each in refused] == [("conflict", "token_used")] * (count - 1)
     assert await harness.database["refresh_tokens"].count_documents({}) == 1
     assert await harness.database["access_tokens"].count_documents({}) == 1
 
