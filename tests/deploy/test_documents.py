@@ -31,7 +31,12 @@ from tests.deploy.environments import ROOT, SETTINGS, all_variables, command_nam
 
 DOCUMENTS: Final = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("services/**/*.md"),
+    ]
 }
 API: Final = DOCUMENTS["docs/http-api.md"]
 REFERENCE: Final[dict[str, Any]] = json.loads((ROOT / "services/gateway/openapi.json").read_text())
