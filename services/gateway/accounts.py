@@ -44,7 +44,7 @@ GROUP: Final = "accounts"
 """Label of these routes in metrics."""
 PAGE_PATHS: Final = ("/", "/accounts")
 """In embedded mode another page is at ``/``."""
-MESSAGES: Final = {
+REJECTION_MESSAGES: Final = {
     "application_ended": "the application's end date has passed",
     "application_user_ended": "the user's end date has passed",
     "application_user_not_active": "the user is not active",
@@ -159,7 +159,7 @@ def _renderer(status: int) -> Render:
         elif response.status in _REJECTED:
             error = json.loads(response.body)
             code = error["code"]
-            rejection = {"auth": False, "message": MESSAGES.get(code, code.replace("_", " ")), **error}
+            rejection = {"auth": False, "message": REJECTION_MESSAGES.get(code, code.replace("_", " ")), **error}
             response.body = json.dumps(rejection).encode()
         return response
 

@@ -41,7 +41,7 @@ async def test_the_link_below_a_mail_ends_the_news_by_one_click(page: Page) -> N
     async with page.context.expect_page() as opened:
         await welcome.frame_locator("iframe").get_by_role("link", name="Unsubscribe from news").click()
     tab = await opened.value
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("No more news from us?")
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("Unsubscribe from our news?")
     link, _, language = tab.url.partition("?")
     assert language == "lang=en"
     await can_be_read(tab, link)

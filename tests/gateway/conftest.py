@@ -1,4 +1,4 @@
-"""A gateway on the real Kafka, stand-ins for the services behind it, and a clean slate for each test."""
+"""A gateway on a real Kafka with stand-ins for the services behind it, reset before each test."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from shared.service import publish_outside_work
 from tests.gateway.fake_services import FakeServices
 
 ISSUER = "http://nest.test"
-INTERNAL_KEYS = ("an-internal-key-of-old", "an-internal-key-of-now")
-WEBHOOK_SECRETS = ("whsec_of_the_endpoint_of_old", "whsec_of_the_endpoint_of_now")
-MAIL_SECRETS = ("a-mail-secret-of-old", "a-mail-secret-of-now")
+INTERNAL_KEYS = ("the-previous-internal-key", "the-current-internal-key")
+WEBHOOK_SECRETS = ("whsec_previous", "whsec_current")
+MAIL_SECRETS = ("the-previous-mail-secret", "the-current-mail-secret")
 ORIGIN = "https://app.example.com"
 
 
@@ -46,11 +46,11 @@ class Signer:
 
     @property
     def jwk(self) -> dict[str, str]:
-        found: dict[str, str] = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
-        return {**found, "kid": self.kid, "alg": "ES256", "use": "sig"}
+        jwk: dict[str, str] = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        return {**jwk, "kid": self.kid, "alg": "ES256", "use": "sig"}
 
     @property
-    def announcement(self) -> SigningKeyPublished:
+    def published(self) -> SigningKeyPublished:
         return SigningKeyPublished(key=self.kid, kid=self.kid, jwk=self.jwk)
 
     def claims(self, user_id: str = "user_1", **changed: Any) -> dict[str, Any]:
@@ -64,13 +64,13 @@ class Signer:
 
 
 def client(client_id: str, *, disabled: bool = False) -> ClientAnnounced:
-    """What auth announces of a client."""
+    """Event that auth publishes for a client."""
     return ClientAnnounced(key=client_id, client_id=client_id, name="An app", disabled=disabled)
 
 
 @dataclass
-class World:
-    """What a gateway lives in."""
+class GatewayStack:
+    """A gateway and everything around it."""
 
     gateway: Gateway
     settings: GatewaySettings
@@ -78,12 +78,12 @@ class World:
     signer: Signer
     http: httpx.AsyncClient
 
-    async def announce(self, event: Event) -> None:
+    async def publish(self, event: Event) -> None:
         await publish_outside_work(self.services.producer, self.services.sealer, event)
 
     async def revoke(self, token: str) -> None:
         claims = jwt.decode(token, options={"verify_signature": False})
-        await self.announce(AccessTokenRevoked(token_id=claims["jti"], expires_at=claims["exp"]))
+        await self.publish(AccessTokenRevoked(token_id=claims["jti"], expires_at=claims["exp"]))
 
     def bearer(self, user_id: str = "user_1") -> dict[str, str]:
         return {"authorization": f"bearer {self.signer.token(user_id)}"}
@@ -95,10 +95,10 @@ class World:
 
 @pytest.fixture(scope="session")
 def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
-    """The settings of a gateway, those given changed."""
+    """Factory of settings."""
 
     def make(**changed: Any) -> GatewaySettings:
-        given: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "kafka_bootstrap": kafka_bootstrap,
             "environment": "test",
             "sealing_keys": f"k1:{base64.b64encode(bytes(32)).decode()}",
@@ -112,35 +112,35 @@ def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
             "reply_seconds": 3.0,
             "drain_seconds": 2.0,
         }
-        return GatewaySettings(**{**given, **changed})
+        return GatewaySettings(**{**defaults, **changed})
 
     return make
 
 
 @pytest.fixture(scope="session")
-async def running_world(
+async def session_stack(
     make_settings: Callable[..., GatewaySettings], unique: Callable[[], str], kafka_admin: AIOKafkaAdminClient
-) -> AsyncIterator[World]:
+) -> AsyncIterator[GatewayStack]:
     settings = make_settings(topic_prefix=unique())
     bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
-    made = await topics.apply(bootstrap, prefix=prefix, max_partitions=2)
+    created = await topics.apply(bootstrap, prefix=prefix, max_partitions=2)
     services = FakeServices(bootstrap, prefix, Sealer(settings.master_keys()))
     await services.start()
     signer = Signer.new("key-1")
-    await publish_outside_work(services.producer, services.sealer, signer.announcement)
+    await publish_outside_work(services.producer, services.sealer, signer.published)
     await publish_outside_work(services.producer, services.sealer, client("client_1"))
     async with (
         create(settings) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20.0) as http,
     ):
-        yield World(gateway, settings, services, signer, http)
+        yield GatewayStack(gateway, settings, services, signer, http)
     await services.stop()
-    await kafka_admin.delete_topics(made)
+    await kafka_admin.delete_topics(created)
 
 
 @pytest.fixture
-def world(running_world: World) -> Iterator[World]:
-    """The session's gateway, as if nothing had happened yet."""
-    running_world.services.reset()
-    yield running_world
-    assert running_world.gateway._rpc_client.waiting == 0
+def stack(session_stack: GatewayStack) -> Iterator[GatewayStack]:
+    """The session's gateway, with reset stand-ins."""
+    session_stack.services.reset()
+    yield session_stack
+    assert session_stack.gateway._rpc_client.waiting == 0

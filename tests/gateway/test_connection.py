@@ -1,4 +1,4 @@
-"""One request in, at most one handled, over raw sockets: smuggling, slowness and size."""
+"""Requests over raw sockets: smuggling, timeouts and size limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from services.gateway import connection
 from services.gateway.app import create
 from services.gateway.settings import GatewaySettings
-from tests.gateway.conftest import World
+from tests.gateway.conftest import INTERNAL_KEYS, GatewayStack
 from tests.stack import eventually
 
 BODY = b'{"client_id": "c"}'
@@ -25,7 +25,7 @@ CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
 async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool = True) -> tuple[list[int], bytes]:
-    """Send bytes; the statuses that come back, and all of what came back until the connection was closed."""
+    """Send bytes, and return the status codes and all bytes received until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     try:
@@ -33,8 +33,8 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
             for part in parts:
                 writer.write(part)
                 await writer.drain()
-            while piece := await reader.read(65536):
-                received += piece
+            while chunk := await reader.read(65536):
+                received += chunk
     except TimeoutError:
         assert not until_closed, f"still open after {wait} s: {received!r}"
     except ConnectionError:
@@ -49,14 +49,14 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
     {
         "CL and TE": HEAD + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
         "TE and CL, then another": HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + CHUNKED + GOOD,
-        "two CL": HEAD + b"Content-Length: 2\r\nContent-Length: 18\r\n\r\n" + BODY,
-        "the same CL twice": HEAD + b"Content-Length: 18\r\nContent-Length: 18\r\n\r\n" + BODY,
-        "a list of CL": HEAD + b"Content-Length: 18, 18\r\n\r\n" + BODY,
+        "different CL": HEAD + b"Content-Length: 2\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "duplicate CL": HEAD + b"Content-Length: 18\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "list of CL": HEAD + b"Content-Length: 18, 18\r\n\r\n" + BODY,
         "CL with a sign": HEAD + b"Content-Length: +18\r\n\r\n" + BODY,
         "negative CL": HEAD + b"Content-Length: -18\r\n\r\n" + BODY,
         "endless CL": HEAD + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n" + BODY,
-        "TE that is not quite chunked": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKED,
-        "TE with more": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKED,
+        "unknown TE": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKED,
+        "chunked not last": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKED,
         "TE with gzip": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNKED,
         "two TE": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED,
         "TE behind a vertical tab": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + CHUNKED,
@@ -67,9 +67,9 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
         "space before the colon of Host": GOOD.replace(b"Host:", b"Host :"),
         "two Host": HEAD + b"Host: other.test\r\nContent-Length: 18\r\n\r\n" + BODY,
         "no Host": GOOD.replace(b"Host: nest.test\r\n", b""),
-        "a Host that is none": GOOD.replace(b"nest.test", b"nest.test/path, other.test"),
-        "two authorizations": HEAD + b"Authorization: a\r\nAuthorization: b\r\nContent-Length: 18\r\n\r\n" + BODY,
-        "no name": HEAD + b": x\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "malformed Host": GOOD.replace(b"nest.test", b"nest.test/path, other.test"),
+        "two Authorization": HEAD + b"Authorization: a\r\nAuthorization: b\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "empty header name": HEAD + b": x\r\nContent-Length: 18\r\n\r\n" + BODY,
         "NUL in a header": HEAD + b"X: a\x00b\r\nContent-Length: 18\r\n\r\n" + BODY,
         "NUL in the path": GOOD.replace(b"list_", b"list\x00"),
         "folded header": HEAD + b"X: a\r\n b\r\nContent-Length: 18\r\n\r\n" + BODY,
@@ -77,7 +77,7 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
         "HTTP/0.9": b"GET /\r\n\r\n",
         "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        "chunk longer than it says": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}\r\n0\r\n\r\n",
+        "chunk longer than its size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}\r\n0\r\n\r\n",
         "chunk size with 0x": HEAD + b"Transfer-Encoding: chunked\r\n\r\n0x12\r\n" + BODY + b"\r\n0\r\n\r\n",
         "upgrade": HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 18\r\n\r\n" + BODY,
         "cleartext HTTP/2": HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 18\r\n\r\n" + BODY,
@@ -86,46 +86,46 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
     }.items(),
     ids=lambda case: case[0],
 )
-async def test_what_can_be_read_in_two_ways_is_refused(world: World, request_: tuple[str, bytes]) -> None:
-    statuses, received = await talk(world.gateway.port, request_[1])
+async def test_ambiguous_requests_are_refused(stack: GatewayStack, request_: tuple[str, bytes]) -> None:
+    statuses, received = await talk(stack.gateway.port, request_[1])
     assert statuses == [400], received
     assert b'"code": "malformed_request"' in received
-    assert world.services.received == []
+    assert stack.services.received == []
 
 
-async def test_requests_that_are_in_order_are_handled(world: World) -> None:
+async def test_valid_requests_are_handled(stack: GatewayStack) -> None:
     close = b"Connection: close\r\n"
     for request in (
         GOOD.replace(b"Host:", close + b"Host:"),
         HEAD + close + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED,
         HEAD + close + b"Transfer-Encoding: Chunked\r\n\r\n" + CHUNKED,
     ):
-        statuses, received = await talk(world.gateway.port, request)
+        statuses, received = await talk(stack.gateway.port, request)
         assert statuses == [204], received
-    assert len(world.services.received) == 3
+    assert len(stack.services.received) == 3
 
 
-async def test_trailers_are_no_headers(world: World) -> None:
-    trailers = b"0\r\nAuthorization: internal an-internal-key-of-now\r\nHost: other.test\r\n\r\n"
+async def test_trailers_are_ignored(stack: GatewayStack) -> None:
+    trailers = b"0\r\nAuthorization: internal %s\r\nHost: other.test\r\n\r\n" % INTERNAL_KEYS[0].encode()
     request = HEAD.replace(b"list_news_items", b"create_client") + b"Transfer-Encoding: chunked\r\n\r\n" + trailers
-    statuses, received = await talk(world.gateway.port, request, wait=1, until_closed=False)
+    statuses, received = await talk(stack.gateway.port, request, wait=1, until_closed=False)
     assert statuses == [403], received
 
 
-async def test_pipelined_requests_are_each_handled_once(world: World) -> None:
-    statuses, _ = await talk(world.gateway.port, GOOD * 5, wait=1, until_closed=False)
+async def test_pipelined_requests_are_each_handled_once(stack: GatewayStack) -> None:
+    statuses, _ = await talk(stack.gateway.port, GOOD * 5, wait=1, until_closed=False)
     assert statuses == [204] * 5
-    assert len(world.services.received) == 5
+    assert len(stack.services.received) == 5
 
 
-async def test_a_whole_request_gets_its_own_answer_although_garbage_follows(world: World) -> None:
-    statuses, _ = await talk(world.gateway.port, GOOD + b"garbage\r\n\r\n")
+async def test_garbage_after_a_request_does_not_replace_its_response(stack: GatewayStack) -> None:
+    statuses, _ = await talk(stack.gateway.port, GOOD + b"garbage\r\n\r\n")
     assert statuses == [204]
-    assert len(world.services.received) == 1
+    assert len(stack.services.received) == 1
 
 
-async def test_garbage_after_an_answer_is_refused(world: World) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
+async def test_garbage_after_a_response_is_refused(stack: GatewayStack) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.gateway.port)
     writer.write(GOOD)
     assert b"204" in await reader.readuntil(b"\r\n\r\n")
     writer.write(b"garbage\r\n\r\n")
@@ -133,15 +133,15 @@ async def test_garbage_after_an_answer_is_refused(world: World) -> None:
     writer.close()
 
 
-async def test_a_request_cut_short_is_not_handled(world: World) -> None:
+async def test_incomplete_request_is_not_handled(stack: GatewayStack) -> None:
     for cut in (GOOD[:-1], HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED[:-5]):
-        _, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", stack.gateway.port)
         writer.write(cut)
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-    assert await world.http.get("/healthz")
-    assert world.services.received == []
+    assert await stack.http.get("/healthz")
+    assert stack.services.received == []
 
 
 class TestSize:
@@ -154,99 +154,103 @@ class TestSize:
         ],
         ids=["one header", "many", "path"],
     )
-    async def test_a_head_has_sixteen_kibibytes(self, world: World, head: bytes) -> None:
-        statuses, received = await talk(world.gateway.port, head)
+    async def test_head_over_16_kib_is_refused(self, stack: GatewayStack, head: bytes) -> None:
+        statuses, received = await talk(stack.gateway.port, head)
         assert statuses == [431], received[:200]
 
-    async def test_a_head_without_end_is_cut_off(self, world: World) -> None:
-        statuses, _ = await talk(world.gateway.port, HEAD + b"X: ", *([b"a" * 8192] * 200), wait=5)
-        assert statuses in ([431], [])  # it may be reset before it has read the answer
+    async def test_endless_head_is_cut_off(self, stack: GatewayStack) -> None:
+        statuses, _ = await talk(stack.gateway.port, HEAD + b"X: ", *([b"a" * 8192] * 200), wait=5)
+        assert statuses in ([431], [])  # A reset connection may lose the response.
 
-    async def test_a_large_head_within_the_bound_is_taken(self, world: World) -> None:
+    async def test_large_head_within_the_limit_is_accepted(self, stack: GatewayStack) -> None:
         request = HEAD + b"X: " + b"a" * 15_000 + b"\r\nConnection: close\r\nContent-Length: 18\r\n\r\n" + BODY
-        assert (await talk(world.gateway.port, request))[0] == [204]
+        assert (await talk(stack.gateway.port, request))[0] == [204]
 
     @pytest.mark.parametrize("size", [64 * 1024 + 1, 600_000])
-    async def test_a_body_that_is_too_large_is_told_so(self, world: World, size: int) -> None:
-        announced = HEAD + b"Content-Length: %d\r\n\r\n" % size + b"a" * size
+    async def test_client_of_a_body_over_the_limit_reads_413(self, stack: GatewayStack, size: int) -> None:
+        with_length = HEAD + b"Content-Length: %d\r\n\r\n" % size + b"a" * size
         chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"a" * size + b"\r\n0\r\n\r\n"
-        for request in (announced, chunked):
-            statuses, received = await talk(world.gateway.port, request)
+        for request in (with_length, chunked):
+            statuses, received = await talk(stack.gateway.port, request)
             assert statuses == [413], received[:300]
             assert b'"code": "body_too_large"' in received
-        assert world.services.received == []
+        assert stack.services.received == []
 
-    async def test_a_hundred_megabytes_are_not_waited_for(self, world: World) -> None:
+    async def test_body_of_100_mb_is_refused_without_reading_it(self, stack: GatewayStack) -> None:
         began = time.monotonic()
         request = HEAD + b"Content-Length: 100000000\r\n\r\n"
-        statuses, _ = await talk(world.gateway.port, request, b"a" * 3_000_000)
+        statuses, _ = await talk(stack.gateway.port, request, b"a" * 3_000_000)
         assert statuses in ([413], [])
         assert time.monotonic() - began < 4
 
-    async def test_a_body_of_exactly_the_bound_is_read(self, world: World) -> None:
+    async def test_body_of_exactly_the_limit_is_accepted(self, stack: GatewayStack) -> None:
         body = BODY + b" " * (64 * 1024 - len(BODY))
         request = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        assert (await talk(world.gateway.port, request))[0] == [204]
+        assert (await talk(stack.gateway.port, request))[0] == [204]
 
 
-@pytest.mark.usefixtures("hasty")
-class TestSlowness:
+@pytest.mark.usefixtures("short_timeout")
+class TestTimeout:
     @pytest.fixture
-    def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connection, "ARRIVAL_SECONDS", 0.4)
 
-    @pytest.mark.parametrize("begun", [HEAD[:5], HEAD[:20], HEAD, GOOD[:-3]], ids=["verb", "line", "head", "body"])
-    async def test_a_request_that_does_not_come_to_an_end_is_given_up(self, world: World, begun: bytes) -> None:
-        statuses, _ = await talk(world.gateway.port, begun)
+    @pytest.mark.parametrize("sent", [HEAD[:5], HEAD[:20], HEAD, GOOD[:-3]], ids=["verb", "line", "head", "body"])
+    async def test_incomplete_request_times_out_with_408(self, stack: GatewayStack, sent: bytes) -> None:
+        statuses, _ = await talk(stack.gateway.port, sent)
         assert statuses == [408]
-        assert world.services.received == []
+        assert stack.services.received == []
 
-    async def test_a_connection_that_says_nothing_is_closed_without_a_word(self, world: World) -> None:
-        assert await talk(world.gateway.port) == ([], b"")
+    async def test_silent_connection_is_closed_without_a_response(self, stack: GatewayStack) -> None:
+        assert await talk(stack.gateway.port) == ([], b"")
 
     @pytest.mark.parametrize("second", [HEAD, GOOD[:-3]], ids=["head", "body"])
-    async def test_a_request_is_never_given_the_refusal_of_the_one_behind_it(self, world: World, second: bytes) -> None:
-        async def think(_: object) -> None:
+    async def test_pipelined_refusal_does_not_replace_the_earlier_response(
+        self, stack: GatewayStack, second: bytes
+    ) -> None:
+        async def delay(_: object) -> None:
             await asyncio.sleep(0.8)
 
-        world.services.before_reply = think
-        statuses, received = await talk(world.gateway.port, GOOD + second)
+        stack.services.before_reply = delay
+        statuses, received = await talk(stack.gateway.port, GOOD + second)
         assert 408 not in statuses, received
-        await eventually(lambda: world.gateway._rpc_client.waiting == 0)
+        await eventually(lambda: stack.gateway._rpc_client.waiting == 0)
 
-    async def test_dripping_does_not_help(self, world: World) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
+    async def test_request_sent_byte_by_byte_times_out(self, stack: GatewayStack) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.gateway.port)
         began = time.monotonic()
 
-        async def drip() -> None:
+        async def send_slowly() -> None:
             for byte in HEAD * 10:
                 writer.write(bytes([byte]))
                 await asyncio.sleep(0.05)
 
-        dripping = asyncio.create_task(drip())
-        answer = await reader.read()
+        sending = asyncio.create_task(send_slowly())
+        response = await reader.read()
         assert time.monotonic() - began < 3
-        assert b" 408 " in answer
-        dripping.cancel()
+        assert b" 408 " in response
+        sending.cancel()
         writer.close()
 
-    async def test_an_answer_may_take_longer_than_a_request(self, world: World) -> None:
-        async def think(_: object) -> None:
+    async def test_slow_response_does_not_time_out(self, stack: GatewayStack) -> None:
+        async def delay(_: object) -> None:
             await asyncio.sleep(0.8)
 
-        world.services.before_reply = think
+        stack.services.before_reply = delay
         request = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
-        assert (await talk(world.gateway.port, request))[0] == [204]
+        assert (await talk(stack.gateway.port, request))[0] == [204]
 
 
-async def test_connections_are_bounded(make_settings: Callable[..., GatewaySettings], world: World) -> None:
-    settings_ = make_settings(topic_prefix=world.settings.topic_prefix, connections=3)
+async def test_connections_over_the_limit_get_429(
+    make_settings: Callable[..., GatewaySettings], stack: GatewayStack
+) -> None:
+    settings_ = make_settings(topic_prefix=stack.settings.topic_prefix, connections=3)
     async with create(settings_) as gateway:
-        kept = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
+        open_connections = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
         statuses, received = await talk(gateway.port, GOOD)
         assert statuses == [429], received
         assert b"retry-after: 5" in received
-        for _, writer in kept:
+        for _, writer in open_connections:
             writer.close()
             await writer.wait_closed()
         request = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
@@ -258,12 +262,12 @@ async def _handled(port: int, request: bytes) -> bool:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(noise=st.binary(max_size=300), place=st.integers(0, len(GOOD)), replaced=st.integers(0, 40))
-async def test_any_bytes_at_all_get_a_client_error_or_a_proper_answer(
-    world: World, noise: bytes, place: int, replaced: int
+@given(garbage=st.binary(max_size=300), place=st.integers(0, len(GOOD)), replaced=st.integers(0, 40))
+async def test_any_bytes_get_a_response_below_500(
+    stack: GatewayStack, garbage: bytes, place: int, replaced: int
 ) -> None:
-    request = GOOD[:place] + noise + GOOD[place + replaced :]
-    statuses, received = await talk(world.gateway.port, request, b"\r\n\r\nX", wait=0.15, until_closed=False)
+    request = GOOD[:place] + garbage + GOOD[place + replaced :]
+    statuses, received = await talk(stack.gateway.port, request, b"\r\n\r\nX", wait=0.15, until_closed=False)
     assert all(status < 500 for status in statuses), received
 
 
@@ -275,11 +279,11 @@ async def test_any_bytes_at_all_get_a_client_error_or_a_proper_answer(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=10), inner, max_size=5),
         max_leaves=15,
-    ).map(lambda found: json.dumps(found).encode())
+    ).map(lambda value: json.dumps(value).encode())
 )
-async def test_any_body_at_all_gets_a_client_error(world: World, body: bytes) -> None:
+async def test_any_body_gets_a_client_error(stack: GatewayStack, body: bytes) -> None:
     for path in ("/1/2021-10-06/send_magic_link", "/1/webhook/stripe"):
-        answer = await world.http.post(path, content=body)
-        assert 400 <= answer.status_code < 500, (path, answer.text)
-        assert answer.json()["code"]
-    assert world.services.received == []
+        response = await stack.http.post(path, content=body)
+        assert 400 <= response.status_code < 500, (path, response.text)
+        assert response.json()["code"]
+    assert stack.services.received == []

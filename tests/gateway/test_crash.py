@@ -1,4 +1,4 @@
-"""A gateway killed in the middle of a request: what it took is not lost, and a repeat elsewhere resolves it."""
+"""A gateway that crashes during a request: accepted messages are not lost, and a repeat elsewhere resolves the call."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import pytest
 
 from services.embedded import ports
 from shared.fault_points import EXIT_CODE
-from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, WEBHOOK_SECRETS, World
+from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, WEBHOOK_SECRETS, GatewayStack
 from tests.gateway.test_stripe_webhook import event, signed
 from tests.stack import Process, eventually
 
 CALL = "/1/2021-10-06/set_marketing_consent"
 CONSENT = {"user_id": "user_1", "level": "general"}
-Dying = Callable[[str], Awaitable[tuple[Process, str]]]
+StartCrashing = Callable[[str], Awaitable[tuple[Process, str]]]
 
 
 @pytest.fixture
-async def dying(world: World, tmp_path: Path) -> AsyncIterator[Dying]:
-    """Starts a gateway that dies at a point; gives its process and address."""
+async def start_crashing(stack: GatewayStack, tmp_path: Path) -> AsyncIterator[StartCrashing]:
+    """Starts a gateway that crashes at a fault point; returns its process and URL."""
     started: list[Process] = []
 
     async def start(point: str) -> tuple[Process, str]:
         port = ports.any_free()
-        settings = world.settings
+        settings = stack.settings
         environment = {
             "NEST_ENVIRONMENT": "test",
             "NEST_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -45,7 +45,7 @@ async def dying(world: World, tmp_path: Path) -> AsyncIterator[Dying]:
         started.append(process)
         await process.start()
         url = f"http://127.0.0.1:{port}"
-        await eventually(lambda: _well(url), within=30, what=f"a gateway that dies at {point}")
+        await eventually(lambda: _is_healthy(url), within=30, what=f"start of a gateway that crashes at {point}")
         return process, url
 
     yield start
@@ -53,7 +53,7 @@ async def dying(world: World, tmp_path: Path) -> AsyncIterator[Dying]:
         await process.kill()
 
 
-async def _well(url: str) -> bool:
+async def _is_healthy(url: str) -> bool:
     try:
         async with httpx.AsyncClient() as http:
             return (await http.get(f"{url}/healthz")).status_code == 200
@@ -61,33 +61,35 @@ async def _well(url: str) -> bool:
         return False
 
 
-async def _dies(process: Process, url: str, **request: Any) -> None:
-    """Send a request that the gateway does not survive."""
+async def _crash(process: Process, url: str, **request: Any) -> None:
+    """Send a request that crashes the gateway."""
     async with httpx.AsyncClient(timeout=20) as http:
         with pytest.raises(httpx.TransportError):
             await http.post(url, **request)
     assert await process.ended() == EXIT_CODE
 
 
-@pytest.mark.parametrize(("point", "sent_before"), [("G1", 0), ("G2", 1)])
-async def test_a_call_that_was_cut_off_is_resolved_by_its_key_at_another_gateway(
-    world: World, dying: Dying, point: str, sent_before: int
+@pytest.mark.parametrize(("point", "messages"), [("G1", 0), ("G2", 1)])
+async def test_repeat_at_another_gateway_resolves_an_interrupted_call(
+    stack: GatewayStack, start_crashing: StartCrashing, point: str, messages: int
 ) -> None:
-    process, url = await dying(point)
-    request = {"json": CONSENT, "headers": {"idempotency-key": point, **world.internal}}
-    await _dies(process, url + CALL, **request)
-    repeated = await world.http.post(CALL, **request)
+    process, url = await start_crashing(point)
+    request = {"json": CONSENT, "headers": {"idempotency-key": point, **stack.internal}}
+    await _crash(process, url + CALL, **request)
+    repeated = await stack.http.post(CALL, **request)
     assert repeated.status_code == 204
-    heard = world.services.received
-    assert len(heard) == sent_before + 1
-    assert len({(envelope.id, envelope.fingerprint) for envelope in heard}) == 1
+    received = stack.services.received
+    assert len(received) == messages + 1
+    assert len({(envelope.id, envelope.fingerprint) for envelope in received}) == 1
 
 
-async def test_an_event_that_stripe_was_not_told_of_is_stored_all_the_same(world: World, dying: Dying) -> None:
-    process, url = await dying("W1")
+async def test_event_is_stored_although_its_response_was_lost(
+    stack: GatewayStack, start_crashing: StartCrashing
+) -> None:
+    process, url = await start_crashing("W1")
     body = json.dumps(event()).encode()
-    await _dies(process, f"{url}/1/webhook/stripe", content=body, headers=signed(body))
-    await eventually(lambda: [stored.body for stored in world.services.received] == [body])
-    assert (await world.http.post("/1/webhook/stripe", content=body, headers=signed(body))).status_code == 200
-    await eventually(lambda: len(world.services.received) == 2)
-    assert len({stored.id for stored in world.services.received}) == 1
+    await _crash(process, f"{url}/1/webhook/stripe", content=body, headers=signed(body))
+    await eventually(lambda: [event.body for event in stack.services.received] == [body])
+    assert (await stack.http.post("/1/webhook/stripe", content=body, headers=signed(body))).status_code == 200
+    await eventually(lambda: len(stack.services.received) == 2)
+    assert len({event.id for event in stack.services.received}) == 1

@@ -18,11 +18,12 @@ from services.gateway.unsubscribe import ShowPage
 from shared.mail import unsubscribe_token
 from shared.messages import Caller
 from shared.messages.auth.users import GetUser
-from tests.gateway.conftest import MAIL_SECRETS, World
+from tests.gateway.conftest import MAIL_SECRETS, GatewayStack
 from tests.gateway.test_mail_webhook import NOTICE
 from tests.gateway.test_mail_webhook import signed as signed_for_mail
 from tests.gateway.test_stripe_webhook import event
 from tests.gateway.test_stripe_webhook import signed as signed_by_stripe
+from tests.stack import eventually
 
 EVENT = json.dumps(event()).encode()
 MAIL_NOTICE = json.dumps(NOTICE).encode()
@@ -37,41 +38,41 @@ def count(group: str, name: str, status: int) -> float:
     return REGISTRY.get_sample_value("nest_gateway_call_seconds_count", labels) or 0.0
 
 
-async def via_rpc(world: World) -> httpx.Response:
-    return await world.http.post("/1/2021-10-06/get_user", json={"user_id": "user_1"}, headers=world.bearer())
+async def via_rpc(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.post("/1/2021-10-06/get_user", json={"user_id": "user_1"}, headers=stack.bearer())
 
 
-async def via_phone(world: World) -> httpx.Response:
-    return await world.http.post("/init", json={"phone_number": "+41791234567"})
+async def via_phone(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.post("/init", json={"phone_number": "+41791234567"})
 
 
-async def via_accounts_body(world: World) -> httpx.Response:
-    return await world.http.post("/users/userdata", json={"token": "a.b.c"})
+async def via_accounts_body(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.post("/users/userdata", json={"token": "a.b.c"})
 
 
-async def via_accounts_path(world: World) -> httpx.Response:
-    return await world.http.get("/users/islogged/a.b.c")
+async def via_accounts_path(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.get("/users/islogged/a.b.c")
 
 
-async def via_unsubscribe_page(world: World) -> httpx.Response:
-    return await world.http.get(f"/unsubscribe/{unsubscribe_token(world.services.sealer, 'user_1')}")
+async def via_unsubscribe_page(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.get(f"/unsubscribe/{unsubscribe_token(stack.services.sealer, 'user_1')}")
 
 
-async def via_unsubscribe(world: World) -> httpx.Response:
-    return await world.http.post(f"/unsubscribe/{unsubscribe_token(world.services.sealer, 'user_1')}")
+async def via_unsubscribe(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.post(f"/unsubscribe/{unsubscribe_token(stack.services.sealer, 'user_1')}")
 
 
-async def via_stripe_webhook(world: World) -> httpx.Response:
-    return await world.http.post("/1/webhook/stripe", content=EVENT, headers=signed_by_stripe(EVENT))
+async def via_stripe_webhook(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.post("/1/webhook/stripe", content=EVENT, headers=signed_by_stripe(EVENT))
 
 
-async def via_mail_webhook(world: World) -> httpx.Response:
+async def via_mail_webhook(stack: GatewayStack) -> httpx.Response:
     headers = signed_for_mail(MAIL_NOTICE, MAIL_SECRETS[0])
-    return await world.http.post("/1/webhook/mail", content=MAIL_NOTICE, headers=headers)
+    return await stack.http.post("/1/webhook/mail", content=MAIL_NOTICE, headers=headers)
 
 
-async def via_cached_content(world: World) -> httpx.Response:
-    return await world.http.get("/.well-known/jwks.json")
+async def via_cached_content(stack: GatewayStack) -> httpx.Response:
+    return await stack.http.get("/.well-known/jwks.json")
 
 
 @pytest.mark.parametrize(
@@ -90,16 +91,16 @@ async def via_cached_content(world: World) -> httpx.Response:
     ],
 )
 async def test_unexpected_error_on_any_route_is_counted_logged_and_a_500(
-    world: World,
+    stack: GatewayStack,
     monkeypatch: pytest.MonkeyPatch,
-    request_: Callable[[World], Any],
+    request_: Callable[[GatewayStack], Any],
     operation: tuple[str, str],
     broken: str,
 ) -> None:
     before = count(*operation, 500)
     monkeypatch.setattr(f"services.gateway.{broken}", fail)
     with capture_logs() as logs:
-        response = await request_(world)
+        response = await request_(stack)
     assert response.status_code == 500
     assert response.json() == {"code": "unknown", "meta": {"request_id": response.headers["x-request-id"]}}
     assert count(*operation, 500) == before + 1
@@ -108,7 +109,7 @@ async def test_unexpected_error_on_any_route_is_counted_logged_and_a_500(
     ]
 
 
-async def test_requests_are_counted_by_group_name_and_status(world: World) -> None:
+async def test_requests_are_counted_by_group_name_and_status(stack: GatewayStack) -> None:
     for request_, operation in (
         (via_rpc, ("2021-10-06", "get_user")),
         (via_stripe_webhook, ("webhook", "stripe")),
@@ -116,8 +117,9 @@ async def test_requests_are_counted_by_group_name_and_status(world: World) -> No
     ):
         status = 204 if request_ is via_rpc else 200
         before = count(*operation, status)
-        assert (await request_(world)).status_code == status
+        assert (await request_(stack)).status_code == status
         assert count(*operation, status) == before + 1
+    await eventually(lambda: len(stack.services.received) == 2, what="the event on Kafka")
 
 
 def test_no_endpoint_overrides_measuring_sending_and_counting() -> None:

@@ -54,7 +54,7 @@ This is an email abuse report.
 --b
 Content-Type: message/feedback-report
 
-Feedback-Type: {kind}
+Feedback-Type: {feedback_type}
 User-Agent: SomeGenerator/1.0
 Version: 1
 
@@ -71,20 +71,20 @@ def dsn(to: str = "mail@nest.example", action: str = "failed", status: str = "5.
 
 
 @pytest.mark.parametrize("returned", [HEADERS, WHOLE])
-def test_a_bounce_is_known_by_the_mail_that_it_returns(returned: str) -> None:
+def test_bounce_is_matched_by_the_returned_mail(returned: str) -> None:
     notice = parse_report(dsn(returned=returned))
     assert notice is not None
     assert (notice.key, notice.order_id, notice.notice, notice.status) == (ORDER, ORDER, "bounced", "5.1.1")
 
 
-def test_a_bounce_keeps_what_the_server_said_without_the_address() -> None:
+def test_bounce_reason_has_no_address() -> None:
     notice = parse_report(dsn())
     assert notice is not None
     assert notice.reason.startswith("550 5.1.1 <<address>>: no such user h")
     assert notice.reason.isascii()
 
 
-def test_a_bounce_that_returns_nothing_is_known_by_its_return_address() -> None:
+def test_bounce_without_returned_mail_is_matched_by_its_return_path() -> None:
     for to in (f"mail+{ORDER}@nest.example", f'"Nest" <mail+{ORDER}@nest.example>'):
         notice = parse_report(dsn(to=to, returned="Content-Type: text/plain\n\nnothing"))
         assert notice is not None
@@ -92,43 +92,51 @@ def test_a_bounce_that_returns_nothing_is_known_by_its_return_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "kind"),
+    ("action", "notice_kind"),
     [("failed", "bounced"), ("Failed", "bounced"), ("delivered", "delivered"), ("delayed", None), ("relayed", None)],
 )
-def test_only_what_settles_a_delivery_is_told(action: str, kind: str | None) -> None:
+def test_only_final_actions_become_notices(action: str, notice_kind: str | None) -> None:
     notice = parse_report(dsn(action=action, status="2.0.0"))
-    assert (notice and notice.notice) == kind
+    assert (notice and notice.notice) == notice_kind
 
 
-def test_a_status_that_is_none_is_left_out() -> None:
+def test_malformed_status_is_omitted() -> None:
     notice = parse_report(dsn(status="permanent"))
     assert notice is not None
     assert notice.status is None
 
 
-@pytest.mark.parametrize(("kind", "told"), [("abuse", "complained"), ("fraud", "complained"), ("not-spam", None)])
-def test_a_complaint_is_told_as_such(kind: str, told: str | None) -> None:
+@pytest.mark.parametrize(
+    ("feedback_type", "notice_kind"), [("abuse", "complained"), ("fraud", "complained"), ("not-spam", None)]
+)
+def test_complaint_becomes_a_notice(feedback_type: str, notice_kind: str | None) -> None:
     for returned in (HEADERS, WHOLE):
-        notice = parse_report(ARF.format(kind=kind, returned=returned).encode())
-        assert (notice and notice.notice) == told
+        notice = parse_report(ARF.format(feedback_type=feedback_type, returned=returned).encode())
+        assert (notice and notice.notice) == notice_kind
         assert notice is None or notice.order_id == ORDER
 
 
-def test_what_is_no_report_about_a_mail_of_ours_tells_nothing() -> None:
-    answer = MIMEText("I'm on holiday until Monday.")
-    answer["To"] = f"mail+{ORDER}@nest.example"
+def test_other_mails_give_no_notice() -> None:
+    out_of_office = MIMEText("I'm on holiday until Monday.")
+    out_of_office["To"] = f"mail+{ORDER}@nest.example"
     other = dsn(returned="Content-Type: text/rfc822-headers\n\nMessage-ID: <1@elsewhere.example>\n")
-    for mail in (answer.as_bytes(), other, b"", b"\xff\xfe\x00", b"Content-Type: message/delivery-status\r\n\r\n"):
+    for mail in (
+        out_of_office.as_bytes(),
+        other,
+        b"",
+        b"\xff\xfe\x00",
+        b"Content-Type: message/delivery-status\r\n\r\n",
+    ):
         assert parse_report(mail) is None
 
 
-def test_parts_in_parts_without_end_tell_nothing() -> None:
+def test_deeply_nested_parts_give_no_notice() -> None:
     deep = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n) for n in range(5000))
     assert parse_report(deep) is None
     assert parse_report(b"Content-Type: message/rfc822\r\n\r\n" * 15_000) is None
 
 
-def test_attachments_are_no_report() -> None:
+def test_attached_report_gives_no_notice() -> None:
     mail = MIMEMultipart()
     mail["To"] = f"mail+{ORDER}@nest.example"
     mail.attach(MIMEApplication(dsn(), "octet-stream"))
@@ -136,10 +144,10 @@ def test_attachments_are_no_report() -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0, 1500), st.integers(0, 40))
-def test_no_damage_to_a_report_is_too_much(noise: bytes, place: int, cut: int) -> None:
+def test_damaged_report_never_raises(garbage: bytes, place: int, cut: int) -> None:
     whole = dsn()
-    notice = parse_report(whole[:place] + noise + whole[place + cut :])
-    assert notice is None or notice.order_id == ORDER or noise
+    notice = parse_report(whole[:place] + garbage + whole[place + cut :])
+    assert notice is None or notice.order_id == ORDER or garbage
 
 
 @pytest.mark.parametrize(
@@ -154,5 +162,5 @@ def test_no_damage_to_a_report_is_too_much(noise: bytes, place: int, cut: int) -
         ("", None),
     ],
 )
-def test_a_message_id_of_ours_holds_the_order(message_id: str, order_id: str | None) -> None:
+def test_message_id_contains_the_command_id(message_id: str, order_id: str | None) -> None:
     assert order_id_of(message_id) == order_id

@@ -1,5 +1,3 @@
-"""What is told of mails: signed by somebody who knows our secret, and kept before anybody is told so."""
-
 from __future__ import annotations
 
 import asyncio
@@ -11,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from services.gateway.settings import GatewaySettings
 from shared.bus.producer import BusDown
 from shared.messages.mailer.mail_reports import RecordMailNotice
-from shared.settings import SettingsError, load
-from tests.gateway.conftest import MAIL_SECRETS, World
+from tests.gateway.conftest import MAIL_SECRETS, GatewayStack
 from tests.gateway.test_mail_reports import ORDER, dsn
 from tests.stack import eventually
 
@@ -29,61 +25,61 @@ def signed(body: bytes, secret: str = MAIL_SECRETS[1], at: float | None = None) 
     return {"nest-signature": f"t={moment},v1={digest}"}
 
 
-async def tell(world: World, told: Any, **headers: str) -> tuple[int, str]:
-    body = told if isinstance(told, bytes) else json.dumps(told).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = await world.http.post(PATH, content=body, headers={**signed(body), **named})
-    return answer.status_code, answer.json().get("code", "received")
+async def post(stack: GatewayStack, content: Any, **headers: str) -> tuple[int, str]:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    response = await stack.http.post(PATH, content=body, headers={**signed(body), **headers})
+    return response.status_code, response.json().get("code", "received")
 
 
-async def heard(world: World, count: int) -> list[RecordMailNotice]:
-    await eventually(lambda: len(world.services.received) >= count, what="notices on Kafka")
-    return [RecordMailNotice.model_validate_json(each.body) for each in world.services.received]
+async def notices(stack: GatewayStack, count: int) -> list[RecordMailNotice]:
+    await eventually(lambda: len(stack.services.received) >= count, what="notices on Kafka")
+    return [RecordMailNotice.model_validate_json(each.body) for each in stack.services.received]
 
 
 @pytest.mark.parametrize("secret", MAIL_SECRETS)
-async def test_a_notice_in_json_reaches_the_mailer(world: World, secret: str) -> None:
+async def test_json_notice_is_sent_to_the_mailer(stack: GatewayStack, secret: str) -> None:
     body = json.dumps(NOTICE).encode()
-    answer = await world.http.post(PATH, content=body, headers=signed(body, secret))
-    assert (answer.status_code, answer.json()) == (200, {"received": True})
-    [notice] = await heard(world, 1)
+    response = await stack.http.post(PATH, content=body, headers=signed(body, secret))
+    assert (response.status_code, response.json()) == (200, {"received": True})
+    [notice] = await notices(stack, 1)
     assert (notice.order_id, notice.notice, notice.status, notice.reason) == (ORDER, "bounced", "5.1.1", "no such user")
-    [stored] = world.services.received
+    [stored] = stack.services.received
     assert (stored.topic, stored.key, stored.caller.kind) == ("mailer.commands", ORDER, "service")
 
 
-async def test_a_report_as_it_came_by_mail_reaches_the_mailer(world: World) -> None:
-    assert await tell(world, dsn(), content_type="message/rfc822; charset=utf-8") == (200, "received")
-    [notice] = await heard(world, 1)
+async def test_mail_report_is_sent_to_the_mailer(stack: GatewayStack) -> None:
+    assert await post(stack, dsn(), content_type="message/rfc822; charset=utf-8") == (200, "received")
+    [notice] = await notices(stack, 1)
     assert (notice.order_id, notice.notice, notice.status) == (ORDER, "bounced", "5.1.1")
-    assert b"example.com" not in world.services.received[0].body
+    assert b"example.com" not in stack.services.received[0].body
 
 
-async def test_a_repeat_is_the_same_message(world: World) -> None:
-    for told in (NOTICE, {**NOTICE, "reason": "in other words"}, {**NOTICE, "event": "complained"}):
-        assert (await tell(world, told))[0] == 200
-    await heard(world, 3)
-    assert len({each.id for each in world.services.received}) == 2
+async def test_repeat_has_the_same_message_id(stack: GatewayStack) -> None:
+    for content in (NOTICE, {**NOTICE, "reason": "another reason"}, {**NOTICE, "event": "complained"}):
+        assert (await post(stack, content))[0] == 200
+    await notices(stack, 3)
+    assert len({each.id for each in stack.services.received}) == 2
 
 
-async def test_addresses_in_a_reason_stay_here(world: World) -> None:
+async def test_reason_is_stripped_of_addresses(stack: GatewayStack) -> None:
     reason = "<person@example.com>: mailbox\r\nof other.person@example.com is gone " + "x" * 1000
-    await tell(world, {**NOTICE, "reason": reason})
-    [notice] = await heard(world, 1)
+    await post(stack, {**NOTICE, "reason": reason})
+    [notice] = await notices(stack, 1)
     assert "example.com" not in notice.reason
     assert notice.reason.isprintable()
     assert len(notice.reason) == 300
 
 
-async def test_what_is_about_no_mail_of_ours_is_received_and_dropped(world: World) -> None:
-    assert (await tell(world, {**NOTICE, "message_id": "<1@elsewhere.example>"}))[0] == 200
-    assert (await tell(world, b"Subject: I'm on holiday\r\n\r\n", content_type="message/rfc822"))[0] == 200
-    await tell(world, NOTICE)
-    assert len(await heard(world, 1)) == 1
+async def test_notice_about_an_unknown_mail_gets_200_and_no_message(stack: GatewayStack) -> None:
+    assert (await post(stack, {**NOTICE, "message_id": "<1@elsewhere.example>"}))[0] == 200
+    assert (await post(stack, b"Subject: I'm on holiday\r\n\r\n", content_type="message/rfc822"))[0] == 200
+    await post(stack, NOTICE)
+    assert len(await notices(stack, 1)) == 1
 
 
 @pytest.mark.parametrize(
-    "told",
+    "content",
     [
         b"{",
         b"[]",
@@ -96,16 +92,16 @@ async def test_what_is_about_no_mail_of_ours_is_received_and_dropped(world: Worl
         {**NOTICE, "recipient": "person@example.com"},
     ],
 )
-async def test_what_is_no_notice_is_refused(world: World, told: Any) -> None:
-    assert await tell(world, told) == (400, "invalid_webhook_payload")
-    assert world.services.received == []
+async def test_invalid_notice_is_refused(stack: GatewayStack, content: Any) -> None:
+    assert await post(stack, content) == (400, "invalid_webhook_payload")
+    assert stack.services.received == []
 
 
-async def test_no_body_is_said_to_be_missing(world: World) -> None:
-    assert await tell(world, b"") == (400, "missing_webhook_body")
+async def test_empty_body_is_refused(stack: GatewayStack) -> None:
+    assert await post(stack, b"") == (400, "missing_webhook_body")
 
 
-async def test_nobody_without_the_secret_is_believed(world: World) -> None:
+async def test_forged_signatures_are_refused(stack: GatewayStack) -> None:
     body = json.dumps(NOTICE).encode()
     good = signed(body)["nest-signature"]
     moment, _, signature = good.partition(",")
@@ -119,32 +115,26 @@ async def test_nobody_without_the_secret_is_believed(world: World) -> None:
         good.replace("t=", "t=1"),
         good + ",v1=" + "0" * 64,
         good.upper(),
-        signed(body, "another secret of somebody")["nest-signature"],
+        signed(body, "an unknown mail secret")["nest-signature"],
         signed(body, "")["nest-signature"],
         signed(body + b" ")["nest-signature"],
         signed(body, at=time.time() - 301)["nest-signature"],
         signed(body, at=time.time() + 302)["nest-signature"],
     ]
     for each in forged:
-        answer = await world.http.post(PATH, content=body, headers={"nest-signature": each})
-        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_webhook_payload"), each
-    answer = await world.http.post(PATH, content=body, headers={"authorization": world.internal["authorization"]})
-    assert answer.status_code == 400
+        response = await stack.http.post(PATH, content=body, headers={"nest-signature": each})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_webhook_payload"), each
+    response = await stack.http.post(PATH, content=body, headers={"authorization": stack.internal["authorization"]})
+    assert response.status_code == 400
     twice = [("nest-signature", good), ("nest-signature", good)]
-    assert (await world.http.post(PATH, content=body, headers=twice)).status_code == 400
-    assert world.services.received == []
+    assert (await stack.http.post(PATH, content=body, headers=twice)).status_code == 400
+    assert stack.services.received == []
 
 
-async def test_with_kafka_down_whoever_tells_is_asked_to_repeat(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kafka_outage_gives_503(stack: GatewayStack, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(_envelope: object) -> None:
         await asyncio.sleep(0)
         raise BusDown("no broker")
 
-    monkeypatch.setattr(world.gateway._producer, "send", fail)
-    assert await tell(world, NOTICE) == (503, "unavailable")
-
-
-def test_a_short_secret_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEST_MAIL_WEBHOOK_SECRETS", "short")
-    with pytest.raises(SettingsError, match="NEST_MAIL_WEBHOOK_SECRETS: each needs at least 16 characters"):
-        load(GatewaySettings)
+    monkeypatch.setattr(stack.gateway._producer, "send", fail)
+    assert await post(stack, NOTICE) == (503, "unavailable")

@@ -25,47 +25,47 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_document_is_openapi(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/openapi.json")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.json()["openapi"] == "3.1.1"
-    assert set(PATHS) <= set(answer.json()["paths"])
+async def test_document_is_openapi_with_every_method(client: httpx.AsyncClient) -> None:
+    response = await client.get("/openapi.json")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert response.json()["openapi"] == "3.1.1"
+    assert set(PATHS) <= set(response.json()["paths"])
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/reference"])
-async def test_who_has_it_already_is_told_so(client: httpx.AsyncClient, path: str) -> None:
+async def test_known_entity_tag_gets_304(client: httpx.AsyncClient, path: str) -> None:
     first = await client.get(path)
     again = await client.get(path, headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert "max-age" in first.headers["cache-control"]
 
 
-async def test_the_page_runs_nothing_and_its_style_is_let_in(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/reference")
-    (style,) = re.findall("<style>(.*)</style>", answer.text, re.DOTALL)
+async def test_page_runs_no_script_and_its_policy_allows_its_style(client: httpx.AsyncClient) -> None:
+    response = await client.get("/reference")
+    (style,) = re.findall("<style>(.*)</style>", response.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert not re.search(r"<script|<link|<img|style=|\son\w+=", answer.text)
+    assert f"style-src 'sha256-{digest}'" in response.headers["content-security-policy"]
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert not re.search(r"<script|<link|<img|style=|\son\w+=", response.text)
 
 
-async def test_the_page_shows_every_operation_once(client: httpx.AsyncClient) -> None:
+async def test_page_lists_every_operation_once(client: httpx.AsyncClient) -> None:
     page = (await client.get("/reference")).text
-    shown = re.findall(r'<details id="([^"]+)">', page)
+    anchors = re.findall(r'<details id="([^"]+)">', page)
     document: dict[str, Any] = (await client.get("/openapi.json")).json()
-    named = [operation["operationId"] for verbs in document["paths"].values() for operation in verbs.values()]
-    assert sorted(shown) == sorted(named)
+    operation_ids = [operation["operationId"] for verbs in document["paths"].values() for operation in verbs.values()]
+    assert sorted(anchors) == sorted(operation_ids)
 
 
-async def test_operators_have_a_section_of_their_own(client: httpx.AsyncClient) -> None:
+async def test_operator_methods_have_their_own_section(client: httpx.AsyncClient) -> None:
     page = (await client.get("/reference")).text
-    others, _, operators = page.partition('<section id="operators">')
+    before, _, operators = page.partition('<section id="operators">')
     assert 'id="list_dead_letters"' in operators
-    assert 'id="list_dead_letters"' not in others
-    assert 'id="send_magic_link"' in others
+    assert 'id="list_dead_letters"' not in before
+    assert 'id="send_magic_link"' in before
 
 
-async def test_every_link_on_the_page_leads_somewhere(client: httpx.AsyncClient) -> None:
+async def test_every_anchor_link_has_a_target(client: httpx.AsyncClient) -> None:
     page = (await client.get("/reference")).text
     anchors = re.findall(r'href="#([^"]+)"', page)
     assert anchors
@@ -73,7 +73,7 @@ async def test_every_link_on_the_page_leads_somewhere(client: httpx.AsyncClient)
         assert f'id="{anchor}"' in page
 
 
-async def test_a_command_on_the_page_can_be_pasted(client: httpx.AsyncClient) -> None:
+async def test_shell_command_contains_valid_json(client: httpx.AsyncClient) -> None:
     class Commands(HTMLParser):
         def __init__(self) -> None:
             super().__init__()
@@ -88,7 +88,7 @@ async def test_a_command_on_the_page_can_be_pasted(client: httpx.AsyncClient) ->
     assert json.loads(commands[0])["client_id"]
 
 
-async def test_the_page_keeps_its_elements_closed(client: httpx.AsyncClient) -> None:
+async def test_page_elements_are_balanced(client: httpx.AsyncClient) -> None:
     class Elements(HTMLParser):
         def __init__(self) -> None:
             super().__init__()

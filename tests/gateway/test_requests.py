@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.gateway.errors import MalformedBody
 from services.gateway.requests import MAX_LANGUAGES, accepted_languages, canonical, language_tag, parse_object
-from tests.gateway.conftest import World
+from tests.gateway.conftest import GatewayStack
 
 MALFORMED = {
     "not JSON": b"client_id=c",
@@ -48,12 +48,12 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_body_that_is_not_one_json_object_is_malformed(world: World, body: bytes) -> None:
+async def test_body_that_is_not_one_json_object_is_malformed(stack: GatewayStack, body: bytes) -> None:
     for content_type in ("application/json", "text/plain"):
         headers = {"content-type": content_type, "content-encoding": "gzip"}
-        response = await world.http.post("/1/2021-10-06/list_news_items", content=body, headers=headers)
+        response = await stack.http.post("/1/2021-10-06/list_news_items", content=body, headers=headers)
         assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
-    assert world.services.received == []
+    assert stack.services.received == []
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,20 @@ async def test_body_that_is_not_one_json_object_is_malformed(world: World, body:
         ([], "primary"),
     ],
 )
-async def test_error_path_names_the_field_as_sent(world: World, primary: Any, path: str) -> None:
-    response = await world.http.post(
-        "/1/2021-10-06/create_news_item", json={"primary": primary}, headers=world.internal
+async def test_error_path_names_the_field_as_sent(stack: GatewayStack, primary: Any, path: str) -> None:
+    response = await stack.http.post(
+        "/1/2021-10-06/create_news_item", json={"primary": primary}, headers=stack.internal
     )
     assert response.status_code == 422
     assert path in {error["path"] for error in response.json()["meta"]["errors"]}
 
 
-async def test_any_unicode_string_is_an_opaque_value(world: World) -> None:
+async def test_any_unicode_string_is_an_opaque_value(stack: GatewayStack) -> None:
     values = ["\x00", "\u2028", "😀", "$where", "a.b", "__proto__", "../..", "%00", "\\", "'; --", "x" * 60_000]
     for value in values:
-        response = await world.http.post("/1/2021-10-06/list_news_items", json={"client_id": value})
+        response = await stack.http.post("/1/2021-10-06/list_news_items", json={"client_id": value})
         assert response.status_code == 204
-    assert {json.loads(envelope.body)["client_id"] for envelope in world.services.received} == set(values)
+    assert {json.loads(envelope.body)["client_id"] for envelope in stack.services.received} == set(values)
 
 
 JSON_OBJECTS = st.dictionaries(
