@@ -10,9 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.app import create
-from services.gateway.errors import STATUS
 from services.gateway.settings import GatewaySettings
-from shared.errors import Kind
 from tests.gateway.conftest import GatewayStack
 from tests.stack import eventually
 
@@ -59,7 +57,3 @@ async def test_start_on_a_used_port_fails_and_leaves_no_task(
         async with create(make_settings(topic_prefix=stack.settings.topic_prefix, port=stack.gateway.port)):
             pass
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
-
-
-def test_every_kind_of_refusal_has_a_status() -> None:
-    assert set(STATUS) == set(Kind)
