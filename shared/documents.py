@@ -5,6 +5,7 @@ declares another name. Values are converted by their type annotation:
 
 - enum members become their values,
 - nested dataclasses and pydantic models become subdocuments, whose ``id`` keeps its name,
+- a union of pydantic models with a discriminator is dumped and validated by pydantic,
 - tuples, lists and sets become arrays, dictionaries become subdocuments,
 - None and every other value is stored as it is, so it must be a type that BSON has.
 
@@ -17,11 +18,22 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from types import NoneType, UnionType
-from typing import Any, Final, Generic, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, Discriminator, RootModel, TypeAdapter
 
 from shared.bus.work import Work
 from shared.errors import Refusal
@@ -95,7 +107,7 @@ def _new_mapping(kind: type[Any], *, nested: bool) -> _Mapping:
         names = [(each.name, each.metadata.get(_STORED_AS, _camel(each.name))) for each in fields(kind)]
     if not nested:
         names = [(name, "_id" if stored == "id" else stored) for name, stored in names]
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     encoders, decoders = [], []
     for name, stored in names:
         try:
@@ -118,6 +130,8 @@ def _conversions(hint: Any) -> tuple[Convert | None, Convert | None]:
         TypeError: it can't be told from a stored value which type it had.
     """
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _annotated_conversions(hint, *arguments)
     if origin in (Union, UnionType):
         alternatives = [each for each in arguments if each is not NoneType]
         return _conversions(alternatives[0]) if len(alternatives) == 1 else _unconverted(hint, alternatives)
@@ -136,6 +150,12 @@ def _conversions(hint: Any) -> tuple[Convert | None, Convert | None]:
     if is_dataclass(hint) or issubclass(hint, BaseModel):
         return partial(_encode_nested, hint), partial(_decode_nested, hint)
     return None, None
+
+
+def _annotated_conversions(hint: Any, annotated: Any, *metadata: Any) -> tuple[Convert | None, Convert | None]:
+    if any(isinstance(each, Discriminator) for each in metadata):
+        return methodcaller("model_dump"), TypeAdapter(hint).validate_python
+    return _conversions(annotated)
 
 
 def _unconverted(hint: Any, parts: Any) -> tuple[None, None]:

@@ -14,8 +14,8 @@ from services.billing.app import INDEXES as BILLING
 from services.billing.personal_data.store import People as BillingPeople
 from services.mailer.app import INDEXES as MAILER
 from services.mailer.personal_data.store import PersonalData as MailerPersonalData
-from services.news.people import holdings as news_holdings
-from services.news.store import INDEXES as NEWS
+from services.news.app import INDEXES as NEWS
+from services.news.store import personal_data as news_personal_data
 from shared.bus.inbox import Inbox
 from shared.mongo import Database, connect, database
 from shared.personal_data.subjects import PersonalDataCollection
@@ -69,7 +69,7 @@ async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollecti
         case "mailer":
             return MailerPersonalData(where, Sealer({"test": bytes(32)})).erased
         case _:
-            return news_holdings(where)
+            return news_personal_data(where)
 
 
 @pytest.mark.parametrize("service", COLLECTIONS)

@@ -1,56 +1,63 @@
-"""How is the news service put together?"""
+"""Composition of news: builds its context from the settings."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
-from services.news.board import Board
-from services.news.handlers import HANDLERS, News
-from services.news.models.links import Links
-from services.news.people import holdings
+from services.news.context import News
+from services.news.handlers import HANDLERS
+from services.news.item_cache import ItemCache
+from services.news.models import AllowedUrls
 from services.news.settings import NewsSettings
-from services.news.store import INDEXES, Dismissals, NewsItems, Subscriptions
+from services.news.store import Dismissals, NewsItems, Subscriptions, personal_data
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.news import NewsItemCreated
 from shared.service import Resources, Service
 from shared.settings import load
 
-TOPICS = ("news.commands", "billing.events")
+TOPICS: Final = ("news.commands", "billing.events")
+INDEXES: Final = {
+    NewsItems.COLLECTION: NewsItems.INDEXES,
+    Dismissals.COLLECTION: Dismissals.INDEXES,
+    Subscriptions.COLLECTION: Subscriptions.INDEXES,
+}
+"""Indexes by collection, created before the first message is handled."""
 
 
 def create(settings: NewsSettings | None = None) -> Service:
-    """The service, running while it is entered.
+    """Create the service; it runs while it is entered.
 
     Raises:
-        SettingsError: a variable is missing or wrong.
+        SettingsError: a variable is missing or invalid.
     """
-    chosen = settings or load(NewsSettings)
+    loaded = settings or load(NewsSettings)
     return Service(
-        chosen,
+        loaded,
         name="news",
         handlers=HANDLERS,
         topics=TOPICS,
         indexes=INDEXES,
-        open_context=partial(opened, settings=chosen),
+        open_context=partial(open_context, settings=loaded),
     )
 
 
 @asynccontextmanager
-async def opened(resources: Resources, settings: NewsSettings) -> AsyncIterator[News]:
-    """What the handlers work with. The clients and the items that there are have been read before the first message."""
+async def open_context(resources: Resources, settings: NewsSettings) -> AsyncIterator[News]:
+    """Build the context of the handlers. All clients and items are loaded before the first message is handled."""
     items = NewsItems(resources.database)
-    board = Board(items, resources.clock)
-    await resources.follow(ClientAnnounced.topic, board.hear_of_client)
-    await resources.follow(NewsItemCreated.topic, board.hear_of_items)
-    async with board.kept_fresh():
+    item_cache = ItemCache(items, resources.clock)
+    await resources.follow(ClientAnnounced.topic, item_cache.on_client_event)
+    await resources.follow(NewsItemCreated.topic, item_cache.on_item_event)
+    async with item_cache.running():
         yield News(
-            board=board,
+            item_cache=item_cache,
             items=items,
             dismissals=Dismissals(resources.database),
             subscriptions=Subscriptions(resources.database),
-            held=holdings(resources.database),
+            allowed_urls=AllowedUrls(frozenset(settings.news_action_schemes), frozenset(settings.news_action_hosts)),
+            personal_data=personal_data(resources.database),
             sealer=resources.sealer,
-            links=Links(frozenset(settings.news_action_schemes), frozenset(settings.news_action_hosts)),
         )

@@ -1,18 +1,13 @@
-"""What does news do with each message?"""
+"""Handlers of news."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from services.news.board import Board
-from services.news.models.items import NewsItem, Reader
-from services.news.models.links import Links
-from services.news.store import Dismissals, NewsItems, Subscriptions
-from shared.bus.handling import Handler
+from services.news.context import News
+from services.news.models import NewsItem, Reader
+from shared.bus.handling import Handlers
 from shared.bus.work import Work
-from shared.messages import Message
 from shared.messages.billing.subscriptions import SubscriptionChanged, SubscriptionEnded, SubscriptionStarted
 from shared.messages.news import (
     CreateNewsItem,
@@ -31,44 +26,19 @@ from shared.messages.news import (
 from shared.messages.personal_data import EraseUserFromNews, ExportUserFromNews
 from shared.personal_data.erasure import erase_part, finish_erasure
 from shared.personal_data.export import export_part
-from shared.personal_data.subjects import PersonalDataCollection
-from shared.sealing import Sealer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """What the handlers work with.
-
-    Attributes:
-        board: what is up, in memory.
-        items: the news items.
-        dismissals: what users have put away.
-        subscriptions: how users subscribe, as billing says.
-        links: where an item may lead.
-        held: what is held on people.
-        sealer: opens what is sealed for news.
-    """
-
-    board: Board
-    items: NewsItems
-    dismissals: Dismissals
-    subscriptions: Subscriptions
-    links: Links
-    held: Sequence[PersonalDataCollection]
-    sealer: Sealer
 
 
 async def list_news_items(query: ListNewsItems, work: Work, news: News) -> NewsItemList:
-    """The items live now for whoever asks; none for a client that nobody has registered.
+    """Return the live items for the caller; none for an unregistered client.
 
-    A stranger is answered from memory. For a user two questions are asked: what they put away, how they subscribe.
+    Callers without a user are answered from memory. For a user, dismissals and subscription states are read.
     """
-    if not news.board.known(query.client_id):
+    if not news.item_cache.has_client(query.client_id):
         return NewsItemList(())
     reader = Reader(client_id=query.client_id, locale=query.locale, app_version=query.app_version)
     if work.caller.user_id is not None:
         dismissed, subscriptions = await asyncio.gather(
-            news.dismissals.of_user(work.caller.user_id), news.subscriptions.states(work.caller.user_id)
+            news.dismissals.list_item_ids(work.caller.user_id), news.subscriptions.list_states(work.caller.user_id)
         )
         reader = Reader(
             client_id=query.client_id,
@@ -77,33 +47,34 @@ async def list_news_items(query: ListNewsItems, work: Work, news: News) -> NewsI
             subscriptions=subscriptions,
             dismissed=dismissed,
         )
-    return NewsItemList(tuple(item.view() for item in news.board.shown(reader, at=work.now)))
+    return NewsItemList(tuple(item.view() for item in news.item_cache.list_for(reader, at=work.now)))
 
 
 async def dismiss_news_item(command: DismissNewsItem, work: Work, news: News) -> None:
-    """Remember that a user wants to see an item no more.
+    """Dismiss an item for a user.
 
     Raises:
-        NewsItemNotFound: there is no such item.
-        NewsItemNotDismissible: it is to stay.
+        NewsItemNotFound: no item has this ID.
+        NewsItemNotDismissible: the item cannot be dismissed.
     """
     item, dismissed = await asyncio.gather(
-        news.items.get(command.news_item_id), news.dismissals.of_user(command.user_id)
+        news.items.get(command.news_item_id), news.dismissals.list_item_ids(command.user_id)
     )
     work.annotate(resource_id=item.id)
-    item.must_be_dismissible()
+    item.check_dismissible()
     if item.id not in dismissed:
         news.dismissals.add(command.user_id, item, work)
 
 
 async def create_news_item(command: CreateNewsItem, work: Work, news: News) -> NewsItemDetails:
-    """Publish an item.
+    """Create an item.
 
     Raises:
         Refusal: as ``NewsItem.create``.
-        NewsItemAlreadyExists: the id is taken.
+        NewsItemAlreadyExists: an item with this ID exists.
     """
-    item = NewsItem.create(command, id=command.id or work.new_id("newsitem"), links=news.links, at=work.now)
+    item_id = command.id or work.new_id("newsitem")
+    item = NewsItem.create(command, id=item_id, allowed_urls=news.allowed_urls, at=work.now)
     news.items.add(item, work)
     work.annotate(resource_id=item.id)
     work.publish(NewsItemCreated(key=item.id, item_id=item.id))
@@ -111,65 +82,65 @@ async def create_news_item(command: CreateNewsItem, work: Work, news: News) -> N
 
 
 async def update_news_item(command: UpdateNewsItem, work: Work, news: News) -> NewsItemDetails:
-    """Say anew what an item is.
+    """Replace an item.
 
     Raises:
-        NewsItemNotFound: there is none.
-        NewsItemChanged: somebody was quicker.
+        NewsItemNotFound: no item has this ID.
+        NewsItemChanged: the item has changed since the command's version.
         Refusal: as ``NewsItem.create``.
     """
-    held = await news.items.get(command.id)
-    work.annotate(resource_id=held.id)
-    held.must_be(command.version)
-    item = held.update(command, links=news.links, at=work.now)
+    stored = await news.items.get(command.id)
+    work.annotate(resource_id=stored.id)
+    stored.check_version(command.version)
+    item = stored.update(command, allowed_urls=news.allowed_urls, at=work.now)
     news.items.save(item, work)
     work.publish(NewsItemUpdated(key=item.id, item_id=item.id))
     return item.details().model_copy(update={"version": item.version + 1})
 
 
 async def remove_news_item(command: RemoveNewsItem, work: Work, news: News) -> None:
-    """Take an item away.
+    """Delete an item.
 
     Raises:
-        NewsItemNotFound: there is none.
-        NewsItemChanged: somebody was quicker.
+        NewsItemNotFound: no item has this ID.
+        NewsItemChanged: the item has changed since the command's version.
     """
     item = await news.items.get(command.id)
     work.annotate(resource_id=item.id)
-    item.must_be(command.version)
+    item.check_version(command.version)
     news.items.remove(item, work)
     work.publish(NewsItemRemoved(key=item.id, item_id=item.id))
 
 
 async def list_all_news_items(query: ListAllNewsItems, _work: Work, news: News) -> NewsItemDetailsList:
-    """A page of all the items there are, for operators.
+    """Return a page of all items, for operators.
 
     Raises:
-        NewsItemNotFound: the last item of the page before is gone.
+        NewsItemNotFound: the cursor's item was deleted.
     """
-    items = await news.items.page(query.client_id, cursor=query.cursor, limit=query.limit)
+    items = await news.items.list_page(query.client_id, cursor=query.cursor, limit=query.limit)
     return NewsItemDetailsList(tuple(item.details() for item in items))
 
 
-async def follow_subscription(
+async def store_subscription_status(
     event: SubscriptionStarted | SubscriptionChanged | SubscriptionEnded, work: Work, news: News
 ) -> None:
-    """Remember how a user subscribes."""
-    await news.subscriptions.record(event.subscription_id, event.user_id, event.status, work)
+    """Store the state of a user's subscription."""
+    await news.subscriptions.store_status(event.subscription_id, event.user_id, event.status, work)
 
 
 async def export_user_from_news(command: ExportUserFromNews, work: Work, news: News) -> None:
-    """Hand over what is held on a user, a part at a time."""
-    await export_part(command, work, news.held, sealer=news.sealer)
+    """Export one part of a user's personal data, and order the next part."""
+    await export_part(command, work, news.personal_data, sealer=news.sealer)
 
 
 async def erase_user_from_news(command: EraseUserFromNews, work: Work, news: News) -> None:
-    """Remove what is held on a user, some at a time."""
-    if await erase_part(command, work, news.held, sealer=news.sealer):
+    """Erase some of a user's personal data, and order the rest."""
+    if await erase_part(command, work, news.personal_data, sealer=news.sealer):
         finish_erasure(command, work)
 
 
-HANDLERS: dict[type[Message], Handler] = {
+HANDLERS: Handlers = {
     ListNewsItems: list_news_items,
     DismissNewsItem: dismiss_news_item,
     CreateNewsItem: create_news_item,
@@ -178,7 +149,7 @@ HANDLERS: dict[type[Message], Handler] = {
     ListAllNewsItems: list_all_news_items,
     ExportUserFromNews: export_user_from_news,
     EraseUserFromNews: erase_user_from_news,
-    SubscriptionStarted: follow_subscription,
-    SubscriptionChanged: follow_subscription,
-    SubscriptionEnded: follow_subscription,
+    SubscriptionStarted: store_subscription_status,
+    SubscriptionChanged: store_subscription_status,
+    SubscriptionEnded: store_subscription_status,
 }

@@ -1,4 +1,4 @@
-"""What must the news service be told before it starts?"""
+"""Environment variables of news."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from shared.settings import CommaSeparated, ServiceSettings, split_commas
 
-DANGEROUS: Final = frozenset({"about", "blob", "data", "file", "javascript", "vbscript", "view-source"})
-"""Schemes that run or read something on the user's device instead of leading somewhere."""
+DANGEROUS_SCHEMES: Final = frozenset({"about", "blob", "data", "file", "javascript", "vbscript", "view-source"})
+"""Schemes that execute or read something on the user's device instead of opening a page."""
 DEFAULT_SCHEMES: Final = ("https", "http")
 _HOST: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 
 
 def _schemes(value: tuple[str, ...]) -> tuple[str, ...]:
     for scheme in value:
-        # RFC 3986 section 3.1, in lower case as URLs are compared.
+        # RFC 3986 section 3.1, in lower case, which URLs are normalised to.
         if not scheme.replace("+", "").replace("-", "").replace(".", "").isalnum() or scheme != scheme.lower():
             raise ValueError(f"{scheme!r} is not a URL scheme in lower case")
-        if scheme in DANGEROUS:
-            raise ValueError(f"{scheme!r} must never stand behind a button")
+        if scheme in DANGEROUS_SCHEMES:
+            raise ValueError(f"{scheme!r} is not allowed: it is dangerous in a button")
     return value
 
 
@@ -33,11 +33,11 @@ def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class NewsSettings(ServiceSettings):
-    """The news service's environment variables."""
+    """Environment variables of news."""
 
     news_action_schemes: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_schemes)] = Field(
         default=DEFAULT_SCHEMES, min_length=1
     )
-    """URL schemes that a banner's button may use, separated by commas: the web's, and those of your own apps."""
+    """Comma-separated URL schemes that a banner's button may open: those of the web, and those of your own apps."""
     news_action_hosts: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_hosts)] = ()
-    """Hosts that a button may open on the web, separated by commas, each with those under it; any host by default."""
+    """Comma-separated hosts that a button may open, each with its subdomains; empty for any host."""

@@ -1,75 +1,60 @@
-"""How are news items, what users put away and how they subscribe kept in MongoDB?"""
+"""MongoDB stores of news items, dismissals and the subscription states of users."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from pydantic import TypeAdapter
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from services.news.models.items import NewsItem, Target
+from services.news.models import NewsItem
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
-from shared.messages.news import Content, NewsItemAlreadyExists, NewsItemNotFound
-from shared.mongo import Collection, Database, Document
+from shared.documents import Rows, document_of, entity_of
+from shared.messages.news import NewsItemAlreadyExists, NewsItemNotFound
+from shared.mongo import Database, Document
+from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
-MOST_CURRENT: Final = 10_000
-"""Items that are live, or will be: a bound for what every instance keeps in memory."""
-AT_ONCE: Final = 500
-"""Items are parsed so many at a time; others are answered in between."""
-PUT_AWAY_FOR: Final = timedelta(days=180)
-"""How long it is remembered after an item's end that somebody put it away: operators extend what is over."""
-_CONTENT: Final[TypeAdapter[Content]] = TypeAdapter(Content)
+MAX_CURRENT_ITEMS: Final = 10_000
+"""Items that are live or will be: bounds the memory of every instance."""
+BATCH_SIZE: Final = 500
+"""Items read per query, so that parsing them does not block other requests for long."""
+DISMISSAL_RETENTION: Final = timedelta(days=180)
+"""How long a dismissal outlives its item: operators extend items that have ended."""
 
 
-class NewsItems:
-    """The collection ``news_items``."""
+class NewsItems(Rows[NewsItem]):
+    """The collection ``news_items``. The fields of ``target`` are stored at the top level of the document."""
 
     COLLECTION: Final = "news_items"
     INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), IndexModel([("createdAt", DESCENDING)]))
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
+        super().__init__(database[self.COLLECTION], NewsItem, taken=NewsItemAlreadyExists)
 
-    async def current(self, known: Mapping[str, NewsItem], *, at: datetime) -> dict[str, NewsItem]:
-        """The items that are live at a moment, or will be, by their ids; 10,000 at most, the newest.
-
-        Args:
-            known: what was read before; of those only what has changed is read again.
-            at: the moment.
+    async def get(self, item_id: str) -> NewsItem:
+        """Return an item.
 
         Raises:
-            PyMongoError: MongoDB could not be asked.
+            NewsItemNotFound: no item has this ID.
         """
-        query = {"$or": [{"endsAt": None}, {"endsAt": {"$gt": at}}]}
-        stamps = self._documents.find(
-            query, {"version": True, "updatedAt": True}, sort=[("createdAt", DESCENDING)], limit=MOST_CURRENT
-        )
-        items: dict[str, NewsItem | None] = {}
-        async for stamp in stamps:
-            held = known.get(stamp["_id"])
-            # The time too: one that was removed and made again under its id has that version again.
-            same = held is not None and (held.version, held.updated_at) == (stamp["version"], stamp["updatedAt"])
-            items[stamp["_id"]] = held if same else None
-        changed = [id_ for id_, held in items.items() if held is None]
-        for start in range(0, len(changed), AT_ONCE):
-            async for document in self._documents.find({"_id": {"$in": changed[start : start + AT_ONCE]}}):
-                items[document["_id"]] = _item(document)
-        # What was removed between the two questions is gone.
-        return {id_: item for id_, item in items.items() if item is not None}
+        item = await self._one({"_id": {"$eq": item_id}})
+        if item is None:
+            raise NewsItemNotFound
+        return item
 
-    async def page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
-        """Items whenever they are live, the newest first.
+    async def list_page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
+        """Return a page of items, live or not, newest first.
 
         Args:
-            client_id: only what this client shows; None for all.
-            cursor: after the item with this id; None for the newest.
-            limit: so many at most.
+            client_id: only items that this client shows; None for all.
+            cursor: the ID of the last item of the previous page; None for the first page.
+            limit: the maximum number of items.
 
         Raises:
-            NewsItemNotFound: there is no item with the cursor's id (any more).
+            NewsItemNotFound: the cursor's item was deleted.
         """
         query: Document = {} if client_id is None else {"clients": {"$in": [None, client_id]}}
         if cursor is not None:
@@ -78,149 +63,137 @@ class NewsItems:
                 {"createdAt": {"$lt": last.created_at}},
                 {"createdAt": last.created_at, "_id": {"$lt": last.id}},
             ]
-        found = self._documents.find(query, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)], limit=limit)
-        return [_item(document) async for document in found]
+        documents = self._collection.find(query, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)], limit=limit)
+        return await self._all(documents)
 
-    async def get(self, id: str) -> NewsItem:  # noqa: A002 -- the field's name
-        """The item with this id.
+    async def load_current(self, loaded: Mapping[str, NewsItem], *, at: datetime) -> dict[str, NewsItem]:
+        """Return the items that are live at a time or will be, by ID; the newest ``MAX_CURRENT_ITEMS``.
+
+        Args:
+            loaded: the items of the previous call; of these only the changed ones are read.
+            at: the time.
 
         Raises:
-            NewsItemNotFound: there is none.
+            PyMongoError: a read failed.
         """
-        document = await self._documents.find_one({"_id": {"$eq": id}})
-        if document is None:
-            raise NewsItemNotFound
-        return _item(document)
+        query = {"$or": [{"endsAt": None}, {"endsAt": {"$gt": at}}]}
+        stamps = self._collection.find(
+            query, {"version": True, "updatedAt": True}, sort=[("createdAt", DESCENDING)], limit=MAX_CURRENT_ITEMS
+        )
+        items: dict[str, NewsItem | None] = {}
+        async for stamp in stamps:
+            item = loaded.get(stamp["_id"])
+            # The time is compared too: an item that was deleted and created again has the same version.
+            same = item is not None and (item.version, item.updated_at) == (stamp["version"], stamp["updatedAt"])
+            items[stamp["_id"]] = item if same else None
+        changed = [item_id for item_id, item in items.items() if item is None]
+        for start in range(0, len(changed), BATCH_SIZE):
+            async for document in self._collection.find({"_id": {"$in": changed[start : start + BATCH_SIZE]}}):
+                items[document["_id"]] = self._read(document)
+        # An item that was deleted between the two queries is still None.
+        return {item_id: item for item_id, item in items.items() if item is not None}
 
-    def add(self, item: NewsItem, work: Work) -> None:
-        """Insert an item; NewsItemAlreadyExists if its id is taken."""
-        work.insert(self._documents, _document(item), taken=NewsItemAlreadyExists)
+    def _document(self, entity: NewsItem) -> Document:
+        document = document_of(entity)
+        return {**document.pop("target"), **document}
 
-    def save(self, item: NewsItem, work: Work) -> None:
-        """Store what changed."""
-        work.replace(self._documents, _document(item), version=item.version)
+    def _read(self, document: Document) -> NewsItem:
+        return entity_of(NewsItem, {**document, "target": document})
 
-    def remove(self, item: NewsItem, work: Work) -> None:
-        """Delete an item."""
-        work.delete(self._documents, item.id, version=item.version)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dismissal:
+    """Item that a user dismissed on all devices.
+
+    Attributes:
+        id: the IDs of user and item, joined by a slash.
+        ends_at: the end of the item when it was dismissed.
+    """
+
+    id: str
+    user_id: str
+    news_item_id: str
+    ends_at: datetime | None
+    created_at: datetime
 
 
 class Dismissals:
-    """The collection ``dismissals``: what a user wants to see no more, on any device."""
+    """The collection ``dismissals``."""
 
     COLLECTION: Final = "dismissals"
     INDEXES: Final = (
         IndexModel([("userId", ASCENDING)]),
-        # Null never expires.
-        IndexModel([("endsAt", ASCENDING)], expireAfterSeconds=int(PUT_AWAY_FOR.total_seconds())),
+        # A document without an end never expires.
+        IndexModel([("endsAt", ASCENDING)], expireAfterSeconds=int(DISMISSAL_RETENTION.total_seconds())),
     )
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._of_user = BatchLoader(self._documents, "userId")
+        self._collection = database[self.COLLECTION]
+        self._by_user = BatchLoader(self._collection, "userId")
 
-    async def of_user(self, user_id: str) -> frozenset[str]:
-        """The ids of the items that a user has put away."""
-        return frozenset(document["newsItemId"] for document in await self._of_user.find(user_id))
+    async def list_item_ids(self, user_id: str) -> frozenset[str]:
+        """Return the IDs of the items that a user dismissed."""
+        return frozenset(document["newsItemId"] for document in await self._by_user.find(user_id))
 
     def add(self, user_id: str, item: NewsItem, work: Work) -> None:
-        """Insert one; when two devices put an item away at once, the handler of the second runs again."""
-        document = {
-            "_id": f"{user_id}/{item.id}",
-            "userId": user_id,
-            "newsItemId": item.id,
-            "endsAt": item.ends_at,
-            "createdAt": work.now,
-        }
-        work.insert(self._documents, document)
+        """Insert a dismissal; if two devices dismiss an item at once, the second handler runs again."""
+        dismissal = Dismissal(
+            id=f"{user_id}/{item.id}",
+            user_id=user_id,
+            news_item_id=item.id,
+            ends_at=item.ends_at,
+            created_at=work.now,
+        )
+        work.insert(self._collection, document_of(dismissal))
 
 
-class Subscriptions:
-    """The collection ``subscriptions``: what billing has said of them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """State of a subscription, as published by billing.
+
+    Attributes:
+        id: the subscription's ID.
+        version: the version for optimistic locking.
+    """
+
+    id: str
+    user_id: str
+    status: str
+    updated_at: datetime
+    version: int = 1
+
+
+class Subscriptions(Rows[Subscription]):
+    """The collection ``subscriptions``."""
 
     COLLECTION: Final = "subscriptions"
     INDEXES: Final = (IndexModel([("userId", ASCENDING)]),)
 
     def __init__(self, database: Database) -> None:
-        self._documents: Collection = database[self.COLLECTION]
-        self._by_id = BatchLoader(self._documents)
-        self._of_user = BatchLoader(self._documents, "userId")
+        super().__init__(database[self.COLLECTION], Subscription)
+        self._by_id = BatchLoader(self._collection)
+        self._by_user = BatchLoader(self._collection, "userId")
 
-    async def states(self, user_id: str) -> frozenset[str]:
-        """The states of a user's subscriptions; ``none`` where there never was one."""
-        found = await self._of_user.find(user_id)
-        return frozenset(document["status"] for document in found) or frozenset({"none"})
+    async def list_states(self, user_id: str) -> frozenset[str]:
+        """Return the states of a user's subscriptions; ``none`` for a user who never had one."""
+        documents = await self._by_user.find(user_id)
+        return frozenset(document["status"] for document in documents) or frozenset({"none"})
 
-    async def record(self, subscription_id: str, user_id: str, status: str, work: Work) -> None:
-        """Store how a subscription is now."""
-        held = await self._by_id.find_one(subscription_id)
-        document = {
-            "_id": subscription_id,
-            "userId": user_id,
-            "status": status,
-            "updatedAt": work.now,
-            "version": 1 if held is None else held["version"],
-        }
-        if held is None:
-            work.insert(self._documents, document)
-        elif (held["userId"], held["status"]) != (user_id, status):
-            work.replace(self._documents, document, version=held["version"])
+    async def store_status(self, subscription_id: str, user_id: str, status: str, work: Work) -> None:
+        """Insert the state of a subscription, or replace it if it has changed."""
+        stored = self._read_or_none(await self._by_id.find_one(subscription_id))
+        if stored is None:
+            self.add(Subscription(id=subscription_id, user_id=user_id, status=status, updated_at=work.now), work)
+        elif (stored.user_id, stored.status) != (user_id, status):
+            self.save(replace(stored, user_id=user_id, status=status, updated_at=work.now), work)
 
 
-INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
-    NewsItems.COLLECTION: NewsItems.INDEXES,
-    Dismissals.COLLECTION: Dismissals.INDEXES,
-    Subscriptions.COLLECTION: Subscriptions.INDEXES,
-}
-
-
-def _document(item: NewsItem) -> Document:
-    target = item.target
-    return {
-        "_id": item.id,
-        "primary": item.primary.model_dump(),
-        "fallback": None if item.fallback is None else item.fallback.model_dump(),
-        "clients": _list(target.clients),
-        "locales": _list(target.locales),
-        "minAppVersion": target.min_app_version,
-        "maxAppVersion": target.max_app_version,
-        "subscriptions": _list(target.subscriptions),
-        "priority": item.priority,
-        "startsAt": item.starts_at,
-        "endsAt": item.ends_at,
-        "createdAt": item.created_at,
-        "updatedAt": item.updated_at,
-        "version": item.version,
-    }
-
-
-def _item(document: Document) -> NewsItem:
-    fallback = document["fallback"]
-    # Items from before there were other targets than clients lack those.
-    target = Target(
-        clients=_tuple(document["clients"]),
-        locales=_tuple(document.get("locales")),
-        min_app_version=document.get("minAppVersion"),
-        max_app_version=document.get("maxAppVersion"),
-        subscriptions=_tuple(document.get("subscriptions")),
-    )
-    return NewsItem(
-        id=document["_id"],
-        primary=_CONTENT.validate_python(document["primary"]),
-        fallback=None if fallback is None else _CONTENT.validate_python(fallback),
-        target=target,
-        priority=document.get("priority", 0),
-        starts_at=document["startsAt"],
-        ends_at=document["endsAt"],
-        created_at=document["createdAt"],
-        updated_at=document["updatedAt"],
-        version=document["version"],
+def personal_data(database: Database) -> tuple[PersonalDataCollection, ...]:
+    """Return the collections with personal data."""
+    return tuple(
+        PersonalDataCollection(database[name], _by_user) for name in (Dismissals.COLLECTION, Subscriptions.COLLECTION)
     )
 
 
-def _list(values: Sequence[str] | None) -> list[str] | None:
-    return None if values is None else list(values)
-
-
-def _tuple(values: Sequence[Any] | None) -> tuple[str, ...] | None:
-    return None if values is None else tuple(values)
+def _by_user(subject: DataSubject) -> Document:
+    return {"userId": {"$eq": subject.user_id}}

@@ -1,4 +1,4 @@
-"""A harness of the news service."""
+"""Service harness of news."""
 
 import base64
 from collections.abc import AsyncIterator, Callable
@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.news.app import opened
+from services.news.app import INDEXES, open_context
 from services.news.handlers import HANDLERS
 from services.news.settings import NewsSettings
-from services.news.store import INDEXES
 from shared.messages.auth.clients import ClientAnnounced
 from shared.settings import load
 from tests.service_harness import ServiceHarness
@@ -18,39 +17,44 @@ from tests.service_harness import ServiceHarness
 CLIENT = "client_000000C2kdCzNlbL1BqR5FeMatItU"
 
 
-def announced(client_id: str) -> ClientAnnounced:
-    """What auth says of a client."""
+def client_event(client_id: str) -> ClientAnnounced:
+    """The event by which auth publishes a client."""
     return ClientAnnounced(key=client_id, client_id=client_id, name="An app", disabled=False)
 
 
 @pytest.fixture
 def settings() -> Callable[..., NewsSettings]:
-    """Makes settings that would let the service start, with some of them changed."""
-    usual = {
+    """Factory of valid settings with some values changed."""
+    defaults = {
         "kafka_bootstrap": "127.0.0.1:9092",
         "mongo_url": "mongodb://127.0.0.1:27017",
         "sealing_keys": "test:" + base64.b64encode(bytes(32)).decode(),
     }
 
     def make(**changed: Any) -> NewsSettings:
-        return load(NewsSettings, **{**usual, **changed})
+        return load(NewsSettings, **{**defaults, **changed})
 
     return make
+
+
+def news_harness(mongo_url: str, database_name: str, settings: NewsSettings) -> ServiceHarness:
+    """A harness of news with these settings."""
+    return ServiceHarness(
+        mongo_url,
+        database_name,
+        service="news",
+        handlers=HANDLERS,
+        indexes=INDEXES,
+        open_context=partial(open_context, settings=settings),
+    )
 
 
 @pytest.fixture
 async def harness(
     mongo_url: str, database_prefix: str, settings: Callable[..., NewsSettings]
 ) -> AsyncIterator[ServiceHarness]:
-    """The news service at a harness; it knows one client."""
-    chosen = settings(news_action_schemes="https,http,beak")
-    async with ServiceHarness(
-        mongo_url,
-        f"{database_prefix}news",
-        service="news",
-        handlers=HANDLERS,
-        indexes=INDEXES,
-        open_context=partial(opened, settings=chosen),
-    ) as harness:
-        harness.publish_to_followers(announced(CLIENT))
+    """A harness of news with one registered client."""
+    loaded = settings(news_action_schemes="https,http,beak")
+    async with news_harness(mongo_url, f"{database_prefix}news", loaded) as harness:
+        harness.publish_to_followers(client_event(CLIENT))
         yield harness

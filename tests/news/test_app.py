@@ -16,17 +16,17 @@ from shared.messages.news import Banner, BannerContent, CreateNewsItem
 from shared.sealing import Sealer
 from shared.service import publish_outside_work
 from tests.backing import Backing
-from tests.news.conftest import announced
+from tests.news.conftest import client_event
 
 
-async def test_news_follows_what_billing_says_of_subscriptions_and_nothing_else_of_it(
+async def test_service_handles_commands_and_subscription_events_over_kafka(
     backing: Backing,
     topic_prefix: str,
     database_prefix: str,
     mongo_client: MongoClient[dict[str, Any]],
     settings: Callable[..., NewsSettings],
 ) -> None:
-    chosen = settings(
+    loaded = settings(
         kafka_bootstrap=backing.kafka_bootstrap,
         mongo_url=backing.mongo_url,
         topic_prefix=topic_prefix,
@@ -34,28 +34,28 @@ async def test_news_follows_what_billing_says_of_subscriptions_and_nothing_else_
         drain_seconds=5,
     )
     await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
-    sealer = Sealer(chosen.master_keys())
+    sealer = Sealer(loaded.master_keys())
     producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
     await producer.start()
     banner = BannerContent(payload=Banner(emoji="", title="t", body="b"))
     at = "2026-11-21T06:05:00Z"
-    facts = {"key": "user_1", "user_id": "user_1", "subscription_id": "sub_1"}
-    said: list[Message] = [
-        announced("client_1"),
-        TrialStarted.model_validate({**facts, "trial_id": "trial_1", "ends_at": at}),
+    ids = {"key": "user_1", "user_id": "user_1", "subscription_id": "sub_1"}
+    messages: list[Message] = [
+        client_event("client_1"),
+        TrialStarted.model_validate({**ids, "trial_id": "trial_1", "ends_at": at}),
         UserCreated.model_validate({"key": "user_1", "user_id": "user_1", "at": at}),
-        SubscriptionStarted(**facts, status="trialing"),
+        SubscriptionStarted(**ids, status="trialing"),
         CreateNewsItem(primary=banner, id="newsitem_1"),
     ]
     database = mongo_client[f"{database_prefix}news"]
     try:
-        async with create(chosen):
-            for message in said:
+        async with create(loaded):
+            for message in messages:
                 await publish_outside_work(producer, sealer, message)
             async with asyncio.timeout(30):
                 while not (database["subscriptions"].find_one() and database["news_items"].find_one()):  # noqa: ASYNC110 -- MongoDB's state
                     await asyncio.sleep(0.05)
     finally:
         await producer.stop()
-    assert [(kept["_id"], kept["status"]) for kept in database["subscriptions"].find()] == [("sub_1", "trialing")]
-    assert [item["_id"] for item in database["news_items"].find()] == ["newsitem_1"]
+    assert [(row["_id"], row["status"]) for row in database["subscriptions"].find()] == [("sub_1", "trialing")]
+    assert [row["_id"] for row in database["news_items"].find()] == ["newsitem_1"]

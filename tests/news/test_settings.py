@@ -6,11 +6,11 @@ from services.news.settings import NewsSettings
 from shared.settings import SettingsError
 
 
-def test_buttons_may_lead_to_the_web_by_default(settings: Callable[..., NewsSettings]) -> None:
+def test_button_may_open_web_pages_by_default(settings: Callable[..., NewsSettings]) -> None:
     assert settings().news_action_schemes == ("https", "http")
 
 
-def test_schemes_are_read_from_a_list_with_commas(
+def test_schemes_are_separated_by_commas(
     settings: Callable[..., NewsSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEST_NEWS_ACTION_SCHEMES", "https, beak")
@@ -18,12 +18,12 @@ def test_schemes_are_read_from_a_list_with_commas(
 
 
 @pytest.mark.parametrize("schemes", ["javascript", "https,data", "HTTPS", "beak://", ""])
-def test_a_dangerous_or_impossible_scheme_stops_the_start(settings: Callable[..., NewsSettings], schemes: str) -> None:
+def test_dangerous_or_invalid_scheme_prevents_the_start(settings: Callable[..., NewsSettings], schemes: str) -> None:
     with pytest.raises(SettingsError, match="NEST_NEWS_ACTION_SCHEMES"):
         settings(news_action_schemes=schemes)
 
 
-def test_a_button_may_lead_to_any_host_unless_some_are_named(
+def test_button_may_open_any_host_unless_hosts_are_set(
     settings: Callable[..., NewsSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert settings().news_action_hosts == ()
@@ -32,6 +32,6 @@ def test_a_button_may_lead_to_any_host_unless_some_are_named(
 
 
 @pytest.mark.parametrize("hosts", ["https://nest.example", "Nest.example", "nest.example/", "-nest.example", "*.nest"])
-def test_what_is_no_host_stops_the_start(settings: Callable[..., NewsSettings], hosts: str) -> None:
+def test_invalid_host_prevents_the_start(settings: Callable[..., NewsSettings], hosts: str) -> None:
     with pytest.raises(SettingsError, match="NEST_NEWS_ACTION_HOSTS"):
         settings(news_action_hosts=hosts)

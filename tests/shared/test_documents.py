@@ -3,11 +3,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import bson
 import pytest
-from pydantic import RootModel
+from pydantic import Discriminator, RootModel, Tag
 
 from shared.bus.work import Delete, Insert, Replace
 from shared.documents import Rows, document_of, entity_of, stored_as
@@ -25,6 +25,23 @@ class State(Enum):
 
 class Device(Part):
     beak_id: str | None = None
+
+
+class Card(Part):
+    last_four: str
+
+
+class Transfer(Part):
+    last_four: str
+    bank: str
+
+
+def _payment_kind(payment: Any) -> str:
+    fields = payment if isinstance(payment, dict) else payment.model_dump()
+    return "transfer" if "bank" in fields else "card"
+
+
+Payment = Annotated[Annotated[Card, Tag("card")] | Annotated[Transfer, Tag("transfer")], Discriminator(_payment_kind)]
 
 
 class Labels(RootModel[tuple[State, ...]]):
@@ -50,6 +67,7 @@ class Order:
     device: Device | None = None
     states: frozenset[State] | None = None
     labels: Labels | None = None
+    payment: Payment | None = None
     totals: dict[str, Line] | None = None
     kind: Literal["a", "b"] | int = "a"
     ended_at: datetime | None = None
@@ -71,6 +89,7 @@ FULL = Order(
     device=Device(beak_id="b"),
     states=frozenset({State.OPEN}),
     labels=Labels((State.OPEN,)),
+    payment=Transfer(last_four="4242", bank="b"),
     totals={"all": Line("l3", 3)},
     kind=7,
     ended_at=NOW,
@@ -87,7 +106,7 @@ class Orders(Rows[Order]):
         super().__init__(database["orders"], Order, taken=OrderTaken)
 
 
-@pytest.mark.parametrize("entity", [Order("o1", "hash"), FULL, Single("s")])
+@pytest.mark.parametrize("entity", [Order("o1", "hash"), FULL, replace(FULL, payment=Card(last_four="1")), Single("s")])
 def test_an_entity_survives_its_trip_through_bson(entity: Any) -> None:
     stored = bson.decode(bson.encode(document_of(entity)), bson.CodecOptions(tz_aware=True, tzinfo=UTC))
     assert entity_of(type(entity), stored) == entity
@@ -105,6 +124,7 @@ def test_fields_are_stored_in_camel_case_and_under_declared_names() -> None:
         "device": {"beakId": "b"},
         "states": ["open"],
         "labels": ["open"],
+        "payment": {"last_four": "4242", "bank": "b"},
         "totals": {"all": {"id": "l3", "lineTotal": 3, "parts": []}},
         "kind": 7,
         "endedAt": NOW,

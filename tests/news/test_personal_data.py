@@ -1,4 +1,4 @@
-"""What news hands over and removes when a person is exported or erased."""
+"""Export and erasure of personal data in news."""
 
 import json
 from typing import Any
@@ -8,26 +8,26 @@ from shared.messages.billing.subscriptions import SubscriptionStarted
 from shared.messages.personal_data import AddExportedPart, ConfirmErasure, EraseUserFromNews, ExportUserFromNews
 from tests.service_harness import ServiceHarness
 
-ABOUT: dict[str, Any] = {"process_id": "userproc_1", "user_id": "user_1"}
+IDS: dict[str, Any] = {"process_id": "userproc_1", "user_id": "user_1"}
 
 
-async def subscribed(harness: ServiceHarness, user_id: str, count: int) -> None:
+async def add_subscriptions(harness: ServiceHarness, user_id: str, count: int) -> None:
     for number in range(count):
         await harness.deliver(
             SubscriptionStarted(user_id=user_id, subscription_id=f"sub_{user_id}_{number:03}", status="active")
         )
 
 
-async def test_more_than_fits_a_part_is_handed_over_in_order(harness: ServiceHarness, monkeypatch: Any) -> None:
+async def test_large_export_is_split_into_ordered_parts(harness: ServiceHarness, monkeypatch: Any) -> None:
     monkeypatch.setattr("shared.personal_data.export.MAX_DOCUMENTS", 3)
-    await subscribed(harness, "user_1", 7)
-    await subscribed(harness, "user_2", 1)
+    await add_subscriptions(harness, "user_1", 7)
+    await add_subscriptions(harness, "user_2", 1)
     harness.clear()
-    waiting: list[Any] = [ExportUserFromNews(**ABOUT, identifiers=Sealed.of("[]"), run=1)]
+    commands: list[Any] = [ExportUserFromNews(**IDS, identifiers=Sealed.of("[]"), run=1)]
     parts: list[AddExportedPart] = []
-    while waiting:
-        await harness.deliver(waiting.pop())
-        waiting = harness.published_of(ExportUserFromNews)
+    while commands:
+        await harness.deliver(commands.pop())
+        commands = harness.published_of(ExportUserFromNews)
         parts += harness.published_of(AddExportedPart)
         harness.clear()
     rows = [row for part in parts for row in json.loads(harness.unseal_secret("auth", part.documents))]
@@ -36,20 +36,18 @@ async def test_more_than_fits_a_part_is_handed_over_in_order(harness: ServiceHar
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
-async def test_more_than_one_message_may_remove_is_removed_by_several(
-    harness: ServiceHarness, monkeypatch: Any
-) -> None:
+async def test_large_erasure_is_split_into_several_messages(harness: ServiceHarness, monkeypatch: Any) -> None:
     monkeypatch.setattr("shared.personal_data.erasure.MAX_DOCUMENTS", 3)
-    await subscribed(harness, "user_1", 7)
-    await subscribed(harness, "user_2", 1)
-    waiting: list[Any] = [EraseUserFromNews(**ABOUT, identifiers=Sealed.of("[]"))]
+    await add_subscriptions(harness, "user_1", 7)
+    await add_subscriptions(harness, "user_2", 1)
+    commands: list[Any] = [EraseUserFromNews(**IDS, identifiers=Sealed.of("[]"))]
     runs = 0
-    while waiting:
+    while commands:
         harness.clear()
-        await harness.deliver(waiting.pop())
+        await harness.deliver(commands.pop())
         runs += 1
-        waiting = [message for message in harness.published_of(EraseUserFromNews) if not message.again]
+        commands = [message for message in harness.published_of(EraseUserFromNews) if not message.again]
     assert runs == 3
     assert harness.published_of(ConfirmErasure)
-    left = await harness.database["subscriptions"].find().to_list()
-    assert [row["userId"] for row in left] == ["user_2"]
+    remaining = await harness.database["subscriptions"].find().to_list()
+    assert [row["userId"] for row in remaining] == ["user_2"]

@@ -1,9 +1,11 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.news.models.items import NewsItem, Reader, Target
-from services.news.models.links import Links
+from services.news.models import AllowedUrls, NewsItem, Reader, Target, version_key
 from shared.messages.news import (
     Action,
     ActionUrlNotAllowed,
@@ -20,7 +22,7 @@ from shared.messages.news import (
 )
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
-LINKS = Links(frozenset({"https", "http", "beak"}))
+ALLOWED_URLS = AllowedUrls(frozenset({"https", "http", "beak"}))
 
 
 def banner(url: str | None = None, *, dismissible: bool = True) -> BannerContent:
@@ -29,23 +31,23 @@ def banner(url: str | None = None, *, dismissible: bool = True) -> BannerContent
     return BannerContent(dismissible=dismissible, payload=payload)
 
 
-def create(order: CreateNewsItem, links: Links = LINKS) -> NewsItem:
-    return NewsItem.create(order, id="newsitem_1", links=links, at=NOW)
+def create(command: CreateNewsItem, allowed_urls: AllowedUrls = ALLOWED_URLS) -> NewsItem:
+    return NewsItem.create(command, id="newsitem_1", allowed_urls=allowed_urls, at=NOW)
 
 
-def test_an_item_starts_now_and_never_ends_unless_told() -> None:
+def test_item_starts_now_and_never_ends_by_default() -> None:
     item = create(CreateNewsItem(primary=banner()))
     assert (item.starts_at, item.ends_at, item.target) == (NOW, None, Target())
 
 
 @pytest.mark.parametrize("length", [timedelta(0), timedelta(seconds=-1)])
-def test_an_item_that_ends_before_it_starts_is_refused(length: timedelta) -> None:
+def test_item_that_ends_before_it_starts_is_refused(length: timedelta) -> None:
     start = NOW + timedelta(days=1)
     with pytest.raises(NewsItemEndsBeforeItStarts):
         create(CreateNewsItem(primary=banner(), starts_at=start, ends_at=start + length))
 
 
-def test_an_item_without_a_start_may_not_end_in_the_past() -> None:
+def test_item_without_a_start_cannot_end_in_the_past() -> None:
     with pytest.raises(NewsItemEndsBeforeItStarts):
         create(CreateNewsItem(primary=banner(), ends_at=NOW - timedelta(minutes=1)))
 
@@ -53,7 +55,7 @@ def test_an_item_without_a_start_may_not_end_in_the_past() -> None:
 @pytest.mark.parametrize(
     "url", ["https://getbeak.app/news?a=1#b", "http://127.0.0.1:8080/", "beak://settings/theme", "HTTPS://getbeak.app"]
 )
-def test_a_button_may_lead_to_the_web_and_into_our_apps(url: str) -> None:
+def test_button_may_open_web_pages_and_our_apps(url: str) -> None:
     create(CreateNewsItem(primary=banner(url)))
 
 
@@ -77,35 +79,32 @@ def test_a_button_may_lead_to_the_web_and_into_our_apps(url: str) -> None:
         "",
     ],
 )
-def test_a_button_leads_nowhere_else(url: str) -> None:
+def test_button_may_open_nothing_else(url: str) -> None:
+    # Constructed without validation, since the message itself rejects an empty URL.
+    action = {"action": Action.model_construct(cta="Look", url=url)}
     with pytest.raises(ActionUrlNotAllowed) as refused:
-        LINKS.check(banner().model_copy(update={"payload": banner("x").payload.model_copy(update=_leading_to(url))}))
+        ALLOWED_URLS.check(banner().model_copy(update={"payload": banner("x").payload.model_copy(update=action)}))
     assert refused.value.meta == {"schemes": ["beak", "http", "https"], "hosts": []}
 
 
-def _leading_to(url: str) -> dict[str, Action]:
-    # Past the message's own check, which lets no empty one in.
-    return {"action": Action.model_construct(cta="Look", url=url)}
-
-
-def test_the_fallback_is_held_to_the_same_rules() -> None:
+def test_url_of_the_fallback_is_checked_too() -> None:
     with pytest.raises(ActionUrlNotAllowed):
         create(CreateNewsItem(primary=banner(), fallback=banner("javascript:alert(1)")))
 
 
 @pytest.mark.parametrize("url", ["https://nest.example/a", "http://news.nest.example:8080/", "beak://settings"])
-def test_where_hosts_are_named_the_web_means_those_and_what_is_under_them(url: str) -> None:
-    create(CreateNewsItem(primary=banner(url)), Links(LINKS.schemes, frozenset({"nest.example"})))
+def test_allowed_hosts_include_their_subdomains(url: str) -> None:
+    create(CreateNewsItem(primary=banner(url)), AllowedUrls(ALLOWED_URLS.schemes, frozenset({"nest.example"})))
 
 
 @pytest.mark.parametrize("url", ["https://evilnest.example/", "https://nest.example.evil/", "https://example/"])
-def test_a_host_that_merely_looks_like_an_allowed_one_is_refused(url: str) -> None:
+def test_host_that_resembles_an_allowed_one_is_refused(url: str) -> None:
     with pytest.raises(ActionUrlNotAllowed) as refused:
-        create(CreateNewsItem(primary=banner(url)), Links(LINKS.schemes, frozenset({"nest.example"})))
+        create(CreateNewsItem(primary=banner(url)), AllowedUrls(ALLOWED_URLS.schemes, frozenset({"nest.example"})))
     assert refused.value.meta["hosts"] == ["nest.example"]
 
 
-def test_a_code_that_not_every_app_knows_needs_a_banner_to_fall_back_to() -> None:
+def test_primary_of_another_kind_requires_a_banner_as_fallback() -> None:
     video = OtherContent(code="video", payload={"url": "https://nest.example/v"})
     with pytest.raises(FallbackMissing):
         create(CreateNewsItem(primary=video))
@@ -114,14 +113,14 @@ def test_a_code_that_not_every_app_knows_needs_a_banner_to_fall_back_to() -> Non
     assert create(CreateNewsItem(primary=video, fallback=banner())).primary == video
 
 
-def test_every_url_in_content_of_another_kind_is_held_to_the_rules() -> None:
+def test_every_url_in_content_of_another_kind_is_checked() -> None:
     for payload in ({"url": "javascript:alert(1)"}, {"steps": [{"button": {"url": "file:///x"}}]}, {"url": 1}):
         with pytest.raises(ActionUrlNotAllowed):
             create(CreateNewsItem(primary=OtherContent(code="tour", payload=payload), fallback=banner()))
 
 
 @pytest.mark.parametrize(
-    ("target", "reader", "fits"),
+    ("target", "reader", "included"),
     [
         (Target(), Reader(client_id="a"), True),
         (Target(clients=("a", "b")), Reader(client_id="b"), True),
@@ -157,37 +156,76 @@ def test_every_url_in_content_of_another_kind_is_held_to_the_rules() -> None:
         (Target(subscriptions=("none",)), Reader(client_id="a"), False),
     ],
 )
-def test_an_item_reaches_those_it_is_for(target: Target, reader: Reader, fits: bool) -> None:  # noqa: FBT001
-    assert target.fits(reader) is fits
+def test_target_includes_its_readers_only(target: Target, reader: Reader, included: bool) -> None:  # noqa: FBT001
+    assert target.includes(reader) is included
 
 
-def test_nobody_has_a_version_between_a_last_one_and_a_later_first_one() -> None:
+def test_highest_app_version_below_the_lowest_is_refused() -> None:
     with pytest.raises(NoSuchAppVersion):
         create(CreateNewsItem(primary=banner(), min_app_version="2.10", max_app_version="2.9"))
 
 
-def test_an_update_says_all_anew_but_the_start() -> None:
+def test_update_replaces_everything_but_the_start() -> None:
     start = NOW + timedelta(days=1)
     item = create(CreateNewsItem(primary=banner(), priority=5, locales=("de",), starts_at=start))
     later = NOW + timedelta(hours=1)
-    updated = item.update(UpdateNewsItem(id=item.id, primary=banner("beak://x")), links=LINKS, at=later)
+    command = UpdateNewsItem(id=item.id, primary=banner("beak://x"))
+    updated = item.update(command, allowed_urls=ALLOWED_URLS, at=later)
     assert (updated.starts_at, updated.created_at, updated.updated_at) == (start, NOW, later)
     assert (updated.priority, updated.target, updated.version) == (0, Target(), item.version)
     with pytest.raises(NewsItemEndsBeforeItStarts):
-        item.update(UpdateNewsItem(id=item.id, primary=banner(), ends_at=start), links=LINKS, at=later)
+        item.update(UpdateNewsItem(id=item.id, primary=banner(), ends_at=start), allowed_urls=ALLOWED_URLS, at=later)
 
 
-def test_a_change_to_a_version_that_is_gone_is_refused() -> None:
+def test_change_based_on_an_old_version_is_refused() -> None:
     item = create(CreateNewsItem(primary=banner()))
-    item.must_be(None)
-    item.must_be(1)
+    item.check_version(None)
+    item.check_version(1)
     with pytest.raises(NewsItemChanged) as refused:
-        item.must_be(2)
+        item.check_version(2)
     assert refused.value.meta == {"version": 1}
 
 
-def test_an_item_of_which_some_app_shows_a_way_to_put_it_away_may_be_put_away() -> None:
-    stays, goes = banner(dismissible=False), banner()
-    create(CreateNewsItem(primary=stays, fallback=goes)).must_be_dismissible()
+def test_item_is_dismissible_if_one_of_its_contents_is() -> None:
+    permanent, dismissible = banner(dismissible=False), banner()
+    create(CreateNewsItem(primary=permanent, fallback=dismissible)).check_dismissible()
     with pytest.raises(NewsItemNotDismissible):
-        create(CreateNewsItem(primary=stays)).must_be_dismissible()
+        create(CreateNewsItem(primary=permanent)).check_dismissible()
+
+
+SORTED_VERSIONS = (
+    "0",
+    "0.9",
+    "1.0.0-0",
+    "1.0.0-alpha",
+    "1.0.0-alpha.1",
+    "1.0.0-alpha.beta",
+    "1.0.0-beta",
+    "1.0.0-beta.2",
+    "1.0.0-beta.11",
+    "1.0.0-rc.1",
+    "1",
+    "1.0.1",
+    "1.2",
+    "1.9",
+    "1.10",
+    "2.0.0.1-x",
+    "2.0.0.1",
+)
+"""Includes the example of https://semver.org, section 11."""
+
+
+def test_app_versions_sort_as_in_semantic_versioning() -> None:
+    assert sorted(SORTED_VERSIONS, key=version_key) == list(SORTED_VERSIONS)
+    assert len({version_key(version) for version in SORTED_VERSIONS}) == len(SORTED_VERSIONS)
+
+
+@pytest.mark.parametrize("other", ["2.10.0", "2.10.0.0", "2.10+build.7", "2.10.0+x-y"])
+def test_trailing_zeros_and_build_names_are_ignored(other: str) -> None:
+    assert version_key(other) == version_key("2.10")
+
+
+@given(st.lists(st.from_regex(r"\A[0-9]{1,9}(\.[0-9]{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?\Z"), max_size=5))
+def test_every_valid_app_version_has_a_sort_key(versions: list[str]) -> None:
+    keys = sorted(map(version_key, versions))
+    assert all(before <= after for before, after in pairwise(keys))
