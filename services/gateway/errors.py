@@ -74,10 +74,6 @@ class ValidationFailed(Refusal):
     kind = Kind.VALIDATION_FAILED
 
 
-class InvalidPhoneNumber(Refusal):
-    """The phone number is missing or not a string. For other strings auth refuses with the same code."""
-
-
 class InvalidIdempotencyKey(Refusal):
     """``Idempotency-Key`` is not 1 to 255 characters of printable ASCII."""
 

@@ -14,11 +14,12 @@ from starlette.routing import Route
 
 from services.gateway.dispatch import Dispatcher
 from services.gateway.endpoint import MessageEndpoint, MessageRoute, Parse, Render
-from services.gateway.errors import BodyMissing, InvalidPhoneNumber, ValidationFailed
+from services.gateway.errors import BodyMissing, ValidationFailed
 from services.gateway.requests import Fields, HttpRequest, accepted_languages, parse_object, validated
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
+from shared.messages.auth.errors import InvalidPhoneNumber
 from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
 from shared.sealing import Sealer
 

@@ -46,7 +46,7 @@ TAGS: Final = {
     OPERATORS: "For operators and back ends, with an internal key. The `nest` command uses these methods.",
 }
 """Descriptions of the tags, in the order of the reference."""
-_DEPRECATED: Final = "Do nothing. The method was removed, and its path remains for old clients."
+_DEPRECATED: Final = "Do nothing. The method was removed; its path remains and always returns `deprecated`."
 _LOGIN: Final = frozenset({"send_magic_link", "authenticate_user", "create_trial_and_magic_link"})
 _TAG_BY_SERVICE: Final = {"auth": "Users", "billing": "Subscriptions", "mailer": "Users", "news": "News"}
 

@@ -1,129 +1,198 @@
-"""The contracts: one wire name a class, and whatever was ever published can still be read.
+"""Message contracts: wire names, samples of all published versions, and declared replies and refusals.
 
-``samples/<wire name>.json`` holds a body as it was published, one for every class that ever was. A new class gets a new
-file; a file is never changed or removed while messages like it may still be on a topic.
+``samples/<wire name>.json`` is the body of a published message, one for each class that ever existed. A new class gets
+a new file; a file is not changed or removed while such messages may still be on a topic.
 """
 
+from __future__ import annotations
+
+import importlib
+import inspect
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar, get_type_hints
 
 import pytest
 from pydantic import ValidationError
 
 from shared.bus.topics import TOPICS
+from shared.errors import Refusal, Unavailable
 from shared.messages import MESSAGES, Command, Event, Message, Query, iso_milliseconds
+from shared.messages.auth.clients import SetClientLooks
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink
+from shared.messages.auth.users import GetUser, SetMarketingConsent, UserCreated
+from shared.messages.billing.trials import FinishTrial, StartTrial
+from shared.messages.mailer.branding import RecordClientLooks
+from shared.messages.mailer.consents import RecordMarketingConsent
 
-SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").glob("*.json"))}
-OURS = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startswith("shared.messages.")}
-SEALER = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
+Class = TypeVar("Class")
+SAMPLES: Final = {path.stem: path for path in sorted((Path(__file__).parent / "samples").glob("*.json"))}
+OURS: Final = {wire: cls for wire, cls in MESSAGES.items() if cls.__module__.startswith("shared.messages.")}
+"""Message classes of Nest, without those of tests."""
+SEALER: Final = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
+SERVICES: Final = ("auth", "billing", "mailer", "news")
+HANDLERS: Final[list[tuple[type[Message], Any]]] = [
+    (message, handler)
+    for service in SERVICES
+    for message, handler in importlib.import_module(f"services.{service}.app").HANDLERS.items()
+]
+FORWARDED: Final[dict[type[Message], type[Message]]] = {
+    CreateTrialAndMagicLink: StartTrial,
+    SetClientLooks: RecordClientLooks,
+    SetMarketingConsent: RecordMarketingConsent,
+    StartTrial: FinishTrial,
+}
+"""Messages whose handler forwards them, and the message whose handler replies instead."""
 
 
-def every_class(parent: type[Message] = Message) -> list[type[Message]]:
-    return [each for child in parent.__subclasses__() for each in (child, *every_class(child))]
+def subclasses(parent: type[Class]) -> Iterator[type[Class]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def names_in_raises(handler: Any) -> list[str]:
+    """Names in the ``Raises:`` section of a handler's docstring."""
+    section = re.search(r"^Raises:\n((?:    .*\n?)+)", inspect.getdoc(handler) or "", re.MULTILINE)
+    entries = re.findall(r"^    (\w+(?:, \w+)*):", section[1], re.MULTILINE) if section else []
+    return [name for entry in entries for name in entry.split(", ")]
+
+
+def with_unknown_fields(value: Any) -> Any:
+    """Add a field to every object, except those that may have any fields."""
+    if isinstance(value, list):
+        return [with_unknown_fields(each) for each in value]
+    if isinstance(value, dict):
+        fields = {
+            name: each if name in {"data", "jwk", "payload"} else with_unknown_fields(each)
+            for name, each in value.items()
+        }
+        return {**fields, "unknown_field": {"a": [1]}}
+    return value
 
 
 def test_every_message_has_a_sample() -> None:
     missing = [wire for wire in OURS if wire not in SAMPLES]
-    assert not missing, f"write a body as it is published to tests/shared/samples/<wire name>.json: {missing}"
+    assert not missing, f"write a published body to tests/shared/samples/<wire name>.json: {missing}"
 
 
 @pytest.mark.parametrize("wire", SAMPLES)
-def test_every_message_ever_published_can_still_be_read(wire: str) -> None:
-    assert wire in OURS, "its class is gone: keep it until no message like it can be on a topic, then remove the sample"
+def test_sample_is_valid(wire: str) -> None:
+    assert wire in OURS, "its class is gone: keep the class until no such message can be on a topic"
     OURS[wire].model_validate_json(SAMPLES[wire].read_bytes())
 
 
 @pytest.mark.parametrize("wire", SAMPLES)
-def test_readers_ignore_fields_they_do_not_know(wire: str) -> None:
-    body = json.loads(SAMPLES[wire].read_text())
-    known = OURS[wire].model_validate_json(SAMPLES[wire].read_bytes())
-    later = OURS[wire].model_validate_json(json.dumps(with_more(body)))
-    assert repr(later) == repr(known)
-
-
-def with_more(value: Any) -> Any:
-    """The same with a field more in every object, but where any field is meant to be kept."""
-    if isinstance(value, list):
-        return [with_more(each) for each in value]
-    if isinstance(value, dict):
-        kept = {name: each if name in {"data", "jwk", "payload"} else with_more(each) for name, each in value.items()}
-        return {**kept, "from_the_future": {"a": [1]}}
-    return value
+def test_unknown_fields_are_ignored(wire: str) -> None:
+    message = OURS[wire].model_validate_json(SAMPLES[wire].read_bytes())
+    body = with_unknown_fields(json.loads(SAMPLES[wire].read_text()))
+    assert repr(OURS[wire].model_validate_json(json.dumps(body))) == repr(message)
 
 
 @pytest.mark.parametrize("wire", SAMPLES)
-def test_a_message_is_written_as_it_is_read(wire: str) -> None:
-    kind = OURS[wire]
-    message = kind.model_validate_json(SAMPLES[wire].read_bytes())
-    written = message.__pydantic_serializer__.to_json(message, context=SEALER)
-    again = kind.model_validate_json(written)
-    assert again.__pydantic_serializer__.to_json(again, context=SEALER) == written
+def test_serialization_round_trips(wire: str) -> None:
+    cls = OURS[wire]
+    message = cls.model_validate_json(SAMPLES[wire].read_bytes())
+    body = message.__pydantic_serializer__.to_json(message, context=SEALER)
+    again = cls.model_validate_json(body)
+    assert again.__pydantic_serializer__.to_json(again, context=SEALER) == body
 
 
-def test_every_wire_name_belongs_to_one_class_and_one_service() -> None:
-    named = [kind for kind in every_class() if kind.wire and kind.__module__.startswith("shared.messages.")]
-    assert sorted(kind.wire for kind in named) == sorted(OURS)
-    for kind in named:
-        assert re.fullmatch(r"[a-z]+\.[a-z]+(-[a-z]+)*", kind.wire)
-        package = kind.__module__.split(".")[2]
-        # Every service has its own part of an export and of an erasure; Stripe's events are read by billing.
-        allowed = {"personal_data": {"auth", "billing", "mailer", "news"}, "billing": {"billing", "stripe"}}
-        assert kind.service in allowed.get(package, {package}), f"{kind.wire} belongs to another module"
+def test_wire_names_belong_to_one_class_and_one_service() -> None:
+    named = [cls for cls in subclasses(Message) if cls.wire and cls.__module__.startswith("shared.messages.")]
+    assert sorted(cls.wire for cls in named) == sorted(OURS)
+    for cls in named:
+        assert re.fullmatch(r"[a-z]+\.[a-z]+(-[a-z]+)*", cls.wire)
+        package = cls.__module__.split(".")[2]
+        # Each service has its own part of exports and erasures; billing reads Stripe's events.
+        allowed = {"personal_data": set(SERVICES), "billing": {"billing", "stripe"}}
+        assert cls.service in allowed.get(package, {package}), f"{cls.wire} belongs into another module"
 
 
-def test_a_wire_name_is_its_class_name() -> None:
-    for wire, kind in OURS.items():
-        spelled = re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
-        if kind.service != "stripe":  # there it is Stripe's word for what it sends
-            assert wire == f"{kind.service}.{spelled}"
+def test_wire_names_are_class_names() -> None:
+    for wire, cls in OURS.items():
+        kebab_case = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+        if cls.service != "stripe":  # named by Stripe
+            assert wire == f"{cls.service}.{kebab_case}"
 
 
-def test_a_taken_wire_name_is_refused() -> None:
+def test_second_class_with_a_wire_name_is_refused() -> None:
     with pytest.raises(TypeError, match="is taken by GetUser"):
 
         class GetAnotherUser(Query, wire="auth.get-user"):
             pass
 
 
-def test_every_topic_of_a_message_is_declared() -> None:
-    assert {kind.topic for kind in OURS.values()} <= {topic.name for topic in TOPICS}
+def test_topics_of_all_messages_are_declared() -> None:
+    assert {cls.topic for cls in OURS.values()} <= {topic.name for topic in TOPICS}
 
 
-def test_orders_and_questions_go_to_commands_and_facts_to_events_unless_they_say_otherwise() -> None:
-    own = {topic for topic in (kind.topic for kind in OURS.values()) if not re.search(r"\.(commands|events)$", topic)}
-    assert own == {"auth.clients", "auth.keys", "auth.revocations", "stripe.webhooks"}
-    for kind in OURS.values():
-        assert issubclass(kind, Command | Query | Event)
-        if kind.topic not in own:
-            assert kind.topic == f"{kind.service}.{'events' if issubclass(kind, Event) else 'commands'}"
+def test_default_topic_follows_the_kind_of_message() -> None:
+    others = {cls.topic for cls in OURS.values() if not re.search(r"\.(commands|events)$", cls.topic)}
+    assert others == {"auth.clients", "auth.keys", "auth.revocations", "stripe.webhooks"}
+    for cls in OURS.values():
+        assert issubclass(cls, Command | Query | Event)
+        if cls.topic not in others:
+            assert cls.topic == f"{cls.service}.{'events' if issubclass(cls, Event) else 'commands'}"
 
 
 def test_messages_are_frozen() -> None:
-    message = OURS["auth.get-user"].model_validate({"user_id": "u"})
+    message = GetUser(user_id="u")
     with pytest.raises(ValidationError, match="frozen"):
-        message.user_id = "other"  # type: ignore[attr-defined]
+        message.user_id = "other"  # type: ignore[misc]
 
 
-def test_a_key_orders_a_message_and_is_not_in_its_body() -> None:
-    message = OURS["auth.get-user"].model_validate({"user_id": "u", "key": "k"})
+def test_ordering_key_is_not_in_the_body() -> None:
+    message = GetUser(user_id="u", key="k")
     assert message.key == "k"
     assert json.loads(message.model_dump_json()) == {"user_id": "u"}
 
 
-def test_a_secret_is_recognised_by_its_type_in_whatever_carries_one() -> None:
-    """Names that say secret must have the type that keeps it."""
-    telling = re.compile(r"password(?!less)|secret|(^|_)code$|code_verifier|refresh_token|access_token|^to$")
-    for wire, kind in OURS.items():
-        for name, field in kind.model_fields.items():
-            if telling.search(name) and not name.endswith("_type"):
+def test_fields_with_secret_names_are_sealed() -> None:
+    secret = re.compile(r"password(?!less)|secret|(^|_)code$|code_verifier|refresh_token|access_token|^to$")
+    for wire, cls in OURS.items():
+        for name, field in cls.model_fields.items():
+            if secret.search(name) and not name.endswith("_type"):
                 assert "Sealed" in str(field.annotation), f"{wire}: {name} is readable"
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    message = OURS["auth.user-created"].model_validate_json(
-        b'{"user_id": "u", "at": "2026-11-21T07:05:00.123456+01:00"}'
-    )
+    body = b'{"user_id": "u", "at": "2026-11-21T07:05:00.123456+01:00"}'
+    message = UserCreated.model_validate_json(body)
     assert json.loads(message.model_dump_json())["at"] == "2026-11-21T06:05:00.123Z"
-    assert iso_milliseconds(message.at) == "2026-11-21T06:05:00.123Z"  # type: ignore[attr-defined]
+    assert iso_milliseconds(message.at) == "2026-11-21T06:05:00.123Z"
+
+
+def test_field_docstrings_are_descriptions() -> None:
+    assert GetUser.model_fields["user_id"].description == "ID of the user."
+
+
+@pytest.mark.parametrize(("message", "handler"), HANDLERS, ids=lambda each: each.__name__)
+def test_handler_returns_the_declared_reply(message: type[Message], handler: Any) -> None:
+    returned = get_type_hints(handler)["return"]
+    if message in FORWARDED:
+        assert returned is type(None)
+        assert FORWARDED[message].reply is message.reply
+    else:
+        assert returned is (message.reply or type(None))
+
+
+@pytest.mark.parametrize(("message", "handler"), HANDLERS, ids=lambda each: each.__name__)
+def test_refusals_in_handler_docstring_are_declared(message: type[Message], handler: Any) -> None:
+    # Every message can be refused as unavailable; messages do not declare that.
+    codes = {cls.__name__: cls.code for cls in subclasses(Refusal) if not issubclass(cls, Unavailable)}
+    raised = {codes[name] for name in names_in_raises(handler) if name in codes}
+    assert raised <= {refusal.code for refusal in message.refuses}
+
+
+@pytest.mark.parametrize(("message", "target"), FORWARDED.items(), ids=lambda each: each.__name__)
+def test_refusals_of_the_forwarding_target_are_declared(message: type[Message], target: type[Message]) -> None:
+    assert {refusal.code for refusal in target.refuses} <= {refusal.code for refusal in message.refuses}
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=lambda each: each.__name__)
+def test_declared_refusals_have_distinct_codes(message: type[Message]) -> None:
+    codes = [refusal.code for refusal in message.refuses]
+    assert len(codes) == len(set(codes))

@@ -169,7 +169,7 @@ class InvalidToken(Refusal):
 
 
 class InvalidPhoneNumber(Refusal):
-    """Not a possible phone number with country code."""
+    """The phone number is missing, or not a possible number with country code."""
 
 
 class PhoneNumberNotAllowed(Refusal):

@@ -61,7 +61,7 @@ class UserEnsured(Event, wire="auth.user-ensured"):
 
 
 class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True, refuses=(UserNotFound,)):
-    """Set which mails a user wants in addition to necessary ones."""
+    """Set the marketing consent of a user."""
 
     user_id: NonEmpty
     """ID of the user."""

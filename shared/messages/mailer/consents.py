@@ -20,7 +20,7 @@ class MarketingConsentView(Reply):
 class GetMarketingConsent(
     Query, wire="mailer.get-marketing-consent", reply=MarketingConsentView, refuses=(AwaitingConsent,)
 ):
-    """Get which mails a user wants in addition to necessary ones."""
+    """Get the marketing consent of a user."""
 
     user_id: str
     """ID of the user."""
