@@ -91,10 +91,12 @@ class Gateway:
             TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.apply),
         )
         authenticator = Authenticator(
-            keys, clients, revocations, internal_keys=settings.internal, issuer=settings.issuer
+            keys, clients, revocations, internal_keys=settings.parsed_internal_keys, issuer=settings.issuer
         )
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
-        dispatcher = Dispatcher(authenticator, ClientIp(settings.proxies), self._rpc_client, sealer, self._tracing)
+        dispatcher = Dispatcher(
+            authenticator, ClientIp(settings.parsed_proxies), self._rpc_client, sealer, self._tracing
+        )
         app: ASGIApp = HttpMiddleware(
             _Router(rpc.endpoints(dispatcher), self._routes(dispatcher, sealer, keys)), Cors(settings.cors_origins)
         )
@@ -159,10 +161,10 @@ class Gateway:
         """All routes except RPC methods."""
         settings = self.settings
         webhooks: list[Webhook] = [
-            StripeWebhook(self._producer, secrets=settings.webhook_secrets, livemode=settings.stripe_livemode)
+            StripeWebhook(self._producer, secrets=settings.parsed_stripe_secrets, livemode=settings.stripe_livemode)
         ]
-        if settings.mail_secrets:
-            webhooks.append(MailWebhook(self._producer, sealer, secrets=settings.mail_secrets))
+        if settings.parsed_mail_secrets:
+            webhooks.append(MailWebhook(self._producer, sealer, secrets=settings.parsed_mail_secrets))
         routes = Starlette(
             routes=[
                 *(webhook.route() for webhook in webhooks),

@@ -57,9 +57,9 @@ class Method:
 
     Attributes:
         message: class of the command or query; None for a deprecated method, which is always refused.
-        access: who may call it.
+        access: callers that are admitted.
         ordering_key: computes the ordering key of a command.
-        user_of_token: with a bearer token the body may be left out; ``user_id`` is the token's user.
+        user_of_token: with a bearer token the body may be left out; ``user_id`` is then the token's user.
         entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
         version: as in the URL.
@@ -97,7 +97,7 @@ def _by_client(message: UpdateClient, _sealer: Sealer) -> str:
     return message.id
 
 
-def _by_client_of_branding(message: SetClientLooks, _sealer: Sealer) -> str:
+def _by_branded_client(message: SetClientLooks, _sealer: Sealer) -> str:
     return message.client_id
 
 
@@ -178,7 +178,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "get_user_process": query(GetUserProcess, Access.INTERNAL),
         "get_user_export": query(GetUserExport, Access.INTERNAL),
         "list_clients": query(ListClients, Access.INTERNAL),
-        "set_client_looks": command(SetClientLooks, Access.INTERNAL, _by_client_of_branding),
+        "set_client_looks": command(SetClientLooks, Access.INTERNAL, _by_branded_client),
         "get_client_looks": query(GetClientLooks, Access.INTERNAL),
         "create_news_item": command(CreateNewsItem, Access.INTERNAL, unordered),
         "update_news_item": command(UpdateNewsItem, Access.INTERNAL, _by_news_item),

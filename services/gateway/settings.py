@@ -48,7 +48,7 @@ class GatewaySettings(OldClientsSettings):
     connections: int = Field(default=8_000, ge=1)
     """Connections that may be open at the same time; further ones get 429."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Additional port for ``/healthz`` and ``/metrics``; none by default."""
+    """Port for ``/metrics`` and, in addition to the API's port, ``/healthz``; by default there is none."""
     health_host: str = "127.0.0.1"
     """Address of the health port."""
 
@@ -58,14 +58,14 @@ class GatewaySettings(OldClientsSettings):
     @field_validator("internal_keys", "mail_webhook_secrets")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if any(len(key) < MIN_KEY_CHARACTERS for key in _parts(value)):
+        if any(len(key) < MIN_KEY_CHARACTERS for key in _split(value)):
             raise ValueError(f"each needs at least {MIN_KEY_CHARACTERS} characters")
         return value
 
     @field_validator("stripe_webhook_secrets")
     @classmethod
     def _at_least_one(cls, value: SecretStr) -> SecretStr:
-        if not _parts(value):
+        if not _split(value):
             # Anybody can compute a signature with an empty secret.
             raise ValueError("at least one is needed")
         return value
@@ -97,26 +97,26 @@ class GatewaySettings(OldClientsSettings):
         return self
 
     @property
-    def internal(self) -> tuple[str, ...]:
+    def parsed_internal_keys(self) -> tuple[str, ...]:
         """Internal keys."""
-        return _parts(self.internal_keys)
+        return _split(self.internal_keys)
 
     @property
-    def webhook_secrets(self) -> tuple[str, ...]:
+    def parsed_stripe_secrets(self) -> tuple[str, ...]:
         """Signing secrets of Stripe's webhook endpoint, at least one."""
-        return _parts(self.stripe_webhook_secrets)
+        return _split(self.stripe_webhook_secrets)
 
     @property
-    def mail_secrets(self) -> tuple[str, ...]:
+    def parsed_mail_secrets(self) -> tuple[str, ...]:
         """Signing secrets of the mail webhook."""
-        return _parts(self.mail_webhook_secrets)
+        return _split(self.mail_webhook_secrets)
 
     @property
-    def proxies(self) -> tuple[Network, ...]:
+    def parsed_proxies(self) -> tuple[Network, ...]:
         """Networks of trusted proxies."""
         return tuple(ip_network(network) for network in self.trusted_proxies)
 
 
-def _parts(secrets: SecretStr) -> tuple[str, ...]:
-    parts: tuple[str, ...] = split_commas(secrets.get_secret_value())
-    return parts
+def _split(secrets: SecretStr) -> tuple[str, ...]:
+    values: tuple[str, ...] = split_commas(secrets.get_secret_value())
+    return values

@@ -25,8 +25,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_required_settings_are_sufficient(environment: pytest.MonkeyPatch) -> None:
     settings = load(GatewaySettings)
-    assert settings.internal == ()
-    assert settings.webhook_secrets == ("whsec_1",)
+    assert settings.parsed_internal_keys == ()
+    assert settings.parsed_stripe_secrets == ("whsec_1",)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -81,10 +81,10 @@ def test_lists_are_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("NEST_CORS_ORIGINS", "https://a.example, http://localhost:3000")
     environment.setenv("NEST_TRUSTED_PROXIES", "10.0.0.0/8,::1/128")
     settings = load(GatewaySettings)
-    assert settings.internal == ("one-long-internal-key", "another-internal-key")
-    assert settings.webhook_secrets == ("whsec_1", "whsec_2")
+    assert settings.parsed_internal_keys == ("one-long-internal-key", "another-internal-key")
+    assert settings.parsed_stripe_secrets == ("whsec_1", "whsec_2")
     assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
-    assert [str(network) for network in settings.proxies] == ["10.0.0.0/8", "::1/128"]
+    assert [str(network) for network in settings.parsed_proxies] == ["10.0.0.0/8", "::1/128"]
 
 
 def test_secrets_are_hidden_in_repr(environment: pytest.MonkeyPatch) -> None:
