@@ -31,7 +31,7 @@ from services.operator.doctor.command import doctor
 from services.operator.options import examples
 
 HERE: Final = "Everything on this machine"
-SERVICES: Final = "ServiceTask the services"
+SERVICES: Final = "Run the services"
 OPERATORS: Final = "For operators of a running Nest"
 
 app = typer.Typer(
