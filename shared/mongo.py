@@ -87,6 +87,15 @@ def database(client: Client, name: str) -> Database:
     )
 
 
+def indexes_of(*stores: Any) -> dict[str, Sequence[IndexModel]]:
+    """Return the indexes that store classes declare, by collection name.
+
+    Args:
+        stores: classes with the collection's name as ``COLLECTION`` and its indexes as ``INDEXES``.
+    """
+    return {store.COLLECTION: store.INDEXES for store in stores}
+
+
 async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
     """Create the missing collections and indexes.
 

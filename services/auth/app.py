@@ -33,31 +33,32 @@ from services.auth.users.store import Identifiers, Users
 from shared.dead_letters.queue import DeadLetterQueue
 from shared.messages.auth.clients import AnnounceClient
 from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("auth.commands",)
-INDEXES: Final = {
-    AccessTokens.COLLECTION: AccessTokens.INDEXES,
-    ApplicationUsers.COLLECTION: ApplicationUsers.INDEXES,
-    Applications.COLLECTION: Applications.INDEXES,
-    AuditEntries.COLLECTION: AuditEntries.INDEXES,
-    Authorizations.COLLECTION: Authorizations.INDEXES,
-    Clients.COLLECTION: Clients.INDEXES,
-    CounterSlots.COLLECTION: CounterSlots.INDEXES,
-    Identifiers.COLLECTION: Identifiers.INDEXES,
-    KnownDevicesStore.COLLECTION: KnownDevicesStore.INDEXES,
-    Owners.COLLECTION: Owners.INDEXES,
-    PhoneCodes.COLLECTION: PhoneCodes.INDEXES,
-    RefreshTokens.COLLECTION: RefreshTokens.INDEXES,
-    RemovedLetters.COLLECTION: RemovedLetters.INDEXES,
-    Replays.COLLECTION: Replays.INDEXES,
-    SigningKeys.COLLECTION: SigningKeys.INDEXES,
-    UseLogs.COLLECTION: UseLogs.INDEXES,
-    UserExportParts.COLLECTION: UserExportParts.INDEXES,
-    UserProcesses.COLLECTION: UserProcesses.INDEXES,
-    Users.COLLECTION: Users.INDEXES,
-}
+INDEXES: Final = indexes_of(
+    AccessTokens,
+    ApplicationUsers,
+    Applications,
+    AuditEntries,
+    Authorizations,
+    Clients,
+    CounterSlots,
+    Identifiers,
+    KnownDevicesStore,
+    Owners,
+    PhoneCodes,
+    RefreshTokens,
+    RemovedLetters,
+    Replays,
+    SigningKeys,
+    UseLogs,
+    UserExportParts,
+    UserProcesses,
+    Users,
+)
 """Indexes by collection, created before the first message is handled."""
 
 

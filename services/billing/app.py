@@ -22,27 +22,28 @@ from services.billing.stripe_api import account
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
+from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events")
-INDEXES: Final = {
-    Subscriptions.COLLECTION: Subscriptions.INDEXES,
-    Payers.COLLECTION: Payers.INDEXES,
-    Trials.COLLECTION: Trials.INDEXES,
-    ProviderMappings.COLLECTION: ProviderMappings.INDEXES,
-    Payments.COLLECTION: Payments.INDEXES,
-    FailedPaymentMails.COLLECTION: FailedPaymentMails.INDEXES,
-    Disputes.COLLECTION: Disputes.INDEXES,
-    StripeEvents.COLLECTION: StripeEvents.INDEXES,
-    Runs.COLLECTION: Runs.INDEXES,
-    Differences.COLLECTION: Differences.INDEXES,
-    Standings.COLLECTION: Standings.INDEXES,
-    Schedule.COLLECTION: Schedule.INDEXES,
-    Takeover.COLLECTION: Takeover.INDEXES,
-    ErasedIds.COLLECTION: (),
-}
+INDEXES: Final = indexes_of(
+    Subscriptions,
+    Payers,
+    Trials,
+    ProviderMappings,
+    Payments,
+    FailedPaymentMails,
+    Disputes,
+    StripeEvents,
+    Runs,
+    Differences,
+    Standings,
+    Schedule,
+    Takeover,
+    ErasedIds,
+)
 """Indexes by collection, created before the first message is handled."""
 
 

@@ -27,20 +27,15 @@ from services.mailer.smtp.servers import MailServers
 from services.mailer.smtp.smtp_client import MailServer, SmtpClient
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
+from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import SettingsError, load
 
 TOPICS: Final = ("mailer.commands",)
-INDEXES: Final = {
-    AudienceMembers.COLLECTION: AudienceMembers.INDEXES,
-    ClientBrandings.COLLECTION: ClientBrandings.INDEXES,
-    ConsentChanges.COLLECTION: ConsentChanges.INDEXES,
-    Consents.COLLECTION: Consents.INDEXES,
-    Deliveries.COLLECTION: Deliveries.INDEXES,
-    ErasedIds.COLLECTION: (),
-    Suppressions.COLLECTION: Suppressions.INDEXES,
-}
+INDEXES: Final = indexes_of(
+    AudienceMembers, ClientBrandings, ConsentChanges, Consents, Deliveries, ErasedIds, Suppressions
+)
 """Indexes by collection, created before the first message is handled."""
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from inspect import iscoroutinefunction
+from types import ModuleType
+from typing import Any, Final, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,6 +31,27 @@ from shared.sealing import Sealer
 Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
 """``async def verb_object(message, work, context) -> view | None``."""
 Handlers = Mapping[type[Message], Handler]
+
+
+def handlers_in(*modules: ModuleType) -> Handlers:
+    """Collect the handlers that modules define, by the message that each handles.
+
+    A handler is a coroutine function that is named after the message of its first parameter: ``send_magic_link``
+    handles ``SendMagicLink``.
+    """
+    functions = [each for module in modules for each in vars(module).values() if iscoroutinefunction(each)]
+    named = {function: next(iter(get_type_hints(function).values()), None) for function in functions}
+    return {
+        message: function
+        for function, message in named.items()
+        if isinstance(message, type) and issubclass(message, Message) and function.__name__ == _snake(message.__name__)
+    }
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
 MAX_RUNS: Final = 50
 """Runs of a handler that lose against other messages before the attempt counts as failed."""
 CONFLICT_PAUSES: Final = (0.002, 0.1)

@@ -111,6 +111,12 @@ def test_wire_names_belong_to_one_class_and_one_service() -> None:
         assert cls.service in allowed.get(package, {package}), f"{cls.wire} belongs into another module"
 
 
+def test_every_command_and_query_has_one_handler() -> None:
+    handled = [message for message, _ in HANDLERS if issubclass(message, (Command, Query))]
+    expected = [cls for cls in OURS.values() if issubclass(cls, (Command, Query))]
+    assert sorted(cls.wire for cls in handled) == sorted(cls.wire for cls in expected)
+
+
 def test_wire_names_are_class_names() -> None:
     for wire, cls in OURS.items():
         kebab_case = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
