@@ -45,7 +45,7 @@ class Phone:
         )
         lines = arrivals[0].text.splitlines()
         code, said = re.match(r"([0-9]{6}) (.*)", lines[0]).groups()  # type: ignore[union-attr]
-        assert said == "is your Beak code. It works once, for 10 minutes. Give it to nobody."
+        assert said == "is your Beak code. It works once, for 10 minutes. Do not share it."
         assert lines[-1] == f"@nest.example #{code}"
         return str(code)
 

@@ -19,7 +19,7 @@ from tests.service_harness import ServiceHarness
 
 NUMBER = "+41791234567"
 ORDER = "ab" * 16
-SAID = "123456 is your Nest code. It works once, for 10 minutes. Give it to nobody."
+SAID = "123456 is your Nest code. It works once, for 10 minutes. Do not share it."
 HarnessFactory = Callable[..., AbstractAsyncContextManager[ServiceHarness]]
 
 
