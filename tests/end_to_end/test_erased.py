@@ -89,7 +89,7 @@ async def test_nothing_of_an_erased_person_is_left_though_all_were_away(
     mailchimp.always = None
     for process in processes:
         await done(nest, process)
-    assert (mailchimp.status_of(email), member_hash(email) in mailchimp.forgotten) == (None, True)
+    assert (mailchimp.status_of(email), member_hash(email) in mailchimp.erased) == (None, True)
 
     with person.at_home(nest):
         await come_back(person, away)

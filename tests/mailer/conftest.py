@@ -1,4 +1,4 @@
-"""A mail server, and a harness of the mailer that hands over to it."""
+"""Mail server, Mailchimp double and service harness of the mailer."""
 
 import base64
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 from tests.mailer.smtp_server import SmtpServer, certificate
 from tests.service_harness import ServiceHarness
 
-USUAL = {
+DEFAULT_SETTINGS = {
     "kafka_bootstrap": "127.0.0.1:9092",
     "mongo_url": "mongodb://127.0.0.1:27017",
     "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
@@ -32,7 +32,7 @@ MakeSettings = Callable[..., MailerSettings]
 
 
 def mailer_harness(mongo_url: str, database_prefix: str, settings: MailerSettings) -> ServiceHarness:
-    """The mailer at a harness, with these settings."""
+    """A harness of the mailer with these settings."""
     return ServiceHarness(
         mongo_url,
         f"{database_prefix}mailer",
@@ -45,18 +45,18 @@ def mailer_harness(mongo_url: str, database_prefix: str, settings: MailerSetting
 
 @pytest.fixture
 def settings() -> MakeSettings:
-    """Makes settings that would let the mailer start, with some of them changed."""
+    """Factory of valid settings with some values changed; None unsets one."""
 
     def make(**changed: Any) -> MailerSettings:
-        given = {name: value for name, value in {**USUAL, **changed}.items() if value is not None}
-        return load(MailerSettings, **given)
+        values = {name: value for name, value in {**DEFAULT_SETTINGS, **changed}.items() if value is not None}
+        return load(MailerSettings, **values)
 
     return make
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[SmtpServer]:
-    """A mail server that asks for nothing."""
+    """A mail server without TLS and login."""
     async with SmtpServer(pipelining=True) as server:
         yield server
 
@@ -71,9 +71,9 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def harness(
     mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer
 ) -> AsyncIterator[ServiceHarness]:
-    """The mailer at a harness."""
-    chosen = settings(smtp_port=server.port, smtp_timeout=2, smtp_connections=2)
-    async with mailer_harness(mongo_url, database_prefix, chosen) as harness:
+    """A harness of the mailer."""
+    loaded = settings(smtp_port=server.port, smtp_timeout=2, smtp_connections=2)
+    async with mailer_harness(mongo_url, database_prefix, loaded) as harness:
         yield harness
 
 
@@ -85,6 +85,6 @@ async def double() -> AsyncIterator[MailchimpDouble]:
 
 
 @pytest.fixture
-def carrying(settings: MakeSettings, double: MailchimpDouble) -> MailerSettings:
-    """The settings of a mailer that tells the double of consents."""
+def mailchimp_settings(settings: MakeSettings, double: MailchimpDouble) -> MailerSettings:
+    """Settings of a mailer that syncs consents to the double."""
     return settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)

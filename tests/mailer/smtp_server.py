@@ -1,4 +1,4 @@
-"""A real SMTP server that can be told to misbehave."""
+"""SMTP server for tests, which misbehaves on request."""
 
 import asyncio
 import datetime as dt
@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Answer = Callable[[str], str | Awaitable[str | None] | None]
-"""Given a verb's argument, what to answer; None for what a good server says."""
+"""Returns the reply to a verb's argument; None for the default reply."""
 NAME = "localhost"
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A mail as the server took it."""
+    """Mail that the server accepted."""
 
     sender: str
     recipients: list[str]
@@ -38,22 +38,24 @@ class Arrival:
 
 @dataclass
 class SmtpServer:
-    """Listens on a free port of loopback while it is entered.
+    """Server on a free port of loopback, running while it is entered with ``async with``.
 
     Attributes:
-        tls: offered by STARTTLS, and then required.
-        tls_at_once: TLS from the first byte.
-        pipelining: it says that it takes several commands at once.
-        login: user name and password that it wants to see.
-        greeting_delay: seconds before it greets.
-        answers: what it says to MAIL, RCPT and DATA instead of what a good server says.
-        drop_after_data: it takes the mail and goes away without an answer.
-        arrivals: what it took, in order.
-        connections: how many it has seen.
+        tls: TLS context; STARTTLS is required.
+        implicit_tls: whether TLS starts with the first byte instead.
+        pipelining: whether PIPELINING is advertised.
+        login: required user name and password.
+        smtputf8: whether SMTPUTF8 is advertised.
+        answers: replies to MAIL, RCPT and DATA instead of the default ones.
+        drop_after_data: whether it accepts the mail and closes the connection without a reply.
+        arrivals: accepted mails, in order.
+        connections: number of connections so far.
+        commands: MAIL, RCPT and DATA commands so far.
+        quits: number of QUIT commands so far.
     """
 
     tls: ssl.SSLContext | None = None
-    tls_at_once: bool = False
+    implicit_tls: bool = False
     login: tuple[str, str] | None = None
     smtputf8: bool = True
     pipelining: bool = False
@@ -62,6 +64,7 @@ class SmtpServer:
     arrivals: list[Arrival] = field(default_factory=list)
     connections: int = 0
     commands: list[str] = field(default_factory=list)
+    quits: int = 0
     port: int = 0
     _server: asyncio.Server | None = None
     _open: list[SMTP] = field(default_factory=list)
@@ -74,14 +77,14 @@ class SmtpServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, on the port it had before if it had one."""
+        """Listen, after a stop on the same port."""
         self._server = await asyncio.get_running_loop().create_server(
-            self._protocol, "127.0.0.1", self.port, ssl=self.tls if self.tls_at_once else None
+            self._protocol, "127.0.0.1", self.port, ssl=self.tls if self.implicit_tls else None
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Go away without a word."""
+        """Stop listening and close all connections without QUIT."""
         if self._server is None:
             return
         self._server.close()
@@ -90,14 +93,14 @@ class SmtpServer:
         self._server = None
 
     def hang_up(self) -> None:
-        """Drop every connection."""
+        """Close every connection."""
         for protocol in self._open:
             if protocol.transport is not None:
                 protocol.transport.abort()
         self._open.clear()
 
-    def refusing(self, verb: str, answer: str) -> None:
-        """From now on, answer a verb with this."""
+    def reply_to(self, verb: str, answer: str) -> None:
+        """Reply to a verb with this from now on."""
         self.answers[verb] = lambda _argument: answer
 
     def _protocol(self) -> SMTP:
@@ -106,8 +109,8 @@ class SmtpServer:
             self,
             hostname=NAME,
             enable_SMTPUTF8=self.smtputf8,
-            tls_context=None if self.tls_at_once else self.tls,
-            require_starttls=self.tls is not None and not self.tls_at_once,
+            tls_context=None if self.implicit_tls else self.tls,
+            require_starttls=self.tls is not None and not self.implicit_tls,
             authenticator=self._authenticate if self.login else None,
             auth_required=self.login is not None,
         )
@@ -159,16 +162,24 @@ class SmtpServer:
             server.transport.abort()
         return answer or "250 taken"
 
+    async def handle_QUIT(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
+        self.quits += 1
+        return "221 Bye"
+
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
-    """Wait for a condition, with a bound."""
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it does not hold after this many seconds.
+    """
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 -- the state of a server
             await asyncio.sleep(0.02)
 
 
 def certificate(folder: Path) -> Path:
-    """A PEM file with a key and a certificate for ``localhost`` that signs itself."""
+    """Write a PEM file with a key and a self-signed certificate for ``localhost``."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     now = dt.datetime.now(dt.UTC)
@@ -193,7 +204,7 @@ def certificate(folder: Path) -> Path:
 
 
 def server_tls(file: Path) -> ssl.SSLContext:
-    """What a server with that certificate needs."""
+    """TLS context of a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     return context

@@ -14,11 +14,11 @@ from shared.sealing import Sealer
 from shared.settings import SettingsError
 from tests.backing import Backing
 from tests.mailer.conftest import MakeSettings
-from tests.mailer.mails.test_handlers import order
+from tests.mailer.mails.test_handlers import mail_command
 from tests.mailer.smtp_server import SmtpServer, until
 
 
-async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once(
+async def test_two_instances_send_each_ordered_mail_once(
     *,
     backing: Backing,
     topic_prefix: str,
@@ -41,7 +41,7 @@ async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once
             return "451 4.7.1 greylisted" if seen[address] == 1 else None
 
         server.answers["RCPT"] = greylist
-        chosen = settings(
+        loaded = settings(
             kafka_bootstrap=backing.kafka_bootstrap,
             mongo_url=backing.mongo_url,
             topic_prefix=topic_prefix,
@@ -50,9 +50,9 @@ async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once
             smtp_port=server.port,
         )
         try:
-            async with create(chosen), create(chosen):
+            async with create(loaded), create(loaded):
                 for number, address in [*enumerate(recipients), *enumerate(recipients)]:
-                    command = order(address)
+                    command = mail_command(address)
                     await producer.send(
                         Envelope(
                             id=derived_message_id("order", str(number)),
@@ -78,7 +78,7 @@ async def test_two_mailers_share_the_orders_and_bring_each_to_its_recipient_once
     assert set(deliveries.distinct("attempts")) == {2}
 
 
-def test_a_mailer_that_lacks_settings_says_so_before_it_does_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_setting_prevents_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEST_SMTP_HOST", raising=False)
     with pytest.raises(SettingsError, match="NEST_SMTP_HOST: is not set"):
         create()

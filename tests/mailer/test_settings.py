@@ -7,10 +7,10 @@ from shared.settings import SettingsError
 from tests.mailer.conftest import MakeSettings
 
 
-def test_what_is_missing_is_named(settings: MakeSettings) -> None:
-    with pytest.raises(SettingsError) as wrong:
+def test_missing_variables_are_named(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError) as error:
         settings(smtp_host=None, mail_from=None, mail_product_name=None, mail_support_address=None)
-    assert str(wrong.value).splitlines() == [
+    assert str(error.value).splitlines() == [
         "NEST_SMTP_HOST: is not set",
         "NEST_MAIL_FROM: is not set",
         "NEST_MAIL_PRODUCT_NAME: is not set",
@@ -18,18 +18,18 @@ def test_what_is_missing_is_named(settings: MakeSettings) -> None:
     ]
 
 
-def test_starttls_is_required_unless_told(settings: MakeSettings) -> None:
-    chosen = settings(smtp_tls=None)
-    assert (chosen.smtp_tls, chosen.smtp_port) == ("required", 587)
+def test_starttls_is_required_by_default(settings: MakeSettings) -> None:
+    loaded = settings(smtp_tls=None)
+    assert (loaded.smtp_tls, loaded.smtp_port) == ("required", 587)
 
 
 @pytest.mark.parametrize("environment", ["production", None])
-def test_plain_text_is_refused_in_production(settings: MakeSettings, environment: str | None) -> None:
+def test_unencrypted_smtp_is_refused_in_production(settings: MakeSettings, environment: str | None) -> None:
     with pytest.raises(SettingsError, match="NEST_SMTP_TLS: none is refused in production"):
         settings(environment=environment, smtp_tls="none")
 
 
-def test_half_a_login_is_refused(settings: MakeSettings) -> None:
+def test_user_name_without_password_is_refused(settings: MakeSettings) -> None:
     with pytest.raises(SettingsError, match="NEST_SMTP_USERNAME and NEST_SMTP_PASSWORD"):
         settings(smtp_username="nest")
     assert "secret" not in repr(settings(smtp_username="nest", smtp_password="secret"))
@@ -57,47 +57,47 @@ def test_half_a_login_is_refused(settings: MakeSettings) -> None:
         ("smtp_ca_file", Path("/nowhere/ca.pem")),
     ],
 )
-def test_what_can_not_be_stops_the_start_by_name(settings: MakeSettings, field: str, value: Any) -> None:
+def test_invalid_value_prevents_the_start(settings: MakeSettings, field: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"^NEST_{field.upper()}: "):
         settings(**{field: value})
 
 
 @pytest.mark.parametrize("provider", ["inbox", "console"])
-def test_texts_that_reach_no_phone_are_refused_in_production(settings: MakeSettings, provider: str) -> None:
+def test_development_text_provider_is_refused_in_production(settings: MakeSettings, provider: str) -> None:
     with pytest.raises(SettingsError, match=rf"NEST_TEXT_PROVIDER: {provider} is refused in production"):
         settings(environment="production", smtp_tls="required", text_provider=provider)
 
 
-def test_twilio_needs_a_whole_account(settings: MakeSettings) -> None:
-    with pytest.raises(SettingsError) as refused:
+def test_twilio_requires_a_complete_account(settings: MakeSettings) -> None:
+    with pytest.raises(SettingsError) as error:
         settings(text_provider="twilio", twilio_account_sid="AC" + "0" * 32, twilio_auth_token="")
-    assert "NEST_TWILIO_AUTH_TOKEN and NEST_TWILIO_MESSAGING_SERVICE_SID" in str(refused.value)
-    assert "NEST_TWILIO_ACCOUNT_SID" not in str(refused.value)
+    assert "NEST_TWILIO_AUTH_TOKEN and NEST_TWILIO_MESSAGING_SERVICE_SID" in str(error.value)
+    assert "NEST_TWILIO_ACCOUNT_SID" not in str(error.value)
 
 
-def test_a_double_of_twilio_is_refused_in_production(settings: MakeSettings) -> None:
+def test_twilio_double_is_refused_in_production(settings: MakeSettings) -> None:
     with pytest.raises(SettingsError, match="NEST_TWILIO_API_BASE: is refused in production"):
         settings(environment="production", smtp_tls="required", twilio_api_base="http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("domain", ["https://nest.example", "nest.example/", "nest.example #1", "nest example", "-"])
-def test_the_domain_of_texts_is_a_host_name(settings: MakeSettings, domain: str) -> None:
+def test_text_domain_must_be_a_host_name(settings: MakeSettings, domain: str) -> None:
     with pytest.raises(SettingsError, match="NEST_TEXT_DOMAIN"):
         settings(text_domain=domain)
 
 
-def test_a_second_server_is_there_only_if_it_is_named(settings: MakeSettings) -> None:
+def test_second_server_is_optional(settings: MakeSettings) -> None:
     assert settings(smtp_second_host="", smtp_second_password="").smtp_second_host is None
-    chosen = settings(smtp_second_host="relay.example", smtp_second_username="nest", smtp_second_password="secret")
-    assert (chosen.smtp_second_host, chosen.smtp_second_port, chosen.smtp_second_tls) == (
+    loaded = settings(smtp_second_host="relay.example", smtp_second_username="nest", smtp_second_password="secret")
+    assert (loaded.smtp_second_host, loaded.smtp_second_port, loaded.smtp_second_tls) == (
         "relay.example",
         587,
         "required",
     )
-    assert "secret" not in repr(chosen)
+    assert "secret" not in repr(loaded)
 
 
-def test_half_a_second_server_is_refused(settings: MakeSettings) -> None:
+def test_incomplete_second_server_is_refused(settings: MakeSettings) -> None:
     with pytest.raises(SettingsError, match="NEST_SMTP_SECOND_USERNAME and NEST_SMTP_SECOND_PASSWORD"):
         settings(smtp_second_host="relay.example", smtp_second_username="nest")
     with pytest.raises(SettingsError, match="requires NEST_SMTP_SECOND_HOST"):
@@ -106,12 +106,12 @@ def test_half_a_second_server_is_refused(settings: MakeSettings) -> None:
         settings(environment="production", smtp_tls="required", smtp_second_tls="none")
 
 
-def test_links_to_unsubscribe_are_encrypted_in_production(settings: MakeSettings) -> None:
+def test_issuer_must_use_https_in_production(settings: MakeSettings) -> None:
     with pytest.raises(SettingsError, match="NEST_ISSUER: must be an https URL in production"):
         settings(environment="production", smtp_tls="required", issuer="http://nest.example")
 
 
-def test_a_return_address_for_each_mail_needs_room(settings: MakeSettings) -> None:
+def test_tagged_return_path_must_fit_a_local_part(settings: MakeSettings) -> None:
     assert settings(mail_return_path_tags=True).mail_return_path_tags
     with pytest.raises(SettingsError, match="NEST_MAIL_RETURN_PATH_TAGS"):
         settings(mail_return_path_tags=True, mail_from="a-rather-long-name-of-one-mailbox@nest.example")

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks Twilio's REST API for messages, for its own library to talk to."""
+"""Test double of Twilio's Messages API, called through Twilio's own library."""
 
 import asyncio
 import base64
@@ -21,19 +21,19 @@ SERVICE = "MG" + "1" * 32
 
 @dataclass
 class TwilioDouble:
-    """Twilio, as far as texts go.
+    """Server on loopback, running while it is entered with ``async with``.
 
     Attributes:
-        sent: what it has taken: the forms as they came.
-        answers: what it says instead, one after the other: a status and a body, or seconds to stay silent for.
-        asked: how often it was asked for earlier texts.
-        loses_answers: whether it takes texts and then hangs.
+        sent: forms of the accepted texts.
+        responses: responses to the next requests: a status and a body, or seconds of delay.
+        list_requests: number of requests for earlier texts.
+        loses_responses: whether it accepts texts and then hangs.
     """
 
     sent: list[dict[str, str]] = field(default_factory=list)
-    answers: list[tuple[int, Any] | float] = field(default_factory=list)
-    asked: int = 0
-    loses_answers: bool = False
+    responses: list[tuple[int, Any] | float] = field(default_factory=list)
+    list_requests: int = 0
+    loses_responses: bool = False
 
     async def __aenter__(self) -> Self:
         path = f"/2010-04-01/Accounts/{SID}/Messages.json"
@@ -50,31 +50,31 @@ class TwilioDouble:
         return f"http://127.0.0.1:{self._server.port}"
 
     async def _create(self, request: Request) -> Response:
-        if (refusal := self._refused(request)) is not None:
-            return refusal
-        if self.answers:
-            answer = self.answers.pop(0)
-            if isinstance(answer, float):
-                await asyncio.sleep(answer)
+        if (rejection := self._rejection(request)) is not None:
+            return rejection
+        if self.responses:
+            response = self.responses.pop(0)
+            if isinstance(response, float):
+                await asyncio.sleep(response)
             else:
-                return _response(*answer)
+                return _response(*response)
         form = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
         self.sent.append(form)
-        if self.loses_answers:
+        if self.loses_responses:
             await asyncio.sleep(30)
         return JSONResponse(self._message(len(self.sent) - 1), 201)
 
     async def _list(self, request: Request) -> Response:
-        self.asked += 1
-        if (refusal := self._refused(request)) is not None:
-            return refusal
+        self.list_requests += 1
+        if (rejection := self._rejection(request)) is not None:
+            return rejection
         to = request.query_params["To"]
         messages = [self._message(n) for n, form in enumerate(self.sent) if form["To"] == to]
         return JSONResponse({"messages": messages[::-1], "next_page_uri": None, "page": 0, "page_size": 50})
 
-    def _refused(self, request: Request) -> Response | None:
-        wanted = "Basic " + base64.b64encode(f"{SID}:{TOKEN}".encode()).decode()
-        if request.headers.get("authorization") == wanted:
+    def _rejection(self, request: Request) -> Response | None:
+        expected = "Basic " + base64.b64encode(f"{SID}:{TOKEN}".encode()).decode()
+        if request.headers.get("authorization") == expected:
             return None
         return error(401, 20003, "Authenticate")
 

@@ -1,5 +1,3 @@
-"""Twilio's own library against a server that speaks Twilio's REST API."""
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -18,14 +16,14 @@ MakeProvider = Callable[..., Twilio]
 
 
 def text(order_id: str = "order", **changed: Any) -> Text:
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "order_id": order_id,
         "to": NUMBER,
         "body": "123456 is your Nest code.\n\n@nest.example #123456",
         "useful_for": timedelta(minutes=10),
         "may_have_been_sent": False,
     }
-    return Text(**{**usual, **changed})
+    return Text(**{**defaults, **changed})
 
 
 @pytest.fixture
@@ -36,37 +34,33 @@ async def double() -> AsyncIterator[TwilioDouble]:
 
 @pytest.fixture
 async def provider(double: TwilioDouble) -> AsyncIterator[MakeProvider]:
-    """Makes adapters to the double."""
-    made: list[Twilio] = []
+    """Factory of providers that use the double."""
+    providers: list[Twilio] = []
 
     def make(*, token: str = TOKEN, timeout: float = 5.0, api_base: str | None = None) -> Twilio:
         account = TwilioAccount(sid=SID, token=token, messaging_service_sid=SERVICE, api_base=api_base or double.url)
-        made.append(Twilio(account, timeout=timeout))
-        return made[-1]
+        providers.append(Twilio(account, timeout=timeout))
+        return providers[-1]
 
     yield make
-    for each in made:
+    for each in providers:
         await each.close()
 
 
-async def test_a_text_is_handed_over_through_the_messaging_service(
-    double: TwilioDouble, provider: MakeProvider
-) -> None:
+async def test_text_is_sent_through_the_messaging_service(double: TwilioDouble, provider: MakeProvider) -> None:
     assert await provider().send(text()) == Accepted(f"SM{0:032}")
     assert double.sent == [{"To": NUMBER, "Body": text().body, "MessagingServiceSid": SERVICE, "ValidityPeriod": "600"}]
-    assert double.asked == 0
+    assert double.list_requests == 0
 
 
-async def test_an_order_that_comes_back_to_this_process_is_not_sent_again(
-    double: TwilioDouble, provider: MakeProvider
-) -> None:
+async def test_text_sent_by_this_process_is_not_sent_again(double: TwilioDouble, provider: MakeProvider) -> None:
     twilio = provider()
     first = await twilio.send(text())
     assert await twilio.send(text()) == first
     assert len(double.sent) == 1
 
 
-async def test_a_text_that_another_process_handed_over_is_found_and_not_sent_again(
+async def test_text_sent_by_another_process_is_found_and_not_sent_again(
     double: TwilioDouble, provider: MakeProvider
 ) -> None:
     await provider().send(text())
@@ -74,96 +68,90 @@ async def test_a_text_that_another_process_handed_over_is_found_and_not_sent_aga
     assert len(double.sent) == 1
 
 
-async def test_a_text_whose_answer_was_lost_is_found_on_the_next_try(
-    double: TwilioDouble, provider: MakeProvider
-) -> None:
+async def test_text_whose_response_was_lost_is_found_by_the_retry(double: TwilioDouble, provider: MakeProvider) -> None:
     twilio = provider(timeout=0.3)
-    double.loses_answers = True
+    double.loses_responses = True
     assert isinstance(await twilio.send(text()), Deferred)
-    double.loses_answers = False
+    double.loses_responses = False
     assert await twilio.send(text(may_have_been_sent=True)) == Accepted(f"SM{0:032}")
     assert len(double.sent) == 1
 
 
-async def test_another_code_to_the_same_number_is_another_text(double: TwilioDouble, provider: MakeProvider) -> None:
+async def test_different_code_to_the_same_number_is_sent(double: TwilioDouble, provider: MakeProvider) -> None:
     await provider().send(text())
     await provider().send(text("other", body="654321 is your Nest code.", may_have_been_sent=True))
     assert [form["Body"][:6] for form in double.sent] == ["123456", "654321"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-async def test_what_is_not_the_texts_fault_puts_it_off(
+async def test_error_that_is_not_about_the_text_defers_it(
     double: TwilioDouble, provider: MakeProvider, status: int
 ) -> None:
-    double.answers.append((status, {"code": 20000, "message": f"no, not to {NUMBER}", "status": status}))
+    double.responses.append((status, {"code": 20000, "message": f"no, not to {NUMBER}", "status": status}))
     outcome = await provider().send(text())
     assert isinstance(outcome, Deferred)
     assert str(status) in outcome.reason
     assert "791234567" not in outcome.reason
 
 
-async def test_what_is_the_texts_fault_ends_it(double: TwilioDouble, provider: MakeProvider) -> None:
+async def test_error_about_the_text_rejects_it(double: TwilioDouble, provider: MakeProvider) -> None:
     message = f"The 'To' number {NUMBER} is not a valid phone number."
-    double.answers.append((400, {"code": 21211, "message": message, "status": 400}))
+    double.responses.append((400, {"code": 21211, "message": message, "status": 400}))
     assert await provider().send(text()) == Rejected(
         "400 21211: Unable to create record: The 'To' number <recipient> is not a valid phone number."
     )
 
 
-async def test_an_error_in_the_newer_form_is_understood(double: TwilioDouble, provider: MakeProvider) -> None:
-    double.answers.append((400, {"type": "x", "title": "Bad Request", "status": 400, "code": 21211, "detail": "No."}))
+async def test_error_in_the_newer_format_is_parsed(double: TwilioDouble, provider: MakeProvider) -> None:
+    double.responses.append((400, {"type": "x", "title": "Bad Request", "status": 400, "code": 21211, "detail": "No."}))
     assert await provider().send(text()) == Rejected("400 21211: No.")
 
 
-async def test_a_wrong_token_puts_texts_off(double: TwilioDouble, provider: MakeProvider) -> None:
+async def test_wrong_token_defers_texts(double: TwilioDouble, provider: MakeProvider) -> None:
     assert isinstance(await provider(token="another").send(text()), Deferred)
     assert double.sent == []
 
 
-async def test_an_answer_that_is_no_json_puts_it_off(double: TwilioDouble, provider: MakeProvider) -> None:
-    double.answers.append((201, "<html>"))
+async def test_response_that_is_not_json_defers_the_text(double: TwilioDouble, provider: MakeProvider) -> None:
+    double.responses.append((201, "<html>"))
     assert isinstance(await provider().send(text()), Deferred)
 
 
-async def test_a_provider_that_is_silent_or_away_puts_it_off_in_time(
-    double: TwilioDouble, provider: MakeProvider
-) -> None:
-    double.answers.append(20.0)
+async def test_timeout_or_outage_defers_the_text(double: TwilioDouble, provider: MakeProvider) -> None:
+    double.responses.append(20.0)
     assert await provider(timeout=0.2).send(text()) == Deferred("no answer within 0.2 s")
-    gone = provider(api_base="http://127.0.0.1:9")
-    assert isinstance(await gone.send(text()), Deferred)
+    unreachable = provider(api_base="http://127.0.0.1:9")
+    assert isinstance(await unreachable.send(text()), Deferred)
 
 
-async def test_after_some_failures_it_is_not_asked_for_a_while(double: TwilioDouble, provider: MakeProvider) -> None:
+async def test_circuit_breaker_opens_after_failures(double: TwilioDouble, provider: MakeProvider) -> None:
     twilio = provider()
-    double.answers.extend([(503, "{}")] * 3)
+    double.responses.extend([(503, "{}")] * 3)
     for n in range(3):
         assert isinstance(await twilio.send(text(str(n))), Deferred)
     assert isinstance(await twilio.send(text("fourth")), Deferred)
     assert double.sent == []
 
 
-async def test_many_texts_at_once_all_go_out(double: TwilioDouble, provider: MakeProvider) -> None:
+async def test_concurrent_texts_are_all_sent(double: TwilioDouble, provider: MakeProvider) -> None:
     twilio = provider()
     outcomes = await asyncio.gather(*(twilio.send(text(str(n))) for n in range(50)))
     assert all(isinstance(outcome, Accepted) for outcome in outcomes)
     assert len(double.sent) == 50
 
 
-async def test_the_library_logs_neither_number_nor_code(
+async def test_library_logs_neither_number_nor_code(
     double: TwilioDouble, provider: MakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         await provider().send(text(may_have_been_sent=True))
-    # pytest makes uvicorn, which carries the double, log its accesses too.
-    said = " ".join(record.getMessage() for record in caplog.records if not record.name.startswith("uvicorn"))
-    assert "79123" not in said
-    assert "123456" not in said
+    # Under pytest uvicorn, which serves the double, logs requests too.
+    logged = " ".join(record.getMessage() for record in caplog.records if not record.name.startswith("uvicorn"))
+    assert "79123" not in logged
+    assert "123456" not in logged
 
 
-async def test_a_text_that_is_of_use_for_long_stays_within_what_twilio_takes(
-    double: TwilioDouble, provider: MakeProvider
-) -> None:
+async def test_validity_period_is_within_twilios_limits(double: TwilioDouble, provider: MakeProvider) -> None:
     await provider().send(text(useful_for=timedelta(days=2)))
     await provider().send(text("short", useful_for=timedelta(milliseconds=5)))
     assert [form["ValidityPeriod"] for form in double.sent] == ["36000", "1"]

@@ -1,4 +1,4 @@
-"""What operators ask and order of the mailer ends in the audit, without any address."""
+"""Audit entries of operators' commands and queries to the mailer."""
 
 from typing import Any
 
@@ -19,31 +19,29 @@ ADDRESS = "ada@example.com"
     ("query", "action"),
     [(ListDeliveries, "list_deliveries"), (ListSuppressions, "list_suppressions")],
 )
-async def test_who_looks_for_what_an_address_got_is_told_of_without_the_address(
-    harness: ServiceHarness, query: Any, action: str
-) -> None:
+async def test_search_for_an_address_is_audited_without_it(harness: ServiceHarness, query: Any, action: str) -> None:
     await suppressed(harness, (ADDRESS, "bounced"))
     await harness.deliver(query(recipient=Sealed.of(ADDRESS)), caller=OPERATOR)
-    (told,) = harness.recorded
-    assert (told.action, told.refused_as) == (action, None)
-    assert "example.com" not in told.model_dump_json()
+    (entry,) = harness.recorded
+    assert (entry.action, entry.refused_as) == (action, None)
+    assert "example.com" not in entry.model_dump_json()
 
 
-async def test_a_lifted_suppression_is_told_by_the_mail_that_showed_it(harness: ServiceHarness) -> None:
+async def test_lifted_suppression_is_audited_with_its_delivery(harness: ServiceHarness) -> None:
     (delivery_id,) = await suppressed(harness, (ADDRESS, "complained"))
-    lift = LiftSuppression(recipient=Sealed.of(ADDRESS))
+    command = LiftSuppression(recipient=Sealed.of(ADDRESS))
     with pytest.raises(Refused):
-        await harness.deliver(lift, caller=OPERATOR)
-    await harness.deliver(lift.model_copy(update={"although_complained": True}), caller=OPERATOR)
+        await harness.deliver(command, caller=OPERATOR)
+    await harness.deliver(command.model_copy(update={"although_complained": True}), caller=OPERATOR)
     with pytest.raises(Refused):
         await harness.deliver(LiftSuppression(delivery_id="delivery_typed"), caller=OPERATOR)
-    assert [(told.action, told.refused_as, told.resource_id) for told in harness.recorded] == [
+    assert [(entry.action, entry.refused_as, entry.resource_id) for entry in harness.recorded] == [
         ("lift_suppression", "recipient_complained", delivery_id),
         ("lift_suppression", None, delivery_id),
         ("lift_suppression", "suppression_not_found", None),
     ]
 
 
-async def test_who_looks_at_looks_is_not_told_of(harness: ServiceHarness) -> None:
+async def test_branding_query_is_not_audited(harness: ServiceHarness) -> None:
     await harness.deliver(GetClientLooks(client_id="client_1"), caller=OPERATOR)
     assert harness.recorded == []
