@@ -138,10 +138,10 @@ class Gateway:
 
     def problems(self) -> list[str]:
         """Current problems, for the health check; empty if there are none."""
-        found = [] if self._rpc_client.receiving else ["replies are not received"]
+        current = [] if self._rpc_client.receiving else ["replies are not received"]
         if not all(reader.following for reader in self._auth_readers):
-            found.append("signing keys, clients or revocations are not received")
-        return found
+            current.append("signing keys, clients or revocations are not received")
+        return current
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)
@@ -174,7 +174,7 @@ class Gateway:
                 *well_known.routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
                 *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
-                # Metrics are only on the health port: whoever reaches the API must not read them.
+                # Metrics are only on the health port: clients of the API must not read them.
                 *(route for route in health_routes(self.problems) if route.path == "/healthz"),
             ],
             exception_handlers={HTTPException: _http_exception, Exception: _unexpected_error},

@@ -157,7 +157,7 @@ class Authenticator:
     def _verified_claims(self, token: str) -> tuple[str, dict[str, Any]]:
         """Key ID and claims of a token that auth has signed. The expiry is checked at every use instead."""
         header = jwt.get_unverified_header(token)
-        # All other header fields (jwk, jku, x5u, crit, b64) make a verifier trust what the token itself says.
+        # All other header fields (jwk, jku, x5u, crit, b64) make a verifier trust the token's own content.
         if not header.keys() <= _HEADER or header.get("typ") != TOKEN_TYPE or not isinstance(header.get("kid"), str):
             raise jwt.InvalidTokenError
         _refuse_duplicate_names(token)

@@ -50,7 +50,7 @@ class MessageRoute:
 
     Attributes:
         verb: HTTP method.
-        path: its fields in braces are whole segments and stand at its end.
+        path: its fields, in braces, are whole segments at its end.
         message: class of the command or query.
         ordering_key: computes its ordering key.
         status: of a successful response.

@@ -54,8 +54,8 @@ class HttpRequest:
     @property
     def id(self) -> str:
         """Request ID, which the middleware assigned."""
-        found: str = self.scope["state"]["request_id"]
-        return found
+        request_id: str = self.scope["state"]["request_id"]
+        return request_id
 
     def header(self, name: bytes) -> str:
         """Value of a header; empty if it is missing."""

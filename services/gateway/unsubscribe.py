@@ -28,7 +28,7 @@ GROUP: Final = "unsubscribe"
 SOURCE: Final = "unsubscribe-link"
 MAX_FORM_BYTES: Final = 4096
 """The form has one field, and its content is not used."""
-State = Literal["ask", "done", "unknown", "failed"]
+State = Literal["confirm", "done", "unknown", "failed"]
 """The page's texts: before and after the button, for an invalid link, and for a failure."""
 
 
@@ -57,7 +57,7 @@ class ShowPage(Endpoint):
     async def respond(self, request: HttpRequest) -> HttpResponse:
         """The page; 404 if the token is not valid."""
         valid = user_of_token(self._sealer, request.scope["path_params"]["token"]) is not None
-        return self._page.response(request, "ask", 200) if valid else self._page.response(request, "unknown", 404)
+        return self._page.response(request, "confirm", 200) if valid else self._page.response(request, "unknown", 404)
 
 
 class Unsubscribe(MessageEndpoint):

@@ -109,7 +109,7 @@ def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
             "stripe_livemode": False,
             "mail_webhook_secrets": ",".join(MAIL_SECRETS),
             "cors_origins": ORIGIN,
-            "reply_seconds": 3.0,
+            "reply_seconds": 10.0,
             "drain_seconds": 2.0,
         }
         return GatewaySettings(**{**defaults, **changed})

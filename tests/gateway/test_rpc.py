@@ -34,7 +34,7 @@ async def test_view_is_passed_on_byte_for_byte(stack: GatewayStack) -> None:
     envelope = stack.services.received[0]
     assert json.loads(envelope.body) == {"user_id": "user_1"}
     assert (envelope.caller.kind, envelope.caller.user_id, envelope.caller.client_ip) == ("user", "user_1", "127.0.0.1")
-    assert envelope.deadline == envelope.time + 3000
+    assert envelope.deadline == envelope.time + 10_000
 
 
 async def test_known_entity_tag_gets_304_until_the_content_changes(stack: GatewayStack) -> None:

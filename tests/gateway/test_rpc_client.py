@@ -24,16 +24,21 @@ BODY = {"client_id": "c"}
 Make = Callable[..., GatewaySettings]
 
 
-async def test_missing_reply_is_a_504_and_a_late_one_is_dropped(stack: GatewayStack) -> None:
+async def test_missing_reply_is_a_504_and_a_late_one_is_dropped(stack: GatewayStack, make_settings: Make) -> None:
     stack.services.replies["news.list-news-items"] = lambda _: NO_REPLY
-    before = stack.gateway._rpc_client.unclaimed
-    response = await stack.http.post(PATH, json=BODY)
-    assert (response.status_code, response.json()["code"]) == (504, "reply_timeout")
-    assert stack.gateway._rpc_client.waiting == 0
-    await stack.services.reply(stack.services.received[0], [{"id": "late"}])
-    await eventually(lambda: stack.gateway._rpc_client.unclaimed > before)
-    stack.services.replies.clear()
-    assert (await stack.http.post(PATH, json=BODY)).status_code == 204
+    settings = make_settings(topic_prefix=stack.settings.topic_prefix, reply_seconds=2)
+    async with (
+        create(settings) as gateway,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20) as http,
+    ):
+        response = await http.post(PATH, json=BODY)
+        assert (response.status_code, response.json()["code"]) == (504, "reply_timeout")
+        assert gateway._rpc_client.waiting == 0
+        before = gateway._rpc_client.unclaimed
+        await stack.services.reply(stack.services.received[0], [{"id": "late"}])
+        await eventually(lambda: gateway._rpc_client.unclaimed > before)
+        stack.services.replies.clear()
+        assert (await http.post(PATH, json=BODY)).status_code == 204
 
 
 async def test_replies_to_other_instances_and_garbage_are_ignored(stack: GatewayStack) -> None:
