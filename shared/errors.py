@@ -28,26 +28,31 @@ class Kind(StrEnum):
 
 
 class Refusal(Exception):
-    """Base class of refusals.
+    """Base class of refusals. Docstrings of refusals are texts of the API reference.
 
-    Attributes:
-        kind: the kind.
-        code: stable code in snake_case; by default the class name. Never renamed.
-        meta: facts for the caller, JSON values only, never a secret.
+    A subclass declares its properties as class arguments::
+
+        class ClientNotFound(Refusal, kind=Kind.NOT_FOUND):
+
+    Args:
         reasons: the refusals that caused this one.
-        remembered: True if the state that the handler collected is committed nevertheless, such as a failed attempt
-            that counts.
+        meta: facts for the caller, JSON values only, never a secret.
     """
 
     kind: ClassVar[Kind] = Kind.INVALID
     code: ClassVar[str] = "refused"
+    """Stable code in snake_case. Never renamed."""
     remembered: ClassVar[bool] = False
+    """Whether the state that the handler collected is committed nevertheless, such as a failed attempt that counts."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Derive the code from the class name."""
+    def __init_subclass__(
+        cls, *, kind: Kind | None = None, code: str | None = None, remembered: bool | None = None, **options: Any
+    ) -> None:
+        """Set the class attributes. ``code`` defaults to the class name, the others to those of the parent."""
         super().__init_subclass__(**options)
-        if "code" not in cls.__dict__:
-            cls.code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.kind = kind or cls.kind
+        cls.code = code or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.remembered = cls.remembered if remembered is None else remembered
 
     def __init__(self, *, reasons: tuple[Refusal, ...] = (), **meta: Any) -> None:
         super().__init__(self.code)
@@ -64,32 +69,24 @@ class Refusal(Exception):
         return body
 
 
-class NotFound(Refusal):
+class NotFound(Refusal, kind=Kind.NOT_FOUND):
     """The requested object does not exist."""
-
-    kind = Kind.NOT_FOUND
 
 
 class InvalidCursor(Refusal):
     """``cursor`` is not the ``next_cursor`` of an earlier page."""
 
 
-class Unavailable(Refusal):
+class Unavailable(Refusal, kind=Kind.UNAVAILABLE):
     """A backing service is unavailable. It is unknown whether a command took effect.
 
     Not stored for the idempotency key: a repeat runs again, or returns the result of the first attempt.
     """
 
-    kind = Kind.UNAVAILABLE
 
-
-class IdempotencyKeyReused(Refusal):
+class IdempotencyKeyReused(Refusal, kind=Kind.CONFLICT):
     """The idempotency key was used with another body before."""
 
-    kind = Kind.CONFLICT
 
-
-class Unknown(Refusal):
+class Unknown(Refusal, kind=Kind.BUG):
     """An internal error. Details are in the logs, under ``meta.request_id``."""
-
-    kind = Kind.BUG

@@ -22,10 +22,10 @@ from jwt.utils import base64url_decode
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.errors import (
     AccessDenied,
-    InvalidToken,
+    AccessTokenExpired,
+    InvalidAccessToken,
     InvalidTokenVersion,
     MalformedToken,
-    TokenExpired,
     TokenRevoked,
     Unauthorized,
     UnknownTokenType,
@@ -141,9 +141,9 @@ class Authenticator:
         except (DecodeError, UnicodeDecodeError) as malformed:
             # In PyJWT a wrong signature is a kind of DecodeError.
             wrong_signature = isinstance(malformed, jwt.InvalidSignatureError)
-            raise Unauthorized(reasons=(InvalidToken() if wrong_signature else MalformedToken(),)) from None
+            raise Unauthorized(reasons=(InvalidAccessToken() if wrong_signature else MalformedToken(),)) from None
         except (PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            raise Unauthorized(reasons=(InvalidToken(),)) from None
+            raise Unauthorized(reasons=(InvalidAccessToken(),)) from None
         if claims.get("v") != TOKEN_VERSION:
             raise Unauthorized(reasons=(InvalidTokenVersion(),))
         return Token(
@@ -181,7 +181,7 @@ class Authenticator:
     def _check_state(self, token: Token) -> None:
         """Refuse a verified token that has expired, was revoked, or whose key or client is no longer accepted."""
         if token.expires_at <= self._clock():
-            raise Unauthorized(reasons=(TokenExpired(),))
+            raise Unauthorized(reasons=(AccessTokenExpired(),))
         if token.id in self._revocations:
             raise Unauthorized(reasons=(TokenRevoked(),))
         if not self._clients:
@@ -189,7 +189,7 @@ class Authenticator:
             raise Unavailable
         # A phone login accepts any client ID; this API accepts only tokens of registered clients.
         if self._keys.find(token.kid) is None or not self._clients.enabled(token.client_id):
-            raise Unauthorized(reasons=(InvalidToken(),))
+            raise Unauthorized(reasons=(InvalidAccessToken(),))
 
     def _cache(self, authorization: bytes, token: Token) -> None:
         self._tokens[authorization] = token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from shared.errors import Kind, Refusal
 
@@ -27,37 +27,34 @@ class HttpRefusal(Refusal):
 
     status: ClassVar[int] = 400
 
+    def __init_subclass__(cls, *, status: int = 400, **options: Any) -> None:
+        """Set the status of the responses."""
+        super().__init_subclass__(**options)
+        cls.status = status
+
 
 class MalformedRequest(HttpRefusal):
     """The request violates HTTP/1.1 (RFC 9112), or is ambiguous."""
 
 
-class RequestTimeout(HttpRefusal):
+class RequestTimeout(HttpRefusal, status=408):
     """The request did not arrive completely within 15 seconds."""
-
-    status = 408
 
 
 class RequestIncomplete(HttpRefusal):
     """The client closed the connection before it had sent the whole body; no client receives this."""
 
 
-class HeadersTooLarge(HttpRefusal):
+class HeadersTooLarge(HttpRefusal, status=431):
     """Request line and headers exceed 16 KiB."""
 
-    status = 431
 
-
-class BodyTooLarge(HttpRefusal):
+class BodyTooLarge(HttpRefusal, status=413):
     """The body is too large; ``meta.limit`` is the limit in bytes."""
 
-    status = 413
 
-
-class MethodNotSupported(HttpRefusal):
+class MethodNotSupported(HttpRefusal, status=405):
     """The path does not support this HTTP method; ``meta.supported`` lists those it supports."""
-
-    status = 405
 
 
 class BodyMissing(Refusal):
@@ -68,20 +65,16 @@ class MalformedBody(Refusal):
     """The body is not one JSON object (RFC 8259) with unique keys."""
 
 
-class ValidationFailed(Refusal):
+class ValidationFailed(Refusal, kind=Kind.VALIDATION_FAILED):
     """Fields are missing, unknown or invalid; ``meta.errors`` lists ``{path, message}``, never a value."""
-
-    kind = Kind.VALIDATION_FAILED
 
 
 class InvalidIdempotencyKey(Refusal):
     """``Idempotency-Key`` is not 1 to 255 characters of printable ASCII."""
 
 
-class Unauthorized(Refusal):
+class Unauthorized(Refusal, kind=Kind.UNAUTHENTICATED):
     """The bearer token was rejected; ``reasons[0].code`` is the reason."""
-
-    kind = Kind.UNAUTHENTICATED
 
 
 class MalformedToken(Refusal):
@@ -92,11 +85,11 @@ class UnknownTokenType(Refusal):
     """The scheme is neither ``bearer`` nor ``internal``."""
 
 
-class InvalidToken(Refusal):
+class InvalidAccessToken(Refusal, code="invalid_token"):
     """Signature or claims are not valid here, or the signing key or the client is no longer accepted."""
 
 
-class TokenExpired(Refusal):
+class AccessTokenExpired(Refusal, code="token_expired"):
     """The access token has expired; get another one with the refresh token."""
 
 
@@ -108,52 +101,36 @@ class InvalidTokenVersion(Refusal):
     """The token's claim ``v`` is a version that this gateway does not support."""
 
 
-class AccessDenied(Refusal):
+class AccessDenied(Refusal, kind=Kind.FORBIDDEN):
     """The caller may not call this method, or not for this user."""
 
-    kind = Kind.FORBIDDEN
 
-
-class OriginNotAllowed(Refusal):
+class OriginNotAllowed(Refusal, kind=Kind.FORBIDDEN):
     """The page's origin is not in ``NEST_CORS_ORIGINS``."""
 
-    kind = Kind.FORBIDDEN
 
-
-class UnknownVersion(Refusal):
+class UnknownVersion(Refusal, kind=Kind.NOT_FOUND):
     """The path has another base version; ``meta.supported_version`` is the supported one."""
 
-    kind = Kind.NOT_FOUND
 
-
-class VersionNotSupported(Refusal):
+class VersionNotSupported(Refusal, kind=Kind.NOT_FOUND):
     """The path has an unknown dated version; ``meta.versions`` lists the supported ones."""
 
-    kind = Kind.NOT_FOUND
 
-
-class Deprecated(Refusal):
+class Deprecated(Refusal, kind=Kind.GONE):
     """The method is no longer available. Its path remains for old clients."""
 
-    kind = Kind.GONE
 
-
-class TooManyRequests(Refusal):
+class TooManyRequests(Refusal, kind=Kind.THROTTLED):
     """The gateway is at its limit of concurrent calls or connections; retry after ``meta.retry_after`` seconds."""
 
-    kind = Kind.THROTTLED
 
-
-class ReplyTimeout(Refusal):
+class ReplyTimeout(Refusal, kind=Kind.TIMED_OUT):
     """No reply arrived in time. The command may still take effect: repeat it with the same ``Idempotency-Key``."""
 
-    kind = Kind.TIMED_OUT
 
-
-class UnknownWebhookProvider(Refusal):
+class UnknownWebhookProvider(Refusal, kind=Kind.NOT_FOUND):
     """No webhook endpoint exists for this provider."""
-
-    kind = Kind.NOT_FOUND
 
 
 class MissingWebhookBody(Refusal):

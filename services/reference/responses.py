@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from services.gateway.errors import (
     STATUS,
+    AccessTokenExpired,
     HeadersTooLarge,
     HttpRefusal,
-    InvalidToken,
+    InvalidAccessToken,
     InvalidTokenVersion,
     MalformedRequest,
     MalformedToken,
     RequestTimeout,
-    TokenExpired,
     TokenRevoked,
     UnknownTokenType,
 )
@@ -26,7 +26,14 @@ from shared.errors import Refusal, Unknown
 JSON: Final = "application/json"
 ALWAYS: Final[tuple[type[Refusal], ...]] = (MalformedRequest, RequestTimeout, HeadersTooLarge, Unknown)
 """Refusals that every operation may return."""
-REASONS: Final = (MalformedToken, UnknownTokenType, InvalidToken, TokenExpired, TokenRevoked, InvalidTokenVersion)
+REASONS: Final = (
+    MalformedToken,
+    UnknownTokenType,
+    InvalidAccessToken,
+    AccessTokenExpired,
+    TokenRevoked,
+    InvalidTokenVersion,
+)
 """Refusals in the ``reasons`` of ``unauthorized``."""
 PHRASES: Final = {
     200: "OK",

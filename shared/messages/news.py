@@ -19,10 +19,8 @@ SubscriptionState = Literal[
 """Stripe's status of a subscription, or ``none`` for users who never had one."""
 
 
-class NewsItemNotFound(NotFound):
+class NewsItemNotFound(NotFound, code="not_found"):
     """No news item has this ID."""
-
-    code = "not_found"
 
 
 class NewsItemEndsBeforeItStarts(Refusal):
@@ -41,22 +39,16 @@ class ActionUrlNotAllowed(Refusal):
     """A URL is invalid or not allowed by the settings; ``meta.schemes`` and ``meta.hosts`` list what is allowed."""
 
 
-class NewsItemAlreadyExists(Refusal):
+class NewsItemAlreadyExists(Refusal, kind=Kind.CONFLICT):
     """A news item with this ID exists already."""
 
-    kind = Kind.CONFLICT
 
-
-class NewsItemChanged(Refusal):
+class NewsItemChanged(Refusal, kind=Kind.CONFLICT):
     """The item has changed since the ``version`` in the request; ``meta.version`` is the current one."""
 
-    kind = Kind.CONFLICT
 
-
-class NewsItemNotDismissible(Refusal):
+class NewsItemNotDismissible(Refusal, kind=Kind.CONFLICT):
     """The item cannot be dismissed."""
-
-    kind = Kind.CONFLICT
 
 
 class Action(Part):

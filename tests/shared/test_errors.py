@@ -3,12 +3,12 @@
 from shared.errors import IdempotencyKeyReused, Kind, NotFound, Refusal, Unavailable, Unknown
 
 
-class TrialAlreadyUsed(Refusal):
-    kind = Kind.CONFLICT
+class TrialAlreadyUsed(Refusal, kind=Kind.CONFLICT):
+    pass
 
 
-class HTTPServerGone(Refusal):
-    code = "server_gone"
+class HTTPServerGone(Refusal, code="server_gone"):
+    pass
 
 
 def test_the_code_is_the_class_name_in_snake_case() -> None:

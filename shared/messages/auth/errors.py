@@ -3,78 +3,56 @@
 from shared.errors import Kind, NotFound, Refusal, Unavailable
 
 
-class ClientNotFound(Refusal):
+class ClientNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No client has this ID."""
 
-    kind = Kind.NOT_FOUND
 
-
-class ClientDisabled(Refusal):
+class ClientDisabled(Refusal, kind=Kind.FORBIDDEN):
     """The client is disabled; nobody can log in through it."""
 
-    kind = Kind.FORBIDDEN
 
-
-class ClientAlreadyExists(Refusal):
+class ClientAlreadyExists(Refusal, kind=Kind.CONFLICT):
     """A client with this ID exists already."""
 
-    kind = Kind.CONFLICT
 
-
-class ClientChanged(Refusal):
+class ClientChanged(Refusal, kind=Kind.CONFLICT):
     """The client has changed since the ``version`` in the request."""
 
-    kind = Kind.CONFLICT
 
-
-class DeadLetterNotFound(Refusal):
+class DeadLetterNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No dead letter has this ID, or it has expired."""
-
-    kind = Kind.NOT_FOUND
 
 
 class InvalidRedirectUri(Refusal):
     """The URI is not one of the client's redirect URIs, or cannot be registered as one."""
 
 
-class UserNotFound(NotFound):
+class UserNotFound(NotFound, code="not_found"):
     """No user has this ID, or the user was erased."""
 
-    code = "not_found"
 
-
-class IdentifierNotFound(NotFound):
+class IdentifierNotFound(NotFound, code="not_found"):
     """No user has this address or number."""
 
-    code = "not_found"
 
-
-class SessionNotFound(NotFound):
+class SessionNotFound(NotFound, code="not_found"):
     """No user has this ID, or the user has no live session with this ID."""
 
-    code = "not_found"
 
-
-class UserProcessNotFound(NotFound):
+class UserProcessNotFound(NotFound, code="not_found"):
     """No export or erasure has this ID, or it has expired."""
 
-    code = "not_found"
 
-
-class UserExportNotFinished(Refusal):
+class UserExportNotFinished(Refusal, kind=Kind.CONFLICT):
     """The export is still running; ``meta.waits_for`` lists the services that have not finished."""
-
-    kind = Kind.CONFLICT
 
 
 class InvalidEmail(Refusal):
     """The address cannot receive mail."""
 
 
-class Throttled(Refusal):
+class Throttled(Refusal, kind=Kind.THROTTLED):
     """A rate limit is exceeded; retry after ``meta.retry_after`` seconds. Not stored for the idempotency key."""
-
-    kind = Kind.THROTTLED
 
 
 class UnsupportedGrantType(Refusal):
@@ -108,88 +86,63 @@ class MalformedRefreshToken(Refusal):
     """The refresh token does not have the form ``01.<id>.<key>``."""
 
 
-class TokenNotFound(Refusal):
+class TokenNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No such code or refresh token. The response is the same for an unknown ID and a wrong key."""
 
-    kind = Kind.NOT_FOUND
 
-
-class TokenUsed(Refusal):
+class TokenUsed(Refusal, kind=Kind.CONFLICT):
     """The code or refresh token was used before."""
 
-    kind = Kind.CONFLICT
 
-
-class RefreshTokenStolen(TokenUsed):
+class RefreshTokenStolen(TokenUsed, code="token_used", remembered=True):
     """A used refresh token was used again: its token family is revoked (RFC 9700 section 4.14.2).
 
     Clients get the code of ``TokenUsed``; the revocation is stored although the message is refused.
     """
-
-    code = "token_used"
-    remembered = True
 
 
 class NoCurrentSession(Refusal):
     """The request has no access token of this user, or the token's session has ended."""
 
 
-class AuthorizationNotFound(Refusal):
+class AuthorizationNotFound(Refusal, kind=Kind.NOT_FOUND):
     """The code or refresh token was revoked."""
 
-    kind = Kind.NOT_FOUND
 
-
-class TokenExpired(Refusal):
+class TokenExpired(Refusal, kind=Kind.GONE):
     """The code or refresh token has expired."""
 
-    kind = Kind.GONE
 
-
-class IncorrectClient(Refusal):
+class IncorrectClient(Refusal, kind=Kind.FORBIDDEN):
     """The code or refresh token was issued to another client."""
-
-    kind = Kind.FORBIDDEN
 
 
 class IncorrectRedirectUri(Refusal):
     """The code was issued for another redirect URI (RFC 6749 section 4.1.3)."""
 
 
-class IncorrectCodeVerifier(Refusal):
+class IncorrectCodeVerifier(Refusal, remembered=True):
     """The verifier does not match the code challenge (RFC 7636 section 4.6). Wrong verifiers count."""
 
-    remembered = True
 
-
-class InvalidToken(Refusal):
+class InvalidToken(Refusal, kind=Kind.UNAUTHENTICATED):
     """The JWT has an invalid signature, the wrong type or purpose, or has expired."""
-
-    kind = Kind.UNAUTHENTICATED
 
 
 class InvalidPhoneNumber(Refusal):
     """The phone number is missing, or not a possible number with country code."""
 
 
-class PhoneNumberNotAllowed(Refusal):
+class PhoneNumberNotAllowed(Refusal, kind=Kind.FORBIDDEN):
     """No texts are sent to numbers of this country (``meta.country``) or of this kind (premium rate)."""
 
-    kind = Kind.FORBIDDEN
 
-
-class PhoneCodeNotFound(Refusal):
+class PhoneCodeNotFound(Refusal, kind=Kind.NOT_FOUND, remembered=True):
     """Code and nonce do not match, are used or have expired; the response does not say which. Wrong codes count."""
 
-    kind = Kind.NOT_FOUND
-    remembered = True
 
-
-class IncorrectPhoneCode(Refusal):
+class IncorrectPhoneCode(Refusal, kind=Kind.UNAUTHENTICATED, remembered=True):
     """Code and nonce do not match, are used or have expired; the response does not say which. Wrong codes count."""
-
-    kind = Kind.UNAUTHENTICATED
-    remembered = True
 
 
 class IncorrectPhoneNumber(Refusal):
@@ -204,13 +157,11 @@ class LastNameMissing(Refusal):
     """A registration needs ``last_name``."""
 
 
-class UserAlreadyRegistered(Refusal):
+class UserAlreadyRegistered(Refusal, kind=Kind.CONFLICT):
     """The number's user has a name already. The code stays valid for a login."""
 
-    kind = Kind.CONFLICT
 
-
-class FieldRefused(Refusal):
+class FieldRefused(Refusal, kind=Kind.VALIDATION_FAILED, code="validation_failed"):
     """A field is invalid; ``meta.errors`` has its ``path`` and a ``message``, never the value.
 
     Args:
@@ -218,87 +169,57 @@ class FieldRefused(Refusal):
         message: what is wrong, without the value.
     """
 
-    kind = Kind.VALIDATION_FAILED
-    code = "validation_failed"
-
     def __init__(self, path: str, message: str) -> None:
         super().__init__(errors=[{"path": path, "message": message}])
 
 
-class OwnerNotFound(Refusal):
+class OwnerNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No owner has this ID."""
 
-    kind = Kind.NOT_FOUND
 
-
-class ApplicationNotFound(Refusal):
+class ApplicationNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No application has this API key."""
 
-    kind = Kind.NOT_FOUND
 
-
-class ApplicationUserNotFound(Refusal):
+class ApplicationUserNotFound(Refusal, kind=Kind.NOT_FOUND):
     """The application has no user with this ID."""
 
-    kind = Kind.NOT_FOUND
 
-
-class EmailTaken(Refusal):
+class EmailTaken(Refusal, kind=Kind.CONFLICT):
     """Another owner, or another user of the application, has this address."""
 
-    kind = Kind.CONFLICT
 
-
-class AppnameTaken(Refusal):
+class AppnameTaken(Refusal, kind=Kind.CONFLICT):
     """The owner has another application with this name."""
 
-    kind = Kind.CONFLICT
 
-
-class MalformedApiKey(Refusal):
+class MalformedApiKey(Refusal, kind=Kind.UNAUTHENTICATED):
     """The API key has an invalid form or checksum."""
 
-    kind = Kind.UNAUTHENTICATED
 
-
-class WrongCredentials(Refusal):
+class WrongCredentials(Refusal, kind=Kind.UNAUTHENTICATED, remembered=True):
     """Unknown address or wrong password; the response does not say which. Wrong passwords count."""
 
-    kind = Kind.UNAUTHENTICATED
-    remembered = True
 
-
-class NotLoggedIn(Refusal):
+class NotLoggedIn(Refusal, kind=Kind.UNAUTHENTICATED):
     """The token is invalid, expired or revoked; the response does not say which."""
 
-    kind = Kind.UNAUTHENTICATED
 
-
-class PasswordRequired(Refusal):
+class PasswordRequired(Refusal, kind=Kind.FORBIDDEN):
     """The application does not allow logins without a password."""
 
-    kind = Kind.FORBIDDEN
 
-
-class ApplicationUserNotActive(Refusal):
+class ApplicationUserNotActive(Refusal, kind=Kind.FORBIDDEN):
     """The user is deactivated."""
 
-    kind = Kind.FORBIDDEN
 
-
-class ApplicationUserEnded(Refusal):
+class ApplicationUserEnded(Refusal, kind=Kind.FORBIDDEN):
     """The user's end date has passed."""
 
-    kind = Kind.FORBIDDEN
 
-
-class ApplicationEnded(Refusal):
+class ApplicationEnded(Refusal, kind=Kind.FORBIDDEN):
     """The application's end date has passed."""
 
-    kind = Kind.FORBIDDEN
 
-
-class NoSigningKey(Unavailable):
+class NoSigningKey(Unavailable, code="unavailable"):
     """The signing key was withdrawn, and its successor has not reached this instance yet; takes milliseconds."""
-
-    code = "unavailable"

@@ -4,68 +4,47 @@ from shared.errors import Kind, NotFound, Refusal, Unavailable
 from shared.messages.auth.errors import InvalidEmail
 
 
-class NoActiveSubscription(Refusal):
+class NoActiveSubscription(Refusal, kind=Kind.NOT_FOUND):
     """The user has no active subscription."""
 
-    kind = Kind.NOT_FOUND
 
-
-class SubscriptionExpired(Refusal):
+class SubscriptionExpired(Refusal, kind=Kind.PAYMENT_REQUIRED):
     """The user has no active subscription."""
 
-    kind = Kind.PAYMENT_REQUIRED
 
-
-class AlreadySubscribed(Refusal):
+class AlreadySubscribed(Refusal, kind=Kind.CONFLICT):
     """The user has an active subscription, so there is no trial."""
 
-    kind = Kind.CONFLICT
 
-
-class TrialAlreadyUsed(Refusal):
+class TrialAlreadyUsed(Refusal, kind=Kind.CONFLICT):
     """The user, the device (``fingerprint``) or the installation (``beak_id``) had a trial before."""
 
-    kind = Kind.CONFLICT
 
-
-class EmailRefusedByStripe(InvalidEmail):
+class EmailRefusedByStripe(InvalidEmail, code="invalid_email", remembered=True):
     """Stripe accepts no customer with this address.
 
     The refusal is stored together with the release of the trial's reservation, so the user can try again.
     """
 
-    code = "invalid_email"
-    remembered = True
 
-
-class SubscriptionNotFound(NotFound):
+class SubscriptionNotFound(NotFound, code="not_found"):
     """No subscription has this ID, or the user has none."""
 
-    code = "not_found"
 
-
-class TrialNotFound(NotFound):
+class TrialNotFound(NotFound, code="not_found"):
     """No trial has this ID."""
 
-    code = "not_found"
 
-
-class StripeRunNotFound(NotFound):
+class StripeRunNotFound(NotFound, code="not_found"):
     """No Stripe run has this ID."""
 
-    code = "not_found"
 
-
-class StripeRunUnderWay(Refusal):
+class StripeRunUnderWay(Refusal, kind=Kind.CONFLICT):
     """A run of this kind is in progress; ``meta.run_id`` is its ID."""
 
-    kind = Kind.CONFLICT
 
-
-class StripeUnavailable(Unavailable):
+class StripeUnavailable(Unavailable, code="unavailable"):
     """Stripe is unreachable, too slow, limits our requests or refuses our API key.
 
     It is unknown whether the call took effect in Stripe.
     """
-
-    code = "unavailable"

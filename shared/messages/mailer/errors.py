@@ -3,19 +3,13 @@
 from shared.errors import Kind, Refusal
 
 
-class AwaitingConsent(Refusal):
+class AwaitingConsent(Refusal, kind=Kind.NOT_FOUND):
     """The user has not chosen yet."""
 
-    kind = Kind.NOT_FOUND
 
-
-class SuppressionNotFound(Refusal):
+class SuppressionNotFound(Refusal, kind=Kind.NOT_FOUND):
     """The address is not on the suppression list, or no suppression has this delivery."""
 
-    kind = Kind.NOT_FOUND
 
-
-class RecipientComplained(Refusal):
+class RecipientComplained(Refusal, kind=Kind.CONFLICT):
     """The recipient reported a mail as spam; ``although_complained`` lifts the suppression all the same."""
-
-    kind = Kind.CONFLICT
