@@ -1,4 +1,4 @@
-"""Mails in a browser as mail programs show them: light and dark, wide and narrow, with their style sheet or without."""
+"""Mails in a browser as in mail clients: light and dark, wide and narrow, with and without the style sheet."""
 
 import asyncio
 import re
@@ -10,28 +10,29 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from services.mailer.rendering.preview import BRANDING, PreviewItem, preview_brandings, render_all, write_preview
+from services.mailer.rendering.preview import PreviewItem, preview_brandings, render_all, write_preview
+from services.mailer.rendering.samples import BRANDING
 from services.mailer.rendering.template_loader import Templates
 
-FOREIGN = "data:"
-"""The preview's own logo; nothing else may be fetched."""
-LOOK = """
+ALLOWED_URL = "data:"
+"""The logo of the preview; nothing else may be loaded."""
+LAYOUT = """
 () => {
-  const shown = [...document.querySelectorAll("h1, p, a, td, th, span")].filter(each => each.checkVisibility());
-  const own = each => [...each.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-  const behind = each => {
-    for (let at = each; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
+  const visible = [...document.querySelectorAll("h1, p, a, td, th, span")].filter(each => each.checkVisibility());
+  const hasText = each => [...each.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+  const backgroundOf = each => {
+    for (let element = each; element; element = element.parentElement) {
+      const colour = getComputedStyle(element).backgroundColor;
       if (colour !== "rgba(0, 0, 0, 0)") return colour;
     }
     return "rgb(255, 255, 255)";
   };
   return {
-    wide: document.documentElement.scrollWidth,
-    texts: shown.filter(own).map(each => ({
+    width: document.documentElement.scrollWidth,
+    texts: visible.filter(hasText).map(each => ({
       text: each.textContent.trim().slice(0, 40),
       colour: getComputedStyle(each).color,
-      behind: behind(each),
+      background: backgroundOf(each),
       size: parseFloat(getComputedStyle(each).fontSize),
     })),
     buttons: [...document.querySelectorAll("a.button")].map(each => {
@@ -46,55 +47,55 @@ LOOK = """
 
 @pytest.fixture(scope="module")
 def mails() -> list[PreviewItem]:
-    shown = render_all(Templates.read(), preview_brandings(replace(BRANDING, product_name="Beak")), "example.com")
-    return [each for each in shown if each.mail.html]
+    items = render_all(Templates.read(), preview_brandings(replace(BRANDING, product_name="Beak")), "example.com")
+    return [each for each in items if each.mail.html]
 
 
 @pytest.fixture
 async def blank(browser: Browser) -> AsyncIterator[Page]:
-    """A tab that fetches nothing."""
+    """A tab that must not load anything."""
     context = await browser.new_context()
     page = await context.new_page()
-    fetched: list[str] = []
-    page.on("request", lambda request: fetched.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     yield page
     await context.close()
-    assert [url for url in fetched if not url.startswith(FOREIGN)] == []
+    assert [url for url in requested if not url.startswith(ALLOWED_URL)] == []
 
 
-@pytest.mark.parametrize("sheet", [True, False], ids=["whole", "without its sheet"])
+@pytest.mark.parametrize("style_sheet", [True, False], ids=["complete", "without-style-sheet"])
 @pytest.mark.parametrize("width", [800, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_mail_can_be_read(
-    *, blank: Page, mails: list[PreviewItem], scheme: Any, width: int, sheet: bool
+async def test_every_mail_is_legible(
+    *, blank: Page, mails: list[PreviewItem], scheme: Any, width: int, style_sheet: bool
 ) -> None:
     await blank.emulate_media(color_scheme=scheme)
     await blank.set_viewport_size({"width": width, "height": 800})
     for mail in mails:
-        html = mail.mail.html if sheet else re.sub(r"<style>.*?</style>", "", mail.mail.html, flags=re.DOTALL)
+        html = mail.mail.html if style_sheet else re.sub(r"<style>.*?</style>", "", mail.mail.html, flags=re.DOTALL)
         await blank.set_content(html, wait_until="commit")
-        seen = await blank.evaluate(LOOK)
-        assert seen["wide"] <= width, f"{mail.path} must be scrolled sideways"
-        assert len(seen["texts"]) >= 4
-        for text in seen["texts"]:
-            assert contrast(text["colour"], text["behind"]) >= 4.5, f"{mail.path}, {scheme}: {text}"
+        layout = await blank.evaluate(LAYOUT)
+        assert layout["width"] <= width, f"{mail.path} is wider than the screen"
+        assert len(layout["texts"]) >= 4
+        for text in layout["texts"]:
+            assert contrast(text["colour"], text["background"]) >= 4.5, f"{mail.path}, {scheme}: {text}"
             assert text["size"] >= 13
-        # A finger needs 44 pixels (WCAG 2.2, success criterion 2.5.5).
-        assert all(button["height"] >= 44 and button["width"] >= 80 for button in seen["buttons"]), mail.path
-        assert all(0 <= button["left"] < button["right"] <= width for button in seen["buttons"]), mail.path
-        dark = scheme == "dark" and sheet
-        assert (luminance(seen["body"]) < 0.02) == (dark or mail.branding == "bright"), mail.path
+        # Minimum size of a touch target: 44 pixels (WCAG 2.2, success criterion 2.5.5).
+        assert all(button["height"] >= 44 and button["width"] >= 80 for button in layout["buttons"]), mail.path
+        assert all(0 <= button["left"] < button["right"] <= width for button in layout["buttons"]), mail.path
+        dark = scheme == "dark" and style_sheet
+        assert (luminance(layout["body"]) < 0.02) == (dark or mail.branding == "bright"), mail.path
 
 
-async def test_what_inboxes_show_beside_the_subject_is_not_in_the_mail(blank: Page, mails: list[PreviewItem]) -> None:
+async def test_preview_text_is_invisible_in_the_mail(blank: Page, mails: list[PreviewItem]) -> None:
     for mail in mails:
         await blank.set_content(mail.mail.html, wait_until="commit")
         assert not await blank.locator(".preheader").is_visible()
 
 
-async def test_the_preview_shows_each_mail_in_every_way(browser: Browser, tmp_path: Path) -> None:
-    shown = list(render_all(Templates.read(), {"own": BRANDING}, "example.com"))
-    page = await asyncio.to_thread(write_preview, tmp_path, shown)
+async def test_preview_shows_each_mail_in_four_frames(browser: Browser, tmp_path: Path) -> None:
+    items = list(render_all(Templates.read(), {"own": BRANDING}, "example.com"))
+    page = await asyncio.to_thread(write_preview, tmp_path, items)
     tab = await browser.new_page(viewport={"width": 1500, "height": 1600})
     await tab.goto(page.as_uri(), wait_until="commit")
     await tab.locator("section:visible").first.wait_for()
@@ -118,7 +119,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def luminance(colour: str) -> float:
-    """Of ``rgb(…)``; written anew, so that the mailer's own can't agree with itself."""
+    """Relative luminance of ``rgb(…)``; independent of the mailer's own implementation."""
     channels = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
     linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,5 +1,3 @@
-"""Templates of the operator's own go before Nest's; what can't be used is named before anything is sent."""
-
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from services.mailer.rendering.template_loader import Templates, UnusableTemplat
 from shared.settings import SettingsError
 from tests.mailer.conftest import MakeSettings
 
-LOOKS = Branding(product_name="Beak", sender_address="mail@getbeak.app", support_address="help@getbeak.app")
+BRANDING = Branding(product_name="Beak", sender_address="mail@getbeak.app", support_address="help@getbeak.app")
 WELCOME = """{% extends "en/letter" %}
 {% from "parts" import paragraph with context %}
 {% block subject %}Hi from {{ looks.product_name }}{% endblock %}
@@ -21,67 +19,67 @@ WELCOME = """{% extends "en/letter" %}
 """
 
 
-def put(folder: Path, name: str, text: str) -> Path:
+def write_file(folder: Path, name: str, text: str) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
 
 
-def test_nests_own_templates_can_all_be_used() -> None:
-    sources = Templates.read()
-    sources.check()
-    MailRenderer(sources).check()
-    TextRenderer(sources, "example.com").check()
-    assert set(sources.locales) == {"en", "de", "fr", "es", "it"}
-    assert len({len(files) for files in sources.locales.values()}) == 1, "a language lacks a template"
+def test_nests_own_templates_are_usable() -> None:
+    templates = Templates.read()
+    templates.check()
+    MailRenderer(templates).check()
+    TextRenderer(templates, "example.com").check()
+    assert set(templates.locales) == {"en", "de", "fr", "es", "it"}
+    assert len({len(files) for files in templates.locales.values()}) == 1, "a language lacks a template"
 
 
-def test_a_template_of_ones_own_goes_before_nests(tmp_path: Path) -> None:
-    put(tmp_path, "en/welcome.jinja", WELCOME)
-    letters = MailRenderer(Templates.read(tmp_path))
-    own = letters.render("welcome", '{"name": "Ada"}', branding=LOOKS)
-    assert (own.subject, own.text.splitlines()[0]) == ("Hi from Beak", "Ours, Ada.")
-    assert letters.render("welcome", "{}", branding=LOOKS, requested=["de"]).subject == "Willkommen bei Beak"
-    assert letters.render("session-theft", "{}", branding=LOOKS).subject.startswith("You were signed out")
+def test_operators_template_overrides_nests(tmp_path: Path) -> None:
+    write_file(tmp_path, "en/welcome.jinja", WELCOME)
+    renderer = MailRenderer(Templates.read(tmp_path))
+    mail = renderer.render("welcome", '{"name": "Ada"}', branding=BRANDING)
+    assert (mail.subject, mail.text.splitlines()[0]) == ("Hi from Beak", "Ours, Ada.")
+    assert renderer.render("welcome", "{}", branding=BRANDING, requested=["de"]).subject == "Willkommen bei Beak"
+    assert renderer.render("session-theft", "{}", branding=BRANDING).subject.startswith("You were signed out")
 
 
-def test_a_template_of_ones_own_places_the_link_by_which_news_end_where_it_likes(tmp_path: Path) -> None:
-    put(
+def test_operators_footer_contains_the_unsubscribe_link(tmp_path: Path) -> None:
+    write_file(
         tmp_path,
         "en/letter.jinja",
         """{% extends "layout" %}
 {% block footer %}{% if unsubscribe %}Enough? {{ unsubscribe }}{% endif %}{% endblock %}""",
     )
-    letters = MailRenderer(Templates.read(tmp_path))
-    letters.check()
+    renderer = MailRenderer(Templates.read(tmp_path))
+    renderer.check()
     link = "https://nest.example/unsubscribe/k1.a?b=1&c=2"
-    given = letters.render("welcome", "{}", branding=LOOKS, unsubscribe=link)
-    assert given.text.endswith(f"Enough? {link}\n")
-    assert "Enough? https://nest.example/unsubscribe/k1.a?b=1&amp;c=2<" in given.html
-    without = letters.render("welcome", "{}", branding=LOOKS)
+    mail = renderer.render("welcome", "{}", branding=BRANDING, unsubscribe=link)
+    assert mail.text.endswith(f"Enough? {link}\n")
+    assert "Enough? https://nest.example/unsubscribe/k1.a?b=1&amp;c=2<" in mail.html
+    without = renderer.render("welcome", "{}", branding=BRANDING)
     assert "Enough?" not in without.text + without.html
 
 
-def test_a_language_of_ones_own_need_not_have_everything(tmp_path: Path) -> None:
-    put(tmp_path, "nl/letter.jinja", '{% extends "layout" %}{% block footer %}Groeten{% endblock %}')
-    put(tmp_path, "nl/welcome.jinja", WELCOME.replace("en/letter", "nl/letter").replace("Hi", "Hoi"))
-    sources = Templates.read(tmp_path)
-    sources.check()
-    letters = MailRenderer(sources)
-    letters.check()
-    assert letters.render("welcome", "{}", branding=LOOKS, requested=["nl-BE"]).subject == "Hoi from Beak"
-    assert letters.render("session-theft", "{}", branding=LOOKS, requested=["nl", "fr"]).locale == "fr"
+def test_additional_language_may_be_incomplete(tmp_path: Path) -> None:
+    write_file(tmp_path, "nl/letter.jinja", '{% extends "layout" %}{% block footer %}Groeten{% endblock %}')
+    write_file(tmp_path, "nl/welcome.jinja", WELCOME.replace("en/letter", "nl/letter").replace("Hi", "Hoi"))
+    templates = Templates.read(tmp_path)
+    templates.check()
+    renderer = MailRenderer(templates)
+    renderer.check()
+    assert renderer.render("welcome", "{}", branding=BRANDING, requested=["nl-BE"]).subject == "Hoi from Beak"
+    assert renderer.render("session-theft", "{}", branding=BRANDING, requested=["nl", "fr"]).locale == "fr"
 
 
-def test_styles_of_ones_own_are_inlined(tmp_path: Path) -> None:
+def test_operators_styles_are_inlined(tmp_path: Path) -> None:
     sheet = (Path(__file__).parents[3] / "services/mailer/templates/styles.css").read_text()
-    put(tmp_path, "styles.css", sheet.replace("border-radius: 12px", "border-radius: 3px"))
-    assert "border-radius:3px" in MailRenderer(Templates.read(tmp_path)).render("welcome", "{}", branding=LOOKS).html
+    write_file(tmp_path, "styles.css", sheet.replace("border-radius: 12px", "border-radius: 3px"))
+    assert "border-radius:3px" in MailRenderer(Templates.read(tmp_path)).render("welcome", "{}", branding=BRANDING).html
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "wrong"),
+    ("name", "text", "error"),
     [
         ("en/wellcome.jinja", WELCOME, "is not a template that Nest uses"),
         ("english/welcome.jinja", WELCOME, "is not a template that Nest uses"),
@@ -100,29 +98,29 @@ def test_styles_of_ones_own_are_inlined(tmp_path: Path) -> None:
         ("styles.css", ".a { color: red", "unsupported syntax"),
     ],
 )
-def test_a_template_that_can_not_be_used_keeps_the_mailer_from_starting(
-    *, tmp_path: Path, settings: MakeSettings, name: str, text: str, wrong: str
+def test_unusable_template_prevents_the_start(
+    *, tmp_path: Path, settings: MakeSettings, name: str, text: str, error: str
 ) -> None:
-    put(tmp_path, name, text)
-    with pytest.raises(SettingsError) as refused:
+    write_file(tmp_path, name, text)
+    with pytest.raises(SettingsError) as raised:
         renderers(settings(mail_templates=tmp_path))
-    assert str(refused.value).startswith("NEST_MAIL_TEMPLATES: ")
-    assert wrong in str(refused.value)
-    assert Path(name).name in str(refused.value)
+    assert str(raised.value).startswith("NEST_MAIL_TEMPLATES: ")
+    assert error in str(raised.value)
+    assert Path(name).name in str(raised.value)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, settings: MakeSettings) -> None:
+def test_missing_folder_is_named(tmp_path: Path, settings: MakeSettings) -> None:
     with pytest.raises(SettingsError, match="is not a folder"):
         renderers(settings(mail_templates=tmp_path / "gone"))
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "styles.css").write_bytes(b"\xff")
     with pytest.raises(UnusableTemplate, match=r"styles\.css cannot be read"):
         Templates.read(tmp_path)
 
 
-def test_a_sheet_becomes_styles_and_what_depends_on_the_screen_stays() -> None:
+def test_style_sheet_is_inlined_except_for_media_blocks() -> None:
     sheet = StyleSheet.parse(
         "/* why */ .a, .b { color: var(--page-ink); } .a { margin: 0 }"
         "@media (prefers-color-scheme: dark) { .a { color: red; background: blue; } }"
