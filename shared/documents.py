@@ -264,6 +264,10 @@ class Rows(Generic[Row]):
         """Delete the entity; if its stored version has changed since it was read, the handler runs again."""
         work.delete(self._collection, entity.id, version=entity.version)
 
+    def require_unchanged(self, entity: Row, work: Work) -> None:
+        """Fail the commit if the stored version has changed since it was read; the handler then runs again."""
+        work.require_version(self._collection, entity.id, version=entity.version)
+
     async def _one(self, query: Document) -> Row | None:
         return self._read_or_none(await self._collection.find_one(query))
 

@@ -272,6 +272,24 @@ def test_a_store_needs_models_and_errors_alone() -> None:
         )
 
 
+def test_stores_declare_their_indexes() -> None:
+    def rule(source: Source) -> list[str]:
+        wrong = []
+        for node in ast.walk(source.tree):
+            if source.part == "store" and isinstance(node, ast.ClassDef):
+                assigned = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+                names = {target.id for target in assigned if isinstance(target, ast.Name)}
+                if "COLLECTION" in names and "INDEXES" not in names:
+                    wrong.append(f"{node.name} declares COLLECTION but not INDEXES")
+        return wrong
+
+    holds(
+        rule,
+        breaks=("services/auth/users/store.py", 'class Users:\n    COLLECTION: Final = "users"'),
+        advice="declare INDEXES: Final = (), if there are none, and list the store in INDEXES of app.py",
+    )
+
+
 def test_models_need_models_and_errors_alone() -> None:
     def rule(source: Source) -> list[str]:
         if source.part != "models":

@@ -9,7 +9,6 @@ from pymongo import ASCENDING, IndexModel
 from services.auth.accounts import api_keys
 from services.auth.accounts.models import Application, Owner
 from shared.batch_loader import BatchLoader
-from shared.bus.work import Work
 from shared.documents import Rows
 from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken, EmailTaken, OwnerNotFound
 from shared.mongo import Database
@@ -47,10 +46,6 @@ class Owners(Rows[Owner]):
     async def find_by_email(self, email: str) -> Owner | None:
         """The owner with this address in normal form, if there is one."""
         return self._read_or_none(await self._by_email.find_one(email))
-
-    def require_unchanged(self, owner: Owner, work: Work) -> None:
-        """Make the commit fail if the owner has been changed or deleted by then; the handler then runs again."""
-        work.require_version(self._collection, owner.id, version=owner.version)
 
 
 class Applications(Rows[Application]):
@@ -90,7 +85,3 @@ class Applications(Rows[Application]):
     async def some_of_owner(self, owner_id: str, *, limit: int) -> list[Application]:
         """Up to ``limit`` applications of an owner."""
         return await self._all(self._collection.find({"ownerId": {"$eq": owner_id}}).limit(limit))
-
-    def require_unchanged(self, application: Application, work: Work) -> None:
-        """Make the commit fail if the application has been changed or deleted by then; the handler then runs again."""
-        work.require_version(self._collection, application.id, version=application.version)

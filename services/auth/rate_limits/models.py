@@ -83,7 +83,7 @@ class Rule:
     def slot_expires_at(self, slot: int) -> float:
         """Time in Unix seconds from which the uses of a slot no longer count.
 
-        The first uses of a slot count too long, by a twelfth of the window at most.
+        Uses at the beginning of a slot count for up to a twelfth of the window longer than the window.
         """
         return (slot + 1) * self._slot_seconds + self.window.total_seconds()
 

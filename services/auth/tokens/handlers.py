@@ -61,7 +61,7 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
 
 @audited("log_in")
 async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Log in the person who requested the link and has it; create the user at the first login.
+    """Log a user in with the code of a magic link and the verifier of its request; create the user at the first login.
 
     Raises:
         CodeMissing, CodeVerifierMissing, RedirectUriMissing, MalformedCode: the request is incomplete.

@@ -8,7 +8,6 @@ from pymongo import ASCENDING, IndexModel
 
 from services.auth.users.models import Identifier, IdentifierType, User
 from shared.batch_loader import BatchLoader
-from shared.bus.work import Work
 from shared.documents import Rows
 from shared.messages.auth.errors import UserNotFound
 from shared.mongo import Database
@@ -34,10 +33,6 @@ class Users(Rows[User]):
         if user is None:
             raise UserNotFound
         return user
-
-    def require_unchanged(self, user: User, work: Work) -> None:
-        """Make the commit fail if the user has been changed or deleted by then; the handler then runs again."""
-        work.require_version(self._collection, user.id, version=user.version)
 
 
 class Identifiers(Rows[Identifier]):
@@ -73,7 +68,3 @@ class Identifiers(Rows[Identifier]):
         """All identifiers of a user, including removed ones, oldest first."""
         documents = await self._of_user.find(user_id)
         return sorted(map(self._read, documents), key=lambda identifier: identifier.id)
-
-    def require_unchanged(self, identifier: Identifier, work: Work) -> None:
-        """Make the commit fail if the identifier has been changed or deleted by then; the handler then runs again."""
-        work.require_version(self._collection, identifier.id, version=identifier.version)

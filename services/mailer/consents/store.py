@@ -37,10 +37,6 @@ class Consents(Rows[Consent]):
         """Return a user's consent, or None if the user has never chosen."""
         return await self._one({"userId": {"$eq": user_id}})
 
-    def require_unchanged(self, consent: Consent, work: Work) -> None:
-        """Require that the consent is unchanged at the commit; otherwise the handler runs again."""
-        work.require_version(self._collection, consent.id, version=consent.version)
-
 
 class ConsentChanges:
     """The collection ``marketing_consent_changes``: one document per choice, never changed."""
