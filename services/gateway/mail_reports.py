@@ -13,7 +13,7 @@ from email.message import Message
 from typing import Final
 
 from shared.mail import redact_addresses
-from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice
+from shared.messages.mailer.suppressions import NoticeKind, RecordMailNotice
 
 _RETURN_PATH: Final = re.compile(r"\+([0-9a-f]{32})@")
 """Command ID in a return path of its own (VERP)."""

@@ -23,7 +23,7 @@ from shared.bus.producer import Producer
 from shared.ids import derived_message_id
 from shared.mail import redact_addresses
 from shared.messages import SERVICE
-from shared.messages.mailer.mail_reports import NoticeKind, RecordMailNotice, Status
+from shared.messages.mailer.suppressions import NoticeKind, RecordMailNotice, Status
 from shared.sealing import Sealer
 from shared.telemetry import new_traceparent
 

@@ -31,7 +31,7 @@ _PLAINTEXT_SECRETS: Final = {"plain": True}
 _DISCARD_BYTES: Final = 1024 * 1024
 _DISCARD_SECONDS: Final = 1.0
 _LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
-"""The same pattern as in ``shared.messages.message``."""
+"""The same pattern as in ``shared.messages.types``."""
 _LANGUAGE_RANGE: Final = re.compile(
     r"\s*([A-Za-z0-9-]{2,40})\s*(?:;\s*[qQ]\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?"
 )

@@ -75,11 +75,7 @@ HEADERS: Final = {
         "required": True,
         "schema": {"type": "string", "pattern": '^(W/)?"[!-~]*"$'},
     },
-    "Authenticate": {
-        "description": "Authentication scheme: `bearer`.",
-        "required": True,
-        "schema": {"type": "string"},
-    },
+    "Authenticate": {"description": "Authentication scheme: `bearer`.", "required": True, "schema": {"type": "string"}},
 }
 _HEADERS_BY_STATUS: Final = {
     401: {"www-authenticate": "Authenticate"},
@@ -287,7 +283,7 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
                 "description": "\n".join(f"- `{each.code}`: {markdown(each.__doc__)}" for each in REASONS),
                 "enum": [each.code for each in REASONS],
                 "x-enum-descriptions": [markdown(each.__doc__) for each in REASONS],
-            },
+            }
         },
     },
     "FieldError": {

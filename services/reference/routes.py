@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from services.gateway.errors import (
-    BodyTooLarge,
-    InvalidWebhookPayload,
-    MissingWebhookBody,
-    UnknownWebhookProvider,
-)
+from services.gateway.errors import BodyTooLarge, InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
 from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import REF_TEMPLATE

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    PlainSerializer,
-    SerializationInfo,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import Refusal
 
@@ -22,74 +12,19 @@ MESSAGES: dict[str, type[Message]] = {}
 """All message classes by wire name."""
 
 
-def iso_milliseconds(moment: datetime) -> str:
-    """Format a time as ISO 8601 in UTC with milliseconds and ``Z``: ``2026-11-21T06:05:00.000Z``."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class Part(BaseModel):
+    """Base of messages, replies and the objects in them. Frozen; readers ignore unknown fields."""
+
+    # Validation errors are logged, and an invalid body may contain a secret: hide_input_in_errors leaves it out.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
-"""A time. JSON input needs an offset; JSON output is in UTC with milliseconds and ``Z``."""
-Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
-"""A language tag (RFC 5646), case-insensitive: ``de``, ``de-AT``, ``zh-Hant-TW``."""
-NonEmpty = Annotated[str, Field(min_length=1)]
-"""A string of at least one character. IDs in requests are opaque, so they have no stricter format."""
+class Reply(Part):
+    """Base of replies to commands and queries: views, whose JSON is the body of the HTTP response."""
 
 
-class Sealed:
-    """A secret, encrypted for one receiving service.
-
-    The process that creates it holds the plain text (``Sealed.of``). Records, rows and log lines carry only the
-    ciphertext, which the receiving service decrypts with its own key.
-    """
-
-    __slots__ = ("_plain", "ciphertext")
-
-    def __init__(self, ciphertext: str | None, plain: str | None = None) -> None:
-        self.ciphertext = ciphertext
-        self._plain = plain
-
-    @classmethod
-    def of(cls, plain: str) -> Self:
-        """Wrap a plain text, which is encrypted when its message is encoded."""
-        return cls(None, plain)
-
-    @property
-    def plain(self) -> str:
-        """The plain text, available only in the process that created it.
-
-        Raises:
-            ValueError: this process holds only the ciphertext.
-        """
-        if self._plain is None:
-            raise ValueError("sealed: only the receiving service can decrypt this")
-        return self._plain
-
-    def __repr__(self) -> str:
-        return "Sealed(…)"
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Parse ciphertext, or plain text if the validation context has ``plain``; serialize ciphertext only."""
-
-        def parse(value: str, info: core_schema.ValidationInfo) -> Sealed:
-            return cls.of(value) if info.context and info.context.get("plain") else cls(value)
-
-        def dump(value: Sealed, info: SerializationInfo) -> str:
-            # The ciphertext is not stored on the object: the next message with this secret may have another receiver.
-            return info.context["seal"](value.plain) if value.ciphertext is None else value.ciphertext  # type: ignore[index]
-
-        text = core_schema.with_info_after_validator_function(parse, core_schema.str_schema(strict=True))
-        return core_schema.json_or_python_schema(
-            json_schema=text,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                dump, info_arg=True, return_schema=core_schema.str_schema()
-            ),
-        )
-
-
-class Message(BaseModel):
-    """Base of commands, queries and events. Frozen; readers ignore unknown fields.
+class Message(Part):
+    """Base of commands, queries and events.
 
     A subclass declares its contract as class arguments::
 
@@ -99,21 +34,14 @@ class Message(BaseModel):
     freely; any other change is a new class with a new wire name.
     """
 
-    # Validation errors are logged, and an invalid body may contain a secret: hide_input_in_errors leaves it out.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
-
     wire: ClassVar[str] = ""
     """Wire name; empty for an abstract base."""
     service: ClassVar[str] = ""
     """First part of the wire name."""
     topic: ClassVar[str] = ""
     """Kafka topic, without the deployment's prefix."""
+    channel: ClassVar[str] = "commands"
+    """Second part of the default topic."""
     reply: ClassVar[type[BaseModel] | None] = None
     """Model of the reply; None if the reply has no body."""
     refuses: ClassVar[tuple[type[Refusal], ...]] = ()
@@ -144,10 +72,9 @@ class Message(BaseModel):
         audited: bool = False,
         **options: Any,
     ) -> None:
-        """Register the class under its wire name; an abstract base has none.
+        """Register the class under its wire name, and set the class attributes; an abstract base has no wire name.
 
-        The arguments set the class attributes of the same names; ``options`` are passed on to pydantic. ``topic``
-        defaults to ``<service>.commands`` or ``<service>.events``.
+        ``topic`` defaults to ``<service>.commands`` or ``<service>.events``; ``options`` are pydantic's.
 
         Raises:
             TypeError: another class has this wire name.
@@ -158,20 +85,15 @@ class Message(BaseModel):
         if wire in MESSAGES and MESSAGES[wire].__qualname__ != cls.__qualname__:
             raise TypeError(f"wire name {wire} is taken by {MESSAGES[wire].__qualname__}")
         cls.wire = wire
+        cls.service = wire.partition(".")[0]
+        cls.topic = topic or f"{cls.service}.{cls.channel}"
         cls.reply = reply
         cls.refuses = refuses
         cls.reply_sealed = reply_sealed
         cls.tombstone = tombstone
         cls.personal = personal
         cls.audited = audited
-        cls.service = wire.partition(".")[0]
-        cls.topic = topic or f"{cls.service}.{cls.channel()}"
         MESSAGES[wire] = cls
-
-    @classmethod
-    def channel(cls) -> str:
-        """Second part of the default topic: ``commands`` or ``events``."""
-        return "commands"
 
 
 class Command(Message):
@@ -185,20 +107,7 @@ class Query(Message):
 class Event(Message):
     """A fact, published to all consumer groups that subscribe."""
 
-    @classmethod
-    def channel(cls) -> str:
-        """Events of a service share the topic ``<service>.events``."""
-        return "events"
-
-
-class Part(BaseModel):
-    """Base of objects nested in messages and replies."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True)
-
-
-class Reply(Part):
-    """Base of replies to commands and queries: views, whose JSON is the body of the HTTP response."""
+    channel = "events"
 
 
 class Caller(Part):

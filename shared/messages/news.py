@@ -6,7 +6,8 @@ from pydantic import ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
 from pydantic.config import JsonDict
 
 from shared.errors import Kind, NotFound, Refusal
-from shared.messages.message import Command, Event, Locale, Moment, NonEmpty, Part, Query, Reply
+from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.types import BaseVersion, CreatedAt, Locale, Moment, NonEmpty, UpdatedAt, UserId, Version
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 """A short string that fits on a line of a banner."""
@@ -188,12 +189,9 @@ class NewsItemDetails(NewsItemView):
     """When the item becomes live."""
     ends_at: Moment | None
     """When the item ends; null for never."""
-    created_at: Moment
-    """When the item was created."""
-    updated_at: Moment
-    """When the item last changed."""
-    version: int
-    """Number of the current version, from 1. Every change increments it."""
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    version: Version
 
 
 class CreateNewsItem(
@@ -201,13 +199,7 @@ class CreateNewsItem(
     wire="news.create-news-item",
     audited=True,
     reply=NewsItemDetails,
-    refuses=(
-        NewsItemEndsBeforeItStarts,
-        ActionUrlNotAllowed,
-        FallbackMissing,
-        NoSuchAppVersion,
-        NewsItemAlreadyExists,
-    ),
+    refuses=(NewsItemEndsBeforeItStarts, ActionUrlNotAllowed, FallbackMissing, NoSuchAppVersion, NewsItemAlreadyExists),
 ):
     """Create a news item."""
 
@@ -222,15 +214,11 @@ class UpdateNewsItem(
     reply=NewsItemDetails,
     refuses=(*CreateNewsItem.refuses, NewsItemNotFound, NewsItemChanged),
 ):
-    """Replace a news item.
-
-    Omitted fields get their defaults, except ``starts_at``, which does not change.
-    """
+    """Replace a news item. Omitted fields get their defaults, except ``starts_at``, which does not change."""
 
     id: NonEmpty
     """ID of the item."""
-    version: int | None = None
-    """Version that the update is based on; it is refused if the item has changed since. Null to update any version."""
+    version: BaseVersion = None
 
 
 class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True, refuses=(NewsItemNotFound, NewsItemChanged)):
@@ -238,8 +226,7 @@ class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True, refuse
 
     id: NonEmpty
     """ID of the item."""
-    version: int | None = None
-    """Version to delete; refused if the item has changed since. Null to delete any version."""
+    version: BaseVersion = None
 
 
 class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
@@ -249,16 +236,9 @@ class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
 
 
 class ListAllNewsItems(
-    Query,
-    wire="news.list-all-news-items",
-    audited=True,
-    reply=NewsItemDetailsList,
-    refuses=(NewsItemNotFound,),
+    Query, wire="news.list-all-news-items", audited=True, reply=NewsItemDetailsList, refuses=(NewsItemNotFound,)
 ):
-    """List all news items.
-
-    Includes items that have ended or have not started.
-    """
+    """List all news items. Includes items that have ended or have not started."""
 
     client_id: str | None = None
     """Only items that this client shows."""
@@ -271,13 +251,9 @@ class ListAllNewsItems(
 class DismissNewsItem(
     Command, wire="news.dismiss-news-item", audited=True, refuses=(NewsItemNotFound, NewsItemNotDismissible)
 ):
-    """Dismiss a news item for a user.
+    """Dismiss a news item for a user. Hides it on all devices of the user."""
 
-    Hides it on all devices of the user.
-    """
-
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
     news_item_id: NonEmpty
     """ID of the item."""
 

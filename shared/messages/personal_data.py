@@ -8,16 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from shared.messages.auth.errors import (
-    IdentifierNotFound,
-    InvalidEmail,
-    InvalidPhoneNumber,
-    UserExportNotFinished,
-    UserNotFound,
-    UserProcessNotFound,
-)
+from shared.messages.auth import errors
 from shared.messages.auth.users import UserView
-from shared.messages.message import Command, Moment, NonEmpty, Part, Query, Reply, Sealed
+from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.types import Moment, NonEmpty, Sealed, UserId
 
 ProcessKind = Literal["export", "erasure"]
 ServiceName = Literal["auth", "billing", "mailer", "news"]
@@ -31,7 +25,7 @@ class FindUser(
     wire="auth.find-user",
     audited=True,
     reply=UserView,
-    refuses=(IdentifierNotFound, InvalidEmail, InvalidPhoneNumber),
+    refuses=(errors.IdentifierNotFound, errors.InvalidEmail, errors.InvalidPhoneNumber),
 ):
     """Find the user of an address or phone number."""
 
@@ -77,28 +71,26 @@ class UserProcessView(Reply):
     """State by service."""
 
 
-class ExportUser(Command, wire="auth.export-user", reply=UserProcessView, refuses=(UserNotFound,)):
+class ExportUser(Command, wire="auth.export-user", reply=UserProcessView, refuses=(errors.UserNotFound,)):
     """Start an export of all data about a user."""
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
 
 
-class EraseUser(Command, wire="auth.erase-user", reply=UserProcessView, refuses=(UserNotFound,)):
+class EraseUser(Command, wire="auth.erase-user", reply=UserProcessView, refuses=(errors.UserNotFound,)):
     """Start the erasure of a user.
 
     Logs the user out immediately and removes all data about the user. If the user is being erased, or was, returns that
     erasure.
     """
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
     delete_stripe_customer: bool = False
     """Whether to delete the customer in Stripe, which ends its subscriptions. By default Stripe keeps the customer, and
     subscriptions go on."""
 
 
-class GetUserProcess(Query, wire="auth.get-user-process", reply=UserProcessView, refuses=(UserProcessNotFound,)):
+class GetUserProcess(Query, wire="auth.get-user-process", reply=UserProcessView, refuses=(errors.UserProcessNotFound,)):
     """Get the state of an export or erasure."""
 
     process_id: NonEmpty
@@ -126,7 +118,7 @@ class GetUserExport(
     reply_sealed=True,
     audited=True,
     reply=UserExportView,
-    refuses=(UserProcessNotFound, UserExportNotFinished),
+    refuses=(errors.UserProcessNotFound, errors.UserExportNotFinished),
 ):
     """Get a finished export, in pages."""
 

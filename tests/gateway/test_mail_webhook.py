@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.bus.producer import BusDown
-from shared.messages.mailer.mail_reports import RecordMailNotice
+from shared.messages.mailer.suppressions import RecordMailNotice
 from tests.gateway.conftest import MAIL_SECRETS, GatewayStack
 from tests.gateway.test_mail_reports import ORDER, dsn
 from tests.stack import eventually

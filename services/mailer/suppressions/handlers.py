@@ -12,12 +12,14 @@ from services.mailer.suppressions.models import NEVER_SUPPRESSED, Suppression, s
 from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.mailer.errors import SuppressionNotFound
-from shared.messages.mailer.mail_reports import AddressSuppressed, MailBounced, RecordMailNotice
 from shared.messages.mailer.mails import Template
 from shared.messages.mailer.suppressions import (
+    AddressSuppressed,
     Cause,
     LiftSuppression,
     ListSuppressions,
+    MailBounced,
+    RecordMailNotice,
     SuppressionLifted,
     SuppressionsView,
     SuppressionView,

@@ -4,7 +4,7 @@ Field names, in requests and responses, are those of the HTTP API that Nest took
 """
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -24,9 +24,17 @@ from shared.messages.auth.errors import (
     Throttled,
     WrongCredentials,
 )
-from shared.messages.message import Command, Moment, Query, Reply, Sealed
+from shared.messages.message import Command, Query, Reply
+from shared.messages.types import Moment, Sealed
 
 Text = Annotated[str, Field(min_length=1, max_length=255)]
+NewPassword = Annotated[Sealed, Field(description="Password of 8 to 255 characters.")]
+OwnerId = Annotated[Sealed, Field(description="ID of the owner.")]  # Sealed because it authorizes changes.
+ApiKey = Annotated[Sealed, Field(description="API key of the application.")]
+UserToken = Annotated[Sealed, Field(description="Token of the user.")]
+AlwaysTrue = Annotated[Literal[True], Field(description="Always true.")]
+_INVALID_APPLICATION: Final = (FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded)
+_INVALID_USER: Final = (ApplicationUserNotActive, ApplicationUserEnded)
 
 
 class OwnerView(Reply):
@@ -49,14 +57,8 @@ class OwnerWithTokenView(OwnerView):
     """Token for `DELETE /appowner/delete`, valid for a day."""
 
 
-class RegisterOwner(
-    Command,
-    wire="auth.register-owner",
-    reply_sealed=True,
-    reply=OwnerWithTokenView,
-    refuses=(FieldRefused, EmailTaken),
-):
-    """Create an owner."""
+class OwnerFields(Command):
+    """Fields shared by the commands that create and update an owner."""
 
     firstname: Text
     """First name."""
@@ -64,18 +66,23 @@ class RegisterOwner(
     """Last name."""
     email: str
     """Email address. Stored in lower case."""
-    password: Sealed
-    """Password of 8 to 255 characters."""
+    password: NewPassword
+
+
+class RegisterOwner(
+    OwnerFields,
+    wire="auth.register-owner",
+    reply_sealed=True,
+    reply=OwnerWithTokenView,
+    refuses=(FieldRefused, EmailTaken),
+):
+    """Create an owner."""
 
 
 class GetOwner(Query, wire="auth.get-owner", reply_sealed=True, reply=OwnerView, refuses=(FieldRefused, OwnerNotFound)):
-    """Get an owner.
+    """Get an owner. With the setting ``NEST_OLD_CLIENTS`` the response has ``deletion_token`` too."""
 
-    With the setting ``NEST_OLD_CLIENTS`` the response has ``deletion_token`` too.
-    """
-
-    uuid: Sealed  # Sealed because it authorizes changes of the owner.
-    """ID of the owner."""
+    uuid: OwnerId
 
 
 class LogInOwner(
@@ -103,26 +110,11 @@ class OwnerUpdatedView(Reply):
 
 
 class UpdateOwner(
-    Command,
-    wire="auth.update-owner",
-    reply=OwnerUpdatedView,
-    refuses=(FieldRefused, OwnerNotFound, EmailTaken),
+    OwnerFields, wire="auth.update-owner", reply=OwnerUpdatedView, refuses=(FieldRefused, OwnerNotFound, EmailTaken)
 ):
-    """Update an owner.
+    """Update an owner. Replaces all fields. Another password invalidates earlier deletion tokens."""
 
-    Replaces all fields. Another password invalidates earlier deletion tokens.
-    """
-
-    uuid: Sealed
-    """ID of the owner."""
-    firstname: Text
-    """New first name."""
-    lastname: Text
-    """New last name."""
-    email: str
-    """New email address."""
-    password: Sealed
-    """New password of 8 to 255 characters."""
+    uuid: OwnerId
 
 
 class OwnerDeletedView(Reply):
@@ -137,15 +129,11 @@ class OwnerDeletedView(Reply):
 
 
 class DeleteOwner(Command, wire="auth.delete-owner", reply=OwnerDeletedView, refuses=(FieldRefused,)):
-    """Delete an owner.
-
-    Deletes its applications and their users too. An invalid token deletes nothing.
-    """
+    """Delete an owner. Deletes its applications and their users too. An invalid token deletes nothing."""
 
     deletion_token: Sealed
     """Token from the registration or the latest login of the owner."""
-    uuid: Sealed
-    """ID of the owner."""
+    uuid: OwnerId
 
 
 class RemoveOwnerApplications(Command, wire="auth.remove-owner-applications"):
@@ -157,8 +145,7 @@ class RemoveOwnerApplications(Command, wire="auth.remove-owner-applications"):
 class ApplicationView(Reply):
     """A new application."""
 
-    created: Literal[True] = True
-    """Always true."""
+    created: AlwaysTrue = True
     appname: str
     """Name of the application."""
     creationdate: date
@@ -180,13 +167,11 @@ class CreateApplication(
 ):
     """Create an application."""
 
-    owneruuid: Sealed
-    """ID of the owner."""
+    owneruuid: OwnerId
     appname: Text
     """Name of the application, unique for its owner."""
     passwordless: bool = False
-    """Whether ``/users/signin`` works for the application: a login with a user's ID and the API key, without a
-    password."""
+    """Whether ``/users/signin`` works for the application, with a user's ID and the API key instead of a password."""
 
 
 class ApplicationDeletedView(Reply):
@@ -201,13 +186,9 @@ class ApplicationDeletedView(Reply):
 class DeleteApplication(
     Command, wire="auth.delete-application", reply=ApplicationDeletedView, refuses=(MalformedApiKey,)
 ):
-    """Delete an application.
+    """Delete an application. Deletes its users too."""
 
-    Deletes its users too.
-    """
-
-    apikey: Sealed
-    """API key of the application."""
+    apikey: ApiKey
 
 
 class RemoveApplicationUsers(Command, wire="auth.remove-application-users"):
@@ -240,25 +221,22 @@ class SignUp(
     wire="auth.sign-up",
     reply_sealed=True,
     reply=ApplicationUserView,
-    refuses=(FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded, EmailTaken),
+    refuses=(*_INVALID_APPLICATION, EmailTaken),
 ):
     """Create a user of an application."""
 
-    apikey: Sealed
-    """API key of the application."""
+    apikey: ApiKey
     username: Text
     """Name of the user."""
     email: str
     """Email address of the user, unique in the application. Stored in lower case."""
-    password: Sealed
-    """Password of 8 to 255 characters."""
+    password: NewPassword
 
 
 class SignedInView(Reply):
     """A logged-in user of an application."""
 
-    auth: Literal[True] = True
-    """Always true."""
+    auth: AlwaysTrue = True
     token: str
     """Token of the user, valid for a day."""
 
@@ -268,16 +246,7 @@ class SignIn(
     wire="auth.sign-in",
     reply_sealed=True,
     reply=SignedInView,
-    refuses=(
-        FieldRefused,
-        MalformedApiKey,
-        ApplicationNotFound,
-        ApplicationEnded,
-        PasswordRequired,
-        ApplicationUserNotFound,
-        ApplicationUserNotActive,
-        ApplicationUserEnded,
-    ),
+    refuses=(*_INVALID_APPLICATION, PasswordRequired, ApplicationUserNotFound, *_INVALID_USER),
 ):
     """Log in a user of an application without a password.
 
@@ -286,8 +255,7 @@ class SignIn(
 
     uuid: Sealed
     """ID of the user."""
-    apikey: Sealed
-    """API key of the application."""
+    apikey: ApiKey
 
 
 class SignedInWithEmailView(SignedInView):
@@ -302,21 +270,11 @@ class SignInWithEmail(
     wire="auth.sign-in-with-email",
     reply_sealed=True,
     reply=SignedInWithEmailView,
-    refuses=(
-        FieldRefused,
-        MalformedApiKey,
-        ApplicationNotFound,
-        ApplicationEnded,
-        WrongCredentials,
-        Throttled,
-        ApplicationUserNotActive,
-        ApplicationUserEnded,
-    ),
+    refuses=(*_INVALID_APPLICATION, WrongCredentials, Throttled, *_INVALID_USER),
 ):
     """Log in a user of an application with email address and password."""
 
-    apikey: Sealed
-    """API key of the application."""
+    apikey: ApiKey
     email: str
     """Email address of the user."""
     password: Sealed
@@ -326,8 +284,7 @@ class SignInWithEmail(
 class CheckSignIn(Query, wire="auth.check-sign-in", reply_sealed=True, reply=SignedInView, refuses=(NotLoggedIn,)):
     """Check the token of an application's user."""
 
-    token: Sealed
-    """Token of the user."""
+    token: UserToken
 
 
 class GetApplicationUser(
@@ -335,15 +292,13 @@ class GetApplicationUser(
 ):
     """Get the user of a token."""
 
-    token: Sealed
-    """Token of the user."""
+    token: UserToken
 
 
 class ApplicationUserUpdatedView(Reply):
     """Result of an update."""
 
-    done: Literal[True] = True
-    """Always true."""
+    done: AlwaysTrue = True
     username: str
     """Name of the user after the update."""
     email: str
@@ -362,8 +317,7 @@ class UpdateApplicationUser(
     Omitted fields do not change. Another password and a deactivation invalidate all earlier tokens.
     """
 
-    token: Sealed
-    """Token of the user."""
+    token: UserToken
     username: Text | None = None
     """New name."""
     email: str | None = None

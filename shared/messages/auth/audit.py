@@ -3,71 +3,42 @@
 Auth records its own messages. Other services report theirs, if they are declared ``audited``, with RecordAuditEntry.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import Field
+from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, NextCursor, Since, Until
 
-from shared.messages.message import Command, Event, Moment, Part, Query, Reply
-
+_Login = Literal["authenticate_user", "log_in", "log_in_for_testing", "refresh", "register_phone_user"]
+_LoginCode = Literal["send_magic_link", "send_phone_code", "send_trial_magic_link", "verify_phone_code"]
+_Session = Literal["end_session", "end_stolen_chain", "list_sessions", "revoke_sessions"]
+_Owner = Literal["delete_owner", "log_in_owner", "register_owner", "update_owner"]
+_Application = Literal["create_application", "delete_application"]
+_ApplicationUser = Literal["sign_in", "sign_in_with_email", "sign_up", "update_application_user"]
+_User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_user", "get_user_export"]
+_Client = Literal["create_client", "list_clients", "set_client_looks", "update_client"]
+_SigningKey = Literal["keep_signing_keys", "rotate_signing_keys"]
+_Record = Literal["list_audit_entries", "list_dead_letters", "replay_dead_letters"]
+_Subscription = Literal["create_trial_and_magic_link", "get_subscription", "list_disputes", "list_payments"]
+_StripeRun = Literal["import_stripe_account", "reconcile_subscriptions", "replay_stripe_events", "sweep_stripe_events"]
+_StripeRunControl = Literal["list_stripe_differences", "resume_stripe_run", "stop_stripe_run"]
+_Mail = Literal["lift_suppression", "list_deliveries", "list_suppressions", "set_marketing_consent"]
+_News = Literal["create_news_item", "dismiss_news_item", "list_all_news_items", "remove_news_item", "update_news_item"]
 Action = Literal[
-    "authenticate_user",
-    "create_application",
-    "create_client",
-    "create_news_item",
-    "create_trial_and_magic_link",
-    "delete_application",
-    "delete_owner",
-    "dismiss_news_item",
-    "end_session",
-    "end_stolen_chain",
-    "ensure_user",
-    "erase_user",
-    "export_user",
-    "find_user",
-    "get_subscription",
-    "get_user",
-    "get_user_export",
-    "import_stripe_account",
-    "keep_signing_keys",
-    "lift_suppression",
-    "list_all_news_items",
-    "list_audit_entries",
-    "list_clients",
-    "list_dead_letters",
-    "list_deliveries",
-    "list_disputes",
-    "list_payments",
-    "list_sessions",
-    "list_stripe_differences",
-    "list_suppressions",
-    "log_in",
-    "log_in_for_testing",
-    "log_in_owner",
-    "reconcile_subscriptions",
-    "refresh",
-    "register_owner",
-    "register_phone_user",
-    "remove_news_item",
-    "replay_dead_letters",
-    "replay_stripe_events",
-    "resume_stripe_run",
-    "revoke_sessions",
-    "rotate_signing_keys",
-    "send_magic_link",
-    "send_phone_code",
-    "send_trial_magic_link",
-    "set_client_looks",
-    "set_marketing_consent",
-    "sign_in",
-    "sign_in_with_email",
-    "sign_up",
-    "stop_stripe_run",
-    "sweep_stripe_events",
-    "update_application_user",
-    "update_client",
-    "update_news_item",
-    "update_owner",
-    "verify_phone_code",
+    _Login,
+    _LoginCode,
+    _Session,
+    _Owner,
+    _Application,
+    _ApplicationUser,
+    _User,
+    _Client,
+    _SigningKey,
+    _Record,
+    _Subscription,
+    _StripeRun,
+    _StripeRunControl,
+    _Mail,
+    _News,
 ]
 """Name of the attempted method or handler. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``;
 ``authenticate_user`` itself is a call with an unknown grant type."""
@@ -141,8 +112,7 @@ class AuditEntriesView(Reply):
 
     entries: tuple[AuditEntryView, ...]
     """The entries, newest first."""
-    next_cursor: str | None
-    """``cursor`` of the next page; null on the last one."""
+    next_cursor: NextCursor
 
 
 class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView):
@@ -154,11 +124,7 @@ class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True, repl
     """Only entries of this action. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``."""
     outcome: AuditOutcome | None = None
     """Only entries with this outcome."""
-    since: Moment | None = None
-    """Only entries of this time or later."""
-    until: Moment | None = None
-    """Only entries before this time."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of entries in the page."""
-    cursor: str | None = None
-    """``next_cursor`` of the previous page."""
+    since: Since = None
+    until: Until = None
+    limit: Limit = 100
+    cursor: Cursor[str] = None

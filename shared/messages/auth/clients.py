@@ -6,7 +6,8 @@ from pydantic import ConfigDict, Field, RootModel
 
 from shared.messages.auth.errors import ClientAlreadyExists, ClientChanged, ClientNotFound, InvalidRedirectUri
 from shared.messages.mailer.branding import ClientLooks, ClientLooksView
-from shared.messages.message import Command, Event, Moment, NonEmpty, Query, Reply
+from shared.messages.message import Command, Event, Query, Reply
+from shared.messages.types import BaseVersion, ClientId, CreatedAt, NonEmpty, UpdatedAt, Version
 
 
 class ClientView(Reply):
@@ -20,12 +21,9 @@ class ClientView(Reply):
     """URIs that magic links may lead to."""
     disabled: bool
     """Whether logins through the client are refused."""
-    created_at: Moment
-    """When the client was registered."""
-    updated_at: Moment
-    """When the client last changed."""
-    version: int = 1
-    """Number of the current version, from 1. Every change increments it."""
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    version: Version = 1
 
 
 class CreateClient(
@@ -43,21 +41,12 @@ class CreateClient(
 
 # The ordering key is the client's ID.
 class UpdateClient(
-    Command,
-    wire="auth.update-client",
-    reply=ClientView,
-    refuses=(ClientNotFound, ClientChanged, InvalidRedirectUri),
+    Command, wire="auth.update-client", reply=ClientView, refuses=(ClientNotFound, ClientChanged, InvalidRedirectUri)
 ):
-    """Update a client.
+    """Update a client. Omitted fields do not change."""
 
-    Omitted fields do not change.
-    """
-
-    id: NonEmpty
-    """ID of the client."""
-    version: int | None = None
-    """Version that the update is based on; it is refused if the client has changed since. Null to update any
-    version."""
+    id: ClientId
+    version: BaseVersion = None
     name: NonEmpty | None = None
     """New name of the app."""
     redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -75,18 +64,17 @@ class SetClientLooks(
     Replaces all fields: an omitted one gets the value of the deployment's settings.
     """
 
-    client_id: NonEmpty
-    """ID of the client."""
+    client_id: ClientId
 
 
 class ClientList(RootModel[tuple[ClientView, ...]]):
-    """All clients, oldest first; 1,000 at most."""
+    """The oldest clients, in order of creation; 1,000 at most."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class ListClients(Query, wire="auth.list-clients", audited=True, reply=ClientList):
-    """List all clients."""
+    """List the clients. Returns the oldest 1,000."""
 
 
 class ClientCreated(Event, wire="auth.client-created"):

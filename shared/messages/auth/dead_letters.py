@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from shared.errors import InvalidCursor
 from shared.messages.auth.errors import DeadLetterNotFound
-from shared.messages.message import Command, Moment, Part, Query, Reply
+from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, Since, Until
 
 DEAD_LETTERS: Final = "dead-letters"
 """Ordering key of all replays: they are handled one at a time."""
@@ -26,16 +27,14 @@ class DeadLetterFilter(Part):
     topic: str | None = None
     """Topic that the message was on, for example ``auth.commands``."""
     reason: Reason | None = None
-    """Why it became a dead letter: ``undecodable``, ``too_old`` for the inbox to know whether it was handled, or
-    ``failing`` after all attempts."""
+    """Reason why it became a dead letter: ``undecodable``, ``too_old`` (older than the inbox, so it may have been
+    handled), or ``failing`` (all attempts failed)."""
     type: str | None = None
     """Wire name of the message, for example ``mailer.send-mail``."""
     service: str | None = None
     """Service that could not handle the message."""
-    since: Moment | None = None
-    """Only dead letters of this time or later."""
-    until: Moment | None = None
-    """Only dead letters before this time."""
+    since: Since = None
+    until: Until = None
 
 
 class Octets(Part):
@@ -76,7 +75,7 @@ class DeadLetterView(Part):
     reason: str
     """``undecodable``, ``too_old`` or ``failing``."""
     detail: str
-    """What was wrong. For ``failing``: the class of the last attempt's exception."""
+    """Error in words. For ``failing``: class of the last attempt's exception."""
     frames: tuple[str, ...]
     """Stack frames of that exception, outermost first."""
     tries: int | None
@@ -131,10 +130,8 @@ class ListDeadLetters(
     """With ``id``: index of the body's first byte to show."""
     filter: DeadLetterFilter = DeadLetterFilter()
     """Which dead letters to list. All by default."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of dead letters in the page."""
-    cursor: str | None = None
-    """``next_cursor`` of the previous page."""
+    limit: Limit = 100
+    cursor: Cursor[str] = None
 
 
 class ReplayedView(Part):
@@ -143,9 +140,8 @@ class ReplayedView(Part):
     id: str
     """ID of the dead letter."""
     outcome: Outcome
-    """``replayed``, or why not: ``replayed_before`` and ``again`` is not set; ``too_old`` and ``although_too_old`` is
-    not set; ``not_ours``, it was not written by Nest; ``closed``, it cannot be decrypted; ``gone``, it does not exist
-    or has been erased."""
+    """``replayed``; ``replayed_before`` (needs ``again``); ``too_old`` (needs ``although_too_old``); ``not_ours`` (not
+    written by Nest); ``closed`` (cannot be decrypted); ``gone`` (does not exist, or was erased)."""
 
 
 class ReplayedDeadLettersView(Reply):

@@ -1,14 +1,16 @@
 """Magic links: commands that mail one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed
-from shared.messages.message import Command, Locale, NonEmpty, Part
+from shared.messages.message import Command, Part
+from shared.messages.types import Locale, NonEmpty
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
+_REFUSALS: Final = (ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail)
 Platform = Literal["mac", "windows", "linux"]
 
 
@@ -49,11 +51,7 @@ class LinkRequest(Command):
 
 
 # Not ``personal``: rows store only a hash of the message, which the challenge in it makes hard to guess.
-class SendMagicLink(
-    LinkRequest,
-    wire="auth.send-magic-link",
-    refuses=(ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled),
-):
+class SendMagicLink(LinkRequest, wire="auth.send-magic-link", refuses=(*_REFUSALS, Throttled)):
     """Mail a magic link.
 
     The link is ``<redirect_uri>?code=<code>&state=<state>``. The response and its duration are the same for known and
@@ -77,10 +75,5 @@ class CreateTrialAndMagicLink(
     """The requesting device. It can have one trial."""
 
 
-class SendTrialMagicLink(
-    LinkRequest,
-    wire="auth.send-trial-magic-link",
-    personal=True,
-    refuses=(ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail),
-):
+class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link", personal=True, refuses=_REFUSALS):
     """Mail the magic link of a started trial. Sent by billing."""

@@ -4,20 +4,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from shared.messages.auth.errors import (
-    ClientDisabled,
-    FirstNameMissing,
-    IncorrectPhoneCode,
-    IncorrectPhoneNumber,
-    InvalidPhoneNumber,
-    LastNameMissing,
-    PhoneCodeNotFound,
-    PhoneNumberNotAllowed,
-    Throttled,
-    UserAlreadyRegistered,
-    UserNotFound,
-)
-from shared.messages.message import Command, Locale, NonEmpty, Reply, Sealed
+from shared.messages.auth import errors
+from shared.messages.message import Command, Reply
+from shared.messages.types import Locale, NonEmpty, Sealed
 
 MAX_NAME_LENGTH: Final = 200
 """Maximum length of a first or last name, in characters."""
@@ -38,7 +27,7 @@ class SendPhoneCode(
     reply_sealed=True,
     personal=True,
     reply=NonceView,
-    refuses=(InvalidPhoneNumber, PhoneNumberNotAllowed, Throttled),
+    refuses=(errors.InvalidPhoneNumber, errors.PhoneNumberNotAllowed, errors.Throttled),
 ):
     """Text a login code to a phone number.
 
@@ -63,12 +52,9 @@ class VerifyPhoneCode(
     wire="auth.verify-phone-code",
     reply_sealed=True,
     reply=PhoneTokenView,
-    refuses=(PhoneCodeNotFound, ClientDisabled, Throttled),
+    refuses=(errors.PhoneCodeNotFound, errors.ClientDisabled, errors.Throttled),
 ):
-    """Exchange a code for an access token.
-
-    Uses up the code, and creates the user if the number is new.
-    """
+    """Exchange a code for an access token. Uses up the code, and creates the user if the number is new."""
 
     code: Sealed
     """Code from the text."""
@@ -98,13 +84,13 @@ class RegisterPhoneUser(
     personal=True,
     reply=PhoneUserView,
     refuses=(
-        FirstNameMissing,
-        LastNameMissing,
-        IncorrectPhoneCode,
-        InvalidPhoneNumber,
-        IncorrectPhoneNumber,
-        UserAlreadyRegistered,
-        Throttled,
+        errors.FirstNameMissing,
+        errors.LastNameMissing,
+        errors.IncorrectPhoneCode,
+        errors.InvalidPhoneNumber,
+        errors.IncorrectPhoneNumber,
+        errors.UserAlreadyRegistered,
+        errors.Throttled,
     ),
 ):
     """Register the user of a phone number.
@@ -129,7 +115,7 @@ class LogInForTesting(
     wire="auth.log-in-for-testing",
     reply_sealed=True,
     reply=PhoneTokenView,
-    refuses=(UserNotFound, ClientDisabled),
+    refuses=(errors.UserNotFound, errors.ClientDisabled),
 ):
     """Log in any user without a code, for tests."""
 

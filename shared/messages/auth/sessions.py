@@ -6,7 +6,8 @@ from pydantic import ConfigDict, RootModel, model_validator
 
 from shared.messages.auth.errors import NoCurrentSession, SessionNotFound, UserNotFound
 from shared.messages.auth.magic_links import Platform
-from shared.messages.message import Command, Event, Moment, NonEmpty, Part, Query, Reply
+from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.types import Moment, NonEmpty, UserId
 
 
 class SessionDevice(Part):
@@ -57,8 +58,7 @@ class SessionList(RootModel[tuple[SessionView, ...]]):
 class ListSessions(Query, wire="auth.list-sessions", audited=True, reply=SessionList, refuses=(UserNotFound,)):
     """List the live sessions of a user."""
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
 
 
 class EndedView(Reply):
@@ -69,10 +69,7 @@ class EndedView(Reply):
 
 
 class RevokeSessions(
-    Command,
-    wire="auth.revoke-sessions",
-    reply=EndedView,
-    refuses=(SessionNotFound, NoCurrentSession),
+    Command, wire="auth.revoke-sessions", reply=EndedView, refuses=(SessionNotFound, NoCurrentSession)
 ):
     """End sessions of a user.
 
@@ -80,8 +77,7 @@ class RevokeSessions(
     immediately, access tokens within a second.
     """
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
     session_id: NonEmpty | None = None
     """ID of the one session to end."""
     which: Literal["all", "others", "current"] | None = None

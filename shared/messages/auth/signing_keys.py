@@ -4,7 +4,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from shared.messages.message import Command, Event, Moment, Part, Query, Reply
+from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.types import CreatedAt, Moment
 
 KEYRING: Final = "signing-keys"
 """Ordering key of all commands about signing keys: they are handled one at a time."""
@@ -23,8 +24,7 @@ class SigningKeyView(Part):
     """JWS algorithm (RFC 7518)."""
     state: Literal["published", "active", "retired"]
     """``published`` before it signs, ``active`` while it signs, ``retired`` while it only verifies."""
-    created_at: Moment
-    """When the key was created."""
+    created_at: CreatedAt
     signs_from: Moment
     """When the key began to sign, or will begin."""
     verifies_until: Moment | None
@@ -50,7 +50,7 @@ class RotateSigningKeys(Command, wire="auth.rotate-signing-keys", reply=SigningK
 
 
 class KeepSigningKeys(Command, wire="auth.keep-signing-keys"):
-    """Do what the rotation schedule requires now: publish a successor, activate it, remove expired keys.
+    """Apply the rotation schedule: publish a successor, activate it, remove expired keys.
 
     Idempotent; several may be in progress. Each schedules one for the next due time.
     """

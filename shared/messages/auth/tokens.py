@@ -2,26 +2,9 @@
 
 from typing import Literal
 
-from shared.messages.auth.errors import (
-    AuthorizationNotFound,
-    ClientDisabled,
-    ClientNotFound,
-    CodeMissing,
-    CodeVerifierMissing,
-    IncorrectClient,
-    IncorrectCodeVerifier,
-    IncorrectRedirectUri,
-    MalformedCode,
-    MalformedRefreshToken,
-    RedirectUriMissing,
-    RefreshTokenMissing,
-    Throttled,
-    TokenExpired,
-    TokenNotFound,
-    TokenUsed,
-    UnsupportedGrantType,
-)
-from shared.messages.message import Command, Event, Moment, NonEmpty, Reply, Sealed
+from shared.messages.auth import errors
+from shared.messages.message import Command, Event, Reply
+from shared.messages.types import Moment, NonEmpty, Sealed
 
 
 class TokenView(Reply):
@@ -49,23 +32,23 @@ class AuthenticateUser(
     reply_sealed=True,
     reply=TokenView,
     refuses=(
-        UnsupportedGrantType,
-        CodeMissing,
-        CodeVerifierMissing,
-        RedirectUriMissing,
-        RefreshTokenMissing,
-        MalformedCode,
-        MalformedRefreshToken,
-        TokenNotFound,
-        TokenUsed,
-        AuthorizationNotFound,
-        TokenExpired,
-        IncorrectClient,
-        IncorrectRedirectUri,
-        IncorrectCodeVerifier,
-        ClientNotFound,
-        ClientDisabled,
-        Throttled,
+        errors.UnsupportedGrantType,
+        errors.CodeMissing,
+        errors.CodeVerifierMissing,
+        errors.RedirectUriMissing,
+        errors.RefreshTokenMissing,
+        errors.MalformedCode,
+        errors.MalformedRefreshToken,
+        errors.TokenNotFound,
+        errors.TokenUsed,
+        errors.AuthorizationNotFound,
+        errors.TokenExpired,
+        errors.IncorrectClient,
+        errors.IncorrectRedirectUri,
+        errors.IncorrectCodeVerifier,
+        errors.ClientNotFound,
+        errors.ClientDisabled,
+        errors.Throttled,
     ),
 ):
     """Exchange a code or a refresh token for new tokens.

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.messages.auth.errors import InvalidEmail, UserNotFound
-from shared.messages.message import Command, Event, Moment, NonEmpty, Part, Query, Reply
+from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.types import CreatedAt, Moment, UpdatedAt, UserId
 
 
 class IdentifierView(Part):
@@ -17,10 +18,8 @@ class IdentifierView(Part):
     """Kind of ``identifier_value``."""
     identifier_value: str
     """Email address in lower case, or phone number in E.164."""
-    created_at: Moment
-    """When the identifier was added."""
-    updated_at: Moment
-    """When the identifier last changed."""
+    created_at: CreatedAt
+    updated_at: UpdatedAt
     verified_at: Moment | None
     """When the user first proved to own it; null if never."""
     removed_at: Moment | None
@@ -32,8 +31,7 @@ class UserView(Reply):
 
     id: str
     """ID of the user."""
-    created_at: Moment
-    """When the user was created."""
+    created_at: CreatedAt
     identifiers: tuple[IdentifierView, ...]
     """All identifiers, removed ones included, oldest first."""
 
@@ -41,8 +39,7 @@ class UserView(Reply):
 class GetUser(Query, wire="auth.get-user", audited=True, reply=UserView, refuses=(UserNotFound,)):
     """Get a user."""
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
 
 
 class EnsureUser(Command, wire="auth.ensure-user", personal=True, refuses=(InvalidEmail,)):
@@ -63,8 +60,7 @@ class UserEnsured(Event, wire="auth.user-ensured"):
 class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True, refuses=(UserNotFound,)):
     """Set the marketing consent of a user."""
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
     level: Literal["general", "none"]
     """``general`` for news and offers, ``none`` for necessary mails only."""
 

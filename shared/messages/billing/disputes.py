@@ -1,12 +1,9 @@
 """Disputes: chargebacks and inquiries of a payer's bank, as recorded from Stripe."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
-from shared.messages.message import Event, Moment, NonEmpty, Part, Query, Reply
+from shared.messages.message import Event, Part, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
 
 
 class FollowDispute(StripeReread, wire="billing.follow-dispute"):
@@ -35,7 +32,7 @@ class DisputeEvent(Event):
 
 
 class DisputeOpened(DisputeEvent, wire="billing.dispute-opened"):
-    """A payer asked the bank for the money back. An inquiry (``warning_…``) withholds none yet."""
+    """A payer asked the bank for the money back. For an inquiry (``warning_…``) none is withheld yet."""
 
 
 class DisputeClosed(DisputeEvent, wire="billing.dispute-closed"):
@@ -84,8 +81,7 @@ class DisputesView(Reply):
 
     disputes: tuple[DisputeView, ...]
     """The disputes, newest first."""
-    next_cursor: str | None
-    """``cursor`` of the next page; null on the last one."""
+    next_cursor: NextCursor
 
 
 class ListDisputes(Query, wire="billing.list-disputes", audited=True, reply=DisputesView, refuses=(InvalidCursor,)):
@@ -95,7 +91,5 @@ class ListDisputes(Query, wire="billing.list-disputes", audited=True, reply=Disp
     """Only disputes of this user."""
     status: NonEmpty | None = None
     """Only disputes with this Stripe status."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of disputes in the page."""
-    cursor: NonEmpty | None = None
-    """``next_cursor`` of the previous page."""
+    limit: Limit = 100
+    cursor: Cursor[NonEmpty] = None

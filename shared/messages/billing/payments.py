@@ -1,12 +1,11 @@
 """Payments, as recorded from Stripe's payment intents."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
-from shared.messages.message import Event, Moment, NonEmpty, Part, Query, Reply
+from shared.messages.message import Event, Part, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
 
 
 class FollowPayment(StripeReread, wire="billing.follow-payment"):
@@ -117,8 +116,7 @@ class PaymentsView(Reply):
 
     payments: tuple[PaymentView, ...]
     """The payments, newest first."""
-    next_cursor: str | None
-    """``cursor`` of the next page; null on the last one."""
+    next_cursor: NextCursor
 
 
 class ListPayments(Query, wire="billing.list-payments", audited=True, reply=PaymentsView, refuses=(InvalidCursor,)):
@@ -128,7 +126,5 @@ class ListPayments(Query, wire="billing.list-payments", audited=True, reply=Paym
     """Only payments of this user."""
     status: NonEmpty | None = None
     """Only payments with this Stripe status."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of payments in the page."""
-    cursor: NonEmpty | None = None
-    """``next_cursor`` of the previous page."""
+    limit: Limit = 100
+    cursor: Cursor[NonEmpty] = None

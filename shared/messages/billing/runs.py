@@ -6,21 +6,14 @@ from pydantic import Field, model_validator
 
 from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from shared.messages.billing.stripe_events import StripeCommand, StripeEvent
-from shared.messages.message import Command, Moment, NonEmpty, Part, Query, Reply
+from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
 
 SCHEDULE: Final = "stripe-schedule"
 """Ordering key of all KeepStripeSchedule commands: they are handled one at a time."""
 Kind = Literal["verify", "verify_lately", "reconcile", "sweep", "replay", "import"]
-"""Kind of run.
-
-- ``verify``: compare all records with Stripe.
-- ``verify_lately``: compare the records whose objects had events in the last hours.
-- ``reconcile``: compare all records and repair differences.
-- ``sweep``: fetch the events that Stripe could not deliver.
-- ``replay``: process events again.
-- ``import``: import the account's objects, without mails.
-"""
 Scheduled = Literal["sweep", "verify_lately", "verify"]
+RunId = Annotated[NonEmpty, Field(description="ID of the run.")]
 SCHEDULED: Final[tuple[Scheduled, ...]] = ("sweep", "verify_lately", "verify")
 """Kinds of runs that start on a schedule."""
 Subject = Literal["customer", "subscription", "trial", "payment", "dispute"]
@@ -29,37 +22,7 @@ MONTH_DAYS: Final = 30
 """How long Stripe lists events, in days (https://docs.stripe.com/api/events)."""
 
 
-class StripeRunView(Reply):
-    """A Stripe run."""
-
-    id: str
-    """ID of the run."""
-    kind: Kind
-    """``verify`` (compare all records), ``verify_lately`` (compare recently changed objects), ``reconcile`` (compare
-    and repair all), ``sweep`` (fetch undelivered events), ``replay`` (process events again) or ``import`` (import an
-    account)."""
-    repair: bool
-    """Whether the run repairs differences."""
-    status: Literal["running", "waiting", "stopped", "done", "given_up"]
-    """``waiting`` while Stripe is unavailable; it continues by itself. ``given_up`` if it stalled and another run
-    replaced it."""
-    stage: str
-    """Current stage, or the last one."""
-    counts: dict[str, int]
-    """Number of objects compared, re-read, found to differ and so on, by name."""
-    differences: int
-    """Number of objects that differ from Stripe after rechecks and repairs."""
-    scheduled: bool
-    """Whether the run was started by the schedule."""
-    started_at: Moment
-    """When the run started."""
-    updated_at: Moment
-    """When the run last made progress."""
-    finished_at: Moment | None
-    """When the run finished; null before."""
-
-
-class StripeRunSummary(Part):
+class StripeRunSummary(Reply):
     """A Stripe run in a list."""
 
     id: str
@@ -78,6 +41,26 @@ class StripeRunSummary(Part):
     """When the run finished; null before."""
 
 
+class StripeRunView(StripeRunSummary):
+    """A Stripe run."""
+
+    kind: Kind
+    """``verify`` (compare all records), ``verify_lately`` (compare recently changed objects), ``reconcile`` (compare
+    and repair all), ``sweep`` (fetch undelivered events), ``replay`` (process events again) or ``import`` (import an
+    account without sending mails)."""
+    status: Literal["running", "waiting", "stopped", "done", "given_up"]
+    """``waiting`` while Stripe is unavailable; it continues by itself. ``given_up`` if it stalled and another run
+    replaced it."""
+    repair: bool
+    """Whether the run repairs differences."""
+    stage: str
+    """Current stage, or the last one."""
+    counts: dict[str, int]
+    """Number of objects compared, re-read, found to differ and so on, by name."""
+    updated_at: Moment
+    """When the run last made progress."""
+
+
 class StripeRunsView(Reply):
     """The latest Stripe runs."""
 
@@ -86,11 +69,7 @@ class StripeRunsView(Reply):
 
 
 class ReconcileSubscriptions(
-    Command,
-    wire="billing.reconcile-subscriptions",
-    audited=True,
-    reply=StripeRunView,
-    refuses=(StripeRunUnderWay,),
+    Command, wire="billing.reconcile-subscriptions", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
 ):
     """Compare billing's records with Stripe, and repair differences."""
 
@@ -138,10 +117,7 @@ class ReplayStripeEvents(
 class ImportStripeAccount(
     Command, wire="billing.import-stripe-account", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
 ):
-    """Import the objects of a Stripe account.
-
-    Sends no mails for them.
-    """
+    """Import the objects of a Stripe account. Sends no mails for them."""
 
 
 class StopStripeRun(
@@ -149,8 +125,7 @@ class StopStripeRun(
 ):
     """Stop a Stripe run. It can be resumed."""
 
-    run_id: NonEmpty
-    """ID of the run."""
+    run_id: RunId
 
 
 class ResumeStripeRun(
@@ -162,15 +137,13 @@ class ResumeStripeRun(
 ):
     """Resume a stopped Stripe run."""
 
-    run_id: NonEmpty
-    """ID of the run."""
+    run_id: RunId
 
 
 class GetStripeRun(Query, wire="billing.get-stripe-run", reply=StripeRunView, refuses=(StripeRunNotFound,)):
     """Get the state of a Stripe run."""
 
-    run_id: NonEmpty
-    """ID of the run."""
+    run_id: RunId
 
 
 class ListStripeRuns(Query, wire="billing.list-stripe-runs", reply=StripeRunsView):
@@ -216,8 +189,7 @@ class StripeDifferencesView(Reply):
 
     differences: tuple[StripeDifferenceView, ...]
     """The differences."""
-    next_cursor: str | None
-    """``cursor`` of the next page; null on the last one."""
+    next_cursor: NextCursor
 
 
 class ListStripeDifferences(
@@ -229,12 +201,9 @@ class ListStripeDifferences(
 ):
     """List the differences that a Stripe run found."""
 
-    run_id: NonEmpty
-    """ID of the run."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of differences in the page."""
-    cursor: NonEmpty | None = None
-    """``next_cursor`` of the previous page."""
+    run_id: RunId
+    limit: Limit = 100
+    cursor: Cursor[NonEmpty] = None
 
 
 class ContinueStripeRun(StripeCommand, wire="billing.continue-stripe-run"):
@@ -246,7 +215,7 @@ class ContinueStripeRun(StripeCommand, wire="billing.continue-stripe-run"):
 
 
 class ReplayStripeEvent(Command, wire="billing.replay-stripe-event"):
-    """Process one Stripe event again, whatever its earlier result."""
+    """Process one Stripe event again, regardless of its earlier result."""
 
     event: StripeEvent
 

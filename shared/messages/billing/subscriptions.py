@@ -6,7 +6,8 @@ from pydantic import model_validator
 
 from shared.messages.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
 from shared.messages.billing.stripe_events import StripeCommand, StripeReread
-from shared.messages.message import Event, Moment, NonEmpty, Query, Reply
+from shared.messages.message import Event, Query, Reply
+from shared.messages.types import Moment, NonEmpty, UserId
 
 CancelType = Literal["immediate", "period_end"]
 
@@ -39,7 +40,7 @@ class SubscriptionView(Reply):
     cancelled_at: Moment | None
     """When the cancellation was requested; null if it is not cancelled."""
     overdue_since: Moment | None
-    """Since when an invoice is unpaid; null if all are paid."""
+    """Time since which an invoice is unpaid; null if all are paid."""
     grace_ends_at: Moment | None
     """End of the grace period for the unpaid invoice; null if all are paid."""
     collection_paused: str | None
@@ -68,16 +69,9 @@ class SubscriptionView(Reply):
 
 
 class GetSubscription(
-    Query,
-    wire="billing.get-subscription",
-    audited=True,
-    reply=SubscriptionView,
-    refuses=(SubscriptionNotFound,),
+    Query, wire="billing.get-subscription", audited=True, reply=SubscriptionView, refuses=(SubscriptionNotFound,)
 ):
-    """Get the record of a subscription.
-
-    Needs ``subscription_id`` or ``user_id``; with both, ``user_id`` is ignored.
-    """
+    """Get the record of a subscription. Needs ``subscription_id`` or ``user_id``; with both, ``user_id`` is ignored."""
 
     subscription_id: NonEmpty | None = None
     """ID of the subscription, in Nest or in Stripe."""
@@ -116,15 +110,13 @@ class GetSubscriptionStatus(
 ):
     """Get the active subscription of a user."""
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
 
 
 class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat", refuses=(SubscriptionExpired,)):
     """Check whether a user has an active subscription."""
 
-    user_id: NonEmpty
-    """ID of the user."""
+    user_id: UserId
 
 
 class FollowSubscription(StripeReread, wire="billing.follow-subscription"):
@@ -168,21 +160,25 @@ class CancelSubscriptionWithoutCoupon(StripeCommand, wire="billing.cancel-subscr
     """ID of the subscription's record in billing."""
 
 
-class SubscriptionStarted(Event, wire="billing.subscription-started"):
-    """A subscription was recorded for the first time."""
+class SubscriptionEvent(Event):
+    """Fields shared by the events of a subscription."""
 
     user_id: str
     subscription_id: str
+    """ID of the subscription's record in billing."""
+
+
+class SubscriptionStarted(SubscriptionEvent, wire="billing.subscription-started"):
+    """A subscription was recorded for the first time."""
+
     status: str
     entitled: bool | None = None
     """Whether the user has access now. Access may end by time alone, without an event."""
 
 
-class SubscriptionChanged(Event, wire="billing.subscription-changed"):
+class SubscriptionChanged(SubscriptionEvent, wire="billing.subscription-changed"):
     """A subscription changed."""
 
-    user_id: str
-    subscription_id: str
     status: str
     changed: tuple[str, ...]
     """Names of the changed fields, as stored in MongoDB."""
@@ -190,11 +186,9 @@ class SubscriptionChanged(Event, wire="billing.subscription-changed"):
     """See SubscriptionStarted."""
 
 
-class SubscriptionEnded(Event, wire="billing.subscription-ended"):
+class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     """A subscription ended for good. Published instead of SubscriptionChanged."""
 
-    user_id: str
-    subscription_id: str
     status: str
     changed: tuple[str, ...] = ()
     """See SubscriptionChanged."""
@@ -203,20 +197,15 @@ class SubscriptionEnded(Event, wire="billing.subscription-ended"):
     ``payment_failed``, ``payment_disputed``; None if Stripe gives none."""
 
 
-class DuplicateSubscriptionFound(Event, wire="billing.duplicate-subscription-found"):
+class DuplicateSubscriptionFound(SubscriptionEvent, wire="billing.duplicate-subscription-found"):
     """A second live subscription of one user was found and kept, because cancelling duplicates is disabled."""
 
-    user_id: str
-    subscription_id: str
-    """ID of the duplicate's record in billing."""
     kept_subscription_id: str
     """ID of the subscription that would have been kept."""
 
 
-class DuplicateSubscriptionCancelled(Event, wire="billing.duplicate-subscription-cancelled"):
+class DuplicateSubscriptionCancelled(SubscriptionEvent, wire="billing.duplicate-subscription-cancelled"):
     """A second live subscription of one user was cancelled in Stripe."""
 
-    user_id: str
-    subscription_id: str
     kept_subscription_id: str
     reason: str = "duplicate"

@@ -1,13 +1,26 @@
 """Trials: one for each user and device, created in Stripe."""
 
-from typing import Literal
-
+from shared.messages.auth.magic_links import Platform
 from shared.messages.billing.errors import AlreadySubscribed, EmailRefusedByStripe, TrialAlreadyUsed
-from shared.messages.message import Command, Event, Locale, Moment
+from shared.messages.message import Command, Event
+from shared.messages.types import Locale, Moment
+
+
+class TrialCommand(Command):
+    """Fields shared by the commands that start a trial."""
+
+    email: str
+    client_id: str
+    redirect_uri: str
+    state: str
+    code_challenge: str
+    platform: Platform | None = None
+    locale: Locale | None = None
+    """Language of the mail with the link."""
 
 
 class StartTrial(
-    Command,
+    TrialCommand,
     wire="billing.start-trial",
     personal=True,
     refuses=(AlreadySubscribed, TrialAlreadyUsed, EmailRefusedByStripe),
@@ -15,30 +28,14 @@ class StartTrial(
     """Reserve the trial of a user and device, then send FinishTrial, whose handler replies."""
 
     user_id: str
-    email: str
-    client_id: str
-    redirect_uri: str
-    state: str
-    code_challenge: str
-    platform: Literal["mac", "windows", "linux"] | None = None
     beak_id: str | None = None
     fingerprint: str | None = None
-    locale: Locale | None = None
-    """Language of the mail with the link."""
 
 
-class FinishTrial(Command, wire="billing.finish-trial", personal=True, refuses=(EmailRefusedByStripe,)):
+class FinishTrial(TrialCommand, wire="billing.finish-trial", personal=True, refuses=(EmailRefusedByStripe,)):
     """Create the trial's customer and subscription in Stripe, record them, and order the magic link."""
 
     trial_id: str
-    email: str
-    client_id: str
-    redirect_uri: str
-    state: str
-    code_challenge: str
-    platform: Literal["mac", "windows", "linux"] | None = None
-    locale: Locale | None = None
-    """Language of the mail with the link."""
 
 
 class TrialStarted(Event, wire="billing.trial-started"):

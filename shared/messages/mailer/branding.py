@@ -5,14 +5,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from shared.messages.message import Command, Locale, Moment, Part, Query, Reply
+from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.types import ClientId, Locale, Moment
 
 Line = Annotated[
     str,
     Field(
-        pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$",
-        max_length=100,
-        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"},
+        pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100, json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
     ),
 ]
 r"""A string without line breaks and control characters.
@@ -113,5 +112,4 @@ class GetClientLooks(Query, wire="mailer.get-client-looks", reply=ClientLooksVie
     A client without values of its own, or an unknown client, has the deployment's.
     """
 
-    client_id: Annotated[str, Field(min_length=1)]
-    """ID of the client."""
+    client_id: ClientId

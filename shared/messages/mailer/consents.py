@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.messages.mailer.errors import AwaitingConsent
-from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
+from shared.messages.message import Command, Event, Query, Reply
+from shared.messages.types import Moment, Sealed
 
 ConsentLevel = Literal["general", "none"]
 

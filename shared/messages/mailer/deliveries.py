@@ -1,10 +1,9 @@
 """Deliveries: the mails and texts that Nest sent, and their outcome."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from shared.messages.message import Moment, Part, Query, Reply, Sealed
+from shared.messages.message import Part, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, NextCursor, Sealed
 
 Medium = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
@@ -44,8 +43,7 @@ class DeliveriesView(Reply):
 
     deliveries: tuple[DeliveryView, ...]
     """The deliveries, newest first."""
-    next_cursor: str | None
-    """``cursor`` of the next page; null on the last one."""
+    next_cursor: NextCursor
 
 
 class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView):
@@ -65,7 +63,5 @@ class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True, reply=D
     """Only deliveries ordered at this time or later."""
     until: Moment | None = None
     """Only deliveries ordered before this time."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of deliveries in the page."""
-    cursor: str | None = None
-    """``next_cursor`` of the previous page."""
+    limit: Limit = 100
+    cursor: Cursor[str] = None

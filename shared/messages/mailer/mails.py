@@ -4,7 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shared.messages.message import Command, Event, Locale, Moment, Part, Sealed
+from shared.messages.message import Command, Event, Part
+from shared.messages.types import Locale, Moment, Sealed
 
 Template = Literal[
     "magic-link",
@@ -83,24 +84,29 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
 """Model of each template's variables."""
 
 
-class SendMail(Command, wire="mailer.send-mail"):
-    """Render a mail and hand it over to the mail server."""
+class SendOrder(Command):
+    """Fields shared by the commands that send a mail or a text."""
 
-    template: Template
     to: Sealed
-    """Email address."""
+    """Email address, or phone number in E.164."""
     variables: Sealed
-    """JSON of the template's model in ``VARIABLES``."""
-    user_id: str | None = None
-    """Recipient, if it is a user: mails beyond the necessary ones depend on the user's suppression."""
+    """JSON of the template's model in ``VARIABLES`` or ``TEXT_VARIABLES``."""
     client_id: str | None = None
-    """Client whose branding the mail has. Omitted: the client that the recipient used last."""
+    """Client whose branding is used. Omitted: the client that the recipient of a mail used last."""
     locale: Locale | None = None
     """Language that the recipient chose."""
     order_id: str | None = None
-    """ID of the first command, on a retry. The Message-ID is derived from it."""
+    """ID of the first command, on a retry. The Message-ID of a mail is derived from it."""
     attempt: int = 1
     """Number of the attempt, from 1."""
+
+
+class SendMail(SendOrder, wire="mailer.send-mail"):
+    """Render a mail and hand it over to the mail server."""
+
+    template: Template
+    user_id: str | None = None
+    """Recipient, if it is a user: mails beyond the necessary ones depend on the user's suppression."""
 
 
 class MailHandedOver(Event, wire="mailer.mail-handed-over"):

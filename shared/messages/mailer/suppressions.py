@@ -1,13 +1,22 @@
 """Suppression list: addresses that get only mails requested at them, after a bounce or complaint."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from shared.messages.mailer.errors import RecipientComplained, SuppressionNotFound
-from shared.messages.message import Command, Event, Moment, Query, Reply, Sealed
+from shared.messages.mailer.mails import Template
+from shared.messages.message import Command, Event, Query, Reply
+from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty, Sealed, Since, Until
 
 Cause = Literal["bounce", "complaint"]
+NoticeKind = Literal["delivered", "bounced", "complained"]
+OrderId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""ID of the mail's first SendMail command: the local part of its Message-ID."""
+Status = Annotated[str, Field(pattern=r"^[245]\.[0-9]{1,3}\.[0-9]{1,3}$")]
+"""An enhanced status code (RFC 3463), for example ``5.1.1``."""
+MAX_REASON: Final = 300
+"""Maximum length of a reason, in characters."""
 
 
 class SuppressionView(Reply):
@@ -30,8 +39,7 @@ class SuppressionsView(Reply):
 
     suppressions: tuple[SuppressionView, ...]
     """The entries, ordered by their mail, newest first."""
-    next_cursor: str | None
-    """``cursor`` of the next page; null on the last one."""
+    next_cursor: NextCursor
 
 
 class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView):
@@ -41,14 +49,10 @@ class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True, rep
     """Only the entry of this email address."""
     cause: Cause | None = None
     """Only entries with this cause."""
-    since: Moment | None = None
-    """Only addresses suppressed at this time or later."""
-    until: Moment | None = None
-    """Only addresses suppressed before this time."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    """Maximum number of entries in the page."""
-    cursor: str | None = None
-    """``next_cursor`` of the previous page."""
+    since: Since = None
+    until: Until = None
+    limit: Limit = 100
+    cursor: Cursor[str] = None
 
 
 class LiftSuppression(
@@ -65,7 +69,7 @@ class LiftSuppression(
 
     recipient: Sealed | None = None
     """The email address."""
-    delivery_id: Annotated[str, Field(min_length=1)] | None = None
+    delivery_id: NonEmpty | None = None
     """ID of the delivery that bounced or was reported as spam."""
     although_complained: bool = False
     """Whether to remove an address that reported a mail as spam. Set it only if the recipient asked for mails again."""
@@ -77,10 +81,39 @@ class LiftSuppression(
         return self
 
 
-class SuppressionLifted(Event, wire="mailer.suppression-lifted"):
-    """An address was removed from the suppression list."""
+class RecordMailNotice(Command, wire="mailer.record-mail-notice", personal=True):
+    """Update a delivery, and suppress its address after a permanent bounce or a complaint."""
+
+    order_id: OrderId
+    notice: NoticeKind
+    status: Status | None = None
+    reason: Annotated[str, Field(max_length=MAX_REASON)] = ""
+    """The provider's text, without addresses."""
+    attempt: int = 1
+    """Number of the attempt, from 1. The notice may arrive before the delivery is marked as handed over."""
+
+
+class MailBounced(Event, wire="mailer.mail-bounced"):
+    """A mail was returned after a server had accepted it."""
 
     delivery_id: str
-    """Delivery that had caused the suppression."""
+    template: Template
+    status: str | None
+    at: Moment
+
+
+class SuppressionEvent(Event):
+    """Fields shared by the events of the suppression list."""
+
+    delivery_id: str
+    """ID of the delivery that bounced or was reported as spam."""
     cause: Cause
     at: Moment
+
+
+class AddressSuppressed(SuppressionEvent, wire="mailer.address-suppressed"):
+    """An address was added to the suppression list: it gets only mails that are requested at it."""
+
+
+class SuppressionLifted(SuppressionEvent, wire="mailer.suppression-lifted"):
+    """An address was removed from the suppression list."""

@@ -4,7 +4,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shared.messages.message import Command, Event, Locale, Moment, Part, Sealed
+from shared.messages.mailer.mails import SendOrder
+from shared.messages.message import Event, Part
+from shared.messages.types import Locale, Moment
 
 TextTemplate = Literal["login-code"]
 
@@ -21,28 +23,16 @@ TEXT_VARIABLES: Final[dict[TextTemplate, type[Part]]] = {"login-code": LoginCode
 """Model of each template's variables."""
 
 
-class SendText(Command, wire="mailer.send-text"):
+class SendText(SendOrder, wire="mailer.send-text"):
     """Render a text and hand it over to the provider."""
 
     template: TextTemplate
-    to: Sealed
-    """Phone number in E.164."""
-    variables: Sealed
-    """JSON of the template's model in ``TEXT_VARIABLES``."""
     ordered_at: Moment
     """Time of the first order. A late command may be a repeat of a text that was sent before."""
     expires_at: Moment
     """When the text becomes useless and is not sent any more."""
-    client_id: str | None = None
-    """See SendMail."""
-    locale: Locale | None = None
-    """See SendMail."""
     other_locales: tuple[Locale, ...] = ()
     """Further languages of the recipient, by preference."""
-    order_id: str | None = None
-    """ID of the first command, on a retry."""
-    attempt: int = 1
-    """Number of the attempt, from 1."""
 
 
 class TextHandedOver(Event, wire="mailer.text-handed-over"):

@@ -10,8 +10,8 @@ from services.mailer.settings import MailerSettings
 from shared.bus.inbox import Inbox
 from shared.messages import Message, Sealed
 from shared.messages.mailer.consents import CarryMarketingConsent, ConsentLevel, RecordMarketingConsent
-from shared.messages.mailer.mail_reports import AddressSuppressed, MailBounced, RecordMailNotice
 from shared.messages.mailer.mails import LinkVariables, SendMail
+from shared.messages.mailer.suppressions import AddressSuppressed, MailBounced, RecordMailNotice
 from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,

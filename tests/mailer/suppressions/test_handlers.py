@@ -8,9 +8,16 @@ from services.mailer.suppressions.handlers import REPORT_PAUSES
 from shared.bus.envelope import encode
 from shared.bus.inbox import Inbox
 from shared.messages import Sealed
-from shared.messages.mailer.mail_reports import AddressSuppressed, MailBounced, NoticeKind, RecordMailNotice
 from shared.messages.mailer.mails import Template
-from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions, SuppressionLifted
+from shared.messages.mailer.suppressions import (
+    AddressSuppressed,
+    LiftSuppression,
+    ListSuppressions,
+    MailBounced,
+    NoticeKind,
+    RecordMailNotice,
+    SuppressionLifted,
+)
 from shared.sealing import Sealer
 from tests.mailer.mails.test_handlers import ORDER_ID, delivery_rows, mail_command
 from tests.mailer.smtp_server import SmtpServer

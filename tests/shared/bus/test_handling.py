@@ -17,7 +17,8 @@ from shared.bus.handling import EventNotHandled, Handler, TooOld
 from shared.bus.inbox import DONE, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.ids import new_message_id
-from shared.messages import Message, Sealed, consents
+from shared.messages import Message, Sealed
+from shared.messages.mailer.consents import GetMarketingConsent
 from shared.mongo import connect, kill_idle_transactions
 from tests.shared.inbox_harness import SEALER, InboxHarness, envelope, enveloped
 from tests.shared.sample_services import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
@@ -321,8 +322,8 @@ def test_unknown_fields_are_ignored(harness: InboxHarness) -> None:
     [
         (envelope(wire="ledger.no-such-command"), "ledger.commands"),
         (envelope(wire=""), "ledger.commands"),
-        (enveloped(consents.GetMarketingConsent(user_id="u")), "ledger.commands"),
-        (enveloped(consents.GetMarketingConsent(user_id="u")), "ledger.events"),
+        (enveloped(GetMarketingConsent(user_id="u")), "ledger.commands"),
+        (enveloped(GetMarketingConsent(user_id="u")), "ledger.events"),
         (enveloped(Append(subject="s", number=1)), "ledger.events"),
     ],
 )

@@ -1,0 +1,94 @@
+"""Types of message fields.
+
+A type with a description describes every field of that type in the API reference; such fields have no docstring.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AwareDatetime, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
+from pydantic_core import CoreSchema, core_schema
+
+T = TypeVar("T")
+
+
+def iso_milliseconds(moment: datetime) -> str:
+    """Format a time as ISO 8601 in UTC with milliseconds and ``Z``: ``2026-11-21T06:05:00.000Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
+"""A time. JSON input needs an offset; JSON output is in UTC with milliseconds and ``Z``."""
+Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
+"""A language tag (RFC 5646), case-insensitive: ``de``, ``de-AT``, ``zh-Hant-TW``."""
+NonEmpty = Annotated[str, Field(min_length=1)]
+"""A string of at least one character. IDs in requests are opaque, so they have no stricter format."""
+UserId = Annotated[NonEmpty, Field(description="ID of the user.")]
+ClientId = Annotated[NonEmpty, Field(description="ID of the client.")]
+CreatedAt = Annotated[Moment, Field(description="Time of creation.")]
+UpdatedAt = Annotated[Moment, Field(description="Time of the last change.")]
+Version = Annotated[int, Field(description="Number of the current version, from 1. Every change increments it.")]
+BaseVersion = Annotated[
+    int | None,
+    Field(description="Expected version: the call is refused if another version is current. Null for any version."),
+]
+Since = Annotated[Moment | None, Field(description="Only entries of this time or later.")]
+Until = Annotated[Moment | None, Field(description="Only entries before this time.")]
+Limit = Annotated[int, Field(ge=1, le=500, description="Maximum number of entries in the page.")]
+Cursor = Annotated[T | None, Field(description="``next_cursor`` of the previous page.")]
+NextCursor = Annotated[str | None, Field(description="``cursor`` of the next page; null on the last one.")]
+
+
+class Sealed:
+    """A secret, encrypted for one receiving service.
+
+    The process that creates it holds the plain text (``Sealed.of``). Records, rows and log lines carry only the
+    ciphertext, which the receiving service decrypts with its own key.
+    """
+
+    __slots__ = ("_plain", "ciphertext")
+
+    def __init__(self, ciphertext: str | None, plain: str | None = None) -> None:
+        self.ciphertext = ciphertext
+        self._plain = plain
+
+    @classmethod
+    def of(cls, plain: str) -> Self:
+        """Wrap a plain text, which is encrypted when its message is encoded."""
+        return cls(None, plain)
+
+    @property
+    def plain(self) -> str:
+        """The plain text, available only in the process that created it.
+
+        Raises:
+            ValueError: this process holds only the ciphertext.
+        """
+        if self._plain is None:
+            raise ValueError("sealed: only the receiving service can decrypt this")
+        return self._plain
+
+    def __repr__(self) -> str:
+        return "Sealed(…)"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Parse ciphertext, or plain text if the validation context has ``plain``; serialize ciphertext only."""
+
+        def parse(value: str, info: core_schema.ValidationInfo) -> Sealed:
+            return cls.of(value) if info.context and info.context.get("plain") else cls(value)
+
+        def dump(value: Sealed, info: SerializationInfo) -> str:
+            # The ciphertext is not stored on the object: the next message with this secret may have another receiver.
+            return info.context["seal"](value.plain) if value.ciphertext is None else value.ciphertext  # type: ignore[index]
+
+        text = core_schema.with_info_after_validator_function(parse, core_schema.str_schema(strict=True))
+        return core_schema.json_or_python_schema(
+            json_schema=text,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                dump, info_arg=True, return_schema=core_schema.str_schema()
+            ),
+        )
