@@ -1,1 +1,1 @@
-"""Subscriptions and trials, kept equal to Stripe."""
+"""Billing: subscriptions, trials, payments and disputes, synchronized with Stripe."""

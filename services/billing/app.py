@@ -16,7 +16,7 @@ from services.billing.events.store import StripeEvents
 from services.billing.handlers import HANDLERS
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import People
-from services.billing.runs.store import Differences, Mirrors, Runs, Schedule, Standings, Takeover
+from services.billing.runs.store import Differences, KnownDrifts, Mirrors, Runs, Schedule, Takeover
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
 from services.billing.subscriptions.store import Payers, Subscriptions
@@ -39,7 +39,7 @@ INDEXES: Final = indexes_of(
     StripeEvents,
     Runs,
     Differences,
-    Standings,
+    KnownDrifts,
     Schedule,
     Takeover,
     ErasedIds,
@@ -70,9 +70,10 @@ def create(settings: BillingSettings | None = None) -> Service:
 @asynccontextmanager
 async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterator[Billing]:
     """The context of the handlers, with connections to Stripe that are closed when the block ends."""
-    runs, standings, events = Runs(resources.database), Standings(resources.database), StripeEvents(resources.database)
+    runs, known_drift = Runs(resources.database), KnownDrifts(resources.database)
+    events = StripeEvents(resources.database)
     async with (
-        metrics.updated_gauges(runs, standings, events),
+        metrics.updated_gauges(runs, known_drift, events),
         account.opened(
             api_key=settings.stripe_api_key.get_secret_value(),
             api_base=settings.stripe_api_base,
@@ -104,7 +105,7 @@ async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterat
             operators_address=settings.operators_address,
             runs=runs,
             differences=Differences(resources.database),
-            standings=standings,
+            known_drift=known_drift,
             mirrors=Mirrors(resources.database),
             takeover=Takeover(resources.database),
             schedule=Schedule(resources.database),

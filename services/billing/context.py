@@ -12,7 +12,7 @@ from services.billing.disputes.store import Disputes
 from services.billing.events.store import StripeEvents
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import People
-from services.billing.runs.store import Differences, Mirrors, Runs, Schedule, Standings, Takeover
+from services.billing.runs.store import Differences, KnownDrifts, Mirrors, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -64,7 +64,7 @@ class Billing:
     operators_address: str | None
     runs: Runs
     differences: Differences
-    standings: Standings
+    known_drift: KnownDrifts
     mirrors: Mirrors
     takeover: Takeover
     schedule: Schedule

@@ -14,8 +14,8 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from services.billing.events.store import StripeEvents
-from services.billing.runs.models import KINDS, by_kind
-from services.billing.runs.store import Runs, Standings
+from services.billing.runs.models import KINDS, count_by_kind
+from services.billing.runs.store import KnownDrifts, Runs
 from shared.telemetry import log
 
 EVENTS: Final = Counter(
@@ -81,10 +81,10 @@ def count_other_mode(subject: str, *, livemode: bool, expected: bool, **fields: 
 
 
 @asynccontextmanager
-async def updated_gauges(runs: Runs, standings: Standings, events: StripeEvents) -> AsyncIterator[None]:
+async def updated_gauges(runs: Runs, known_drift: KnownDrifts, events: StripeEvents) -> AsyncIterator[None]:
     """Update the gauges every ``UPDATE_SECONDS`` while the block runs."""
     stopping = asyncio.Event()
-    task = asyncio.create_task(_keep_updating(runs, standings, events, stopping))
+    task = asyncio.create_task(_keep_updating(runs, known_drift, events, stopping))
     try:
         yield
     finally:
@@ -94,11 +94,11 @@ async def updated_gauges(runs: Runs, standings: Standings, events: StripeEvents)
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def update_gauges(runs: Runs, standings: Standings, events: StripeEvents) -> None:
+async def update_gauges(runs: Runs, known_drift: KnownDrifts, events: StripeEvents) -> None:
     """Set the gauges to the values in the database."""
-    drift = await standings.all()
+    drift = await known_drift.all()
     DRIFT.clear()
-    for (subject, kind), count in by_kind(drift).items():
+    for (subject, kind), count in count_by_kind(drift).items():
         DRIFT.labels(subject, kind).set(count)
     DRIFT_SINCE.set(min((each.found_at.timestamp() for each in drift), default=0))
     for run_kind in KINDS:
@@ -110,10 +110,10 @@ async def update_gauges(runs: Runs, standings: Standings, events: StripeEvents) 
     PENDING_EVENTS_SINCE.set(0 if since is None else since.timestamp())
 
 
-async def _keep_updating(runs: Runs, standings: Standings, events: StripeEvents, stopping: asyncio.Event) -> None:
+async def _keep_updating(runs: Runs, known_drift: KnownDrifts, events: StripeEvents, stopping: asyncio.Event) -> None:
     while not stopping.is_set():
         try:
-            await update_gauges(runs, standings, events)
+            await update_gauges(runs, known_drift, events)
         except Exception as failure:  # noqa: BLE001 -- the database may be unreachable for a while
             log.warning("gauges not updated", error=type(failure).__name__)
         with suppress(TimeoutError):

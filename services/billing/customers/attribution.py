@@ -1,11 +1,16 @@
-"""Whose is a subscription? Its metadata says, or what was recorded of its customer, or its customer's address."""
+"""Attribution of Stripe's subscriptions, payments and disputes to users.
+
+The user comes from Stripe's metadata, else from the mapping of the customer, else from auth, which finds or creates the
+user of the customer's address.
+"""
 
 from __future__ import annotations
 
 from services.billing import metrics
 from services.billing.context import Billing
-from services.billing.customers.models import ProviderMapping
-from services.billing.stripe_api.models import StripeSubscription
+from services.billing.customers.models import user_of_subscription
+from services.billing.payments.models import Payment
+from services.billing.stripe_api.models import StripeDispute, StripePayment, StripeSubscription
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.ids import derived_message_id
@@ -13,43 +18,53 @@ from shared.messages.auth.users import EnsureUser
 from shared.telemetry import log
 
 
-async def payer_of(truth: StripeSubscription, held: Subscription | None, work: Work, billing: Billing) -> str | None:
-    """The user of a subscription; records the mapping of its customer where there is none.
+async def attribute_subscription(
+    stripe_subscription: StripeSubscription, stored: Subscription | None, work: Work, billing: Billing
+) -> str | None:
+    """Find the user of a subscription, and map its customer to that user.
 
     Returns:
-        None when nobody is known yet: auth is asked for the user of the customer's address, if it has one.
+        The user's id. None if it is unknown yet: then auth was asked for it, if the customer has an address.
     """
-    customer = truth.customer
+    customer = stripe_subscription.customer
     mapping = await billing.mappings.find(customer.id)
-    user_id = user_of_subscription(truth, mapping, held)
+    user_id = user_of_subscription(stripe_subscription, mapping, stored)
     if user_id is None:
         if customer.email is None:
             metrics.NOBODY.inc()
-            log.error("nobody to attach a subscription to", customer=customer.id)
+            log.error("no user for a subscription", customer=customer.id)
         else:
-            ask_auth(customer.id, customer.email, work, billing)
+            request_user(customer.id, customer.email, work, billing)
         return None
     if mapping is None:
         billing.mappings.attach(customer.id, user_id, work)
     elif customer.user_id is not None and customer.user_id != mapping.user_id:
-        # Only what is said of the customer itself moves it: one of its subscriptions may be meant for somebody else.
+        # Only the customer's own metadata moves the mapping: one of its subscriptions may be meant for another user.
         billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
     return user_id
 
 
-def user_of_subscription(
-    truth: StripeSubscription, mapping: ProviderMapping | None, held: Subscription | None
-) -> str | None:
-    """Whose a subscription is by all that is known: as Stripe was told, else as was recorded."""
-    recorded = mapping or held
-    return truth.user_id or truth.customer.user_id or (None if recorded is None else recorded.user_id)
+async def user_of_payment(stripe_payment: StripePayment, billing: Billing) -> str | None:
+    """The user of a payment: from Stripe's metadata, else from the mapping of its customer."""
+    if stripe_payment.metadata_user_id is not None or stripe_payment.customer is None:
+        return stripe_payment.metadata_user_id
+    mapping = await billing.mappings.find(stripe_payment.customer.id)
+    return None if mapping is None else mapping.user_id
+
+
+async def user_of_dispute(stripe_dispute: StripeDispute, payment: Payment | None, billing: Billing) -> str | None:
+    """The user of the disputed payment; for a charge without a payment intent the user of its customer."""
+    if payment is not None or stripe_dispute.customer_id is None:
+        return None if payment is None else payment.user_id
+    mapping = await billing.mappings.find(stripe_dispute.customer_id)
+    return None if mapping is None else mapping.user_id
 
 
 async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> None:
-    """Bring a customer's mapping to what Stripe says of the customer itself, where that is something.
+    """Move the mapping of a customer to the user in the customer's metadata, if Stripe has one there.
 
     Raises:
-        StripeUnavailable: Stripe could not be asked.
+        StripeUnavailable: Stripe is unavailable.
     """
     mapping = await billing.mappings.find(customer_id)
     customer = None if mapping is None else await billing.stripe.customer(customer_id)
@@ -58,18 +73,19 @@ async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> Non
     billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
 
 
-def ask_auth(reference: str, email: str, work: Work, billing: Billing) -> None:
-    """Ask for the user of an address, which auth finds or makes.
+def request_user(reference: str, email: str, work: Work, billing: Billing) -> None:
+    """Request the user of an address from auth, which finds or creates it and replies with UserEnsured.
 
     Args:
-        reference: Stripe's id of what waits for the answer, by which that is followed then.
-        email: of who pays for it.
-        work: what the question is part of.
-        billing: where.
+        reference: Stripe's id of the customer or payment that waits for the user.
+        email: address of the customer.
+        work: of the current message.
+        billing: the context.
     """
-    # One question, however many events raise it. Its id is readable in Kafka and in the inbox, so it is made of a keyed
-    # hash: else whoever reads it could try addresses. A new sealing key asks anew, which changes nothing.
-    asked = billing.sealer.keyed_hash("ensure-user", reference.encode(), email.encode())
+    # One request, however many events cause it. Its id is readable in Kafka and in the inbox, so it contains a keyed
+    # hash: from a plain hash a reader could guess the address. After a rotation of the sealing key the request is
+    # repeated, which is harmless.
+    digest = billing.sealer.keyed_hash("ensure-user", reference.encode(), email.encode())
     work.publish(
-        EnsureUser(key=reference, reference=reference, email=email), id=derived_message_id("ensure-user", asked)
+        EnsureUser(key=reference, reference=reference, email=email), id=derived_message_id("ensure-user", digest)
     )

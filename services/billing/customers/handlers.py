@@ -1,53 +1,52 @@
-"""What does billing learn from auth?"""
+"""Handlers for customers: synchronization of their subscriptions, and users that auth found for their addresses."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from services.billing.context import Billing
 from services.billing.customers.attribution import correct_mapping
-from services.billing.payments.handlers import payer_ensured
-from services.billing.stripe_api.reschedule import put_off
+from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.auth.users import UserEnsured
-from shared.messages.billing.errors import (
-    StripeUnavailable,
-)
-from shared.messages.billing.subscriptions import (
-    FollowCustomer,
-    FollowSubscription,
-)
-
-CUSTOMER: Final = "cus_"
-"""How Stripe's customers begin. Others may ask auth for users too, with references of their own."""
-PAYMENT: Final = "pi_"
-"""How Stripe's payment intents begin."""
-
-
-async def user_ensured(event: UserEnsured, work: Work, billing: Billing) -> None:
-    """Attach the customer we asked about to its user, and follow the subscriptions that waited for that.
-
-    A user who was erased meanwhile comes back by no customer of theirs.
-    """
-    if event.reference.startswith(PAYMENT):
-        await payer_ensured(event, work, billing)
-    if not event.reference.startswith(CUSTOMER):
-        return
-    if await billing.erased.contains_any(event.user_id):
-        await billing.erased.add([event.reference], work)
-        return
-    if await billing.mappings.find(event.reference) is None:
-        billing.mappings.attach(event.reference, event.user_id, work)
-    work.publish(FollowCustomer(key=event.reference, customer_id=event.reference))
+from shared.messages.billing.errors import StripeUnavailable
+from shared.messages.billing.payments import FollowPayment
+from shared.messages.billing.stripe_events import StripeCommand
+from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription
 
 
 async def follow_customer(command: FollowCustomer, work: Work, billing: Billing) -> None:
-    """Follow a customer and all its subscriptions, ended ones too; later, if Stripe can't be asked now."""
+    """Correct the mapping of a customer and synchronize all its subscriptions, ended ones included."""
     try:
         await correct_mapping(command.customer_id, work, billing)
         subscription_ids = await billing.stripe.subscription_ids(command.customer_id)
     except StripeUnavailable:
-        put_off(command, work)
+        reschedule(command, work)
         return
     for subscription_id in subscription_ids:
         work.publish(FollowSubscription(key=subscription_id, subscription_id=subscription_id))
+
+
+async def user_ensured(event: UserEnsured, work: Work, billing: Billing) -> None:
+    """Map the customer for whom auth was asked to its user, and synchronize the subscriptions or payment that waited.
+
+    If the user was erased meanwhile, the customer counts as erased too.
+    """
+    customer_id: str | None
+    sync: StripeCommand
+    if event.reference.startswith("cus_"):
+        customer_id = event.reference
+        sync = FollowCustomer(key=customer_id, customer_id=customer_id)
+    elif event.reference.startswith("pi_"):
+        payment = await billing.payments.find_by_stripe_id(event.reference)
+        customer_id = None if payment is None else payment.stp_customer_id
+        sync = FollowPayment(key=event.reference, payment_intent_id=event.reference)
+    else:
+        # Other services request users too, with references of their own.
+        return
+    if customer_id is None:
+        return
+    if await billing.erased.contains_any(event.user_id):
+        await billing.erased.add([customer_id], work)
+        return
+    if await billing.mappings.find(customer_id) is None:
+        billing.mappings.attach(customer_id, event.user_id, work)
+    work.publish(sync)

@@ -1,4 +1,4 @@
-"""Which user does a payment provider's customer belong to?"""
+"""Rules about the user to whom a Stripe customer belongs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
+from services.billing.stripe_api.models import StripeSubscription
+from services.billing.subscriptions.models import Subscription
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderMapping:
-    """Which user a customer of a payment provider belongs to."""
+    """The user to whom a payment provider's customer belongs.
+
+    Attributes:
+        provider_type: ``stripe``.
+        provider_value: the provider's id of the customer.
+        removed_at: when the mapping ended; None while it is valid.
+    """
 
     id: str
     user_id: str
@@ -21,5 +30,17 @@ class ProviderMapping:
     version: int = 1
 
     def moved(self, user_id: str, *, at: datetime) -> Self:
-        """The mapping after its customer turned out to be another user's."""
+        """The mapping of the customer to another user."""
         return replace(self, user_id=user_id, updated_at=at)
+
+
+def user_of_subscription(
+    stripe_subscription: StripeSubscription, mapping: ProviderMapping | None, stored: Subscription | None
+) -> str | None:
+    """The user of a subscription: from Stripe's metadata, else from the customer's mapping, else as recorded before."""
+    recorded = mapping or stored
+    return (
+        stripe_subscription.user_id
+        or stripe_subscription.customer.user_id
+        or (None if recorded is None else recorded.user_id)
+    )

@@ -1,33 +1,35 @@
-"""How are the records of disputes kept true, and read?"""
+"""Handlers for disputes: synchronization with Stripe, and the list for operators."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from services.billing.context import Billing
-from services.billing.disputes.sync import follow_stripe_dispute
-from services.billing.events.models import EventRow, Outcome
-from services.billing.events.pending import read_for
-from services.billing.payments.pages import one_page
+from services.billing.disputes.sync import sync_dispute
+from services.billing.events.pending import pending_events, settle
+from services.billing.payments.pages import page_of
+from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.billing.disputes import DisputesView, FollowDispute, ListDisputes
+from shared.messages.billing.errors import StripeUnavailable
 
 
 async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -> None:
-    """Bring our records of a dispute and its payment to what Stripe says; later, if Stripe can't be asked now."""
-
-    async def read(_hints: Sequence[EventRow]) -> Outcome:
-        dispute = await follow_stripe_dispute(command.dispute_id, work, billing)
-        return "missing" if dispute is None else "read"
-
-    await read_for(command, command.dispute_id, read, work, billing)
+    """Read a dispute and its payment from Stripe, record both, and settle the pending events about the dispute."""
+    pending = await pending_events(command, command.dispute_id, billing)
+    if pending is None:
+        return
+    try:
+        dispute = await sync_dispute(command.dispute_id, work, billing)
+    except StripeUnavailable:
+        reschedule(command, work)
+        return
+    settle(pending, "missing" if dispute is None else "read", work, billing)
 
 
 async def list_disputes(query: ListDisputes, work: Work, billing: Billing) -> DisputesView:
-    """The disputes asked for, newest first, a page at a time.
+    """A page of disputes, newest first.
 
     Raises:
-        InvalidCursor: no page ended with it.
+        InvalidCursor: the cursor is not one that a page ended with.
     """
-    views, next_cursor = await one_page(billing.disputes, query, work, billing)
+    views, next_cursor = await page_of(billing.disputes, query, work, billing)
     return DisputesView(disputes=views, next_cursor=next_cursor)

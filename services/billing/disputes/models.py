@@ -1,4 +1,4 @@
-"""What do we know of a dispute, when is it over, and what of it is news?"""
+"""Rules of disputes: when they are closed, which changes are announced, and when operators get a mail."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from services.billing.stripe_api.models import StripeDispute
 from shared.messages.billing.disputes import DisputeClosed, DisputeEvent, DisputeOpened, DisputeView
 
 CLOSED: Final = frozenset({"won", "lost", "prevented", "warning_closed"})
-"""Over; yet a bank may decide anew, and ``won`` become ``lost``."""
+"""Statuses of a decided dispute. A bank may decide again: ``won`` may become ``lost``."""
 STATUSES: Final = CLOSED | {
     "needs_response",
     "under_review",
     "warning_needs_response",
     "warning_under_review",
 }
-"""What Stripe is known to say (https://docs.stripe.com/api/disputes/object); anything else counts as open."""
-STALE: Final = timedelta(days=30)
-"""Stripe keeps events this long: operators are not written to about an older dispute that is first seen now."""
+"""Known statuses (https://docs.stripe.com/api/disputes/object); any other one counts as open."""
+MAIL_WINDOW: Final = timedelta(days=30)
+"""Stripe keeps events this long. An older dispute that is first seen now causes no mail to operators."""
 
-Occasion = Literal["opened", "closed"]
+MailOccasion = Literal["opened", "closed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """Our record of a dispute; the amount in minor units, as Stripe counts.
+    """Our record of a Stripe dispute; the amount is in the currency's minor unit, as Stripe counts it.
 
     Attributes:
-        user_id: whose payment is disputed; None while that is not known.
-        payment_id: ours; None for a charge without a payment intent.
-        respond_by: until when evidence is taken.
+        user_id: the user whose payment is disputed; None while unknown.
+        payment_id: our id of the payment; None for a charge without a payment intent.
+        respond_by: deadline for evidence.
         stp_created_at: when it was opened in Stripe.
-        read_at: when the reading began that this record holds.
+        read_at: when the reading began from which this record was made.
     """
 
     id: str
@@ -62,52 +62,65 @@ class Dispute:
         cls,
         id: str,  # noqa: A002
         user_id: str | None,
-        truth: StripeDispute,
+        stripe_dispute: StripeDispute,
         payment: Payment | None,
         *,
         at: datetime,
     ) -> Self:
-        """The first record of a dispute, read at ``at``."""
-        return cls(id=id, user_id=user_id, **_facts(truth, payment), read_at=at, created_at=at, updated_at=at)
+        """The first record of a dispute that was read at ``at``."""
+        return cls(
+            id=id,
+            user_id=user_id,
+            **_fields_of(stripe_dispute, payment),
+            read_at=at,
+            created_at=at,
+            updated_at=at,
+        )
 
     def follow(
-        self, user_id: str | None, truth: StripeDispute, payment: Payment | None, *, read_at: datetime, at: datetime
+        self,
+        user_id: str | None,
+        stripe_dispute: StripeDispute,
+        payment: Payment | None,
+        *,
+        read_at: datetime,
+        at: datetime,
     ) -> Self:
-        """The record brought to what Stripe said to a reading begun at ``read_at``.
+        """The record updated to a reading of Stripe that began at ``read_at``.
 
-        A reading that began earlier than the one it holds changes nothing.
+        A reading that began before the recorded one changes nothing.
         """
         if read_at < self.read_at:
             return self
-        after = replace(self, user_id=user_id or self.user_id, **_facts(truth, payment))
-        return replace(after, read_at=read_at, updated_at=self.updated_at if after == self else at)
+        updated = replace(self, user_id=user_id or self.user_id, **_fields_of(stripe_dispute, payment))
+        return replace(updated, read_at=read_at, updated_at=self.updated_at if updated == self else at)
 
     def attributed(self, user_id: str, *, at: datetime) -> Self:
-        """The record once it is known whose payment is disputed."""
+        """The record once the user of the payment is known."""
         return replace(self, user_id=user_id, updated_at=at)
 
     @property
     def closed(self) -> bool:
-        """Whether the bank has decided, or the person gave up."""
+        """Whether the bank has decided or the person withdrew the dispute."""
         return self.status in CLOSED
 
-    def occasions(self, held: Dispute | None, *, at: datetime) -> list[Occasion]:
-        """What operators must hear of: that it was opened, that it was decided; each once.
+    def mails_due(self, stored: Dispute | None, *, at: datetime) -> list[MailOccasion]:
+        """The occasions of the mails to operators since the stored record: opened and closed, each once.
 
-        As much is said of one that is over when we first see it as of one that was followed from its first day.
+        A dispute that is closed when it is first seen causes as many mails as one that was seen from its first day.
         """
-        if held is None and self.stp_created_at <= at - STALE:
+        if stored is None and self.stp_created_at <= at - MAIL_WINDOW:
             return []
-        found: list[Occasion] = []
-        if held is None:
-            found.append("opened")
-        if self._decided_since(held):
-            found.append("closed")
-        return found
+        occasions: list[MailOccasion] = []
+        if stored is None:
+            occasions.append("opened")
+        if self._closed_since(stored):
+            occasions.append("closed")
+        return occasions
 
-    def news(self, held: Dispute | None) -> list[DisputeEvent]:
-        """What is to be announced of it, whatever it was that made us look: each fact once."""
-        facts: dict[str, Any] = {
+    def events_since(self, stored: Dispute | None) -> list[DisputeEvent]:
+        """The events to publish since the stored record, each once, whatever caused the reading."""
+        fields: dict[str, Any] = {
             "key": self.user_id or self.stp_dispute_id,
             "user_id": self.user_id,
             "dispute_id": self.id,
@@ -117,38 +130,34 @@ class Dispute:
             "amount": self.amount,
             "currency": self.currency,
         }
-        found: list[DisputeEvent] = []
-        if held is None:
-            found.append(DisputeOpened(**facts))
-        if self._decided_since(held):
-            found.append(DisputeClosed(**facts))
-        return found
+        events: list[DisputeEvent] = []
+        if stored is None:
+            events.append(DisputeOpened(**fields))
+        if self._closed_since(stored):
+            events.append(DisputeClosed(**fields))
+        return events
 
     def view(self, user_id: str | None) -> DisputeView:
-        """As operators read it.
-
-        Args:
-            user_id: whose it is by what is known now.
-        """
+        """The view for operators, with the user as known now."""
         return DisputeView.model_validate({**asdict(self), "user_id": user_id, "created_at": self.stp_created_at})
 
-    def _decided_since(self, held: Dispute | None) -> bool:
-        return self.closed and (held is None or held.status != self.status)
+    def _closed_since(self, stored: Dispute | None) -> bool:
+        return self.closed and (stored is None or stored.status != self.status)
 
 
-def _facts(truth: StripeDispute, payment: Payment | None) -> dict[str, Any]:
+def _fields_of(stripe_dispute: StripeDispute, payment: Payment | None) -> dict[str, Any]:
     return {
         "payment_id": None if payment is None else payment.id,
-        "stp_dispute_id": truth.id,
-        "stp_charge_id": truth.charge_id,
-        "stp_payment_intent_id": truth.payment_intent_id,
+        "stp_dispute_id": stripe_dispute.id,
+        "stp_charge_id": stripe_dispute.charge_id,
+        "stp_payment_intent_id": stripe_dispute.payment_intent_id,
         "stp_invoice_id": None if payment is None else payment.stp_invoice_id,
         "stp_subscription_id": None if payment is None else payment.stp_subscription_id,
-        "stp_customer_id": truth.customer_id,
-        "status": truth.status,
-        "reason": truth.reason,
-        "amount": truth.amount,
-        "currency": truth.currency,
-        "respond_by": truth.respond_by,
-        "stp_created_at": truth.created,
+        "stp_customer_id": stripe_dispute.customer_id,
+        "status": stripe_dispute.status,
+        "reason": stripe_dispute.reason,
+        "amount": stripe_dispute.amount,
+        "currency": stripe_dispute.currency,
+        "respond_by": stripe_dispute.respond_by,
+        "stp_created_at": stripe_dispute.created,
     }

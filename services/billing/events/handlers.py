@@ -1,21 +1,28 @@
-"""How is an event of Stripe's taken in? It is kept, and whatever it hints at is ordered to be read."""
+"""Handlers of Stripe events, by Stripe's event type.
+
+A Stripe event takes this way, in this order:
+
+1. ``stripe_event`` stores it as a pending event row. The handler registered for its type names the object to read, as
+   a command keyed by the object's id, so that one handler at a time reads an object, whichever events caused it.
+2. The handler of that command (``follow_subscription``, ``follow_payment``, ``find_payments``, ``follow_dispute``) gets
+   the events that are pending for the object, reads the object from Stripe once, records it, and settles those events.
+
+Of the event itself only the type and the object's id are used: the rest may be outdated when it arrives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from services.billing import metrics
 from services.billing.context import Billing
-from services.billing.events.models import EventRow, Outcome
-from services.billing.stripe_api.payments import Lead
+from services.billing.events.models import EventRow
+from services.billing.stripe_api.account import PaymentPart
 from shared.bus.work import Work
 from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.payments import FindPayments, FollowPayment
-from shared.messages.billing.runs import (
-    ReplayStripeEvent,
-)
+from shared.messages.billing.runs import ReplayStripeEvent
 from shared.messages.billing.stripe_events import (
     StripeEvent,
     StripeEventData,
@@ -25,128 +32,139 @@ from shared.messages.billing.stripe_events import (
 )
 from shared.messages.billing.subscriptions import FollowSubscription
 
-
-async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None:
-    """Keep an event, and have read what it is about; nothing it says is believed but its type and its object's id.
-
-    It waits until that has been read. One reading covers all events that wait by then.
-    """
-    kept = EventRow.of(event, at=work.now)
-    if await billing.events.find(kept.id) is not None:
-        # Known from earlier than the inbox remembers; whoever wants it looked at again reopens it.
-        return
-    billing.events.add(looked_at(event, kept, work, billing), work)
-
-
-def looked_at(event: StripeEvent, kept: EventRow, work: Work, billing: Billing) -> EventRow:
-    """An event that waits, once what it hints at is ordered to be read; handled, if it hints at nothing."""
-    outcome = _outcome_of(event, kept, work, billing)
-    return kept if outcome is None else kept.handled(outcome, at=work.now, kept_for=billing.events_kept)
-
-
-def _outcome_of(event: StripeEvent, kept: EventRow, work: Work, billing: Billing) -> Outcome | None:
-    if metrics.count_other_mode("event", livemode=event.livemode, expected=billing.livemode, stripe_event=event.id):
-        return "other_mode"
-    hint = HINTS.get(event.type) if kept.object_id else None
-    metrics.EVENTS.labels("other" if hint is None else event.type).inc()
-    if hint is None:
-        return "not_followed"
-    work.publish(hint(kept.object_id, kept.id))
-    return None
-
-
-Hint = Callable[[str, str], StripeReread]
-"""The order that an object's id and an event's lead to.
-
-It goes under the id of what is to be read: so one reader at a time looks at it, whatever its events were ordered by.
-"""
-
-
-def _subscription(stripe_id: str, event_id: str) -> StripeReread:
-    return FollowSubscription(key=stripe_id, subscription_id=stripe_id, event_id=event_id)
-
-
-def _payment(stripe_id: str, event_id: str) -> StripeReread:
-    return FollowPayment(key=stripe_id, payment_intent_id=stripe_id, event_id=event_id)
-
-
-def _dispute(stripe_id: str, event_id: str) -> StripeReread:
-    return FollowDispute(key=stripe_id, dispute_id=stripe_id, event_id=event_id)
-
-
-def _part_of_payments(lead: Lead, stripe_id: str, event_id: str) -> StripeReread:
-    return FindPayments(key=stripe_id, object=lead, object_id=stripe_id, event_id=event_id)
-
-
-_charge = partial(_part_of_payments, "charge")
-
-
-_refund = partial(_part_of_payments, "refund")
-
-
-_invoice = partial(_part_of_payments, "invoice")
-
-
-_invoice_payment = partial(_part_of_payments, "invoice_payment")
-
-
-HINTS: Final[dict[str, Hint]] = {
-    "customer.subscription.created": _subscription,
-    "customer.subscription.updated": _subscription,
-    "customer.subscription.deleted": _subscription,
-    "customer.subscription.paused": _subscription,
-    "customer.subscription.resumed": _subscription,
-    "customer.subscription.trial_will_end": _subscription,
-    "customer.subscription.pending_update_applied": _subscription,
-    "payment_intent.created": _payment,
-    "payment_intent.processing": _payment,
-    "payment_intent.requires_action": _payment,
-    "payment_intent.succeeded": _payment,
-    "payment_intent.payment_failed": _payment,
-    "payment_intent.canceled": _payment,
-    "invoice.payment_action_required": _invoice,
-    # A payment may be tied to an invoice long after it was made.
-    "invoice_payment.paid": _invoice_payment,
-    "charge.refunded": _charge,
-    "charge.refund.updated": _refund,
-    "refund.created": _refund,
-    "refund.updated": _refund,
-    "refund.failed": _refund,
-    "charge.dispute.created": _dispute,
-    "charge.dispute.updated": _dispute,
-    "charge.dispute.closed": _dispute,
-    "charge.dispute.funds_withdrawn": _dispute,
-    "charge.dispute.funds_reinstated": _dispute,
-}
-"""Types that are not here are acknowledged, counted and kept: Stripe has many, and adds more."""
-
-
-PREFIX = "v1."
-"""Leads the types of those thin events that tell of what a snapshot tells of too
+EventHandler = Callable[[EventRow], StripeReread]
+EVENT_HANDLERS: Final[dict[str, EventHandler]] = {}
+"""Handlers by event type. Events of all other types are stored and counted: Stripe has many types and adds more."""
+THIN_PREFIX: Final = "v1."
+"""Prefix of the types of thin events that have a snapshot event
 (https://docs.stripe.com/webhooks/migrate-snapshot-to-thin-events)."""
 
 
+def on(*event_types: str) -> Callable[[EventHandler], EventHandler]:
+    """Register the handler of event types (https://docs.stripe.com/api/events/types)."""
+
+    def register(handler: EventHandler) -> EventHandler:
+        EVENT_HANDLERS.update(dict.fromkeys(event_types, handler))
+        return handler
+
+    return register
+
+
+@on(
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    "customer.subscription.pending_update_applied",
+    # The only type with a meaning beyond "changed": the reading may order a mail (subscriptions/sync.py).
+    "customer.subscription.trial_will_end",
+)
+def read_subscription(event: EventRow) -> StripeReread:
+    """Read the subscription."""
+    return FollowSubscription(key=event.object_id, subscription_id=event.object_id, event_id=event.id)
+
+
+@on(
+    "payment_intent.created",
+    "payment_intent.processing",
+    "payment_intent.requires_action",
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.canceled",
+)
+def read_payment(event: EventRow) -> StripeReread:
+    """Read the payment intent."""
+    return FollowPayment(key=event.object_id, payment_intent_id=event.object_id, event_id=event.id)
+
+
+@on("charge.refunded")
+def read_payment_of_charge(event: EventRow) -> StripeReread:
+    """Read the payment intent of the charge."""
+    return _read_payments_of("charge", event)
+
+
+@on("charge.refund.updated", "refund.created", "refund.updated", "refund.failed")
+def read_payment_of_refund(event: EventRow) -> StripeReread:
+    """Read the payment intent of the refund."""
+    return _read_payments_of("refund", event)
+
+
+@on("invoice.payment_action_required")
+def read_payments_of_invoice(event: EventRow) -> StripeReread:
+    """Read the payment intents of the invoice."""
+    return _read_payments_of("invoice", event)
+
+
+@on("invoice_payment.paid")
+def read_payments_of_invoice_payment(event: EventRow) -> StripeReread:
+    """Read the payment intents of the invoice: a payment may be linked to it long after it was created."""
+    return _read_payments_of("invoice_payment", event)
+
+
+@on(
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+)
+def read_dispute(event: EventRow) -> StripeReread:
+    """Read the dispute."""
+    return FollowDispute(key=event.object_id, dispute_id=event.object_id, event_id=event.id)
+
+
+def _read_payments_of(part: PaymentPart, event: EventRow) -> StripeReread:
+    return FindPayments(key=event.object_id, object=part, object_id=event.object_id, event_id=event.id)
+
+
+async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None:
+    """Store an event as pending and order the reading of its object."""
+    row = EventRow.of(event, at=work.now)
+    if await billing.events.find(row.id) is not None:
+        # Received again after the inbox forgot it. ReplayStripeEvent handles it anew.
+        return
+    billing.events.add(_dispatch(row, work, billing), work)
+
+
 async def stripe_thin_event(event: StripeThinEvent, work: Work, billing: Billing) -> None:
-    """Look at what a thin event is about, as if its snapshot had come."""
+    """Handle a thin event as the snapshot event of the same change.
+
+    Both may arrive. They stay two events with two ids, since reading the object twice is harmless.
+    """
     related = event.related_object
-    subject = StripeObject() if related is None else StripeObject(object=related.type, id=related.id)
     snapshot = StripeEvent(
         key=work.key,
-        # Its own id: whether the two of one change are known to be one matters to nobody, reading twice does no harm.
         id=event.id,
-        type=event.type.removeprefix(PREFIX),
+        type=event.type.removeprefix(THIN_PREFIX),
         livemode=event.livemode,
         account=event.context,
-        data=StripeEventData(object=subject),
+        data=StripeEventData(
+            object=StripeObject() if related is None else StripeObject(object=related.type, id=related.id)
+        ),
     )
     await stripe_event(snapshot, work, billing)
 
 
 async def replay_stripe_event(command: ReplayStripeEvent, work: Work, billing: Billing) -> None:
-    """Look at an event as if it came for the first time, whatever came of it before."""
+    """Handle an event as if it were received for the first time, whatever its outcome was."""
     event = command.event.model_copy(update={"key": work.key})
-    kept = await billing.events.find(EventRow.of(event, at=work.now).id)
-    if kept is None:
+    row = await billing.events.find(EventRow.of(event, at=work.now).id)
+    if row is None:
         await stripe_event(event, work, billing)
         return
-    billing.events.save(looked_at(event, kept.reopened(), work, billing), work)
+    billing.events.save(_dispatch(row.reopened(), work, billing), work)
+
+
+def _dispatch(row: EventRow, work: Work, billing: Billing) -> EventRow:
+    """Order the reading of an event's object; settle the event at once if its mode or type is not handled."""
+    if metrics.count_other_mode(
+        "event", livemode=row.livemode, expected=billing.livemode, stripe_event=row.stp_event_id
+    ):
+        return row.settled("other_mode", at=work.now, kept_for=billing.events_kept)
+    handler = EVENT_HANDLERS.get(row.type) if row.object_id else None
+    metrics.EVENTS.labels("other" if handler is None else row.type).inc()
+    if handler is None:
+        return row.settled("not_followed", at=work.now, kept_for=billing.events_kept)
+    work.publish(handler(row))
+    return row

@@ -1,4 +1,4 @@
-"""How far is one of Stripe's events: is what it hints at read already, or only heard of?"""
+"""Event rows: Stripe events as billing stores them, pending until the object they are about was read."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
+from shared.documents import stored_as
 from shared.ids import derived_message_id
 from shared.messages.billing.stripe_events import StripeEvent
 
 Outcome = Literal["read", "missing", "nobody", "erased", "other_mode", "not_followed"]
-"""What came of an event.
+"""Why an event is no longer pending.
 
-- ``read``: what it is about was read from Stripe after it had come in, and stored.
+- ``read``: its object was read from Stripe after the event was received, and recorded.
 - ``missing``: Stripe has no such object, in this mode.
-- ``nobody``: no user can be found for it, or auth has named none within a day.
-- ``erased``: it is of somebody who was erased, and must not come back.
-- ``other_mode``: it is of the other mode, live or test.
-- ``not_followed``: its type means nothing here.
+- ``nobody``: no user was found for its object, or auth has named none within a day.
+- ``erased``: it is about an erased user.
+- ``other_mode``: it belongs to the other mode, live or test.
+- ``not_followed``: billing does not handle its type.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
-    """An event as it is kept: what it is about, never what it says of a person.
+    """A stored Stripe event: its type and the id of its object, without personal data.
 
     Attributes:
-        id: made of account, mode and Stripe's id, so that there is one for each.
-        account: empty but for accounts that are connected to ours.
+        id: derived from the account, the mode and Stripe's event id, so that an event has one row.
+        account: empty for our own account; the id of a connected account otherwise.
         stp_event_id: ``evt_…``.
-        type: Stripe's word.
-        object_type: Stripe's word for what it is about.
-        object_id: its id; empty for the few that have none.
-        leads_to: the payment intent that it was found to be about, whose reading it waits for; None where it waits for
-            that of its object.
-        made_at: when Stripe made it, in whole seconds.
-        received_at: when it was first taken from the bus.
-        handled_at: when it had its outcome; None while it waits.
-        expires_at: when it is forgotten; None while it waits, however long.
+        type: Stripe's event type.
+        object_type: Stripe's type of the object.
+        object_id: Stripe's id of the object; empty for the few objects without one.
+        payment_intent_id: the payment intent to which the object was found to belong, and for whose reading the event
+            waits; None if it waits for the reading of its object.
+        made_at: when Stripe created the event, in whole seconds.
+        received_at: when billing first received it.
+        handled_at: when its outcome was recorded; None while it is pending.
+        expires_at: when MongoDB deletes the row; None while it is pending.
     """
 
     id: str
@@ -47,7 +48,7 @@ class EventRow:
     type: str
     object_type: str
     object_id: str
-    leads_to: str | None = None
+    payment_intent_id: str | None = stored_as("leadsTo", default=None)
     made_at: datetime
     received_at: datetime
     handled_at: datetime | None = None
@@ -57,7 +58,7 @@ class EventRow:
 
     @classmethod
     def of(cls, event: StripeEvent, *, at: datetime) -> Self:
-        """An event as it comes in, waiting."""
+        """The pending row of an event received now."""
         account = event.account or ""
         return cls(
             id=derived_message_id("stripe", account, "live" if event.livemode else "test", event.id),
@@ -67,24 +68,24 @@ class EventRow:
             type=event.type,
             object_type=event.data.object.object,
             object_id=event.data.object.id,
-            # Thin events don't come with Unix seconds.
+            # Thin events have no creation time in Unix seconds.
             made_at=datetime.fromtimestamp(event.created, UTC) if event.created else at,
             received_at=at,
         )
 
     @property
-    def waits(self) -> bool:
-        """Whether it was heard of and nothing has come of it yet."""
+    def pending(self) -> bool:
+        """Whether its object has not been read since it was received."""
         return self.handled_at is None
 
-    def led_to(self, intent_id: str) -> Self:
-        """The event once it is known which payment intent its object is part of."""
-        return replace(self, leads_to=intent_id)
+    def waiting_for_payment(self, intent_id: str) -> Self:
+        """The row, waiting for the reading of the payment intent to which its object belongs."""
+        return replace(self, payment_intent_id=intent_id)
 
-    def handled(self, outcome: Outcome, *, at: datetime, kept_for: timedelta) -> Self:
-        """The event with what came of it, to be forgotten after a while."""
+    def settled(self, outcome: Outcome, *, at: datetime, kept_for: timedelta) -> Self:
+        """The row with its outcome, no longer pending, to be deleted after ``kept_for``."""
         return replace(self, handled_at=at, outcome=outcome, expires_at=at + kept_for)
 
     def reopened(self) -> Self:
-        """The event as if nothing had come of it, to be looked at again."""
-        return replace(self, leads_to=None, handled_at=None, outcome=None, expires_at=None)
+        """The row, pending again."""
+        return replace(self, payment_intent_id=None, handled_at=None, outcome=None, expires_at=None)

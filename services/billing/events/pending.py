@@ -1,41 +1,37 @@
-"""How do many events about one object cause one reading? They wait for it, and it covers all that waited when it began.
+"""Pending events: one reading of a Stripe object settles all events about it that were pending when the reading began.
 
-An event is handled in the commit that stores what was read, and not before: it waits, or it was followed.
+An event is settled in the commit that records the reading. It is therefore either pending, or its object was recorded
+after the event was received.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from services.billing.context import Billing
 from services.billing.events.models import EventRow, Outcome
-from services.billing.stripe_api.reschedule import put_off
 from shared.bus.work import Work
-from shared.messages.billing.errors import StripeUnavailable
 from shared.messages.billing.stripe_events import StripeReread
 
-Read = Callable[[Sequence[EventRow]], Awaitable[Outcome | None]]
 
-
-async def read_for(order: StripeReread, object_id: str, read: Read, work: Work, billing: Billing) -> None:
-    """Do as an order to read something says, unless a reading that began later has; later, if Stripe can't be asked.
+async def pending_events(command: StripeReread, object_id: str, billing: Billing) -> list[EventRow] | None:
+    """The pending events that the reading ordered by a command settles.
 
     Args:
-        order: of which many may come at once, each for its event.
-        object_id: Stripe's id of what is to be read.
-        read: reads it, stores what it finds, and tells what came of the events that it is given, which waited before;
-            None when they go on waiting.
-        work: what is done about it.
-        billing: where.
+        command: orders the reading, for one event or for none.
+        object_id: Stripe's id of the object to read.
+        billing: the context.
+
+    Returns:
+        None if a later reading has settled the command's event already: then this reading is not needed.
     """
-    hints = await billing.events.pending_of(object_id)
-    if order.event_id is not None and all(hint.id != order.event_id for hint in hints):
-        return
-    try:
-        outcome = await read(hints)
-    except StripeUnavailable:
-        put_off(order, work)
-        return
-    if outcome is not None:
-        for hint in hints:
-            billing.events.save(hint.handled(outcome, at=work.now, kept_for=billing.events_kept), work)
+    rows = await billing.events.pending_of(object_id)
+    if command.event_id is not None and all(row.id != command.event_id for row in rows):
+        return None
+    return rows
+
+
+def settle(rows: Sequence[EventRow], outcome: Outcome, work: Work, billing: Billing) -> None:
+    """Record the outcome of events with the reading that they waited for."""
+    for row in rows:
+        billing.events.save(row.settled(outcome, at=work.now, kept_for=billing.events_kept), work)

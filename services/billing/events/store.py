@@ -55,7 +55,7 @@ class StripeEvents(Rows[EventRow]):
         """
         found = await asyncio.gather(self._by_object.find(object_id), self._by_payment_intent.find(object_id))
         rows = [self._read(document) for documents in found for document in documents]
-        return [row for row in rows if row.leads_to in (None, object_id)]
+        return [row for row in rows if row.payment_intent_id in (None, object_id)]
 
     async def count_pending(self) -> tuple[int, datetime | None]:
         """The number of pending events, and when the oldest of them was received."""

@@ -1,4 +1,4 @@
-"""What do we know of a payment, what of it is news, and when must the person hear of it?"""
+"""Rules of payments: which changes are announced, when the person gets a mail, and how amounts are written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from services.billing.stripe_api.models import StripePayment
+from shared.documents import stored_as
 from shared.messages.billing.payments import (
     PaymentActionRequired,
     PaymentCancelled,
@@ -28,17 +29,27 @@ STATUSES: Final = frozenset(
         "canceled",
     }
 )
-"""What Stripe is known to say (https://docs.stripe.com/api/payment_intents/object)."""
-STALE: Final = timedelta(days=30)
-"""Stripe keeps events this long. An attempt older than that, seen for the first time, comes of an import or of a
-comparison with Stripe, and nobody is written to."""
-BETWEEN_MAILS: Final = timedelta(days=1)
-"""Banks decline again and again, and each attempt is an event."""
+"""Known statuses (https://docs.stripe.com/api/payment_intents/object)."""
+MAIL_WINDOW: Final = timedelta(days=30)
+"""Stripe keeps events this long. An older attempt that is first seen now comes from an import or a comparison with
+Stripe, and causes no mail."""
+MAIL_PAUSE: Final = timedelta(days=1)
+"""Minimum time between two mails about a subscription's failed payments: banks decline repeatedly, and each attempt is
+an event."""
+ZERO_DECIMAL: Final = frozenset(
+    "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split()  # noqa: SIM905 -- readable as a list
+)
+"""Currencies whose minor unit is the unit itself: 500 is 500 (https://docs.stripe.com/currencies#zero-decimal)."""
+THREE_DECIMAL: Final = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
+"""Currencies with 1000 minor units: 5120 is 5.120 (https://docs.stripe.com/currencies#three-decimal)."""
+ZERO_DECIMAL_IN_HUNDREDTHS: Final = frozenset({"isk", "ugx"})
+"""Currencies without decimals that Stripe counts in hundredths nevertheless: 500 is 5
+(https://docs.stripe.com/currencies#special-cases)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPaymentMail:
-    """When the last mail about a failed payment of a subscription was ordered.
+    """The last mail about a failed payment of a subscription.
 
     Attributes:
         id: Stripe's id of the subscription.
@@ -50,19 +61,19 @@ class FailedPaymentMail:
 
     def recent(self, at: datetime) -> bool:
         """Whether another mail must not be sent yet."""
-        return at - self.ordered_at < BETWEEN_MAILS
+        return at - self.ordered_at < MAIL_PAUSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """Our record of a payment intent; amounts in minor units, as Stripe counts.
+    """Our record of a Stripe payment intent; amounts are in the currency's minor unit, as Stripe counts them.
 
     Attributes:
-        user_id: whose it is; None while that is not known.
-        waits_for_person: the attempt that left it to the person to do something (``StripePayment.waiting_for_person``).
-        told_of: the last such attempt of which it was decided whether the person is written to.
-        stp_created_at: when it was made in Stripe.
-        read_at: when the reading began that this record holds.
+        user_id: None while the user is unknown.
+        waits_for_person: the attempt that requires an action of the person (``StripePayment.waits_for_person``).
+        considered_attempt: the last such attempt for which a mail was considered.
+        stp_created_at: when it was created in Stripe.
+        read_at: when the reading began from which this record was made.
     """
 
     id: str
@@ -83,53 +94,53 @@ class Payment:
     waits_for_person: str | None
     stp_created_at: datetime
     cancelled_at: datetime | None
-    told_of: str | None = None
+    considered_attempt: str | None = stored_as("toldOf", default=None)
     read_at: datetime
     created_at: datetime
     updated_at: datetime
     version: int = 1
 
     @classmethod
-    def first_seen(cls, id: str, user_id: str | None, truth: StripePayment, *, at: datetime) -> Self:  # noqa: A002
-        """The first record of a payment, read at ``at``."""
-        return cls(id=id, user_id=user_id, **_facts(truth), read_at=at, created_at=at, updated_at=at)
+    def first_seen(cls, id: str, user_id: str | None, stripe_payment: StripePayment, *, at: datetime) -> Self:  # noqa: A002
+        """The first record of a payment that was read at ``at``."""
+        return cls(id=id, user_id=user_id, **_fields_of(stripe_payment), read_at=at, created_at=at, updated_at=at)
 
-    def follow(self, user_id: str | None, truth: StripePayment, *, read_at: datetime, at: datetime) -> Self:
-        """The record brought to what Stripe said to a reading begun at ``read_at``.
+    def follow(self, user_id: str | None, stripe_payment: StripePayment, *, read_at: datetime, at: datetime) -> Self:
+        """The record updated to a reading of Stripe that began at ``read_at``.
 
-        A reading that began earlier than the one it holds changes nothing.
+        A reading that began before the recorded one changes nothing.
         """
         if read_at < self.read_at:
             return self
-        after = replace(self, user_id=user_id or self.user_id, **_facts(truth))
-        return replace(after, read_at=read_at, updated_at=self.updated_at if after == self else at)
+        updated = replace(self, user_id=user_id or self.user_id, **_fields_of(stripe_payment))
+        return replace(updated, read_at=read_at, updated_at=self.updated_at if updated == self else at)
 
-    def told(self) -> Self:
-        """The record after it was decided whether the person hears of the attempt it waits for."""
-        return replace(self, told_of=self.waits_for_person)
+    def mail_considered(self) -> Self:
+        """The record after it was decided whether the person gets a mail about the attempt that waits for them."""
+        return replace(self, considered_attempt=self.waits_for_person)
 
     @property
     def awaits_user(self) -> bool:
-        """Whether it pays for a subscription of somebody who is not known yet."""
+        """Whether it pays for a subscription whose user is unknown."""
         return self.user_id is None and self.stp_subscription_id is not None
 
-    def mail_due(self, truth: StripePayment, *, at: datetime) -> bool:
-        """Whether there is an attempt that its person has not been thought of for: of a subscription, and not old."""
-        fresh = truth.attempted_at > at - STALE
-        new = self.waits_for_person not in (None, self.told_of)
-        return fresh and new and self.stp_subscription_id is not None
+    def mail_due(self, stripe_payment: StripePayment, *, at: datetime) -> bool:
+        """Whether an attempt for a subscription waits for the person, is recent, and no mail was considered for it."""
+        recent = stripe_payment.attempted_at > at - MAIL_WINDOW
+        new = self.waits_for_person not in (None, self.considered_attempt)
+        return recent and new and self.stp_subscription_id is not None
 
-    def news(self, held: Payment | None) -> list[PaymentEvent]:
-        """What is to be announced of it, whatever it was that made us look: each fact once.
+    def events_since(self, stored: Payment | None) -> list[PaymentEvent]:
+        """The events to publish for the changes of this payment, each once, whatever caused the reading.
 
         Args:
-            held: what was known before. While a subscription's payer was not known nothing was announced, so then all
-                of it is news.
+            stored: the record before. While the user of a subscription's payment is unknown nothing is published; then
+                the whole state counts as new.
         """
         if self.awaits_user:
             return []
-        before = None if held is None or held.awaits_user else held
-        facts: dict[str, Any] = {
+        before = None if stored is None or stored.awaits_user else stored
+        fields: dict[str, Any] = {
             "key": self.user_id or self.stp_payment_intent_id,
             "user_id": self.user_id,
             "payment_id": self.id,
@@ -137,77 +148,58 @@ class Payment:
             "amount": self.amount,
             "currency": self.currency,
         }
-        found: list[PaymentEvent] = []
+        events: list[PaymentEvent] = []
         if self.status == "succeeded" and (before is None or before.status != "succeeded"):
-            found.append(PaymentSucceeded(**facts, amount_received=self.amount_received))
+            events.append(PaymentSucceeded(**fields, amount_received=self.amount_received))
         if self.status == "canceled" and (before is None or before.status != "canceled"):
-            found.append(PaymentCancelled(**facts))
+            events.append(PaymentCancelled(**fields))
         if self.waits_for_person is not None and (before is None or before.waits_for_person != self.waits_for_person):
             if self.status == "requires_action":
-                found.append(PaymentActionRequired(**facts))
+                events.append(PaymentActionRequired(**fields))
             else:
-                found.append(PaymentFailed(**facts, failure=self.failure_code, decline=self.decline_code))
-        # What is given back may fail and come again: then it is less than before, and nobody got it twice.
+                events.append(PaymentFailed(**fields, failure=self.failure_code, decline=self.decline_code))
+        # A refund may fail, which lowers the amount, and be created anew.
         if self.amount_refunded > (0 if before is None else before.amount_refunded):
-            found.append(PaymentRefunded(**facts, amount_refunded=self.amount_refunded))
-        return found
+            events.append(PaymentRefunded(**fields, amount_refunded=self.amount_refunded))
+        return events
 
     def view(self, user_id: str | None) -> PaymentView:
-        """As operators read it.
-
-        Args:
-            user_id: whose it is by what is known now.
-        """
+        """The view for operators, with the user as known now."""
         return PaymentView.model_validate({**asdict(self), "user_id": user_id, "created_at": self.stp_created_at})
 
 
-def _facts(truth: StripePayment) -> dict[str, Any]:
+def _fields_of(stripe_payment: StripePayment) -> dict[str, Any]:
     return {
-        "stp_payment_intent_id": truth.id,
-        "stp_customer_id": None if truth.customer is None else truth.customer.id,
-        "stp_invoice_id": None if truth.invoice is None else truth.invoice.id,
-        "stp_subscription_id": truth.subscription_id,
-        "stp_charge_id": truth.charge_id,
-        "status": truth.status,
-        "amount": truth.amount,
-        "amount_received": truth.amount_received,
-        "amount_refunded": truth.amount_refunded,
-        "currency": truth.currency,
-        "failure_code": truth.failure_code,
-        "decline_code": truth.decline_code,
-        "disputed": truth.disputed,
-        "waits_for_person": truth.waiting_for_person,
-        "stp_created_at": truth.created,
-        "cancelled_at": truth.canceled_at,
+        "stp_payment_intent_id": stripe_payment.id,
+        "stp_customer_id": None if stripe_payment.customer is None else stripe_payment.customer.id,
+        "stp_invoice_id": None if stripe_payment.invoice is None else stripe_payment.invoice.id,
+        "stp_subscription_id": stripe_payment.subscription_id,
+        "stp_charge_id": stripe_payment.charge_id,
+        "status": stripe_payment.status,
+        "amount": stripe_payment.amount,
+        "amount_received": stripe_payment.amount_received,
+        "amount_refunded": stripe_payment.amount_refunded,
+        "currency": stripe_payment.currency,
+        "failure_code": stripe_payment.failure_code,
+        "decline_code": stripe_payment.decline_code,
+        "disputed": stripe_payment.disputed,
+        "waits_for_person": stripe_payment.waits_for_person,
+        "stp_created_at": stripe_payment.created,
+        "cancelled_at": stripe_payment.canceled_at,
     }
 
 
-NO_DECIMALS: Final = frozenset(
-    "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split()  # noqa: SIM905 -- readable as a list
-)
-"""An amount of 500 is 500 of these (https://docs.stripe.com/currencies#zero-decimal)."""
-
-
-THREE_DECIMALS: Final = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
-"""An amount of 5120 is 5.120 of these (https://docs.stripe.com/currencies#three-decimal)."""
-
-
-HUNDREDS_WITHOUT_DECIMALS: Final = frozenset({"isk", "ugx"})
-"""They have no decimals, and Stripe counts them in hundredths all the same: 500 is 5
-(https://docs.stripe.com/currencies#special-cases)."""
-
-
-def written(amount: int, currency: str) -> str:
-    """An amount with its currency: ``12.00 EUR``, ``500 JPY``.
+def format_amount(amount: int, currency: str) -> str:
+    """An amount with its currency, for people: ``12.00 EUR``, ``500 JPY``.
 
     Args:
-        amount: in minor units as Stripe counts them, negative ones too.
-        currency: three letters.
+        amount: in minor units as Stripe counts them; may be negative.
+        currency: ISO code.
     """
     code = currency.lower()
-    decimals = 0 if code in NO_DECIMALS else 3 if code in THREE_DECIMALS else 2
+    decimals = 0 if code in ZERO_DECIMAL else 3 if code in THREE_DECIMAL else 2
     whole, rest = divmod(abs(amount), 10**decimals)
-    if decimals and not (code in HUNDREDS_WITHOUT_DECIMALS and rest == 0):
+    if decimals and not (code in ZERO_DECIMAL_IN_HUNDREDTHS and rest == 0):
         number = f"{whole}.{rest:0{decimals}}"
     else:
         number = str(whole)

@@ -1,4 +1,4 @@
-"""How do operators read a long list of what Stripe has charged? A page at a time, each entry with its user."""
+"""Pages of payments and disputes for operators, each entry with the user known now."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ View_co = TypeVar("View_co", covariant=True)
 View = TypeVar("View")
 
 
-class Shown(PageEntry, Protocol[View_co]):
-    """An entry of such a list."""
+class AttributedEntry(PageEntry, Protocol[View_co]):
+    """A payment or a dispute."""
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is, as recorded."""
+        """Its user as recorded."""
 
     @property
     def stp_customer_id(self) -> str | None:
-        """Whose it is in Stripe."""
+        """Its customer in Stripe."""
 
     def view(self, user_id: str | None) -> View_co:
-        """As operators read it, with the user known now."""
+        """The view for operators, with the user as known now."""
 
 
-class Pages(Protocol[View_co]):
-    """A store that is read so."""
+class PageStore(Protocol[View_co]):
+    """The store of payments or of disputes."""
 
-    async def page(self, query: PageQuery) -> Sequence[Shown[View_co]]:
-        """The entries asked for, and one more if there are more."""
+    async def page(self, query: PageQuery) -> Sequence[AttributedEntry[View_co]]:
+        """The entries of a page, and one more if another page follows."""
 
 
-async def one_page(
-    store: Pages[View], query: ListPayments | ListDisputes, work: Work, billing: Billing
+async def page_of(
+    store: PageStore[View], query: ListPayments | ListDisputes, work: Work, billing: Billing
 ) -> tuple[tuple[View, ...], str | None]:
-    """The entries of a page, newest first, and the cursor of the next one, None after the last.
+    """The views of a page, newest first, and the cursor of the next page, which is None after the last one.
 
     Raises:
-        InvalidCursor: no page ended with the query's.
+        InvalidCursor: the query's cursor is not one that a page ended with.
     """
     customers = [] if query.user_id is None else await billing.mappings.customers_of(query.user_id)
-    found = await store.page(
+    entries = await store.page(
         PageQuery(
             user_id=query.user_id, customers=customers, status=query.status, limit=query.limit, cursor=query.cursor
         )
     )
-    page = found[: query.limit]
+    page = entries[: query.limit]
     if page:
         work.annotate(user_id=query.user_id)
     unattributed = {each.stp_customer_id for each in page if each.user_id is None and each.stp_customer_id is not None}
     users = await billing.mappings.users_of(unattributed) if unattributed else {}
     views = tuple(each.view(each.user_id or users.get(each.stp_customer_id or "")) for each in page)
-    return views, cursor_of(page[-1]) if len(found) > len(page) else None
+    return views, cursor_of(page[-1]) if len(entries) > len(page) else None

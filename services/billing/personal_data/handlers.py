@@ -1,10 +1,10 @@
-"""How does billing do its part of an export or an erasure?"""
+"""Billing's part of the export and the erasure of a user."""
 
 from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
-from services.billing.stripe_api.reschedule import later
+from services.billing.stripe_api.reschedule import retry_time
 from shared.bus.work import Work
 from shared.messages.billing.errors import StripeUnavailable
 from shared.messages.personal_data import EraseUserFromBilling, ExportUserFromBilling
@@ -13,15 +13,15 @@ from shared.personal_data.export import export_part
 
 
 async def export_user_from_billing(command: ExportUserFromBilling, work: Work, billing: Billing) -> None:
-    """Hand over what is held on a user, a part at a time."""
+    """Export the user's data in billing, one part with each message."""
     await export_part(command, work, billing.people.handed_over, sealer=billing.sealer)
 
 
 async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, billing: Billing) -> None:
-    """Remove what is held on a user, Stripe's customers too if asked; later, if Stripe can't be asked now.
+    """Erase the user's data in billing and, if requested, the user's customers in Stripe.
 
-    First it is remembered who must not come back, and only when that is committed is anything removed: what is on its
-    way takes turns with this, or sees it.
+    The ids of the user and of the customers are recorded as erased first, and data is removed only after that commit.
+    Handlers that run at the same time are serialized with it by ``payers``, or see the recorded ids.
     """
     customers = await _customers(command.user_id, billing)
     ids = [command.user_id, *customers]
@@ -33,21 +33,21 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
     if command.delete_stripe_customer:
         try:
             for customer_id in customers:
-                # Each order has a key of its own: one that failed may stand for its failure for a day.
+                # Each attempt has its own idempotency key: Stripe keeps a failure under a key for a day.
                 await billing.stripe.delete_customer(customer_id, key=f"{work.id}:{customer_id}")
         except (StripeUnavailable, KeySpent, StripeRefused) as failure:
             reason = type(failure).__name__
-            postpone_erasure(command, work, waits_for="stripe", reason=reason, at=later(command.attempt, work))
+            postpone_erasure(command, work, waits_for="stripe", reason=reason, at=retry_time(command.attempt, work))
             return
     if await erase_part(command, work, billing.people.removed, sealer=billing.sealer):
         finish_erasure(command, work)
 
 
 async def _customers(user_id: str, billing: Billing) -> list[str]:
-    """Every customer that is known to be, or to have been, the user's."""
-    known = set(await billing.mappings.customers_of(user_id))
-    known.update(subscription.stp_customer_id for subscription in await billing.subscriptions.of_user(user_id))
+    """Stripe's ids of all customers that belong or belonged to the user."""
+    customer_ids = set(await billing.mappings.customers_of(user_id))
+    customer_ids.update(subscription.stp_customer_id for subscription in await billing.subscriptions.of_user(user_id))
     trial = await billing.trials.find_by_user(user_id)
     if trial is not None and trial.stp_customer_id is not None:
-        known.add(trial.stp_customer_id)
-    return sorted(known)
+        customer_ids.add(trial.stp_customer_id)
+    return sorted(customer_ids)

@@ -1,7 +1,7 @@
-"""How is an account taken over that lived before Nest? Its people, then what they have, written to nobody.
+"""Stages of an import, which takes over an account that existed before Nest: first customers, then what they have.
 
-Each page is ordered and then waited for before the next one is taken: so the orders never pile up before webhooks,
-and what nobody can be found for is known in the end.
+Nobody gets a mail about objects that are taken over. After each page the run waits until its commands are handled. So
+they never pile up in front of webhooks, and at the end it is known which customers have no user.
 """
 
 from __future__ import annotations
@@ -9,111 +9,112 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from services.billing.customers.attribution import ask_auth
-from services.billing.runs.comparison import repair_of
+from services.billing.customers.attribution import request_user
+from services.billing.runs.comparison import repair_command
 from services.billing.runs.models import Drift
-from services.billing.runs.steps import Done, Stage, Step, report
-from services.billing.runs.store import Mirror
-from services.billing.stripe_api.lists import Listed, page_of
-from services.billing.stripe_api.parsing import Json, customer_of
-from services.billing.subscriptions.models import LIVE, rivals
+from services.billing.runs.steps import Stage, Step, StepResult, add_found
+from services.billing.stripe_api.lists import StripeList, list_page
+from services.billing.stripe_api.parsing import Json, parse_customer
+from services.billing.subscriptions.models import LIVE, live_duplicates
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import Subject
 from shared.messages.billing.subscriptions import DuplicateSubscriptionFound
 
 PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (0.5, 1, 2, 4, 8, 15, 30, 60))
-"""Between looks whether what was ordered of a page is there; then it is left to the comparison at the end."""
-USERS_AT_ONCE: Final = 200
+"""Pauses between the checks whether the commands of a page are handled; after the last one the final comparison finds
+what is missing."""
+USERS_PER_STEP: Final = 200
 
 
-async def take_customers(step: Step) -> Done:
-    """Attach a page of customers to users: by their metadata, else by their address, as a webhook's would be."""
+async def take_customers(step: Step) -> StepResult:
+    """Map a page of customers to users: by metadata, otherwise by address, as for a webhook."""
     run, at, billing = step.run, step.work.now, step.billing
-    page = await page_of("customers", step.stripe.calls, after=run.cursor)
+    page = await list_page("customers", step.stripe.calls, after=run.cursor)
     users = await billing.mappings.users_of(entry["id"] for entry in page.entries)
-    strangers = [customer_of(entry) for entry in page.entries if entry["id"] not in users]
-    if run.look == 0:
+    unmapped = [parse_customer(entry) for entry in page.entries if entry["id"] not in users]
+    if run.check_round == 0:
         run = run.counted(account_customers=len(page.entries), attached=0, asked=0, nobody=0)
-        for customer in strangers:
+        for customer in unmapped:
             if customer.user_id is not None:
                 billing.mappings.attach(customer.id, customer.user_id, step.work)
                 run = run.counted(attached=1)
             elif customer.email is not None:
-                ask_auth(customer.id, customer.email, step.work, billing)
+                request_user(customer.id, customer.email, step.work, billing)
                 run = run.counted(asked=1)
-    waited_for = [each for each in strangers if each.user_id is not None or each.email is not None]
-    if waited_for and run.look < len(PAUSES):
-        return Done(run.on(run.cursor, at=at, look=run.look + 1), PAUSES[run.look])
-    # Those whose address auth does not take among them.
-    nobody = [Drift(subject="customer", stripe_id=each.id, our_id=None, kind="nobody") for each in strangers]
-    run = run.counted(nobody=await report(nobody, step))
-    return Done(run.on(page.entries[-1]["id"], at=at) if page.more else run.past_stage(at=at))
+    expected = [each for each in unmapped if each.user_id is not None or each.email is not None]
+    if expected and run.check_round < len(PAUSES):
+        return StepResult(run.continued(run.cursor, at=at, check_round=run.check_round + 1), PAUSES[run.check_round])
+    # Includes customers whose address auth rejects.
+    without_user = [Drift(subject="customer", stripe_id=each.id, our_id=None, kind="nobody") for each in unmapped]
+    run = run.counted(nobody=await add_found(without_user, step))
+    if page.more:
+        return StepResult(run.continued(page.entries[-1]["id"], at=at))
+    return StepResult(run.stage_completed(at=at))
 
 
-def taking(listed: Listed, subject: Subject, mirror: str) -> Stage:
-    """The stage that has everything of a list recorded that is not yet.
+def take_stage(name: StripeList, subject: Subject) -> Stage:
+    """The stage that orders the reading of all objects of one of Stripe's lists that have no record."""
 
-    Args:
-        listed: which list.
-        subject: what is in it.
-        mirror: the name of our records of it.
-    """
-
-    async def stage(step: Step) -> Done:
+    async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
-        records: Mirror[object] = getattr(step.billing.mirrors, mirror)
-        page = await page_of(listed, step.stripe.calls, after=run.cursor)
-        held = await records.of(entry["id"] for entry in page.entries)
-        new = [entry for entry in page.entries if entry["id"] not in held and _somebodys(entry)]
-        if run.look == 0:
+        page = await list_page(name, step.stripe.calls, after=run.cursor)
+        stored = await step.billing.mirrors.of_subject(subject).of(entry["id"] for entry in page.entries)
+        new = [entry for entry in page.entries if entry["id"] not in stored and _has_user(entry)]
+        if run.check_round == 0:
             for entry in reversed(new):
                 drift = Drift(subject=subject, stripe_id=entry["id"], our_id=None, kind="missing_here")
-                step.work.publish(repair_of(drift))
-            run = run.counted(**{f"taken_{listed}": len(new)})
-        if new and run.look < len(PAUSES):
-            return Done(run.on(run.cursor, at=at, look=run.look + 1), PAUSES[run.look])
-        return Done(run.on(page.entries[-1]["id"], at=at) if page.more else run.past_stage(at=at))
+                step.work.publish(repair_command(drift))
+            run = run.counted(**{f"taken_{name}": len(new)})
+        if new and run.check_round < len(PAUSES):
+            return StepResult(
+                run.continued(run.cursor, at=at, check_round=run.check_round + 1), PAUSES[run.check_round]
+            )
+        if page.more:
+            return StepResult(run.continued(page.entries[-1]["id"], at=at))
+        return StepResult(run.stage_completed(at=at))
 
     return stage
 
 
-async def duplicates(step: Step) -> Done:
-    """Tell of people who have several live subscriptions: what was taken over is cancelled by nobody but people."""
+async def duplicates(step: Step) -> StepResult:
+    """Announce live duplicates that were taken over: Nest does not cancel them, a person decides."""
     run, at, billing = step.run, step.work.now, step.billing
-    users = await billing.mirrors.subscriptions.users_with_several(LIVE, after=run.cursor, limit=USERS_AT_ONCE)
+    users = await billing.mirrors.subscriptions.users_with_several(LIVE, after=run.cursor, limit=USERS_PER_STEP)
     drifts = []
     for user_id in users:
-        for newcomer, kept in rivals(await billing.subscriptions.of_user(user_id), at=at, grace=billing.grace):
-            if not newcomer.taken_over:
+        subscriptions = await billing.subscriptions.of_user(user_id)
+        for duplicate, kept in live_duplicates(subscriptions, at=at, grace=billing.grace):
+            if not duplicate.taken_over:
                 continue
             drifts.append(
                 Drift(
                     subject="subscription",
-                    stripe_id=newcomer.stp_subscription_id,
-                    our_id=newcomer.id,
+                    stripe_id=duplicate.stp_subscription_id,
+                    our_id=duplicate.id,
                     kind="duplicate",
-                    different=[{"field": "duplicate_of", "ours": None, "theirs": kept.stp_subscription_id}],
+                    field_differences=[{"field": "duplicate_of", "ours": None, "theirs": kept.stp_subscription_id}],
                 )
             )
             step.work.publish(
                 DuplicateSubscriptionFound(
-                    key=user_id, user_id=user_id, subscription_id=newcomer.id, kept_subscription_id=kept.id
+                    key=user_id, user_id=user_id, subscription_id=duplicate.id, kept_subscription_id=kept.id
                 ),
-                id=derived_message_id("duplicate-found", newcomer.id, kept.id),
+                id=derived_message_id("duplicate-found", duplicate.id, kept.id),
             )
-    run = run.counted(duplicates=await report(drifts, step))
-    return Done(run.on(users[-1], at=at) if len(users) == USERS_AT_ONCE else run.past_stage(at=at))
+    run = run.counted(duplicates=await add_found(drifts, step))
+    if len(users) == USERS_PER_STEP:
+        return StepResult(run.continued(users[-1], at=at))
+    return StepResult(run.stage_completed(at=at))
 
 
-def _somebodys(entry: Json) -> bool:
-    """Whether it can be recorded: a subscription is somebody's, of whom at least an address is known."""
+def _has_user(entry: Json) -> bool:
+    """Whether an object can be recorded: a subscription needs a user, for whom an address is enough."""
     if entry["object"] != "subscription":
         return True
-    customer = customer_of(entry["customer"])
-    named = entry["metadata"].get("user_id") or customer.user_id or customer.email
-    return bool(named)
+    customer = parse_customer(entry["customer"])
+    return bool(entry["metadata"].get("user_id") or customer.user_id or customer.email)
 
 
-take_subscriptions: Final = taking("subscriptions", "subscription", "subscriptions")
-take_payments: Final = taking("payments", "payment", "payments")
-take_disputes: Final = taking("disputes", "dispute", "disputes")
+take_subscriptions: Final = take_stage("subscriptions", "subscription")
+take_payments: Final = take_stage("payments", "payment")
+take_disputes: Final = take_stage("disputes", "dispute")

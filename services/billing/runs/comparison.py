@@ -1,4 +1,4 @@
-"""Is a record what Stripe says? Read here, read there, and read here again before it counts as drift."""
+"""Comparison of one record with the object in Stripe, field by field."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from services.billing.context import Billing
-from services.billing.customers.attribution import user_of_subscription
-from services.billing.customers.models import ProviderMapping
+from services.billing.customers.attribution import user_of_dispute, user_of_payment
+from services.billing.customers.models import ProviderMapping, user_of_subscription
 from services.billing.disputes.models import Dispute
-from services.billing.disputes.sync import user_of_dispute
 from services.billing.payments.models import Payment
-from services.billing.payments.sync import user_of_payment
 from services.billing.runs.models import Drift
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.models import StripeCustomer, StripeDispute, StripePayment, StripeSubscription
-from services.billing.stripe_api.payments import read_dispute, read_payment
 from services.billing.subscriptions.models import Subscription
 from services.billing.trials.models import Trial
 from shared.messages import iso_milliseconds
@@ -27,43 +24,47 @@ from shared.messages.billing.runs import Subject
 from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription
 from shared.messages.message import Command
 
-READINGS: Final = 3
-"""How often a pair is read while our side moves meanwhile."""
+MAX_READINGS: Final = 3
+"""Bound on the readings of a pair whose record keeps changing meanwhile."""
+IGNORED_FIELDS: Final = frozenset({"read_at", "updated_at", "version"})
+"""Fields that change with every reading and do not come from Stripe."""
 
 
-async def examine(subject: Subject, stripe_id: str, billing: Billing, stripe: Stripe) -> Drift | None:
-    """In what our record of one of Stripe's objects is not as Stripe says now.
+async def compare(subject: Subject, stripe_id: str, billing: Billing, stripe: Stripe) -> Drift | None:
+    """Compare our record of an object with Stripe.
 
-    Fenced: if our record moves while Stripe is asked, both are read again, since what was compared was never there at
-    one time.
+    If the record changes during the reading, both are read again: the compared values never existed at one time.
 
     Args:
-        subject: which kind.
-        stripe_id: which.
-        billing: where.
-        stripe: the account, at the pace of who asks.
+        subject: the kind of object.
+        stripe_id: Stripe's id.
+        billing: the context.
+        stripe: the account, with the priority of the caller.
+
+    Returns:
+        None if they agree.
 
     Raises:
-        StripeUnavailable: Stripe could not be asked.
+        StripeUnavailable: Stripe is unavailable.
     """
-    find, judge = _READERS[subject]
-    held = await find(stripe_id, billing)
-    found: Drift | None = None
-    for _ in range(READINGS):
-        found = await judge(stripe_id, held, billing, stripe)
-        if found is None:
+    records, compare_with_stripe = billing.mirrors.of_subject(subject), _COMPARISONS[subject]
+    stored = await records.find(stripe_id)
+    drift: Drift | None = None
+    for _ in range(MAX_READINGS):
+        drift = await compare_with_stripe(stripe_id, stored, billing, stripe)
+        if drift is None:
             return None
-        now = await find(stripe_id, billing)
-        if now == held:
-            return found
-        held = now
-    return found
+        stored_afterwards = await records.find(stripe_id)
+        if stored_afterwards == stored:
+            return drift
+        stored = stored_afterwards
+    return drift
 
 
-def repair_of(found: Drift) -> Command:
-    """The order that mends a drift: the one that a webhook about the object leads to."""
-    stripe_id = found.stripe_id
-    match found.subject:
+def repair_command(drift: Drift) -> Command:
+    """The command that repairs a drift: the same as for a webhook about the object."""
+    stripe_id = drift.stripe_id
+    match drift.subject:
         case "customer":
             return FollowCustomer(key=stripe_id, customer_id=stripe_id)
         case "payment":
@@ -71,156 +72,172 @@ def repair_of(found: Drift) -> Command:
         case "dispute":
             return FollowDispute(key=stripe_id, dispute_id=stripe_id)
         case _:
-            # A trial follows with the subscription that it is.
+            # A trial is synchronized with its subscription.
             return FollowSubscription(key=stripe_id, subscription_id=stripe_id)
 
 
-async def subscription_drift(
-    stripe_id: str, held: Subscription | None, truth: StripeSubscription | None, billing: Billing
+async def compare_subscription(
+    stripe_id: str, stored: Subscription | None, stripe_subscription: StripeSubscription | None, billing: Billing
 ) -> Drift | None:
-    """A subscription that was read against its record."""
-    if truth is None:
-        return of_subscription(stripe_id, held, None, None)
-    mapping = await billing.mappings.find(truth.customer.id)
-    return of_subscription(stripe_id, held, truth, user_of_subscription(truth, mapping, held))
+    """Compare a record with a subscription that was read, after finding its user."""
+    if stripe_subscription is None:
+        return subscription_drift(stripe_id, stored, None, None)
+    mapping = await billing.mappings.find(stripe_subscription.customer.id)
+    user_id = user_of_subscription(stripe_subscription, mapping, stored)
+    return subscription_drift(stripe_id, stored, stripe_subscription, user_id)
 
 
-async def payment_drift(
-    stripe_id: str, held: Payment | None, truth: StripePayment | None, billing: Billing
+async def compare_payment(
+    stripe_id: str, stored: Payment | None, stripe_payment: StripePayment | None, billing: Billing
 ) -> Drift | None:
-    """A payment that was read against its record."""
-    user_id = None if truth is None or held is None else await user_of_payment(truth, billing)
-    return of_payment(stripe_id, held, truth, user_id)
+    """Compare a record with a payment that was read, after finding its user."""
+    if stripe_payment is None or stored is None:
+        return payment_drift(stripe_id, stored, stripe_payment, None)
+    return payment_drift(stripe_id, stored, stripe_payment, await user_of_payment(stripe_payment, billing))
 
 
-async def dispute_drift(
-    stripe_id: str, held: Dispute | None, truth: StripeDispute | None, billing: Billing
+async def compare_dispute(
+    stripe_id: str, stored: Dispute | None, stripe_dispute: StripeDispute | None, billing: Billing
 ) -> Drift | None:
-    """A dispute that was read against its record, and what that has of its payment."""
-    if truth is None or held is None:
-        return of_dispute(stripe_id, held, truth, None, None)
-    intent_id = truth.payment_intent_id
+    """Compare a record with a dispute that was read, after finding its payment and its user."""
+    if stripe_dispute is None or stored is None:
+        return dispute_drift(stripe_id, stored, stripe_dispute, None, None)
+    intent_id = stripe_dispute.payment_intent_id
     payment = None if intent_id is None else await billing.payments.find_by_stripe_id(intent_id)
-    return of_dispute(stripe_id, held, truth, payment, await user_of_dispute(truth, payment, billing))
+    user_id = await user_of_dispute(stripe_dispute, payment, billing)
+    return dispute_drift(stripe_id, stored, stripe_dispute, payment, user_id)
 
 
-async def _customer(stripe_id: str, held: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
-    return None if held is None else of_customer(stripe_id, held, await stripe.customer(stripe_id))
+async def _customer(stripe_id: str, stored: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
+    return None if stored is None else customer_drift(stripe_id, stored, await stripe.customer(stripe_id))
 
 
-async def _subscription(stripe_id: str, held: Any, billing: Billing, stripe: Stripe) -> Drift | None:
-    return await subscription_drift(stripe_id, held, await stripe.subscription(stripe_id), billing)
+async def _subscription(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return await compare_subscription(stripe_id, stored, await stripe.subscription(stripe_id), billing)
 
 
-async def _trial(stripe_id: str, held: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
-    return None if held is None else of_trial(held, await stripe.subscription(stripe_id))
+async def _trial(stripe_id: str, stored: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
+    return None if stored is None else trial_drift(stored, await stripe.subscription(stripe_id))
 
 
-async def _payment(stripe_id: str, held: Any, billing: Billing, stripe: Stripe) -> Drift | None:
-    return await payment_drift(stripe_id, held, await read_payment(stripe_id, stripe.calls), billing)
+async def _payment(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return await compare_payment(stripe_id, stored, await stripe.payment(stripe_id), billing)
 
 
-async def _dispute(stripe_id: str, held: Any, billing: Billing, stripe: Stripe) -> Drift | None:
-    return await dispute_drift(stripe_id, held, await read_dispute(stripe_id, stripe.calls), billing)
+async def _dispute(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return await compare_dispute(stripe_id, stored, await stripe.dispute(stripe_id), billing)
 
 
-Find = Callable[[str, Billing], Awaitable[Any]]
-Judge = Callable[[str, Any, Billing, Stripe], Awaitable[Drift | None]]
-_READERS: Final[dict[Subject, tuple[Find, Judge]]] = {
-    "customer": (lambda stripe_id, billing: billing.mirrors.customers.find(stripe_id), _customer),
-    "subscription": (lambda stripe_id, billing: billing.mirrors.subscriptions.find(stripe_id), _subscription),
-    "trial": (lambda stripe_id, billing: billing.mirrors.trials.find(stripe_id), _trial),
-    "payment": (lambda stripe_id, billing: billing.mirrors.payments.find(stripe_id), _payment),
-    "dispute": (lambda stripe_id, billing: billing.mirrors.disputes.find(stripe_id), _dispute),
+_COMPARISONS: Final[dict[Subject, Callable[[str, Any, Billing, Stripe], Awaitable[Drift | None]]]] = {
+    "customer": _customer,
+    "subscription": _subscription,
+    "trial": _trial,
+    "payment": _payment,
+    "dispute": _dispute,
 }
-"""For each kind how our record is found, and how it is held against Stripe."""
+"""For each kind of object a function that reads it from Stripe and compares our record with it."""
 
 
-OURS_ALONE: Final = frozenset({"read_at", "updated_at", "version"})
-"""What moves with every reading and says nothing of Stripe."""
+def customer_drift(
+    customer_id: str, mapping: ProviderMapping | None, stripe_customer: StripeCustomer | None
+) -> Drift | None:
+    """The drift of a customer's mapping.
 
-
-def of_customer(customer_id: str, mapping: ProviderMapping | None, truth: StripeCustomer | None) -> Drift | None:
-    """A customer against its mapping. Who pays for nothing needs none; a deleted one keeps whose it was."""
+    A customer without a mapping is no drift, since it may pay for nothing. A deleted customer keeps its mapping.
+    """
     if mapping is None:
         return None
-    if truth is None:
-        return Drift(subject="customer", stripe_id=customer_id, our_id=mapping.id, kind="missing_there")
-    wanted = mapping if truth.user_id is None else replace(mapping, user_id=truth.user_id)
-    return _differing("customer", customer_id, mapping, wanted)
+    if stripe_customer is None:
+        return _missing_there("customer", customer_id, mapping.id)
+    expected = mapping if stripe_customer.user_id is None else replace(mapping, user_id=stripe_customer.user_id)
+    return _differing("customer", customer_id, mapping, expected)
 
 
-def of_subscription(
-    subscription_id: str, held: Subscription | None, truth: StripeSubscription | None, user_id: str | None
+def subscription_drift(
+    subscription_id: str,
+    stored: Subscription | None,
+    stripe_subscription: StripeSubscription | None,
+    user_id: str | None,
 ) -> Drift | None:
-    """A subscription against its record.
+    """The drift of a subscription's record.
 
     Args:
         subscription_id: Stripe's id.
-        held: our record.
-        truth: what Stripe says.
-        user_id: whose it is by all that is known.
+        stored: our record.
+        stripe_subscription: the subscription in Stripe.
+        user_id: the user to whom it belongs; None if unknown.
     """
-    if truth is None:
-        return None if held is None else _gone("subscription", subscription_id, held.id)
-    if held is None:
-        if user_id is not None or truth.customer.email is not None:
-            return Drift(subject="subscription", stripe_id=subscription_id, our_id=None, kind="missing_here")
-        if truth.customer.deleted:
-            # It is over with its customer, of whom nothing is left that would say whose it was.
+    if stripe_subscription is None:
+        return None if stored is None else _missing_there("subscription", subscription_id, stored.id)
+    if stored is None:
+        customer = stripe_subscription.customer
+        if user_id is not None or customer.email is not None:
+            return _missing_here("subscription", subscription_id)
+        if customer.deleted:
+            # It ended with its customer, and nothing is left that would identify its user.
             return None
         return Drift(subject="subscription", stripe_id=subscription_id, our_id=None, kind="nobody")
-    wanted = held.follow(user_id or held.user_id, truth, read_at=held.read_at, at=held.updated_at)
-    return _differing("subscription", subscription_id, held, wanted)
+    expected = stored.follow(
+        user_id or stored.user_id, stripe_subscription, read_at=stored.read_at, at=stored.updated_at
+    )
+    return _differing("subscription", subscription_id, stored, expected)
 
 
-def of_trial(trial: Trial, truth: StripeSubscription | None) -> Drift | None:
-    """A trial that was made against its subscription; one that is only reserved is nothing in Stripe yet."""
+def trial_drift(trial: Trial, stripe_subscription: StripeSubscription | None) -> Drift | None:
+    """The drift of a finished trial; a pending one does not exist in Stripe."""
     if trial.stp_subscription_id is None:
         return None
-    if truth is None:
-        return _gone("trial", trial.stp_subscription_id, trial.id)
-    return _differing("trial", trial.stp_subscription_id, trial, trial.finish(truth, at=trial.updated_at))
+    if stripe_subscription is None:
+        return _missing_there("trial", trial.stp_subscription_id, trial.id)
+    expected = trial.finish(stripe_subscription, at=trial.updated_at)
+    return _differing("trial", trial.stp_subscription_id, trial, expected)
 
 
-def of_payment(intent_id: str, held: Payment | None, truth: StripePayment | None, user_id: str | None) -> Drift | None:
-    """A payment against its record; as ``of_subscription``, but that a payment may be nobody's."""
-    if truth is None:
-        return None if held is None else _gone("payment", intent_id, held.id)
-    if held is None:
-        return Drift(subject="payment", stripe_id=intent_id, our_id=None, kind="missing_here")
-    return _differing("payment", intent_id, held, held.follow(user_id, truth, read_at=held.read_at, at=held.updated_at))
+def payment_drift(
+    intent_id: str, stored: Payment | None, stripe_payment: StripePayment | None, user_id: str | None
+) -> Drift | None:
+    """The drift of a payment's record; a payment may have no user."""
+    if stripe_payment is None:
+        return None if stored is None else _missing_there("payment", intent_id, stored.id)
+    if stored is None:
+        return _missing_here("payment", intent_id)
+    expected = stored.follow(user_id, stripe_payment, read_at=stored.read_at, at=stored.updated_at)
+    return _differing("payment", intent_id, stored, expected)
 
 
-def of_dispute(
+def dispute_drift(
     dispute_id: str,
-    held: Dispute | None,
-    truth: StripeDispute | None,
+    stored: Dispute | None,
+    stripe_dispute: StripeDispute | None,
     payment: Payment | None,
     user_id: str | None,
 ) -> Drift | None:
-    """A dispute, and what it has of its payment, against its record."""
-    if truth is None:
-        return None if held is None else _gone("dispute", dispute_id, held.id)
-    if held is None:
-        return Drift(subject="dispute", stripe_id=dispute_id, our_id=None, kind="missing_here")
-    wanted = held.follow(user_id, truth, payment, read_at=held.read_at, at=held.updated_at)
-    return _differing("dispute", dispute_id, held, wanted)
+    """The drift of a dispute's record, including the fields that come from its payment."""
+    if stripe_dispute is None:
+        return None if stored is None else _missing_there("dispute", dispute_id, stored.id)
+    if stored is None:
+        return _missing_here("dispute", dispute_id)
+    expected = stored.follow(user_id, stripe_dispute, payment, read_at=stored.read_at, at=stored.updated_at)
+    return _differing("dispute", dispute_id, stored, expected)
 
 
-def _gone(subject: Subject, stripe_id: str, our_id: str) -> Drift:
+def _missing_here(subject: Subject, stripe_id: str) -> Drift:
+    return Drift(subject=subject, stripe_id=stripe_id, our_id=None, kind="missing_here")
+
+
+def _missing_there(subject: Subject, stripe_id: str, our_id: str) -> Drift:
     return Drift(subject=subject, stripe_id=stripe_id, our_id=our_id, kind="missing_there")
 
 
 def _differing(subject: Subject, stripe_id: str, ours: Any, theirs: Any) -> Drift | None:
-    different: list[dict[str, str | None]] = [
+    differences: list[dict[str, str | None]] = [
         {"field": each.name, "ours": _text(getattr(ours, each.name)), "theirs": _text(getattr(theirs, each.name))}
         for each in fields(ours)
-        if each.name not in OURS_ALONE and getattr(ours, each.name) != getattr(theirs, each.name)
+        if each.name not in IGNORED_FIELDS and getattr(ours, each.name) != getattr(theirs, each.name)
     ]
-    if not different:
+    if not differences:
         return None
-    return Drift(subject=subject, stripe_id=stripe_id, our_id=ours.id, kind="differs", different=different)
+    return Drift(subject=subject, stripe_id=stripe_id, our_id=ours.id, kind="differs", field_differences=differences)
 
 
 def _text(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""How far is a long run over a Stripe account, and what is next? Moved on step by step, and kept in between."""
+"""Rules of Stripe runs: stages, progress, and the differences between our records and Stripe that they find."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self, get_args
 
+from shared.documents import stored_as
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import (
     DifferenceKind,
@@ -36,14 +37,15 @@ Stage = Literal[
     "duplicates",
 ]
 Status = Literal["running", "waiting", "stopped", "done", "given_up"]
-_ALL: Final[tuple[Stage, ...]] = ("customers", "subscriptions", "trials", "payments", "disputes")
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_COMPARISONS: Final[tuple[Stage, ...]] = ("customers", "subscriptions", "trials", "payments", "disputes")
 STAGES: Final[dict[Kind, tuple[Stage, ...]]] = {
-    "verify": ("known", *_ALL, "looks"),
+    "verify": ("known", *_COMPARISONS, "looks"),
     "verify_lately": ("known", "changed", "looks"),
-    "reconcile": ("known", *_ALL, "looks"),
+    "reconcile": ("known", *_COMPARISONS, "looks"),
     "sweep": ("failed_deliveries",),
     "replay": ("chosen_events",),
-    # What was taken over is compared in the end like everything else.
+    # At the end of an import all records are compared with Stripe.
     "import": (
         "take_customers",
         "take_subscriptions",
@@ -51,49 +53,53 @@ STAGES: Final[dict[Kind, tuple[Stage, ...]]] = {
         "take_disputes",
         "duplicates",
         "known",
-        *_ALL,
+        *_COMPARISONS,
         "looks",
     ),
 }
-"""What each kind of run does, one after the other."""
+"""The stages of each kind of run, in order."""
 UNDER_WAY: Final = frozenset({"running", "waiting"})
 STALLED: Final = timedelta(hours=1)
-"""Stripe is asked again every quarter of an hour: a run that was not moved for longer has lost its message."""
+"""During an outage of Stripe a step is retried every 15 minutes. If a run made no progress for longer than this, its
+message was lost."""
 KEPT: Final = timedelta(days=90)
-"""How long a run and what it found are kept once it is over."""
+"""Retention of a run and its differences once it is over."""
 DIFFERENCES: Final = "differences"
-"""The count of objects that are not as Stripe says."""
+"""Name of the count of objects that differ from Stripe."""
+UNREPAIRABLE: Final = frozenset({"missing_there", "nobody", "duplicate"})
+"""Kinds of differences that synchronization can't repair. A record is never deleted because Stripe lacks the object:
+with the key of a wrong account that would delete everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run over the account.
+    """A run over the Stripe account, which advances in small steps.
 
     Attributes:
-        repair: whether what differs is followed.
-        stage: what it is at, by its place among the stages of its kind.
-        step: counts every step, so that each is done once.
-        cursor: how far the stage is; None at its begin.
-        look: how often the page at the cursor was looked at before.
-        counts: what was looked at, ordered and found, by name.
-        asked: what it was told to go over, as its stages need it.
-        scheduled: whether it began by the clock.
-        resumed: how often it was stopped and went on.
-        expires_at: when it is forgotten; None until it is over.
+        repair: whether differing records are synchronized.
+        stage_index: index of the current stage among the stages of its kind.
+        step: number of the next step; it makes each step happen once.
+        cursor: position in the stage; None at its start.
+        check_round: how often the page at the cursor was checked before.
+        counts: objects checked, ordered and found, by name.
+        parameters: the scope of the run, as its stages need it.
+        scheduled: whether the schedule began it.
+        times_resumed: how often it was stopped and resumed.
+        expires_at: when MongoDB deletes it; None until it is over.
     """
 
     id: str
     kind: Kind
     repair: bool
     status: Status = "running"
-    place: int = 0
+    stage_index: int = stored_as("place", default=0)
     step: int = 0
     cursor: str | None = None
-    look: int = 0
+    check_round: int = stored_as("look", default=0)
     counts: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = stored_as("asked")
     scheduled: bool = False
-    resumed: int = 0
+    times_resumed: int = stored_as("resumed", default=0)
     started_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
@@ -109,77 +115,85 @@ class Run:
         at: datetime,
         repair: bool = False,
         scheduled: bool = False,
-        **asked: Any,
+        **parameters: Any,
     ) -> Self:
-        """A run at its first step.
+        """A run before its first step.
 
         Args:
             id: its id.
-            kind: what it does.
+            kind: its kind.
             at: now.
-            repair: whether what differs is followed.
-            scheduled: whether it begins by the clock.
-            asked: what it is told to go over.
+            repair: whether differing records are synchronized.
+            scheduled: whether the schedule begins it.
+            parameters: its scope.
         """
-        return cls(id=id, kind=kind, repair=repair, asked=asked, scheduled=scheduled, started_at=at, updated_at=at)
+        return cls(
+            id=id, kind=kind, repair=repair, parameters=parameters, scheduled=scheduled, started_at=at, updated_at=at
+        )
 
     @property
     def stage(self) -> Stage:
-        """What it is at; the last one when it is over."""
+        """The current stage; the last one of a run that is done."""
         stages = STAGES[self.kind]
-        return stages[min(self.place, len(stages) - 1)]
+        return stages[min(self.stage_index, len(stages) - 1)]
 
     @property
     def under_way(self) -> bool:
-        """Whether it goes on by itself."""
+        """Whether it continues by itself."""
         return self.status in UNDER_WAY
 
     def stalled(self, at: datetime) -> bool:
-        """Whether nothing moves it any more, and another may take its place."""
+        """Whether it has lost its message, so that another run may replace it."""
         return self.under_way and at - self.updated_at > STALLED
 
     def expects(self, step: int) -> bool:
-        """Whether this step is to be done now."""
+        """Whether this is the next step."""
         return self.under_way and self.step == step
 
-    def counted(self, **more: int) -> Self:
-        """The run with more counted; names with nothing to add appear too."""
+    def counted(self, **numbers: int) -> Self:
+        """The run with these numbers added to its counts; zeros create a count too."""
         counts = dict(self.counts)
-        for name, number in more.items():
+        for name, number in numbers.items():
             counts[name] = counts.get(name, 0) + number
         return replace(self, counts=counts)
 
-    def on(self, cursor: str | None, *, at: datetime, look: int = 0) -> Self:
-        """The run after a page, with more of the stage to come: from a cursor on, looked at so often before."""
-        return self._moved(at, cursor=cursor, look=look)
+    def continued(self, cursor: str | None, *, at: datetime, check_round: int = 0) -> Self:
+        """The run after a step that did not complete its stage.
 
-    def past_stage(self, *, at: datetime) -> Self:
-        """The run after the last page of a stage: at the next one, or over."""
-        after = self._moved(at, place=self.place + 1, cursor=None, look=0)
-        if after.place < len(STAGES[self.kind]):
-            return after
-        return replace(after, status="done", finished_at=at, expires_at=at + KEPT)
+        Args:
+            cursor: position of the next step.
+            at: now.
+            check_round: how often the page at the cursor was checked before.
+        """
+        return self._advanced(at, cursor=cursor, check_round=check_round)
 
-    def put_off(self, *, at: datetime) -> Self:
-        """The run while Stripe can't be asked; its step is done later."""
+    def stage_completed(self, *, at: datetime) -> Self:
+        """The run after the last step of a stage: at the next stage, or done."""
+        advanced = self._advanced(at, stage_index=self.stage_index + 1, cursor=None, check_round=0)
+        if advanced.stage_index < len(STAGES[self.kind]):
+            return advanced
+        return replace(advanced, status="done", finished_at=at, expires_at=at + KEPT)
+
+    def waiting(self, *, at: datetime) -> Self:
+        """The run while Stripe is unavailable; its step is retried."""
         return replace(self, status="waiting", updated_at=at)
 
     def stopped(self, *, at: datetime) -> Self:
-        """The run, going on no more by itself; one that is over stays over."""
+        """The run, stopped; unchanged if it is over."""
         return replace(self, status="stopped", updated_at=at, expires_at=at + KEPT) if self.under_way else self
 
     def given_up(self, *, at: datetime) -> Self:
-        """The run after another took its place."""
+        """The stalled run after another one has replaced it."""
         return replace(self, status="given_up", updated_at=at, finished_at=at, expires_at=at + KEPT)
 
-    def gone_on(self, *, at: datetime) -> Self:
-        """The run going on where it stopped; one that is over stays over."""
+    def resumed(self, *, at: datetime) -> Self:
+        """The run, continuing where it stopped; unchanged if it is over."""
         if self.finished_at is not None:
             return self
-        return replace(self, status="running", resumed=self.resumed + 1, updated_at=at, expires_at=None)
+        return replace(self, status="running", times_resumed=self.times_resumed + 1, updated_at=at, expires_at=None)
 
     def view(self) -> StripeRunView:
-        """As operators read it."""
+        """The view for operators."""
         return StripeRunView(
             id=self.id,
             kind=self.kind,
@@ -194,8 +208,8 @@ class Run:
             finished_at=self.finished_at,
         )
 
-    def part(self) -> StripeRunSummary:
-        """As it stands in a list."""
+    def summary(self) -> StripeRunSummary:
+        """The entry in a list of runs."""
         return StripeRunSummary(
             id=self.id,
             kind=self.kind,
@@ -206,54 +220,46 @@ class Run:
             finished_at=self.finished_at,
         )
 
-    def _moved(self, at: datetime, **changes: Any) -> Self:
+    def _advanced(self, at: datetime, **changes: Any) -> Self:
         return replace(self, status="running", step=self.step + 1, updated_at=at, **changes)
-
-
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-
-
-BEYOND_REPAIR: Final = frozenset({"missing_there", "nobody", "duplicate"})
-"""What following Stripe can't mend. Nothing is ever removed for not being in Stripe: with the key of a wrong account
-that would be everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """What is not as Stripe says; the values as texts, since they are for people.
+    """A difference between our record of an object and Stripe.
 
     Attributes:
-        subject: what it is.
-        stripe_id: Stripe's id; of a trial that of its subscription.
-        our_id: our record's; None where there is none.
-        different: the fields, each with our value and theirs.
+        subject: the kind of object.
+        stripe_id: Stripe's id of the object; for a trial, of its subscription.
+        our_id: id of our record; None if there is none.
+        field_differences: the differing fields with our value and Stripe's, as text for people.
     """
 
     subject: Subject
     stripe_id: str
     our_id: str | None
     kind: DifferenceKind
-    different: list[dict[str, str | None]] = field(default_factory=list)
+    field_differences: list[dict[str, str | None]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """What tells it from others."""
+        """The name of the object."""
         return f"{self.subject}:{self.stripe_id}"
 
     @property
     def repairable(self) -> bool:
-        """Whether following Stripe mends it."""
-        return self.kind not in BEYOND_REPAIR
+        """Whether synchronization repairs it."""
+        return self.kind not in UNREPAIRABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What a run found, and how far it is with it.
+    """A drift that a run found, and the progress of its repair.
 
     Attributes:
-        state: ``suspected`` until it was read again, ``found`` then, ``ordered`` while its repair is under way,
-            ``repaired`` after it.
-        expires_at: when it is forgotten.
+        state: ``suspected`` until it was checked again, then ``found``, or ``ordered`` while it is being repaired and
+            ``repaired`` after that.
+        expires_at: when MongoDB deletes it.
     """
 
     id: str
@@ -262,32 +268,43 @@ class Difference:
     stripe_id: str
     our_id: str | None
     kind: DifferenceKind
-    different: list[dict[str, str | None]]
+    field_differences: list[dict[str, str | None]] = stored_as("different")
     state: str
     expires_at: datetime
     version: int = 1
 
     @classmethod
-    def of(cls, run_id: str, drift: Drift, *, state: str, expires_at: datetime) -> Self:
-        """The difference that a drift is for a run; one for each object."""
+    def of(cls, run: Run, drift: Drift, *, state: str) -> Self:
+        """The difference for a drift that a run found; a run has one for each object."""
         return cls(
-            id=derived_message_id("difference", run_id, drift.name),
-            run_id=run_id,
+            id=derived_message_id("difference", run.id, drift.name),
+            run_id=run.id,
             subject=drift.subject,
             stripe_id=drift.stripe_id,
             our_id=drift.our_id,
             kind=drift.kind,
-            different=drift.different,
+            field_differences=drift.field_differences,
             state=state,
-            expires_at=expires_at,
+            expires_at=run.started_at + KEPT,
         )
 
-    def seen(self, drift: Drift, *, state: str) -> Self:
-        """The difference after another look."""
-        return replace(self, our_id=drift.our_id, kind=drift.kind, different=drift.different, state=state)
+    @property
+    def name(self) -> str:
+        """The name of the object, as ``Drift.name``."""
+        return f"{self.subject}:{self.stripe_id}"
+
+    def checked(self, drift: Drift, *, state: str) -> Self:
+        """The difference after another comparison found it again."""
+        return replace(
+            self, our_id=drift.our_id, kind=drift.kind, field_differences=drift.field_differences, state=state
+        )
+
+    def repaired(self) -> Self:
+        """The difference after a comparison no longer found it."""
+        return replace(self, state="repaired")
 
     def view(self) -> StripeDifferenceView:
-        """As operators read it."""
+        """The view for operators."""
         return StripeDifferenceView.model_validate(
             {
                 "object": self.subject,
@@ -295,19 +312,19 @@ class Difference:
                 "id": self.our_id,
                 "kind": self.kind,
                 "state": self.state,
-                "fields": [FieldDifference.model_validate(each) for each in self.different],
+                "fields": [FieldDifference.model_validate(each) for each in self.field_differences],
             }
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """A drift that is known and has not been mended yet, whichever run found it.
+class KnownDrift:
+    """A drift that has not been repaired yet, whichever run found it.
 
     Attributes:
         id: the drift's name.
-        found_at: when it was found first.
-        seen_at: when it was there last.
+        found_at: when it was first found.
+        seen_at: when it was last found.
     """
 
     id: str
@@ -320,20 +337,19 @@ class Standing:
 
     @classmethod
     def of(cls, drift: Drift, *, at: datetime) -> Self:
-        """A drift found now."""
+        """A drift that is found for the first time."""
         return cls(
             id=drift.name, subject=drift.subject, stripe_id=drift.stripe_id, kind=drift.kind, found_at=at, seen_at=at
         )
 
     def seen(self, drift: Drift, *, at: datetime) -> Self:
-        """The drift, still there."""
+        """The drift, found again."""
         return replace(self, kind=drift.kind, seen_at=at)
 
 
-def by_kind(drifts: Iterable[Standing]) -> dict[tuple[str, str], int]:
-    """How many there are of each subject and kind."""
-    counted: dict[tuple[str, str], int] = {}
-    for drift in drifts:
-        name = (drift.subject, drift.kind)
-        counted[name] = counted.get(name, 0) + 1
-    return counted
+def count_by_kind(known: Iterable[KnownDrift]) -> dict[tuple[Subject, DifferenceKind], int]:
+    """The number of known drifts for each kind of object and of difference."""
+    counts: dict[tuple[Subject, DifferenceKind], int] = {}
+    for drift in known:
+        counts[drift.subject, drift.kind] = counts.get((drift.subject, drift.kind), 0) + 1
+    return counts

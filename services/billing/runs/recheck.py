@@ -1,81 +1,67 @@
-"""Does it still differ? What a comparison suspects is read again, repaired if that is wanted, and read once more."""
+"""Stage that checks suspected differences again, orders their repair if requested, and checks the repairs."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
 
-from services.billing.runs.comparison import examine, repair_of
-from services.billing.runs.models import DIFFERENCES, Difference, Drift, Run, Standing
-from services.billing.runs.steps import Done, Step
-from services.billing.stripe_api.lists import as_far
+from services.billing.runs.comparison import compare, repair_command
+from services.billing.runs.models import DIFFERENCES, Difference, Drift, KnownDrift, Run
+from services.billing.runs.steps import Step, StepResult, map_until_timeout
 
-SECOND_LOOK: Final = timedelta(seconds=5)
-"""What changed while it was compared has told us so by a webhook by then."""
-PAUSES: Final = (SECOND_LOOK, *(timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 120)))
-"""Before each look; those after the second one are for repairs, which may wait for auth, or for Stripe."""
-AT_ONCE: Final = 20
+FIRST_PAUSE: Final = timedelta(seconds=5)
+"""Time in which the webhook of a change that happened during the comparison arrives."""
+PAUSES: Final = (FIRST_PAUSE, *(timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 120)))
+"""Pauses before the rounds of checks; the later ones give repairs time, which may wait for auth or for Stripe."""
+PER_STEP: Final = 20
 
 
-async def looks(step: Step) -> Done:
-    """Look again at what is suspected, and at what was ordered to be repaired, until nothing of that is left."""
+async def recheck(step: Step) -> StepResult:
+    """Check a page of suspected and ordered differences, in rounds until none is left."""
     run, at = step.run, step.work.now
-    page = await step.billing.differences.open(run.id, after=run.cursor, limit=AT_ONCE)
+    page = await step.billing.differences.open(run.id, after=run.cursor, limit=PER_STEP)
     if not page and run.cursor is None:
-        return Done(_over(run).past_stage(at=at))
-    if run.look == 0:
-        return Done(run.on(None, at=at, look=1), PAUSES[0])
-    drifts = await as_far(page, lambda each: examine(each.subject, each.stripe_id, step.billing, step.stripe))
+        return _completed(run, step)
+    if run.check_round == 0:
+        return StepResult(run.continued(None, at=at, check_round=1), PAUSES[0])
+    drifts = await map_until_timeout(
+        page, lambda each: compare(each.subject, each.stripe_id, step.billing, step.stripe)
+    )
     for difference, drift in zip(page, drifts, strict=False):
-        run = await _settle(difference, drift, run, step)
-    if len(drifts) == AT_ONCE or len(drifts) < len(page):
-        return Done(run.on(page[len(drifts) - 1].id, at=at, look=run.look))
-    if not run.repair or run.look == len(PAUSES):
-        return Done(_over(run).past_stage(at=at))
-    # Whether something was ordered is asked at the next look: what this step orders is not stored yet.
-    return Done(run.on(None, at=at, look=run.look + 1), PAUSES[run.look])
+        run = await _advance(difference, drift, run, step)
+    if len(drifts) == PER_STEP or len(drifts) < len(page):
+        return StepResult(run.continued(page[len(drifts) - 1].id, at=at, check_round=run.check_round))
+    if not run.repair or run.check_round == len(PAUSES):
+        return _completed(run, step)
+    # The next round finds out whether anything was ordered: the orders of this step are not stored yet.
+    return StepResult(run.continued(None, at=at, check_round=run.check_round + 1), PAUSES[run.check_round])
 
 
-async def _settle(difference: Difference, drift: Drift | None, run: Run, step: Step) -> Run:
-    """Bring one difference further; returns the run with what came of it counted."""
+async def _advance(difference: Difference, drift: Drift | None, run: Run, step: Step) -> Run:
+    """Record the check of a difference and order its repair if due; returns the run with the outcome counted."""
     billing, work = step.billing, step.work
+    known = await billing.known_drift.find(difference.name)
     if drift is None:
-        await _forget(difference, step)
+        if known is not None:
+            billing.known_drift.remove(known, work)
         if difference.state == "suspected":
             billing.differences.remove(difference, work)
             return run
-        billing.differences.save(difference.seen(_as_known(difference), state="repaired"), work)
+        billing.differences.save(difference.repaired(), work)
         return run.counted(repaired=1)
-    if run.repair and drift.repairable and run.look < len(PAUSES):
+    if run.repair and drift.repairable and run.check_round < len(PAUSES):
         if difference.state == "suspected":
-            work.publish(repair_of(drift))
-            billing.differences.save(difference.seen(drift, state="ordered"), work)
+            work.publish(repair_command(drift))
+            billing.differences.save(difference.checked(drift, state="ordered"), work)
             return run.counted(ordered=1)
         return run
-    billing.differences.save(difference.seen(drift, state="found"), work)
-    standing = await billing.standings.find(drift.name)
-    if standing is None:
-        billing.standings.add(Standing.of(drift, at=work.now), work)
+    billing.differences.save(difference.checked(drift, state="found"), work)
+    if known is None:
+        billing.known_drift.add(KnownDrift.of(drift, at=work.now), work)
     else:
-        billing.standings.save(standing.seen(drift, at=work.now), work)
+        billing.known_drift.save(known.seen(drift, at=work.now), work)
     return run.counted(**{DIFFERENCES: 1})
 
 
-async def _forget(difference: Difference, step: Step) -> None:
-    standing = await step.billing.standings.find(_as_known(difference).name)
-    if standing is not None:
-        step.billing.standings.remove(standing, step.work)
-
-
-def _as_known(difference: Difference) -> Drift:
-    return Drift(
-        subject=difference.subject,
-        stripe_id=difference.stripe_id,
-        our_id=difference.our_id,
-        kind=difference.kind,
-        different=difference.different,
-    )
-
-
-def _over(run: Run) -> Run:
-    return run.counted(**{DIFFERENCES: 0})
+def _completed(run: Run, step: Step) -> StepResult:
+    return StepResult(run.counted(**{DIFFERENCES: 0}).stage_completed(at=step.work.now))

@@ -15,7 +15,7 @@ from services.billing.disputes.models import Dispute
 from services.billing.disputes.store import Disputes
 from services.billing.payments.models import Payment
 from services.billing.payments.store import Payments
-from services.billing.runs.models import Difference, Run, Standing
+from services.billing.runs.models import Difference, KnownDrift, Run
 from services.billing.subscriptions.models import Subscription
 from services.billing.subscriptions.store import Subscriptions
 from services.billing.trials.models import Trial
@@ -23,7 +23,7 @@ from services.billing.trials.store import Trials
 from shared.bus.work import Work
 from shared.documents import Rows, entity_of
 from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
-from shared.messages.billing.runs import Kind, Scheduled
+from shared.messages.billing.runs import Kind, Scheduled, Subject
 from shared.mongo import Collection, Database, Document
 
 Entity = TypeVar("Entity")
@@ -107,25 +107,25 @@ class Differences(Rows[Difference]):
         return await self._all(self._collection.find(wanted).sort("_id", ASCENDING).limit(limit))
 
 
-class Standings(Rows[Standing]):
+class KnownDrifts(Rows[KnownDrift]):
     """The collection ``stripe_drift``: every known drift that has not been repaired, of any run."""
 
     COLLECTION: Final = "stripe_drift"
     INDEXES: Final = ()
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Standing)
+        super().__init__(database[self.COLLECTION], KnownDrift)
 
-    async def all(self) -> list[Standing]:
+    async def all(self) -> list[KnownDrift]:
         """All known drift, in no order."""
         return await self._all(self._collection.find())
 
-    async def page(self, *, after: str | None, limit: int) -> list[Standing]:
+    async def page(self, *, after: str | None, limit: int) -> list[KnownDrift]:
         """The next known drift, in the order of ids."""
         found = self._collection.find({} if after is None else {"_id": {"$gt": after}})
         return await self._all(found.sort("_id", ASCENDING).limit(limit))
 
-    async def find(self, name: str) -> Standing | None:
+    async def find(self, name: str) -> KnownDrift | None:
         """The known drift with this name."""
         return await self._one({"_id": {"$eq": name}})
 
@@ -273,3 +273,14 @@ class Mirrors:
         )
         self.payments = Mirror(database[Payments.COLLECTION], Payment, "stpPaymentIntentId")
         self.disputes = Mirror(database[Disputes.COLLECTION], Dispute, "stpDisputeId")
+        self._of_subject: dict[Subject, Mirror[Any]] = {
+            "customer": self.customers,
+            "subscription": self.subscriptions,
+            "trial": self.trials,
+            "payment": self.payments,
+            "dispute": self.disputes,
+        }
+
+    def of_subject(self, subject: Subject) -> Mirror[Any]:
+        """The records of a kind of object."""
+        return self._of_subject[subject]

@@ -1,165 +1,165 @@
-"""How is everything compared with Stripe? Both ways round: Stripe's lists against our records, and ours against Stripe.
+"""Stages that compare all records with Stripe: Stripe's lists with our records, and our records with Stripe.
 
-What differs at first sight is only suspected (``looks.py`` reads it again): pages are read while the world goes on.
+A drift is only suspected at first, since pages are read while both sides change; ``recheck.py`` checks it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from services.billing.runs.comparison import dispute_drift, examine, payment_drift, subscription_drift
+from services.billing.runs.comparison import compare, compare_dispute, compare_payment, compare_subscription
 from services.billing.runs.models import Drift
-from services.billing.runs.steps import Done, Stage, Step, suspect
-from services.billing.runs.store import MAX_UNLISTED, Mirror
-from services.billing.stripe_api.lists import Listed, as_far, events_page, page_of
-from services.billing.stripe_api.parsing import Json, dispute_of, moment
-from services.billing.stripe_api.payments import whole_payment
+from services.billing.runs.steps import Stage, Step, StepResult, add_suspected, map_until_timeout
+from services.billing.runs.store import MAX_UNLISTED
+from services.billing.stripe_api.lists import StripeList, events_page, list_page
+from services.billing.stripe_api.parsing import Json, parse_dispute, parse_time
 from shared.messages.billing.runs import Subject
 from shared.telemetry import log
 
-OURS_AT_ONCE: Final = 50
-STANDING_AT_ONCE: Final = 200
-EVENTS_AT_ONCE: Final = 10
-"""Each may lead to an object that is read by itself, and all of a page belong to one step."""
-Whole = Callable[[Json, Any, Step], Awaitable[Drift | None]]
-"""Holds an entry of a list against our record of it."""
+RECORDS_PER_STEP: Final = 50
+KNOWN_PER_STEP: Final = 200
+EVENTS_PER_STEP: Final = 10
+"""Each event may lead to an object that is read on its own, and all objects of a page belong to one step."""
+CompareEntry = Callable[[Json, Any, Step], Awaitable[Drift | None]]
+"""Compares an entry of one of Stripe's lists with our record of it."""
 
 
-async def known(step: Step) -> Done:
-    """Begin with what is known to differ: it is looked at again, whatever the run goes over."""
+async def known_drift(step: Step) -> StepResult:
+    """Suspect all known drift again, whatever the scope of the run."""
     run, at = step.run, step.work.now
-    found = await step.billing.standings.page(after=run.cursor, limit=STANDING_AT_ONCE)
-    drifts = [Drift(subject=each.subject, stripe_id=each.stripe_id, our_id=None, kind=each.kind) for each in found]
-    await suspect(drifts, step)
-    return Done(run.on(found[-1].id, at=at) if len(found) == STANDING_AT_ONCE else run.past_stage(at=at))
+    known = await step.billing.known_drift.page(after=run.cursor, limit=KNOWN_PER_STEP)
+    drifts = [Drift(subject=each.subject, stripe_id=each.stripe_id, our_id=None, kind=each.kind) for each in known]
+    await add_suspected(drifts, step)
+    if len(known) == KNOWN_PER_STEP:
+        return StepResult(run.continued(known[-1].id, at=at))
+    return StepResult(run.stage_completed(at=at))
 
 
-def stripes(listed: Listed, subject: Subject, mirror: str, whole: Whole) -> Stage:
-    """The stage that goes over one of Stripe's lists, and over our records of the same stretch of time.
+def listed_stage(name: StripeList, subject: Subject, compare_entry: CompareEntry) -> Stage:
+    """The stage that compares one of Stripe's lists with our records of the same period, in both directions."""
 
-    Args:
-        listed: which list.
-        subject: what is in it.
-        mirror: the name of our records of it.
-        whole: holds an entry against our record.
-    """
-
-    async def stage(step: Step) -> Done:
+    async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
-        records: Mirror[Any] = getattr(step.billing.mirrors, mirror)
-        made_until, after = _place(run.cursor)
-        page = await page_of(listed, step.stripe.calls, after=after)
-        held = await records.of(entry["id"] for entry in page.entries)
-        drifts = await as_far(page.entries, lambda entry: whole(entry, held.get(entry["id"]), step))
-        seen = page.entries[: len(drifts)]
-        over = len(seen) == len(page.entries) and not page.more
-        missing = await records.unlisted(
+        records = step.billing.mirrors.of_subject(subject)
+        made_until, after = _parse_cursor(run.cursor)
+        page = await list_page(name, step.stripe.calls, after=after)
+        stored = await records.of(entry["id"] for entry in page.entries)
+        drifts = await map_until_timeout(
+            page.entries, lambda entry: compare_entry(entry, stored.get(entry["id"]), step)
+        )
+        compared = page.entries[: len(drifts)]
+        completed = len(compared) == len(page.entries) and not page.more
+        unlisted = await records.unlisted(
             [entry["id"] for entry in page.entries],
-            made_from=None if over else moment(seen[-1]["created"]),
+            made_from=None if completed else parse_time(compared[-1]["created"]),
             made_until=made_until,
         )
-        if len(missing) == MAX_UNLISTED:
-            log.error("stripe lists hardly anything that we have: is it the right account?", objects=listed)
-        gone = [
+        if len(unlisted) == MAX_UNLISTED:
+            log.error("stripe lists almost none of our records, check the account", objects=name)
+        missing = [
             Drift(subject=subject, stripe_id=stripe_id, our_id=our_id, kind="missing_there")
-            for stripe_id, our_id in missing.items()
+            for stripe_id, our_id in unlisted.items()
         ]
-        await suspect([*filter(None, drifts), *gone], step)
-        run = run.counted(**{listed: len(seen)})
-        return Done(run.past_stage(at=at) if over else run.on(_cursor(seen[-1]), at=at))
+        await add_suspected([*filter(None, drifts), *missing], step)
+        run = run.counted(**{name: len(compared)})
+        return StepResult(run.stage_completed(at=at) if completed else run.continued(_cursor_of(compared[-1]), at=at))
 
     return stage
 
 
-def ours(mirror: str, subject: Subject) -> Stage:
-    """The stage that goes over our records of what Stripe has no list for that would say as much.
+def records_stage(name: str, subject: Subject) -> Stage:
+    """The stage that compares each of our records with Stripe, for objects that Stripe's lists show incompletely.
 
     Args:
-        mirror: the name of our records.
-        subject: what they are of.
+        name: of the count of compared records.
+        subject: kind of the objects.
     """
 
-    async def stage(step: Step) -> Done:
+    async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
-        records: Mirror[Any] = getattr(step.billing.mirrors, mirror)
-        page = await records.after(run.cursor, limit=OURS_AT_ONCE)
-        drifts = await as_far(page, lambda entry: examine(subject, entry[1], step.billing, step.stripe))
-        await suspect(filter(None, drifts), step)
-        run = run.counted(**{mirror: len(drifts)})
-        over = len(drifts) == len(page) < OURS_AT_ONCE
-        return Done(run.past_stage(at=at) if over else run.on(page[len(drifts) - 1][0], at=at))
+        page = await step.billing.mirrors.of_subject(subject).after(run.cursor, limit=RECORDS_PER_STEP)
+        drifts = await map_until_timeout(page, lambda record: compare(subject, record[1], step.billing, step.stripe))
+        await add_suspected(filter(None, drifts), step)
+        run = run.counted(**{name: len(drifts)})
+        if len(drifts) == len(page) < RECORDS_PER_STEP:
+            return StepResult(run.stage_completed(at=at))
+        return StepResult(run.continued(page[len(drifts) - 1][0], at=at))
 
     return stage
 
 
-async def changed(step: Step) -> Done:
-    """Compare what Stripe's events have told of since some hours before the run began."""
+async def recent_events(step: Step) -> StepResult:
+    """Compare the objects of Stripe's events since some hours before the run began."""
     run, at = step.run, step.work.now
-    since = run.started_at - timedelta(hours=run.asked["hours"])
+    since = run.started_at - timedelta(hours=run.parameters["hours"])
     page = await events_page(
-        step.stripe.calls, after=run.cursor, limit=EVENTS_AT_ONCE, created={"gte": int(since.timestamp())}
+        step.stripe.calls, after=run.cursor, limit=EVENTS_PER_STEP, created={"gte": int(since.timestamp())}
     )
-    about = [subject for event in page.entries for subject in subjects_of(event)]
-    trials = await step.billing.mirrors.trials.of(stripe_id for kind, stripe_id in about if kind == "subscription")
-    wanted = [*dict.fromkeys([*about, *(("trial", stripe_id) for stripe_id in trials)])]
-    # Where a step ended among the objects could not be told from the events, so all of them belong to it.
+    subjects = [subject for event in page.entries for subject in subjects_of(event)]
+    trials = await step.billing.mirrors.trials.of(stripe_id for kind, stripe_id in subjects if kind == "subscription")
+    objects = [*dict.fromkeys([*subjects, *(("trial", stripe_id) for stripe_id in trials)])]
+    # A cursor names an event, not an object, so all objects of a page belong to one step.
     drifts: list[Drift | None] = []
-    while len(drifts) < len(wanted):
-        drifts += await as_far(wanted[len(drifts) :], lambda each: examine(*each, step.billing, step.stripe))
-    await suspect(filter(None, drifts), step)
-    run = run.counted(events=len(page.entries), objects=len(wanted))
-    return Done(run.on(page.entries[-1]["id"], at=at) if page.more else run.past_stage(at=at))
+    while len(drifts) < len(objects):
+        drifts += await map_until_timeout(
+            objects[len(drifts) :], lambda each: compare(*each, step.billing, step.stripe)
+        )
+    await add_suspected(filter(None, drifts), step)
+    run = run.counted(events=len(page.entries), objects=len(objects))
+    if page.more:
+        return StepResult(run.continued(page.entries[-1]["id"], at=at))
+    return StepResult(run.stage_completed(at=at))
 
 
 def subjects_of(event: Json) -> list[tuple[Subject, str]]:
-    """What of ours an event of Stripe's is about."""
-    about = event["data"]["object"]
-    match about["object"]:
+    """The recorded objects that a Stripe event is about, as kind and Stripe's id."""
+    subject = event["data"]["object"]
+    match subject["object"]:
         case "subscription":
-            return [("subscription", about["id"])]
+            return [("subscription", subject["id"])]
         case "payment_intent":
-            return [("payment", about["id"])]
-        case "charge" | "refund" if about.get("payment_intent"):
-            return [("payment", about["payment_intent"])]
-        case "invoice_payment" if about["payment"].get("payment_intent"):
-            return [("payment", about["payment"]["payment_intent"])]
+            return [("payment", subject["id"])]
+        case "charge" | "refund" if subject.get("payment_intent"):
+            return [("payment", subject["payment_intent"])]
+        case "invoice_payment" if subject["payment"].get("payment_intent"):
+            return [("payment", subject["payment"]["payment_intent"])]
         case "dispute":
-            return [("dispute", about["id"])]
+            return [("dispute", subject["id"])]
         case "customer":
-            return [("customer", about["id"])]
+            return [("customer", subject["id"])]
         case _:
             return []
 
 
-async def _subscription(entry: Json, held: Any, step: Step) -> Drift | None:
-    truth = await step.stripe.whole_subscription(entry)
-    return await subscription_drift(entry["id"], held, truth, step.billing)
+async def _subscription(entry: Json, stored: Any, step: Step) -> Drift | None:
+    stripe_subscription = await step.stripe.complete_subscription(entry)
+    return await compare_subscription(entry["id"], stored, stripe_subscription, step.billing)
 
 
-async def _payment(entry: Json, held: Any, step: Step) -> Drift | None:
-    return await payment_drift(entry["id"], held, await whole_payment(entry, step.stripe.calls), step.billing)
+async def _payment(entry: Json, stored: Any, step: Step) -> Drift | None:
+    return await compare_payment(entry["id"], stored, await step.stripe.complete_payment(entry), step.billing)
 
 
-async def _dispute(entry: Json, held: Any, step: Step) -> Drift | None:
-    return await dispute_drift(entry["id"], held, dispute_of(entry), step.billing)
+async def _dispute(entry: Json, stored: Any, step: Step) -> Drift | None:
+    return await compare_dispute(entry["id"], stored, parse_dispute(entry), step.billing)
 
 
-def _cursor(entry: Json) -> str:
+def _cursor_of(entry: Json) -> str:
     return f"{entry['created']}.{entry['id']}"
 
 
-def _place(cursor: str | None) -> tuple[datetime | None, str | None]:
-    """When the last entry before a page was made, and its id."""
+def _parse_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
+    """Creation time and id of the last entry of the previous page."""
     if cursor is None:
         return None, None
-    made, _, stripe_id = cursor.partition(".")
-    return datetime.fromtimestamp(int(made), UTC), stripe_id
+    created, _, stripe_id = cursor.partition(".")
+    return parse_time(int(created)), stripe_id
 
 
-subscriptions: Final = stripes("subscriptions", "subscription", "subscriptions", _subscription)
-payments: Final = stripes("payments", "payment", "payments", _payment)
-disputes: Final = stripes("disputes", "dispute", "disputes", _dispute)
-customers: Final = ours("customers", "customer")
-trials: Final = ours("trials", "trial")
+customers: Final = records_stage("customers", "customer")
+subscriptions: Final = listed_stage("subscriptions", "subscription", _subscription)
+trials: Final = records_stage("trials", "trial")
+payments: Final = listed_stage("payments", "payment", _payment)
+disputes: Final = listed_stage("disputes", "dispute", _dispute)

@@ -1,39 +1,51 @@
-"""What does Stripe say, and what is ordered of it, about customers and subscriptions?"""
+"""A Stripe account: reading of customers, subscriptions, payments, disputes and events, and changes to them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final, Self
+from typing import Final, Literal, Self
 from urllib.parse import quote
 
 from services.billing.stripe_api import calls
-from services.billing.stripe_api.calls import Calls, KeySpent, Patience, StripeRefused
-from services.billing.stripe_api.models import StripeCustomer, StripeSubscription
+from services.billing.stripe_api.calls import Calls, KeySpent, StripeRefused, Timeouts
+from services.billing.stripe_api.models import (
+    StripeCustomer,
+    StripeDispute,
+    StripeInvoice,
+    StripePayment,
+    StripeSubscription,
+)
 from services.billing.stripe_api.parsing import (
     COUPON_COMMENT,
     DUPLICATE_COMMENT,
     Json,
-    customer_of,
-    moment,
-    subscription_of,
+    parse_customer,
+    parse_dispute,
+    parse_invoice,
+    parse_payment,
+    parse_subscription,
+    parse_time,
 )
 from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
 
 TRIAL_DAYS: Final = 14
+PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
+"""Types of objects that belong to payments."""
 
 
 class Stripe:
-    """One Stripe account, in our words.
+    """One Stripe account, in the terms of billing.
 
-    Every call ends within its time and raises StripeUnavailable as ``Calls`` says.
+    Every method ends within its timeout and raises StripeUnavailable as ``Calls`` does. A method that reads one object
+    returns None if this account, in this mode, never had it.
 
     Args:
         calls: to the account.
-        portal_return_url: where the customer portal leads back to.
+        portal_return_url: page to which the customer portal leads back.
     """
 
     def __init__(self, calls: Calls, *, portal_return_url: str) -> None:
@@ -41,210 +53,254 @@ class Stripe:
         self._portal_return_url = portal_return_url
 
     def within(self, seconds: float) -> Self:
-        """The same account, for somebody who waits: the calls all end within some seconds from now."""
-        bounded = copy.copy(self)
-        bounded.calls = self.calls.within(seconds)
-        return bounded
+        """The same account for an interactive caller: all calls end within so many seconds from now."""
+        interactive = copy.copy(self)
+        interactive.calls = self.calls.within(seconds)
+        return interactive
 
-    def behind(self) -> Self:
-        """The same account, for work that has time: it takes only places that nobody else wants."""
-        patient = copy.copy(self)
-        patient.calls = self.calls.behind()
-        return patient
+    def low_priority(self) -> Self:
+        """The same account for work that can wait: its calls have a lower rate and yield to all others."""
+        yielding = copy.copy(self)
+        yielding.calls = self.calls.low_priority()
+        return yielding
 
     async def subscription(self, subscription_id: str) -> StripeSubscription | None:
-        """A subscription as it is now, with all its items; None if this account, in this mode, never had it.
-
-        Raises:
-            StripeUnavailable: as said above.
-        """
-        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+        """A subscription with all its items."""
+        path = f"/v1/subscriptions/{_quoted(subscription_id)}"
+        json = await self._find("subscription", path, expand=["customer", "discounts"])
         try:
-            found = await self.calls.get("subscription", path, {"expand": ["customer", "discounts"]})
-            return await self.whole_subscription(found)
+            return None if json is None else await self.complete_subscription(json)
         except StripeRefused as refused:
             if refused.code == "resource_missing":
                 return None
             raise
 
-    async def whole_subscription(self, found: Json) -> StripeSubscription:
-        """A subscription with what its own JSON lacks.
+    async def complete_subscription(self, json: Json) -> StripeSubscription:
+        """Parse a subscription after reading the items and open invoices that its JSON lacks.
 
         Args:
-            found: with ``customer`` and ``discounts`` expanded.
+            json: with ``customer`` and ``discounts`` expanded.
 
         Raises:
-            StripeRefused: with code ``resource_missing`` when it has gone meanwhile.
-            StripeUnavailable: as said above.
+            StripeRefused: with code ``resource_missing`` if it was deleted meanwhile.
         """
-        items = await self._all_items(found)
-        overdue_since = await self._overdue_since(found["id"]) if found["status"] == "past_due" else None
-        return subscription_of(found, items, overdue_since=overdue_since)
+        items = await self._all_items(json)
+        overdue_since = await self._overdue_since(json["id"]) if json["status"] == "past_due" else None
+        return parse_subscription(json, items, overdue_since=overdue_since)
 
     async def customer(self, customer_id: str) -> StripeCustomer | None:
-        """A customer as it is now, deleted ones too; None if this account never had it.
-
-        Raises:
-            StripeUnavailable: as said above.
-        """
-        try:
-            return customer_of(await self.calls.get("customer", f"/v1/customers/{quote(customer_id, safe='')}", {}))
-        except StripeRefused as refused:
-            if refused.code == "resource_missing":
-                return None
-            raise
+        """A customer, deleted ones included."""
+        json = await self._find("customer", f"/v1/customers/{_quoted(customer_id)}")
+        return None if json is None else parse_customer(json)
 
     async def subscription_ids(self, customer_id: str, *, trial_id: str | None = None) -> list[str]:
-        """The ids of all subscriptions of a customer, ended ones too, newest first.
+        """The ids of all subscriptions of a customer, ended ones included, newest first.
 
         Args:
-            customer_id: whose.
-            trial_id: only those made for this trial.
-
-        Raises:
-            StripeUnavailable: as said above.
+            customer_id: of the customer.
+            trial_id: include only subscriptions that were created for this trial.
         """
-        # Without a status Stripe leaves out the ended ones.
-        wanted = {"customer": customer_id, "status": "all"}
+        # Without ``status`` Stripe leaves out ended subscriptions.
+        params = {"customer": customer_id, "status": "all"}
         return [
-            found["id"]
-            async for found in self.calls.pages("subscriptions", "/v1/subscriptions", wanted)
-            if trial_id is None or found["metadata"].get("trial_id") == trial_id
+            json["id"]
+            async for json in self.calls.pages("subscriptions", "/v1/subscriptions", params)
+            if trial_id is None or json["metadata"].get("trial_id") == trial_id
         ]
 
-    async def trial_customer_id(self, email: str, trial_id: str) -> str | None:
-        """The customer that was made for a trial, if it was. Looks in a list: searching lags by up to a minute.
+    async def payment(self, intent_id: str) -> StripePayment | None:
+        """A payment intent with its invoice."""
+        path = f"/v1/payment_intents/{_quoted(intent_id)}"
+        json = await self._find("payment_intent", path, expand=["customer", "latest_charge"])
+        return None if json is None else await self.complete_payment(json)
 
-        Raises:
-            StripeUnavailable: as said above.
+    async def complete_payment(self, json: Json) -> StripePayment:
+        """Parse a payment intent after reading its invoice, which its JSON does not name.
+
+        Args:
+            json: with ``customer`` and ``latest_charge`` expanded.
         """
-        async for found in self.calls.pages("customers", "/v1/customers", {"email": email}):
-            if found["metadata"].get("trial_id") == trial_id:
-                return str(found["id"])
+        return parse_payment(json, await self._invoice_of(json["id"]))
+
+    async def dispute(self, dispute_id: str) -> StripeDispute | None:
+        """A dispute with its charge."""
+        json = await self._find("dispute", f"/v1/disputes/{_quoted(dispute_id)}", expand=["charge"])
+        return None if json is None else parse_dispute(json)
+
+    async def payment_intents_of(self, part: PaymentPart, object_id: str) -> list[str]:
+        """The ids of the payment intents to which an object belongs; none for a charge without a payment intent.
+
+        Stripe's objects are linked in this order: dispute, charge, payment intent, invoice payment, invoice,
+        subscription, customer. Until API version 2025-03-31.basil an invoice named its one payment intent; now it may
+        have several, each linked by an invoice payment
+        (https://docs.stripe.com/changelog/basil/2025-03-31/add-support-for-multiple-partial-payments-on-invoices).
+
+        An invoice and each of its payments yield all payments of the invoice: a part that was paid changes the amount
+        of the others, and Stripe sends no event about that.
+        """
+        if part == "invoice":
+            pages = self.calls.pages("invoice_payments", "/v1/invoice_payments", {"invoice": object_id})
+            # An invoice payment may also be a charge or a record of money received outside of Stripe.
+            return sorted({intent async for each in pages if (intent := each["payment"].get("payment_intent"))})
+        json = await self._find(part, f"/v1/{part}s/{_quoted(object_id)}")
+        if json is None:
+            return []
+        if part == "invoice_payment":
+            return await self.payment_intents_of("invoice", json["invoice"])
+        return [] if json["payment_intent"] is None else [json["payment_intent"]]
+
+    async def event(self, event_id: str) -> Json | None:
+        """An event; Stripe keeps them for 30 days."""
+        return await self._find("event", f"/v1/events/{_quoted(event_id)}")
+
+    async def trial_customer_id(self, email: str, trial_id: str) -> str | None:
+        """The id of the customer that was created for a trial.
+
+        Reads the list of customers with this address, since Stripe's search lags by up to a minute.
+        """
+        async for json in self.calls.pages("customers", "/v1/customers", {"email": email}):
+            if json["metadata"].get("trial_id") == trial_id:
+                return str(json["id"])
         return None
 
     async def create_customer(self, *, email: str, user_id: str, trial_id: str, key: str) -> str:
-        """Make the customer of a user for a trial; returns its id.
+        """Create a customer for a trial and return its id.
 
         Raises:
-            KeySpent: the key won't make one; look whether there is one.
-            StripeRefused: the address, above all.
-            StripeUnavailable: as said above.
+            KeySpent: the idempotency key can no longer create one; look whether it exists.
+            StripeRefused: the address, above all, is invalid.
         """
         params = {"email": email, "metadata": {"user_id": user_id, "trial_id": trial_id}}
         return str((await self.calls.post("create_customer", "/v1/customers", params, key=key))["id"])
 
     async def delete_customer(self, customer_id: str, *, key: str) -> None:
-        """Have Stripe forget a customer for good, which ends its subscriptions; one that is gone stays so.
+        """Delete a customer in Stripe, which ends its subscriptions; do nothing if it does not exist.
 
-        What was paid stays in Stripe, as the law wants it (https://docs.stripe.com/api/customers/delete).
+        Stripe keeps its payments, as the law requires (https://docs.stripe.com/api/customers/delete).
 
         Raises:
-            KeySpent: the key won't do it; another may.
-            StripeRefused, StripeUnavailable: as said above.
+            KeySpent: the idempotency key can no longer delete it; another key may.
+            StripeRefused: Stripe rejected the request.
         """
         try:
-            await self.calls.delete("delete_customer", f"/v1/customers/{quote(customer_id, safe='')}", {}, key=key)
+            await self.calls.delete("delete_customer", f"/v1/customers/{_quoted(customer_id)}", {}, key=key)
         except StripeRefused as refused:
             if refused.code != "resource_missing":
                 raise
 
     async def create_trial(self, *, customer_id: str, price: str, user_id: str, trial_id: str, key: str) -> str:
-        """Make a subscription that begins with 14 days for free; returns its id.
+        """Create a subscription with 14 free days and return its id.
 
         Raises:
-            KeySpent: the key won't make one; look whether there is one.
-            StripeRefused, StripeUnavailable: as said above.
+            KeySpent: the idempotency key can no longer create one; look whether it exists.
+            StripeRefused: Stripe rejected the request.
         """
         params = {
             "customer": customer_id,
             "items": [{"price": price}],
             "trial_period_days": TRIAL_DAYS,
-            # Nobody gave a card. By default Stripe would make an invoice then that nobody pays, and try to collect it
-            # for weeks; ended, the person can subscribe anew.
+            # A trial needs no card. By default Stripe would create an invoice at its end and try to collect it for
+            # weeks; if the subscription is cancelled instead, the person can subscribe anew.
             "trial_settings": {"end_behavior": {"missing_payment_method": "cancel"}},
             "metadata": {"user_id": user_id, "trial_id": trial_id},
         }
         return str((await self.calls.post("create_trial", "/v1/subscriptions", params, key=key))["id"])
 
     async def cancel_duplicate(self, subscription_id: str, *, kept_subscription_id: str, key: str) -> None:
-        """End a subscription now, prorated and invoiced now, and write on it which one of ours was kept.
+        """Cancel a subscription now, prorated and invoiced, and note in it which one of ours was kept.
 
-        One that has ended already stays as it is.
+        Does nothing if it has ended already.
 
         Raises:
-            StripeRefused, StripeUnavailable: as said above.
+            KeySpent: the idempotency key can no longer cancel it; another key may.
+            StripeRefused: Stripe rejected the request.
         """
         await self._cancel(subscription_id, f"{DUPLICATE_COMMENT}{kept_subscription_id}", key)
 
     async def cancel_without_coupon(self, subscription_id: str, *, key: str) -> None:
-        """End a subscription that lacks the coupon every one needs here, as ``cancel_duplicate`` does.
-
-        Raises:
-            StripeRefused, StripeUnavailable: as said above.
-        """
+        """Cancel a subscription that lacks the required coupon, as ``cancel_duplicate`` does."""
         await self._cancel(subscription_id, COUPON_COMMENT, key)
 
     async def portal_url(self, customer_id: str) -> str | None:
-        """A short-lived link to a customer's portal, for that person alone: never to be stored, mailed or logged.
+        """A short-lived link to a customer's portal, which only that person may see: never store, mail or log it.
 
         Returns:
-            None when Stripe doesn't give one in time, for whatever reason.
+            None if Stripe creates none in time, for any reason.
         """
         params = {"customer": customer_id, "return_url": self._portal_return_url}
         try:
-            session = await self.calls.within(self.calls.patience.portal).post(
-                "portal", "/v1/billing_portal/sessions", params, tries=2
+            session = await self.calls.within(self.calls.timeouts.portal).post(
+                "portal", "/v1/billing_portal/sessions", params, max_attempts=2
             )
         except StripeUnavailable:
             return None
         except (StripeRefused, KeySpent) as failure:
-            log.warning("stripe gives no portal link", customer=customer_id, error=str(failure))
+            log.warning("stripe creates no portal link", customer=customer_id, error=str(failure))
             return None
         return str(session["url"])
 
+    async def _find(self, name: str, path: str, *, expand: Sequence[str] = ()) -> Json | None:
+        try:
+            return await self.calls.get(name, path, {"expand": list(expand)} if expand else {})
+        except StripeRefused as refused:
+            if refused.code == "resource_missing":
+                return None
+            raise
+
     async def _cancel(self, subscription_id: str, comment: str, key: str) -> None:
         params = {"prorate": True, "invoice_now": True, "cancellation_details": {"comment": comment}}
-        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
         try:
-            await self.calls.delete("cancel", path, params, key=key)
+            await self.calls.delete("cancel", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
         except StripeRefused as refused:
-            # What Stripe says of a subscription that is over; whoever asked reads it again anyway.
+            # Stripe's answer for an ended subscription, which the caller reads again anyway.
             if refused.code != "resource_missing":
                 raise
 
+    async def _invoice_of(self, intent_id: str) -> StripeInvoice | None:
+        """The invoice that a payment intent pays; the first of several, which subscriptions never have."""
+        params: Json = {
+            "payment": {"type": "payment_intent", "payment_intent": intent_id},
+            "expand": ["data.invoice"],
+        }
+        invoice_payments = [each async for each in self.calls.pages("invoice_payments", "/v1/invoice_payments", params)]
+        return parse_invoice(invoice_payments[-1]["invoice"]) if invoice_payments else None
+
     async def _overdue_since(self, subscription_id: str) -> datetime | None:
-        """When the oldest invoice was made that waits to be paid; None if it was paid a moment ago.
+        """When the oldest open invoice was created; None if it was paid a moment ago.
 
-        Stripe tells nowhere since when a subscription is past due, and each renewal begins a new period, paid or not.
+        Stripe does not say since when a subscription is past due, and each renewal begins a new period, paid or not.
         """
-        wanted = {"subscription": subscription_id, "status": "open"}
-        made = [invoice["created"] async for invoice in self.calls.pages("invoices", "/v1/invoices", wanted)]
-        return moment(min(made)) if made else None
+        params = {"subscription": subscription_id, "status": "open"}
+        created = [invoice["created"] async for invoice in self.calls.pages("invoices", "/v1/invoices", params)]
+        return parse_time(min(created)) if created else None
 
-    async def _all_items(self, found: Json) -> list[Json]:
-        """The items of a subscription; Stripe cuts a list inside of another object at ten."""
-        nested = found["items"]
+    async def _all_items(self, json: Json) -> list[Json]:
+        """The items of a subscription; Stripe truncates a list inside of another object after ten."""
+        nested = json["items"]
         if not nested["has_more"]:
             return list(nested["data"])
-        wanted = {"subscription": found["id"]}
-        return [item async for item in self.calls.pages("items", "/v1/subscription_items", wanted)]
+        params = {"subscription": json["id"]}
+        return [item async for item in self.calls.pages("items", "/v1/subscription_items", params)]
+
+
+def _quoted(identifier: str) -> str:
+    return quote(identifier, safe="")
 
 
 @asynccontextmanager
 async def opened(
-    *, api_key: str, api_base: str | None, rate: float, portal_return_url: str, patience: Patience | None = None
+    *, api_key: str, api_base: str | None, rate: float, portal_return_url: str, timeouts: Timeouts | None = None
 ) -> AsyncIterator[Stripe]:
-    """A Stripe account, its connections closed at the end.
+    """A Stripe account; its connections are closed when the block ends.
 
     Args:
         api_key: of the account, in one of its modes.
-        api_base: where to call instead of Stripe; None for Stripe itself.
-        rate: calls a second, for this process.
-        portal_return_url: where the customer portal leads back to.
-        patience: how long a call may take.
+        api_base: base URL to call instead of Stripe's; None for Stripe.
+        rate: calls per second of this process.
+        portal_return_url: page to which the customer portal leads back.
+        timeouts: of the calls.
     """
     async with calls.opened(
-        api_key=api_key, api_base=api_base, rate=rate, patience=patience or Patience()
+        api_key=api_key, api_base=api_base, rate=rate, timeouts=timeouts or Timeouts()
     ) as opened_calls:
         yield Stripe(opened_calls, portal_return_url=portal_return_url)

@@ -1,8 +1,8 @@
-"""How is something made in Stripe exactly once, whatever breaks on the way?
+"""Creation of a Stripe object exactly once, across crashes and processes.
 
-Under a key made from stable ids a repeat, by whichever process and after whichever crash, gets the first answer
-again. Where a key can't promise that any more (Stripe keeps them for a day, and keeps failures too), it is looked up
-first what is there.
+Under an idempotency key made from stable ids a repeat gets the first response again, whichever process sends it. Stripe
+keeps keys for a day and keeps failures under them too; where a key can no longer guarantee this, the object is looked
+up before it is created.
 """
 
 from __future__ import annotations
@@ -13,33 +13,36 @@ from typing import Final
 from services.billing.stripe_api.calls import KeySpent
 from shared.messages.billing.errors import StripeUnavailable
 
-GENERATIONS: Final = 3
-"""How many keys in a row may be spent before it is left to a later try."""
+MAX_GENERATIONS: Final = 3
+"""Spent keys in a row after which the creation is left to a later retry."""
 
 
-async def once(
-    *, find: Callable[[], Awaitable[str | None]], create: Callable[[int], Awaitable[str]], look_first: bool
+async def idempotent_create(
+    *, find: Callable[[], Awaitable[str | None]], create: Callable[[int], Awaitable[str]], find_first: bool
 ) -> str:
-    """The id of what is there, or was made.
+    """Create an object, or find the one that an earlier attempt created.
 
     Args:
-        find: looks for what an earlier try made.
-        create: makes it, under the key of a generation counted from 0.
-        look_first: whether the keys of earlier tries may be forgotten already.
+        find: returns the id of the object if it exists.
+        create: creates it under the key of a generation, counted from 0, and returns its id.
+        find_first: whether Stripe may have forgotten the keys of earlier attempts.
+
+    Returns:
+        The id of the object.
 
     Raises:
-        StripeUnavailable: Stripe could not be reached, or all keys are spent.
+        StripeUnavailable: Stripe is unavailable, or the keys of all generations are spent.
     """
-    for generation in range(GENERATIONS):
-        if look_first and (found := await find()) is not None:
-            return found
+    for generation in range(MAX_GENERATIONS):
+        if find_first and (existing := await find()) is not None:
+            return existing
         try:
             return await create(generation)
         except KeySpent:
-            look_first = True
+            find_first = True
     raise StripeUnavailable
 
 
-def generation_of(key: str, generation: int) -> str:
-    """A key, or the one that takes over when those before it are spent."""
+def key_of_generation(key: str, generation: int) -> str:
+    """The idempotency key of a generation; each one replaces the spent keys before it."""
     return key if generation == 0 else f"{key}:{generation}"

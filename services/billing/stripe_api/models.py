@@ -1,4 +1,7 @@
-"""What does Stripe say of a customer or a subscription, in our words?"""
+"""Stripe's customers, subscriptions, invoices, payments and disputes as billing reads them.
+
+Amounts are in the currency's minor unit, as Stripe counts them.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,13 @@ from typing import Final
 
 from shared.messages.billing.subscriptions import CancelType
 
-NEVER_LIVED: Final = frozenset({"incomplete", "incomplete_expired"})
-"""Not paid even once; Stripe gives ``canceled`` only to what was paid for or tried."""
-
+NEVER_STARTED: Final = frozenset({"incomplete", "incomplete_expired"})
+"""Statuses of a subscription that was neither paid nor on trial; Stripe uses ``canceled`` only for one that was."""
 EARLIEST_NOTICE: Final = timedelta(days=3, hours=12)
 LATEST_NOTICE: Final = timedelta(days=2, hours=12)
-"""How long before the end of a trial the notice is made that is worth a mail: three days, and what its making lags."""
-SETTLED_IN: Final = timedelta(hours=12)
-"""Whose trial is shorter than three days has just read in the welcome mail when it ends."""
+"""How long before the end of a trial Stripe's notice is worth a mail: three days, with tolerance for Stripe's delay."""
+MIN_TRIAL_AGE: Final = timedelta(hours=12)
+"""Minimum age of a trial for a mail about its end: the welcome mail of a shorter trial has just named the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +26,9 @@ class StripeCustomer:
 
     Attributes:
         id: ``cus_…``.
-        email: None where there is none, and for a deleted one.
-        user_id: of its metadata.
-        deleted: it counts as absent.
+        email: None if it has none or is deleted.
+        user_id: from its metadata.
+        deleted: whether it was deleted in Stripe.
     """
 
     id: str
@@ -41,28 +43,25 @@ class StripeSubscription:
 
     Attributes:
         id: ``sub_…``.
-        customer: who pays.
-        status: Stripe's word.
+        status: Stripe's status.
         product_id: of its first item.
-        user_id: of its metadata.
-        trial_id: our trial's id, of its metadata.
-        created: when it was made.
-        period_start: the earliest of its items.
-        period_end: the latest of its items.
-        cancel_at: when it will end, if that was decided.
-        cancel_at_period_end: that it will end with its period.
-        canceled_at: when the end was asked for.
-        ended_at: when it ended.
-        trial_start: when its trial began, if it ever had one.
-        trial_end: when its trial ends or ended.
-        coupons: the coupons on it.
-        duplicate_of: our id of the subscription that was kept, if we cancelled this one as its duplicate.
+        user_id: from its metadata.
+        trial_id: our trial's id, from its metadata.
+        period_start: earliest start of its items' current periods.
+        period_end: latest end of its items' current periods.
+        cancel_at: its planned end.
+        cancel_at_period_end: whether it ends with its current period.
+        canceled_at: when its cancellation was requested.
+        trial_start: start of its trial, if it ever had one.
+        trial_end: end of its trial, past or future.
+        coupons: ids of its coupons.
+        duplicate_of: our id of the subscription that was kept, if Nest cancelled this one as its duplicate.
         livemode: whether it is about real money.
-        overdue_since: since when it has not been paid, while it is ``past_due``.
-        collection_paused: what becomes of its invoices while its payments are paused: ``void``, ``keep_as_draft``,
-            ``mark_uncollectible``; None while they aren't. Its status says nothing of it
+        overdue_since: since when it is unpaid, while it is ``past_due``.
+        collection_paused: treatment of its invoices while payment collection is paused: ``void``, ``keep_as_draft`` or
+            ``mark_uncollectible``; None while it is not paused. The status does not show this
             (https://docs.stripe.com/billing/subscriptions/pause-payment).
-        end_reason: why it was ended: ``duplicate`` and ``coupon_missing`` by us, else Stripe's word.
+        end_reason: ``duplicate`` or ``coupon_missing`` if Nest cancelled it, otherwise Stripe's reason.
     """
 
     id: str
@@ -88,19 +87,19 @@ class StripeSubscription:
     end_reason: str | None = None
 
     @property
-    def lived(self) -> bool:
-        """Whether it was ever paid for or tried."""
-        return self.status not in NEVER_LIVED
+    def started(self) -> bool:
+        """Whether it was ever paid or on trial."""
+        return self.status not in NEVER_STARTED
 
     @property
     def cancel_type(self) -> CancelType | None:
-        """How it ends, or ended; the customer portal plans an end either by the flag or by a date."""
+        """How it ends or ended; the customer portal plans an end either by the flag or by a date."""
         if self.cancel_at_period_end or self.cancel_at is not None:
             return "period_end"
         return "immediate" if self.canceled_at is not None else None
 
     @property
-    def ends_for_good_at(self) -> datetime | None:
+    def cancellation_takes_effect_at(self) -> datetime | None:
         """When a cancellation ends it, or has ended it."""
         if self.cancel_at is not None:
             return self.cancel_at
@@ -108,20 +107,20 @@ class StripeSubscription:
             return self.period_end
         return self.ended_at if self.canceled_at is not None else None
 
-    def heralds_end(self, told: datetime, *, at: datetime) -> bool:
-        """Whether a notice that its trial will end, made at ``told``, was made for the end that lies ahead.
+    def trial_ends_soon(self, notice_at: datetime, *, at: datetime) -> bool:
+        """Whether a ``trial_will_end`` event, created at ``notice_at``, is about the end that lies ahead.
 
-        Stripe gives notice three days before; but also at once when a trial is made, cut or extended to less than
-        that, when nobody is to read that it ends "soon": and one may arrive after the trial has been extended or is
-        over (https://docs.stripe.com/billing/subscriptions/trials).
+        Stripe sends the event three days before the end. It also sends it at once when a trial is created, shortened or
+        extended to less than three days, which is not worth a mail; and it may arrive after the trial has been extended
+        or has ended (https://docs.stripe.com/billing/subscriptions/trials).
         """
         if self.status != "trialing" or self.trial_end is None or self.trial_start is None:
             return False
-        in_time = EARLIEST_NOTICE >= self.trial_end - told >= LATEST_NOTICE
-        return self.trial_end > at and in_time and told - self.trial_start >= SETTLED_IN
+        in_time = EARLIEST_NOTICE >= self.trial_end - notice_at >= LATEST_NOTICE
+        return self.trial_end > at and in_time and notice_at - self.trial_start >= MIN_TRIAL_AGE
 
     def lacks(self, coupon: str | None) -> bool:
-        """Whether it should not be there, where every subscription needs a coupon; trials need none."""
+        """Whether it lacks the required coupon; trials need none, and None means that no coupon is required."""
         return coupon is not None and self.trial_start is None and coupon not in self.coupons
 
 
@@ -131,11 +130,11 @@ class StripeInvoice:
 
     Attributes:
         id: ``in_…``.
-        subscription_id: ``sub_…``; None for an invoice of something else.
-        user_id: of the subscription's metadata.
-        renewal: it bills a subscription that had begun before, so the person is not sitting in front of a checkout.
-        payment_link: where the person can pay it, while it is open. Whoever has the link sees the invoice: it goes to
-            that person alone, and is neither stored nor logged.
+        subscription_id: ``sub_…``; None for an invoice without a subscription.
+        user_id: from the subscription's metadata.
+        renewal: whether it bills a subscription that had begun before, so that the person is not at the checkout.
+        payment_link: where the person can pay it, while it is open. Anyone with the link sees the invoice: it is only
+            sent to that person, and neither stored nor logged.
     """
 
     id: str
@@ -147,25 +146,23 @@ class StripeInvoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripePayment:
-    """A payment intent as Stripe has it now, with its latest charge and the invoice it is for.
+    """A payment intent as Stripe has it now, with its latest charge and its invoice.
 
     Attributes:
         id: ``pi_…``.
-        customer: who pays; None where nobody is named.
-        status: Stripe's word.
-        amount: what is to be paid.
-        amount_received: what was.
-        amount_refunded: what was given back of it.
-        currency: three letters, lower case.
-        charge_id: the latest attempt's charge.
-        failure_code: why the latest attempt failed, Stripe's word; None unless it did.
+        customer: None if Stripe knows none.
+        status: Stripe's status.
+        amount: to be paid.
+        amount_received: paid.
+        amount_refunded: refunded of the amount paid.
+        currency: ISO code in lower case.
+        charge_id: of the latest attempt.
+        failure_code: Stripe's code of the latest attempt's failure; None if it did not fail.
         decline_code: the bank's reason.
-        attempted_at: when the latest attempt was made; without one, when the payment was.
-        disputed: whether the person asked the bank for it.
-        user_id: of its own metadata.
-        invoice: None outside of invoices.
-        created: when it was made.
-        canceled_at: when it was given up.
+        attempted_at: time of the latest attempt, or of the payment intent's creation if there was none.
+        disputed: whether the latest charge is disputed.
+        user_id: from its own metadata.
+        invoice: None for a payment without an invoice.
         livemode: whether it is about real money.
     """
 
@@ -193,8 +190,8 @@ class StripePayment:
         return None if self.invoice is None else self.invoice.subscription_id
 
     @property
-    def claimed_user_id(self) -> str | None:
-        """Whose it is, if Stripe was told: by the subscription, the payment itself or the customer."""
+    def metadata_user_id(self) -> str | None:
+        """The user in Stripe's metadata: of the subscription, else of the payment itself, else of the customer."""
         invoice, customer = self.invoice, self.customer
         return (
             (None if invoice is None else invoice.user_id)
@@ -203,11 +200,11 @@ class StripePayment:
         )
 
     @property
-    def waiting_for_person(self) -> str | None:
-        """Which attempt left it to the person to do something, by a name that tells it from other attempts.
+    def waits_for_person(self) -> str | None:
+        """A name of the attempt that requires an action of the person; None if no action is required.
 
-        A failed one does; one that the bank wants confirmed does for a renewal, since otherwise the person is asked at
-        the checkout. None when nothing is to be done.
+        A failed attempt requires one. So does an attempt on a renewal that the bank wants confirmed; on a first payment
+        the checkout asks the person.
         """
         if self.status == "requires_payment_method" and self.failure_code is not None:
             return f"failed:{self.charge_id or self.failure_code}"
@@ -222,15 +219,14 @@ class StripeDispute:
 
     Attributes:
         id: ``dp_…`` or ``du_…``.
-        status: Stripe's word.
-        reason: Stripe's word.
-        amount: what is disputed.
-        currency: three letters, lower case.
-        charge_id: what is disputed.
-        customer_id: the charge's.
-        payment_intent_id: what the charge was an attempt of; None for charges made without one.
-        respond_by: until when evidence is taken.
-        created: when it was opened.
+        status: Stripe's status.
+        reason: Stripe's reason.
+        amount: disputed.
+        currency: ISO code in lower case.
+        charge_id: the disputed charge.
+        customer_id: the charge's customer.
+        payment_intent_id: of the charge; None for a charge without one.
+        respond_by: deadline for evidence.
         livemode: whether it is about real money.
     """
 

@@ -1,4 +1,4 @@
-"""How are Stripe's objects read? From its JSON, at the API version that ``calls.py`` pins, into ours."""
+"""Parsing of Stripe's JSON, at the API version pinned in ``calls.py``, into the models of this folder."""
 
 from __future__ import annotations
 
@@ -15,55 +15,129 @@ from services.billing.stripe_api.models import (
 
 Json = dict[str, Any]
 DUPLICATE_COMMENT: Final = "Nest: duplicate of "
-"""Written on a subscription that we cancel as a duplicate, before our id of the one that is kept."""
+"""Cancellation comment of a duplicate that Nest cancelled; our id of the subscription that was kept follows."""
 COUPON_COMMENT: Final = "Nest: a coupon is required"
-"""Written on a subscription that we cancel because it lacks the coupon that every one needs."""
+"""Cancellation comment of a subscription that Nest cancelled because it lacks the required coupon."""
 
 
-def subscription_of(found: Json, items: list[Json], *, overdue_since: datetime | None = None) -> StripeSubscription:
-    """Ours of a subscription of Stripe's.
+def parse_subscription(json: Json, items: list[Json], *, overdue_since: datetime | None = None) -> StripeSubscription:
+    """Parse a subscription.
 
     Args:
-        found: with ``customer`` and ``discounts`` expanded.
-        items: all of its items, at least one; since 2025-03-31.basil the periods are there, and may differ.
-        overdue_since: since when it has not been paid, for one that is ``past_due``.
+        json: with ``customer`` and ``discounts`` expanded.
+        items: all of its items, one at least. Since API version 2025-03-31.basil each item has its own period.
+        overdue_since: since when it is unpaid, if it is ``past_due``.
     """
-    details = found["cancellation_details"] or {}
+    details = json["cancellation_details"] or {}
     comment = details.get("comment") or ""
     return StripeSubscription(
-        id=found["id"],
-        customer=customer_of(found["customer"]),
-        status=found["status"],
+        id=json["id"],
+        customer=parse_customer(json["customer"]),
+        status=json["status"],
         product_id=items[0]["price"]["product"],
-        user_id=found["metadata"].get("user_id") or None,
-        trial_id=found["metadata"].get("trial_id") or None,
-        created=moment(found["created"]),
-        period_start=min(moment(item["current_period_start"]) for item in items),
-        period_end=max(moment(item["current_period_end"]) for item in items),
-        cancel_at=_moment_or_none(found["cancel_at"]),
-        cancel_at_period_end=found["cancel_at_period_end"],
-        canceled_at=_moment_or_none(found["canceled_at"]),
-        ended_at=_moment_or_none(found["ended_at"]),
-        trial_start=_moment_or_none(found["trial_start"]),
-        trial_end=_moment_or_none(found["trial_end"]),
-        coupons=frozenset(_coupon(discount) for discount in found["discounts"]),
+        user_id=json["metadata"].get("user_id") or None,
+        trial_id=json["metadata"].get("trial_id") or None,
+        created=parse_time(json["created"]),
+        period_start=min(parse_time(item["current_period_start"]) for item in items),
+        period_end=max(parse_time(item["current_period_end"]) for item in items),
+        cancel_at=_parse_optional_time(json["cancel_at"]),
+        cancel_at_period_end=json["cancel_at_period_end"],
+        canceled_at=_parse_optional_time(json["canceled_at"]),
+        ended_at=_parse_optional_time(json["ended_at"]),
+        trial_start=_parse_optional_time(json["trial_start"]),
+        trial_end=_parse_optional_time(json["trial_end"]),
+        coupons=frozenset(_coupon_id(discount) for discount in json["discounts"]),
         duplicate_of=comment.removeprefix(DUPLICATE_COMMENT) if comment.startswith(DUPLICATE_COMMENT) else None,
-        livemode=found["livemode"],
+        livemode=json["livemode"],
         overdue_since=overdue_since,
-        collection_paused=(found.get("pause_collection") or {}).get("behavior"),
+        collection_paused=(json.get("pause_collection") or {}).get("behavior"),
         end_reason=_end_reason(comment, details.get("reason")),
     )
 
 
-def customer_of(found: Json) -> StripeCustomer:
-    """Ours of a customer of Stripe's, a deleted one included: of that only the id is left."""
-    metadata = found.get("metadata") or {}
+def parse_customer(json: Json) -> StripeCustomer:
+    """Parse a customer; Stripe returns only the id of a deleted one."""
+    metadata = json.get("metadata") or {}
     return StripeCustomer(
-        id=found["id"],
-        email=found.get("email") or None,
+        id=json["id"],
+        email=json.get("email") or None,
         user_id=metadata.get("user_id") or None,
-        deleted=found.get("deleted", False),
+        deleted=json.get("deleted", False),
     )
+
+
+def parse_payment(json: Json, invoice: StripeInvoice | None) -> StripePayment:
+    """Parse a payment intent.
+
+    Args:
+        json: with ``customer`` and ``latest_charge`` expanded.
+        invoice: that it pays. Since API version 2025-03-31.basil a payment intent does not name its invoice.
+    """
+    charge: Json = json["latest_charge"] or {}
+    # Stripe removes the error when a later attempt succeeds.
+    error: Json = json["last_payment_error"] or {}
+    return StripePayment(
+        id=json["id"],
+        customer=None if json["customer"] is None else parse_customer(json["customer"]),
+        status=json["status"],
+        amount=json["amount"],
+        amount_received=json["amount_received"],
+        amount_refunded=charge.get("amount_refunded", 0),
+        currency=json["currency"],
+        charge_id=charge.get("id"),
+        # Some errors have a type but no code.
+        failure_code=error.get("code") or error.get("type"),
+        decline_code=error.get("decline_code"),
+        attempted_at=parse_time(charge["created"] if charge else json["created"]),
+        disputed=charge.get("disputed", False),
+        user_id=json["metadata"].get("user_id") or None,
+        invoice=invoice,
+        created=parse_time(json["created"]),
+        canceled_at=_parse_optional_time(json["canceled_at"]),
+        livemode=json["livemode"],
+    )
+
+
+def parse_invoice(json: Json) -> StripeInvoice:
+    """Parse an invoice, of a subscription or not."""
+    details: Json = (json["parent"] or {}).get("subscription_details") or {}
+    subscription = details.get("subscription")
+    return StripeInvoice(
+        id=json["id"],
+        subscription_id=subscription["id"] if isinstance(subscription, dict) else subscription,
+        user_id=(details.get("metadata") or {}).get("user_id") or None,
+        renewal=json["billing_reason"] != "subscription_create",
+        payment_link=json["hosted_invoice_url"] if json["status"] == "open" else None,
+    )
+
+
+def parse_dispute(json: Json) -> StripeDispute:
+    """Parse a dispute with ``charge`` expanded."""
+    charge: Json = json["charge"]
+    due_by = json["evidence_details"]["due_by"]
+    return StripeDispute(
+        id=json["id"],
+        status=json["status"],
+        reason=json["reason"],
+        amount=json["amount"],
+        currency=json["currency"],
+        charge_id=charge["id"],
+        customer_id=charge["customer"],
+        payment_intent_id=json["payment_intent"] or charge["payment_intent"],
+        # Stripe sends 0 if no response is possible.
+        respond_by=parse_time(due_by) if due_by else None,
+        created=parse_time(json["created"]),
+        livemode=json["livemode"],
+    )
+
+
+def parse_time(seconds: int) -> datetime:
+    """Parse one of Stripe's times, which are whole Unix seconds."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _parse_optional_time(seconds: int | None) -> datetime | None:
+    return None if seconds is None else parse_time(seconds)
 
 
 def _end_reason(comment: str, reason: str | None) -> str | None:
@@ -72,84 +146,6 @@ def _end_reason(comment: str, reason: str | None) -> str | None:
     return "coupon_missing" if comment == COUPON_COMMENT else reason
 
 
-def _coupon(discount: Json) -> str:
+def _coupon_id(discount: Json) -> str:
     coupon = discount["source"]["coupon"]
     return str(coupon if isinstance(coupon, str) else coupon["id"])
-
-
-def moment(seconds: int) -> datetime:
-    """A time of Stripe's, which counts in whole Unix seconds."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _moment_or_none(seconds: int | None) -> datetime | None:
-    return None if seconds is None else moment(seconds)
-
-
-def payment_of(found: Json, invoice: StripeInvoice | None) -> StripePayment:
-    """Ours of a payment intent.
-
-    Args:
-        found: with ``customer`` and ``latest_charge`` expanded.
-        invoice: what it is for; no payment intent names its invoice since 2025-03-31.basil.
-    """
-    charge: Json = found["latest_charge"] or {}
-    # Stripe takes the error away when a later attempt succeeds.
-    error: Json = found["last_payment_error"] or {}
-    return StripePayment(
-        id=found["id"],
-        customer=None if found["customer"] is None else customer_of(found["customer"]),
-        status=found["status"],
-        amount=found["amount"],
-        amount_received=found["amount_received"],
-        amount_refunded=charge.get("amount_refunded", 0),
-        currency=found["currency"],
-        charge_id=charge.get("id"),
-        # Some errors have a type and no code.
-        failure_code=error.get("code") or error.get("type"),
-        decline_code=error.get("decline_code"),
-        attempted_at=moment(charge["created"] if charge else found["created"]),
-        disputed=charge.get("disputed", False),
-        user_id=found["metadata"].get("user_id") or None,
-        invoice=invoice,
-        created=moment(found["created"]),
-        canceled_at=None if found["canceled_at"] is None else moment(found["canceled_at"]),
-        livemode=found["livemode"],
-    )
-
-
-def invoice_of(found: Json) -> StripeInvoice:
-    """Ours of an invoice, of a subscription or of something else."""
-    details: Json = (found["parent"] or {}).get("subscription_details") or {}
-    subscription = details.get("subscription")
-    return StripeInvoice(
-        id=found["id"],
-        subscription_id=subscription["id"] if isinstance(subscription, dict) else subscription,
-        user_id=(details.get("metadata") or {}).get("user_id") or None,
-        renewal=found["billing_reason"] != "subscription_create",
-        payment_link=found["hosted_invoice_url"] if found["status"] == "open" else None,
-    )
-
-
-def dispute_of(found: Json) -> StripeDispute:
-    """Ours of a dispute.
-
-    Args:
-        found: with ``charge`` expanded.
-    """
-    charge: Json = found["charge"]
-    due_by = found["evidence_details"]["due_by"]
-    return StripeDispute(
-        id=found["id"],
-        status=found["status"],
-        reason=found["reason"],
-        amount=found["amount"],
-        currency=found["currency"],
-        charge_id=charge["id"],
-        customer_id=charge["customer"],
-        payment_intent_id=found["payment_intent"] or charge["payment_intent"],
-        # Stripe says 0 where no answer is possible.
-        respond_by=moment(due_by) if due_by else None,
-        created=moment(found["created"]),
-        livemode=found["livemode"],
-    )

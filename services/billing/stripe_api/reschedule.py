@@ -1,4 +1,4 @@
-"""When is Stripe asked again that could not be asked now?"""
+"""Rescheduling of commands that need Stripe while it is unavailable."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from shared.bus.work import Work
 from shared.messages.billing.stripe_events import StripeCommand
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
-LONGEST_PAUSE: Final = timedelta(minutes=15)
+MAX_PAUSE: Final = timedelta(minutes=15)
 
 
-def put_off(order: StripeCommand, work: Work) -> None:
-    """Order the same again for later."""
-    again = order.model_copy(update={"key": work.key, "attempt": order.attempt + 1})
-    work.publish(again, at=later(order.attempt, work))
-
-
-def later(attempt: int, work: Work) -> datetime:
-    """When to try again: after growing pauses, and then every quarter of an hour until Stripe answers.
-
-    For ever, because a record that isn't followed stays wrong for as long; jittered, since an outage hits many at once.
+def reschedule(command: StripeCommand, work: Work) -> None:
+    """Publish the command again for later, with its attempt counted.
 
     Args:
-        attempt: the one that failed, counted from 1.
-        work: of the message that failed.
+        command: could not be handled, because Stripe is unavailable.
+        work: of that command.
     """
-    pause = min(FIRST_PAUSE * 3.0 ** min(attempt - 1, 10), LONGEST_PAUSE)
+    retry = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
+    work.publish(retry, at=retry_time(command.attempt, work))
+
+
+def retry_time(attempt: int, work: Work) -> datetime:
+    """The time of the next attempt: pauses grow from 5 s to 15 min and then stay there until Stripe answers.
+
+    There is no last attempt, because a record that is not synchronized stays wrong. Pauses are jittered by 30 %, since
+    an outage makes many commands wait.
+
+    Args:
+        attempt: number of the failed attempt, counted from 1.
+        work: of the failed command.
+    """
+    pause = min(FIRST_PAUSE * 3.0 ** min(attempt - 1, 10), MAX_PAUSE)
     return work.now + pause * random.uniform(0.7, 1.3)  # noqa: S311 -- jitter

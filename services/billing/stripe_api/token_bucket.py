@@ -1,4 +1,4 @@
-"""When may the next call leave, so that Stripe's rate limits are kept? A token bucket of this process."""
+"""Token bucket that keeps the calls of this process below Stripe's rate limits."""
 
 from __future__ import annotations
 
@@ -6,35 +6,39 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-BURST: Final = 0.25
-"""Seconds' worth that may leave at once after a rest: in no second more than the rate and a quarter, so that 80 calls
-a second stay below the 100 that Stripe takes (https://docs.stripe.com/rate-limits)."""
+BURST_SECONDS: Final = 0.25
+"""Tokens saved up while idle, in seconds of the rate. In any second at most 1.25 times the rate leaves, so that 80
+calls a second stay below Stripe's limit of 100 (https://docs.stripe.com/rate-limits)."""
 
 
-class Pace:
-    """A token bucket that hands out places in order.
+class TokenBucket:
+    """A token bucket whose callers take tokens in advance and wait for them, in order.
 
     Args:
-        rate: calls a second in the long run.
+        rate: tokens per second.
         clock: monotonic seconds.
     """
 
     def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1 / rate
         self._clock = clock
-        self._saved = max(0.0, BURST - self._interval)
-        self._next = clock() - self._saved
-        """When the next place is; no more than the burst is saved up."""
+        self._burst = max(0.0, BURST_SECONDS - self._interval)
+        self._next = clock() - self._burst
+        """When the next token is available; never longer ago than the burst."""
 
-    def place(self, *, until: float = float("inf")) -> float | None:
-        """Take the next place: how many seconds to wait for it, 0 for now.
+    def take(self, *, max_wait: float = float("inf")) -> float | None:
+        """Take the next token.
 
-        None, and nothing is taken, when it comes later than so many seconds from now.
+        Args:
+            max_wait: seconds that the caller would wait.
+
+        Returns:
+            Seconds to wait before using the token. None, and no token is taken, if that is longer than ``max_wait``.
         """
         now = self._clock()
-        soonest = max(self._next, now - self._saved)
-        wait = max(0.0, round(soonest - now, 9))
-        if wait > until:
+        available = max(self._next, now - self._burst)
+        wait = max(0.0, round(available - now, 9))
+        if wait > max_wait:
             return None
-        self._next = soonest + self._interval
+        self._next = available + self._interval
         return wait

@@ -1,21 +1,20 @@
-"""How are our subscriptions kept true, and those ended that must not be there?"""
+"""Handlers for subscriptions: synchronization with Stripe, cancellation and refund of unwanted ones, and queries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from services.billing import metrics
 from services.billing.context import Billing
-from services.billing.events.models import EventRow, Outcome
-from services.billing.events.pending import read_for
+from services.billing.events.models import Outcome
+from services.billing.events.pending import pending_events, settle
 from services.billing.stripe_api.calls import KeySpent
 from services.billing.stripe_api.models import StripeSubscription
-from services.billing.stripe_api.reschedule import put_off
-from services.billing.subscriptions.models import LIVE, Subscription, current, lapsed, latest
-from services.billing.subscriptions.refunds import give_back
-from services.billing.subscriptions.sync import follow, look, record
+from services.billing.stripe_api.reschedule import reschedule
+from services.billing.subscriptions.models import LIVE, Subscription, current, grace_expired, latest
+from services.billing.subscriptions.refunds import refund_payments
+from services.billing.subscriptions.sync import read_subscription, record_subscription, sync_subscription
 from shared.bus.work import Work
 from shared.fault_points import fault_point
 from shared.ids import derived_message_id
@@ -39,131 +38,125 @@ from shared.messages.billing.subscriptions import (
 )
 from shared.telemetry import log
 
-USER_AWAITED: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 10, 60, 6 * 60, 17 * 60))
-"""Between looks whether it is known whose a subscription is: its address may be corrected in Stripe meanwhile."""
-UNDER_WAY: Final = timedelta(hours=12)
-AWAITED: Final = 40
-"""How often a payment that is under way is awaited: a bank's debit takes days, three weeks would be a fault."""
+USER_PAUSES: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 10, 60, 6 * 60, 17 * 60))
+"""Pauses between readings of a subscription whose user is unknown, a day in all: its address may be corrected in Stripe
+meanwhile."""
+PAYMENT_PAUSE: Final = timedelta(hours=12)
+MAX_PAYMENT_PAUSES: Final = 40
+"""Bound on the waits for a processing payment: a bank debit takes days, and 20 days would mean a fault."""
 
 
 async def follow_subscription(command: FollowSubscription, work: Work, billing: Billing) -> None:
-    """Bring our record of a subscription to what Stripe says; later, if Stripe can't be asked now.
+    """Read a subscription from Stripe, record it, and settle the pending events about it."""
+    pending = await pending_events(command, command.subscription_id, billing)
+    if pending is None:
+        return
+    try:
+        outcome = await sync_subscription(command.subscription_id, work, billing, pending=pending)
+    except StripeUnavailable:
+        reschedule(command, work)
+        return
+    if outcome is None and command.event_id is not None:
+        outcome = _wait_for_user(command, work)
+    if outcome is not None:
+        settle(pending, outcome, work, billing)
 
-    Events about somebody whom auth is asked for wait, for a day at most: auth may take no user with such an address,
-    and says so to nobody. When it answers after all, the customer is followed anew.
+
+def _wait_for_user(command: FollowSubscription, work: Work) -> Outcome | None:
+    """Order another reading of a subscription whose user auth was asked for; after a day give up.
+
+    Auth may reject the address without telling anyone. If it answers after all, the customer is synchronized anew.
     """
-
-    async def read(hints: Sequence[EventRow]) -> Outcome | None:
-        outcome = await follow(command.subscription_id, work, billing, hints=hints)
-        if outcome is not None or command.event_id is None:
-            return outcome
-        if command.awaited == len(USER_AWAITED):
-            metrics.NOBODY.inc()
-            log.error("auth names no user for a subscription", subscription=command.subscription_id)
-            return "nobody"
-        again = command.model_copy(update={"key": work.key, "awaited": command.awaited + 1})
-        work.publish(again, at=work.now + USER_AWAITED[command.awaited])
-        return None
-
-    await read_for(command, command.subscription_id, read, work, billing)
+    if command.awaited == len(USER_PAUSES):
+        metrics.NOBODY.inc()
+        log.error("auth names no user for a subscription", subscription=command.subscription_id)
+        return "nobody"
+    retry = command.model_copy(update={"key": work.key, "awaited": command.awaited + 1})
+    work.publish(retry, at=work.now + USER_PAUSES[command.awaited])
+    return None
 
 
 async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, work: Work, billing: Billing) -> None:
-    """End a user's newer live subscription in Stripe, if both are alive there now.
+    """Cancel a user's newer live subscription in Stripe, if both are still live there.
 
-    What was on record when this was ordered may have been old: if the one to be kept is over, not paid for too long, or
-    somebody else's, the newcomer stays. Where nothing is to be cancelled, it is told of instead.
+    The records may have been outdated when this was ordered. If the subscription to keep has ended, is unpaid for too
+    long or belongs to another user, the newer one is not cancelled. If cancelling is switched off, it is announced.
     """
-    newcomer = await billing.subscriptions.get(command.subscription_id)
+    duplicate = await billing.subscriptions.get(command.subscription_id)
     kept = await billing.subscriptions.get(command.kept_subscription_id)
     try:
-        kept_held, kept_truth = await look(kept.stp_subscription_id, billing)
-        _, truth = await look(newcomer.stp_subscription_id, billing)
-        alive = _alive(kept_truth, work, billing) and _alive(truth, work, billing)
-        if alive and kept.user_id == newcomer.user_id:
+        stored_kept, stripe_kept = await read_subscription(kept.stp_subscription_id, billing)
+        _, stripe_duplicate = await read_subscription(duplicate.stp_subscription_id, billing)
+        both_live = _live(stripe_kept, work, billing) and _live(stripe_duplicate, work, billing)
+        if both_live and kept.user_id == duplicate.user_id:
             if not billing.cancel_duplicates:
-                _tell_of_duplicate(command, newcomer.user_id, work)
+                _announce_duplicate(command, duplicate.user_id, work)
                 return
             metrics.DUPLICATES.labels("cancelled").inc()
             await billing.stripe.cancel_duplicate(
-                newcomer.stp_subscription_id,
+                duplicate.stp_subscription_id,
                 kept_subscription_id=kept.id,
-                key=f"{newcomer.id}:duplicate-of:{kept.id}:{command.attempt}",
+                key=f"{duplicate.id}:duplicate-of:{kept.id}:{command.attempt}",
             )
             fault_point("B1")
-            # Who cancelled it is written on it in Stripe: whichever message reads it first announces it and orders
-            # the mail and the refund, also when this one dies here.
-            await follow(newcomer.stp_subscription_id, work, billing)
+            # Stripe now has our comment on the subscription. The next handler that reads it, here or after a crash,
+            # announces the cancellation and orders the mail and the refund.
+            await sync_subscription(duplicate.stp_subscription_id, work, billing)
             return
     except (StripeUnavailable, KeySpent):
-        put_off(command, work)
+        reschedule(command, work)
         return
-    # Without an answer about the one to be kept its record can't be mended, and would order the same again.
-    if kept_truth is not None:
-        await record(kept_held, kept_truth, work, billing)
-        work.publish(FollowSubscription(key=newcomer.stp_subscription_id, subscription_id=newcomer.stp_subscription_id))
+    # If Stripe does not have the subscription to keep, its record can't be corrected and would order the same again.
+    if stripe_kept is not None:
+        await record_subscription(stored_kept, stripe_kept, work, billing)
+        work.publish(
+            FollowSubscription(key=duplicate.stp_subscription_id, subscription_id=duplicate.stp_subscription_id)
+        )
 
 
 async def refund_duplicate_subscription(command: RefundDuplicateSubscription, work: Work, billing: Billing) -> None:
-    """Give back what was paid on a cancelled duplicate; later, if Stripe can't be asked or a payment is under way."""
+    """Refund the payments of a cancelled duplicate; wait for payments that are still processing."""
     duplicate = await billing.subscriptions.get(command.subscription_id)
     try:
-        under_way = await give_back(duplicate, billing.stripe.calls)
+        processing = await refund_payments(duplicate, billing.stripe.calls)
     except StripeUnavailable:
-        put_off(command, work)
+        reschedule(command, work)
         return
-    if not under_way:
+    if not processing:
         return
-    if command.awaited >= AWAITED:
+    if command.awaited >= MAX_PAYMENT_PAUSES:
         metrics.NOT_REFUNDED.inc()
-        log.error("payment of a duplicate not refunded", subscription=duplicate.id, reason="still under way")
+        log.error("payment of a duplicate not refunded", subscription=duplicate.id, reason="still processing")
         return
-    again = command.model_copy(update={"key": work.key, "attempt": 1, "awaited": command.awaited + 1})
-    work.publish(again, at=work.now + UNDER_WAY)
+    retry = command.model_copy(update={"key": work.key, "attempt": 1, "awaited": command.awaited + 1})
+    work.publish(retry, at=work.now + PAYMENT_PAUSE)
 
 
 async def cancel_subscription_without_coupon(
     command: CancelSubscriptionWithoutCoupon, work: Work, billing: Billing
 ) -> None:
-    """End a subscription in Stripe that lacks the coupon every one needs here, if it still does."""
-    held = await billing.subscriptions.get(command.subscription_id)
+    """Cancel a subscription in Stripe if it still lacks the required coupon."""
+    stored = await billing.subscriptions.get(command.subscription_id)
     try:
-        _, truth = await look(held.stp_subscription_id, billing)
-        if truth is not None and truth.status in LIVE and truth.lacks(billing.required_coupon):
-            key = f"{held.id}:without-coupon:{command.attempt}"
-            await billing.stripe.cancel_without_coupon(held.stp_subscription_id, key=key)
+        _, stripe_subscription = await read_subscription(stored.stp_subscription_id, billing)
+        if (
+            stripe_subscription is not None
+            and stripe_subscription.status in LIVE
+            and stripe_subscription.lacks(billing.required_coupon)
+        ):
+            key = f"{stored.id}:without-coupon:{command.attempt}"
+            await billing.stripe.cancel_without_coupon(stored.stp_subscription_id, key=key)
             fault_point("B1")
-        await follow(held.stp_subscription_id, work, billing)
+        await sync_subscription(stored.stp_subscription_id, work, billing)
     except (StripeUnavailable, KeySpent):
-        put_off(command, work)
-
-
-def _alive(truth: StripeSubscription | None, work: Work, billing: Billing) -> bool:
-    return (
-        truth is not None and truth.status in LIVE and not lapsed(truth.overdue_since, at=work.now, grace=billing.grace)
-    )
-
-
-def _tell_of_duplicate(command: CancelDuplicateSubscription, user_id: str, work: Work) -> None:
-    metrics.DUPLICATES.labels("told").inc()
-    log.warning("duplicate subscription left alone", subscription=command.subscription_id)
-    work.publish(
-        DuplicateSubscriptionFound(
-            key=user_id,
-            user_id=user_id,
-            subscription_id=command.subscription_id,
-            kept_subscription_id=command.kept_subscription_id,
-        ),
-        # Both are read again and again; each pair is told of once.
-        id=derived_message_id("duplicate-found", command.subscription_id, command.kept_subscription_id),
-    )
+        reschedule(command, work)
 
 
 async def get_subscription_status(query: GetSubscriptionStatus, work: Work, billing: Billing) -> SubscriptionStatusView:
-    """The user's active subscription, with a link to the customer portal if Stripe gives one in time.
+    """The user's active subscription, from our record, with a portal link if Stripe creates one in time.
 
     Raises:
-        NoActiveSubscription: there is none.
+        NoActiveSubscription: the user has none.
     """
     subscription = current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace)
     if subscription is None:
@@ -172,31 +165,54 @@ async def get_subscription_status(query: GetSubscriptionStatus, work: Work, bill
 
 
 async def get_subscription_heartbeat(query: GetSubscriptionHeartbeat, work: Work, billing: Billing) -> None:
-    """Nothing, while the user's subscription is active.
+    """Check that the user has an active subscription.
 
     Raises:
-        SubscriptionExpired: it isn't.
+        SubscriptionExpired: the user has none.
     """
     if current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace) is None:
         raise SubscriptionExpired
 
 
 async def get_subscription(query: GetSubscription, work: Work, billing: Billing) -> SubscriptionView:
-    """All that is held of one subscription, for operators.
+    """The record of a subscription, for operators.
 
     Raises:
         SubscriptionNotFound: there is no such subscription, or the user never had one.
     """
-    subscription = await _asked_about(query, work, billing)
+    subscription = await _find(query, work, billing)
     if subscription is None:
         raise SubscriptionNotFound
     work.annotate(user_id=subscription.user_id, resource_id=subscription.id)
-    siblings = await billing.subscriptions.of_user(subscription.user_id)
-    return subscription.whole_view(siblings, at=work.now, grace=billing.grace)
+    of_user = await billing.subscriptions.of_user(subscription.user_id)
+    return subscription.operator_view(of_user, at=work.now, grace=billing.grace)
 
 
-async def _asked_about(query: GetSubscription, work: Work, billing: Billing) -> Subscription | None:
+async def _find(query: GetSubscription, work: Work, billing: Billing) -> Subscription | None:
     if query.subscription_id is not None:
         return await billing.subscriptions.find(query.subscription_id)
-    theirs = await billing.subscriptions.of_user(query.user_id or "")
-    return current(theirs, at=work.now, grace=billing.grace) or latest(theirs)
+    of_user = await billing.subscriptions.of_user(query.user_id or "")
+    return current(of_user, at=work.now, grace=billing.grace) or latest(of_user)
+
+
+def _live(stripe_subscription: StripeSubscription | None, work: Work, billing: Billing) -> bool:
+    return (
+        stripe_subscription is not None
+        and stripe_subscription.status in LIVE
+        and not grace_expired(stripe_subscription.overdue_since, at=work.now, grace=billing.grace)
+    )
+
+
+def _announce_duplicate(command: CancelDuplicateSubscription, user_id: str, work: Work) -> None:
+    metrics.DUPLICATES.labels("told").inc()
+    log.warning("duplicate subscription not cancelled", subscription=command.subscription_id)
+    work.publish(
+        DuplicateSubscriptionFound(
+            key=user_id,
+            user_id=user_id,
+            subscription_id=command.subscription_id,
+            kept_subscription_id=command.kept_subscription_id,
+        ),
+        # Both are read again and again; each pair is announced once.
+        id=derived_message_id("duplicate-found", command.subscription_id, command.kept_subscription_id),
+    )

@@ -1,4 +1,4 @@
-"""When does a subscription count, whom does it displace, and what of it is news?"""
+"""Rules of subscriptions: which are active, which are duplicates, and which changes are announced."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from services.billing.stripe_api.models import StripeSubscription
+from shared.documents import stored_as
 from shared.messages.billing.subscriptions import CancelType, SubscriptionStatusView, SubscriptionView
 
 LIVE: Final = frozenset({"trialing", "active", "past_due"})
-"""A payer may have one of these. ``incomplete`` is a checkout in progress, ``unpaid`` and ``paused`` bring nothing."""
+"""Statuses of which a user may have one subscription. ``incomplete`` is a checkout in progress, and ``unpaid`` and
+``paused`` entitle to nothing."""
 ACTIVE: Final = LIVE | {"incomplete"}
-"""What clients are told is active, while its period is not over."""
+"""Statuses that clients see as active until the period ends."""
 ENDED: Final = frozenset({"canceled", "incomplete_expired"})
-"""Nothing leaves these."""
+"""Final statuses."""
 STATUSES: Final = ACTIVE | ENDED | {"unpaid", "paused"}
-"""What Stripe is known to say (https://docs.stripe.com/api/subscriptions/object); anything else brings nothing."""
+"""Known statuses (https://docs.stripe.com/api/subscriptions/object); any other one entitles to nothing."""
 ON_HOLD: Final = "void"
-"""The one of the three ways to pause payments by which nothing is sold meanwhile: the other two give the service away,
-or for later payment (https://docs.stripe.com/billing/subscriptions/pause-payment)."""
-NEWS: Final = timedelta(days=30)
-"""Stripe keeps events this long; a subscription older than that, seen for the first time, was taken over from an
-earlier system, and its payer is not welcomed."""
+"""Value of ``collection_paused`` that suspends the service. With the other two ways to pause collection the service
+goes on, free of charge or for later payment (https://docs.stripe.com/billing/subscriptions/pause-payment)."""
+WELCOME_WINDOW: Final = timedelta(days=30)
+"""Stripe keeps events this long. An older subscription that is first seen now comes from an earlier system, and its
+user gets no welcome mail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """Our record of a subscription.
+    """Our record of a Stripe subscription.
 
     Attributes:
-        starts_at: begin of the current period.
-        ends_at: end of the current period, or of the whole.
-        stp_created_at: when it was made in Stripe; tells who came first.
-        trial_id: the trial it was made for.
-        duplicate_of: the subscription that was kept when this one was cancelled.
+        starts_at: start of the current period.
+        ends_at: end of the current period, or of the subscription if it has ended.
+        stp_created_at: when it was created in Stripe; of two live subscriptions the older one is kept.
+        trial_id: our id of the trial for which it was created.
+        duplicate_of: our id of the subscription that was kept when this one was cancelled.
         welcomed_at: when the welcome mail was ordered.
-        read_at: when the reading began that this record holds.
-        overdue_since: since when it has not been paid, while it is past due.
-        collection_paused: what becomes of its invoices while its payments are paused; None while they aren't.
-        trial_end_told: the end of its trial that its payer was last written to about.
-        taken_over: it came with an account that was taken over: what it was by then is left as it was, a duplicate too.
+        read_at: when the reading began from which this record was made.
+        overdue_since: since when it is unpaid, while it is past due.
+        collection_paused: treatment of its invoices while payment collection is paused; None while it is not.
+        trial_end_notified: the end of the trial about which the user last got a mail.
+        taken_over: whether it came with an imported account. The state it had then is left alone, even a duplicate.
     """
 
     id: str
@@ -64,7 +66,7 @@ class Subscription:
     updated_at: datetime
     overdue_since: datetime | None = None
     collection_paused: str | None = None
-    trial_end_told: datetime | None = None
+    trial_end_notified: datetime | None = stored_as("trialEndTold", default=None)
     taken_over: bool = False
     version: int = 1
 
@@ -73,17 +75,17 @@ class Subscription:
         cls,
         id: str,  # noqa: A002
         user_id: str,
-        truth: StripeSubscription,
+        stripe_subscription: StripeSubscription,
         *,
         at: datetime,
         taken_over: bool = False,
     ) -> Self:
-        """The first record of a subscription, read at ``at``; of one taken over nobody is welcomed any more."""
+        """The first record of a subscription that was read at ``at``; the user of one taken over is not welcomed."""
         return cls(
             id=id,
             user_id=user_id,
-            **_facts(truth),
-            duplicate_of=truth.duplicate_of,
+            **_fields_of(stripe_subscription),
+            duplicate_of=stripe_subscription.duplicate_of,
             welcomed_at=at if taken_over else None,
             read_at=at,
             created_at=at,
@@ -91,76 +93,86 @@ class Subscription:
             taken_over=taken_over,
         )
 
-    def follow(self, user_id: str, truth: StripeSubscription, *, read_at: datetime, at: datetime) -> Self:
-        """The record brought to what Stripe said to a reading begun at ``read_at``.
+    def follow(self, user_id: str, stripe_subscription: StripeSubscription, *, read_at: datetime, at: datetime) -> Self:
+        """The record updated to a reading of Stripe that began at ``read_at``.
 
-        A reading that began earlier than the one it holds changes nothing.
+        A reading that began before the recorded one changes nothing.
         """
         if read_at < self.read_at:
             return self
-        after = replace(
+        updated = replace(
             self,
             user_id=user_id,
-            **_facts(truth),
-            duplicate_of=self.duplicate_of or truth.duplicate_of,
+            **_fields_of(stripe_subscription),
+            duplicate_of=self.duplicate_of or stripe_subscription.duplicate_of,
             read_at=read_at,
         )
-        return replace(after, updated_at=at) if self.changes(after) else after
+        return replace(updated, updated_at=at) if self.changes(updated) else updated
 
-    def changes(self, after: Subscription) -> tuple[str, ...]:
-        """The names, as at rest, of the facts in which another record of the same subscription differs."""
-        return tuple(rest for name, rest in AT_REST.items() if getattr(self, name) != getattr(after, name))
+    def changes(self, updated: Subscription) -> tuple[str, ...]:
+        """The stored names of the announced fields in which another record of this subscription differs."""
+        return tuple(
+            stored for name, stored in ANNOUNCED_FIELDS.items() if getattr(self, name) != getattr(updated, name)
+        )
 
     def welcomed(self, at: datetime) -> Self:
         """The record after the welcome mail was ordered."""
         return replace(self, welcomed_at=at)
 
-    def told_of_trial_end(self, trial_end: datetime) -> Self:
+    def notified_of_trial_end(self, trial_end: datetime) -> Self:
         """The record after the mail about the end of its trial was ordered."""
-        return replace(self, trial_end_told=trial_end)
+        return replace(self, trial_end_notified=trial_end)
 
     def live(self, at: datetime, grace: timedelta) -> bool:
-        """Whether it takes its payer's one place: one that was not paid for too long leaves it to another."""
-        return self.status in LIVE and not lapsed(self.overdue_since, at=at, grace=grace)
+        """Whether it is the one live subscription its user may have; an unpaid one is not after the grace period."""
+        return self.status in LIVE and not grace_expired(self.overdue_since, at=at, grace=grace)
 
     @property
     def ended(self) -> bool:
-        """Whether it is over for good."""
+        """Whether it has ended for good."""
         return self.status in ENDED
 
     @property
     def will_renew(self) -> bool:
-        """Whether it goes on after its period: neither over nor planned to be."""
+        """Whether it continues after its current period."""
         return not self.ended and self.cancel_at is None
 
     def active(self, at: datetime, grace: timedelta) -> bool:
-        """Whether clients are told that it is active: its period is not over, nor its grace if it was not paid."""
-        return self.status in ACTIVE and self.ends_at > at and not lapsed(self.overdue_since, at=at, grace=grace)
+        """Whether clients see it as active: neither its period is over nor, if it is unpaid, its grace period."""
+        return self.status in ACTIVE and self.ends_at > at and not grace_expired(self.overdue_since, at=at, grace=grace)
 
     def entitled(self, at: datetime, grace: timedelta) -> bool:
-        """Whether it brings its payer what is sold.
+        """Whether it entitles its user to the service.
 
-        Not all that is active does: ``incomplete`` is a checkout in progress of somebody who has never paid, and while
-        invoices are voided the service is on hold. ``paused`` is not even active: a trial ended without a card.
+        An active subscription may not: ``incomplete`` is a checkout in progress of a person who has never paid, and
+        while invoices are voided the service is on hold. ``paused`` is not even active: a trial ended without a card.
         """
         return self.active(at, grace) and self.status in LIVE and self.collection_paused != ON_HOLD
 
-    def welcome_due(self, truth: StripeSubscription, *, at: datetime) -> bool:
-        """Whether its payer is to be welcomed: once, if it was ever alive, isn't a duplicate and isn't old.
+    def welcome_due(self, stripe_subscription: StripeSubscription, *, at: datetime) -> bool:
+        """Whether its user gets a welcome mail: once, if it ever started, is no duplicate and is not old.
 
-        What matters is what Stripe says of its life, not which of its events came first: so as many mails leave for a
-        subscription that is over when we first see it as for one that we saw from its first day.
+        This depends on the subscription, not on the event that arrived first: a subscription that has ended when it is
+        first seen causes as many mails as one that was seen from its first day.
         """
-        fresh = truth.created > at - NEWS
-        return self.welcomed_at is None and truth.lived and self.duplicate_of is None and fresh
+        recent = stripe_subscription.created > at - WELCOME_WINDOW
+        return self.welcomed_at is None and stripe_subscription.started and self.duplicate_of is None and recent
 
-    def trial_end_due(self, truth: StripeSubscription, notices: Iterable[datetime], *, at: datetime) -> bool:
-        """Whether its payer is to be told that the trial ends, after notices made at these times: once for each end."""
-        heralded = any(truth.heralds_end(told, at=at) for told in notices)
-        return heralded and truth.trial_end != self.trial_end_told
+    def trial_end_mail_due(
+        self, stripe_subscription: StripeSubscription, notices: Iterable[datetime], *, at: datetime
+    ) -> bool:
+        """Whether its user gets a mail about the end of the trial: once for each end.
+
+        Args:
+            stripe_subscription: as read now.
+            notices: creation times of the ``trial_will_end`` events that this reading settles.
+            at: now.
+        """
+        ends_soon = any(stripe_subscription.trial_ends_soon(notice_at, at=at) for notice_at in notices)
+        return ends_soon and stripe_subscription.trial_end != self.trial_end_notified
 
     def view(self, billing_portal_url: str | None) -> SubscriptionStatusView:
-        """As clients read it."""
+        """The view for clients."""
         return SubscriptionStatusView(
             status=self.status,
             billing_portal_url=billing_portal_url,
@@ -171,9 +183,9 @@ class Subscription:
             cancelled_at=self.cancelled_at,
         )
 
-    def whole_view(self, siblings: Iterable[Subscription], *, at: datetime, grace: timedelta) -> SubscriptionView:
-        """As operators read it, beside its user's other subscriptions."""
-        others = sorted((each for each in siblings if each.id != self.id), key=_age)
+    def operator_view(self, of_user: Iterable[Subscription], *, at: datetime, grace: timedelta) -> SubscriptionView:
+        """The view for operators, with the ids of the user's other subscriptions."""
+        others = sorted((each for each in of_user if each.id != self.id), key=_age)
         return SubscriptionView(
             id=self.id,
             user_id=self.user_id,
@@ -202,7 +214,7 @@ class Subscription:
         )
 
 
-AT_REST: Final = {
+ANNOUNCED_FIELDS: Final = {
     "user_id": "userId",
     "stp_product_id": "stpProductId",
     "stp_customer_id": "stpCustomerId",
@@ -215,67 +227,67 @@ AT_REST: Final = {
     "overdue_since": "overdueSince",
     "collection_paused": "collectionPaused",
 }
-"""The facts that are announced when they change, and their names at rest."""
+"""Fields whose changes are announced, with their stored names, which the events contain."""
 
 
-def _facts(truth: StripeSubscription) -> dict[str, Any]:
+def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
     return {
-        "stp_product_id": truth.product_id,
-        "stp_subscription_id": truth.id,
-        "stp_customer_id": truth.customer.id,
-        "status": truth.status,
-        "starts_at": truth.period_start,
-        "ends_at": truth.ended_at or truth.period_end,
-        "cancel_at": truth.ends_for_good_at,
-        "cancel_type": truth.cancel_type,
-        "cancelled_at": truth.canceled_at,
-        "stp_created_at": truth.created,
-        "trial_id": truth.trial_id,
-        "overdue_since": truth.overdue_since,
-        "collection_paused": truth.collection_paused,
+        "stp_product_id": stripe_subscription.product_id,
+        "stp_subscription_id": stripe_subscription.id,
+        "stp_customer_id": stripe_subscription.customer.id,
+        "status": stripe_subscription.status,
+        "starts_at": stripe_subscription.period_start,
+        "ends_at": stripe_subscription.ended_at or stripe_subscription.period_end,
+        "cancel_at": stripe_subscription.cancellation_takes_effect_at,
+        "cancel_type": stripe_subscription.cancel_type,
+        "cancelled_at": stripe_subscription.canceled_at,
+        "stp_created_at": stripe_subscription.created,
+        "trial_id": stripe_subscription.trial_id,
+        "overdue_since": stripe_subscription.overdue_since,
+        "collection_paused": stripe_subscription.collection_paused,
     }
 
 
-def lapsed(overdue_since: datetime | None, *, at: datetime, grace: timedelta) -> bool:
-    """Whether something was not paid for so long that it counts no more, whatever Stripe goes on to try.
+def grace_expired(overdue_since: datetime | None, *, at: datetime, grace: timedelta) -> bool:
+    """Whether a subscription is unpaid for longer than the grace period.
 
-    An account may be set to leave a subscription ``past_due`` for ever, and each renewal begins a new period.
+    Stripe may be configured to leave a subscription ``past_due`` for ever, and each renewal begins a new period.
     """
     return overdue_since is not None and at >= overdue_since + grace
 
 
 def _age(subscription: Subscription) -> tuple[datetime, str]:
-    # Stripe's times are whole seconds; the id decides between two of one second, the same way for everybody.
+    # Stripe's times are whole seconds. Of two subscriptions created in one second the id decides, always the same way.
     return subscription.stp_created_at, subscription.stp_subscription_id
 
 
-def duplicates(
+def live_duplicates(
     subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
 ) -> list[tuple[Subscription, Subscription]]:
-    """The live subscriptions of one user that must go, each with the oldest one, which stays.
+    """The live subscriptions of a user except the oldest one, each with the oldest one."""
+    oldest_first = sorted((each for each in subscriptions if each.live(at, grace)), key=_age)
+    return [(duplicate, oldest_first[0]) for duplicate in oldest_first[1:]]
 
-    One that was taken over with its account stays too: that is told of, for somebody to decide.
+
+def duplicates_to_cancel(
+    subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
+) -> list[tuple[Subscription, Subscription]]:
+    """The live duplicates that must be cancelled, each with the subscription to keep.
+
+    Duplicates that were taken over with an imported account are only announced, and a person decides about them.
     """
-    return [pair for pair in rivals(subscriptions, at=at, grace=grace) if not pair[0].taken_over]
-
-
-def rivals(
-    subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
-) -> list[tuple[Subscription, Subscription]]:
-    """The live subscriptions of one user besides the oldest one, each with that one."""
-    live = sorted((each for each in subscriptions if each.live(at, grace)), key=_age)
-    return [(newcomer, live[0]) for newcomer in live[1:]]
+    return [pair for pair in live_duplicates(subscriptions, at=at, grace=grace) if not pair[0].taken_over]
 
 
 def current(subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta) -> Subscription | None:
-    """The one of a user's subscriptions that clients are told about, None if none is active.
+    """The subscription of a user that clients see; None if none is active.
 
-    A live one comes before a checkout in progress, and of several live ones the oldest, the one that stays.
+    A live one is preferred to a checkout in progress, and of several live ones the oldest, which is the one to keep.
     """
     active = [subscription for subscription in subscriptions if subscription.active(at, grace)]
     return min(active, key=lambda each: (not each.live(at, grace), _age(each)), default=None)
 
 
 def latest(subscriptions: Iterable[Subscription]) -> Subscription | None:
-    """The one of a user's subscriptions that was made last."""
+    """The subscription of a user that was created last."""
     return max(subscriptions, key=_age, default=None)

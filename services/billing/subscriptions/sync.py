@@ -1,7 +1,8 @@
-"""How does the record of a subscription follow Stripe? An event is a hint; what is true is read from Stripe.
+"""Synchronization of a subscription's record with Stripe.
 
-Whatever the order, the repetitions and the gaps of what sets it off, the same record, the same announcements of what
-changed in between and the same mails come out, because each depends only on the record and on what Stripe says now.
+The record, the announced events and the mails depend only on the stored record and on what Stripe returns now. So they
+are the same in whatever order events arrive, however often, and if some are missing. The one exception is
+``customer.subscription.trial_will_end``, whose creation time decides whether a mail about the end of a trial is due.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any, Final
 
 from services.billing import metrics
 from services.billing.context import Billing
-from services.billing.customers.attribution import payer_of
+from services.billing.customers.attribution import attribute_subscription
 from services.billing.events.models import EventRow, Outcome
 from services.billing.stripe_api.models import StripeSubscription
-from services.billing.subscriptions.models import STATUSES, Subscription, duplicates
+from services.billing.subscriptions.models import STATUSES, Subscription, duplicates_to_cancel
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
@@ -33,200 +34,231 @@ from shared.messages.mailer.mails import PersonVariables, SendMail, Template, Tr
 from shared.telemetry import log
 
 TRIAL_WILL_END: Final = "customer.subscription.trial_will_end"
-"""The one event whose type means more than that something changed: what it gives notice of lies ahead."""
 
 
-async def follow(stripe_id: str, work: Work, billing: Billing, *, hints: Sequence[EventRow] = ()) -> Outcome | None:
-    """Bring our record of a subscription to what Stripe says now.
+async def sync_subscription(
+    stripe_id: str, work: Work, billing: Billing, *, pending: Sequence[EventRow] = ()
+) -> Outcome | None:
+    """Read a subscription from Stripe and record it.
 
     Args:
-        stripe_id: which.
-        work: what is done about it.
-        billing: where.
-        hints: events about it that were kept before this was called, hence are covered by the reading.
+        stripe_id: Stripe's id.
+        work: of the current message.
+        billing: the context.
+        pending: the events about it that were pending before this call, and that the reading settles.
 
     Returns:
-        What came of the hints; None when they go on waiting, because auth is asked whose it is.
+        The outcome of the pending events; None if they stay pending, because auth was asked for the user.
 
     Raises:
-        StripeUnavailable: Stripe could not be asked.
+        StripeUnavailable: Stripe is unavailable.
     """
-    held, truth = await look(stripe_id, billing)
-    if truth is None:
+    stored, stripe_subscription = await read_subscription(stripe_id, billing)
+    if stripe_subscription is None:
         return "missing"
-    if await billing.erased.contains_any(truth.customer.id, truth.user_id, truth.customer.user_id):
+    customer = stripe_subscription.customer
+    if await billing.erased.contains_any(customer.id, stripe_subscription.user_id, customer.user_id):
         return "erased"
-    notices = [hint.made_at for hint in hints if hint.type == TRIAL_WILL_END]
-    if await record(held, truth, work, billing, notices=notices) is not None:
+    notices = [event.made_at for event in pending if event.type == TRIAL_WILL_END]
+    if await record_subscription(stored, stripe_subscription, work, billing, notices=notices) is not None:
         return "read"
-    return "nobody" if truth.customer.email is None else None
+    return "nobody" if customer.email is None else None
 
 
-async def look(stripe_id: str, billing: Billing) -> tuple[Subscription | None, StripeSubscription | None]:
-    """What we hold of a subscription, and what Stripe says, in this order.
+async def read_subscription(stripe_id: str, billing: Billing) -> tuple[Subscription | None, StripeSubscription | None]:
+    """The stored record of a subscription, and the subscription as Stripe has it now.
 
-    In this order, because the version of what was held before the reading is the fence: who stores a later reading
-    meanwhile moves the version, and the earlier one can't be stored any more.
+    The record is loaded first, because its version fences the reading: if another handler records a later reading
+    meanwhile, the version has changed and this reading is not recorded.
+
+    Returns:
+        None for a record or a subscription that does not exist; also for a subscription of the other mode.
 
     Raises:
-        StripeUnavailable: Stripe could not be asked.
+        StripeUnavailable: Stripe is unavailable.
     """
-    held = await billing.subscriptions.find_by_stripe_id(stripe_id)
-    truth = await billing.stripe.subscription(stripe_id)
-    if truth is None:
+    stored = await billing.subscriptions.find_by_stripe_id(stripe_id)
+    stripe_subscription = await billing.stripe.subscription(stripe_id)
+    if stripe_subscription is None:
         metrics.MISSING.inc()
         log.warning("stripe has no such subscription", subscription=stripe_id)
     elif metrics.count_other_mode(
-        "subscription", livemode=truth.livemode, expected=billing.livemode, subscription=stripe_id
+        "subscription", livemode=stripe_subscription.livemode, expected=billing.livemode, subscription=stripe_id
     ):
-        return held, None
-    return held, truth
+        return stored, None
+    return stored, stripe_subscription
 
 
-async def record(
-    held: Subscription | None,
-    truth: StripeSubscription,
+async def record_subscription(
+    stored: Subscription | None,
+    stripe_subscription: StripeSubscription,
     work: Work,
     billing: Billing,
     *,
     notices: Sequence[datetime] = (),
 ) -> Subscription | None:
-    """Store what Stripe says, and do what follows from it: announce, write to the payer, see to duplicates.
+    """Record a reading, announce the changes, and order the mails and cancellations that follow from it.
 
     Args:
-        held: our record, as it was before the reading began.
-        truth: what was read.
-        work: what is done about it.
-        billing: where.
-        notices: when Stripe gave notice that its trial will end.
+        stored: the record before the reading began.
+        stripe_subscription: the reading.
+        work: of the current message.
+        billing: the context.
+        notices: creation times of the ``trial_will_end`` events that the reading settles.
 
     Returns:
-        The record; None when no user is known yet.
+        The new record; None if no user is known yet.
     """
-    user_id = await payer_of(truth, held, work, billing)
+    user_id = await attribute_subscription(stripe_subscription, stored, work, billing)
     if user_id is None:
         return None
-    if held is None:
-        taken_over = await billing.takeover.covers(truth.created)
-        now = Subscription.first_seen(work.new_id("sub"), user_id, truth, at=work.now, taken_over=taken_over)
+    if stored is None:
+        taken_over = await billing.takeover.covers(stripe_subscription.created)
+        updated = Subscription.first_seen(
+            work.new_id("sub"), user_id, stripe_subscription, at=work.now, taken_over=taken_over
+        )
     else:
-        # What we hold was committed before this reading began, whatever the clocks of two machines say.
-        now = held.follow(user_id, truth, read_at=max(work.now, held.read_at), at=work.now)
-    if now.status not in STATUSES:
+        # The stored record was committed before this reading began, even if the clocks of two machines differ.
+        read_at = max(work.now, stored.read_at)
+        updated = stored.follow(user_id, stripe_subscription, read_at=read_at, at=work.now)
+    if updated.status not in STATUSES:
         metrics.UNKNOWN_STATUSES.inc()
-        log.error("unknown subscription status", subscription=now.id, status=now.status)
-    unwanted = truth.lacks(billing.required_coupon) and not now.taken_over
-    if now.live(work.now, billing.grace):
-        unwanted = await _see_to_others(held, now, work, billing, unwanted=unwanted)
-    if not unwanted and now.welcome_due(truth, at=work.now) and truth.customer.email is not None:
-        _order_welcome(now, truth, truth.customer.email, work)
-        now = now.welcomed(work.now)
-    if not unwanted and truth.trial_end is not None and now.trial_end_due(truth, notices, at=work.now):
-        _order_trial_ending(now, truth.trial_end, truth.customer.email, work)
-        now = now.told_of_trial_end(truth.trial_end)
-    _announce(held, now, truth, work, grace=billing.grace)
-    if held is None:
-        billing.subscriptions.add(now, work)
+        log.error("unknown subscription status", subscription=updated.id, status=updated.status)
+    unwanted = stripe_subscription.lacks(billing.required_coupon) and not updated.taken_over
+    if unwanted and updated.live(work.now, billing.grace):
+        work.publish(CancelSubscriptionWithoutCoupon(key=updated.stp_subscription_id, subscription_id=updated.id))
+    elif updated.live(work.now, billing.grace):
+        unwanted = await _order_duplicate_cancellations(stored, updated, work, billing)
+    if not unwanted:
+        updated = _order_mails(updated, stripe_subscription, notices, work)
+    _announce(stored, updated, stripe_subscription, work, grace=billing.grace)
+    if stored is None:
+        billing.subscriptions.add(updated, work)
     else:
-        billing.subscriptions.save(now, work)
-    await follow_trial(truth, work, billing)
-    return now
+        billing.subscriptions.save(updated, work)
+    await _update_trial(stripe_subscription, work, billing)
+    return updated
 
 
-async def _see_to_others(
-    held: Subscription | None, now: Subscription, work: Work, billing: Billing, *, unwanted: bool
+async def _order_duplicate_cancellations(
+    stored: Subscription | None, updated: Subscription, work: Work, billing: Billing
 ) -> bool:
-    """Order the end of a live subscription that must not be there; tells whether it is this one."""
-    if unwanted:
-        work.publish(CancelSubscriptionWithoutCoupon(key=now.stp_subscription_id, subscription_id=now.id))
-        return True
-    if held is None or not held.live(work.now, billing.grace) or held.user_id != now.user_id:
-        await billing.payers.take_turn(now.user_id, work)
-    others = [other for other in await billing.subscriptions.of_user(now.user_id) if other.id != now.id]
-    for newcomer, kept in duplicates([now, *others], at=work.now, grace=billing.grace):
-        unwanted = unwanted or newcomer is now
-        # An order of its own, so that the intent is committed before Stripe is called; it looks at both again.
+    """Order the cancellation of the user's duplicates; returns whether this subscription is one of them."""
+    if stored is None or not stored.live(work.now, billing.grace) or stored.user_id != updated.user_id:
+        await billing.payers.take_turn(updated.user_id, work)
+    others = [other for other in await billing.subscriptions.of_user(updated.user_id) if other.id != updated.id]
+    is_duplicate = False
+    for duplicate, kept in duplicates_to_cancel([updated, *others], at=work.now, grace=billing.grace):
+        is_duplicate = is_duplicate or duplicate is updated
+        # A command of its own: the intent is committed before Stripe is called. Its handler reads both again.
         work.publish(
             CancelDuplicateSubscription(
-                key=newcomer.stp_subscription_id, subscription_id=newcomer.id, kept_subscription_id=kept.id
+                key=duplicate.stp_subscription_id, subscription_id=duplicate.id, kept_subscription_id=kept.id
             )
         )
-    return unwanted
+    return is_duplicate
+
+
+async def _update_trial(stripe_subscription: StripeSubscription, work: Work, billing: Billing) -> None:
+    """Update the trial for which a subscription was created, whose times and customer may be changed in Stripe.
+
+    A trial that is still pending is left to FinishTrial. The version of the subscription, stored in the same commit,
+    fences this write too.
+    """
+    if stripe_subscription.trial_id is None:
+        return
+    trial = await billing.trials.find(stripe_subscription.trial_id)
+    if trial is None or trial.stp_subscription_id != stripe_subscription.id:
+        return
+    updated = trial.finish(stripe_subscription, at=work.now)
+    if updated != replace(trial, updated_at=work.now):
+        billing.trials.save(updated, work)
 
 
 def _announce(
-    held: Subscription | None, now: Subscription, truth: StripeSubscription, work: Work, *, grace: timedelta
+    stored: Subscription | None,
+    updated: Subscription,
+    stripe_subscription: StripeSubscription,
+    work: Work,
+    *,
+    grace: timedelta,
 ) -> None:
-    """Say what is new: one event for each thing that happened to the record."""
-    changed = () if held is None else held.changes(now)
-    facts: dict[str, Any] = {
-        "key": now.user_id,
-        "user_id": now.user_id,
-        "subscription_id": now.id,
-        "status": now.status,
-        "entitled": now.entitled(work.now, grace),
+    """Publish an event for each change of the record."""
+    changed = () if stored is None else stored.changes(updated)
+    fields: dict[str, Any] = {
+        "key": updated.user_id,
+        "user_id": updated.user_id,
+        "subscription_id": updated.id,
+        "status": updated.status,
+        "entitled": updated.entitled(work.now, grace),
     }
-    if held is None:
-        work.publish(SubscriptionStarted(**facts))
-    if now.ended and (held is None or not held.ended):
-        work.publish(SubscriptionEnded(**facts, changed=changed, reason=truth.end_reason))
+    if stored is None:
+        work.publish(SubscriptionStarted(**fields))
+    if updated.ended and (stored is None or not stored.ended):
+        work.publish(SubscriptionEnded(**fields, changed=changed, reason=stripe_subscription.end_reason))
     elif changed:
-        work.publish(SubscriptionChanged(**facts, changed=changed))
-    # Of one that was taken over its end is known, and who was told of it and what was given back is long past.
-    ended_as_duplicate = now.duplicate_of is not None and (held is None or held.duplicate_of is None)
-    if ended_as_duplicate and not (held is None and now.taken_over):
+        work.publish(SubscriptionChanged(**fields, changed=changed))
+    cancelled_as_duplicate = updated.duplicate_of is not None and (stored is None or stored.duplicate_of is None)
+    # A duplicate that had ended before the account was taken over is neither announced nor refunded.
+    if cancelled_as_duplicate and not (stored is None and updated.taken_over):
         work.publish(
             DuplicateSubscriptionCancelled(
-                key=now.user_id,
-                user_id=now.user_id,
-                subscription_id=now.id,
-                kept_subscription_id=now.duplicate_of or "",
+                key=updated.user_id,
+                user_id=updated.user_id,
+                subscription_id=updated.id,
+                kept_subscription_id=updated.duplicate_of or "",
             )
         )
-        work.publish(RefundDuplicateSubscription(key=now.stp_subscription_id, subscription_id=now.id))
-        if truth.customer.email is not None:
-            _order_mail("duplicate-subscription", now, truth.customer.email, PersonVariables(), work)
+        work.publish(RefundDuplicateSubscription(key=updated.stp_subscription_id, subscription_id=updated.id))
+        _order_mail("duplicate-subscription", updated, stripe_subscription, PersonVariables(), work)
 
 
-def _order_welcome(now: Subscription, truth: StripeSubscription, email: str, work: Work) -> None:
-    if truth.trial_start is None:
-        _order_mail("welcome", now, email, PersonVariables(), work)
-    else:
-        _order_mail("welcome-trial", now, email, TrialVariables(ends_at=truth.trial_end), work)
-
-
-def _order_trial_ending(now: Subscription, trial_end: datetime, email: str | None, work: Work) -> None:
-    if email is not None:
+def _order_mails(
+    updated: Subscription, stripe_subscription: StripeSubscription, notices: Sequence[datetime], work: Work
+) -> Subscription:
+    """Order the welcome mail and the mail about the end of the trial, if due; returns the record that notes them."""
+    trial_end = stripe_subscription.trial_end
+    if updated.welcome_due(stripe_subscription, at=work.now) and stripe_subscription.customer.email is not None:
+        if stripe_subscription.trial_start is None:
+            _order_mail("welcome", updated, stripe_subscription, PersonVariables(), work)
+        else:
+            _order_mail("welcome-trial", updated, stripe_subscription, TrialVariables(ends_at=trial_end), work)
+        updated = updated.welcomed(work.now)
+    if trial_end is not None and updated.trial_end_mail_due(stripe_subscription, notices, at=work.now):
         variables = TrialVariables(ends_at=trial_end)
-        _order_mail("trial-ending", now, email, variables, work, occasion=str(int(trial_end.timestamp())))
+        _order_mail(
+            "trial-ending", updated, stripe_subscription, variables, work, occasion=str(int(trial_end.timestamp()))
+        )
+        updated = updated.notified_of_trial_end(trial_end)
+    return updated
 
 
 def _order_mail(
-    template: Template, now: Subscription, email: str, variables: PersonVariables, work: Work, *, occasion: str = ""
+    template: Template,
+    subscription: Subscription,
+    stripe_subscription: StripeSubscription,
+    variables: PersonVariables,
+    work: Work,
+    *,
+    occasion: str = "",
 ) -> None:
-    """Order a mail that leaves once for an occasion in a subscription's life: under one id, whoever orders it."""
+    """Order a mail to the customer, if it has an address.
+
+    The message id is derived from the template, the subscription and the occasion, so the mail is sent once, however
+    often it is ordered.
+    """
+    email = stripe_subscription.customer.email
+    if email is None:
+        return
     work.publish(
         SendMail(
-            key=now.user_id,
+            key=subscription.user_id,
             template=template,
             to=Sealed.of(email),
             variables=Sealed.of(variables.model_dump_json()),
-            user_id=now.user_id,
+            user_id=subscription.user_id,
         ),
-        id=derived_message_id(template.removesuffix("-trial"), now.stp_subscription_id, *filter(None, [occasion])),
+        id=derived_message_id(
+            template.removesuffix("-trial"), subscription.stp_subscription_id, *filter(None, [occasion])
+        ),
     )
-
-
-async def follow_trial(truth: StripeSubscription, work: Work, billing: Billing) -> None:
-    """Bring the trial that a subscription was made for to what Stripe says; one not finished yet is left to its order.
-
-    The fence is that of the subscription, which is stored with it.
-    """
-    if truth.trial_id is None:
-        return
-    held = await billing.trials.find(truth.trial_id)
-    if held is None or held.stp_subscription_id != truth.id:
-        return
-    now = held.finish(truth, at=work.now)
-    if now != replace(held, updated_at=work.now):
-        billing.trials.save(now, work)

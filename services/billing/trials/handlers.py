@@ -1,4 +1,7 @@
-"""How does a trial come about? Its place is taken first, then it is made in Stripe, then it is announced."""
+"""Handlers for trials: reservation here, then creation in Stripe, then the magic link.
+
+The reservation is committed before Stripe is called, so that of several trials started at once one reaches Stripe.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,33 @@ from typing import Final
 from services.billing.context import Billing
 from services.billing.stripe_api.calls import StripeRefused
 from services.billing.subscriptions.models import current
-from services.billing.subscriptions.sync import look, record
+from services.billing.subscriptions.sync import read_subscription, record_subscription
 from services.billing.trials.models import Trial, TrialDevice
-from services.billing.trials.provisioning import provide
+from services.billing.trials.provisioning import provision_trial
 from shared.bus.envelope import address_ordering_key, unix_milliseconds
 from shared.bus.work import Work
 from shared.messages.auth.magic_links import Device, SendTrialMagicLink
 from shared.messages.billing.errors import AlreadySubscribed, EmailRefusedByStripe, StripeUnavailable, TrialAlreadyUsed
 from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
 
-ANSWER_SECONDS: Final = 1.0
-"""How long before its deadline a caller is told that Stripe is away, so that the answer still reaches it."""
-LEAST_SECONDS: Final = 1.0
+REPLY_SECONDS: Final = 1.0
+"""Part of a caller's deadline that is left for the reply, so that a caller still learns of an outage of Stripe."""
+MIN_SECONDS: Final = 1.0
+"""Minimum time for the calls to Stripe; with less until the deadline nobody waits any more."""
 
 
 async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None:
-    """Take the trial's place, before Stripe hears of it; or go on with one that was never finished.
+    """Reserve a trial, or continue one that was not finished, and forward to FinishTrial.
 
     Raises:
-        AlreadySubscribed: a subscription is active, other than that of the unfinished trial.
-        TrialAlreadyUsed: this user or this device has had its trial, or another one is getting it now.
+        AlreadySubscribed: the user has an active subscription, other than that of the unfinished trial.
+        TrialAlreadyUsed: the user or the device has had a trial, or another one is being started now.
     """
     device = TrialDevice(beak_id=command.beak_id, fingerprint=command.fingerprint)
     trial = await billing.trials.find_by_user(command.user_id)
-    goes_on = trial is not None and trial.goes_on_for(device)
+    continues = trial is not None and trial.continues_on(device)
     active = current(await billing.subscriptions.of_user(command.user_id), at=work.now, grace=billing.grace)
-    if active is not None and not (trial is not None and goes_on and active.trial_id == trial.id):
+    if active is not None and not (trial is not None and continues and active.trial_id == trial.id):
         raise AlreadySubscribed
     if trial is None:
         mapping = await billing.mappings.find_by_user(command.user_id)
@@ -46,7 +50,7 @@ async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None
             at=work.now,
         )
         billing.trials.add(trial, work)
-    elif not goes_on:
+    elif not continues:
         raise TrialAlreadyUsed
     work.forward(
         FinishTrial(
@@ -64,16 +68,16 @@ async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None
 
 
 async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> None:
-    """Make the trial in Stripe, record it, and order its magic link.
+    """Create the trial in Stripe, record it, and order its magic link.
 
     Raises:
-        StripeUnavailable: Stripe is away or too slow; the same order again finishes the same trial.
-        EmailRefusedByStripe: Stripe does not take the address; the place is free again.
+        StripeUnavailable: Stripe is unavailable or too slow; repeating StartTrial continues the same trial.
+        EmailRefusedByStripe: Stripe rejects the address; the reservation is removed.
     """
     trial = await billing.trials.get(command.trial_id)
     if trial.pending:
-        await _make(trial, work, billing)
-    # Also when an earlier order has finished it: each has its own code challenge, and somebody who waits for the mail.
+        await _create_in_stripe(trial, work, billing)
+    # Also if an earlier command has finished the trial: this one has its own code challenge and a person who waits.
     work.publish(
         SendTrialMagicLink(
             key=address_ordering_key(command.email, billing.sealer),
@@ -92,51 +96,47 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
     )
 
 
-async def _make(trial: Trial, work: Work, billing: Billing) -> None:
+async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
     if trial.email is None:
         raise ValueError(f"{trial.id} is pending and has no address")
-    seconds = _seconds_left(work) or billing.stripe.calls.patience.call
+    seconds = _seconds_left(work) or billing.stripe.calls.timeouts.call
     try:
         async with asyncio.timeout(seconds):
-            subscription_id = await provide(
+            subscription_id = await provision_trial(
                 trial,
                 billing.unseal(trial.email),
                 price=billing.trial_price,
                 stripe=billing.stripe.within(seconds),
                 at=work.now,
             )
-            held, truth = await look(subscription_id, billing)
+            stored, stripe_subscription = await read_subscription(subscription_id, billing)
     except TimeoutError:
         raise StripeUnavailable from None
     except StripeRefused as refused:
         if refused.param != "email":
             raise
-        # The reservation came to nothing: its user and device may try again.
+        # The user and the device may start another trial.
         billing.trials.remove(trial, work)
         raise EmailRefusedByStripe from refused
-    if truth is None:
-        raise RuntimeError(f"{subscription_id} was made for {trial.id} and can't be followed")
-    subscription = await record(held, truth, work, billing)
+    if stripe_subscription is None:
+        raise RuntimeError(f"{subscription_id} was created for {trial.id} and can't be read")
+    subscription = await record_subscription(stored, stripe_subscription, work, billing)
     if subscription is None:
-        raise RuntimeError(f"{subscription_id} was made for {trial.id} and names no user")
-    finished = trial.finish(truth, at=work.now)
-    billing.trials.save(finished, work)
+        raise RuntimeError(f"{subscription_id} was created for {trial.id} and has no user")
+    billing.trials.save(trial.finish(stripe_subscription, at=work.now), work)
     work.publish(
         TrialStarted(
             key=trial.user_id,
             user_id=trial.user_id,
             trial_id=trial.id,
             subscription_id=subscription.id,
-            ends_at=truth.trial_end or truth.period_end,
+            ends_at=stripe_subscription.trial_end or stripe_subscription.period_end,
         )
     )
 
 
 def _seconds_left(work: Work) -> float | None:
-    """How long Stripe may take, so that its caller learns of an outage instead of waiting in vain.
-
-    None with nobody waiting, or any longer, as after a crash.
-    """
+    """Seconds that the calls to Stripe may take; None if no caller waits, for example after a crash."""
     deadline = work.cause.deadline
-    left = (deadline - unix_milliseconds()) / 1000 - ANSWER_SECONDS
-    return left if deadline and left >= LEAST_SECONDS else None
+    left = (deadline - unix_milliseconds()) / 1000 - REPLY_SECONDS
+    return left if deadline and left >= MIN_SECONDS else None

@@ -1,4 +1,4 @@
-"""Whose trial is it, how far is it, and under which keys is it made in Stripe?"""
+"""Rules of trials: reserved for a user and a device, created in Stripe, then finished."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final, Self
 
 from services.billing.stripe_api.models import StripeSubscription
 
-KEY_LIFE: Final = timedelta(hours=23)
+KEY_LIFETIME: Final = timedelta(hours=23)
 """Stripe keeps idempotency keys for at least 24 hours (https://docs.stripe.com/api/idempotent_requests)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialDevice:
-    """The device a trial was started from."""
+    """The device on which a trial was started."""
 
     beak_id: str | None
     fingerprint: str | None
@@ -22,13 +22,13 @@ class TrialDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """The one trial of a user and a device: first reserved, then made in Stripe, then finished.
+    """The one trial of a user and a device.
 
     Attributes:
-        stp_customer_id: the customer the user already had, or the one that was made.
-        stp_subscription_id: None until it is finished; as are the product and the times.
-        email: the address it was asked with, sealed for billing, until it is finished: Stripe wants the same
-            parameters whenever an idempotency key comes again.
+        stp_customer_id: the customer that the user already had; of a finished trial, its customer.
+        stp_subscription_id: None until the trial is finished, like the product and the times.
+        email: the address with which the trial was started, sealed for billing; None once the trial is finished. Stripe
+            requires the same parameters whenever an idempotency key is used again.
     """
 
     id: str
@@ -55,14 +55,14 @@ class Trial:
         email: str,
         at: datetime,
     ) -> Self:
-        """A trial whose place is taken and which Stripe knows nothing of.
+        """A reserved trial that does not exist in Stripe yet.
 
         Args:
-            id: its id; all idempotency keys come from it.
-            user_id: whose it is.
-            device: where it was asked for.
-            customer_id: the customer that the user has already.
-            email: the address it was asked with, sealed.
+            id: its id, from which all idempotency keys are derived.
+            user_id: its user.
+            device: on which it was started.
+            customer_id: the customer that the user already has.
+            email: the address with which it was started, sealed.
             at: now.
         """
         return cls(
@@ -77,30 +77,26 @@ class Trial:
 
     @property
     def pending(self) -> bool:
-        """Reserved, and not known to be made in Stripe."""
+        """Whether it is reserved and not known to exist in Stripe."""
         return self.stp_subscription_id is None
 
-    def goes_on_for(self, device: TrialDevice) -> bool:
-        """Whether a further order from this device is about finishing this trial."""
+    def continues_on(self, device: TrialDevice) -> bool:
+        """Whether StartTrial from this device continues it instead of being refused."""
         return self.pending and self.device == device
 
-    def unsure(self, at: datetime) -> bool:
-        """Whether Stripe may have forgotten the keys of its first attempt, so that one must look before ordering."""
-        return at - self.created_at > KEY_LIFE
+    def keys_expired(self, at: datetime) -> bool:
+        """Whether Stripe may have forgotten the idempotency keys of the first attempt."""
+        return at - self.created_at > KEY_LIFETIME
 
-    def key(self, step: str, generation: int) -> str:
-        """The idempotency key of a step; a later generation takes over when the one before it is spent."""
-        return f"{self.id}:{step}" if generation == 0 else f"{self.id}:{step}:{generation}"
-
-    def finish(self, truth: StripeSubscription, *, at: datetime) -> Self:
-        """The trial once it is there in Stripe."""
+    def finish(self, stripe_subscription: StripeSubscription, *, at: datetime) -> Self:
+        """The trial with its subscription in Stripe."""
         return replace(
             self,
-            stp_customer_id=truth.customer.id,
-            stp_subscription_id=truth.id,
-            stp_product_id=truth.product_id,
-            starts_at=truth.trial_start or truth.created,
-            ends_at=truth.trial_end or truth.period_end,
+            stp_customer_id=stripe_subscription.customer.id,
+            stp_subscription_id=stripe_subscription.id,
+            stp_product_id=stripe_subscription.product_id,
+            starts_at=stripe_subscription.trial_start or stripe_subscription.created,
+            ends_at=stripe_subscription.trial_end or stripe_subscription.period_end,
             email=None,
             updated_at=at,
         )

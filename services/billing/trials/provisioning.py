@@ -1,58 +1,51 @@
-"""How is a trial made in Stripe? Step by step, each exactly once, under keys made from the trial's id."""
+"""Creation of a trial's customer and subscription in Stripe, each exactly once.
+
+The idempotency keys are derived from the trial's id.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from services.billing.stripe_api.account import Stripe
-from services.billing.stripe_api.idempotent_create import once
+from services.billing.stripe_api.idempotent_create import idempotent_create, key_of_generation
 from services.billing.trials.models import Trial
 from shared.fault_points import fault_point
 
 
-async def provide(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:
-    """Make the customer and the subscription of a trial, or find those that an earlier try made.
+async def provision_trial(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:
+    """Create the customer and the subscription of a trial, or find those that an earlier attempt created.
 
     Args:
-        trial: a pending one.
-        email: the customer's address: the same at every try.
-        price: what the trial goes over into.
-        stripe: where; its time limit covers all steps.
+        trial: a pending trial.
+        email: the customer's address, the same at every attempt.
+        price: of the subscription after the trial.
+        stripe: the account; its timeout covers all calls.
         at: now.
 
     Returns:
-        The subscription's id in Stripe.
+        Stripe's id of the subscription.
 
     Raises:
-        StripeRefused: Stripe takes the address or the price as wrong.
-        StripeUnavailable: Stripe could not be reached; what was done is found again by the next try.
+        StripeRefused: the address or the price is invalid.
+        StripeUnavailable: Stripe is unavailable; the next attempt finds what this one created.
     """
-    customer_id = await _existing_customer(trial, stripe)
-    if customer_id is None:
-        customer_id = await once(
-            find=lambda: stripe.trial_customer_id(email, trial.id),
-            create=lambda generation: stripe.create_customer(
-                email=email, user_id=trial.user_id, trial_id=trial.id, key=trial.key("customer", generation)
-            ),
-            look_first=trial.unsure(at),
-        )
-        fault_point("B1")
-    customer = customer_id
+    customer_id = await _existing_customer(trial, stripe) or await _create_customer(trial, email, stripe, at)
 
     async def find() -> str | None:
-        made = await stripe.subscription_ids(customer, trial_id=trial.id)
-        return made[-1] if made else None
+        subscription_ids = await stripe.subscription_ids(customer_id, trial_id=trial.id)
+        return subscription_ids[-1] if subscription_ids else None
 
-    subscription_id = await once(
+    subscription_id = await idempotent_create(
         find=find,
         create=lambda generation: stripe.create_trial(
-            customer_id=customer,
+            customer_id=customer_id,
             price=price,
             user_id=trial.user_id,
             trial_id=trial.id,
-            key=trial.key("subscription", generation),
+            key=key_of_generation(f"{trial.id}:subscription", generation),
         ),
-        look_first=trial.unsure(at),
+        find_first=trial.keys_expired(at),
     )
     fault_point("B1")
     return subscription_id
@@ -64,3 +57,18 @@ async def _existing_customer(trial: Trial, stripe: Stripe) -> str | None:
         return None
     customer = await stripe.customer(trial.stp_customer_id)
     return None if customer is None or customer.deleted else customer.id
+
+
+async def _create_customer(trial: Trial, email: str, stripe: Stripe, at: datetime) -> str:
+    customer_id = await idempotent_create(
+        find=lambda: stripe.trial_customer_id(email, trial.id),
+        create=lambda generation: stripe.create_customer(
+            email=email,
+            user_id=trial.user_id,
+            trial_id=trial.id,
+            key=key_of_generation(f"{trial.id}:customer", generation),
+        ),
+        find_first=trial.keys_expired(at),
+    )
+    fault_point("B1")
+    return customer_id
