@@ -131,6 +131,6 @@ def _asked(user: str | None, status: str | None, limit: int, cursor: str | None)
 
 def _amount(row: dict[str, Any], field: str) -> str:
     # Here, so that `nest --help` needs not wait for it.
-    from services.billing.payments.models import written  # noqa: PLC0415
+    from services.billing.payments.models import format_amount  # noqa: PLC0415
 
-    return written(row[field], row["currency"])
+    return format_amount(row[field], row["currency"])

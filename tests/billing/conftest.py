@@ -1,4 +1,4 @@
-"""A harness of the billing service beside a Stripe double."""
+"""A harness of the billing service with a Stripe double."""
 
 import base64
 import json
@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from pymongo import MongoClient
 
 from services.billing.app import INDEXES, opened
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
+from services.billing.stripe_api.calls import Timeouts
 from services.stripe_double import StripeDouble
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
@@ -24,20 +26,23 @@ from shared.settings import load
 from tests.service_harness import ServiceHarness
 
 API_KEY = "sk_test_billing"
+ADA = {"user_id": "user_ada"}
+"""Metadata that names the user Ada."""
+FAST = Timeouts(attempt=0.3, call=1.0, portal=0.4, retry_pause=0.01)
 EVENT = StripeEvent.model_validate(
     {"id": "evt_1", "type": "x", "created": 0, "livemode": False, "data": {"object": {"object": "x", "id": "x"}}}
 )
 
 
 class Shop:
-    """A Stripe account that sells one thing, and billing beside it.
+    """The billing service with a Stripe account that sells one price.
 
     Attributes:
-        harness: the billing service's.
+        harness: of the billing service.
         double: the Stripe account.
-        price: what is sold.
-        settings: billing's.
-        users: the users that auth would know, by address.
+        price: id of the price.
+        settings: of the billing service.
+        users: user ids that auth returns, by address.
     """
 
     def __init__(self, harness: ServiceHarness, double: StripeDouble, price: str, settings: BillingSettings) -> None:
@@ -49,49 +54,51 @@ class Shop:
         self._settled = 0
 
     async def post(self, path: str, **form: Any) -> dict[str, Any]:
-        """An API call that isn't billing's."""
+        """Call the Stripe API as another client than billing."""
         return await post(self.double, path, **form)
 
     def events_of(self, subscription_id: str) -> list[dict[str, Any]]:
-        """The events that Stripe made about a subscription, as they happened."""
+        """The events about a subscription, in the order of creation."""
         return [
             event
             for event in self.double.objects("event")
             if event["type"].startswith("customer.subscription.") and event["data"]["object"]["id"] == subscription_id
         ]
 
-    async def a_second_later(self) -> None:
-        """Let Stripe's time go on: it counts in whole seconds, and of two made in one none is the older."""
+    async def next_second(self) -> None:
+        """Advance Stripe's clock, whose whole seconds decide which of two subscriptions is the older one."""
         await self.double.clock.advance(timedelta(seconds=1))
 
-    async def deliver(self, event: dict[str, Any], *, follow: bool = True) -> None:
-        """What the gateway makes of a webhook; a repeat has the same message id.
+    async def deliver(self, event: dict[str, Any], *, process: bool = True) -> None:
+        """Deliver an event as the gateway does; a repeat has the same message id.
 
-        What it orders is done at once, without ``follow`` by ``settle``.
+        Args:
+            event: Stripe's event.
+            process: deliver the commands that it causes at once; otherwise ``settle`` delivers them.
         """
         known = len(self.harness.published)
         message_id = derived_message_id("stripe", "", "test", event["id"])
         message = EVENT.model_copy(update={"key": event["data"]["object"].get("customer") or event["id"]})
         await self.harness.deliver(message, id=message_id, body=json.dumps(event).encode())
-        if follow:
-            await self._follow(known)
+        if process:
+            await self._process(known)
 
     async def deliver_thin(self, event: dict[str, Any]) -> None:
-        """What the gateway makes of a webhook with a thin event; what it orders is done at once."""
+        """Deliver a thin event as the gateway does, and the commands that it causes."""
         known = len(self.harness.published)
         message_id = derived_message_id("stripe", "", "test", event["id"])
         related = event["related_object"] or {}
         message = StripeThinEvent(key=related.get("id", ""), id=event["id"], type=event["type"], livemode=False)
         await self.harness.deliver(message, id=message_id, body=json.dumps(event).encode())
-        await self._follow(known)
+        await self._process(known)
 
-    async def _follow(self, known: int) -> None:
-        for order in self.harness.published[known:]:
-            if isinstance(order, StripeReread):
-                await self.harness.deliver(order)
+    async def _process(self, known: int) -> None:
+        for command in self.harness.published[known:]:
+            if isinstance(command, StripeReread):
+                await self.harness.deliver(command)
 
     async def settle(self) -> None:
-        """Hand billing all it ordered of itself, and auth's answers, until nothing is left."""
+        """Deliver the commands that billing published to itself, and auth's replies, until none is left."""
         while self._settled < len(self.harness.published):
             message: Message = self.harness.published[self._settled]
             self._settled += 1
@@ -104,46 +111,58 @@ class Shop:
                 await self.harness.deliver(message)
 
     async def deliver_all(self) -> None:
-        """Every event there is, once, in order, and all that follows."""
+        """Deliver every event once, in order, and all commands that follow."""
         for event in self.double.objects("event"):
             await self.deliver(event)
         await self.settle()
 
+    async def subscribe_twice(self, **second: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Two subscriptions of Ada; the events of the second one are not delivered yet."""
+        first = self.double.simulate.checkout(self.price, email="ada@example.com", metadata=ADA)
+        await self.deliver_all()
+        await self.next_second()
+        return first, self.double.simulate.checkout(self.price, customer=first["customer"], metadata=ADA, **second)
+
     def mails(self) -> list[tuple[str, str]]:
-        """The mails ordered so far: template and address."""
+        """Template and address of the mails ordered so far."""
         return [
             (mail.template, self.harness.unseal_secret("mailer", mail.to))
             for mail in self.harness.published_of(SendMail)
         ]
 
     async def record(self, stripe_id: str) -> dict[str, Any]:
-        """Our document of a subscription."""
+        """The document of a subscription."""
         found = await self.harness.database["subscriptions"].find_one({"stpSubscriptionId": stripe_id})
         assert found is not None
         return found
 
     async def event_rows(self) -> list[dict[str, Any]]:
-        """The events that billing keeps, in no order."""
+        """The documents of all events, in no order."""
         return await self.harness.database["stripe_events"].find().to_list()
 
     async def count(self, collection: str) -> int:
-        """How many documents a collection has."""
+        """The number of documents in a collection."""
         return await self.harness.database[collection].count_documents({})
 
 
 async def post(double: StripeDouble, path: str, **form: Any) -> dict[str, Any]:
-    """A POST to the double's API."""
+    """Send a POST request to the double's API."""
     async with httpx.AsyncClient() as client:
-        answer = await client.post(double.url + path, data=form, headers={"authorization": f"Bearer {API_KEY}"})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+        response = await client.post(double.url + path, data=form, headers={"authorization": f"Bearer {API_KEY}"})
+    assert response.status_code == 200, response.text
+    created: dict[str, Any] = response.json()
+    return created
+
+
+def counter(name: str, **labels: str) -> float:
+    """The value of a Prometheus counter."""
+    return REGISTRY.get_sample_value(f"{name}_total", labels) or 0.0
 
 
 @pytest.fixture
 def settings() -> Callable[..., BillingSettings]:
-    """Makes settings that would let the service start, with some of them changed."""
-    usual: dict[str, Any] = {
+    """A factory of valid settings, some of them changed."""
+    defaults: dict[str, Any] = {
         "kafka_bootstrap": "127.0.0.1:9092",
         "mongo_url": "mongodb://127.0.0.1:27017",
         "sealing_keys": "test:" + base64.b64encode(bytes(32)).decode(),
@@ -156,21 +175,21 @@ def settings() -> Callable[..., BillingSettings]:
     }
 
     def make(**changed: Any) -> BillingSettings:
-        return load(BillingSettings, **{**usual, **changed})
+        return load(BillingSettings, **{**defaults, **changed})
 
     return make
 
 
 @pytest.fixture
 async def double() -> AsyncIterator[StripeDouble]:
-    """A Stripe account of this test's own."""
+    """An empty Stripe account."""
     async with StripeDouble(api_key=API_KEY) as double:
         yield double
 
 
 @pytest.fixture
 async def price(double: StripeDouble) -> str:
-    """What the account sells, by the month."""
+    """The id of a monthly price."""
     form = {
         "currency": "usd",
         "unit_amount": "500",
@@ -181,20 +200,20 @@ async def price(double: StripeDouble) -> str:
 
 
 @pytest.fixture(scope="session")
-def kept_database(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """A database for all tests of this worker: to make its collections and indexes takes longer than most tests."""
+def worker_database(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    """A database for all tests of this worker: creating its collections takes longer than most tests."""
     name = f"{unique()}billing"
     yield name
     mongo_client.drop_database(name)
 
 
 @pytest.fixture
-def database_name(kept_database: str, mongo_client: MongoClient[dict[str, Any]]) -> str:
+def database_name(worker_database: str, mongo_client: MongoClient[dict[str, Any]]) -> str:
     """An empty database."""
-    database = mongo_client[kept_database]
+    database = mongo_client[worker_database]
     for name in database.list_collection_names():
         database[name].delete_many({})
-    return kept_database
+    return worker_database
 
 
 @pytest.fixture
@@ -205,7 +224,7 @@ async def open_shop(
     price: str,
     settings: Callable[..., BillingSettings],
 ) -> AsyncIterator[Callable[..., Any]]:
-    """Opens a shop with some settings changed; the same twice is a second instance of the service."""
+    """A factory of shops, some settings changed; a second shop is a second instance of the service."""
     harnesses: list[ServiceHarness] = []
 
     async def make(**changed: Any) -> Shop:
@@ -228,6 +247,6 @@ async def open_shop(
 
 @pytest.fixture
 async def shop(open_shop: Callable[..., Any]) -> Shop:
-    """A shop with the usual settings."""
+    """A shop with the default settings."""
     opened_shop: Shop = await open_shop()
     return opened_shop

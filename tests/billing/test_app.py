@@ -22,7 +22,7 @@ from tests.backing import Backing
 async def deployed(
     backing: Backing, topic_prefix: str, database_prefix: str, settings: Callable[..., BillingSettings]
 ) -> Callable[..., BillingSettings]:
-    """Makes settings of a deployment whose topics are there."""
+    """A factory of settings for a deployment with topics."""
     await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
     return partial(
         settings,
@@ -34,22 +34,22 @@ async def deployed(
     )
 
 
-async def test_two_instances_share_the_webhooks_and_record_each_subscription_once(
+async def test_two_instances_record_each_subscription_once(
     deployed: Callable[..., BillingSettings],
     mongo_client: MongoClient[dict[str, Any]],
     double: StripeDouble,
     price: str,
 ) -> None:
-    chosen = deployed(stripe_api_base=double.url, stripe_trial_price=price)
-    database = mongo_client[f"{chosen.database_prefix}billing"]
-    made = [
+    settings = deployed(stripe_api_base=double.url, stripe_trial_price=price)
+    database = mongo_client[f"{settings.database_prefix}billing"]
+    created = [
         double.simulate.checkout(price, email=f"{number}@example.com", metadata={"user_id": f"user_{number}"})
         for number in range(10)
     ]
-    producer = Producer(chosen.kafka_bootstrap, prefix=chosen.topic_prefix)
+    producer = Producer(settings.kafka_bootstrap, prefix=settings.topic_prefix)
     await producer.start()
     try:
-        async with create(chosen), create(chosen):
+        async with create(settings), create(settings):
             for event in [*double.objects("event"), *double.objects("event")]:
                 await producer.send(
                     Envelope(
@@ -63,10 +63,10 @@ async def test_two_instances_share_the_webhooks_and_record_each_subscription_onc
                 )
             subscriptions = database["subscriptions"]
             async with asyncio.timeout(30):
-                while subscriptions.count_documents({"status": "active"}) < len(made):  # noqa: ASYNC110 -- MongoDB's state
+                while subscriptions.count_documents({"status": "active"}) < len(created):  # noqa: ASYNC110 -- MongoDB's state
                     await asyncio.sleep(0.05)
     finally:
         await producer.stop()
     found = {record["stpSubscriptionId"]: record["userId"] for record in subscriptions.find()}
-    assert found == {each["id"]: each["metadata"]["user_id"] for each in made}
+    assert found == {each["id"]: each["metadata"]["user_id"] for each in created}
     assert database["inbox"].count_documents({"kind": {"$ne": "done"}}) == 0

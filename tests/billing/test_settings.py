@@ -38,18 +38,16 @@ def test_a_missing_variable_is_named(name: str, settings: Make, monkeypatch: pyt
         ("STRIPE_TRIAL_PRICE", {"stripe_trial_price": ""}),
     ],
 )
-def test_a_dangerous_or_wrong_variable_stops_the_start_by_name(
-    name: str, changed: dict[str, Any], settings: Make
-) -> None:
+def test_an_invalid_or_dangerous_variable_is_named(name: str, changed: dict[str, Any], settings: Make) -> None:
     with pytest.raises(SettingsError, match=f"NEST_{name}: ") as refused:
         settings(**changed)
     assert "_live_1" not in str(refused.value)
 
 
-def test_a_key_of_the_right_mode_is_taken(settings: Make) -> None:
+def test_a_key_of_the_right_mode_is_accepted(settings: Make) -> None:
     assert settings(stripe_api_key="rk_test_1").stripe_livemode is False
     assert settings(**PRODUCTION).stripe_livemode is True
 
 
-def test_the_base_keeps_no_slash_at_its_end(settings: Make) -> None:
+def test_a_slash_at_the_end_of_the_api_base_is_removed(settings: Make) -> None:
     assert settings(stripe_api_base="http://127.0.0.1:1/").stripe_api_base == "http://127.0.0.1:1"

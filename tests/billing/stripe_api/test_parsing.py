@@ -1,0 +1,28 @@
+from typing import Any
+
+from services.billing.stripe_api.parsing import parse_subscription
+
+
+def test_the_period_of_a_subscription_spans_all_items() -> None:
+    def item(start: int, end: int) -> dict[str, Any]:
+        return {"current_period_start": start, "current_period_end": end, "price": {"product": "prod_1"}}
+
+    json = {
+        "id": "sub_1",
+        "customer": {"id": "cus_1", "deleted": True},
+        "status": "active",
+        "metadata": {},
+        "created": 1,
+        "cancel_at": None,
+        "cancel_at_period_end": False,
+        "canceled_at": None,
+        "cancellation_details": None,
+        "ended_at": None,
+        "trial_start": None,
+        "trial_end": None,
+        "discounts": [],
+        "livemode": True,
+    }
+    parsed = parse_subscription(json, [item(20, 30), item(10, 99), item(15, 40)])
+    assert (parsed.period_start.timestamp(), parsed.period_end.timestamp()) == (10, 99)
+    assert (parsed.customer.deleted, parsed.customer.email) == (True, None)

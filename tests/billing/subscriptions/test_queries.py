@@ -1,0 +1,196 @@
+"""Queries about subscriptions, of clients and of operators."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from services.billing.stripe_api.calls import Timeouts
+from services.stripe_double import FaultKind, Settings, StripeDouble
+from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
+from tests.billing.conftest import ADA, Shop
+from tests.service_harness import Refused
+
+STATUS = GetSubscriptionStatus(user_id="user_ada")
+HEARTBEAT = GetSubscriptionHeartbeat(user_id="user_ada")
+
+
+def iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+async def test_the_status_of_an_active_subscription_has_a_portal_link(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    status = await shop.harness.deliver(STATUS)
+    item = made["items"]["data"][0]
+    assert status.pop("billing_portal_url").startswith("https://billing.stripe.com/")
+    assert status == {
+        "status": "active",
+        "start_date": iso(item["current_period_start"]),
+        "end_date": iso(item["current_period_end"]),
+        "cancel_at": None,
+        "cancel_type": None,
+        "cancelled_at": None,
+    }
+    (call,) = [call for call in shop.double.log if call.path == "/v1/billing_portal/sessions"]
+    assert call.params == {"customer": made["customer"], "return_url": "https://getbeak.app/account"}
+
+
+async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    made = shop.double.simulate.cancel(made["id"])
+    await shop.deliver_all()
+    status = await shop.harness.deliver(STATUS)
+    assert status["cancel_type"] == "period_end"
+    assert status["cancel_at"] == status["end_date"]
+    assert status["cancelled_at"] == iso(made["canceled_at"])
+
+
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.SERVER_ERROR, FaultKind.RESET])
+async def test_during_a_failure_of_stripe_the_status_has_no_link(kind: FaultKind, shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    shop.harness.context.stripe.calls.timeouts = Timeouts(portal=0.2, retry_pause=0.01)
+    shop.double.faults.add(kind)
+    async with asyncio.timeout(1):
+        status = await shop.harness.deliver(STATUS)
+    assert (status["status"], status["billing_portal_url"]) == ("active", None)
+
+
+async def test_during_an_outage_the_status_is_fast_and_then_immediate(shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    async with shop.double.outage():
+        for seconds in (2.5, 2.5, 2.5, 0.5, 0.5):
+            async with asyncio.timeout(seconds):
+                assert (await shop.harness.deliver(STATUS))["billing_portal_url"] is None
+
+
+async def test_each_status_has_a_new_link_that_is_stored_nowhere(shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    links = {(await shop.harness.deliver(STATUS))["billing_portal_url"] for _ in range(2)}
+    assert len(links) == 2
+    for name in await shop.harness.database.list_collection_names():
+        async for document in shop.harness.database[name].find():
+            assert "billing.stripe.com" not in repr(document)
+
+
+async def test_a_user_without_subscription_has_no_status_and_no_heartbeat(shop: Shop) -> None:
+    with pytest.raises(Refused) as refused:
+        await shop.harness.deliver(STATUS)
+    assert (refused.value.kind, refused.value.code) == ("not_found", "no_active_subscription")
+    with pytest.raises(Refused) as expired:
+        await shop.harness.deliver(HEARTBEAT)
+    assert (expired.value.kind, expired.value.code) == ("payment_required", "subscription_expired")
+
+
+async def test_the_heartbeat_expires_at_the_end_of_the_period(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    assert await shop.harness.deliver(HEARTBEAT) is None
+    end = datetime.fromtimestamp(made["items"]["data"][0]["current_period_end"], UTC)
+    shop.harness.now = end - timedelta(milliseconds=1)
+    assert await shop.harness.deliver(HEARTBEAT) is None
+    shop.harness.now = end
+    with pytest.raises(Refused):
+        await shop.harness.deliver(HEARTBEAT)
+
+
+async def test_the_status_is_that_of_the_live_subscription(shop: Shop) -> None:
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(first["id"], at="now")
+    shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA, trial_days=7)
+    await shop.deliver_all()
+    assert (await shop.harness.deliver(STATUS))["status"] == "trialing"
+
+
+async def test_a_past_due_subscription_is_still_active(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.decline(made["customer"])
+    await shop.double.clock.advance(timedelta(days=32))
+    await shop.deliver_all()
+    shop.harness.now = shop.double.clock.time
+    assert (await shop.harness.deliver(STATUS))["status"] == "past_due"
+
+
+async def test_operators_find_a_subscription_by_either_id_or_by_its_user(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    record = await shop.record(made["id"])
+    for query in (
+        GetSubscription(subscription_id=record["_id"]),
+        GetSubscription(subscription_id=made["id"]),
+        GetSubscription(user_id="user_ada"),
+    ):
+        view = await shop.harness.deliver(query)
+        assert (view["id"], view["stp_subscription_id"], view["status"]) == (record["_id"], made["id"], "active")
+    assert (view["active"], view["entitled"], view["will_renew"]) == (True, True, True)
+    assert (view["other_subscription_ids"], view["overdue_since"], view["grace_ends_at"]) == ([], None, None)
+    assert not [call for call in shop.double.log if "portal" in call.path]
+
+
+async def test_operators_find_the_latest_subscription_if_none_is_active(shop: Shop) -> None:
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(first["id"], at="now")
+    await shop.next_second()
+    second = shop.double.simulate.checkout(shop.price, customer=first["customer"], metadata=ADA)
+    shop.double.simulate.cancel(second["id"], at="now")
+    await shop.deliver_all()
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
+    assert (view["stp_subscription_id"], view["active"], view["entitled"]) == (second["id"], False, False)
+    assert view["other_subscription_ids"] == [(await shop.record(first["id"]))["_id"]]
+
+
+async def test_an_unknown_subscription_is_not_found(shop: Shop) -> None:
+    for query in (GetSubscription(subscription_id="sub_none"), GetSubscription(user_id="user_none")):
+        with pytest.raises(Refused) as refused:
+            await shop.harness.deliver(query)
+        assert (refused.value.kind, refused.value.code) == ("not_found", "not_found")
+
+
+def test_a_query_without_ids_is_invalid() -> None:
+    with pytest.raises(ValidationError, match="is needed"):
+        GetSubscription()
+
+
+async def test_the_grace_period_ends_for_a_subscription_that_stays_past_due(
+    open_shop: Callable[..., Any], double: StripeDouble
+) -> None:
+    double.account.settings = Settings(after_retries="past_due")
+    shop: Shop = await open_shop(stripe_grace_days=20)
+    made = double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    double.simulate.decline(made["customer"])
+    await double.clock.advance(timedelta(days=32))
+    await shop.deliver_all()
+    shop.harness.now = double.clock.time
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
+    assert (view["status"], view["active"], view["entitled"]) == ("past_due", True, True)
+    overdue_since = datetime.fromisoformat(view["overdue_since"])
+    assert datetime.fromisoformat(view["grace_ends_at"]) - overdue_since == timedelta(days=20)
+    # Stripe begins new periods and creates new invoices that stay unpaid.
+    await double.clock.advance(timedelta(days=40))
+    await shop.deliver_all()
+    shop.harness.now = double.clock.time
+    assert double.object("subscription", made["id"])["status"] == "past_due"
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
+    assert datetime.fromisoformat(view["overdue_since"]) == overdue_since
+    assert (view["active"], view["entitled"]) == (False, False)
+    with pytest.raises(Refused):
+        await shop.harness.deliver(HEARTBEAT)
+
+
+async def test_voided_invoices_suspend_the_service_but_not_the_status(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.pause_collection(made["id"])
+    await shop.deliver_all()
+    assert (await shop.harness.deliver(STATUS))["status"] == "active"
+    view = await shop.harness.deliver(GetSubscription(user_id="user_ada"))
+    assert (view["collection_paused"], view["entitled"]) == ("void", False)
+    shop.double.simulate.resume_collection(made["id"])
+    await shop.deliver_all()
+    assert (await shop.harness.deliver(GetSubscription(user_id="user_ada")))["entitled"]
