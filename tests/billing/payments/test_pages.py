@@ -25,7 +25,7 @@ async def test_pages_are_newest_first_and_complete(shop: Shop) -> None:
     for amount in range(1, 8):
         made.append(shop.double.simulate.pay_once(amount, metadata=ADA)["id"])
         if amount % 3 == 0:
-            await shop.a_second_later()
+            await shop.next_second()
     await shop.deliver_all()
     seen: list[str] = []
     cursor = None

@@ -100,7 +100,7 @@ class Simulation:
         due = [webhook for webhook in self._webhooks if webhook[0] <= self._today]
         self._webhooks = [webhook for webhook in self._webhooks if webhook[0] > self._today]
         self._random.shuffle(due)
-        await self._concurrently([self.shop.deliver(event, follow=False) for _, event in due])
+        await self._concurrently([self.shop.deliver(event, process=False) for _, event in due])
         await self._work(rounds=self._random.choice([0, 1, 3]))
 
     async def finish(self) -> None:
@@ -112,7 +112,7 @@ class Simulation:
                 return
             self.shop.harness.now += timedelta(days=1)
             webhooks, self._webhooks = self._webhooks, []
-            await self._concurrently([self.shop.deliver(event, follow=False) for _, event in webhooks])
+            await self._concurrently([self.shop.deliver(event, process=False) for _, event in webhooks])
             await self._work(rounds=50)
 
     async def reconcile(self) -> None:

@@ -86,12 +86,12 @@ async def perform_with_webhooks(shop: Shop, made: dict[str, Any], actions: tuple
         if remaining and (not pending or random.random() < 0.5):
             act(shop.double, made, remaining.pop(0))
         elif pending:
-            await shop.deliver(pending.pop(random.randrange(len(pending))), follow=False)
+            await shop.deliver(pending.pop(random.randrange(len(pending))), process=False)
             if random.random() < 0.5:
                 await shop.settle()
         elif not remaining:
             break
-    await shop.deliver(shop.events_of(made["id"])[-1], follow=False)
+    await shop.deliver(shop.events_of(made["id"])[-1], process=False)
     await shop.settle()
 
 
