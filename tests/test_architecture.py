@@ -43,7 +43,6 @@ EXTRA_FILES: Final = {
     "services/billing/stripe_api/idempotent_create.py": "stripe_api",
     "services/billing/stripe_api/lists.py": "stripe_api",
     "services/billing/stripe_api/parsing.py": "stripe_api",
-    "services/billing/stripe_api/payments.py": "stripe_api",
     "services/billing/stripe_api/reschedule.py": "stripe_api",
     "services/billing/stripe_api/token_bucket.py": "stripe_api",
     "services/billing/subscriptions/refunds.py": "sync",
