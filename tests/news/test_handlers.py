@@ -143,8 +143,7 @@ async def test_second_delivery_creates_no_second_item(harness: ServiceHarness) -
 
 
 async def test_list_is_bounded(harness: ServiceHarness) -> None:
-    for number in range(101):
-        await create(harness, str(number))
+    await asyncio.gather(*(create(harness, str(number)) for number in range(101)))
     assert len(await titles(harness)) == 100
 
 

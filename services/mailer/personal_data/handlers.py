@@ -27,7 +27,7 @@ async def erase_user_from_mailer(command: EraseUserFromMailer, work: Work, maile
         await _log_leftover_member(command.user_id, mailer)
     if not await erase_part(command, work, mailer.personal_data.erased, sealer=mailer.sealer):
         return
-    # The provider is called in the first run only: its data at the second run was given by the person since then.
+    # Only the first run calls the provider: any data that it has at the second run was given by the person since.
     reason = None if command.again else await _erase_at_provider(command, mailer)
     if reason is None:
         finish_erasure(command, work)

@@ -54,3 +54,15 @@ def test_jitter_is_deterministic_and_differs_between_mails() -> None:
     times = [new_delivery(str(number)).after(Deferred("451"), at=NOW).next_attempt() for number in range(20)]
     assert times == [new_delivery(str(number)).after(Deferred("451"), at=NOW).next_attempt() for number in range(20)]
     assert len(set(times)) > 10
+
+
+def test_mail_is_retried_for_a_day() -> None:
+    delivery, at, pauses = new_delivery().after(Deferred("451"), at=NOW), NOW, []
+    while delivery.state == "queued":
+        pauses.append(delivery.next_attempt() - at)
+        at += pauses[-1]
+        delivery = delivery.after(Deferred("451"), at=at)
+    assert delivery.state == "failed"
+    assert timedelta(hours=23) < at - NOW <= timedelta(days=1)
+    assert len(set(pauses)) > len(pauses) / 2
+    assert delivery.attempts == len(pauses) + 1 < 150
