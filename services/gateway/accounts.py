@@ -15,14 +15,22 @@ from urllib.parse import unquote_to_bytes
 from starlette.routing import Route
 
 from services.gateway.cached_content import HTML, CachedContent, page_headers, page_templates, template_text
-from services.gateway.dispatch import Dispatcher
-from services.gateway.endpoint import MAX_JSON_BODY_BYTES, MessageEndpoint, MessageRoute, Parse, Render, json_body
+from services.gateway.endpoint import (
+    MAX_JSON_BODY_BYTES,
+    Dispatcher,
+    MessageEndpoint,
+    MessageRoute,
+    Parse,
+    Parsed,
+    Render,
+    json_body,
+)
 from services.gateway.errors import ValidationFailed
 from services.gateway.requests import Fields, HttpRequest, validated
 from services.gateway.responses import HttpResponse
 from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound
-from shared.messages import Caller, Command, Query
+from shared.messages import Caller
 from shared.messages.auth.accounts import (
     CheckSignIn,
     CreateApplication,
@@ -63,12 +71,11 @@ def _by_address(message: RegisterOwner | LogInOwner, sealer: Sealer) -> str:
 
 
 def _by_address_of_user(message: SignUp | SignInWithEmail, sealer: Sealer) -> str:
-    apikey = message.apikey.plain.encode("utf-8", "surrogatepass")
-    return sealer.fingerprint(apikey, address_ordering_key(message.email, sealer).encode())
+    return sealer.fingerprint(message.apikey.plain.encode(), address_ordering_key(message.email, sealer).encode())
 
 
 def _by_token(message: UpdateApplicationUser, sealer: Sealer) -> str:
-    return sealer.fingerprint(b"token", message.token.plain.encode("utf-8", "surrogatepass"))
+    return sealer.fingerprint(b"token", message.token.plain.encode())
 
 
 ROUTES: Final = (
@@ -111,9 +118,8 @@ def routes(dispatcher: Dispatcher, issuer: str, *, old_clients: bool) -> list[Ro
 def _route(route: MessageRoute, dispatcher: Dispatcher) -> Route:
     # The ``authorization`` header is ignored: it may belong to another service. Credentials are in body or path.
     endpoint = MessageEndpoint(
-        dispatcher,
-        GROUP,
-        route.name,
+        (GROUP, route.name),
+        dispatcher=dispatcher,
         parse=_path_parser(route) if route.fields else json_body(route.message),
         ordering_key=route.ordering_key,
         render=_renderer(route.status),
@@ -132,7 +138,7 @@ def _path_parser(route: MessageRoute) -> Parse:
     """Parser of the fields in a path. Only the raw path distinguishes an encoded slash from a separator."""
     prefix = [segment.encode() for segment in route.name.split("/")]
 
-    def parse(request: HttpRequest, _body: bytes, _caller: Caller) -> tuple[Command | Query, Fields]:
+    def parse(request: HttpRequest, _body: bytes, _caller: Caller) -> Parsed:
         segments = request.scope["raw_path"].split(b"/")[1:]
         values = segments[len(prefix) :]
         if segments[: len(prefix)] != prefix or len(values) != len(route.fields):

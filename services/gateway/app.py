@@ -7,31 +7,25 @@ from contextlib import AsyncExitStack
 from typing import Final, Self
 
 import structlog
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, phone, reference, rpc, unsubscribe, well_known
+from services.gateway import accounts, methods, phone, reference, unsubscribe
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
-from services.gateway.client_ip import ClientIp
-from services.gateway.cors import Cors
-from services.gateway.dispatch import Dispatcher
+from services.gateway.cached_content import discovery_routes
+from services.gateway.endpoint import Dispatcher
 from services.gateway.errors import MethodNotSupported
-from services.gateway.mail_webhook import MailWebhook
-from services.gateway.methods import unknown_path
 from services.gateway.middleware import HttpMiddleware
-from services.gateway.responses import refusal_response
+from services.gateway.responses import refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
-from services.gateway.settings import GatewaySettings
-from services.gateway.stripe_webhook import StripeWebhook
-from services.gateway.webhooks import UnknownWebhook, Webhook
+from services.gateway.settings import GatewaySettings, plain
+from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
 from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
-from shared.errors import Refusal, Unknown
+from shared.errors import Refusal
 from shared.health import HealthServer
 from shared.health import routes as health_routes
 from shared.messages.auth.clients import ClientAnnounced
@@ -63,12 +57,7 @@ def create(settings: GatewaySettings | None = None, *, middleware: Middleware | 
 
 
 class Gateway:
-    """The gateway; as a context manager it serves requests.
-
-    Args:
-        settings: its settings.
-        middleware: as in ``create``.
-    """
+    """The gateway; as a context manager it serves requests. The arguments are those of ``create``."""
 
     def __init__(self, settings: GatewaySettings, middleware: Middleware | None = None) -> None:
         self.settings = settings
@@ -90,15 +79,12 @@ class Gateway:
             TopicReader(bootstrap, prefix + ClientAnnounced.topic, clients.apply),
             TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.apply),
         )
-        authenticator = Authenticator(
-            keys, clients, revocations, internal_keys=settings.parsed_internal_keys, issuer=settings.issuer
-        )
+        internal_keys = plain(settings.internal_keys)
+        authenticator = Authenticator(keys, clients, revocations, internal_keys=internal_keys, issuer=settings.issuer)
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
-        dispatcher = Dispatcher(
-            authenticator, ClientIp(settings.parsed_proxies), self._rpc_client, sealer, self._tracing
-        )
+        dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer, self._tracing)
         app: ASGIApp = HttpMiddleware(
-            _Router(rpc.endpoints(dispatcher), self._routes(dispatcher, sealer, keys)), Cors(settings.cors_origins)
+            _Router(methods.endpoints(dispatcher), self._routes(dispatcher, sealer, keys)), settings.cors_origins
         )
         self._server = Server(
             app if middleware is None else middleware(app),
@@ -157,59 +143,48 @@ class Gateway:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
-    def _routes(self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys) -> Starlette:
+    def _routes(self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys) -> Router:
         """All routes except RPC methods."""
         settings = self.settings
-        webhooks: list[Webhook] = [
-            StripeWebhook(self._producer, secrets=settings.parsed_stripe_secrets, livemode=settings.stripe_livemode)
-        ]
-        if settings.parsed_mail_secrets:
-            webhooks.append(MailWebhook(self._producer, sealer, secrets=settings.parsed_mail_secrets))
-        routes = Starlette(
-            routes=[
+        secrets = plain(settings.stripe_webhook_secrets)
+        webhooks: list[Webhook] = [StripeWebhook(self._producer, secrets, livemode=settings.stripe_livemode)]
+        if settings.mail_webhook_secrets:
+            webhooks.append(MailWebhook(self._producer, plain(settings.mail_webhook_secrets), sealer))
+        return Router(
+            [
                 *(webhook.route() for webhook in webhooks),
                 UnknownWebhook().route(),
                 *phone.routes(dispatcher, test_login=settings.test_login),
                 *unsubscribe.routes(dispatcher, sealer),
-                *well_known.routes(keys, settings.issuer),
+                *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
                 *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
                 # Metrics are only on the health port: clients of the API must not read them.
                 *(route for route in health_routes(self.problems) if route.path == "/healthz"),
             ],
-            exception_handlers={HTTPException: _http_exception, Exception: _unexpected_error},
+            # A redirect would repeat the path, with the passwords in it, to whatever host the Host header names.
+            redirect_slashes=False,
         )
-        # A redirect would repeat the path, with the passwords in it, to whatever host the Host header names.
-        routes.router.redirect_slashes = False
-        return routes
 
 
 class _Router:
     """RPC paths are looked up in a table, because they are the hot path; Starlette routes all others."""
 
-    def __init__(self, methods: Mapping[str, ASGIApp], routes: ASGIApp) -> None:
-        self._methods = methods
+    def __init__(self, endpoints: Mapping[str, ASGIApp], routes: Router) -> None:
+        self._endpoints = endpoints
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._methods.get(scope["path"], self._routes)(scope, receive, send)
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """Nest's refusal instead of Starlette's 404 or 405."""
-    if isinstance(error, HTTPException) and error.status_code == MethodNotSupported.status:
-        supported = [verb for verb in (error.headers or {}).get("Allow", "").split(", ") if verb]
-        return _response(request, MethodNotSupported(supported=supported))
-    return _response(request, unknown_path(request.url.path))
-
-
-async def _unexpected_error(request: Request, _error: Exception) -> Response:
-    """Nest's 500 instead of Starlette's, which raises the error again afterwards: the middleware logs it."""
-    return _response(request, Unknown())
-
-
-def _response(request: Request, refusal: Refusal) -> Response:
-    refused = refusal_response(refusal, request.scope["state"]["request_id"])
-    response = Response(refused.body, refused.status, media_type="application/json")
-    response.raw_headers.extend(refused.headers)
-    return response
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+            return
+        # Because of the app in the scope, Starlette raises 404 and 405 instead of sending its own responses.
+        scope["app"] = self
+        try:
+            await self._routes(scope, receive, send)
+        except HTTPException as error:
+            refusal: Refusal = methods.unknown_path(scope["path"])
+            if error.status_code == MethodNotSupported.status and error.headers is not None:
+                refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
+            await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))

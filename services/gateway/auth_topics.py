@@ -1,4 +1,7 @@
-"""State that auth publishes: public signing keys, registered clients and revoked access tokens."""
+"""State that auth publishes: public signing keys, registered clients and revoked access tokens.
+
+An invalid record is logged and ignored.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import heapq
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from jwt import PyJWK
@@ -23,55 +25,40 @@ ALGORITHMS: Final = {("EC", "P-256"): "ES256", ("EC", "P-521"): "ES512", ("OKP",
 """The only algorithm of each accepted key type and curve (RFC 8725 section 3.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationKey:
-    """A public key and its only algorithm."""
-
-    key: PyJWK
-    algorithm: str
-
-
 class SigningKeys:
     """Public keys by key ID, from the topic ``auth.keys``."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, VerificationKey] = {}
+        self._keys: dict[str, PyJWK] = {}
         self._jwks: dict[str, dict[str, str]] = {}
         self.jwks = b'{"keys": []}'
         """All keys as a JWK set (RFC 7517 section 5)."""
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def find(self, kid: str) -> VerificationKey | None:
-        """Key with this ID, or None."""
+    def find(self, kid: str) -> PyJWK | None:
+        """Key with this ID, which also fixes the algorithm; or None."""
         return self._keys.get(kid)
 
     def apply(self, record: Record) -> None:
-        """Add the record's key; remove it if the record has no value. An invalid record is logged and ignored."""
-        if record.value is None:
-            kid = (record.key or b"").decode(errors="replace")
-            self._keys.pop(kid, None)
-            self._jwks.pop(kid, None)
-            self._serialize()
-            return
+        """Add the record's key; remove it if the record has no value."""
         try:
-            self._add(SigningKeyPublished.model_validate_json(record.value))
+            if record.value is not None:
+                self._add(SigningKeyPublished.model_validate_json(record.value))
+            else:
+                kid = _deleted_id(record)
+                self._keys.pop(kid, None)
+                self._jwks.pop(kid, None)
         except (ValidationError, PyJWTError, ValueError, KeyError) as invalid:
             # The record itself is not logged: by mistake it could contain a private key.
             log.error("invalid signing key", offset=record.offset, error=type(invalid).__name__)
+        self.jwks = json.dumps({"keys": list(self._jwks.values())}).encode()
 
     def _add(self, published: SigningKeyPublished) -> None:
         jwk = published.jwk
         algorithm = ALGORITHMS[jwk["kty"], jwk["crv"]]
         if "d" in jwk or jwk.get("alg", algorithm) != algorithm or jwk.get("kid", published.kid) != published.kid:
             raise ValueError("not a public key, or its algorithm or ID does not match")
-        self._keys[published.kid] = VerificationKey(PyJWK(dict(jwk), algorithm), algorithm)
+        self._keys[published.kid] = PyJWK(dict(jwk), algorithm)
         self._jwks[published.kid] = {**jwk, "kid": published.kid, "alg": algorithm, "use": "sig"}
-        self._serialize()
-
-    def _serialize(self) -> None:
-        self.jwks = json.dumps({"keys": list(self._jwks.values())}).encode()
 
 
 class Clients:
@@ -88,9 +75,9 @@ class Clients:
         return self._enabled.get(client_id, False)
 
     def apply(self, record: Record) -> None:
-        """Add or update a client; remove it if the record has no value. An invalid record is logged and ignored."""
+        """Add or update a client; remove it if the record has no value."""
         if record.value is None:
-            self._enabled.pop((record.key or b"").decode(errors="replace"), None)
+            self._enabled.pop(_deleted_id(record), None)
             return
         try:
             announced = ClientAnnounced.model_validate_json(record.value)
@@ -119,7 +106,7 @@ class Revocations:
         return len(self._revoked)
 
     def apply(self, record: Record) -> None:
-        """Add a revocation, and remove those of expired tokens. An invalid record is logged and ignored."""
+        """Add a revocation, and remove those of expired tokens."""
         if record.value is None:
             return
         now = self._clock()
@@ -134,3 +121,7 @@ class Revocations:
         if expires_at > now and revoked.token_id not in self._revoked:
             self._revoked.add(revoked.token_id)
             heapq.heappush(self._by_expiry, (expires_at, revoked.token_id))
+
+
+def _deleted_id(record: Record) -> str:
+    return (record.key or b"").decode(errors="replace")

@@ -30,6 +30,7 @@ from services.gateway.errors import (
     Unauthorized,
     UnknownTokenType,
 )
+from services.gateway.requests import unique_keys
 from shared.errors import Unavailable
 from shared.messages import Caller
 
@@ -52,8 +53,8 @@ class Token:
         id: claim ``jti``.
         kid: ID of the key that signed it.
         client_id: claim ``aud``, the client that the token was issued to.
-        expires_at: Unix seconds.
-        caller: the user, with the IP address of the latest request.
+        expires_at: claim ``exp``, Unix seconds.
+        caller: its user, with the IP address of the latest request.
     """
 
     id: str
@@ -160,14 +161,16 @@ class Authenticator:
         # All other header fields (jwk, jku, x5u, crit, b64) make a verifier trust the token's own content.
         if not header.keys() <= _HEADER or header.get("typ") != TOKEN_TYPE or not isinstance(header.get("kid"), str):
             raise jwt.InvalidTokenError
-        _refuse_duplicate_names(token)
+        for part in token.split(".")[:2]:
+            # Two parsers could read a token with a duplicate name differently (RFC 7519 section 4).
+            json.loads(base64url_decode(part), object_pairs_hook=unique_keys)
         key = self._keys.find(header["kid"])
         if key is None:
             raise jwt.InvalidKeyError
         claims = jwt.decode(
             token,
-            key.key,
-            algorithms=[key.algorithm],
+            key,
+            algorithms=[key.algorithm_name],
             issuer=self._issuer,
             leeway=CLOCK_SKEW_SECONDS,
             options={"require": _REQUIRED, "verify_aud": False, "verify_exp": False},
@@ -195,24 +198,6 @@ class Authenticator:
         self._tokens[authorization] = token
         if len(self._tokens) > CACHED_TOKENS:
             self._tokens.popitem(last=False)
-
-
-def _refuse_duplicate_names(token: str) -> None:
-    """Refuse a token that two parsers could read differently (RFC 7519 section 4).
-
-    Raises:
-        InvalidTokenError: header or claims have a duplicate name.
-        ValueError, RecursionError: header or claims are not JSON.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        parsed = dict(pairs)
-        if len(parsed) != len(pairs):
-            raise jwt.InvalidTokenError
-        return parsed
-
-    for part in token.split(".")[:2]:
-        json.loads(base64url_decode(part), object_pairs_hook=unique)
 
 
 def _digest(key: bytes) -> bytes:

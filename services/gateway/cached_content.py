@@ -1,9 +1,10 @@
-"""Content that clients may cache: JSON documents and HTML pages with entity tags."""
+"""Content that clients may cache, with entity tags: HTML pages, JSON documents, and the public signing keys."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.routing import Route
 
+from services.gateway.auth_topics import ALGORITHMS, SigningKeys
 from services.gateway.endpoint import Endpoint
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HeaderList, HttpResponse, entity_tag, if_none_match
@@ -39,7 +41,7 @@ class CachedContent(Endpoint):
     def __init__(
         self, name: str, content: Callable[[], bytes], media_type: bytes = JSON, headers: HeaderList = ()
     ) -> None:
-        super().__init__(GROUP, name)
+        super().__init__((GROUP, name))
         self._content = content
         self._media_type = media_type
         self._headers = headers
@@ -56,6 +58,32 @@ class CachedContent(Endpoint):
     def route(self, path: str) -> Route:
         """``GET`` and ``HEAD`` of this content."""
         return Route(path, self, methods=["GET"])
+
+
+def discovery_routes(keys: SigningKeys, issuer: str) -> list[Route]:
+    """``GET /.well-known/jwks.json`` and ``GET /.well-known/openid-configuration``, for verifiers of access tokens.
+
+    The standards are RFC 7517 and OpenID Connect Discovery 1.0.
+
+    Args:
+        keys: public keys of access tokens.
+        issuer: claim ``iss`` of access tokens, the URL under which clients reach this gateway.
+    """
+    configuration = json.dumps(
+        {
+            "issuer": issuer,
+            "jwks_uri": f"{issuer}/.well-known/jwks.json",
+            "id_token_signing_alg_values_supported": sorted(ALGORITHMS.values()),
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "code_challenge_methods_supported": ["S256"],
+        }
+    ).encode()
+    return [
+        CachedContent("jwks", lambda: keys.jwks, b"application/jwk-set+json").route("/.well-known/jwks.json"),
+        CachedContent("openid_configuration", lambda: configuration).route("/.well-known/openid-configuration"),
+    ]
 
 
 def page_templates() -> Environment:

@@ -1,24 +1,38 @@
-"""HTTP endpoints: the one path from a request to its message, and from the reply to the response."""
+"""HTTP endpoints: from a request to its message on the bus, and from the reply to the response."""
 
 from __future__ import annotations
 
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from prometheus_client import Histogram
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.dispatch import Dispatcher, OrderingKey, unordered
-from services.gateway.errors import AccessDenied, BodyMissing, MethodNotSupported
-from services.gateway.requests import Fields, HttpRequest, parse_object, read_body, validated
+from services.gateway.authentication import Authenticator
+from services.gateway.errors import AccessDenied, BodyMissing, InvalidIdempotencyKey, MethodNotSupported
+from services.gateway.requests import (
+    Fields,
+    HttpRequest,
+    Network,
+    canonical,
+    client_ip,
+    parse_object,
+    read_body,
+    validated,
+)
 from services.gateway.responses import HttpResponse, refusal_response, reply_response, send_response
+from services.gateway.rpc_client import Reply, RpcClient
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Refusal
+from shared.ids import derived_message_id, new_message_id
 from shared.messages import Caller, Command, Query
+from shared.sealing import Sealer
+from shared.telemetry import Tracing, new_traceparent
 
 MAX_JSON_BODY_BYTES: Final = 64 * 1024
 """Largest body of an RPC call or of a route with a JSON body."""
@@ -29,10 +43,27 @@ CALL_SECONDS: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 _FIELD: Final = re.compile(r"{(\w+)}")
-Parse = Callable[[HttpRequest, bytes, Caller], tuple[Command | Query, Fields]]
-"""From request, body and caller to the message, and the client's fields. It may raise any ``Refusal``."""
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}")
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+Parsed = tuple[Command | Query, Fields]
+"""A message, and the client's fields: their hash detects another request under the same idempotency key."""
+Parse = Callable[[HttpRequest, bytes, Caller], Parsed]
+"""From request, body and caller to the message. It may raise any ``Refusal``."""
 Render = Callable[[HttpRequest, HttpResponse], HttpResponse]
 """From the JSON response, which may be a refusal, to the one that is sent."""
+OrderingKey = Callable[[Any, Sealer], str]
+"""Ordering key of a message. Keys are readable in Kafka, so personal data and secrets are hashed with the sealer's
+fingerprint. Empty if the message may be handled in any order."""
+
+
+def unordered(_message: Command | Query, _sealer: Sealer) -> str:
+    """No ordering key."""
+    return ""
+
+
+def by_field(name: str) -> OrderingKey:
+    """Use a field that contains an ID as ordering key."""
+    return lambda message, _sealer: getattr(message, name)
 
 
 class Access(Enum):
@@ -75,21 +106,21 @@ class MessageRoute:
         return _FIELD.findall(self.path)
 
 
+@dataclass(eq=False)
 class Endpoint(ABC):
     """ASGI app of one operation.
 
     It sends refusals as responses and measures the duration by status. An unexpected error is counted as a 500 and
     raised again: the middleware logs it and responds.
 
-    Args:
-        group: dated version of an RPC method, or the group of routes; the metric's label ``version``.
-        name: of the method or route, without values from the path; the metric's label ``method``.
+    Attributes:
+        operation: dated version of an RPC method, or group of routes, and the name of the method or route, without
+            values from the path. They are the labels ``version`` and ``method`` of the metric.
     """
 
-    def __init__(self, group: str, name: str) -> None:
-        self.operation = (group, name)
-        self._observe: dict[int, Callable[[float], None]] = {}
-        """By status: looking a metric up by its labels costs more than observing a value."""
+    operation: tuple[str, str]
+    _observe: dict[int, Callable[[float], None]] = field(default_factory=dict, init=False)
+    """By status: looking a metric up by its labels costs more than observing a value."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -108,11 +139,7 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def respond(self, request: HttpRequest) -> HttpResponse:
-        """Handle one request.
-
-        Raises:
-            Refusal: it becomes the response.
-        """
+        """Handle one request. A ``Refusal`` that it raises becomes the response."""
 
     def render_refusal(self, request: HttpRequest, refusal: Refusal) -> HttpResponse:
         """Response for a refusal."""
@@ -125,14 +152,13 @@ class Endpoint(ABC):
         observe(seconds)
 
 
+@dataclass(eq=False, kw_only=True)
 class MessageEndpoint(Endpoint):
     """Endpoint whose requests become messages.
 
-    Args:
+    Attributes:
         dispatcher: identifies the caller and sends the message.
-        group: as ``Endpoint``.
-        name: as ``Endpoint``.
-        parse: makes the message.
+        parse: creates the message.
         access: who may call; None if the ``authorization`` header is ignored.
         ordering_key: computes the message's ordering key.
         render: turns the JSON response into the one that is sent.
@@ -140,71 +166,136 @@ class MessageEndpoint(Endpoint):
         body_limit: in bytes; None if the body is not read.
     """
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        group: str,
-        name: str,
-        *,
-        parse: Parse,
-        access: Access | None = None,
-        ordering_key: OrderingKey = unordered,
-        render: Render | None = None,
-        verb: str | None = None,
-        body_limit: int | None = MAX_JSON_BODY_BYTES,
-    ) -> None:
-        super().__init__(group, name)
-        self._dispatcher = dispatcher
-        self._parse = parse
-        self._access = access
-        self._ordering_key = ordering_key
-        self._render = render
-        self._verb = verb
-        self._body_limit = body_limit
+    dispatcher: Dispatcher
+    parse: Parse
+    access: Access | None = None
+    ordering_key: OrderingKey = unordered
+    render: Render | None = None
+    verb: str | None = None
+    body_limit: int | None = MAX_JSON_BODY_BYTES
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
         """Dispatch the request's message and render its reply."""
-        if self._verb is not None and request.scope["method"] != self._verb:
-            raise MethodNotSupported(supported=[self._verb, "OPTIONS"])
-        if self._access is None:
-            caller = self._dispatcher.anonymous(request)
+        if self.verb is not None and request.scope["method"] != self.verb:
+            raise MethodNotSupported(supported=[self.verb, "OPTIONS"])
+        if self.access is None:
+            caller = self.dispatcher.anonymous(request)
         else:
-            caller = self._dispatcher.authenticated(request)
+            caller = self.dispatcher.authenticated(request)
             self._check_caller(caller)
-        body = b"" if self._body_limit is None else await read_body(request.receive, self._body_limit)
-        message, fields = self._parse(request, body, caller)
+        body = b"" if self.body_limit is None else await read_body(request.receive, self.body_limit)
+        message, fields = self.parse(request, body, caller)
         self._check_user(caller, message)
-        reply = await self._dispatcher.dispatch(
-            message, fields, request, caller=caller, operation=self.operation, ordering_key=self._ordering_key
+        reply = await self.dispatcher.dispatch(
+            message, fields, request, caller, operation=self.operation, ordering_key=self.ordering_key
         )
         response = reply_response(reply, request)
-        return response if self._render is None else self._render(request, response)
+        return response if self.render is None else self.render(request, response)
 
     def render_refusal(self, request: HttpRequest, refusal: Refusal) -> HttpResponse:
         """Response for a refusal, rendered like the others."""
         response = super().render_refusal(request, refusal)
-        return response if self._render is None else self._render(request, response)
+        return response if self.render is None else self.render(request, response)
 
     def _check_caller(self, caller: Caller) -> None:
         """Refuse callers without access before the body is read."""
-        if self._access is Access.ANYONE or caller.kind == "internal":
+        if self.access is Access.ANYONE or caller.kind == "internal":
             return
-        if self._access is Access.INTERNAL or caller.kind != "user":
+        if self.access is Access.INTERNAL or caller.kind != "user":
             raise AccessDenied
 
     def _check_user(self, caller: Caller, message: Any) -> None:
         """Refuse users who name another user."""
-        if self._access is Access.SELF_OR_INTERNAL and caller.kind == "user" and message.user_id != caller.user_id:
+        if self.access is Access.SELF_OR_INTERNAL and caller.kind == "user" and message.user_id != caller.user_id:
             raise AccessDenied
 
 
 def json_body(message: type[Command | Query]) -> Parse:
     """Parser of requests whose body is the message as one JSON object."""
 
-    def parse(_request: HttpRequest, body: bytes, _caller: Caller) -> tuple[Command | Query, Fields]:
+    def parse(_request: HttpRequest, body: bytes, _caller: Caller) -> Parsed:
         if not body:
             raise BodyMissing
         fields = parse_object(body)
         return validated(message, fields, body), fields
 
     return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """Identifies callers, and calls services with their commands and queries."""
+
+    authenticator: Authenticator
+    trusted_proxies: Sequence[Network]
+    rpc_client: RpcClient
+    sealer: Sealer
+    tracing: Tracing
+
+    def authenticated(self, request: HttpRequest) -> Caller:
+        """Caller according to the ``authorization`` header.
+
+        Raises:
+            Unauthorized, AccessDenied, Unavailable: as ``Authenticator.caller``.
+        """
+        authorization = request.headers.get(b"authorization")
+        return self.authenticator.caller(authorization, client_ip(request.scope, self.trusted_proxies))
+
+    def anonymous(self, request: HttpRequest) -> Caller:
+        """Caller of a route that ignores the ``authorization`` header: only the IP address is known."""
+        return Caller(client_ip=client_ip(request.scope, self.trusted_proxies))
+
+    async def dispatch(
+        self,
+        message: Command | Query,
+        fields: Fields,
+        request: HttpRequest,
+        caller: Caller,
+        *,
+        operation: tuple[str, str],
+        ordering_key: OrderingKey,
+    ) -> Reply:
+        """Send a message and wait for its reply.
+
+        Args:
+            message: the command or query.
+            fields: as in ``Parsed``.
+            request: its headers ``idempotency-key`` and ``traceparent`` are used.
+            caller: of the request.
+            operation: as of ``Endpoint``. An idempotency key belongs to one operation and caller. The name is also the
+                span's name.
+            ordering_key: computes the message's ordering key.
+
+        Raises:
+            InvalidIdempotencyKey: the header is malformed.
+            TooManyRequests, Unavailable, ReplyTimeout: as ``RpcClient.call``.
+        """
+        with self.tracing.span(operation[-1], _trace(request.headers.get(b"traceparent"))) as trace:
+            idempotency_key = request.headers.get(b"idempotency-key")
+            if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+                raise InvalidIdempotencyKey
+            if idempotency_key is None or not isinstance(message, Command):
+                # A query has no effect, so it may be repeated without a key.
+                message_id, fingerprint = new_message_id(), ""
+            else:
+                scope = (*operation, caller.kind, caller.user_id or "")
+                message_id = derived_message_id("idempotency key", *scope, idempotency_key.decode("ascii"))
+                fingerprint = self.sealer.fingerprint(*(part.encode() for part in scope), canonical(fields))
+            envelope = Envelope(
+                id=message_id,
+                wire=message.wire,
+                topic=message.topic,
+                key=ordering_key(message, self.sealer),
+                body=encode(message, self.sealer),
+                time=unix_milliseconds(),
+                caller=caller,
+                trace=trace,
+                fingerprint=fingerprint,
+            )
+            return await self.rpc_client.call(envelope)
+
+
+def _trace(traceparent: bytes | None) -> str:
+    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+        return traceparent.decode("ascii")
+    return new_traceparent()

@@ -1,16 +1,27 @@
-"""RPC methods: the table of dated versions, methods, their messages and access."""
+"""RPC methods: the table of dated versions, methods, their messages and access, and an endpoint for each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 
-from services.gateway.dispatch import OrderingKey, unordered
-from services.gateway.endpoint import Access
-from services.gateway.errors import UnknownVersion, VersionNotSupported
+from services.gateway.endpoint import (
+    Access,
+    Dispatcher,
+    MessageEndpoint,
+    OrderingKey,
+    Parsed,
+    by_field,
+    json_body,
+    unordered,
+)
+from services.gateway.errors import Deprecated, UnknownVersion, VersionNotSupported
+from services.gateway.requests import HttpRequest, validated
+from services.gateway.responses import HttpResponse, entity_tag, if_none_match
 from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound
-from shared.messages import Command, Query
+from shared.messages import Caller, Command, Query
 from shared.messages.auth.audit import ListAuditEntries
 from shared.messages.auth.clients import CreateClient, ListClients, SetClientLooks, UpdateClient
 from shared.messages.auth.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
@@ -58,7 +69,8 @@ class Method:
     Attributes:
         message: class of the command or query; None for a deprecated method, which is always refused.
         access: callers that are admitted.
-        ordering_key: computes the ordering key of a command.
+        ordering_key: computes the ordering key of a command. Queries need none: a client that has the reply to a
+            command reads its effect.
         user_of_token: with a bearer token the body may be left out; ``user_id`` is then the token's user.
         entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
@@ -67,42 +79,11 @@ class Method:
 
     message: type[Command | Query] | None
     access: Access
-    ordering_key: OrderingKey
+    ordering_key: OrderingKey = unordered
     user_of_token: bool = False
     entity_tag: bool = False
     name: str = ""
     version: str = ""
-
-
-def command(message: type[Command], access: Access, ordering_key: OrderingKey) -> Method:
-    """A method that changes something."""
-    return Method(message, access, ordering_key)
-
-
-def query(message: type[Query], access: Access, *, user_of_token: bool = False, entity_tag: bool = False) -> Method:
-    """A method that reads. Queries need no order: a client that awaited a command's reply reads its effect."""
-    return Method(message, access, unordered, user_of_token, entity_tag)
-
-
-def deprecated() -> Method:
-    """A method that was removed and is always refused."""
-    return Method(None, Access.ANYONE, unordered)
-
-
-def _by_news_item(message: UpdateNewsItem | RemoveNewsItem, _sealer: Sealer) -> str:
-    return message.id
-
-
-def _by_client(message: UpdateClient, _sealer: Sealer) -> str:
-    return message.id
-
-
-def _by_branded_client(message: SetClientLooks, _sealer: Sealer) -> str:
-    return message.client_id
-
-
-def _by_user(message: SetMarketingConsent | RevokeSessions | ExportUser | EraseUser, _sealer: Sealer) -> str:
-    return message.user_id
 
 
 def _by_address(message: LinkRequest, sealer: Sealer) -> str:
@@ -115,75 +96,67 @@ def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:
         if secret is not None:
             # The part before the last dot is an ID. It is hashed because a malformed value may be secret as a whole.
             grant = secret.plain.rpartition(".")[0]
-            return sealer.fingerprint(b"grant", grant.encode("utf-8", "surrogatepass")) if grant else ""
+            return sealer.fingerprint(b"grant", grant.encode()) if grant else ""
     return ""
-
-
-def _by_keyring(_command: RotateSigningKeys, _sealer: Sealer) -> str:
-    return KEYRING
-
-
-def _by_dead_letters(_command: ReplayDeadLetters, _sealer: Sealer) -> str:
-    return DEAD_LETTERS
 
 
 METHODS: Final[dict[str, dict[str, Method]]] = {
     "2020-12-14": {
-        "send_magic_link": command(SendMagicLink, Access.ANYONE, _by_address),
-        "authenticate_user": command(AuthenticateUser, Access.ANYONE, _by_grant),
-        "get_marketing_consent": query(GetMarketingConsent, Access.SELF_OR_INTERNAL),
-        "set_marketing_consent": command(SetMarketingConsent, Access.SELF_OR_INTERNAL, _by_user),
-        "list_news_items": query(ListNewsItems, Access.ANYONE, entity_tag=True),
-        "enrol_alpha_user": deprecated(),
-        "get_subscription_status": query(GetSubscriptionHeartbeat, Access.SELF_OR_INTERNAL, user_of_token=True),
+        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address),
+        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant),
+        "get_marketing_consent": Method(GetMarketingConsent, Access.SELF_OR_INTERNAL),
+        "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
+        "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
+        "enrol_alpha_user": Method(None, Access.ANYONE),
+        "get_subscription_status": Method(GetSubscriptionHeartbeat, Access.SELF_OR_INTERNAL, user_of_token=True),
     },
     "2021-10-06": {
-        "send_magic_link": command(SendMagicLink, Access.ANYONE, _by_address),
-        "authenticate_user": command(AuthenticateUser, Access.ANYONE, _by_grant),
-        "get_marketing_consent": query(GetMarketingConsent, Access.SELF_OR_INTERNAL),
-        "set_marketing_consent": command(SetMarketingConsent, Access.SELF_OR_INTERNAL, _by_user),
-        "list_news_items": query(ListNewsItems, Access.ANYONE, entity_tag=True),
-        "get_subscription_status": query(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
-        "get_user": query(GetUser, Access.SELF_OR_INTERNAL),
-        "create_trial_and_magic_link": command(CreateTrialAndMagicLink, Access.ANYONE, _by_address),
-        "list_sessions": query(ListSessions, Access.SELF_OR_INTERNAL),
-        "revoke_sessions": command(RevokeSessions, Access.SELF_OR_INTERNAL, _by_user),
-        "dismiss_news_item": command(DismissNewsItem, Access.SELF_OR_INTERNAL, _by_user),
+        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address),
+        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant),
+        "get_marketing_consent": Method(GetMarketingConsent, Access.SELF_OR_INTERNAL),
+        "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
+        "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
+        "get_subscription_status": Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
+        "get_user": Method(GetUser, Access.SELF_OR_INTERNAL),
+        "create_trial_and_magic_link": Method(CreateTrialAndMagicLink, Access.ANYONE, _by_address),
+        "list_sessions": Method(ListSessions, Access.SELF_OR_INTERNAL),
+        "revoke_sessions": Method(RevokeSessions, Access.SELF_OR_INTERNAL, by_field("user_id")),
+        "dismiss_news_item": Method(DismissNewsItem, Access.SELF_OR_INTERNAL, by_field("user_id")),
         # Methods for operators.
-        "get_subscription": query(GetSubscription, Access.INTERNAL),
-        "list_signing_keys": query(ListSigningKeys, Access.INTERNAL),
-        "rotate_signing_keys": command(RotateSigningKeys, Access.INTERNAL, _by_keyring),
-        "list_audit_entries": query(ListAuditEntries, Access.INTERNAL),
-        "list_deliveries": query(ListDeliveries, Access.INTERNAL),
-        "list_suppressions": query(ListSuppressions, Access.INTERNAL),
-        "lift_suppression": command(LiftSuppression, Access.INTERNAL, unordered),
-        "list_dead_letters": query(ListDeadLetters, Access.INTERNAL),
-        "replay_dead_letters": command(ReplayDeadLetters, Access.INTERNAL, _by_dead_letters),
-        "list_payments": query(ListPayments, Access.INTERNAL),
-        "list_disputes": query(ListDisputes, Access.INTERNAL),
-        "reconcile_subscriptions": command(ReconcileSubscriptions, Access.INTERNAL, unordered),
-        "sweep_stripe_events": command(SweepStripeEvents, Access.INTERNAL, unordered),
-        "replay_stripe_events": command(ReplayStripeEvents, Access.INTERNAL, unordered),
-        "import_stripe_account": command(ImportStripeAccount, Access.INTERNAL, unordered),
-        "stop_stripe_run": command(StopStripeRun, Access.INTERNAL, unordered),
-        "resume_stripe_run": command(ResumeStripeRun, Access.INTERNAL, unordered),
-        "get_stripe_run": query(GetStripeRun, Access.INTERNAL),
-        "list_stripe_runs": query(ListStripeRuns, Access.INTERNAL),
-        "list_stripe_differences": query(ListStripeDifferences, Access.INTERNAL),
-        "create_client": command(CreateClient, Access.INTERNAL, unordered),
-        "update_client": command(UpdateClient, Access.INTERNAL, _by_client),
-        "find_user": query(FindUser, Access.INTERNAL),
-        "export_user": command(ExportUser, Access.INTERNAL, _by_user),
-        "erase_user": command(EraseUser, Access.INTERNAL, _by_user),
-        "get_user_process": query(GetUserProcess, Access.INTERNAL),
-        "get_user_export": query(GetUserExport, Access.INTERNAL),
-        "list_clients": query(ListClients, Access.INTERNAL),
-        "set_client_looks": command(SetClientLooks, Access.INTERNAL, _by_branded_client),
-        "get_client_looks": query(GetClientLooks, Access.INTERNAL),
-        "create_news_item": command(CreateNewsItem, Access.INTERNAL, unordered),
-        "update_news_item": command(UpdateNewsItem, Access.INTERNAL, _by_news_item),
-        "remove_news_item": command(RemoveNewsItem, Access.INTERNAL, _by_news_item),
-        "list_all_news_items": query(ListAllNewsItems, Access.INTERNAL),
+        "get_subscription": Method(GetSubscription, Access.INTERNAL),
+        "list_signing_keys": Method(ListSigningKeys, Access.INTERNAL),
+        "rotate_signing_keys": Method(RotateSigningKeys, Access.INTERNAL, lambda *_: KEYRING),
+        "list_audit_entries": Method(ListAuditEntries, Access.INTERNAL),
+        "list_deliveries": Method(ListDeliveries, Access.INTERNAL),
+        "list_suppressions": Method(ListSuppressions, Access.INTERNAL),
+        "lift_suppression": Method(LiftSuppression, Access.INTERNAL),
+        "list_dead_letters": Method(ListDeadLetters, Access.INTERNAL),
+        "replay_dead_letters": Method(ReplayDeadLetters, Access.INTERNAL, lambda *_: DEAD_LETTERS),
+        "list_payments": Method(ListPayments, Access.INTERNAL),
+        "list_disputes": Method(ListDisputes, Access.INTERNAL),
+        "reconcile_subscriptions": Method(ReconcileSubscriptions, Access.INTERNAL),
+        "sweep_stripe_events": Method(SweepStripeEvents, Access.INTERNAL),
+        "replay_stripe_events": Method(ReplayStripeEvents, Access.INTERNAL),
+        "import_stripe_account": Method(ImportStripeAccount, Access.INTERNAL),
+        "stop_stripe_run": Method(StopStripeRun, Access.INTERNAL),
+        "resume_stripe_run": Method(ResumeStripeRun, Access.INTERNAL),
+        "get_stripe_run": Method(GetStripeRun, Access.INTERNAL),
+        "list_stripe_runs": Method(ListStripeRuns, Access.INTERNAL),
+        "list_stripe_differences": Method(ListStripeDifferences, Access.INTERNAL),
+        "create_client": Method(CreateClient, Access.INTERNAL),
+        "update_client": Method(UpdateClient, Access.INTERNAL, by_field("id")),
+        "find_user": Method(FindUser, Access.INTERNAL),
+        "export_user": Method(ExportUser, Access.INTERNAL, by_field("user_id")),
+        "erase_user": Method(EraseUser, Access.INTERNAL, by_field("user_id")),
+        "get_user_process": Method(GetUserProcess, Access.INTERNAL),
+        "get_user_export": Method(GetUserExport, Access.INTERNAL),
+        "list_clients": Method(ListClients, Access.INTERNAL),
+        "set_client_looks": Method(SetClientLooks, Access.INTERNAL, by_field("client_id")),
+        "get_client_looks": Method(GetClientLooks, Access.INTERNAL),
+        "create_news_item": Method(CreateNewsItem, Access.INTERNAL),
+        "update_news_item": Method(UpdateNewsItem, Access.INTERNAL, by_field("id")),
+        "remove_news_item": Method(RemoveNewsItem, Access.INTERNAL, by_field("id")),
+        "list_all_news_items": Method(ListAllNewsItems, Access.INTERNAL),
     },
 }
 PATHS: Final = {
@@ -192,6 +165,49 @@ PATHS: Final = {
     for name, method in methods.items()
 }
 """The methods by URL path."""
+
+
+def endpoints(dispatcher: Dispatcher) -> dict[str, MessageEndpoint]:
+    """The endpoints by path."""
+    return {path: _endpoint(method, dispatcher) for path, method in PATHS.items()}
+
+
+def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
+    message, operation = method.message, (method.version, method.name)
+    if message is None:
+        return MessageEndpoint(operation, dispatcher=dispatcher, parse=_refuse_deprecated, verb="POST", body_limit=None)
+    parse_body = json_body(message)
+
+    def parse(request: HttpRequest, body: bytes, caller: Caller) -> Parsed:
+        if body or caller.user_id is None or not method.user_of_token:
+            return parse_body(request, body, caller)
+        fields = {"user_id": caller.user_id}
+        return validated(message, fields), fields
+
+    return MessageEndpoint(
+        operation,
+        dispatcher=dispatcher,
+        parse=parse,
+        access=method.access,
+        ordering_key=method.ordering_key,
+        render=_with_entity_tag if method.entity_tag else None,
+        verb="POST",
+    )
+
+
+def _refuse_deprecated(_request: HttpRequest, _body: bytes, _caller: Caller) -> Parsed:
+    raise Deprecated
+
+
+def _with_entity_tag(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Add an ``etag``; 304 if the client already has this content."""
+    if response.status != HTTPStatus.OK:
+        return response
+    tag = entity_tag(response.body)
+    headers = (*response.headers, (b"etag", tag), (b"cache-control", b"private, no-cache"))
+    if tag in if_none_match(request):
+        return HttpResponse(304, headers=headers)
+    return HttpResponse(200, response.body, headers)
 
 
 def unknown_path(path: str) -> UnknownVersion | VersionNotSupported | NotFound:

@@ -1,21 +1,20 @@
-"""HTTP middleware: request IDs, security headers, and refusal of oversized or ambiguous requests.
+"""HTTP middleware: request IDs, security headers, CORS, and refusal of oversized or ambiguous requests.
 
 The checks cover what measurements showed uvicorn to let through: two Host headers, no Host header, a megabyte of
-headers.
+headers. CORS follows https://fetch.spec.whatwg.org.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.cors import Cors
-from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest
+from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, OriginNotAllowed
 from services.gateway.requests import discard_body
-from services.gateway.responses import refusal_response, send_response
+from services.gateway.responses import HeaderList, HttpResponse, refusal_response, send_response
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unknown
 from shared.ids import new_message_id
@@ -29,16 +28,22 @@ SECURITY_HEADERS: Final = (
     (b"strict-transport-security", b"max-age=31536000"),
 )
 """Added to every response that does not set them itself."""
-_UNIQUE_HEADERS: Final = frozenset(
-    {
-        b"authorization",
-        b"content-length",
-        b"content-type",
-        b"host",
-        b"idempotency-key",
-        b"nest-signature",
-        b"stripe-signature",
-    }
+_PREFLIGHT: Final = HttpResponse(
+    204,
+    headers=(
+        (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+        (
+            b"access-control-allow-headers",
+            b"authorization, content-type, idempotency-key, if-none-match, x-request-id, traceparent",
+        ),
+        # Chromium caches a preflight response for at most two hours.
+        (b"access-control-max-age", b"7200"),
+    ),
+)
+_EXPOSED_HEADERS: Final = (b"access-control-expose-headers", b"x-request-id, idempotent-replayed, etag, retry-after")
+_UNIQUE_HEADERS: Final = (
+    *(b"authorization", b"content-length", b"content-type", b"host"),
+    *(b"idempotency-key", b"nest-signature", b"stripe-signature"),
 )
 """Headers that two parsers could read differently if they were repeated."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
@@ -50,40 +55,39 @@ class HttpMiddleware:
 
     Args:
         app: receives only well-formed requests.
-        cors: responds to preflight requests.
+        cors_origins: allowed origins as browsers send them, such as ``https://app.example.com``.
     """
 
-    def __init__(self, app: ASGIApp, cors: Cors) -> None:
+    def __init__(self, app: ASGIApp, cors_origins: Collection[str]) -> None:
         self._app = app
-        self._cors = cors
+        self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request and pass it on. An unexpected error is logged and answered with 500."""
+        """Check a request and pass it on. An unexpected error is logged, and the response is 500."""
         headers = dict(scope["headers"])
         client_id = headers.get(b"x-request-id", b"")
         request_id = client_id.decode() if _REQUEST_ID.fullmatch(client_id) else new_message_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        extra = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
-        if b"origin" in headers:
-            extra += self._cors.headers(headers[b"origin"])
+        extra = ((b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *self._cors_headers(headers.get(b"origin")))
         started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], *_missing(message["headers"], extra)]
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(each for each in extra if each[0] not in present)]
             await send(message)
 
         try:
             _check(scope, headers)
-            preflight = self._cors.preflight(headers) if scope["method"] == "OPTIONS" else None
+            is_preflight = self._is_preflight(scope["method"], headers)
         except Refusal as refusal:
             await discard_body(receive)
             await send_response(send_with_headers, refusal_response(refusal, request_id))
             return
-        if preflight is not None:
-            await send_response(send_with_headers, preflight)
+        if is_preflight:
+            await send_response(send_with_headers, _PREFLIGHT)
             return
         try:
             await self._app(scope, receive, send_with_headers)
@@ -91,6 +95,20 @@ class HttpMiddleware:
             log.exception("request failed", path=loggable_path(scope["path"]), request=request_id)
             if not started:
                 await send_response(send_with_headers, refusal_response(Unknown(), request_id))
+
+    def _is_preflight(self, method: str, headers: dict[bytes, bytes]) -> bool:
+        if method != "OPTIONS" or b"origin" not in headers or b"access-control-request-method" not in headers:
+            return False
+        if headers[b"origin"] not in self._cors_origins:
+            raise OriginNotAllowed
+        return True
+
+    def _cors_headers(self, origin: bytes | None) -> HeaderList:
+        if origin is None:
+            return ()
+        if origin not in self._cors_origins:
+            return ((b"vary", b"origin"),)
+        return ((b"access-control-allow-origin", origin), _EXPOSED_HEADERS, (b"vary", b"origin"))
 
 
 def loggable_path(path: str) -> str:
@@ -123,10 +141,3 @@ def _check(scope: Scope, headers: dict[bytes, bytes]) -> None:
             raise MalformedRequest
         if len(length) > 10 or int(length) > MAX_BODY_BYTES:  # noqa: PLR2004 -- more digits are too many in any case
             raise BodyTooLarge(limit=MAX_BODY_BYTES)
-
-
-def _missing(
-    present: Iterable[tuple[bytes, bytes]], wanted: Iterable[tuple[bytes, bytes]]
-) -> list[tuple[bytes, bytes]]:
-    names = {name for name, _ in present}
-    return [header for header in wanted if header[0] not in names]

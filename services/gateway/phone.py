@@ -12,10 +12,9 @@ from typing import Final
 
 from starlette.routing import Route
 
-from services.gateway.dispatch import Dispatcher
-from services.gateway.endpoint import MessageEndpoint, MessageRoute, Parse, Render
+from services.gateway.endpoint import Dispatcher, MessageEndpoint, MessageRoute, Parse, Parsed, Render, by_field
 from services.gateway.errors import BodyMissing, ValidationFailed
-from services.gateway.requests import Fields, HttpRequest, accepted_languages, parse_object, validated
+from services.gateway.requests import HttpRequest, accepted_languages, parse_object, validated
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
@@ -37,11 +36,7 @@ def _by_number(message: SendPhoneCode, sealer: Sealer) -> str:
 
 def _by_nonce(message: VerifyPhoneCode | RegisterPhoneUser, sealer: Sealer) -> str:
     """Order all guesses of one code."""
-    return sealer.fingerprint(b"nonce", message.nonce.plain.encode("utf-8", "surrogatepass"))
-
-
-def _by_user(message: LogInForTesting, _sealer: Sealer) -> str:
-    return message.userid
+    return sealer.fingerprint(b"nonce", message.nonce.plain.encode())
 
 
 ROUTES: Final = (
@@ -49,7 +44,7 @@ ROUTES: Final = (
     MessageRoute("POST", "/verify", VerifyPhoneCode, _by_nonce, plain="token"),
     MessageRoute("POST", "/register/{code}/{nonce}", RegisterPhoneUser, _by_nonce),
 )
-TEST_LOGIN: Final = MessageRoute("POST", "/login", LogInForTesting, _by_user, plain="token")
+TEST_LOGIN: Final = MessageRoute("POST", "/login", LogInForTesting, by_field("userid"), plain="token")
 
 
 def routes(dispatcher: Dispatcher, *, test_login: bool) -> list[Route]:
@@ -65,9 +60,8 @@ def routes(dispatcher: Dispatcher, *, test_login: bool) -> list[Route]:
 def _route(route: MessageRoute, dispatcher: Dispatcher) -> Route:
     # The ``authorization`` header is ignored: a client that logs in may still send an expired token.
     endpoint = MessageEndpoint(
-        dispatcher,
-        GROUP,
-        route.name,
+        (GROUP, route.name),
+        dispatcher=dispatcher,
         parse=_parser(route.message),
         ordering_key=route.ordering_key,
         render=None if route.plain is None else _plain_text(route.plain),
@@ -78,13 +72,21 @@ def _route(route: MessageRoute, dispatcher: Dispatcher) -> Route:
 def _parser(message: type[Command | Query]) -> Parse:
     """Parser of messages whose fields come from body, path and ``accept-language``."""
 
-    def parse(request: HttpRequest, body: bytes, _caller: Caller) -> tuple[Command | Query, Fields]:
+    def parse(request: HttpRequest, body: bytes, _caller: Caller) -> Parsed:
         if b"%" in request.scope["raw_path"]:
             # These paths need no encoding, and proxies disagree on whether an encoded slash is a separator.
             raise NotFound
         if not body:
             raise BodyMissing
-        fields = _merged(parse_object(body), request.scope["path_params"])
+        fields, path_fields = parse_object(body), request.scope["path_params"]
+        errors = [
+            {"path": name, "message": "Extra inputs are not permitted"}
+            for name in (*path_fields, LOCALES)
+            if name in fields
+        ]
+        if errors:
+            raise ValidationFailed(errors=errors)
+        fields |= path_fields
         try:
             valid = validated(message, fields)
         except ValidationFailed as invalid:
@@ -99,22 +101,6 @@ def _parser(message: type[Command | Query]) -> Parse:
         return valid, fields
 
     return parse
-
-
-def _merged(fields: Fields, path_fields: Fields) -> Fields:
-    """The body's fields and those of the path.
-
-    Raises:
-        ValidationFailed: the body has a field of the path, or ``locales``.
-    """
-    errors = [
-        {"path": name, "message": "Extra inputs are not permitted"}
-        for name in (*path_fields, LOCALES)
-        if name in fields
-    ]
-    if errors:
-        raise ValidationFailed(errors=errors)
-    return {**fields, **path_fields}
 
 
 def _plain_text(field: str) -> Render:

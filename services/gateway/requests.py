@@ -1,4 +1,4 @@
-"""HTTP requests: bodies of bounded size, strict JSON, messages, and accepted languages."""
+"""HTTP requests: client IP address, bodies of bounded size, strict JSON, messages, and accepted languages."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import asyncio
 import json
 import math
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope
 
 from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, ValidationFailed
 from shared.messages import Message
 
 M = TypeVar("M", bound=Message)
+Network = IPv4Network | IPv6Network
 Fields = dict[str, Any]
 """The JSON object of a request, with fields from its path."""
 MAX_ERRORS: Final = 20
@@ -27,7 +29,7 @@ MAX_PATH_CHARACTERS: Final = 200
 MAX_LANGUAGES: Final = 10
 """Languages of an ``Accept-Language`` header that are read; the rest is ignored, to bound the work."""
 _PLAINTEXT_SECRETS: Final = {"plain": True}
-"""Validation context: clients send secrets in plain text. The gateway seals them when it encodes the message."""
+"""Validation context: clients send secrets in plain text, and the gateway seals them when it encodes the message."""
 _DISCARD_BYTES: Final = 1024 * 1024
 _DISCARD_SECONDS: Final = 1.0
 _LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
@@ -43,7 +45,7 @@ class HttpRequest:
 
     Attributes:
         scope: of ASGI.
-        receive: of ASGI; reads the body.
+        receive: of ASGI, for the body.
         headers: by lower-case name; the last value of a repeated header.
     """
 
@@ -62,6 +64,40 @@ class HttpRequest:
         return self.headers.get(name, b"").decode("latin-1")
 
 
+def client_ip(scope: Scope, trusted: Sequence[Network]) -> str | None:
+    """IP address of the client; None if the server does not know it.
+
+    Behind a trusted proxy it is the rightmost address of ``x-forwarded-for`` that is not a trusted proxy too. Addresses
+    to its left may be forged.
+
+    Args:
+        scope: of ASGI.
+        trusted: networks of proxies whose ``x-forwarded-for`` is used. From others it is ignored: anybody can send it.
+    """
+    if scope.get("client") is None:
+        return None
+    peer: str = scope["client"][0]
+    nearest = _address(peer) if trusted else None
+    if nearest is None:
+        return peer
+    hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    for hop in reversed(hops.split(b",")):
+        address = _address(hop.decode("latin-1").strip())
+        if address is None or not any(nearest in network for network in trusted):
+            break
+        nearest = address
+    return str(nearest)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 async def read_body(receive: Receive, limit: int) -> bytes:
     """Read the whole body; empty if the request has none. The connection enforces the time limit.
 
@@ -69,26 +105,19 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         BodyTooLarge: it has more than ``limit`` bytes.
         RequestIncomplete: the client disconnected before the end.
     """
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] != "http.request" or message.get("more_body"):
-        body = await _read_chunks(message, receive, limit)
-    if len(body) > limit:
-        raise BodyTooLarge(limit=limit)
-    return body
-
-
-async def _read_chunks(message: AsgiMessage, receive: Receive, limit: int) -> bytes:
     body = bytearray()
-    while message["type"] == "http.request":
-        body += message.get("body", b"")
-        if len(body) > limit:
-            await discard_body(receive)
-            raise BodyTooLarge(limit=limit)
-        if not message.get("more_body"):
-            return bytes(body)
+    while True:
         message = await receive()
-    raise RequestIncomplete
+        if message["type"] != "http.request":
+            raise RequestIncomplete
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limit:
+            if more:
+                await discard_body(receive)
+            raise BodyTooLarge(limit=limit)
+        if not more:
+            return bytes(body)
 
 
 async def discard_body(receive: Receive) -> None:
@@ -135,7 +164,7 @@ def validated(message: type[M], fields: Fields, body: bytes = b"") -> M:
     Args:
         message: its class.
         fields: the object.
-        body: the bytes that ``fields`` was parsed from; empty if it has other sources.
+        body: the bytes that ``fields`` were parsed from; empty if they have other sources.
 
     Raises:
         ValidationFailed: with the paths of the wrong fields, never their values.
@@ -172,7 +201,8 @@ def _path(error: ErrorDetails, value: Any) -> str:
     return ".".join(path)
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> Fields:
+def unique_keys(pairs: list[tuple[str, Any]]) -> Fields:
+    """``object_pairs_hook`` of a JSON decoder that raises ValueError for a duplicate key."""
     parsed = dict(pairs)
     if len(parsed) != len(pairs):
         raise ValueError("duplicate key")
@@ -186,7 +216,7 @@ def _finite(text: str) -> float:
     return number
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=unique_keys, parse_float=_finite, parse_constant=_finite)
 
 
 def accepted_languages(header: str) -> tuple[str, ...]:

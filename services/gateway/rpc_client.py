@@ -55,7 +55,7 @@ class RpcClient:
     Args:
         producer: sends to Kafka, with a timeout shorter than ``seconds``.
         sealer: unseals replies with secrets.
-        bootstrap: ``host:port`` of Kafka brokers, separated by commas.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
         prefix: of every topic name.
         seconds: timeout of a call, sending included.
         limit: calls that may wait at the same time.
@@ -129,9 +129,8 @@ class RpcClient:
         if len(self._waiting) >= self._limit:
             raise TooManyRequests(retry_after=1)
         loop = asyncio.get_running_loop()
-        correlation_id = new_message_id()
         envelope.reply_to = self._partition
-        envelope.reply_id = correlation_id
+        envelope.reply_id = correlation_id = new_message_id()
         envelope.deadline = envelope.time + int(self._seconds * 1000)
         waiting: asyncio.Future[Record | None] = loop.create_future()
         self._waiting[correlation_id] = waiting
@@ -150,12 +149,9 @@ class RpcClient:
         if record is None:
             log.warning("reply timeout", type=envelope.wire, id=envelope.id, correlation_id=correlation_id)
             raise ReplyTimeout
-        return self._reply(record, envelope.wire)
-
-    def _reply(self, record: Record, wire: str) -> Reply:
         headers = dict(record.headers)
         reply = Reply(headers["kind"].decode(), record.value or b"", "replayed" in headers)
-        if reply.kind == DONE and reply.body and MESSAGES[wire].reply_sealed:
+        if reply.kind == DONE and reply.body and MESSAGES[envelope.wire].reply_sealed:
             reply.body = self._sealer.unseal(RECEIVER, reply.body.decode())
         return reply
 

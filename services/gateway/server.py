@@ -1,21 +1,36 @@
-"""HTTP server: uvicorn with httptools, inside a running event loop and without signal handlers."""
+"""HTTP server: uvicorn with httptools, inside a running event loop, with limits on time and size of requests.
+
+uvicorn waits indefinitely for a request's head, buffers it without limit, treats trailers as headers, and responds with
+400 in place of a request in progress when garbage follows it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from asyncio import TimerHandle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, ClassVar, Final
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from services.gateway.connection import Connection
+from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyRequests
+from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS
+from services.gateway.responses import HttpResponse, refusal_response
+from shared.errors import Refusal
+from shared.ids import new_message_id
 
 BACKLOG: Final = 2048
 IDLE_SECONDS: Final = 75
 """Keep-alive timeout: longer than that of proxies in front, which otherwise send requests to a closing connection."""
+ARRIVAL_SECONDS: Final = 15.0
+"""Time limit for a whole request, from its first byte; for the first request, from the connection."""
+MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
+"""A body in chunks of one byte has six times its size on the wire."""
 
 
 class Server:
@@ -25,7 +40,7 @@ class Server:
         app: handles the requests.
         host: an address of this machine, ``0.0.0.0`` or ``::``.
         port: 0 for any free one.
-        connections: limit of open connections.
+        connections: limit of open connections; further ones get 429 and are closed.
         drain_seconds: how long ``stop`` waits for requests in progress.
     """
 
@@ -35,7 +50,7 @@ class Server:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=type("Connection", (Connection,), {"limit": connections}),
+                http=type("Connection", (_Connection,), {"limit": connections}),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -103,3 +118,116 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Do nothing: the process handles signals."""
         yield
+
+
+class _Connection(HttpToolsProtocol):
+    """A client's connection, which refuses requests that are malformed, too large or too slow."""
+
+    limit: ClassVar[int]
+    """Connections that may be open at the same time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timer: TimerHandle | None = None
+        self._in_head = False
+        self._arriving = False
+        self._bytes = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limit:
+            self._refuse(TooManyRequests(retry_after=5))
+        else:
+            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._time_out)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        was_arriving = self._arriving
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The middleware refuses the upgrade; the bytes after it are not HTTP.
+            self._refused = True
+        except httptools.HttpParserError:
+            self._refuse(MalformedRequest())
+        else:
+            if self._arriving:
+                self._check_arriving(len(data) if was_arriving else 0)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._arriving = True
+        self._bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; drop a trailer, because the request was checked before it arrived."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._arriving = False
+        self._stop_timer()
+        super().on_message_complete()
+
+    def _check_arriving(self, count: int) -> None:
+        """Check the size of a request that has received ``count`` more bytes, and start its timer."""
+        self._bytes += count
+        if self._in_head and self._bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge(limit=MAX_HEAD_BYTES))
+        elif self._bytes > MAX_REQUEST_BYTES:
+            self._refuse(BodyTooLarge(limit=MAX_REQUEST_BYTES))
+        elif self._timer is None:
+            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        if self._arriving:
+            self._refuse(RequestTimeout())
+        else:
+            # The client has sent nothing, so there is no request to respond to.
+            self.transport.close()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Respond instead of the app, and close the connection."""
+        self._refused = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            # A complete request is in progress and may take effect: let it finish, then close.
+            cycle.keep_alive = False
+            return
+        started = cycle is not None and cycle.response_started and not cycle.response_complete
+        # Responses to pipelined requests are in order, so this one must not overtake them. A client without a response
+        # knows that it has to repeat its request.
+        if not started and not self.pipeline and not self.transport.is_closing():
+            request_id = new_message_id()
+            self.transport.write(_serialized(refusal_response(refusal, request_id), request_id))
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _serialized(response: HttpResponse, request_id: str) -> bytes:
+    headers = {
+        **dict(SECURITY_HEADERS),
+        **dict(response.headers),
+        b"content-type": response.media_type,
+        b"content-length": b"%d" % len(response.body),
+        b"connection": b"close",
+        b"x-request-id": request_id.encode(),
+    }
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
+    return STATUS_LINE[response.status] + lines + b"\r\n" + response.body

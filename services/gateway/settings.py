@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
-from typing import Final, Self
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
-from services.gateway.client_ip import Network
-from shared.settings import CommaSeparated, OldClientsSettings, refuse_in_production, split_commas
+from services.gateway.requests import Network
+from shared.settings import PRODUCTION, CommaSeparated, OldClientsSettings, refuse_in_production, split_commas
 
 MIN_KEY_CHARACTERS: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas)]
+"""Secrets, separated by commas; two during a rotation."""
+
+
+def plain(secrets: Secrets) -> tuple[str, ...]:
+    """The secrets as plain text."""
+    return tuple(secret.get_secret_value() for secret in secrets)
+
+
+def _long_enough(secrets: Secrets) -> Secrets:
+    if any(len(secret) < MIN_KEY_CHARACTERS for secret in secrets):
+        raise ValueError(f"each needs at least {MIN_KEY_CHARACTERS} characters")
+    return secrets
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is not an origin such as https://app.example.com")
+    return origins
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    return tuple(map(ip_network, split_commas(value)))
 
 
 class GatewaySettings(OldClientsSettings):
@@ -25,19 +50,17 @@ class GatewaySettings(OldClientsSettings):
     """TCP port; 0 for any free one."""
     issuer: str
     """Claim ``iss`` of access tokens: the URL under which clients reach this gateway, without a trailing slash."""
-    internal_keys: SecretStr = SecretStr("")
-    """Secrets of back ends and operators, separated by commas; two during a rotation. If empty, nobody can call the
-    methods for operators."""
-    stripe_webhook_secrets: SecretStr
-    """Signing secrets ``whsec_…`` of Stripe's webhook endpoint, separated by commas; two during a rotation."""
+    internal_keys: Annotated[Secrets, AfterValidator(_long_enough)] = ()
+    """Secrets of back ends and operators. If empty, nobody can call the methods for operators."""
+    stripe_webhook_secrets: Secrets = Field(min_length=1)
+    """Signing secrets ``whsec_…`` of Stripe's webhook endpoint. At least one: without a secret anybody could sign."""
     stripe_livemode: bool
     """True for real money; events of the other mode are refused."""
-    mail_webhook_secrets: SecretStr = SecretStr("")
-    """Signing secrets of ``/1/webhook/mail``, separated by commas; two during a rotation. If empty, there is no such
-    webhook."""
-    cors_origins: CommaSeparated = ()
+    mail_webhook_secrets: Annotated[Secrets, AfterValidator(_long_enough)] = ()
+    """Signing secrets of ``/1/webhook/mail``. If empty, there is no such webhook."""
+    cors_origins: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_origins)] = ()
     """Origins of pages that may call the API: ``https://app.example.com``, separated by commas."""
-    trusted_proxies: CommaSeparated = ()
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
     """Networks of proxies whose ``x-forwarded-for`` is used: ``10.0.0.0/8``, separated by commas."""
     test_login: bool = False
     """Enables ``POST /login``, which logs any user in without a code, for tests. Refused in production."""
@@ -53,70 +76,13 @@ class GatewaySettings(OldClientsSettings):
     """Address of the health port."""
 
     _test_login_outside_production = field_validator("test_login")(refuse_in_production)
-    _split = field_validator("cors_origins", "trusted_proxies", mode="before")(split_commas)
 
-    @field_validator("internal_keys", "mail_webhook_secrets")
+    @field_validator("issuer")
     @classmethod
-    def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if any(len(key) < MIN_KEY_CHARACTERS for key in _split(value)):
-            raise ValueError(f"each needs at least {MIN_KEY_CHARACTERS} characters")
+    def _is_a_url(cls, value: str, info: ValidationInfo) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.netloc or value.endswith("/"):
+            raise ValueError("must be the URL under which clients reach the gateway, without a trailing slash")
+        if url.scheme != "https" and info.data.get("environment", PRODUCTION) == PRODUCTION:
+            raise ValueError("must be an https URL in production")
         return value
-
-    @field_validator("stripe_webhook_secrets")
-    @classmethod
-    def _at_least_one(cls, value: SecretStr) -> SecretStr:
-        if not _split(value):
-            # Anybody can compute a signature with an empty secret.
-            raise ValueError("at least one is needed")
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin such as https://app.example.com")
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ip_network(network)
-        return value
-
-    @model_validator(mode="after")
-    def _issuer_is_a_url(self) -> Self:
-        url = urlsplit(self.issuer)
-        if url.scheme not in ("http", "https") or not url.netloc or self.issuer.endswith("/"):
-            raise ValueError(
-                "NEST_ISSUER must be the URL under which clients reach the gateway, without a trailing slash"
-            )
-        if self.production and url.scheme != "https":
-            raise ValueError("NEST_ISSUER must be an https URL in production")
-        return self
-
-    @property
-    def parsed_internal_keys(self) -> tuple[str, ...]:
-        """Internal keys."""
-        return _split(self.internal_keys)
-
-    @property
-    def parsed_stripe_secrets(self) -> tuple[str, ...]:
-        """Signing secrets of Stripe's webhook endpoint, at least one."""
-        return _split(self.stripe_webhook_secrets)
-
-    @property
-    def parsed_mail_secrets(self) -> tuple[str, ...]:
-        """Signing secrets of the mail webhook."""
-        return _split(self.mail_webhook_secrets)
-
-    @property
-    def parsed_proxies(self) -> tuple[Network, ...]:
-        """Networks of trusted proxies."""
-        return tuple(ip_network(network) for network in self.trusted_proxies)
-
-
-def _split(secrets: SecretStr) -> tuple[str, ...]:
-    values: tuple[str, ...] = split_commas(secrets.get_secret_value())
-    return values

@@ -13,9 +13,8 @@ from urllib.parse import parse_qs
 from starlette.routing import Route
 
 from services.gateway.cached_content import HTML, page_headers, page_templates, template_text
-from services.gateway.dispatch import Dispatcher
-from services.gateway.endpoint import Endpoint, MessageEndpoint
-from services.gateway.requests import Fields, HttpRequest, accepted_languages, language_tag
+from services.gateway.endpoint import Dispatcher, Endpoint, MessageEndpoint, Parsed, by_field
+from services.gateway.requests import HttpRequest, accepted_languages, language_tag
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound, Refusal, Unavailable
 from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, best_locale, user_of_token
@@ -50,7 +49,7 @@ class ShowPage(Endpoint):
     """The page with the button."""
 
     def __init__(self, page: _Page, sealer: Sealer) -> None:
-        super().__init__(GROUP, "page")
+        super().__init__((GROUP, "page"))
         self._page = page
         self._sealer = sealer
 
@@ -65,11 +64,10 @@ class Unsubscribe(MessageEndpoint):
 
     def __init__(self, dispatcher: Dispatcher, page: _Page, sealer: Sealer) -> None:
         super().__init__(
-            dispatcher,
-            GROUP,
-            "unsubscribe",
+            (GROUP, "unsubscribe"),
+            dispatcher=dispatcher,
             parse=self._parse_token,
-            ordering_key=lambda command, _sealer: command.user_id,
+            ordering_key=by_field("user_id"),
             body_limit=MAX_FORM_BYTES,
         )
         self._page = page
@@ -81,7 +79,7 @@ class Unsubscribe(MessageEndpoint):
         Raises:
             Unavailable: the mailer refused the command.
         """
-        # Without headers: whatever a mail program sends, such as an idempotency key, must not prevent unsubscribing.
+        # Without headers, so that no header of a mail program, such as an idempotency key, prevents unsubscribing.
         response = await super().respond(HttpRequest(request.scope, request.receive, {}))
         if response.status >= 300:  # noqa: PLR2004 -- neither 200 nor 204
             raise Unavailable
@@ -95,9 +93,7 @@ class Unsubscribe(MessageEndpoint):
         response.headers += refused.headers
         return response
 
-    def _parse_token(
-        self, request: HttpRequest, _body: bytes, _caller: Caller
-    ) -> tuple[RecordMarketingConsent, Fields]:
+    def _parse_token(self, request: HttpRequest, _body: bytes, _caller: Caller) -> Parsed:
         user_id = user_of_token(self._sealer, request.scope["path_params"]["token"])
         if user_id is None:
             raise NotFound

@@ -1,29 +1,48 @@
-"""Webhook endpoints: a signed body is published to Kafka before the sender gets its 200."""
+"""Webhook endpoints of Stripe and mail servers: a signed body is published to Kafka before the sender gets its 200."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
+from prometheus_client import Counter
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 from starlette.routing import Route
+from stripe import SignatureVerificationError, WebhookSignature
 
 from services.gateway.endpoint import Endpoint
-from services.gateway.errors import MissingWebhookBody, UnknownWebhookProvider
+from services.gateway.errors import InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
+from services.gateway.mail_reports import order_id_of, parse_report
 from services.gateway.requests import HttpRequest, read_body
 from services.gateway.responses import HttpResponse
-from shared.bus.envelope import MAX_BODY_BYTES, Envelope
+from shared.bus.envelope import MAX_BODY_BYTES, Envelope, encode, unix_milliseconds
 from shared.bus.producer import BusDown, Producer
 from shared.errors import Unavailable
 from shared.fault_points import fault_point
-from shared.telemetry import log
+from shared.ids import derived_message_id
+from shared.mail import redact_addresses
+from shared.messages import SERVICE
+from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
+from shared.messages.mailer.suppressions import NoticeKind, RecordMailNotice, Status
+from shared.sealing import Sealer
+from shared.telemetry import log, new_traceparent
 
 GROUP: Final = "webhook"
 """Label of these routes in metrics."""
 TOLERANCE_SECONDS: Final = 300
 """How far a signature's time may be off, into the past or the future."""
 RECEIVED: Final = b'{"received": true}'
+STRIPE_SIGNATURES: Final = Counter(
+    "nest_webhook_signatures",
+    "Requests to Stripe's webhook by the index of the matching secret in NEST_STRIPE_WEBHOOK_SECRETS, or none.",
+    ["secret"],
+)
+_MAIL_SIGNATURE: Final = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
+"""``t=<Unix seconds>,v1=<HMAC-SHA-256 of "t.body" with the secret, in hex>``, in the format of Stripe's."""
 
 
 class Webhook(Endpoint):
@@ -33,16 +52,12 @@ class Webhook(Endpoint):
         provider: last segment of its path.
         producer: publishes to Kafka.
         secrets: signing secrets; several during a rotation.
-        clock: Unix seconds.
     """
 
-    def __init__(
-        self, provider: str, producer: Producer, *, secrets: Sequence[str], clock: Callable[[], float] = time.time
-    ) -> None:
-        super().__init__(GROUP, provider)
+    def __init__(self, provider: str, producer: Producer, secrets: tuple[str, ...]) -> None:
+        super().__init__((GROUP, provider))
         self._producer = producer
-        self._secrets = tuple(secrets)
-        self._clock = clock
+        self._secrets = secrets
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
         """200 ``{"received": true}`` once all in-sync replicas have the message, or if the body needs no message.
@@ -58,7 +73,12 @@ class Webhook(Endpoint):
             raise MissingWebhookBody
         envelope = self.envelope(request, body)
         if envelope is not None:
-            await self._publish(envelope)
+            try:
+                await self._producer.send(envelope)
+            except BusDown as down:
+                log.warning("bus down", type=envelope.wire, id=envelope.id, error=str(down))
+                raise Unavailable from down
+            fault_point("W1")
         return HttpResponse(200, RECEIVED)
 
     @abstractmethod
@@ -69,33 +89,239 @@ class Webhook(Endpoint):
             InvalidWebhookPayload: the signature or the body is not valid.
         """
 
-    async def _publish(self, envelope: Envelope) -> None:
-        try:
-            await self._producer.send(envelope)
-        except BusDown as down:
-            log.warning("bus down", type=envelope.wire, id=envelope.id, error=str(down))
-            raise Unavailable from down
-        fault_point("W1")
-
     def route(self) -> Route:
         """``POST`` to the provider's path."""
         return Route(f"/1/webhook/{self.operation[1]}", self, methods=["POST"])
+
+
+def _check_time(signed_at: float) -> None:
+    if abs(time.time() - signed_at) > TOLERANCE_SECONDS:
+        raise InvalidWebhookPayload
 
 
 class UnknownWebhook(Endpoint):
     """Refusal of requests to providers without a webhook endpoint."""
 
     def __init__(self) -> None:
-        super().__init__(GROUP, "unknown")
+        super().__init__((GROUP, "unknown"))
 
     async def respond(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002 -- as in the base class
-        """Refuse the request.
-
-        Raises:
-            UnknownWebhookProvider: always.
-        """
+        """Refuse the request."""
         raise UnknownWebhookProvider
 
     def route(self) -> Route:
         """``POST`` to the path of any provider; must come after the others."""
         return Route("/1/webhook/{provider}", self, methods=["POST"])
+
+
+class EventData(BaseModel):
+    """``data`` of a snapshot event."""
+
+    object: dict[str, Any]
+
+
+class SnapshotEvent(BaseModel):
+    """The fields of a snapshot event that the gateway reads."""
+
+    # The oldest endpoints omit it.
+    object: Literal["event"] = "event"
+    id: str = Field(min_length=1)
+    type: str
+    livemode: StrictBool
+    account: str | None = None
+    context: str | None = None
+    data: EventData
+
+    @property
+    def ordering_key(self) -> str:
+        """ID of the object's customer, so that all events of one customer stay in order; else the object's own ID."""
+        stripe_object = self.data.object
+        is_customer = stripe_object.get("object") == "customer"
+        customer = stripe_object.get("id") if is_customer else stripe_object.get("customer")
+        if isinstance(customer, dict):
+            customer = customer.get("id")
+        key = customer or stripe_object.get("id")
+        return key if isinstance(key, str) else ""
+
+
+class RelatedObject(BaseModel):
+    """The object of a thin event. Objects that exist once per account have no ID."""
+
+    id: str = ""
+    type: str
+
+
+class ThinEvent(BaseModel):
+    """The fields of a thin event that the gateway reads (https://docs.stripe.com/event-destinations).
+
+    The library's ``parse_event_notification`` is not used: it does not check types, takes a missing ``livemode`` for
+    test mode, and fails with five different errors on a signed body that is not an event.
+    """
+
+    object: Literal["v2.core.event"]
+    id: str = Field(min_length=1)
+    type: str
+    livemode: StrictBool
+    context: str | None = None
+    related_object: RelatedObject | None = None
+
+    @property
+    def ordering_key(self) -> str:
+        """ID of the object. A thin event does not name its customer."""
+        return "" if self.related_object is None else self.related_object.id
+
+
+_EVENT: Final[TypeAdapter[SnapshotEvent | ThinEvent]] = TypeAdapter(SnapshotEvent | ThinEvent)
+
+
+class StripeWebhook(Webhook):
+    """Stripe's webhook endpoint: publishes events byte for byte.
+
+    The signature covers the raw body (https://docs.stripe.com/webhooks#verify-manually). The gateway reads only what it
+    needs for the message's ID and ordering key; billing handles the event by reading the object from Stripe.
+
+    Args:
+        producer: publishes to Kafka.
+        secrets: signing secrets of the endpoint; several during a rotation.
+        livemode: True for real money; events of the other mode are refused.
+    """
+
+    def __init__(self, producer: Producer, secrets: tuple[str, ...], *, livemode: bool) -> None:
+        super().__init__("stripe", producer, secrets)
+        self._livemode = livemode
+
+    def envelope(self, request: HttpRequest, body: bytes) -> Envelope:
+        """Verify signature and event, and return its message."""
+        self._check_signature(body, request.header(b"stripe-signature"))
+        try:
+            event = _EVENT.validate_json(body)
+        except ValidationError:
+            raise InvalidWebhookPayload from None
+        if event.livemode is not self._livemode:
+            log.warning("webhook of the other mode", id=event.id, livemode=event.livemode)
+            raise InvalidWebhookPayload
+        message = StripeThinEvent if isinstance(event, ThinEvent) else StripeEvent
+        # Event IDs are unique per account, and several accounts may use the same endpoint.
+        account = event.context if isinstance(event, ThinEvent) else event.account or event.context
+        return Envelope(
+            id=derived_message_id("stripe", account or "", "live" if event.livemode else "test", event.id),
+            wire=message.wire,
+            topic=message.topic,
+            key=event.ordering_key,
+            body=body,
+            time=unix_milliseconds(),
+            caller=SERVICE,
+            trace=new_traceparent(),
+        )
+
+    def _check_signature(self, body: bytes, signature: str) -> None:
+        # The library raises other errors for non-UTF-8 bodies and non-ASCII signatures, which would become a 500.
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            raise InvalidWebhookPayload from None
+        matching = (index for index, secret in enumerate(self._secrets) if _matches(text, signature, secret))
+        index = next(matching, None) if signature.isascii() else None
+        STRIPE_SIGNATURES.labels("none" if index is None else str(index)).inc()
+        if index is None:
+            raise InvalidWebhookPayload
+        # The library checks only that the time is not too old.
+        _check_time(_signed_at(signature))
+
+
+def _matches(text: str, signature: str, secret: str) -> bool:
+    try:
+        # Without the library's tolerance: the caller checks the time, in both directions.
+        WebhookSignature.verify_header(text, signature, secret)
+    except SignatureVerificationError:
+        return False
+    return True
+
+
+def _signed_at(signature: str) -> float:
+    """The first ``t=`` of a well-formed signature header: the time that the signature covers."""
+    for part in signature.split(","):
+        name, _, value = part.partition("=")
+        if name == "t":
+            try:
+                return float(int(value))
+            except (ValueError, OverflowError):
+                break
+    raise InvalidWebhookPayload
+
+
+class MailNotice(BaseModel):
+    """Outcome of a mail."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    event: NoticeKind
+    """``delivered``, ``bounced`` (returned by the recipient's server), or ``complained`` (reported as spam)."""
+    message_id: Annotated[str, Field(max_length=998)]
+    """``Message-ID`` of the mail."""
+    status: Status | None = None
+    """Enhanced status code of a bounce (RFC 3463), for example ``5.1.1``."""
+    reason: str = ""
+    """Text of the mail server or provider. Addresses in it are removed."""
+
+
+class MailWebhook(Webhook):
+    """The mail webhook endpoint, for a script on the mail server or a provider's API.
+
+    The body is a bounce, complaint or delivery: a notice as JSON, or a report as it came by mail. It becomes a command
+    to the mailer.
+
+    Args:
+        producer: publishes to Kafka.
+        secrets: signing secrets; several during a rotation.
+        sealer: needed to encode messages.
+    """
+
+    def __init__(self, producer: Producer, secrets: tuple[str, ...], sealer: Sealer) -> None:
+        super().__init__("mail", producer, secrets)
+        self._sealer = sealer
+
+    def envelope(self, request: HttpRequest, body: bytes) -> Envelope | None:
+        """Verify the signature and return the command to the mailer; None for a mail that Nest did not send."""
+        self._check_signature(body, request.header(b"nest-signature"))
+        media_type = request.header(b"content-type").partition(";")[0].strip().lower()
+        command = parse_report(body) if media_type == "message/rfc822" else _parse_notice(body)
+        if command is None:
+            return None
+        return Envelope(
+            # Providers repeat a notice, sometimes with another reason; that is the same fact.
+            id=derived_message_id("mail notice", command.order_id, command.notice, command.status or ""),
+            wire=command.wire,
+            topic=command.topic,
+            key=command.key,
+            body=encode(command, self._sealer),
+            time=unix_milliseconds(),
+            caller=SERVICE,
+            trace=new_traceparent(),
+        )
+
+    def _check_signature(self, body: bytes, signature: str) -> None:
+        match = _MAIL_SIGNATURE.fullmatch(signature)
+        if match is None:
+            raise InvalidWebhookPayload
+        signed_at, digest = match.groups()
+        signed = f"{signed_at}.".encode() + body
+        expected = (hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in self._secrets)
+        # Always compare with every secret, so that the time does not reveal which one matched.
+        if not sum(hmac.compare_digest(digest, each) for each in expected):
+            raise InvalidWebhookPayload
+        _check_time(int(signed_at))
+
+
+def _parse_notice(body: bytes) -> RecordMailNotice | None:
+    try:
+        notice = MailNotice.model_validate_json(body)
+    except ValidationError:
+        raise InvalidWebhookPayload from None
+    order_id = order_id_of(notice.message_id)
+    if order_id is None:
+        return None
+    reason = redact_addresses(notice.reason)
+    return RecordMailNotice(key=order_id, order_id=order_id, notice=notice.event, status=notice.status, reason=reason)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from services.gateway.endpoint import MAX_JSON_BODY_BYTES, Access
-from services.gateway.mail_webhook import MailNotice
+from services.gateway.webhooks import MailNotice
 from services.reference import routes
 from services.reference.operations import NEWEST, TAGS, Operation, operations
 from services.reference.responses import HEADERS, JSON, Errors, response

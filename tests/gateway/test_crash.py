@@ -13,7 +13,7 @@ import pytest
 from services.embedded import ports
 from shared.fault_points import EXIT_CODE
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, WEBHOOK_SECRETS, GatewayStack
-from tests.gateway.test_stripe_webhook import event, signed
+from tests.gateway.test_webhooks_stripe import event, signed
 from tests.stack import Process, eventually
 
 CALL = "/1/2021-10-06/set_marketing_consent"

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from services.gateway.dispatch import Dispatcher
 from services.gateway.endpoint import Access, Endpoint, MessageEndpoint, json_body
 from services.gateway.errors import BodyMissing
 from services.gateway.requests import HttpRequest
@@ -19,10 +19,10 @@ from shared.mail import unsubscribe_token
 from shared.messages import Caller
 from shared.messages.auth.users import GetUser
 from tests.gateway.conftest import MAIL_SECRETS, GatewayStack
-from tests.gateway.test_mail_webhook import NOTICE
-from tests.gateway.test_mail_webhook import signed as signed_for_mail
-from tests.gateway.test_stripe_webhook import event
-from tests.gateway.test_stripe_webhook import signed as signed_by_stripe
+from tests.gateway.test_webhooks_mail import NOTICE
+from tests.gateway.test_webhooks_mail import signed as signed_for_mail
+from tests.gateway.test_webhooks_stripe import event
+from tests.gateway.test_webhooks_stripe import signed as signed_by_stripe
 from tests.stack import eventually
 
 EVENT = json.dumps(event()).encode()
@@ -78,13 +78,13 @@ async def via_cached_content(stack: GatewayStack) -> httpx.Response:
 @pytest.mark.parametrize(
     ("request_", "operation", "broken"),
     [
-        (via_rpc, ("2021-10-06", "get_user"), "dispatch.encode"),
+        (via_rpc, ("2021-10-06", "get_user"), "endpoint.encode"),
         (via_rpc, ("2021-10-06", "get_user"), "endpoint.reply_response"),
-        (via_phone, ("phone", "init"), "dispatch.encode"),
+        (via_phone, ("phone", "init"), "endpoint.encode"),
         (via_accounts_body, ("accounts", "users/userdata"), "endpoint.validated"),
-        (via_accounts_path, ("accounts", "users/islogged"), "dispatch.encode"),
+        (via_accounts_path, ("accounts", "users/islogged"), "endpoint.encode"),
         (via_unsubscribe_page, ("unsubscribe", "page"), "unsubscribe.user_of_token"),
-        (via_unsubscribe, ("unsubscribe", "unsubscribe"), "dispatch.encode"),
+        (via_unsubscribe, ("unsubscribe", "unsubscribe"), "endpoint.encode"),
         (via_stripe_webhook, ("webhook", "stripe"), "webhooks.read_body"),
         (via_mail_webhook, ("webhook", "mail"), "webhooks.read_body"),
         (via_cached_content, ("content", "jwks"), "cached_content.entity_tag"),
@@ -146,9 +146,8 @@ async def test_access_is_checked_before_the_body_is_read() -> None:
         sent.append(message)
 
     method = MessageEndpoint(
-        Anonymous(),  # type: ignore[arg-type] -- nothing else of the dispatcher is used
-        "2021-10-06",
-        "get_user",
+        ("2021-10-06", "get_user"),
+        dispatcher=Anonymous(),  # type: ignore[arg-type] -- nothing else of the dispatcher is used
         parse=json_body(GetUser),
         access=Access.INTERNAL,
     )
@@ -161,6 +160,6 @@ async def test_renderer_also_renders_refusals() -> None:
         response.body = b"rendered"
         return response
 
-    method = MessageEndpoint(Dispatcher, "g", "n", parse=json_body(GetUser), render=render)  # type: ignore[arg-type]
+    method = MessageEndpoint(("g", "n"), dispatcher=Mock(), parse=json_body(GetUser), render=render)
     response = method.render_refusal(HttpRequest({"state": {"request_id": "r"}}, fail, {}), BodyMissing())
     assert (response.status, response.body) == (400, b"rendered")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.errors import MalformedBody
-from services.gateway.requests import MAX_LANGUAGES, accepted_languages, canonical, language_tag, parse_object
+from services.gateway.requests import (
+    MAX_LANGUAGES,
+    accepted_languages,
+    canonical,
+    client_ip,
+    language_tag,
+    parse_object,
+)
 from tests.gateway.conftest import GatewayStack
 
 MALFORMED = {
@@ -142,3 +150,33 @@ def test_long_accept_language_headers_are_parsed_in_linear_time() -> None:
     for header in ("a" * 16_000, "," * 16_000, "de;q=0.1," * 2_000, "-" * 16_000, "de" + " " * 16_000 + "x"):
         accepted_languages(header)
     assert time.process_time() - began < 0.5
+
+
+def ip(peer: str, *forwarded: str, trusted: tuple[str, ...] = ("10.0.0.0/8", "2001:db8::/32")) -> str | None:
+    headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
+    return client_ip({"client": (peer, 1), "headers": headers}, [ip_network(network) for network in trusted])
+
+
+def test_client_ip_is_the_peer_unless_it_is_a_trusted_proxy() -> None:
+    assert ip("192.0.2.1", "198.51.100.1") == "192.0.2.1"
+    assert ip("10.0.0.1", "198.51.100.1", trusted=()) == "10.0.0.1"
+
+
+def test_client_ip_is_the_rightmost_address_that_is_no_trusted_proxy() -> None:
+    assert ip("10.0.0.1", "203.0.113.9, 198.51.100.1, 10.9.9.9") == "198.51.100.1"
+    assert ip("10.0.0.1", "203.0.113.9", "198.51.100.1") == "198.51.100.1"
+    assert ip("2001:db8::1", "2001:4860::8") == "2001:4860::8"
+    assert ip("::ffff:10.0.0.1", "198.51.100.1") == "198.51.100.1"
+
+
+@pytest.mark.parametrize("forwarded", ["", " ", "unknown", "evil\x00", "198.51.100.1:80", "é", ",,,"])
+def test_client_ip_is_the_proxy_if_the_header_is_malformed(forwarded: str) -> None:
+    assert ip("10.0.0.1", forwarded) == "10.0.0.1"
+
+
+def test_client_ip_is_the_leftmost_if_all_are_trusted_proxies() -> None:
+    assert ip("10.0.0.1", "10.0.0.3, 10.0.0.2") == "10.0.0.3"
+
+
+def test_client_ip_is_none_if_the_server_does_not_know_the_peer() -> None:
+    assert client_ip({"client": None, "headers": []}, ()) is None

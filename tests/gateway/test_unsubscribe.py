@@ -177,7 +177,7 @@ async def test_token_appears_in_no_log(stack: GatewayStack, path: str, monkeypat
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
-    dispatch = "services.gateway.dispatch.Dispatcher.dispatch"
+    dispatch = "services.gateway.endpoint.Dispatcher.dispatch"
     monkeypatch.setattr(dispatch, fail)
     with capture_logs() as logs:
         assert (await stack.http.post(path)).status_code == 500

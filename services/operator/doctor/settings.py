@@ -94,7 +94,7 @@ def _allowed(told: Told, *, production: bool) -> list[Finding]:
             )
         )
     gateway = told.settings.get("gateway")
-    if gateway is not None and not gateway.parsed_internal_keys:
+    if gateway is not None and not gateway.internal_keys:
         found.append(
             warning(
                 AREA, "NEST_INTERNAL_KEYS is empty: no operator can do anything", "give one of 16 characters or more"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.gateway import connection
+from services.gateway import server
 from services.gateway.app import create
 from services.gateway.settings import GatewaySettings
 from tests.gateway.conftest import INTERNAL_KEYS, GatewayStack
@@ -193,7 +193,7 @@ class TestSize:
 class TestTimeout:
     @pytest.fixture
     def short_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(connection, "ARRIVAL_SECONDS", 0.4)
+        monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.4)
 
     @pytest.mark.parametrize("sent", [HEAD[:5], HEAD[:20], HEAD, GOOD[:-3]], ids=["verb", "line", "head", "body"])
     async def test_incomplete_request_times_out_with_408(self, stack: GatewayStack, sent: bytes) -> None:
