@@ -7,12 +7,19 @@ from collections import defaultdict
 from importlib.resources import files
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from services.gateway.endpoint import MAX_JSON_BODY_BYTES, Access
 from services.gateway.webhooks import MailNotice
 from services.reference import routes
 from services.reference.operations import NEWEST, TAGS, Operation, operations
-from services.reference.responses import HEADERS, JSON, Errors, response
+from services.reference.responses import HEADERS, JSON, REQUEST_ID_PATTERN, Errors, response
 from services.reference.schemas import Schemas, markdown, split_summary
+
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
+
 
 SECURITY: Final[dict[Access, list[dict[str, list[str]]]]] = {
     Access.ANYONE: [{}, {"bearer": []}, {"internal": []}],
@@ -47,31 +54,21 @@ SECURITY_SCHEMES: Final = {
     },
 }
 PARAMETERS: Final = {
-    "RequestId": {
-        "name": "x-request-id",
-        "in": "header",
-        "description": "ID of the request in logs. One that does not match the pattern is replaced.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,128}$"},
-    },
-    "IdempotencyKey": {
-        "name": "idempotency-key",
-        "in": "header",
-        "description": "Makes repeats of a call return its stored response. A key belongs to the caller, the method and"
-        " the version; use 128 random bits.",
-        "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-    },
-    "IfNoneMatch": {
-        "name": "if-none-match",
-        "in": "header",
-        "description": "`etag` of an earlier response. The response is 304 if nothing has changed.",
-        "schema": {"type": "string", "maxLength": 1000},
-    },
-    "AcceptLanguage": {
-        "name": "accept-language",
-        "in": "header",
-        "description": "Languages of the person, by preference.",
-        "schema": {"type": "string", "maxLength": 1000},
-    },
+    "RequestId": _header(
+        "x-request-id",
+        "ID of the request in logs. One that does not match the pattern is replaced.",
+        pattern=REQUEST_ID_PATTERN,
+    ),
+    "IdempotencyKey": _header(
+        "idempotency-key",
+        "Makes repeats of a call return its stored response. A key belongs to the caller, the method and the version;"
+        " use 128 random bits.",
+        pattern="^[!-~]([ -~]{0,253}[!-~])?$",
+    ),
+    "IfNoneMatch": _header(
+        "if-none-match", "`etag` of an earlier response. The response is 304 if nothing has changed.", maxLength=1000
+    ),
+    "AcceptLanguage": _header("accept-language", "Languages of the person, by preference.", maxLength=1000),
 }
 
 
@@ -81,11 +78,10 @@ def document() -> dict[str, Any]:
     requests = [each.message for each in all_operations if each.message is not None]
     schemas = Schemas([*requests, MailNotice], [each.reply for each in all_operations if each.reply is not None])
     errors = Errors()
-    examples = json.loads((files("services.reference") / "examples.json").read_text("utf-8"))
+    writer = _OperationWriter(schemas, errors)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for operation in all_operations:
-        writer = _OperationWriter(operation, schemas, errors, examples.get(operation.name, {}))
-        paths[operation.path][operation.verb] = writer.operation_object()
+        paths[operation.path][operation.verb] = writer.operation_object(operation)
     for path, verbs in routes.paths(errors).items():
         paths[path].update(verbs)
     error_schemas, error_responses = errors.components()
@@ -111,87 +107,59 @@ def document() -> dict[str, Any]:
 
 
 class _OperationWriter:
-    """Writer of one operation object (https://spec.openapis.org/oas/v3.1.1#operation-object)."""
+    """Writer of operation objects (https://spec.openapis.org/oas/v3.1.1#operation-object)."""
 
-    def __init__(self, operation: Operation, schemas: Schemas, errors: Errors, example: dict[str, Any]) -> None:
-        self._operation = operation
+    def __init__(self, schemas: Schemas, errors: Errors) -> None:
         self._schemas = schemas
         self._errors = errors
-        self._example = example
+        self._examples = json.loads((files("services.reference") / "examples.json").read_text("utf-8"))
 
-    def operation_object(self) -> dict[str, Any]:
-        operation = self._operation
+    def operation_object(self, operation: Operation) -> dict[str, Any]:
         found: dict[str, Any] = {
             "operationId": operation.id,
             "tags": [operation.tag],
             "summary": operation.summary,
-            "description": self._description(),
-            "parameters": self._parameters(),
-            "responses": self._responses(),
+            "description": _description(operation),
+            "parameters": self._parameters(operation),
+            "responses": self._responses(operation),
             "security": SECURITY[operation.access] if operation.family == "rpc" else [],
         }
         if operation.message is None:
             found["deprecated"] = True
         elif operation.verb != "get":
-            found["requestBody"] = self._request_body()
+            found["requestBody"] = self._request_body(operation, operation.message)
         return {name: value for name, value in found.items() if value or name == "security"}
 
-    def _description(self) -> str:
-        operation = self._operation
-        paragraphs = [operation.description]
-        if operation.setting:
-            paragraphs.append(f"Exists only with `{operation.setting}`.")
-        if operation.access is Access.SELF_OR_INTERNAL:
-            paragraphs.append("Needs an access token of the user in `user_id`, or an internal key.")
-        if operation.body_optional:
-            paragraphs.append("With an access token the body may be omitted: the user is the token's.")
-        return "\n\n".join(each for each in paragraphs if each)
-
-    def _parameters(self) -> list[dict[str, Any]]:
-        operation = self._operation
-        shared = ["RequestId"]
+    def _parameters(self, operation: Operation) -> list[dict[str, Any]]:
+        if operation.message is None:
+            return [_parameter("RequestId")]
+        fields = self._schemas.resolve(self._schemas.request(operation.message))["properties"]
+        parameters = [_path_parameter(name, fields[name]) for name in operation.path_fields]
+        parameters.append(_parameter("RequestId"))
         if operation.is_command:
-            shared.append("IdempotencyKey")
+            parameters.append(_parameter("IdempotencyKey"))
         if operation.entity_tag:
-            shared.append("IfNoneMatch")
-        if operation.message is not None and "locales" in operation.message.model_fields and operation.family != "rpc":
-            shared.append("AcceptLanguage")
-        references = [{"$ref": f"#/components/parameters/{name}"} for name in shared]
-        return [*map(self._path_parameter, operation.path_fields), *references]
+            parameters.append(_parameter("IfNoneMatch"))
+        if "locales" in operation.message.model_fields and operation.family != "rpc":
+            parameters.append(_parameter("AcceptLanguage"))
+        return parameters
 
-    def _path_parameter(self, name: str) -> dict[str, Any]:
-        schema = {**self._request_schema()["properties"][name]}
-        description = schema.pop("description")
-        if schema.get("type") == "string":
-            schema = {"minLength": 1, **schema}
-        return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
-
-    def _request_schema(self) -> dict[str, Any]:
-        assert self._operation.message is not None  # noqa: S101 -- deprecated methods have neither fields nor a body
-        return self._schemas.resolve(self._schemas.request(self._operation.message))
-
-    def _request_body(self) -> dict[str, Any]:
-        assert self._operation.message is not None  # noqa: S101 -- as above
-        schema = self._schemas.request(self._operation.message)
-        if self._operation.path_fields:
-            whole = self._request_schema()
-            in_body = {
-                name: field for name, field in whole["properties"].items() if name not in self._operation.path_fields
-            }
+    def _request_body(self, operation: Operation, message: type[BaseModel]) -> dict[str, Any]:
+        schema = self._schemas.request(message)
+        if operation.path_fields:
+            whole = self._schemas.resolve(schema)
+            in_body = {name: each for name, each in whole["properties"].items() if name not in operation.path_fields}
             required = [name for name in whole.get("required", []) if name in in_body]
             schema = {**whole, "properties": in_body, "required": required}
-        media: dict[str, Any] = {"schema": schema}
-        if "request" in self._example:
-            media["example"] = self._example["request"]
-        return {"required": not self._operation.body_optional, "content": {JSON: media}}
+        media = {"schema": schema, **self._example(operation, "request")}
+        return {"required": not operation.body_optional, "content": {JSON: media}}
 
-    def _responses(self) -> dict[str, Any]:
-        operation = self._operation
+    def _responses(self, operation: Operation) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if operation.message is not None:
-            found[str(operation.status if operation.reply else 204)] = self._success()
+            found[str(operation.status if operation.reply else 204)] = self._success(operation)
         if operation.entity_tag:
-            found["304"] = response("Nothing has changed.", extra={"etag": "ETag"})
+            found["304"] = response("Nothing has changed.", headers={"etag": "ETag"})
         errors = self._errors.responses(
             operation.schema_name,
             operation.refusals,
@@ -200,13 +168,12 @@ class _OperationWriter:
         )
         return dict(sorted({**found, **errors}.items()))
 
-    def _success(self) -> dict[str, Any]:
-        operation = self._operation
-        extra = {"idempotent-replayed": "Replayed"} if operation.is_command else {}
+    def _success(self, operation: Operation) -> dict[str, Any]:
+        headers = {"idempotent-replayed": "Replayed"} if operation.is_command else {}
         if operation.entity_tag:
-            extra = {**extra, "etag": "ETag"}
+            headers["etag"] = "ETag"
         if operation.reply is None:
-            return response("Success, without a body.", extra=extra)
+            return response("Success, without a body.", headers=headers)
         schema = self._schemas.response(operation.reply)
         description = f"{split_summary(markdown(operation.reply.__doc__))[0]}."
         media_type = JSON
@@ -214,7 +181,30 @@ class _OperationWriter:
             schema = self._schemas.resolve(schema)["properties"][operation.text_field]
             description = schema["description"]
             media_type = "text/plain"
-        media: dict[str, Any] = {"schema": schema}
-        if "response" in self._example:
-            media["example"] = self._example["response"]
-        return response(description, {media_type: media}, extra)
+        return response(description, {media_type: {"schema": schema, **self._example(operation, "response")}}, headers)
+
+    def _example(self, operation: Operation, kind: str) -> dict[str, Any]:
+        example = self._examples.get(operation.name, {})
+        return {"example": example[kind]} if kind in example else {}
+
+
+def _description(operation: Operation) -> str:
+    paragraphs = [operation.description]
+    if operation.setting:
+        paragraphs.append(f"Exists only with `{operation.setting}`.")
+    if operation.access is Access.SELF_OR_INTERNAL:
+        paragraphs.append("Needs an access token of the user in `user_id`, or an internal key.")
+    if operation.body_optional:
+        paragraphs.append("With an access token the body may be omitted: the user is the token's.")
+    return "\n\n".join(each for each in paragraphs if each)
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+def _path_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    schema = {key: value for key, value in field.items() if key != "description"}
+    if schema.get("type") == "string":
+        schema = {"minLength": 1, **schema}
+    return {"name": name, "in": "path", "required": True, "description": field["description"], "schema": schema}

@@ -155,10 +155,10 @@ def operations() -> Iterator[Operation]:
     """All operations, RPC methods of the newest version first."""
     for version in sorted({method.version for method in PATHS.values()}, reverse=True):
         yield from (_rpc(path, method) for path, method in PATHS.items() if method.version == version)
-    yield from map(_phone, phone.ROUTES)
-    yield _phone(phone.TEST_LOGIN, "NEST_TEST_LOGIN")
-    yield from map(_accounts, accounts.ROUTES)
-    yield from (_accounts(route, "NEST_OLD_CLIENTS") for route in accounts.OLD_CLIENT_ROUTES)
+    yield from (_route("phone", "Phone login", route) for route in phone.ROUTES)
+    yield _route("phone", "Phone login", phone.TEST_LOGIN, "NEST_TEST_LOGIN")
+    yield from (_route("accounts", "Accounts", route) for route in accounts.ROUTES)
+    yield from (_route("accounts", "Accounts", route, "NEST_OLD_CLIENTS") for route in accounts.OLD_CLIENT_ROUTES)
 
 
 def _rpc(path: str, method: Method) -> Operation:
@@ -181,15 +181,7 @@ def _rpc(path: str, method: Method) -> Operation:
     )
 
 
-def _phone(route: MessageRoute, setting: str = "") -> Operation:
-    return _route("phone", "Phone login", route, setting)
-
-
-def _accounts(route: MessageRoute, setting: str = "") -> Operation:
-    return _route("accounts", "Accounts", route, setting)
-
-
-def _route(family: Family, tag: str, route: MessageRoute, setting: str) -> Operation:
+def _route(family: Family, tag: str, route: MessageRoute, setting: str = "") -> Operation:
     return Operation(
         family,
         route.name,
@@ -198,8 +190,8 @@ def _route(family: Family, tag: str, route: MessageRoute, setting: str) -> Opera
         tag,
         Access.ANYONE,
         route.message,
-        tuple(route.fields),
-        route.status,
-        route.plain,
+        path_fields=tuple(route.fields),
+        status=route.status,
+        text_field=route.plain,
         setting=setting,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from services.gateway.errors import (
@@ -20,7 +21,7 @@ from services.gateway.errors import (
     TokenRevoked,
     UnknownTokenType,
 )
-from services.reference.schemas import REF_TEMPLATE, markdown
+from services.reference.schemas import markdown, object_schema, reference
 from shared.errors import Refusal, Unknown
 
 JSON: Final = "application/json"
@@ -36,30 +37,17 @@ REASONS: Final = (
 )
 """Refusals in the ``reasons`` of ``unauthorized``."""
 PHRASES: Final = {
-    200: "OK",
-    202: "Accepted",
-    400: "Bad Request",
-    401: "Unauthorized",
-    402: "Payment Required",
-    403: "Forbidden",
-    404: "Not Found",
-    408: "Request Timeout",
-    409: "Conflict",
-    410: "Gone",
+    **{status.value: status.phrase for status in HTTPStatus},
     413: "Content Too Large",
     422: "Unprocessable Content",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
 }
-"""Reason phrases of RFC 9110 and RFC 6585. Those of ``http.HTTPStatus`` differ between versions of Python."""
+"""Reason phrases of RFC 9110 and RFC 6585. Before Python 3.13 ``http.HTTPStatus`` has older ones for 413 and 422."""
+REQUEST_ID_PATTERN: Final = "^[A-Za-z0-9._:/+=-]{1,128}$"
 HEADERS: Final = {
     "RequestId": {
         "description": "ID of the request: the one that the client sent, if valid, else a new one.",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,128}$"},
+        "schema": {"type": "string", "pattern": REQUEST_ID_PATTERN},
     },
     "Replayed": {
         "description": "`true` if this is the stored response to an earlier call with the same `idempotency-key`.",
@@ -88,23 +76,13 @@ _SHARED_FROM: Final = 10
 _STRINGS: Final = {"type": "array", "items": {"type": "string"}}
 
 
-def headers(extra: dict[str, str]) -> dict[str, Any]:
-    """Headers of a response: ``x-request-id``, and ``extra`` as names in ``HEADERS`` by header name."""
-    names = {"x-request-id": "RequestId", **extra}
-    return {name: {"$ref": f"#/components/headers/{component}"} for name, component in names.items()}
-
-
 def response(
-    description: str, content: dict[str, Any] | None = None, extra: dict[str, str] | None = None
+    description: str, content: dict[str, Any] | None = None, headers: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """A response.
-
-    Args:
-        description: in Markdown.
-        content: media type objects by media type; None for no content.
-        extra: as for ``headers``.
-    """
-    found: dict[str, Any] = {"description": description, "headers": headers(extra or {})}
+    """A response with ``x-request-id``, and with ``headers``: names in ``HEADERS`` by header name."""
+    names = {"x-request-id": "RequestId", **(headers or {})}
+    references = {name: {"$ref": f"#/components/headers/{component}"} for name, component in names.items()}
+    found: dict[str, Any] = {"description": description, "headers": references}
     return found if content is None else {**found, "content": content}
 
 
@@ -138,31 +116,24 @@ class ErrorGroup:
 
     @property
     def headers(self) -> dict[str, str]:
-        """As the argument of ``headers``."""
+        """Names in ``HEADERS`` by header name."""
         by_status = _HEADERS_BY_STATUS.get(self.status, {})
         return {**by_status, "idempotent-replayed": "Replayed"} if self.stored else by_status
 
     def schema(self) -> dict[str, Any]:
         """Flat schema of the error body."""
-        properties: dict[str, Any] = {
-            "code": {
-                "type": "string",
-                "description": "\n".join(f"- `{each.code}`: {markdown(each.__doc__)}" for each in self.refusals),
-                "enum": [each.code for each in self.refusals],
-                "x-enum-descriptions": [markdown(each.__doc__) for each in self.refusals],
-            },
-            **_DETAILS,
-        }
-        required = ["code", "meta"]
-        if self.rejection:
-            properties |= _REJECTION
-            required += list(_REJECTION)
-        return {
-            "type": "object",
-            "description": f"Error with status {self.status}.",
-            "required": required,
-            "properties": properties,
-        }
+        properties = {"code": _code_schema(self.refusals), **_DETAILS, **(_REJECTION if self.rejection else {})}
+        return object_schema(f"Error with status {self.status}.", properties, optional={"reasons"})
+
+
+def _code_schema(refusals: tuple[type[Refusal], ...]) -> dict[str, Any]:
+    texts = {each.code: markdown(each.__doc__) for each in refusals}
+    return {
+        "type": "string",
+        "description": "\n".join(f"- `{code}`: {text}" for code, text in texts.items()),
+        "enum": list(texts),
+        "x-enum-descriptions": list(texts.values()),
+    }
 
 
 class Errors:
@@ -222,8 +193,7 @@ class Errors:
             schema = group.schema()
             if schemas.setdefault(name, schema) != schema:
                 raise ValueError(f"two different error schemas named {name}")
-            reference = {"$ref": REF_TEMPLATE.format(model=name)}
-            whole = response(f"{PHRASES[group.status]}.", {JSON: {"schema": reference}}, group.headers)
+            whole = response(f"{PHRASES[group.status]}.", {JSON: {"schema": reference(name)}}, group.headers)
             if is_shared and not group.stored:
                 responses[name] = whole
                 found["$ref"] = f"#/components/responses/{name}"
@@ -233,20 +203,19 @@ class Errors:
 
 
 ERROR_SCHEMAS: Final[dict[str, Any]] = {
-    "Error": {
-        "type": "object",
-        "description": "An error. The error schemas of the operations have the same properties, and list their codes.",
-        "required": ["code", "meta"],
-        "properties": {
+    "Error": object_schema(
+        "An error. The error schemas of the operations have the same properties, and list their codes.",
+        {
             "code": {"type": "string", "description": "Stable code of the error.", "pattern": "^[a-z][a-z0-9_]*$"},
-            "meta": {"$ref": REF_TEMPLATE.format(model="ErrorMeta"), "description": "Details."},
+            "meta": {**reference("ErrorMeta"), "description": "Details."},
             "reasons": {
                 "type": "array",
                 "description": "Causes of the error, for `unauthorized`.",
-                "items": {"$ref": REF_TEMPLATE.format(model="ErrorReason")},
+                "items": reference("ErrorReason"),
             },
         },
-    },
+        optional={"reasons"},
+    ),
     "ErrorMeta": {
         "type": "object",
         "description": "Details of an error. Which of them are present depends on the code.",
@@ -256,9 +225,9 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
             "retry_after": {"type": "integer", "description": "Seconds to wait before the next attempt."},
             "errors": {
                 "type": "array",
-                "description": "What is invalid in the request: 20 entries at most.",
+                "description": "Invalid fields of the request: 20 entries at most.",
                 "maxItems": 20,
-                "items": {"$ref": REF_TEMPLATE.format(model="FieldError")},
+                "items": reference("FieldError"),
             },
             "limit": {"type": "integer", "description": "Maximum size in bytes."},
             "supported": {**_STRINGS, "description": "HTTP methods of the path."},
@@ -273,29 +242,15 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
             "hosts": {**_STRINGS, "description": "Allowed hosts of `https` URLs."},
         },
     },
-    "ErrorReason": {
-        "type": "object",
-        "description": "Cause of an error.",
-        "required": ["code"],
-        "properties": {
-            "code": {
-                "type": "string",
-                "description": "\n".join(f"- `{each.code}`: {markdown(each.__doc__)}" for each in REASONS),
-                "enum": [each.code for each in REASONS],
-                "x-enum-descriptions": [markdown(each.__doc__) for each in REASONS],
-            }
-        },
-    },
-    "FieldError": {
-        "type": "object",
-        "description": "An invalid field.",
-        "required": ["path", "message"],
-        "properties": {
+    "ErrorReason": object_schema("Cause of an error.", {"code": _code_schema(REASONS)}),
+    "FieldError": object_schema(
+        "An invalid field.",
+        {
             "path": {"type": "string", "description": "Path of the field, with dots between names and indexes."},
-            "message": {"type": "string", "description": "What is wrong, without the value."},
+            "message": {"type": "string", "description": "Error in words, without the value."},
         },
-        "additionalProperties": False,
-    },
+        additionalProperties=False,
+    ),
 }
 """Schemas that all errors share."""
 _DETAILS: Final = {name: ERROR_SCHEMAS["Error"]["properties"][name] for name in ("meta", "reasons")}

@@ -7,7 +7,7 @@ from typing import Any, Final
 from services.gateway.errors import BodyTooLarge, InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
 from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.responses import ALWAYS, JSON, Errors, response
-from services.reference.schemas import REF_TEMPLATE
+from services.reference.schemas import object_schema, reference
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unavailable
 from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH
@@ -23,89 +23,103 @@ _WEBHOOK_REFUSALS: Final = (
 )
 _REQUEST_ID: Final = {"$ref": "#/components/parameters/RequestId"}
 _IF_NONE_MATCH: Final = {"$ref": "#/components/parameters/IfNoneMatch"}
+_LINK_PARAMETERS: Final = (
+    {
+        "name": "token",
+        "in": "path",
+        "required": True,
+        "description": "Token from the link in a mail.",
+        "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
+    },
+    {"name": LANGUAGE_PARAMETER, "in": "query", "description": "Language of the page.", "schema": {"type": "string"}},
+    {"$ref": "#/components/parameters/AcceptLanguage"},
+)
 _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
+_PAGE: Final = response("The page.", _HTML)
+_INVALID_LINK: Final = response("The link is invalid. The response is a page.", _HTML)
+_RETRY_AFTER: Final = {"retry-after": "RetryAfter"}
 SCHEMAS: Final[dict[str, Any]] = {
-    "Received": {
-        "type": "object",
-        "description": "Confirmation of a webhook request.",
-        "required": ["received"],
-        "properties": {"received": {"type": "boolean", "const": True, "description": "Always true."}},
-        "additionalProperties": False,
-    },
-    "Health": {
-        "type": "object",
-        "description": "Health of the gateway.",
-        "required": ["status"],
-        "properties": {
+    "Received": object_schema(
+        "Confirmation of a webhook request.",
+        {"received": {"type": "boolean", "const": True, "description": "Always true."}},
+        additionalProperties=False,
+    ),
+    "Health": object_schema(
+        "Health of the gateway.",
+        {
             "status": {"type": "string", "enum": ["ok", "failing"], "description": "Whether the gateway is healthy."},
-            "reasons": {"type": "array", "items": {"type": "string"}, "description": "Why it is not healthy."},
+            "reasons": {"type": "array", "items": {"type": "string"}, "description": "Current problems."},
         },
-    },
-    "JsonWebKeySet": {
-        "type": "object",
-        "description": "Public keys (RFC 7517).",
-        "required": ["keys"],
-        "properties": {
-            "keys": {
-                "type": "array",
-                "description": "The keys.",
-                "items": {"$ref": REF_TEMPLATE.format(model="JsonWebKey")},
-            }
-        },
-    },
-    "JsonWebKey": {
-        "type": "object",
-        "description": "A public key. Its parameters depend on `kty` (RFC 7518 section 6, RFC 8037).",
-        "required": ["kid", "kty", "alg", "use"],
-        "properties": {
+        optional={"reasons"},
+    ),
+    "JsonWebKeySet": object_schema(
+        "Public keys (RFC 7517).",
+        {"keys": {"type": "array", "description": "The keys.", "items": reference("JsonWebKey")}},
+    ),
+    "JsonWebKey": object_schema(
+        "A public key. Its parameters depend on `kty` (RFC 7518 section 6, RFC 8037).",
+        {
             "kid": {"type": "string", "description": "ID of the key."},
             "kty": {"type": "string", "description": "Type of the key."},
             "alg": {"type": "string", "description": "Signature algorithm."},
             "use": {"type": "string", "description": "Always `sig`."},
         },
-        "additionalProperties": {"type": "string"},
-    },
-    "OpenIdConfiguration": {
-        "type": "object",
-        "description": "Issuer of tokens (OpenID Connect Discovery 1.0).",
-        "required": ["issuer", "jwks_uri"],
-        "properties": {
+        additionalProperties={"type": "string"},
+    ),
+    "OpenIdConfiguration": object_schema(
+        "Issuer of tokens (OpenID Connect Discovery 1.0).",
+        {
             "issuer": {"type": "string", "description": "`iss` of access tokens."},
             "jwks_uri": {"type": "string", "description": "URL of the public keys."},
         },
-    },
+    ),
 }
 """Component schemas of these operations, besides ``MailNotice``."""
 
 
 def paths(errors: Errors) -> dict[str, Any]:
-    """The operations by path and verb.
+    """Operations by path and verb; ``errors`` creates their error responses."""
 
-    Args:
-        errors: creates their error responses.
-    """
+    def document(
+        operation_id: str, summary: str, schema: dict[str, Any], media_type: str = JSON
+    ) -> dict[str, dict[str, Any]]:
+        success = response("The document.", {media_type: {"schema": schema}}, {"etag": "ETag"})
+        unchanged = response("The document has not changed.", headers={"etag": "ETag"})
+        responses = {"200": success, "304": unchanged}
+        return {"get": _operation(errors, operation_id, "Service", summary, responses, parameters=(_IF_NONE_MATCH,))}
+
+    def page(operation_id: str, summary: str) -> dict[str, dict[str, Any]]:
+        return {"get": _operation(errors, operation_id, "Service", summary, {"200": _PAGE})}
+
     return {
         f"{UNSUBSCRIBE_PATH}/{{token}}": {
-            "get": _unsubscribe(
+            "get": _operation(
                 errors,
-                "page",
+                "unsubscribe_page",
+                "Mails",
                 "Show the unsubscribe page",
-                "It has a button and changes nothing by itself, because mail scanners follow links.",
-                ALWAYS,
+                {"200": _PAGE, "404": _INVALID_LINK},
+                description="The page has a button. Opening it changes nothing, because mail scanners follow links.",
+                parameters=_LINK_PARAMETERS,
             ),
-            "post": {
-                **_unsubscribe(
-                    errors,
-                    "now",
-                    "Unsubscribe from marketing mails",
-                    "Called by the page's button and by mail programs (RFC 8058). The body is ignored.",
-                    (*ALWAYS, BodyTooLarge),
-                    _429=response("Too Many Requests. The page says so.", _HTML, {"retry-after": "RetryAfter"}),
-                    _503=response("Service Unavailable. The page says so.", _HTML, {"retry-after": "RetryAfter"}),
-                    _504=response("Gateway Timeout. The page says so.", _HTML),
-                ),
-                "requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}},
-            },
+            "post": _operation(
+                errors,
+                "unsubscribe_now",
+                "Mails",
+                "Unsubscribe from marketing mails",
+                {
+                    "200": _PAGE,
+                    "404": _INVALID_LINK,
+                    "413": response("Content Too Large. The response is a page.", _HTML),
+                    "429": response("Too Many Requests. The response is a page.", _HTML, _RETRY_AFTER),
+                    "503": response("Service Unavailable. The response is a page.", _HTML, _RETRY_AFTER),
+                    "504": response("Gateway Timeout. The response is a page.", _HTML),
+                },
+                description="Sent by the button on the page, and by mail programs with an unsubscribe button of their"
+                " own (RFC 8058). The request body is ignored.",
+                parameters=_LINK_PARAMETERS,
+                body={"content": {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}},
+            ),
         },
         "/1/webhook/stripe": _webhook(
             errors,
@@ -119,12 +133,12 @@ def paths(errors: Errors) -> dict[str, Any]:
         "/1/webhook/mail": _webhook(
             errors,
             "mail",
-            "Receive the outcome of a mail",
-            f"Accepts notices of at most {_KIB} KiB from a mail server, or from a script that polls a provider. Exists"
-            " only with `NEST_MAIL_WEBHOOK_SECRETS`.",
+            "Receive a delivery, bounce or complaint notice",
+            f"Accepts notices of at most {_KIB} KiB about mails of Nest, from a mail server or from a script that polls"
+            " a provider. Exists only with `NEST_MAIL_WEBHOOK_SECRETS`.",
             signature="nest-signature",
             content={
-                JSON: {"schema": {"$ref": REF_TEMPLATE.format(model="MailNotice")}},
+                JSON: {"schema": reference("MailNotice")},
                 "message/rfc822": {
                     "schema": {
                         "type": "string",
@@ -133,65 +147,60 @@ def paths(errors: Errors) -> dict[str, Any]:
                 },
             },
         ),
-        "/.well-known/jwks.json": _cached_document(
-            errors,
+        "/.well-known/jwks.json": document(
             "jwks",
             "Get the public keys that verify access tokens",
+            reference("JsonWebKeySet"),
             "application/jwk-set+json",
-            {"$ref": REF_TEMPLATE.format(model="JsonWebKeySet")},
         ),
-        "/.well-known/openid-configuration": _cached_document(
-            errors,
+        "/.well-known/openid-configuration": document(
             "openid_configuration",
-            "Get the issuer of tokens and the URL of the keys",
-            JSON,
-            {"$ref": REF_TEMPLATE.format(model="OpenIdConfiguration")},
+            "Get the issuer of access tokens and the URL of the public keys",
+            reference("OpenIdConfiguration"),
         ),
-        "/openapi.json": _cached_document(
-            errors, "openapi", "Get this document", JSON, {"type": "object", "required": ["openapi", "paths"]}
-        ),
-        "/reference": _page(errors, "reference", "Show this document as a page"),
-        "/accounts": _page(errors, "accounts_page", "Show a guide to the account routes"),
+        "/openapi.json": document("openapi", "Get this document", {"type": "object", "required": ["openapi", "paths"]}),
+        "/reference": page("reference", "Show this document as a page"),
+        "/accounts": page("accounts_page", "Show the guide to the account routes"),
         "/healthz": {
-            "get": {
-                "operationId": "healthz",
-                "tags": ["Service"],
-                "summary": "Check the health of this gateway",
-                "parameters": [_REQUEST_ID],
-                "responses": {
-                    "200": response("The gateway is healthy.", _health()),
-                    **errors.responses("Healthz", ALWAYS),
-                    "503": response("The gateway is not healthy.", _health()),
+            "get": _operation(
+                errors,
+                "healthz",
+                "Service",
+                "Get the health of the gateway",
+                {
+                    "200": response("The gateway is healthy.", {JSON: {"schema": reference("Health")}}),
+                    "503": response("The gateway is not healthy.", {JSON: {"schema": reference("Health")}}),
                 },
-                "security": [],
-            }
+            )
         },
     }
 
 
-def _health() -> dict[str, Any]:
-    return {JSON: {"schema": {"$ref": REF_TEMPLATE.format(model="Health")}}}
-
-
-def _cached_document(
-    errors: Errors, operation_id: str, summary: str, media_type: str, schema: dict[str, Any]
+def _operation(
+    errors: Errors,
+    operation_id: str,
+    tag: str,
+    summary: str,
+    responses: dict[str, Any],
+    *,
+    description: str = "",
+    parameters: tuple[dict[str, Any], ...] = (),
+    body: dict[str, Any] | None = None,
+    refusals: tuple[type[Refusal], ...] = ALWAYS,
 ) -> dict[str, Any]:
-    """A document with an entity tag."""
+    """Operation object without authentication. ``responses`` are by status; ``refusals`` become JSON errors."""
     name = "".join(part.capitalize() for part in operation_id.split("_"))
-    return {
-        "get": {
-            "operationId": operation_id,
-            "tags": ["Service"],
-            "summary": summary,
-            "parameters": [_REQUEST_ID, _IF_NONE_MATCH],
-            "responses": {
-                "200": response("The document.", {media_type: {"schema": schema}}, {"etag": "ETag"}),
-                "304": response("The document has not changed.", extra={"etag": "ETag"}),
-                **errors.responses(name, ALWAYS),
-            },
-            "security": [],
-        }
+    found = {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "description": description,
+        "parameters": [*parameters, _REQUEST_ID],
+        "requestBody": body,
+        "responses": dict(sorted({**errors.responses(name, refusals), **responses}.items())),
+        "security": [],
     }
+    return {key: value for key, value in found.items() if value or key == "security"}
 
 
 def _webhook(
@@ -205,81 +214,19 @@ def _webhook(
         f" {TOLERANCE_SECONDS} seconds off.",
         "schema": {"type": "string", "pattern": "^t=[0-9]+,v1=[0-9a-f]{64}$"},
     }
+    received = response(
+        "The event is stored: all in-sync replicas of Kafka have it.", {JSON: {"schema": reference("Received")}}
+    )
     return {
-        "post": {
-            "operationId": f"webhook_{provider}",
-            "tags": ["Webhooks"],
-            "summary": summary,
-            "description": description,
-            "parameters": [signature_parameter, _REQUEST_ID],
-            "requestBody": {"required": True, "content": content},
-            "responses": {
-                "200": response(
-                    "All in-sync replicas of Kafka have the event.",
-                    {JSON: {"schema": {"$ref": REF_TEMPLATE.format(model="Received")}}},
-                ),
-                **errors.responses(f"Webhook{provider.capitalize()}", _WEBHOOK_REFUSALS),
-            },
-            "security": [],
-        }
-    }
-
-
-def _unsubscribe(
-    errors: Errors, name: str, summary: str, description: str, refusals: tuple[type[Refusal], ...], **pages: Any
-) -> dict[str, Any]:
-    """Operation of the unsubscribe link.
-
-    Args:
-        errors: creates the error responses.
-        name: suffix of the operation's ID.
-        summary: of the operation.
-        description: of the operation.
-        refusals: those with a JSON body.
-        pages: responses by status, with an underscore in front, that are pages although they are errors.
-    """
-    responses = {
-        "200": response("The page.", _HTML),
-        "404": response("The link is invalid. The page says so.", _HTML),
-        **errors.responses(f"Unsubscribe{name.capitalize()}", refusals),
-        **{status.removeprefix("_"): page for status, page in pages.items()},
-    }
-    return {
-        "operationId": f"unsubscribe_{name}",
-        "tags": ["Mails"],
-        "summary": summary,
-        "description": description,
-        "parameters": [
-            {
-                "name": "token",
-                "in": "path",
-                "required": True,
-                "description": "Token from the link in a mail.",
-                "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
-            },
-            {
-                "name": LANGUAGE_PARAMETER,
-                "in": "query",
-                "description": "Language of the mail.",
-                "schema": {"type": "string"},
-            },
-            {"$ref": "#/components/parameters/AcceptLanguage"},
-            _REQUEST_ID,
-        ],
-        "responses": dict(sorted(responses.items())),
-        "security": [],
-    }
-
-
-def _page(errors: Errors, operation_id: str, summary: str) -> dict[str, Any]:
-    name = "".join(part.capitalize() for part in operation_id.split("_"))
-    return {
-        "get": {
-            "operationId": operation_id,
-            "tags": ["Service"],
-            "summary": summary,
-            "parameters": [_REQUEST_ID],
-            "responses": {"200": response("The page.", _HTML), **errors.responses(name, ALWAYS)},
-            "security": [],
-        }
+        "post": _operation(
+            errors,
+            f"webhook_{provider}",
+            "Webhooks",
+            summary,
+            {"200": received},
+            description=description,
+            parameters=(signature_parameter,),
+            body={"required": True, "content": content},
+            refusals=_WEBHOOK_REFUSALS,
+        )
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -29,6 +29,19 @@ def split_summary(text: str) -> tuple[str, str]:
     """Split Markdown into its first sentence, without the period, and the rest."""
     summary, *rest = re.split(r"\.(?:\s+|$)", text, maxsplit=1)
     return summary, "".join(rest)
+
+
+def reference(model: str) -> dict[str, str]:
+    """Reference to a component schema."""
+    return {"$ref": REF_TEMPLATE.format(model=model)}
+
+
+def object_schema(
+    description: str, properties: dict[str, Any], *, optional: Collection[str] = (), **keywords: Any
+) -> dict[str, Any]:
+    """Schema of an object. All properties are required except those in ``optional``."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "description": description, "required": required, "properties": properties, **keywords}
 
 
 class BodySchemas(GenerateJsonSchema):

@@ -40,7 +40,7 @@ class SubscriptionView(Reply):
     cancelled_at: Moment | None
     """When the cancellation was requested; null if it is not cancelled."""
     overdue_since: Moment | None
-    """Time since which an invoice is unpaid; null if all are paid."""
+    """When an unpaid invoice became overdue; null if all are paid."""
     grace_ends_at: Moment | None
     """End of the grace period for the unpaid invoice; null if all are paid."""
     collection_paused: str | None
