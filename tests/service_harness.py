@@ -1,6 +1,6 @@
-"""Runs single messages through a service's handlers and its real database, without Kafka.
+"""Test harness of a service: runs single messages through its handlers and a real MongoDB, without Kafka.
 
-What a handler says is kept in ``published`` instead of being sent; the same id twice is a second delivery.
+Published messages are collected in ``published`` instead of being sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shared.service import OpenContext, Resources
 
 
 class Refused(Exception):
-    """A handler's no, as the caller reads it."""
+    """The handler refused the message."""
 
     def __init__(self, kind: str, body: dict[str, Any]) -> None:
         super().__init__(f"{kind}: {body}")
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 @dataclass
 class TopicRecord:
-    """What a follower of a topic reads of a record."""
+    """A Kafka record for the followers of a topic."""
 
     topic: str
     key: bytes
@@ -48,25 +48,25 @@ class TopicRecord:
 
 
 class ServiceHarness:
-    """One service's handlers on a real database; enter it with ``async with``.
+    """The handlers of one service on a real database; an async context manager.
 
     Args:
-        mongo_url: a replica set.
-        database_name: a database of this test's own.
-        service: the service's name, as its secrets are sealed for it.
-        handlers: its table.
-        indexes: its collections' indexes.
-        open_context: makes its context, as its ``app.py`` does.
-        master_keys: for the sealer.
+        mongo_url: URL of a replica set.
+        database_name: a database for this test alone.
+        service: service name, the receiver of its secrets.
+        handlers: handler of each message class.
+        indexes: indexes of its collections.
+        open_context: opens the handlers' context.
+        master_keys: keys of the sealer.
 
     Attributes:
-        now: the time that handlers see; move it as you like.
-        published: the messages said since the last ``clear``, in order; repeats of one id are left out.
-        audited: the entries of the audit among them, which are kept apart: nearly every message makes one.
-        recorded: what auth was told of operators' orders, kept apart too.
-        published_at_start: what was said at start-up.
-        topic: the records that whoever follows a topic finds there; to be set before entering.
-        context: the handlers' third argument.
+        now: current time of the handlers; tests may change it.
+        published: messages published since the last ``clear``, in order, each message ID once.
+        audited: audit entries published since the last ``clear``; nearly every message of auth publishes one.
+        recorded: reports to auth's audit published since the last ``clear``.
+        published_at_start: messages published while the context was opened.
+        topic: existing records of the topics that the service follows; set it before the start.
+        context: third argument of the handlers.
     """
 
     def __init__(
@@ -141,20 +141,19 @@ class ServiceHarness:
         id: str | None = None,  # noqa: A002 -- the field's name
         body: bytes | None = None,
     ) -> Any:
-        """Deliver a message.
+        """Deliver a message; with an ID that was used before it is a repeated delivery.
 
         Args:
-            message: what is delivered, after a trip through its JSON.
-            caller: who asked.
-            id: the message's id; a new one by default.
-            body: raw bytes instead of the message's own JSON.
+            message: the message; the handler receives it parsed from its JSON.
+            caller: the caller.
+            id: message ID; a new one by default.
+            body: raw bytes to deliver instead of the message's JSON.
 
         Returns:
-            The reply as the caller reads it: parsed JSON, opened if it was sealed; None for no body, or when the
-            message was forwarded.
+            The parsed JSON of the reply, unsealed if necessary; None if there is no body or the message was forwarded.
 
         Raises:
-            Refused: the handler said no.
+            Refused: the handler refused it.
         """
         envelope = Envelope(
             id=id or new_message_id(),
@@ -166,12 +165,12 @@ class ServiceHarness:
             caller=caller,
         )
         outcome = await self._handling.handle(envelope, self._handling.decode(envelope))
-        for said in outcome.messages:
-            if said.id not in self._seen:
-                self._seen.add(said.id)
+        for sent in outcome.messages:
+            if sent.id not in self._seen:
+                self._seen.add(sent.id)
                 # A tombstone has no body.
-                self._hear(MESSAGES[said.wire].model_validate_json(said.body or b"{}"))
-                self._tell(TopicRecord(said.topic, said.key.encode(), said.body or None))
+                self._collect(MESSAGES[sent.wire].model_validate_json(sent.body or b"{}"))
+                self._notify_followers(TopicRecord(sent.topic, sent.key.encode(), sent.body or None))
         if outcome.kind != DONE:
             raise Refused(outcome.kind, json.loads(outcome.body or b"{}"))
         if not outcome.body:
@@ -180,30 +179,30 @@ class ServiceHarness:
         return json.loads(self.sealer.unseal("gateway", outcome.body.decode()) if sealed else outcome.body)
 
     def publish_to_followers(self, message: Message) -> None:
-        """Have it said on a topic that the service follows."""
-        self._tell(TopicRecord(message.topic, message.key.encode(), encode(message, self.sealer) or None))
+        """Publish a message on a topic that the service follows."""
+        self._notify_followers(TopicRecord(message.topic, message.key.encode(), encode(message, self.sealer) or None))
 
     def published_of(self, kind: type[Message]) -> list[Any]:
-        """The published messages of one class."""
+        """Return the published messages of one class."""
         return [message for message in self.published if isinstance(message, kind)]
 
     def clear(self) -> None:
-        """Forget what was published; not what was seen."""
+        """Empty the lists of published messages."""
         self.published.clear()
         self.audited.clear()
         self.recorded.clear()
 
     async def delayed(self) -> list[tuple[datetime, Message]]:
-        """The messages that wait for their time, with it, soonest first."""
+        """Return the delayed messages with their due times, soonest first."""
         rows = await self.database[Inbox.TIMERS].find().sort("at").to_list()
-        kept = [(row["at"], self._encryption.message_of(row)) for row in rows]
-        return [(at, MESSAGES[message.wire].model_validate_json(message.body)) for at, message in kept]
+        messages = [(row["at"], self._encryption.message_of(row)) for row in rows]
+        return [(at, MESSAGES[message.wire].model_validate_json(message.body)) for at, message in messages]
 
     def unseal_secret(self, receiver: str, secret: Sealed) -> str:
-        """What a published secret says to its receiver."""
+        """Return the plain text of a published secret."""
         return self.sealer.unseal_secret(receiver, secret)
 
-    def _hear(self, message: Message) -> None:
+    def _collect(self, message: Message) -> None:
         if isinstance(message, Audited):
             self.audited.append(message.entry)
         elif isinstance(message, RecordAuditEntry):
@@ -215,13 +214,13 @@ class ServiceHarness:
         self.published_at_start.append(message)
         self.publish_to_followers(message)
 
-    async def _follow(self, topic: str, take: Callable[[Any], None]) -> None:
+    async def _follow(self, topic: str, on_record: Callable[[Any], None]) -> None:
         for record in self.topic:
             if record.topic == topic:
-                take(record)
-        self._followers.append((topic, take))
+                on_record(record)
+        self._followers.append((topic, on_record))
 
-    def _tell(self, record: TopicRecord) -> None:
-        for topic, take in self._followers:
+    def _notify_followers(self, record: TopicRecord) -> None:
+        for topic, on_record in self._followers:
             if topic == record.topic:
-                take(record)
+                on_record(record)

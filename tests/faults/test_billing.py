@@ -14,7 +14,7 @@ from tests.stack import Login, Stack, eventually
 DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
 
 
-APART = ("billing",)
+SEPARATE = ("billing",)
 """What runs in processes of its own, to be killed."""
 
 
@@ -27,39 +27,39 @@ def one_of_everything(stack: Stack, mongo: MongoClient[dict[str, object]]) -> No
 
 
 @pytest.mark.parametrize("point", ["B1:1", "B1:2"])
-async def test_billing_killed_after_a_call_to_stripe_goes_on_where_it_was(
-    apart: Stack, point: str, mongo_client: MongoClient[dict[str, object]]
+async def test_billing_killed_after_a_stripe_call_creates_one_trial(
+    nest: Stack, point: str, mongo_client: MongoClient[dict[str, object]]
 ) -> None:
-    billing = apart.processes["billing"]
+    billing = nest.processes["billing"]
     email = "ada@example.com"
     await billing.stop()
     await billing.start(NEST_CRASH_AT=point)
     login, key = Login(email), "idempotency-key-1"
     order = login.order(device=DEVICE)
-    ordered = asyncio.create_task(apart.call("create_trial_and_magic_link", order, idempotency_key=key))
+    ordered = asyncio.create_task(nest.call("create_trial_and_magic_link", order, idempotency_key=key))
 
     assert await billing.ended() == 137, "the fault did not happen"
-    assert len(apart.stripe.objects("customer")) == 1
+    assert len(nest.stripe.objects("customer")) == 1
     await billing.start()
     assert (await ordered).status_code in {204, 503, 504}
 
     async def repeated() -> bool:
-        return (await apart.call("create_trial_and_magic_link", order, idempotency_key=key)).status_code == 204
+        return (await nest.call("create_trial_and_magic_link", order, idempotency_key=key)).status_code == 204
 
     await eventually(repeated, what="the trial")
-    await apart.mail(email, count=2)
-    await apart.stripe.webhooks.drain()
-    assert len(apart.inbox.arrivals(email)) == 2
-    one_of_everything(apart, mongo_client)
+    await nest.mail(email, count=2)
+    await nest.stripe.webhooks.drain()
+    assert len(nest.inbox.arrivals(email)) == 2
+    one_of_everything(nest, mongo_client)
 
 
 @pytest.mark.parametrize("point", ["B1:1", "B1:2", "B1:3"])
-async def test_billing_killed_while_it_undoes_a_duplicate_undoes_it_once(apart: Stack, point: str) -> None:
+async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: str) -> None:
     """After the cancellation, after the refund, after the credit was taken back."""
-    billing, stripe = apart.processes["billing"], apart.stripe
-    price, email = apart.environment["NEST_STRIPE_TRIAL_PRICE"], "ada@example.com"
+    billing, stripe = nest.processes["billing"], nest.stripe
+    price, email = nest.environment["NEST_STRIPE_TRIAL_PRICE"], "ada@example.com"
     first = stripe.simulate.checkout(price, email=email)
-    await apart.mail(email, count=1)
+    await nest.mail(email, count=1)
     await billing.stop()
     await billing.start(NEST_CRASH_AT=point)
     await stripe.clock.advance(timedelta(seconds=1))
@@ -72,29 +72,29 @@ async def test_billing_killed_while_it_undoes_a_duplicate_undoes_it_once(apart: 
         return len(stripe.objects("customer_balance_transaction")) == len(stripe.objects("refund")) == 1
 
     await eventually(undone, what="the refund")
-    await apart.mail(email, count=2)
+    await nest.mail(email, count=2)
     await stripe.webhooks.drain()
     assert stripe.object("subscription", second["id"])["status"] == "canceled"
     assert stripe.object("subscription", first["id"])["status"] == "active"
     assert stripe.object("customer", first["customer"])["balance"] == 0
     assert (len(stripe.objects("refund")), len(stripe.objects("customer_balance_transaction"))) == (1, 1)
-    assert len(apart.inbox.arrivals(email)) == 2
+    assert len(nest.inbox.arrivals(email)) == 2
 
 
-async def test_a_stripe_that_fails_after_the_work_gives_one_trial_to_whoever_asks_again(
-    apart: Stack, mongo_client: MongoClient[dict[str, object]]
+async def test_a_repeat_after_a_stripe_failure_creates_one_trial(
+    nest: Stack, mongo_client: MongoClient[dict[str, object]]
 ) -> None:
     email = "ada@example.com"
-    fault = apart.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
+    fault = nest.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
     order = Login(email).order(device=DEVICE)
-    refused = await apart.call("create_trial_and_magic_link", order)
+    refused = await nest.call("create_trial_and_magic_link", order)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert fault.hits > 0
-    apart.stripe.faults.clear()
+    nest.stripe.faults.clear()
 
     async def again() -> bool:
-        return (await apart.call("create_trial_and_magic_link", order)).status_code == 204
+        return (await nest.call("create_trial_and_magic_link", order)).status_code == 204
 
     await eventually(again, what="the trial")
-    await apart.mail(email, count=2)
-    one_of_everything(apart, mongo_client)
+    await nest.mail(email, count=2)
+    one_of_everything(nest, mongo_client)

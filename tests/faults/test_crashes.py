@@ -8,14 +8,14 @@ import pytest
 
 from services.embedded.kafka_topics import remove_dead_members
 from tests.faults.worker_process import worker
-from tests.shared.bus_harness import Answer, BusHarness, wait_until
+from tests.shared.bus_harness import BusHarness, ReceivedReply, wait_until
 from tests.shared.sample_services import Append, Relay
 
 SUBJECTS = [str(number) for number in range(6)]
 EVENTS = 3
 
 
-async def flowing(bus: BusHarness, subject: str, count: int) -> list[Answer]:
+async def flowing(bus: BusHarness, subject: str, count: int) -> list[ReceivedReply]:
     """Orders for one subject, each after the answer to the one before, as a client would give them."""
     return [
         await bus.call(
@@ -55,7 +55,7 @@ async def nothing_lost_nothing_twice(bus: BusHarness, count: int) -> None:
 
 
 @pytest.mark.parametrize("point", ["V1:4", "V2:4", "V3:6", "V4:6"])
-async def test_a_crash_around_the_commit_loses_nothing_and_repeats_nothing(
+async def test_a_crash_around_the_commit_loses_and_repeats_nothing(
     bus: BusHarness, point: str, tmp_path: Path
 ) -> None:
     async with worker("ledger", bus.environment(), tmp_path) as ledger, bus.running("audit"):
@@ -73,7 +73,7 @@ async def test_a_crash_around_the_commit_loses_nothing_and_repeats_nothing(
         assert len(there) > len(set(there)), "nothing went out twice: the fault did not happen"
 
 
-async def test_a_crash_before_the_forwarded_order_left_still_answers_the_caller(
+async def test_a_forwarded_command_is_replied_to_after_a_crash(
     bus: BusHarness, tmp_path: Path
 ) -> None:
     async with worker("ledger", bus.environment(), tmp_path) as ledger:
@@ -87,7 +87,7 @@ async def test_a_crash_before_the_forwarded_order_left_still_answers_the_caller(
     assert await bus.numbers("s") == [7]
 
 
-async def test_a_crash_with_a_timer_half_done_says_it_twice_and_does_it_once(bus: BusHarness, tmp_path: Path) -> None:
+async def test_a_crash_during_a_timer_sends_its_message_twice_with_one_effect(bus: BusHarness, tmp_path: Path) -> None:
     async with worker("ledger", bus.environment(), tmp_path) as ledger, bus.running("audit"):
         await ledger.start(NEST_CRASH_AT="T1")
         await bus.call(Append(subject="s", number=1, key="s", later=0.1), seconds=30)
@@ -109,11 +109,11 @@ async def test_a_crash_with_a_timer_half_done_says_it_twice_and_does_it_once(bus
 
 
 @pytest.mark.slow
-async def test_kills_at_any_time_lose_nothing_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
+async def test_eight_kills_at_random_times_lose_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
     await killed_often(bus, tmp_path, rounds=8, count=60)
 
 
-async def test_two_kills_at_any_time_lose_nothing_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
+async def test_two_kills_at_random_times_lose_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
     await killed_often(bus, tmp_path, rounds=2, count=25)
 
 
@@ -141,7 +141,7 @@ async def more(bus: BusHarness, count: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [13.0])
-async def test_a_process_that_is_frozen_and_comes_back_does_no_harm(
+async def test_a_process_that_was_frozen_loses_and_repeats_nothing(
     bus: BusHarness, tmp_path: Path, seconds: float
 ) -> None:
     """Its partitions are given to another one meanwhile; what it still holds in its hands comes too late."""
@@ -162,7 +162,7 @@ async def test_a_process_that_is_frozen_and_comes_back_does_no_harm(
         assert sorted(await bus.numbers(subject, "audit")) == sorted([*range(40)] * EVENTS)
 
 
-async def test_a_stopped_process_drains_and_ends_cleanly(bus: BusHarness, tmp_path: Path) -> None:
+async def test_a_stopped_process_finishes_its_messages(bus: BusHarness, tmp_path: Path) -> None:
     async with worker("ledger", bus.environment(), tmp_path) as ledger:
         await ledger.start()
         await bus.call(Append(subject="s", number=0, key="s"), seconds=30)

@@ -70,7 +70,7 @@ async def copies(nest: Stack) -> int:
         await consumer.stop()
 
 
-async def test_a_replay_that_is_killed_in_the_middle_is_finished_by_its_repeat(
+async def test_a_killed_replay_is_finished_by_its_repeat(
     tmp_path: Path, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
 ) -> None:
     prefix = unique()

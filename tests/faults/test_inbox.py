@@ -109,7 +109,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("times", [1, 5])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_commit_that_fails_has_its_effect_once(
+async def test_a_failing_commit_takes_effect_once(
     harness: InboxHarness, failing: FailPoint, fault: str, times: int
 ) -> None:
     await failing.set(times, "commitTransaction", **FAULTS[fault])
@@ -120,7 +120,7 @@ async def test_a_commit_that_fails_has_its_effect_once(
 
 @pytest.mark.parametrize("command", ["insert", "update", "find", "abortTransaction"])
 @pytest.mark.parametrize("fault", ["the connection is cut", "a write conflict", "a primary that steps down"])
-async def test_a_statement_that_fails_has_no_effect_of_its_own(
+async def test_a_failing_statement_takes_effect_once(
     harness: InboxHarness, failing: FailPoint, command: str, fault: str
 ) -> None:
     for number in range(3):  # so that there is something to update
@@ -133,7 +133,7 @@ async def test_a_statement_that_fails_has_no_effect_of_its_own(
     await once_each(harness, outcomes)
 
 
-async def test_a_transaction_left_open_on_a_cut_connection_is_not_waited_for_a_minute(
+async def test_a_transaction_of_a_cut_connection_is_killed(
     harness: InboxHarness, failing: FailPoint
 ) -> None:
     """The inbox row is written, then the connection is cut, and MongoDB hears nothing of an abort."""
@@ -145,7 +145,7 @@ async def test_a_transaction_left_open_on_a_cut_connection_is_not_waited_for_a_m
     await once_each(harness, outcomes)
 
 
-async def test_a_database_that_goes_away_amid_single_commits_is_waited_for_once(
+async def test_an_outage_during_single_commits_is_waited_for_once(
     mongo: EmbeddedMongo, unique: Any
 ) -> None:
     """A taken name makes each work of the group commit alone; then nothing answers any more."""

@@ -19,57 +19,57 @@ from services.embedded.mongo import EmbeddedMongo
 from tests.backing import Backing
 from tests.stack import API, Login, Process, Stack, code_of, eventually, running_stack
 
-APART = ("auth",)
+SEPARATE = ("auth",)
 """What runs in processes of its own, to be killed."""
 
 
 @pytest.mark.parametrize("point", ["V1", "V2", "V3", "V4"])
-async def test_auth_killed_around_its_commit_loses_nothing_and_repeats_nothing(apart: Stack, point: str) -> None:
-    auth = apart.processes["auth"]
+async def test_auth_killed_around_its_commit_loses_and_repeats_nothing(nest: Stack, point: str) -> None:
+    auth = nest.processes["auth"]
     email = f"{point.lower()}@example.com"
     await auth.stop()
     await auth.start(NEST_CRASH_AT=point)
     login, headers = Login(email), {"idempotency_key": secrets.token_hex(8)}
-    ordered = asyncio.create_task(apart.call("send_magic_link", login.order(), **headers))
+    ordered = asyncio.create_task(nest.call("send_magic_link", login.order(), **headers))
 
     assert await auth.ended() == 137, "the fault did not happen"
     await auth.start()
 
     # Kafka gives the dead one's partitions away after its session time-out: the first answer may be "not known".
     assert (await ordered).status_code in {204, 504}
-    await eventually(lambda: _answered(apart, login, headers), what="the repeat")
-    mail = await apart.mail(email)
-    redeemed = await apart.call("authenticate_user", login.redemption(code_of(mail, login)))
+    await eventually(lambda: _answered(nest, login, headers), what="the repeat")
+    mail = await nest.mail(email)
+    redeemed = await nest.call("authenticate_user", login.redemption(code_of(mail, login)))
     assert redeemed.status_code == 200
-    await apart.log_in("somebody.else@example.com")
-    assert len(apart.inbox.arrivals(email)) == 1
+    await nest.log_in("somebody.else@example.com")
+    assert len(nest.inbox.arrivals(email)) == 1
 
 
 async def _answered(nest: Stack, login: Login, headers: dict[str, str]) -> bool:
     return (await nest.call("send_magic_link", login.order(), **headers)).status_code == 204
 
 
-async def test_a_redemption_whose_answer_was_lost_is_had_by_repeating_its_key(apart: Stack) -> None:
-    auth, login = apart.processes["auth"], Login("lost@example.com")
-    code = await apart.code(login)
+async def test_a_lost_response_is_returned_for_the_repeated_idempotency_key(nest: Stack) -> None:
+    auth, login = nest.processes["auth"], Login("lost@example.com")
+    code = await nest.code(login)
     await auth.stop()
     await auth.start(NEST_CRASH_AT="V2")
     headers = {"idempotency_key": secrets.token_hex(8)}
-    first = asyncio.create_task(apart.call("authenticate_user", login.redemption(code), **headers))
+    first = asyncio.create_task(nest.call("authenticate_user", login.redemption(code), **headers))
     assert await auth.ended() == 137, "the fault did not happen"
     first.cancel()
     await auth.start()
 
     async def redeemed() -> httpx.Response | None:
-        answer = await apart.call("authenticate_user", login.redemption(code), **headers)
+        answer = await nest.call("authenticate_user", login.redemption(code), **headers)
         return answer if answer.status_code == 200 else None
 
     answer = await eventually(redeemed, within=40, what="the answer")
-    user = await apart.call("get_user", {"user_id": answer.json()["user_id"]}, **apart.internal)
+    user = await nest.call("get_user", {"user_id": answer.json()["user_id"]}, **nest.internal)
     assert user.status_code == 200
 
 
-async def test_kafka_away_is_said_in_time_and_nothing_accepted_is_lost(
+async def test_a_kafka_outage_is_reported_in_time_and_loses_nothing(
     tmp_path: Path,
     own_kafka: Callable[[], Awaitable[EmbeddedKafka]],
     mongo_url: str,
@@ -87,7 +87,7 @@ async def test_kafka_away_is_said_in_time_and_nothing_accepted_is_lost(
         await _outage(nest, kafka.kill, kafka.start)
 
 
-async def test_mongodb_away_is_said_in_time_and_nothing_accepted_is_lost(
+async def test_a_mongodb_outage_is_reported_in_time_and_loses_nothing(
     tmp_path: Path,
     own_mongo: Callable[[], Awaitable[EmbeddedMongo]],
     kafka_bootstrap: str,
@@ -105,7 +105,7 @@ async def test_mongodb_away_is_said_in_time_and_nothing_accepted_is_lost(
         await _outage(nest, mongo.kill, mongo.start)
 
 
-async def test_instances_that_come_and_go_lose_and_repeat_nothing(
+async def test_rolling_instances_lose_and_repeat_nothing(
     tmp_path: Path, backing: Backing, topic_prefix: str, database_prefix: str, mongo_client: MongoClient[dict[str, Any]]
 ) -> None:
     async with running_stack(

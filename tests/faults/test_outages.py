@@ -21,7 +21,7 @@ OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
 OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
 
 
-async def test_kafka_killed_and_back_loses_and_repeats_nothing(
+async def test_a_kafka_outage_loses_and_repeats_nothing(
     own_kafka: OwnKafka, mongo_url: str, database_prefix: str
 ) -> None:
     kafka = await own_kafka()
@@ -76,7 +76,7 @@ async def test_kafka_killed_and_back_loses_and_repeats_nothing(
             assert await bus.numbers(str(number), "audit") == await bus.numbers(str(number))
 
 
-async def test_a_stop_while_kafka_is_away_ends_all_the_same(
+async def test_a_stop_during_a_kafka_outage_ends(
     own_kafka: OwnKafka, mongo_url: str, database_prefix: str
 ) -> None:
     kafka = await own_kafka()
@@ -94,7 +94,7 @@ async def test_a_stop_while_kafka_is_away_ends_all_the_same(
         assert await bus.numbers("s") == [0]
 
 
-async def test_mongodb_killed_and_back_is_told_in_time_and_made_good_later(
+async def test_commands_during_a_mongodb_outage_are_refused_and_handled_later(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
@@ -126,7 +126,7 @@ async def test_mongodb_killed_and_back_is_told_in_time_and_made_good_later(
         assert ledger.stuck == []
 
 
-async def test_mongodb_killed_amid_commits_loses_and_repeats_nothing(
+async def test_mongodb_killed_during_commits_loses_and_repeats_nothing(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
@@ -153,7 +153,7 @@ async def test_mongodb_killed_amid_commits_loses_and_repeats_nothing(
         assert ledger.service.problems() == []
 
 
-async def test_a_primary_that_steps_down_is_waited_for(
+async def test_a_primary_that_steps_down_loses_and_repeats_nothing(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
@@ -182,7 +182,7 @@ async def some(count: int) -> bool:
     return count > 0
 
 
-async def test_a_start_waits_for_what_it_needs(own_kafka: OwnKafka, own_mongo: OwnMongo) -> None:
+async def test_a_start_waits_for_kafka_and_mongodb(own_kafka: OwnKafka, own_mongo: OwnMongo) -> None:
     kafka, mongo = await asyncio.gather(own_kafka(), own_mongo())
     async with BusHarness(kafka.bootstrap, mongo.url, "p.", "nest_") as bus:
         waiting = await bus.send(Append(subject="s", number=0))
@@ -204,7 +204,7 @@ async def started(bus: BusHarness) -> dict[str, int]:
         return running.ledger.runs
 
 
-async def test_a_query_while_mongodb_is_away_is_answered_before_its_deadline(
+async def test_a_query_during_a_mongodb_outage_is_refused_before_its_deadline(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     mongo = await own_mongo()
@@ -225,7 +225,7 @@ async def test_a_query_while_mongodb_is_away_is_answered_before_its_deadline(
 
 
 @pytest.mark.slow
-async def test_kafka_killed_many_times(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
+async def test_five_kafka_outages_lose_and_repeat_nothing(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
     kafka = await own_kafka()
     async with (
         BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus,

@@ -1,4 +1,4 @@
-"""Processes that are killed and started again, and the proof that it happened."""
+"""A sample service as a process that tests kill, freeze and restart."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from shared.fault_points import EXIT_CODE
 ROOT = Path(__file__).parent.parent.parent
 
 
-class Worker:
-    """A process of a service of the tests.
+class WorkerProcess:
+    """A process of a sample service.
 
     Args:
         name: ``ledger`` or ``audit``.
-        environment: its settings.
-        log: where it writes.
+        environment: settings as environment variables.
+        log: file for its output.
     """
 
     def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
@@ -32,26 +32,26 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process id of the one that runs, or ran last."""
+        """Process ID of the running process, or of the last one."""
         assert self._process is not None, "it was never started"
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether there is a process."""
+        """True if the process runs."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def log(self) -> str:
-        """What all of its processes have written."""
+        """Output of all processes so far."""
         return self._log.read_text(errors="replace")
 
     async def start(self, **environment: str) -> None:
-        """Start a process; returns at once, as a supervisor does."""
+        """Start a process without waiting until it is ready."""
         assert not self.running
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.shared.process", self._name),
+                *(sys.executable, "-m", "tests.shared.sample_services", self._name),
                 cwd=ROOT,
                 env={**os.environ, **self._environment, **environment},
                 stdin=asyncio.subprocess.DEVNULL,
@@ -60,15 +60,15 @@ class Worker:
             )
 
     async def kill(self) -> None:
-        """End it as a power cut would; the run is void if it was not running."""
-        assert self.running, f"nothing to kill: {self.log[-2000:]}"
+        """Kill the process with SIGKILL; fail if it does not run."""
+        assert self.running, f"no process to kill: {self.log[-2000:]}"
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         assert await self._process.wait() == -signal.SIGKILL
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let it bus still, as a machine that swaps, for as long as the block lasts."""
+        """Suspend the process with SIGSTOP during the block, as a machine that swaps would."""
         assert self.running
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
@@ -78,18 +78,18 @@ class Worker:
             self._process.send_signal(signal.SIGCONT)
 
     async def crashed(self, seconds: float = 30.0) -> None:
-        """Wait until it has died at the point it was told to; the run is void if it did not."""
-        assert await self._ended(seconds) == EXIT_CODE, f"it did not die where it should: {self.log[-2000:]}"
+        """Wait until the process has died at its fault point."""
+        assert await self._ended(seconds) == EXIT_CODE, f"not killed at the fault point: {self.log[-2000:]}"
 
     async def stop(self, seconds: float = 30.0) -> int:
-        """Ask it to end, and give its exit code."""
+        """Send SIGTERM and return the exit code."""
         assert self._process is not None
         if self.running:
             self._process.send_signal(signal.SIGTERM)
         return await self._ended(seconds)
 
     async def end(self) -> None:
-        """Make sure that it is gone."""
+        """Kill the process if it still runs."""
         if self._process is not None and self.running:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
@@ -101,10 +101,10 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(name: str, environment: Mapping[str, str], folder: Path) -> AsyncIterator[Worker]:
-    """A worker that is gone afterwards, whatever happens."""
-    made = Worker(name, environment, folder / f"{name}.log")
+async def worker(name: str, environment: Mapping[str, str], folder: Path) -> AsyncIterator[WorkerProcess]:
+    """A worker process that is killed at the end of the block."""
+    process = WorkerProcess(name, environment, folder / f"{name}.log")
     try:
-        yield made
+        yield process
     finally:
-        await made.end()
+        await process.end()

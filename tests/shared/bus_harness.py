@@ -1,4 +1,4 @@
-"""The ledger's services on a real bus, somebody who orders from them, and an onlooker who reads the topics."""
+"""Test harness of the bus: sample services on a real Kafka and MongoDB, a client, and dumps of topics."""
 
 from __future__ import annotations
 
@@ -27,15 +27,14 @@ from shared.mongo import Client, Database, connect, database
 from shared.sealing import Sealer
 from shared.service import Service
 from shared.settings import ServiceSettings
-from tests.shared.sample_services import AUDIT, HEARS, INDEXES, LEDGER, TOPICS, Ledger, opening
+from tests.shared.sample_services import CONSUMED, HANDLERS, INDEXES, TOPICS, Ledger, open_context
 
 MASTER_KEY = bytes(range(32))
-HANDLERS = {"ledger": LEDGER, "audit": AUDIT}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A reply as it came."""
+class ReceivedReply:
+    """A reply from ``gateway.replies``."""
 
     kind: str
     body: Any
@@ -44,29 +43,32 @@ class Answer:
 
 @dataclass
 class RunningService:
-    """A service in this process, with what its handlers saw."""
+    """A service that runs in this process."""
 
     service: Service
     ledger: Ledger
     stuck: list[bool] = field(default_factory=list)
-    """An entry for each time the watchdog called."""
+    """One entry per call of the watchdog."""
 
     @property
     def consumer(self) -> Consumer:
-        """Its consumer."""
+        """Consumer of the service."""
         assert self.service._consumer is not None
         return self.service._consumer
 
 
 class BusHarness:
-    """Everything of one test; enter it with ``async with``.
+    """Topics, databases and a client of one test; an async context manager.
 
     Args:
-        bootstrap: of Kafka.
-        mongo_url: of MongoDB.
-        prefix: leads the names of this test's topics.
-        database_prefix: leads the names of its databases.
-        table: the topics; the ledger's by default.
+        bootstrap: Kafka brokers.
+        mongo_url: URL of a MongoDB replica set.
+        prefix: prefix of this test's topics.
+        database_prefix: prefix of this test's databases.
+        table: topics to create; those of the sample services by default.
+
+    Attributes:
+        replies: all received replies, each with its reply ID.
     """
 
     def __init__(
@@ -86,9 +88,8 @@ class BusHarness:
         self._database_prefix = database_prefix
         self._table = table
         self._partition = random.randrange(4)
-        self._waiting: dict[str, asyncio.Future[Answer]] = {}
-        self.replies: list[tuple[str, Answer]] = []
-        """Every reply that came, with its id."""
+        self._waiting: dict[str, asyncio.Future[ReceivedReply]] = {}
+        self.replies: list[tuple[str, ReceivedReply]] = []
 
     async def __aenter__(self) -> Self:
         await topics.apply(self.bootstrap, prefix=self.prefix, topics=self._table)
@@ -111,7 +112,7 @@ class BusHarness:
         await self.client.close()
 
     def settings(self, **changes: Any) -> ServiceSettings:
-        """A service's settings."""
+        """Return the settings of a service."""
         usual = {
             "kafka_bootstrap": self.bootstrap,
             "mongo_url": self.mongo_url,
@@ -123,7 +124,7 @@ class BusHarness:
         return ServiceSettings(**{**usual, **changes})
 
     def environment(self, **changes: str) -> dict[str, str]:
-        """The same for a process of its own."""
+        """Return the same settings as environment variables of a process."""
         settings = self.settings()
         return {
             "NEST_KAFKA_BOOTSTRAP": self.bootstrap,
@@ -137,41 +138,41 @@ class BusHarness:
 
     @asynccontextmanager
     async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[RunningService]:
-        """An instance of ``ledger`` or ``audit``."""
-        kept: list[Ledger] = []
+        """Run an instance of ``ledger`` or ``audit`` in this process."""
+        opened: list[Ledger] = []
         stuck: list[bool] = []
         service = Service(
             self.settings(**changes),
             name=name,
             handlers=HANDLERS[name],
-            topics=HEARS[name],
+            topics=CONSUMED[name],
             indexes=INDEXES,
-            open_context=opening(kept),
+            open_context=open_context(opened),
             on_stuck=lambda: stuck.append(True),
         )
         async with service:
-            yield RunningService(service, kept[0], stuck)
+            yield RunningService(service, opened[0], stuck)
 
     def database(self, name: str = "ledger") -> Database:
-        """A service's database."""
+        """Return the database of a service."""
         return database(self.client, self._database_prefix + name)
 
     async def rows(self, name: str = "ledger") -> list[dict[str, Any]]:
-        """A service's inbox."""
+        """Return the inbox rows of a service."""
         return await self.database(name)[Inbox.COLLECTION].find().to_list()
 
     async def numbers(self, subject: str, name: str = "ledger") -> list[int]:
-        """The numbers of a subject, in the order they were written, a second effect as a second number."""
+        """Return the numbers of a subject's entries in the order of insertion; a second effect is a second number."""
         entries = await self.database(name)["entries"].find({"subject": subject}).sort("_id").to_list()
         return [entry["number"] for entry in entries]
 
     async def listed(self, subject: str) -> list[int]:
-        """The list of a subject's own document: the order in which commits happened, whoever made them."""
+        """Return the list in a subject's document: the numbers in the order of the commits of all instances."""
         document = await self.database()["subjects"].find_one({"_id": subject})
         return document["numbers"] if document else []
 
     async def send(self, message: Message, **fields: Any) -> Envelope:
-        """Put a message on its topic; returns when Kafka has it."""
+        """Send a message to its topic; return when Kafka has acknowledged it."""
         usual = {
             "id": new_message_id(),
             "wire": message.wire,
@@ -184,22 +185,22 @@ class BusHarness:
         await self.producer.send(envelope)
         return envelope
 
-    async def call(self, message: Message, *, seconds: float = 20.0, **fields: Any) -> Answer:
-        """Order something and wait for the answer until its deadline is over.
+    async def call(self, message: Message, *, seconds: float = 20.0, **fields: Any) -> ReceivedReply:
+        """Send a message and wait for the reply until the deadline.
 
         Raises:
-            TimeoutError: there was none in time.
+            TimeoutError: there was no reply in time.
         """
-        one_id = fields.pop("id", None) or new_message_id()
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[one_id] = future
+        message_id = fields.pop("id", None) or new_message_id()
+        future: asyncio.Future[ReceivedReply] = asyncio.get_running_loop().create_future()
+        self._waiting[message_id] = future
         fields = {
             "deadline": unix_milliseconds() + int(seconds * 1000),
             "reply_to": self._partition,
-            "reply_id": one_id,
+            "reply_id": message_id,
             **fields,
         }
-        await self.send(message, id=one_id, **fields)
+        await self.send(message, id=message_id, **fields)
         async with asyncio.timeout(seconds):
             return await future
 
@@ -212,11 +213,11 @@ class BusHarness:
         key: bytes | None = None,
         partition: int | None = None,
     ) -> None:
-        """Put any record on a topic."""
+        """Send a raw record to a topic."""
         await self.producer.send_record(topic, value, headers, key=key, partition=partition)
 
     async def records(self, topic: str) -> list[Any]:
-        """Every record that is on a topic now, each partition's in order."""
+        """Return all records of a topic, those of a partition in order."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
@@ -236,16 +237,16 @@ class BusHarness:
             await consumer.stop()
 
     async def dead_letters(self, topic: str = "ledger.commands") -> list[DeadLetter]:
-        """Every dead letter of a topic now, opened."""
+        """Return all dead letters of a topic, unsealed."""
         records = await self.records(topics.dead_letter_topic(topic))
         return [DeadLetter.of(record, topic, self.sealer) for record in records if not is_tombstone(record)]
 
     async def partition_of(self, key: str) -> int:
-        """Where the records of a key are on the ledger's topics."""
+        """Return the partition of a key on the ledger's topics."""
         return zlib.crc32(key.encode()) % len(await self.producer.partitions("ledger.commands"))
 
     async def committed(self, name: str = "ledger") -> dict[TopicPartition, int]:
-        """The offsets that a service's group has committed."""
+        """Return the committed offsets of a service's consumer group."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
@@ -255,27 +256,27 @@ class BusHarness:
             await admin.close()
 
     async def lag(self, name: str = "ledger") -> int:
-        """How many records a service's group has not passed yet."""
+        """Return the number of records after the committed offsets of a service's consumer group."""
         committed = await self.committed(name)
-        records = [record for topic in HEARS[name] for record in await self.records(topic)]
+        records = [record for topic in CONSUMED[name] for record in await self.records(topic)]
         return sum(
             record.offset >= committed.get(TopicPartition(record.topic, record.partition), 0) for record in records
         )
 
     async def drained(self, *names: str, seconds: float = 60.0) -> None:
-        """Wait until these services have passed every record."""
+        """Wait until these services have no lag."""
 
         async def nothing_left() -> bool:
             return not any([await self.lag(name) for name in names or ("ledger",)])
 
-        await wait_until(nothing_left, seconds, "the services did not get through their topics")
+        await wait_until(nothing_left, seconds, "the services still have lag")
 
     async def _read_replies(self) -> None:
         async for record in self._replies:
             headers = dict(record.headers)
             reply_id = headers["id"].decode()
             body = json.loads(record.value) if record.value[:1] in (b"{", b"[") else record.value
-            answer = Answer(headers["kind"].decode(), body, "replayed" in headers)
+            answer = ReceivedReply(headers["kind"].decode(), body, "replayed" in headers)
             self.replies.append((reply_id, answer))
             future = self._waiting.pop(reply_id, None)
             if future is not None and not future.done():
@@ -283,14 +284,14 @@ class BusHarness:
 
 
 async def wait_until(
-    holds: Callable[[], Awaitable[bool]], seconds: float = 60.0, otherwise: str = "it never held"
+    condition: Callable[[], Awaitable[bool]], seconds: float = 60.0, failure: str = "the condition never became true"
 ) -> None:
-    """Wait until something holds.
+    """Wait until a condition is true.
 
     Raises:
-        AssertionError: it does not within so many seconds.
+        AssertionError: the condition is still false after the timeout.
     """
     deadline = asyncio.get_running_loop().time() + seconds
-    while not await holds():
-        assert asyncio.get_running_loop().time() < deadline, otherwise
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, failure
         await asyncio.sleep(0.05)

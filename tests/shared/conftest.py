@@ -1,4 +1,4 @@
-"""Works without a bus, and services on one."""
+"""Fixtures of the tests of ``shared``."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ from tests.shared.inbox_harness import InboxHarness, inbox_harness
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_logs() -> None:
-    """What a failing test shows is read by people, and rendering traces with all variables takes half a second each."""
+    """Log as plain text: people read it, and rendering a traceback with variables takes half a second."""
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
@@ -22,15 +22,15 @@ def plain_logs() -> None:
 
 @pytest.fixture
 async def harness(mongo_url: str, database_prefix: str) -> AsyncIterator[InboxHarness]:
-    """An inbox on a database of this test's own, and works to commit with it."""
-    async with inbox_harness(mongo_url, f"{database_prefix}inbox") as made:
-        yield made
+    """An inbox on a database of this test."""
+    async with inbox_harness(mongo_url, f"{database_prefix}inbox") as harness:
+        yield harness
 
 
 @pytest.fixture
 async def bus(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
 ) -> AsyncIterator[BusHarness]:
-    """Topics and databases of this test's own, and somebody who uses them."""
-    async with BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as made:
-        yield made
+    """Topics and databases of this test."""
+    async with BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as harness:
+        yield harness

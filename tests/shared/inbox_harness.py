@@ -1,4 +1,4 @@
-"""An inbox, and works to commit with it, without Kafka."""
+"""Test harness of the inbox: works and commits on a real MongoDB, without Kafka."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.shared.sample_services import INDEXES, Ledger
 
 SEALER = Sealer({"test": bytes(range(32))})
 IDS = Ids("test")
-ROW_ENCRYPTION = RowEncryption(SEALER, "bench")
+ROW_ENCRYPTION = RowEncryption(SEALER, "ledger")
 
 
 class InboxHarness:
-    """One instance's inbox; others on the same database by ``another``.
+    """The inbox of one instance of a service.
 
     Attributes:
-        things: a collection whose documents may have a ``name`` that is unique.
-        database: where all of it is.
+        things: a collection with a unique index on ``name``.
+        database: the database of the instance.
     """
 
     def __init__(self, client: Client, database: Database, mongo_url: str) -> None:
@@ -44,34 +44,34 @@ class InboxHarness:
         )
 
     async def prepare(self) -> None:
-        """Make the collections."""
+        """Create the collections and indexes."""
         names = IndexModel([("name", ASCENDING)], unique=True, partialFilterExpression={"name": {"$type": "string"}})
         await ensure_indexes(self.database, {**self.inbox.indexes(), **INDEXES, "things": [names]})
 
     def another(self) -> InboxHarness:
-        """A second instance of the same service."""
+        """Return a second instance on the same database."""
         return InboxHarness(self.client, self.database, self.mongo_url)
 
     def work(self, id: str | None = None, **fields: Any) -> Work:  # noqa: A002 -- the field's name
-        """A work that has collected nothing yet."""
+        """Return an empty work."""
         return Work(envelope(id, **fields), now=datetime.now(UTC), ids=IDS, sealer=SEALER)
 
     async def commit(self, work: Work, body: bytes = b'{"done":true}') -> None:
-        """Commit a work that was done."""
+        """Commit a work with the outcome ``done``."""
         await self.inbox.commit(work, Outcome(body=body, messages=work.immediate(), replies=work.replies))
 
     async def row(self, id: str) -> dict[str, Any] | None:  # noqa: A002 -- the field's name
-        """An inbox row."""
+        """Return an inbox row."""
         return await self.database[Inbox.COLLECTION].find_one({"_id": id})
 
     def commits(self) -> tuple[float, float]:
-        """How many commits there were, and how many works in them."""
+        """Return the number of commits and of the works in them."""
         labels = {"service": self.database.name}
         counts = [REGISTRY.get_sample_value(f"nest_commit_messages_{what}", labels) for what in ("count", "sum")]
         return counts[0] or 0, counts[1] or 0
 
     def handling(self, handlers: Handlers) -> Handling:
-        """What runs messages through handlers, of the ledger or of a test's own."""
+        """Return the handling of messages by these handlers."""
         return Handling(
             service="ledger",
             handlers=handlers,
@@ -82,7 +82,7 @@ class InboxHarness:
         )
 
     def ledger(self) -> Ledger:
-        """The handlers' context, one for each database."""
+        """Return the context of the handlers, always the same."""
         if not hasattr(self, "_ledger"):
             self._ledger = Ledger(
                 self.database["subjects"],
@@ -94,23 +94,23 @@ class InboxHarness:
 
 @asynccontextmanager
 async def inbox_harness(mongo_url: str, name: str, *, timeout: float = 5.0) -> AsyncIterator[InboxHarness]:
-    """A bench whose collections are there."""
+    """Open a harness whose collections exist."""
     client = connect(mongo_url, application=name, timeout=timeout)
-    made = InboxHarness(client, database(client, name), mongo_url)
+    harness = InboxHarness(client, database(client, name), mongo_url)
     try:
-        await made.prepare()
-        yield made
+        await harness.prepare()
+        yield harness
     finally:
         await client.close()
 
 
 def envelope(id: str | None = None, **fields: Any) -> Envelope:  # noqa: A002 -- the field's name
-    """A message that says nothing, or what ``fields`` say."""
+    """Return an envelope of an empty message with these fields."""
     usual = {"wire": "ledger.append", "topic": "ledger.commands", "key": "", "body": b"{}", "time": unix_milliseconds()}
     return Envelope(**{**usual, "id": id or new_message_id(), **fields})
 
 
 def enveloped(message: Message, id: str | None = None, **fields: Any) -> Envelope:  # noqa: A002 -- the field's name
-    """A message on its way."""
+    """Return the envelope of a message."""
     body = message.__pydantic_serializer__.to_json(message, context={"seal": SEALER.sealer_for(message.service)})
     return envelope(id, **{"wire": message.wire, "topic": message.topic, "key": message.key, "body": body, **fields})

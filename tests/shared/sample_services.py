@@ -1,12 +1,15 @@
-"""Two small services on the real bus, for the tests of the bus itself.
+"""Two small services for the tests of the bus.
 
-``ledger`` keeps a list of numbers for each subject and announces every number; ``audit`` hears of it. What the lists
-hold afterwards tells whether something was lost, done twice or done out of order, whoever did it.
+``ledger`` appends numbers to a list per subject and publishes an event for each; ``audit`` stores the events. The lists
+show whether a message was lost, took effect twice or was handled out of order.
+
+``python -m tests.shared.sample_services ledger`` runs one of them as a process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -22,7 +25,8 @@ from shared.bus.work import Work
 from shared.errors import Kind, Refusal, Unavailable
 from shared.messages import Command, Event, Query, Reply, Sealed
 from shared.mongo import Collection
-from shared.service import Resources
+from shared.service import Resources, Service, run
+from shared.settings import ServiceSettings, load
 
 TOPICS: Final = (
     Topic("ledger.commands", 4, DAY),
@@ -33,58 +37,58 @@ TOPICS: Final = (
 
 
 class Append(Command, wire="ledger.append"):
-    """Write a number at the end of a subject's list; announced as Appended."""
+    """Append a number to the list of a subject; publishes Appended."""
 
     subject: str
     number: int
     unique: str | None = None
-    """A value that only one entry may have."""
+    """Value of the unique index of entries."""
     events: int = 1
-    """How many times it is announced."""
+    """Number of Appended events."""
     fail: int = 0
-    """How many runs of this process fail first."""
+    """Number of runs in this process that fail first."""
     pause: float = 0.0
-    """Seconds that the handler takes."""
+    """Duration of the handler, seconds."""
     later: float | None = None
-    """Seconds after which it is announced; at once by default."""
+    """Delay of the events, seconds; not delayed by default."""
 
 
 class Relay(Command, wire="ledger.relay"):
-    """Hand over to Append, whose answer is the answer."""
+    """Forward to Append."""
 
     subject: str
     number: int
 
 
 class Reveal(Command, wire="ledger.reveal", reply_sealed=True):
-    """Answer with a secret."""
+    """Reply with a secret."""
 
     secret: Sealed
 
 
 class Refuse(Command, wire="ledger.refuse"):
-    """Write an entry and announce it, then refuse."""
+    """Insert an entry, publish an event, then refuse."""
 
     subject: str
     how: str
 
 
 class Total(Query, wire="ledger.total"):
-    """Count a subject's entries."""
+    """Count the entries of a subject."""
 
     subject: str
     pause: float = 0.0
 
 
 class Posted(Event, wire="ledger.posted", topic="ledger.webhooks"):
-    """Somebody else's event, on a topic of its own."""
+    """An event on a topic of its own, as a webhook."""
 
     subject: str
     number: int
 
 
 class Appended(Event, wire="ledger.appended"):
-    """A number was written."""
+    """A number was appended."""
 
     subject: str
     number: int
@@ -92,37 +96,37 @@ class Appended(Event, wire="ledger.appended"):
 
 
 class Count(Reply):
-    """A number of entries."""
+    """Number of entries."""
 
     entries: int
 
 
 class Opened(Reply):
-    """What a secret said."""
+    """Plain text of a secret."""
 
     secret: str
 
 
 class EntryTaken(Refusal):
-    """Another entry has that unique value."""
+    """Another entry has this unique value."""
 
     kind = Kind.CONFLICT
 
 
 class Throttled(Refusal):
-    """Too soon."""
+    """A rate limit was exceeded."""
 
     kind = Kind.THROTTLED
 
 
 class Forgotten(Refusal):
-    """A refusal that leaves nothing but the answer."""
+    """A refusal that discards the state."""
 
     kind = Kind.NOT_FOUND
 
 
 class Remembered(Refusal):
-    """A refusal that keeps the state."""
+    """A refusal that commits the state."""
 
     kind = Kind.FORBIDDEN
     remembered = True
@@ -130,26 +134,31 @@ class Remembered(Refusal):
 
 @dataclass
 class Ledger:
-    """What both services work with, and what a test wants to see of this process."""
+    """Context of both services.
+
+    Attributes:
+        runs: runs of handlers in this process, by message ID.
+        running: handlers that run now, by ordering key.
+        overlaps: how often two messages of one key were handled at the same time.
+    """
 
     subjects: Collection
     entries: Collection
-    reveal: Callable[[Sealed], str]
+    unseal: Callable[[Sealed], str]
     runs: Counter[str] = field(default_factory=Counter)
     running: Counter[str] = field(default_factory=Counter)
     overlaps: int = 0
-    """How often two messages of one key were being handled at the same time."""
 
 
 async def append(command: Append, work: Work, ledger: Ledger) -> Count:
-    """Write the number."""
+    """Append the number, insert an entry and publish the events."""
     ledger.runs[work.id] += 1
     ledger.overlaps += bool(work.key and ledger.running[work.key])
     ledger.running[work.key] += 1
     try:
         await asyncio.sleep(command.pause)
         if ledger.runs[work.id] <= command.fail:
-            raise RuntimeError(f"told to fail: {command.subject}")
+            raise RuntimeError(f"failing on purpose: {command.subject}")
         document = await ledger.subjects.find_one({"_id": command.subject})
     finally:
         ledger.running[work.key] -= 1
@@ -158,7 +167,7 @@ async def append(command: Append, work: Work, ledger: Ledger) -> Count:
         work.insert(ledger.subjects, {"_id": command.subject, "numbers": numbers, "version": 1})
     else:
         work.replace(ledger.subjects, {**document, "numbers": numbers}, version=document["version"])
-    # An id of its own: a second effect would be a second entry.
+    # A random ID, so that a second effect would be a second entry.
     entry: dict[str, Any] = {"_id": work.new_id("entry"), "subject": command.subject, "number": command.number}
     if command.unique is not None:
         entry["unique"] = command.unique
@@ -170,39 +179,39 @@ async def append(command: Append, work: Work, ledger: Ledger) -> Count:
 
 
 async def relay(command: Relay, work: Work, ledger: Ledger) -> None:
-    """Hand over."""
+    """Forward the command."""
     ledger.runs[work.id] += 1
     work.forward(Append(key=command.subject, subject=command.subject, number=command.number))
 
 
 async def reveal(command: Reveal, _work: Work, ledger: Ledger) -> Opened:
-    """Open the secret, and say it to the caller alone."""
-    return Opened(secret=ledger.reveal(command.secret))
+    """Unseal the secret and reply with it."""
+    return Opened(secret=ledger.unseal(command.secret))
 
 
 async def refuse(command: Refuse, work: Work, ledger: Ledger) -> None:
-    """Collect state and an event, then refuse."""
+    """Collect a write and an event, then refuse."""
     ledger.runs[work.id] += 1
     work.insert(ledger.entries, {"_id": work.new_id("entry"), "subject": command.subject, "number": 0})
     work.publish(Appended(key=command.subject, subject=command.subject, number=0))
     refusals = {"remembered": Remembered, "forgotten": Forgotten, "unavailable": Unavailable, "throttled": Throttled}
-    raise refusals[command.how](why="told to")
+    raise refusals[command.how](why="on purpose")
 
 
 async def total(query: Total, work: Work, ledger: Ledger) -> Count:
-    """Count."""
+    """Count the entries."""
     ledger.runs[work.id] += 1
     await asyncio.sleep(query.pause)
     return Count(entries=await ledger.entries.count_documents({"subject": query.subject}))
 
 
-async def take_posted(event: Posted, work: Work, ledger: Ledger) -> None:
-    """Write it as an entry."""
+async def store_posted(event: Posted, work: Work, ledger: Ledger) -> None:
+    """Insert the event as an entry."""
     work.insert(ledger.entries, {"_id": work.new_id("entry"), "subject": event.subject, "number": event.number})
 
 
-async def hear(event: Appended, work: Work, ledger: Ledger) -> None:
-    """Write what was heard, in the order it was heard, as an entry of its own for each effect."""
+async def store_appended(event: Appended, work: Work, ledger: Ledger) -> None:
+    """Insert the event as an entry; a second effect would be a second entry."""
     ledger.runs[work.id] += 1
     work.insert(
         ledger.entries,
@@ -216,14 +225,15 @@ LEDGER: Final[Handlers] = {
     Reveal: reveal,
     Refuse: refuse,
     Total: total,
-    Posted: take_posted,
+    Posted: store_posted,
 }
-AUDIT: Final[Handlers] = {Appended: hear}
-HEARS: Final = {
+AUDIT: Final[Handlers] = {Appended: store_appended}
+HANDLERS: Final = {"ledger": LEDGER, "audit": AUDIT}
+CONSUMED: Final = {
     "ledger": ("ledger.commands", "ledger.webhooks"),
     "audit": ("ledger.events",),
 }
-"""Which topics each of the two consumes."""
+"""Topics that each service consumes."""
 INDEXES: Final = {
     "subjects": [],
     "entries": [
@@ -233,17 +243,37 @@ INDEXES: Final = {
 }
 
 
-def opening(kept: list[Ledger]) -> Callable[[Resources], AbstractAsyncContextManager[Ledger]]:
-    """What makes the context, and keeps it for the test."""
+def open_context(opened: list[Ledger]) -> Callable[[Resources], AbstractAsyncContextManager[Ledger]]:
+    """Return a function that opens the context of a service and adds it to ``opened``."""
 
     @asynccontextmanager
     async def open_ledger(resources: Resources) -> AsyncIterator[Ledger]:
         ledger = Ledger(
             subjects=resources.database["subjects"],
             entries=resources.database["entries"],
-            reveal=lambda secret: resources.sealer.unseal_secret("ledger", secret),
+            unseal=lambda secret: resources.sealer.unseal_secret("ledger", secret),
         )
-        kept.append(ledger)
+        opened.append(ledger)
         yield ledger
 
     return open_ledger
+
+
+def main() -> int:
+    """Run the service that the command line names until it receives a signal."""
+    name = sys.argv[1]
+    return run(
+        name,
+        lambda: Service(
+            load(ServiceSettings),
+            name=name,
+            handlers=HANDLERS[name],
+            topics=CONSUMED[name],
+            indexes=INDEXES,
+            open_context=open_context([]),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -86,7 +86,7 @@ def summary(outcome: Outcome) -> list[tuple[str, str | None]]:
     return [(entry.action, entry.refused_as) for entry in told(outcome)]
 
 
-async def test_an_operators_order_is_told_with_its_outcome(harness: InboxHarness) -> None:
+async def test_an_operators_command_is_audited_with_its_outcome(harness: InboxHarness) -> None:
     sent = enveloped(Amend(), caller=OPERATOR)
     outcome = await delivered(harness, sent)
     (said,) = outcome.messages
@@ -96,7 +96,7 @@ async def test_an_operators_order_is_told_with_its_outcome(harness: InboxHarness
     assert (said.topic, said.caller) == ("auth.commands", OPERATOR)
 
 
-async def test_what_is_told_commits_with_the_order_and_comes_again_with_it(harness: InboxHarness) -> None:
+async def test_the_audit_entry_is_stored_with_the_commands_outcome(harness: InboxHarness) -> None:
     sent = enveloped(Amend(), caller=OPERATOR)
     first, again = [await delivered(harness, sent) for _ in range(2)]
     row = await harness.row(sent.id)
@@ -107,14 +107,14 @@ async def test_what_is_told_commits_with_the_order_and_comes_again_with_it(harne
     assert harness.ledger().runs[sent.id] == 1
 
 
-async def test_an_order_that_runs_twice_is_told_once(harness: InboxHarness) -> None:
+async def test_a_command_that_runs_twice_is_audited_once(harness: InboxHarness) -> None:
     sent = enveloped(Amend(how="moved"), caller=OPERATOR)
     assert summary(await delivered(harness, sent)) == [("amend", None)]
     assert harness.ledger().runs[sent.id] == 2
 
 
 @pytest.mark.parametrize(("how", "code"), [("refused", "forgotten"), ("taken", "entry_taken")])
-async def test_a_refusal_is_told_by_its_code_even_if_an_index_refused(
+async def test_a_refusal_is_audited_with_its_code(
     harness: InboxHarness, how: str, code: str
 ) -> None:
     await harness.database["entries"].insert_one({"_id": "entry_1", "unique": "taken"})
@@ -123,19 +123,19 @@ async def test_a_refusal_is_told_by_its_code_even_if_an_index_refused(
 
 
 @pytest.mark.parametrize("message", [Amend(how="unavailable"), Inspect(how="unavailable")])
-async def test_what_is_not_over_yet_is_not_told(harness: InboxHarness, message: Message) -> None:
+async def test_an_unavailable_refusal_is_not_audited(harness: InboxHarness, message: Message) -> None:
     outcome = await delivered(harness, enveloped(message, caller=OPERATOR))
     assert (outcome.kind, outcome.messages) == ("unavailable", [])
 
 
 @pytest.mark.parametrize("caller", [ANONYMOUS, USER, SERVICE])
-async def test_who_has_not_the_internal_key_is_not_told_of(harness: InboxHarness, caller: Caller) -> None:
+async def test_only_messages_with_the_internal_key_are_audited(harness: InboxHarness, caller: Caller) -> None:
     for message in (Amend(), Inspect()):
         assert (await delivered(harness, enveloped(message, caller=caller))).messages == []
 
 
 @pytest.mark.parametrize(("how", "code"), [("done", None), ("refused", "forgotten")])
-async def test_of_a_question_nothing_is_left_but_that_it_was_asked(
+async def test_a_query_sends_only_its_audit_entry(
     harness: InboxHarness, how: str, code: str | None
 ) -> None:
     sent = enveloped(Inspect(how=how), caller=OPERATOR)
@@ -148,12 +148,12 @@ async def test_of_a_question_nothing_is_left_but_that_it_was_asked(
     assert await harness.database["entries"].count_documents({}) == 0
 
 
-async def test_a_note_that_the_audit_does_not_keep_is_a_bug(harness: InboxHarness) -> None:
+async def test_an_unknown_annotation_is_a_type_error(harness: InboxHarness) -> None:
     with pytest.raises(TypeError, match="has no fields email"):
         await delivered(harness, enveloped(Amend(), caller=OPERATOR), {Amend: mislead})
 
 
-async def test_a_question_is_not_answered_before_kafka_has_what_is_told_of_it(
+async def test_a_query_is_answered_after_kafka_has_its_audit_entry(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(stand_module.HANDLERS, "ledger", HANDLERS)
@@ -177,5 +177,5 @@ async def test_a_question_is_not_answered_before_kafka_has_what_is_told_of_it(
         assert RecordAuditEntry.model_validate_json(record.value).action == "inspect"
 
 
-def test_every_action_is_a_known_one() -> None:
+def test_every_audited_class_has_a_declared_action() -> None:
     assert {action_of(kind) for kind in AUDITED.values()} <= set(get_args(Action))

@@ -17,14 +17,14 @@ async def queries(harness: InboxHarness) -> int:
     return int(stats["totals"].get(name, {"queries": {"count": 0}})["queries"]["count"])
 
 
-async def test_each_question_gets_its_own_answer(harness: InboxHarness) -> None:
+async def test_each_lookup_gets_its_own_document(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": str(number), "kind": number % 2} for number in range(10)])
     lookup = BatchLoader(harness.things)
     found = await asyncio.gather(*(lookup.find_one(str(number)) for number in range(12)))
     assert found == [{"_id": str(number), "kind": number % 2} for number in range(10)] + [None, None]
 
 
-async def test_many_documents_may_have_the_value(harness: InboxHarness) -> None:
+async def test_several_documents_may_have_the_value(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": str(number), "kind": str(number % 2)} for number in range(10)])
     lookup = BatchLoader(harness.things, "kind", {"_id": {"$ne": "0"}})
     even, odd, none = await asyncio.gather(*(lookup.find(kind) for kind in ("0", "1", "2")))
@@ -33,7 +33,7 @@ async def test_many_documents_may_have_the_value(harness: InboxHarness) -> None:
     assert none == []
 
 
-async def test_what_is_asked_in_one_breath_is_one_query(harness: InboxHarness) -> None:
+async def test_concurrent_lookups_share_one_query(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "a"})
     lookup = BatchLoader(harness.things)
     before = await queries(harness)
@@ -41,7 +41,7 @@ async def test_what_is_asked_in_one_breath_is_one_query(harness: InboxHarness) -
     assert await queries(harness) - before == 1
 
 
-async def test_more_values_than_fit_into_a_query_are_all_answered(harness: InboxHarness) -> None:
+async def test_more_values_than_one_query_takes_are_all_found(harness: InboxHarness) -> None:
     count = 2 * MAX_VALUES + 10
     await harness.things.insert_many([{"_id": str(number)} for number in range(count)])
     lookup = BatchLoader(harness.things)
@@ -49,7 +49,7 @@ async def test_more_values_than_fit_into_a_query_are_all_answered(harness: Inbox
     assert found == [{"_id": str(number)} for number in range(count)]
 
 
-async def test_an_answer_is_as_fresh_as_its_question(harness: InboxHarness) -> None:
+async def test_a_lookup_finds_a_document_inserted_before_it(harness: InboxHarness) -> None:
     lookup = BatchLoader(harness.things)
     for number in range(50):
         early = asyncio.create_task(lookup.find_one("other"))
@@ -59,7 +59,7 @@ async def test_an_answer_is_as_fresh_as_its_question(harness: InboxHarness) -> N
         await early
 
 
-async def test_one_that_gives_up_takes_nothing_from_the_others(harness: InboxHarness) -> None:
+async def test_a_cancelled_lookup_does_not_affect_the_others(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "a"})
     lookup = BatchLoader(harness.things)
     tasks = [asyncio.create_task(lookup.find_one("a")) for _ in range(3)]
@@ -70,7 +70,7 @@ async def test_one_that_gives_up_takes_nothing_from_the_others(harness: InboxHar
     assert done[1:] == [{"_id": "a"}] * 2
 
 
-async def test_a_query_that_fails_fails_for_all_and_the_next_one_is_asked_anew(harness: InboxHarness) -> None:
+async def test_a_failed_query_fails_all_its_lookups_and_no_later_one(harness: InboxHarness) -> None:
     nobody = connect("mongodb://127.0.0.1:9/?replicaSet=rs0", application="nobody", timeout=0.2)
     try:
         lookup = BatchLoader(database(nobody, "nobody")["things"])
@@ -81,7 +81,7 @@ async def test_a_query_that_fails_fails_for_all_and_the_next_one_is_asked_anew(h
         await nobody.close()
 
 
-async def test_no_value_is_taken_for_an_operator(harness: InboxHarness) -> None:
+async def test_a_value_can_not_be_an_operator(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "a"})
     with pytest.raises(TypeError):
         await BatchLoader(harness.things).find_one({"$ne": None})  # type: ignore[arg-type]

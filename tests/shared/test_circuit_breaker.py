@@ -25,7 +25,7 @@ def down(clock: Clock) -> CircuitBreaker:
     return breaker
 
 
-def test_a_few_failures_do_not_stop_calls(clock: Clock) -> None:
+def test_fewer_failures_than_the_limit_reject_no_call(clock: Clock) -> None:
     breaker = CircuitBreaker("test", clock=clock)
     for _ in range(10):
         for _ in range(FAILURES - 1):
@@ -34,24 +34,24 @@ def test_a_few_failures_do_not_stop_calls(clock: Clock) -> None:
     assert breaker.before_call() is None
 
 
-def test_failures_in_a_row_stop_calls_with_the_reason(down: CircuitBreaker) -> None:
+def test_failures_in_a_row_reject_calls_with_the_reason(down: CircuitBreaker) -> None:
     assert (down.rejection, down.before_call()) == ("refused", "refused")
 
 
-def test_after_the_pause_one_call_goes_ahead(down: CircuitBreaker, clock: Clock) -> None:
+def test_one_call_is_admitted_after_the_pause(down: CircuitBreaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
     assert down.rejection is None
     assert [down.before_call() for _ in range(3)] == [None, "refused", "refused"]
 
 
-def test_a_probe_that_succeeds_lets_all_through(down: CircuitBreaker, clock: Clock) -> None:
+def test_a_successful_probe_admits_all_calls(down: CircuitBreaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
     down.before_call()
     down.succeeded()
     assert [down.before_call() for _ in range(3)] == [None, None, None]
 
 
-def test_a_probe_that_fails_doubles_the_pause_up_to_a_bound(down: CircuitBreaker, clock: Clock) -> None:
+def test_a_failed_probe_doubles_the_pause_up_to_the_longest(down: CircuitBreaker, clock: Clock) -> None:
     pause = FIRST_PAUSE
     for _ in range(12):
         clock.now += pause - 0.01
@@ -63,14 +63,14 @@ def test_a_probe_that_fails_doubles_the_pause_up_to_a_bound(down: CircuitBreaker
     assert pause == LONGEST_PAUSE
 
 
-def test_calls_that_were_under_way_do_not_lengthen_the_pause(down: CircuitBreaker, clock: Clock) -> None:
+def test_failures_of_earlier_calls_do_not_lengthen_the_pause(down: CircuitBreaker, clock: Clock) -> None:
     for _ in range(50):
         down.failed("refused")
     clock.now += FIRST_PAUSE
     assert down.before_call() is None
 
 
-def test_a_probe_that_never_reports_is_followed_by_another(down: CircuitBreaker, clock: Clock) -> None:
+def test_a_lost_probe_is_followed_by_another(down: CircuitBreaker, clock: Clock) -> None:
     clock.now += FIRST_PAUSE
     assert down.before_call() is None
     clock.now += PROBE_SECONDS

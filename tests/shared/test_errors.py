@@ -21,11 +21,11 @@ def test_the_code_is_the_class_name_in_snake_case() -> None:
     ]
 
 
-def test_a_code_that_is_given_wins() -> None:
+def test_a_declared_code_replaces_the_class_name() -> None:
     assert HTTPServerGone().body() == {"code": "server_gone"}
 
 
-def test_a_subclass_has_a_code_of_its_own_and_the_kind_of_its_parent() -> None:
+def test_a_subclass_has_its_own_code_and_its_parents_kind() -> None:
     class TrialOfTheSameDevice(TrialAlreadyUsed):
         pass
 
@@ -33,7 +33,7 @@ def test_a_subclass_has_a_code_of_its_own_and_the_kind_of_its_parent() -> None:
     assert TrialOfTheSameDevice.kind is Kind.CONFLICT
 
 
-def test_the_body_holds_meta_and_reasons_only_where_there_are_any() -> None:
+def test_the_body_has_meta_and_reasons_only_if_there_are_any() -> None:
     assert TrialAlreadyUsed().body() == {"code": "trial_already_used"}
     nested = TrialAlreadyUsed(reasons=(NotFound(what="device"), NotFound()), since=3)
     assert nested.body() == {

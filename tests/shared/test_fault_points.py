@@ -24,19 +24,19 @@ def ran(point: str) -> tuple[int, list[str], str]:
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
-def test_without_a_point_nothing_dies() -> None:
+def test_without_a_point_the_process_survives() -> None:
     assert ran("") == (0, [f"{number} False" for number in range(5)], "")
 
 
-def test_the_point_is_deadly_the_first_time() -> None:
+def test_the_process_dies_at_its_point() -> None:
     assert ran("V2") == (137, [], "")
 
 
-def test_or_the_nth() -> None:
+def test_the_process_dies_at_the_nth_time() -> None:
     assert ran("V2:3") == (137, ["0 True", "1 True"], "")
 
 
-def test_a_point_that_does_not_exist_is_said_at_once() -> None:
+def test_an_unknown_point_ends_the_start() -> None:
     code, _, said = ran("V9")
     assert code == 1
     assert "unknown point 'V9'" in said

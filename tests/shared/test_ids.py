@@ -14,7 +14,7 @@ raw_ids = st.binary(min_size=21, max_size=21)
 
 
 @given(raw_ids)
-def test_an_id_decodes_to_what_it_encodes(raw: bytes) -> None:
+def test_encoding_and_decoding_are_inverse(raw: bytes) -> None:
     assert decode(encode(raw)) == raw
 
 
@@ -24,13 +24,13 @@ def test_encoded_ids_sort_as_their_bytes_do(one: bytes, other: bytes) -> None:
 
 
 @given(st.binary(max_size=40).filter(lambda raw: len(raw) != 21))
-def test_only_21_bytes_make_an_id(raw: bytes) -> None:
+def test_other_lengths_than_21_bytes_are_rejected(raw: bytes) -> None:
     with pytest.raises(ValueError, match="21 bytes"):
         encode(raw)
 
 
 @given(st.text(max_size=40))
-def test_decoding_any_text_gives_21_bytes_or_says_no(text: str) -> None:
+def test_any_text_decodes_to_21_bytes_or_is_rejected(text: str) -> None:
     try:
         raw = decode(text)
     except ValueError:
@@ -39,43 +39,43 @@ def test_decoding_any_text_gives_21_bytes_or_says_no(text: str) -> None:
     assert encode(raw) == text
 
 
-def test_29_characters_beyond_21_bytes_are_no_id() -> None:
+def test_29_characters_beyond_21_bytes_are_rejected() -> None:
     with pytest.raises(ValueError, match="21 bytes"):
         decode(ALPHABET[-1] * LENGTH)
 
 
-def test_ids_of_one_process_are_unique_and_in_order() -> None:
+def test_ids_of_one_generator_are_unique_and_ascending() -> None:
     maker = Ids()
     made = [maker.new("user") for _ in range(10_000)]
     assert len(set(made)) == len(made)
     assert made == sorted(made)
 
 
-def test_two_makers_never_make_the_same_id() -> None:
+def test_two_generators_never_generate_the_same_id() -> None:
     one, other = Ids(), Ids()
     assert {one.new("user") for _ in range(1000)}.isdisjoint(other.new("user") for _ in range(1000))
 
 
-def test_an_id_says_its_resource_and_outside_production_its_environment() -> None:
+def test_the_prefix_is_the_resource_and_outside_production_the_environment() -> None:
     assert re.fullmatch(r"user_[0-9A-Za-z]{29}", Ids().new("user"))
     assert re.fullmatch(r"dev_user_[0-9A-Za-z]{29}", Ids("dev").new("user"))
 
 
-def test_an_id_holds_the_second_it_was_made_in() -> None:
+def test_an_id_contains_its_second_and_scheme() -> None:
     before = int(time.time())
     raw = decode(Ids().new("user").removeprefix("user_"))
     assert before <= int.from_bytes(raw[:8], "big") <= time.time()
     assert raw[8:9] == b"R"
 
 
-def test_a_clock_stepped_back_makes_no_earlier_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_set_back_generates_no_earlier_id(monkeypatch: pytest.MonkeyPatch) -> None:
     maker = Ids()
     first = maker.new("user")
     monkeypatch.setattr(time, "time", time.monotonic)  # decades ago
     assert maker.new("user") > first
 
 
-def test_used_up_sequence_numbers_start_a_new_instance_part() -> None:
+def test_used_up_sequence_numbers_renew_the_instance_part() -> None:
     maker = Ids()
     first = decode(maker.new("user").removeprefix("user_"))
     maker._sequence = iter([1 << 32])  # type: ignore[assignment]
@@ -83,7 +83,7 @@ def test_used_up_sequence_numbers_start_a_new_instance_part() -> None:
     assert first[9:17] != second[9:17]
 
 
-def test_a_forked_child_makes_ids_of_its_own() -> None:
+def test_a_forked_child_renews_the_instance_part() -> None:
     maker = Ids()
     maker.new("user")
     reading, writing = os.pipe()
@@ -105,11 +105,11 @@ def test_message_ids_are_128_random_bits_in_hex() -> None:
 
 
 @given(st.lists(st.text()), st.lists(st.text()))
-def test_a_derived_message_id_depends_on_its_parts_alone(parts: list[str], others: list[str]) -> None:
+def test_a_derived_message_id_depends_only_on_its_parts(parts: list[str], others: list[str]) -> None:
     derived = derived_message_id(*parts)
     assert re.fullmatch(r"[0-9a-f]{32}", derived)
     assert (derived == derived_message_id(*others)) == (parts == others)
 
 
-def test_where_one_part_ends_makes_a_difference() -> None:
+def test_the_boundary_of_parts_matters() -> None:
     assert derived_message_id("ab", "c") != derived_message_id("a", "bc")

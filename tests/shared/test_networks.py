@@ -17,7 +17,7 @@ from shared.networks import is_loopback, prefix
         ("testclient", "testclient"),
     ],
 )
-def test_an_address_counts_with_its_network(ip: str, network: str) -> None:
+def test_the_prefix_of_an_address(ip: str, network: str) -> None:
     assert prefix(ip) == network
 
 
@@ -31,11 +31,11 @@ def test_every_address_is_in_its_prefix(address: IPv4Address | IPv6Address) -> N
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_this_machine_is_known_as_such(ip: str) -> None:
+def test_loopback_addresses_are_recognized(ip: str) -> None:
     assert is_loopback(ip)
     assert ip_address(ip)
 
 
 @pytest.mark.parametrize("ip", ["203.0.113.9", "::2", "testclient", ""])
-def test_others_are_not(ip: str) -> None:
+def test_other_addresses_are_not_loopback(ip: str) -> None:
     assert not is_loopback(ip)

@@ -20,7 +20,7 @@ from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Appended
 
 ROOT = Path(__file__).parent.parent.parent
-PROCESS = [sys.executable, "-m", "tests.shared.process", "ledger"]
+PROCESS = [sys.executable, "-m", "tests.shared.sample_services", "ledger"]
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -28,7 +28,7 @@ def environment(**settings: str) -> dict[str, str]:
     return {**others, **settings}
 
 
-def test_missing_settings_are_named_and_the_exit_code_says_so() -> None:
+def test_missing_settings_are_named_and_the_exit_code_is_78() -> None:
     done = subprocess.run(PROCESS, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 78
     assert done.stderr.splitlines() == [
@@ -39,7 +39,7 @@ def test_missing_settings_are_named_and_the_exit_code_says_so() -> None:
     ]
 
 
-async def test_told_to_stop_while_it_waits_for_its_dependencies_it_ends_at_once(bus: BusHarness) -> None:
+async def test_a_signal_ends_a_start_that_waits_for_dependencies(bus: BusHarness) -> None:
     port = ports.any_free()
     process = await asyncio.create_subprocess_exec(
         *PROCESS,
@@ -62,7 +62,7 @@ async def test_told_to_stop_while_it_waits_for_its_dependencies_it_ends_at_once(
             process.kill()
 
 
-async def test_health_is_ok_and_metrics_count(bus: BusHarness) -> None:
+async def test_healthz_and_metrics_are_served(bus: BusHarness) -> None:
     port = ports.any_free()
     async with bus.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         await bus.call(Append(subject="s", number=0))
@@ -76,7 +76,7 @@ async def test_health_is_ok_and_metrics_count(bus: BusHarness) -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_health_fails_when_the_consumer_has_given_up(bus: BusHarness) -> None:
+async def test_healthz_fails_after_ten_dead_letters_in_a_row(bus: BusHarness) -> None:
     port = ports.any_free()
     async with bus.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         for _ in range(12):
@@ -91,7 +91,7 @@ async def test_health_fails_when_the_consumer_has_given_up(bus: BusHarness) -> N
         assert "10 dead letters in a row" in body["reasons"][0]
 
 
-async def test_a_taken_health_port_stops_the_start_and_leaves_nothing_behind(bus: BusHarness) -> None:
+async def test_a_port_in_use_fails_the_start_and_leaves_the_consumer_group(bus: BusHarness) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         async with bus.running(health_port=taken.getsockname()[1]):
             pass
@@ -109,7 +109,7 @@ async def test_an_event_can_be_announced_at_the_start(bus: BusHarness) -> None:
         assert len(audit.ledger.runs) == 1
 
 
-async def test_patience_is_for_dependencies_alone() -> None:
+async def test_other_failures_than_outages_are_not_retried() -> None:
     tries = 0
 
     async def broken() -> None:
@@ -123,7 +123,7 @@ async def test_patience_is_for_dependencies_alone() -> None:
 
 
 @pytest.mark.parametrize("failure", [KafkaConnectionError(), PyMongoError("away")])
-async def test_patience_ends(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retries_end_after_the_start_timeout(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.service.START_SECONDS", 0.0)
 
     async def away() -> None:
@@ -139,7 +139,7 @@ async def test_a_start_twice_on_one_database_is_no_trouble(bus: BusHarness) -> N
         assert (await bus.call(Append(subject="s", number=0))).kind == "done"
 
 
-async def test_a_start_and_a_stop_at_any_moment_end_well(bus: BusHarness) -> None:
+async def test_a_stop_soon_after_the_start_succeeds(bus: BusHarness) -> None:
     for pause in (0.0, 0.005, 0.05):
         async with asyncio.timeout(20), bus.running():
             await asyncio.sleep(pause)

@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_three_variables_are_all_that_a_service_needs() -> None:
+def test_a_service_needs_three_variables() -> None:
     settings = load(ServiceSettings)
     assert settings.production
     assert settings.master_keys() == {"k1": bytes(range(32))}
@@ -65,29 +65,29 @@ def test_every_missing_variable_has_a_line(monkeypatch: pytest.MonkeyPatch) -> N
         ("NEST_LOG_LEVEL", "loud"),
     ],
 )
-def test_a_wrong_value_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
         load(ServiceSettings)
     assert SECRET[:-8] not in str(caught.value)
 
 
-def test_the_key_that_comes_first_seals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_key_is_the_active_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEST_SEALING_KEYS", f" new:{SECRET}, old:{SECRET}")
     assert list(load(ServiceSettings).master_keys()) == ["new", "old"]
 
 
-def test_settings_are_not_shown_with_their_secrets() -> None:
+def test_the_representation_of_settings_has_no_secrets() -> None:
     assert SECRET not in repr(load(ServiceSettings))
 
 
-def test_what_other_programs_find_in_the_environment_is_no_concern(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEST_NO_SUCH_SETTING", "1")
     load(ServiceSettings)
 
 
 @given(st.text(max_size=60))
-def test_any_text_for_keys_is_taken_or_refused_by_a_value_error(text: str) -> None:
+def test_any_text_is_parsed_as_keys_or_a_value_error(text: str) -> None:
     try:
         keys = parse_keys(text)
     except ValueError:
@@ -95,6 +95,6 @@ def test_any_text_for_keys_is_taken_or_refused_by_a_value_error(text: str) -> No
     assert all(len(key) == 32 for key in keys.values())
 
 
-def test_a_comma_separated_text_is_split_and_anything_else_left() -> None:
+def test_text_is_split_at_commas_and_other_values_are_not() -> None:
     assert split_commas(" a, b,,") == ("a", "b")
     assert split_commas(("a, b",)) == ("a, b",)

@@ -41,7 +41,7 @@ def logged(*, console: bool) -> list[str]:
     return done.stderr.splitlines()
 
 
-def test_a_log_line_is_a_json_object_with_the_trace_and_without_variables() -> None:
+def test_a_json_log_line_has_the_traceback_and_no_variables() -> None:
     ours, theirs = map(json.loads, logged(console=False))
     assert (ours["event"], ours["service"], ours["level"], ours["id"]) == ("handler failed", "auth", "error", "42")
     assert "RuntimeError: it broke" in ours["exception"]
@@ -49,7 +49,7 @@ def test_a_log_line_is_a_json_object_with_the_trace_and_without_variables() -> N
     assert theirs["event"] == "theirs"
 
 
-def test_text_for_a_person_shows_the_trace_and_no_variables() -> None:
+def test_console_logs_have_the_traceback_and_no_variables() -> None:
     text = "\n".join(logged(console=True))
     assert "RuntimeError: it broke" in text
     assert "theirs" in text
@@ -57,13 +57,13 @@ def test_text_for_a_person_shows_the_trace_and_no_variables() -> None:
     assert "sesame" not in text.replace('handler("open sesame")', "")
 
 
-def test_the_text_of_a_validation_error_does_not_quote_what_was_wrong() -> None:
+def test_a_validation_error_does_not_quote_the_input() -> None:
     with pytest.raises(ValidationError) as caught:
         SendMail.model_validate_json(b'{"template": "open sesame", "to": 1, "variables": "{}"}')
     assert "sesame" not in str(caught.value)
 
 
-def test_without_an_address_for_traces_a_span_hands_the_context_on() -> None:
+def test_without_an_endpoint_a_span_passes_the_context_on() -> None:
     context = new_traceparent()
     tracing = Tracing("auth", None)
     with tracing.span("auth.get-user", context) as inner:
@@ -71,7 +71,7 @@ def test_without_an_address_for_traces_a_span_hands_the_context_on() -> None:
     tracing.stop()
 
 
-def test_a_span_goes_on_with_the_trace_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_continues_the_given_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     exported: list[ReadableSpan] = []
 
     def export(_: OTLPSpanExporter, spans: Sequence[ReadableSpan]) -> SpanExportResult:

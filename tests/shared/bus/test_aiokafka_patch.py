@@ -35,7 +35,7 @@ async def put_with_bytes_for_a_name(bus: BusHarness, subjects: list[str], name: 
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe\xfd\xfc", b"\xc3\x28ab", b"ok\xed\xa0"])
-async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(bus: BusHarness, name: bytes) -> None:
+async def test_a_header_name_that_is_not_utf8_loses_and_repeats_no_record(bus: BusHarness, name: bytes) -> None:
     await bus.send(Append(subject="before", number=0, key="k"))
     for number in range(20):  # in other partitions, fetched along with it
         await bus.send(Append(subject=f"other{number}", number=0, key=str(number)))
@@ -51,7 +51,7 @@ async def test_it_is_handled_and_so_are_all_that_were_fetched_with_it(bus: BusHa
         assert await bus.numbers(subject) == [0], f"{subject} was lost"
 
 
-async def test_put_aside_it_keeps_its_bytes_and_the_name_is_escaped(bus: BusHarness) -> None:
+async def test_a_dead_letter_has_the_escaped_header_name(bus: BusHarness) -> None:
     async with bus.running():
         producer: Any = bus.producer._producer
         batch = producer.create_batch()

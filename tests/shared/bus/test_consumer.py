@@ -15,7 +15,7 @@ from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope
 from shared.ids import new_message_id
 from tests.shared.bus_harness import BusHarness, RunningService, wait_until
-from tests.shared.sample_services import HEARS, Append, Total
+from tests.shared.sample_services import CONSUMED, Append, Total
 
 
 async def in_order(bus: BusHarness, counts: dict[str, int]) -> None:
@@ -49,7 +49,7 @@ async def load(bus: BusHarness, instances: list[RunningService]) -> AsyncIterato
         await task
 
 
-async def test_the_order_of_a_key_is_kept_among_256_in_flight_with_retries(
+async def test_256_messages_in_flight_with_retries_keep_the_order_of_keys(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.005)
@@ -66,7 +66,7 @@ async def test_the_order_of_a_key_is_kept_among_256_in_flight_with_retries(
     await in_order(bus, counts)
 
 
-async def test_a_slow_key_never_delays_the_others(bus: BusHarness) -> None:
+async def test_a_slow_key_does_not_delay_others(bus: BusHarness) -> None:
     async with bus.running() as running:
         slow = await bus.send(Append(subject="slow", number=0, key="slow", pause=10))
         behind = await bus.send(Append(subject="slow", number=1, key="slow"))
@@ -82,7 +82,7 @@ async def began(running: RunningService, message_id: str) -> bool:
     return bool(running.ledger.runs[message_id])
 
 
-async def test_a_message_that_is_tried_again_delays_its_own_key_only(bus: BusHarness) -> None:
+async def test_a_retried_message_delays_only_its_key(bus: BusHarness) -> None:
     async with bus.running() as running:
         failing = await bus.send(Append(subject="bad", number=0, key="bad", fail=3))
         behind = await bus.send(Append(subject="bad", number=1, key="bad"))
@@ -93,14 +93,14 @@ async def test_a_message_that_is_tried_again_delays_its_own_key_only(bus: BusHar
     assert await bus.listed("bad") == [0, 1]
 
 
-async def test_messages_without_a_key_run_side_by_side(bus: BusHarness) -> None:
+async def test_messages_without_a_key_run_concurrently(bus: BusHarness) -> None:
     async with bus.running():
         start = time.monotonic()
         await asyncio.gather(*(bus.call(Total(subject="s", pause=0.5)) for _ in range(20)))
         assert time.monotonic() - start < 5
 
 
-async def test_no_more_are_under_way_than_allowed(bus: BusHarness) -> None:
+async def test_no_more_messages_run_than_allowed(bus: BusHarness) -> None:
     async with bus.running(in_flight=5) as running:
         for number in range(40):
             await bus.send(Append(subject=str(number), number=0, key=str(number), pause=0.02))
@@ -116,7 +116,7 @@ async def test_no_more_are_under_way_than_allowed(bus: BusHarness) -> None:
         await bus.drained()
 
 
-async def test_the_age_of_the_oldest_message_under_way_is_told(bus: BusHarness) -> None:
+async def test_the_age_of_the_oldest_unfinished_message_is_a_metric(bus: BusHarness) -> None:
     async with bus.running():
         asked = asyncio.create_task(bus.call(Total(subject="s", pause=1.0)))
 
@@ -127,7 +127,7 @@ async def test_the_age_of_the_oldest_message_under_way_is_told(bus: BusHarness) 
         await asked
 
 
-async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(bus: BusHarness) -> None:
+async def test_ten_dead_letters_in_a_row_stop_the_consumer(bus: BusHarness) -> None:
     async with bus.running(in_flight=8) as running:
         assert running.service.problems() == []
         for _ in range(30):
@@ -151,7 +151,7 @@ async def test_ten_dead_letters_in_a_row_stop_the_consumer_and_health_says_so(bu
     assert await bus.listed("s") in ([], [1])
 
 
-async def test_dead_letters_with_good_messages_between_stop_nothing(bus: BusHarness) -> None:
+async def test_dead_letters_with_good_messages_in_between_do_not_stop_it(bus: BusHarness) -> None:
     async with bus.running() as running:
         key, *_ = [key for key in map(str, range(100)) if await bus.partition_of(key) == 1]
         for number in range(24):
@@ -163,7 +163,7 @@ async def test_dead_letters_with_good_messages_between_stop_nothing(bus: BusHarn
     assert len(await bus.records("ledger.commands.dead")) == 24
 
 
-async def test_a_stop_brings_what_is_under_way_to_its_end(bus: BusHarness) -> None:
+async def test_a_stop_finishes_the_running_messages(bus: BusHarness) -> None:
     async with bus.running() as running:
         slow = [
             await bus.send(Append(subject=f"s{number}", number=0, key=f"s{number}", pause=1)) for number in range(8)
@@ -178,7 +178,7 @@ async def test_a_stop_brings_what_is_under_way_to_its_end(bus: BusHarness) -> No
         assert len(next_one.ledger.runs) == 1
 
 
-async def test_a_stop_does_not_wait_for_ever(bus: BusHarness) -> None:
+async def test_a_stop_ends_after_its_timeout(bus: BusHarness) -> None:
     async with bus.running(drain_seconds=0.5) as running:
         slow = await bus.send(Append(subject="s", number=0, key="s", pause=5))
         behind = await bus.send(Append(subject="s", number=1, key="s"))
@@ -191,7 +191,7 @@ async def test_a_stop_does_not_wait_for_ever(bus: BusHarness) -> None:
     await in_order(bus, {"s": 2})
 
 
-async def test_a_second_instance_joining_and_leaving_under_load_loses_and_repeats_nothing(bus: BusHarness) -> None:
+async def test_rebalances_under_load_lose_and_repeat_nothing(bus: BusHarness) -> None:
     async with bus.running(in_flight=12) as first, bus.running("audit"):
         instances = [first]
         async with load(bus, instances) as counts:
@@ -208,7 +208,7 @@ async def test_a_second_instance_joining_and_leaving_under_load_loses_and_repeat
     assert await bus.records("ledger.commands.dead") == []
 
 
-async def test_what_was_fetched_before_a_rebalance_is_left_to_whoever_owns_it_now(
+async def test_records_fetched_before_a_rebalance_are_left_to_the_new_owner(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.consumer.REVOKE_SECONDS", 0.2)
@@ -245,7 +245,7 @@ async def many(running: RunningService) -> bool:
     return len(running.ledger.runs) >= 50
 
 
-async def test_a_repeat_in_the_topic_has_no_second_effect(bus: BusHarness) -> None:
+async def test_ten_deliveries_of_one_message_have_one_effect(bus: BusHarness) -> None:
     async with bus.running(), bus.running("audit"):
         one_id = new_message_id()
         for _ in range(10):
@@ -255,7 +255,7 @@ async def test_a_repeat_in_the_topic_has_no_second_effect(bus: BusHarness) -> No
     assert await bus.numbers("s", "audit") == [0]
 
 
-async def test_the_offset_passes_events_that_are_not_followed(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_without_a_handler_are_skipped_and_committed(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     delivered = []
     deliver = Delivery.deliver
 
@@ -264,7 +264,7 @@ async def test_the_offset_passes_events_that_are_not_followed(bus: BusHarness, m
         return await deliver(self, record, topic)
 
     monkeypatch.setattr(Delivery, "deliver", counted)
-    monkeypatch.setitem(HEARS, "ledger", (*HEARS["ledger"], "ledger.events"))
+    monkeypatch.setitem(CONSUMED, "ledger", (*CONSUMED["ledger"], "ledger.events"))
     async with bus.running():
         await asyncio.gather(*(bus.call(Append(subject=f"s{n}", number=n, events=3)) for n in range(10)))
         await bus.drained("ledger")

@@ -22,7 +22,7 @@ from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Refus
 KIB = 1024
 
 
-async def test_an_order_is_done_answered_and_announced(bus: BusHarness) -> None:
+async def test_a_command_is_handled_replied_to_and_its_events_are_published(bus: BusHarness) -> None:
     async with bus.running(), bus.running("audit"):
         answer = await bus.call(Append(subject="s", number=1, key="s", events=3))
         assert (answer.kind, answer.body, answer.replayed) == ("done", {"entries": 1}, False)
@@ -34,7 +34,7 @@ async def test_an_order_is_done_answered_and_announced(bus: BusHarness) -> None:
     assert len({dict(record.headers)["id"] for record in announced}) == 3
 
 
-async def test_a_repeat_gets_the_stored_answer_and_says_so(bus: BusHarness) -> None:
+async def test_a_repeat_gets_the_stored_reply_marked_as_replayed(bus: BusHarness) -> None:
     async with bus.running() as running:
         one_id = new_message_id()
         order = Append(subject="s", number=1, key="s", unique="u")
@@ -57,7 +57,7 @@ async def test_one_id_with_another_request_is_told_so(bus: BusHarness) -> None:
         assert (answer.kind, answer.body) == ("conflict", {"code": "idempotency_key_reused"})
 
 
-async def test_the_answer_to_a_forwarded_order_answers_its_caller(bus: BusHarness) -> None:
+async def test_the_reply_to_a_forwarded_command_reaches_the_caller(bus: BusHarness) -> None:
     async with bus.running():
         one_id = new_message_id()
         first = await bus.call(Relay(subject="s", number=1, key="k"), id=one_id)
@@ -87,14 +87,14 @@ async def test_a_query_past_its_deadline_is_dropped(bus: BusHarness) -> None:
     assert late.id not in [reply_id for reply_id, _ in bus.replies]
 
 
-async def test_an_order_past_its_deadline_is_carried_out_all_the_same(bus: BusHarness) -> None:
+async def test_a_command_past_its_deadline_is_handled(bus: BusHarness) -> None:
     async with bus.running():
         await bus.send(Append(subject="s", number=1), deadline=unix_milliseconds() - 1)
         await bus.drained()
     assert await bus.numbers("s") == [1]
 
 
-async def test_five_tries_with_growing_pauses_and_then_a_dead_letter(
+async def test_five_attempts_with_growing_pauses_end_in_a_dead_letter(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.02)
@@ -123,7 +123,7 @@ async def test_five_tries_with_growing_pauses_and_then_a_dead_letter(
     assert letter.group == f"{bus.prefix}ledger"
 
 
-async def test_what_failed_before_and_then_works_is_done_once(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_retry_that_succeeds_takes_effect_once(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.02)
     async with bus.running() as running:
         one_id = new_message_id()
@@ -133,7 +133,7 @@ async def test_what_failed_before_and_then_works_is_done_once(bus: BusHarness, m
     assert await bus.records("ledger.commands.dead") == []
 
 
-async def test_a_failed_order_may_be_repeated_under_its_id(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_command_can_be_repeated_with_its_message_id(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
     async with bus.running():
         order, one_id = Append(subject="s", number=1, fail=5), new_message_id()
@@ -142,7 +142,7 @@ async def test_a_failed_order_may_be_repeated_under_its_id(bus: BusHarness, monk
     assert await bus.numbers("s") == [1]
 
 
-async def test_a_message_that_is_too_old_is_put_aside_unrun(bus: BusHarness) -> None:
+async def test_a_too_old_message_is_dead_lettered_without_running(bus: BusHarness) -> None:
     async with bus.running() as running:
         old = await bus.send(Append(subject="s", number=1), time=unix_milliseconds() - 9 * DAY)
         await bus.drained()
@@ -184,7 +184,7 @@ def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
         ("ledger.events", "ledger.appended", "audit"),
     ],
 )
-async def test_poison_is_put_aside_once_as_it_came_and_the_next_good_one_is_handled_within_two_seconds(
+async def test_poison_is_dead_lettered_unchanged_and_the_next_message_handled(
     bus: BusHarness, topic: str, wire: str, reader: str
 ) -> None:
     pack = poison(wire)
@@ -214,7 +214,7 @@ async def has(bus: BusHarness, subject: str, reader: str) -> bool:
     return bool(await bus.numbers(subject, reader))
 
 
-async def test_a_key_that_is_not_utf8_is_put_aside(bus: BusHarness) -> None:
+async def test_a_record_whose_key_is_not_utf8_is_dead_lettered(bus: BusHarness) -> None:
     async with bus.running():
         await bus.put_record(
             "ledger.commands", b"{}", [("type", b"ledger.append"), ("id", b"1"), ("time", b"1")], key=b"\xff"
@@ -228,7 +228,7 @@ async def test_a_key_that_is_not_utf8_is_put_aside(bus: BusHarness) -> None:
 ADDRESS = b"ada@example.com"
 
 
-async def test_what_a_dead_letter_is_about_nobody_can_read(
+async def test_dead_letters_and_logs_reveal_no_personal_data(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever it is: an order that fails, one that is no message at all, or one that is nearly one."""
@@ -256,7 +256,7 @@ async def test_what_a_dead_letter_is_about_nobody_can_read(
     assert b"203.0.113.77" in opened
 
 
-async def test_what_came_compressed_is_put_aside_however_large(bus: BusHarness) -> None:
+async def test_a_compressed_record_above_the_size_limit_is_dead_lettered(bus: BusHarness) -> None:
     large = AIOKafkaProducer(
         bootstrap_servers=bus.bootstrap, compression_type="gzip", max_request_size=16 << 20, max_batch_size=16 << 20
     )
@@ -271,7 +271,7 @@ async def test_what_came_compressed_is_put_aside_however_large(bus: BusHarness) 
     assert letter.value == b"x" * (4 << 20)
 
 
-async def test_a_reply_address_that_does_not_exist_holds_up_nobody(bus: BusHarness) -> None:
+async def test_an_unknown_reply_partition_delays_no_message(bus: BusHarness) -> None:
     async with bus.running():
         began = time.monotonic()
         for number in range(20):
@@ -281,7 +281,7 @@ async def test_a_reply_address_that_does_not_exist_holds_up_nobody(bus: BusHarne
     assert await bus.listed("s") == list(range(21))
 
 
-async def test_without_a_reply_topic_everything_is_carried_out_as_fast(
+async def test_a_missing_reply_topic_delays_no_message(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
 ) -> None:
     bus = BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
@@ -301,7 +301,7 @@ async def test_without_a_reply_topic_everything_is_carried_out_as_fast(
         await bus.client.close()
 
 
-async def test_without_a_topic_for_dead_letters_poison_waits_and_holds_up_nobody_else(
+async def test_without_a_dead_letter_topic_poison_delays_only_its_key(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, kafka_admin: AIOKafkaAdminClient
 ) -> None:
     async with BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix) as bus, bus.running():
@@ -317,7 +317,7 @@ async def test_without_a_topic_for_dead_letters_poison_waits_and_holds_up_nobody
         assert letter.value == b"poison"
 
 
-async def test_a_topic_replayed_from_its_beginning_changes_nothing(bus: BusHarness) -> None:
+async def test_rewound_offsets_change_nothing(bus: BusHarness) -> None:
     async with bus.running(), bus.running("audit"):
         for number in range(20):
             await bus.send(Append(subject=str(number % 3), number=number, key=str(number % 3), events=2))
@@ -331,7 +331,7 @@ async def test_a_topic_replayed_from_its_beginning_changes_nothing(bus: BusHarne
     assert await everything(bus) == before
 
 
-async def test_a_replay_beyond_what_the_inbox_remembers_is_put_aside(bus: BusHarness) -> None:
+async def test_rewound_messages_older_than_the_inbox_are_dead_lettered(bus: BusHarness) -> None:
     async with bus.running():
         for number in range(5):
             await bus.send(Append(subject="s", number=number, key="s"))
@@ -367,7 +367,7 @@ async def rewind(bus: BusHarness, *names: str) -> None:
         await consumer.stop()
 
 
-async def test_offsets_pass_only_what_is_finished(bus: BusHarness) -> None:
+async def test_an_unfinished_message_holds_back_the_committed_offset(bus: BusHarness) -> None:
     async with bus.running():
         await bus.send(Append(subject="slow", number=0, key="slow", pause=1.5))
         # In the same partition, behind the slow one.
@@ -389,6 +389,6 @@ async def test_remembered_and_forgotten_refusals_reach_the_caller(bus: BusHarnes
     async with bus.running():
         for how, kind in (("remembered", "forbidden"), ("forgotten", "not_found"), ("unavailable", "unavailable")):
             answer = await bus.call(Refuse(subject="s", how=how))
-            assert (answer.kind, answer.body) == (kind, {"code": how, "meta": {"why": "told to"}})
+            assert (answer.kind, answer.body) == (kind, {"code": how, "meta": {"why": "on purpose"}})
         await bus.drained()
     assert len(await bus.records("ledger.events")) == 1

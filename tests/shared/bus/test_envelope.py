@@ -48,7 +48,7 @@ envelopes = st.builds(
 
 
 @given(envelopes, st.one_of(st.none(), st.integers(min_value=0, max_value=63)))
-def test_an_envelope_is_read_as_it_was_written(envelope: Envelope, reply_to: int | None) -> None:
+def test_an_envelope_survives_its_headers(envelope: Envelope, reply_to: int | None) -> None:
     envelope.reply_to = reply_to
     envelope.reply_id = envelope.id
     record = Record(envelope.body, list(envelope.headers()), envelope.key.encode() or None)
@@ -56,13 +56,13 @@ def test_an_envelope_is_read_as_it_was_written(envelope: Envelope, reply_to: int
 
 
 @given(envelopes)
-def test_a_row_keeps_what_is_needed_to_publish_it_again(envelope: Envelope) -> None:
+def test_an_envelope_survives_its_row(envelope: Envelope) -> None:
     again = Envelope.of_row(envelope.row())
     again.deadline, again.fingerprint = envelope.deadline, envelope.fingerprint
     assert again == envelope
 
 
-def test_a_forwarded_message_answers_whoever_waits_for_its_cause_now() -> None:
+def test_a_forwarded_message_takes_the_reply_address_of_its_cause() -> None:
     kept = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0, forwarded=True).row()
     cause = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0)
     cause.reply_to, cause.reply_id, cause.deadline = 5, "1", 99
@@ -70,7 +70,7 @@ def test_a_forwarded_message_answers_whoever_waits_for_its_cause_now() -> None:
     assert (again.reply_to, again.reply_id, again.deadline) == (5, "1", 99)
 
 
-def test_another_message_of_the_same_row_answers_nobody() -> None:
+def test_other_messages_of_a_row_have_no_reply_address() -> None:
     kept = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0).row()
     cause = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0, reply_to=5, reply_id="1")
     assert Envelope.of_row(kept, cause).reply_to is None
@@ -88,7 +88,7 @@ names = st.one_of(
     st.lists(st.tuples(names, header_values), max_size=12),
     st.one_of(st.none(), st.binary(max_size=8)),
 )
-def test_any_record_is_read_or_called_undecodable(
+def test_any_record_is_parsed_or_undecodable(
     value: bytes | None, headers: list[tuple[str, bytes | None]], key: bytes | None
 ) -> None:
     usual: list[tuple[str, bytes | None]] = [("type", b"x.y"), ("id", b"1"), ("time", b"2")]
@@ -119,12 +119,12 @@ def test_any_record_is_read_or_called_undecodable(
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("fingerprint", b"no hex")]), "is invalid"),
     ],
 )
-def test_why_a_record_is_undecodable_is_said(record: Record, complaint: str) -> None:
+def test_undecodable_names_the_reason(record: Record, complaint: str) -> None:
     with pytest.raises(Undecodable, match=complaint):
         Envelope.of(record, "x.commands")  # type: ignore[arg-type]
 
 
-def test_a_body_is_sealed_for_the_service_that_receives_it_and_has_no_key() -> None:
+def test_a_body_is_sealed_for_its_receiver_and_omits_the_key() -> None:
     sealer = Sealer({"a": bytes(32)})
     mail = SendMail(key="user_1", template="welcome", to=Sealed.of("a@example.com"), variables=Sealed.of("{}"))
     body = encode(mail, sealer)
@@ -133,7 +133,7 @@ def test_a_body_is_sealed_for_the_service_that_receives_it_and_has_no_key() -> N
     assert sealer.unseal_secret("mailer", SendMail.model_validate_json(body).to) == "a@example.com"
 
 
-def test_no_message_is_written_that_readers_would_not_take() -> None:
+def test_a_body_above_the_size_limit_is_not_encoded() -> None:
     sealer = Sealer({"a": bytes(32)})
     mail = SendMail(template="welcome", to=Sealed.of("x" * MAX_BODY_BYTES), variables=Sealed.of("{}"))
     with pytest.raises(ValueError, match="more than"):

@@ -33,7 +33,7 @@ async def entries(bench: InboxHarness) -> list[int]:
     return [entry["number"] async for entry in bench.database["entries"].find().sort("number")]
 
 
-async def test_a_message_is_handled_committed_and_answered(harness: InboxHarness) -> None:
+async def test_a_message_is_handled_and_committed(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1, key="s", events=2))
     outcome = await handled(harness, sent)
     assert (outcome.kind, outcome.body, outcome.replayed) == (DONE, b'{"entries":1}', False)
@@ -42,7 +42,7 @@ async def test_a_message_is_handled_committed_and_answered(harness: InboxHarness
     assert await entries(harness) == [1]
 
 
-async def test_a_second_delivery_gets_the_stored_reply_and_messages_and_runs_nothing(harness: InboxHarness) -> None:
+async def test_a_second_delivery_returns_the_stored_outcome_without_a_run(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1, key="s", events=2))
     first = await handled(harness, sent)
     second = await handled(harness, sent)
@@ -52,7 +52,7 @@ async def test_a_second_delivery_gets_the_stored_reply_and_messages_and_runs_not
     assert await entries(harness) == [1]
 
 
-async def test_two_instances_with_one_message_have_one_effect_and_one_answer(harness: InboxHarness) -> None:
+async def test_two_instances_with_one_message_have_one_effect(harness: InboxHarness) -> None:
     other = harness.another()
     for number in range(10):
         sent = enveloped(Append(subject=f"s{number}", number=number, pause=0.01))
@@ -63,7 +63,7 @@ async def test_two_instances_with_one_message_have_one_effect_and_one_answer(har
     assert await entries(harness) == list(range(10))
 
 
-async def test_a_handler_whose_document_moved_runs_again_on_the_new_truth(harness: InboxHarness) -> None:
+async def test_a_handler_runs_again_after_a_version_conflict(harness: InboxHarness) -> None:
     instances = [harness, harness.another()]
     sent = [enveloped(Append(subject="hot", number=number)) for number in range(20)]
     done = await asyncio.gather(*(handled(instances[number % 2], one) for number, one in enumerate(sent)))
@@ -75,7 +75,7 @@ async def test_a_handler_whose_document_moved_runs_again_on_the_new_truth(harnes
     assert document["version"] == 20
 
 
-async def test_a_document_that_somebody_holds_for_a_while_is_waited_for(
+async def test_a_locked_document_is_waited_for(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a connection was cut: MongoDB keeps the transaction, and its locks, until a minute is over."""
@@ -92,7 +92,7 @@ async def test_a_document_that_somebody_holds_for_a_while_is_waited_for(
     assert await entries(harness) == [0, 1]
 
 
-async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
+async def test_a_document_locked_for_long_raises_a_write_conflict(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handling_module, "MAX_RUNS", 3)
@@ -103,7 +103,7 @@ async def test_a_document_that_somebody_holds_on_to_is_no_fault_of_the_message(
             await handled(harness, enveloped(Append(subject="s", number=1)))
 
 
-async def test_what_a_dead_process_holds_is_freed(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_transaction_of_a_dead_process_is_killed(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """MongoDB itself keeps the transaction of a process that was killed in it, and its locks, for a minute."""
     monkeypatch.setattr("shared.mongo.IDLE_TRANSACTION_SECONDS", 0.3)
     await handled(harness, enveloped(Append(subject="s", number=0)))
@@ -123,7 +123,7 @@ async def test_what_a_dead_process_holds_is_freed(harness: InboxHarness, monkeyp
     assert await entries(harness) == [0, 1]
 
 
-async def test_transactions_of_other_applications_are_left_alone(
+async def test_transactions_of_other_applications_are_not_killed(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.mongo.IDLE_TRANSACTION_SECONDS", 0.0)
@@ -137,7 +137,7 @@ async def test_transactions_of_other_applications_are_left_alone(
     assert await harness.database["subjects"].find_one({"_id": "theirs"})
 
 
-async def test_a_handler_that_can_never_commit_is_not_run_for_ever(harness: InboxHarness) -> None:
+async def test_a_handler_that_never_commits_ends_after_fifty_runs(harness: InboxHarness) -> None:
     async def hopeless(command: Append, work: Work, ledger: Ledger) -> None:
         ledger.runs[work.id] += 1
         work.replace(ledger.subjects, {"_id": "no such document"}, version=1)
@@ -149,17 +149,17 @@ async def test_a_handler_that_can_never_commit_is_not_run_for_ever(harness: Inbo
     assert harness.ledger().runs[sent.id] == handling_module.MAX_RUNS
 
 
-async def test_a_refusal_keeps_its_answer_and_drops_the_state(harness: InboxHarness) -> None:
+async def test_a_refusal_is_stored_without_the_state(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="forgotten"))
     first, second = await handled(harness, sent), await handled(harness, sent)
-    assert json.loads(first.body or b"") == {"code": "forgotten", "meta": {"why": "told to"}}
+    assert json.loads(first.body or b"") == {"code": "forgotten", "meta": {"why": "on purpose"}}
     assert (second.kind, second.body, second.replayed) == ("not_found", first.body, True)
     assert harness.ledger().runs[sent.id] == 1
     assert await entries(harness) == []
     assert first.messages == []
 
 
-async def test_a_remembered_refusal_keeps_both(harness: InboxHarness) -> None:
+async def test_a_remembered_refusal_is_stored_with_the_state(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="remembered"))
     first, second = await handled(harness, sent), await handled(harness, sent)
     assert (first.kind, second.body) == ("forbidden", first.body)
@@ -168,7 +168,7 @@ async def test_a_remembered_refusal_keeps_both(harness: InboxHarness) -> None:
     assert second.messages == first.messages
 
 
-async def test_an_unavailable_dependency_is_answered_and_not_kept(harness: InboxHarness) -> None:
+async def test_an_unavailable_refusal_is_not_stored(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="unavailable"))
     for runs in (1, 2):
         outcome = await handled(harness, sent)
@@ -177,7 +177,7 @@ async def test_an_unavailable_dependency_is_answered_and_not_kept(harness: Inbox
     assert await harness.row(sent.id) is None
 
 
-async def test_who_comes_too_soon_may_come_again_under_the_same_key(harness: InboxHarness) -> None:
+async def test_a_throttled_refusal_is_not_stored(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="throttled"))
     for runs in (1, 2):
         outcome = await handled(harness, sent)
@@ -187,7 +187,7 @@ async def test_who_comes_too_soon_may_come_again_under_the_same_key(harness: Inb
     assert await entries(harness) == []
 
 
-async def test_a_taken_value_refuses_and_the_repeat_is_refused_alike(harness: InboxHarness) -> None:
+async def test_a_refusal_by_a_unique_index_is_stored(harness: InboxHarness) -> None:
     await handled(harness, enveloped(Append(subject="a", number=1, unique="u")))
     sent = enveloped(Append(subject="b", number=2, unique="u"))
     first, second = await handled(harness, sent), await handled(harness, sent)
@@ -196,7 +196,7 @@ async def test_a_taken_value_refuses_and_the_repeat_is_refused_alike(harness: In
     assert await entries(harness) == [1]
 
 
-async def test_one_id_with_another_request_is_refused(harness: InboxHarness) -> None:
+async def test_a_reused_idempotency_key_is_refused(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1), fingerprint="aa" * 32)
     await handled(harness, sent)
     other = enveloped(Append(subject="s", number=2), id=sent.id, fingerprint="bb" * 32)
@@ -205,7 +205,7 @@ async def test_one_id_with_another_request_is_refused(harness: InboxHarness) -> 
     assert await entries(harness) == [1]
 
 
-async def test_two_different_requests_under_one_id_at_once_have_one_effect(harness: InboxHarness) -> None:
+async def test_two_requests_with_one_key_at_once_have_one_effect(harness: InboxHarness) -> None:
     one_id = new_message_id()
     sent = [
         enveloped(Append(subject="s", number=number, pause=0.02), id=one_id, fingerprint=f"{number}{number}" * 32)
@@ -216,14 +216,14 @@ async def test_two_different_requests_under_one_id_at_once_have_one_effect(harne
     assert len(await entries(harness)) == 1
 
 
-async def test_a_query_leaves_nothing_behind(harness: InboxHarness) -> None:
+async def test_a_query_leaves_no_inbox_row(harness: InboxHarness) -> None:
     await handled(harness, enveloped(Append(subject="s", number=1)))
     sent = enveloped(Total(subject="s"))
     assert (await handled(harness, sent)).body == b'{"entries":1}'
     assert await harness.row(sent.id) is None
 
 
-async def test_a_message_older_than_the_inbox_remembers_is_never_run(harness: InboxHarness) -> None:
+async def test_a_message_older_than_the_inbox_is_not_run(harness: InboxHarness) -> None:
     age = int(timedelta(days=8, minutes=1).total_seconds() * 1000)
     sent = enveloped(Append(subject="s", number=1), time=unix_milliseconds() - age)
     with pytest.raises(TooOld):
@@ -231,14 +231,14 @@ async def test_a_message_older_than_the_inbox_remembers_is_never_run(harness: In
     assert harness.ledger().runs[sent.id] == 0
 
 
-async def test_an_old_message_that_is_remembered_all_the_same_is_answered(harness: InboxHarness) -> None:
+async def test_an_old_message_with_an_inbox_row_returns_its_outcome(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1))
     await handled(harness, sent)
     sent.time -= int(timedelta(days=9).total_seconds() * 1000)
     assert (await handled(harness, sent)).replayed
 
 
-async def test_a_sealed_reply_is_readable_for_the_gateway_alone(harness: InboxHarness) -> None:
+async def test_a_reply_with_secrets_is_sealed_for_the_gateway(harness: InboxHarness) -> None:
     sent = enveloped(Reveal(secret=Sealed.of("open sesame")))
     outcome = await handled(harness, sent)
     row = await harness.row(sent.id)
@@ -248,7 +248,7 @@ async def test_a_sealed_reply_is_readable_for_the_gateway_alone(harness: InboxHa
     assert SEALER.unseal("gateway", outcome.body.decode()) == b'{"secret":"open sesame"}'
 
 
-async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(harness: InboxHarness) -> None:
+async def test_a_forwarded_message_takes_the_reply_address(harness: InboxHarness) -> None:
     sent = enveloped(Relay(subject="s", number=1), reply_to=3, deadline=99)
     sent.reply_id = sent.id
     outcomes = [await handled(harness, sent), await handled(harness, sent)]
@@ -259,14 +259,14 @@ async def test_a_forwarded_message_is_not_answered_by_its_first_receiver(harness
     assert outcomes[0].messages[0].id == outcomes[1].messages[0].id
 
 
-async def test_a_handler_that_hangs_is_ended(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_hangs_times_out(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handling_module, "HANDLER_SECONDS", 0.1)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError):
             await handled(harness, enveloped(Append(subject="s", number=1, pause=30)))
 
 
-async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(harness: InboxHarness) -> None:
+async def test_a_cancelled_subtask_is_a_failure_of_the_handler(harness: InboxHarness) -> None:
     """It must not look as if the message itself had been cancelled: then nobody would bring it to its end."""
 
     async def abandoned(command: Append, work: Work, ledger: Ledger) -> None:
@@ -280,7 +280,7 @@ async def test_a_handler_whose_helper_was_cancelled_has_failed_like_any_other(ha
         await handling.handle(sent, handling.decode(sent))
 
 
-async def test_a_message_that_is_really_cancelled_ends_at_once(harness: InboxHarness) -> None:
+async def test_a_cancelled_message_ends_at_once(harness: InboxHarness) -> None:
     task = asyncio.create_task(handled(harness, enveloped(Append(subject="s", number=1, pause=30))))
     await asyncio.sleep(0.1)
     task.cancel()
@@ -306,7 +306,7 @@ async def test_a_message_that_is_really_cancelled_ends_at_once(harness: InboxHar
         b"\xff\xfe\x00",
     ],
 )
-def test_a_body_of_another_shape_is_undecodable_and_not_quoted(harness: InboxHarness, body: bytes) -> None:
+def test_an_invalid_body_is_undecodable_and_not_quoted(harness: InboxHarness, body: bytes) -> None:
     with pytest.raises(Undecodable) as caught:
         harness.handling(LEDGER).decode(envelope(body=body))
     assert len(str(caught.value)) < 300
@@ -327,7 +327,7 @@ def test_unknown_fields_are_ignored(harness: InboxHarness) -> None:
         (enveloped(Append(subject="s", number=1)), "ledger.events"),
     ],
 )
-def test_what_does_not_belong_on_a_topic_is_undecodable(harness: InboxHarness, message: Envelope, topic: str) -> None:
+def test_a_message_of_another_topic_is_undecodable(harness: InboxHarness, message: Envelope, topic: str) -> None:
     message.topic = topic
     with pytest.raises(Undecodable):
         harness.handling(LEDGER).decode(message)
@@ -336,7 +336,7 @@ def test_what_does_not_belong_on_a_topic_is_undecodable(harness: InboxHarness, m
 @pytest.mark.parametrize(
     "message", [envelope(wire="ledger.from-the-future"), enveloped(Appended(subject="s", number=1))]
 )
-def test_an_event_that_is_not_followed_is_passed_over(harness: InboxHarness, message: Envelope) -> None:
+def test_an_event_without_a_handler_is_not_decoded(harness: InboxHarness, message: Envelope) -> None:
     message.topic = "ledger.events"
     with pytest.raises(EventNotHandled):
         harness.handling(LEDGER).decode(message)
@@ -356,27 +356,27 @@ def test_an_event_that_is_not_followed_is_passed_over(harness: InboxHarness, mes
         ([], "ledger.events", False),
     ],
 )
-def test_an_event_that_is_not_followed_is_known_by_its_type(
+def test_an_event_without_a_handler_is_skipped_by_its_type_header(
     harness: InboxHarness, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
 ) -> None:
     record = SimpleNamespace(topic=topic, partition=0, offset=0, key=None, value=None, headers=headers)
     assert harness.handling(LEDGER).skips(record, topic) is passed_over
 
 
-def test_an_event_that_is_followed_is_decoded(harness: InboxHarness) -> None:
+def test_an_event_with_a_handler_is_decoded(harness: InboxHarness) -> None:
     event: Message = Appended(subject="s", number=1)
     assert harness.handling(AUDIT).decode(enveloped(event)) == event
 
 
-async def test_what_a_handler_lets_through_is_nobodys_outcome(harness: InboxHarness) -> None:
+async def test_an_exception_of_the_handler_stores_nothing(harness: InboxHarness) -> None:
     sent = enveloped(Append(subject="s", number=1, fail=1))
-    with pytest.raises(RuntimeError, match="told to fail"):
+    with pytest.raises(RuntimeError, match="failing on purpose"):
         await handled(harness, sent)
     assert await harness.row(sent.id) is None
     assert (await handled(harness, sent)).kind == DONE
 
 
-async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(harness: InboxHarness) -> None:
+async def test_a_version_conflict_raised_by_the_handler_runs_it_again(harness: InboxHarness) -> None:
     """The inbox row of a refusal is committed like any other."""
 
     async def loses_once(command: Append, work: Work, ledger: Ledger) -> Any:
@@ -400,7 +400,7 @@ async def test_a_refusal_of_the_commit_may_itself_lose_and_runs_again(harness: I
         (Refuse(subject="s", how="unavailable"), None),
     ],
 )
-async def test_it_is_recorded_once_what_came_of_a_message(
+async def test_the_outcome_hook_commits_once_with_the_outcome(
     harness: InboxHarness, sent: Message, said: str | None
 ) -> None:
     recorded = harness.database["recorded"]

@@ -37,7 +37,7 @@ def naming(bench: InboxHarness, name: str, **fields: Any) -> Work:
     return work
 
 
-async def test_works_that_are_ready_together_share_one_commit(harness: InboxHarness) -> None:
+async def test_works_ready_at_the_same_time_share_one_commit(harness: InboxHarness) -> None:
     works = [naming(harness, f"n{number}") for number in range(64)]
     assert await outcomes(harness, works) == [None] * 64
     assert harness.commits() == (1, 64)
@@ -45,7 +45,7 @@ async def test_works_that_are_ready_together_share_one_commit(harness: InboxHarn
     assert all([await harness.row(work.id) for work in works])
 
 
-async def test_in_a_group_of_64_a_taken_name_and_a_moved_version_harm_nobody_else(harness: InboxHarness) -> None:
+async def test_two_failing_works_do_not_affect_the_others_of_their_group(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": "theirs", "name": "n1"}, {"_id": "moved", "version": 7}])
     works = [naming(harness, f"n{number}") for number in range(63)]
     late = harness.work()
@@ -63,7 +63,7 @@ async def test_in_a_group_of_64_a_taken_name_and_a_moved_version_harm_nobody_els
     assert await harness.row(late.id) is None
 
 
-async def test_a_message_that_the_inbox_holds_changes_nothing_again(harness: InboxHarness) -> None:
+async def test_a_message_in_the_inbox_is_not_committed_again(harness: InboxHarness) -> None:
     first = naming(harness, "a")
     await harness.commit(first)
     again = harness.work(first.id)
@@ -77,7 +77,7 @@ async def test_a_message_that_the_inbox_holds_changes_nothing_again(harness: Inb
     assert await harness.things.find_one({"_id": "another"}) is None
 
 
-async def test_one_message_twice_in_the_same_breath_takes_effect_once(harness: InboxHarness) -> None:
+async def test_two_deliveries_at_the_same_time_take_effect_once(harness: InboxHarness) -> None:
     one_id = new_message_id()
     told = await outcomes(harness, [naming(harness, name, id=one_id) for name in ("a", "b")])
     assert told[0] is None
@@ -85,7 +85,7 @@ async def test_one_message_twice_in_the_same_breath_takes_effect_once(harness: I
     assert await harness.things.count_documents({}) == 1
 
 
-async def test_two_works_on_one_document_never_share_a_commit(harness: InboxHarness) -> None:
+async def test_two_works_on_one_document_do_not_share_a_commit(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "counter", "version": 1, "count": 0})
     works = [harness.work() for _ in range(2)]
     for work in works:
@@ -96,7 +96,7 @@ async def test_two_works_on_one_document_never_share_a_commit(harness: InboxHarn
     assert await harness.things.find_one({"_id": "counter"}) == {"_id": "counter", "version": 2, "count": 1}
 
 
-async def test_a_deleted_document_must_be_as_it_was_read(harness: InboxHarness) -> None:
+async def test_a_delete_requires_the_version_that_was_read(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": "a", "version": 1}, {"_id": "b", "version": 2}])
     works = [harness.work() for _ in range(2)]
     works[0].delete(harness.things, "a", version=1)
@@ -107,7 +107,7 @@ async def test_a_deleted_document_must_be_as_it_was_read(harness: InboxHarness) 
     assert [found["_id"] async for found in harness.things.find()] == ["b"]
 
 
-async def test_any_number_of_works_hold_one_document_in_one_commit(harness: InboxHarness) -> None:
+async def test_many_works_may_require_one_document_in_one_commit(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "application", "version": 3})
     works = [harness.work() for _ in range(20)]
     for number, work in enumerate(works):
@@ -119,7 +119,7 @@ async def test_any_number_of_works_hold_one_document_in_one_commit(harness: Inbo
     assert await harness.things.count_documents({"_id": {"$type": "int"}}) == 20
 
 
-async def test_what_is_held_must_be_as_it_was_read(harness: InboxHarness) -> None:
+async def test_a_required_version_must_match(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "application", "version": 3})
     works = [harness.work() for _ in range(3)]
     works[0].require_version(harness.things, "gone", version=1)
@@ -129,7 +129,7 @@ async def test_what_is_held_must_be_as_it_was_read(harness: InboxHarness) -> Non
     assert [type(one) for one in told] == [VersionConflict, VersionConflict, type(None)]
 
 
-async def test_nothing_is_stored_under_a_document_once_another_instance_has_removed_it(harness: InboxHarness) -> None:
+async def test_no_dependent_is_inserted_after_its_document_was_deleted(harness: InboxHarness) -> None:
     other = harness.another()
 
     async def sign_up(application: str) -> None:
@@ -164,7 +164,7 @@ async def test_nothing_is_stored_under_a_document_once_another_instance_has_remo
     assert stored, "nobody signed up in time, so nothing was shown"
 
 
-async def test_of_two_instances_on_one_document_one_wins_and_the_other_is_told(harness: InboxHarness) -> None:
+async def test_of_two_instances_replacing_one_document_one_conflicts(harness: InboxHarness) -> None:
     other = harness.another()
     for number in range(20):
         document = {"_id": f"counter{number}", "version": 1}
@@ -179,7 +179,7 @@ async def test_of_two_instances_on_one_document_one_wins_and_the_other_is_told(h
         assert await harness.things.find_one({"_id": document["_id"], "by": winners[0].id, "version": 2})
 
 
-async def test_conflicting_groups_of_two_instances_spoil_nothing_besides(harness: InboxHarness) -> None:
+async def test_conflicting_groups_of_two_instances_commit_all_other_works(harness: InboxHarness) -> None:
     """Each group of 32 holds one message that the other one holds too."""
     other = harness.another()
     shared_id = new_message_id()
@@ -194,7 +194,7 @@ async def test_conflicting_groups_of_two_instances_spoil_nothing_besides(harness
     assert await harness.things.count_documents({"name": "both"}) == 1
 
 
-async def test_a_document_that_cannot_be_written_spoils_only_its_own_work(harness: InboxHarness) -> None:
+async def test_an_unwritable_document_fails_only_its_own_work(harness: InboxHarness) -> None:
     unwritable: list[dict[str, Any]] = [
         {"_id": "a", "what": object()},
         {"_id": "b", "what": "\ud800"},
@@ -217,7 +217,7 @@ async def test_a_document_that_cannot_be_written_spoils_only_its_own_work(harnes
             await harness.commit(naming(harness, f"{bad.id} after"))
 
 
-async def test_of_two_writes_with_one_id_the_taken_one_refuses_in_its_own_words(harness: InboxHarness) -> None:
+async def test_of_two_inserts_the_rejected_one_names_the_refusal(harness: InboxHarness) -> None:
     addresses = harness.database["addresses"]
     await addresses.insert_one({"_id": "same"})
     work = harness.work()
@@ -228,7 +228,7 @@ async def test_of_two_writes_with_one_id_the_taken_one_refuses_in_its_own_words(
     assert await harness.things.find_one({"_id": "same"}) is None
 
 
-async def test_a_taken_name_without_words_lets_the_handler_look_again(harness: InboxHarness) -> None:
+async def test_a_rejected_insert_without_a_refusal_is_a_version_conflict(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "theirs", "name": "a"})
     work = harness.work()
     work.insert(harness.things, {"_id": "mine", "name": "a"})
@@ -236,7 +236,7 @@ async def test_a_taken_name_without_words_lets_the_handler_look_again(harness: I
         await harness.commit(work)
 
 
-async def test_a_work_whose_caller_gave_up_does_not_hold_the_others(harness: InboxHarness) -> None:
+async def test_a_cancelled_commit_does_not_affect_the_others(harness: InboxHarness) -> None:
     works = [naming(harness, f"n{number}") for number in range(3)]
     tasks = [asyncio.create_task(harness.commit(work)) for work in works]
     await asyncio.sleep(0)
@@ -247,7 +247,7 @@ async def test_a_work_whose_caller_gave_up_does_not_hold_the_others(harness: Inb
     await harness.commit(naming(harness, "after"))
 
 
-async def test_a_row_holds_all_that_is_said_and_no_secret(harness: InboxHarness) -> None:
+async def test_rows_hold_published_messages_with_sealed_secrets(harness: InboxHarness) -> None:
     work = harness.work(wire="ledger.reveal", body=b'{"secret":"a.sealed"}')
     work.publish(SendMail(key="k", template="welcome", to=Sealed.of("eve@example.com"), variables=Sealed.of("{}")))
     work.publish(
@@ -266,7 +266,7 @@ async def test_a_row_holds_all_that_is_said_and_no_secret(harness: InboxHarness)
         assert SEALER.unseal_secret("mailer", mail.to) == address
 
 
-async def test_what_was_done_is_found_with_its_reply_and_its_messages(harness: InboxHarness) -> None:
+async def test_a_stored_outcome_has_its_reply_and_messages(harness: InboxHarness) -> None:
     work = harness.work()
     work.publish(SendMail(key="k", template="welcome", to=Sealed.of("a"), variables=Sealed.of("{}")), id="f" * 32)
     await harness.commit(work, b'{"n":1}')
@@ -277,7 +277,7 @@ async def test_what_was_done_is_found_with_its_reply_and_its_messages(harness: I
     assert found.messages == work.immediate()
 
 
-async def test_the_same_id_with_another_request_is_told_from_a_repeat(harness: InboxHarness) -> None:
+async def test_a_different_fingerprint_is_a_reused_message_id(harness: InboxHarness) -> None:
     work = harness.work(fingerprint="aa" * 32)
     await harness.commit(work)
     assert await harness.inbox.find(envelope(work.id, fingerprint="aa" * 32, body=b"sealed anew")) is not None
@@ -285,7 +285,7 @@ async def test_the_same_id_with_another_request_is_told_from_a_repeat(harness: I
         await harness.inbox.find(envelope(work.id, fingerprint="bb" * 32))
 
 
-async def test_without_a_fingerprint_the_body_tells(harness: InboxHarness) -> None:
+async def test_without_a_fingerprint_the_bodies_are_compared(harness: InboxHarness) -> None:
     work = harness.work(body=b'{"a":1}')
     await harness.commit(work)
     assert await harness.inbox.find(envelope(work.id, body=b'{"a":1}')) is not None
@@ -293,7 +293,7 @@ async def test_without_a_fingerprint_the_body_tells(harness: InboxHarness) -> No
         await harness.inbox.find(envelope(work.id, body=b'{"a":2}'))
 
 
-async def test_one_order_for_later_by_two_messages_waits_once(harness: InboxHarness) -> None:
+async def test_two_delayed_messages_with_one_id_make_one_timer(harness: InboxHarness) -> None:
     works = [harness.work() for _ in range(2)]
     for work in works:
         mail = SendMail(key="k", template="welcome", to=Sealed.of("a"), variables=Sealed.of("{}"))
@@ -302,19 +302,19 @@ async def test_one_order_for_later_by_two_messages_waits_once(harness: InboxHarn
     assert await harness.database[Inbox.TIMERS].count_documents({}) == 1
 
 
-async def test_more_works_than_fit_into_a_group_are_all_committed(harness: InboxHarness) -> None:
+async def test_more_works_than_a_group_takes_are_all_committed(harness: InboxHarness) -> None:
     assert await outcomes(harness, [naming(harness, f"n{number}") for number in range(200)]) == [None] * 200
     commits, works = harness.commits()
     assert works == 200
     assert commits >= 4
 
 
-async def test_a_row_outlives_what_the_inbox_promises_to_remember(harness: InboxHarness) -> None:
+async def test_rows_outlive_the_retention(harness: InboxHarness) -> None:
     indexes = await harness.database[Inbox.COLLECTION].index_information()
     assert indexes["at_1"]["expireAfterSeconds"] > timedelta(days=8).total_seconds()
 
 
-async def test_another_retention_is_taken_over_at_the_next_start(harness: InboxHarness) -> None:
+async def test_a_changed_retention_changes_the_index(harness: InboxHarness) -> None:
     for days in (1, 30):
         inbox = Inbox(
             harness.client, harness.database, retention=timedelta(days=days), service="t", encryption=ROW_ENCRYPTION
@@ -325,7 +325,7 @@ async def test_another_retention_is_taken_over_at_the_next_start(harness: InboxH
         assert indexes["at_1"]["expireAfterSeconds"] < timedelta(days=days + 1).total_seconds()
 
 
-async def test_a_reply_without_a_body_stays_without_one(harness: InboxHarness) -> None:
+async def test_an_outcome_without_a_body_is_stored(harness: InboxHarness) -> None:
     work = harness.work()
     await harness.inbox.commit(work, Outcome(body=None))
     found = await harness.inbox.find(work.cause)
@@ -333,14 +333,14 @@ async def test_a_reply_without_a_body_stays_without_one(harness: InboxHarness) -
     assert found.body is None
 
 
-async def test_a_commit_right_after_another_finds_a_committer(harness: InboxHarness) -> None:
+async def test_a_commit_right_after_another_succeeds(harness: InboxHarness) -> None:
     async with asyncio.timeout(10):
         for _ in range(3):
             # Begun in the very moment in which the committer of the one before comes to its end.
             await harness.commit(harness.work())
 
 
-async def test_a_taken_name_is_told_when_the_same_collection_is_replaced_in(harness: InboxHarness) -> None:
+async def test_a_rejected_insert_beside_a_replace_names_the_refusal(harness: InboxHarness) -> None:
     await harness.commit(naming(harness, "ada"))
     await harness.things.insert_one({"_id": "other", "version": 1})
     work = naming(harness, "ada")

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from shared.bus.offset_tracker import OffsetTracker
 
 
-def test_nothing_finished_lets_nothing_pass() -> None:
+def test_without_a_finished_record_there_is_no_position() -> None:
     progress = OffsetTracker()
     progress.add(7, 0)
     assert progress.position is None
 
 
-def test_a_finished_record_passes_up_to_the_first_open_one() -> None:
+def test_the_position_stops_at_the_first_unfinished_record() -> None:
     progress = OffsetTracker()
     for offset in (5, 6, 7):
         progress.add(offset, 0)
@@ -32,7 +32,7 @@ def partitions(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 
 
 @given(partitions())
-def test_the_position_is_always_just_past_the_finished_beginning(partition: tuple[list[int], list[int]]) -> None:
+def test_the_position_follows_the_unbroken_run_of_finished_records(partition: tuple[list[int], list[int]]) -> None:
     offsets, ends = partition
     progress = OffsetTracker()
     for offset in offsets:
@@ -45,7 +45,7 @@ def test_the_position_is_always_just_past_the_finished_beginning(partition: tupl
         assert progress.position == (beginning[-1] + 1 if beginning else None)
 
 
-def test_a_position_that_was_committed_comes_up_again_only_when_it_moves() -> None:
+def test_a_committed_position_returns_only_after_it_advanced() -> None:
     progress = OffsetTracker()
     for offset in (1, 2, 3):
         progress.add(offset, 0)
@@ -57,7 +57,7 @@ def test_a_position_that_was_committed_comes_up_again_only_when_it_moves() -> No
     assert progress.position == 4
 
 
-def test_the_oldest_is_the_first_that_is_not_finished() -> None:
+def test_oldest_is_the_timestamp_of_the_first_unfinished_record() -> None:
     progress = OffsetTracker()
     assert progress.oldest is None
     for offset in (5, 6, 7):

@@ -14,7 +14,7 @@ from tests.shared.bus_harness import BusHarness
 from tests.shared.inbox_harness import envelope
 
 
-async def test_a_message_is_there_with_its_key_and_headers_when_send_returns(bus: BusHarness) -> None:
+async def test_send_returns_when_the_record_is_on_kafka(bus: BusHarness) -> None:
     sent = envelope("1" * 32, key="k", body=b'{"a":1}', trace="00-1-2-01", reply_id="1" * 32)
     await bus.producer.send(sent)
     (record,) = await bus.records("ledger.commands")
@@ -29,19 +29,19 @@ async def test_a_tombstone_has_a_key_and_no_value(bus: BusHarness) -> None:
     assert (record.key, record.value) == (b"k", None)
 
 
-async def test_many_messages_of_one_send_keep_their_order(bus: BusHarness) -> None:
+async def test_messages_of_one_send_keep_their_order(bus: BusHarness) -> None:
     await bus.producer.send(*(envelope(key="k", body=b"%d" % number) for number in range(200)))
     assert [record.value for record in await bus.records("ledger.commands")] == [
         b"%d" % number for number in range(200)
     ]
 
 
-async def test_messages_without_a_key_are_spread(bus: BusHarness) -> None:
+async def test_messages_without_a_key_are_spread_over_the_partitions(bus: BusHarness) -> None:
     await bus.producer.send(*(envelope() for _ in range(100)))
     assert {record.partition for record in await bus.records("ledger.commands")} == {0, 1, 2, 3}
 
 
-async def test_a_missing_topic_is_told_within_the_time_out(bus: BusHarness) -> None:
+async def test_a_missing_topic_raises_bus_down_within_the_timeout(bus: BusHarness) -> None:
     producer = Producer(bus.bootstrap, prefix=bus.prefix, timeout=0.5)
     await producer.start()
     try:
@@ -54,25 +54,25 @@ async def test_a_missing_topic_is_told_within_the_time_out(bus: BusHarness) -> N
         await producer.stop()
 
 
-async def test_a_record_that_is_too_large_is_told(bus: BusHarness) -> None:
+async def test_a_too_large_record_raises_bus_down(bus: BusHarness) -> None:
     with pytest.raises(BusDown, match="TooLarge"):
         await bus.put_record("ledger.commands", b"x" * (3 << 20))
     await bus.producer.send(envelope())
 
 
-async def test_a_stopped_producer_sends_nothing(bus: BusHarness) -> None:
+async def test_a_stopped_producer_raises_bus_down(bus: BusHarness) -> None:
     producer = Producer(bus.bootstrap, prefix=bus.prefix)
     await producer.stop()
     with pytest.raises(BusDown, match="stopped"):
         await producer.send(envelope())
 
 
-async def test_without_kafka_the_start_fails_and_leaves_nothing_open() -> None:
+async def test_without_kafka_the_start_fails() -> None:
     producer = Producer(f"127.0.0.1:{ports.any_free()}", timeout=1)
     async with asyncio.timeout(20):
         with pytest.raises(KafkaConnectionError):
             await producer.start()
 
 
-async def test_the_partitions_of_a_topic_are_told(bus: BusHarness) -> None:
+async def test_the_partitions_of_a_topic_are_sorted(bus: BusHarness) -> None:
     assert await bus.producer.partitions("ledger.commands") == [0, 1, 2, 3]

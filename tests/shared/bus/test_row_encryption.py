@@ -22,19 +22,19 @@ def message(wire: str, *, caller: Caller = ANONYMOUS, fingerprint: str = "") -> 
 PERSONAL, PLAIN = message("auth.ensure-user"), message("auth.user-ensured")
 
 
-def test_a_personal_message_is_kept_sealed_and_comes_back_whole() -> None:
+def test_a_personal_message_is_sealed_in_its_row() -> None:
     row = ROW_ENCRYPTION.message_row(PERSONAL)
     assert ADDRESS not in repr(row)
     assert ROW_ENCRYPTION.message_of(row) == Envelope.of_row(PERSONAL.row())
 
 
-def test_any_other_message_is_kept_as_it_is() -> None:
+def test_other_messages_are_stored_unencrypted() -> None:
     assert ROW_ENCRYPTION.message_row(PLAIN) == PLAIN.row()
     assert ROW_ENCRYPTION.reply_row(PLAIN, b"{}") == b"{}"
 
 
 @pytest.mark.parametrize("wire", ["auth.ensure-user", "auth.user-ensured"])
-def test_where_a_caller_came_from_is_kept_sealed(wire: str) -> None:
+def test_the_callers_ip_address_is_sealed_in_every_row(wire: str) -> None:
     caller = Caller(kind="user", user_id="user_1", token_id="token_1", client_ip="203.0.113.77")
     one = message(wire, caller=caller)
     row = ROW_ENCRYPTION.message_row(one)
@@ -45,12 +45,12 @@ def test_where_a_caller_came_from_is_kept_sealed(wire: str) -> None:
     assert ROW_ENCRYPTION.message_of(one.row()).caller == caller
 
 
-def test_an_entry_of_the_audit_is_kept_sealed() -> None:
+def test_an_audit_event_is_sealed_in_its_row() -> None:
     row = ROW_ENCRYPTION.message_row(message("auth.audited"))
     assert ADDRESS not in repr(row)
 
 
-def test_a_reply_to_a_personal_message_is_kept_sealed() -> None:
+def test_the_reply_to_a_personal_message_is_sealed() -> None:
     kept = ROW_ENCRYPTION.reply_row(PERSONAL, ADDRESS.encode())
     assert ADDRESS not in repr(kept)
     assert ROW_ENCRYPTION.reply_of(kept) == ADDRESS.encode()
@@ -58,7 +58,7 @@ def test_a_reply_to_a_personal_message_is_kept_sealed() -> None:
 
 
 @pytest.mark.parametrize("one", [PERSONAL, PLAIN, message("auth.ensure-user", fingerprint="ab" * 32)])
-def test_a_message_is_told_from_another_by_its_hash(one: Envelope) -> None:
+def test_the_content_hash_differs_for_different_content(one: Envelope) -> None:
     kept = ROW_ENCRYPTION.content_hash(one)
     assert ROW_ENCRYPTION.matches(kept, one)
     other = message(one.wire, fingerprint=one.fingerprint and "cd" * 32)
@@ -66,22 +66,22 @@ def test_a_message_is_told_from_another_by_its_hash(one: Envelope) -> None:
     assert not ROW_ENCRYPTION.matches(kept, other)
 
 
-def test_nobody_without_the_key_can_make_the_hash_of_a_personal_message() -> None:
+def test_the_content_hash_of_a_personal_message_is_keyed() -> None:
     assert isinstance(ROW_ENCRYPTION.content_hash(PERSONAL), str)
     assert ROW_ENCRYPTION.content_hash(PERSONAL) != RowEncryption(Sealer({"old": NEW}), "auth").content_hash(PERSONAL)
 
 
-def test_what_an_older_key_sealed_is_still_read() -> None:
+def test_rows_sealed_with_an_older_key_are_read() -> None:
     rotated = RowEncryption(Sealer({"new": NEW, "old": OLD}), "auth")
     assert rotated.message_of(ROW_ENCRYPTION.message_row(PERSONAL)).body == PERSONAL.body
     assert rotated.matches(ROW_ENCRYPTION.content_hash(PERSONAL), PERSONAL)
 
 
-def test_what_was_kept_before_a_message_was_declared_personal_is_still_read() -> None:
+def test_rows_older_than_the_personal_declaration_are_read() -> None:
     assert ROW_ENCRYPTION.message_of(PERSONAL.row()).body == PERSONAL.body
     assert ROW_ENCRYPTION.matches(ROW_ENCRYPTION.content_hash(message("auth.user-ensured")), PERSONAL)
 
 
-def test_another_service_can_open_none_of_it() -> None:
+def test_another_service_can_not_read_the_rows() -> None:
     with pytest.raises(CannotUnseal):
         RowEncryption(Sealer({"old": OLD}), "billing").message_of(ROW_ENCRYPTION.message_row(PERSONAL))

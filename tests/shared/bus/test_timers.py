@@ -53,7 +53,7 @@ async def said(bus: BusHarness) -> list[str]:
     return [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
 
 
-async def test_a_row_leaves_when_it_is_due_and_not_before(bus: BusHarness) -> None:
+async def test_a_message_is_sent_when_it_is_due_and_not_before(bus: BusHarness) -> None:
     clock = Clock()
     soon = await add_timer(bus, clock.now + timedelta(minutes=1), 1)
     await add_timer(bus, clock.now + timedelta(hours=1), 2)
@@ -66,7 +66,7 @@ async def test_a_row_leaves_when_it_is_due_and_not_before(bus: BusHarness) -> No
     assert await bus.database()[Inbox.TIMERS].count_documents({}) == 1
 
 
-async def test_what_leaves_is_what_was_ordered_dated_anew(bus: BusHarness) -> None:
+async def test_a_delayed_message_is_sent_with_the_current_time(bus: BusHarness) -> None:
     clock = Clock()
     ordered = await add_timer(bus, clock.now, 1)
     before = unix_milliseconds()
@@ -79,7 +79,7 @@ async def test_what_leaves_is_what_was_ordered_dated_anew(bus: BusHarness) -> No
     assert sent == ordered
 
 
-async def test_due_rows_leave_in_the_order_of_their_times(bus: BusHarness) -> None:
+async def test_due_messages_are_sent_in_the_order_of_their_times(bus: BusHarness) -> None:
     clock = Clock()
     for number in (3, 1, 2):
         await add_timer(bus, clock.now - timedelta(seconds=10 - number), number)
@@ -87,7 +87,7 @@ async def test_due_rows_leave_in_the_order_of_their_times(bus: BusHarness) -> No
     assert await said(bus) == [f"{number:032x}" for number in (1, 2, 3)]
 
 
-async def test_many_instances_share_the_rows(bus: BusHarness) -> None:
+async def test_several_instances_send_each_message_once(bus: BusHarness) -> None:
     clock = Clock()
     for number in range(60):
         await add_timer(bus, clock.now, number)
@@ -96,7 +96,7 @@ async def test_many_instances_share_the_rows(bus: BusHarness) -> None:
     assert sorted(await said(bus)) == [f"{number:032x}" for number in range(60)]
 
 
-async def test_a_row_that_could_not_be_sent_is_sent_when_its_lease_is_over(bus: BusHarness) -> None:
+async def test_a_message_that_was_not_sent_is_sent_after_the_lease(bus: BusHarness) -> None:
     clock = Clock()
     stopped = Producer(bus.bootstrap, prefix=bus.prefix)
     ordered = await add_timer(bus, clock.now, 1)
@@ -108,7 +108,7 @@ async def test_a_row_that_could_not_be_sent_is_sent_when_its_lease_is_over(bus: 
     assert await said(bus) == [ordered.id]
 
 
-async def test_an_order_for_later_is_carried_out_later_and_once(bus: BusHarness) -> None:
+async def test_a_delayed_event_is_handled_later_and_once(bus: BusHarness) -> None:
     async with bus.running(), bus.running(), bus.running("audit"):
         began = datetime.now(UTC)
         for number in range(10):
@@ -135,13 +135,13 @@ async def looking(made: Timers) -> AsyncIterator[None]:
             await made.stop()
 
 
-async def test_a_stop_ends_the_looking_whatever_it_is_doing(bus: BusHarness) -> None:
+async def test_a_stop_at_any_moment_ends_the_polling(bus: BusHarness) -> None:
     for pause in (0.0, 0.001, 0.003, 0.01):
         async with looking(timers(bus, Clock())):
             await asyncio.sleep(pause)
 
 
-async def test_a_row_in_trouble_does_not_end_the_looking(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bad_row_does_not_end_the_polling(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.timers.POLL_SECONDS", 0.02)
     clock = Clock()
     broken: dict[str, Any] = {"_id": "broken", "at": clock.now}

@@ -49,7 +49,7 @@ async def say(producer: Producer, *values: str, partition: int = 0) -> None:
         await producer.send_record(TOPIC, value.encode(), [], partition=partition)
 
 
-async def test_what_is_there_is_read_before_the_start_returns_and_then_what_comes(
+async def test_existing_records_are_read_before_the_start_returns(
     kafka_bootstrap: str, topic: str, producer: Producer
 ) -> None:
     await say(producer, *map(str, range(1000)))
@@ -66,7 +66,7 @@ async def test_what_is_there_is_read_before_the_start_returns_and_then_what_come
     assert not tail.following
 
 
-async def test_an_empty_topic_is_followed_at_once(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
+async def test_an_empty_topic_is_followed(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
     tail = TopicReader(kafka_bootstrap, topic, listener)
     await tail.start(within=5)
@@ -75,7 +75,7 @@ async def test_an_empty_topic_is_followed_at_once(kafka_bootstrap: str, topic: s
     await tail.stop()
 
 
-async def test_from_the_end_only_what_comes_after_the_start_is_heard(
+async def test_from_the_end_existing_records_are_skipped(
     kafka_bootstrap: str, topic: str, producer: Producer
 ) -> None:
     await say(producer, "old")
@@ -88,7 +88,7 @@ async def test_from_the_end_only_what_comes_after_the_start_is_heard(
     await tail.stop()
 
 
-async def test_only_the_wanted_partitions_are_heard(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
+async def test_only_the_given_partitions_are_read(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     await say(producer, "elsewhere", partition=0)
     await say(producer, "here", partition=1)
     listener = Listener()
@@ -98,7 +98,7 @@ async def test_only_the_wanted_partitions_are_heard(kafka_bootstrap: str, topic:
     await tail.stop()
 
 
-async def test_a_record_without_a_value_is_told_as_such(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
+async def test_a_tombstone_is_passed_on_with_a_null_value(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     await producer.send_record(TOPIC, None, [], key=b"gone")
     listener = Listener()
     tail = TopicReader(kafka_bootstrap, topic, listener)
@@ -107,7 +107,7 @@ async def test_a_record_without_a_value_is_told_as_such(kafka_bootstrap: str, to
     await tail.stop()
 
 
-async def test_a_record_that_is_not_understood_holds_up_nothing(
+async def test_an_exception_of_the_callback_does_not_stop_the_reader(
     kafka_bootstrap: str, topic: str, producer: Producer
 ) -> None:
     await say(producer, "good", "bad", "good")
@@ -124,7 +124,7 @@ async def test_a_record_that_is_not_understood_holds_up_nothing(
     await tail.stop()
 
 
-async def test_an_end_that_no_record_stands_before_is_reached(
+async def test_an_end_offset_without_a_record_before_it_is_reached(
     kafka_bootstrap: str, topic: str, producer: Producer
 ) -> None:
     """A transaction's marker takes an offset and is no record, as after compaction there is none."""
@@ -142,20 +142,20 @@ async def test_an_end_that_no_record_stands_before_is_reached(
     await tail.stop()
 
 
-async def test_a_topic_that_is_not_there_is_said_to_be(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_a_missing_topic_raises_bus_down(kafka_bootstrap: str, topic_prefix: str) -> None:
     tail = TopicReader(kafka_bootstrap, topic_prefix + "nothing", Listener())
     with pytest.raises(BusDown, match="nothing"):
         await tail.start(within=1)
     await tail.stop()
 
 
-async def test_a_kafka_that_is_not_there_is_said_to_be() -> None:
+async def test_an_unreachable_kafka_raises_bus_down() -> None:
     tail = TopicReader("127.0.0.1:1", TOPIC, Listener())
     with pytest.raises(BusDown):
         await tail.start(within=3)
 
 
-async def test_a_consumer_that_hangs_is_replaced(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
+async def test_a_stuck_consumer_is_replaced(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
     tail = TopicReader(kafka_bootstrap, topic, listener, silence_seconds=0.1)
     await tail.start()
@@ -170,7 +170,7 @@ async def test_a_consumer_that_hangs_is_replaced(kafka_bootstrap: str, topic: st
     await tail.stop()
 
 
-async def test_after_an_outage_it_goes_on_where_it_was(own_kafka: Callable[[], Awaitable[EmbeddedKafka]]) -> None:
+async def test_reading_continues_at_its_position_after_an_outage(own_kafka: Callable[[], Awaitable[EmbeddedKafka]]) -> None:
     kafka = await own_kafka()
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()

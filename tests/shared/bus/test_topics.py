@@ -19,7 +19,7 @@ TABLE = (
 NAMES = ["a.commands", "a.commands.dead", "a.keys", "a.revocations"]
 
 
-async def test_applying_makes_what_is_missing_and_the_second_time_nothing(
+async def test_apply_creates_missing_topics_once(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     made = await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
@@ -28,7 +28,7 @@ async def test_applying_makes_what_is_missing_and_the_second_time_nothing(
     assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
 
 
-async def test_a_missing_topic_is_said(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_check_reports_a_missing_topic(kafka_bootstrap: str, topic_prefix: str) -> None:
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:1])
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [
         f"{topic_prefix}a.keys is missing"
@@ -36,7 +36,7 @@ async def test_a_missing_topic_is_said(kafka_bootstrap: str, topic_prefix: str) 
     assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [f"{topic_prefix}a.keys"]
 
 
-async def test_a_topic_of_an_older_release_becomes_compacted_and_stays_limited(
+async def test_apply_changes_the_cleanup_policy_of_an_existing_topic(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     older = Topic("a.revocations", 1, DAY // 12, consumed=False)
@@ -48,7 +48,7 @@ async def test_a_topic_of_an_older_release_becomes_compacted_and_stays_limited(
     await until_said(kafka_bootstrap, topic_prefix, TABLE[2:], [])
 
 
-async def test_another_number_of_partitions_is_said_and_left(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_a_different_number_of_partitions_is_reported_and_kept(kafka_bootstrap: str, topic_prefix: str) -> None:
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2)
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2) == []
     difference = [f"{topic_prefix}a.commands has 2 partitions instead of 3"]
@@ -58,7 +58,7 @@ async def test_another_number_of_partitions_is_said_and_left(kafka_bootstrap: st
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
 
 
-async def test_a_changed_setting_is_said_and_set_back(
+async def test_a_changed_setting_is_reported_and_restored(
     kafka_bootstrap: str, topic_prefix: str, kafka_admin: AIOKafkaAdminClient
 ) -> None:
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
@@ -79,7 +79,7 @@ async def until_said(bootstrap: str, prefix: str, table: Sequence[Topic], expect
     await wait_until(said)
 
 
-def test_a_dead_letter_can_be_removed_before_its_time() -> None:
+def test_dead_letter_topics_are_compacted_and_limited() -> None:
     for topic in declared():
         if topic.name.endswith(".dead"):
             kept = topic.settings(1)
@@ -88,13 +88,13 @@ def test_a_dead_letter_can_be_removed_before_its_time() -> None:
             assert int(kept["max.compaction.lag.ms"]) <= DAY
 
 
-def test_every_consumed_topic_has_a_dead_one_beside_it() -> None:
+def test_every_consumed_topic_has_a_dead_letter_topic() -> None:
     names = {topic.name for topic in declared()}
     for topic in topics.TOPICS:
         assert (topics.dead_letter_topic(topic.name) in names) == topic.consumed
 
 
-def test_dead_letters_outlive_what_they_came_from_and_have_room_for_what_is_said_about_them() -> None:
+def test_dead_letter_topics_keep_records_longer_and_take_larger_ones() -> None:
     for topic in topics.TOPICS:
         (beside,) = [other for other in declared() if other.name == topics.dead_letter_topic(topic.name)] or [topic]
         if topic.consumed:
@@ -103,10 +103,10 @@ def test_dead_letters_outlive_what_they_came_from_and_have_room_for_what_is_said
 
 
 @pytest.mark.parametrize(("replication", "insync"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
-def test_with_three_replicas_a_write_is_on_two(replication: int, insync: str) -> None:
+def test_with_three_replicas_a_write_needs_two(replication: int, insync: str) -> None:
     assert {topic.settings(replication)["min.insync.replicas"] for topic in declared()} == {insync}
 
 
-def test_the_inbox_remembers_longer_than_a_consumed_topic_keeps() -> None:
+def test_the_inbox_retention_exceeds_the_topics_retention_by_a_day() -> None:
     remembered = ServiceSettings.model_fields["inbox_retention"].default.total_seconds() * 1000
     assert all(topic.retention + DAY <= remembered for topic in topics.TOPICS if topic.consumed)

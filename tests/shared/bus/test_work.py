@@ -28,14 +28,14 @@ def work(**fields: Any) -> Work:
     return Work(envelope(**fields), now=AT, ids=Ids("test"), sealer=SEALER)
 
 
-def test_a_work_knows_its_message() -> None:
+def test_a_work_has_the_attributes_of_its_message() -> None:
     caller = Caller(kind="user", user_id="u")
     one = work(id="1" * 32, key="k", caller=caller)
     assert (one.id, one.key, one.caller) == ("1" * 32, "k", caller)
     assert one.new_id("user").startswith("test_user_")
 
 
-def test_now_is_as_exact_as_mongodb_keeps_it() -> None:
+def test_now_has_whole_milliseconds() -> None:
     assert work().now == AT.replace(microsecond=123_000)
 
 
@@ -47,14 +47,14 @@ def test_a_replaced_document_gets_the_next_version(things: Collection) -> None:
     assert document == {"_id": "a", "version": 3}
 
 
-def test_writes_are_kept_in_order(things: Collection) -> None:
+def test_writes_are_collected_in_order(things: Collection) -> None:
     one = work()
     one.insert(things, {"_id": "a"}, taken=Refusal)
     one.delete(things, "b", version=2)
     assert one.writes == [Insert(things, {"_id": "a"}, Refusal), Delete(things, "b", 2)]
 
 
-def test_two_runs_of_one_message_say_the_same_under_the_same_ids() -> None:
+def test_two_runs_of_a_message_derive_the_same_message_ids() -> None:
     cause = new_message_id()
     runs = [work(id=cause) for _ in range(2)]
     for run in runs:
@@ -65,12 +65,12 @@ def test_two_runs_of_one_message_say_the_same_under_the_same_ids() -> None:
     assert len(set(ids[0])) == 3
 
 
-def test_two_messages_never_say_something_under_one_id() -> None:
+def test_works_of_different_messages_derive_different_ids() -> None:
     ids = {work().publish(Appended(key="s", subject="s", number=1)) for _ in range(100)}
     assert len(ids) == 100
 
 
-def test_what_is_said_carries_caller_trace_and_time_on() -> None:
+def test_a_published_message_has_caller_trace_and_time_of_its_cause() -> None:
     one = work(caller=Caller(kind="user", user_id="u"), trace="00-1-2-01")
     one.publish(Appended(key="s", subject="s", number=1), id="e" * 32)
     (said,) = one.immediate()
@@ -79,7 +79,7 @@ def test_what_is_said_carries_caller_trace_and_time_on() -> None:
     assert said.time == int(AT.timestamp() * 1000)
 
 
-def test_orders_say_from_which_network_they_come_and_events_do_not() -> None:
+def test_commands_carry_the_callers_ip_address_and_events_do_not() -> None:
     caller = Caller(kind="user", user_id="u", client_ip="203.0.113.77")
     one = work(caller=caller)
     one.publish(Append(key="s", subject="s", number=1))
@@ -89,7 +89,7 @@ def test_orders_say_from_which_network_they_come_and_events_do_not() -> None:
     assert event.caller == Caller(kind="user", user_id="u")
 
 
-def test_an_order_for_later_does_not_depart_now() -> None:
+def test_a_delayed_message_is_not_sent_immediately() -> None:
     one = work()
     one.publish(Appended(key="s", subject="s", number=1), at=AT + timedelta(hours=1))
     one.publish(Appended(key="s", subject="s", number=2))
@@ -99,7 +99,7 @@ def test_an_order_for_later_does_not_depart_now() -> None:
     assert len(one.published) == 2
 
 
-def test_a_forwarded_order_takes_the_reply_address_along() -> None:
+def test_a_forwarded_command_has_the_reply_address() -> None:
     one = work(reply_to=7, reply_id="r", deadline=99)
     one.forward(Append(key="s", subject="s", number=1))
     (onward,) = one.immediate()
@@ -107,7 +107,7 @@ def test_a_forwarded_order_takes_the_reply_address_along() -> None:
     assert (onward.reply_to, onward.reply_id, onward.deadline) == (7, "r", 99)
 
 
-def test_a_refused_work_keeps_nothing(things: Collection) -> None:
+def test_discarding_the_state_removes_writes_and_messages(things: Collection) -> None:
     one = work()
     one.insert(things, {"_id": "a"})
     one.publish(Appended(key="s", subject="s", number=1))
@@ -117,7 +117,7 @@ def test_a_refused_work_keeps_nothing(things: Collection) -> None:
     assert (one.writes, one.timers, one.immediate(), one.replies) == ([], [], [], True)
 
 
-def test_a_recorder_writes_when_it_is_known_what_came_of_the_message(things: Collection) -> None:
+def test_the_outcome_hook_runs_with_the_outcome(things: Collection) -> None:
     one = work()
     one.on_outcome(lambda refusal: one.insert(things, {"_id": "done" if refusal is None else refusal.code}))
     one.annotate(subject="s")
@@ -131,7 +131,7 @@ def test_a_recorder_writes_when_it_is_known_what_came_of_the_message(things: Col
     assert one.annotations == {"subject": "s"}
 
 
-def test_of_two_recorders_the_last_one_counts(things: Collection) -> None:
+def test_a_second_outcome_hook_replaces_the_first(things: Collection) -> None:
     one = work()
     one.on_outcome(lambda _: one.insert(things, {"_id": "outer"}))
     one.on_outcome(lambda _: one.insert(things, {"_id": "inner"}))

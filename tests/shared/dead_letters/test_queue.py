@@ -80,7 +80,7 @@ async def pages(office: DeadLetterQueue, way: str, *, limit: int, topic: str | N
             return found
 
 
-async def test_the_newest_of_all_topics_come_first_page_by_page(bus: BusHarness) -> None:
+async def test_pages_list_the_newest_dead_letters_of_all_topics_first(bus: BusHarness) -> None:
     await add_letters(bus, *(b"c%d" % number for number in range(50)), at=0)
     await add_letters(bus, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
     found = await pages(topics_of(bus), "newest", limit=17)
@@ -89,7 +89,7 @@ async def test_the_newest_of_all_topics_come_first_page_by_page(bus: BusHarness)
     assert [len(page) for page in found] == [17, 17, 17, 17, 17, 15]
 
 
-async def test_a_page_does_not_move_while_letters_come_in(bus: BusHarness) -> None:
+async def test_new_dead_letters_do_not_shift_later_pages(bus: BusHarness) -> None:
     await add_letters(bus, b"0", b"1", b"2", b"3")
     office = topics_of(bus)
     first = await office.newest(everything, topic=None, limit=2, cursor=None)
@@ -98,7 +98,7 @@ async def test_a_page_does_not_move_while_letters_come_in(bus: BusHarness) -> No
     assert [letter.value for letter in (*first.letters, *second.letters)] == [b"3", b"2", b"1", b"0"]
 
 
-async def test_the_oldest_come_first_up_to_those_there_were_at_first(bus: BusHarness) -> None:
+async def test_oldest_first_ends_at_the_dead_letters_of_the_first_page(bus: BusHarness) -> None:
     await add_letters(bus, *(b"c%d" % number for number in range(70)))
     await add_letters(bus, b"e0", b"e1", topic="ledger.events")
     office = topics_of(bus)
@@ -110,7 +110,7 @@ async def test_the_oldest_come_first_up_to_those_there_were_at_first(bus: BusHar
     assert found == [*(b"c%d" % number for number in range(70)), b"e0", b"e1"]
 
 
-async def test_one_topic_is_looked_at_alone(bus: BusHarness) -> None:
+async def test_a_topic_restricts_the_page(bus: BusHarness) -> None:
     await add_letters(bus, b"c")
     await add_letters(bus, b"e", topic="ledger.events")
     assert await pages(topics_of(bus), "newest", limit=9, topic="ledger.events") == [[b"e"]]
@@ -118,7 +118,7 @@ async def test_one_topic_is_looked_at_alone(bus: BusHarness) -> None:
     assert await pages(topics_of(bus), "newest", limit=9, topic="no.such") == [[]]
 
 
-async def test_looking_ends_in_time_and_goes_on_where_it_was(bus: BusHarness) -> None:
+async def test_a_scan_stops_at_its_budget_and_continues_with_the_cursor(bus: BusHarness) -> None:
     await add_letters(bus, *(b"%d" % number for number in range(100)))
     office = topics_of(bus, scan_records=40)
     for way, order in (("newest", -1), ("oldest", 1)):
@@ -135,13 +135,13 @@ async def test_looking_ends_in_time_and_goes_on_where_it_was(bus: BusHarness) ->
         assert found == [b"3", b"95"][::order]
 
 
-async def test_large_letters_make_short_pages(bus: BusHarness) -> None:
+async def test_large_dead_letters_make_short_pages(bus: BusHarness) -> None:
     await add_letters(bus, *(b"%d" % number * 700_000 for number in range(3)))
     body = [letter[:1] for page in await pages(topics_of(bus), "newest", limit=99) for letter in page]
     assert body == [b"2", b"1", b"0"]
 
 
-async def test_letters_are_found_by_their_ids(bus: BusHarness) -> None:
+async def test_dead_letters_are_found_by_id(bus: BusHarness) -> None:
     await add_letters(bus, b"0", b"1", b"2")
     wanted = [
         "ledger.commands.2",
@@ -162,12 +162,12 @@ async def test_letters_are_found_by_their_ids(bus: BusHarness) -> None:
     "cursor",
     ["", "x", "!!!", *(base64.urlsafe_b64encode(text).decode() for text in (b"[]", b'{"a":1}', b'{"a":[-1]}'))],
 )
-async def test_a_cursor_of_nobody_is_refused(bus: BusHarness, cursor: str) -> None:
+async def test_an_invalid_cursor_is_rejected(bus: BusHarness, cursor: str) -> None:
     with pytest.raises(InvalidQueueCursor):
         await topics_of(bus).newest(everything, topic=None, limit=1, cursor=cursor)
 
 
-async def test_without_kafka_it_says_so() -> None:
+async def test_without_kafka_bus_down_is_raised() -> None:
     office = DeadLetterQueue("127.0.0.1:1", prefix="", topics=TOPICS)
     with pytest.raises(BusDown):
         await office.newest(everything, topic=None, limit=1, cursor=None)
@@ -186,7 +186,7 @@ async def replay(bus: BusHarness, **given: int) -> list[DeadLetter]:
     return page.letters
 
 
-async def test_a_replay_is_byte_for_byte_what_was_put_aside(bus: BusHarness) -> None:
+async def test_a_replay_has_the_original_bytes(bus: BusHarness) -> None:
     poison: dict[str, tuple[bytes | None, list[tuple[str, Any]], bytes | None]] = {
         "bad body": (b"\xff\xfe", [("type", b"ledger.append")], b"k"),
         "bad header": (b"{}", [("type", b"\xff"), ("type", b"twice"), ("dead-reason", b"mine")], b"\xff"),
@@ -214,7 +214,7 @@ async def test_a_replay_is_byte_for_byte_what_was_put_aside(bus: BusHarness) -> 
     )
 
 
-async def test_what_failed_is_done_once_in_the_order_of_its_key(
+async def test_replayed_commands_take_effect_once_in_the_order_of_their_key(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
@@ -232,7 +232,7 @@ async def test_what_failed_is_done_once_in_the_order_of_its_key(
     assert await bus.numbers("s") == await bus.numbers("t") == [0, 1, 2, 3]
 
 
-async def test_a_replay_is_for_whom_it_died(bus: BusHarness) -> None:
+async def test_a_replay_is_skipped_by_other_consumer_groups(bus: BusHarness) -> None:
     """Somebody else put aside what ``ledger``, which hears the topic too, has handled, and forgotten since."""
     async with bus.running():
         await bus.send(Posted(subject="s", number=1, key="s"))
@@ -247,7 +247,7 @@ async def test_a_replay_is_for_whom_it_died(bus: BusHarness) -> None:
     assert len(await bus.records("ledger.webhooks")) == 2
 
 
-async def test_what_is_too_old_runs_only_when_that_is_meant(bus: BusHarness) -> None:
+async def test_a_too_old_message_runs_only_if_its_replay_is_forced(bus: BusHarness) -> None:
     async with bus.running():
         old = await bus.send(Append(subject="s", number=1, key="s"), time=unix_milliseconds() - 9 * DAY)
         await bus.drained()
@@ -263,7 +263,7 @@ async def test_what_is_too_old_runs_only_when_that_is_meant(bus: BusHarness) -> 
     assert await bus.numbers("s") == [1]
 
 
-async def test_many_replays_that_die_again_stop_nobody(bus: BusHarness) -> None:
+async def test_replays_that_fail_again_do_not_stop_the_consumer(bus: BusHarness) -> None:
     async with bus.running() as running:
         for _ in range(9):
             await bus.put_record("ledger.commands", b"poison", partition=0)
@@ -275,7 +275,7 @@ async def test_many_replays_that_die_again_stop_nobody(bus: BusHarness) -> None:
         assert (await bus.call(Append(subject="s", number=1))).kind == "done"
 
 
-async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(bus: BusHarness) -> None:
+async def test_a_dead_letter_of_before_the_sealing_is_listed_and_replayed(bus: BusHarness) -> None:
     headers = (("type", b"ledger.append"), ("dead-reason", b"mine"), ("dead-group", b"mine too"))
     for offset, value in enumerate((b"{}", None)):
         await leave_as_of_old(bus, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
@@ -292,7 +292,7 @@ async def test_a_letter_of_before_letters_were_sealed_is_shown_and_replayed(bus:
     assert sorted(came, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
 
 
-async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(bus: BusHarness) -> None:
+async def test_a_dead_letter_sealed_with_a_lost_key_stays_sealed(bus: BusHarness) -> None:
     await leave(bus, Record(1), sealer=Sealer({"gone": bytes(32)}))
     await bus.put_record("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
     page = await topics_of(bus).newest(everything, topic=None, limit=9, cursor=None)
@@ -301,7 +301,7 @@ async def test_what_was_sealed_with_a_key_that_is_gone_stays_closed(bus: BusHarn
     assert page.letters[1].reason == "undecodable"
 
 
-async def test_without_a_sealer_only_why_is_told(bus: BusHarness) -> None:
+async def test_without_a_sealer_only_the_reason_is_read(bus: BusHarness) -> None:
     await leave(bus, Record(1))
     (closed,) = (await topics_of(bus, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
     (opened,) = (await topics_of(bus).newest(everything, topic=None, limit=9, cursor=None)).letters
@@ -309,7 +309,7 @@ async def test_without_a_sealer_only_why_is_told(bus: BusHarness) -> None:
     assert (closed.dedup_key, closed.reason, closed.group) == (opened.dedup_key, opened.reason, opened.group)
 
 
-async def test_the_removal_of_a_letter_is_no_letter(bus: BusHarness) -> None:
+async def test_tombstones_are_not_listed(bus: BusHarness) -> None:
     await add_letters(bus, b"0", b"1", b"2")
     office = topics_of(bus)
     letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
@@ -323,7 +323,7 @@ async def test_the_removal_of_a_letter_is_no_letter(bus: BusHarness) -> None:
 
 
 @pytest.mark.slow
-async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
+async def test_kafka_deletes_a_removed_dead_letter_at_its_next_compaction(
     bus: BusHarness, kafka_admin: AIOKafkaAdminClient
 ) -> None:
     name = f"{bus.prefix}ledger.commands.dead"
@@ -347,7 +347,7 @@ async def test_kafka_drops_a_removed_letter_at_its_next_cleaning(
     assert list(await office.find(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
 
 
-async def test_a_place_that_nothing_has_reached_is_not_waited_for(bus: BusHarness) -> None:
+async def test_a_cursor_beyond_the_end_does_not_block(bus: BusHarness) -> None:
     """Whoever asks can write any cursor; one such order would be in the way of all others for ever."""
     await add_letters(bus, b"0", b"1")
     office = topics_of(bus)
@@ -365,7 +365,7 @@ async def test_a_place_that_nothing_has_reached_is_not_waited_for(bus: BusHarnes
         await office.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
 
 
-async def test_of_many_calls_at_once_few_read(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_calls_share_a_bounded_number_of_readers(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     await add_letters(bus, b"0")
     office, reading, most = topics_of(bus), 0, 0
     read = DeadLetterReader.read
@@ -388,7 +388,7 @@ async def test_of_many_calls_at_once_few_read(bus: BusHarness, monkeypatch: pyte
     assert 1 <= most <= MAX_READERS
 
 
-async def test_many_letters_are_found_by_their_ids_in_time(bus: BusHarness) -> None:
+async def test_a_hundred_dead_letters_are_found_in_time(bus: BusHarness) -> None:
     await add_letters(bus, *(b"%d" % number for number in range(200)))
     began = time.monotonic()
     found = await topics_of(bus).find(f"ledger.commands.{number}" for number in range(0, 200, 2))
@@ -396,7 +396,7 @@ async def test_many_letters_are_found_by_their_ids_in_time(bus: BusHarness) -> N
     assert time.monotonic() - began < 10
 
 
-def test_one_record_has_one_mark_and_each_other_another() -> None:
+def test_each_failed_record_has_a_deduplication_key_of_its_own() -> None:
     usual: dict[str, Any] = {"offset": 2, "value": b"v", "partition": 1, "key": b"k", "headers": (("id", b"1"),)}
     said: dict[str, Any] = {
         "topic": "a.commands", "sealer": Sealer({"k": bytes(32)}), "reason": "failing", "detail": "", "trace": "",
@@ -421,7 +421,7 @@ def test_one_record_has_one_mark_and_each_other_another() -> None:
     value=st.none() | st.binary(),
     headers=st.lists(st.tuples(st.text(), st.none() | st.binary())),
 )
-def test_any_record_comes_out_of_its_letter_as_it_went_in(key: Any, value: Any, headers: Any) -> None:
+def test_any_record_survives_sealing_and_unsealing(key: Any, value: Any, headers: Any) -> None:
     # What a replay adds at the end is not the record's own.
     headers = tuple(header for header in headers if header[0] not in REPLAY_HEADERS)
     sealer = Sealer({"k": bytes(32)})
