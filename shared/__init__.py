@@ -1,1 +1,1 @@
-"""What every service stands on: the contracts, the bus, the work and its inbox."""
+"""Code shared by all services: message contracts, the bus, storage, settings and telemetry."""

@@ -127,7 +127,7 @@ def _conversions(hint: Any) -> tuple[Convert | None, Convert | None]:
     The conversions never receive None.
 
     Raises:
-        TypeError: it can't be told from a stored value which type it had.
+        TypeError: a stored value does not identify the type that it had.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:

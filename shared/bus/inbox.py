@@ -230,7 +230,7 @@ class Inbox:
         outage: Exception | None = None
         for pending in group:
             if outage is not None:
-                # One work has waited for MongoDB in vain; the rest of the group need not wait in turn.
+                # One work has waited for MongoDB until its timeout; the rest of the group fails without waiting.
                 _settle(pending, outage)
                 continue
             try:

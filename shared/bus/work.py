@@ -170,8 +170,8 @@ class Work:
         """Require a document to have the version that the handler read; if not, the handler runs again.
 
         The document is not changed, so concurrent works may require the same one: every sign-up to an application
-        requires the application. Whoever deletes such a document can delete its dependents after the commit of the
-        deletion, because from then on none can be added.
+        requires the application. Dependents of a deleted document can be searched after the commit of its deletion,
+        because from then on none can be added.
         """
         self._writes.append(RequireVersion(collection, id, version))
 

@@ -132,7 +132,7 @@ class DeadLetterQueue:
             if cursor is not None:
                 previous = _decoded_cursor(cursor)
                 # Dead letters written since the first page are left out, because a replay may fail again. A forged
-                # cursor may name an end beyond the topic's; reading up to it would wait for ever.
+                # cursor may name an end beyond the topic's; reading up to it would never end.
                 spans = {
                     name: [max(start, previous.get(name, [end])[0]), min(end, previous.get(name, [end])[-1])]
                     for name, (start, end) in spans.items()

@@ -1,4 +1,4 @@
-"""Billing killed between Stripe and its commit, and Stripe failing after the work: still one of everything."""
+"""Billing killed between a Stripe call and its commit, and Stripe calls that fail after taking effect."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
 
 
 SEPARATE = ("billing",)
-"""What runs in processes of its own, to be killed."""
+"""Services that run as processes of their own, to be killed."""
 
 
-def one_of_everything(stack: Stack, mongo: MongoClient[dict[str, object]]) -> None:
-    """One customer, one subscription, one trial, here and at Stripe."""
+def assert_one_of_each(stack: Stack, mongo: MongoClient[dict[str, object]]) -> None:
+    """Assert one customer, one subscription and one trial, in Nest and at Stripe."""
     assert (len(stack.stripe.objects("customer")), len(stack.stripe.objects("subscription"))) == (1, 1)
     database = mongo[stack.environment["NEST_DATABASE_PREFIX"] + "billing"]
     counts = {name: database[name].count_documents({}) for name in ("trials", "subscriptions", "provider_mappings")}
@@ -35,27 +35,27 @@ async def test_billing_killed_after_a_stripe_call_creates_one_trial(
     await billing.stop()
     await billing.start(NEST_CRASH_AT=point)
     login, key = Login(email), "idempotency-key-1"
-    order = login.order(device=DEVICE)
-    ordered = asyncio.create_task(nest.call("create_trial_and_magic_link", order, idempotency_key=key))
+    arguments = login.order(device=DEVICE)
+    first = asyncio.create_task(nest.call("create_trial_and_magic_link", arguments, idempotency_key=key))
 
     assert await billing.ended() == 137, "the fault did not happen"
     assert len(nest.stripe.objects("customer")) == 1
     await billing.start()
-    assert (await ordered).status_code in {204, 503, 504}
+    assert (await first).status_code in {204, 503, 504}
 
     async def repeated() -> bool:
-        return (await nest.call("create_trial_and_magic_link", order, idempotency_key=key)).status_code == 204
+        return (await nest.call("create_trial_and_magic_link", arguments, idempotency_key=key)).status_code == 204
 
     await eventually(repeated, what="the trial")
     await nest.mail(email, count=2)
     await nest.stripe.webhooks.drain()
     assert len(nest.inbox.arrivals(email)) == 2
-    one_of_everything(nest, mongo_client)
+    assert_one_of_each(nest, mongo_client)
 
 
 @pytest.mark.parametrize("point", ["B1:1", "B1:2", "B1:3"])
 async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: str) -> None:
-    """After the cancellation, after the refund, after the credit was taken back."""
+    """After the cancellation, after the refund, after the reversal of the credit."""
     billing, stripe = nest.processes["billing"], nest.stripe
     price, email = nest.environment["NEST_STRIPE_TRIAL_PRICE"], "ada@example.com"
     first = stripe.simulate.checkout(price, email=email)
@@ -68,10 +68,10 @@ async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: s
     assert await billing.ended() == 137, "the fault did not happen"
     await billing.start()
 
-    async def undone() -> bool:
+    async def refunded() -> bool:
         return len(stripe.objects("customer_balance_transaction")) == len(stripe.objects("refund")) == 1
 
-    await eventually(undone, what="the refund")
+    await eventually(refunded, what="the refund")
     await nest.mail(email, count=2)
     await stripe.webhooks.drain()
     assert stripe.object("subscription", second["id"])["status"] == "canceled"
@@ -86,15 +86,15 @@ async def test_a_repeat_after_a_stripe_failure_creates_one_trial(
 ) -> None:
     email = "ada@example.com"
     fault = nest.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
-    order = Login(email).order(device=DEVICE)
-    refused = await nest.call("create_trial_and_magic_link", order)
+    arguments = Login(email).order(device=DEVICE)
+    refused = await nest.call("create_trial_and_magic_link", arguments)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert fault.hits > 0
     nest.stripe.faults.clear()
 
-    async def again() -> bool:
-        return (await nest.call("create_trial_and_magic_link", order)).status_code == 204
+    async def repeated() -> bool:
+        return (await nest.call("create_trial_and_magic_link", arguments)).status_code == 204
 
-    await eventually(again, what="the trial")
+    await eventually(repeated, what="the trial")
     await nest.mail(email, count=2)
-    one_of_everything(nest, mongo_client)
+    assert_one_of_each(nest, mongo_client)

@@ -1,4 +1,4 @@
-"""A service killed anywhere: every accepted order is carried out once, in order, and everything it says is said."""
+"""A killed service: every accepted command takes effect once and in order, and all its messages are sent."""
 
 import asyncio
 import random
@@ -15,8 +15,8 @@ SUBJECTS = [str(number) for number in range(6)]
 EVENTS = 3
 
 
-async def flowing(bus: BusHarness, subject: str, count: int) -> list[ReceivedReply]:
-    """Orders for one subject, each after the answer to the one before, as a client would give them."""
+async def client(bus: BusHarness, subject: str, count: int) -> list[ReceivedReply]:
+    """Send commands for one subject, each after the reply to the one before."""
     return [
         await bus.call(
             Append(subject=subject, number=number, key=subject, events=EVENTS, later=0.1 if number % 5 == 4 else None),
@@ -26,63 +26,59 @@ async def flowing(bus: BusHarness, subject: str, count: int) -> list[ReceivedRep
     ]
 
 
-async def bury(bus: BusHarness) -> None:
-    """Tell Kafka that the ledger's process is dead, which it would notice in ten seconds."""
-    await remove_dead_members(bus, (f"{bus.prefix}ledger",))  # type: ignore[arg-type]  # an address is all it needs
+async def remove_dead_member(bus: BusHarness) -> None:
+    """Remove the killed process from its consumer group, which Kafka itself does after ten seconds."""
+    await remove_dead_members(bus, (f"{bus.prefix}ledger",))  # type: ignore[arg-type]  # it only uses the address
 
 
-async def nothing_lost_nothing_twice(bus: BusHarness, count: int) -> None:
-    """E1, E3, E4 and E5 of the promises: no loss, once, settled, in order."""
+async def assert_nothing_lost_or_repeated(bus: BusHarness, count: int) -> None:
+    """Assert the promises E1, E3, E4 and E5: no loss, one effect, no lag, in order."""
     await bus.drained("ledger", "audit")
 
     async def no_timer_is_left() -> bool:
         return await bus.database()["timers"].count_documents({}) == 0
 
-    await wait_until(no_timer_is_left, 60, "orders for later were left behind")
+    await wait_until(no_timer_is_left, 60, "delayed messages are left")
     await bus.drained("audit")
     for subject in SUBJECTS:
         assert await bus.listed(subject) == list(range(count))
         assert sorted(await bus.numbers(subject)) == list(range(count))
-        heard = await bus.numbers(subject, "audit")
-        assert sorted(heard) == sorted([*range(count)] * EVENTS), f"{subject} was not heard of once each"
+        stored = await bus.numbers(subject, "audit")
+        assert sorted(stored) == sorted([*range(count)] * EVENTS), f"{subject} does not have each event once"
     rows = await bus.rows()
-    said = {message["id"] for row in rows for message in row["messages"]}
-    there = [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
-    assert said <= set(there), "a message of an inbox row is not in its topic"
+    published = {message["id"] for row in rows for message in row["messages"]}
+    sent = [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
+    assert published <= set(sent), "a message of an inbox row was not sent"
     assert len({row["_id"] for row in rows}) == count * len(SUBJECTS)
     assert await bus.records("ledger.commands.dead") == []
     assert await bus.records("ledger.events.dead") == []
 
 
 @pytest.mark.parametrize("point", ["V1:4", "V2:4", "V3:6", "V4:6"])
-async def test_a_crash_around_the_commit_loses_and_repeats_nothing(
-    bus: BusHarness, point: str, tmp_path: Path
-) -> None:
+async def test_a_crash_around_the_commit_loses_and_repeats_nothing(bus: BusHarness, point: str, tmp_path: Path) -> None:
     async with worker("ledger", bus.environment(), tmp_path) as ledger, bus.running("audit"):
         await ledger.start(NEST_CRASH_AT=point)
-        clients = [asyncio.create_task(flowing(bus, subject, 5)) for subject in SUBJECTS]
+        clients = [asyncio.create_task(client(bus, subject, 5)) for subject in SUBJECTS]
         await ledger.crashed()
-        await bury(bus)
+        await remove_dead_member(bus)
         await ledger.start()
-        answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
-        assert {answer.kind for answer in answers} == {"done"}
-        assert sorted(answer.body["entries"] for answer in answers) == sorted([*range(1, 6)] * len(SUBJECTS))
-        await nothing_lost_nothing_twice(bus, 5)
+        replies = [reply for received in await asyncio.gather(*clients) for reply in received]
+        assert {reply.kind for reply in replies} == {"done"}
+        assert sorted(reply.body["entries"] for reply in replies) == sorted([*range(1, 6)] * len(SUBJECTS))
+        await assert_nothing_lost_or_repeated(bus, 5)
     if point.startswith(("V3", "V4")):
-        there = [dict(record.headers)["id"] for record in await bus.records("ledger.events")]
-        assert len(there) > len(set(there)), "nothing went out twice: the fault did not happen"
+        sent = [dict(record.headers)["id"] for record in await bus.records("ledger.events")]
+        assert len(sent) > len(set(sent)), "no message was sent twice: the fault did not happen"
 
 
-async def test_a_forwarded_command_is_replied_to_after_a_crash(
-    bus: BusHarness, tmp_path: Path
-) -> None:
+async def test_a_forwarded_command_is_replied_to_after_a_crash(bus: BusHarness, tmp_path: Path) -> None:
     async with worker("ledger", bus.environment(), tmp_path) as ledger:
         await ledger.start(NEST_CRASH_AT="V2")
-        answer = asyncio.create_task(bus.call(Relay(subject="s", number=7, key="s"), seconds=60))
+        call = asyncio.create_task(bus.call(Relay(subject="s", number=7, key="s"), seconds=60))
         await ledger.crashed()
-        await bury(bus)
+        await remove_dead_member(bus)
         await ledger.start()
-        assert (await answer).body == {"entries": 1}
+        assert (await call).body == {"entries": 1}
         await bus.drained()
     assert await bus.numbers("s") == [7]
 
@@ -92,50 +88,52 @@ async def test_a_crash_during_a_timer_sends_its_message_twice_with_one_effect(bu
         await ledger.start(NEST_CRASH_AT="T1")
         await bus.call(Append(subject="s", number=1, key="s", later=0.1), seconds=30)
         await ledger.crashed()
-        await bury(bus)
+        await remove_dead_member(bus)
         (row,) = await bus.database()["timers"].find().to_list()
-        # Whoever comes next finds it when the dead one's lease is over: make that now.
+        # The next process finds the row after the lease of the dead one; end the lease now.
         await bus.database()["timers"].update_one({"_id": row["_id"]}, {"$currentDate": {"at": True}})
         await ledger.start()
 
-        async def gone() -> bool:
+        async def deleted() -> bool:
             return await bus.database()["timers"].count_documents({}) == 0
 
-        await wait_until(gone, 30)
+        await wait_until(deleted, 30)
         await bus.drained("audit")
-    there = [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
-    assert there == [row["_id"]] * 2
+    sent = [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
+    assert sent == [row["_id"]] * 2
     assert await bus.numbers("s", "audit") == [1]
 
 
 @pytest.mark.slow
 async def test_eight_kills_at_random_times_lose_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
-    await killed_often(bus, tmp_path, rounds=8, count=60)
+    await kill_repeatedly(bus, tmp_path, rounds=8, count=60)
 
 
 async def test_two_kills_at_random_times_lose_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
-    await killed_often(bus, tmp_path, rounds=2, count=25)
+    await kill_repeatedly(bus, tmp_path, rounds=2, count=25)
 
 
-async def killed_often(bus: BusHarness, folder: Path, *, rounds: int, count: int) -> None:
+async def kill_repeatedly(bus: BusHarness, folder: Path, *, rounds: int, count: int) -> None:
     seeded = random.Random(rounds)
     async with worker("ledger", bus.environment(), folder) as ledger, bus.running("audit"):
         await ledger.start()
-        clients = [asyncio.create_task(flowing(bus, subject, count)) for subject in SUBJECTS]
+        clients = [asyncio.create_task(client(bus, subject, count)) for subject in SUBJECTS]
         pids = [ledger.pid]
         for _ in range(rounds):
             done = len(await bus.rows())
-            await wait_until(lambda done=done: more(bus, done + seeded.randint(1, 20)), 60, "no progress between kills")  # type: ignore[misc]
+            await wait_until(
+                lambda done=done: has_rows(bus, done + seeded.randint(1, 20)), 60, "no progress between kills"
+            )  # type: ignore[misc]
             await ledger.kill()
             await ledger.start()
             pids.append(ledger.pid)
         assert len(set(pids)) == rounds + 1
-        answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
-        assert {answer.kind for answer in answers} == {"done"}
-        await nothing_lost_nothing_twice(bus, count)
+        replies = [reply for received in await asyncio.gather(*clients) for reply in received]
+        assert {reply.kind for reply in replies} == {"done"}
+        await assert_nothing_lost_or_repeated(bus, count)
 
 
-async def more(bus: BusHarness, count: int) -> bool:
+async def has_rows(bus: BusHarness, count: int) -> bool:
     return len(await bus.rows()) >= count
 
 
@@ -144,18 +142,18 @@ async def more(bus: BusHarness, count: int) -> bool:
 async def test_a_process_that_was_frozen_loses_and_repeats_nothing(
     bus: BusHarness, tmp_path: Path, seconds: float
 ) -> None:
-    """Its partitions are given to another one meanwhile; what it still holds in its hands comes too late."""
+    """Its partitions are reassigned meanwhile, and its unfinished messages are committed too late."""
     async with worker("ledger", bus.environment(), tmp_path) as frozen, bus.running("audit"):
         await frozen.start()
         await bus.call(Append(subject="first", number=0, key="first"), seconds=30)
-        clients = [asyncio.create_task(flowing(bus, subject, 40)) for subject in SUBJECTS]
-        await wait_until(lambda: more(bus, 20), 30)
+        clients = [asyncio.create_task(client(bus, subject, 40)) for subject in SUBJECTS]
+        await wait_until(lambda: has_rows(bus, 20), 30)
         async with bus.running() as other:
             with frozen.frozen():
                 await asyncio.sleep(seconds)
-                assert other.ledger.runs, "nobody took over: the fault did not happen"
-            answers = [answer for answered in await asyncio.gather(*clients) for answer in answered]
-            assert {answer.kind for answer in answers} == {"done"}
+                assert other.ledger.runs, "no other instance took over: the fault did not happen"
+            replies = [reply for received in await asyncio.gather(*clients) for reply in received]
+            assert {reply.kind for reply in replies} == {"done"}
             await bus.drained("ledger", "audit")
     for subject in SUBJECTS:
         assert await bus.listed(subject) == list(range(40))
@@ -167,7 +165,7 @@ async def test_a_stopped_process_finishes_its_messages(bus: BusHarness, tmp_path
         await ledger.start()
         await bus.call(Append(subject="s", number=0, key="s"), seconds=30)
         slow = asyncio.create_task(bus.call(Append(subject="s", number=1, key="s", pause=1), seconds=30))
-        await asyncio.sleep(0.5)  # it is under way
+        await asyncio.sleep(0.5)  # it is running
         assert await ledger.stop() == 0
         assert (await slow).kind == "done"
     assert await bus.lag() == 0

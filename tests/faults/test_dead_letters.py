@@ -1,4 +1,4 @@
-"""A replay that dies in the middle is finished by its repeat, and nothing is done twice."""
+"""A killed replay of dead letters is finished by its repeat, and nothing takes effect twice."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ TOPIC = "mailer.commands"
 
 
 class Record:
-    """What a letter holds, and where it says that it came from."""
+    """The failed record of a dead letter."""
 
     def __init__(self, offset: int, envelope: Envelope) -> None:
         self.partition, self.offset = 0, offset
@@ -29,18 +29,18 @@ class Record:
         self.headers: Sequence[tuple[str, bytes]] = envelope.headers()
 
 
-async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
-    """Put orders aside that a release before this one could not handle."""
+async def add_letters(nest: Stack, commands: list[RecordMarketingConsent]) -> None:
+    """Write dead letters of commands that an earlier release could not decode."""
     prefix = nest.environment["NEST_TOPIC_PREFIX"]
     sealer = Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"]))
     producer = Producer(nest.environment["NEST_KAFKA_BOOTSTRAP"], prefix=prefix)
     await producer.start()
     try:
-        for number, order in enumerate(orders):
+        for number, command in enumerate(commands):
             now = unix_milliseconds()
-            body = encode(order, sealer)
+            body = encode(command, sealer)
             envelope = Envelope(
-                id=new_message_id(), wire=order.wire, topic=TOPIC, key=order.user_id, body=body, time=now
+                id=new_message_id(), wire=command.wire, topic=TOPIC, key=command.user_id, body=body, time=now
             )
             letter = dead_letter_record(
                 Record(number, envelope),
@@ -58,8 +58,8 @@ async def bury(nest: Stack, orders: list[RecordMarketingConsent]) -> None:
         await producer.stop()
 
 
-async def copies(nest: Stack) -> int:
-    """How many records bus on the topic."""
+async def record_count(nest: Stack) -> int:
+    """Number of records on the topic."""
     consumer = AIOKafkaConsumer(bootstrap_servers=nest.environment["NEST_KAFKA_BOOTSTRAP"])
     await consumer.start()
     try:
@@ -82,28 +82,30 @@ async def test_a_killed_replay_is_finished_by_its_repeat(
         database_prefix=prefix,
         separate=("auth",),
     ) as nest:
-        # Consent given and taken back, in turns: only in this order the last one stands.
+        # Alternating levels: only in this order the last one is the result.
         levels = ("general", "none") * 3
-        await bury(nest, [RecordMarketingConsent(user_id="user_1", level=one, source="user") for one in levels])
-        before = await copies(nest)
+        await add_letters(
+            nest, [RecordMarketingConsent(user_id="user_1", level=level, source="user") for level in levels]
+        )
+        before = await record_count(nest)
         auth = nest.processes["auth"]
         await auth.stop()
         await auth.start(NEST_CRASH_AT="R1:4")
-        order = {"filter": {"topic": TOPIC}}
-        same = {"idempotency_key": "one replay", **nest.internal}
-        await nest.call("replay_dead_letters", order, **same)
+        arguments = {"filter": {"topic": TOPIC}}
+        headers = {"idempotency_key": "one replay", **nest.internal}
+        await nest.call("replay_dead_letters", arguments, **headers)
         assert await auth.ended() == EXIT_CODE
-        assert await copies(nest) == before + 4
+        assert await record_count(nest) == before + 4
         await auth.start()
 
-        async def answered() -> list[str]:
-            answer = await nest.call("replay_dead_letters", order, **same)
-            return [each["outcome"] for each in answer.json()["letters"]] if answer.status_code == 200 else []
+        async def outcomes() -> list[str]:
+            response = await nest.call("replay_dead_letters", arguments, **headers)
+            return [each["outcome"] for each in response.json()["letters"]] if response.status_code == 200 else []
 
-        assert await eventually(answered, within=60) == ["replayed"] * 6
-        answer = await nest.call("replay_dead_letters", order, **nest.internal)
-        assert {each["outcome"] for each in answer.json()["letters"]} == {"replayed_before"}
-        assert await copies(nest) == before + 10
+        assert await eventually(outcomes, within=60) == ["replayed"] * 6
+        response = await nest.call("replay_dead_letters", arguments, **nest.internal)
+        assert {each["outcome"] for each in response.json()["letters"]} == {"replayed_before"}
+        assert await record_count(nest) == before + 10
 
         client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(mongo_url)
         try:
@@ -116,7 +118,7 @@ async def test_a_killed_replay_is_finished_by_its_repeat(
             handled = [message async for message in database["inbox"].find()]
         finally:
             await client.close()
-        # Each once, although four came twice; and every second one announced a change, so they came in order.
+        # Each took effect once although four were replayed twice; each published a change, so they were in order.
         assert len(handled) == 6
         assert sum(len(row["messages"]) for row in handled) == 6  # type: ignore[arg-type, misc]
         consent = await nest.call("get_marketing_consent", {"user_id": "user_1"}, **nest.internal)

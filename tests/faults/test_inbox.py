@@ -1,4 +1,4 @@
-"""Commits that MongoDB refuses, cuts off or forgets to answer still have their effect once."""
+"""Commits that MongoDB rejects, interrupts or leaves unacknowledged take effect once."""
 
 import asyncio
 import time
@@ -19,39 +19,39 @@ WORKS = 20
 
 @pytest.fixture(scope="module")
 async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongo]:
-    """A MongoDB that fails when told to."""
+    """A MongoDB with fail points."""
     async with EmbeddedMongo(tmp_path_factory.mktemp("mongo"), test_commands=True) as own:
         yield own
 
 
 @pytest.fixture
 async def harness(mongo: EmbeddedMongo, unique: Any) -> AsyncIterator[InboxHarness]:
-    """An inbox on it."""
-    # After "I step down" the driver waits for a heartbeat; a server that really does so sends one at once.
-    async with inbox_harness(f"{mongo.url}&heartbeatFrequencyMS=500", f"{unique()}inbox") as made:
-        yield made
+    """An inbox on the MongoDB with fail points."""
+    # After a step-down error the driver waits for a heartbeat; a real step-down sends one at once.
+    async with inbox_harness(f"{mongo.url}&heartbeatFrequencyMS=500", f"{unique()}inbox") as harness:
+        yield harness
 
 
 class FailPoint:
-    """Makes commands of one application fail a number of times."""
+    """MongoDB fail point: makes commands of one application fail."""
 
     def __init__(self, admin: AsyncMongoClient[dict[str, Any]], application: str) -> None:
         self._admin = admin.admin
         self._application = application
         self._before = 0
 
-    async def set(self, times: int, *commands: str, **how: Any) -> None:
-        """Arm it."""
+    async def set(self, times: int, *commands: str, **options: Any) -> None:
+        """Let the commands fail this many times."""
         self._before = (await self._command("off"))["count"]
-        await self._command({"times": times}, failCommands=commands, appName=self._application, **how)
+        await self._command({"times": times}, failCommands=commands, appName=self._application, **options)
 
-    async def set_after(self, passed: int, *commands: str, **how: Any) -> None:
-        """Arm it for good, once so many commands have passed."""
+    async def set_after(self, succeeded: int, *commands: str, **options: Any) -> None:
+        """Let the commands fail for good after so many have succeeded."""
         self._before = (await self._command("off"))["count"]
-        await self._command({"skip": passed}, failCommands=commands, appName=self._application, **how)
+        await self._command({"skip": succeeded}, failCommands=commands, appName=self._application, **options)
 
     async def hit(self) -> int:
-        """How often it struck; disarms it."""
+        """Disable the fail point; return how many commands failed."""
         return int((await self._command("off"))["count"]) - self._before
 
     async def _command(self, mode: Any, **data: Any) -> dict[str, Any]:
@@ -61,49 +61,47 @@ class FailPoint:
 
 @pytest.fixture
 async def failing(mongo: EmbeddedMongo, harness: InboxHarness) -> AsyncIterator[FailPoint]:
-    """What makes the inbox's commands fail."""
+    """Fail point for the commands of the inbox."""
     async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
         point = FailPoint(admin, harness.database.name)
         yield point
         await point.hit()
 
 
-async def carried_out(harness: InboxHarness, count: int = WORKS) -> list[Outcome]:
-    """Orders that are tried again as the bus does it."""
+async def handle_all(harness: InboxHarness, count: int = WORKS) -> list[Outcome]:
+    """Handle commands with retries, as the bus does."""
     handling = harness.handling(LEDGER)
 
-    async def one(number: int) -> Outcome:
+    async def handle(number: int) -> Outcome:
         sent = enveloped(Append(subject=f"s{number}", number=number, events=2))
         for _ in range(20):
             try:
                 return await handling.handle(sent, handling.decode(sent))
-            except Exception as failure:  # noqa: BLE001 -- what it was is not the question, but what it did
+            except Exception as failure:  # noqa: BLE001 -- any failure is retried
                 last = failure
                 await asyncio.sleep(0.05)
         raise last
 
-    return await asyncio.gather(*(one(number) for number in range(count)))
+    return await asyncio.gather(*(handle(number) for number in range(count)))
 
 
-async def once_each(harness: InboxHarness, outcomes: list[Outcome]) -> None:
+async def assert_effects(harness: InboxHarness, outcomes: list[Outcome]) -> None:
     assert {outcome.kind for outcome in outcomes} == {DONE}
     numbers = [entry["number"] async for entry in harness.database["entries"].find()]
     assert sorted(numbers) == list(range(len(outcomes)))
     rows = await harness.database["inbox"].find().to_list()
-    kept = {message["id"] for row in rows for message in row["messages"]}
-    assert kept == {message.id for outcome in outcomes for message in outcome.messages}
-    assert len(kept) == 2 * len(outcomes)
+    stored = {message["id"] for row in rows for message in row["messages"]}
+    assert stored == {message.id for outcome in outcomes for message in outcome.messages}
+    assert len(stored) == 2 * len(outcomes)
 
 
 FAULTS: dict[str, dict[str, Any]] = {
-    "the connection is cut": {"closeConnection": True},
+    "a lost connection": {"closeConnection": True},
     "a write conflict": {"errorCode": 112},
     "a primary that steps down": {"errorCode": 91},
-    "no answer to a commit that was made": {
-        "writeConcernError": {"code": 91, "errmsg": "Replication is being shut down"}
-    },
+    "an unacknowledged commit": {"writeConcernError": {"code": 91, "errmsg": "Replication is being shut down"}},
     "interrupted": {"errorCode": 11601},
-    "out of time": {"errorCode": 50},
+    "a time limit exceeded": {"errorCode": 50},
 }
 
 
@@ -113,42 +111,38 @@ async def test_a_failing_commit_takes_effect_once(
     harness: InboxHarness, failing: FailPoint, fault: str, times: int
 ) -> None:
     await failing.set(times, "commitTransaction", **FAULTS[fault])
-    outcomes = await carried_out(harness)
+    outcomes = await handle_all(harness)
     assert await failing.hit() >= 1, "the fault did not happen"
-    await once_each(harness, outcomes)
+    await assert_effects(harness, outcomes)
 
 
 @pytest.mark.parametrize("command", ["insert", "update", "find", "abortTransaction"])
-@pytest.mark.parametrize("fault", ["the connection is cut", "a write conflict", "a primary that steps down"])
+@pytest.mark.parametrize("fault", ["a lost connection", "a write conflict", "a primary that steps down"])
 async def test_a_failing_statement_takes_effect_once(
     harness: InboxHarness, failing: FailPoint, command: str, fault: str
 ) -> None:
-    for number in range(3):  # so that there is something to update
+    for number in range(3):  # documents to update
         await harness.database["subjects"].insert_one({"_id": f"s{number}", "numbers": [], "version": 1})
-    # A transaction that fails is aborted, so that aborting can fail too.
+    # Only a failing transaction is aborted.
     commands = ("abortTransaction", "insert") if command == "abortTransaction" else (command,)
     await failing.set(3, *commands, **FAULTS[fault])
-    outcomes = await carried_out(harness)
+    outcomes = await handle_all(harness)
     assert await failing.hit() >= 1, "the fault did not happen"
-    await once_each(harness, outcomes)
+    await assert_effects(harness, outcomes)
 
 
-async def test_a_transaction_of_a_cut_connection_is_killed(
-    harness: InboxHarness, failing: FailPoint
-) -> None:
-    """The inbox row is written, then the connection is cut, and MongoDB hears nothing of an abort."""
+async def test_a_transaction_of_a_cut_connection_is_killed(harness: InboxHarness, failing: FailPoint) -> None:
+    """The inbox row is written, then the connection is lost, so that MongoDB receives no abort."""
     await harness.database["subjects"].insert_one({"_id": "s0", "numbers": [], "version": 1})
     await failing.set(4, "update", "abortTransaction", closeConnection=True)
     async with asyncio.timeout(30):
-        outcomes = await carried_out(harness, 1)
+        outcomes = await handle_all(harness, 1)
     assert await failing.hit() >= 2, "the fault did not happen"
-    await once_each(harness, outcomes)
+    await assert_effects(harness, outcomes)
 
 
-async def test_an_outage_during_single_commits_is_waited_for_once(
-    mongo: EmbeddedMongo, unique: Any
-) -> None:
-    """A taken name makes each work of the group commit alone; then nothing answers any more."""
+async def test_an_outage_during_single_commits_is_waited_for_once(mongo: EmbeddedMongo, unique: Any) -> None:
+    """A duplicate key makes the works of the group commit one by one; then MongoDB stops answering."""
     async with inbox_harness(mongo.url, f"{unique()}inbox", timeout=0.5) as harness:
         await harness.things.insert_one({"_id": "theirs", "name": "n0"})
         works = [harness.work() for _ in range(12)]
@@ -156,11 +150,11 @@ async def test_an_outage_during_single_commits_is_waited_for_once(
             work.insert(harness.things, {"_id": work.id, "name": f"n{number}"})
         async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
             point = FailPoint(admin, harness.database.name)
-            # The group's inbox rows and the insert that tells of the taken name pass, nothing after them.
+            # The group's inbox rows and the insert with the duplicate key succeed, nothing after them.
             await point.set_after(2, "insert", blockConnection=True, blockTimeMS=1000)
-            began = time.monotonic()
-            told = await asyncio.gather(*(harness.commit(work) for work in works), return_exceptions=True)
-            took = time.monotonic() - began
+            started = time.monotonic()
+            results = await asyncio.gather(*(harness.commit(work) for work in works), return_exceptions=True)
+            took = time.monotonic() - started
             assert await point.hit() >= 1, "the fault did not happen"
-    assert all(isinstance(one, PyMongoError) for one in told)
-    assert took < 3, "each of them waited by itself"
+    assert all(isinstance(result, PyMongoError) for result in results)
+    assert took < 3, "the works waited one after the other"

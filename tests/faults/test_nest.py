@@ -1,4 +1,4 @@
-"""Nest while its parts are killed: nothing accepted is lost, nothing is done twice, and callers are told the truth."""
+"""Kills and outages under a whole Nest: accepted requests take effect once, and callers get correct responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.backing import Backing
 from tests.stack import API, Login, Process, Stack, code_of, eventually, running_stack
 
 SEPARATE = ("auth",)
-"""What runs in processes of its own, to be killed."""
+"""Services that run as processes of their own, to be killed."""
 
 
 @pytest.mark.parametrize("point", ["V1", "V2", "V3", "V4"])
@@ -30,14 +30,14 @@ async def test_auth_killed_around_its_commit_loses_and_repeats_nothing(nest: Sta
     await auth.stop()
     await auth.start(NEST_CRASH_AT=point)
     login, headers = Login(email), {"idempotency_key": secrets.token_hex(8)}
-    ordered = asyncio.create_task(nest.call("send_magic_link", login.order(), **headers))
+    first = asyncio.create_task(nest.call("send_magic_link", login.order(), **headers))
 
     assert await auth.ended() == 137, "the fault did not happen"
     await auth.start()
 
-    # Kafka gives the dead one's partitions away after its session time-out: the first answer may be "not known".
-    assert (await ordered).status_code in {204, 504}
-    await eventually(lambda: _answered(nest, login, headers), what="the repeat")
+    # Kafka reassigns the partitions after the session timeout, so the first request may time out.
+    assert (await first).status_code in {204, 504}
+    await eventually(lambda: _accepted_again(nest, login, headers), what="the repeat")
     mail = await nest.mail(email)
     redeemed = await nest.call("authenticate_user", login.redemption(code_of(mail, login)))
     assert redeemed.status_code == 200
@@ -45,7 +45,7 @@ async def test_auth_killed_around_its_commit_loses_and_repeats_nothing(nest: Sta
     assert len(nest.inbox.arrivals(email)) == 1
 
 
-async def _answered(nest: Stack, login: Login, headers: dict[str, str]) -> bool:
+async def _accepted_again(nest: Stack, login: Login, headers: dict[str, str]) -> bool:
     return (await nest.call("send_magic_link", login.order(), **headers)).status_code == 204
 
 
@@ -61,11 +61,11 @@ async def test_a_lost_response_is_returned_for_the_repeated_idempotency_key(nest
     await auth.start()
 
     async def redeemed() -> httpx.Response | None:
-        answer = await nest.call("authenticate_user", login.redemption(code), **headers)
-        return answer if answer.status_code == 200 else None
+        response = await nest.call("authenticate_user", login.redemption(code), **headers)
+        return response if response.status_code == 200 else None
 
-    answer = await eventually(redeemed, within=40, what="the answer")
-    user = await nest.call("get_user", {"user_id": answer.json()["user_id"]}, **nest.internal)
+    response = await eventually(redeemed, within=40, what="the response")
+    user = await nest.call("get_user", {"user_id": response.json()["user_id"]}, **nest.internal)
     assert user.status_code == 200
 
 
@@ -121,14 +121,14 @@ async def test_rolling_instances_lose_and_repeat_nothing(
         second = Process("auth", {**nest.environment, "NEST_HEALTH_PORT": str(port)}, tmp_path / "auth-2.log")
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            ordering = group.create_task(_order_until(nest, enough))
+            requests = group.create_task(_request_until(nest, enough))
             for _ in range(2):
                 await second.start()
-                # It has joined, and has a share of the work.
+                # It has joined the consumer group and handled a message.
                 await eventually(lambda: _handled(port))
                 await second.stop()
             enough.set()
-        emails = ordering.result()
+        emails = requests.result()
 
         await eventually(lambda: len(nest.inbox.arrivals()) >= len(emails), within=60, what="all mails")
         assert sorted(arrival.to for arrival in nest.inbox.arrivals()) == sorted(emails)
@@ -137,7 +137,7 @@ async def test_rolling_instances_lose_and_repeat_nothing(
 
 
 async def _handled(port: int) -> bool:
-    """Whether the service with this health port has handled a message."""
+    """Return True if the service with this health port has handled a message."""
     async with httpx.AsyncClient() as http:
         try:
             metrics = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
@@ -146,8 +146,8 @@ async def _handled(port: int) -> bool:
     return 'nest_messages_handled_total{outcome="done"' in metrics
 
 
-async def _order_until(nest: Stack, enough: asyncio.Event) -> list[str]:
-    """Order magic links over both gateways; returns the addresses, each of which was answered 204."""
+async def _request_until(nest: Stack, enough: asyncio.Event) -> list[str]:
+    """Request magic links from both gateways; return the addresses, for each of which the response was 204."""
     emails: list[str] = []
 
     async def loop(number: int) -> None:
@@ -156,8 +156,8 @@ async def _order_until(nest: Stack, enough: asyncio.Event) -> list[str]:
             while not enough.is_set():
                 count += 1
                 email = f"p{number}.{count}@example.com"
-                answer = await http.post(f"{API}/send_magic_link", json=Login(email).order())
-                assert answer.status_code == 204, answer.text
+                response = await http.post(f"{API}/send_magic_link", json=Login(email).order())
+                assert response.status_code == 204, response.text
                 emails.append(email)
 
     await asyncio.gather(*(loop(number) for number in range(4)))
@@ -165,38 +165,38 @@ async def _order_until(nest: Stack, enough: asyncio.Event) -> list[str]:
 
 
 async def _outage(nest: Stack, kill: Callable[[], Awaitable[None]], start: Callable[[], Awaitable[None]]) -> None:
-    """Order before, during and after an outage; every order is answered in time, and in the end carried out once."""
-    orders = {f"o{number}@example.com": secrets.token_hex(8) for number in range(30)}
-    names = list(orders)
+    """Send requests before, during and after an outage; each gets a response in time and takes effect once."""
+    keys = {f"o{number}@example.com": secrets.token_hex(8) for number in range(30)}
+    emails = list(keys)
 
-    async def order(email: str) -> tuple[int, float]:
-        began = time.monotonic()
-        answer = await nest.call("send_magic_link", _fixed(email).order(), idempotency_key=orders[email])
-        return answer.status_code, time.monotonic() - began
+    async def request(email: str) -> tuple[int, float]:
+        started = time.monotonic()
+        response = await nest.call("send_magic_link", _fixed(email).order(), idempotency_key=keys[email])
+        return response.status_code, time.monotonic() - started
 
-    before = await asyncio.gather(*(order(email) for email in names[:10]))
-    under_way = [asyncio.create_task(order(email)) for email in names[10:20]]
+    before = await asyncio.gather(*(request(email) for email in emails[:10]))
+    in_progress = [asyncio.create_task(request(email)) for email in emails[10:20]]
     await kill()
-    during = await asyncio.gather(*under_way, *(order(email) for email in names[20:]))
+    during = await asyncio.gather(*in_progress, *(request(email) for email in emails[20:]))
     await start()
 
     assert {status for status, _ in before} == {204}
     assert {status for status, _ in during} <= {204, 503}
     assert 503 in {status for status, _ in during}, "the fault did not happen"
-    assert max(seconds for _, seconds in during) < 5.0, "told too late"
+    assert max(seconds for _, seconds in during) < 5.0, "the response came too late"
 
-    async def carried_out(email: str) -> None:
-        await eventually(lambda: _accepted(email), within=60, what=email)
+    async def repeat(email: str) -> None:
+        await eventually(lambda: accepted(email), within=60, what=email)
 
-    async def _accepted(email: str) -> bool:
-        return (await order(email))[0] == 204
+    async def accepted(email: str) -> bool:
+        return (await request(email))[0] == 204
 
-    await asyncio.gather(*(carried_out(email) for email in names))
-    await eventually(lambda: len(nest.inbox.arrivals()) >= len(names), within=60, what="all mails")
+    await asyncio.gather(*(repeat(email) for email in emails))
+    await eventually(lambda: len(nest.inbox.arrivals()) >= len(emails), within=60, what="all mails")
     await nest.log_in("after@example.com")
-    assert sorted(arrival.to for arrival in nest.inbox.arrivals()) == sorted([*names, "after@example.com"])
+    assert sorted(arrival.to for arrival in nest.inbox.arrivals()) == sorted([*emails, "after@example.com"])
 
 
 def _fixed(email: str) -> Login:
-    """The same order at every repeat."""
+    """A login whose request is the same at every repeat."""
     return Login(email, state="state", verifier="v" * 43)

@@ -1,4 +1,4 @@
-"""Kafka and MongoDB killed and back: callers are told in time, and what was accepted is carried out once."""
+"""Outages of Kafka and MongoDB: callers are notified in time, and accepted commands take effect once."""
 
 import asyncio
 import time
@@ -32,9 +32,9 @@ async def test_a_kafka_outage_loses_and_repeats_nothing(
         bus.running() as ledger,
         bus.running("audit") as audit,
     ):
-        bus.producer._timeout = 2.0  # as a gateway's
+        bus.producer._timeout = 2.0  # as that of a gateway
 
-        async def order(number: int) -> None:
+        async def send(number: int) -> None:
             nonlocal refused
             try:
                 await bus.send(Append(subject=str(number), number=number, key=str(number)))
@@ -43,20 +43,20 @@ async def test_a_kafka_outage_loses_and_repeats_nothing(
                 refused += 1
 
         pid = kafka.pid
-        flow = [asyncio.create_task(order(number)) for number in range(200)]
+        tasks = [asyncio.create_task(send(number)) for number in range(200)]
         await asyncio.sleep(0.05)
         await kafka.kill()
         for number in range(200, 203):
-            began = time.monotonic()
-            await order(number)
-            assert time.monotonic() - began < 3.5, "an order without Kafka waits too long"
-        await asyncio.gather(*flow)
+            started_at = time.monotonic()
+            await send(number)
+            assert time.monotonic() - started_at < 3.5, "a command waits too long without Kafka"
+        await asyncio.gather(*tasks)
         assert refused >= 3, "the fault did not happen"
         await kafka.start()
         assert kafka.pid != pid
-        back = time.monotonic()
+        restarted = time.monotonic()
 
-        async def answers() -> bool:
+        async def handled() -> bool:
             try:
                 return (
                     await bus.call(Append(subject="after", number=0, unique=new_message_id()), seconds=2)
@@ -64,21 +64,19 @@ async def test_a_kafka_outage_loses_and_repeats_nothing(
             except (BusDown, TimeoutError):
                 return False
 
-        await wait_until(answers, 40, "no order is carried out after the outage")
-        assert time.monotonic() - back < 30
+        await wait_until(handled, 40, "no command is handled after the outage")
+        assert time.monotonic() - restarted < 30
         await bus.drained("ledger", "audit")
         assert ledger.stuck + audit.stuck == []
         assert ledger.service.problems() + audit.service.problems() == []
         for number in accepted:
-            assert await bus.numbers(str(number)) == [number], "accepted and not carried out once"
+            assert await bus.numbers(str(number)) == [number], "accepted without taking effect once"
         for number in range(203):
-            assert await bus.numbers(str(number)) in ([], [number]), "carried out twice"
+            assert await bus.numbers(str(number)) in ([], [number]), "took effect twice"
             assert await bus.numbers(str(number), "audit") == await bus.numbers(str(number))
 
 
-async def test_a_stop_during_a_kafka_outage_ends(
-    own_kafka: OwnKafka, mongo_url: str, database_prefix: str
-) -> None:
+async def test_a_stop_during_a_kafka_outage_ends(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
     kafka = await own_kafka()
     async with BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus:
         async with bus.running(drain_seconds=2):
@@ -101,25 +99,25 @@ async def test_commands_during_a_mongodb_outage_are_refused_and_handled_later(
     async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
         await bus.call(Append(subject="before", number=0, key="k"))
         await mongo.kill()
-        began = time.monotonic()
-        orders = {str(number): new_message_id() for number in range(5)}
-        told = await asyncio.gather(
+        started_at = time.monotonic()
+        message_ids = {str(number): new_message_id() for number in range(5)}
+        replies = await asyncio.gather(
             *(
-                bus.call(Append(subject=subject, number=1, key=subject), id=one_id, seconds=6)
-                for subject, one_id in orders.items()
+                bus.call(Append(subject=subject, number=1, key=subject), id=message_id, seconds=6)
+                for subject, message_id in message_ids.items()
             ),
             bus.call(Total(subject="before"), seconds=6),
         )
-        assert {answer.kind for answer in told} == {"unavailable"}
-        assert time.monotonic() - began < 6
+        assert {reply.kind for reply in replies} == {"unavailable"}
+        assert time.monotonic() - started_at < 6
         await mongo.start()
         await bus.drained()
-        again = [
-            await bus.call(Append(subject=subject, number=1, key=subject), id=one_id)
-            for subject, one_id in orders.items()
+        repeats = [
+            await bus.call(Append(subject=subject, number=1, key=subject), id=message_id)
+            for subject, message_id in message_ids.items()
         ]
-        assert {(answer.kind, answer.replayed) for answer in again} == {("done", True)}
-        for subject in orders:
+        assert {(reply.kind, reply.replayed) for reply in repeats} == {("done", True)}
+        for subject in message_ids:
             assert await bus.numbers(subject) == [1]
         assert await bus.numbers("before") == [0]
         assert await bus.records("ledger.commands.dead") == []
@@ -136,19 +134,19 @@ async def test_mongodb_killed_during_commits_loses_and_repeats_nothing(
         bus.running("audit"),
     ):
         subjects = [str(number) for number in range(20)]
-        orders = [(subject, number) for number in range(10) for subject in subjects]
-        for subject, number in orders[:100]:
+        commands = [(subject, number) for number in range(10) for subject in subjects]
+        for subject, number in commands[:100]:
             await bus.send(Append(subject=subject, number=number, key=subject, events=2))
-        await wait_until(lambda: some(ledger.ledger.runs.total()))
+        await wait_until(lambda: positive(ledger.ledger.runs.total()))
         await mongo.kill()
-        for subject, number in orders[100:]:
+        for subject, number in commands[100:]:
             await bus.send(Append(subject=subject, number=number, key=subject, events=2))
         await mongo.start()
         await bus.drained("ledger", "audit")
         for subject in subjects:
             assert await bus.listed(subject) == list(range(10))
             assert sorted(await bus.numbers(subject, "audit")) == sorted([*range(10)] * 2)
-        assert len(await bus.rows()) == len(orders)
+        assert len(await bus.rows()) == len(commands)
         assert await bus.records("ledger.commands.dead") == []
         assert ledger.service.problems() == []
 
@@ -158,27 +156,27 @@ async def test_a_primary_that_steps_down_loses_and_repeats_nothing(
 ) -> None:
     mongo = await own_mongo()
     async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
-        flow = [
+        tasks = [
             asyncio.create_task(bus.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
             for number in range(100)
         ]
-        await wait_until(lambda: some(ledger.ledger.runs.total()))
+        await wait_until(lambda: positive(ledger.ledger.runs.total()))
         with suppress(AutoReconnect):
             await bus.client.admin.command({"replSetStepDown": 3, "force": True})
         stepped_down = time.monotonic()
-        flow += [
+        tasks += [
             asyncio.create_task(bus.call(Append(subject=str(number), number=number, key=str(number)), seconds=60))
             for number in range(100, 120)
         ]
-        answers = await asyncio.gather(*flow)
-        assert time.monotonic() - stepped_down > 2, "it did not step down"
-        assert {answer.kind for answer in answers} == {"done"}
+        replies = await asyncio.gather(*tasks)
+        assert time.monotonic() - stepped_down > 2, "the primary did not step down"
+        assert {reply.kind for reply in replies} == {"done"}
         for number in range(120):
             assert await bus.numbers(str(number)) == [number]
         assert await bus.records("ledger.commands.dead") == []
 
 
-async def some(count: int) -> bool:
+async def positive(count: int) -> bool:
     return count > 0
 
 
@@ -187,18 +185,18 @@ async def test_a_start_waits_for_kafka_and_mongodb(own_kafka: OwnKafka, own_mong
     async with BusHarness(kafka.bootstrap, mongo.url, "p.", "nest_") as bus:
         waiting = await bus.send(Append(subject="s", number=0))
         await asyncio.gather(kafka.kill(), mongo.kill())
-        starting = asyncio.create_task(started(bus))
+        starting = asyncio.create_task(runs_after_start(bus))
         done, _ = await asyncio.wait({starting}, timeout=2.5)
-        assert not done, "it did not wait"
+        assert not done, "the start did not wait"
         await mongo.start()
         done, _ = await asyncio.wait({starting}, timeout=2.5)
-        assert not done, "it did not wait for Kafka"
+        assert not done, "the start did not wait for Kafka"
         await kafka.start()
         runs = await starting
         assert runs[waiting.id] == 1
 
 
-async def started(bus: BusHarness) -> dict[str, int]:
+async def runs_after_start(bus: BusHarness) -> dict[str, int]:
     async with bus.running() as running:
         await bus.drained()
         return running.ledger.runs
@@ -213,19 +211,21 @@ async def test_a_query_during_a_mongodb_outage_is_refused_before_its_deadline(
         await mongo.kill()
         for _ in range(2):
             deadline = unix_milliseconds() + 4000
-            answer = await bus.call(Total(subject="s"), seconds=4)
-            assert answer.kind == "unavailable"
+            reply = await bus.call(Total(subject="s"), seconds=4)
+            assert reply.kind == "unavailable"
             assert unix_milliseconds() < deadline
         await mongo.start()
 
-        async def works() -> bool:
+        async def available() -> bool:
             return (await bus.call(Total(subject="s"))).kind == "done"
 
-        await wait_until(works, 20)
+        await wait_until(available, 20)
 
 
 @pytest.mark.slow
-async def test_five_kafka_outages_lose_and_repeat_nothing(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
+async def test_five_kafka_outages_lose_and_repeat_nothing(
+    own_kafka: OwnKafka, mongo_url: str, database_prefix: str
+) -> None:
     kafka = await own_kafka()
     async with (
         BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus,

@@ -49,6 +49,8 @@ class Append(Command, wire="ledger.append"):
     """Number of runs in this process that fail first."""
     pause: float = 0.0
     """Duration of the handler, seconds."""
+    gated: bool = False
+    """The handler waits for the gate of its process."""
     later: float | None = None
     """Delay of the events, seconds; not delayed by default."""
 
@@ -140,6 +142,7 @@ class Ledger:
         runs: runs of handlers in this process, by message ID.
         running: handlers that run now, by ordering key.
         overlaps: how often two messages of one key were handled at the same time.
+        gate: set by a test to let gated handlers continue.
     """
 
     subjects: Collection
@@ -148,6 +151,7 @@ class Ledger:
     runs: Counter[str] = field(default_factory=Counter)
     running: Counter[str] = field(default_factory=Counter)
     overlaps: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def append(command: Append, work: Work, ledger: Ledger) -> Count:
@@ -157,6 +161,8 @@ async def append(command: Append, work: Work, ledger: Ledger) -> Count:
     ledger.running[work.key] += 1
     try:
         await asyncio.sleep(command.pause)
+        if command.gated:
+            await ledger.gate.wait()
         if ledger.runs[work.id] <= command.fail:
             raise RuntimeError(f"failing on purpose: {command.subject}")
         document = await ledger.subjects.find_one({"_id": command.subject})

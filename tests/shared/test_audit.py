@@ -1,4 +1,4 @@
-"""What comes of an operator's order or question is told to auth: once, and before the answer to a question leaves."""
+"""Audit entries of operators' commands and queries."""
 
 import asyncio
 from typing import get_args
@@ -16,7 +16,7 @@ from shared.errors import Unavailable
 from shared.ids import new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, SERVICE, Caller, Command, Message, Query
 from shared.messages.auth.audit import Action, RecordAuditEntry
-from tests.shared import bus_harness as stand_module
+from tests.shared import bus_harness
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.inbox_harness import InboxHarness, enveloped
 from tests.shared.sample_services import TOPICS, Count, EntryTaken, Forgotten, Ledger
@@ -50,14 +50,14 @@ async def amend(command: Amend, work: Work, ledger: Ledger) -> None:
 async def inspect(query: Inspect, work: Work, ledger: Ledger) -> Count:
     ledger.runs[work.id] += 1
     work.annotate(user_id="user_found")
-    # A question has no effects, whatever its handler thinks.
+    # Ignored, because a query has no effects.
     work.insert(ledger.entries, {"_id": work.new_id("entry")})
     work.publish(Amend())
     _refuse(query.how)
     return Count(entries=await ledger.entries.count_documents({}))
 
 
-async def mislead(_command: Amend, work: Work, _ledger: Ledger) -> None:
+async def annotating_email(_command: Amend, work: Work, _ledger: Ledger) -> None:
     work.annotate(email="ada@example.com")
 
 
@@ -71,29 +71,29 @@ def _refuse(how: str) -> None:
 HANDLERS: Handlers = {Amend: amend, Inspect: inspect}
 
 
-async def delivered(bench: InboxHarness, sent: Envelope, handlers: Handlers = HANDLERS) -> Outcome:
-    handling = bench.handling(handlers)
+async def delivered(harness: InboxHarness, sent: Envelope, handlers: Handlers = HANDLERS) -> Outcome:
+    handling = harness.handling(handlers)
     return await handling.handle(sent, handling.decode(sent))
 
 
-def told(outcome: Outcome) -> list[RecordAuditEntry]:
-    """What auth is told."""
-    return [RecordAuditEntry.model_validate_json(said.body) for said in outcome.messages]
+def entries(outcome: Outcome) -> list[RecordAuditEntry]:
+    """Return the audit entries of an outcome."""
+    return [RecordAuditEntry.model_validate_json(message.body) for message in outcome.messages]
 
 
 def summary(outcome: Outcome) -> list[tuple[str, str | None]]:
-    """Action and refusal of all that auth is told."""
-    return [(entry.action, entry.refused_as) for entry in told(outcome)]
+    """Return action and refusal of the audit entries."""
+    return [(entry.action, entry.refused_as) for entry in entries(outcome)]
 
 
 async def test_an_operators_command_is_audited_with_its_outcome(harness: InboxHarness) -> None:
     sent = enveloped(Amend(), caller=OPERATOR)
     outcome = await delivered(harness, sent)
-    (said,) = outcome.messages
-    (entry,) = told(outcome)
+    (message,) = outcome.messages
+    (entry,) = entries(outcome)
     assert (entry.action, entry.refused_as, entry.message_id) == ("amend", None, sent.id)
     assert (entry.resource_id, entry.user_id) == ("entry_found", None)
-    assert (said.topic, said.caller) == ("auth.commands", OPERATOR)
+    assert (message.topic, message.caller) == ("auth.commands", OPERATOR)
 
 
 async def test_the_audit_entry_is_stored_with_the_commands_outcome(harness: InboxHarness) -> None:
@@ -101,7 +101,7 @@ async def test_the_audit_entry_is_stored_with_the_commands_outcome(harness: Inbo
     first, again = [await delivered(harness, sent) for _ in range(2)]
     row = await harness.row(sent.id)
     assert row is not None
-    assert [said["id"] for said in row["messages"]] == [said.id for said in first.messages]
+    assert [message["id"] for message in row["messages"]] == [message.id for message in first.messages]
     assert again.replayed
     assert again.messages == first.messages
     assert harness.ledger().runs[sent.id] == 1
@@ -114,9 +114,7 @@ async def test_a_command_that_runs_twice_is_audited_once(harness: InboxHarness) 
 
 
 @pytest.mark.parametrize(("how", "code"), [("refused", "forgotten"), ("taken", "entry_taken")])
-async def test_a_refusal_is_audited_with_its_code(
-    harness: InboxHarness, how: str, code: str
-) -> None:
+async def test_a_refusal_is_audited_with_its_code(harness: InboxHarness, how: str, code: str) -> None:
     await harness.database["entries"].insert_one({"_id": "entry_1", "unique": "taken"})
     outcome = await delivered(harness, enveloped(Amend(how=how), caller=OPERATOR))
     assert summary(outcome) == [("amend", code)]
@@ -135,44 +133,42 @@ async def test_only_messages_with_the_internal_key_are_audited(harness: InboxHar
 
 
 @pytest.mark.parametrize(("how", "code"), [("done", None), ("refused", "forgotten")])
-async def test_a_query_sends_only_its_audit_entry(
-    harness: InboxHarness, how: str, code: str | None
-) -> None:
+async def test_a_query_sends_only_its_audit_entry(harness: InboxHarness, how: str, code: str | None) -> None:
     sent = enveloped(Inspect(how=how), caller=OPERATOR)
     first, again = [await delivered(harness, sent) for _ in range(2)]
     assert summary(first) == [("inspect", code)]
-    assert told(first)[0].user_id == "user_found"
-    # Delivered twice it is told under one id, and auth writes it once.
-    assert [said.id for said in first.messages] == [said.id for said in again.messages]
+    assert entries(first)[0].user_id == "user_found"
+    # Both deliveries send the entry under one message ID, so auth writes it once.
+    assert [message.id for message in first.messages] == [message.id for message in again.messages]
     assert await harness.row(sent.id) is None
     assert await harness.database["entries"].count_documents({}) == 0
 
 
 async def test_an_unknown_annotation_is_a_type_error(harness: InboxHarness) -> None:
     with pytest.raises(TypeError, match="has no fields email"):
-        await delivered(harness, enveloped(Amend(), caller=OPERATOR), {Amend: mislead})
+        await delivered(harness, enveloped(Amend(), caller=OPERATOR), {Amend: annotating_email})
 
 
 async def test_a_query_is_answered_after_kafka_has_its_audit_entry(
     kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stand_module.HANDLERS, "ledger", HANDLERS)
+    monkeypatch.setitem(bus_harness.HANDLERS, "ledger", HANDLERS)
     bus = BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
     async with bus, bus.running() as running:
-        # There is no topic yet that it could be told on.
-        one_id = new_message_id()
-        asking = asyncio.create_task(bus.call(Inspect(), id=one_id, seconds=60, caller=OPERATOR))
+        # The topic of the audit entry does not exist yet.
+        message_id = new_message_id()
+        call = asyncio.create_task(bus.call(Inspect(), id=message_id, seconds=60, caller=OPERATOR))
 
         async def handled() -> bool:
-            return running.ledger.runs[one_id] > 0
+            return running.ledger.runs[message_id] > 0
 
         await wait_until(handled)
         for _ in range(3):
-            # Others' ways are as long, and they have their answers.
+            # Queries that are not audited get their replies.
             assert (await bus.call(Inspect())).kind == "done"
-        assert not asking.done()
+        assert not call.done()
         await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=(*TOPICS, Topic("auth.commands", 1, DAY)))
-        assert (await asking).body == {"entries": 0}
+        assert (await call).body == {"entries": 0}
         (record,) = await bus.records("auth.commands")
         assert RecordAuditEntry.model_validate_json(record.value).action == "inspect"
 

@@ -1,4 +1,4 @@
-"""Questions asked in the same breath share a query, and each gets its own fresh answer."""
+"""Combined lookups of documents."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.shared.inbox_harness import InboxHarness
 
 
 async def queries(harness: InboxHarness) -> int:
-    """How many queries the server has seen on the collection."""
+    """Number of queries on the collection that the server has executed."""
     stats = await harness.client.admin.command("top")
     name = f"{harness.database.name}.things"
     return int(stats["totals"].get(name, {"queries": {"count": 0}})["queries"]["count"])
@@ -19,50 +19,50 @@ async def queries(harness: InboxHarness) -> int:
 
 async def test_each_lookup_gets_its_own_document(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": str(number), "kind": number % 2} for number in range(10)])
-    lookup = BatchLoader(harness.things)
-    found = await asyncio.gather(*(lookup.find_one(str(number)) for number in range(12)))
+    loader = BatchLoader(harness.things)
+    found = await asyncio.gather(*(loader.find_one(str(number)) for number in range(12)))
     assert found == [{"_id": str(number), "kind": number % 2} for number in range(10)] + [None, None]
 
 
 async def test_several_documents_may_have_the_value(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": str(number), "kind": str(number % 2)} for number in range(10)])
-    lookup = BatchLoader(harness.things, "kind", {"_id": {"$ne": "0"}})
-    even, odd, none = await asyncio.gather(*(lookup.find(kind) for kind in ("0", "1", "2")))
-    assert sorted(one["_id"] for one in even) == ["2", "4", "6", "8"]
+    loader = BatchLoader(harness.things, "kind", {"_id": {"$ne": "0"}})
+    even, odd, none = await asyncio.gather(*(loader.find(kind) for kind in ("0", "1", "2")))
+    assert sorted(document["_id"] for document in even) == ["2", "4", "6", "8"]
     assert len(odd) == 5
     assert none == []
 
 
 async def test_concurrent_lookups_share_one_query(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "a"})
-    lookup = BatchLoader(harness.things)
+    loader = BatchLoader(harness.things)
     before = await queries(harness)
-    await asyncio.gather(*(lookup.find_one(str(number)) for number in range(100)))
+    await asyncio.gather(*(loader.find_one(str(number)) for number in range(100)))
     assert await queries(harness) - before == 1
 
 
 async def test_more_values_than_one_query_takes_are_all_found(harness: InboxHarness) -> None:
     count = 2 * MAX_VALUES + 10
     await harness.things.insert_many([{"_id": str(number)} for number in range(count)])
-    lookup = BatchLoader(harness.things)
-    found = await asyncio.gather(*(lookup.find_one(str(number)) for number in range(count)))
+    loader = BatchLoader(harness.things)
+    found = await asyncio.gather(*(loader.find_one(str(number)) for number in range(count)))
     assert found == [{"_id": str(number)} for number in range(count)]
 
 
 async def test_a_lookup_finds_a_document_inserted_before_it(harness: InboxHarness) -> None:
-    lookup = BatchLoader(harness.things)
+    loader = BatchLoader(harness.things)
     for number in range(50):
-        early = asyncio.create_task(lookup.find_one("other"))
+        early = asyncio.create_task(loader.find_one("other"))
         await asyncio.sleep(0)
         await harness.things.insert_one({"_id": str(number)})
-        assert await lookup.find_one(str(number)) is not None
+        assert await loader.find_one(str(number)) is not None
         await early
 
 
 async def test_a_cancelled_lookup_does_not_affect_the_others(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "a"})
-    lookup = BatchLoader(harness.things)
-    tasks = [asyncio.create_task(lookup.find_one("a")) for _ in range(3)]
+    loader = BatchLoader(harness.things)
+    tasks = [asyncio.create_task(loader.find_one("a")) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     done = await asyncio.gather(*tasks, return_exceptions=True)
@@ -71,14 +71,14 @@ async def test_a_cancelled_lookup_does_not_affect_the_others(harness: InboxHarne
 
 
 async def test_a_failed_query_fails_all_its_lookups_and_no_later_one(harness: InboxHarness) -> None:
-    nobody = connect("mongodb://127.0.0.1:9/?replicaSet=rs0", application="nobody", timeout=0.2)
+    unreachable = connect("mongodb://127.0.0.1:9/?replicaSet=rs0", application="test", timeout=0.2)
     try:
-        lookup = BatchLoader(database(nobody, "nobody")["things"])
+        loader = BatchLoader(database(unreachable, "test")["things"])
         for _ in range(2):
-            failed = await asyncio.gather(*(lookup.find_one("a") for _ in range(3)), return_exceptions=True)
-            assert all(isinstance(one, PyMongoError) for one in failed)
+            failed = await asyncio.gather(*(loader.find_one("a") for _ in range(3)), return_exceptions=True)
+            assert all(isinstance(each, PyMongoError) for each in failed)
     finally:
-        await nobody.close()
+        await unreachable.close()
 
 
 async def test_a_value_can_not_be_an_operator(harness: InboxHarness) -> None:

@@ -1,5 +1,3 @@
-"""A refusal's code is its name, and its body says what clients read."""
-
 from shared.errors import IdempotencyKeyReused, Kind, NotFound, Refusal, Unavailable, Unknown
 
 
@@ -13,7 +11,7 @@ class HTTPServerGone(Refusal, code="server_gone"):
 
 def test_the_code_is_the_class_name_in_snake_case() -> None:
     assert TrialAlreadyUsed.code == "trial_already_used"
-    assert [no.code for no in (NotFound, Unavailable, IdempotencyKeyReused, Unknown)] == [
+    assert [refusal.code for refusal in (NotFound, Unavailable, IdempotencyKeyReused, Unknown)] == [
         "not_found",
         "unavailable",
         "idempotency_key_reused",
@@ -41,7 +39,3 @@ def test_the_body_has_meta_and_reasons_only_if_there_are_any() -> None:
         "meta": {"since": 3},
         "reasons": [{"code": "not_found", "meta": {"what": "device"}}, {"code": "not_found"}],
     }
-
-
-def test_no_refusal_is_remembered_unless_it_says_so() -> None:
-    assert not Refusal.remembered

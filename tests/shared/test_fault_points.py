@@ -1,5 +1,3 @@
-"""A process dies where it is told to, and nowhere else."""
-
 import os
 import subprocess
 import sys
@@ -13,7 +11,7 @@ for number in range(5):
 """
 
 
-def ran(point: str) -> tuple[int, list[str], str]:
+def run(point: str) -> tuple[int, list[str], str]:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "NEST_CRASH_AT": point, "PYTHONUNBUFFERED": "1"},
@@ -25,18 +23,18 @@ def ran(point: str) -> tuple[int, list[str], str]:
 
 
 def test_without_a_point_the_process_survives() -> None:
-    assert ran("") == (0, [f"{number} False" for number in range(5)], "")
+    assert run("") == (0, [f"{number} False" for number in range(5)], "")
 
 
 def test_the_process_dies_at_its_point() -> None:
-    assert ran("V2") == (137, [], "")
+    assert run("V2") == (137, [], "")
 
 
 def test_the_process_dies_at_the_nth_time() -> None:
-    assert ran("V2:3") == (137, ["0 True", "1 True"], "")
+    assert run("V2:3") == (137, ["0 True", "1 True"], "")
 
 
 def test_an_unknown_point_ends_the_start() -> None:
-    code, _, said = ran("V9")
+    code, _, errors = run("V9")
     assert code == 1
-    assert "unknown point 'V9'" in said
+    assert "unknown point 'V9'" in errors

@@ -1,5 +1,3 @@
-"""Ids sort by age, never repeat, and go back to the bytes they are made of."""
-
 import os
 import re
 import time
@@ -45,10 +43,10 @@ def test_29_characters_beyond_21_bytes_are_rejected() -> None:
 
 
 def test_ids_of_one_generator_are_unique_and_ascending() -> None:
-    maker = Ids()
-    made = [maker.new("user") for _ in range(10_000)]
-    assert len(set(made)) == len(made)
-    assert made == sorted(made)
+    ids = Ids()
+    generated = [ids.new("user") for _ in range(10_000)]
+    assert len(set(generated)) == len(generated)
+    assert generated == sorted(generated)
 
 
 def test_two_generators_never_generate_the_same_id() -> None:
@@ -69,39 +67,39 @@ def test_an_id_contains_its_second_and_scheme() -> None:
 
 
 def test_a_clock_set_back_generates_no_earlier_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    maker = Ids()
-    first = maker.new("user")
+    ids = Ids()
+    first = ids.new("user")
     monkeypatch.setattr(time, "time", time.monotonic)  # decades ago
-    assert maker.new("user") > first
+    assert ids.new("user") > first
 
 
 def test_used_up_sequence_numbers_renew_the_instance_part() -> None:
-    maker = Ids()
-    first = decode(maker.new("user").removeprefix("user_"))
-    maker._sequence = iter([1 << 32])  # type: ignore[assignment]
-    second = decode(maker.new("user").removeprefix("user_"))
+    ids = Ids()
+    first = decode(ids.new("user").removeprefix("user_"))
+    ids._sequence = iter([1 << 32])  # type: ignore[assignment]
+    second = decode(ids.new("user").removeprefix("user_"))
     assert first[9:17] != second[9:17]
 
 
 def test_a_forked_child_renews_the_instance_part() -> None:
-    maker = Ids()
-    maker.new("user")
+    ids = Ids()
+    ids.new("user")
     reading, writing = os.pipe()
     child = os.fork()
-    if child == 0:  # the child must leave at once: it is a copy of the whole test run
-        os.write(writing, maker.new("user").encode())
+    if child == 0:  # must end at once, because it is a copy of the whole test run
+        os.write(writing, ids.new("user").encode())
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        theirs = pipe.read()
-    assert decode(theirs.removeprefix("user_"))[9:17] != decode(maker.new("user").removeprefix("user_"))[9:17]
+        of_child = pipe.read()
+    assert decode(of_child.removeprefix("user_"))[9:17] != decode(ids.new("user").removeprefix("user_"))[9:17]
 
 
 def test_message_ids_are_128_random_bits_in_hex() -> None:
-    made = {new_message_id() for _ in range(1000)}
-    assert len(made) == 1000
-    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in made)
+    generated = {new_message_id() for _ in range(1000)}
+    assert len(generated) == 1000
+    assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in generated)
 
 
 @given(st.lists(st.text()), st.lists(st.text()))

@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,6 @@ def test_every_address_is_in_its_prefix(address: IPv4Address | IPv6Address) -> N
 @pytest.mark.parametrize("ip", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_loopback_addresses_are_recognized(ip: str) -> None:
     assert is_loopback(ip)
-    assert ip_address(ip)
 
 
 @pytest.mark.parametrize("ip", ["203.0.113.9", "::2", "testclient", ""])

@@ -1,5 +1,3 @@
-"""A secret opens for its receiver alone, and nothing that leaves its process shows it."""
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,16 +62,16 @@ def test_a_changed_byte_is_detected(position: int, change: int) -> None:
     sealed[position % len(sealed)] ^= change
     text = sealed.decode("latin-1")
     try:
-        opened = sealer.unseal("auth", text)
+        plain = sealer.unseal("auth", text)
     except CannotUnseal:
         return
-    # Base64 knows several spellings of the same bytes; other bytes than those sealed never open.
-    assert opened == b"a secret of some length"
+    # Some changes of base64 characters decode to the same bytes; other bytes are never unsealed.
+    assert plain == b"a secret of some length"
 
 
-@pytest.mark.parametrize(("keys", "complaint"), [({}, "at least one"), ({"short": b"x" * 31}, "31 bytes")])
-def test_missing_and_short_keys_are_rejected(keys: dict[str, bytes], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+@pytest.mark.parametrize(("keys", "error"), [({}, "at least one"), ({"short": b"x" * 31}, "31 bytes")])
+def test_missing_and_short_keys_are_rejected(keys: dict[str, bytes], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
         Sealer(keys)
 
 
@@ -86,9 +84,9 @@ def test_a_message_contains_only_the_ciphertext(sealer: Sealer) -> None:
 
 def test_without_a_sealer_no_secret_is_serialized() -> None:
     message = SendMail(template="magic-link", to=Sealed.of(PLAIN), variables=Sealed.of(PLAIN))
-    for written in (message.model_dump, message.model_dump_json, lambda: message.model_dump(mode="json")):
+    for serialize in (message.model_dump, message.model_dump_json, lambda: message.model_dump(mode="json")):
         with pytest.raises((PydanticSerializationError, TypeError)):
-            written()
+            serialize()
 
 
 def test_no_representation_contains_a_secret() -> None:
@@ -127,10 +125,10 @@ def test_a_fingerprint_depends_on_the_key() -> None:
 
 
 def test_a_keyed_hash_matches_as_long_as_its_key_is_held() -> None:
-    kept = Sealer({"a": OLD}).keyed_hash("codes", b"123456", b"nonce")
-    assert Sealer({"b": NEW, "a": OLD}).matches("codes", kept, b"123456", b"nonce")
-    assert not Sealer({"b": NEW}).matches("codes", kept, b"123456", b"nonce")
-    assert not Sealer({"a": NEW}).matches("codes", kept, b"123456", b"nonce")
+    stored = Sealer({"a": OLD}).keyed_hash("codes", b"123456", b"nonce")
+    assert Sealer({"b": NEW, "a": OLD}).matches("codes", stored, b"123456", b"nonce")
+    assert not Sealer({"b": NEW}).matches("codes", stored, b"123456", b"nonce")
+    assert not Sealer({"a": NEW}).matches("codes", stored, b"123456", b"nonce")
 
 
 @given(st.lists(st.binary(max_size=20), max_size=4), st.lists(st.binary(max_size=20), max_size=4))
@@ -144,6 +142,6 @@ def test_a_keyed_hash_matches_only_its_own_purpose_and_parts(one: list[bytes], o
 def test_a_ciphertext_of_an_older_key_is_not_current(sealer: Sealer) -> None:
     sealed = sealer.seal("auth", b"secret")
     assert sealer.is_current(sealed)
-    newer = Sealer({"b": NEW, "a": OLD})
-    assert not newer.is_current(sealed)
-    assert newer.is_current(newer.seal("auth", newer.unseal("auth", sealed)))
+    rotated = Sealer({"b": NEW, "a": OLD})
+    assert not rotated.is_current(sealed)
+    assert rotated.is_current(rotated.seal("auth", rotated.unseal("auth", sealed)))

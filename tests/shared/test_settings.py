@@ -1,5 +1,3 @@
-"""What is missing or dangerous in the environment stops the start, by name."""
-
 import base64
 from datetime import timedelta
 
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from shared.settings import PREFIX, ServiceSettings, SettingsError, load, parse_keys, split_commas
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
-USUAL = {
+REQUIRED = {
     "NEST_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
     "NEST_MONGO_URL": "mongodb://127.0.0.1:27017",
     "NEST_SEALING_KEYS": f"k1:{SECRET}",
@@ -21,7 +19,7 @@ USUAL = {
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [field.upper() for field in ServiceSettings.model_fields]:
         monkeypatch.delenv(PREFIX + name, raising=False)
-    for name, value in USUAL.items():
+    for name, value in REQUIRED.items():
         monkeypatch.setenv(name, value)
 
 
@@ -32,7 +30,7 @@ def test_a_service_needs_three_variables() -> None:
     assert settings.inbox_retention >= timedelta(days=7, hours=24)
 
 
-@pytest.mark.parametrize("name", USUAL)
+@pytest.mark.parametrize("name", REQUIRED)
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
     with pytest.raises(SettingsError, match=f"^{name}: is not set$"):
@@ -40,11 +38,11 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str)
 
 
 def test_every_missing_variable_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in USUAL:
+    for name in REQUIRED:
         monkeypatch.delenv(name)
     with pytest.raises(SettingsError) as caught:
         load(ServiceSettings)
-    assert sorted(str(caught.value).splitlines()) == [f"{name}: is not set" for name in sorted(USUAL)]
+    assert sorted(str(caught.value).splitlines()) == [f"{name}: is not set" for name in sorted(REQUIRED)]
 
 
 @pytest.mark.parametrize(

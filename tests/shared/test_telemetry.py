@@ -1,5 +1,3 @@
-"""What is logged is enough to mend a fault and shows no secret."""
-
 import json
 import subprocess
 import sys
@@ -34,7 +32,7 @@ logging.getLogger("aiokafka").info("not shown")
 
 
 def logged(*, console: bool) -> list[str]:
-    # A process of its own: logging is configured once for a whole process.
+    # In a process of its own, because logging is configured once per process.
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(console=console)], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""A record whose header names are not UTF-8 harms neither itself nor its neighbours."""
+"""Records whose header names are not UTF-8."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from tests.shared.sample_services import Append
 NAME = "ZZZZ"
 
 
-async def put_with_bytes_for_a_name(bus: BusHarness, subjects: list[str], name: bytes) -> None:
-    """Records in one batch, the second of which has a header name that aiokafka would not write."""
+async def put_batch(bus: BusHarness, subjects: list[str], name: bytes) -> None:
+    """Send a batch whose second record has a header name that aiokafka would not write."""
     producer: Any = bus.producer._producer
     batch = producer.create_batch()
     for number, subject in enumerate(subjects):
@@ -39,14 +39,14 @@ async def test_a_header_name_that_is_not_utf8_loses_and_repeats_no_record(bus: B
     await bus.send(Append(subject="before", number=0, key="k"))
     for number in range(20):  # in other partitions, fetched along with it
         await bus.send(Append(subject=f"other{number}", number=0, key=str(number)))
-    await put_with_bytes_for_a_name(bus, ["a", "b", "c"], name)
+    await put_batch(bus, ["a", "b", "c"], name)
     await bus.send(Append(subject="after", number=0, key="k"))
     async with bus.running() as running:
         await bus.drained()
         assert (await bus.call(Append(subject="later", number=0, key="k"))).kind == "done"
         assert running.service.problems() == []
         places = [(record.partition, record.offset) for record in await bus.records("ledger.commands")]
-        assert len(set(places)) == len(places), "what stood in batches before it was given out twice"
+        assert len(set(places)) == len(places), "a record of an earlier batch was handled twice"
     for subject in ("before", "a", "b", "c", "after", *(f"other{number}" for number in range(20))):
         assert await bus.numbers(subject) == [0], f"{subject} was lost"
 

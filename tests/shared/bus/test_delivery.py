@@ -1,4 +1,4 @@
-"""Every record comes to its end: done, refused, put aside or dropped, and its caller is told."""
+"""Ends of a record (done, refused, dead-lettered, dropped) and the replies to its caller."""
 
 import asyncio
 import time
@@ -17,51 +17,43 @@ from shared.errors import Kind
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
 from tests.shared.bus_harness import BusHarness, wait_until
-from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Refuse, Relay, Reveal, Total
+from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Relay, Reveal, Total
 
 KIB = 1024
 
 
 async def test_a_command_is_handled_replied_to_and_its_events_are_published(bus: BusHarness) -> None:
     async with bus.running(), bus.running("audit"):
-        answer = await bus.call(Append(subject="s", number=1, key="s", events=3))
-        assert (answer.kind, answer.body, answer.replayed) == ("done", {"entries": 1}, False)
+        reply = await bus.call(Append(subject="s", number=1, key="s", events=3))
+        assert (reply.kind, reply.body, reply.replayed) == ("done", {"entries": 1}, False)
         await bus.drained("ledger", "audit")
     assert await bus.numbers("s") == [1]
     assert await bus.numbers("s", "audit") == [1, 1, 1]
-    announced = await bus.records("ledger.events")
-    assert [record.key for record in announced] == [b"s"] * 3
-    assert len({dict(record.headers)["id"] for record in announced}) == 3
+    events = await bus.records("ledger.events")
+    assert [record.key for record in events] == [b"s"] * 3
+    assert len({dict(record.headers)["id"] for record in events}) == 3
 
 
 async def test_a_repeat_gets_the_stored_reply_marked_as_replayed(bus: BusHarness) -> None:
     async with bus.running() as running:
-        one_id = new_message_id()
-        order = Append(subject="s", number=1, key="s", unique="u")
-        answers = [await bus.call(order, id=one_id, fingerprint="aa" * 32) for _ in range(3)]
-        assert [answer.replayed for answer in answers] == [False, True, True]
-        assert {answer.body["entries"] for answer in answers} == {1}
-        assert running.ledger.runs[one_id] == 1
+        message_id = new_message_id()
+        command = Append(subject="s", number=1, key="s", unique="u")
+        replies = [await bus.call(command, id=message_id, fingerprint="aa" * 32) for _ in range(3)]
+        assert [reply.replayed for reply in replies] == [False, True, True]
+        assert {reply.body["entries"] for reply in replies} == {1}
+        assert running.ledger.runs[message_id] == 1
         refused = [await bus.call(Append(subject="t", number=2, unique="u"), id="d" * 32) for _ in range(2)]
-        assert [(answer.kind, answer.body["code"], answer.replayed) for answer in refused] == [
+        assert [(reply.kind, reply.body["code"], reply.replayed) for reply in refused] == [
             ("conflict", "entry_taken", False),
             ("conflict", "entry_taken", True),
         ]
 
 
-async def test_one_id_with_another_request_is_told_so(bus: BusHarness) -> None:
-    async with bus.running():
-        one_id = new_message_id()
-        await bus.call(Append(subject="s", number=1), id=one_id, fingerprint="aa" * 32)
-        answer = await bus.call(Append(subject="s", number=2), id=one_id, fingerprint="bb" * 32)
-        assert (answer.kind, answer.body) == ("conflict", {"code": "idempotency_key_reused"})
-
-
 async def test_the_reply_to_a_forwarded_command_reaches_the_caller(bus: BusHarness) -> None:
     async with bus.running():
-        one_id = new_message_id()
-        first = await bus.call(Relay(subject="s", number=1, key="k"), id=one_id)
-        second = await bus.call(Relay(subject="s", number=1, key="k"), id=one_id)
+        message_id = new_message_id()
+        first = await bus.call(Relay(subject="s", number=1, key="k"), id=message_id)
+        second = await bus.call(Relay(subject="s", number=1, key="k"), id=message_id)
         assert (first.kind, first.body, first.replayed) == ("done", {"entries": 1}, False)
         assert (second.body, second.replayed) == ({"entries": 1}, True)
         assert await bus.numbers("s") == [1]
@@ -69,19 +61,19 @@ async def test_the_reply_to_a_forwarded_command_reaches_the_caller(bus: BusHarne
 
 async def test_no_secret_is_readable_on_any_topic_or_in_any_row(bus: BusHarness) -> None:
     async with bus.running():
-        answer = await bus.call(Reveal(secret=Sealed.of("open sesame")))
-        assert bus.sealer.unseal("gateway", answer.body.decode()) == b'{"secret":"open sesame"}'
-    everything = [record for topic in TOPICS for record in await bus.records(topic.name)]
-    assert len(everything) == 2
-    assert "sesame" not in repr(everything)
+        reply = await bus.call(Reveal(secret=Sealed.of("open sesame")))
+        assert bus.sealer.unseal("gateway", reply.body.decode()) == b'{"secret":"open sesame"}'
+    records = [record for topic in TOPICS for record in await bus.records(topic.name)]
+    assert len(records) == 2
+    assert "sesame" not in repr(records)
     assert "sesame" not in repr(await bus.rows())
 
 
 async def test_a_query_past_its_deadline_is_dropped(bus: BusHarness) -> None:
     async with bus.running() as running:
         late = await bus.send(Total(subject="s"), deadline=unix_milliseconds() - 1, reply_to=bus._partition)
-        answer = await bus.call(Total(subject="s"))
-        assert answer.body == {"entries": 0}
+        reply = await bus.call(Total(subject="s"))
+        assert reply.body == {"entries": 0}
         await bus.drained()
     assert running.ledger.runs[late.id] == 0
     assert late.id not in [reply_id for reply_id, _ in bus.replies]
@@ -98,22 +90,22 @@ async def test_five_attempts_with_growing_pauses_end_in_a_dead_letter(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.02)
-    began: list[float] = []
+    starts: list[float] = []
     async with bus.running() as running:
         runs = running.ledger.runs
 
-        class Noting(type(runs)):  # type: ignore[misc]
+        class TimedCounter(type(runs)):  # type: ignore[misc]
             def __setitem__(self, key: str, value: int) -> None:
-                began.append(time.monotonic())
+                starts.append(time.monotonic())
                 super().__setitem__(key, value)
 
-        running.ledger.runs = Noting()
-        answer = await bus.call(Append(subject="open sesame", number=1, key="s", fail=99))
-        assert (answer.kind, answer.body) == (Kind.BUG, {"code": "unknown"})
-        # The one behind it is not held up any longer.
+        running.ledger.runs = TimedCounter()
+        reply = await bus.call(Append(subject="open sesame", number=1, key="s", fail=99))
+        assert (reply.kind, reply.body) == (Kind.BUG, {"code": "unknown"})
+        # The next message of the key is not delayed any longer.
         assert (await bus.call(Append(subject="s", number=2, key="s"))).kind == "done"
         await bus.drained()
-    pauses = [later - earlier for earlier, later in pairwise(began[:5])]
+    pauses = [later - earlier for earlier, later in pairwise(starts[:5])]
     assert len(pauses) == 4
     assert pauses[-1] > 5 * pauses[0]
     (letter,) = await bus.dead_letters()
@@ -126,19 +118,21 @@ async def test_five_attempts_with_growing_pauses_end_in_a_dead_letter(
 async def test_a_retry_that_succeeds_takes_effect_once(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.02)
     async with bus.running() as running:
-        one_id = new_message_id()
-        assert (await bus.call(Append(subject="s", number=1, fail=4), id=one_id)).kind == "done"
-        assert running.ledger.runs[one_id] == 5
+        message_id = new_message_id()
+        assert (await bus.call(Append(subject="s", number=1, fail=4), id=message_id)).kind == "done"
+        assert running.ledger.runs[message_id] == 5
     assert await bus.numbers("s") == [1]
     assert await bus.records("ledger.commands.dead") == []
 
 
-async def test_a_failed_command_can_be_repeated_with_its_message_id(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_command_can_be_repeated_with_its_message_id(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
     async with bus.running():
-        order, one_id = Append(subject="s", number=1, fail=5), new_message_id()
-        assert (await bus.call(order, id=one_id)).kind == "bug"
-        assert (await bus.call(order, id=one_id)).kind == "done"
+        command, message_id = Append(subject="s", number=1, fail=5), new_message_id()
+        assert (await bus.call(command, id=message_id)).kind == "bug"
+        assert (await bus.call(command, id=message_id)).kind == "done"
     assert await bus.numbers("s") == [1]
 
 
@@ -152,7 +146,7 @@ async def test_a_too_old_message_is_dead_lettered_without_running(bus: BusHarnes
 
 
 def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
-    """Values and headers that no service of ours writes, by what is wrong with them."""
+    """Values and headers that no service of Nest writes, by what is wrong with them."""
     good = [("type", wire.encode()), ("id", new_message_id().encode()), ("time", b"%d" % unix_milliseconds())]
     deep = b'{"subject":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     return {
@@ -160,7 +154,7 @@ def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
         "bad UTF-8 in a header": (b'{"subject": "s", "number": 1}', [*good, ("note", b"\xff\xfe")]),
         "bad UTF-8 in the id": (b'{"subject": "s", "number": 1}', [good[0], ("id", b"\xff"), good[2]]),
         "a header without a value": (b'{"subject": "s", "number": 1}', [*good, ("note", None)]),
-        "another shape": (b'{"subject": ["s"], "number": "one"}', good),
+        "wrong types": (b'{"subject": ["s"], "number": "one"}', good),
         "not an object": (b"[1, 2, 3]", good),
         "a huge number": (b'{"subject": "s", "number": ' + b"9" * 6000 + b"}", good),
         "no value": (None, good),
@@ -170,14 +164,14 @@ def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
         "deep nesting": (deep, good),
         "no headers": (b'{"subject": "s", "number": 1}', []),
         "no id": (b'{"subject": "s", "number": 1}', [good[0], good[2]]),
-        "a time that is none": (b'{"subject": "s", "number": 1}', [*good[:2], ("time", b"yesterday")]),
-        "a deadline beyond all time": (b'{"subject": "s", "number": 1}', [*good, ("deadline", b"1" + b"0" * 400)]),
-        "a reply address that is none": (b'{"subject": "s", "number": 1}', [*good, ("reply-to", b"gateway.replies")]),
+        "an invalid time": (b'{"subject": "s", "number": 1}', [*good[:2], ("time", b"yesterday")]),
+        "a deadline of 401 digits": (b'{"subject": "s", "number": 1}', [*good, ("deadline", b"1" + b"0" * 400)]),
+        "an invalid reply partition": (b'{"subject": "s", "number": 1}', [*good, ("reply-to", b"gateway.replies")]),
     }
 
 
 @pytest.mark.parametrize(
-    ("topic", "wire", "reader"),
+    ("topic", "wire", "service"),
     [
         ("ledger.commands", "ledger.append", "ledger"),
         ("ledger.webhooks", "ledger.posted", "ledger"),
@@ -185,33 +179,33 @@ def poison(wire: str) -> dict[str, tuple[bytes | None, list[tuple[str, Any]]]]:
     ],
 )
 async def test_poison_is_dead_lettered_unchanged_and_the_next_message_handled(
-    bus: BusHarness, topic: str, wire: str, reader: str
+    bus: BusHarness, topic: str, wire: str, service: str
 ) -> None:
-    pack = poison(wire)
-    if topic != "ledger.events":  # there an unknown type is news from a newer publisher
-        pack["unknown type"] = (b"{}", [("type", b"ledger.no-such-thing"), ("id", b"1"), ("time", b"1")])
+    records = poison(wire)
+    if topic != "ledger.events":  # there an unknown type comes from a newer publisher
+        records["unknown type"] = (b"{}", [("type", b"ledger.no-such-thing"), ("id", b"1"), ("time", b"1")])
     good = {"ledger.append": Append, "ledger.posted": Posted, "ledger.appended": Appended}[wire]
-    async with bus.running(reader):
+    async with bus.running(service):
         await bus.send(good(subject="first", number=0, key="k"))
-        await wait_until(lambda: has(bus, "first", reader))
-        for number, (what, (value, headers)) in enumerate(pack.items()):
+        await wait_until(lambda: has(bus, "first", service))
+        for number, (defect, (value, headers)) in enumerate(records.items()):
             await bus.put_record(topic, value, headers, key=b"k")
             injected = time.monotonic()
-            await bus.send(good(subject=what, number=number, key="k"))
-            await wait_until(lambda what=what: has(bus, what, reader), 10, f"nothing was handled after {what}")  # type: ignore[misc]
-            assert time.monotonic() - injected < 2, f"handled too late after {what}"
-        await bus.drained(reader)
+            await bus.send(good(subject=defect, number=number, key="k"))
+            await wait_until(lambda defect=defect: has(bus, defect, service), 10, f"nothing was handled after {defect}")  # type: ignore[misc]
+            assert time.monotonic() - injected < 2, f"handled too late after {defect}"
+        await bus.drained(service)
     letters = await bus.dead_letters(topic)
-    assert [(letter.value, list(letter.headers)) for letter in letters] == list(pack.values())
+    assert [(letter.value, list(letter.headers)) for letter in letters] == list(records.values())
     assert {letter.key for letter in letters} == {b"k"}
     assert {letter.reason for letter in letters} == {"undecodable"}
     sources = {letter.source for letter in letters}
-    assert len(sources) == len(pack)
+    assert len(sources) == len(records)
     assert None not in sources
 
 
-async def has(bus: BusHarness, subject: str, reader: str) -> bool:
-    return bool(await bus.numbers(subject, reader))
+async def has(bus: BusHarness, subject: str, service: str) -> bool:
+    return bool(await bus.numbers(subject, service))
 
 
 async def test_a_record_whose_key_is_not_utf8_is_dead_lettered(bus: BusHarness) -> None:
@@ -231,7 +225,7 @@ ADDRESS = b"ada@example.com"
 async def test_dead_letters_and_logs_reveal_no_personal_data(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it is: an order that fails, one that is no message at all, or one that is nearly one."""
+    """For a failing command, an invalid record and two nearly valid ones."""
     monkeypatch.setattr("shared.bus.delivery.FIRST_PAUSE", 0.001)
     good = [("type", b"ledger.append"), ("id", new_message_id().encode()), ("time", b"%d" % unix_milliseconds())]
     caller = Caller(kind="anonymous", client_ip="203.0.113.77")
@@ -245,45 +239,46 @@ async def test_dead_letters_and_logs_reveal_no_personal_data(
         await bus.drained()
     raw = await bus.records("ledger.commands.dead")
     assert len(raw) == 4
-    lying = repr([(record.key, record.value, record.headers) for record in raw]).encode()
+    stored = repr([(record.key, record.value, record.headers) for record in raw]).encode()
     logged = [line.encode() for line in capfd.readouterr().out.splitlines() if "dead letter" in line]
     assert len(logged) == 4
-    for readable in (lying, *logged):
+    for readable in (stored, *logged):
         assert ADDRESS not in readable
         assert b"203.0.113.77" not in readable
-    opened = repr([(letter.key, letter.value, letter.headers) for letter in await bus.dead_letters()]).encode()
-    assert opened.count(ADDRESS) == 8
-    assert b"203.0.113.77" in opened
+    unsealed = repr([(letter.key, letter.value, letter.headers) for letter in await bus.dead_letters()]).encode()
+    assert unsealed.count(ADDRESS) == 8
+    assert b"203.0.113.77" in unsealed
 
 
 async def test_a_compressed_record_above_the_size_limit_is_dead_lettered(bus: BusHarness) -> None:
-    large = AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         bootstrap_servers=bus.bootstrap, compression_type="gzip", max_request_size=16 << 20, max_batch_size=16 << 20
     )
-    await large.start()
+    await producer.start()
     try:
         async with bus.running():
-            await large.send_and_wait(f"{bus.prefix}ledger.commands", b"x" * (4 << 20), b"k")
+            await producer.send_and_wait(f"{bus.prefix}ledger.commands", b"x" * (4 << 20), b"k")
             await bus.drained()
     finally:
-        await large.stop()
+        await producer.stop()
     (letter,) = await bus.dead_letters()
     assert letter.value == b"x" * (4 << 20)
 
 
 async def test_an_unknown_reply_partition_delays_no_message(bus: BusHarness) -> None:
     async with bus.running():
-        began = time.monotonic()
+        started = time.monotonic()
         for number in range(20):
             await bus.send(Append(subject="s", number=number, key="s"), reply_to=99, reply_id="1")
         assert (await bus.call(Append(subject="s", number=20, key="s"))).body == {"entries": 21}
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - started < 2
     assert await bus.listed("s") == list(range(21))
 
 
 async def test_a_missing_reply_topic_delays_no_message(
-    kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str
+    kafka_bootstrap: str, mongo_url: str, topic_prefix: str, database_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("shared.bus.delivery.REPLY_SECONDS", 0.5)
     bus = BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS[:-1])
     await bus.producer.start()
@@ -295,7 +290,7 @@ async def test_a_missing_reply_topic_delays_no_message(
             async def all_done() -> bool:
                 return len(await bus.listed("s")) == 20
 
-            await wait_until(all_done, 3, "held up by the reply topic")
+            await wait_until(all_done, 3, "delayed by the reply topic")
     finally:
         await bus.producer.stop()
         await bus.client.close()
@@ -310,7 +305,7 @@ async def test_without_a_dead_letter_topic_poison_delays_only_its_key(
         for number in range(5):
             assert (await bus.call(Append(subject="s", number=number, key=str(number)))).kind == "done"
         partition = TopicPartition(f"{topic_prefix}ledger.commands", await bus.partition_of("bad"))
-        assert (await bus.committed()).get(partition, 0) == 0, "the offset passed a record that is nowhere else"
+        assert (await bus.committed()).get(partition, 0) == 0, "the offset of an unhandled record was committed"
         await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
         await bus.drained()
         (letter,) = await bus.dead_letters()
@@ -322,13 +317,13 @@ async def test_rewound_offsets_change_nothing(bus: BusHarness) -> None:
         for number in range(20):
             await bus.send(Append(subject=str(number % 3), number=number, key=str(number % 3), events=2))
         await bus.drained("ledger", "audit")
-    before = await everything(bus)
+    before = await all_documents(bus)
     await rewind(bus, "ledger", "audit")
     assert await bus.lag() == 20
-    async with bus.running() as again, bus.running("audit") as audit:
+    async with bus.running() as ledger, bus.running("audit") as audit:
         await bus.drained("ledger", "audit")
-        assert (again.ledger.runs, audit.ledger.runs) == ({}, {})
-    assert await everything(bus) == before
+        assert (ledger.ledger.runs, audit.ledger.runs) == ({}, {})
+    assert await all_documents(bus) == before
 
 
 async def test_rewound_messages_older_than_the_inbox_are_dead_lettered(bus: BusHarness) -> None:
@@ -336,26 +331,26 @@ async def test_rewound_messages_older_than_the_inbox_are_dead_lettered(bus: BusH
         for number in range(5):
             await bus.send(Append(subject="s", number=number, key="s"))
         await bus.drained()
-    # As MongoDB does when the rows are old enough; the retention here is a second.
+    # As MongoDB does when the rows expire; the retention is one second here.
     await bus.database()["inbox"].delete_many({})
     await rewind(bus, "ledger")
     await asyncio.sleep(1.1)
-    async with bus.running(inbox_retention=timedelta(seconds=1)) as again:
+    async with bus.running(inbox_retention=timedelta(seconds=1)) as running:
         await bus.drained()
-        assert again.ledger.runs == {}
+        assert running.ledger.runs == {}
     assert [letter.reason for letter in await bus.dead_letters()] == ["too_old"] * 5
     assert await bus.listed("s") == list(range(5))
 
 
-async def everything(bus: BusHarness) -> list[Any]:
-    """All that both services have stored."""
+async def all_documents(bus: BusHarness) -> list[Any]:
+    """All documents of both services."""
     databases = [bus.database(name) for name in ("ledger", "audit")]
     names = ("subjects", "entries", "inbox", "timers")
     return [await database[name].find().sort("_id").to_list() for database in databases for name in names]
 
 
 async def rewind(bus: BusHarness, *names: str) -> None:
-    """Set a group's offsets back to the beginning, as an operator does by mistake."""
+    """Set the committed offsets back to the beginning, as an operator might by mistake."""
     for name in names:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=bus.bootstrap, group_id=bus.prefix + name, enable_auto_commit=False
@@ -368,9 +363,9 @@ async def rewind(bus: BusHarness, *names: str) -> None:
 
 
 async def test_an_unfinished_message_holds_back_the_committed_offset(bus: BusHarness) -> None:
-    async with bus.running():
-        await bus.send(Append(subject="slow", number=0, key="slow", pause=1.5))
-        # In the same partition, behind the slow one.
+    async with bus.running() as running:
+        await bus.send(Append(subject="slow", number=0, key="slow", gated=True))
+        # Later in the same partition.
         partition = await bus.partition_of("slow")
         behind = [key for key in map(str, range(100)) if await bus.partition_of(key) == partition][:5]
         for key in behind:
@@ -380,15 +375,7 @@ async def test_an_unfinished_message_holds_back_the_committed_offset(bus: BusHar
             for tp, offset in (await bus.committed()).items()
             if tp == (f"{bus.prefix}ledger.commands", partition)
         ]
-        assert position in ([], [0]), "the offset passed a message that was under way"
+        assert position in ([], [0]), "the offset of an unfinished message was committed"
+        running.ledger.gate.set()
         await bus.drained()
     assert await bus.numbers("slow") == [0]
-
-
-async def test_remembered_and_forgotten_refusals_reach_the_caller(bus: BusHarness) -> None:
-    async with bus.running():
-        for how, kind in (("remembered", "forbidden"), ("forgotten", "not_found"), ("unavailable", "unavailable")):
-            answer = await bus.call(Refuse(subject="s", how=how))
-            assert (answer.kind, answer.body) == (kind, {"code": how, "meta": {"why": "on purpose"}})
-        await bus.drained()
-    assert len(await bus.records("ledger.events")) == 1

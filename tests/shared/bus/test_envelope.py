@@ -1,4 +1,4 @@
-"""What travels beside a body survives the trip, and any other record is told from ours without an accident."""
+"""Writing and parsing of envelopes; records of other programs are undecodable."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from shared.sealing import Sealer
 
 @dataclass
 class Record:
-    """A Kafka record, as far as it is read."""
+    """A Kafka record."""
 
     value: bytes | None = b"{}"
     headers: list[tuple[str, bytes | None]] = field(
@@ -57,23 +57,23 @@ def test_an_envelope_survives_its_headers(envelope: Envelope, reply_to: int | No
 
 @given(envelopes)
 def test_an_envelope_survives_its_row(envelope: Envelope) -> None:
-    again = Envelope.of_row(envelope.row())
-    again.deadline, again.fingerprint = envelope.deadline, envelope.fingerprint
-    assert again == envelope
+    parsed = Envelope.of_row(envelope.row())
+    parsed.deadline, parsed.fingerprint = envelope.deadline, envelope.fingerprint
+    assert parsed == envelope
 
 
 def test_a_forwarded_message_takes_the_reply_address_of_its_cause() -> None:
-    kept = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0, forwarded=True).row()
+    row = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0, forwarded=True).row()
     cause = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0)
     cause.reply_to, cause.reply_id, cause.deadline = 5, "1", 99
-    again = Envelope.of_row(kept, cause)
-    assert (again.reply_to, again.reply_id, again.deadline) == (5, "1", 99)
+    parsed = Envelope.of_row(row, cause)
+    assert (parsed.reply_to, parsed.reply_id, parsed.deadline) == (5, "1", 99)
 
 
 def test_other_messages_of_a_row_have_no_reply_address() -> None:
-    kept = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0).row()
+    row = Envelope(id="2", wire="x.z", topic="x.commands", key="", body=b"{}", time=0).row()
     cause = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0, reply_to=5, reply_id="1")
-    assert Envelope.of_row(kept, cause).reply_to is None
+    assert Envelope.of_row(row, cause).reply_to is None
 
 
 header_values = st.one_of(st.none(), st.binary(max_size=30), st.from_regex(r"\A-?[0-9]{1,30}\Z").map(str.encode))
@@ -91,16 +91,16 @@ names = st.one_of(
 def test_any_record_is_parsed_or_undecodable(
     value: bytes | None, headers: list[tuple[str, bytes | None]], key: bytes | None
 ) -> None:
-    usual: list[tuple[str, bytes | None]] = [("type", b"x.y"), ("id", b"1"), ("time", b"2")]
+    required: list[tuple[str, bytes | None]] = [("type", b"x.y"), ("id", b"1"), ("time", b"2")]
     try:
-        Envelope.of(Record(value, usual + headers, key), "x.commands")  # type: ignore[arg-type]
+        Envelope.of(Record(value, required + headers, key), "x.commands")  # type: ignore[arg-type]
     except Undecodable:
         return
     assert value is not None
 
 
 @pytest.mark.parametrize(
-    ("record", "complaint"),
+    ("record", "reason"),
     [
         (Record(value=None), "body is missing"),
         (Record(value=b"x" * (MAX_BODY_BYTES + 1)), "more than"),
@@ -119,8 +119,8 @@ def test_any_record_is_parsed_or_undecodable(
         (Record(headers=[("type", b"x.y"), ("id", b"1"), ("time", b"2"), ("fingerprint", b"no hex")]), "is invalid"),
     ],
 )
-def test_undecodable_names_the_reason(record: Record, complaint: str) -> None:
-    with pytest.raises(Undecodable, match=complaint):
+def test_undecodable_names_the_reason(record: Record, reason: str) -> None:
+    with pytest.raises(Undecodable, match=reason):
         Envelope.of(record, "x.commands")  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""A message has one outcome, however often and wherever it is delivered."""
+"""Outcome of a message, the same at every delivery and in every instance."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ from tests.shared.inbox_harness import SEALER, InboxHarness, envelope, enveloped
 from tests.shared.sample_services import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
 
 
-async def handled(bench: InboxHarness, sent: Envelope) -> Outcome:
-    handling = bench.handling(LEDGER)
+async def handled(harness: InboxHarness, sent: Envelope) -> Outcome:
+    handling = harness.handling(LEDGER)
     return await handling.handle(sent, handling.decode(sent))
 
 
-async def entries(bench: InboxHarness) -> list[int]:
-    return [entry["number"] async for entry in bench.database["entries"].find().sort("number")]
+async def entries(harness: InboxHarness) -> list[int]:
+    return [entry["number"] async for entry in harness.database["entries"].find().sort("number")]
 
 
 async def test_a_message_is_handled_and_committed(harness: InboxHarness) -> None:
@@ -66,7 +66,7 @@ async def test_two_instances_with_one_message_have_one_effect(harness: InboxHarn
 async def test_a_handler_runs_again_after_a_version_conflict(harness: InboxHarness) -> None:
     instances = [harness, harness.another()]
     sent = [enveloped(Append(subject="hot", number=number)) for number in range(20)]
-    done = await asyncio.gather(*(handled(instances[number % 2], one) for number, one in enumerate(sent)))
+    done = await asyncio.gather(*(handled(instances[number % 2], envelope) for number, envelope in enumerate(sent)))
     assert {outcome.kind for outcome in done} == {DONE}
     assert await entries(harness) == list(range(20))
     document = await harness.database["subjects"].find_one({"_id": "hot"})
@@ -75,11 +75,9 @@ async def test_a_handler_runs_again_after_a_version_conflict(harness: InboxHarne
     assert document["version"] == 20
 
 
-async def test_a_locked_document_is_waited_for(
-    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As after a connection was cut: MongoDB keeps the transaction, and its locks, until a minute is over."""
-    monkeypatch.setattr(handling_module, "MAX_RUNS", 12)  # in all a second, with the pauses
+async def test_a_locked_document_is_waited_for(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a lost connection: MongoDB keeps the transaction and its locks for a minute."""
+    monkeypatch.setattr(handling_module, "MAX_RUNS", 12)  # about one second with the pauses
     await handled(harness, enveloped(Append(subject="s", number=0)))
     async with harness.client.start_session() as session:
         await session.start_transaction()
@@ -103,8 +101,10 @@ async def test_a_document_locked_for_long_raises_a_write_conflict(
             await handled(harness, enveloped(Append(subject="s", number=1)))
 
 
-async def test_the_transaction_of_a_dead_process_is_killed(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MongoDB itself keeps the transaction of a process that was killed in it, and its locks, for a minute."""
+async def test_the_transaction_of_a_dead_process_is_killed(
+    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB keeps the transaction of a killed process, and its locks, for a minute."""
     monkeypatch.setattr("shared.mongo.IDLE_TRANSACTION_SECONDS", 0.3)
     await handled(harness, enveloped(Append(subject="s", number=0)))
     dead = connect(harness.mongo_url, application=harness.database.name)
@@ -127,7 +127,7 @@ async def test_transactions_of_other_applications_are_not_killed(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.mongo.IDLE_TRANSACTION_SECONDS", 0.0)
-    other = connect(harness.mongo_url, application="somebody else")
+    other = connect(harness.mongo_url, application="other")
     try:
         async with other.start_session() as session, await session.start_transaction():
             await other[harness.database.name]["subjects"].insert_one({"_id": "theirs"}, session=session)
@@ -138,12 +138,12 @@ async def test_transactions_of_other_applications_are_not_killed(
 
 
 async def test_a_handler_that_never_commits_ends_after_fifty_runs(harness: InboxHarness) -> None:
-    async def hopeless(command: Append, work: Work, ledger: Ledger) -> None:
+    async def never_committing(command: Append, work: Work, ledger: Ledger) -> None:
         ledger.runs[work.id] += 1
         work.replace(ledger.subjects, {"_id": "no such document"}, version=1)
 
     sent = enveloped(Append(subject="s", number=1))
-    handling = harness.handling({Append: hopeless})
+    handling = harness.handling({Append: never_committing})
     with pytest.raises(RuntimeError, match="lost 50 times"):
         await handling.handle(sent, handling.decode(sent))
     assert harness.ledger().runs[sent.id] == handling_module.MAX_RUNS
@@ -206,12 +206,12 @@ async def test_a_reused_idempotency_key_is_refused(harness: InboxHarness) -> Non
 
 
 async def test_two_requests_with_one_key_at_once_have_one_effect(harness: InboxHarness) -> None:
-    one_id = new_message_id()
+    message_id = new_message_id()
     sent = [
-        enveloped(Append(subject="s", number=number, pause=0.02), id=one_id, fingerprint=f"{number}{number}" * 32)
+        enveloped(Append(subject="s", number=number, pause=0.02), id=message_id, fingerprint=f"{number}{number}" * 32)
         for number in (1, 2)
     ]
-    outcomes = await asyncio.gather(*(handled(harness, one) for one in sent))
+    outcomes = await asyncio.gather(*(handled(harness, envelope) for envelope in sent))
     assert sorted(outcome.kind for outcome in outcomes) == ["conflict", DONE]
     assert len(await entries(harness)) == 1
 
@@ -253,9 +253,14 @@ async def test_a_forwarded_message_takes_the_reply_address(harness: InboxHarness
     sent.reply_id = sent.id
     outcomes = [await handled(harness, sent), await handled(harness, sent)]
     for outcome in outcomes:
-        (onward,) = outcome.messages
+        (forwarded,) = outcome.messages
         assert not outcome.replies
-        assert (onward.wire, onward.reply_to, onward.reply_id, onward.deadline) == ("ledger.append", 3, sent.id, 99)
+        assert (forwarded.wire, forwarded.reply_to, forwarded.reply_id, forwarded.deadline) == (
+            "ledger.append",
+            3,
+            sent.id,
+            99,
+        )
     assert outcomes[0].messages[0].id == outcomes[1].messages[0].id
 
 
@@ -267,15 +272,15 @@ async def test_a_handler_that_hangs_times_out(harness: InboxHarness, monkeypatch
 
 
 async def test_a_cancelled_subtask_is_a_failure_of_the_handler(harness: InboxHarness) -> None:
-    """It must not look as if the message itself had been cancelled: then nobody would bring it to its end."""
+    """If it looked like a cancellation of the message itself, the message would never be finished."""
 
-    async def abandoned(command: Append, work: Work, ledger: Ledger) -> None:
-        helper = asyncio.create_task(asyncio.sleep(60))
-        asyncio.get_running_loop().call_soon(helper.cancel)
-        await helper
+    async def awaiting_cancelled_task(command: Append, work: Work, ledger: Ledger) -> None:
+        subtask = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(subtask.cancel)
+        await subtask
 
     sent = enveloped(Append(subject="s", number=1))
-    handling = harness.handling({Append: abandoned})
+    handling = harness.handling({Append: awaiting_cancelled_task})
     with pytest.raises(RuntimeError, match="cancelled"):
         await handling.handle(sent, handling.decode(sent))
 
@@ -343,7 +348,7 @@ def test_an_event_without_a_handler_is_not_decoded(harness: InboxHarness, messag
 
 
 @pytest.mark.parametrize(
-    ("headers", "topic", "passed_over"),
+    ("headers", "topic", "skipped"),
     [
         ([("type", b"ledger.appended")], "ledger.events", True),
         ([("id", b"\xff"), ("type", b"ledger.appended"), ("type", b"ledger.append")], "ledger.events", True),
@@ -357,10 +362,10 @@ def test_an_event_without_a_handler_is_not_decoded(harness: InboxHarness, messag
     ],
 )
 def test_an_event_without_a_handler_is_skipped_by_its_type_header(
-    harness: InboxHarness, headers: list[tuple[str, Any]], topic: str, *, passed_over: bool
+    harness: InboxHarness, headers: list[tuple[str, Any]], topic: str, *, skipped: bool
 ) -> None:
     record = SimpleNamespace(topic=topic, partition=0, offset=0, key=None, value=None, headers=headers)
-    assert harness.handling(LEDGER).skips(record, topic) is passed_over
+    assert harness.handling(LEDGER).skips(record, topic) is skipped
 
 
 def test_an_event_with_a_handler_is_decoded(harness: InboxHarness) -> None:
@@ -377,21 +382,19 @@ async def test_an_exception_of_the_handler_stores_nothing(harness: InboxHarness)
 
 
 async def test_a_version_conflict_raised_by_the_handler_runs_it_again(harness: InboxHarness) -> None:
-    """The inbox row of a refusal is committed like any other."""
-
-    async def loses_once(command: Append, work: Work, ledger: Ledger) -> Any:
+    async def conflicting_once(command: Append, work: Work, ledger: Ledger) -> Any:
         ledger.runs[work.id] += 1
         if ledger.runs[work.id] == 1:
             raise VersionConflict
         return await LEDGER[Append](command, work, ledger)
 
     sent = enveloped(Append(subject="s", number=1))
-    handling = harness.handling({Append: loses_once})
+    handling = harness.handling({Append: conflicting_once})
     assert (await handling.handle(sent, handling.decode(sent))).kind == DONE
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "recorded_as"),
     [
         (Append(subject="new", number=1), "done"),
         (Append(subject="taken", number=1, unique="taken"), "entry_taken"),
@@ -401,7 +404,7 @@ async def test_a_version_conflict_raised_by_the_handler_runs_it_again(harness: I
     ],
 )
 async def test_the_outcome_hook_commits_once_with_the_outcome(
-    harness: InboxHarness, sent: Message, said: str | None
+    harness: InboxHarness, sent: Message, recorded_as: str | None
 ) -> None:
     recorded = harness.database["recorded"]
 
@@ -409,7 +412,7 @@ async def test_the_outcome_hook_commits_once_with_the_outcome(
         async def handle(message: Message, work: Work, ledger: Ledger) -> BaseModel | None:
             work.on_outcome(
                 lambda refusal: work.insert(
-                    recorded, {"_id": work.new_id("record"), "said": "done" if refusal is None else refusal.code}
+                    recorded, {"_id": work.new_id("record"), "recorded_as": "done" if refusal is None else refusal.code}
                 )
             )
             return await handler(message, work, ledger)
@@ -422,4 +425,4 @@ async def test_the_outcome_hook_commits_once_with_the_outcome(
     for _ in range(2):
         await handling.handle(envelope, handling.decode(envelope))
 
-    assert [row["said"] async for row in recorded.find()] == ([] if said is None else [said])
+    assert [row["recorded_as"] async for row in recorded.find()] == ([] if recorded_as is None else [recorded_as])

@@ -1,4 +1,4 @@
-"""Many works share a commit, and each is told its own outcome."""
+"""Group commits: many works in one transaction, each with its own result."""
 
 import asyncio
 from contextlib import suppress
@@ -26,20 +26,21 @@ class AddressTaken(Refusal):
     kind = Kind.CONFLICT
 
 
-async def outcomes(bench: InboxHarness, works: list[Work]) -> list[BaseException | None]:
-    """What each work is told when all of them become ready in the same breath."""
-    return await asyncio.gather(*(bench.commit(work) for work in works), return_exceptions=True)
+async def results_of(harness: InboxHarness, works: list[Work]) -> list[BaseException | None]:
+    """Commit works at the same time; return the exception of each, or None."""
+    return await asyncio.gather(*(harness.commit(work) for work in works), return_exceptions=True)
 
 
-def naming(bench: InboxHarness, name: str, **fields: Any) -> Work:
-    work = bench.work(**fields)
-    work.insert(bench.things, {"_id": work.id, "name": name, "version": 1}, taken=NameTaken)
+def naming(harness: InboxHarness, name: str, **fields: Any) -> Work:
+    """Return a work that inserts a thing with a unique name."""
+    work = harness.work(**fields)
+    work.insert(harness.things, {"_id": work.id, "name": name, "version": 1}, taken=NameTaken)
     return work
 
 
 async def test_works_ready_at_the_same_time_share_one_commit(harness: InboxHarness) -> None:
     works = [naming(harness, f"n{number}") for number in range(64)]
-    assert await outcomes(harness, works) == [None] * 64
+    assert await results_of(harness, works) == [None] * 64
     assert harness.commits() == (1, 64)
     assert await harness.things.count_documents({}) == 64
     assert all([await harness.row(work.id) for work in works])
@@ -48,40 +49,40 @@ async def test_works_ready_at_the_same_time_share_one_commit(harness: InboxHarne
 async def test_two_failing_works_do_not_affect_the_others_of_their_group(harness: InboxHarness) -> None:
     await harness.things.insert_many([{"_id": "theirs", "name": "n1"}, {"_id": "moved", "version": 7}])
     works = [naming(harness, f"n{number}") for number in range(63)]
-    late = harness.work()
-    late.replace(harness.things, {"_id": "moved", "version": 6, "changed": True}, version=6)
-    works.insert(30, late)
+    outdated = harness.work()
+    outdated.replace(harness.things, {"_id": "moved", "version": 6, "changed": True}, version=6)
+    works.insert(30, outdated)
 
-    told = await outcomes(harness, works)
+    results = await results_of(harness, works)
 
-    assert isinstance(told[1], NameTaken)
-    assert isinstance(told[30], VersionConflict)
-    assert [one for position, one in enumerate(told) if position not in (1, 30)] == [None] * 62
+    assert isinstance(results[1], NameTaken)
+    assert isinstance(results[30], VersionConflict)
+    assert [result for position, result in enumerate(results) if position not in (1, 30)] == [None] * 62
     assert await harness.things.count_documents({}) == 62 + 2
     assert await harness.things.find_one({"_id": "moved"}) == {"_id": "moved", "version": 7}
     assert await harness.row(works[1].id) is None
-    assert await harness.row(late.id) is None
+    assert await harness.row(outdated.id) is None
 
 
 async def test_a_message_in_the_inbox_is_not_committed_again(harness: InboxHarness) -> None:
     first = naming(harness, "a")
     await harness.commit(first)
-    again = harness.work(first.id)
-    again.insert(harness.things, {"_id": "another", "version": 1})
+    repeat = harness.work(first.id)
+    repeat.insert(harness.things, {"_id": "another", "version": 1})
     others = [naming(harness, f"n{number}") for number in range(5)]
 
-    told = await outcomes(harness, [again, *others])
+    results = await results_of(harness, [repeat, *others])
 
-    assert isinstance(told[0], AlreadyHandled)
-    assert told[1:] == [None] * 5
+    assert isinstance(results[0], AlreadyHandled)
+    assert results[1:] == [None] * 5
     assert await harness.things.find_one({"_id": "another"}) is None
 
 
 async def test_two_deliveries_at_the_same_time_take_effect_once(harness: InboxHarness) -> None:
-    one_id = new_message_id()
-    told = await outcomes(harness, [naming(harness, name, id=one_id) for name in ("a", "b")])
-    assert told[0] is None
-    assert isinstance(told[1], AlreadyHandled)
+    message_id = new_message_id()
+    results = await results_of(harness, [naming(harness, name, id=message_id) for name in ("a", "b")])
+    assert results[0] is None
+    assert isinstance(results[1], AlreadyHandled)
     assert await harness.things.count_documents({}) == 1
 
 
@@ -90,9 +91,9 @@ async def test_two_works_on_one_document_do_not_share_a_commit(harness: InboxHar
     works = [harness.work() for _ in range(2)]
     for work in works:
         work.replace(harness.things, {"_id": "counter", "count": 1}, version=1)
-    told = await outcomes(harness, works)
-    assert told[0] is None
-    assert isinstance(told[1], VersionConflict)
+    results = await results_of(harness, works)
+    assert results[0] is None
+    assert isinstance(results[1], VersionConflict)
     assert await harness.things.find_one({"_id": "counter"}) == {"_id": "counter", "version": 2, "count": 1}
 
 
@@ -101,9 +102,9 @@ async def test_a_delete_requires_the_version_that_was_read(harness: InboxHarness
     works = [harness.work() for _ in range(2)]
     works[0].delete(harness.things, "a", version=1)
     works[1].delete(harness.things, "b", version=1)
-    told = await outcomes(harness, works)
-    assert told[0] is None
-    assert isinstance(told[1], VersionConflict)
+    results = await results_of(harness, works)
+    assert results[0] is None
+    assert isinstance(results[1], VersionConflict)
     assert [found["_id"] async for found in harness.things.find()] == ["b"]
 
 
@@ -114,7 +115,7 @@ async def test_many_works_may_require_one_document_in_one_commit(harness: InboxH
         work.require_version(harness.things, "application", version=3)
         work.insert(harness.things, {"_id": number})
     commits = harness.commits()[0]
-    assert await outcomes(harness, works) == [None] * 20
+    assert await results_of(harness, works) == [None] * 20
     assert harness.commits()[0] - commits == 1
     assert await harness.things.count_documents({"_id": {"$type": "int"}}) == 20
 
@@ -125,8 +126,8 @@ async def test_a_required_version_must_match(harness: InboxHarness) -> None:
     works[0].require_version(harness.things, "gone", version=1)
     works[1].require_version(harness.things, "application", version=2)
     works[2].require_version(harness.things, "application", version=3)
-    told = await outcomes(harness, works)
-    assert [type(one) for one in told] == [VersionConflict, VersionConflict, type(None)]
+    results = await results_of(harness, works)
+    assert [type(result) for result in results] == [VersionConflict, VersionConflict, type(None)]
 
 
 async def test_no_dependent_is_inserted_after_its_document_was_deleted(harness: InboxHarness) -> None:
@@ -144,24 +145,24 @@ async def test_no_dependent_is_inserted_after_its_document_was_deleted(harness: 
                     if await harness.things.find_one({"_id": application}) is None:
                         return
 
-    async def remove(application: str) -> int:
+    async def delete(application: str) -> int:
         while True:
-            removal = other.work()
-            removal.delete(other.things, application, version=1)
+            deletion = other.work()
+            deletion.delete(other.things, application, version=1)
             with suppress(WriteConflict):
-                await other.commit(removal)
+                await other.commit(deletion)
                 return await other.things.count_documents({"of": application})
 
     stored = 0
     for number in range(30):
         application = f"application{number}"
         await harness.things.insert_one({"_id": application, "version": 1})
-        crowd = asyncio.gather(*(sign_up(application) for _ in range(3)))
-        at_removal = await remove(application)
-        await crowd
-        assert await harness.things.count_documents({"of": application}) == at_removal
-        stored += at_removal
-    assert stored, "nobody signed up in time, so nothing was shown"
+        sign_ups = asyncio.gather(*(sign_up(application) for _ in range(3)))
+        at_deletion = await delete(application)
+        await sign_ups
+        assert await harness.things.count_documents({"of": application}) == at_deletion
+        stored += at_deletion
+    assert stored, "no sign-up was committed before a deletion: the race did not happen"
 
 
 async def test_of_two_instances_replacing_one_document_one_conflicts(harness: InboxHarness) -> None:
@@ -172,25 +173,25 @@ async def test_of_two_instances_replacing_one_document_one_conflicts(harness: In
         works = [harness.work(), harness.work()]
         for work in works:
             work.replace(harness.things, {"_id": document["_id"], "by": work.id}, version=1)
-        told = await asyncio.gather(harness.commit(works[0]), other.commit(works[1]), return_exceptions=True)
-        winners = [work for work, one in zip(works, told, strict=True) if one is None]
+        results = await asyncio.gather(harness.commit(works[0]), other.commit(works[1]), return_exceptions=True)
+        winners = [work for work, result in zip(works, results, strict=True) if result is None]
         assert len(winners) == 1
-        assert sum(isinstance(one, VersionConflict) for one in told) == 1
+        assert sum(isinstance(result, VersionConflict) for result in results) == 1
         assert await harness.things.find_one({"_id": document["_id"], "by": winners[0].id, "version": 2})
 
 
 async def test_conflicting_groups_of_two_instances_commit_all_other_works(harness: InboxHarness) -> None:
-    """Each group of 32 holds one message that the other one holds too."""
+    """Each group of 32 has one message that the other group has too."""
     other = harness.another()
     shared_id = new_message_id()
     mine = [naming(harness, f"m{number}") for number in range(31)] + [naming(harness, "both", id=shared_id)]
     theirs = [naming(harness, f"t{number}") for number in range(31)] + [naming(harness, "both", id=shared_id)]
-    told = await asyncio.gather(outcomes(harness, mine), outcomes(other, theirs))
-    assert told[0][:31] + told[1][:31] == [None] * 62
-    last = [told[0][31], told[1][31]]
+    results = await asyncio.gather(results_of(harness, mine), results_of(other, theirs))
+    assert results[0][:31] + results[1][:31] == [None] * 62
+    last = [results[0][31], results[1][31]]
     assert last.count(None) == 1
-    # The loser reads what was done, or runs again and finds it then.
-    assert any(isinstance(one, AlreadyHandled | VersionConflict) for one in last)
+    # The loser finds the inbox row at once, or conflicts and finds it in its next run.
+    assert any(isinstance(result, AlreadyHandled | VersionConflict) for result in last)
     assert await harness.things.count_documents({"name": "both"}) == 1
 
 
@@ -209,9 +210,9 @@ async def test_an_unwritable_document_fails_only_its_own_work(harness: InboxHarn
         bad.insert(harness.things, document)
         good = [naming(harness, f"{bad.id}{number}") for number in range(3)]
         async with asyncio.timeout(20):
-            told = await outcomes(harness, [good[0], bad, *good[1:]])
-        assert isinstance(told.pop(1), Exception)
-        assert told == [None] * 3
+            results = await results_of(harness, [good[0], bad, *good[1:]])
+        assert isinstance(results.pop(1), Exception)
+        assert results == [None] * 3
         assert await harness.row(bad.id) is None
         async with asyncio.timeout(5):
             await harness.commit(naming(harness, f"{bad.id} after"))
@@ -241,9 +242,9 @@ async def test_a_cancelled_commit_does_not_affect_the_others(harness: InboxHarne
     tasks = [asyncio.create_task(harness.commit(work)) for work in works]
     await asyncio.sleep(0)
     tasks[1].cancel()
-    told = await asyncio.gather(*tasks, return_exceptions=True)
-    assert (told[0], told[2]) == (None, None)
-    assert isinstance(told[1], asyncio.CancelledError)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (results[0], results[2]) == (None, None)
+    assert isinstance(results[1], asyncio.CancelledError)
     await harness.commit(naming(harness, "after"))
 
 
@@ -259,10 +260,10 @@ async def test_rows_hold_published_messages_with_sealed_secrets(harness: InboxHa
     timers = await harness.database[Inbox.TIMERS].find().to_list()
     assert row is not None
     assert b"example.com" not in repr((row, timers)).encode()
-    (kept,) = row["messages"]
-    (timer,) = timers
-    for message, address in ((kept, "eve@example.com"), (timer, "bob@example.com")):
-        mail = SendMail.model_validate_json(message["body"])
+    (message_row,) = row["messages"]
+    (timer_row,) = timers
+    for fields, address in ((message_row, "eve@example.com"), (timer_row, "bob@example.com")):
+        mail = SendMail.model_validate_json(fields["body"])
         assert SEALER.unseal_secret("mailer", mail.to) == address
 
 
@@ -298,12 +299,12 @@ async def test_two_delayed_messages_with_one_id_make_one_timer(harness: InboxHar
     for work in works:
         mail = SendMail(key="k", template="welcome", to=Sealed.of("a"), variables=Sealed.of("{}"))
         work.publish(mail, at=work.now + timedelta(hours=1), id="e" * 32)
-    assert await outcomes(harness, works) == [None, None]
+    assert await results_of(harness, works) == [None, None]
     assert await harness.database[Inbox.TIMERS].count_documents({}) == 1
 
 
 async def test_more_works_than_a_group_takes_are_all_committed(harness: InboxHarness) -> None:
-    assert await outcomes(harness, [naming(harness, f"n{number}") for number in range(200)]) == [None] * 200
+    assert await results_of(harness, [naming(harness, f"n{number}") for number in range(200)]) == [None] * 200
     commits, works = harness.commits()
     assert works == 200
     assert commits >= 4
@@ -336,7 +337,7 @@ async def test_an_outcome_without_a_body_is_stored(harness: InboxHarness) -> Non
 async def test_a_commit_right_after_another_succeeds(harness: InboxHarness) -> None:
     async with asyncio.timeout(10):
         for _ in range(3):
-            # Begun in the very moment in which the committer of the one before comes to its end.
+            # Starts at the moment when the committer of the previous one ends.
             await harness.commit(harness.work())
 
 

@@ -36,13 +36,13 @@ def test_other_messages_are_stored_unencrypted() -> None:
 @pytest.mark.parametrize("wire", ["auth.ensure-user", "auth.user-ensured"])
 def test_the_callers_ip_address_is_sealed_in_every_row(wire: str) -> None:
     caller = Caller(kind="user", user_id="user_1", token_id="token_1", client_ip="203.0.113.77")
-    one = message(wire, caller=caller)
-    row = ROW_ENCRYPTION.message_row(one)
+    envelope = message(wire, caller=caller)
+    row = ROW_ENCRYPTION.message_row(envelope)
     assert "203.0.113.77" not in repr(row)
     assert row["caller"] == {"kind": "user", "user_id": "user_1", "token_id": "token_1"}
     assert ROW_ENCRYPTION.message_of(row).caller == caller
-    # Rows of before it was sealed are still read.
-    assert ROW_ENCRYPTION.message_of(one.row()).caller == caller
+    # Rows of before the sealing are still read.
+    assert ROW_ENCRYPTION.message_of(envelope.row()).caller == caller
 
 
 def test_an_audit_event_is_sealed_in_its_row() -> None:
@@ -51,19 +51,19 @@ def test_an_audit_event_is_sealed_in_its_row() -> None:
 
 
 def test_the_reply_to_a_personal_message_is_sealed() -> None:
-    kept = ROW_ENCRYPTION.reply_row(PERSONAL, ADDRESS.encode())
-    assert ADDRESS not in repr(kept)
-    assert ROW_ENCRYPTION.reply_of(kept) == ADDRESS.encode()
+    stored = ROW_ENCRYPTION.reply_row(PERSONAL, ADDRESS.encode())
+    assert ADDRESS not in repr(stored)
+    assert ROW_ENCRYPTION.reply_of(stored) == ADDRESS.encode()
     assert ROW_ENCRYPTION.reply_of(ROW_ENCRYPTION.reply_row(PERSONAL, None)) is None
 
 
-@pytest.mark.parametrize("one", [PERSONAL, PLAIN, message("auth.ensure-user", fingerprint="ab" * 32)])
-def test_the_content_hash_differs_for_different_content(one: Envelope) -> None:
-    kept = ROW_ENCRYPTION.content_hash(one)
-    assert ROW_ENCRYPTION.matches(kept, one)
-    other = message(one.wire, fingerprint=one.fingerprint and "cd" * 32)
+@pytest.mark.parametrize("envelope", [PERSONAL, PLAIN, message("auth.ensure-user", fingerprint="ab" * 32)])
+def test_the_content_hash_differs_for_different_content(envelope: Envelope) -> None:
+    stored = ROW_ENCRYPTION.content_hash(envelope)
+    assert ROW_ENCRYPTION.matches(stored, envelope)
+    other = message(envelope.wire, fingerprint=envelope.fingerprint and "cd" * 32)
     other.body += b" "
-    assert not ROW_ENCRYPTION.matches(kept, other)
+    assert not ROW_ENCRYPTION.matches(stored, other)
 
 
 def test_the_content_hash_of_a_personal_message_is_keyed() -> None:

@@ -1,4 +1,4 @@
-"""A message for later leaves when its time has come, once it seems, whoever looks after it."""
+"""Sending of delayed messages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.shared.sample_services import Append, Appended
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = datetime.now(UTC)
@@ -29,7 +29,7 @@ class Clock:
 
 
 async def add_timer(bus: BusHarness, at: datetime, number: int) -> Envelope:
-    """Leave an order for later, as a commit does."""
+    """Insert a timer row, as a commit does."""
     message = Appended(key="s", subject="s", number=number)
     envelope = Envelope(
         id=f"{number:032x}",
@@ -49,7 +49,7 @@ def timers(bus: BusHarness, clock: Clock, producer: Producer | None = None) -> T
     return Timers(bus.database(), producer or bus.producer, service="ledger", encryption=ROW_ENCRYPTION, clock=clock)
 
 
-async def said(bus: BusHarness) -> list[str]:
+async def sent_ids(bus: BusHarness) -> list[str]:
     return [dict(record.headers)["id"].decode() for record in await bus.records("ledger.events")]
 
 
@@ -62,21 +62,21 @@ async def test_a_message_is_sent_when_it_is_due_and_not_before(bus: BusHarness) 
     assert await timers(bus, clock).publish_due() == 0
     clock.now += timedelta(seconds=1)
     assert await timers(bus, clock).publish_due() == 1
-    assert await said(bus) == [soon.id]
+    assert await sent_ids(bus) == [soon.id]
     assert await bus.database()[Inbox.TIMERS].count_documents({}) == 1
 
 
 async def test_a_delayed_message_is_sent_with_the_current_time(bus: BusHarness) -> None:
     clock = Clock()
-    ordered = await add_timer(bus, clock.now, 1)
+    timer = await add_timer(bus, clock.now, 1)
     before = unix_milliseconds()
     await timers(bus, clock).publish_due()
     (record,) = await bus.records("ledger.events")
     sent = Envelope.of(record, "ledger.events")
-    # Readers refuse what is older than their inbox remembers, and this one has waited on purpose.
+    # Receivers reject messages older than their inbox, and this one was delayed on purpose.
     assert before <= sent.time <= unix_milliseconds()
-    sent.time, sent.reply_id = ordered.time, ordered.reply_id
-    assert sent == ordered
+    sent.time, sent.reply_id = timer.time, timer.reply_id
+    assert sent == timer
 
 
 async def test_due_messages_are_sent_in_the_order_of_their_times(bus: BusHarness) -> None:
@@ -84,7 +84,7 @@ async def test_due_messages_are_sent_in_the_order_of_their_times(bus: BusHarness
     for number in (3, 1, 2):
         await add_timer(bus, clock.now - timedelta(seconds=10 - number), number)
     assert await timers(bus, clock).publish_due() == 3
-    assert await said(bus) == [f"{number:032x}" for number in (1, 2, 3)]
+    assert await sent_ids(bus) == [f"{number:032x}" for number in (1, 2, 3)]
 
 
 async def test_several_instances_send_each_message_once(bus: BusHarness) -> None:
@@ -93,51 +93,51 @@ async def test_several_instances_send_each_message_once(bus: BusHarness) -> None
         await add_timer(bus, clock.now, number)
     counts = await asyncio.gather(*(timers(bus, clock).publish_due() for _ in range(4)))
     assert sum(counts) == 60
-    assert sorted(await said(bus)) == [f"{number:032x}" for number in range(60)]
+    assert sorted(await sent_ids(bus)) == [f"{number:032x}" for number in range(60)]
 
 
 async def test_a_message_that_was_not_sent_is_sent_after_the_lease(bus: BusHarness) -> None:
     clock = Clock()
     stopped = Producer(bus.bootstrap, prefix=bus.prefix)
-    ordered = await add_timer(bus, clock.now, 1)
+    timer = await add_timer(bus, clock.now, 1)
     with pytest.raises(BusDown):
         await timers(bus, clock, stopped).publish_due()
     assert await timers(bus, clock).publish_due() == 0
     clock.now += LEASE
     assert await timers(bus, clock).publish_due() == 1
-    assert await said(bus) == [ordered.id]
+    assert await sent_ids(bus) == [timer.id]
 
 
 async def test_a_delayed_event_is_handled_later_and_once(bus: BusHarness) -> None:
     async with bus.running(), bus.running(), bus.running("audit"):
-        began = datetime.now(UTC)
+        started = datetime.now(UTC)
         for number in range(10):
             await bus.call(Append(subject="s", number=number, key="s", later=1.0))
-        assert await said(bus) == [] or datetime.now(UTC) - began >= timedelta(seconds=1)
+        assert await sent_ids(bus) == [] or datetime.now(UTC) - started >= timedelta(seconds=1)
 
-        async def all_heard() -> bool:
+        async def all_stored() -> bool:
             return len(await bus.numbers("s", "audit")) >= 10
 
-        await wait_until(all_heard)
+        await wait_until(all_stored)
         await bus.drained("audit")
     assert sorted(await bus.numbers("s", "audit")) == list(range(10))
     for entry in await bus.database("audit")["inbox"].find().to_list():
-        assert entry["at"] - began >= timedelta(seconds=1)
+        assert entry["at"] - started >= timedelta(seconds=1)
 
 
 @asynccontextmanager
-async def looking(made: Timers) -> AsyncIterator[None]:
-    made.start()
+async def polling(instance: Timers) -> AsyncIterator[None]:
+    instance.start()
     try:
         yield
     finally:
         async with asyncio.timeout(5):
-            await made.stop()
+            await instance.stop()
 
 
 async def test_a_stop_at_any_moment_ends_the_polling(bus: BusHarness) -> None:
     for pause in (0.0, 0.001, 0.003, 0.01):
-        async with looking(timers(bus, Clock())):
+        async with polling(timers(bus, Clock())):
             await asyncio.sleep(pause)
 
 
@@ -147,9 +147,9 @@ async def test_a_bad_row_does_not_end_the_polling(bus: BusHarness, monkeypatch: 
     broken: dict[str, Any] = {"_id": "broken", "at": clock.now}
     await bus.database()[Inbox.TIMERS].insert_one(broken)
     good = await add_timer(bus, clock.now, 1)
-    async with looking(timers(bus, clock)):
+    async with polling(timers(bus, clock)):
 
-        async def left() -> bool:
-            return await said(bus) == [good.id]
+        async def sent() -> bool:
+            return await sent_ids(bus) == [good.id]
 
-        await wait_until(left)
+        await wait_until(sent)

@@ -1,4 +1,4 @@
-"""Topics are made once, as declared, and what differs is said."""
+"""Declaration, creation and checks of topics."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,9 @@ TABLE = (
 NAMES = ["a.commands", "a.commands.dead", "a.keys", "a.revocations"]
 
 
-async def test_apply_creates_missing_topics_once(
-    kafka_bootstrap: str, topic_prefix: str
-) -> None:
-    made = await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
-    assert made == [topic_prefix + name for name in NAMES]
+async def test_apply_creates_missing_topics_once(kafka_bootstrap: str, topic_prefix: str) -> None:
+    created = await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    assert created == [topic_prefix + name for name in NAMES]
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
     assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
 
@@ -36,16 +34,14 @@ async def test_check_reports_a_missing_topic(kafka_bootstrap: str, topic_prefix:
     assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [f"{topic_prefix}a.keys"]
 
 
-async def test_apply_changes_the_cleanup_policy_of_an_existing_topic(
-    kafka_bootstrap: str, topic_prefix: str
-) -> None:
+async def test_apply_changes_the_cleanup_policy_of_an_existing_topic(kafka_bootstrap: str, topic_prefix: str) -> None:
     older = Topic("a.revocations", 1, DAY // 12, consumed=False)
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=[older])
     assert f"{topic_prefix}a.revocations: cleanup.policy is delete instead of compact,delete" in await topics.check(
         kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]
     )
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:])
-    await until_said(kafka_bootstrap, topic_prefix, TABLE[2:], [])
+    await wait_for_differences(kafka_bootstrap, topic_prefix, TABLE[2:], [])
 
 
 async def test_a_different_number_of_partitions_is_reported_and_kept(kafka_bootstrap: str, topic_prefix: str) -> None:
@@ -53,7 +49,7 @@ async def test_a_different_number_of_partitions_is_reported_and_kept(kafka_boots
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2) == []
     difference = [f"{topic_prefix}a.commands has 2 partitions instead of 3"]
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
-    # More of them would send a key's next message past the ones that wait in the old partition.
+    # With more partitions the next message of a key could overtake earlier ones in the old partition.
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
     assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
 
@@ -65,27 +61,26 @@ async def test_a_changed_setting_is_reported_and_restored(
     name = f"{topic_prefix}a.commands"
     settings = TABLE[0].settings(1) | {"retention.ms": "1000"}
     await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
-    await until_said(kafka_bootstrap, topic_prefix, TABLE, [f"{name}: retention.ms is 1000 instead of {DAY}"])
+    await wait_for_differences(kafka_bootstrap, topic_prefix, TABLE, [f"{name}: retention.ms is 1000 instead of {DAY}"])
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
-    await until_said(kafka_bootstrap, topic_prefix, TABLE, [])
+    await wait_for_differences(kafka_bootstrap, topic_prefix, TABLE, [])
 
 
-async def until_said(bootstrap: str, prefix: str, table: Sequence[Topic], expected: list[str]) -> None:
-    """A broker tells of a changed setting once it has heard of it itself, a moment after it was set."""
+async def wait_for_differences(bootstrap: str, prefix: str, table: Sequence[Topic], expected: list[str]) -> None:
+    """Wait until ``check`` reports these differences: brokers report a changed setting a moment after it was set."""
 
-    async def said() -> bool:
+    async def reported() -> bool:
         return await topics.check(bootstrap, prefix=prefix, topics=table) == expected
 
-    await wait_until(said)
+    await wait_until(reported)
 
 
 def test_dead_letter_topics_are_compacted_and_limited() -> None:
     for topic in declared():
         if topic.name.endswith(".dead"):
-            kept = topic.settings(1)
-            assert (kept["cleanup.policy"], kept["retention.ms"]) == ("compact,delete", str(30 * DAY))
-            # However little of the whole it is.
-            assert int(kept["max.compaction.lag.ms"]) <= DAY
+            settings = topic.settings(1)
+            assert (settings["cleanup.policy"], settings["retention.ms"]) == ("compact,delete", str(30 * DAY))
+            assert int(settings["max.compaction.lag.ms"]) <= DAY
 
 
 def test_every_consumed_topic_has_a_dead_letter_topic() -> None:
@@ -96,10 +91,12 @@ def test_every_consumed_topic_has_a_dead_letter_topic() -> None:
 
 def test_dead_letter_topics_keep_records_longer_and_take_larger_ones() -> None:
     for topic in topics.TOPICS:
-        (beside,) = [other for other in declared() if other.name == topics.dead_letter_topic(topic.name)] or [topic]
+        (dead_letters,) = [other for other in declared() if other.name == topics.dead_letter_topic(topic.name)] or [
+            topic
+        ]
         if topic.consumed:
-            assert beside.retention > topic.retention
-            assert int(beside.settings(3)["max.message.bytes"]) > int(topic.settings(3)["max.message.bytes"])
+            assert dead_letters.retention > topic.retention
+            assert int(dead_letters.settings(3)["max.message.bytes"]) > int(topic.settings(3)["max.message.bytes"])
 
 
 @pytest.mark.parametrize(("replication", "insync"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
@@ -108,5 +105,5 @@ def test_with_three_replicas_a_write_needs_two(replication: int, insync: str) ->
 
 
 def test_the_inbox_retention_exceeds_the_topics_retention_by_a_day() -> None:
-    remembered = ServiceSettings.model_fields["inbox_retention"].default.total_seconds() * 1000
-    assert all(topic.retention + DAY <= remembered for topic in topics.TOPICS if topic.consumed)
+    retention = ServiceSettings.model_fields["inbox_retention"].default.total_seconds() * 1000
+    assert all(topic.retention + DAY <= retention for topic in topics.TOPICS if topic.consumed)

@@ -1,5 +1,3 @@
-"""A work collects; nothing leaves it before its commit, and what it says has the same ids at every run."""
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,44 +17,44 @@ AT = datetime(2026, 11, 21, 6, 5, 0, 123_456, tzinfo=UTC)
 
 @pytest.fixture
 async def things() -> Any:
-    """A collection that nobody connects to."""
+    """A collection without a server."""
     async with AsyncMongoClient[dict[str, Any]]("mongodb://127.0.0.1:9", connect=False) as client:
         yield client["nowhere"]["things"]
 
 
-def work(**fields: Any) -> Work:
+def new_work(**fields: Any) -> Work:
     return Work(envelope(**fields), now=AT, ids=Ids("test"), sealer=SEALER)
 
 
 def test_a_work_has_the_attributes_of_its_message() -> None:
     caller = Caller(kind="user", user_id="u")
-    one = work(id="1" * 32, key="k", caller=caller)
-    assert (one.id, one.key, one.caller) == ("1" * 32, "k", caller)
-    assert one.new_id("user").startswith("test_user_")
+    work = new_work(id="1" * 32, key="k", caller=caller)
+    assert (work.id, work.key, work.caller) == ("1" * 32, "k", caller)
+    assert work.new_id("user").startswith("test_user_")
 
 
 def test_now_has_whole_milliseconds() -> None:
-    assert work().now == AT.replace(microsecond=123_000)
+    assert new_work().now == AT.replace(microsecond=123_000)
 
 
 def test_a_replaced_document_gets_the_next_version(things: Collection) -> None:
-    one = work()
+    work = new_work()
     document = {"_id": "a", "version": 3}
-    one.replace(things, document, version=3)
-    assert one.writes == [Replace(things, {"_id": "a", "version": 4}, 3)]
+    work.replace(things, document, version=3)
+    assert work.writes == [Replace(things, {"_id": "a", "version": 4}, 3)]
     assert document == {"_id": "a", "version": 3}
 
 
 def test_writes_are_collected_in_order(things: Collection) -> None:
-    one = work()
-    one.insert(things, {"_id": "a"}, taken=Refusal)
-    one.delete(things, "b", version=2)
-    assert one.writes == [Insert(things, {"_id": "a"}, Refusal), Delete(things, "b", 2)]
+    work = new_work()
+    work.insert(things, {"_id": "a"}, taken=Refusal)
+    work.delete(things, "b", version=2)
+    assert work.writes == [Insert(things, {"_id": "a"}, Refusal), Delete(things, "b", 2)]
 
 
 def test_two_runs_of_a_message_derive_the_same_message_ids() -> None:
     cause = new_message_id()
-    runs = [work(id=cause) for _ in range(2)]
+    runs = [new_work(id=cause) for _ in range(2)]
     for run in runs:
         for number in range(3):
             run.publish(Appended(key="s", subject="s", number=number))
@@ -66,74 +64,74 @@ def test_two_runs_of_a_message_derive_the_same_message_ids() -> None:
 
 
 def test_works_of_different_messages_derive_different_ids() -> None:
-    ids = {work().publish(Appended(key="s", subject="s", number=1)) for _ in range(100)}
+    ids = {new_work().publish(Appended(key="s", subject="s", number=1)) for _ in range(100)}
     assert len(ids) == 100
 
 
 def test_a_published_message_has_caller_trace_and_time_of_its_cause() -> None:
-    one = work(caller=Caller(kind="user", user_id="u"), trace="00-1-2-01")
-    one.publish(Appended(key="s", subject="s", number=1), id="e" * 32)
-    (said,) = one.immediate()
-    assert (said.id, said.wire, said.topic, said.key) == ("e" * 32, "ledger.appended", "ledger.events", "s")
-    assert (said.caller, said.trace, said.reply_to) == (Caller(kind="user", user_id="u"), "00-1-2-01", None)
-    assert said.time == int(AT.timestamp() * 1000)
+    work = new_work(caller=Caller(kind="user", user_id="u"), trace="00-1-2-01")
+    work.publish(Appended(key="s", subject="s", number=1), id="e" * 32)
+    (sent,) = work.immediate()
+    assert (sent.id, sent.wire, sent.topic, sent.key) == ("e" * 32, "ledger.appended", "ledger.events", "s")
+    assert (sent.caller, sent.trace, sent.reply_to) == (Caller(kind="user", user_id="u"), "00-1-2-01", None)
+    assert sent.time == int(AT.timestamp() * 1000)
 
 
 def test_commands_carry_the_callers_ip_address_and_events_do_not() -> None:
     caller = Caller(kind="user", user_id="u", client_ip="203.0.113.77")
-    one = work(caller=caller)
-    one.publish(Append(key="s", subject="s", number=1))
-    one.publish(Appended(key="s", subject="s", number=1))
-    order, event = one.immediate()
-    assert order.caller == caller
+    work = new_work(caller=caller)
+    work.publish(Append(key="s", subject="s", number=1))
+    work.publish(Appended(key="s", subject="s", number=1))
+    command, event = work.immediate()
+    assert command.caller == caller
     assert event.caller == Caller(kind="user", user_id="u")
 
 
 def test_a_delayed_message_is_not_sent_immediately() -> None:
-    one = work()
-    one.publish(Appended(key="s", subject="s", number=1), at=AT + timedelta(hours=1))
-    one.publish(Appended(key="s", subject="s", number=2))
-    assert [message.body for message in one.immediate()] == [b'{"subject":"s","number":2,"part":0}']
-    ((at, later),) = one.timers
-    assert (at, later.body) == (AT + timedelta(hours=1), b'{"subject":"s","number":1,"part":0}')
-    assert len(one.published) == 2
+    work = new_work()
+    work.publish(Appended(key="s", subject="s", number=1), at=AT + timedelta(hours=1))
+    work.publish(Appended(key="s", subject="s", number=2))
+    assert [message.body for message in work.immediate()] == [b'{"subject":"s","number":2,"part":0}']
+    ((at, delayed),) = work.timers
+    assert (at, delayed.body) == (AT + timedelta(hours=1), b'{"subject":"s","number":1,"part":0}')
+    assert len(work.published) == 2
 
 
 def test_a_forwarded_command_has_the_reply_address() -> None:
-    one = work(reply_to=7, reply_id="r", deadline=99)
-    one.forward(Append(key="s", subject="s", number=1))
-    (onward,) = one.immediate()
-    assert not one.replies
-    assert (onward.reply_to, onward.reply_id, onward.deadline) == (7, "r", 99)
+    work = new_work(reply_to=7, reply_id="r", deadline=99)
+    work.forward(Append(key="s", subject="s", number=1))
+    (forwarded,) = work.immediate()
+    assert not work.replies
+    assert (forwarded.reply_to, forwarded.reply_id, forwarded.deadline) == (7, "r", 99)
 
 
 def test_discarding_the_state_removes_writes_and_messages(things: Collection) -> None:
-    one = work()
-    one.insert(things, {"_id": "a"})
-    one.publish(Appended(key="s", subject="s", number=1))
-    one.publish(Appended(key="s", subject="s", number=1), at=AT)
-    one.forward(Append(subject="s", number=1))
-    one.discard_state()
-    assert (one.writes, one.timers, one.immediate(), one.replies) == ([], [], [], True)
+    work = new_work()
+    work.insert(things, {"_id": "a"})
+    work.publish(Appended(key="s", subject="s", number=1))
+    work.publish(Appended(key="s", subject="s", number=1), at=AT)
+    work.forward(Append(subject="s", number=1))
+    work.discard_state()
+    assert (work.writes, work.timers, work.immediate(), work.replies) == ([], [], [], True)
 
 
 def test_the_outcome_hook_runs_with_the_outcome(things: Collection) -> None:
-    one = work()
-    one.on_outcome(lambda refusal: one.insert(things, {"_id": "done" if refusal is None else refusal.code}))
-    one.annotate(subject="s")
-    one.insert(things, {"_id": "a"})
-    assert one.writes == [Insert(things, {"_id": "a"}, None)]
-    one.run_outcome_hook(None)
-    assert one.writes == [Insert(things, {"_id": "a"}, None), Insert(things, {"_id": "done"}, None)]
-    one.discard_state()
-    one.run_outcome_hook(Refusal())
-    assert one.writes == [Insert(things, {"_id": "refused"}, None)]
-    assert one.annotations == {"subject": "s"}
+    work = new_work()
+    work.on_outcome(lambda refusal: work.insert(things, {"_id": "done" if refusal is None else refusal.code}))
+    work.annotate(subject="s")
+    work.insert(things, {"_id": "a"})
+    assert work.writes == [Insert(things, {"_id": "a"}, None)]
+    work.run_outcome_hook(None)
+    assert work.writes == [Insert(things, {"_id": "a"}, None), Insert(things, {"_id": "done"}, None)]
+    work.discard_state()
+    work.run_outcome_hook(Refusal())
+    assert work.writes == [Insert(things, {"_id": "refused"}, None)]
+    assert work.annotations == {"subject": "s"}
 
 
 def test_a_second_outcome_hook_replaces_the_first(things: Collection) -> None:
-    one = work()
-    one.on_outcome(lambda _: one.insert(things, {"_id": "outer"}))
-    one.on_outcome(lambda _: one.insert(things, {"_id": "inner"}))
-    one.run_outcome_hook(None)
-    assert one.writes == [Insert(things, {"_id": "inner"}, None)]
+    work = new_work()
+    work.on_outcome(lambda _: work.insert(things, {"_id": "outer"}))
+    work.on_outcome(lambda _: work.insert(things, {"_id": "inner"}))
+    work.run_outcome_hook(None)
+    assert work.writes == [Insert(things, {"_id": "inner"}, None)]

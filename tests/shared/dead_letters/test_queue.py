@@ -1,4 +1,4 @@
-"""Dead letters on a real Kafka: found page by page, and put back as they came, in order, for whom they are."""
+"""Listing, replay and removal of dead letters on a real Kafka."""
 
 import asyncio
 import base64
@@ -27,8 +27,8 @@ from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import TOPICS, Append, Posted
 
 
-def topics_of(bus: BusHarness, **given: Any) -> DeadLetterQueue:
-    return DeadLetterQueue(bus.bootstrap, prefix=bus.prefix, topics=TOPICS, **{"sealer": bus.sealer, **given})
+def queue_of(bus: BusHarness, **options: Any) -> DeadLetterQueue:
+    return DeadLetterQueue(bus.bootstrap, prefix=bus.prefix, topics=TOPICS, **{"sealer": bus.sealer, **options})
 
 
 def everything(_letter: DeadLetter) -> bool:
@@ -37,7 +37,7 @@ def everything(_letter: DeadLetter) -> bool:
 
 @dataclass
 class Record:
-    """What could not be handled."""
+    """A record that could not be handled."""
 
     offset: int
     value: bytes | None = b"{}"
@@ -47,34 +47,36 @@ class Record:
 
 
 async def add_letters(bus: BusHarness, *bodies: bytes, topic: str = "ledger.commands", at: int = 0) -> None:
-    """Letters as a service leaves them, a second between each."""
+    """Write dead letters, one second apart."""
     for number, body in enumerate(bodies):
-        await leave(bus, Record(number, body), topic, at=at + number * 1000)
+        await add_letter(bus, Record(number, body), topic, at=at + number * 1000)
 
 
-async def leave(bus: BusHarness, record: Record, topic: str = "ledger.commands", **given: Any) -> None:
-    """A letter as a service leaves it."""
-    said: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "attempts": 0, "at": 0}
-    said["group"] = f"{bus.prefix}ledger"
-    written = write(record, topic, **{"sealer": bus.sealer, **said, **given})
+async def add_letter(bus: BusHarness, record: Record, topic: str = "ledger.commands", **changed: Any) -> None:
+    """Write a dead letter as a service does."""
+    fields: dict[str, Any] = {"reason": "undecodable", "detail": "", "trace": "", "attempts": 0, "at": 0}
+    fields["group"] = f"{bus.prefix}ledger"
+    written = write(record, topic, **{"sealer": bus.sealer, **fields, **changed})
     await bus.put_record(f"{topic}.dead", written.value, written.headers, key=written.key)
 
 
-async def leave_as_of_old(bus: BusHarness, record: Record, topic: str, *, group: str = "ledger", time: int = 1) -> None:
-    """A letter as a service left it before letters were sealed."""
-    said = [
+async def add_unsealed_letter(
+    bus: BusHarness, record: Record, topic: str, *, group: str = "ledger", time: int = 1
+) -> None:
+    """Write a dead letter as services did before the sealing."""
+    reason_headers = [
         ("dead-reason", b"failing"),
         ("dead-source", f"{topic}/{record.partition}/{record.offset}".encode()),
         ("dead-group", f"{bus.prefix}{group}".encode()),
         ("dead-time", b"%d" % time),
     ]
-    await bus.put_record(f"{topic}.dead", record.value, [*record.headers, *said], key=record.key)
+    await bus.put_record(f"{topic}.dead", record.value, [*record.headers, *reason_headers], key=record.key)
 
 
-async def pages(office: DeadLetterQueue, way: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
+async def pages(queue: DeadLetterQueue, order: str, *, limit: int, topic: str | None = None) -> list[list[bytes]]:
     found, cursor = [], None
     while True:
-        page = await getattr(office, way)(everything, topic=topic, limit=limit, cursor=cursor)
+        page = await getattr(queue, order)(everything, topic=topic, limit=limit, cursor=cursor)
         found.append([letter.value for letter in page.letters])
         if (cursor := page.next_cursor) is None:
             return found
@@ -83,7 +85,7 @@ async def pages(office: DeadLetterQueue, way: str, *, limit: int, topic: str | N
 async def test_pages_list_the_newest_dead_letters_of_all_topics_first(bus: BusHarness) -> None:
     await add_letters(bus, *(b"c%d" % number for number in range(50)), at=0)
     await add_letters(bus, *(b"e%d" % number for number in range(50)), topic="ledger.events", at=500)
-    found = await pages(topics_of(bus), "newest", limit=17)
+    found = await pages(queue_of(bus), "newest", limit=17)
     flat = [value for page in found for value in page]
     assert flat == [b"%c%d" % (letter, number) for number in reversed(range(50)) for letter in b"ec"]
     assert [len(page) for page in found] == [17, 17, 17, 17, 17, 15]
@@ -91,20 +93,20 @@ async def test_pages_list_the_newest_dead_letters_of_all_topics_first(bus: BusHa
 
 async def test_new_dead_letters_do_not_shift_later_pages(bus: BusHarness) -> None:
     await add_letters(bus, b"0", b"1", b"2", b"3")
-    office = topics_of(bus)
-    first = await office.newest(everything, topic=None, limit=2, cursor=None)
+    queue = queue_of(bus)
+    first = await queue.newest(everything, topic=None, limit=2, cursor=None)
     await add_letters(bus, b"late", topic="ledger.events")
-    second = await office.newest(everything, topic=None, limit=9, cursor=first.next_cursor)
+    second = await queue.newest(everything, topic=None, limit=9, cursor=first.next_cursor)
     assert [letter.value for letter in (*first.letters, *second.letters)] == [b"3", b"2", b"1", b"0"]
 
 
 async def test_oldest_first_ends_at_the_dead_letters_of_the_first_page(bus: BusHarness) -> None:
     await add_letters(bus, *(b"c%d" % number for number in range(70)))
     await add_letters(bus, b"e0", b"e1", topic="ledger.events")
-    office = topics_of(bus)
-    first = await office.oldest(everything, topic=None, limit=40, cursor=None)
+    queue = queue_of(bus)
+    first = await queue.oldest(everything, topic=None, limit=40, cursor=None)
     await add_letters(bus, b"late")
-    rest = await office.oldest(everything, topic=None, limit=99, cursor=first.next_cursor)
+    rest = await queue.oldest(everything, topic=None, limit=99, cursor=first.next_cursor)
     assert rest.next_cursor is None
     found = [letter.value for letter in (*first.letters, *rest.letters)]
     assert found == [*(b"c%d" % number for number in range(70)), b"e0", b"e1"]
@@ -113,18 +115,18 @@ async def test_oldest_first_ends_at_the_dead_letters_of_the_first_page(bus: BusH
 async def test_a_topic_restricts_the_page(bus: BusHarness) -> None:
     await add_letters(bus, b"c")
     await add_letters(bus, b"e", topic="ledger.events")
-    assert await pages(topics_of(bus), "newest", limit=9, topic="ledger.events") == [[b"e"]]
-    assert await pages(topics_of(bus), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
-    assert await pages(topics_of(bus), "newest", limit=9, topic="no.such") == [[]]
+    assert await pages(queue_of(bus), "newest", limit=9, topic="ledger.events") == [[b"e"]]
+    assert await pages(queue_of(bus), "oldest", limit=9, topic="ledger.commands") == [[b"c"]]
+    assert await pages(queue_of(bus), "newest", limit=9, topic="no.such") == [[]]
 
 
 async def test_a_scan_stops_at_its_budget_and_continues_with_the_cursor(bus: BusHarness) -> None:
     await add_letters(bus, *(b"%d" % number for number in range(100)))
-    office = topics_of(bus, scan_records=40)
-    for way, order in (("newest", -1), ("oldest", 1)):
+    queue = queue_of(bus, scan_records=40)
+    for order, step in (("newest", -1), ("oldest", 1)):
         cursor, found, calls = None, [], 0
         while True:
-            page = await getattr(office, way)(
+            page = await getattr(queue, order)(
                 lambda letter: letter.value in (b"3", b"95"), topic=None, limit=9, cursor=cursor
             )
             found += [letter.value for letter in page.letters]
@@ -132,12 +134,12 @@ async def test_a_scan_stops_at_its_budget_and_continues_with_the_cursor(bus: Bus
             if (cursor := page.next_cursor) is None:
                 break
         assert calls > 1
-        assert found == [b"3", b"95"][::order]
+        assert found == [b"3", b"95"][::step]
 
 
 async def test_large_dead_letters_make_short_pages(bus: BusHarness) -> None:
     await add_letters(bus, *(b"%d" % number * 700_000 for number in range(3)))
-    body = [letter[:1] for page in await pages(topics_of(bus), "newest", limit=99) for letter in page]
+    body = [letter[:1] for page in await pages(queue_of(bus), "newest", limit=99) for letter in page]
     assert body == [b"2", b"1", b"0"]
 
 
@@ -151,7 +153,7 @@ async def test_dead_letters_are_found_by_id(bus: BusHarness) -> None:
         "nonsense",
         "ledger.commands.x",
     ]
-    found = await topics_of(bus).find(wanted)
+    found = await queue_of(bus).find(wanted)
     assert [(one, letter.value) for one, letter in found.items()] == [
         ("ledger.commands.0", b"0"),
         ("ledger.commands.2", b"2"),
@@ -164,25 +166,25 @@ async def test_dead_letters_are_found_by_id(bus: BusHarness) -> None:
 )
 async def test_an_invalid_cursor_is_rejected(bus: BusHarness, cursor: str) -> None:
     with pytest.raises(InvalidQueueCursor):
-        await topics_of(bus).newest(everything, topic=None, limit=1, cursor=cursor)
+        await queue_of(bus).newest(everything, topic=None, limit=1, cursor=cursor)
 
 
 async def test_without_kafka_bus_down_is_raised() -> None:
-    office = DeadLetterQueue("127.0.0.1:1", prefix="", topics=TOPICS)
+    queue = DeadLetterQueue("127.0.0.1:1", prefix="", topics=TOPICS)
     with pytest.raises(BusDown):
-        await office.newest(everything, topic=None, limit=1, cursor=None)
+        await queue.newest(everything, topic=None, limit=1, cursor=None)
     with pytest.raises(BusDown):
-        async with office.sender():
+        async with queue.sender():
             pass
 
 
-async def replay(bus: BusHarness, **given: int) -> list[DeadLetter]:
-    """Put every letter back; returns them."""
-    office = topics_of(bus)
-    page = await office.oldest(everything, topic=None, limit=500, cursor=None)
-    async with office.sender() as sender:
+async def replay(bus: BusHarness, **options: int) -> list[DeadLetter]:
+    """Replay every dead letter; return them."""
+    queue = queue_of(bus)
+    page = await queue.oldest(everything, topic=None, limit=500, cursor=None)
+    async with queue.sender() as sender:
         for letter in page.letters:
-            await sender.replay(letter, **given)
+            await sender.replay(letter, **options)
     return page.letters
 
 
@@ -200,15 +202,15 @@ async def test_a_replay_has_the_original_bytes(bus: BusHarness) -> None:
         await bus.drained()
         letters = await replay(bus)
         await bus.drained()
-    came = await bus.records("ledger.commands")
-    mark = ("replay-for", f"{bus.prefix}ledger".encode())
-    assert {record.partition for record in came} == {3}
-    # What has no key has no order either.
-    assert sorted(repr((r.key, r.value, (*r.headers, mark))) for r in came[: len(poison)]) == sorted(
-        repr((r.key, r.value, r.headers)) for r in came[len(poison) :]
+    records = await bus.records("ledger.commands")
+    replay_header = ("replay-for", f"{bus.prefix}ledger".encode())
+    assert {record.partition for record in records} == {3}
+    # Sorted, because records without a key have no order.
+    assert sorted(repr((r.key, r.value, (*r.headers, replay_header))) for r in records[: len(poison)]) == sorted(
+        repr((r.key, r.value, r.headers)) for r in records[len(poison) :]
     )
-    # Dead once more, and again what they were.
-    again = (await topics_of(bus).oldest(everything, topic=None, limit=500, cursor=None)).letters[len(letters) :]
+    # They were dead-lettered again, with the same content.
+    again = (await queue_of(bus).oldest(everything, topic=None, limit=500, cursor=None)).letters[len(letters) :]
     assert sorted(repr((letter.key, letter.value, letter.headers)) for letter in again) == sorted(
         repr((letter.key, letter.value, letter.headers)) for letter in letters
     )
@@ -221,7 +223,7 @@ async def test_replayed_commands_take_effect_once_in_the_order_of_their_key(
     async with bus.running():
         for number in range(4):
             for subject in "st":
-                # Fails for this process' first five runs.
+                # Fails in the first five runs of this process.
                 await bus.send(Append(subject=subject, number=number, key=subject, fail=5))
         await bus.drained()
         assert await bus.numbers("s") == []
@@ -233,14 +235,14 @@ async def test_replayed_commands_take_effect_once_in_the_order_of_their_key(
 
 
 async def test_a_replay_is_skipped_by_other_consumer_groups(bus: BusHarness) -> None:
-    """Somebody else put aside what ``ledger``, which hears the topic too, has handled, and forgotten since."""
+    """Another group dead-lettered what ``ledger`` handled and whose inbox row has expired since."""
     async with bus.running():
         await bus.send(Posted(subject="s", number=1, key="s"))
         await bus.drained()
         assert await bus.numbers("s") == [1]
         (record,) = await bus.records("ledger.webhooks")
         await bus.database()["inbox"].delete_many({})
-        await leave(bus, record, "ledger.webhooks", group=f"{bus.prefix}somebody")
+        await add_letter(bus, record, "ledger.webhooks", group=f"{bus.prefix}other")
         await replay(bus)
         await bus.drained()
         assert await bus.numbers("s") == [1]
@@ -254,7 +256,7 @@ async def test_a_too_old_message_runs_only_if_its_replay_is_forced(bus: BusHarne
         await replay(bus)
         await bus.drained()
         assert await bus.numbers("s") == []
-        (first, second) = (await topics_of(bus).oldest(everything, topic=None, limit=9, cursor=None)).letters
+        (first, second) = (await queue_of(bus).oldest(everything, topic=None, limit=9, cursor=None)).letters
         assert (first.reason, second.reason) == ("too_old", "too_old")
         assert first.header("id") == second.header("id") == old.id
         for _ in range(2):
@@ -278,7 +280,7 @@ async def test_replays_that_fail_again_do_not_stop_the_consumer(bus: BusHarness)
 async def test_a_dead_letter_of_before_the_sealing_is_listed_and_replayed(bus: BusHarness) -> None:
     headers = (("type", b"ledger.append"), ("dead-reason", b"mine"), ("dead-group", b"mine too"))
     for offset, value in enumerate((b"{}", None)):
-        await leave_as_of_old(bus, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
+        await add_unsealed_letter(bus, Record(offset, value, headers=headers, key=b"%d" % offset), "ledger.commands")
     first, second = await replay(bus)
     assert (first.key, first.value, first.headers) == (b"0", b"{}", headers)
     assert (first.reason, first.group, first.written_at) == (
@@ -288,38 +290,38 @@ async def test_a_dead_letter_of_before_the_sealing_is_listed_and_replayed(bus: B
     )
     assert (second.value, second.sealed, second.removable) == (None, False, False)
     assert first.dedup_key != second.dedup_key
-    came = [(record.key, record.value, record.headers[:3]) for record in await bus.records("ledger.commands")]
-    assert sorted(came, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
+    records = [(record.key, record.value, record.headers[:3]) for record in await bus.records("ledger.commands")]
+    assert sorted(records, key=repr) == [(b"0", b"{}", headers), (b"1", None, headers)]
 
 
 async def test_a_dead_letter_sealed_with_a_lost_key_stays_sealed(bus: BusHarness) -> None:
-    await leave(bus, Record(1), sealer=Sealer({"gone": bytes(32)}))
+    await add_letter(bus, Record(1), sealer=Sealer({"gone": bytes(32)}))
     await bus.put_record("ledger.commands.dead", b"noise", [("dead-sealed", b"1")], key=b"x")
-    page = await topics_of(bus).newest(everything, topic=None, limit=9, cursor=None)
+    page = await queue_of(bus).newest(everything, topic=None, limit=9, cursor=None)
     for letter in page.letters:
         assert (letter.sealed, letter.key, letter.value, letter.headers) == (True, None, None, ())
     assert page.letters[1].reason == "undecodable"
 
 
 async def test_without_a_sealer_only_the_reason_is_read(bus: BusHarness) -> None:
-    await leave(bus, Record(1))
-    (closed,) = (await topics_of(bus, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
-    (opened,) = (await topics_of(bus).newest(everything, topic=None, limit=9, cursor=None)).letters
+    await add_letter(bus, Record(1))
+    (closed,) = (await queue_of(bus, sealer=None).newest(everything, topic=None, limit=9, cursor=None)).letters
+    (opened,) = (await queue_of(bus).newest(everything, topic=None, limit=9, cursor=None)).letters
     assert (closed.sealed, closed.value, opened.value) == (True, None, b"{}")
     assert (closed.dedup_key, closed.reason, closed.group) == (opened.dedup_key, opened.reason, opened.group)
 
 
 async def test_tombstones_are_not_listed(bus: BusHarness) -> None:
     await add_letters(bus, b"0", b"1", b"2")
-    office = topics_of(bus)
-    letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
-    async with office.sender() as sender:
+    queue = queue_of(bus)
+    letters = (await queue.oldest(everything, topic=None, limit=9, cursor=None)).letters
+    async with queue.sender() as sender:
         await sender.remove(letters[1])
     await add_letters(bus, b"3")
     left = [b"3", b"2", b"1", b"0"]
-    assert await pages(office, "newest", limit=2) == [left[:2], left[2:]]
-    assert await pages(office, "oldest", limit=9) == [left[::-1]]
-    assert list(await office.find(["ledger.commands.3", "ledger.commands.4"])) == ["ledger.commands.4"]
+    assert await pages(queue, "newest", limit=2) == [left[:2], left[2:]]
+    assert await pages(queue, "oldest", limit=9) == [left[::-1]]
+    assert list(await queue.find(["ledger.commands.3", "ledger.commands.4"])) == ["ledger.commands.4"]
 
 
 @pytest.mark.slow
@@ -328,29 +330,29 @@ async def test_kafka_deletes_a_removed_dead_letter_at_its_next_compaction(
 ) -> None:
     name = f"{bus.prefix}ledger.commands.dead"
     # As declared, but in seconds instead of an hour and a day.
-    often = {"cleanup.policy": "compact,delete", "segment.ms": "100", "max.compaction.lag.ms": "1000"}
-    await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, often)])
+    settings = {"cleanup.policy": "compact,delete", "segment.ms": "100", "max.compaction.lag.ms": "1000"}
+    await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
     await add_letters(bus, b"0", b"1", b"2")
-    office = topics_of(bus)
-    letters = (await office.oldest(everything, topic=None, limit=9, cursor=None)).letters
+    queue = queue_of(bus)
+    letters = (await queue.oldest(everything, topic=None, limit=9, cursor=None)).letters
     for _ in range(2):
-        # Told twice, some time apart, as an erasure does: Kafka never cleans what was written to last.
+        # Twice, some time apart, as an erasure does: Kafka never compacts the active segment.
         await asyncio.sleep(0.5)
-        async with office.sender() as sender:
+        async with queue.sender() as sender:
             await sender.remove(letters[1])
 
-    async def dropped() -> bool:
+    async def deleted() -> bool:
         return [letter.value for letter in await bus.dead_letters() if letter.value is not None] == [b"0", b"2"]
 
-    await wait_until(dropped, 90)
-    assert await pages(office, "newest", limit=9) == [[b"2", b"0"]]
-    assert list(await office.find(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
+    await wait_until(deleted, 90)
+    assert await pages(queue, "newest", limit=9) == [[b"2", b"0"]]
+    assert list(await queue.find(letter.id for letter in letters)) == [letters[0].id, letters[2].id]
 
 
 async def test_a_cursor_beyond_the_end_does_not_block(bus: BusHarness) -> None:
-    """Whoever asks can write any cursor; one such order would be in the way of all others for ever."""
+    """A forged cursor must not block a reader for ever."""
     await add_letters(bus, b"0", b"1")
-    office = topics_of(bus)
+    queue = queue_of(bus)
     for span, expected in (
         ([0, 10**6], [b"0", b"1"]),
         ([1, 10**6], [b"1"]),
@@ -360,60 +362,68 @@ async def test_a_cursor_beyond_the_end_does_not_block(bus: BusHarness) -> None:
     ):
         cursor = base64.urlsafe_b64encode(json.dumps({"ledger.commands": span}).encode()).decode().rstrip("=")
         async with asyncio.timeout(8):
-            page = await office.oldest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+            page = await queue.oldest(everything, topic="ledger.commands", limit=9, cursor=cursor)
         assert ([letter.value for letter in page.letters], page.next_cursor) == (expected, None)
-        await office.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
+        await queue.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
 
 
-async def test_concurrent_calls_share_a_bounded_number_of_readers(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_calls_share_a_bounded_number_of_readers(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await add_letters(bus, b"0")
-    office, reading, most = topics_of(bus), 0, 0
+    queue, reading, max_reading = queue_of(bus), 0, 0
     read = DeadLetterReader.read
 
-    async def counted(*given: Any) -> list[DeadLetter]:
-        nonlocal reading, most
+    async def counted(*arguments: Any) -> list[DeadLetter]:
+        nonlocal reading, max_reading
         reading += 1
-        most = max(most, reading)
+        max_reading = max(max_reading, reading)
         try:
             await asyncio.sleep(0.05)
-            return await read(*given)
+            return await read(*arguments)
         finally:
             reading -= 1
 
     monkeypatch.setattr(DeadLetterReader, "read", counted)
     found = await asyncio.gather(
-        *(office.newest(everything, topic="ledger.commands", limit=9, cursor=None) for _ in range(12))
+        *(queue.newest(everything, topic="ledger.commands", limit=9, cursor=None) for _ in range(12))
     )
     assert [[letter.value for letter in page.letters] for page in found] == [[b"0"]] * 12
-    assert 1 <= most <= MAX_READERS
+    assert 1 <= max_reading <= MAX_READERS
 
 
 async def test_a_hundred_dead_letters_are_found_in_time(bus: BusHarness) -> None:
     await add_letters(bus, *(b"%d" % number for number in range(200)))
-    began = time.monotonic()
-    found = await topics_of(bus).find(f"ledger.commands.{number}" for number in range(0, 200, 2))
+    started = time.monotonic()
+    found = await queue_of(bus).find(f"ledger.commands.{number}" for number in range(0, 200, 2))
     assert [letter.value for letter in found.values()] == [b"%d" % number for number in range(0, 200, 2)]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
 
 
 def test_each_failed_record_has_a_deduplication_key_of_its_own() -> None:
-    usual: dict[str, Any] = {"offset": 2, "value": b"v", "partition": 1, "key": b"k", "headers": (("id", b"1"),)}
-    said: dict[str, Any] = {
+    record_fields: dict[str, Any] = {
+        "offset": 2,
+        "value": b"v",
+        "partition": 1,
+        "key": b"k",
+        "headers": (("id", b"1"),),
+    }
+    letter_fields: dict[str, Any] = {
         "topic": "a.commands", "sealer": Sealer({"k": bytes(32)}), "reason": "failing", "detail": "", "trace": "",
         "attempts": 5, "group": "a", "at": 1,
     }  # fmt: skip
 
-    def mark(**other: Any) -> bytes:
-        record = Record(**{**usual, **{name: value for name, value in other.items() if name in usual}})
-        return write(record, **{**said, **{name: value for name, value in other.items() if name in said}}).key
+    def dedup_key(**changed: Any) -> bytes:
+        record = Record(**{**record_fields, **{n: v for n, v in changed.items() if n in record_fields}})
+        return write(record, **{**letter_fields, **{n: v for n, v in changed.items() if n in letter_fields}}).key
 
-    assert mark(at=7, detail="x", trace="y", attempts=0, reason="too_old") == mark()
+    assert dedup_key(at=7, detail="x", trace="y", attempts=0, reason="too_old") == dedup_key()
     others: list[dict[str, Any]] = [
         {"topic": "b.commands"}, {"group": "b"}, {"offset": 3}, {"offset": 12}, {"partition": 12}, {"value": b"w"},
         {"value": None}, {"value": b""}, {"key": None}, {"key": b""}, {"headers": (("i", b"d1"),)}, {"headers": ()},
         {"headers": (("id", None),)}, {"sealer": Sealer({"k": bytes(range(32))})},
     ]  # fmt: skip
-    assert len({mark(), *(mark(**other) for other in others)}) == len(others) + 1
+    assert len({dedup_key(), *(dedup_key(**each) for each in others)}) == len(others) + 1
 
 
 @given(
@@ -422,7 +432,7 @@ def test_each_failed_record_has_a_deduplication_key_of_its_own() -> None:
     headers=st.lists(st.tuples(st.text(), st.none() | st.binary())),
 )
 def test_any_record_survives_sealing_and_unsealing(key: Any, value: Any, headers: Any) -> None:
-    # What a replay adds at the end is not the record's own.
+    # Replay headers at the end are not original headers.
     headers = tuple(header for header in headers if header[0] not in REPLAY_HEADERS)
     sealer = Sealer({"k": bytes(32)})
     written = write(
