@@ -72,14 +72,21 @@ class Message(Part):
         audited: bool = False,
         **options: Any,
     ) -> None:
-        """Register the class under its wire name, and set the class attributes; an abstract base has no wire name.
+        """Set the class attributes, and register the class if it has a wire name.
 
-        ``topic`` defaults to ``<service>.commands`` or ``<service>.events``; ``options`` are pydantic's.
+        ``topic`` defaults to ``<service>.commands`` or ``<service>.events``, the others to the value of the parent;
+        ``options`` are pydantic's.
 
         Raises:
             TypeError: another class has this wire name.
         """
         super().__init_subclass__(**options)
+        cls.reply = reply or cls.reply
+        cls.refuses = refuses or cls.refuses
+        cls.reply_sealed = reply_sealed or cls.reply_sealed
+        cls.tombstone = tombstone or cls.tombstone
+        cls.personal = personal or cls.personal
+        cls.audited = audited or cls.audited
         if not wire:
             return
         if wire in MESSAGES and MESSAGES[wire].__qualname__ != cls.__qualname__:
@@ -87,12 +94,6 @@ class Message(Part):
         cls.wire = wire
         cls.service = wire.partition(".")[0]
         cls.topic = topic or f"{cls.service}.{cls.channel}"
-        cls.reply = reply
-        cls.refuses = refuses
-        cls.reply_sealed = reply_sealed
-        cls.tombstone = tombstone
-        cls.personal = personal
-        cls.audited = audited
         MESSAGES[wire] = cls
 
 

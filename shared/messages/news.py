@@ -143,7 +143,31 @@ class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
     """Version of the app, for example ``2.10.3``. Items for certain versions are omitted without it."""
 
 
-class NewsItemFields(Command):
+class NewsItemDetails(NewsItemView):
+    """A news item with its targeting."""
+
+    clients: tuple[str, ...] | None
+    """IDs of the clients that show the item; null for all."""
+    locales: tuple[str, ...] | None
+    """Languages that the item is for; null for all."""
+    min_app_version: str | None
+    """Lowest version of the app that shows the item; null for all."""
+    max_app_version: str | None
+    """Highest version of the app that shows the item; null for all."""
+    subscriptions: tuple[SubscriptionState, ...] | None
+    """States of a user's subscription, one of which is needed to see the item; null for everybody."""
+    priority: int
+    """Items with a higher priority come first."""
+    starts_at: Moment
+    """When the item becomes live."""
+    ends_at: Moment | None
+    """When the item ends; null for never."""
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    version: Version
+
+
+class NewsItemFields(Command, audited=True, reply=NewsItemDetails):
     """Fields shared by the commands that create and replace a news item."""
 
     primary: Content
@@ -170,35 +194,9 @@ class NewsItemFields(Command):
     """When the item ends; null for never."""
 
 
-class NewsItemDetails(NewsItemView):
-    """A news item with its targeting."""
-
-    clients: tuple[str, ...] | None
-    """IDs of the clients that show the item; null for all."""
-    locales: tuple[str, ...] | None
-    """Languages that the item is for; null for all."""
-    min_app_version: str | None
-    """Lowest version of the app that shows the item; null for all."""
-    max_app_version: str | None
-    """Highest version of the app that shows the item; null for all."""
-    subscriptions: tuple[SubscriptionState, ...] | None
-    """States of a user's subscription, one of which is needed to see the item; null for everybody."""
-    priority: int
-    """Items with a higher priority come first."""
-    starts_at: Moment
-    """When the item becomes live."""
-    ends_at: Moment | None
-    """When the item ends; null for never."""
-    created_at: CreatedAt
-    updated_at: UpdatedAt
-    version: Version
-
-
 class CreateNewsItem(
     NewsItemFields,
     wire="news.create-news-item",
-    audited=True,
-    reply=NewsItemDetails,
     refuses=(NewsItemEndsBeforeItStarts, ActionUrlNotAllowed, FallbackMissing, NoSuchAppVersion, NewsItemAlreadyExists),
 ):
     """Create a news item."""
@@ -208,11 +206,7 @@ class CreateNewsItem(
 
 
 class UpdateNewsItem(
-    NewsItemFields,
-    wire="news.update-news-item",
-    audited=True,
-    reply=NewsItemDetails,
-    refuses=(*CreateNewsItem.refuses, NewsItemNotFound, NewsItemChanged),
+    NewsItemFields, wire="news.update-news-item", refuses=(*CreateNewsItem.refuses, NewsItemNotFound, NewsItemChanged)
 ):
     """Replace a news item. Omitted fields get their defaults, except ``starts_at``, which does not change."""
 

@@ -6,10 +6,13 @@ a new file; a file is not changed or removed while such messages may still be on
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import itertools
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
@@ -19,10 +22,11 @@ from pydantic import ValidationError
 
 from shared.bus.topics import TOPICS
 from shared.errors import Refusal, Unavailable
-from shared.messages import MESSAGES, Command, Event, Message, Query, iso_milliseconds
+from shared.messages import MESSAGES, Command, Event, Message, Part, Query, iso_milliseconds
 from shared.messages.auth.clients import SetClientLooks
+from shared.messages.auth.errors import UserNotFound
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink
-from shared.messages.auth.users import GetUser, SetMarketingConsent, UserCreated
+from shared.messages.auth.users import GetUser, SetMarketingConsent, UserCreated, UserView
 from shared.messages.billing.trials import FinishTrial, StartTrial
 from shared.messages.mailer.branding import RecordClientLooks
 from shared.messages.mailer.consents import RecordMarketingConsent
@@ -171,8 +175,29 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert iso_milliseconds(message.at) == "2026-11-21T06:05:00.123Z"
 
 
-def test_field_docstrings_are_descriptions() -> None:
-    assert GetUser.model_fields["user_id"].description == "ID of the user."
+@pytest.mark.parametrize("model", [*subclasses(Part)], ids=lambda each: each.__name__)
+def test_field_docstrings_are_descriptions(model: type[Part]) -> None:
+    """A docstring without effect would be one of a field whose type has a description."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            info = model.model_fields.get(ast.unparse(field.target))  # None for a class attribute
+            assert info is None or info.description == inspect.cleandoc(ast.literal_eval(text.value))
+
+
+def test_contract_is_inherited() -> None:
+    class Parent(Command, reply=UserView, refuses=(UserNotFound,), audited=True, personal=True):
+        """An abstract base: it has no wire name."""
+
+    class Child(Parent, wire="auth.child", reply_sealed=True):
+        pass
+
+    del MESSAGES["auth.child"]
+    assert (Child.reply, Child.refuses) == (UserView, (UserNotFound,))
+    assert Child.audited
+    assert Child.personal
+    assert Child.reply_sealed
+    assert not Parent.reply_sealed
 
 
 @pytest.mark.parametrize(("message", "handler"), HANDLERS, ids=lambda each: each.__name__)

@@ -6,11 +6,10 @@ from pydantic import Field
 
 from shared.messages.auth import errors
 from shared.messages.message import Command, Reply
-from shared.messages.types import Locale, NonEmpty, Sealed
+from shared.messages.types import Locale, Sealed, UserId
 
 MAX_NAME_LENGTH: Final = 200
 """Maximum length of a first or last name, in characters."""
-ClientId = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
 
 
@@ -47,11 +46,17 @@ class PhoneTokenView(Reply):
     """Access token, valid for 24 hours."""
 
 
+class PhoneLogin(Command, reply_sealed=True, reply=PhoneTokenView):
+    """Fields shared by the commands that return an access token."""
+
+    clientid: Annotated[str, Field(min_length=1, max_length=200)]
+    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
+    whole API."""
+
+
 class VerifyPhoneCode(
-    Command,
+    PhoneLogin,
     wire="auth.verify-phone-code",
-    reply_sealed=True,
-    reply=PhoneTokenView,
     refuses=(errors.PhoneCodeNotFound, errors.ClientDisabled, errors.Throttled),
 ):
     """Exchange a code for an access token. Uses up the code, and creates the user if the number is new."""
@@ -60,9 +65,6 @@ class VerifyPhoneCode(
     """Code from the text."""
     nonce: Sealed
     """Nonce from ``/init``."""
-    clientid: ClientId
-    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
-    whole API."""
 
 
 class PhoneUserView(Reply):
@@ -110,16 +112,7 @@ class RegisterPhoneUser(
     """Number that the code was sent to; another number is refused."""
 
 
-class LogInForTesting(
-    Command,
-    wire="auth.log-in-for-testing",
-    reply_sealed=True,
-    reply=PhoneTokenView,
-    refuses=(errors.UserNotFound, errors.ClientDisabled),
-):
+class LogInForTesting(PhoneLogin, wire="auth.log-in-for-testing", refuses=(errors.UserNotFound, errors.ClientDisabled)):
     """Log in any user without a code, for tests."""
 
-    userid: NonEmpty
-    """ID of the user."""
-    clientid: ClientId
-    """Name of the app, which becomes the token's ``aud``."""
+    userid: UserId

@@ -68,9 +68,11 @@ class StripeRunsView(Reply):
     """The runs, newest first."""
 
 
-class ReconcileSubscriptions(
-    Command, wire="billing.reconcile-subscriptions", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
-):
+class StripeRunCommand(Command, audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)):
+    """Base of the commands that start, stop or resume a Stripe run."""
+
+
+class ReconcileSubscriptions(StripeRunCommand, wire="billing.reconcile-subscriptions"):
     """Compare billing's records with Stripe, and repair differences."""
 
     repair: bool = Field(default=True, strict=True)
@@ -79,18 +81,14 @@ class ReconcileSubscriptions(
     """Compare only objects that had a Stripe event in this many hours. All objects by default."""
 
 
-class SweepStripeEvents(
-    Command, wire="billing.sweep-stripe-events", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
-):
+class SweepStripeEvents(StripeRunCommand, wire="billing.sweep-stripe-events"):
     """Fetch the events that Stripe could not deliver."""
 
     days: Annotated[int, Field(ge=1, le=MONTH_DAYS)] = MONTH_DAYS
     """Age of the oldest events to fetch, in days."""
 
 
-class ReplayStripeEvents(
-    Command, wire="billing.replay-stripe-events", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
-):
+class ReplayStripeEvents(StripeRunCommand, wire="billing.replay-stripe-events"):
     """Process Stripe events again.
 
     Includes events that were processed before. Needs ``event_ids``, ``types`` or ``since``.
@@ -114,26 +112,18 @@ class ReplayStripeEvents(
         return self
 
 
-class ImportStripeAccount(
-    Command, wire="billing.import-stripe-account", audited=True, reply=StripeRunView, refuses=(StripeRunUnderWay,)
-):
+class ImportStripeAccount(StripeRunCommand, wire="billing.import-stripe-account"):
     """Import the objects of a Stripe account. Sends no mails for them."""
 
 
-class StopStripeRun(
-    Command, wire="billing.stop-stripe-run", audited=True, reply=StripeRunView, refuses=(StripeRunNotFound,)
-):
+class StopStripeRun(StripeRunCommand, wire="billing.stop-stripe-run", refuses=(StripeRunNotFound,)):
     """Stop a Stripe run. It can be resumed."""
 
     run_id: RunId
 
 
 class ResumeStripeRun(
-    Command,
-    wire="billing.resume-stripe-run",
-    audited=True,
-    reply=StripeRunView,
-    refuses=(StripeRunNotFound, StripeRunUnderWay),
+    StripeRunCommand, wire="billing.resume-stripe-run", refuses=(StripeRunNotFound, StripeRunUnderWay)
 ):
     """Resume a stopped Stripe run."""
 
