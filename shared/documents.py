@@ -15,14 +15,14 @@ A document that lacks a field, because the field was added later, takes the defa
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from enum import Enum
-from functools import partial
 from operator import attrgetter, methodcaller
 from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Final,
     Generic,
     Protocol,
@@ -35,9 +35,10 @@ from typing import (
 
 from pydantic import BaseModel, Discriminator, RootModel, TypeAdapter
 
+from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.mongo import Collection, Document
+from shared.mongo import Database, Document
 
 Entity = TypeVar("Entity")
 Convert = Callable[[Any], Any]
@@ -62,7 +63,7 @@ def document_of(entity: Any) -> Document:
     Raises:
         TypeError: the class has a field whose type can't be mapped.
     """
-    return _encode(_mapping(type(entity), _WHOLE), entity)
+    return _mapping(type(entity), _WHOLE).encode(entity)
 
 
 def entity_of(kind: type[Entity], document: Document) -> Entity:
@@ -71,22 +72,53 @@ def entity_of(kind: type[Entity], document: Document) -> Entity:
     Raises:
         TypeError: the document lacks a field that has no default, or the class has a field whose type can't be mapped.
     """
-    return _decode(kind, _mapping(kind, _WHOLE), document)
+    entity: Entity = _mapping(kind, _WHOLE).decode(document)
+    return entity
 
 
-@dataclass(frozen=True, slots=True)
 class _Mapping:
-    """Mapping of one class.
+    """Mapping of one class; complete after ``add_fields``, so that recursive classes can refer to it before."""
 
-    Attributes:
-        names: pairs of field name and name in documents.
-        encoders: conversions to stored values, by name in documents; only of fields that need one.
-        decoders: conversions from stored values, by field name.
-    """
+    __slots__ = ("_decoders", "_encoders", "_kind", "_names")
 
-    names: tuple[tuple[str, str], ...]
-    encoders: tuple[tuple[str, Convert], ...]
-    decoders: tuple[tuple[str, Convert], ...]
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
+        self._names: tuple[tuple[str, str], ...] = ()
+        self._encoders: list[tuple[str, Convert]] = []
+        self._decoders: list[tuple[str, Convert]] = []
+
+    def add_fields(self, *, nested: bool) -> None:
+        if issubclass(self._kind, BaseModel):
+            names = [(name, _camel(name)) for name in self._kind.model_fields]
+        else:
+            names = [(each.name, each.metadata.get(_STORED_AS, _camel(each.name))) for each in fields(self._kind)]
+        if not nested:
+            names = [(name, "_id" if stored == "id" else stored) for name, stored in names]
+        self._names = tuple(names)
+        hints = get_type_hints(self._kind, include_extras=True)
+        for name, stored in names:
+            try:
+                encode, decode = _conversions(hints[name])
+            except TypeError as unmapped:
+                raise TypeError(f"{self._kind.__name__}.{name}: {unmapped}") from None
+            if encode is not None:
+                self._encoders.append((stored, encode))
+            if decode is not None:
+                self._decoders.append((name, decode))
+
+    def encode(self, entity: Any) -> Document:
+        document = {stored: getattr(entity, name) for name, stored in self._names}
+        for stored, encode in self._encoders:
+            if (value := document[stored]) is not None:
+                document[stored] = encode(value)
+        return document
+
+    def decode(self, document: Document) -> Any:
+        values = {name: document[stored] for name, stored in self._names if stored in document}
+        for name, decode in self._decoders:
+            if (value := values.get(name)) is not None:
+                values[name] = decode(value)
+        return self._kind(**values)
 
 
 _WHOLE: Final[dict[type[Any], _Mapping]] = {}
@@ -96,29 +128,13 @@ _NESTED: Final[dict[type[Any], _Mapping]] = {}
 def _mapping(kind: type[Any], known: dict[type[Any], _Mapping]) -> _Mapping:
     mapping = known.get(kind)
     if mapping is None:
-        mapping = known[kind] = _new_mapping(kind, nested=known is _NESTED)
-    return mapping
-
-
-def _new_mapping(kind: type[Any], *, nested: bool) -> _Mapping:
-    if issubclass(kind, BaseModel):
-        names = [(name, _camel(name)) for name in kind.model_fields]
-    else:
-        names = [(each.name, each.metadata.get(_STORED_AS, _camel(each.name))) for each in fields(kind)]
-    if not nested:
-        names = [(name, "_id" if stored == "id" else stored) for name, stored in names]
-    hints = get_type_hints(kind, include_extras=True)
-    encoders, decoders = [], []
-    for name, stored in names:
+        mapping = known[kind] = _Mapping(kind)
         try:
-            encode, decode = _conversions(hints[name])
-        except TypeError as unmapped:
-            raise TypeError(f"{kind.__name__}.{name}: {unmapped}") from None
-        if encode is not None:
-            encoders.append((stored, encode))
-        if decode is not None:
-            decoders.append((name, decode))
-    return _Mapping(tuple(names), tuple(encoders), tuple(decoders))
+            mapping.add_fields(nested=known is _NESTED)
+        except TypeError:
+            del known[kind]
+            raise
+    return mapping
 
 
 def _conversions(hint: Any) -> tuple[Convert | None, Convert | None]:
@@ -148,7 +164,8 @@ def _conversions(hint: Any) -> tuple[Convert | None, Convert | None]:
     if issubclass(hint, RootModel):
         return _root_conversions(hint)
     if is_dataclass(hint) or issubclass(hint, BaseModel):
-        return partial(_encode_nested, hint), partial(_decode_nested, hint)
+        nested = _mapping(hint, _NESTED)
+        return nested.encode, nested.decode
     return None, None
 
 
@@ -193,30 +210,6 @@ def _root_conversions(kind: type[RootModel[Any]]) -> tuple[Convert, Convert]:
     )
 
 
-def _encode(mapping: _Mapping, entity: Any) -> Document:
-    document = {stored: getattr(entity, name) for name, stored in mapping.names}
-    for stored, encode in mapping.encoders:
-        if (value := document[stored]) is not None:
-            document[stored] = encode(value)
-    return document
-
-
-def _decode(kind: type[Entity], mapping: _Mapping, document: Document) -> Entity:
-    values = {name: document[stored] for name, stored in mapping.names if stored in document}
-    for name, decode in mapping.decoders:
-        if (value := values.get(name)) is not None:
-            values[name] = decode(value)
-    return kind(**values)
-
-
-def _encode_nested(kind: type[Any], entity: Any) -> Document:
-    return _encode(_mapping(kind, _NESTED), entity)
-
-
-def _decode_nested(kind: type[Any], document: Document) -> Any:
-    return _decode(kind, _mapping(kind, _NESTED), document)
-
-
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
@@ -240,17 +233,45 @@ Row = TypeVar("Row", bound=Versioned)
 class Rows(Generic[Row]):
     """Base class of stores: a collection whose documents are entities of one class.
 
+    ``class Clients(Rows[Client], missing=ClientNotFound)`` stores clients in the collection named ``COLLECTION``.
+
     Args:
-        collection: the collection.
-        kind: class of the entities.
-        taken: the refusal if a unique index rejects a new entity; by default the handler runs again and finds the
-            entity that is stored by then.
+        database: the service's database.
+        taken: class argument: the refusal if a unique index rejects a new entity. By default the handler runs again and
+            finds the entity that is stored by then.
+        missing: class argument: the refusal of ``get``; required by stores that use it.
     """
 
-    def __init__(self, collection: Collection, kind: type[Row], *, taken: type[Refusal] | None = None) -> None:
-        self._collection = collection
-        self._kind = kind
-        self._taken = taken
+    _name: ClassVar[str]
+    _kind: type[Row]
+    _taken: type[Refusal] | None
+    _missing: type[Refusal] | None
+
+    def __init_subclass__(cls, *, taken: type[Refusal] | None = None, missing: type[Refusal] | None = None) -> None:
+        super().__init_subclass__()
+        cls._name = cls.__dict__["COLLECTION"]
+        (cls._kind,) = get_args(cls.__dict__["__orig_bases__"][0])
+        cls._taken = taken
+        cls._missing = missing
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database[self._name]
+        self._by_id = BatchLoader(self._collection)
+
+    async def get(self, id: str) -> Row:  # noqa: A002 -- the field's name
+        """The entity with this ID.
+
+        Raises:
+            Refusal: ``missing``: there is none.
+        """
+        document = await self._by_id.find_one(id)
+        if document is not None:
+            return self._read(document)
+        raise self._missing or TypeError(f"{type(self).__name__} declares no refusal for a missing entity")
+
+    async def find(self, id: str) -> Row | None:  # noqa: A002 -- the field's name
+        """The entity with this ID, if there is one."""
+        return self._read_or_none(await self._by_id.find_one(id))
 
     def add(self, entity: Row, work: Work) -> None:
         """Insert a new entity."""

@@ -25,25 +25,11 @@ DISMISSAL_RETENTION: Final = timedelta(days=180)
 """How long a dismissal outlives its item: operators extend items that have ended."""
 
 
-class NewsItems(Rows[NewsItem]):
+class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNotFound):
     """The collection ``news_items``. The fields of ``target`` are stored at the top level of the document."""
 
     COLLECTION: Final = "news_items"
     INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), IndexModel([("createdAt", DESCENDING)]))
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], NewsItem, taken=NewsItemAlreadyExists)
-
-    async def get(self, item_id: str) -> NewsItem:
-        """Return an item.
-
-        Raises:
-            NewsItemNotFound: no item has this ID.
-        """
-        item = await self._one({"_id": {"$eq": item_id}})
-        if item is None:
-            raise NewsItemNotFound
-        return item
 
     async def list_page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
         """Return a page of items, live or not, newest first.
@@ -170,8 +156,7 @@ class Subscriptions(Rows[Subscription]):
     INDEXES: Final = (IndexModel([("userId", ASCENDING)]),)
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Subscription)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._by_user = BatchLoader(self._collection, "userId")
 
     async def list_states(self, user_id: str) -> frozenset[str]:
@@ -181,7 +166,7 @@ class Subscriptions(Rows[Subscription]):
 
     async def store_status(self, subscription_id: str, user_id: str, status: str, work: Work) -> None:
         """Insert the state of a subscription, or replace it if it has changed."""
-        stored = self._read_or_none(await self._by_id.find_one(subscription_id))
+        stored = await self.find(subscription_id)
         if stored is None:
             self.add(Subscription(id=subscription_id, user_id=user_id, status=status, updated_at=work.now), work)
         elif (stored.user_id, stored.status) != (user_id, status):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import bson
 import pytest
@@ -13,7 +13,6 @@ from shared.bus.work import Delete, Insert, Replace
 from shared.documents import Rows, document_of, entity_of, stored_as
 from shared.errors import Refusal
 from shared.messages import Part
-from shared.mongo import Database
 from tests.shared.inbox_harness import InboxHarness
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -101,9 +100,13 @@ class OrderTaken(Refusal):
     """Another order has this key."""
 
 
-class Orders(Rows[Order]):
-    def __init__(self, database: Database) -> None:
-        super().__init__(database["orders"], Order, taken=OrderTaken)
+class OrderNotFound(Refusal):
+    """No order has this ID."""
+
+
+class Orders(Rows[Order], taken=OrderTaken, missing=OrderNotFound):
+    COLLECTION: Final = "orders"
+    INDEXES: Final = ()
 
 
 @pytest.mark.parametrize("entity", [Order("o1", "hash"), FULL, replace(FULL, payment=Card(last_four="1")), Single("s")])
@@ -161,3 +164,9 @@ def test_a_store_guards_replaces_and_deletes_with_the_version(harness: InboxHarn
     assert (inserted.document, inserted.taken) == (document_of(order), OrderTaken)
     assert (replaced.version, replaced.document["version"]) == (3, 4)
     assert (deleted.id, deleted.version) == ("o1", 3)
+
+
+async def test_a_store_refuses_an_unknown_id(harness: InboxHarness) -> None:
+    assert await Orders(harness.database).find("unknown") is None
+    with pytest.raises(OrderNotFound):
+        await Orders(harness.database).get("unknown")

@@ -14,7 +14,7 @@ from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken, Email
 from shared.mongo import Database
 
 
-class Owners(Rows[Owner]):
+class Owners(Rows[Owner], taken=EmailTaken, missing=OwnerNotFound):
     """The collection ``owners``; a unique index on the address refuses a second owner with ``EmailTaken``.
 
     If another owner gets a changed address first, the handler runs again and finds that owner.
@@ -24,41 +24,21 @@ class Owners(Rows[Owner]):
     INDEXES: Final = (IndexModel([("email", ASCENDING)], unique=True),)
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Owner, taken=EmailTaken)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._by_email = BatchLoader(self._collection, "email")
-
-    async def get(self, owner_id: str) -> Owner:
-        """The owner with this ID.
-
-        Raises:
-            OwnerNotFound: there is none.
-        """
-        owner = await self.find(owner_id)
-        if owner is None:
-            raise OwnerNotFound
-        return owner
-
-    async def find(self, owner_id: str) -> Owner | None:
-        """The owner with this ID, if there is one."""
-        return self._read_or_none(await self._by_id.find_one(owner_id))
 
     async def find_by_email(self, email: str) -> Owner | None:
         """The owner with this address in normal form, if there is one."""
         return self._read_or_none(await self._by_email.find_one(email))
 
 
-class Applications(Rows[Application]):
+class Applications(Rows[Application], taken=AppnameTaken):
     """The collection ``applications``; a unique index refuses a second name of one owner with ``AppnameTaken``."""
 
     COLLECTION: Final = "applications"
     INDEXES: Final = (IndexModel([("ownerId", ASCENDING), ("name", ASCENDING)], unique=True),)
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Application, taken=AppnameTaken)
-        self._by_id = BatchLoader(self._collection)
-
-    async def get(self, api_key: str) -> Application:
+    async def get_by_key(self, api_key: str) -> Application:
         """The application with this API key.
 
         Raises:
@@ -77,10 +57,6 @@ class Applications(Rows[Application]):
             MalformedApiKey: no application can have it; MongoDB is not queried.
         """
         return await self.find(str(api_keys.id_of(api_key)))
-
-    async def find(self, application_id: str) -> Application | None:
-        """The application with this ID, if there is one."""
-        return self._read_or_none(await self._by_id.find_one(application_id))
 
     async def some_of_owner(self, owner_id: str, *, limit: int) -> list[Application]:
         """Up to ``limit`` applications of an owner."""

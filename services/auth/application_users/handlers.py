@@ -37,7 +37,7 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         EmailTaken: another user of the application has the address, as the unique index finds at the commit.
         Unavailable: too many password hashes are waiting.
     """
-    application = await auth.applications.get(auth.unseal(command.apikey))
+    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
@@ -66,12 +66,12 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
         ApplicationUserNotFound, ApplicationUserNotActive, ApplicationUserEnded: the user can't log in.
     """
     user_id = uuid_text(auth.unseal(command.uuid), "uuid")
-    application = await auth.applications.get(auth.unseal(command.apikey))
+    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     if not auth.old_clients:
         application.must_be_passwordless()
-    user = await auth.application_users.get(user_id, application)
+    user = await auth.application_users.get_of_application(user_id, application)
     work.annotate(user_id=pseudonym("application user", user.id))
     user.must_be_allowed_in(at=work.now)
     return SignedInView(token=_token(user, work, auth))
@@ -87,7 +87,7 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
         Refusal: as for ``check_password``.
         ApplicationUserNotActive, ApplicationUserEnded: the password is right, but the user can't log in.
     """
-    application = await auth.applications.get(auth.unseal(command.apikey))
+    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)

@@ -8,13 +8,11 @@ from pymongo import ASCENDING, IndexModel
 
 from services.auth.accounts.models import Application
 from services.auth.application_users.models import ApplicationUser
-from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.messages.auth.errors import ApplicationUserNotFound, EmailTaken
-from shared.mongo import Database
 
 
-class ApplicationUsers(Rows[ApplicationUser]):
+class ApplicationUsers(Rows[ApplicationUser], taken=EmailTaken):
     """The collection ``application_users``; a unique index refuses a second user of an address with ``EmailTaken``.
 
     If another user gets a changed address first, the handler runs again and finds that user.
@@ -23,11 +21,7 @@ class ApplicationUsers(Rows[ApplicationUser]):
     COLLECTION: Final = "application_users"
     INDEXES: Final = (IndexModel([("applicationId", ASCENDING), ("email", ASCENDING)], unique=True),)
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], ApplicationUser, taken=EmailTaken)
-        self._by_id = BatchLoader(self._collection)
-
-    async def get(self, user_id: str, application: Application) -> ApplicationUser:
+    async def get_of_application(self, user_id: str, application: Application) -> ApplicationUser:
         """The user of an application with this ID.
 
         Raises:
@@ -37,10 +31,6 @@ class ApplicationUsers(Rows[ApplicationUser]):
         if user is None or user.application_id != application.id:
             raise ApplicationUserNotFound
         return user
-
-    async def find(self, user_id: str) -> ApplicationUser | None:
-        """The user with this ID, if there is one."""
-        return self._read_or_none(await self._by_id.find_one(user_id))
 
     async def find_by_email(self, application_id: str, email: str) -> ApplicationUser | None:
         """The user of an application with this address in normal form, if there is one."""

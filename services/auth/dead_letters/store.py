@@ -42,9 +42,6 @@ class Replays(Rows[Replay]):
     COLLECTION: Final = "replays"
     INDEXES: Final = (_EXPIRY,)
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Replay)
-
     async def by_id(self, dedup_keys: Iterable[str]) -> dict[str, Replay]:
         """The replays of these dead letters, by deduplication key."""
         replays = await self._all(self._collection.find({"_id": {"$in": list(dedup_keys)}}))

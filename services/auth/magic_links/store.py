@@ -30,17 +30,16 @@ class Authorizations(Rows[Authorization]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Authorization)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._open_by_value = BatchLoader(self._collection, "identifierValue", _OPEN)
 
-    async def get(self, code: Code) -> Authorization:
+    async def get_by_code(self, code: Code) -> Authorization:
         """The authorization of a code.
 
         Raises:
             TokenNotFound: the ID is unknown, or the key is wrong; the caller does not learn which.
         """
-        authorization = self._read_or_none(await self._by_id.find_one(code.id))
+        authorization = await self.find(code.id)
         if authorization is None or not key_matches(code.key, authorization.key_hash):
             raise TokenNotFound
         return authorization

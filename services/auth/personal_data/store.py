@@ -30,7 +30,7 @@ USER_CALLERS: Final = ["anonymous", "user"]
 """Kinds of callers whose IP address is the user's, and not an operator's or a service's."""
 
 
-class UserProcesses(Rows[UserProcess]):
+class UserProcesses(Rows[UserProcess], missing=UserProcessNotFound):
     """The collection ``user_processes``: exports and erasures."""
 
     COLLECTION: Final = "user_processes"
@@ -38,24 +38,6 @@ class UserProcesses(Rows[UserProcess]):
         IndexModel([("userId", ASCENDING)]),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
     )
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], UserProcess)
-
-    async def get(self, process_id: str) -> UserProcess:
-        """The process with this ID.
-
-        Raises:
-            UserProcessNotFound: there is none, or it has expired.
-        """
-        process = await self.find(process_id)
-        if process is None:
-            raise UserProcessNotFound
-        return process
-
-    async def find(self, process_id: str) -> UserProcess | None:
-        """The process with this ID, if there is one."""
-        return await self._one({"_id": {"$eq": process_id}})
 
     async def find_erasure(self, user_id: str) -> UserProcess | None:
         """The erasure of a user, if one was requested."""

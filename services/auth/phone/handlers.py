@@ -102,7 +102,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         work.annotate(client_id=client.id)
         client.must_be_enabled()
     redeemed = await _redeem(phone_code, command, work, auth, refusal=PhoneCodeNotFound)
-    identifier = await auth.identifiers.find("phone", redeemed.phone_number)
+    identifier = await auth.identifiers.find_by_value("phone", redeemed.phone_number)
 
     auth.phone_codes.save(redeemed, work)
     if identifier is None:
@@ -133,7 +133,7 @@ async def register_phone_user(command: RegisterPhoneUser, work: Work, auth: Auth
     redeemed = await _redeem(phone_code, command, work, auth, refusal=IncorrectPhoneCode)
     if number is not None and number.e164 != redeemed.phone_number:
         raise IncorrectPhoneNumber
-    identifier = await auth.identifiers.find("phone", redeemed.phone_number)
+    identifier = await auth.identifiers.find_by_value("phone", redeemed.phone_number)
 
     auth.phone_codes.save(redeemed, work)
     if identifier is None:

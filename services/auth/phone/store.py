@@ -28,7 +28,7 @@ class PhoneCodes(Rows[PhoneCode]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], PhoneCode)
+        super().__init__(database)
         self._by_nonce = BatchLoader(self._collection, "nonce")
 
     async def find(self, nonce: str) -> PhoneCode | None:

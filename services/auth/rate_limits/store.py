@@ -28,13 +28,9 @@ class UseLogs(Rows[UseLog]):
     COLLECTION: Final = "limits"
     INDEXES: Final = (_EXPIRY,)
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], UseLog)
-        self._by_id = BatchLoader(self._collection)
-
     async def get(self, log_id: str) -> UseLog:
         """The log with this ID; an empty one if none is stored."""
-        return self._read_or_none(await self._by_id.find_one(log_id)) or UseLog(log_id)
+        return await self.find(log_id) or UseLog(log_id)
 
     def put(self, log: UseLog, limit: Limit, work: Work) -> None:
         """Store a log; if another use was stored in between, the handler runs again and counts that one too."""
@@ -47,13 +43,9 @@ class KnownDevicesStore(Rows[KnownDevices]):
     COLLECTION: Final = "familiars"
     INDEXES: Final = (_EXPIRY,)
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], KnownDevices)
-        self._by_id = BatchLoader(self._collection)
-
     async def get(self, subject_id: str) -> KnownDevices:
         """The known devices of a subject; an empty entity if none are stored."""
-        return self._read_or_none(await self._by_id.find_one(subject_id)) or KnownDevices(subject_id)
+        return await self.find(subject_id) or KnownDevices(subject_id)
 
     def put(self, known: KnownDevices, work: Work) -> None:
         """Store known devices; if they have changed since they were read, the handler runs again."""

@@ -26,7 +26,7 @@ from shared.messages.auth.signing_keys import (
 @audited("rotate_signing_keys")
 async def rotate_signing_keys(command: RotateSigningKeys, work: Work, auth: Auth) -> SigningKeysView:
     """Publish a new key, which signs after the lead time; in an emergency, let it replace all others at once."""
-    stored = await auth.signing_keys.get()
+    stored = await auth.signing_keys.get_key_set()
     generate_now = _generator(work, auth)
     if command.emergency:
         rotated = stored.replace_all(generate_now(auth.rotation.algorithm), at=work.now)
@@ -48,7 +48,7 @@ async def keep_signing_keys(command: KeepSigningKeys, work: Work, auth: Auth) ->
         # Set by an instance that has just started; this instance may belong to an older deployment.
         policy = RotationPolicy(command.algorithm, policy.period, policy.lead)
     at = work.now if command.due is None else max(work.now, command.due)
-    stored = await auth.signing_keys.get()
+    stored = await auth.signing_keys.get_key_set()
     advanced = stored.advance(policy, _generator(work, auth), at=at)
     if advanced != stored:
         # Most of these messages change nothing; they are not audited.
@@ -59,7 +59,7 @@ async def keep_signing_keys(command: KeepSigningKeys, work: Work, auth: Auth) ->
 
 async def list_signing_keys(query: ListSigningKeys, work: Work, auth: Auth) -> SigningKeysView:  # noqa: ARG001
     """List the keys that verify tokens."""
-    return _view(await auth.signing_keys.get())
+    return _view(await auth.signing_keys.get_key_set())
 
 
 def _save(before: KeySet, after: KeySet, work: Work, auth: Auth) -> None:

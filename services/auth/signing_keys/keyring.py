@@ -18,7 +18,7 @@ from jwt.exceptions import PyJWTError
 from pydantic import ValidationError
 
 from services.auth.signing_keys.key_pairs import SEALING_PURPOSE, PrivateKey, generate, unseal_private_key
-from services.auth.signing_keys.models import KeySet, SigningKey
+from services.auth.signing_keys.models import KEY_SET_ID, KeySet, SigningKey
 from services.auth.signing_keys.store import SigningKeys
 from shared.bus.envelope import Record
 from shared.messages import Message
@@ -141,11 +141,11 @@ class Keyring:
             await asyncio.gather(following, return_exceptions=True)
 
     async def _load(self, algorithm: Algorithm, at: datetime) -> KeySet:
-        key_set = await self._store.find()
+        key_set = await self._store.find(KEY_SET_ID)
         if key_set is None:
-            # If another instance is faster, its key is the one that ``get`` returns.
+            # If another instance is faster, its key is the one that is read here.
             await self._store.add_first(KeySet.begin(generate(algorithm, self._sealer, at=at)))
-            key_set = await self._store.get()
+            key_set = await self._store.get_key_set()
         try:
             self._use(key_set)
             resealed = {
@@ -191,7 +191,7 @@ class Keyring:
                 pass
             self._changed.clear()
             try:
-                self._use(await self._store.get())
+                self._use(await self._store.get_key_set())
             except CannotUnseal as error:
                 log.error("signing key not unsealed; add its sealing key to NEST_SEALING_KEYS", error=str(error))
             except Exception as failure:  # noqa: BLE001 -- the next read may succeed, whatever the error

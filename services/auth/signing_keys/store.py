@@ -9,7 +9,6 @@ from pymongo.errors import DuplicateKeyError
 
 from services.auth.signing_keys.models import KEY_SET_ID, KeySet
 from shared.documents import Rows
-from shared.mongo import Database
 
 
 class SigningKeys(Rows[KeySet]):
@@ -18,20 +17,13 @@ class SigningKeys(Rows[KeySet]):
     COLLECTION: Final = "signing_keys"
     INDEXES: Final = ()
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], KeySet)
-
-    async def find(self) -> KeySet | None:
-        """The key set; None before the very first start has stored one."""
-        return await self._one({"_id": KEY_SET_ID})
-
-    async def get(self) -> KeySet:
+    async def get_key_set(self) -> KeySet:
         """The key set.
 
         Raises:
             RuntimeError: it is missing, although each start ensures it.
         """
-        key_set = await self.find()
+        key_set = await self.find(KEY_SET_ID)
         if key_set is None:
             raise RuntimeError("the signing keys are missing from the database")
         return key_set

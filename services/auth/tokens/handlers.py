@@ -73,12 +73,12 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     code_verifier = _required(command.code_verifier, CodeVerifierMissing, auth)
     if not command.redirect_uri:
         raise RedirectUriMissing
-    authorization = await auth.authorizations.get(Code.parse(code))
+    authorization = await auth.authorizations.get_by_code(Code.parse(code))
     work.annotate(client_id=authorization.client_id, session_id=authorization.id)
     address = authorization.identifier_value
     client, identifier, competitors, guesses, recognition = await asyncio.gather(
         auth.clients.get(authorization.client_id),
-        auth.identifiers.find(authorization.identifier_type, address),
+        auth.identifiers.find_by_value(authorization.identifier_type, address),
         auth.authorizations.open_competitors(authorization, at=work.now),
         auth.rate_limits.quota({"guesses-per-identifier": address}, work),
         auth.rate_limits.recognize(address, device_ids(authorization.device)),
@@ -130,7 +130,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
         Refusal: as for ``RefreshToken.must_be_open`` and ``Client.must_be_enabled``.
     """
     string = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
-    token = await auth.refresh_tokens.get(string)
+    token = await auth.refresh_tokens.get_by_string(string)
     work.annotate(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
     if token.used_at is not None:
         return await _repeat_or_revoke(token, command, work, auth)

@@ -31,13 +31,8 @@ class AccessTokens(Rows[AccessToken]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], AccessToken)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._unrevoked = BatchLoader(self._collection, "userId", _UNREVOKED)
-
-    async def find(self, token_id: str) -> AccessToken | None:
-        """The access token with this ID, which is its ``jti``."""
-        return self._read_or_none(await self._by_id.find_one(token_id))
 
     async def issued_with(self, token: RefreshToken) -> list[AccessToken]:
         """The unrevoked access token that was issued with the newest refresh token of its family."""
@@ -68,11 +63,10 @@ class RefreshTokens(Rows[RefreshToken]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], RefreshToken)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._unrevoked = BatchLoader(self._collection, "userId", _UNREVOKED)
 
-    async def get(self, string: RefreshTokenString) -> RefreshToken:
+    async def get_by_string(self, string: RefreshTokenString) -> RefreshToken:
         """The refresh token that a client sent.
 
         Raises:
@@ -82,10 +76,6 @@ class RefreshTokens(Rows[RefreshToken]):
         if token is None or not key_matches(string.key, token.key_hash):
             raise TokenNotFound
         return token
-
-    async def find(self, token_id: str) -> RefreshToken | None:
-        """The refresh token with this ID; the key is not checked."""
-        return self._read_or_none(await self._by_id.find_one(token_id))
 
     async def unrevoked(self, user_id: str) -> list[RefreshToken]:
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""

@@ -49,7 +49,7 @@ async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
         value = normal_email(text, test_domains=auth.test_domains)
     else:
         value = PhoneNumber.parse(text).e164
-    identifier = await auth.identifiers.find(query.identifier_type, value)
+    identifier = await auth.identifiers.find_by_value(query.identifier_type, value)
     if identifier is None:
         raise IdentifierNotFound
     return await get_user(GetUser(user_id=identifier.user_id), work, auth)
@@ -99,7 +99,7 @@ async def find_or_create_user(address: str, work: Work, auth: Auth) -> str:
 
     A new address is not verified: the caller has not proven control of it.
     """
-    identifier = await auth.identifiers.find("email", address)
+    identifier = await auth.identifiers.find_by_value("email", address)
     if identifier is None:
         identifier = create_user(address, work, auth, verified=False)
     else:

@@ -13,26 +13,11 @@ from shared.messages.auth.errors import UserNotFound
 from shared.mongo import Database
 
 
-class Users(Rows[User]):
+class Users(Rows[User], missing=UserNotFound):
     """The collection ``users``."""
 
     COLLECTION: Final = "users"
     INDEXES: Final = ()
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], User)
-        self._by_id = BatchLoader(self._collection)
-
-    async def get(self, user_id: str) -> User:
-        """The user with this ID.
-
-        Raises:
-            UserNotFound: no user has this ID.
-        """
-        user = self._read_or_none(await self._by_id.find_one(user_id))
-        if user is None:
-            raise UserNotFound
-        return user
 
 
 class Identifiers(Rows[Identifier]):
@@ -52,7 +37,7 @@ class Identifiers(Rows[Identifier]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Identifier)
+        super().__init__(database)
         self._of_user = BatchLoader(self._collection, "userId")
         # The queries repeat the filter of the unique index; without it MongoDB could not use that index.
         self._by_value = {
@@ -60,7 +45,7 @@ class Identifiers(Rows[Identifier]):
             for kind in get_args(IdentifierType)
         }
 
-    async def find(self, identifier_type: IdentifierType, identifier_value: str) -> Identifier | None:
+    async def find_by_value(self, identifier_type: IdentifierType, identifier_value: str) -> Identifier | None:
         """The identifier with this value in normal form, if a user has it now."""
         return self._read_or_none(await self._by_value[identifier_type].find_one(identifier_value))
 

@@ -10,7 +10,6 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from services.billing.customers.models import ProviderMapping
 from shared.bus.work import Work
 from shared.documents import Rows
-from shared.mongo import Database
 
 STRIPE: Final = "stripe"
 _NOT_REMOVED: Final = {"removedAt": None}
@@ -29,9 +28,6 @@ class ProviderMappings(Rows[ProviderMapping]):
         ),
         IndexModel([("userId", ASCENDING)]),
     )
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], ProviderMapping)
 
     async def find(self, customer_id: str) -> ProviderMapping | None:
         """The mapping of a Stripe customer."""

@@ -9,7 +9,6 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from services.billing.disputes.models import Dispute
 from services.billing.payments.store import PageQuery, newest_first
 from shared.documents import Rows
-from shared.mongo import Database
 
 
 class Disputes(Rows[Dispute]):
@@ -23,9 +22,6 @@ class Disputes(Rows[Dispute]):
         IndexModel([("userId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
         IndexModel([("stpCustomerId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
     )
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Dispute)
 
     async def find_by_stripe_id(self, dispute_id: str) -> Dispute | None:
         """The record of a Stripe dispute."""

@@ -34,14 +34,9 @@ class StripeEvents(Rows[EventRow]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], EventRow)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._by_object = BatchLoader(self._collection, "objectId", dict(_PENDING))
         self._by_payment_intent = BatchLoader(self._collection, "leadsTo", dict(_PENDING))
-
-    async def find(self, row_id: str) -> EventRow | None:
-        """The event row with this id of ours."""
-        return self._read_or_none(await self._by_id.find_one(row_id))
 
     async def find_by_stripe_id(self, event_id: str) -> EventRow | None:
         """The event row with Stripe's event id, of any account and mode."""

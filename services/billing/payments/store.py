@@ -14,7 +14,7 @@ from services.billing.payments.models import FailedPaymentMail, Payment
 from shared.bus.work import Work
 from shared.documents import Rows
 from shared.errors import InvalidCursor
-from shared.mongo import Collection, Database, Document
+from shared.mongo import Collection, Document
 
 
 class PageEntry(Protocol):
@@ -95,9 +95,6 @@ class Payments(Rows[Payment]):
         IndexModel([("stpCustomerId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
     )
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Payment)
-
     async def find_by_stripe_id(self, intent_id: str) -> Payment | None:
         """The record of a payment intent."""
         return await self._one({"stpPaymentIntentId": {"$eq": intent_id}})
@@ -117,16 +114,13 @@ class FailedPaymentMails(Rows[FailedPaymentMail]):
     COLLECTION: Final = "failed_payment_mails"
     INDEXES: Final = ()
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], FailedPaymentMail)
-
     async def claim(self, stripe_subscription_id: str, work: Work) -> bool:
         """Claim the mail of a subscription.
 
         Returns:
             Whether the mail may be sent: False if another one was sent within ``BETWEEN_MAILS``.
         """
-        last = await self._one({"_id": {"$eq": stripe_subscription_id}})
+        last = await self.find(stripe_subscription_id)
         if last is None:
             self.add(FailedPaymentMail(id=stripe_subscription_id, ordered_at=work.now), work)
             return True

@@ -32,7 +32,7 @@ MAX_UNLISTED: Final = 10_000
 account is probably the wrong one."""
 
 
-class Runs(Rows[Run]):
+class Runs(Rows[Run], taken=StripeRunUnderWay, missing=StripeRunNotFound):
     """The collection ``stripe_runs``; ``add`` is refused while a run of the same kind is under way."""
 
     COLLECTION: Final = "stripe_runs"
@@ -44,20 +44,6 @@ class Runs(Rows[Run]):
         IndexModel([("kind", ASCENDING), ("finishedAt", DESCENDING)]),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
     )
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Run, taken=StripeRunUnderWay)
-
-    async def get(self, run_id: str) -> Run:
-        """The run with this id.
-
-        Raises:
-            StripeRunNotFound: there is none.
-        """
-        run = await self._one({"_id": {"$eq": run_id}})
-        if run is None:
-            raise StripeRunNotFound
-        return run
 
     async def find_under_way(self, kind: Kind) -> Run | None:
         """The run of a kind that is under way."""
@@ -86,9 +72,6 @@ class Differences(Rows[Difference]):
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
     )
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Difference)
-
     async def page(self, run_id: str, *, after: str | None, limit: int) -> list[Difference]:
         """The next differences of a run, in the order of their ids."""
         return await self._next({"runId": {"$eq": run_id}}, after, limit)
@@ -113,9 +96,6 @@ class KnownDrifts(Rows[KnownDrift]):
     COLLECTION: Final = "stripe_drift"
     INDEXES: Final = ()
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], KnownDrift)
-
     async def all(self) -> list[KnownDrift]:
         """All known drift, in no order."""
         return await self._all(self._collection.find())
@@ -124,10 +104,6 @@ class KnownDrifts(Rows[KnownDrift]):
         """The next known drift, in the order of ids."""
         found = self._collection.find({} if after is None else {"_id": {"$gt": after}})
         return await self._all(found.sort("_id", ASCENDING).limit(limit))
-
-    async def find(self, name: str) -> KnownDrift | None:
-        """The known drift with this name."""
-        return await self._one({"_id": {"$eq": name}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +120,6 @@ class Schedule(Rows[NextRun]):
 
     COLLECTION: Final = "stripe_schedule"
     INDEXES: Final = ()
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], NextRun)
-
-    async def find(self, kind: Scheduled) -> NextRun | None:
-        """The next run of a kind; None before the first start."""
-        return await self._one({"_id": kind})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,17 +142,14 @@ class Takeover(Rows[TakenOver]):
     INDEXES: Final = ()
     _ID: Final = "account"
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], TakenOver)
-
     async def covers(self, made_at: datetime) -> bool:
         """Whether an object that Stripe created at this time was taken over."""
-        takeover = await self._one({"_id": self._ID})
+        takeover = await self.find(self._ID)
         return takeover is not None and made_at <= takeover.until
 
     async def extend(self, until: datetime, work: Work) -> None:
         """Count everything that Stripe created until this time as taken over."""
-        takeover = await self._one({"_id": self._ID})
+        takeover = await self.find(self._ID)
         if takeover is None:
             self.add(TakenOver(id=self._ID, until=until), work)
         elif takeover.until < until:

@@ -17,7 +17,7 @@ from shared.messages.billing.errors import SubscriptionNotFound
 from shared.mongo import Database
 
 
-class Subscriptions(Rows[Subscription]):
+class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
     """The collection ``subscriptions``: one document for each Stripe subscription."""
 
     COLLECTION: Final = "subscriptions"
@@ -29,21 +29,9 @@ class Subscriptions(Rows[Subscription]):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Subscription)
-        self._by_id = BatchLoader(self._collection)
+        super().__init__(database)
         self._by_stripe_id = BatchLoader(self._collection, "stpSubscriptionId")
         self._by_user = BatchLoader(self._collection, "userId")
-
-    async def get(self, subscription_id: str) -> Subscription:
-        """The subscription with this id of ours.
-
-        Raises:
-            SubscriptionNotFound: there is none.
-        """
-        document = await self._by_id.find_one(subscription_id)
-        if document is None:
-            raise SubscriptionNotFound
-        return self._read(document)
 
     async def find(self, subscription_id: str) -> Subscription | None:
         """The subscription with this id, ours or Stripe's."""
@@ -81,12 +69,9 @@ class Payers(Rows[PayerTurn]):
     COLLECTION: Final = "payers"
     INDEXES: Final = ()
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], PayerTurn)
-
     async def take_turn(self, user_id: str, work: Work) -> None:
         """Serialize this work with all others that decide about a user; call it before reading the subscriptions."""
-        turn = await self._one({"_id": {"$eq": user_id}})
+        turn = await self.find(user_id)
         if turn is None:
             self.add(PayerTurn(id=user_id, updated_at=work.now), work)
         else:

@@ -9,12 +9,11 @@ from pymongo import ASCENDING, IndexModel
 from services.billing.trials.models import Trial
 from shared.documents import Rows
 from shared.messages.billing.errors import TrialAlreadyUsed, TrialNotFound
-from shared.mongo import Database
 
 _STRING: Final = {"$type": "string"}
 
 
-class Trials(Rows[Trial]):
+class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
     """The collection ``trials``.
 
     ``add`` is refused with TrialAlreadyUsed if the user, the fingerprint or the installation already has a trial. The
@@ -31,24 +30,6 @@ class Trials(Rows[Trial]):
         ),
         IndexModel([("device.beakId", ASCENDING)], unique=True, partialFilterExpression={"device.beakId": _STRING}),
     )
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Trial, taken=TrialAlreadyUsed)
-
-    async def get(self, trial_id: str) -> Trial:
-        """The trial with this id.
-
-        Raises:
-            TrialNotFound: there is none.
-        """
-        trial = await self.find(trial_id)
-        if trial is None:
-            raise TrialNotFound
-        return trial
-
-    async def find(self, trial_id: str) -> Trial | None:
-        """The trial with this id."""
-        return await self._one({"_id": {"$eq": trial_id}})
 
     async def find_by_user(self, user_id: str) -> Trial | None:
         """The trial of a user, who has one at most."""

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from services.mailer.branding.models import Branding, ClientBranding
-from shared.batch_loader import BatchLoader
 from shared.documents import Rows, document_of, entity_of
-from shared.mongo import Database, Document
+from shared.mongo import Document
 
 CACHE_SECONDS: Final = 1.0
 """How long an instance may use branding that has been changed since."""
@@ -25,14 +24,6 @@ class ClientBrandings(Rows[ClientBranding]):
 
     COLLECTION: Final = "client_looks"
     INDEXES: Final = ()
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], ClientBranding)
-        self._by_id = BatchLoader(self._collection)
-
-    async def find(self, client_id: str) -> ClientBranding | None:
-        """Return the branding set for a client, or None."""
-        return self._read_or_none(await self._by_id.find_one(client_id))
 
     def _document(self, entity: ClientBranding) -> Document:
         document = document_of(entity)

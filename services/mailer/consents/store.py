@@ -19,9 +19,6 @@ class Consents(Rows[Consent]):
     COLLECTION: Final = "marketing_consents"
     INDEXES: Final = (IndexModel([("userId", ASCENDING)], unique=True),)
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Consent)
-
     async def get(self, user_id: str) -> Consent:
         """Return a user's consent.
 
@@ -57,10 +54,3 @@ class AudienceMembers(Rows[AudienceMember]):
 
     COLLECTION: Final = "audience_members"
     INDEXES: Final = ()
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], AudienceMember)
-
-    async def find(self, user_id: str) -> AudienceMember | None:
-        """Return a user's sync state, or None."""
-        return await self._one({"_id": {"$eq": user_id}})

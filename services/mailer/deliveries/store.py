@@ -10,7 +10,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from services.mailer.deliveries.models import Delivery
 from shared.documents import Rows
 from shared.messages.mailer.deliveries import ListDeliveries
-from shared.mongo import Database, Document
+from shared.mongo import Document
 
 
 class Deliveries(Rows[Delivery]):
@@ -21,9 +21,6 @@ class Deliveries(Rows[Delivery]):
         IndexModel([("orderId", ASCENDING)], unique=True),
         IndexModel([("recipientHash", ASCENDING), ("createdAt", DESCENDING)]),
     )
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Delivery)
 
     async def find(self, order_id: str) -> Delivery | None:
         """Return the delivery of an order, or None if the order has not been attempted."""

@@ -11,7 +11,7 @@ from services.mailer.suppressions.models import Suppression
 from shared.documents import Rows
 from shared.messages.mailer.errors import SuppressionNotFound
 from shared.messages.mailer.suppressions import ListSuppressions
-from shared.mongo import Database, Document
+from shared.mongo import Document
 
 
 class Suppressions(Rows[Suppression]):
@@ -19,9 +19,6 @@ class Suppressions(Rows[Suppression]):
 
     COLLECTION: Final = "suppressions"
     INDEXES: Final = (IndexModel([("deliveryId", DESCENDING)]),)
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database[self.COLLECTION], Suppression)
 
     async def find(self, hashes: Sequence[str]) -> Suppression | None:
         """Return the suppression of an address, or None.

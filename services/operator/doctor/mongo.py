@@ -12,7 +12,7 @@ from pymongo import IndexModel
 
 from services.auth.audit.store import AuditEntries
 from services.auth.signing_keys.key_pairs import unseal_private_key
-from services.auth.signing_keys.models import KeyState
+from services.auth.signing_keys.models import KEY_SET_ID, KeyState
 from services.auth.signing_keys.store import SigningKeys
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock
@@ -168,7 +168,7 @@ async def look_at_stripe_events(client: Client, prefix: str) -> AsyncIterator[Fi
 
 async def look_at_sealing_keys(client: Client, prefix: str, master_keys: dict[str, bytes]) -> AsyncIterator[Finding]:
     """Whether the sealing keys open the private halves of the signing keys."""
-    ring = await SigningKeys(database(client, f"{prefix}auth")).find()
+    ring = await SigningKeys(database(client, f"{prefix}auth")).find(KEY_SET_ID)
     if ring is None:
         yield warning("sealing keys", "there are no signing keys yet", "start auth once: it makes the first")
         return
