@@ -9,10 +9,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup, escape
 from starlette.routing import Route
@@ -47,8 +46,8 @@ def routes(issuer: str) -> list[Route]:
     def page() -> bytes:
         templates = page_templates()
         templates.filters["markdown"] = markdown
-        layout = Layout(json.loads(document()), issuer)
-        return templates.get_template("reference.html").render(layout=layout, style=style).encode()
+        reference = Reference(json.loads(document()), issuer)
+        return templates.get_template("reference.html").render(reference=reference, style=style).encode()
 
     return [
         CachedContent("openapi", document).route("/openapi.json"),
@@ -62,8 +61,7 @@ def markdown(text: str) -> Markup:
     return Markup("\n").join(Markup(f"<p>{each}</p>") for each in paragraphs)  # noqa: S704 -- escaped above
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A field: dotted path, type, and description in Markdown."""
 
     name: str
@@ -72,120 +70,66 @@ class Row:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
-    """A response that is not an error."""
-
-    status: str
-    text: str
-    rows: list[Row]
-    example: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An operation.
-
-    Attributes:
-        id: its anchor on the page.
-        title: HTTP method and path.
-        summary: one sentence.
-        text: further description in Markdown.
-        access: who may call it.
-        request: fields of path and body.
-        responses: those that are not errors.
-        errors: those that are not among the common errors.
-        curl: a shell command that calls it.
-    """
-
-    id: str
-    title: str
-    summary: str
-    text: str
-    access: str
-    request: list[Row]
-    responses: list[Success]
-    errors: list[Error]
-    curl: str
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """The operations of one tag."""
-
-    name: str
-    text: str
-    entries: list[Entry] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        """Anchor on the page."""
-        return self.name.lower().replace(" ", "-")
-
-
-class Layout:
-    """Content of the reference page.
+class Reference:
+    """An OpenAPI document, with what the page derives from it.
 
     Args:
-        document: an OpenAPI document.
+        document: the document.
         base: the URL that examples call.
     """
 
     def __init__(self, document: dict[str, Any], base: str) -> None:
-        self._document = document
-        self.base = base
-        self.about: str = document["info"]["description"]
+        self.document = document
+        self._base = base
 
-    @cached_property
-    def sections(self) -> list[Section]:
-        """Sections in the order of the document's tags."""
-        sections = {tag["name"]: Section(tag["name"], tag["description"]) for tag in self._document["tags"]}
-        for path, verb, operation in self._operations():
-            sections[operation["tags"][0]].entries.append(self._entry(path, verb, operation))
-        return list(sections.values())
-
-    @cached_property
-    def common_errors(self) -> list[Error]:
-        """Errors of more than half of the operations, which are listed once."""
-        all_errors = [self._errors(operation) for _, _, operation in self._operations()]
-        counts = Counter(error for errors in all_errors for error in errors)
-        return sorted(error for error, count in counts.items() if count > len(all_errors) / 2)
-
-    def _operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        for path, verbs in self._document["paths"].items():
+    def operations(self, tag: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Path, HTTP method and operation of all operations, or of those with a tag."""
+        for path, verbs in self.document["paths"].items():
             for verb, operation in verbs.items():
-                yield path, verb.upper(), operation
+                if tag in (None, *operation["tags"]):
+                    yield path, verb.upper(), operation
 
-    def _entry(self, path: str, verb: str, operation: dict[str, Any]) -> Entry:
-        bodies = operation.get("requestBody", {}).get("content", {})
+    def access(self, operation: dict[str, Any]) -> str:
+        """Who may call an operation."""
+        security = operation["security"]
+        if not security or {} in security:
+            return "anyone"
+        return " or ".join(ACCESS[name] for each in security for name in each)
+
+    def request(self, operation: dict[str, Any]) -> list[Row]:
+        """Fields of path and body."""
         parameters = [self._resolved(each) for each in operation["parameters"]]
         path_rows = [
             Row(each["name"], "in the path", True, each.get("description", ""))
             for each in parameters
             if each["in"] == "path"
         ]
-        responses = {status: self._resolved(each) for status, each in operation["responses"].items()}
-        return Entry(
-            id=operation["operationId"],
-            title=f"{verb} {path}",
-            summary=operation["summary"],
-            text=operation.get("description", ""),
-            access=_access(operation),
-            request=path_rows + [row for each in bodies.values() for row in self._rows(each["schema"])],
-            responses=[self._success(status, each) for status, each in responses.items() if status < "400"],
-            errors=[error for error in self._errors(operation) if error not in self.common_errors],
-            curl=self._curl(path, verb, operation),
-        )
+        return path_rows + self.fields(operation.get("requestBody", {}))
 
-    def _success(self, status: str, response: dict[str, Any]) -> Success:
-        contents = list(response.get("content", {}).values())
-        examples = [each["example"] for each in contents if "example" in each]
-        return Success(
-            status,
-            response["description"],
-            [row for each in contents for row in self._rows(each["schema"])],
-            _formatted(examples[0]) if examples else "",
-        )
+    def successes(self, operation: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """Status and response of those that are not errors."""
+        responses = operation["responses"].items()
+        return [(status, self._resolved(response)) for status, response in responses if status < "400"]
+
+    def fields(self, body: dict[str, Any]) -> list[Row]:
+        """Fields of a response or request body."""
+        return [row for content in body.get("content", {}).values() for row in self._rows(content["schema"])]
+
+    def example(self, response: dict[str, Any]) -> str:
+        """Example of a response; empty if it has none."""
+        contents = response.get("content", {}).values()
+        return next((_formatted(content["example"]) for content in contents if "example" in content), "")
+
+    @cached_property
+    def common_errors(self) -> list[Error]:
+        """Errors of more than half of the operations, which are listed once."""
+        all_errors = [self._errors(operation) for _, _, operation in self.operations()]
+        counts = Counter(error for errors in all_errors for error in errors)
+        return sorted(error for error, count in counts.items() if count > len(all_errors) / 2)
+
+    def errors(self, operation: dict[str, Any]) -> list[Error]:
+        """Errors of an operation that are not among the common ones."""
+        return [error for error in self._errors(operation) if error not in self.common_errors]
 
     def _errors(self, operation: dict[str, Any]) -> list[Error]:
         errors = []
@@ -196,8 +140,10 @@ class Layout:
                 errors += [(status, name, text) for name, text in zip(code.get("enum", []), texts, strict=False)]
         return errors
 
-    def _curl(self, path: str, verb: str, operation: dict[str, Any]) -> str:
-        words = [f"curl -s {self.base}{path}" if verb in {"GET", "POST"} else f"curl -s -X {verb} {self.base}{path}"]
+    def curl(self, path: str, verb: str, operation: dict[str, Any]) -> str:
+        """Shell command that calls an operation."""
+        option = "" if verb in {"GET", "POST"} else f"-X {verb} "
+        words = [f"curl -s {option}{self._base}{path}"]
         schemes = [name for each in operation["security"] for name in each]
         if schemes and {} not in operation["security"]:
             words.append(f'-H "{AUTHORIZATIONS[schemes[0]]}"')
@@ -260,18 +206,11 @@ class Layout:
     def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
         """The schema that a ``$ref`` points to."""
         while "$ref" in schema:
-            target: Any = self._document
+            target: Any = self.document
             for name in schema["$ref"].removeprefix("#/").split("/"):
                 target = target[name]
             schema = target
         return schema
-
-
-def _access(operation: dict[str, Any]) -> str:
-    security = operation["security"]
-    if not security or {} in security:
-        return "anyone"
-    return " or ".join(ACCESS[name] for each in security for name in each)
 
 
 def _formatted(example: Any) -> str:
