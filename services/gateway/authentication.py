@@ -1,7 +1,7 @@
 """Authentication: from the ``authorization`` header to a ``Caller``, without a call to another service.
 
-Access tokens are JWTs, verified according to RFC 8725: the key comes from those that auth has published and fixes the
-algorithm; nothing that a token's header refers to is followed.
+Access tokens are JWTs, verified according to RFC 8725: only with keys that auth has published, and each key has one
+algorithm. A token whose header refers to another key is refused.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ JSON: Final = b"application/json"
 GROUP: Final = "content"
 """Label of these routes in metrics."""
 _CACHE_CONTROL: Final = (b"cache-control", b"public, max-age=%d" % JWKS_SECONDS)
-"""A signing key is published for longer than this before it signs, and verifiers fetch the keys again when they meet
-an unknown key ID, so a cached key set does no harm."""
+"""A signing key is published for longer than this before it is used, and verifiers fetch the keys again at an unknown
+key ID, so a cached key set does no harm."""
 _NO_REFERRER: Final = (b"referrer-policy", b"no-referrer")
 
 

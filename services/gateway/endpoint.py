@@ -46,7 +46,7 @@ _FIELD: Final = re.compile(r"{(\w+)}")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 Parsed = tuple[Command | Query, Fields]
-"""A message, and the client's fields: their hash detects another request under the same idempotency key."""
+"""A message, and the client's fields. Their hash detects another request under the same idempotency key."""
 Parse = Callable[[HttpRequest, bytes, Caller], Parsed]
 """From request, body and caller to the message. It may raise any ``Refusal``."""
 Render = Callable[[HttpRequest, HttpResponse], HttpResponse]
@@ -62,7 +62,7 @@ def unordered(_message: Command | Query, _sealer: Sealer) -> str:
 
 
 def by_field(name: str) -> OrderingKey:
-    """Use a field that contains an ID as ordering key."""
+    """Ordering key that is the value of a field, which must be an ID."""
     return lambda message, _sealer: getattr(message, name)
 
 
@@ -262,7 +262,7 @@ class Dispatcher:
             fields: as in ``Parsed``.
             request: its headers ``idempotency-key`` and ``traceparent`` are used.
             caller: of the request.
-            operation: as of ``Endpoint``. An idempotency key belongs to one operation and caller. The name is also the
+            operation: as in ``Endpoint``. An idempotency key belongs to one operation and caller. The name is also the
                 span's name.
             ordering_key: computes the message's ordering key.
 

@@ -86,7 +86,7 @@ class UnknownTokenType(Refusal):
 
 
 class InvalidAccessToken(Refusal, code="invalid_token"):
-    """Signature or claims are not valid here, or the signing key or the client is no longer accepted."""
+    """The signature or a claim is invalid, or the signing key or the client is no longer accepted."""
 
 
 class AccessTokenExpired(Refusal, code="token_expired"):

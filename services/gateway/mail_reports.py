@@ -16,7 +16,7 @@ from shared.mail import redact_addresses
 from shared.messages.mailer.suppressions import NoticeKind, RecordMailNotice
 
 _RETURN_PATH: Final = re.compile(r"\+([0-9a-f]{32})@")
-"""Command ID in a return path of its own (VERP)."""
+"""Command ID in the return path, which is different for each mail (VERP)."""
 _MESSAGE_ID: Final = re.compile(r"<([0-9a-f]{32})@[^<>\s]+>")
 _STATUS: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 _RECIPIENT_HEADERS: Final = ("delivered-to", "x-original-to", "to")
@@ -44,7 +44,7 @@ def parse_report(report: bytes) -> RecordMailNotice | None:
         mail = message_from_bytes(report, policy=policy.compat32)
         parts = list(mail.walk())
     except RecursionError:
-        # Deeply nested parts, as no mail server writes them.
+        # No mail server nests parts so deeply.
         return None
     outcome = _delivery_status(parts) or _complaint(parts)
     order_id = _order_id(mail, parts)

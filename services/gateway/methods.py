@@ -211,7 +211,7 @@ def _with_entity_tag(request: HttpRequest, response: HttpResponse) -> HttpRespon
 
 
 def unknown_path(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
-    """Refusal for a path that is in no table."""
+    """Refusal for an unknown path."""
     base, *rest = path.split("/")[1:]
     # Routes without a version are at the root too, so only paths that look versioned are checked for their version.
     if base != BASE_VERSION and (base.isdecimal() or len(rest) == 2):  # noqa: PLR2004 -- /{base}/{version}/{method}

@@ -1,6 +1,6 @@
 """HTTP middleware: request IDs, security headers, CORS, and refusal of oversized or ambiguous requests.
 
-The checks cover what measurements showed uvicorn to let through: two Host headers, no Host header, a megabyte of
+The checks refuse requests that uvicorn accepts: with two Host headers, without a Host header, with a megabyte of
 headers. CORS follows https://fetch.spec.whatwg.org.
 """
 

@@ -71,7 +71,7 @@ class RpcClient:
         self._seconds = seconds
         self._limit = limit
         self._waiting: dict[str, asyncio.Future[Record | None]] = {}
-        """The calls by correlation ID; None as result is a timeout."""
+        """Calls by correlation ID; the result None is a timeout."""
         self._partition = -1
         self._reader: TopicReader | None = None
         self.unclaimed = 0
@@ -100,7 +100,7 @@ class RpcClient:
         await self._reader.start()
 
     async def stop(self) -> None:
-        """Stop reading; calls that still wait time out now."""
+        """Stop reading, and time out the calls that still wait."""
         if self._reader is not None:
             await self._reader.stop()
         for waiting in self._waiting.values():
@@ -108,7 +108,7 @@ class RpcClient:
 
     @property
     def receiving(self) -> bool:
-        """Whether replies are received as they are published; False while Kafka is away."""
+        """Whether replies are received as they are published; False while Kafka is unavailable."""
         return self._reader is not None and self._reader.following
 
     @property
@@ -123,7 +123,7 @@ class RpcClient:
 
         Raises:
             TooManyRequests: the limit of waiting calls is reached; nothing was sent.
-            Unavailable: Kafka did not acknowledge the message in time; it may be there nevertheless.
+            Unavailable: Kafka did not acknowledge the message in time, but may have stored it.
             ReplyTimeout: no reply arrived in time; the message may still take effect.
         """
         if len(self._waiting) >= self._limit:

@@ -26,7 +26,7 @@ from shared.ids import new_message_id
 
 BACKLOG: Final = 2048
 IDLE_SECONDS: Final = 75
-"""Keep-alive timeout: longer than that of proxies in front, which otherwise send requests to a closing connection."""
+"""Keep-alive timeout: longer than that of proxies, so that they do not send a request to a closing connection."""
 ARRIVAL_SECONDS: Final = 15.0
 """Time limit for a whole request, from its first byte; for the first request, from the connection."""
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024

@@ -36,7 +36,7 @@ def routes(dispatcher: Dispatcher, sealer: Sealer) -> list[Route]:
 
     Args:
         dispatcher: sends messages to the mailer.
-        sealer: opens tokens.
+        sealer: unseals tokens.
     """
     page, path = _Page(), f"{UNSUBSCRIBE_PATH}/{{token}}"
     return [

@@ -19,11 +19,11 @@ from tests.stack import Login
 
 PASSWORD: Final = "a long sentence is easy to keep"
 ACCOUNTS: Final = 5
-"""Existing accounts, and as many unknown ones; each is requested many times, as by an attacker who measures."""
+"""Number of existing accounts, and of unknown ones. Each is requested many times, as by an attacker who measures."""
 FEW: Final = 5
 MANY: Final = 1000
 SIGNIFICANCE: Final = 0.01
-"""One in a hundred pairs of samples from one distribution has a smaller p-value, so such a result is measured again."""
+"""Smallest accepted p-value. One in a hundred pairs of samples from one distribution is below it and measured again."""
 
 Request = Callable[[str], Awaitable[httpx.Response]]
 Shape = tuple[Any, ...]

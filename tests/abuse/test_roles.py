@@ -18,7 +18,7 @@ ADMITTED = {
     Access.INTERNAL: {"internal"},
 }
 UNAUTHENTICATED = {"garbage", "foreign scheme"}
-"""Roles whose header is not valid: refused with 401 by every method."""
+"""Roles with an invalid header. Every method refuses them with 401."""
 METHODS = [operation for operation in operations() if operation.path.startswith("/1/")]
 
 

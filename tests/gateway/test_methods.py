@@ -36,7 +36,7 @@ UNAUDITED: Final[dict[type[Message], str]] = {
 
 
 def audited(message: type[Message]) -> bool:
-    """Whether handling the message creates an audit entry: the bus does it, or auth's decorated handler."""
+    """Whether an audit entry is created for the message, by the bus or by auth's decorated handler."""
     return message.audited or hasattr(HANDLERS.get(message), "__wrapped__")
 
 

@@ -51,7 +51,7 @@ def signed(body: bytes | str, secret: str = WEBHOOK_SECRETS[1], at: float | None
 
 
 async def post(stack: GatewayStack, body: bytes, headers: dict[str, Any]) -> tuple[int, str]:
-    """Post to the webhook; an accepted event is waited for, so that it does not arrive in the next test."""
+    """Post to the webhook, and wait for an accepted event, so that it does not arrive in the next test."""
     before = len(stack.services.received)
     response = await stack.http.post(PATH, content=body, headers=headers)
     if response.status_code == 200:
