@@ -1,1 +1,1 @@
-"""The operators' verbs of the `nest` command. They speak the HTTP API with an internal key, as any other caller."""
+"""Commands of `nest` for operators. They call the HTTP API with an internal key."""

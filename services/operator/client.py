@@ -1,4 +1,4 @@
-"""How does a verb reach Nest? By its HTTP API: the environment says where, else the data folder of `nest up`."""
+"""HTTP client of the operator commands, and the errors that they report in one line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,68 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.embedded.credentials import operator_credentials
-from services.operator.errors import NowhereToGo, OutOfReach, RefusedVerb, WrongKey
 
 VERSION: Final = "2021-10-06"
 URL: Final = "NEST_URL"
 KEY: Final = "NEST_INTERNAL_KEY"
-SECONDS: Final = 30.0
-"""How long an answer may take."""
+TIMEOUT_SECONDS: Final = 30.0
+EXPLANATIONS: Final[Mapping[str, str]] = {
+    "not_found": "not found",
+    "client_not_found": "no client has this ID",
+    "dead_letter_not_found": "no dead letter has this ID (any more)",
+    "validation_failed": "the request is invalid",
+    "news_item_changed": "the item was changed since that version: read it again",
+    "client_changed": "the client was changed since that version: read it again",
+    "unavailable": "Nest is unavailable: try again, and run nest doctor",
+    "reply_timeout": "no reply in time, so the command may have taken effect: check, and run nest doctor",
+}
+"""Explanations of the common error codes; other codes are printed alone."""
+
+
+class CommandError(Exception):
+    """A command failed; the text is one line for the operator."""
+
+
+class Unreachable(CommandError):
+    """The server does not respond, or is not Nest."""
+
+
+class Refused(CommandError):
+    """Nest refused the request.
+
+    Attributes:
+        status: HTTP status.
+        code: stable error code.
+        meta: details of the refusal.
+    """
+
+    def __init__(self, status: int, code: str, meta: dict[str, Any]) -> None:
+        details = "".join(f"; {name}: {_detail(value)}" for name, value in meta.items() if name != "request_id")
+        request = meta.get("request_id", "without an ID")
+        super().__init__(f"{EXPLANATIONS.get(code, 'refused')}: {code} ({status}{details}); request {request}")
+        self.status = status
+        self.code = code
+        self.meta = meta
+
+
+def _detail(value: Any) -> str:
+    """Format a detail for people; invalid fields as ``path: message``."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(
+        f"{each['path'] or 'the whole request'}: {each['message']}"
+        if isinstance(each, dict) and each.keys() == {"path", "message"}
+        else str(each)
+        for each in value
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Calls one Nest as an operator.
+    """Calls the methods of one Nest with an internal key.
 
     Attributes:
-        url: where its API is, without a slash at the end.
+        url: base URL of the HTTP API, without a slash at the end.
         key: one of its internal keys.
     """
 
@@ -35,58 +82,57 @@ class Client:
 
     @classmethod
     def of(cls, data: Path, environment: Mapping[str, str] = os.environ) -> Client:
-        """The Nest that ``NEST_URL`` and ``NEST_INTERNAL_KEY`` name; with neither, that of a data folder.
+        """Return a client for ``NEST_URL`` and ``NEST_INTERNAL_KEY``, or else for the Nest of a data folder.
 
         Raises:
-            NowhereToGo: only one of the two is set, or none, and the folder has never had a Nest.
+            CommandError: only one variable is set, or none and the data folder belongs to no Nest.
         """
         url, key = environment.get(URL, ""), environment.get(KEY, "")
         if url and key:
             return cls(url.rstrip("/"), key)
         if url or key:
-            raise NowhereToGo(f"{KEY if url else URL} is not set, and {URL if url else KEY} is: give both")
+            raise CommandError(f"{KEY if url else URL} is not set, but {URL if url else KEY} is: set both")
         found = operator_credentials(data)
         if found is None:
-            raise NowhereToGo(
+            raise CommandError(
                 f"which Nest? Set {URL} and {KEY}, or start one with nest up (there is none in {data.absolute()})"
             )
         return cls(found.url, found.internal_key)
 
     def call(self, method: str, body: dict[str, Any]) -> Any:
-        """What a method answers; None for no result.
+        """Call a method and return its result; None if it has none.
 
         Raises:
-            OutOfReach: nobody answers, or it is not Nest.
-            WrongKey: the internal key is not taken.
-            RefusedVerb: Nest said no.
+            Unreachable: the server does not respond within 30 s, or is not Nest.
+            CommandError: Nest rejects the internal key.
+            Refused: Nest refused the request.
         """
         return asyncio.run(self._call(method, body))
 
     async def _call(self, method: str, body: dict[str, Any]) -> Any:
-        # Here, so that `nest --help` needs not wait for it.
-        import aiohttp  # noqa: PLC0415
+        import aiohttp  # noqa: PLC0415 -- would slow down `nest --help`
 
+        url = f"{self.url}/1/{VERSION}/{method}"
         headers = {"authorization": f"internal {self.key}", "idempotency-key": secrets.token_hex(16)}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session,
-                session.post(
-                    f"{self.url}/1/{VERSION}/{method}", json=body, headers=headers, allow_redirects=False
-                ) as answer,
+                aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+                session.post(url, json=body, allow_redirects=False) as response,
             ):
-                return self._result(answer.status, await answer.read())
+                return self._result(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
             reason = str(failure) or type(failure).__name__
-            raise OutOfReach(f"can't reach Nest at {self.url} ({reason}): does it run, and is {URL} right?") from None
+            raise Unreachable(f"can't reach Nest at {self.url} ({reason}): check that it runs, and {URL}") from None
 
     def _result(self, status: int, body: bytes) -> Any:
         if status == 204:  # noqa: PLR2004 -- No Content
             return None
-        said = json.loads(body)
+        result = json.loads(body)
         if status == 200:  # noqa: PLR2004 -- OK
-            return said
-        if not isinstance(said, dict) or "code" not in said:
-            raise ValueError(f"what answered {status} there is not Nest")
-        if said["code"] == "access_denied":
-            raise WrongKey(f"{self.url} does not take this internal key: {KEY} must be one of its NEST_INTERNAL_KEYS")
-        raise RefusedVerb(status, said["code"], said.get("meta", {}))
+            return result
+        if not isinstance(result, dict) or "code" not in result:
+            raise ValueError(f"the server that responded with {status} is not Nest")
+        if result["code"] == "access_denied":
+            raise CommandError(f"{self.url} rejects the internal key: set {KEY} to one of its NEST_INTERNAL_KEYS")
+        raise Refused(status, result["code"], result.get("meta", {}))

@@ -1,77 +1,91 @@
-"""`nest deliveries`: which mails and texts went out, and what became of them?"""
+"""`nest deliveries` and `nest suppressions`: sent mails and texts, and the suppression list."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, said_in_words
-from services.operator.tables import show
+from services.operator.output import Limit, Since, Table, Until, Yes, columns, command, confirm, request_body
 
-app = typer.Typer(no_args_is_help=True, help="See which mails and texts went out, and what became of them.")
-COLUMNS: Final = {
-    "created_at": "ORDERED",
-    "medium": "BY",
-    "template": "TEMPLATE",
-    "state": "STATE",
-    "attempts": "TRIES",
-    "reason": "WHAT WAS SAID",
-    "message_id": "MESSAGE",
-    "id": "DELIVERY",
-}
+app = typer.Typer(no_args_is_help=True, help="Show sent mails and texts and their states.")
+suppressions_app = typer.Typer(no_args_is_help=True, help="Show the suppression list, and remove addresses from it.")
+DELIVERIES: Final = columns("created_at, medium, template, state, attempts, reason, message_id, id: DELIVERY")
+SUPPRESSIONS: Final = columns("since, cause, template, reason, delivery_id")
+COMPLAINT_WARNING: Final = (
+    "The recipient reported one of our mails as spam. Further mails to this address lower your reputation with mail"
+    " servers.\nContinue only if the recipient asked for mails again.\nSend mails to this address again?"
+)
+State = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
+Cursor = Annotated[str | None, typer.Option(help="Older than this delivery: the last one of the previous page.")]
 
 
-class Medium(StrEnum):
-    """What it is."""
-
-    MAIL = "mail"
-    TEXT = "text"
-
-
-class State(StrEnum):
-    """What can become of it."""
-
-    QUEUED = "queued"
-    HANDED_OVER = "handed_over"
-    DELIVERED = "delivered"
-    BOUNCED = "bounced"
-    FAILED = "failed"
-    SUPPRESSED = "suppressed"
-
-
-@app.command("list", epilog="Example:  [bold]nest deliveries list --to ada@example.com --state failed[/bold]")
+@command(app, "list", "nest deliveries list --to ada@example.com --state failed")
 def list_deliveries(
-    data: Data = Path(".nest"),
+    nest: Client,
     *,
-    to: Annotated[str | None, typer.Option(help="Only what went to this address or number.")] = None,
-    medium: Annotated[Medium | None, typer.Option(help="Only mails, or only texts.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only those that this became of.")] = None,
-    template: Annotated[str | None, typer.Option(help="Only these: magic-link, login-code, …")] = None,
-    client: Annotated[str | None, typer.Option(help="Only those through this client.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Ordered then or later, in UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Ordered before, in UTC.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 100,
-    cursor: Annotated[str | None, typer.Option(help="Older than this delivery: the last of the page before.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show mails and texts, the newest first. To whom they went is kept sealed, and not shown."""
-    asked = {
-        "recipient": to,
-        "medium": medium,
-        "state": state,
-        "template": template,
-        "client_id": client,
-        "since": None if since is None else since.replace(tzinfo=UTC).isoformat(),
-        "until": None if until is None else until.replace(tzinfo=UTC).isoformat(),
-        "limit": limit,
-        "cursor": cursor,
-    }
-    with said_in_words():
-        named = {name: value for name, value in asked.items() if value is not None}
-        answer = Client.of(data).call("list_deliveries", named)
-        show(answer, answer["deliveries"], COLUMNS, as_json=as_json)
+    to: Annotated[str | None, typer.Option(help="Only to this address or phone number.")] = None,
+    medium: Annotated[Literal["mail", "text"] | None, typer.Option(help="Only mails, or only texts.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
+    template: Annotated[str | None, typer.Option(help="Only of this template: magic-link, login-code, …")] = None,
+    client: Annotated[str | None, typer.Option(help="Only of the client with this ID.")] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Table:
+    """List mails and texts, newest first. Their recipients are sealed and not shown."""
+    body = request_body(
+        recipient=to,
+        medium=medium,
+        state=state,
+        template=template,
+        client_id=client,
+        since=since,
+        until=until,
+        limit=limit,
+        cursor=cursor,
+    )
+    response = nest.call("list_deliveries", body)
+    return Table(response, response["deliveries"], DELIVERIES)
+
+
+@command(suppressions_app, "list", "nest suppressions list --cause bounce --since 2026-11-21")
+def list_suppressions(
+    nest: Client,
+    *,
+    to: Annotated[str | None, typer.Option(help="Only of this address.")] = None,
+    cause: Annotated[Literal["bounce", "complaint"] | None, typer.Option(help="Only with this cause.")] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Table:
+    """List suppressed addresses, each by the mail that bounced or was reported. Addresses are hashed and not shown."""
+    body = request_body(recipient=to, cause=cause, since=since, until=until, limit=limit, cursor=cursor)
+    response = nest.call("list_suppressions", body)
+    return Table(response, response["suppressions"], SUPPRESSIONS)
+
+
+@command(
+    suppressions_app, "lift", "nest suppressions lift ada@example.com", "nest suppressions lift --delivery delivery_…"
+)
+def lift(
+    nest: Client,
+    address: Annotated[str | None, typer.Argument(help="Address to send mails to again.")] = None,
+    delivery: Annotated[str | None, typer.Option(help="Delivery ID from the list, instead of the address.")] = None,
+    *,
+    although_complained: Annotated[
+        bool, typer.Option("--although-complained", help="Even if the recipient reported a mail as spam.")
+    ] = False,
+    yes: Yes = False,
+) -> Table:
+    """Remove an address from the suppression list, until its next bounce or complaint."""
+    if (address is None) == (delivery is None):
+        raise typer.BadParameter("give an address, or --delivery")
+    if although_complained:
+        confirm(COMPLAINT_WARNING, yes=yes)
+    body = request_body(recipient=address, delivery_id=delivery, although_complained=although_complained)
+    response = nest.call("lift_suppression", body)
+    return Table(response, [response], SUPPRESSIONS)

@@ -1,106 +1,75 @@
-"""`nest news`: what do apps show, to whom, and since when?"""
+"""`nest news`: news items that apps show."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from services.operator.client import Client
-from services.operator.errors import CannotDo
-from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
-from services.operator.tables import show
+from services.operator.client import Client, CommandError
+from services.operator.output import Table, Yes, columns, command, confirm, request_body
 
-app = typer.Typer(no_args_is_help=True, help="See, publish, change and remove the news that apps show.")
-COLUMNS: Final = {
-    "id": "ITEM",
-    "title": "TITLE",
-    "clients": "CLIENTS",
-    "locales": "LANGUAGES",
-    "subscriptions": "SUBSCRIPTIONS",
-    "priority": "PRIORITY",
-    "starts_at": "STARTS",
-    "ends_at": "ENDS",
-    "version": "VERSION",
-}
-AT_ONCE: Final = 1000
+app = typer.Typer(no_args_is_help=True, help="List, publish, change and remove news items.")
+COLUMNS: Final = columns(
+    "id: ITEM, title, clients, locales: LANGUAGES, subscriptions, priority, starts_at, ends_at, version"
+)
+PAGE: Final = 1000
 
-ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="Its id.")]
+ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="ID of the item.")]
 File = Annotated[
-    typer.FileText, typer.Argument(metavar="FILE", help="The item as JSON, as docs/http-api.md says; - for the input.")
+    typer.FileText, typer.Argument(metavar="FILE", help="The item as JSON (docs/http-api.md); - for standard input.")
 ]
-Version = Annotated[int | None, typer.Option(help="Refuse if somebody changed it since this version.")]
+Version = Annotated[int | None, typer.Option(help="Fail if the item was changed since this version.")]
 
 
-@app.command("list", epilog=examples("nest news list", "nest news list --client client_…"))
+@command(app, "list", "nest news list", "nest news list --client client_…")
 def list_items(
-    data: Data = Path(".nest"),
-    *,
-    client: Annotated[str | None, typer.Option(help="Only what this client shows.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show every item, whenever and for whomever it is live, the newest first."""
-    with said_in_words():
-        _show(_listed(Client.of(data), {"client_id": client}), as_json=as_json)
-
-
-@app.command(epilog=examples("nest news create banner.json"))
-def create(file: File, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
-    """Publish an item."""
-    with said_in_words():
-        _show([Client.of(data).call("create_news_item", _item(file))], as_json=as_json)
-
-
-@app.command(epilog=examples("nest news update newsitem_… banner.json --version 3"))
-def update(
-    item: ItemId, file: File, version: Version = None, data: Data = Path(".nest"), *, as_json: AsJson = False
-) -> None:
-    """Say anew what an item is: what the file leaves out has its default again."""
-    with said_in_words():
-        order = {**_item(file), "id": item, "version": version}
-        _show([Client.of(data).call("update_news_item", order)], as_json=as_json)
-
-
-@app.command(epilog=examples("nest news remove newsitem_… --yes"))
-def remove(item: ItemId, version: Version = None, data: Data = Path(".nest"), *, yes: Yes = False) -> None:
-    """Take an item away for good."""
-    with said_in_words():
-        client = Client.of(data)
-        confirmed(f"No app shows {item} any more, and it can't be brought back.\nRemove it?", yes=yes)
-        client.call("remove_news_item", {"id": item, "version": version})
-        typer.echo(f"removed {item}")
-
-
-def _listed(client: Client, wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """All pages."""
+    nest: Client, *, client: Annotated[str | None, typer.Option(help="Only items of the client with this ID.")] = None
+) -> Table:
+    """List all news items, also future and past ones, newest first."""
     items: list[dict[str, Any]] = []
     while True:
-        cursor = {"cursor": items[-1]["id"]} if items else {}
-        page: list[dict[str, Any]] = client.call("list_all_news_items", {**wanted, **cursor, "limit": AT_ONCE})
+        cursor = items[-1]["id"] if items else None
+        page = nest.call("list_all_news_items", request_body(client_id=client, cursor=cursor, limit=PAGE))
         items += page
-        if len(page) < AT_ONCE:
-            return items
+        if len(page) < PAGE:
+            return Table(items, [_row(item) for item in items], COLUMNS)
 
 
-def _item(file: typer.FileText) -> dict[str, Any]:
+@command(app, "create", "nest news create banner.json")
+def create(nest: Client, file: File) -> Table:
+    """Publish an item."""
+    item = nest.call("create_news_item", _read(file))
+    return Table([item], [_row(item)], COLUMNS)
+
+
+@command(app, "update", "nest news update newsitem_… banner.json --version 3")
+def update(nest: Client, item_id: ItemId, file: File, version: Version = None) -> Table:
+    """Replace an item; omitted fields get their defaults."""
+    item = nest.call("update_news_item", {**_read(file), **request_body(id=item_id, version=version)})
+    return Table([item], [_row(item)], COLUMNS)
+
+
+@command(app, "remove", "nest news remove newsitem_… --yes")
+def remove(nest: Client, item_id: ItemId, version: Version = None, *, yes: Yes = False) -> None:
+    """Remove an item for good."""
+    confirm(f"Apps no longer show {item_id}. It cannot be restored.\nRemove it?", yes=yes)
+    nest.call("remove_news_item", request_body(id=item_id, version=version))
+    typer.echo(f"removed {item_id}")
+
+
+def _read(file: typer.FileText) -> dict[str, Any]:
     try:
         item = json.load(file)
-    except ValueError as wrong:
-        raise CannotDo(f"{file.name} is not JSON: {wrong}") from None
+    except ValueError as error:
+        raise CommandError(f"{file.name} is not JSON: {error}") from None
     if not isinstance(item, dict):
-        raise CannotDo(f"{file.name} is not one JSON object")
+        raise CommandError(f"{file.name} is not a JSON object")
     return item
 
 
-def _show(items: list[dict[str, Any]], *, as_json: bool) -> None:
-    rows = [{**item, "title": _title(item)} for item in items]
-    show(items, rows, COLUMNS, as_json=as_json)
-
-
-def _title(item: dict[str, Any]) -> str | None:
-    """What its banner says first; of content of an app's own, what kind it is."""
-    shown = item["primary"]
-    title = shown["payload"].get("title")
-    return str(title) if title else shown["code"]
+def _row(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an item, with the title of its banner, or else the code of its content."""
+    content = item["primary"]
+    return {**item, "title": content["payload"].get("title") or content["code"]}

@@ -1,148 +1,205 @@
-"""`nest stripe`: are our records what Stripe says, and what is to be done about it if they are not?"""
+"""`nest stripe`: subscriptions, payments and disputes, and the Stripe runs that compare, repair, fetch and import."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import typer
 
 from services.operator.client import Client
-from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
-from services.operator.run_watching import watched
-from services.operator.tables import show
+from services.operator.output import (
+    TIME_FORMATS,
+    AsJson,
+    Limit,
+    Since,
+    Table,
+    Yes,
+    columns,
+    command,
+    confirm,
+    request_body,
+)
+from services.operator.stripe_runs import run
 
-app = typer.Typer(no_args_is_help=True, help="Compare with Stripe, repair, fetch missed events, take an account over.")
-RUNS: Final = {
-    "id": "RUN",
-    "kind": "KIND",
-    "status": "STATUS",
-    "differences": "DIFFERENCES",
-    "scheduled": "BY THE CLOCK",
-    "started_at": "STARTED",
-    "finished_at": "FINISHED",
-}
+app = typer.Typer(
+    no_args_is_help=True, help="Compare records with Stripe, repair them, fetch missed events, import an account."
+)
+RUNS: Final = columns("id: RUN, kind, status, differences, scheduled, started_at, finished_at")
+SUBSCRIPTION: Final = columns(
+    "id: SUBSCRIPTION, user_id, status, active, entitled, will_renew: RENEWS, start_date: FROM, end_date: UNTIL, "
+    "cancel_at: ENDS, cancelled_at, overdue_since, grace_ends_at, collection_paused: PAUSED, trial_id, "
+    "duplicate_of, other_subscription_ids: OTHERS, stp_subscription_id: STRIPE ID, stp_customer_id: CUSTOMER, "
+    "read_at"
+)
+PAYMENTS: Final = columns(
+    "created_at, money: AMOUNT, status, failure, refunded, disputed, user_id, id: PAYMENT, "
+    "stp_payment_intent_id: STRIPE ID"
+)
+DISPUTES: Final = columns(
+    "created_at, money: AMOUNT, status, reason, respond_by, user_id, id: DISPUTE, stp_dispute_id: STRIPE ID"
+)
 IMPORT_QUESTION: Final = (
-    "All that this Stripe account has by now is recorded, and its customers become users. Nobody is written to.\n"
+    "Nest records everything that is in this Stripe account, and creates users for its customers. No mail is sent.\n"
     "Take it over?"
 )
 
-RunId = Annotated[str | None, typer.Option("--run", help="Go on with this run, or watch it, instead of a new one.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until it is done; otherwise print its id.")]
-Within = Annotated[
+User = Annotated[str | None, typer.Option(help="Only of the user with this ID.")]
+Status = Annotated[str | None, typer.Option(help="Only with this status, as Stripe names it.")]
+Cursor = Annotated[str | None, typer.Option(help="Older entries: next_cursor of the previous page, see --json.")]
+RunId = Annotated[str | None, typer.Option("--run", help="Resume or watch this run instead of starting one.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done; otherwise print its ID.")]
+ChangedWithin = Annotated[
     int | None,
-    typer.Option("--changed-within", min=1, max=720, help="Only what Stripe's events told of in so many hours."),
+    typer.Option("--changed-within", min=1, max=720, help="Only objects with Stripe events in the last hours."),
 ]
-Days = Annotated[int, typer.Option(min=1, max=30, help="How far back; Stripe keeps events for 30 days.")]
-EventIds = Annotated[list[str] | None, typer.Argument(help="Events, evt_…; or choose by --type, --since, --until.")]
-Types = Annotated[list[str] | None, typer.Option("--type", help="Of this type; repeat it for several.")]
-Kept = Annotated[bool, typer.Option("--kept", help="From the events that Nest keeps, not from Stripe's list.")]
-MOMENTS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-Since = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Not before this time, UTC.")]
-Until = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Not after this time, UTC.")]
 
 
-@app.command(epilog=examples("nest stripe verify", "nest stripe verify --changed-within 24"))
+@command(app, "subscription", "nest stripe subscription --user user_…", "nest stripe subscription sub_…")
+def subscription(
+    nest: Client,
+    subscription_id: Annotated[
+        str | None, typer.Argument(metavar="SUBSCRIPTION", help="ID of the subscription in Nest or Stripe.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Or the ID of its user: the entitling subscription, else the latest.")
+    ] = None,
+) -> Table:
+    """Show the record of a subscription."""
+    if (subscription_id is None) == (user is None):
+        raise typer.BadParameter("give either a subscription's ID or --user")
+    response = nest.call("get_subscription", request_body(subscription_id=subscription_id, user_id=user))
+    return Table(response, [response], SUBSCRIPTION)
+
+
+@command(app, "payments", "nest stripe payments --user user_…", "nest stripe payments --status requires_payment_method")
+def payments(
+    nest: Client, *, user: User = None, status: Status = None, limit: Limit = 100, cursor: Cursor = None
+) -> Table:
+    """List payments, newest first."""
+    response = nest.call("list_payments", request_body(user_id=user, status=status, limit=limit, cursor=cursor))
+    rows = [
+        {
+            **each,
+            "money": _money(each, "amount"),
+            "refunded": _money(each, "amount_refunded") if each["amount_refunded"] else None,
+            "failure": each["decline_code"] or each["failure_code"],
+        }
+        for each in response["payments"]
+    ]
+    return Table(response, rows, PAYMENTS)
+
+
+@command(app, "disputes", "nest stripe disputes", "nest stripe disputes --status needs_response --json")
+def disputes(
+    nest: Client, *, user: User = None, status: Status = None, limit: Limit = 100, cursor: Cursor = None
+) -> Table:
+    """List disputes, newest first, with the deadline for a response in Stripe's dashboard."""
+    response = nest.call("list_disputes", request_body(user_id=user, status=status, limit=limit, cursor=cursor))
+    rows = [{**each, "money": _money(each, "amount")} for each in response["disputes"]]
+    return Table(response, rows, DISPUTES)
+
+
+@command(app, "verify", "nest stripe verify", "nest stripe verify --changed-within 24")
 def verify(
-    data: Data = Path(".nest"),
+    nest: Client,
     *,
-    changed_within: Within = None,
-    run: RunId = None,
+    changed_within: ChangedWithin = None,
+    run_id: RunId = None,
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every customer, subscription, trial, payment and dispute with Stripe; exit code 1 if anything differs."""
-    asked: dict[str, Any] = {"repair": False}
-    if changed_within is not None:
-        asked["changed_within_hours"] = changed_within
-    _run(data, "reconcile_subscriptions", asked, run, wait=wait, as_json=as_json)
+    """Compare every customer, subscription, trial, payment and dispute with Stripe.
+
+    The exit code is 1 if anything differs.
+    """
+    body = request_body(repair=False, changed_within_hours=changed_within)
+    run(nest, "reconcile_subscriptions", body, run_id, wait=wait, as_json=as_json)
 
 
-@app.command(epilog=examples("nest stripe reconcile"))
+@command(app, "reconcile", "nest stripe reconcile")
 def reconcile(
-    data: Data = Path(".nest"),
+    nest: Client,
     *,
-    changed_within: Within = None,
-    run: RunId = None,
+    changed_within: ChangedWithin = None,
+    run_id: RunId = None,
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Compare, repair what differs the way a webhook would, and compare that again; exit code 1 if anything is left."""
-    asked: dict[str, Any] = {} if changed_within is None else {"changed_within_hours": changed_within}
-    _run(data, "reconcile_subscriptions", asked, run, wait=wait, as_json=as_json)
+    """Compare, repair what differs the way a webhook would, and compare it again.
+
+    The exit code is 1 if a difference remains.
+    """
+    body = request_body(changed_within_hours=changed_within)
+    run(nest, "reconcile_subscriptions", body, run_id, wait=wait, as_json=as_json)
 
 
-@app.command(epilog=examples("nest stripe sweep", "nest stripe sweep --days 3"))
+@command(app, "sweep", "nest stripe sweep", "nest stripe sweep --days 3")
 def sweep(
-    data: Data = Path(".nest"), *, days: Days = 30, run: RunId = None, wait: Wait = True, as_json: AsJson = False
+    nest: Client,
+    *,
+    days: Annotated[int, typer.Option(min=1, max=30, help="How far back; Stripe keeps events for 30 days.")] = 30,
+    run_id: RunId = None,
+    wait: Wait = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Fetch the events that Stripe could not deliver. One that came after all is handled once."""
-    _run(data, "sweep_stripe_events", {"days": days}, run, wait=wait, as_json=as_json)
+    """Fetch the events that Stripe could not deliver. An event that was delivered meanwhile takes effect once."""
+    run(nest, "sweep_stripe_events", {"days": days}, run_id, wait=wait, as_json=as_json)
 
 
-@app.command(
-    epilog=examples(
-        "nest stripe replay evt_1", "nest stripe replay --type 'customer.subscription.*' --since 2026-11-18"
-    )
+@command(
+    app, "replay", "nest stripe replay evt_1", "nest stripe replay --type 'customer.subscription.*' --since 2026-11-18"
 )
 def replay(
-    event_ids: EventIds = None,
-    data: Data = Path(".nest"),
+    nest: Client,
+    event_ids: Annotated[
+        list[str] | None, typer.Argument(help="IDs of events, evt_…; or select by --type, --since, --until.")
+    ] = None,
     *,
-    types: Types = None,
+    types: Annotated[list[str] | None, typer.Option("--type", help="Type of events; repeat it for several.")] = None,
     since: Since = None,
-    until: Until = None,
-    kept: Kept = False,
-    run: RunId = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Not after this time, UTC.")
+    ] = None,
+    kept: Annotated[
+        bool, typer.Option("--kept", help="Select from the event rows that Nest stored, not from Stripe's list.")
+    ] = False,
+    run_id: RunId = None,
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Look at events again, also at those that were handled before."""
-    if run is None and not (event_ids or types or since):
-        raise typer.BadParameter("which events? Name some, or give --type or --since")
-    asked: dict[str, Any] = {"event_ids": event_ids or [], "types": types or [], "kept": kept}
-    asked |= {name: _utc(moment) for name, moment in (("since", since), ("until", until)) if moment is not None}
-    _run(data, "replay_stripe_events", asked, run, wait=wait, as_json=as_json)
+    """Handle events again, also those that were handled before."""
+    if run_id is None and not (event_ids or types or since):
+        raise typer.BadParameter("which events? Give their IDs, --type or --since")
+    body = request_body(event_ids=event_ids or [], types=types or [], kept=kept, since=since, until=until)
+    run(nest, "replay_stripe_events", body, run_id, wait=wait, as_json=as_json)
 
 
-@app.command(name="import", epilog=examples("nest stripe import"))
+@command(app, "import", "nest stripe import")
 def import_account(
-    data: Data = Path(".nest"),
-    *,
-    run: RunId = None,
-    wait: Wait = True,
-    yes: Yes = False,
-    as_json: AsJson = False,
+    nest: Client, *, run_id: RunId = None, wait: Wait = True, yes: Yes = False, as_json: AsJson = False
 ) -> None:
-    """Take over an account that lived before Nest: its customers, subscriptions, payments. Writes to nobody."""
-    with said_in_words():
-        client = Client.of(data)
-        if run is None:
-            confirmed(IMPORT_QUESTION, yes=yes)
-        watched(client, "import_stripe_account", {}, run, wait=wait, as_json=as_json)
+    """Import the customers, subscriptions and payments of an account from before Nest. Sends no mail."""
+    if run_id is None:
+        confirm(IMPORT_QUESTION, yes=yes)
+    run(nest, "import_stripe_account", {}, run_id, wait=wait, as_json=as_json)
 
 
-@app.command("runs", epilog=examples("nest stripe runs"))
-def list_runs(data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
-    """Show the latest runs, those of the clock among them."""
-    with said_in_words():
-        answer = Client.of(data).call("list_stripe_runs", {})
-        show(answer, answer["runs"], RUNS, as_json=as_json)
+@command(app, "runs", "nest stripe runs")
+def list_runs(nest: Client) -> Table:
+    """List the latest runs, also the scheduled ones."""
+    response = nest.call("list_stripe_runs", {})
+    return Table(response, response["runs"], RUNS)
 
 
-@app.command(epilog=examples("nest stripe stop striperun_…"))
-def stop(run_id: Annotated[str, typer.Argument(help="Which run.")], data: Data = Path(".nest")) -> None:
-    """Let a run stop where it is; --run of its verb lets it go on."""
-    with said_in_words():
-        answer = Client.of(data).call("stop_stripe_run", {"run_id": run_id})
-        typer.echo(f"{answer['id']} {answer['status']}")
+@command(app, "stop", "nest stripe stop striperun_…")
+def stop(nest: Client, run_id: Annotated[str, typer.Argument(help="ID of the run.")]) -> None:
+    """Stop a run; its command resumes it with --run."""
+    response = nest.call("stop_stripe_run", {"run_id": run_id})
+    typer.echo(f"{response['id']} {response['status']}")
 
 
-def _run(data: Path, method: str, asked: dict[str, Any], run_id: str | None, *, wait: bool, as_json: bool) -> None:
-    with said_in_words():
-        watched(Client.of(data), method, asked, run_id, wait=wait, as_json=as_json)
+def _money(row: dict[str, Any], field: str) -> str:
+    from services.billing.payments.models import format_amount  # noqa: PLC0415 -- would slow down `nest --help`
 
-
-def _utc(moment: datetime) -> str:
-    return moment.replace(tzinfo=UTC).isoformat()
+    return format_amount(row[field], row["currency"])

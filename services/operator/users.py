@@ -1,4 +1,4 @@
-"""`nest users`: who is somebody, where are they logged in, what does Nest hold on them, and how is it removed?"""
+"""`nest users`: find, show, export and erase users, and end their sessions."""
 
 from __future__ import annotations
 
@@ -9,216 +9,180 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from services.operator.client import Client
-from services.operator.errors import CannotDo
-from services.operator.options import AsJson, Data, Yes, confirmed, examples, said_in_words
-from services.operator.tables import show
+from services.operator.client import Client, CommandError
+from services.operator.output import AsJson, Table, Yes, columns, command, confirm, show
 
-app = typer.Typer(no_args_is_help=True, help="Find, show, export and erase people, and end their sessions.")
-IDENTIFIERS: Final = {
-    "user_id": "USER",
-    "identifier_type": "KIND",
-    "identifier_value": "IDENTIFIER",
-    "verified_at": "VERIFIED",
-    "removed_at": "REMOVED",
-    "created_at": "CREATED",
-}
-SESSIONS: Final = {
-    "id": "SESSION",
-    "client_id": "CLIENT",
-    "on": "ON",
-    "from": "FROM",
-    "created_at": "BEGAN",
-    "last_used_at": "LAST USED",
-    "expires_at": "EXPIRES",
-}
-PROCESS: Final = {
-    "service": "SERVICE",
-    "done_at": "DONE",
-    "waits_for": "WAITS FOR",
-    "waits_since": "SINCE",
-    "reason": "BECAUSE",
-}
-ERASE: Final = "All that Nest holds on this user is removed, and nothing brings it back."
-ERASE_STRIPE: Final = f"{ERASE}\nStripe forgets the customer too, and ends its subscriptions at once."
-KEEP_STRIPE: Final = f"{ERASE}\nStripe keeps its customer, and goes on collecting what is subscribed."
-SECONDS_BETWEEN_LOOKS: Final = 0.5
+app = typer.Typer(no_args_is_help=True, help="Find, show, export and erase users, and end their sessions.")
+IDENTIFIERS: Final = columns(
+    "user_id, identifier_type: TYPE, identifier_value: IDENTIFIER, verified_at, removed_at, created_at"
+)
+SESSIONS: Final = columns("id: SESSION, client_id, platform, location, created_at, last_used_at, expires_at")
+PROCESS: Final = columns("service, done_at, waits_for, waits_since: SINCE, reason")
+ERASE: Final = "Nest removes all data of this user. This cannot be undone."
+ERASE_STRIPE: Final = f"{ERASE}\nStripe deletes the customer too, which ends its subscriptions at once.\nErase?"
+KEEP_STRIPE: Final = f"{ERASE}\nStripe keeps the customer and continues to collect its payments.\nErase?"
+POLL_SECONDS: Final = 0.5
 
-UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
-Process = Annotated[str | None, typer.Option(help="One that was begun earlier, by its id.")]
-Wait = Annotated[float, typer.Option(min=0, help="How many seconds to wait for all services.")]
+UserId = Annotated[str, typer.Argument(metavar="USER", help="ID of the user.")]
+OptionalUserId = Annotated[str | None, typer.Argument(metavar="[USER]", help="ID of the user.")]
+Process = Annotated[str | None, typer.Option(help="ID of a process that was started before.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for all services.")]
 
 
-@app.command(epilog=examples("nest users find ada@example.com", "nest users find +41791234567"))
+@command(app, "find", "nest users find ada@example.com", "nest users find +41791234567")
 def find(
-    identifier: Annotated[str, typer.Argument(help="An address, or a number with its country code.")],
-    data: Data = Path(".nest"),
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Show whose an address or a number is."""
+    nest: Client,
+    identifier: Annotated[str, typer.Argument(help="Email address, or phone number with its country code.")],
+) -> Table:
+    """Find the user of an email address or phone number."""
     kind = "email" if "@" in identifier else "phone"
-    with said_in_words():
-        answer = Client.of(data).call("find_user", {"identifier_type": kind, "identifier_value": identifier})
-        _show_user(answer, as_json=as_json)
+    return _user_table(nest.call("find_user", {"identifier_type": kind, "identifier_value": identifier}))
 
 
-@app.command("show", epilog=examples("nest users show user_…"))
-def show_user(user_id: UserId, data: Data = Path(".nest"), *, as_json: AsJson = False) -> None:
-    """Show a user by id."""
-    with said_in_words():
-        _show_user(Client.of(data).call("get_user", {"user_id": user_id}), as_json=as_json)
+@command(app, "show", "nest users show user_…")
+def show_user(nest: Client, user_id: UserId) -> Table:
+    """Show a user."""
+    return _user_table(nest.call("get_user", {"user_id": user_id}))
 
 
-@app.command(epilog=examples("nest users sessions user_…", "nest users sessions user_… --end all"))
+@command(app, "sessions", "nest users sessions user_…", "nest users sessions user_… --end all")
 def sessions(
+    nest: Client,
     user_id: UserId,
-    end: Annotated[str | None, typer.Option(help="End this session, by its id, or all of them.")] = None,
-    data: Data = Path(".nest"),
+    end: Annotated[str | None, typer.Option(help="End the session with this ID, or all.")] = None,
     *,
     yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show where a user is logged in; with --end, log them out there."""
-    with said_in_words():
-        client = Client.of(data)
-        if end is not None:
-            confirmed("End all sessions of this user?" if end == "all" else "End this session?", yes=yes)
-            which = {"which": "all"} if end == "all" else {"session_id": end}
-            client.call("revoke_sessions", {"user_id": user_id, **which})
-        answer = client.call("list_sessions", {"user_id": user_id})
-        rows = [{**each, "on": _device(each), "from": _place(each)} for each in answer]
-        show(answer, rows, SESSIONS, as_json=as_json)
+) -> Table:
+    """List a user's sessions; --end ends one or all of them before."""
+    if end is not None:
+        confirm("End all sessions of this user?" if end == "all" else "End this session?", yes=yes)
+        nest.call(
+            "revoke_sessions", {"user_id": user_id, **({"which": "all"} if end == "all" else {"session_id": end})}
+        )
+    response = nest.call("list_sessions", {"user_id": user_id})
+    rows = [
+        {**each, "platform": (each["device"] or {}).get("platform"), "location": _location(each)} for each in response
+    ]
+    return Table(response, rows, SESSIONS)
 
 
-@app.command(
-    epilog=examples("nest users export user_… --to ada.json", "nest users export --process userproc_… --to ada.json")
+@command(
+    app, "export", "nest users export user_… --to ada.json", "nest users export --process userproc_… --to ada.json"
 )
 def export(
-    user_id: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user's id.")] = None,
+    nest: Client,
+    user_id: OptionalUserId = None,
     process: Process = None,
-    to: Annotated[Path | None, typer.Option(help="The file to write; standard output by default.")] = None,
+    to: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None,
     wait: Wait = 60,
-    data: Data = Path(".nest"),
 ) -> None:
-    """Write all that every service holds on a user, as one JSON document."""
-    _of_one(user_id, process)
-    with said_in_words():
-        client = Client.of(data)
-        begun = _begun(client, "export_user", {"user_id": user_id}, process)
-        done = _waited_for(client, begun, wait)
-        if done["state"] != "done":
-            _come_back("export", done)
-        text = json.dumps(_document(client, done["id"]), indent=2, ensure_ascii=False)
-        if to is None:
-            typer.echo(text)
-        else:
-            _keep(text, to)
-            typer.echo(f"written: {to}", err=True)
+    """Write the personal data that all services store about a user, as one JSON document."""
+    _require_one(user_id, process)
+    done = _wait(nest, _process(nest, "export_user", {"user_id": user_id}, process), wait)
+    if done["state"] != "done":
+        _exit_unfinished("export", done)
+    text = json.dumps(_document(nest, done["id"]), indent=2, ensure_ascii=False)
+    if to is None:
+        typer.echo(text)
+    else:
+        _write(text, to)
+        typer.echo(f"written: {to}", err=True)
 
 
-@app.command(epilog=examples("nest users erase user_… --stripe", "nest users erase --process userproc_…"))
+@command(app, "erase", "nest users erase user_… --stripe", "nest users erase --process userproc_…")
 def erase(
-    user_id: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user's id.")] = None,
+    nest: Client,
+    user_id: OptionalUserId = None,
     process: Process = None,
     wait: Wait = 60,
-    data: Data = Path(".nest"),
     *,
-    stripe: Annotated[bool, typer.Option("--stripe", help="Have Stripe forget the customer too.")] = False,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Delete the customer in Stripe too.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a user everywhere."""
-    _of_one(user_id, process)
-    with said_in_words():
-        client = Client.of(data)
-        if process is None:
-            confirmed(f"{ERASE_STRIPE if stripe else KEEP_STRIPE}\nErase?", yes=yes)
-        begun = _begun(client, "erase_user", {"user_id": user_id, "delete_stripe_customer": stripe}, process)
-        done = _waited_for(client, begun, wait)
-        show(done, done["services"], PROCESS, as_json=as_json)
-        if done["state"] != "done":
-            _come_back("erase", done)
+    """Erase a user from every service."""
+    _require_one(user_id, process)
+    if process is None:
+        confirm(ERASE_STRIPE if stripe else KEEP_STRIPE, yes=yes)
+    body = {"user_id": user_id, "delete_stripe_customer": stripe}
+    done = _wait(nest, _process(nest, "erase_user", body, process), wait)
+    show(Table(done, done["services"], PROCESS), as_json=as_json)
+    if done["state"] != "done":
+        _exit_unfinished("erase", done)
 
 
-def _show_user(answer: dict[str, Any], *, as_json: bool) -> None:
-    rows = [{**identifier, "user_id": answer["id"]} for identifier in answer["identifiers"]]
-    show(answer, rows or [{"user_id": answer["id"], "created_at": answer["created_at"]}], IDENTIFIERS, as_json=as_json)
+def _user_table(user: dict[str, Any]) -> Table:
+    rows = [{**identifier, "user_id": user["id"]} for identifier in user["identifiers"]]
+    return Table(user, rows or [{"user_id": user["id"], "created_at": user["created_at"]}], IDENTIFIERS)
 
 
-def _device(session: dict[str, Any]) -> str | None:
-    return None if session["device"] is None else str(session["device"]["platform"])
-
-
-def _place(session: dict[str, Any]) -> str | None:
-    """``Zürich, CH (203.0.113.0/24)``, as far as it is known."""
+def _location(session: dict[str, Any]) -> str | None:
+    """Return ``Zürich, CH (203.0.113.0/24)``, as far as it is known."""
     place = session["place"]
     if place is None:
         return None
-    where = ", ".join(each for each in (place["city"], place["country"]) if each)
-    return f"{where} ({place['network']})" if where else str(place["network"])
+    name = ", ".join(each for each in (place["city"], place["country"]) if each)
+    return f"{name} ({place['network']})" if name else str(place["network"])
 
 
-def _of_one(user_id: str | None, process: str | None) -> None:
+def _require_one(user_id: str | None, process: str | None) -> None:
     if (process is None) == (user_id is None):
-        raise typer.BadParameter("give a user's id, or a process that was begun earlier")
+        raise typer.BadParameter("give either a user's ID or --process")
 
 
-def _begun(client: Client, method: str, asked: dict[str, Any], process: str | None) -> dict[str, Any]:
-    called = (method, asked) if process is None else ("get_user_process", {"process_id": process})
-    begun: dict[str, Any] = client.call(*called)
-    return begun
-
-
-def _waited_for(client: Client, process: dict[str, Any], wait: float) -> dict[str, Any]:
-    """The process when it is done, or when the time is over; who is waited for is told on the way."""
-    deadline = time.monotonic() + wait
-    told = ""
-    while process["state"] != "done" and time.monotonic() < deadline:
-        waits_for = ", ".join(_waited(part) for part in process["services"] if part["done_at"] is None)
-        if waits_for != told:
-            typer.echo(f"waiting for {waits_for}", err=True)
-            told = waits_for
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-        process = client.call("get_user_process", {"process_id": process["id"]})
+def _process(nest: Client, method: str, body: dict[str, Any], process_id: str | None) -> dict[str, Any]:
+    """Start a process, or return the one with the given ID."""
+    process: dict[str, Any] = (
+        nest.call(method, body) if process_id is None else nest.call("get_user_process", {"process_id": process_id})
+    )
     return process
 
 
-def _waited(part: dict[str, Any]) -> str:
-    """A service that is not done, and who outside of Nest keeps it, if it has said so."""
-    outsider, reason = part["waits_for"], part["reason"]
-    return str(part["service"]) if outsider is None else f"{part['service']} (which waits for {outsider}: {reason})"
+def _wait(nest: Client, process: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Wait until a process is done or the time is over, print which services are awaited, and return the process."""
+    deadline = time.monotonic() + seconds
+    printed = ""
+    while process["state"] != "done" and time.monotonic() < deadline:
+        awaited = ", ".join(_awaited(part) for part in process["services"] if part["done_at"] is None)
+        if awaited != printed:
+            typer.echo(f"waiting for {awaited}", err=True)
+            printed = awaited
+        time.sleep(POLL_SECONDS)
+        process = nest.call("get_user_process", {"process_id": process["id"]})
+    return process
 
 
-def _come_back(verb: str, process: dict[str, Any]) -> None:
-    typer.echo(f"not done yet; it goes on by itself. Look again: nest users {verb} --process {process['id']}", err=True)
+def _awaited(part: dict[str, Any]) -> str:
+    """Name an unfinished service, and the vendor that it waits for."""
+    vendor, reason = part["waits_for"], part["reason"]
+    return str(part["service"]) if vendor is None else f"{part['service']} (which waits for {vendor}: {reason})"
+
+
+def _exit_unfinished(name: str, process: dict[str, Any]) -> None:
+    typer.echo(f"not done yet; it continues. Check it with: nest users {name} --process {process['id']}", err=True)
     raise typer.Exit(2)
 
 
-def _keep(text: str, to: Path) -> None:
-    """Into a file for its owner alone, whatever it was before.
-
-    Raises:
-        CannotDo: it can't be written.
-    """
+def _write(text: str, to: Path) -> None:
+    """Write a file that only its owner can read, even if it existed with another mode."""
     try:
         to.touch(mode=0o600)
         to.chmod(0o600)
         to.write_text(text + "\n")
     except OSError as error:
-        raise CannotDo(f"{to} can't be written: {error.strerror}") from None
+        raise CommandError(f"{to} can't be written: {error.strerror}") from None
 
 
-def _document(client: Client, process_id: str) -> dict[str, Any]:
-    """All pages as one."""
-    whole: dict[str, Any] = {}
+def _document(nest: Client, process_id: str) -> dict[str, Any]:
+    """Merge all pages of an export."""
+    document: dict[str, Any] = {}
     cursor: int | None = 0
     while cursor is not None:
-        page = client.call("get_user_export", {"process_id": process_id, "cursor": cursor})
+        page = nest.call("get_user_export", {"process_id": process_id, "cursor": cursor})
         cursor = page.pop("next_cursor")
-        services = whole.setdefault("services", {})
+        services = document.setdefault("services", {})
         for service, collections in page.pop("services").items():
             for collection, documents in collections.items():
                 services.setdefault(service, {}).setdefault(collection, []).extend(documents)
-        whole.update(page)
-    return whole
+        document.update(page)
+    return document

@@ -1,12 +1,9 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib import metadata
 
 import pytest
-
-from shared.bus.topics import declared
 
 
 def nest(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -60,24 +57,3 @@ def test_a_service_that_was_told_nothing_names_the_variables_and_ends(service: s
 
 def test_an_unknown_service_is_refused() -> None:
     assert nest("run", "kitchen").returncode == 2
-
-
-def test_topics_are_made_once_and_then_found_right(
-    kafka_bootstrap: str, topic_prefix: str, unique: Callable[[], str]
-) -> None:
-    where = {"NEST_KAFKA_BOOTSTRAP": kafka_bootstrap, "NEST_TOPIC_PREFIX": topic_prefix}
-    missing = nest("topics", "check", environment=where)
-    assert missing.returncode == 1
-    assert f"{topic_prefix}auth.commands is missing" in missing.stdout
-    made = nest("topics", "apply", environment=where)
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.count("made ") == len(declared())
-    assert nest("topics", "apply", environment=where).stdout == "0 topics made, settings of all applied\n"
-    assert nest("topics", "check", environment=where).returncode == 0
-
-
-def test_topics_without_a_kafka_are_one_line() -> None:
-    done = nest("topics", "check", "--bootstrap", "127.0.0.1:1")
-    assert done.returncode == 1
-    assert "nest: Kafka at 127.0.0.1:1 did not do it" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -51,7 +51,7 @@ async def test_poison_is_seen_shown_and_replayed(nest: Stack, tmp_path: Path) ->
         assert "undecodable" in shown.out
         assert (tmp_path / "body").read_bytes() == body
     done = await run(nest, "dead", "replay", large[1], small[1])
-    assert (done.code, done.out) == (0, "2 put back\n")
+    assert (done.code, done.out) == (0, "2 replayed\n")
     # They die once more, and are letters of their own.
     await waiting(nest, 4, type="mailer.poison")
     again = await run(nest, "dead", "replay", "--all", "--type", "mailer.poison", "--json")
@@ -75,11 +75,11 @@ async def test_what_is_too_old_is_done_when_that_is_meant(nest: Stack, email: st
     await put(nest, (envelope.body, envelope.headers()))
     await waiting(nest, 1, reason="too_old")
     words = ("dead", "replay", "--all", "--reason", "too_old")
-    assert "1 left alone, older than anybody remembers" in (await run(nest, *words)).out
+    assert "1 skipped: older than the inbox" in (await run(nest, *words)).out
     unsaid = await run(nest, *words, "--although-too-old")
     assert unsaid.code == 1
-    assert "Nobody remembers" in unsaid.err
-    assert (await run(nest, *words, "--although-too-old", "--yes")).out == "1 put back\n"
+    assert "no longer knows" in unsaid.err
+    assert (await run(nest, *words, "--although-too-old", "--yes")).out == "1 replayed\n"
 
     async def given() -> bool:
         answer = await nest.call("get_marketing_consent", {"user_id": user_id}, **nest.internal)
@@ -104,7 +104,7 @@ async def test_of_somebody_erased_no_letter_is_left(nest: Stack, email: str) -> 
     assert await waiting(nest, 1, type="mailer.published_of-to") == letters[:1]
     assert (await ask(nest, "list_dead_letters", filter={"type": "stripe.published_of-of"}))["letters"] == []
     gone = await run(nest, "dead", "replay", str(letters[1]["id"]))
-    assert (gone.code, gone.out) == (0, "1 not there (any more)\n")
+    assert (gone.code, gone.out) == (0, "1 not found (any more)\n")
 
 
 async def test_what_a_person_may_get_wrong_is_said(nest: Stack) -> None:
@@ -117,4 +117,4 @@ async def test_what_a_person_may_get_wrong_is_said(nest: Stack) -> None:
     assert "dead_letter_not_found" in gone.err
     for refused in (both, none):
         assert refused.code == 2
-        assert "name letters, or say --all" in refused.err
+        assert "give letters, or --all" in refused.err

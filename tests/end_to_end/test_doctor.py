@@ -59,11 +59,11 @@ async def test_what_is_wrong_is_named_with_what_to_do(nest: Stack) -> None:
         NEST_TOPIC_PREFIX="nowhere.",
     )
     assert done.code == 1
-    assert problems(findings, "stripe") == ["does not take the key"]
+    assert problems(findings, "stripe") == ["refuses the API key"]
     assert "127.0.0.1:1" in problems(findings, "mail server")[0]
-    assert "don't open signing keys" in problems(findings, "sealing keys")[0]
+    assert "do not unseal signing keys" in problems(findings, "sealing keys")[0]
     assert "nowhere.auth.commands is missing" in problems(findings, "topics")
-    assert any("nobody runs auth" in says for says in problems(findings, "consumers"))
+    assert any("no instance of auth runs" in says for says in problems(findings, "consumers"))
     assert problems(findings, "mongodb") == []
 
 

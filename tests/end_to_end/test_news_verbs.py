@@ -31,7 +31,7 @@ async def test_an_item_is_published_changed_and_removed(nest: Stack, tmp_path: P
 
 async def test_a_file_that_is_no_item_is_said_to_be_none(nest: Stack, tmp_path: Path) -> None:
     file = tmp_path / "banner.json"
-    for text, told in (("{", "is not JSON"), ("[]", "is not one JSON object"), ("{}", "validation_failed")):
+    for text, told in (("{", "is not JSON"), ("[]", "is not a JSON object"), ("{}", "validation_failed")):
         file.write_text(text)
         done = await run(nest, "news", "create", str(file))
         assert (done.code, len(done.err.splitlines())) == (1, 1), done

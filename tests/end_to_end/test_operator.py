@@ -67,7 +67,7 @@ async def test_what_is_in_the_way_is_one_line(nest: Stack, tmp_path: Path) -> No
     nobody = await run(nest, "keys", "list", NEST_URL="http://127.0.0.1:1")
     nowhere = await run(nest, "keys", "list", "--data", str(tmp_path), NEST_URL="", NEST_INTERNAL_KEY="")
     for done, told in (
-        (wrong, "does not take this internal key"),
+        (wrong, "rejects the internal key"),
         (nobody, "can't reach Nest at http://127.0.0.1:1"),
         (nowhere, "which Nest?"),
     ):

@@ -1,4 +1,4 @@
-"""A Nest that answers operators' verbs with one of everything, and remembers what it was asked."""
+"""A stub of Nest that validates operators' requests, records them and returns one response per method."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from services.cli import app
 from services.gateway.methods import METHODS
 from services.gateway.requests import validated
 from services.operator.client import VERSION, Client
-from tests.operator.answers import ANSWERS
+from tests.operator.responses import RESPONSES
 
 COMMAND = get_command(app)
-"""Made once: that takes longer than most verbs."""
+"""Built once, because that takes longer than most commands."""
 
 
 @dataclass
-class Nest:
-    """Stands in for a running one.
+class NestStub:
+    """Stub of a running Nest.
 
     Attributes:
-        answers: what each method answers.
-        asked: the methods that were called, with their bodies; each was what the method takes.
+        responses: the response of each method; an exception is raised.
+        calls: methods and bodies of the valid calls, in order.
     """
 
-    answers: dict[str, Any] = field(default_factory=lambda: dict(ANSWERS))
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    responses: dict[str, Any] = field(default_factory=lambda: dict(RESPONSES))
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def call(self, method: str, body: dict[str, Any]) -> Any:
-        """Answer, if the real one would take that."""
+        """Validate and record a request as the gateway does, and return the method's response."""
         message = METHODS[VERSION][method].message
         assert message is not None
         validated(message, body, json.dumps(body).encode())
-        self.asked.append((method, body))
-        answer = self.answers[method]
-        if isinstance(answer, Exception):
-            raise answer
-        return json.loads(json.dumps(answer))
+        self.calls.append((method, body))
+        response = self.responses[method]
+        if isinstance(response, Exception):
+            raise response
+        return json.loads(json.dumps(response))
 
-    def run(self, *words: str, typed: str | None = None) -> Result:
-        """Type a verb."""
-        return CliRunner().invoke(app, list(words), input=typed)
+    def run(self, *words: str, stdin: str | None = None) -> Result:
+        """Run `nest` with these words."""
+        return CliRunner().invoke(app, list(words), input=stdin)
 
 
-async def without(admin: AIOKafkaAdminClient, topic: str) -> None:
-    """Delete a topic, and wait until the broker has noticed."""
+async def delete_topic(admin: AIOKafkaAdminClient, topic: str) -> None:
+    """Delete a topic, and wait until the broker no longer lists it."""
     await admin.delete_topics([topic])
     async with asyncio.timeout(30):
         while topic in await admin.list_topics():  # noqa: ASYNC110 -- the broker's state
@@ -60,13 +60,13 @@ async def without(admin: AIOKafkaAdminClient, topic: str) -> None:
 
 
 @pytest.fixture
-def nest(monkeypatch: pytest.MonkeyPatch) -> Nest:
-    """One that all verbs find."""
-    there = Nest()
+def nest(monkeypatch: pytest.MonkeyPatch) -> NestStub:
+    """A stub that all commands call."""
+    stub = NestStub()
     monkeypatch.setattr(typer.testing, "_get_command", lambda _app: COMMAND)
-    # Of the tests' own Kafka, which a verb must not find by itself.
+    # Commands must not find the Kafka of the tests.
     monkeypatch.delenv("NEST_KAFKA_BOOTSTRAP", raising=False)
     monkeypatch.setenv("NEST_URL", "http://nest.test")
     monkeypatch.setenv("NEST_INTERNAL_KEY", "a key")
-    monkeypatch.setattr(Client, "call", lambda _client, method, body: there.call(method, body))
-    return there
+    monkeypatch.setattr(Client, "call", lambda _client, method, body: stub.call(method, body))
+    return stub

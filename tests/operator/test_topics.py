@@ -1,4 +1,4 @@
-"""`nest topics`, as a person types it, against a real Kafka."""
+"""`nest topics` on a real Kafka."""
 
 import asyncio
 import json
@@ -10,42 +10,44 @@ from typer.testing import CliRunner, Result
 
 from services.cli import app
 from services.embedded import ports
-from tests.operator.conftest import without
+from shared.bus.topics import declared
+from tests.operator.conftest import delete_topic
 
 
 @pytest.fixture
 def prefix(unique: Callable[[], str]) -> str:
-    """Of topics that are not there yet."""
+    """Prefix of topics that do not exist yet."""
     return unique()
 
 
-async def typed(*words: str) -> Result:
-    """In a thread, since the verb has an event loop of its own."""
+async def run(*words: str) -> Result:
+    """Run a command in a thread, because it has its own event loop."""
     return await asyncio.to_thread(CliRunner().invoke, app, ["topics", *words])
 
 
-async def test_topics_are_made_found_well_and_what_differs_is_named(
+async def test_apply_creates_topics_once_and_check_names_differences(
     kafka_bootstrap: str, kafka_admin: AIOKafkaAdminClient, prefix: str
 ) -> None:
-    where = ("--bootstrap", kafka_bootstrap, "--prefix", prefix)
-    missing = await typed("check", *where)
+    options = ("--bootstrap", kafka_bootstrap, "--prefix", prefix)
+    missing = await run("check", *options)
     assert missing.exit_code == 1
     assert f"{prefix}auth.commands is missing" in missing.stdout.splitlines()
-    made = await typed("apply", *where)
-    assert (made.exit_code, made.stderr) == (0, "")
-    assert f"made {prefix}auth.commands" in made.stdout.splitlines()
-    again = await typed("apply", *where)
-    assert again.stdout == "0 topics made, settings of all applied\n"
-    well = await typed("check", *where)
-    assert (well.exit_code, well.stdout) == (0, "all topics are there, as this release declares them\n")
-    await without(kafka_admin, f"{prefix}auth.keys")
-    differs = await typed("check", *where, "--json")
+    created = await run("apply", *options)
+    assert (created.exit_code, created.stderr) == (0, "")
+    assert f"created {prefix}auth.commands" in created.stdout.splitlines()
+    assert created.stdout.count("created ") == len(declared())
+    again = await run("apply", *options)
+    assert again.stdout == "0 topics created, configuration of all applied\n"
+    same = await run("check", *options)
+    assert (same.exit_code, same.stdout) == (0, "all topics are as declared\n")
+    await delete_topic(kafka_admin, f"{prefix}auth.keys")
+    differs = await run("check", *options, "--json")
     assert (differs.exit_code, json.loads(differs.stdout)) == (1, {"differences": [f"{prefix}auth.keys is missing"]})
 
 
-async def test_a_kafka_that_is_away_is_one_line() -> None:
+async def test_unreachable_kafka_is_a_one_line_error() -> None:
     for verb in ("check", "apply"):
-        done = await typed(verb, "--bootstrap", f"127.0.0.1:{ports.any_free()}")
+        done = await run(verb, "--bootstrap", f"127.0.0.1:{ports.any_free()}")
         assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr.startswith("nest: Kafka at 127.0.0.1:")
+        assert done.stderr.startswith("nest: the request to Kafka at 127.0.0.1:")
         assert len(done.stderr.splitlines()) == 1

@@ -1,1 +1,1 @@
-"""Everything that Nest needs, looked at side by side: what is wrong, and what to do about it."""
+"""`nest doctor`: concurrent checks of everything that Nest needs."""

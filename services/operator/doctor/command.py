@@ -1,16 +1,15 @@
-"""`nest doctor`: what is wrong with this Nest, and what to do about it?"""
+"""The command `nest doctor`: runs the checks and prints their findings."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -18,217 +17,112 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from services.embedded.credentials import operator_credentials
-from services.operator.client import URL
-from services.operator.errors import NowhereToGo
-from services.operator.options import AsJson, Data, said_in_words, without_logs
-from services.operator.tables import plain
+from services.operator.client import URL, CommandError
+from services.operator.output import AsJson, Data, one_line_errors, plain, print_json, without_logs
 
 if TYPE_CHECKING:
-    from services.operator.doctor.findings import Check, Finding
-    from services.operator.doctor.settings import Told
-    from shared.mongo import Client
+    from services.operator.doctor.findings import Finding
 
 COLOURS: Final = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
-BOOTSTRAP: Final = "NEST_KAFKA_BOOTSTRAP"
-MONGO: Final = "NEST_MONGO_URL"
+LEVEL_WIDTH: Final = 8
 AREA_WIDTH: Final = 14
-"""The longest area and its colon."""
-
-Selectors = Annotated[
-    list[str] | None, typer.Option("--dkim-selector", help="Under which your mail provider signs; once for each.")
-]
-Replication = Annotated[
-    int | None,
-    typer.Option(min=1, help="Copies that each topic should have; by default as many as brokers, 3 at most."),
-]
+"""Width of the longest area with its colon."""
 
 
 def doctor(
     data: Data = Path(".nest"),
     *,
-    dkim_selector: Selectors = None,
-    replication: Replication = None,
+    dkim_selector: Annotated[
+        list[str] | None, typer.Option("--dkim-selector", help="DKIM selector of your mail provider; repeat it.")
+    ] = None,
+    replication: Annotated[
+        int | None, typer.Option(min=1, help="Required replicas of each topic; by default one per broker, 3 at most.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at everything that Nest needs, and say what is wrong and what to do. Exit code 1 when there is a problem.
+    """Check everything that Nest needs, and print problems with their remedies. The exit code is 1 for a problem.
 
-    Run it where the services run, with their environment; without, it looks at the Nest of the data folder.
+    Run it where the services run, with their environment; without, it checks the Nest of the data folder.
     """
-    with said_in_words():
-        _find_out(data)
-    with without_logs(), _telling() as tell:
-        findings = asyncio.run(_examined(dkim_selector or [], replication, tell))
-    if as_json:
-        typer.echo(json.dumps([finding.fields() for finding in findings], indent=2, ensure_ascii=False))
-    else:
-        for finding, following in zip_longest(findings, findings[1:]):
-            # What is to be done about several things in a row is said once.
-            _say(finding, do=following is None or following.do != finding.do)
+    with one_line_errors():
+        _load_environment(data)
+    from services.operator.doctor.checks import check_everything  # noqa: PLC0415 -- would slow down `nest --help`
+
+    with without_logs(), _progress() as report:
+        findings = asyncio.run(
+            check_everything(
+                services_known=_services_known(), selectors=dkim_selector or [], replication=replication, report=report
+            )
+        )
     problems = sum(finding.level.value == "problem" for finding in findings)
     warnings = sum(finding.level.value == "warning" for finding in findings)
-    if not as_json:
-        told = f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}"
-        typer.echo(f"\n{told if problems or warnings else 'All is well'}")
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding, following in zip_longest(findings, findings[1:]):
+            # Successive findings with the same remedy show it once.
+            _print(finding, remedy=following is None or following.do != finding.do)
+        summary = f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}"
+        typer.echo(f"\n{summary if problems or warnings else 'All is well'}")
     raise typer.Exit(1 if problems else 0)
 
 
-def _find_out(data: Path) -> None:
-    """Take what the services are told from their environment, else from the note in the data folder.
+def _services_known() -> bool:
+    """Whether the settings of the services are known, and not only the gateway's URL."""
+    return bool(os.environ.get("NEST_KAFKA_BOOTSTRAP") or os.environ.get("NEST_MONGO_URL"))
+
+
+def _load_environment(data: Path) -> None:
+    """Take the services' settings from the data folder, unless the environment has them.
 
     Raises:
-        NowhereToGo: there is neither, and no URL.
+        CommandError: neither has settings or a URL.
     """
-    if os.environ.get(BOOTSTRAP) or os.environ.get(MONGO):
+    if _services_known():
         return
-    note = operator_credentials(data)
-    if note is not None:
-        os.environ.update({name: value for name, value in note.environment.items() if name not in os.environ})
+    stored = operator_credentials(data)
+    if stored is not None:
+        os.environ.update({name: value for name, value in stored.environment.items() if name not in os.environ})
     elif not os.environ.get(URL):
-        raise NowhereToGo(
-            f"which Nest? Run it where the services run, with their environment, or beside nest up (there is none in"
-            f" {data.absolute()}); {URL} alone lets it look at the gateway"
+        raise CommandError(
+            "which Nest? Run this command where the services run, with their environment, or beside nest up (there is"
+            f" none in {data.absolute()}); with {URL} alone it checks the gateway"
         )
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say(finding: Finding, *, do: bool) -> None:
-    level, terminal = f"{finding.level.value:<8}", sys.stdout.isatty()
-    said = _lines(f"{finding.area + ':':<{AREA_WIDTH}}", plain(finding.says), terminal=terminal)
-    if finding.do and do:
-        said += _lines(" " * AREA_WIDTH, f"→ {plain(finding.do)}", terminal=terminal)
+def _print(finding: Finding, *, remedy: bool) -> None:
+    level, terminal = f"{finding.level.value:<{LEVEL_WIDTH}}", sys.stdout.isatty()
+    lines = _lines(f"{finding.area + ':':<{AREA_WIDTH}}", plain(finding.says), terminal=terminal)
+    if finding.do and remedy:
+        lines += _lines(" " * AREA_WIDTH, f"→ {plain(finding.do)}", terminal=terminal)
     if terminal and not os.environ.get("NO_COLOR"):
         level = typer.style(level, fg=COLOURS[finding.level.value], bold=finding.level.value == "problem")
-    for line in said:
+    for line in lines:
         typer.echo(f"{level} {line}")
-        level = " " * 8
+        level = " " * LEVEL_WIDTH
 
 
 def _lines(area: str, text: str, *, terminal: bool) -> list[str]:
-    """One line, or on a terminal as many as its width needs, each below the one before."""
-    width = max(40, shutil.get_terminal_size().columns - 8 - 1 - AREA_WIDTH - 1) if terminal else sys.maxsize
-    # Addresses and variables are copied: they are not broken.
-    pieces = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
-    return [f"{area if number == 0 else ' ' * AREA_WIDTH} {piece}" for number, piece in enumerate(pieces)]
+    """Return the text in one line, or wrapped to the width of the terminal."""
+    width = shutil.get_terminal_size().columns - LEVEL_WIDTH - AREA_WIDTH - 2
+    # URLs and variables must stay whole, so that they can be copied.
+    pieces = textwrap.wrap(
+        text, max(40, width) if terminal else sys.maxsize, break_long_words=False, break_on_hyphens=False
+    )
+    return [f"{' ' * AREA_WIDTH if number else area} {piece}" for number, piece in enumerate(pieces or [""])]
 
 
 @contextmanager
-def _telling() -> Iterator[Callable[[Sequence[str]], None] | None]:
-    """Says on a terminal what is still looked at; nobody else wants to know."""
+def _progress() -> Iterator[Callable[[Sequence[str]], None] | None]:
+    """Show the unfinished checks on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
-    # Here, so that `nest --help` needs not wait for it.
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 -- would slow down `nest --help`
 
-    with Console(stderr=True).status("looking") as status:
-        yield lambda under_way: status.update(f"looking at {', '.join(under_way)}")
-
-
-async def _examined(
-    selectors: list[str], replication: int | None, tell: Callable[[Sequence[str]], None] | None
-) -> list[Finding]:
-    # Here, so that `nest --help` needs not wait for it.
-    from services.operator.doctor.findings import Check, found  # noqa: PLC0415
-    from services.operator.doctor.settings import Told, look_at_settings  # noqa: PLC0415
-
-    told = Told()
-    checks = [Check("settings", partial(look_at_settings, told, elsewhere=_elsewhere()))]
-    async with AsyncExitStack() as stack:
-        client = await _mongo(told, stack)
-        checks += _of_gateway(told)
-        checks += [] if client is None else _of_mongo(told, client)
-        checks += _of_kafka(told, replication, client)
-        checks += _of_others(told, selectors, client)
-        return await found(checks, tell=tell)
-
-
-def _elsewhere() -> bool:
-    """Whether the services run where we are not: only their URL is known here."""
-    return not (os.environ.get(BOOTSTRAP) or os.environ.get(MONGO))
-
-
-async def _mongo(told: Told, stack: AsyncExitStack) -> Client | None:
-    """One client for all looks; it connects with the first of them."""
-    from shared.mongo import connect  # noqa: PLC0415
-
-    url = told.first("mongo_url", os.environ.get(MONGO))
-    if not url:
-        return None
-    client = connect(url, application="nest-doctor", timeout=8.0)
-    stack.push_async_callback(client.close)
-    return client
-
-
-def _of_gateway(told: Told) -> list[Check]:
-    from services.operator.doctor.findings import Check  # noqa: PLC0415
-    from services.operator.doctor.gateway import look_at_gateway  # noqa: PLC0415
-
-    issuer = told.first("issuer")
-    url = os.environ.get(URL) or issuer
-    return [] if not url else [Check("gateway", partial(look_at_gateway, url.rstrip("/"), issuer))]
-
-
-def _of_mongo(told: Told, client: Client) -> list[Check]:
-    from services.operator.doctor import mongo  # noqa: PLC0415
-    from services.operator.doctor.findings import Check  # noqa: PLC0415
-
-    prefix = _databases(told)
-    checks = [
-        Check("mongodb", partial(mongo.look_at_mongo, client)),
-        Check("indexes", partial(mongo.look_at_indexes, client, prefix, told.settings)),
-        Check("timers", partial(mongo.look_at_timers, client, prefix)),
-        Check("stripe events", partial(mongo.look_at_stripe_events, client, prefix)),
-    ]
-    if told.settings:
-        keys = next(iter(told.settings.values())).master_keys()
-        checks.append(Check("sealing keys", partial(mongo.look_at_sealing_keys, client, prefix, keys)))
-    return checks
-
-
-def _databases(told: Told) -> str:
-    prefix: str = told.first("database_prefix", os.environ.get("NEST_DATABASE_PREFIX", "nest_"))
-    return prefix
-
-
-def _of_kafka(told: Told, replication: int | None, client: Client | None) -> list[Check]:
-    from services.operator.doctor import kafka  # noqa: PLC0415
-    from services.operator.doctor.findings import Check  # noqa: PLC0415
-    from shared.mongo import database  # noqa: PLC0415
-
-    bootstrap = told.first("kafka_bootstrap", os.environ.get(BOOTSTRAP))
-    if not bootstrap:
-        return []
-    prefix = told.first("topic_prefix", os.environ.get("NEST_TOPIC_PREFIX", ""))
-    auth = None if client is None else database(client, f"{_databases(told)}auth")
-    kept = [each.inbox_retention for each in told.settings.values() if hasattr(each, "inbox_retention")]
-    remembered = min(kept, default=None)
-    return [
-        Check(
-            "topics", partial(kafka.look_at_topics, bootstrap, prefix, replication=replication, remembered=remembered)
-        ),
-        Check("consumers", partial(kafka.look_at_consumers, bootstrap, prefix)),
-        Check("dead letters", partial(kafka.look_at_dead_letters, bootstrap, prefix, auth)),
-    ]
-
-
-def _of_others(told: Told, selectors: list[str], client: Client | None) -> list[Check]:
-    from services.operator.doctor import mail  # noqa: PLC0415
-    from services.operator.doctor.findings import Check  # noqa: PLC0415
-    from services.operator.doctor.senders import look_at_senders  # noqa: PLC0415
-    from services.operator.doctor.stripe import look_at_stripe  # noqa: PLC0415
-    from services.operator.doctor.twilio import look_at_twilio  # noqa: PLC0415
-    from shared.mongo import database  # noqa: PLC0415
-
-    checks = []
-    if (billing := told.settings.get("billing")) is not None:
-        checks.append(Check("stripe", partial(look_at_stripe, billing, told.first("issuer"))))
-    if (mailer := told.settings.get("mailer")) is not None:
-        checks.append(Check("mail server", partial(mail.look_at_mail_servers, mailer)))
-        looks = None if client is None else database(client, f"{_databases(told)}mailer")
-        checks.append(Check("mail records", partial(look_at_senders, mailer, looks, selectors)))
-        if mailer.text_provider == "twilio":
-            checks.append(Check("twilio", partial(look_at_twilio, mailer)))
-    return checks
+    with Console(stderr=True).status("checking") as status:
+        yield lambda unfinished: status.update(f"checking {', '.join(unfinished)}")

@@ -1,10 +1,10 @@
-"""What does a server say over HTTP, what time does it have, and until when is its certificate good?"""
+"""HTTP requests of the checks, and the checks of the gateway, clocks and certificates."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,96 +14,129 @@ import aiohttp
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
 
-SECONDS: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 OK: Final = 200
+UNAVAILABLE: Final = 503
 CLOCK_WARNING: Final = 2.0
-"""Seconds; a token's or a code's time is judged to the second."""
+"""Seconds; tokens and codes expire to the second."""
 CLOCK_PROBLEM: Final = 10.0
 CERTIFICATE_DAYS: Final = 14
-"""Who renews by itself does so weeks before."""
+"""Automatic renewal happens weeks before the end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back.
+class Response:
+    """Response of a server.
 
     Attributes:
-        status: HTTP's.
-        said: the JSON object in the body; empty where it is none.
-        offset: seconds that the server's clock is ahead of ours; None where it says no time.
-        certificate: until when its certificate is good; None without one.
+        status: HTTP status.
+        body: the JSON object; empty if the body is none.
+        clock_offset: seconds by which the server's clock is ahead of ours; None without a date.
+        expiry: end of its certificate; None without TLS.
     """
 
     status: int
-    said: Mapping[str, Any]
-    offset: float | None
-    certificate: datetime | None
+    body: Mapping[str, Any]
+    clock_offset: float | None
+    expiry: datetime | None
 
 
-async def asked(url: str, *, headers: Mapping[str, str] | None = None) -> Answer:
-    """What a server answers to a GET.
+async def get(url: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Send a GET request.
 
     Raises:
-        aiohttp.ClientError: it can't be reached.
-        TimeoutError: it does not answer within 10 s.
+        aiohttp.ClientError: the server cannot be reached.
+        TimeoutError: it does not respond within 10 s.
     """
-    timeout = aiohttp.ClientTimeout(total=SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        began = time.time()
-        async with session.get(url, headers=headers, allow_redirects=False) as answer:
-            took = time.time() - began
-            # Asked while the connection is there.
-            until = expiry(answer.connection and answer.connection.transport)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session:
+        started = time.time()
+        async with session.get(url, headers=headers, allow_redirects=False) as response:
+            ended = time.time()
+            # Reading the body may release the connection.
+            expiry = certificate_expiry(response.connection and response.connection.transport)
             try:
-                said = await answer.json(content_type=None)
+                body = await response.json(content_type=None)
             except ValueError:
-                said = None
-            return Answer(
-                answer.status,
-                said if isinstance(said, dict) else {},
-                _offset(answer.headers.get("date"), began, took),
-                until,
+                body = None
+            return Response(
+                response.status,
+                body if isinstance(body, dict) else {},
+                _clock_offset(response.headers.get("date"), started, ended),
+                expiry,
             )
 
 
-def expiry(transport: Any) -> datetime | None:
-    """Until when the certificate at the other end of a connection is good; None without TLS."""
+def certificate_expiry(transport: Any) -> datetime | None:
+    """Return the end of the peer's certificate; None without TLS."""
     certificate = transport.get_extra_info("peercert") if transport is not None else None
     if not certificate:
         return None
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
 
 
-def certificate(area: str, whose: str, until: datetime | None) -> list[Finding]:
-    """A warning for a certificate that will soon be good no more."""
-    if until is None:
+def certificate_findings(owner: str, expiry: datetime | None) -> list[Finding]:
+    """Return a warning if a certificate ends within two weeks."""
+    if expiry is None or (expiry - datetime.now(UTC)).days >= CERTIFICATE_DAYS:
         return []
-    left = until - datetime.now(UTC)
-    if left.days >= CERTIFICATE_DAYS:
-        return []
-    says = f"the certificate of {whose} ends on {until:%Y-%m-%d %H:%M} UTC"
-    return [warning(area, says, "renew it, and see why that did not happen by itself")]
+    says = f"the certificate of {owner} ends on {expiry:%Y-%m-%d %H:%M} UTC"
+    return [warning(says, "renew it, and find out why the automatic renewal failed")]
 
 
-def clock(whose: str, offset: float) -> Finding:
-    """How far somebody's clock is from ours, in seconds."""
+def clock_finding(owner: str, offset: float) -> Finding:
+    """Judge by how many seconds a clock is ahead of ours."""
     if abs(offset) < CLOCK_WARNING:
-        return ok("clock", f"{whose} agrees with this machine's")
-    says = f"{whose} is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
+        return ok(f"{owner} agrees with this machine's", area="clock")
+    says = f"{owner} is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
     if abs(offset) >= CLOCK_PROBLEM:
-        return problem("clock", says, "run NTP on both: codes and tokens are refused, or live too long")
-    return warning("clock", says, "run NTP on both")
+        return problem(says, "run NTP on both: codes and tokens expire too early or too late", area="clock")
+    return warning(says, "run NTP on both", area="clock")
 
 
-def _offset(date: str | None, began: float, took: float) -> float | None:
-    """How far ahead a server is that said a time, cut to the second, at some moment of a call."""
-    if date is None:
-        return None
+def _clock_offset(date: str | None, started: float, ended: float) -> float | None:
+    """Return the smallest offset that explains a date, which is truncated to seconds, within a request."""
     try:
-        told = parsedate_to_datetime(date).timestamp()
+        seconds = parsedate_to_datetime(date).timestamp() if date else None
     except ValueError:
         return None
-    # Within these bounds it may be right to the millisecond.
-    if told + 1 < began:
-        return told + 1 - began
-    return max(0.0, told - (began + took))
+    if seconds is None:
+        return None
+    return seconds + 1 - started if seconds + 1 < started else max(0.0, seconds - ended)
+
+
+async def check_gateway(url: str, issuer: str | None) -> AsyncIterator[Finding]:
+    """Check the gateway's health, certificate, clock and issuer.
+
+    Args:
+        url: base URL of the HTTP API.
+        issuer: the issuer in the settings; None if it is unknown.
+    """
+    try:
+        health = await get(f"{url}/healthz")
+    except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+        yield problem(
+            f"no response from {url} ({str(failure) or type(failure).__name__})",
+            "check that it runs, and that NEST_ISSUER is reachable from this machine, through proxy and DNS",
+        )
+        return
+    if health.status == OK and health.body.get("status") == "ok":
+        yield ok(f"{url} responds and is healthy")
+    elif health.status == UNAVAILABLE and "reasons" in health.body:
+        reasons = "; ".join(map(str, health.body["reasons"]))
+        yield problem(f"{url} is unhealthy: {reasons}", "read its log; it ends by itself if it cannot recover")
+    else:
+        yield problem(
+            f"the server at {url}, which responds with {health.status}, is not Nest's gateway", "check proxy and DNS"
+        )
+        return
+    for finding in certificate_findings(url, health.expiry):
+        yield finding
+    if health.clock_offset is not None:
+        yield clock_finding("the gateway's clock", health.clock_offset)
+    if issuer is None:
+        return
+    discovery = await get(f"{url}/.well-known/openid-configuration")
+    if discovery.body.get("issuer") != issuer:
+        yield problem(
+            f"the issuer of {url} is {discovery.body.get('issuer')}, that of the settings {issuer}",
+            "set the same NEST_ISSUER for every service; otherwise tokens are refused",
+        )

@@ -1,11 +1,11 @@
-"""Is Kafka there, are its topics what they should be, does every service read, and what was put aside?"""
+"""Checks of Kafka: brokers, topics, consumers and dead letters."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -16,156 +16,155 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from shared.bus.topics import SERVICES, TOPICS, check
 from shared.dead_letters.queue import DeadLetterQueue
-from shared.dead_letters.records import DeadLetter
 from shared.mongo import Database
 
-MUCH_LAG: Final = 1_000
-"""Records: some seconds' work."""
-MOST_LETTERS: Final = 500
-A_DAY: Final = timedelta(days=1)
-"""How much longer an inbox must remember than its topics keep: replays and slow clocks come on top."""
+LAG_WARNING: Final = 1_000
+"""Records; a service handles them within seconds."""
+LETTERS_READ: Final = 500
+RETENTION_MARGIN: Final = timedelta(days=1)
+"""How much longer inbox rows must be kept than records, for replays and clock differences."""
 
 
-async def look_at_topics(
-    bootstrap: str, prefix: str, *, replication: int | None, remembered: timedelta | None
+async def check_topics(
+    bootstrap: str, prefix: str, *, replication: int | None, inbox_retention: timedelta | None
 ) -> AsyncIterator[Finding]:
-    """Whether Kafka answers, and what differs from the declaration.
+    """Check that the brokers respond, and compare the topics with their declaration and with the inboxes.
 
     Args:
-        bootstrap: where Kafka is.
-        prefix: of the topics' names.
-        replication: copies that each should have; None for as many as brokers, 3 at most.
-        remembered: the shortest time that a service's inbox remembers; None where that is not known.
+        bootstrap: Kafka's brokers.
+        prefix: prefix of the topic names.
+        replication: required replicas of each topic; None for one per broker, 3 at most.
+        inbox_retention: the shortest inbox retention of a service; None if it is unknown.
     """
     async with _admin(bootstrap) as admin:
         cluster = await admin.describe_cluster()
         brokers = len(cluster["brokers"])
-        yield ok("kafka", f"{brokers} broker{'s' if brokers > 1 else ''} at {bootstrap}")
-        if brokers < 3:  # noqa: PLR2004 -- below it a write waits for one broker only
+        yield ok(f"{brokers} broker{'s' if brokers > 1 else ''} at {bootstrap}", area="kafka")
+        if brokers < 3:  # noqa: PLR2004 -- with fewer, one broker acknowledges a write alone
             yield warning(
-                "kafka", "a power cut may lose what was acknowledged last", "run three brokers, --replication 3"
+                "a power cut may lose acknowledged records", "run three brokers with --replication 3", area="kafka"
             )
-        wanted = min(3, brokers) if replication is None else replication
-        # A machine of one's own has fewer partitions than declared.
-        differing = await check(bootstrap, prefix=prefix, replication=wanted)
-        wrong = [line for line in differing if "partitions instead" not in line]
-        for line in wrong:
-            yield problem("topics", line, f"nest topics apply --bootstrap {bootstrap} --replication {wanted}")
-        found = await admin.describe_topics([prefix + topic.name for topic in TOPICS])
-        ailing = [line for topic in found for line in _ailing(topic, wanted)]
-        for line in ailing:
-            yield problem("topics", line, "see that every broker runs; a topic gets more copies by reassigning it")
-        outliving = [] if remembered is None else await _outliving(admin, prefix, remembered)
-        for finding in outliving:
+        required = min(3, brokers) if replication is None else replication
+        differences = await check(bootstrap, prefix=prefix, replication=required)
+        # The embedded Kafka has fewer partitions than declared.
+        differences = [line for line in differences if "partitions instead" not in line]
+        for line in differences:
+            yield problem(line, f"nest topics apply --bootstrap {bootstrap} --replication {required}")
+        topics = await admin.describe_topics([prefix + topic.name for topic in TOPICS])
+        unhealthy = [line for topic in topics for line in _unhealthy_partitions(topic, required)]
+        for line in unhealthy:
+            yield problem(line, "check that every broker runs; reassign a topic to add replicas")
+        too_long = [] if inbox_retention is None else await _retention_findings(admin, prefix, inbox_retention)
+        for finding in too_long:
             yield finding
-    if not (wrong or ailing or outliving):
-        yield ok("topics", "all are there, with their settings and copies, and inboxes remember for longer")
+    if not (differences or unhealthy or too_long):
+        yield ok("all have their configuration and replicas, and shorter retention than the inboxes")
 
 
-def _ailing(topic: Mapping[str, Any], replication: int) -> list[str]:
-    """What keeps partitions of a topic from being written to, or from outliving a broker."""
+def _unhealthy_partitions(topic: Mapping[str, Any], replication: int) -> list[str]:
     partitions = topic["partitions"]
-    without = [each for each in partitions if each["leader"] < 0]
-    fewer = [each for each in partitions if len(each["replicas"]) < replication]
-    behind = [each for each in partitions if len(each["isr"]) < len(each["replicas"])]
-    told = (
-        (without, "have no leader: nothing can be written there"),
-        (fewer, f"have fewer copies than {replication}"),
-        (behind, "have copies that are behind"),
+    states = (
+        ([each for each in partitions if each["leader"] < 0], "have no leader and cannot be written"),
+        (
+            [each for each in partitions if len(each["replicas"]) < replication],
+            f"have fewer than {replication} replicas",
+        ),
+        ([each for each in partitions if len(each["isr"]) < len(each["replicas"])], "have replicas out of sync"),
     )
-    return [f"{topic['topic']}: {len(which)} partitions {what}" for which, what in told if which]
+    return [f"{topic['topic']}: {len(affected)} partitions {state}" for affected, state in states if affected]
 
 
-async def _outliving(admin: AIOKafkaAdminClient, prefix: str, remembered: timedelta) -> list[Finding]:
-    """The topics whose records are there for longer than it is remembered that they were handled."""
-    found = []
+async def _retention_findings(admin: AIOKafkaAdminClient, prefix: str, inbox_retention: timedelta) -> list[Finding]:
+    """Report topics that keep records too long for the inboxes to recognize their repetitions."""
+    findings = []
     for topic in TOPICS:
         name = prefix + topic.name
-        kept = await _retention(admin, name) if topic.consumed else None
-        if kept is None or (kept >= 0 and timedelta(milliseconds=kept) + A_DAY <= remembered):
+        milliseconds = await _retention(admin, name) if topic.consumed else None
+        if milliseconds is None:
             continue
-        long = "for ever" if kept < 0 else f"for {timedelta(milliseconds=kept)}"
-        says = f"{name} keeps records {long}, and NEST_INBOX_RETENTION is {remembered}"
-        do = "set NEST_INBOX_RETENTION to a day more than the topics keep, or nest topics apply"
-        outlived = kept < 0 or timedelta(milliseconds=kept) > remembered
-        found.append(
-            problem("topics", f"{says}: what waits for longer is put aside as too_old", do)
-            if outlived
-            else warning("topics", f"{says}: less than a day more", do)
+        retention = timedelta(milliseconds=milliseconds) if milliseconds >= 0 else timedelta.max
+        if retention <= inbox_retention - RETENTION_MARGIN:
+            continue
+        says = (
+            f"{name} keeps records {'for ever' if milliseconds < 0 else f'for {retention}'},"
+            f" and NEST_INBOX_RETENTION is {inbox_retention}"
         )
-    return found
+        do = "set NEST_INBOX_RETENTION to a day more than the topics' retention, or run nest topics apply"
+        if retention > inbox_retention:
+            findings.append(problem(f"{says}: records that wait longer become dead letters (too_old)", do))
+        else:
+            findings.append(warning(f"{says}, which is less than a day more", do))
+    return findings
 
 
 async def _retention(admin: AIOKafkaAdminClient, name: str) -> int | None:
-    """Milliseconds that a topic keeps a record, negative for ever; None for a topic that is not there."""
+    """Return a topic's retention in milliseconds, negative for no limit; None if the topic does not exist."""
     answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    told = {entry[0]: entry[1] for answer in answers for each in answer.resources for entry in each[4]}
-    return int(told["retention.ms"]) if "retention.ms" in told else None
+    values = {entry[0]: entry[1] for answer in answers for resource in answer.resources for entry in resource[4]}
+    return int(values["retention.ms"]) if "retention.ms" in values else None
 
 
-async def look_at_consumers(bootstrap: str, prefix: str) -> AsyncIterator[Finding]:
-    """Whether every service reads its topics, and how far it is behind."""
+async def check_consumers(bootstrap: str, prefix: str) -> AsyncIterator[Finding]:
+    """Check that every service runs, and its consumer lag."""
     async with _admin(bootstrap) as admin, _consumer(bootstrap) as consumer:
-        for finding in await asyncio.gather(*(_of_service(admin, consumer, prefix, service) for service in SERVICES)):
+        for finding in await asyncio.gather(*(_check_group(admin, consumer, prefix, each) for each in SERVICES)):
             yield finding
 
 
-async def _of_service(admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, prefix: str, service: str) -> Finding:
+async def _check_group(admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, prefix: str, service: str) -> Finding:
     group = prefix + service
-    members = await _members(admin, group)
+    members = await _member_count(admin, group)
     offsets = await admin.list_consumer_group_offsets(group)
-    read = {partition: found.offset for partition, found in offsets.items() if found.offset >= 0}
-    ends = await consumer.end_offsets(list(read)) if read else {}
-    lag = sum(max(0, ends[partition] - offset) for partition, offset in read.items())
+    committed = {partition: each.offset for partition, each in offsets.items() if each.offset >= 0}
+    ends = await consumer.end_offsets(list(committed)) if committed else {}
+    lag = sum(max(0, ends[partition] - offset) for partition, offset in committed.items())
     if not members:
-        return problem("consumers", f"nobody runs {service}; {lag} records wait", f"start it: nest run {service}")
-    if lag > MUCH_LAG:
-        behind = f"{service} is {lag} records behind"
-        return warning("consumers", behind, "see its log; start another instance if it is busy")
-    return ok("consumers", f"{service}: {members} running, {lag} records behind")
+        return problem(f"no instance of {service} runs; its lag is {lag} records", f"start it: nest run {service}")
+    if lag > LAG_WARNING:
+        return warning(f"{service} is {lag} records behind", "read its log; start another instance if it is busy")
+    return ok(f"{service}: {members} running, {lag} records behind")
 
 
-async def look_at_dead_letters(bootstrap: str, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
-    """What was put aside, and not replayed or removed."""
-    topics = DeadLetterQueue(bootstrap, prefix=prefix)
-    page = await topics.newest(lambda _: True, topic=None, limit=MOST_LETTERS, cursor=None)
-    waiting: list[DeadLetter] = page.letters
+async def check_dead_letters(bootstrap: str, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
+    """Count the dead letters that were neither replayed nor removed."""
+    queue = DeadLetterQueue(bootstrap, prefix=prefix)
+    page = await queue.newest(lambda _: True, topic=None, limit=LETTERS_READ, cursor=None)
+    waiting = page.letters
     if auth is not None:
-        marks = [letter.dedup_key for letter in page.letters]
-        known = {"_id": {"$in": marks}}
-        seen_to = [await auth[kept].find(known).to_list() for kept in ("replays", "removed_letters")]
-        over = {document["_id"] for documents in seen_to for document in documents}
-        waiting = [letter for letter in page.letters if letter.dedup_key not in over]
+        matching = {"_id": {"$in": [letter.dedup_key for letter in page.letters]}}
+        processed = [
+            row["_id"] for name in ("replays", "removed_letters") for row in await auth[name].find(matching).to_list()
+        ]
+        waiting = [letter for letter in page.letters if letter.dedup_key not in processed]
     if not waiting:
-        yield ok("dead letters", "none wait")
+        yield ok("none")
         return
-    counts = Counter(f"{topics.service(letter)} {letter.reason}" for letter in waiting)
-    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
-    more = " at least" if page.next_cursor else ""
-    yield warning("dead letters", f"{len(waiting)}{more} wait: {told}", "nest dead list; then nest dead replay")
+    counts = Counter(f"{queue.service(letter)} {letter.reason}" for letter in waiting)
+    summary = ", ".join(f"{count} {group}" for group, count in counts.most_common())
+    at_least = "at least " if page.next_cursor else ""
+    yield warning(f"{at_least}{len(waiting)} not replayed: {summary}", "nest dead list; then nest dead replay")
 
 
-@asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+def _admin(bootstrap: str) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=8_000)
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
+    return _started(admin, admin.close)
+
+
+def _consumer(bootstrap: str) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+    return _started(consumer, consumer.stop)
 
 
 @asynccontextmanager
-async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+async def _started(client: Any, stop: Callable[[], Awaitable[None]]) -> AsyncIterator[Any]:
     try:
-        await consumer.start()
-        yield consumer
+        await client.start()
+        yield client
     finally:
-        await consumer.stop()
+        await stop()
 
 
-async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
-    """How many instances are in a group."""
+async def _member_count(admin: AIOKafkaAdminClient, group: str) -> int:
     answers: list[Any] = await admin.describe_consumer_groups([group])
-    return sum(len(found[-1] if isinstance(found[-1], list) else found[5]) for each in answers for found in each.groups)
+    # From version 3 of the response the members are not the last field.
+    return sum(len(each[-1] if isinstance(each[-1], list) else each[5]) for answer in answers for each in answer.groups)

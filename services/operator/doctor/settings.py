@@ -1,125 +1,94 @@
-"""Would every service start with these variables, and what do they allow that is dangerous?"""
+"""Check of the services' settings: would each service start, and which dangerous options are set?"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
-from shared.settings import BusSettings, SettingsError, load
-
-AREA: Final = "settings"
-CLASSES: Final = {
-    "gateway": "GatewaySettings",
-    "auth": "AuthSettings",
-    "billing": "BillingSettings",
-    "mailer": "MailerSettings",
-    "news": "NewsSettings",
-}
+from shared.settings import SettingsError, load
 
 
-class Told:
-    """What the services are told by this environment.
+class LoadedSettings:
+    """The services' settings in this environment.
 
     Attributes:
-        settings: of each service that would start.
-        wrong: of each that would not, why; a line for each variable.
+        settings: settings by service, of the services that would start.
+        errors: lines of the error, one per variable, by service, of the services that would not.
     """
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
-        self.wrong: dict[str, list[str]] = {}
-        for name, kind in CLASSES.items():
-            settings: type[BusSettings] = getattr(import_module(f"services.{name}.settings"), kind)
+        self.errors: dict[str, list[str]] = {}
+        for service in ("gateway", "auth", "billing", "mailer", "news"):
+            settings = getattr(import_module(f"services.{service}.settings"), f"{service.title()}Settings")
             try:
-                self.settings[name] = load(settings)
+                self.settings[service] = load(settings)
             except SettingsError as error:
-                self.wrong[name] = str(error).splitlines()
+                self.errors[service] = str(error).splitlines()
 
     def first(self, name: str, default: Any = None) -> Any:
-        """A setting as the first service that has it is told."""
+        """Return a setting of the first service that has it."""
         for settings in self.settings.values():
             if hasattr(settings, name):
                 return getattr(settings, name)
         return default
 
 
-async def look_at_settings(told: Told, *, elsewhere: bool) -> AsyncIterator[Finding]:
-    """Which services would not start, and why.
+async def check_settings(loaded: LoadedSettings, *, services_known: bool) -> AsyncIterator[Finding]:
+    """Report services that would not start, with the reasons, and dangerous options.
 
     Args:
-        told: what they are told.
-        elsewhere: they run where we are not, so nothing is known of it.
+        loaded: the settings.
+        services_known: whether the environment is that of the services; otherwise nothing is checked.
     """
-    if elsewhere:
+    if not services_known:
         yield warning(
-            AREA, "only the gateway is looked at", "run it where the services run, with their environment, for the rest"
+            "only the gateway is checked",
+            "run nest doctor where the services run, with their environment, for the rest",
         )
         return
-    lines: dict[str, list[str]] = {}
-    for name, wrong in told.wrong.items():
-        for line in wrong:
-            lines.setdefault(line, []).append(name)
-    for line, names in lines.items():
-        yield problem(AREA, f"{line} ({', '.join(names)})", "set the variable; docs/operations.md says to what")
-    if told.settings:
-        yield ok(AREA, f"{', '.join(told.settings)} would start")
-    production = told.first("environment") == "production"
-    for finding in _allowed(told, production=production):
+    services: dict[str, list[str]] = {}
+    for service, lines in loaded.errors.items():
+        for line in lines:
+            services.setdefault(line, []).append(service)
+    for line, names in services.items():
+        yield problem(f"{line} ({', '.join(names)})", "set the variable; docs/operations.md lists its values")
+    if loaded.settings:
+        yield ok(f"{', '.join(loaded.settings)} would start")
+    for finding in _dangers(loaded):
         yield finding
 
 
-def _allowed(told: Told, *, production: bool) -> list[Finding]:
-    """What is dangerous, and allowed."""
-    found = []
-    if told.first("old_clients"):
-        found.append(
-            warning(
-                AREA,
-                "NEST_OLD_CLIENTS is on: passwords in URLs, short passwords, logging in with two ids alone",
-                "turn it off as soon as the old clients are gone",
-            )
+def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
+    if loaded.first("old_clients"):
+        yield warning(
+            "NEST_OLD_CLIENTS is on: passwords in URLs, short passwords and logins with two IDs alone are accepted",
+            "turn it off once the old clients are gone",
         )
-    if told.first("test_login"):
-        found.append(
-            warning(AREA, "NEST_TEST_LOGIN is on: anybody logs in without a code", "turn it off but for tests")
+    if loaded.first("test_login"):
+        yield warning("NEST_TEST_LOGIN is on: anybody can log in without a code", "turn it off outside of tests")
+    if loaded.first("limit_lift_loopback"):
+        yield warning(
+            "NEST_LIMIT_LIFT_LOOPBACK is on: requests from this machine have no network rate limits",
+            "turn it off behind a proxy",
         )
-    if told.first("limit_lift_loopback"):
-        found.append(
-            warning(
-                AREA,
-                "NEST_LIMIT_LIFT_LOOPBACK is on: no limits per network for this machine",
-                "turn it off behind a proxy",
-            )
-        )
-    gateway = told.settings.get("gateway")
+    gateway, auth = loaded.settings.get("gateway"), loaded.settings.get("auth")
     if gateway is not None and not gateway.internal_keys:
-        found.append(
-            warning(
-                AREA, "NEST_INTERNAL_KEYS is empty: no operator can do anything", "give one of 16 characters or more"
-            )
+        yield warning("NEST_INTERNAL_KEYS is empty: no operator can call Nest", "add a key of 16 characters or more")
+    unlimited = sorted(
+        f"NEST_{name.upper()}"
+        for name in (type(auth).model_fields if auth is not None else ())
+        if name.startswith("limit_") and name != "limit_lift_loopback" and not getattr(auth, name)
+    )
+    if unlimited:
+        yield warning(
+            f"no rate limit: {', '.join(unlimited)}", "set them, or attackers send texts and mails at your cost"
         )
-    auth = told.settings.get("auth")
-    if auth is not None:
-        lifted = [rule for rule, limit in _limits(auth).items() if not limit]
-        if lifted:
-            found.append(
-                warning(
-                    AREA, f"no limit at all: {', '.join(sorted(lifted))}", "set them, or be robbed of texts and mails"
-                )
-            )
-    if not production and told.settings:
-        found.append(
-            warning(
-                AREA,
-                f"NEST_ENVIRONMENT is {told.first('environment')}: what production refuses is allowed",
-                "set production where people log in",
-            )
+    environment = loaded.first("environment")
+    if loaded.settings and environment != "production":
+        yield warning(
+            f"NEST_ENVIRONMENT is {environment}: options that production refuses are allowed",
+            "set it to production where users log in",
         )
-    return found
-
-
-def _limits(auth: Any) -> Mapping[str, Any]:
-    names = [name for name in type(auth).model_fields if name.startswith("limit_") and name != "limit_lift_loopback"]
-    return {f"NEST_{name.upper()}": getattr(auth, name) for name in names}

@@ -1,4 +1,4 @@
-"""`nest doctor` as a person types it where no services run, and how it reads."""
+"""`nest doctor` without running services, and its output."""
 
 import json
 from pathlib import Path
@@ -12,34 +12,32 @@ from services.operator.doctor.command import _lines
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment that tells of no Nest."""
+def no_nest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder and an environment without a Nest."""
     for name in ("NEST_URL", "NEST_KAFKA_BOOTSTRAP", "NEST_MONGO_URL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-def test_who_names_no_nest_is_asked_which(nowhere: Path) -> None:
-    done = CliRunner().invoke(app, ["doctor", "--data", str(nowhere)])
+def test_without_a_nest_the_error_says_how_to_select_one(no_nest: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--data", str(no_nest)])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("nest: which Nest?")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_url_alone_is_enough_to_look_at_the_gateway(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_alone_checks_the_gateway_only(no_nest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEST_URL", f"http://127.0.0.1:{ports.any_free()}/")
-    done = CliRunner().invoke(app, ["doctor", "--data", str(nowhere), "--json"])
+    done = CliRunner().invoke(app, ["doctor", "--data", str(no_nest), "--json"])
     assert done.exit_code == 1
     findings = json.loads(done.stdout)
     assert [(each["level"], each["area"]) for each in findings] == [("warning", "settings"), ("problem", "gateway")]
-    plain = CliRunner().invoke(app, ["doctor", "--data", str(nowhere)])
-    assert plain.stdout.splitlines()[-1] == "1 problem, 1 warning"
-    assert "\x1b" not in plain.output
+    text = CliRunner().invoke(app, ["doctor", "--data", str(no_nest)])
+    assert text.stdout.splitlines()[-1] == "1 problem, 1 warning"
+    assert "\x1b" not in text.output
 
 
-def test_long_lines_hang_below_their_beginning_on_a_terminal_and_stay_whole_in_a_pipe(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_long_lines_wrap_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = "the certificate of https://a-host-with-a-long-name.example:8443/ ends on 2026-11-21"
     assert _lines("kafka:        ", text, terminal=False) == [f"kafka:         {text}"]

@@ -1,4 +1,4 @@
-"""One of everything that operators' methods answer; that they do answer so is a test of its own."""
+"""A valid response of each operators' method; test_commands.py validates them against the views."""
 
 from typing import Any, Final
 
@@ -253,7 +253,7 @@ EXPORT: Final[dict[str, Any]] = {
     "services": {"news": {"dismissals": [{"newsItemId": "newsitem_1"}]}},
     "next_cursor": None,
 }
-PAGES: Final[dict[str, tuple[type[BaseModel], Any]]] = {
+VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "list_clients": (ClientList, [CLIENT]),
     "create_client": (ClientView, CLIENT),
     "update_client": (ClientView, CLIENT),
@@ -301,4 +301,7 @@ PAGES: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "list_signing_keys": (SigningKeysView, KEYS),
     "rotate_signing_keys": (SigningKeysView, KEYS),
 }
-ANSWERS: Final[dict[str, Any]] = {"remove_news_item": None, **{name: said for name, (_, said) in PAGES.items()}}
+RESPONSES: Final[dict[str, Any]] = {
+    "remove_news_item": None,
+    **{name: response for name, (_, response) in VIEWS.items()},
+}

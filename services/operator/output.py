@@ -1,0 +1,240 @@
+"""Shape of the operator commands: registration, common options, and output as tables, tab-separated lines or JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
+
+import typer
+
+from services.operator.client import Client, CommandError
+
+COLOURS: Final = {
+    **dict.fromkeys(("active", "done", "delivered", "succeeded", "trialing", "verified", "won"), "green"),
+    **dict.fromkeys(("queued", "running", "waiting", "published", "past_due", "incomplete", "suppressed"), "yellow"),
+    **dict.fromkeys(("failed", "refused", "bounced", "unpaid", "canceled", "lost", "failing"), "red"),
+}
+"""Colours of states: success, in progress, failure."""
+COLUMN_GAP: Final = 2
+"""Spaces between two columns."""
+TIME_FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data", envvar="NEST_DATA", help="Data folder of nest up; NEST_URL and NEST_INTERNAL_KEY take precedence."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(formats=TIME_FORMATS, metavar="TIME", help="At this time or later: 2026-11-20T06:05, UTC."),
+]
+Until = Annotated[datetime | None, typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Before this time, UTC.")]
+Limit = Annotated[int, typer.Option(min=1, max=500, help="Maximum number of entries.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The result of a command.
+
+    Attributes:
+        response: the whole response, for JSON.
+        rows: its entries.
+        columns: column titles by the field that the column shows.
+    """
+
+    response: Any
+    rows: Sequence[Mapping[str, Any]]
+    columns: Mapping[str, str]
+
+
+def columns(text: str) -> dict[str, str]:
+    """Return column titles by field from ``field: TITLE, field, …``.
+
+    The default title is the field's name in capitals, without ``_at`` or ``_id`` at its end.
+    """
+    pairs = ((field.strip(), title.strip()) for field, _, title in (each.partition(":") for each in text.split(",")))
+    return {field: title or re.sub("_(at|id)$", "", field).replace("_", " ").upper() for field, title in pairs}
+
+
+Function = TypeVar("Function", bound=Callable[..., Table | None])
+
+
+def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function], Function]:
+    """Register a function as a command of an app, with its docstring as help text.
+
+    The function's first parameter, ``nest``, receives the client of the selected Nest. The command gets the function's
+    other parameters as arguments and options, the option ``--data``, and ``--json`` if the function returns a Table,
+    which is then printed. A CommandError ends the command with one line on standard error and exit code 1.
+
+    Args:
+        app: the group of commands.
+        name: name of the command.
+        examples: command lines that its help shows.
+    """
+
+    def register(function: Function) -> Function:
+        hints = get_type_hints(function, include_extras=True)
+        options = {"data": (Path(".nest"), Data), **({"as_json": (False, AsJson)} if hints["return"] is Table else {})}
+        parameters = [
+            *(
+                parameter.replace(annotation=hints[parameter.name])
+                for parameter in inspect.signature(function).parameters.values()
+                if parameter.name != "nest"
+            ),
+            *(
+                inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+                for option, (default, annotation) in options.items()
+            ),
+        ]
+
+        def run(*, data: Path, **arguments: Any) -> None:
+            as_json = arguments.pop("as_json") if hints["return"] is Table else False
+            with one_line_errors():
+                table = function(Client.of(data), **arguments)
+                if table is not None:
+                    show(table, as_json=as_json)
+
+        # typer reads both.
+        run.__dict__["__signature__"] = inspect.Signature(parameters)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, help=inspect.getdoc(function), epilog=example_text(*examples))(run)
+        return function
+
+    return register
+
+
+def example_text(*lines: str) -> str:
+    """Return the end of a help text: each example on its own line, as it is typed."""
+    return "\n".join(("Examples:" if len(lines) > 1 else "Example:", *(f"  [bold]{line}[/bold]" for line in lines)))
+
+
+def request_body(**options: Any) -> dict[str, Any]:
+    """Return the fields of a request: options that were not given are omitted, times are UTC."""
+    return {
+        name: value.replace(tzinfo=UTC).isoformat() if isinstance(value, datetime) else value
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a CommandError as one line on standard error and exit with code 1."""
+    try:
+        yield
+    except CommandError as error:
+        typer.echo(f"nest: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Suppress the logs of libraries; the command reports their errors itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Continue if ``yes`` is set or the person confirms.
+
+    Raises:
+        typer.Abort: the person does not confirm, or there is no terminal.
+    """
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print indented JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show(table: Table, *, as_json: bool = False) -> None:
+    """Print a table: as JSON, as a table or records on a terminal, as tab-separated lines elsewhere."""
+    if as_json:
+        print_json(table.response)
+    elif sys.stdout.isatty():
+        _show_on_terminal(table)
+    else:
+        cells = [[_text(row.get(field)) for field in table.columns] for row in table.rows]
+        for line in (list(table.columns.values()), *cells):
+            typer.echo("\t".join(line))
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Replace control characters, which could steer a terminal, by spaces; ``lines`` keeps line breaks."""
+    return "".join(each if each.isprintable() or (lines and each == "\n") else " " for each in text)
+
+
+def _show_on_terminal(table: Table) -> None:
+    """Print a table if it fits; otherwise each row as a record, because a wrapped ID cannot be copied."""
+    # These imports would slow down `nest --help`.
+    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table as Grid  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    def coloured(text: str) -> Text:
+        return Text(text, style=COLOURS.get(text, ""))  # A Text is not parsed as markup.
+
+    console = Console()
+    if not table.rows:
+        console.print("none")
+        return
+    titles = list(table.columns.values())
+    cells = [[_terminal_text(row.get(field)) for field in table.columns] for row in table.rows]
+    widths = (max(map(cell_len, column)) for column in zip(titles, *cells, strict=True))
+    if sum(widths) + COLUMN_GAP * (len(titles) - 1) <= console.width:
+        grid = Grid(*titles, box=None, header_style="bold", pad_edge=False, padding=(0, COLUMN_GAP, 0, 0))
+        for line in cells:
+            grid.add_row(*map(coloured, line))
+        console.print(grid)
+        return
+    for number, row in enumerate(table.rows):
+        record = Grid.grid(padding=(0, COLUMN_GAP, 0, 0))
+        record.add_column(style="bold", no_wrap=True)
+        record.add_column(overflow="fold")
+        for field, title in table.columns.items():
+            value = row.get(field)
+            values = [each for each in (value if isinstance(value, list) else [value]) if each is not None]
+            for position, each in enumerate(values):
+                record.add_row("" if position else title, coloured(_terminal_text(each)))
+        if number:
+            console.print()
+        console.print(record)
+
+
+def _terminal_text(value: Any) -> str:
+    """Return the text of a cell; times are shown to the second."""
+    text = _text(value)
+    if not isinstance(value, str) or not text.endswith("Z"):
+        return text
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%SZ}"
+    except ValueError:
+        return text
+
+
+def _text(value: Any) -> str:
+    """Return a value as one line without control characters."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return plain(", ".join(map(_text, value)) or "-" if isinstance(value, list) else str(value))

@@ -1,0 +1,144 @@
+"""Watching a Stripe run: its progress, its differences, and how to resume it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import typer
+
+from services.operator.client import Client, Refused, Unreachable
+from services.operator.output import Table, columns, print_json, show
+
+FIRST_PAUSE_SECONDS: Final = 0.3
+LONGEST_PAUSE_SECONDS: Final = 3.0
+OUTAGE_SECONDS: Final = 60.0
+"""How long Nest may be unavailable meanwhile; the run itself survives longer outages."""
+UNFINISHED: Final = frozenset({"running", "waiting"})
+DIFFERENCES: Final = columns(
+    "object, stripe_id: STRIPE ID, id: NEST ID, kind, state, changes: FIELDS: OURS -> STRIPE'S"
+)
+
+
+def run(nest: Client, method: str, body: dict[str, Any], run_id: str | None, *, wait: bool, as_json: bool) -> None:
+    """Start or resume a run and watch it until it is done. Ctrl-C stops the run, so that it can be resumed.
+
+    Args:
+        nest: the client.
+        method: the method that starts a run.
+        body: the method's body.
+        run_id: a run to resume or watch instead.
+        wait: whether to wait until the run is done; otherwise its ID is printed.
+        as_json: whether to print JSON.
+
+    Raises:
+        CommandError: a call failed.
+        typer.Exit: with code 1 if something differs or the run did not finish; with 130 after Ctrl-C.
+    """
+    started = _start(nest, method, body, run_id)
+    if not wait:
+        typer.echo(json.dumps(started, indent=2) if as_json else started["id"])
+        return
+    try:
+        with _progress() as report:
+            finished = _follow(nest, started, report)
+    except KeyboardInterrupt:
+        nest.call("stop_stripe_run", {"run_id": started["id"]})
+        typer.echo(f"stopped; --run {started['id']} resumes it", err=True)
+        raise typer.Exit(130) from None
+    _conclude(nest, finished, as_json=as_json)
+
+
+def _start(nest: Client, method: str, body: dict[str, Any], run_id: str | None) -> dict[str, Any]:
+    try:
+        started: dict[str, Any] = (
+            nest.call(method, body) if run_id is None else nest.call("resume_stripe_run", {"run_id": run_id})
+        )
+    except Refused as refused:
+        if refused.code == "stripe_run_under_way" and "run_id" in refused.meta:
+            typer.echo(f"a run is in progress: --run {refused.meta['run_id']} watches it", err=True)
+        raise
+    return started
+
+
+def _follow(nest: Client, state: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    pause, unavailable_since = FIRST_PAUSE_SECONDS, None
+    while state["status"] in UNFINISHED:
+        report(state)
+        time.sleep(pause)
+        pause = min(pause * 1.3, LONGEST_PAUSE_SECONDS)
+        try:
+            state = nest.call("get_stripe_run", {"run_id": state["id"]})
+            unavailable_since = None
+        except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.status < 500:  # noqa: PLR2004 -- server errors
+                raise
+            unavailable_since = unavailable_since or time.monotonic()
+            if time.monotonic() - unavailable_since > OUTAGE_SECONDS:
+                typer.echo(f"the run continues; --run {state['id']} watches it again", err=True)
+                raise
+    report(state)
+    return state
+
+
+def _conclude(nest: Client, finished: dict[str, Any], *, as_json: bool) -> None:
+    differences = _differences(nest, finished["id"])
+    if as_json:
+        print_json({**finished, "found": differences})
+    else:
+        if differences:
+            show(Table(None, [{**each, "changes": _changes(each)} for each in differences], DIFFERENCES))
+        summary = f"{finished['id']} {finished['status']}: {_counts(finished) or 'nothing to do'}"
+        typer.echo(summary, err=bool(differences))
+    if finished["status"] != "done" or finished["differences"]:
+        raise typer.Exit(1)
+
+
+def _differences(nest: Client, run_id: str) -> list[dict[str, Any]]:
+    differences: list[dict[str, Any]] = []
+    body: dict[str, Any] = {"run_id": run_id, "limit": 500}
+    while True:
+        page = nest.call("list_stripe_differences", body)
+        differences += page["differences"]
+        if page["next_cursor"] is None:
+            return differences
+        body["cursor"] = page["next_cursor"]
+
+
+def _changes(difference: dict[str, Any]) -> str:
+    return "; ".join(f"{each['field']}: {each['ours']} -> {each['theirs']}" for each in difference["fields"])
+
+
+def _counts(state: dict[str, Any]) -> str:
+    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in state["counts"].items())
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Report progress on standard error: as one updated line on a terminal, as a line per stage elsewhere."""
+    if not sys.stderr.isatty():
+        printed: list[tuple[str, str]] = []
+
+        def print_stage(state: dict[str, Any]) -> None:
+            if printed[-1:] != [(state["stage"], state["status"])]:
+                printed.append((state["stage"], state["status"]))
+                typer.echo(f"{state['id']} {state['status']}: {state['stage'].replace('_', ' ')}", err=True)
+
+        yield print_stage
+        return
+    from rich.console import Console  # noqa: PLC0415 -- would slow down `nest --help`
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def update(state: dict[str, Any]) -> None:
+            waits = " (Stripe is unavailable)" if state["status"] == "waiting" else ""
+            progress.update(task, description=f"{state['stage'].replace('_', ' ')}{waits}  {_counts(state)}")
+
+        yield update
