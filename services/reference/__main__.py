@@ -10,7 +10,7 @@ OUTPUT: Final = Path(__file__).parent.parent / "gateway" / "openapi.json"
 
 
 def document_text() -> str:
-    """The OpenAPI document as JSON, indented so that a change of the API shows as a change of few lines."""
+    """The OpenAPI document as JSON, indented so that diffs of the file are readable."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -73,7 +73,7 @@ PARAMETERS: Final = {
 
 
 def document() -> dict[str, Any]:
-    """Generate the document. It is the same for the same code."""
+    """Generate the document. It depends only on the code."""
     all_operations = list(operations())
     requests = [each.message for each in all_operations if each.message is not None]
     schemas = Schemas([*requests, MailNotice], [each.reply for each in all_operations if each.reply is not None])

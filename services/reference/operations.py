@@ -1,4 +1,4 @@
-"""Operations of the HTTP API that become messages, from the tables that the gateway routes by."""
+"""Operations of the HTTP API that send a message, from the gateway's tables of methods and routes."""
 
 from __future__ import annotations
 

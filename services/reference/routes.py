@@ -1,4 +1,4 @@
-"""Operations that become no message, described by hand: webhooks, pages, the unsubscribe link, keys and health."""
+"""Operations that send no RPC message, described by hand: webhooks, pages, the unsubscribe link, keys and health."""
 
 from __future__ import annotations
 

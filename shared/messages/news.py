@@ -37,7 +37,7 @@ class FallbackMissing(Refusal):
 
 
 class ActionUrlNotAllowed(Refusal):
-    """A URL is invalid or not allowed by the settings; ``meta.schemes`` and ``meta.hosts`` list what is allowed."""
+    """A URL is invalid or not allowed by the settings; ``meta.schemes`` and ``meta.hosts`` list the allowed ones."""
 
 
 class NewsItemAlreadyExists(Refusal, kind=Kind.CONFLICT):

@@ -1,7 +1,7 @@
 """Personal data: find, export and erase a user across all services.
 
-Exports and erasures are long-running processes. Auth stores their progress, sends each service a command for its part,
-and receives the results, however long they take.
+Exports and erasures are long-running processes: auth stores their progress, sends each service a command for its part,
+and receives the results.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, described, and free of what generators of clients cannot handle."""
+"""The OpenAPI document: complete, described, and free of constructs that client generators cannot handle."""
 
 from __future__ import annotations
 

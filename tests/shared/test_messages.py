@@ -177,7 +177,7 @@ def test_times_are_utc_with_milliseconds() -> None:
 
 @pytest.mark.parametrize("model", [*subclasses(Part)], ids=lambda each: each.__name__)
 def test_field_docstrings_are_descriptions(model: type[Part]) -> None:
-    """A docstring without effect would be one of a field whose type has a description."""
+    """Pydantic ignores the docstring of a field whose type has a description."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body
     for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):

@@ -129,7 +129,7 @@ class ListDeadLetters(
     body_from: Annotated[int, Field(ge=0)] = 0
     """With ``id``: index of the body's first byte to show."""
     filter: DeadLetterFilter = DeadLetterFilter()
-    """Which dead letters to list. All by default."""
+    """Filter of the dead letters to list. All by default."""
     limit: Limit = 100
     cursor: Cursor[str] = None
 

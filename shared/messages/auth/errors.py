@@ -166,7 +166,7 @@ class FieldRefused(Refusal, kind=Kind.VALIDATION_FAILED, code="validation_failed
 
     Args:
         path: name of the field.
-        message: what is wrong, without the value.
+        message: error in words, without the value.
     """
 
     def __init__(self, path: str, message: str) -> None:

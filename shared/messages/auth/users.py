@@ -1,10 +1,11 @@
-"""Users, their identifiers, and the choice of marketing mails."""
+"""Users, their identifiers, and their marketing consent."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from shared.messages.auth.errors import InvalidEmail, UserNotFound
+from shared.messages.mailer.consents import ConsentLevel
 from shared.messages.message import Command, Event, Part, Query, Reply
 from shared.messages.types import CreatedAt, Moment, UpdatedAt, UserId
 
@@ -61,8 +62,7 @@ class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=Tr
     """Set the marketing consent of a user."""
 
     user_id: UserId
-    level: Literal["general", "none"]
-    """``general`` for news and offers, ``none`` for necessary mails only."""
+    level: ConsentLevel
 
 
 class FindConsentAddress(Command, wire="auth.find-consent-address"):

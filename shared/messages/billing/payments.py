@@ -41,7 +41,7 @@ class PaymentEvent(Event):
 
 
 class PaymentSucceeded(PaymentEvent, wire="billing.payment-succeeded"):
-    """A payment was received. Not published for invoices over 0."""
+    """A payment was received. Not published for invoices with an amount of 0."""
 
     amount_received: int
 

@@ -8,14 +8,16 @@ from shared.messages.mailer.errors import AwaitingConsent
 from shared.messages.message import Command, Event, Query, Reply
 from shared.messages.types import Moment, Sealed
 
-ConsentLevel = Literal["general", "none"]
+ConsentLevel = Annotated[
+    Literal["general", "none"],
+    Field(description="``general`` for news and offers, ``none`` for necessary mails only."),
+]
 
 
 class MarketingConsentView(Reply):
     """A user's marketing consent."""
 
     level: ConsentLevel
-    """``general`` for news and offers, ``none`` for necessary mails only."""
 
 
 class GetMarketingConsent(

@@ -106,7 +106,7 @@ class SendMail(SendOrder, wire="mailer.send-mail"):
 
     template: Template
     user_id: str | None = None
-    """Recipient, if it is a user: mails beyond the necessary ones depend on the user's suppression."""
+    """Recipient, if it is a user. Needed for the unsubscribe link of the mails that have one."""
 
 
 class MailHandedOver(Event, wire="mailer.mail-handed-over"):
