@@ -109,29 +109,20 @@ class Opened(Reply):
     secret: str
 
 
-class EntryTaken(Refusal):
+class EntryTaken(Refusal, kind=Kind.CONFLICT):
     """Another entry has this unique value."""
 
-    kind = Kind.CONFLICT
 
-
-class Throttled(Refusal):
+class Throttled(Refusal, kind=Kind.THROTTLED):
     """A rate limit was exceeded."""
 
-    kind = Kind.THROTTLED
 
-
-class Forgotten(Refusal):
+class Forgotten(Refusal, kind=Kind.NOT_FOUND):
     """A refusal that discards the state."""
 
-    kind = Kind.NOT_FOUND
 
-
-class Remembered(Refusal):
+class Remembered(Refusal, kind=Kind.FORBIDDEN, remembered=True):
     """A refusal that commits the state."""
-
-    kind = Kind.FORBIDDEN
-    remembered = True
 
 
 @dataclass

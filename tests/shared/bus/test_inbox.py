@@ -18,12 +18,12 @@ from shared.mongo import ensure_indexes
 from tests.shared.inbox_harness import ROW_ENCRYPTION, SEALER, InboxHarness, envelope
 
 
-class NameTaken(Refusal):
-    kind = Kind.CONFLICT
+class NameTaken(Refusal, kind=Kind.CONFLICT):
+    pass
 
 
-class AddressTaken(Refusal):
-    kind = Kind.CONFLICT
+class AddressTaken(Refusal, kind=Kind.CONFLICT):
+    pass
 
 
 async def results_of(harness: InboxHarness, works: list[Work]) -> list[BaseException | None]:
