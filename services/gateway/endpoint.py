@@ -26,7 +26,7 @@ from services.gateway.requests import (
     validated,
 )
 from services.gateway.responses import HttpResponse, refusal_response, reply_response, send_response
-from services.gateway.rpc_client import Reply, RpcClient
+from services.gateway.rpc_client import RpcClient, RpcReply
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.errors import Refusal
 from shared.ids import derived_message_id, new_message_id
@@ -254,7 +254,7 @@ class Dispatcher:
         *,
         operation: tuple[str, str],
         ordering_key: OrderingKey,
-    ) -> Reply:
+    ) -> RpcReply:
         """Send a message and wait for its reply.
 
         Args:

@@ -12,7 +12,7 @@ from starlette.types import Send
 
 from services.gateway.errors import STATUS, HttpRefusal, MethodNotSupported
 from services.gateway.requests import HttpRequest
-from services.gateway.rpc_client import Reply
+from services.gateway.rpc_client import RpcReply
 from shared.bus.inbox import DONE
 from shared.errors import Kind, Refusal
 
@@ -42,7 +42,7 @@ class HttpResponse:
     media_type: bytes = b"application/json"
 
 
-def reply_response(reply: Reply, request: HttpRequest) -> HttpResponse:
+def reply_response(reply: RpcReply, request: HttpRequest) -> HttpResponse:
     """Response for a service's reply: 200 with its view, 204 if it has none, or the service's refusal.
 
     Raises:

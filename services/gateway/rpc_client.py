@@ -35,7 +35,7 @@ WAITING: Final = Gauge("nest_gateway_calls_waiting", "Calls that wait for their 
 
 
 @dataclass(slots=True)
-class Reply:
+class RpcReply:
     """A service's reply.
 
     Attributes:
@@ -116,7 +116,7 @@ class RpcClient:
         """Number of calls that wait for a reply."""
         return len(self._waiting)
 
-    async def call(self, envelope: Envelope) -> Reply:
+    async def call(self, envelope: Envelope) -> RpcReply:
         """Send a message and wait for its reply.
 
         Concurrent calls with the same message ID each get a reply, because each has its own correlation ID.
@@ -150,7 +150,7 @@ class RpcClient:
             log.warning("reply timeout", type=envelope.wire, id=envelope.id, correlation_id=correlation_id)
             raise ReplyTimeout
         headers = dict(record.headers)
-        reply = Reply(headers["kind"].decode(), record.value or b"", "replayed" in headers)
+        reply = RpcReply(headers["kind"].decode(), record.value or b"", "replayed" in headers)
         if reply.kind == DONE and reply.body and MESSAGES[envelope.wire].reply_sealed:
             reply.body = self._sealer.unseal(RECEIVER, reply.body.decode())
         return reply
