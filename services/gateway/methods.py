@@ -212,7 +212,7 @@ def _with_entity_tag(request: HttpRequest, response: HttpResponse) -> HttpRespon
 
 def unknown_path(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
     """Refusal for an unknown path."""
-    base, *rest = path.split("/")[1:]
+    base, *rest = path.removeprefix("/").split("/")
     # Routes without a version are at the root too, so only paths that look versioned are checked for their version.
     if base != BASE_VERSION and (base.isdecimal() or len(rest) == 2):  # noqa: PLR2004 -- /{base}/{version}/{method}
         return UnknownVersion(supported_version=BASE_VERSION)

@@ -105,6 +105,11 @@ async def test_valid_requests_are_handled(stack: GatewayStack) -> None:
     assert len(stack.services.received) == 3
 
 
+async def test_asterisk_form_is_not_found(stack: GatewayStack) -> None:
+    request = b"OPTIONS * HTTP/1.1\r\nHost: nest.test\r\nConnection: close\r\n\r\n"
+    assert (await talk(stack.gateway.port, request))[0] == [404]
+
+
 async def test_trailers_are_ignored(stack: GatewayStack) -> None:
     trailers = b"0\r\nAuthorization: internal %s\r\nHost: other.test\r\n\r\n" % INTERNAL_KEYS[0].encode()
     request = HEAD.replace(b"list_news_items", b"create_client") + b"Transfer-Encoding: chunked\r\n\r\n" + trailers
