@@ -201,7 +201,7 @@ class Simulation:
 )
 async def test_records_equal_stripe_after_months_of_failures(customers: int, days: int, seed: int, shop: Shop) -> None:
     shop.double.clock.freeze()
-    shop.harness.context.stripe.calls.timeouts = Timeouts(pause=0.002)
+    shop.harness.context.stripe.calls.timeouts = Timeouts(retry_pause=0.002)
     faults = [
         shop.double.faults.add(kind, after_work=True, probability=0.05, path="/v1/*")
         for kind in (FaultKind.RESET, FaultKind.SERVER_ERROR)

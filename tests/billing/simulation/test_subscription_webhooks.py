@@ -54,6 +54,10 @@ HISTORIES = st.builds(
     checkout=st.sampled_from(CHECKOUTS),
     actions=st.lists(st.sampled_from(ACTIONS), max_size=5).map(tuple),
 )
+OPTIONS = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY_ORDER = given(history=HISTORIES, seed=st.integers(0, 2**32), known=st.booleans())
+ANY_PART = given(history=HISTORIES, seed=st.integers(0, 2**32), share=st.floats(0.1, 1.0))
+TWO_SUBSCRIPTIONS = given(seed=st.integers(0, 2**32), one_customer=st.booleans(), trial_days=st.sampled_from([None, 7]))
 
 
 def act(double: StripeDouble, made: dict[str, Any], action: str) -> None:
@@ -108,8 +112,8 @@ async def check_record(shop: Shop, made: dict[str, Any]) -> bool:
     return stripe_subscription.started
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=HISTORIES, seed=st.integers(0, 2**32), known=st.booleans())
+@settings(OPTIONS, max_examples=10)
+@ANY_ORDER
 async def test_any_order_and_repetition_of_webhooks_ends_with_equal_records(
     shop: Shop,
     history: History,
@@ -135,8 +139,8 @@ async def test_any_order_and_repetition_of_webhooks_ends_with_equal_records(
     assert {row["outcome"] for row in await shop.event_rows() if row["objectId"] == made["id"]} == {"read"}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=HISTORIES, seed=st.integers(0, 2**32), share=st.floats(0.1, 1.0))
+@settings(OPTIONS, max_examples=5)
+@ANY_PART
 async def test_any_part_of_the_webhooks_ends_with_equal_records(
     shop: Shop, history: History, seed: int, share: float
 ) -> None:
@@ -172,8 +176,8 @@ async def test_trial_renewal_and_cancellation_end_with_an_equal_record(shop: Sho
     assert Counter(shop.mails()) == {("welcome-trial", "ada@example.com"): 1}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), one_customer=st.booleans(), trial_days=st.sampled_from([None, 7]))
+@settings(OPTIONS, max_examples=5)
+@TWO_SUBSCRIPTIONS
 async def test_in_any_order_of_webhooks_the_older_subscription_is_kept(
     shop: Shop,
     seed: int,
@@ -209,3 +213,20 @@ async def test_in_any_order_of_webhooks_the_older_subscription_is_kept(
     assert templates["duplicate-subscription"] == 1
     assert max(templates.values()) == 1 or templates == {"welcome": 2, "duplicate-subscription": 1}
     assert len([call for call in shop.double.log if call.method == "DELETE" and newer["id"] in call.path]) == 1
+
+
+test_any_order_and_repetition_of_webhooks_ends_with_equal_records_in_many_examples = pytest.mark.slow(
+    settings(OPTIONS, max_examples=50)(
+        ANY_ORDER(test_any_order_and_repetition_of_webhooks_ends_with_equal_records.hypothesis.inner_test)
+    )
+)
+test_any_part_of_the_webhooks_ends_with_equal_records_in_many_examples = pytest.mark.slow(
+    settings(OPTIONS, max_examples=25)(
+        ANY_PART(test_any_part_of_the_webhooks_ends_with_equal_records.hypothesis.inner_test)
+    )
+)
+test_in_any_order_of_webhooks_the_older_subscription_is_kept_in_many_examples = pytest.mark.slow(
+    settings(OPTIONS, max_examples=25)(
+        TWO_SUBSCRIPTIONS(test_in_any_order_of_webhooks_the_older_subscription_is_kept.hypothesis.inner_test)
+    )
+)
