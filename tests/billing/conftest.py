@@ -17,6 +17,7 @@ from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api.calls import Timeouts
 from services.stripe_double import StripeDouble
+from services.stripe_double.invoices import payment_intent_of
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth.users import EnsureUser, UserEnsured
@@ -28,6 +29,7 @@ from tests.service_harness import ServiceHarness
 API_KEY = "sk_test_billing"
 ADA = {"user_id": "user_ada"}
 """Metadata that names the user Ada."""
+MONTH = timedelta(days=32)
 FAST = Timeouts(attempt=0.3, call=1.0, portal=0.4, retry_pause=0.01)
 EVENT = StripeEvent.model_validate(
     {"id": "evt_1", "type": "x", "created": 0, "livemode": False, "data": {"object": {"object": "x", "id": "x"}}}
@@ -123,6 +125,40 @@ class Shop:
         await self.next_second()
         return first, self.double.simulate.checkout(self.price, customer=first["customer"], metadata=ADA, **second)
 
+    def subscription_with_events(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """A subscription of Ada with six events."""
+        made = self.double.simulate.checkout(self.price, email="ada@example.com", metadata=ADA)
+        for _ in range(2):
+            self.double.simulate.cancel(made["id"])
+            self.double.simulate.reactivate(made["id"])
+        return made, self.events_of(made["id"])
+
+    async def deliver_types(self, *types: str) -> None:
+        """Deliver all events of these types, in order, and all commands that follow."""
+        for event in self.double.objects("event"):
+            if event["type"] in types:
+                await self.deliver(event)
+        await self.settle()
+
+    async def declined_renewal(self, **options: Any) -> dict[str, Any]:
+        """A subscription of Ada whose renewal was declined."""
+        made = self.double.simulate.checkout(self.price, email="ada@example.com", metadata=ADA, **options)
+        self.double.simulate.decline(made["customer"])
+        await self.double.clock.advance(MONTH)
+        self.harness.now = self.double.clock.time
+        return self.double.object("subscription", made["id"])
+
+    def payment_intent_of(self, subscription: dict[str, Any]) -> dict[str, Any]:
+        """The payment intent of the latest invoice of a subscription."""
+        invoice = self.double.object("subscription", subscription["id"])["latest_invoice"]
+        found = payment_intent_of(self.double.account, self.double.object("invoice", invoice))
+        assert found is not None
+        return self.double.object("payment_intent", found["id"])
+
+    def reads(self, path: str) -> int:
+        """The number of times that billing read this path of the Stripe API."""
+        return sum(call.path == path for call in self.double.log if call.method == "GET")
+
     def mails(self) -> list[tuple[str, str]]:
         """Template and address of the mails ordered so far."""
         return [
@@ -133,6 +169,12 @@ class Shop:
     async def record(self, stripe_id: str) -> dict[str, Any]:
         """The document of a subscription."""
         found = await self.harness.database["subscriptions"].find_one({"stpSubscriptionId": stripe_id})
+        assert found is not None
+        return found
+
+    async def payment(self, intent_id: str) -> dict[str, Any]:
+        """The document of a payment intent."""
+        found = await self.harness.database["payments"].find_one({"stpPaymentIntentId": intent_id})
         assert found is not None
         return found
 

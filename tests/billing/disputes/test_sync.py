@@ -32,14 +32,6 @@ async def record(shop: Shop, dispute_id: str) -> dict[str, Any]:
     return found
 
 
-async def deliver(shop: Shop, *types: str) -> None:
-    """Deliver all events of these types, in order, and all commands that follow."""
-    for event in shop.double.objects("event"):
-        if event["type"] in types:
-            await shop.deliver(event)
-    await shop.settle()
-
-
 def mails(shop: Shop) -> list[DisputeVariables]:
     """The variables of the mails to operators."""
     found = [mail for mail in shop.harness.published_of(SendMail) if mail.template == "dispute"]
@@ -63,7 +55,7 @@ def disputed(shop: Shop, **options: Any) -> tuple[dict[str, Any], dict[str, Any]
 async def test_a_dispute_is_stored_with_its_user_announced_and_mailed(shop: Shop) -> None:
     made, dispute = disputed(shop, amount=300)
     # No event about the payment was delivered before.
-    await deliver(shop, "charge.dispute.created")
+    await shop.deliver_types("charge.dispute.created")
     document = await record(shop, dispute["id"])
     payment = await shop.harness.database["payments"].find_one({"stpPaymentIntentId": dispute["payment_intent"]})
     assert payment is not None
@@ -117,8 +109,8 @@ async def test_the_end_of_a_dispute_is_announced_and_mailed_once(shop: Shop, inq
 async def test_a_closed_dispute_that_is_first_seen_causes_all_events_and_mails(shop: Shop) -> None:
     _, dispute = disputed(shop)
     shop.double.simulate.close_dispute(dispute["id"], "lost")
-    await deliver(shop, "charge.dispute.closed")
-    await deliver(shop, "charge.dispute.created", "charge.dispute.funds_withdrawn")
+    await shop.deliver_types("charge.dispute.closed")
+    await shop.deliver_types("charge.dispute.created", "charge.dispute.funds_withdrawn")
     assert announced(shop) == [("DisputeOpened", "lost"), ("DisputeClosed", "lost")]
     assert [mail.outcome for mail in mails(shop)] == [None, "lost"]
 
@@ -149,7 +141,7 @@ async def test_an_inquiry_that_becomes_a_chargeback_stays_one_dispute(shop: Shop
 async def test_submitted_evidence_changes_the_status(shop: Shop) -> None:
     _, dispute = disputed(shop)
     await shop.post(f"/v1/disputes/{dispute['id']}", **{"evidence[uncategorized_text]": "it was her", "submit": "true"})
-    await deliver(shop, "charge.dispute.updated")
+    await shop.deliver_types("charge.dispute.updated")
     assert (await record(shop, dispute["id"]))["status"] == "under_review"
 
 
@@ -242,7 +234,7 @@ async def test_a_dispute_is_recorded_after_an_outage_of_stripe(shop: Shop) -> No
     _, dispute = disputed(shop)
     shop.harness.context.stripe.calls.timeouts = FAST
     shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
-    await deliver(shop, "charge.dispute.created")
+    await shop.deliver_types("charge.dispute.created")
     ((_, retry),) = await shop.harness.delayed()
     assert (retry.dispute_id, retry.attempt) == (dispute["id"], 2)
     await shop.harness.deliver(retry)

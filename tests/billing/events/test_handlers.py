@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from shared.messages.billing.payments import (
     PaymentSucceeded,
@@ -14,22 +13,9 @@ from shared.messages.billing.subscriptions import (
 from tests.billing.conftest import ADA, Shop, counter
 
 
-async def subscription_with_events(shop: Shop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A subscription with six events."""
-    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    for _ in range(2):
-        shop.double.simulate.cancel(made["id"])
-        shop.double.simulate.reactivate(made["id"])
-    return made, shop.events_of(made["id"])
-
-
 def commands(shop: Shop) -> list[FollowSubscription]:
     found: list[FollowSubscription] = shop.harness.published_of(FollowSubscription)
     return found
-
-
-def reads(shop: Shop, subscription_id: str) -> int:
-    return sum(call.path == f"/v1/subscriptions/{subscription_id}" for call in shop.double.log if call.method == "GET")
 
 
 async def test_an_event_is_stored_without_personal_data(shop: Shop) -> None:
@@ -55,7 +41,7 @@ async def test_an_event_is_stored_without_personal_data(shop: Shop) -> None:
 
 
 async def test_the_reading_is_keyed_by_the_subscription(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     await shop.deliver(events[0], process=False)
     rows = await shop.harness.database["inbox"].find().to_list()
     keys = [message["key"] for row in rows for message in row["messages"] if "follow-subscription" in repr(message)]
@@ -82,7 +68,7 @@ async def test_events_of_unhandled_types_are_counted_and_cause_nothing(shop: Sho
 
 
 async def test_an_event_of_the_other_mode_is_stored(shop: Shop) -> None:
-    _, events = await subscription_with_events(shop)
+    _, events = shop.subscription_with_events()
     await shop.deliver({**events[0], "livemode": True})
     assert [(row["livemode"], row["outcome"]) for row in await shop.event_rows()] == [(True, "other_mode")]
 
@@ -97,11 +83,15 @@ async def test_an_event_of_the_other_mode_is_counted_and_causes_no_call(shop: Sh
 
 
 async def test_an_event_that_the_inbox_has_forgotten_is_handled_once(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     await shop.deliver(events[0])
     await shop.harness.database["inbox"].delete_many({})
     await shop.deliver(events[0])
-    assert (len(commands(shop)), reads(shop, made["id"]), await shop.count("stripe_events")) == (1, 1, 1)
+    assert (len(commands(shop)), shop.reads(f"/v1/subscriptions/{made['id']}"), await shop.count("stripe_events")) == (
+        1,
+        1,
+        1,
+    )
 
 
 async def test_the_content_of_an_event_is_not_used(shop: Shop) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from services.billing import metrics
 from services.billing.events.handlers import EVENT_HANDLERS
 from services.stripe_double import FaultKind
-from services.stripe_double.invoices import payment_intent_of
 from shared.messages.auth.users import EnsureUser
 from shared.messages.billing.payments import (
     FindPayments,
@@ -21,10 +20,6 @@ from shared.messages.billing.payments import (
 )
 from shared.messages.billing.subscriptions import FollowSubscription, SubscriptionChanged
 from tests.billing.conftest import ADA, FAST, Shop, counter
-
-
-def reads(shop: Shop, subscription_id: str) -> int:
-    return sum(call.path == f"/v1/subscriptions/{subscription_id}" for call in shop.double.log if call.method == "GET")
 
 
 def commands(shop: Shop) -> list[FollowSubscription]:
@@ -53,27 +48,18 @@ def in_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-async def subscription_with_events(shop: Shop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A subscription with six events."""
-    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    for _ in range(2):
-        shop.double.simulate.cancel(made["id"])
-        shop.double.simulate.reactivate(made["id"])
-    return made, shop.events_of(made["id"])
-
-
 async def test_one_reading_settles_many_pending_events(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     for event in events:
         await shop.deliver(event, process=False)
-    assert reads(shop, made["id"]) == 0
+    assert shop.reads(f"/v1/subscriptions/{made['id']}") == 0
     await shop.settle()
-    assert (len(events), len(commands(shop)), reads(shop, made["id"])) == (6, 6, 1)
+    assert (len(events), len(commands(shop)), shop.reads(f"/v1/subscriptions/{made['id']}")) == (6, 6, 1)
     assert Counter(row["outcome"] for row in await shop.event_rows()) == {"read": 6}
 
 
 async def test_an_event_received_during_a_reading_causes_another_reading(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     await shop.deliver(events[0], process=False)
     stripe = shop.harness.context.stripe
     read = stripe.subscription
@@ -91,12 +77,12 @@ async def test_an_event_received_during_a_reading_causes_another_reading(shop: S
     stripe.subscription = read_and_cancel
     await shop.settle()
     assert (await shop.record(made["id"]))["status"] == "canceled"
-    assert reads(shop, made["id"]) == 2
+    assert shop.reads(f"/v1/subscriptions/{made['id']}") == 2
     assert Counter(row["outcome"] for row in await shop.event_rows()) == {"read": 2}
 
 
 async def test_concurrent_readings_leave_one_record_and_one_event(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     await shop.deliver(events[0])
     shop.double.simulate.cancel(made["id"])
     for event in shop.events_of(made["id"])[1:]:
@@ -109,7 +95,7 @@ async def test_concurrent_readings_leave_one_record_and_one_event(shop: Shop) ->
 
 
 async def test_an_event_stays_pending_during_an_outage_of_stripe(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     shop.harness.context.stripe.calls.timeouts = FAST
     fault = shop.double.faults.add(FaultKind.SERVER_ERROR, times=3)
     await shop.deliver(events[0])
@@ -168,7 +154,7 @@ async def test_gauges_report_pending_events_and_the_oldest_one(shop: Shop) -> No
 
 
 async def test_a_reopened_event_causes_another_reading(shop: Shop) -> None:
-    made, events = await subscription_with_events(shop)
+    made, events = shop.subscription_with_events()
     await shop.deliver(events[0])
     row = await shop.harness.context.events.find((await shop.event_rows())[0]["_id"])
     reopened = row.reopened()
@@ -177,22 +163,7 @@ async def test_a_reopened_event_causes_another_reading(shop: Shop) -> None:
         {"_id": row.id}, {"$set": {"handledAt": None, "outcome": None, "expiresAt": None}}
     )
     await shop.harness.deliver(FollowSubscription(subscription_id=made["id"], event_id=row.id))
-    assert reads(shop, made["id"]) == 2
-
-
-def intent(shop: Shop, subscription: dict[str, Any]) -> dict[str, Any]:
-    """The payment intent of a subscription's latest invoice."""
-    invoice = shop.double.object("subscription", subscription["id"])["latest_invoice"]
-    found = payment_intent_of(shop.double.account, shop.double.object("invoice", invoice))
-    assert found is not None
-    return shop.double.object("payment_intent", found["id"])
-
-
-async def payment(shop: Shop, intent_id: str) -> dict[str, Any]:
-    """The document of a payment intent."""
-    found = await shop.harness.database["payments"].find_one({"stpPaymentIntentId": intent_id})
-    assert found is not None
-    return found
+    assert shop.reads(f"/v1/subscriptions/{made['id']}") == 2
 
 
 def payment_events(shop: Shop) -> list[dict[str, Any]]:
@@ -211,11 +182,7 @@ async def refunded_payment(shop: Shop) -> str:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     shop.double.simulate.refund(made["id"], amount=100)
     shop.double.simulate.refund(made["id"], amount=200)
-    return str(intent(shop, made)["id"])
-
-
-def payment_reads(shop: Shop, intent_id: str) -> int:
-    return sum(call.path == f"/v1/payment_intents/{intent_id}" for call in shop.double.log if call.method == "GET")
+    return str(shop.payment_intent_of(made)["id"])
 
 
 async def test_two_readings_at_most_settle_many_events_of_a_payment(shop: Shop) -> None:
@@ -224,27 +191,27 @@ async def test_two_readings_at_most_settle_many_events_of_a_payment(shop: Shop) 
     assert len(events) >= 6
     for event in events:
         await shop.deliver(event, process=False)
-    assert payment_reads(shop, paid) == 0
+    assert shop.reads(f"/v1/payment_intents/{paid}") == 0
     await shop.settle()
     # One for the events about the payment intent, one for those found to belong to it.
-    assert payment_reads(shop, paid) <= 2
+    assert shop.reads(f"/v1/payment_intents/{paid}") <= 2
     assert {row["outcome"] for row in await shop.event_rows() if row["type"] in EVENT_HANDLERS} == {"read"}
-    assert (await payment(shop, paid))["amountRefunded"] == 300
+    assert (await shop.payment(paid))["amountRefunded"] == 300
     assert announced(shop) == ["PaymentSucceeded", "PaymentRefunded"]
 
 
 async def test_a_payment_event_after_a_reading_causes_another_reading(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    paid = intent(shop, made)["id"]
-    before = payment_reads(shop, paid)
+    paid = shop.payment_intent_of(made)["id"]
+    before = shop.reads(f"/v1/payment_intents/{paid}")
     shop.double.simulate.refund(made["id"], amount=100)
     await shop.deliver([each for each in shop.double.objects("event") if each["type"] == "charge.refunded"][-1])
     await shop.settle()
     shop.double.simulate.refund(made["id"], amount=200)
     await shop.deliver([each for each in shop.double.objects("event") if each["type"] == "charge.refunded"][-1])
     await shop.settle()
-    assert payment_reads(shop, paid) == before + 2
+    assert shop.reads(f"/v1/payment_intents/{paid}") == before + 2
     assert [event.amount_refunded for event in shop.harness.published_of(PaymentRefunded)] == [100, 300]
 
 
@@ -262,5 +229,5 @@ async def test_concurrent_readings_of_a_payment_announce_each_change_once(
     await shop.settle()
     await other.settle()
     assert sorted(announced(shop) + announced(other)) == ["PaymentRefunded", "PaymentSucceeded"]
-    assert (await payment(shop, paid))["amountRefunded"] == 300
+    assert (await shop.payment(paid))["amountRefunded"] == 300
     assert {row["outcome"] for row in await shop.event_rows()} <= {"read", "not_followed"}

@@ -13,8 +13,7 @@ from shared.messages.billing.payments import (
     PaymentFailed,
 )
 from shared.messages.mailer.mails import PaymentVariables, SendMail
-from tests.billing.conftest import ADA, Shop
-from tests.billing.payments.test_sync import MONTH, declined_renewal, deliver, intent, payment
+from tests.billing.conftest import ADA, MONTH, Shop
 
 
 def links(shop: Shop) -> list[str | None]:
@@ -27,9 +26,9 @@ def links(shop: Shop) -> list[str | None]:
 
 
 async def test_a_declined_renewal_causes_a_mail_with_a_payment_link(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     await shop.deliver_all()
-    record = await payment(shop, intent(shop, made)["id"])
+    record = await shop.payment(shop.payment_intent_of(made)["id"])
     assert (record["status"], record["failureCode"], record["declineCode"]) == (
         "requires_payment_method",
         "card_declined",
@@ -42,7 +41,7 @@ async def test_a_declined_renewal_causes_a_mail_with_a_payment_link(shop: Shop) 
 
 
 async def test_payment_links_and_addresses_are_not_stored(shop: Shop) -> None:
-    await declined_renewal(shop)
+    await shop.declined_renewal()
     await shop.deliver_all()
     for name in await shop.harness.database.list_collection_names():
         async for document in shop.harness.database[name].find():
@@ -51,7 +50,7 @@ async def test_payment_links_and_addresses_are_not_stored(shop: Shop) -> None:
 
 
 async def test_failures_within_a_day_cause_one_mail(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     await shop.deliver_all()
     for hours, count in ((1, 1), (22, 1), (1, 2), (1, 2)):
         shop.harness.now += timedelta(hours=hours)
@@ -64,10 +63,10 @@ async def test_failures_within_a_day_cause_one_mail(shop: Shop) -> None:
 async def test_failures_handled_by_two_instances_at_once_cause_one_mail(
     shop: Shop, open_shop: Callable[..., Any]
 ) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     other: Shop = await open_shop()
     other.harness.now = shop.harness.now
-    first = intent(shop, made)["id"]
+    first = shop.payment_intent_of(made)["id"]
     # A second payment of the same invoice fails too.
     second = shop.double.simulate.pay_once(
         300, customer=made["customer"], payment_method="pm_card_chargeDeclinedInsufficientFunds"
@@ -101,17 +100,17 @@ async def test_failures_handled_by_two_instances_at_once_cause_one_mail(
 
 
 async def test_a_failure_that_was_paid_before_the_reading_causes_no_mail(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
     assert (links(shop), shop.harness.published_of(PaymentFailed)) == ([], [])
-    assert (await payment(shop, intent(shop, made)["id"]))["status"] == "succeeded"
+    assert (await shop.payment(shop.payment_intent_of(made)["id"]))["status"] == "succeeded"
 
 
 async def test_an_old_failure_that_is_first_seen_causes_no_mail(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     shop.harness.now += timedelta(days=40)
-    await shop.harness.deliver(FollowPayment(payment_intent_id=intent(shop, made)["id"]))
+    await shop.harness.deliver(FollowPayment(payment_intent_id=shop.payment_intent_of(made)["id"]))
     assert links(shop) == []
 
 
@@ -125,7 +124,7 @@ async def test_a_renewal_that_needs_confirmation_causes_a_mail(shop: Shop) -> No
     shop.double.simulate.authenticate(made["id"])
     await shop.double.clock.advance(MONTH)
     shop.harness.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
-    await deliver(shop, "invoice.payment_action_required")
+    await shop.deliver_types("invoice.payment_action_required")
     waiting = shop.double.object("subscription", made["id"])
     assert links(shop) == [shop.double.object("invoice", waiting["latest_invoice"])["hosted_invoice_url"]]
     assert len(shop.harness.published_of(PaymentActionRequired)) == 1

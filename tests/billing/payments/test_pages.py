@@ -10,7 +10,6 @@ from shared.messages.billing.payments import (
     ListPayments,
 )
 from tests.billing.conftest import ADA, Shop
-from tests.billing.payments.test_sync import declined_renewal
 from tests.service_harness import Refused
 
 
@@ -41,7 +40,7 @@ async def test_pages_are_newest_first_and_complete(shop: Shop) -> None:
 
 
 async def test_payments_are_filtered_by_user_and_status(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     shop.double.simulate.pay_once(100, metadata={"user_id": "user_bob"})
     await shop.deliver_all()
     assert len(await listed(shop)) == 3

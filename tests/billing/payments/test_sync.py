@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from services.stripe_double import FaultKind
-from services.stripe_double.invoices import payment_intent_of
 from shared.messages.auth.users import EnsureUser
 from shared.messages.billing.payments import (
     FindPayments,
@@ -21,51 +20,17 @@ from shared.messages.billing.payments import (
 )
 from tests.billing.conftest import ADA, FAST, Shop
 
-MONTH = timedelta(days=32)
-
-
-async def deliver(shop: Shop, *types: str) -> None:
-    """Deliver all events of these types, in order, and all commands that follow."""
-    for event in shop.double.objects("event"):
-        if event["type"] in types:
-            await shop.deliver(event)
-    await shop.settle()
-
-
-def intent(shop: Shop, subscription: dict[str, Any]) -> dict[str, Any]:
-    """The payment intent of the latest invoice of a subscription."""
-    invoice = shop.double.object("subscription", subscription["id"])["latest_invoice"]
-    found = payment_intent_of(shop.double.account, shop.double.object("invoice", invoice))
-    assert found is not None
-    return shop.double.object("payment_intent", found["id"])
-
-
-async def payment(shop: Shop, intent_id: str) -> dict[str, Any]:
-    """The document of a payment intent."""
-    found = await shop.harness.database["payments"].find_one({"stpPaymentIntentId": intent_id})
-    assert found is not None
-    return found
-
 
 def announced(shop: Shop) -> list[str]:
     """The names of the published events about payments."""
     return [type(message).__name__ for message in shop.harness.published if isinstance(message, PaymentEvent)]
 
 
-async def declined_renewal(shop: Shop, **options: Any) -> dict[str, Any]:
-    """A subscription whose renewal was declined."""
-    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, **options)
-    shop.double.simulate.decline(made["customer"])
-    await shop.double.clock.advance(MONTH)
-    shop.harness.now = datetime.fromtimestamp(shop.double.clock.now(), UTC)
-    return shop.double.object("subscription", made["id"])
-
-
 async def test_a_payment_is_stored_with_its_subscription_and_announced(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    await deliver(shop, "payment_intent.succeeded")
-    paid = intent(shop, made)
-    record = await payment(shop, paid["id"])
+    await shop.deliver_types("payment_intent.succeeded")
+    paid = shop.payment_intent_of(made)
+    record = await shop.payment(paid["id"])
     assert record["_id"].startswith("test_payment_")
     assert {name: record[name] for name in record if name not in ("_id", "version", "readAt")} == {
         "userId": "user_ada",
@@ -100,7 +65,7 @@ async def test_a_payment_is_stored_with_its_subscription_and_announced(shop: Sho
 
 
 async def test_second_delivery_reads_nothing_and_publishes_nothing(shop: Shop) -> None:
-    await declined_renewal(shop)
+    await shop.declined_renewal()
     await shop.deliver_all()
     calls, published = len(shop.double.log), len(shop.harness.published)
     await shop.deliver_all()
@@ -115,13 +80,13 @@ async def test_the_zero_invoice_of_a_trial_is_no_payment(shop: Shop) -> None:
 
 
 async def test_a_recovery_is_announced_once_and_clears_the_failure(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     await shop.deliver_all()
     shop.harness.clear()
     shop._settled = 0
     shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
-    record = await payment(shop, intent(shop, made)["id"])
+    record = await shop.payment(shop.payment_intent_of(made)["id"])
     assert (record["status"], record["failureCode"], record["waitsForPerson"]) == ("succeeded", None, None)
     assert announced(shop) == ["PaymentSucceeded"]
 
@@ -131,12 +96,12 @@ async def test_a_bank_debit_is_processing_until_it_succeeds_or_fails(shop: Shop)
         shop.double.simulate.checkout(shop.price, email=f"{account}@example.com", metadata=ADA, payment_method=account)
         for account in ("pm_usBankAccount_success", "pm_usBankAccount_insufficientFunds")
     )
-    await deliver(shop, "payment_intent.processing")
-    assert (await payment(shop, intent(shop, good)["id"]))["status"] == "processing"
+    await shop.deliver_types("payment_intent.processing")
+    assert (await shop.payment(shop.payment_intent_of(good)["id"]))["status"] == "processing"
     await shop.double.clock.advance(timedelta(days=5))
-    await deliver(shop, "payment_intent.succeeded", "payment_intent.payment_failed")
-    assert (await payment(shop, intent(shop, good)["id"]))["status"] == "succeeded"
-    assert (await payment(shop, intent(shop, bad)["id"]))["declineCode"] == "insufficient_funds"
+    await shop.deliver_types("payment_intent.succeeded", "payment_intent.payment_failed")
+    assert (await shop.payment(shop.payment_intent_of(good)["id"]))["status"] == "succeeded"
+    assert (await shop.payment(shop.payment_intent_of(bad)["id"]))["declineCode"] == "insufficient_funds"
     assert [template for template, _ in shop.mails()].count("payment-failed") == 1
 
 
@@ -144,7 +109,7 @@ async def test_a_cancelled_payment_is_announced(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, payment_method=None)
     await shop.double.clock.advance(timedelta(days=2))
     await shop.deliver_all()
-    record = await payment(shop, intent(shop, made)["id"])
+    record = await shop.payment(shop.payment_intent_of(made)["id"])
     assert (record["status"], record["cancelledAt"] is not None) == ("canceled", True)
     assert (announced(shop), len(shop.harness.published_of(PaymentCancelled))) == (["PaymentCancelled"], 1)
 
@@ -155,8 +120,8 @@ async def test_refunds_of_a_payment_are_added_up(shop: Shop, event_type: str) ->
     await shop.deliver_all()
     for amount, total in ((200, 200), (300, 500)):
         shop.double.simulate.refund(made["id"], amount=amount)
-        await deliver(shop, event_type)
-        assert (await payment(shop, intent(shop, made)["id"]))["amountRefunded"] == total
+        await shop.deliver_types(event_type)
+        assert (await shop.payment(shop.payment_intent_of(made)["id"]))["amountRefunded"] == total
     assert [event.amount_refunded for event in shop.harness.published_of(PaymentRefunded)] == [200, 500]
 
 
@@ -165,17 +130,17 @@ async def test_a_failed_refund_is_subtracted(shop: Shop) -> None:
     refund = shop.double.simulate.refund(made["id"], amount=200)
     await shop.deliver_all()
     shop.double.simulate.fail_refund(refund["id"])
-    await deliver(shop, "refund.failed")
-    assert (await payment(shop, intent(shop, made)["id"]))["amountRefunded"] == 0
+    await shop.deliver_types("refund.failed")
+    assert (await shop.payment(shop.payment_intent_of(made)["id"]))["amountRefunded"] == 0
     assert len(shop.harness.published_of(PaymentRefunded)) == 1
 
 
 async def test_an_invoice_paid_in_parts_has_several_payments(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     part = shop.double.simulate.pay_partially(made["id"], 200)
     shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
-    records = [await payment(shop, part["id"]), await payment(shop, intent(shop, made)["id"])]
+    records = [await shop.payment(part["id"]), await shop.payment(shop.payment_intent_of(made)["id"])]
     assert [(each["amountReceived"], each["stpInvoiceId"], each["stpSubscriptionId"]) for each in records] == [
         (200, made["latest_invoice"], made["id"]),
         (300, made["latest_invoice"], made["id"]),
@@ -183,13 +148,13 @@ async def test_an_invoice_paid_in_parts_has_several_payments(shop: Shop) -> None
 
 
 async def test_a_payment_linked_to_an_invoice_later_is_read_again(shop: Shop) -> None:
-    made = await declined_renewal(shop)
+    made = await shop.declined_renewal()
     part = shop.double.simulate.pay_once(200, customer=made["customer"])
     await shop.harness.deliver(FollowPayment(payment_intent_id=part["id"]))
-    assert (await payment(shop, part["id"]))["stpSubscriptionId"] is None
+    assert (await shop.payment(part["id"]))["stpSubscriptionId"] is None
     await shop.post(f"/v1/invoices/{made['latest_invoice']}/attach_payment", payment_intent=part["id"])
-    await deliver(shop, "invoice_payment.paid")
-    assert (await payment(shop, part["id"]))["stpSubscriptionId"] == made["id"]
+    await shop.deliver_types("invoice_payment.paid")
+    assert (await shop.payment(part["id"]))["stpSubscriptionId"] == made["id"]
 
 
 async def test_a_payment_without_subscription_creates_no_user_and_no_mail(shop: Shop) -> None:
@@ -200,7 +165,7 @@ async def test_a_payment_without_subscription_creates_no_user_and_no_mail(shop: 
     )
     of_ada = shop.double.simulate.pay_once(900, metadata=ADA)
     await shop.deliver_all()
-    assert [(await payment(shop, each["id"]))["userId"] for each in (without_user, of_bob, of_ada)] == [
+    assert [(await shop.payment(each["id"]))["userId"] for each in (without_user, of_bob, of_ada)] == [
         None,
         None,
         "user_ada",
@@ -214,14 +179,14 @@ async def test_a_subscriptions_payment_is_announced_once_its_user_is_known(shop:
     for event in shop.double.objects("event"):
         if event["type"].startswith(("payment_intent.", "charge.", "invoice_payment.")):
             await shop.deliver(event)
-    paid = intent(shop, made)["id"]
-    assert (await payment(shop, paid))["userId"] is None
+    paid = shop.payment_intent_of(made)["id"]
+    assert (await shop.payment(paid))["userId"] is None
     assert announced(shop) == []
     (request,) = shop.harness.published_of(EnsureUser)
     assert (request.reference, request.email) == (paid, "ada@example.com")
     await shop.settle()
     user_id = shop.users["ada@example.com"]
-    assert (await payment(shop, paid))["userId"] == user_id
+    assert (await shop.payment(paid))["userId"] == user_id
     assert [event.user_id for event in shop.harness.published_of(PaymentSucceeded)] == [user_id]
     assert await shop.count("provider_mappings") == 1
 
@@ -236,9 +201,9 @@ async def test_payments_of_a_deleted_customer_keep_their_user(shop: Shop) -> Non
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     await shop.deliver_all()
     shop.double.simulate.delete_customer(made["customer"])
-    paid = intent(shop, made)["id"]
+    paid = shop.payment_intent_of(made)["id"]
     await shop.harness.deliver(FollowPayment(payment_intent_id=paid))
-    assert (await payment(shop, paid))["userId"] == shop.users["ada@example.com"]
+    assert (await shop.payment(paid))["userId"] == shop.users["ada@example.com"]
 
 
 async def test_a_payment_is_recorded_after_an_outage_of_stripe(shop: Shop) -> None:
@@ -252,7 +217,7 @@ async def test_a_payment_is_recorded_after_an_outage_of_stripe(shop: Shop) -> No
     ((_, retry),) = await shop.harness.delayed()
     assert (type(retry), retry.attempt) == (FollowPayment, 2)
     await shop.harness.deliver(retry)
-    assert (await payment(shop, intent(shop, made)["id"]))["status"] == "succeeded"
+    assert (await shop.payment(shop.payment_intent_of(made)["id"]))["status"] == "succeeded"
 
 
 async def test_the_payment_of_a_charge_is_searched_again_after_an_outage(shop: Shop) -> None:
@@ -264,8 +229,8 @@ async def test_the_payment_of_a_charge_is_searched_again_after_an_outage(shop: S
 
 
 async def test_an_overtaken_reading_is_repeated(shop: Shop, open_shop: Callable[..., Any]) -> None:
-    made = await declined_renewal(shop)
-    declined = intent(shop, made)["id"]
+    made = await shop.declined_renewal()
+    declined = shop.payment_intent_of(made)["id"]
     await shop.deliver_all()
     other: Shop = await open_shop()
     calls = shop.harness.context.stripe.calls
@@ -280,7 +245,7 @@ async def test_an_overtaken_reading_is_repeated(shop: Shop, open_shop: Callable[
 
     calls.get = overtaken
     await shop.harness.deliver(FollowPayment(payment_intent_id=declined))
-    assert (await payment(shop, declined))["status"] == "succeeded"
+    assert (await shop.payment(declined))["status"] == "succeeded"
     assert (
         len(shop.harness.published_of(PaymentSucceeded)) + len(other.harness.published_of(PaymentSucceeded)) == 2
     )  # One of them is about the first period.
