@@ -11,7 +11,7 @@ import pytest
 from services.auth.app import INDEXES as AUTH
 from services.auth.personal_data.store import PersonalData as AuthPersonalData
 from services.billing.app import INDEXES as BILLING
-from services.billing.personal_data.store import People as BillingPeople
+from services.billing.personal_data.store import PersonalData as BillingPersonalData
 from services.mailer.app import INDEXES as MAILER
 from services.mailer.personal_data.store import PersonalData as MailerPersonalData
 from services.news.app import INDEXES as NEWS
@@ -65,7 +65,7 @@ async def erased_by(service: str, where: Database) -> tuple[PersonalDataCollecti
         case "auth":
             return AuthPersonalData(where).erased
         case "billing":
-            return BillingPeople(where).removed
+            return BillingPersonalData(where).erased
         case "mailer":
             return MailerPersonalData(where, Sealer({"test": bytes(32)})).erased
         case _:

@@ -15,8 +15,8 @@ from services.billing.disputes.store import Disputes
 from services.billing.events.store import StripeEvents
 from services.billing.handlers import HANDLERS
 from services.billing.payments.store import FailedPaymentMails, Payments
-from services.billing.personal_data.store import People
-from services.billing.runs.store import Differences, KnownDrifts, Mirrors, Runs, Schedule, Takeover
+from services.billing.personal_data.store import PersonalData
+from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
 from services.billing.subscriptions.store import Payers, Subscriptions
@@ -63,18 +63,18 @@ def create(settings: BillingSettings | None = None) -> Service:
         handlers=HANDLERS,
         topics=TOPICS,
         indexes=INDEXES,
-        open_context=partial(opened, settings=chosen),
+        open_context=partial(open_context, settings=chosen),
     )
 
 
 @asynccontextmanager
-async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterator[Billing]:
+async def open_context(resources: Resources, settings: BillingSettings) -> AsyncIterator[Billing]:
     """The context of the handlers, with connections to Stripe that are closed when the block ends."""
     runs, known_drift = Runs(resources.database), KnownDrifts(resources.database)
     events = StripeEvents(resources.database)
     async with (
         metrics.updated_gauges(runs, known_drift, events),
-        account.opened(
+        account.open_account(
             api_key=settings.stripe_api_key.get_secret_value(),
             api_base=settings.stripe_api_base,
             rate=settings.calls_per_second,
@@ -92,7 +92,7 @@ async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterat
             payments=Payments(resources.database),
             failed_payment_mails=FailedPaymentMails(resources.database),
             disputes=Disputes(resources.database),
-            people=People(resources.database),
+            personal_data=PersonalData(resources.database),
             erased=ErasedIds(resources.database),
             stripe=stripe,
             sealer=resources.sealer,
@@ -101,12 +101,12 @@ async def opened(resources: Resources, settings: BillingSettings) -> AsyncIterat
             required_coupon=settings.stripe_required_coupon,
             grace=timedelta(days=settings.stripe_grace_days),
             cancel_duplicates=settings.stripe_cancel_duplicates,
-            events_kept=timedelta(days=settings.stripe_events_retention_days),
+            event_retention=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
             runs=runs,
             differences=Differences(resources.database),
             known_drift=known_drift,
-            mirrors=Mirrors(resources.database),
+            records=RecordReaders(resources.database),
             takeover=Takeover(resources.database),
             schedule=Schedule(resources.database),
             periods=settings.periods,

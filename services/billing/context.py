@@ -11,8 +11,8 @@ from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.events.store import StripeEvents
 from services.billing.payments.store import FailedPaymentMails, Payments
-from services.billing.personal_data.store import People
-from services.billing.runs.store import Differences, KnownDrifts, Mirrors, Runs, Schedule, Takeover
+from services.billing.personal_data.store import PersonalData
+from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -29,7 +29,7 @@ class Billing:
     """The stores, adapters and settings of billing, built in ``app.py``.
 
     Attributes:
-        people: the collections with personal data.
+        personal_data: the collections with personal data.
         erased: ids of erased users and customers.
         stripe: the Stripe account.
         livemode: whether this deployment handles real money; events and objects of the other mode are ignored.
@@ -37,7 +37,7 @@ class Billing:
         required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.
         grace: how long an unpaid subscription still counts as active.
         cancel_duplicates: whether a user's second live subscription is cancelled, or only announced.
-        events_kept: retention of handled events.
+        event_retention: retention of handled events.
         operators_address: recipient of mails about disputes; None for no mails.
         takeover: until when objects in Stripe count as taken over by an import.
         periods: intervals of the scheduled runs; kinds that are not scheduled are absent.
@@ -51,7 +51,7 @@ class Billing:
     payments: Payments
     failed_payment_mails: FailedPaymentMails
     disputes: Disputes
-    people: People
+    personal_data: PersonalData
     erased: ErasedIds
     stripe: Stripe
     sealer: Sealer
@@ -60,12 +60,12 @@ class Billing:
     required_coupon: str | None
     grace: timedelta
     cancel_duplicates: bool
-    events_kept: timedelta
+    event_retention: timedelta
     operators_address: str | None
     runs: Runs
     differences: Differences
     known_drift: KnownDrifts
-    mirrors: Mirrors
+    records: RecordReaders
     takeover: Takeover
     schedule: Schedule
     periods: Mapping[Scheduled, timedelta]

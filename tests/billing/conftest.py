@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pymongo import MongoClient
 
-from services.billing.app import INDEXES, opened
+from services.billing.app import INDEXES, open_context
 from services.billing.handlers import HANDLERS
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api.calls import Timeouts
@@ -277,7 +277,7 @@ async def open_shop(
             service="billing",
             handlers=HANDLERS,
             indexes=INDEXES,
-            open_context=partial(opened, settings=chosen),
+            open_context=partial(open_context, settings=chosen),
         )
         harnesses.append(await harness.__aenter__())
         return Shop(harness, double, price, chosen)

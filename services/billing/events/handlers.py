@@ -161,10 +161,10 @@ def _dispatch(row: EventRow, work: Work, billing: Billing) -> EventRow:
     if metrics.count_other_mode(
         "event", livemode=row.livemode, expected=billing.livemode, stripe_event=row.stp_event_id
     ):
-        return row.settled("other_mode", at=work.now, kept_for=billing.events_kept)
+        return row.settled("other_mode", at=work.now, retention=billing.event_retention)
     handler = EVENT_HANDLERS.get(row.type) if row.object_id else None
     metrics.EVENTS.labels("other" if handler is None else row.type).inc()
     if handler is None:
-        return row.settled("not_followed", at=work.now, kept_for=billing.events_kept)
+        return row.settled("not_followed", at=work.now, retention=billing.event_retention)
     work.publish(handler(row))
     return row

@@ -82,9 +82,9 @@ class EventRow:
         """The row, waiting for the reading of the payment intent to which its object belongs."""
         return replace(self, payment_intent_id=intent_id)
 
-    def settled(self, outcome: Outcome, *, at: datetime, kept_for: timedelta) -> Self:
-        """The row with its outcome, no longer pending, to be deleted after ``kept_for``."""
-        return replace(self, handled_at=at, outcome=outcome, expires_at=at + kept_for)
+    def settled(self, outcome: Outcome, *, at: datetime, retention: timedelta) -> Self:
+        """The row with its outcome, no longer pending, to be deleted after ``retention``."""
+        return replace(self, handled_at=at, outcome=outcome, expires_at=at + retention)
 
     def reopened(self) -> Self:
         """The row, pending again."""

@@ -34,4 +34,4 @@ async def pending_events(command: StripeReread, object_id: str, billing: Billing
 def settle(rows: Sequence[EventRow], outcome: Outcome, work: Work, billing: Billing) -> None:
     """Record the outcome of events with the reading that they waited for."""
     for row in rows:
-        billing.events.save(row.settled(outcome, at=work.now, kept_for=billing.events_kept), work)
+        billing.events.save(row.settled(outcome, at=work.now, retention=billing.event_retention), work)

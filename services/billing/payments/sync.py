@@ -49,14 +49,14 @@ async def sync_payment(
         "payment", livemode=stripe_payment.livemode, expected=billing.livemode, payment_intent=intent_id
     ):
         return None
-    stripe_payment = await _anonymised_if_erased(stripe_payment, billing)
+    stripe_payment = await _anonymized_if_erased(stripe_payment, billing)
     updated = await _record(stored, stripe_payment, work, billing)
     if stored is not None and stored.user_id != updated.user_id:
         await _attribute_disputes(updated, except_dispute, work, billing)
     return updated
 
 
-async def _anonymised_if_erased(stripe_payment: StripePayment, billing: Billing) -> StripePayment:
+async def _anonymized_if_erased(stripe_payment: StripePayment, billing: Billing) -> StripePayment:
     """The payment; if its user was erased, without customer and user: then it is only recorded for the books."""
     customer = stripe_payment.customer
     customer_ids = (None, None) if customer is None else (customer.id, customer.user_id)

@@ -14,7 +14,7 @@ from shared.personal_data.export import export_part
 
 async def export_user_from_billing(command: ExportUserFromBilling, work: Work, billing: Billing) -> None:
     """Export the user's data in billing, one part with each message."""
-    await export_part(command, work, billing.people.handed_over, sealer=billing.sealer)
+    await export_part(command, work, billing.personal_data.exported, sealer=billing.sealer)
 
 
 async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, billing: Billing) -> None:
@@ -26,7 +26,7 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
     customers = await _customers(command.user_id, billing)
     ids = [command.user_id, *customers]
     if not await billing.erased.contains_all(ids):
-        await billing.payers.take_turn(command.user_id, work)
+        await billing.payers.serialize(command.user_id, work)
         await billing.erased.add(ids, work)
         work.publish(command.model_copy(update={"key": work.key}))
         return
@@ -39,7 +39,7 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
             reason = type(failure).__name__
             postpone_erasure(command, work, waits_for="stripe", reason=reason, at=retry_time(command.attempt, work))
             return
-    if await erase_part(command, work, billing.people.removed, sealer=billing.sealer):
+    if await erase_part(command, work, billing.personal_data.erased, sealer=billing.sealer):
         finish_erasure(command, work)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.payments.store import Payments
@@ -10,29 +12,28 @@ from services.billing.trials.store import Trials
 from shared.mongo import Database, Document
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
+_ANONYMIZED: Final = (Payments.COLLECTION, Disputes.COLLECTION)
+_DELETED: Final = (ProviderMappings.COLLECTION, Subscriptions.COLLECTION)
 
-class People:
+
+class PersonalData:
     """Personal data of billing.
 
     Attributes:
-        handed_over: what an export contains.
-        removed: what an erasure removes. Payments and disputes stay for the books, without the user: when was paid
-            how much, with Stripe's ids.
+        exported: what an export contains.
+        erased: what an erasure removes. Payments and disputes stay for the books, without their user: amounts, times
+            and Stripe's ids.
     """
 
     def __init__(self, database: Database) -> None:
-        anonymised = [PersonalDataCollection(database[name], _by_user, redact=_without_user) for name in _ANONYMISED]
+        anonymized = [PersonalDataCollection(database[name], _by_user, redact=_without_user) for name in _ANONYMIZED]
         deleted = [PersonalDataCollection(database[name], _by_user) for name in _DELETED]
         # The address of an unfinished trial is sealed for billing; auth exports the user's identifiers.
         trials = PersonalDataCollection(database[Trials.COLLECTION], _by_user, excluded=frozenset({"email"}))
         # A row of this collection reveals nothing but the existence of the user, so it is not exported.
-        turns = PersonalDataCollection(database[Payers.COLLECTION], lambda subject: {"_id": {"$eq": subject.user_id}})
-        self.handed_over = (*deleted, trials, *anonymised)
-        self.removed = (*deleted, trials, turns, *anonymised)
-
-
-_ANONYMISED = (Payments.COLLECTION, Disputes.COLLECTION)
-_DELETED = (ProviderMappings.COLLECTION, Subscriptions.COLLECTION)
+        payers = PersonalDataCollection(database[Payers.COLLECTION], lambda subject: {"_id": {"$eq": subject.user_id}})
+        self.exported = (*deleted, trials, *anonymized)
+        self.erased = (*deleted, trials, payers, *anonymized)
 
 
 def _by_user(subject: DataSubject) -> Document:

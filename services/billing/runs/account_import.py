@@ -58,7 +58,7 @@ def take_stage(name: StripeList, subject: Subject) -> Stage:
     async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
         page = await list_page(name, step.stripe.calls, after=run.cursor)
-        stored = await step.billing.mirrors.of_subject(subject).of(entry["id"] for entry in page.entries)
+        stored = await step.billing.records.of_subject(subject).of(entry["id"] for entry in page.entries)
         new = [entry for entry in page.entries if entry["id"] not in stored and _has_user(entry)]
         if run.check_round == 0:
             for entry in reversed(new):
@@ -79,7 +79,7 @@ def take_stage(name: StripeList, subject: Subject) -> Stage:
 async def duplicates(step: Step) -> StepResult:
     """Announce live duplicates that were taken over: Nest does not cancel them, a person decides."""
     run, at, billing = step.run, step.work.now, step.billing
-    users = await billing.mirrors.subscriptions.users_with_several(LIVE, after=run.cursor, limit=USERS_PER_STEP)
+    users = await billing.records.subscriptions.users_with_several(LIVE, after=run.cursor, limit=USERS_PER_STEP)
     drifts = []
     for user_id in users:
         subscriptions = await billing.subscriptions.of_user(user_id)

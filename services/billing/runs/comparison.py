@@ -47,7 +47,7 @@ async def compare(subject: Subject, stripe_id: str, billing: Billing, stripe: St
     Raises:
         StripeUnavailable: Stripe is unavailable.
     """
-    records, compare_with_stripe = billing.mirrors.of_subject(subject), _COMPARISONS[subject]
+    records, compare_with_stripe = billing.records.of_subject(subject), _COMPARISONS[subject]
     stored = await records.find(stripe_id)
     drift: Drift | None = None
     for _ in range(MAX_READINGS):

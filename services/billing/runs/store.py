@@ -28,7 +28,7 @@ from shared.mongo import Collection, Database, Document
 
 Entity = TypeVar("Entity")
 MAX_UNLISTED: Final = 10_000
-"""Bound on the records returned by ``Mirror.unlisted``. That many records missing in Stripe's list mean that the
+"""Bound on the records returned by ``RecordReader.unlisted``. That many records missing in Stripe's list mean that the
 account is probably the wrong one."""
 
 
@@ -156,7 +156,7 @@ class Takeover(Rows[TakenOver]):
             self.save(replace(takeover, until=until), work)
 
 
-class Mirror(Generic[Entity]):
+class RecordReader(Generic[Entity]):
     """Bulk reads of our records of one kind of Stripe object.
 
     Args:
@@ -223,23 +223,23 @@ class Mirror(Generic[Entity]):
         return [str(document["_id"]) async for document in await self._collection.aggregate(steps)]
 
 
-class Mirrors:
+class RecordReaders:
     """Bulk reads of our records of every kind of Stripe object."""
 
     def __init__(self, database: Database) -> None:
-        self.customers = Mirror(
+        self.customers = RecordReader(
             database[ProviderMappings.COLLECTION],
             ProviderMapping,
             "providerValue",
             where={"providerType": "stripe", "removedAt": None},
         )
-        self.subscriptions = Mirror(database[Subscriptions.COLLECTION], Subscription, "stpSubscriptionId")
-        self.trials = Mirror(
+        self.subscriptions = RecordReader(database[Subscriptions.COLLECTION], Subscription, "stpSubscriptionId")
+        self.trials = RecordReader(
             database[Trials.COLLECTION], Trial, "stpSubscriptionId", where={"stpSubscriptionId": {"$type": "string"}}
         )
-        self.payments = Mirror(database[Payments.COLLECTION], Payment, "stpPaymentIntentId")
-        self.disputes = Mirror(database[Disputes.COLLECTION], Dispute, "stpDisputeId")
-        self._of_subject: dict[Subject, Mirror[Any]] = {
+        self.payments = RecordReader(database[Payments.COLLECTION], Payment, "stpPaymentIntentId")
+        self.disputes = RecordReader(database[Disputes.COLLECTION], Dispute, "stpDisputeId")
+        self._of_subject: dict[Subject, RecordReader[Any]] = {
             "customer": self.customers,
             "subscription": self.subscriptions,
             "trial": self.trials,
@@ -247,6 +247,6 @@ class Mirrors:
             "dispute": self.disputes,
         }
 
-    def of_subject(self, subject: Subject) -> Mirror[Any]:
+    def of_subject(self, subject: Subject) -> RecordReader[Any]:
         """The records of a kind of object."""
         return self._of_subject[subject]

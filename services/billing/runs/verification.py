@@ -42,7 +42,7 @@ def listed_stage(name: StripeList, subject: Subject, compare_entry: CompareEntry
 
     async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
-        records = step.billing.mirrors.of_subject(subject)
+        records = step.billing.records.of_subject(subject)
         made_until, after = _parse_cursor(run.cursor)
         page = await list_page(name, step.stripe.calls, after=after)
         stored = await records.of(entry["id"] for entry in page.entries)
@@ -79,7 +79,7 @@ def records_stage(name: str, subject: Subject) -> Stage:
 
     async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
-        page = await step.billing.mirrors.of_subject(subject).after(run.cursor, limit=RECORDS_PER_STEP)
+        page = await step.billing.records.of_subject(subject).after(run.cursor, limit=RECORDS_PER_STEP)
         drifts = await map_until_timeout(page, lambda record: compare(subject, record[1], step.billing, step.stripe))
         await add_suspected(filter(None, drifts), step)
         run = run.counted(**{name: len(drifts)})
@@ -98,7 +98,7 @@ async def recent_events(step: Step) -> StepResult:
         step.stripe.calls, after=run.cursor, limit=EVENTS_PER_STEP, created={"gte": int(since.timestamp())}
     )
     subjects = [subject for event in page.entries for subject in subjects_of(event)]
-    trials = await step.billing.mirrors.trials.of(stripe_id for kind, stripe_id in subjects if kind == "subscription")
+    trials = await step.billing.records.trials.of(stripe_id for kind, stripe_id in subjects if kind == "subscription")
     objects = [*dict.fromkeys([*subjects, *(("trial", stripe_id) for stripe_id in trials)])]
     # A cursor names an event, not an object, so all objects of a page belong to one step.
     drifts: list[Drift | None] = []

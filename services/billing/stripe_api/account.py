@@ -288,7 +288,7 @@ def _quoted(identifier: str) -> str:
 
 
 @asynccontextmanager
-async def opened(
+async def open_account(
     *, api_key: str, api_base: str | None, rate: float, portal_return_url: str, timeouts: Timeouts | None = None
 ) -> AsyncIterator[Stripe]:
     """A Stripe account; its connections are closed when the block ends.
@@ -300,7 +300,7 @@ async def opened(
         portal_return_url: page to which the customer portal leads back.
         timeouts: of the calls.
     """
-    async with calls.opened(
+    async with calls.open_calls(
         api_key=api_key, api_base=api_base, rate=rate, timeouts=timeouts or Timeouts()
     ) as opened_calls:
         yield Stripe(opened_calls, portal_return_url=portal_return_url)

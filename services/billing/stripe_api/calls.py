@@ -271,7 +271,7 @@ def _classify(failure: Exception) -> _Failure:
 
 
 @asynccontextmanager
-async def opened(*, api_key: str, api_base: str | None, rate: float, timeouts: Timeouts) -> AsyncIterator[Calls]:
+async def open_calls(*, api_key: str, api_base: str | None, rate: float, timeouts: Timeouts) -> AsyncIterator[Calls]:
     """Calls to a Stripe account; the connections are closed when the block ends.
 
     Args:

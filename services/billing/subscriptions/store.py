@@ -50,15 +50,15 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PayerTurn:
-    """The row of a user in ``payers``; its version is the point of it."""
+class PayerRow:
+    """A row of ``payers``, which exists for its version."""
 
     id: str
     updated_at: datetime
     version: int = 1
 
 
-class Payers(Rows[PayerTurn]):
+class Payers(Rows[PayerRow]):
     """The collection ``payers``: one row for each user who ever had a live subscription.
 
     Two subscriptions of one user may become live at the same time, through two customers and therefore under two
@@ -69,10 +69,10 @@ class Payers(Rows[PayerTurn]):
     COLLECTION: Final = "payers"
     INDEXES: Final = ()
 
-    async def take_turn(self, user_id: str, work: Work) -> None:
+    async def serialize(self, user_id: str, work: Work) -> None:
         """Serialize this work with all others that decide about a user; call it before reading the subscriptions."""
-        turn = await self.find(user_id)
-        if turn is None:
-            self.add(PayerTurn(id=user_id, updated_at=work.now), work)
+        row = await self.find(user_id)
+        if row is None:
+            self.add(PayerRow(id=user_id, updated_at=work.now), work)
         else:
-            self.save(replace(turn, updated_at=work.now), work)
+            self.save(replace(row, updated_at=work.now), work)

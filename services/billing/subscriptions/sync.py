@@ -145,7 +145,7 @@ async def _order_duplicate_cancellations(
 ) -> bool:
     """Order the cancellation of the user's duplicates; returns whether this subscription is one of them."""
     if stored is None or not stored.live(work.now, billing.grace) or stored.user_id != updated.user_id:
-        await billing.payers.take_turn(updated.user_id, work)
+        await billing.payers.serialize(updated.user_id, work)
     others = [other for other in await billing.subscriptions.of_user(updated.user_id) if other.id != updated.id]
     is_duplicate = False
     for duplicate, kept in duplicates_to_cancel([updated, *others], at=work.now, grace=billing.grace):

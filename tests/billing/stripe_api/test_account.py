@@ -18,7 +18,7 @@ CUSTOMER: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1", "tr
 
 @pytest.fixture
 async def stripe(double: StripeDouble) -> AsyncIterator[Stripe]:
-    async with account.opened(
+    async with account.open_account(
         api_key=API_KEY,
         api_base=double.url,
         rate=2000,

@@ -22,7 +22,7 @@ PORTAL = "https://getbeak.app/"
 
 @pytest.fixture
 async def stripe(double: StripeDouble) -> AsyncIterator[Stripe]:
-    async with account.opened(
+    async with account.open_account(
         api_key=API_KEY, api_base=double.url, rate=2000, portal_return_url=PORTAL, timeouts=TIMEOUTS
     ) as opened:
         yield opened
@@ -32,7 +32,7 @@ async def stripe(double: StripeDouble) -> AsyncIterator[Stripe]:
 async def limited(double: StripeDouble) -> AsyncIterator[Stripe]:
     """An account with a rate of 80 calls a second."""
     timeouts = Timeouts(attempt=2.0, call=5.0, retry_pause=0.01)
-    async with account.opened(
+    async with account.open_account(
         api_key=API_KEY, api_base=double.url, rate=RATE, portal_return_url=PORTAL, timeouts=timeouts
     ) as opened:
         yield opened
@@ -124,7 +124,7 @@ async def test_an_invalid_request_is_refused_with_code_and_parameter(stripe: Str
 
 
 async def test_a_rejected_api_key_is_unavailable_without_a_retry(double: StripeDouble) -> None:
-    async with account.opened(
+    async with account.open_account(
         api_key="sk_test_wrong",
         api_base=double.url,
         rate=2000,
@@ -172,7 +172,7 @@ async def test_portal_links_and_api_keys_are_never_logged(
 async def test_many_reads_do_not_delay_an_interactive_call(double: StripeDouble, price: str) -> None:
     made = double.simulate.checkout(price, email="ada@example.com")
     timeouts = Timeouts(attempt=0.3, call=0.5, portal=0.5, retry_pause=0.01)
-    async with account.opened(
+    async with account.open_account(
         api_key=API_KEY, api_base=double.url, rate=20, portal_return_url="https://getbeak.app/", timeouts=timeouts
     ) as stripe:
         storm = [asyncio.create_task(stripe.subscription(made["id"])) for _ in range(200)]
