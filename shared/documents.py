@@ -281,6 +281,13 @@ class Rows(Generic[Row]):
         """Replace the entity; if its stored version has changed since it was read, the handler runs again."""
         work.replace(self._collection, self._document(entity), version=entity.version)
 
+    def add_or_save(self, entity: Row, work: Work, *, stored: Row | None) -> None:
+        """Insert the entity if none was read, otherwise replace the one that was read."""
+        if stored is None:
+            self.add(entity, work)
+        else:
+            self.save(entity, work)
+
     def remove(self, entity: Row, work: Work) -> None:
         """Delete the entity; if its stored version has changed since it was read, the handler runs again."""
         work.delete(self._collection, entity.id, version=entity.version)

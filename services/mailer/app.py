@@ -24,7 +24,7 @@ from services.mailer.rendering.renderer import MailRenderer, TextRenderer
 from services.mailer.rendering.template_loader import Templates, UnusableTemplate
 from services.mailer.settings import MailerSettings
 from services.mailer.smtp.servers import MailServers
-from services.mailer.smtp.smtp_client import MailServer, SmtpClient
+from services.mailer.smtp.smtp_client import MailServer, SmtpClient, Tls
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
 from shared.mongo import indexes_of
@@ -62,8 +62,8 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
     sender = Sender(address=usable_address(parseaddr(settings.mail_from)[1]), tagged=settings.mail_return_path_tags)
     mail_renderer, text_renderer = renderers(settings)
     client_brandings = ClientBrandings(resources.database)
-    smtp = mail_servers(settings, sender)
-    provider = text_provider(settings, smtp, sender)
+    servers = mail_servers(settings, sender)
+    provider = text_provider(settings, servers, sender)
     audience = mailchimp(settings)
     try:
         yield Mailer(
@@ -72,14 +72,14 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
             consents=Consents(resources.database),
             consent_changes=ConsentChanges(resources.database),
             erased=ErasedIds(resources.database),
-            audience=audience,
+            mailchimp=audience,
             audience_members=AudienceMembers(resources.database),
             client_brandings=client_brandings,
             branding_cache=BrandingCache(default_branding(settings), client_brandings),
             personal_data=PersonalData(resources.database, resources.sealer),
             mail_renderer=mail_renderer,
             text_renderer=text_renderer,
-            mail_servers=smtp,
+            mail_servers=servers,
             text_provider=provider,
             sender=sender,
             unsubscribe_links=UnsubscribeLinks(resources.sealer, settings.issuer),
@@ -89,55 +89,40 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
         if audience is not None:
             await audience.close()
         await provider.close()
-        await smtp.close()
+        await servers.close()
 
 
 def mail_servers(settings: MailerSettings, sender: Sender) -> MailServers:
     """Build the clients of the one or two mail servers in the settings."""
-    ca_file = None if settings.smtp_ca_file is None else str(settings.smtp_ca_file)
-    servers = [
-        MailServer(
-            host=settings.smtp_host,
-            port=settings.smtp_port,
-            tls=settings.smtp_tls,
-            username=settings.smtp_username,
-            password=_plain(settings.smtp_password),
-            ca_file=ca_file,
+
+    def client(name: str, host: str, port: int, tls: Tls, login: tuple[str | None, SecretStr | None]) -> SmtpClient:
+        username, password = login
+        server = MailServer(
+            host=host,
+            port=port,
+            tls=tls,
+            username=username,
+            password=None if password is None else password.get_secret_value(),
+            ca_file=settings.smtp_ca_file,
             ehlo_name=sender.domain,
         )
-    ]
-    if settings.smtp_second_host is not None:
-        second = MailServer(
-            host=settings.smtp_second_host,
-            port=settings.smtp_second_port,
-            tls=settings.smtp_second_tls,
-            username=settings.smtp_second_username,
-            password=_plain(settings.smtp_second_password),
-            ca_file=ca_file,
-            ehlo_name=sender.domain,
-        )
-        servers.append(second)
-    connections, timeout = settings.smtp_connections, settings.smtp_timeout
-    names = ("smtp", "smtp-second")
-    return MailServers(
-        [
-            SmtpClient(server, connections=connections, timeout=timeout, name=name)
-            for server, name in zip(servers, names, strict=False)
-        ]
-    )
+        return SmtpClient(server, connections=settings.smtp_connections, timeout=settings.smtp_timeout, name=name)
+
+    login = settings.smtp_username, settings.smtp_password
+    clients = [client("smtp", settings.smtp_host, settings.smtp_port, settings.smtp_tls, login)]
+    if (host := settings.smtp_second_host) is not None:
+        login = settings.smtp_second_username, settings.smtp_second_password
+        clients.append(client("smtp-second", host, settings.smtp_second_port, settings.smtp_second_tls, login))
+    return MailServers(clients)
 
 
-def _plain(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
-
-
-def text_provider(settings: MailerSettings, smtp: MailServers, sender: Sender) -> TextProvider:
+def text_provider(settings: MailerSettings, servers: MailServers, sender: Sender) -> TextProvider:
     """Build the provider of texts that the settings name."""
     match settings.text_provider:
         case "twilio":
             return _twilio(settings)
         case "inbox":
-            return InboxProvider(smtp, sender.address)
+            return InboxProvider(servers, sender.address)
         case "console":
             return ConsoleProvider()
         case "none":
@@ -146,19 +131,14 @@ def text_provider(settings: MailerSettings, smtp: MailServers, sender: Sender) -
 
 def _twilio(settings: MailerSettings) -> TextProvider:
     # Imported only where needed: the library takes as long to import as everything else here together.
-    from services.mailer.texts.twilio import Twilio, TwilioAccount  # noqa: PLC0415
+    from services.mailer.texts.twilio import Twilio  # noqa: PLC0415
 
-    sid, token, service = (
-        settings.twilio_account_sid,
-        settings.twilio_auth_token,
-        settings.twilio_messaging_service_sid,
-    )
+    sid, token, service = settings.twilio_account_sid, settings.twilio_auth_token, settings.twilio_messaging_service_sid
     if not sid or not token or not service:
-        raise SettingsError("NEST_TEXT_PROVIDER is twilio, which needs an account")
-    account = TwilioAccount(
-        sid=sid, token=token.get_secret_value(), messaging_service_sid=service, api_base=settings.twilio_api_base
+        raise SettingsError("NEST_TEXT_PROVIDER is twilio, which requires an account")
+    return Twilio(
+        sid, token.get_secret_value(), service, timeout=settings.text_timeout, api_base=settings.twilio_api_base
     )
-    return Twilio(account, timeout=settings.text_timeout)
 
 
 def mailchimp(settings: MailerSettings) -> Mailchimp | None:

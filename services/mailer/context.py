@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.mailer.branding.store import BrandingCache, ClientBrandings
-from services.mailer.consents.mailchimp import Audience
+from services.mailer.consents.mailchimp import Mailchimp
 from services.mailer.consents.store import AudienceMembers, ConsentChanges, Consents
 from services.mailer.consents.unsubscribe_links import UnsubscribeLinks
-from services.mailer.deliveries.models import Delivery
 from services.mailer.deliveries.store import Deliveries
 from services.mailer.personal_data.store import PersonalData
 from services.mailer.rendering.renderer import MailRenderer, TextRenderer
@@ -24,10 +23,10 @@ SERVICE = "mailer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Envelope sender of our mails.
+    """Envelope sender of our mails, which receives their bounces, whatever ``From`` is.
 
     Attributes:
-        address: an ASCII address; bounces go there, whatever ``From`` is.
+        address: an ASCII address.
         tagged: whether each mail has its own return path (VERP), so that a bounce names its mail even if it quotes
             nothing of it.
     """
@@ -50,34 +49,14 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mailer:
-    """Stores and adapters of the mailer, built in ``app.py``.
-
-    Attributes:
-        deliveries: mails and texts with their states.
-        suppressions: the suppression list.
-        consents: marketing consents.
-        consent_changes: the history of marketing consents.
-        erased: the IDs of erased users.
-        audience: the provider that consents are synced to; None for no sync.
-        audience_members: the state of the sync per user.
-        client_brandings: the branding set per client.
-        branding_cache: branding per client, with the deployment's as default.
-        personal_data: the collections with personal data.
-        mail_renderer: renders mails.
-        text_renderer: renders texts.
-        mail_servers: sends mails.
-        text_provider: sends texts.
-        sender: the envelope sender.
-        unsubscribe_links: makes unsubscribe links.
-        sealer: seals and unseals secrets of the mailer.
-    """
+    """Stores and adapters of the mailer, built in ``app.py``; ``mailchimp`` is None if consents are not synced."""
 
     deliveries: Deliveries
     suppressions: Suppressions
     consents: Consents
     consent_changes: ConsentChanges
     erased: ErasedIds
-    audience: Audience | None
+    mailchimp: Mailchimp | None
     audience_members: AudienceMembers
     client_brandings: ClientBrandings
     branding_cache: BrandingCache
@@ -105,7 +84,3 @@ class Mailer:
     def recipient_hashes(self, recipient: str) -> list[str]:
         """Return the keyed hashes of an address or a number under all sealing keys: documents may have older ones."""
         return self.sealer.keyed_hashes("recipient", recipient.lower().encode())
-
-    def hashes_of(self, delivery: Delivery) -> list[str]:
-        """Return the keyed hashes of a delivery's recipient under all sealing keys; not for an erased recipient."""
-        return self.recipient_hashes(self.sealer.unseal(SERVICE, delivery.recipient).decode())

@@ -33,6 +33,10 @@ def _sender(value: str) -> str:
     return value
 
 
+def _in_production(info: ValidationInfo) -> bool:
+    return bool(info.data.get("environment", PRODUCTION) == PRODUCTION)
+
+
 Line = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100)]
 """Text without line breaks and control characters."""
 Name = Field(default=None, min_length=1)
@@ -45,7 +49,7 @@ class MailerSettings(ServiceSettings):
     """Host name of the mail server; its certificate must be valid for it."""
     smtp_port: int = Field(default=587, ge=1, le=65_535)
     """587 with STARTTLS, 465 with implicit TLS."""
-    smtp_tls: Literal["required", "implicit", "none"] = "required"
+    smtp_tls: Tls = "required"
     """``required``: STARTTLS or no mail; ``implicit``: TLS from the first byte; ``none``: refused in production."""
     smtp_username: str | None = Name
     """Unset for a server without authentication."""
@@ -55,7 +59,7 @@ class MailerSettings(ServiceSettings):
     """Fallback server, used while the first one refuses connections or hangs; preferably of another provider."""
     smtp_second_port: int = Field(default=587, ge=1, le=65_535)
     """As for the first server."""
-    smtp_second_tls: Literal["required", "implicit", "none"] = "required"
+    smtp_second_tls: Tls = "required"
     """As for the first server."""
     smtp_second_username: str | None = Name
     """As for the first server."""
@@ -117,7 +121,7 @@ class MailerSettings(ServiceSettings):
     @field_validator("smtp_tls", "smtp_second_tls")
     @classmethod
     def _encrypted_in_production(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value == "none" and info.data.get("environment", PRODUCTION) == PRODUCTION:
+        if value == "none" and _in_production(info):
             raise ValueError("none is refused in production: mails contain links that log people in")
         return value
 
@@ -128,7 +132,9 @@ class MailerSettings(ServiceSettings):
             raise ValueError("there is no such file")
         return value
 
-    @field_validator("smtp_second_host", "smtp_second_username", "smtp_second_password", mode="before")
+    @field_validator(
+        "smtp_second_host", "smtp_second_username", "smtp_second_password", "mailchimp_api_key", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return value or None
@@ -139,14 +145,9 @@ class MailerSettings(ServiceSettings):
         url = urlsplit(value)
         if url.scheme not in ("http", "https") or not url.netloc or value.endswith("/"):
             raise ValueError("must be the public URL of the gateway, without a slash at the end")
-        if url.scheme != "https" and info.data.get("environment", PRODUCTION) == PRODUCTION:
+        if url.scheme != "https" and _in_production(info):
             raise ValueError("must be an https URL in production")
         return value
-
-    @field_validator("mailchimp_api_key", mode="before")
-    @classmethod
-    def _empty_key_is_none(cls, value: object) -> object:
-        return None if value == "" else value
 
     @field_validator("mailchimp_api_key")
     @classmethod
@@ -158,31 +159,28 @@ class MailerSettings(ServiceSettings):
     @field_validator("text_provider")
     @classmethod
     def _reaches_phones_in_production(cls, value: str, info: ValidationInfo) -> str:
-        if value in ("inbox", "console") and info.data.get("environment", PRODUCTION) == PRODUCTION:
+        if value in ("inbox", "console") and _in_production(info):
             raise ValueError(f"{value} is refused in production: texts contain codes that log people in")
         return value
 
     @field_validator("twilio_api_base", "mailchimp_api_base")
     @classmethod
     def _no_double_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("environment", PRODUCTION) == PRODUCTION:
+        if value is not None and _in_production(info):
             raise ValueError("is refused in production: a test double would receive personal data")
         return value
 
     @model_validator(mode="after")
-    def _complete_smtp_credentials(self) -> Self:
-        if (self.smtp_username is None) != (self.smtp_password is None):
-            raise ValueError("NEST_SMTP_USERNAME and NEST_SMTP_PASSWORD: set both, or neither")
-        if (self.smtp_second_username is None) != (self.smtp_second_password is None):
-            raise ValueError("NEST_SMTP_SECOND_USERNAME and NEST_SMTP_SECOND_PASSWORD: set both, or neither")
+    def _complete_accounts(self) -> Self:
+        for one, other in (
+            ("smtp_username", "smtp_password"),
+            ("smtp_second_username", "smtp_second_password"),
+            ("mailchimp_api_key", "mailchimp_list_id"),
+        ):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"NEST_{one.upper()} and NEST_{other.upper()}: set both, or neither")
         if self.smtp_second_host is None and self.smtp_second_username is not None:
             raise ValueError("NEST_SMTP_SECOND_USERNAME requires NEST_SMTP_SECOND_HOST")
-        return self
-
-    @model_validator(mode="after")
-    def _complete_mailchimp_account(self) -> Self:
-        if (self.mailchimp_api_key is None) != (self.mailchimp_list_id is None):
-            raise ValueError("NEST_MAILCHIMP_API_KEY and NEST_MAILCHIMP_LIST_ID: set both, or neither")
         return self
 
     @model_validator(mode="after")

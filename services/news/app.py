@@ -15,15 +15,12 @@ from services.news.settings import NewsSettings
 from services.news.store import Dismissals, NewsItems, Subscriptions, personal_data
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.news import NewsItemCreated
+from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("news.commands", "billing.events")
-INDEXES: Final = {
-    NewsItems.COLLECTION: NewsItems.INDEXES,
-    Dismissals.COLLECTION: Dismissals.INDEXES,
-    Subscriptions.COLLECTION: Subscriptions.INDEXES,
-}
+INDEXES: Final = indexes_of(NewsItems, Dismissals, Subscriptions)
 """Indexes by collection, created before the first message is handled."""
 
 

@@ -14,17 +14,7 @@ from shared.sealing import Sealer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """Stores and adapters of news, built in ``app.py``.
-
-    Attributes:
-        item_cache: the current items and the registered clients, in memory.
-        items: the news items.
-        dismissals: the items that users dismissed.
-        subscriptions: the subscription states of users, as published by billing.
-        allowed_urls: the URLs that items may open.
-        personal_data: the collections with personal data.
-        sealer: unseals secrets of news.
-    """
+    """Stores and adapters of news, built in ``app.py``."""
 
     item_cache: ItemCache
     items: NewsItems

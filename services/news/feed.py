@@ -19,12 +19,9 @@ App = tuple[str, str | None, str | None]
 
 
 class Feed:
-    """News items in the order in which they are listed.
+    """News items that are live or will be, in the order in which they are listed.
 
     The live items are selected anew whenever an item starts or ends.
-
-    Args:
-        items: the items that are live or will be.
     """
 
     def __init__(self, items: Iterable[NewsItem]) -> None:

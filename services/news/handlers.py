@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from services.news.context import News
 from services.news.models import NewsItem, Reader
@@ -40,13 +41,7 @@ async def list_news_items(query: ListNewsItems, work: Work, news: News) -> NewsI
         dismissed, subscriptions = await asyncio.gather(
             news.dismissals.list_item_ids(work.caller.user_id), news.subscriptions.list_states(work.caller.user_id)
         )
-        reader = Reader(
-            client_id=query.client_id,
-            locale=query.locale,
-            app_version=query.app_version,
-            subscriptions=subscriptions,
-            dismissed=dismissed,
-        )
+        reader = replace(reader, subscriptions=subscriptions, dismissed=dismissed)
     return NewsItemList(tuple(item.view() for item in news.item_cache.list_for(reader, at=work.now)))
 
 

@@ -27,15 +27,10 @@ RETRY_SECONDS: Final = 1.0
 
 
 class ItemCache:
-    """Current items and registered clients.
+    """Current items and registered clients."""
 
-    Args:
-        items: the store of the items.
-        clock: returns the current time.
-    """
-
-    def __init__(self, items: NewsItems, clock: Callable[[], datetime]) -> None:
-        self._store = items
+    def __init__(self, store: NewsItems, clock: Callable[[], datetime]) -> None:
+        self._store = store
         self._clock = clock
         self._items: dict[str, NewsItem] = {}
         self._feed = Feed(())

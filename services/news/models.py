@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Self
@@ -36,12 +36,8 @@ VersionKey = tuple[tuple[int, ...], int, tuple[tuple[int, int, str], ...]]
 class Reader:
     """App and user that items are listed for.
 
-    Attributes:
-        client_id: the app's client.
-        locale: the app's language, if sent.
-        app_version: the app's version, if sent.
-        subscriptions: the states of the user's subscriptions; ``none`` for a user without one; empty without a user.
-        dismissed: the IDs of the items that the user dismissed.
+    ``subscriptions`` are the states of the user's subscriptions: ``none`` for a user without one, empty without a user.
+    ``dismissed`` are the IDs of the items that the user dismissed.
     """
 
     client_id: str
@@ -55,12 +51,8 @@ class Reader:
 class Target:
     """Target group of an item. A field that is None does not restrict it.
 
-    Attributes:
-        clients: the IDs of the clients that show the item.
-        locales: languages; ``de`` includes ``de-AT``.
-        min_app_version: the lowest app version that shows the item.
-        max_app_version: the highest app version that shows the item.
-        subscriptions: states; one of the user's subscriptions must have one of them.
+    The locale ``de`` includes ``de-AT``. Both app versions are inclusive. One of the user's subscriptions must have one
+    of the states in ``subscriptions``.
     """
 
     clients: tuple[str, ...] | None = None
@@ -76,13 +68,7 @@ class Target:
         Raises:
             NoSuchAppVersion: the highest version is below the lowest.
         """
-        target = cls(
-            clients=command.clients,
-            locales=command.locales,
-            min_app_version=command.min_app_version,
-            max_app_version=command.max_app_version,
-            subscriptions=command.subscriptions,
-        )
+        target = cls(**{each.name: getattr(command, each.name) for each in fields(cls)})
         lowest, highest = target.min_app_version, target.max_app_version
         if lowest is not None and highest is not None and version_key(highest) < version_key(lowest):
             raise NoSuchAppVersion
@@ -117,11 +103,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class AllowedUrls:
-    """URLs that an item may open.
+    """URLs that an item may open: their schemes, and the hosts of web pages, both in lower case.
 
-    Attributes:
-        schemes: URL schemes in lower case.
-        hosts: hosts of web pages in lower case, each with its subdomains; empty for any host.
+    Each host includes its subdomains; without hosts, every host is allowed.
     """
 
     schemes: Collection[str]
@@ -173,7 +157,6 @@ class NewsItem:
         priority: items with a higher priority come first; items stored before there were priorities lack it.
         starts_at: the start, inclusive.
         ends_at: the end, exclusive; None for no end.
-        version: the version for optimistic locking.
     """
 
     id: str
@@ -190,12 +173,6 @@ class NewsItem:
     @classmethod
     def create(cls, command: NewsItemFields, *, id: str, allowed_urls: AllowedUrls, at: datetime) -> Self:  # noqa: A002
         """Create the item that an operator requested.
-
-        Args:
-            command: the requested fields.
-            id: the item's ID.
-            allowed_urls: the URLs that it may open.
-            at: the current time.
 
         Raises:
             NewsItemEndsBeforeItStarts: the end is not after the start.
@@ -266,23 +243,9 @@ class NewsItem:
 
     def details(self) -> NewsItemDetails:
         """Return the item as operators see it."""
+        parts = (self.target, self)
         return NewsItemDetails.model_validate(
-            {
-                "id": self.id,
-                "primary": self.primary,
-                "fallback": self.fallback,
-                "clients": self.target.clients,
-                "locales": self.target.locales,
-                "min_app_version": self.target.min_app_version,
-                "max_app_version": self.target.max_app_version,
-                "subscriptions": self.target.subscriptions,
-                "priority": self.priority,
-                "starts_at": self.starts_at,
-                "ends_at": self.ends_at,
-                "created_at": self.created_at,
-                "updated_at": self.updated_at,
-                "version": self.version,
-            }
+            {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
         )
 
 

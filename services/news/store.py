@@ -32,12 +32,9 @@ class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNot
     INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), IndexModel([("createdAt", DESCENDING)]))
 
     async def list_page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
-        """Return a page of items, live or not, newest first.
+        """Return a page of items, live or not, newest first: those that a client shows, or all (None).
 
-        Args:
-            client_id: only items that this client shows; None for all.
-            cursor: the ID of the last item of the previous page; None for the first page.
-            limit: the maximum number of items.
+        ``cursor`` is the ID of the last item of the previous page; None for the first page.
 
         Raises:
             NewsItemNotFound: the cursor's item was deleted.
@@ -55,9 +52,7 @@ class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNot
     async def load_current(self, loaded: Mapping[str, NewsItem], *, at: datetime) -> dict[str, NewsItem]:
         """Return the items that are live at a time or will be, by ID; the newest ``MAX_CURRENT_ITEMS``.
 
-        Args:
-            loaded: the items of the previous call; of these only the changed ones are read.
-            at: the time.
+        Of the items of the previous call, ``loaded``, only the changed ones are read.
 
         Raises:
             PyMongoError: a read failed.
@@ -91,9 +86,7 @@ class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNot
 class Dismissal:
     """Item that a user dismissed on all devices.
 
-    Attributes:
-        id: the IDs of user and item, joined by a slash.
-        ends_at: the end of the item when it was dismissed.
+    ``id`` joins the IDs of user and item with a slash. ``ends_at`` is the end of the item when it was dismissed.
     """
 
     id: str
@@ -135,12 +128,7 @@ class Dismissals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """State of a subscription, as published by billing.
-
-    Attributes:
-        id: the subscription's ID.
-        version: the version for optimistic locking.
-    """
+    """State of a subscription, as published by billing, under the subscription's ID."""
 
     id: str
     user_id: str

@@ -49,11 +49,9 @@ class Palette:
 
 @lru_cache(maxsize=256)
 def palette(accent: str, page: str) -> Palette:
-    """Derive a palette; a colour that would be illegible is replaced by a legible one.
+    """Derive a palette from the product's colour and the background around the card, both ``#rrggbb``.
 
-    Args:
-        accent: the product's colour, ``#rrggbb``.
-        page: the background around the card, ``#rrggbb``.
+    A colour that would be illegible is replaced by a legible one.
     """
     page_ink = first_legible(page, INK, WHITE, BLACK)
     return Palette(

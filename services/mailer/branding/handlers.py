@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.mailer.branding.models import ClientBranding, branding_view
 from services.mailer.context import Mailer
 from shared.bus.work import Work
@@ -12,11 +14,10 @@ async def record_client_looks(command: RecordClientLooks, work: Work, mailer: Ma
     """Set the branding of a client; its mails and texts show it within a second."""
     stored = await mailer.client_brandings.find(command.client_id)
     if stored is None:
-        branding = ClientBranding.create(command.client_id, command.looks, at=work.now)
-        mailer.client_brandings.add(branding, work)
+        branding = ClientBranding(id=command.client_id, chosen=command.looks, created_at=work.now, updated_at=work.now)
     else:
-        branding = stored.change(command.looks, at=work.now)
-        mailer.client_brandings.save(branding, work)
+        branding = replace(stored, chosen=command.looks, updated_at=work.now)
+    mailer.client_brandings.add_or_save(branding, work, stored=stored)
     return branding_view(command.client_id, branding, mailer.branding_cache.default)
 
 

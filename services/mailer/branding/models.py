@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from email.headerregistry import Address
 from functools import lru_cache
-from typing import Self
 
 from services.mailer.branding.colours import Palette, palette
 from shared.messages.mailer.branding import ClientLooks, ClientLooksView, LooksView
@@ -17,7 +16,7 @@ class Branding:
     """Branding of a mail or a text.
 
     Attributes:
-        product_name: the product's name.
+        product_name: the product's name, also the display name of a client's own sender address.
         sender_address: the address in ``From``, in ASCII.
         sender_name: the display name in ``From``; None for the address alone.
         support_address: the address that people may write to.
@@ -57,12 +56,9 @@ class Branding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientBranding:
-    """Branding that was set for one client.
+    """Branding that was set for one client, under the client's ID.
 
-    Attributes:
-        id: the client's ID; a client has one branding.
-        chosen: the fields that were set; the others come from the deployment's settings.
-        version: the version for optimistic locking.
+    The fields that ``chosen`` lacks come from the deployment's settings.
     """
 
     id: str
@@ -71,24 +67,9 @@ class ClientBranding:
     updated_at: datetime
     version: int = 1
 
-    @classmethod
-    def create(cls, client_id: str, chosen: ClientLooks, *, at: datetime) -> Self:
-        """Create the first branding of a client."""
-        return cls(id=client_id, chosen=chosen, created_at=at, updated_at=at)
-
-    def change(self, chosen: ClientLooks, *, at: datetime) -> Self:
-        """Replace all fields that were set."""
-        return replace(self, chosen=chosen, updated_at=at)
-
 
 def branding_view(client_id: str, stored: ClientBranding | None, default: Branding) -> ClientLooksView:
-    """Return a client's branding as operators read it.
-
-    Args:
-        client_id: the client's ID.
-        stored: what was set for it, or None.
-        default: the deployment's branding.
-    """
+    """Return a client's branding as operators read it; ``default`` is the deployment's."""
     chosen = ClientLooks() if stored is None else stored.chosen
     branding = default.overridden_by(chosen)
     return ClientLooksView(

@@ -34,17 +34,11 @@ class ClientBrandings(Rows[ClientBranding]):
 
 
 class BrandingCache:
-    """Branding per client, cached for one second.
+    """Branding per client, cached for one second; clients without their own have the deployment's, ``default``."""
 
-    Args:
-        default: the deployment's branding, for clients without their own.
-        stored: the store of the clients' branding.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, default: Branding, stored: ClientBrandings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, default: Branding, store: ClientBrandings, clock: Callable[[], float] = time.monotonic) -> None:
         self.default = default
-        self._stored = stored
+        self._store = store
         self._clock = clock
         self._cached: dict[str, tuple[float, Branding]] = {}
 
@@ -57,7 +51,7 @@ class BrandingCache:
             return cached[1]
         # The expiry counts from before the read: a change during the read must not be hidden for longer.
         expires = self._clock() + CACHE_SECONDS
-        stored = await self._stored.find(client_id)
+        stored = await self._store.find(client_id)
         branding = self.default if stored is None else self.default.overridden_by(stored.chosen)
         if len(self._cached) >= MAX_CACHED_CLIENTS:
             self._cached.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.mailer.consents.mailchimp import GIVEN_UP
 from services.mailer.consents.models import AudienceMember, Consent, next_attempt
 from services.mailer.context import Mailer
 from shared.bus.work import Work
@@ -29,12 +30,11 @@ async def record_marketing_consent(command: RecordMarketingConsent, work: Work, 
         consent = Consent.create(
             command.user_id, command.level, id=work.new_id("mktngconsent"), source=command.source, at=work.now
         )
-        mailer.consents.add(consent, work)
     else:
         consent = stored.choose(command.level, source=command.source, at=work.now)
-        mailer.consents.save(consent, work)
+    mailer.consents.add_or_save(consent, work, stored=stored)
     mailer.consent_changes.add(consent.change(id=work.new_id("mktngconsent"), number=number, caller=work.caller), work)
-    if mailer.audience is not None:
+    if mailer.mailchimp is not None:
         work.publish(FindConsentAddress(key=command.user_id, user_id=command.user_id, consent_version=number))
     if stored is None or stored.level != consent.level:
         work.publish(
@@ -60,7 +60,7 @@ async def carry_marketing_consent(command: CarryMarketingConsent, work: Work, ma
     accepted that one: an earlier attempt whose answer was lost may have been applied after it. If the user chooses
     again during the call, the handler runs again. So the provider's last update is the user's last choice.
     """
-    if mailer.audience is None:
+    if mailer.mailchimp is None:
         return
     consent = await mailer.consents.find(command.user_id)
     if consent is None:
@@ -70,13 +70,10 @@ async def carry_marketing_consent(command: CarryMarketingConsent, work: Work, ma
     if command.address is None:
         member = before.without_address(consent, at=work.now)
     else:
-        outcome = await mailer.audience.update(mailer.unseal(command.address), consent.level)
+        outcome = await mailer.mailchimp.update(mailer.unseal(command.address), consent.level)
         member = before.after(outcome, consent, ordered_at=command.ordered_at, at=work.now)
     mailer.consents.require_unchanged(consent, work)
-    if stored is None:
-        mailer.audience_members.add(member, work)
-    else:
-        mailer.audience_members.save(member, work)
+    mailer.audience_members.add_or_save(member, work, stored=stored)
     match member.state:
         # A newer choice has a command of its own, which is retried for as long.
         case "waiting" if command.consent_version == consent.version or before.state == "carried":
@@ -84,5 +81,5 @@ async def carry_marketing_consent(command: CarryMarketingConsent, work: Work, ma
             at = next_attempt(command.user_id, command.attempt, at=work.now)
             work.publish(command.model_copy(update=retry), at=at)
         case "given_up":
-            mailer.audience.count_given_up()
+            GIVEN_UP.inc()
             log.error("consent not synced", user=command.user_id, level=member.level, reason=member.reason)

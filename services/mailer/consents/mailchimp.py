@@ -9,12 +9,12 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiohttp
 from prometheus_client import Counter
 
-from services.mailer.consents.models import AddressRejected, RetryLater, Synced, SyncOutcome
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from shared.circuit_breaker import CircuitBreaker
 from shared.messages.mailer.consents import ConsentLevel
 
@@ -33,7 +33,7 @@ _UPDATES: Final = Counter(
 _ERASURES: Final = Counter(
     "nest_audience_forgotten", "Calls that erase a person at the audience provider, by outcome.", ["outcome"]
 )
-_GIVEN_UP: Final = Counter("nest_audience_given_up", "Consents whose sync to the audience provider was given up.")
+GIVEN_UP: Final = Counter("nest_audience_given_up", "Consents whose sync to the audience provider was given up.")
 _STATUS: Final[dict[ConsentLevel, tuple[str, str]]] = {
     "general": ("subscribed", "subscribed"),
     # A new member must not appear as somebody who has unsubscribed.
@@ -42,31 +42,8 @@ _STATUS: Final[dict[ConsentLevel, tuple[str, str]]] = {
 """A member's status per consent level: of an existing member, and of a new one."""
 
 
-class Audience(Protocol):
-    """Provider that sends newsletters to an audience."""
-
-    async def update(self, address: str, level: ConsentLevel) -> SyncOutcome:
-        """Send the consent of an address once, within seconds. Errors are returned, not raised.
-
-        The call is idempotent.
-        """
-
-    async def erase(self, address: str) -> SyncOutcome:
-        """Erase everything about an address once, within seconds. Errors are returned, not raised.
-
-        ``Synced`` also if the address is unknown. Afterwards the provider accepts the address from its owner only, so
-        an update that arrives late has no effect.
-        """
-
-    def count_given_up(self) -> None:
-        """Count a consent whose sync was given up."""
-
-    async def close(self) -> None:
-        """Close the connections."""
-
-
 class Mailchimp:
-    """One audience at Mailchimp.
+    """One audience at Mailchimp. Errors of calls are returned, not raised.
 
     Args:
         api_key: ends with ``-`` and the data centre: ``…-us21``.
@@ -88,39 +65,42 @@ class Mailchimp:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def update(self, address: str, level: ConsentLevel) -> SyncOutcome:
-        """As ``Audience.update``: ``PUT /lists/{list}/members/{MD5 of the lower-case address}``."""
+    async def update(self, address: str, level: ConsentLevel) -> Outcome:
+        """Send the consent of an address; idempotent.
+
+        ``PUT /lists/{list}/members/{MD5 of the lower-case address}``
+        """
         status, status_if_new = _STATUS[level]
         body = {"email_address": address, "status": status, "status_if_new": status_if_new}
         # A list may require fields, such as a name, that we do not have.
         path = f"/members/{member_hash(address)}?skip_merge_validation=true"
         return _counted(_UPDATES, self._outcome(await self._call("PUT", path, body)))
 
-    async def erase(self, address: str) -> SyncOutcome:
-        """As ``Audience.erase``: ``POST /lists/{list}/members/{…}/actions/delete-permanent``."""
+    async def erase(self, address: str) -> Outcome:
+        """Erase everything about an address; ``Accepted`` also if the address is unknown.
+
+        Afterwards Mailchimp accepts the address from its owner only, so an update that arrives late has no effect.
+        ``POST /lists/{list}/members/{…}/actions/delete-permanent``
+        """
         response = await self._call("POST", f"/members/{member_hash(address)}/actions/delete-permanent")
         if isinstance(response, _Response) and response.status == NOT_FOUND:
             # Either the member or the whole list is unknown: a wrong list ID must not count as an erasure.
             response = await self._call("GET", "?fields=id")
         return _counted(_ERASURES, self._outcome(response))
 
-    def count_given_up(self) -> None:
-        """As ``Audience.count_given_up``."""
-        _GIVEN_UP.inc()
-
     async def close(self) -> None:
         """Close the connections."""
         await self._http.close()
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Response | RetryLater:
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Response | Deferred:
         if (reason := self._breaker.rejection) is not None:
-            return RetryLater(reason)
+            return Deferred(reason)
         # No queueing: a waiting call would occupy one of the messages in flight, which mails need.
         if self._slots.locked():
-            return RetryLater("busy")
+            return Deferred("busy")
         async with self._slots:
             if (reason := self._breaker.before_call()) is not None:
-                return RetryLater(reason)
+                return Deferred(reason)
             try:
                 async with self._http.request(method, self._list + path, json=body, allow_redirects=False) as response:
                     return _Response(response.status, await response.content.read(MAX_RESPONSE_BYTES))
@@ -130,21 +110,21 @@ class Mailchimp:
                 # Without the error's text, which may contain the member's hash.
                 return self._failed(type(failure).__name__)
 
-    def _outcome(self, response: _Response | RetryLater) -> SyncOutcome:
-        if isinstance(response, RetryLater):
+    def _outcome(self, response: _Response | Deferred) -> Outcome:
+        if isinstance(response, Deferred):
             return response
         if response.status in SUCCESS:
             self._breaker.succeeded()
-            return Synced()
+            return Accepted()
         reason = f"{response.status} {_title(response.body)}".strip()
         if 400 <= response.status < 500 and response.status not in NOT_ABOUT_ADDRESS:  # noqa: PLR2004 -- client errors
             self._breaker.succeeded()
-            return AddressRejected(reason)
+            return Rejected(reason)
         return self._failed(reason)
 
-    def _failed(self, reason: str) -> RetryLater:
+    def _failed(self, reason: str) -> Deferred:
         self._breaker.failed(reason)
-        return RetryLater(reason)
+        return Deferred(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +138,8 @@ def member_hash(address: str) -> str:
     return hashlib.md5(address.lower().encode(), usedforsecurity=False).hexdigest()
 
 
-def _counted(counter: Counter, outcome: SyncOutcome) -> SyncOutcome:
-    counter.labels({Synced: "carried", RetryLater: "not_now", AddressRejected: "never"}[type(outcome)]).inc()
+def _counted(counter: Counter, outcome: Outcome) -> Outcome:
+    counter.labels({Accepted: "carried", Deferred: "not_now", Rejected: "never"}[type(outcome)]).inc()
     return outcome
 
 
@@ -170,6 +150,5 @@ def _title(body: bytes) -> str:
     except ValueError:
         return ""
     title = problem.get("title") if isinstance(problem, dict) else None
-    if not isinstance(title, str):
-        return ""
-    return "".join(character if character.isprintable() else " " for character in title)[:MAX_REASON_CHARACTERS]
+    printable = "".join(each if each.isprintable() else " " for each in title) if isinstance(title, str) else ""
+    return printable[:MAX_REASON_CHARACTERS]

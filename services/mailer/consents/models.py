@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected, retry_pause
 from shared.messages import Caller
 from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
 
@@ -25,7 +25,7 @@ class Consent:
         id: ``mktngconsent_…``.
         source: where the choice was made: ``user``, ``internal`` or ``unsubscribe-link``.
         updated_at: the time of the latest choice.
-        version: the version for optimistic locking; it counts the user's choices.
+        version: counts the user's choices.
     """
 
     id: str
@@ -46,13 +46,7 @@ class Consent:
         return replace(self, level=level, source=source, updated_at=at)
 
     def change(self, *, id: str, number: int, caller: Caller) -> ConsentChange:  # noqa: A002 -- the field's name
-        """Return the history entry of this choice.
-
-        Args:
-            id: the entry's ID.
-            number: the number of the choice; the user's first is 1.
-            caller: who made the choice.
-        """
+        """Return the history entry of this choice, with its number; the user's first is 1."""
         return ConsentChange(
             id=id,
             user_id=self.user_id,
@@ -72,9 +66,8 @@ class Consent:
 class ChangeCaller:
     """Caller who made a choice, as verified by the gateway.
 
-    Attributes:
-        kind: a user, an operator or back end, or anonymous for the unsubscribe link of a mail.
-        user_id: the user of the access token, if there was one.
+    ``kind`` is ``anonymous`` for the unsubscribe link of a mail. ``user_id`` is the user of the access token, if there
+    was one.
     """
 
     kind: str
@@ -83,13 +76,7 @@ class ChangeCaller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentChange:
-    """History entry of one choice: the proof of who agreed to what.
-
-    Attributes:
-        id: ``mktngconsent_…``, different from the consent's.
-        number: the number of the choice; the user's first is 1.
-        source: as in ``Consent``.
-    """
+    """History entry of one choice: the proof of who agreed to what. Its ID differs from the consent's."""
 
     id: str
     user_id: str
@@ -98,32 +85,6 @@ class ConsentChange:
     source: str
     caller: ChangeCaller
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """The provider accepted the change."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryLater:
-    """Temporary failure: the provider is unreachable or busy, or rejected our API key.
-
-    A retry may succeed. The provider may have applied the change nevertheless.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddressRejected:
-    """Permanent failure: the provider does not accept this address."""
-
-    reason: str
-
-
-SyncOutcome = Synced | RetryLater | AddressRejected
-"""Outcome of one call to the audience provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +99,14 @@ class AudienceMember:
         consent_version: the number of the choice that was sent last.
         attempts: number of calls to the provider for this choice.
         reason: the last error, if the provider accepted nothing.
-        version: the version for optimistic locking.
     """
 
     id: str
     state: SyncState
     level: ConsentLevel
     consent_version: int
-    attempts: int
-    reason: str | None
+    attempts: int = 0
+    reason: str | None = None
     created_at: datetime
     updated_at: datetime
     version: int = 1
@@ -159,8 +119,6 @@ class AudienceMember:
             state="waiting",
             level=consent.level,
             consent_version=consent.version,
-            attempts=0,
-            reason=None,
             created_at=at,
             updated_at=at,
         )
@@ -169,23 +127,16 @@ class AudienceMember:
         """Return the state of a user who has no mail address."""
         return replace(self._at_version_of(consent), state="no_address", reason=None, updated_at=at)
 
-    def after(self, outcome: SyncOutcome, consent: Consent, *, ordered_at: datetime, at: datetime) -> Self:
-        """Return the state after one more call to the provider.
-
-        Args:
-            outcome: the outcome of the call.
-            consent: the consent that was sent.
-            ordered_at: the time of the first order; retries end seven days after it.
-            at: the time of the call.
-        """
+    def after(self, outcome: Outcome, consent: Consent, *, ordered_at: datetime, at: datetime) -> Self:
+        """Return the state after one more call to the provider; retries end seven days after the first order."""
         current = self._at_version_of(consent)
         attempted = replace(current, attempts=current.attempts + 1, updated_at=at)
         match outcome:
-            case Synced():
+            case Accepted():
                 return replace(attempted, state="carried", reason=None)
-            case AddressRejected(reason):
+            case Rejected(reason=reason):
                 return replace(attempted, state="given_up", reason=reason)
-            case RetryLater(reason):
+            case Deferred(reason):
                 expired = at >= ordered_at + RETRY_PERIOD
                 return replace(attempted, state="given_up" if expired else "waiting", reason=reason)
 
@@ -196,11 +147,5 @@ class AudienceMember:
 
 
 def next_attempt(user_id: str, attempt: int, *, at: datetime) -> datetime:
-    """Return the time of the next call: pauses double from 10 seconds to 2 hours, with jitter of ±20 %.
-
-    The jitter is derived from the user's ID, so that users whose syncs failed together spread out.
-    """
-    pause = min(FIRST_PAUSE * 2 ** min(attempt - 1, 20), MAX_PAUSE)
-    fraction = hashlib.sha256(f"{user_id} {attempt}".encode()).digest()[0] / 255
-    jittered: timedelta = pause * (0.8 + 0.4 * fraction)
-    return at + jittered
+    """Return the time of the next call for a user: pauses double from 10 seconds to 2 hours."""
+    return at + retry_pause(user_id, attempt, first=FIRST_PAUSE, longest=MAX_PAUSE)

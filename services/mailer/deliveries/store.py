@@ -38,16 +38,15 @@ class Deliveries(Rows[Delivery]):
         """Return a page of deliveries, newest first, plus one more if there is a next page.
 
         Deliveries are ordered by ID: exact to the second, and within a second in the order of each instance.
-
-        Args:
-            query: the filters, the cursor and the page size.
-            recipient_hashes: the hashes of the recipient under every sealing key; None for all recipients.
+        ``recipient_hashes`` are the hashes of the recipient under every sealing key; None for all recipients.
         """
-        conditions: Document = {}
-        filters = (("medium", "channel"), ("state", "state"), ("template", "template"), ("client_id", "clientId"))
-        for parameter, stored in filters:
-            if (value := getattr(query, parameter)) is not None:
-                conditions[stored] = {"$eq": value}
+        filters = {
+            "channel": query.medium,
+            "state": query.state,
+            "template": query.template,
+            "clientId": query.client_id,
+        }
+        conditions: Document = {name: {"$eq": value} for name, value in filters.items() if value is not None}
         if recipient_hashes is not None:
             conditions["recipientHash"] = {"$in": list(recipient_hashes)}
         if query.cursor is not None:

@@ -7,8 +7,8 @@ from typing import Final
 from prometheus_client import Counter
 
 from services.mailer.context import Mailer
-from services.mailer.deliveries.handlers import find_delivery, store_delivery
-from services.mailer.deliveries.models import Accepted, Delivery, Rejected, SendOutcome
+from services.mailer.deliveries.handlers import find_delivery, order_retry
+from services.mailer.deliveries.models import Accepted, Delivery, Outcome, Rejected
 from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.mails.mime import compose
 from services.mailer.smtp.smtp_client import Mail
@@ -42,21 +42,20 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
     delivery = stored or await _new_delivery(command, address, work, mailer)
     suppression = await find_suppression(address, command.template, mailer)
     if suppression is not None:
-        store_delivery(delivery.suppressed(suppression.cause, at=work.now), stored, work, mailer)
+        mailer.deliveries.add_or_save(delivery.suppressed(suppression.cause, at=work.now), work, stored=stored)
         return
     outcome = await _send(command, address, delivery, mailer)
     if isinstance(outcome, Accepted):
         fault_point("M1")
     delivery = delivery.after(outcome, at=work.now)
-    store_delivery(delivery, stored, work, mailer)
+    mailer.deliveries.add_or_save(delivery, work, stored=stored)
     match delivery.state:
         case "handed_over":
             work.publish(
                 MailHandedOver(key=delivery.id, delivery_id=delivery.id, template=command.template, at=work.now)
             )
         case "queued":
-            retry = {"key": work.key, "order_id": delivery.order_id, "attempt": delivery.attempts + 1}
-            work.publish(command.model_copy(update=retry), at=delivery.next_attempt())
+            order_retry(command, delivery, work)
         case "failed":
             FAILED.labels(delivery.template).inc()
             log.error("mail failed", delivery=delivery.id, template=delivery.template, reason=delivery.reason)
@@ -68,8 +67,7 @@ async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mai
     order_id = command.order_id or work.id
     recipient_hash = mailer.recipient_hash(address)
     client_id, locale = await _client_and_locale(command, recipient_hash, mailer)
-    return Delivery.create(
-        channel="mail",
+    return Delivery(
         id=work.new_id("delivery"),
         order_id=order_id,
         template=command.template,
@@ -78,7 +76,8 @@ async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mai
         recipient=mailer.sealed(command.to),
         recipient_hash=recipient_hash,
         message_id=f"<{order_id}@{mailer.sender.domain}>",
-        at=work.now,
+        created_at=work.now,
+        updated_at=work.now,
     )
 
 
@@ -96,14 +95,17 @@ async def _client_and_locale(command: SendMail, recipient_hash: str, mailer: Mai
     return command.client_id or last.client_id, command.locale or last.locale
 
 
-async def _send(command: SendMail, address: str, delivery: Delivery, mailer: Mailer) -> SendOutcome:
+async def _send(command: SendMail, address: str, delivery: Delivery, mailer: Mailer) -> Outcome:
     """Render the mail and try once to send it."""
     branding = await mailer.branding_cache.get(delivery.client_id)
-    variables = mailer.unseal(command.variables)
     locale = mailer.mail_renderer.choose_locale(command.template, branding=branding, requested=(delivery.locale,))
     unsubscribe = mailer.unsubscribe_links.create(command.template, command.user_id, locale)
     rendered = mailer.mail_renderer.render(
-        command.template, variables, branding=branding, requested=(locale,), unsubscribe=unsubscribe
+        command.template,
+        mailer.unseal(command.variables),
+        branding=branding,
+        requested=(locale,),
+        unsubscribe=unsubscribe,
     )
     try:
         recipient = usable_address(address)

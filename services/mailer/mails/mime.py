@@ -44,7 +44,7 @@ def compose(
         sender: the value of the ``From`` header.
         recipient: an address returned by ``usable_address``.
         message_id: with its angle brackets.
-        at: the ``Date``.
+        at: the value of the ``Date`` header.
         unsubscribe: the URL that the reader's mail client posts to in order to unsubscribe (RFC 8058).
 
     Raises:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from services.mailer.consents.models import Synced, next_attempt
+from services.mailer.consents.models import next_attempt
 from services.mailer.context import Mailer
+from services.mailer.deliveries.models import Accepted
 from shared.bus.work import Work
 from shared.messages.personal_data import EraseUserFromMailer, ExportUserFromMailer
 from shared.personal_data.erasure import erase_part, finish_erasure, postpone_erasure
@@ -23,7 +24,7 @@ async def erase_user_from_mailer(command: EraseUserFromMailer, work: Work, maile
     An outage of the provider delays only the confirmation, not the erasure of our own data.
     """
     await mailer.erased.add([command.user_id], work)
-    if mailer.audience is None:
+    if mailer.mailchimp is None:
         await _log_leftover_member(command.user_id, mailer)
     if not await erase_part(command, work, mailer.personal_data.erased, sealer=mailer.sealer):
         return
@@ -42,11 +43,11 @@ async def _erase_at_provider(command: EraseUserFromMailer, mailer: Mailer) -> st
     Syncs of the user's consent share this command's ordering key, so none is in flight. The provider rejects a sync
     that reaches it late, since it accepts an erased address from its owner only.
     """
-    if mailer.audience is None:
+    if mailer.mailchimp is None:
         return None
     for address in DataSubject.of(command, mailer.sealer).emails:
-        outcome = await mailer.audience.erase(address)
-        if not isinstance(outcome, Synced):
+        outcome = await mailer.mailchimp.erase(address)
+        if not isinstance(outcome, Accepted):
             return outcome.reason
     return None
 

@@ -11,16 +11,10 @@ from shared.sealing import Sealer
 
 
 class PersonalData:
-    """Personal data that the mailer stores.
+    """Personal data that the mailer stores, in two overlapping lists of collections: to export and to erase.
 
-    Args:
-        database: the mailer's database.
-        sealer: hashes addresses and numbers for lookups, and unseals the recipients of deliveries.
-
-    Attributes:
-        exported: everything.
-        erased: what an erasure deletes or empties. Suppressions remain: each is the keyed hash of an address that
-            bounced or complained, and prevents further mail to it.
+    Suppressions are not erased: each is the keyed hash of an address that bounced or complained, and prevents further
+    mail to it.
     """
 
     def __init__(self, database: Database, sealer: Sealer) -> None:

@@ -24,15 +24,10 @@ class UnusableStyle(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StyleSheet:
-    """A parsed style sheet.
-
-    Attributes:
-        styles: the declarations of each class, for a ``style`` attribute.
-        conditional: the ``@media`` blocks for dark mode and narrow screens, as they appear in a mail.
-    """
+    """A parsed style sheet: the declarations of each class, and the ``@media`` blocks as they appear in a mail."""
 
     styles: dict[str, str]
-    conditional: str
+    media_blocks: str
 
     @classmethod
     def parse(cls, text: str) -> StyleSheet:

@@ -28,14 +28,7 @@ _LOGO: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PreviewItem:
-    """A mail or a text on the page.
-
-    Attributes:
-        name: the template.
-        locale: the language.
-        branding: the name of the branding.
-        mail: the rendered mail; a text has no HTML.
-    """
+    """A mail or a text on the page: the names of template and branding, and the content; a text has no HTML."""
 
     name: str
     locale: str

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from markupsafe import escape
@@ -46,14 +47,7 @@ class UnusableVariables(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RenderedMail:
-    """Content of a mail.
-
-    Attributes:
-        subject: one line.
-        text: the plain text alternative, with the same content as the HTML.
-        html: one document.
-        locale: the language.
-    """
+    """Content of a mail: a subject in one line, and a plain text and an HTML document with the same content."""
 
     subject: str
     text: str
@@ -62,11 +56,7 @@ class RenderedMail:
 
 
 class MailRenderer:
-    """Renders mails.
-
-    Args:
-        templates: the templates.
-    """
+    """Renders mails."""
 
     def __init__(self, templates: Templates) -> None:
         self._html, self._text = templates.environment("html"), templates.environment("txt")
@@ -75,13 +65,7 @@ class MailRenderer:
         self._render_cached = lru_cache(maxsize=CACHED_MAILS)(self._render)
 
     def choose_locale(self, template: Template, *, branding: Branding, requested: Locales = ()) -> str:
-        """Return the best available language of a mail.
-
-        Args:
-            template: the mail's template.
-            branding: the branding, whose language is the next choice after the requested ones; the last is English.
-            requested: the languages that the reader requested.
-        """
+        """Return the best available language of a mail: a requested one, else that of the branding, else English."""
         return best_locale((*requested, branding.locale), self._locales[template])
 
     def render(
@@ -93,14 +77,9 @@ class MailRenderer:
         requested: Locales = (),
         unsubscribe: str | None = None,
     ) -> RenderedMail:
-        """Render a mail in the best available language.
+        """Render a mail in the best available language, with an unsubscribe link or without (None).
 
-        Args:
-            template: the template.
-            variables: JSON of the template's class in ``VARIABLES``.
-            branding: the branding.
-            requested: as for ``choose_locale``.
-            unsubscribe: the unsubscribe link; None for a mail without one.
+        ``variables`` is JSON of the template's class in ``VARIABLES``.
 
         Raises:
             UnusableVariables: the JSON does not fit the class.
@@ -122,17 +101,11 @@ class MailRenderer:
             UnusableTemplate: a template cannot be rendered.
         """
         for template, locales in self._locales.items():
+            render = partial(self.render, template, branding=samples.BRANDING)
             for locale in sorted(locales):
-                for variables, link in (
-                    (samples.all_variables(template), samples.UNSUBSCRIBE),
-                    (samples.required_variables(template), None),
-                ):
-                    try:
-                        self.render(
-                            template, variables, branding=samples.BRANDING, requested=[locale], unsubscribe=link
-                        )
-                    except Exception as failure:  # noqa: BLE001 -- a template may raise anything
-                        raise UnusableTemplate(describe_failure(failure, f"{locale}/{template}.jinja")) from None
+                with _template_checked(f"{locale}/{template}.jinja"):
+                    render(samples.all_variables(template), requested=[locale], unsubscribe=samples.UNSUBSCRIBE)
+                    render(samples.required_variables(template), requested=[locale])
 
     def _render(self, template: Template, locale: str, branding: Branding, **values: Any) -> RenderedMail:
         name = f"{locale}/{template}"
@@ -158,10 +131,8 @@ def _in_short_lines(html: str) -> str:
 class TextRenderer:
     """Renders texts.
 
-    Args:
-        templates: the templates.
-        domain: the website whose pages may fill in the code automatically; the text's last line names it and the code
-            (https://wicg.github.io/sms-one-time-codes/). None for no such line.
+    ``domain`` is the website whose pages may fill in the code automatically: the text's last line names it and the code
+    (https://wicg.github.io/sms-one-time-codes/). None for no such line.
     """
 
     def __init__(self, templates: Templates, domain: str | None) -> None:
@@ -170,13 +141,9 @@ class TextRenderer:
         self._domain = domain
 
     def render(self, template: TextTemplate, variables: str, *, branding: Branding, requested: Locales = ()) -> str:
-        """Render a text in the best available language.
+        """Render a text in the best available language: a requested one, else that of the branding, else English.
 
-        Args:
-            template: the template.
-            variables: JSON of the template's class in ``TEXT_VARIABLES``.
-            branding: the branding.
-            requested: as for ``MailRenderer.choose_locale``.
+        ``variables`` is JSON of the template's class in ``TEXT_VARIABLES``.
 
         Raises:
             UnusableVariables: the JSON does not fit the class.
@@ -193,13 +160,18 @@ class TextRenderer:
             UnusableTemplate: a template cannot be rendered.
         """
         for template, locales in self._locales.items():
+            variables = samples.all_variables(template)
             for locale in sorted(locales):
-                try:
-                    self.render(
-                        template, samples.all_variables(template), branding=samples.BRANDING, requested=[locale]
-                    )
-                except Exception as failure:  # noqa: BLE001 -- a template may raise anything
-                    raise UnusableTemplate(describe_failure(failure, f"{locale}/texts/{template}.txt")) from None
+                with _template_checked(f"{locale}/texts/{template}.txt"):
+                    self.render(template, variables, branding=samples.BRANDING, requested=[locale])
+
+
+@contextmanager
+def _template_checked(file: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as failure:  # noqa: BLE001 -- a template may raise anything
+        raise UnusableTemplate(describe_failure(failure, file)) from None
 
 
 def one_line(text: str) -> str:

@@ -33,14 +33,10 @@ _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIAB
 
 def all_variables(template: Template | TextTemplate) -> str:
     """Return JSON of all variables of a template."""
-    return json.dumps({name: _VALUES[name] for name in _kind(template).model_fields})
+    return json.dumps({name: _VALUES[name] for name in _KINDS[template].model_fields})
 
 
 def required_variables(template: Template | TextTemplate) -> str:
     """Return JSON of the required variables of a template."""
-    fields = _kind(template).model_fields
+    fields = _KINDS[template].model_fields
     return json.dumps({name: _VALUES[name] for name, field in fields.items() if field.is_required()})
-
-
-def _kind(template: Template | TextTemplate) -> type[Part]:
-    return _KINDS[template]

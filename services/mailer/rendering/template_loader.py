@@ -14,15 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import (
-    Environment,
-    FunctionLoader,
-    StrictUndefined,
-    TemplateSyntaxError,
-    meta,
-    nodes,
-    pass_context,
-)
+from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError, meta, nodes, pass_context
 from jinja2.runtime import Context
 
 from services.mailer.rendering.css_inlining import StyleSheet, UnusableStyle
@@ -53,12 +45,7 @@ class UnusableTemplate(Exception):
 
 @dataclass(frozen=True)
 class Templates:
-    """Template files, by their path below the folder.
-
-    Attributes:
-        files: the content of each file.
-        origins: the path that each file was read from.
-    """
+    """Template files, by their path below the folder: the content of each, and the path that it was read from."""
 
     files: Mapping[str, str]
     origins: Mapping[str, Path]
@@ -138,7 +125,7 @@ class Templates:
         file = f"{name}.html" if name in ("layout", "parts") else f"{name}.jinja"
         if file not in self.files:
             return None
-        source = self._inlined(file).replace(_STYLE_SHEET, self._style_sheet.conditional)
+        source = self._inlined(file).replace(_STYLE_SHEET, self._style_sheet.media_blocks)
         return source, str(self.origins[file]), None
 
     def _load_text(self, name: str) -> _Loaded | None:
@@ -157,12 +144,7 @@ class Templates:
 
 
 def describe_failure(failure: Exception, template: str) -> str:
-    """Describe why a template could not be rendered, with file and line.
-
-    Args:
-        failure: the error while rendering.
-        template: the template that was rendered; the error may be in one that it uses.
-    """
+    """Describe why a template could not be rendered, with file and line; the error may be in a file that it uses."""
     # Jinja rewrites the traceback in terms of its templates.
     frames = [each for each in traceback.extract_tb(failure.__traceback__) if Path(each.filename).suffix != ".py"]
     place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else template
@@ -181,10 +163,9 @@ def _is_known(name: str) -> bool:
 
 
 def _imported(tree: nodes.Template) -> set[str]:
-    """Return the macros that a template imports; its blocks know them too."""
-    return {
-        name if isinstance(name, str) else name[1] for node in tree.find_all(nodes.FromImport) for name in node.names
-    }
+    """Return the names of the macros that a template imports, which its blocks may use too."""
+    names = [name for node in tree.find_all(nodes.FromImport) for name in node.names]
+    return {name if isinstance(name, str) else name[1] for name in names}
 
 
 def _variables(name: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from services.mailer.deliveries.models import Accepted, Deferred, SendOutcome
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome
 from services.mailer.smtp.smtp_client import Mail, SmtpClient, Unavailable
 
 MAX_REMEMBERED: Final = 4096
@@ -18,17 +18,14 @@ class MailServers:
 
     Each server has its own circuit breaker: one that refuses connections or hangs is skipped after a few mails and then
     probed with single mails until it answers. Any reply about the mail itself is final for all servers: a greylisted
-    mail is retried at the server that knows it.
-
-    Args:
-        clients: the servers' clients in order of preference; at least one.
+    mail is retried at the server that knows it. The servers are in order of preference.
     """
 
     def __init__(self, clients: Sequence[SmtpClient]) -> None:
         self._clients = tuple(clients)
         self._accepted: OrderedDict[str, Accepted] = OrderedDict()
 
-    async def send(self, mail: Mail) -> SendOutcome:
+    async def send(self, mail: Mail) -> Outcome:
         """Try once to send a mail; takes at most as long as ``SmtpClient.send`` per server.
 
         A mail that this process has sent is not sent again: its order is redelivered if its outcome could not be
@@ -52,7 +49,7 @@ class MailServers:
         for client in self._clients:
             await client.close()
 
-    def _remembered(self, mail: Mail, outcome: SendOutcome) -> SendOutcome:
+    def _remembered(self, mail: Mail, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Accepted):
             self._accepted[mail.message_id] = outcome
             if len(self._accepted) > MAX_REMEMBERED:

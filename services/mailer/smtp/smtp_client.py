@@ -11,11 +11,12 @@ import ssl
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, cast
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
-from services.mailer.deliveries.models import Accepted, Deferred, Rejected, SendOutcome
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.smtp.smtp_session import CLOSING, COMPLETED, ConnectionLost, Reply, SmtpSession
 from services.mailer.suppressions.models import DEAD_ADDRESS
 from shared.circuit_breaker import CircuitBreaker
@@ -42,7 +43,7 @@ class MailServer:
         port: usually 587 or 465.
         tls: ``required``: STARTTLS or no mail; ``implicit``: TLS from the first byte; ``none``: for local servers.
         username: None for no login.
-        password: the user's password.
+        password: None for no login.
         ca_file: a PEM file of CA certificates to trust instead of the system's.
         ehlo_name: our name in EHLO.
     """
@@ -52,19 +53,15 @@ class MailServer:
     tls: Tls
     username: str | None
     password: str | None
-    ca_file: str | None
+    ca_file: Path | None
     ehlo_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """A mail and its envelope, with one recipient.
+    """A mail with its envelope: an ASCII sender and one recipient, whose domain is in ASCII.
 
-    Attributes:
-        message_id: the same for every copy of one mail.
-        sender: an ASCII address.
-        recipient: an address with its domain in ASCII.
-        content: headers and body; lines end with CRLF.
+    All copies of a mail have the same ``message_id``. The lines of ``content``, headers and body, end with CRLF.
     """
 
     message_id: str
@@ -77,10 +74,7 @@ class Mail:
 class Unavailable:
     """The server is unreachable, failing or busy; the mail is fine.
 
-    Attributes:
-        reason: the error.
-        not_accepted: whether the server cannot have accepted the mail, so that another connection or another server may
-            be tried at once.
+    ``not_accepted``: the server cannot have accepted the mail, so another connection or server may be tried at once.
     """
 
     reason: str
@@ -88,13 +82,9 @@ class Unavailable:
 
 
 class SmtpClient:
-    """Sends mails to one server.
+    """Sends mails to one server, over at most ``connections`` connections.
 
-    Args:
-        server: the server.
-        connections: the maximum number of connections.
-        timeout: seconds that one mail may use a connection.
-        name: the circuit breaker's name in metrics.
+    A mail may use a connection for ``timeout`` seconds. ``name`` is the circuit breaker's name in metrics.
     """
 
     def __init__(self, server: MailServer, *, connections: int, timeout: float, name: str = "smtp") -> None:
@@ -106,7 +96,7 @@ class SmtpClient:
         self._last_success = 0.0
         self._tls = None if server.tls == "none" else ssl.create_default_context(cafile=server.ca_file)
 
-    async def send(self, mail: Mail) -> SendOutcome | Unavailable:
+    async def send(self, mail: Mail) -> Outcome | Unavailable:
         """Try once to send a mail; takes at most ``WAIT_SECONDS`` plus the timeout."""
         if (reason := self._breaker.rejection) is not None:
             return Unavailable(reason)
@@ -130,8 +120,7 @@ class SmtpClient:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(_close(session) for _, session in idle))
 
-    def _recorded(self, outcome: SendOutcome | Unavailable) -> SendOutcome | Unavailable:
-        """Record an outcome in the circuit breaker."""
+    def _recorded(self, outcome: Outcome | Unavailable) -> Outcome | Unavailable:
         if isinstance(outcome, Unavailable):
             self._breaker.failed(outcome.reason)
         else:
@@ -139,7 +128,7 @@ class SmtpClient:
             self._last_success = time.monotonic()
         return outcome
 
-    async def _attempt(self, mail: Mail) -> SendOutcome | Unavailable:
+    async def _attempt(self, mail: Mail) -> Outcome | Unavailable:
         session = None
         try:
             async with asyncio.timeout(self._timeout):
@@ -190,7 +179,7 @@ class SmtpClient:
             smtputf8=client.supports_extension("smtputf8"),
         )
 
-    async def _send_over(self, session: SmtpSession, mail: Mail) -> SendOutcome | Unavailable:
+    async def _send_over(self, session: SmtpSession, mail: Mail) -> Outcome | Unavailable:
         """Send one mail over a session; keep the session if it is still usable."""
         reusable = False
         try:
@@ -219,8 +208,7 @@ class SmtpClient:
         return None
 
 
-def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> SendOutcome | Unavailable:
-    """Classify a reply."""
+def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> Outcome | Unavailable:
     if session.stage == "DATA" and reply.code == COMPLETED:
         return Accepted(redact_addresses(f"{reply.code} {reply.text}", address=mail.recipient))
     reason = redact_addresses(f"{session.stage}: {reply.code} {reply.text}", address=mail.recipient)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from services.mailer.context import Mailer
-from services.mailer.deliveries.handlers import store_delivery
+from services.mailer.context import SERVICE, Mailer
 from services.mailer.deliveries.models import Delivery
 from services.mailer.suppressions.models import NEVER_SUPPRESSED, Suppression, shows_dead_address
 from shared.bus.work import Work
@@ -34,15 +33,16 @@ that crashed before its commit stores the delivery after its restart."""
 async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mailer) -> None:
     """Update a delivery from a provider's report, and suppress its address after a permanent bounce or a complaint."""
     stored = await mailer.deliveries.find(command.order_id)
-    if stored is None or stored.channel != "mail":
+    if stored is None or stored.medium != "mail":
         _retry_report(command, work)
         return
     if not stored.recipient:
         # The recipient was erased: nothing more is stored about them, not even that their address is dead.
         return
-    delivery = stored.reported(command.notice, _reason(command), at=work.now)
+    reason = " ".join(filter(None, (command.status, command.reason)))
+    delivery = stored.reported(command.notice, reason, at=work.now)
     if delivery is not stored:
-        store_delivery(delivery, stored, work, mailer)
+        mailer.deliveries.save(delivery, work)
     match command.notice:
         case "bounced":
             if delivery is not stored:
@@ -60,7 +60,9 @@ async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mail
         case "complained":
             await suppress("complaint", delivery, work, mailer)
         case "delivered":
-            await lift_after_delivery(delivery, work, mailer)
+            suppression = await _find_by_recipient(delivery, mailer)
+            if suppression is not None and suppression.ended_by_delivery(delivery.created_at):
+                _lift(suppression, work, mailer)
 
 
 async def list_suppressions(query: ListSuppressions, _work: Work, mailer: Mailer) -> SuppressionsView:
@@ -109,19 +111,9 @@ async def suppress(cause: Cause, delivery: Delivery, work: Work, mailer: Mailer)
     )
     if not suppression.outweighs(stored):
         return
-    if stored is None:
-        mailer.suppressions.add(suppression, work)
-    else:
-        mailer.suppressions.save(suppression, work)
+    mailer.suppressions.add_or_save(suppression, work, stored=stored)
     work.publish(AddressSuppressed(key=delivery.id, delivery_id=delivery.id, cause=cause, at=work.now))
     log.warning("address suppressed", delivery=delivery.id, cause=cause)
-
-
-async def lift_after_delivery(delivery: Delivery, work: Work, mailer: Mailer) -> None:
-    """Lift the suppression of a recipient if the delivery shows that the mailbox works again."""
-    suppression = await _find_by_recipient(delivery, mailer)
-    if suppression is not None and suppression.ended_by_delivery(delivery.created_at):
-        _lift(suppression, work, mailer)
 
 
 def _lift(suppression: Suppression, work: Work, mailer: Mailer) -> None:
@@ -146,16 +138,13 @@ async def _get(command: LiftSuppression, mailer: Mailer) -> Suppression:
 
 
 async def _find_by_recipient(delivery: Delivery, mailer: Mailer) -> Suppression | None:
-    """Return the suppression of a delivery's recipient, under whichever sealing key its hash was made."""
-    return await mailer.suppressions.find(mailer.hashes_of(delivery))
+    """Return the suppression of a delivery's recipient, who must not be erased."""
+    recipient = mailer.sealer.unseal(SERVICE, delivery.recipient).decode()
+    return await mailer.suppressions.find(mailer.recipient_hashes(recipient))
 
 
 def _hashes(recipient: Sealed, mailer: Mailer) -> list[str]:
     return mailer.recipient_hashes(mailer.unseal(recipient).strip())
-
-
-def _reason(command: RecordMailNotice) -> str:
-    return " ".join(filter(None, (command.status, command.reason)))
 
 
 def _retry_report(command: RecordMailNotice, work: Work) -> None:

@@ -26,9 +26,8 @@ class Suppression:
     Attributes:
         id: the keyed hash of the address; the address itself is not stored.
         cause: a permanent bounce, or a complaint of the recipient.
-        delivery_id: the delivery that caused it.
+        delivery_id: the delivery that bounced or that the recipient complained about.
         since: when the bounce or complaint was reported.
-        version: the version for optimistic locking.
     """
 
     id: str
@@ -42,23 +41,14 @@ class Suppression:
         return stored is None or (self.cause == "complaint" and stored.cause == "bounce")
 
     def ended_by_delivery(self, ordered_at: datetime) -> bool:
-        """Whether a delivered mail shows that the address works again.
-
-        A delivery never ends a complaint.
-
-        Args:
-            ordered_at: when the delivered mail was ordered.
-        """
+        """Whether the delivery of a mail that was ordered at this time ends a bounce; it never ends a complaint."""
         return self.cause == "bounce" and ordered_at > self.since
 
     def check_liftable(self, *, although_complained: bool) -> None:
         """Check that operators may lift the suppression.
 
-        Args:
-            although_complained: the operator confirms that the person who complained wants mail again.
-
         Raises:
-            RecipientComplained: the recipient complained, and the operator did not confirm.
+            RecipientComplained: the recipient complained, and the operator did not confirm that they want mail again.
         """
         if self.cause == "complaint" and not although_complained:
             raise RecipientComplained

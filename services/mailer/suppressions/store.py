@@ -21,11 +21,7 @@ class Suppressions(Rows[Suppression]):
     INDEXES: Final = (IndexModel([("deliveryId", DESCENDING)]),)
 
     async def find(self, hashes: Sequence[str]) -> Suppression | None:
-        """Return the suppression of an address, or None.
-
-        Args:
-            hashes: the hashes of the address, one per sealing key: it may be stored under an older key.
-        """
+        """Return the suppression of an address by its hashes under every sealing key, or None."""
         return await self._one({"_id": {"$in": list(hashes)}})
 
     async def get_by_delivery(self, delivery_id: str) -> Suppression:
@@ -42,9 +38,7 @@ class Suppressions(Rows[Suppression]):
     async def list_page(self, query: ListSuppressions, hashes: Sequence[str] | None) -> list[Suppression]:
         """Return a page of suppressions, newest delivery first, plus one more if there is a next page.
 
-        Args:
-            query: the filters, the cursor and the page size.
-            hashes: the hashes of the address under every sealing key; None for all addresses.
+        ``hashes`` are the hashes of the address under every sealing key; None for all addresses.
         """
         conditions: Document = {}
         if hashes is not None:

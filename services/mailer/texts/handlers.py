@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 from services.mailer.context import Mailer
-from services.mailer.deliveries.handlers import find_delivery, store_delivery
-from services.mailer.deliveries.models import Delivery, Rejected, SendOutcome
+from services.mailer.deliveries.handlers import find_delivery, order_retry
+from services.mailer.deliveries.models import Delivery, Outcome, Rejected
 from services.mailer.texts.providers import Text
 from shared.bus.work import Work
 from shared.messages.mailer.texts import SendText, TextHandedOver
@@ -26,23 +26,22 @@ async def send_text(command: SendText, work: Work, mailer: Mailer) -> None:
     delivery = stored or _new_delivery(command, number, work, mailer)
     outcome = await _send(command, number, delivery, work, mailer)
     delivery = delivery.after(outcome, at=work.now, until=command.expires_at)
-    store_delivery(delivery, stored, work, mailer)
+    mailer.deliveries.add_or_save(delivery, work, stored=stored)
     match delivery.state:
         case "handed_over":
             work.publish(
                 TextHandedOver(key=delivery.id, delivery_id=delivery.id, template=command.template, at=work.now)
             )
         case "queued":
-            retry = {"key": work.key, "order_id": delivery.order_id, "attempt": delivery.attempts + 1}
-            work.publish(command.model_copy(update=retry), at=delivery.next_attempt())
+            order_retry(command, delivery, work)
         case "failed":
             log.error("text failed", delivery=delivery.id, template=delivery.template, reason=delivery.reason)
 
 
 def _new_delivery(command: SendText, number: str, work: Work, mailer: Mailer) -> Delivery:
     order_id = command.order_id or work.id
-    return Delivery.create(
-        channel="text",
+    return Delivery(
+        medium="text",
         id=work.new_id("delivery"),
         order_id=order_id,
         template=command.template,
@@ -51,11 +50,12 @@ def _new_delivery(command: SendText, number: str, work: Work, mailer: Mailer) ->
         recipient=mailer.sealed(command.to),
         recipient_hash=mailer.recipient_hash(number),
         message_id=order_id,
-        at=work.now,
+        created_at=work.now,
+        updated_at=work.now,
     )
 
 
-async def _send(command: SendText, number: str, delivery: Delivery, work: Work, mailer: Mailer) -> SendOutcome:
+async def _send(command: SendText, number: str, delivery: Delivery, work: Work, mailer: Mailer) -> Outcome:
     """Render the text and try once to send it, unless it has expired."""
     if work.now >= command.expires_at:
         return Rejected("expired before it could be sent")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import timedelta
 from email import policy
 from email.message import EmailMessage
-from typing import Final, Protocol
+from typing import Final
 
-from services.mailer.deliveries.models import Accepted, Rejected, SendOutcome
+from services.mailer.deliveries.models import Accepted, Outcome, Rejected
 from services.mailer.smtp.servers import MailServers
 from services.mailer.smtp.smtp_client import Mail
 
@@ -25,7 +26,7 @@ class Text:
     Attributes:
         order_id: the ID of the text's order; the same in every attempt.
         to: the number in E.164.
-        body: the content.
+        body: the content, in any language.
         useful_for: how long from now the text is useful to its reader.
         may_have_been_sent: whether the provider may have accepted an earlier attempt whose outcome was lost.
     """
@@ -37,61 +38,48 @@ class Text:
     may_have_been_sent: bool
 
 
-class TextProvider(Protocol):
+class TextProvider(ABC):
     """Service that sends texts."""
 
-    async def send(self, text: Text) -> SendOutcome:
+    @abstractmethod
+    async def send(self, text: Text) -> Outcome:
         """Try once to send a text, within seconds. Errors are returned, not raised."""
 
-    async def close(self) -> None:
-        """Close the connections."""
+    async def close(self) -> None:  # noqa: B027 -- not abstract: most providers have no connections of their own
+        """Close the provider's own connections."""
 
 
-class NoProvider:
+class NoProvider(TextProvider):
     """Provider that rejects every text, for deployments without one."""
 
-    async def send(self, text: Text) -> SendOutcome:  # noqa: ARG002 -- the protocol's signature
+    async def send(self, text: Text) -> Outcome:  # noqa: ARG002 -- the interface's signature
         """Reject the text."""
         return Rejected("NEST_TEXT_PROVIDER is none")
 
-    async def close(self) -> None:
-        """Do nothing: there is no connection."""
 
-
-class ConsoleProvider:
+class ConsoleProvider(TextProvider):
     """Provider that writes texts to the terminal; not to the log, which is stored."""
 
-    async def send(self, text: Text) -> SendOutcome:
+    async def send(self, text: Text) -> Outcome:
         """Write the text to standard output."""
         sys.stdout.write(f"\nText to {text.to}:\n{text.body}\n\n")
         sys.stdout.flush()
         return Accepted("shown")
 
-    async def close(self) -> None:
-        """Do nothing: there is no connection."""
 
+class InboxProvider(TextProvider):
+    """Provider that sends texts to the development inbox, as mails to ``INBOX_DOMAIN``; the sender is ASCII."""
 
-class InboxProvider:
-    """Provider that sends texts to the development inbox, as mails to ``INBOX_DOMAIN``.
-
-    Args:
-        smtp: the mail servers.
-        sender: an ASCII address.
-    """
-
-    def __init__(self, smtp: MailServers, sender: str) -> None:
-        self._smtp = smtp
+    def __init__(self, mail_servers: MailServers, sender: str) -> None:
+        self._mail_servers = mail_servers
         self._sender = sender
 
-    async def send(self, text: Text) -> SendOutcome:
+    async def send(self, text: Text) -> Outcome:
         """As ``MailServers.send``."""
         message_id, recipient = f"<{text.order_id}@{INBOX_DOMAIN}>", f"{text.to}@{INBOX_DOMAIN}"
         message = EmailMessage(policy=policy.SMTP)
         message["From"], message["To"], message["Message-ID"] = self._sender, recipient, message_id
         message.set_content(text.body)
-        return await self._smtp.send(
+        return await self._mail_servers.send(
             Mail(message_id=message_id, sender=self._sender, recipient=recipient, content=message.as_bytes())
         )
-
-    async def close(self) -> None:
-        """Do nothing: the mail servers are closed by their owner."""

@@ -11,7 +11,6 @@ import base64
 import logging
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import ClientError
@@ -22,8 +21,8 @@ from twilio.credential.credential_provider import CredentialProvider
 from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.rest import Client
 
-from services.mailer.deliveries.models import Accepted, Deferred, Rejected, SendOutcome
-from services.mailer.texts.providers import Text
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
+from services.mailer.texts.providers import Text, TextProvider
 from shared.circuit_breaker import CircuitBreaker
 
 MAX_CONCURRENT_REQUESTS: Final = 8
@@ -44,29 +43,12 @@ _CLIENT_ERRORS: Final = range(400, 500)
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwilioAccount:
-    """Account that texts are billed to, and their sender.
-
-    Attributes:
-        sid: ``AC…``.
-        token: the account's secret.
-        messaging_service_sid: ``MG…``: the Messaging Service that chooses the number or name a text is sent from.
-        api_base: the URL of a test double; None for Twilio's.
-    """
-
-    sid: str
-    token: str
-    messaging_service_sid: str
-    api_base: str | None = None
-
-
 class _BasicAuth(CredentialProvider, AuthStrategy):  # type: ignore[misc]
     """HTTP Basic authentication (RFC 7617); the library's implementation triggers a deprecation warning of aiohttp."""
 
-    def __init__(self, account: TwilioAccount) -> None:
+    def __init__(self, account_sid: str, token: str) -> None:
         super().__init__(AuthType.BASIC)
-        self._header = "Basic " + base64.b64encode(f"{account.sid}:{account.token}".encode()).decode()
+        self._header = "Basic " + base64.b64encode(f"{account_sid}:{token}".encode()).decode()
 
     def to_auth_strategy(self) -> _BasicAuth:
         """Return the object that makes the header."""
@@ -81,35 +63,40 @@ class _BasicAuth(CredentialProvider, AuthStrategy):  # type: ignore[misc]
         return True
 
 
-class Twilio:
+class Twilio(TextProvider):
     """Text provider that uses Twilio. Must be created in a running event loop.
 
     Args:
-        account: the account that sends the texts.
+        account_sid: ``AC…``, the account that is billed.
+        token: the account's secret.
+        messaging_service_sid: ``MG…``, the Messaging Service that chooses the number or name a text is sent from.
         timeout: seconds for one text, including the query for an earlier attempt.
+        api_base: the URL of a test double; None for Twilio's.
     """
 
-    def __init__(self, account: TwilioAccount, *, timeout: float) -> None:
+    def __init__(
+        self, account_sid: str, token: str, messaging_service_sid: str, *, timeout: float, api_base: str | None = None
+    ) -> None:
         # The library logs numbers and bodies, at levels that are off by default.
         silent = logging.getLogger("nest.twilio")
         silent.setLevel(logging.CRITICAL)
         self._http = AsyncTwilioHttpClient(logger=silent)
         self._client = Client(
-            account_sid=account.sid,
-            credential_provider=_BasicAuth(account),
+            account_sid=account_sid,
+            credential_provider=_BasicAuth(account_sid, token),
             http_client=self._http,
             # Not empty: otherwise the library reads the process's environment, which may change the API's URL.
             environment={"TWILIO_REGION": ""},
         )
-        if account.api_base is not None:
-            self._client.api.base_url = account.api_base
-        self._service = account.messaging_service_sid
+        if api_base is not None:
+            self._client.api.base_url = api_base
+        self._service = messaging_service_sid
         self._timeout = timeout
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._breaker = CircuitBreaker("twilio")
         self._accepted: OrderedDict[str, Accepted] = OrderedDict()
 
-    async def send(self, text: Text) -> SendOutcome:
+    async def send(self, text: Text) -> Outcome:
         """Try once to send a text; takes at most ``WAIT_SECONDS`` plus the timeout.
 
         A text that this process has sent is not sent again: its order is redelivered if its outcome could not be
@@ -135,7 +122,7 @@ class Twilio:
         """Close the connections."""
         await self._http.close()
 
-    async def _attempt(self, text: Text) -> SendOutcome:
+    async def _attempt(self, text: Text) -> Outcome:
         try:
             async with asyncio.timeout(self._timeout):
                 sid = await self._find_earlier(text) if text.may_have_been_sent else None
@@ -154,11 +141,7 @@ class Twilio:
         return accepted
 
     async def _create(self, text: Text) -> str:
-        """Create the message at Twilio and return its SID.
-
-        Raises:
-            TwilioException, ClientError, OSError, ValueError: Twilio rejected the message, or its answer was lost.
-        """
+        """Create the message at Twilio and return its SID."""
         message = await self._client.messages.create_async(
             to=text.to,
             body=text.body,
@@ -169,18 +152,14 @@ class Twilio:
         return str(message.sid)
 
     async def _find_earlier(self, text: Text) -> str | None:
-        """Return the SID of the same text if Twilio has accepted it already. Codes make every body unique.
-
-        Raises:
-            TwilioException, ClientError, OSError, ValueError: the query failed.
-        """
+        """Return the SID of the same text if Twilio has accepted it already. Codes make every body unique."""
         for message in await self._client.messages.list_async(to=text.to, limit=SEARCHED_TEXTS):
             # Compared by containment: trial accounts prepend a line to the body.
             if text.body in (message.body or "") and message.status not in UNSENT:
                 return str(message.sid)
         return None
 
-    def _outcome(self, error: TwilioRestException | TwilioServiceException, text: Text) -> SendOutcome:
+    def _outcome(self, error: TwilioRestException | TwilioServiceException, text: Text) -> Outcome:
         """Classify an error by its HTTP status: Twilio advises against relying on its error codes, which change."""
         message = error.msg if isinstance(error, TwilioRestException) else error.detail or error.title
         reason = _reason(f"{error.status} {error.code}: {message}", text)

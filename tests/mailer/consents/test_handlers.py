@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.mailer.consents import models
-from services.mailer.consents.models import Synced, SyncOutcome
+from services.mailer.deliveries.models import Accepted, Outcome
 from services.mailer.settings import MailerSettings
 from shared.bus.envelope import encode
 from shared.bus.inbox import Inbox
@@ -169,7 +169,7 @@ async def retries(harness: ServiceHarness) -> list[CarryMarketingConsent]:
     if delayed:
         harness.now = delayed[-1][0]
         # The circuit breaker's pause is measured in real time.
-        harness.context.audience._breaker.succeeded()
+        harness.context.mailchimp._breaker.succeeded()
     return [message.model_copy(update={"key": "user_1"}) for _, message in delayed]  # type: ignore[misc]
 
 
@@ -222,16 +222,16 @@ async def test_only_the_newest_choice_is_retried_after_an_outage(
 
 async def test_choice_during_a_call_is_synced_too(syncing: ServiceHarness, double: MailchimpDouble) -> None:
     command = await choose_and_find_address(syncing, "general")
-    update, later_choices = syncing.context.audience.update, []
+    update, later_choices = syncing.context.mailchimp.update, []
 
-    async def update_slowly(address: str, level: ConsentLevel) -> SyncOutcome:
+    async def update_slowly(address: str, level: ConsentLevel) -> Outcome:
         outcome = await update(address, level)
         if not later_choices:
             later_choices.append(await choose_and_find_address(syncing, "none"))
-        assert isinstance(outcome, Synced)
+        assert isinstance(outcome, Accepted)
         return outcome
 
-    syncing.context.audience.update = update_slowly
+    syncing.context.mailchimp.update = update_slowly
     await syncing.deliver(command)
     assert double.status_of(ADDRESS) == "unsubscribed"
     assert (await member_row(syncing))["consentVersion"] == 2

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.mailer.consents.mailchimp import Mailchimp, member_hash
-from services.mailer.consents.models import AddressRejected, RetryLater, Synced, SyncOutcome
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from shared.messages.mailer.consents import ConsentLevel
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 
@@ -21,21 +21,21 @@ async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
 @pytest.mark.parametrize(
     ("fault", "outcome", "takes_effect"),
     [
-        (None, Synced(), True),
-        (400, AddressRejected("400 Member In Compliance State"), False),
-        (429, RetryLater("429 Too Many Requests"), False),
-        (401, RetryLater("401 Fault"), False),
-        (404, RetryLater("404 Fault"), False),
-        (503, RetryLater("503 Fault"), False),
-        ("html", RetryLater("502"), False),
-        ("done-500", RetryLater("500 Internal Server Error"), True),
-        ("done-hang", RetryLater("no answer within 0.3 s"), True),
-        ("hang", RetryLater("no answer within 0.3 s"), False),
-        ("drop", RetryLater("ServerDisconnectedError"), True),
+        (None, Accepted(), True),
+        (400, Rejected("400 Member In Compliance State"), False),
+        (429, Deferred("429 Too Many Requests"), False),
+        (401, Deferred("401 Fault"), False),
+        (404, Deferred("404 Fault"), False),
+        (503, Deferred("503 Fault"), False),
+        ("html", Deferred("502"), False),
+        ("done-500", Deferred("500 Internal Server Error"), True),
+        ("done-hang", Deferred("no answer within 0.3 s"), True),
+        ("hang", Deferred("no answer within 0.3 s"), False),
+        ("drop", Deferred("ServerDisconnectedError"), True),
     ],
 )
 async def test_outcome_of_an_update_does_not_quote_the_address(
-    *, mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: SyncOutcome, takes_effect: bool
+    *, mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: Outcome, takes_effect: bool
 ) -> None:
     double.always = fault
     assert await mailchimp.update(ADDRESS, "general") == outcome
@@ -46,18 +46,18 @@ async def test_outcome_of_an_update_does_not_quote_the_address(
 @pytest.mark.parametrize(
     ("fault", "outcome"),
     [
-        (None, Synced()),
-        (400, AddressRejected("400 Member In Compliance State")),
-        (401, RetryLater("401 Fault")),
-        (503, RetryLater("503 Fault")),
-        ("html", RetryLater("502")),
-        ("hang", RetryLater("no answer within 0.3 s")),
-        ("done-hang", RetryLater("no answer within 0.3 s")),
-        ("drop", RetryLater("ServerDisconnectedError")),
+        (None, Accepted()),
+        (400, Rejected("400 Member In Compliance State")),
+        (401, Deferred("401 Fault")),
+        (503, Deferred("503 Fault")),
+        ("html", Deferred("502")),
+        ("hang", Deferred("no answer within 0.3 s")),
+        ("done-hang", Deferred("no answer within 0.3 s")),
+        ("drop", Deferred("ServerDisconnectedError")),
     ],
 )
 async def test_erasure_succeeds_at_the_latest_in_the_retry(
-    mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: SyncOutcome
+    mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: Outcome
 ) -> None:
     await mailchimp.update(ADDRESS, "general")
     double.always = fault
@@ -65,17 +65,17 @@ async def test_erasure_succeeds_at_the_latest_in_the_retry(
     assert double.erasures == [member_hash(ADDRESS)]
     # Whether or not the first attempt took effect.
     double.always = None
-    assert await mailchimp.erase("ada@example.com") == Synced()
+    assert await mailchimp.erase("ada@example.com") == Accepted()
     assert double.members == {}
-    assert await mailchimp.update(ADDRESS, "general") == AddressRejected("400 Forgotten Email Not Subscribed")
+    assert await mailchimp.update(ADDRESS, "general") == Rejected("400 Forgotten Email Not Subscribed")
 
 
 async def test_unknown_member_counts_as_erased_but_an_unknown_list_does_not(double: MailchimpDouble) -> None:
     right = Mailchimp(KEY, LIST, timeout=1, api_base=double.url)
     wrong = Mailchimp(KEY, "no-such-list", timeout=1, api_base=double.url)
     try:
-        assert await right.erase(ADDRESS) == Synced()
-        assert await wrong.erase(ADDRESS) == RetryLater("404 Resource Not Found")
+        assert await right.erase(ADDRESS) == Accepted()
+        assert await wrong.erase(ADDRESS) == Deferred("404 Resource Not Found")
     finally:
         await right.close()
         await wrong.close()
@@ -87,7 +87,7 @@ async def test_new_member_without_consent_is_not_added_as_unsubscribed(
     levels: list[ConsentLevel] = ["none", "general", "none", "none"]
     statuses = []
     for level in levels:
-        assert await mailchimp.update(ADDRESS, level) == Synced()
+        assert await mailchimp.update(ADDRESS, level) == Accepted()
         statuses.append(double.status_of(ADDRESS))
     assert statuses == ["transactional", "subscribed", "unsubscribed", "unsubscribed"]
 
@@ -96,16 +96,16 @@ async def test_slow_mailchimp_occupies_eight_calls_only(mailchimp: Mailchimp, do
     double.always = "hang"
     outcomes = await asyncio.gather(*(mailchimp.update(f"{number}@example.com", "none") for number in range(20)))
     assert len(double.updates) == 8
-    assert outcomes.count(RetryLater("busy")) == 12
+    assert outcomes.count(Deferred("busy")) == 12
     # After that many failures the circuit breaker is open.
-    assert await mailchimp.update(ADDRESS, "none") == RetryLater("no answer within 0.3 s")
+    assert await mailchimp.update(ADDRESS, "none") == Deferred("no answer within 0.3 s")
     assert len(double.updates) == 8
 
 
 async def test_unreachable_server_is_an_outcome() -> None:
     mailchimp = Mailchimp(KEY, LIST, timeout=0.3, api_base="http://127.0.0.1:9")
     try:
-        assert await mailchimp.update(ADDRESS, "none") == RetryLater("ClientConnectorError")
+        assert await mailchimp.update(ADDRESS, "none") == Deferred("ClientConnectorError")
     finally:
         await mailchimp.close()
 

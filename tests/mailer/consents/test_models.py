@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
-from services.mailer.consents.models import AudienceMember, Consent, RetryLater, next_attempt
+from services.mailer.consents.models import AudienceMember, Consent, next_attempt
+from services.mailer.deliveries.models import Deferred
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
@@ -16,7 +17,7 @@ def test_sync_is_retried_for_a_week_with_pauses_of_at_most_two_hours() -> None:
     consent = Consent.create("user_1", "general", id="mktngconsent_1", source="user", at=NOW)
     member, at, pauses = AudienceMember.create(consent, at=NOW), NOW, []
     while True:
-        member = member.after(RetryLater("503"), consent, ordered_at=NOW, at=at)
+        member = member.after(Deferred("503"), consent, ordered_at=NOW, at=at)
         if member.state != "waiting":
             break
         pauses.append(next_attempt("user_1", member.attempts, at=at) - at)

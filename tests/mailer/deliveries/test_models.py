@@ -6,8 +6,7 @@ NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
 
 def new_delivery(order_id: str = "order") -> Delivery:
-    return Delivery.create(
-        channel="mail",
+    return Delivery(
         id="delivery_1",
         order_id=order_id,
         template="welcome",
@@ -15,7 +14,8 @@ def new_delivery(order_id: str = "order") -> Delivery:
         recipient="sealed",
         recipient_hash="hashed",
         message_id=f"<{order_id}@nest.example>",
-        at=NOW,
+        created_at=NOW,
+        updated_at=NOW,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.mailer.consents.models import SyncOutcome
+from services.mailer.deliveries.models import Outcome
 from services.mailer.settings import MailerSettings
 from shared.bus.inbox import Inbox
 from shared.messages import Message, Sealed
@@ -135,7 +135,7 @@ async def retries(harness: ServiceHarness) -> list[Message]:
     if delayed:
         harness.now = delayed[-1][0]
         # The circuit breaker's pause is measured in real time.
-        harness.context.audience._breaker.succeeded()
+        harness.context.mailchimp._breaker.succeeded()
     return [message.model_copy(update={"key": USER}) for _, message in delayed]
 
 
@@ -212,16 +212,16 @@ async def test_sync_after_the_erasure_calls_nobody(syncing: ServiceHarness, doub
 
 async def test_sync_during_the_erasure_leaves_no_member(syncing: ServiceHarness, double: MailchimpDouble) -> None:
     command = await choose_and_find_address(syncing)
-    update = syncing.context.audience.update
+    update = syncing.context.mailchimp.update
 
-    async def update_after_the_erasure(address: str, level: ConsentLevel) -> SyncOutcome:
+    async def update_after_the_erasure(address: str, level: ConsentLevel) -> Outcome:
         # Possible with two instances during a rebalance: the erasure ends before the update reaches Mailchimp.
         await syncing.deliver(ERASURE)
-        outcome: SyncOutcome = await update(address, level)
+        outcome: Outcome = await update(address, level)
         return outcome
 
-    await syncing.context.audience.update(ADDRESS, "none")
-    syncing.context.audience.update = update_after_the_erasure
+    await syncing.context.mailchimp.update(ADDRESS, "none")
+    syncing.context.mailchimp.update = update_after_the_erasure
     await syncing.deliver(command)
     assert double.members == {}
     assert await syncing.database["audience_members"].count_documents({}) == 0

@@ -128,7 +128,7 @@ def test_style_sheet_is_inlined_except_for_media_blocks() -> None:
     assert sheet.inlined('<p class="a"><i class="b">') == (
         '<p class="a" style="color:{{ colours.page_ink }};margin:0"><i class="b" style="color:{{ colours.page_ink }}">'
     )
-    assert sheet.conditional.splitlines() == [
+    assert sheet.media_blocks.splitlines() == [
         "@media (prefers-color-scheme: dark){",
         ".a{color:red !important;background:blue !important}",
         "}",

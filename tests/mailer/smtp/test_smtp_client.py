@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from services.mailer.deliveries.models import Accepted, Deferred, Rejected, SendOutcome
+from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.smtp import smtp_client as smtp_client_module
 from services.mailer.smtp.smtp_client import Mail, MailServer, SmtpClient, Unavailable
 from services.mailer.smtp.smtp_session import SmtpSession
@@ -254,7 +254,7 @@ async def test_starttls_is_used_if_required(pem: Path) -> None:
 
 @pytest.mark.parametrize("tls", ["none", "required", "implicit"])
 async def test_client_works_on_uvloop(pem: Path, tls: str) -> None:
-    async def send_two(port: int) -> list[SendOutcome | Unavailable]:
+    async def send_two(port: int) -> list[Outcome | Unavailable]:
         async with smtp_client(port, tls=tls, ca_file=str(pem), timeout=5.0) as client:
             return [await client.send(mail(1)), await client.send(mail(2))]
 

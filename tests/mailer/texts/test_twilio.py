@@ -8,7 +8,7 @@ import pytest
 
 from services.mailer.deliveries.models import Accepted, Deferred, Rejected
 from services.mailer.texts.providers import Text
-from services.mailer.texts.twilio import Twilio, TwilioAccount
+from services.mailer.texts.twilio import Twilio
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN, TwilioDouble
 
 NUMBER = "+41791234567"
@@ -38,8 +38,7 @@ async def provider(double: TwilioDouble) -> AsyncIterator[MakeProvider]:
     providers: list[Twilio] = []
 
     def make(*, token: str = TOKEN, timeout: float = 5.0, api_base: str | None = None) -> Twilio:
-        account = TwilioAccount(sid=SID, token=token, messaging_service_sid=SERVICE, api_base=api_base or double.url)
-        providers.append(Twilio(account, timeout=timeout))
+        providers.append(Twilio(SID, token, SERVICE, timeout=timeout, api_base=api_base or double.url))
         return providers[-1]
 
     yield make
