@@ -32,7 +32,7 @@ class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNot
     INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), IndexModel([("createdAt", DESCENDING)]))
 
     async def list_page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
-        """Return a page of items, live or not, newest first: those that a client shows, or all (None).
+        """Return a page of items, live or not, newest first; with a client ID only the items that this client shows.
 
         ``cursor`` is the ID of the last item of the previous page; None for the first page.
 

@@ -16,7 +16,7 @@ class Branding:
     """Branding of a mail or a text.
 
     Attributes:
-        product_name: the product's name, also the display name of a client's own sender address.
+        product_name: the product's name.
         sender_address: the address in ``From``, in ASCII.
         sender_name: the display name in ``From``; None for the address alone.
         support_address: the address that people may write to.

@@ -1,4 +1,4 @@
-"""MongoDB stores of marketing consents, their history, and what the audience provider has received."""
+"""MongoDB stores of marketing consents, their history, and the state of their sync to the audience provider."""
 
 from __future__ import annotations
 

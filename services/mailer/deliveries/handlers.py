@@ -11,7 +11,7 @@ from shared.messages.mailer.texts import SendText
 
 
 async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) -> DeliveriesView:
-    """Return a page of deliveries; a recipient is found by its keyed hash."""
+    """Return a page of deliveries. A recipient is found by its keyed hash; the address in the query is not stored."""
     hashes = None if query.recipient is None else mailer.recipient_hashes(mailer.unseal(query.recipient).strip())
     found = await mailer.deliveries.list_page(query, hashes)
     page = found[: query.limit]

@@ -1,4 +1,4 @@
-"""Delivery of one mail or text: its state, its attempts and the retry schedule."""
+"""Delivery of one mail or text: its state and attempts; outcomes and pauses of retries, also used by consents."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Permanent failure: the server rejected the message, or the address or number is unusable.
+    """Permanent failure: the server or provider rejected the request, or the address or number is unusable.
 
     ``dead_address``: no mailbox exists at the address, so other mail would not arrive either.
     """

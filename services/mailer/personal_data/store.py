@@ -11,7 +11,7 @@ from shared.sealing import Sealer
 
 
 class PersonalData:
-    """Personal data that the mailer stores, in two overlapping lists of collections: to export and to erase.
+    """Collections with personal data: ``exported`` in an export, ``erased`` in an erasure.
 
     Suppressions are not erased: each is the keyed hash of an address that bounced or complained, and prevents further
     mail to it.

@@ -28,7 +28,7 @@ _LOGO: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PreviewItem:
-    """A mail or a text on the page: the names of template and branding, and the content; a text has no HTML."""
+    """A rendered mail or text on the page, with the names of its template and branding. A text has no HTML."""
 
     name: str
     locale: str

@@ -26,7 +26,7 @@ class Text:
     Attributes:
         order_id: the ID of the text's order; the same in every attempt.
         to: the number in E.164.
-        body: the content, in any language.
+        body: the content.
         useful_for: how long from now the text is useful to its reader.
         may_have_been_sent: whether the provider may have accepted an earlier attempt whose outcome was lost.
     """
