@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
@@ -18,8 +17,8 @@ from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
 from services.auth.rate_limits.limiter import RateLimiter
 from services.auth.sessions.geoip import GeoIp
+from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
-from services.auth.signing_keys.models import RotationPolicy
 from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.signer import TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
@@ -35,21 +34,13 @@ class Auth:
 
     Attributes:
         personal_data: everything that auth stores about a user.
-        user_export_retention: how long the document of a finished export can be read.
         keyring: signing keys of this process.
-        rotation: rotation policy of the signing keys.
         dead_letters: dead-letter topics of all services.
-        removed_letters: dead letters that have been removed for an erasure.
-        replays: dead letters that have been replayed.
-        inbox_retention: how long the inboxes remember a message.
-        guesses_per_code: number of wrong guesses that void a code.
         sealer: seals secrets for auth, and unseals them.
-        authorization_lifetime: how long a magic link can be redeemed.
         test_domains: whether addresses under ``.test`` are valid; never in production.
-        phone_code_lifetime: how long a texted code can be redeemed.
-        test_login: whether ``log_in_for_testing`` works; never in production.
-        old_clients: whether clients of the accounts API that are older than Nest are supported.
     """
+
+    settings: AuthSettings
 
     clients: Clients
     users: Users
@@ -64,10 +55,8 @@ class Auth:
     personal_data: PersonalData
     user_processes: UserProcesses
     user_export_parts: UserExportParts
-    user_export_retention: timedelta
     signing_keys: SigningKeys
     keyring: Keyring
-    rotation: RotationPolicy
     signer: TokenSigner
     audit: AuditRecorder
     audit_entries: AuditEntries
@@ -77,15 +66,9 @@ class Auth:
     dead_letters: DeadLetterQueue
     removed_letters: RemovedLetters
     replays: Replays
-    inbox_retention: timedelta
-    guesses_per_code: int
     sealer: Sealer
-    authorization_lifetime: timedelta
     test_domains: bool
     text_policy: TextPolicy
-    phone_code_lifetime: timedelta
-    test_login: bool
-    old_clients: bool
 
     def unseal(self, secret: Sealed) -> str:
         """Plain text of a sealed field of a message to auth."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, get_args
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_val
 from pydantic_settings import NoDecode
 
 from services.auth.phone.models import COUNTRIES
-from services.auth.rate_limits.models import MAX_LOGGED_USES, Limit, LimitName, PersonLimitName
+from services.auth.rate_limits.models import LIMIT_NAMES, MAX_LOGGED_USES, Limit, LimitName, PersonLimitName
 from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.models import RotationPolicy
 from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
@@ -31,6 +32,10 @@ DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
 """URL of the gateway in the embedded mode."""
 ALL_COUNTRIES: Final = "all"
 _KIB: Final = 1024
+
+
+def _setting(limit: LimitName) -> str:
+    return f"limit_{limit.replace('-', '_')}"
 
 
 def _parsed(value: object) -> object:
@@ -98,7 +103,8 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     guesses_per_code: int = Field(default=5, ge=1, le=10)
     """Number of wrong guesses that void a code."""
     limit_lift_loopback: bool = False
-    """Whether limits per IP prefix ignore callers on this machine; refused in production."""
+    """Whether limits per IP prefix ignore callers on this machine. Refused in production, where behind an undeclared
+    proxy every caller seems to be on this machine."""
 
     # Passwords.
     password_memory: int = Field(default=RFC_9106_LOW_MEMORY.memory_cost // _KIB, ge=1, le=4096)
@@ -113,7 +119,7 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """A call whose password would wait longer for a thread is refused; must be less than ``NEST_REPLY_SECONDS``, after
     which the gateway no longer waits."""
 
-    _only_for_tests = field_validator("test_login")(refuse_in_production)
+    _only_for_tests = field_validator("test_login", "limit_lift_loopback")(refuse_in_production)
     _split_countries = field_validator("text_countries", mode="before")(split_commas)
 
     @field_validator("issuer")
@@ -152,21 +158,13 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
         GeoIp.open(value)
         return value
 
-    @field_validator(*(f"limit_{name.replace('-', '_')}" for name in get_args(PersonLimitName)))
+    @field_validator(*map(_setting, get_args(PersonLimitName)))
     @classmethod
     def _protects_a_person(cls, value: Limit, info: ValidationInfo) -> Limit:
         if value.max_count > MAX_LOGGED_USES:
             raise ValueError(f"a count can be at most {MAX_LOGGED_USES}")
         if not value.rules and info.data.get("environment") == PRODUCTION:
             raise ValueError("can't be none in production")
-        return value
-
-    @field_validator("limit_lift_loopback")
-    @classmethod
-    def _not_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
-        if value and info.data.get("environment") == PRODUCTION:
-            # Behind an undeclared proxy every caller seems to be on this machine.
-            raise ValueError("must be false in production")
         return value
 
     @field_validator("password_memory", "password_passes")
@@ -207,35 +205,11 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
         return timedelta(days=self.user_export_days)
 
     @property
-    def audit_retention(self) -> timedelta:
-        """``audit_days`` as a duration."""
-        return timedelta(days=self.audit_days)
-
-    @property
     def limits(self) -> Mapping[LimitName, Limit]:
         """All rate limits, by name."""
-        return {
-            "magic-links-per-address": self.limit_magic_links_per_address,
-            "magic-links-per-prefix": self.limit_magic_links_per_prefix,
-            "magic-links-per-client": self.limit_magic_links_per_client,
-            "trials-per-address": self.limit_trials_per_address,
-            "guesses-per-identifier": self.limit_guesses_per_identifier,
-            "wrong-keys-per-prefix": self.limit_wrong_keys_per_prefix,
-            "texts-per-number": self.limit_texts_per_number,
-            "texts-per-prefix": self.limit_texts_per_prefix,
-            "passwords-per-user": self.limit_passwords_per_user,
-        }
+        return {name: getattr(self, _setting(name)) for name in LIMIT_NAMES}
 
     @property
     def password_parameters(self) -> Parameters:
         """The parameters of Argon2id."""
-        defaults = RFC_9106_LOW_MEMORY
-        return Parameters(
-            type=defaults.type,
-            version=defaults.version,
-            salt_len=defaults.salt_len,
-            hash_len=defaults.hash_len,
-            time_cost=self.password_passes,
-            memory_cost=self.password_memory * _KIB,
-            parallelism=defaults.parallelism,
-        )
+        return replace(RFC_9106_LOW_MEMORY, time_cost=self.password_passes, memory_cost=self.password_memory * _KIB)

@@ -147,7 +147,7 @@ def test_count_of_a_persons_limit_is_at_most_1000(settings: Make, name: LimitNam
 def test_limits_are_not_lifted_for_loopback_in_production(settings: Make) -> None:
     assert settings(limit_lift_loopback="true").limit_lift_loopback
     assert not settings().limit_lift_loopback
-    with pytest.raises(SettingsError, match="NEST_LIMIT_LIFT_LOOPBACK: must be false in production"):
+    with pytest.raises(SettingsError, match="NEST_LIMIT_LIFT_LOOPBACK: is refused in production"):
         settings(
             environment="production",
             issuer="https://nest.example",

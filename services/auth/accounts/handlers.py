@@ -6,9 +6,16 @@ from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 from uuid import uuid4
 
-from services.auth.accounts.models import DELETION_AUDIENCE, DELETION_TYPE, Application, Owner, account_email, uuid_text
-from services.auth.audit.models import pseudonym
-from services.auth.audit.recorder import audited
+from services.auth.accounts.models import (
+    DELETION_AUDIENCE,
+    DELETION_TYPE,
+    Application,
+    Owner,
+    a_year_after,
+    account_email,
+    uuid_text,
+)
+from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
 from services.auth.rate_limits.known_devices import network_ids
 from shared.bus.work import Work
@@ -56,13 +63,14 @@ async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> Owne
         Unavailable: too many password hashes are waiting.
     """
     email = account_email(command.email, test_domains=auth.test_domains)
-    owner = Owner.register(
+    owner = Owner(
         id=str(uuid4()),
         first_name=command.firstname,
         last_name=command.lastname,
         email=email,
         password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
-        at=work.now,
+        created_at=work.now,
+        updated_at=work.now,
     )
     auth.owners.add(owner, work)
     work.annotate(user_id=pseudonym("owner", owner.id))
@@ -77,7 +85,7 @@ async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
         OwnerNotFound: there is no such owner.
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(query.uuid), "uuid"))
-    if auth.old_clients:
+    if auth.settings.old_clients:
         return _view_with_token(owner, work, auth)
     return OwnerView(firstname=owner.first_name, lastname=owner.last_name, email=owner.email, uuid=owner.id)
 
@@ -173,12 +181,13 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(command.owneruuid), "owneruuid"))
     work.annotate(user_id=pseudonym("owner", owner.id))
-    application = Application.create(
+    application = Application(
         id=str(uuid4()),
         owner_id=owner.id,
         name=command.appname,
         passwordless=command.passwordless,
-        at=work.now,
+        created_at=work.now,
+        ends_at=a_year_after(work.now),
     )
     auth.owners.require_unchanged(owner, work)
     auth.applications.add(application, work)

@@ -26,7 +26,6 @@ class Owner:
 
     Attributes:
         email: in normal form; unique among owners.
-        password_hash: Argon2 hash with its parameters.
         generation: number of passwords so far. A deletion token is valid only in the generation that it was issued in.
     """
 
@@ -35,33 +34,10 @@ class Owner:
     last_name: str
     email: str
     password_hash: str = field(repr=False)
-    generation: int
+    generation: int = 1
     created_at: datetime
     updated_at: datetime
     version: int = 1
-
-    @classmethod
-    def register(
-        cls,
-        *,
-        id: str,  # noqa: A002 -- the field's name
-        first_name: str,
-        last_name: str,
-        email: str,
-        password_hash: str,
-        at: datetime,
-    ) -> Self:
-        """A new owner."""
-        return cls(
-            id=id,
-            first_name=first_name,
-            last_name=last_name,
-            email=email,
-            password_hash=password_hash,
-            generation=1,
-            created_at=at,
-            updated_at=at,
-        )
 
     def update(self, *, first_name: str, last_name: str, email: str, at: datetime) -> Self:
         """Change names and address."""
@@ -115,13 +91,6 @@ class Application:
     created_at: datetime
     ends_at: datetime
     version: int = 1
-
-    @classmethod
-    def create(cls, *, id: str, owner_id: str, name: str, passwordless: bool, at: datetime) -> Self:  # noqa: A002
-        """A new application, for a year."""
-        return cls(
-            id=id, owner_id=owner_id, name=name, passwordless=passwordless, created_at=at, ends_at=a_year_after(at)
-        )
 
     @property
     def api_key(self) -> str:

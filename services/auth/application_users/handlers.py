@@ -6,10 +6,9 @@ import asyncio
 from uuid import uuid4
 
 from services.auth.accounts.handlers import check_password
-from services.auth.accounts.models import Application, account_email, uuid_text
+from services.auth.accounts.models import Application, a_year_after, account_email, uuid_text
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
-from services.auth.audit.models import pseudonym
-from services.auth.audit.recorder import audited
+from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
 from shared.bus.work import Work
 from shared.messages.auth.accounts import (
@@ -41,13 +40,15 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
-    user = ApplicationUser.sign_up(
-        application,
+    user = ApplicationUser(
         id=str(uuid4()),
+        application_id=application.id,
         username=command.username,
         email=email,
         password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
-        at=work.now,
+        created_at=work.now,
+        updated_at=work.now,
+        ends_at=a_year_after(work.now),
     )
     auth.applications.require_unchanged(application, work)
     auth.application_users.add(user, work)
@@ -69,7 +70,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     application = await auth.applications.get_by_key(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
-    if not auth.old_clients:
+    if not auth.settings.old_clients:
         application.must_be_passwordless()
     user = await auth.application_users.get_of_application(user_id, application)
     work.annotate(user_id=pseudonym("application user", user.id))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from services.auth.accounts.models import Application, a_year_after
+from services.auth.accounts.models import Application
 from shared.errors import Refusal
 from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn
 
@@ -21,8 +21,6 @@ class ApplicationUser:
 
     Attributes:
         email: in normal form; unique within the application.
-        password_hash: Argon2 hash with its parameters.
-        active: whether the user may log in.
         generation: increased whenever all tokens end. A token is valid only in the generation that it was issued in.
         ends_at: when logins end.
     """
@@ -32,37 +30,12 @@ class ApplicationUser:
     username: str
     email: str
     password_hash: str = field(repr=False)
-    active: bool
-    generation: int
+    active: bool = True
+    generation: int = 1
     created_at: datetime
     updated_at: datetime
     ends_at: datetime
     version: int = 1
-
-    @classmethod
-    def sign_up(
-        cls,
-        application: Application,
-        *,
-        id: str,  # noqa: A002 -- the field's name
-        username: str,
-        email: str,
-        password_hash: str,
-        at: datetime,
-    ) -> Self:
-        """A new user, for a year."""
-        return cls(
-            id=id,
-            application_id=application.id,
-            username=username,
-            email=email,
-            password_hash=password_hash,
-            active=True,
-            generation=1,
-            created_at=at,
-            updated_at=at,
-            ends_at=a_year_after(at),
-        )
 
     def must_be_allowed_in(self, *, at: datetime) -> None:
         """Check that the user may log in.

@@ -20,6 +20,6 @@ async def list_audit_entries(query: ListAuditEntries, work: Work, auth: Auth) ->
         # The entries are personal data, so reading them is audited under the user's ID.
         work.annotate(user_id=query.user_id)
     return AuditEntriesView(
-        entries=tuple(entry.view() for entry in page),
+        entries=tuple(page),
         next_cursor=page[-1].id if len(entries) > len(page) else None,
     )

@@ -1,16 +1,20 @@
-"""Recording of audit entries: one entry and one event for each audited message, whatever its outcome."""
+"""Recording of audit entries: who tried what, when, from where, and with which outcome.
+
+Each audited message leads to one entry and one event, whatever its outcome. They contain no secrets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from functools import partial, wraps
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
-from services.auth.audit.models import AuditEntry
 from services.auth.audit.store import AuditEntries
 from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.messages.auth.audit import NOTE_FIELDS, Action, Audited, RecordAuditEntry
+from shared.ids import derived_message_id
+from shared.messages.auth.audit import NOTE_FIELDS, Action, Audited, AuditEntryView, RecordAuditEntry
 
 Order = TypeVar("Order")
 Reply = TypeVar("Reply")
@@ -23,8 +27,8 @@ class AuditRecorder:
     ``work.annotate(user_id=…, client_id=…, session_id=…)``, under the names in ``NOTE_FIELDS``. It may add only IDs
     that auth has generated or found, since text from a client might be a secret in the wrong field.
 
-    Args:
-        entries: store of the entries.
+    Entries name people by ID only. So all entries about a person are found by the ID, and are anonymous after an
+    erasure.
     """
 
     def __init__(self, entries: AuditEntries) -> None:
@@ -33,13 +37,8 @@ class AuditRecorder:
     def record(self, work: Work, action: Action, *, refusal: Refusal | None = None, **annotations: str | None) -> None:
         """Add an entry to the work.
 
-        ``audited`` does this for whole handlers. Call it directly for further actions of one message.
-
-        Args:
-            work: work of the message.
-            action: what was tried.
-            refusal: the refusal, if any.
-            annotations: values that replace the handler's annotations.
+        ``audited`` does this for whole handlers. Call it directly for further actions of one message; ``annotations``
+        replace those of the handler.
 
         Raises:
             TypeError: an annotation has a name that is not in ``NOTE_FIELDS``.
@@ -47,53 +46,38 @@ class AuditRecorder:
         about = {**work.annotations, **annotations}
         if not about.keys() <= NOTE_FIELDS:
             raise TypeError(f"unknown audit annotations: {', '.join(sorted(about.keys() - NOTE_FIELDS))}")
-        caller = work.caller
-        entry = AuditEntry(
-            id=work.new_id("auditentry"),
-            at=work.now,
-            action=action,
-            outcome="done" if refusal is None else "refused",
-            code=None if refusal is None else refusal.code,
-            caller=caller.kind,
-            caller_user_id=caller.user_id,
-            user_id=about.get("user_id", caller.user_id),
-            client_id=about.get("client_id"),
-            session_id=about.get("session_id"),
-            identifier_id=about.get("identifier_id"),
-            client_ip=caller.client_ip,
-            message_id=work.id,
-            resource_id=about.get("resource_id"),
-        )
-        self._add(entry, work)
+        about.setdefault("user_id", work.caller.user_id)
+        self._add(work, action, None if refusal is None else refusal.code, about, at=work.now, message_id=work.id)
 
     def record_for_service(self, command: RecordAuditEntry, work: Work) -> None:
-        """Add the entry of a message that another service has handled.
+        """Add the entry of a message that another service has handled, whose caller is that of the work."""
+        about = command.model_dump(include=set(NOTE_FIELDS))
+        self._add(work, command.action, command.refused_as, about, at=command.at, message_id=command.message_id)
 
-        Args:
-            command: what the other service reports.
-            work: work of the command, whose caller is the caller of the other service's message.
-        """
-        entry = AuditEntry(
+    def _add(
+        self,
+        work: Work,
+        action: str,
+        code: str | None,
+        about: Mapping[str, str | None],
+        *,
+        at: datetime,
+        message_id: str,
+    ) -> None:
+        entry = AuditEntryView(
             id=work.new_id("auditentry"),
-            at=command.at,
-            action=command.action,
-            outcome="done" if command.refused_as is None else "refused",
-            code=command.refused_as,
+            at=at,
+            action=action,
+            outcome="done" if code is None else "refused",
+            code=code,
             caller=work.caller.kind,
             caller_user_id=work.caller.user_id,
-            user_id=command.user_id,
-            client_id=command.client_id,
-            session_id=command.session_id,
-            identifier_id=command.identifier_id,
             client_ip=work.caller.client_ip,
-            message_id=command.message_id,
-            resource_id=command.resource_id,
+            message_id=message_id,
+            **{name: about.get(name) for name in NOTE_FIELDS},
         )
-        self._add(entry, work)
-
-    def _add(self, entry: AuditEntry, work: Work) -> None:
         self._entries.add(entry, work)
-        work.publish(Audited(key=entry.user_id or "", entry=entry.view()))
+        work.publish(Audited(key=entry.user_id or "", entry=entry))
 
 
 class WithAudit(Protocol):
@@ -106,6 +90,15 @@ class WithAudit(Protocol):
 
 Context = TypeVar("Context", bound=WithAudit)
 Handler = Callable[[Order, Work, Context], Awaitable[Reply]]
+
+
+def pseudonym(kind: Literal["owner", "application", "application user"], uuid: str) -> str:
+    """Name in the audit for something whose ID is a secret: always the same, and not reversible.
+
+    The UUID of an application is its API key in another notation, and the UUID of an owner authorizes changes to the
+    owner. UUIDs have 122 random bits, so a plain hash does not reveal them.
+    """
+    return f"{kind.replace(' ', '-')}_{derived_message_id('audit', kind, uuid)}"
 
 
 def audited(action: Action) -> Callable[[Handler[Order, Context, Reply]], Handler[Order, Context, Reply]]:

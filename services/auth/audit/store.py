@@ -7,10 +7,9 @@ from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from services.auth.audit.models import AuditEntry
 from shared.bus.work import Work
 from shared.documents import document_of, entity_of
-from shared.messages.auth.audit import ListAuditEntries
+from shared.messages.auth.audit import AuditEntryView, ListAuditEntries
 from shared.mongo import Collection, Database, Document
 
 
@@ -34,28 +33,23 @@ class AuditEntries:
         """The TTL index; a changed retention takes effect at the next start, for old entries too."""
         return IndexModel([("at", ASCENDING)], expireAfterSeconds=int(retention.total_seconds()))
 
-    def add(self, entry: AuditEntry, work: Work) -> None:
+    def add(self, entry: AuditEntryView, work: Work) -> None:
         """Insert an entry."""
         work.insert(self._collection, document_of(entry))
 
-    async def page(self, query: ListAuditEntries) -> list[AuditEntry]:
+    async def page(self, query: ListAuditEntries) -> list[AuditEntryView]:
         """The entries that match a query, newest first, and one more if there are more.
 
         Entries are sorted by ID, which is the order in which they were written: exact to the second, and within a
         second exact for each instance. Entries from other services are written when auth receives them, which after an
         outage can be long after ``at``.
         """
-        conditions: Document = {}
-        if query.user_id is not None:
-            conditions["userId"] = query.user_id
-        if query.action is not None:
-            conditions["action"] = query.action
-        if query.outcome is not None:
-            conditions["outcome"] = query.outcome
+        fields = {"userId": query.user_id, "action": query.action, "outcome": query.outcome}
+        conditions: Document = {name: value for name, value in fields.items() if value is not None}
         if query.cursor is not None:
             conditions["_id"] = {"$lt": query.cursor}
         if query.since is not None or query.until is not None:
             bounds = {"$gte": query.since, "$lt": query.until}
             conditions["at"] = {operator: moment for operator, moment in bounds.items() if moment is not None}
         found = self._collection.find(conditions).sort("_id", DESCENDING).limit(query.limit + 1)
-        return [entity_of(AuditEntry, document) async for document in found]
+        return [entity_of(AuditEntryView, document) async for document in found]

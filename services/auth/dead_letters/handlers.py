@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.dead_letters.store import Replay
-from services.auth.dead_letters.views import detail_view, list_view
+from services.auth.dead_letters.views import view
 from shared.bus.work import Work
 from shared.dead_letters.queue import InvalidQueueCursor, Page, Sender
 from shared.dead_letters.records import DeadLetter
@@ -56,11 +56,12 @@ async def list_dead_letters(query: ListDeadLetters, work: Work, auth: Auth) -> D
     if query.id is not None and not letters:
         raise DeadLetterNotFound
     replays = await auth.replays.by_id(dedup_keys)
+    body_start = None if query.id is None else query.body_from
     views = []
     for letter in letters:
         replay = replays.get(letter.dedup_key)
-        arguments = (letter, auth.dead_letters.service(letter), None if replay is None else replay.at)
-        views.append(list_view(*arguments) if query.id is None else detail_view(*arguments, body_start=query.body_from))
+        replayed_at = None if replay is None else replay.at
+        views.append(view(letter, auth.dead_letters.service(letter), replayed_at, body_start=body_start))
     return DeadLettersView(letters=tuple(views), next_cursor=page.next_cursor)
 
 
@@ -121,7 +122,7 @@ class _Replayer:
         if letter.dedup_key in self.done or (earlier is not None and not self.command.again):
             return "replayed_before"
         now = int(self.work.now.timestamp() * 1000)
-        oldest_in_inbox = now - int(self.auth.inbox_retention.total_seconds() * 1000)
+        oldest_in_inbox = now - int(self.auth.settings.inbox_retention.total_seconds() * 1000)
         too_old = letter.message_time is not None and letter.message_time < oldest_in_inbox
         if too_old and not self.command.although_too_old:
             return "too_old"

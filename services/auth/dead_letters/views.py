@@ -22,30 +22,6 @@ CONTINUATION_BYTES: Final = range(0x80, 0xC0)
 """Bytes of UTF-8 that continue a character (RFC 3629)."""
 
 
-def list_view(letter: DeadLetter, service: str, replayed_at: datetime | None) -> DeadLetterView:
-    """A dead letter in a list, with the beginning of its body."""
-    return _view(
-        letter,
-        service,
-        replayed_at,
-        body=(0, PREVIEW_BYTES),
-        max_headers=MAX_HEADERS_IN_LIST,
-        max_header_bytes=MAX_HEADER_BYTES_IN_LIST,
-    )
-
-
-def detail_view(letter: DeadLetter, service: str, replayed_at: datetime | None, *, body_start: int) -> DeadLetterView:
-    """A single dead letter, with the part of its body that begins at ``body_start``."""
-    return _view(
-        letter,
-        service,
-        replayed_at,
-        body=(body_start, PIECE_BYTES),
-        max_headers=MAX_HEADERS,
-        max_header_bytes=MAX_HEADER_BYTES,
-    )
-
-
 def octets(value: bytes, *, start: int = 0, limit: int) -> Octets:
     """Up to ``limit`` bytes of a value: as text if they are UTF-8 without control characters, else as base64."""
     piece = value[start : start + limit]
@@ -67,16 +43,14 @@ def octets(value: bytes, *, start: int = 0, limit: int) -> Octets:
     return Octets(size=len(value), start=start, base64=base64.b64encode(piece).decode())
 
 
-def _view(
-    letter: DeadLetter,
-    service: str,
-    replayed_at: datetime | None,
-    *,
-    body: tuple[int, int],
-    max_headers: int,
-    max_header_bytes: int,
+def view(
+    letter: DeadLetter, service: str, replayed_at: datetime | None, *, body_start: int | None = None
 ) -> DeadLetterView:
-    start, limit = body
+    """A dead letter: in a list, with the beginning of its body; alone, with the part that begins at ``body_start``."""
+    if body_start is None:
+        start, limit, max_headers, max_header_bytes = 0, PREVIEW_BYTES, MAX_HEADERS_IN_LIST, MAX_HEADER_BYTES_IN_LIST
+    else:
+        start, limit, max_headers, max_header_bytes = body_start, PIECE_BYTES, MAX_HEADERS, MAX_HEADER_BYTES
     partition, offset = letter.source or (None, None)
     return DeadLetterView(
         id=letter.id,

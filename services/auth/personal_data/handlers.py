@@ -13,7 +13,7 @@ from services.auth.context import Auth
 from services.auth.dead_letters.erasure import erase_letters
 from services.auth.personal_data.models import REORDER_AFTER, UserProcess
 from services.auth.sessions.handlers import remove_sessions
-from services.auth.users.models import Identifier
+from services.auth.users.models import Identifier, User
 from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.auth.errors import UserNotFound
@@ -36,6 +36,7 @@ from shared.messages.personal_data import (
     GetUserExport,
     GetUserProcess,
     NoteErasureWait,
+    ProcessKind,
     ServiceName,
     UserExportView,
     UserProcessView,
@@ -80,18 +81,7 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
     user = await auth.users.get(command.user_id)
     work.annotate(user_id=user.id)
     identifiers = await auth.identifiers.of_user(user.id)
-    process = UserProcess.begin(
-        "export",
-        user.id,
-        id=work.new_id("userproc"),
-        identifiers=_sealed(identifiers, auth),
-        requested_by=work.caller.kind,
-        at=work.now,
-    )
-    auth.user_processes.add(process, work)
-    work.annotate(resource_id=process.id)
-    _order_parts(process, work, auth)
-    return process.view()
+    return _begin("export", user, identifiers, work, auth)
 
 
 @audited("erase_user")
@@ -113,16 +103,7 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
         work.annotate(user_id=earlier.user_id, resource_id=earlier.id)
         return earlier.view()
     identifiers = await auth.identifiers.of_user(user.id)
-    process = UserProcess.begin(
-        "erasure",
-        user.id,
-        id=work.new_id("userproc"),
-        identifiers=_sealed(identifiers, auth),
-        requested_by=work.caller.kind,
-        at=work.now,
-        delete_stripe_customer=command.delete_stripe_customer,
-    )
-    work.annotate(user_id=user.id, resource_id=process.id)
+    work.annotate(user_id=user.id)
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)
@@ -130,9 +111,7 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     # Audit entries of the pending logins first: they can't be found once the logins are deleted.
     before_login = auth.personal_data.audit_before_login(await auth.personal_data.login_ids(subject))
     await erase_batch(subject, work, (before_login, *auth.personal_data.pending_logins))
-    auth.user_processes.add(process, work)
-    _order_parts(process, work, auth)
-    return process.view()
+    return _begin("erasure", user, identifiers, work, auth, delete_stripe_customer=command.delete_stripe_customer)
 
 
 async def export_user_from_auth(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:
@@ -172,34 +151,28 @@ async def continue_user_process(command: ContinueUserProcess, work: Work, auth: 
 
 async def add_exported_part(command: AddExportedPart, work: Work, auth: Auth) -> None:
     """Store exported documents, sealed; the last ones finish the service's part. Late documents are dropped."""
-    process = await auth.user_processes.find(command.process_id)
-    if process is None or command.holder in process.done:
+    process = await _waiting_process(command, auth)
+    if process is None:
         return
     documents = auth.unseal(command.documents)
     auth.user_export_parts.add(command, process, auth.sealer.seal(SEALING_PURPOSE, documents.encode()), work)
     if command.last:
-        retention = auth.user_export_retention
-        finished = process.finish_part(command.holder, run=command.run, export_retention=retention, at=work.now)
-        auth.user_processes.save(finished, work)
+        _finish_part(process, command.holder, command.run, work, auth)
 
 
 async def confirm_erasure(command: ConfirmErasure, work: Work, auth: Auth) -> None:
     """Mark a service's part of an erasure as finished."""
-    process = await auth.user_processes.find(command.process_id)
-    if process is None or command.holder in process.done:
-        return
-    retention = auth.user_export_retention
-    finished = process.finish_part(command.holder, run=process.run, export_retention=retention, at=work.now)
-    auth.user_processes.save(finished, work)
+    process = await _waiting_process(command, auth)
+    if process is not None:
+        _finish_part(process, command.holder, process.run, work, auth)
 
 
 async def note_erasure_wait(command: NoteErasureWait, work: Work, auth: Auth) -> None:
     """Store why a service can't finish its part yet."""
-    process = await auth.user_processes.find(command.process_id)
-    if process is None or command.holder in process.done:
-        return
-    waiting = process.note_wait(command.holder, command.waits_for, reason=command.reason, at=work.now)
-    auth.user_processes.save(waiting, work)
+    process = await _waiting_process(command, auth)
+    if process is not None:
+        waiting = process.note_wait(command.holder, command.waits_for, reason=command.reason, at=work.now)
+        auth.user_processes.save(waiting, work)
 
 
 async def get_user_process(query: GetUserProcess, _work: Work, auth: Auth) -> UserProcessView:
@@ -240,6 +213,44 @@ async def get_user_export(query: GetUserExport, work: Work, auth: Auth) -> UserE
     )
 
 
+def _begin(
+    kind: ProcessKind,
+    user: User,
+    identifiers: Sequence[Identifier],
+    work: Work,
+    auth: Auth,
+    *,
+    delete_stripe_customer: bool = False,
+) -> UserProcessView:
+    pairs = [[identifier.identifier_type, identifier.identifier_value] for identifier in identifiers]
+    process = UserProcess(
+        id=work.new_id("userproc"),
+        kind=kind,
+        user_id=user.id,
+        identifiers=auth.sealer.seal(SEALING_PURPOSE, json.dumps(pairs).encode()),
+        delete_stripe_customer=delete_stripe_customer,
+        requested_by=work.caller.kind,
+        requested_at=work.now,
+    )
+    work.annotate(resource_id=process.id)
+    auth.user_processes.add(process, work)
+    _order_parts(process, work, auth)
+    return process.view()
+
+
+async def _waiting_process(
+    command: AddExportedPart | ConfirmErasure | NoteErasureWait, auth: Auth
+) -> UserProcess | None:
+    """The process of a reply, unless the service has already finished its part."""
+    process = await auth.user_processes.find(command.process_id)
+    return None if process is None or command.holder in process.done else process
+
+
+def _finish_part(process: UserProcess, service: ServiceName, run: int, work: Work, auth: Auth) -> None:
+    finished = process.finish_part(service, run=run, export_retention=auth.settings.user_export_retention, at=work.now)
+    auth.user_processes.save(finished, work)
+
+
 def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
     """Order the pending parts, and schedule ``ContinueUserProcess`` in an hour."""
     identifiers = "[]"
@@ -265,8 +276,3 @@ def _subject(user_id: str, identifiers: Sequence[Identifier]) -> DataSubject:
         emails=tuple(value for kind, value in known if kind == "email"),
         phones=tuple(value for kind, value in known if kind == "phone"),
     )
-
-
-def _sealed(identifiers: Sequence[Identifier], auth: Auth) -> str:
-    pairs = [[identifier.identifier_type, identifier.identifier_value] for identifier in identifiers]
-    return auth.sealer.seal(SEALING_PURPOSE, json.dumps(pairs).encode())

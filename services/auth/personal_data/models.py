@@ -50,42 +50,16 @@ class UserProcess:
     kind: ProcessKind
     user_id: str
     identifiers: str | None
-    delete_stripe_customer: bool
-    run: int
-    done: dict[ServiceName, datetime]
-    runs_done: dict[ServiceName, int]
+    delete_stripe_customer: bool = False
+    run: int = 1
+    done: dict[ServiceName, datetime] = field(default_factory=dict)
+    runs_done: dict[ServiceName, int] = field(default_factory=dict)
     requested_by: str
     requested_at: datetime
     finished_at: datetime | None = None
     expires_at: datetime | None = None
     waits: dict[ServiceName, Wait] = field(default_factory=dict)
     version: int = 1
-
-    @classmethod
-    def begin(
-        cls,
-        kind: ProcessKind,
-        user_id: str,
-        *,
-        id: str,  # noqa: A002 -- the field's name
-        identifiers: str,
-        requested_by: str,
-        at: datetime,
-        delete_stripe_customer: bool = False,
-    ) -> Self:
-        """A new process; its parts have yet to be ordered."""
-        return cls(
-            id=id,
-            kind=kind,
-            user_id=user_id,
-            identifiers=identifiers,
-            delete_stripe_customer=delete_stripe_customer,
-            run=1,
-            done={},
-            runs_done={},
-            requested_by=requested_by,
-            requested_at=at,
-        )
 
     @property
     def pending_services(self) -> tuple[ServiceName, ...]:

@@ -118,27 +118,6 @@ class PhoneCode:
     wrong_codes: int = 0
     version: int = 1
 
-    @classmethod
-    def issue(
-        cls,
-        *,
-        id: str,  # noqa: A002 -- the field's name
-        nonce_hash: str,
-        code_hash: str,
-        phone_number: str,
-        lifetime: timedelta,
-        at: datetime,
-    ) -> Self:
-        """A new code."""
-        return cls(
-            id=id,
-            nonce_hash=nonce_hash,
-            code_hash=code_hash,
-            phone_number=phone_number,
-            created_at=at,
-            expires_at=at + lifetime,
-        )
-
     def is_open(self, *, max_wrong: int, at: datetime) -> bool:
         """Whether the code can be redeemed: unused, not expired, and with fewer than ``max_wrong`` wrong codes."""
         return self.used_at is None and at < self.expires_at and self.wrong_codes < max_wrong

@@ -147,14 +147,6 @@ class RateLimiter:
                 buckets.append(self._shared_bucket(name, counters, work))
         return Quota((*buckets, *await _all(reading)))
 
-    async def take(self, name: LimitName, subject: str | None, work: Work, *, device_ids: Sequence[str] = ()) -> None:
-        """Count one use under one limit; arguments as for ``quota``.
-
-        Raises:
-            Throttled: the limit is reached; ``meta.retry_after`` in seconds.
-        """
-        (await self.quota({name: subject}, work, device_ids=device_ids)).take()
-
     async def recognize(self, subject: str, device_ids: Sequence[str]) -> DeviceRecognition:
         """Compare the device IDs of a request with the known devices of a subject."""
         if not device_ids:

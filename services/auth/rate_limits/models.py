@@ -24,6 +24,7 @@ SharedLimitName: TypeAlias = Literal[
 ]
 """Limits whose count many people share. Each instance counts by itself; the counts are merged within a second."""
 LimitName: TypeAlias = PersonLimitName | SharedLimitName
+LIMIT_NAMES: Final[tuple[LimitName, ...]] = (*get_args(PersonLimitName), *get_args(SharedLimitName))
 SHARED_LIMITS: Final[frozenset[str]] = frozenset(get_args(SharedLimitName))
 PREFIX_LIMITS: Final = frozenset(name for name in SHARED_LIMITS if name.endswith("-per-prefix"))
 """Limits whose subject is a client's IP address; they count by its prefix."""

@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
+from shared.errors import Refusal
 from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken
 
 KEY_BYTES: Final = 32
@@ -33,50 +34,39 @@ def key_matches(key: str, key_hash: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class _Credential:
+    """An ID and a key in one string. Either may be any text without a dot, since both are looked up."""
+
+    PREFIX: ClassVar[str] = ""
+    MALFORMED: ClassVar[type[Refusal]]
+
+    id: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a string sent by a client.
+
+        Raises:
+            MalformedCode, MalformedRefreshToken: the string has another format.
+        """
+        match = re.fullmatch(rf"{re.escape(cls.PREFIX)}([^.]+)\.([^.]+)", text)
+        if match is None:
+            raise cls.MALFORMED
+        return cls(*match.groups())
+
+    def __str__(self) -> str:
+        return f"{self.PREFIX}{self.id}.{self.key}"
+
+
+class Code(_Credential):
     """The code in a magic link: ``<authorization ID>.<key>``."""
 
-    PATTERN: ClassVar = re.compile(r"([^.]+)\.([^.]+)", re.DOTALL)
-
-    id: str
-    key: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse a code sent by a client. The two parts may be any non-empty text, since both are looked up.
-
-        Raises:
-            MalformedCode: the text does not consist of two parts.
-        """
-        match = cls.PATTERN.fullmatch(text)
-        if match is None:
-            raise MalformedCode
-        return cls(*match.groups())
-
-    def __str__(self) -> str:
-        return f"{self.id}.{self.key}"
+    MALFORMED: ClassVar = MalformedCode
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshTokenString:
+class RefreshTokenString(_Credential):
     """A refresh token as clients store it: ``01.<refresh token ID>.<key>``, where 01 is the version of the format."""
 
-    PATTERN: ClassVar = re.compile(r"01\.([^.]+)\.([^.]+)", re.DOTALL)
-
-    id: str
-    key: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse a refresh token sent by a client.
-
-        Raises:
-            MalformedRefreshToken: the text has another format.
-        """
-        match = cls.PATTERN.fullmatch(text)
-        if match is None:
-            raise MalformedRefreshToken
-        return cls(*match.groups())
-
-    def __str__(self) -> str:
-        return f"01.{self.id}.{self.key}"
+    PREFIX: ClassVar = "01."
+    MALFORMED: ClassVar = MalformedRefreshToken

@@ -55,7 +55,7 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
                 raise UnsupportedGrantType(grant_type=other)
     except TokenNotFound:
         # Counted by network and not by the ID in the code: IDs can be guessed, so strangers could void any code.
-        await auth.rate_limits.take("wrong-keys-per-prefix", work.caller.client_ip, work)
+        (await auth.rate_limits.quota({"wrong-keys-per-prefix": work.caller.client_ip}, work)).take()
         raise
 
 
@@ -93,7 +93,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         )
     except IncorrectCodeVerifier:
         guesses.take()
-        wrong = authorization.count_wrong_verifier(max_count=auth.guesses_per_code, at=work.now)
+        wrong = authorization.count_wrong_verifier(max_count=auth.settings.guesses_per_code, at=work.now)
         auth.authorizations.save(wrong, work)
         raise
     client.must_be_enabled()

@@ -133,8 +133,14 @@ def create_user(
         last_name: see ``first_name``.
     """
     user = User(id=work.new_id("user"), created_at=work.now, first_name=first_name, last_name=last_name)
-    identifier = Identifier.of_new_user(
-        user, identifier_type, identifier_value, id=work.new_id("userident"), verified=verified, at=work.now
+    identifier = Identifier(
+        id=work.new_id("userident"),
+        user_id=user.id,
+        identifier_type=identifier_type,
+        identifier_value=identifier_value,
+        created_at=work.now,
+        updated_at=work.now,
+        verified_at=work.now if verified else None,
     )
     auth.users.add(user, work)
     auth.identifiers.add(identifier, work)

@@ -111,37 +111,6 @@ class Identifier:
     removed_at: datetime | None = None
     version: int = 1
 
-    @classmethod
-    def of_new_user(
-        cls,
-        user: User,
-        identifier_type: IdentifierType,
-        identifier_value: str,
-        *,
-        id: str,  # noqa: A002 -- the field's name
-        verified: bool,
-        at: datetime,
-    ) -> Self:
-        """The first identifier of a new user.
-
-        Args:
-            user: its user.
-            identifier_type: email or phone.
-            identifier_value: in normal form.
-            id: ID of the identifier.
-            verified: whether the user has just proven control of it.
-            at: now.
-        """
-        return cls(
-            id=id,
-            user_id=user.id,
-            identifier_type=identifier_type,
-            identifier_value=identifier_value,
-            created_at=at,
-            updated_at=at,
-            verified_at=at if verified else None,
-        )
-
     @property
     def is_verified_email(self) -> bool:
         """Whether it is an email address that its user still has and has verified."""

@@ -14,10 +14,18 @@ from shared.messages.auth.errors import (
 AT = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 A_YEAR_LATER = datetime(2027, 11, 21, 6, 5, tzinfo=UTC)
 ID = "17ac43a8-f3b9-40be-a3b4-9eaca99b529a"
-OWNER = Owner.register(
-    id=ID, first_name="Ada", last_name="Lovelace", email="ada@example.com", password_hash="a hash", at=AT
+OWNER = Owner(
+    id=ID,
+    first_name="Ada",
+    last_name="Lovelace",
+    email="ada@example.com",
+    password_hash="a hash",
+    created_at=AT,
+    updated_at=AT,
 )
-APPLICATION = Application.create(id=ID, owner_id=OWNER.id, name="An app", passwordless=False, at=AT)
+APPLICATION = Application(
+    id=ID, owner_id=OWNER.id, name="An app", passwordless=False, created_at=AT, ends_at=A_YEAR_LATER
+)
 
 
 def test_repr_contains_no_password_hash() -> None:
@@ -50,13 +58,14 @@ def test_api_key_is_computed_from_the_id() -> None:
     assert APPLICATION.api_key == "2YP47A5-YEWM1FG-MET9XB1-N6DN56N"
 
 
-def test_application_ends_after_a_year() -> None:
+def test_application_ends_at_its_end() -> None:
     APPLICATION.must_be_current(at=A_YEAR_LATER - timedelta(milliseconds=1))
     with pytest.raises(ApplicationEnded):
         APPLICATION.must_be_current(at=A_YEAR_LATER)
 
 
 def test_year_after_a_leap_day_is_1_march() -> None:
+    assert a_year_after(AT) == A_YEAR_LATER
     assert a_year_after(datetime(2028, 2, 29, 12, tzinfo=UTC)) == datetime(2029, 3, 1, 12, tzinfo=UTC)
 
 

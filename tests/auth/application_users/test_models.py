@@ -9,9 +9,23 @@ from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNot
 
 AT = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 A_YEAR_LATER = datetime(2027, 11, 21, 6, 5, tzinfo=UTC)
-APPLICATION = Application.create(id="an application", owner_id="an owner", name="An app", passwordless=False, at=AT)
-USER = ApplicationUser.sign_up(
-    APPLICATION, id="a user", username="jbond", email="j.bond@example.com", password_hash="a hash", at=AT
+APPLICATION = Application(
+    id="an application",
+    owner_id="an owner",
+    name="An app",
+    passwordless=False,
+    created_at=AT,
+    ends_at=A_YEAR_LATER,
+)
+USER = ApplicationUser(
+    id="a user",
+    application_id=APPLICATION.id,
+    username="jbond",
+    email="j.bond@example.com",
+    password_hash="a hash",
+    created_at=AT,
+    updated_at=AT,
+    ends_at=A_YEAR_LATER,
 )
 
 
@@ -19,7 +33,7 @@ def test_repr_contains_no_password_hash() -> None:
     assert "a hash" not in repr(USER)
 
 
-def test_active_user_may_log_in_for_a_year() -> None:
+def test_active_user_may_log_in_until_the_end() -> None:
     USER.must_be_allowed_in(at=A_YEAR_LATER - timedelta(milliseconds=1))
     with pytest.raises(ApplicationUserEnded):
         USER.must_be_allowed_in(at=A_YEAR_LATER)

@@ -15,8 +15,13 @@ LIFETIME = timedelta(minutes=10)
 
 
 def phone_code() -> PhoneCode:
-    return PhoneCode.issue(
-        id="phonecode_1", nonce_hash="n", code_hash="c", phone_number="+41791234567", lifetime=LIFETIME, at=NOW
+    return PhoneCode(
+        id="phonecode_1",
+        nonce_hash="n",
+        code_hash="c",
+        phone_number="+41791234567",
+        created_at=NOW,
+        expires_at=NOW + LIFETIME,
     )
 
 

@@ -17,7 +17,15 @@ USER = User(id="user_1", created_at=NOW)
 
 
 def email(*, verified: bool) -> Identifier:
-    return Identifier.of_new_user(USER, "email", "ana@example.com", id="userident_1", verified=verified, at=NOW)
+    return Identifier(
+        id="userident_1",
+        user_id=USER.id,
+        identifier_type="email",
+        identifier_value="ana@example.com",
+        created_at=NOW,
+        updated_at=NOW,
+        verified_at=NOW if verified else None,
+    )
 
 
 @pytest.mark.parametrize(
