@@ -77,7 +77,7 @@ def create(settings: AuthSettings | None = None) -> Service:
         topics=TOPICS,
         indexes={
             **INDEXES,
-            AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(timedelta(days=chosen.audit_days))),
+            AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_retention)),
         },
         open_context=partial(opened, settings=chosen),
     )
@@ -120,7 +120,6 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
         for client_id in await clients.ids():
             await resources.publish(AnnounceClient(key=client_id, client_id=client_id))
         yield Auth(
-            settings=settings,
             clients=clients,
             users=Users(database),
             identifiers=Identifiers(database),
@@ -134,8 +133,10 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             personal_data=PersonalData(database),
             user_processes=UserProcesses(database),
             user_export_parts=UserExportParts(database),
+            user_export_retention=timedelta(days=settings.user_export_days),
             signing_keys=signing_keys,
             keyring=keyring,
+            rotation=settings.rotation,
             signer=TokenSigner(keyring, settings.issuer),
             audit=AuditRecorder(audit_entries),
             audit_entries=audit_entries,
@@ -145,7 +146,13 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             dead_letters=DeadLetterQueue(settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=sealer),
             removed_letters=RemovedLetters(database),
             replays=Replays(database),
+            inbox_retention=settings.inbox_retention,
+            guesses_per_code=settings.guesses_per_code,
             sealer=sealer,
+            authorization_lifetime=timedelta(minutes=settings.authorization_minutes),
             test_domains=not settings.production,
             text_policy=TextPolicy(settings.allowed_text_countries),
+            phone_code_lifetime=timedelta(minutes=settings.phone_code_minutes),
+            test_login=settings.test_login,
+            old_clients=settings.old_clients,
         )

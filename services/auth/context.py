@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
@@ -17,8 +18,8 @@ from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
 from services.auth.rate_limits.limiter import RateLimiter
 from services.auth.sessions.geoip import GeoIp
-from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
+from services.auth.signing_keys.models import RotationPolicy
 from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.signer import TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
@@ -37,10 +38,11 @@ class Auth:
         keyring: signing keys of this process.
         dead_letters: dead-letter topics of all services.
         sealer: seals secrets for auth, and unseals them.
+        guesses_per_code: number of wrong guesses that void a code.
         test_domains: whether addresses under ``.test`` are valid; never in production.
+        test_login: whether ``log_in_for_testing`` works; never in production.
+        old_clients: whether clients of the accounts API that are older than Nest are supported.
     """
-
-    settings: AuthSettings
 
     clients: Clients
     users: Users
@@ -55,8 +57,10 @@ class Auth:
     personal_data: PersonalData
     user_processes: UserProcesses
     user_export_parts: UserExportParts
+    user_export_retention: timedelta
     signing_keys: SigningKeys
     keyring: Keyring
+    rotation: RotationPolicy
     signer: TokenSigner
     audit: AuditRecorder
     audit_entries: AuditEntries
@@ -66,9 +70,15 @@ class Auth:
     dead_letters: DeadLetterQueue
     removed_letters: RemovedLetters
     replays: Replays
+    inbox_retention: timedelta
+    guesses_per_code: int
     sealer: Sealer
+    authorization_lifetime: timedelta
     test_domains: bool
     text_policy: TextPolicy
+    phone_code_lifetime: timedelta
+    test_login: bool
+    old_clients: bool
 
     def unseal(self, secret: Sealed) -> str:
         """Plain text of a sealed field of a message to auth."""

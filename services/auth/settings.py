@@ -185,24 +185,14 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
         )
 
     @property
-    def authorization_lifetime(self) -> timedelta:
-        """``authorization_minutes`` as a duration."""
-        return timedelta(minutes=self.authorization_minutes)
-
-    @property
-    def phone_code_lifetime(self) -> timedelta:
-        """``phone_code_minutes`` as a duration."""
-        return timedelta(minutes=self.phone_code_minutes)
-
-    @property
     def allowed_text_countries(self) -> frozenset[str] | None:
         """``text_countries`` as a set; None for all."""
         return None if self.text_countries == (ALL_COUNTRIES,) else frozenset(self.text_countries)
 
     @property
-    def user_export_retention(self) -> timedelta:
-        """``user_export_days`` as a duration."""
-        return timedelta(days=self.user_export_days)
+    def audit_retention(self) -> timedelta:
+        """``audit_days`` as a duration."""
+        return timedelta(days=self.audit_days)
 
     @property
     def limits(self) -> Mapping[LimitName, Limit]:

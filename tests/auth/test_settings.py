@@ -45,7 +45,7 @@ def test_missing_or_unsafe_setting_is_named(settings: Make, wrong: dict[str, Any
 
 
 def test_link_expires_after_10_minutes_by_default(settings: Make) -> None:
-    assert settings().authorization_lifetime == timedelta(minutes=10)
+    assert settings().authorization_minutes == 10
 
 
 def test_service_is_created_from_the_environment(monkeypatch: pytest.MonkeyPatch, settings: Make) -> None:

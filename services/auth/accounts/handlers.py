@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol, TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 from uuid import uuid4
 
 from services.auth.accounts.models import (
@@ -15,6 +16,7 @@ from services.auth.accounts.models import (
     account_email,
     uuid_text,
 )
+from services.auth.application_users.models import ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
 from services.auth.rate_limits.known_devices import network_ids
@@ -42,15 +44,7 @@ MAX_REMOVED: Final = 200
 """Documents that one message deletes: some milliseconds of a transaction that others may wait for."""
 
 
-class WithPassword(Protocol):
-    """An account with a password."""
-
-    @property
-    def password_hash(self) -> str:
-        """Argon2 hash of the password."""
-
-
-Account = TypeVar("Account", bound=WithPassword)
+Account = TypeVar("Account", Owner, ApplicationUser)
 
 
 @audited("register_owner")
@@ -85,7 +79,7 @@ async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
         OwnerNotFound: there is no such owner.
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(query.uuid), "uuid"))
-    if auth.settings.old_clients:
+    if auth.old_clients:
         return _view_with_token(owner, work, auth)
     return OwnerView(firstname=owner.first_name, lastname=owner.last_name, email=owner.email, uuid=owner.id)
 
@@ -105,7 +99,7 @@ async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWith
         work.annotate(user_id=pseudonym("owner", found.id))
     owner = await check_password(found, password, f"owner {email}", work, auth)
     if auth.passwords.needs_rehash(owner.password_hash):
-        auth.owners.save(owner.rehash_password(await auth.passwords.rehash(password)), work)
+        auth.owners.save(replace(owner, password_hash=await auth.passwords.rehash(password)), work)
     return _view_with_token(owner, work, auth)
 
 
@@ -234,14 +228,8 @@ async def check_password(account: Account | None, password: str, subject: str, w
     """Check the password of an account, and return the account.
 
     An unknown address is handled like a wrong password, and counted too. A network from which the person has logged in
-    before has a quota of its own, which strangers can't use up.
-
-    Args:
-        account: the account with the given address; None if there is none.
-        password: password sent by the client.
-        subject: subject of the rate limit: the address, with its kind of account.
-        work: work of the message.
-        auth: context.
+    before has a quota of its own, which strangers can't use up. The subject of the rate limit is the address, with its
+    kind of account.
 
     Raises:
         Throttled: too many wrong passwords; this one was not checked.

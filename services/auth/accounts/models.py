@@ -24,9 +24,8 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 class Owner:
     """A person who owns applications.
 
-    Attributes:
-        email: in normal form; unique among owners.
-        generation: number of passwords so far. A deletion token is valid only in the generation that it was issued in.
+    The email address, in normal form, is unique among owners. ``generation`` is the number of passwords so far; a
+    deletion token is valid only in the generation that it was issued in.
     """
 
     id: str
@@ -46,10 +45,6 @@ class Owner:
     def change_password(self, password_hash: str, *, at: datetime) -> Self:
         """Change the password, which invalidates earlier deletion tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
-
-    def rehash_password(self, password_hash: str) -> Self:
-        """Replace the hash of the unchanged password by one with the current parameters."""
-        return replace(self, password_hash=password_hash)
 
     def deletion_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
         """Claims of a deletion token, which authorizes the deletion of this owner."""
@@ -78,7 +73,6 @@ class Application:
 
     Attributes:
         id: UUID. It is as secret as the API key, since each can be computed from the other.
-        owner_id: ID of its owner.
         name: unique among the owner's applications.
         passwordless: whether a user's ID and the API key are enough to log in.
         ends_at: when sign-ups and logins end.

@@ -62,13 +62,11 @@ def normal_password(password: str) -> str:
 class PasswordRule:
     """Rule for new passwords.
 
-    Attributes:
-        known: passwords that attackers try first, in lower case.
-        old_clients: whether passwords of 6 and 7 characters are allowed. They are not looked up in ``known``, which
-            contains many of this length.
+    Passwords of 6 and 7 characters, allowed for old clients, are not looked up in ``known``: it contains many of them.
     """
 
     known: frozenset[str]
+    """Passwords that attackers try first, in lower case."""
     old_clients: bool
 
     def check(self, password: str) -> None:
@@ -126,18 +124,13 @@ class PasswordHasher:
         """Return a hash of an existing password with the current parameters; the rule does not apply.
 
         Raises:
-            FieldRefused: the password is too long.
-            Unavailable: too many hashes are waiting.
+            FieldRefused, Unavailable: as for ``verify``.
         """
         normal = normal_password(password)
         return await self._in_thread(lambda: self._hasher.hash(normal))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Whether a password has this hash.
-
-        Args:
-            password: password sent by the client.
-            password_hash: None if there is no such account; the result is then False, after the same time.
+        """Whether a password has this hash; for the hash None, of no account, False after the same time.
 
         Raises:
             FieldRefused: the password is too long.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 from services.auth.accounts.handlers import check_password
@@ -70,7 +71,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     application = await auth.applications.get_by_key(auth.unseal(command.apikey))
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
-    if not auth.settings.old_clients:
+    if not auth.old_clients:
         application.must_be_passwordless()
     user = await auth.application_users.get_of_application(user_id, application)
     work.annotate(user_id=pseudonym("application user", user.id))
@@ -99,7 +100,7 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
     user = await check_password(found, password, f"user of {application.id} {email}", work, auth)
     user.must_be_allowed_in(at=work.now)
     if auth.passwords.needs_rehash(user.password_hash):
-        auth.application_users.save(user.rehash_password(await auth.passwords.rehash(password)), work)
+        auth.application_users.save(replace(user, password_hash=await auth.passwords.rehash(password)), work)
     return SignedInWithEmailView(token=_token(user, work, auth), uuid=user.id)
 
 

@@ -88,7 +88,3 @@ class ApplicationUser:
     def change_password(self, password_hash: str, *, at: datetime) -> Self:
         """Change the password, which ends all tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
-
-    def rehash_password(self, password_hash: str) -> Self:
-        """Replace the hash of the unchanged password by one with the current parameters."""
-        return replace(self, password_hash=password_hash)

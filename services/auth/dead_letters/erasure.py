@@ -53,12 +53,8 @@ async def erase_letters(command: EraseUserFromAuth, work: Work, auth: Auth) -> b
 def is_about(letter: DeadLetter, subject: DataSubject, sealer: Sealer) -> bool:
     """Whether a dead letter contains an ID, address or number of a person, in plain text or sealed.
 
-    Only whole addresses match: joann@example.com does not contain ann@example.com.
-
-    Args:
-        letter: an unsealed dead letter.
-        subject: the person.
-        sealer: unseals secrets in the body with the key of the receiving service; the recipient of a mail is one.
+    Only whole addresses match: joann@example.com does not contain ann@example.com. The dead letter is unsealed, but
+    single fields in its body, such as the recipient of a mail, are still sealed for the receiving service.
     """
     identifiers = "|".join(re.escape(name) for name in (subject.user_id, *subject.emails, *subject.phones))
     pattern = re.compile(rf"(?<![\w.+-])(?:{identifiers})(?![\w-]|\.\w)", re.IGNORECASE)

@@ -122,7 +122,7 @@ class _Replayer:
         if letter.dedup_key in self.done or (earlier is not None and not self.command.again):
             return "replayed_before"
         now = int(self.work.now.timestamp() * 1000)
-        oldest_in_inbox = now - int(self.auth.settings.inbox_retention.total_seconds() * 1000)
+        oldest_in_inbox = now - int(self.auth.inbox_retention.total_seconds() * 1000)
         too_old = letter.message_time is not None and letter.message_time < oldest_in_inbox
         if too_old and not self.command.although_too_old:
             return "too_old"

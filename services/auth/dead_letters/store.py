@@ -20,14 +20,7 @@ _EXPIRY: Final = IndexModel([("at", ASCENDING)], expireAfterSeconds=int(RETENTIO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """The replays of one dead letter.
-
-    Attributes:
-        id: ``DeadLetter.dedup_key``.
-        letter_id: ``DeadLetter.id``.
-        at: time of the last replay.
-        count: number of replays.
-    """
+    """The last replay of a dead letter, and the number of replays; its ID is ``DeadLetter.dedup_key``."""
 
     id: str
     letter_id: str

@@ -120,14 +120,12 @@ def _mail_link(
 ) -> None:
     """Store an authorization, and order the mail with its link. Only mailer can unseal the code in it."""
     code = Code(work.new_id("authzcode"), new_key())
-    authorization = Authorization.issue(
-        request, address, code, lifetime=auth.settings.authorization_lifetime, at=work.now
-    )
+    authorization = Authorization.issue(request, address, code, lifetime=auth.authorization_lifetime, at=work.now)
     auth.authorizations.add(authorization, work)
     work.annotate(session_id=authorization.id)
     variables = LinkVariables(
         link=magic_link(request.redirect_uri, code, request.state, flow=flow),
-        minutes=int(auth.settings.authorization_lifetime.total_seconds()) // 60,
+        minutes=int(auth.authorization_lifetime.total_seconds()) // 60,
     )
     work.publish(
         SendMail(

@@ -35,10 +35,8 @@ class Authorization:
     Attributes:
         key_hash: SHA-256 of the link's key. The key itself exists only in the mail.
         identifier_value: address in normal form.
-        used_at: when the code was redeemed.
         revoked_at: when the authorization was revoked: another link of this address and app was redeemed, or too many
             code verifiers were wrong.
-        wrong_verifiers: number of wrong code verifiers so far.
     """
 
     id: str
@@ -60,15 +58,7 @@ class Authorization:
 
     @classmethod
     def issue(cls, request: LinkRequest, address: str, code: Code, *, lifetime: timedelta, at: datetime) -> Self:
-        """A new authorization.
-
-        Args:
-            request: what the app requested.
-            address: the request's ``identifier_value`` in normal form.
-            code: the code in the link; its ID becomes the authorization's.
-            lifetime: how long the code can be redeemed.
-            at: now.
-        """
+        """A new authorization, with the ID of the code; ``address`` is the requested one in normal form."""
         return cls(
             id=code.id,
             key_hash=hash_key(code.key),

@@ -247,7 +247,7 @@ async def _waiting_process(
 
 
 def _finish_part(process: UserProcess, service: ServiceName, run: int, work: Work, auth: Auth) -> None:
-    finished = process.finish_part(service, run=run, export_retention=auth.settings.user_export_retention, at=work.now)
+    finished = process.finish_part(service, run=run, export_retention=auth.user_export_retention, at=work.now)
     auth.user_processes.save(finished, work)
 
 

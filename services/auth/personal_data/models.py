@@ -19,12 +19,9 @@ ERASURE_RETENTION: Final = timedelta(days=180)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Why a service can't finish its part yet.
+    """Why a service can't finish its part yet: a third party does not respond.
 
-    Attributes:
-        third_party: the company outside of Nest that does not respond.
-        since: when the service reported this first.
-        reason: the last reported reason.
+    ``since`` is the time of the first report, ``reason`` the last reported reason.
     """
 
     third_party: ThirdParty = stored_as("outsider")
@@ -71,14 +68,7 @@ class UserProcess:
         return replace(self, run=self.run + 1)
 
     def finish_part(self, service: ServiceName, *, run: int, export_retention: timedelta, at: datetime) -> Self:
-        """Mark a service's part as finished; with the last part the process finishes.
-
-        Args:
-            service: the service.
-            run: run of the export that the part belongs to.
-            export_retention: how long the document of an export can be read.
-            at: now.
-        """
+        """Mark a service's part, from this run, as finished; with the last part the process finishes."""
         if service in self.done:
             return self
         process = replace(

@@ -147,8 +147,7 @@ class PersonalData:
     def audit_before_login(self, login_ids: Sequence[str]) -> PersonalDataCollection:
         """Audit entries of a person's logins from before the user was known, for an erasure beside ``erased``.
 
-        Args:
-            login_ids: result of ``login_ids``, read before the pending logins are deleted.
+        Read ``login_ids`` before the pending logins are deleted.
         """
 
         def query(subject: DataSubject) -> Document:

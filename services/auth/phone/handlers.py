@@ -65,11 +65,11 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
         code_hash=auth.sealer.keyed_hash(CODE_HASH_PURPOSE, *_hashed_parts(code, nonce, number.e164)),
         phone_number=number.e164,
         created_at=work.now,
-        expires_at=work.now + auth.settings.phone_code_lifetime,
+        expires_at=work.now + auth.phone_code_lifetime,
     )
     auth.phone_codes.add(phone_code, work)
     work.annotate(session_id=phone_code.id)
-    variables = LoginCodeVariables(code=code, minutes=int(auth.settings.phone_code_lifetime.total_seconds()) // 60)
+    variables = LoginCodeVariables(code=code, minutes=int(auth.phone_code_lifetime.total_seconds()) // 60)
     work.publish(
         SendText(
             template="login-code",
@@ -164,7 +164,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
         UserNotFound: there is no such user, or ``NEST_TEST_LOGIN`` is off.
         ClientDisabled: the app is disabled.
     """
-    if not auth.settings.test_login:
+    if not auth.test_login:
         raise UserNotFound
     client, user = await asyncio.gather(auth.clients.find(command.clientid), auth.users.get(command.userid))
     work.annotate(user_id=user.id)
@@ -194,7 +194,7 @@ async def _redeem(
     """
     if phone_code is not None:
         work.annotate(session_id=phone_code.id)
-    if phone_code is None or not phone_code.is_open(max_wrong=auth.settings.guesses_per_code, at=work.now):
+    if phone_code is None or not phone_code.is_open(max_wrong=auth.guesses_per_code, at=work.now):
         raise refusal
     device_ids = network_ids(work.caller.client_ip)
     quota, recognition = await asyncio.gather(

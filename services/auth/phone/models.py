@@ -68,10 +68,9 @@ class PhoneNumber:
 
 @dataclass(frozen=True, slots=True)
 class TextPolicy:
-    """Numbers that may be texted. Each text costs money, and fraudsters order texts to their own premium-rate numbers.
+    """Countries (ISO 3166-1 codes) whose numbers may be texted; None for all.
 
-    Attributes:
-        countries: ISO 3166-1 codes; None allows every country.
+    Each text costs money, and fraudsters order texts to their own premium-rate numbers.
     """
 
     countries: Collection[str] | None
@@ -104,7 +103,6 @@ class PhoneCode:
         nonce_hash: SHA-256 of the nonce, which only the device that requested the code has.
         code_hash: keyed hash of code, nonce and number. A plain hash of six digits could be reversed by trying all.
         phone_number: E.164.
-        used_at: when the code was redeemed.
         wrong_codes: number of wrong codes sent with the nonce so far.
     """
 

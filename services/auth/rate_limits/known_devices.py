@@ -29,13 +29,7 @@ def network_ids(ip: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecognition:
-    """The device IDs of a request, compared with the known devices of its subject.
-
-    Attributes:
-        known: stored devices of the subject.
-        hashes: keyed hashes of the request's device IDs.
-        store: where ``known`` is stored.
-    """
+    """Keyed hashes of the device IDs of a request, and the known devices of its subject."""
 
     known: KnownDevices
     hashes: tuple[str, ...]

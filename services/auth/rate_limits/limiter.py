@@ -88,16 +88,7 @@ class Quota:
 
 
 class RateLimiter:
-    """All rate limits of auth.
-
-    Args:
-        use_logs: store of the exact limits.
-        known_devices: store of known devices.
-        shared_counters: counters of the shared limits.
-        sealer: computes the keyed hashes of subjects.
-        limits: rules by limit name.
-        lift_loopback: whether limits per IP prefix ignore callers on this machine.
-    """
+    """All rate limits of auth. With ``lift_loopback``, limits per IP prefix ignore callers on this machine."""
 
     def __init__(
         self,
@@ -214,5 +205,5 @@ class RateLimiter:
 
 
 async def _all(reading: Sequence[Awaitable[Bucket]]) -> Sequence[Bucket]:
-    """Await all of them; tasks only pay off for two or more."""
+    # Tasks only pay off for two or more.
     return [await each for each in reading] if len(reading) < 2 else await asyncio.gather(*reading)  # noqa: PLR2004

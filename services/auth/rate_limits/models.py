@@ -69,9 +69,7 @@ class Rule:
     def wait(self, uses: Sequence[datetime], *, at: datetime) -> timedelta:
         """Time until the rule allows one more use; zero if it allows one now.
 
-        Args:
-            uses: times of the latest uses, oldest first; at least ``count`` of them if there were that many.
-            at: now.
+        ``uses`` are the times of the latest uses, oldest first; at least ``count`` of them if there were that many.
         """
         if len(uses) < self.count:
             return ZERO
@@ -142,12 +140,7 @@ class Limit:
         return max((rule.window for rule in self.rules), default=ZERO)
 
     def wait(self, uses: Sequence[datetime], *, at: datetime) -> timedelta:
-        """Time until every rule allows one more use; zero if all allow one now.
-
-        Args:
-            uses: times of the ``max_count`` latest uses, oldest first.
-            at: now.
-        """
+        """Time until every rule allows one more use after the ``max_count`` latest ones; zero if all allow one now."""
         return max((rule.wait(uses, at=at) for rule in self.rules), default=ZERO)
 
 

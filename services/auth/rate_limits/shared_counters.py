@@ -39,8 +39,6 @@ class SharedCounter:
     """Uses of one subject under one rule, by slot.
 
     Attributes:
-        id: ID in MongoDB.
-        rule: the rule that the counter enforces.
         own: counts of this instance.
         others: sum of the counts of the other instances.
         unsaved: slots whose own count is not stored yet.
@@ -93,11 +91,7 @@ class SharedCounter:
 
 
 class SharedCounters:
-    """The shared counters of one instance, exchanged with the other instances while ``running``.
-
-    Args:
-        slots: store through which the instances exchange counts.
-    """
+    """The shared counters of one instance, exchanged with the other instances while ``running``."""
 
     def __init__(self, slots: CounterSlots) -> None:
         self._slots = slots

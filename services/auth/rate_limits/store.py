@@ -83,11 +83,7 @@ class CounterSlots:
         return {document["grain"]: document["counts"] for document in await self._by_counter.find(counter_id)}
 
     async def write(self, instance: str, counts: Iterable[tuple[str, int, int, float]]) -> None:
-        """Store the counts of one instance.
-
-        Args:
-            instance: ID of the instance.
-            counts: counter ID, slot, count, and the time in Unix seconds at which the slot expires.
+        """Store the counts of one instance: counter ID, slot, count, and when the slot expires, in Unix seconds.
 
         Raises:
             PyMongoError: some or all of the counts may not be stored.

@@ -19,23 +19,14 @@ class UnreadableGeoIpDatabase(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Approximate location of a network.
-
-    Attributes:
-        country: ISO 3166-1 code of two letters; None if unknown.
-        city: English name; None if unknown.
-    """
+    """Country (ISO 3166-1 code of two letters) and city (English name) of a network; None if unknown."""
 
     country: str | None = None
     city: str | None = None
 
 
 class GeoIp:
-    """Finds locations of networks.
-
-    Args:
-        reader: an open database; without one, all locations are unknown.
-    """
+    """Finds locations of networks; without a database, all are unknown."""
 
     def __init__(self, reader: maxminddb.Reader | None = None) -> None:
         self._reader = reader

@@ -23,7 +23,6 @@ class Session:
     Attributes:
         id: root grant of its token family.
         platform: operating system of the device, if the app named it.
-        began_at: when the user logged in.
         last_used_at: when the newest token was issued, at the login or by a refresh.
         network: prefix of the IP address that the newest token was issued to, if known.
         expires_at: when the last token expires, unless the session is used before.
@@ -79,16 +78,10 @@ def sessions_of(refresh_tokens: Iterable[RefreshToken], access_tokens: Iterable[
 def select(
     sessions: Sequence[Session], *, session_id: str | None, which: Selection | None, current: str | None, at: datetime
 ) -> list[Session]:
-    """Select the sessions to end.
+    """Select, of all sessions of a user, those to end: one, some of them, or without ``which`` all.
 
     "all" and "others" include expired sessions: by the clock of another instance they may not have expired yet.
-
-    Args:
-        sessions: all sessions of the user.
-        session_id: selects one session.
-        which: selects some of them; all if neither argument is given.
-        current: ID of the caller's session, if any.
-        at: now.
+    ``current`` is the ID of the caller's session.
 
     Raises:
         SessionNotFound: the user has no live session with this ID.

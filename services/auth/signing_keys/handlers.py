@@ -29,21 +29,21 @@ async def rotate_signing_keys(command: RotateSigningKeys, work: Work, auth: Auth
     stored = await auth.signing_keys.get_key_set()
     generate_now = _generator(work, auth)
     if command.emergency:
-        rotated = stored.replace_all(generate_now(auth.settings.rotation.algorithm), at=work.now)
+        rotated = stored.replace_all(generate_now(auth.rotation.algorithm), at=work.now)
         _save(stored, rotated, work, auth)
         # A second message withdraws the old keys once every instance knows the new one. Otherwise all
         # logins would fail for a moment.
         work.publish(KeepSigningKeys(key=KEYRING))
     else:
-        rotated = stored.rotate(auth.settings.rotation, generate_now, at=work.now)
+        rotated = stored.rotate(auth.rotation, generate_now, at=work.now)
         _save(stored, rotated, work, auth)
-        _schedule_next(rotated, auth.settings.rotation, work)
+        _schedule_next(rotated, auth.rotation, work)
     return _view(rotated)
 
 
 async def keep_signing_keys(command: KeepSigningKeys, work: Work, auth: Auth) -> None:
     """Apply every change of the keys that is due, and schedule the next one."""
-    policy = auth.settings.rotation
+    policy = auth.rotation
     if command.algorithm is not None:
         # Set by an instance that has just started; this instance may belong to an older deployment.
         policy = RotationPolicy(command.algorithm, policy.period, policy.lead)

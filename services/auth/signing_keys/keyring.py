@@ -39,13 +39,7 @@ PUBLISH_TIMEOUT_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveKey:
-    """A key that can sign.
-
-    Attributes:
-        kid: its ID.
-        algorithm: algorithm of its signatures.
-        private_key: the loaded private key.
-    """
+    """A key that can sign, with its private key loaded."""
 
     kid: str
     algorithm: Algorithm
@@ -53,12 +47,7 @@ class ActiveKey:
 
 
 class Keyring:
-    """The signing keys of a process.
-
-    Args:
-        store: store of the key set.
-        sealer: unseals private keys.
-    """
+    """The signing keys of a process."""
 
     def __init__(self, store: SigningKeys, sealer: Sealer) -> None:
         self._store = store
@@ -163,11 +152,7 @@ class Keyring:
         return key_set
 
     def _use(self, key_set: KeySet) -> None:
-        """Replace the keys by these, unsealing only new private keys.
-
-        Raises:
-            CannotUnseal: the sealing key of a private key is missing.
-        """
+        """Replace the keys by these, unsealing only new private keys."""
         self._private = {
             key.id: self._private.get(key.id) or ActiveKey(key.id, key.algorithm, unseal_private_key(key, self._sealer))
             for key in key_set.keys

@@ -61,13 +61,7 @@ GenerateKey = Callable[[Algorithm], SigningKey]
 
 @dataclass(frozen=True, slots=True)
 class RotationPolicy:
-    """Rules of the rotation.
-
-    Attributes:
-        algorithm: algorithm of new keys.
-        period: how long a key signs.
-        lead: how long a key is published before it signs.
-    """
+    """Algorithm of new keys, how long a key signs, and how long it is published before that (``lead``)."""
 
     algorithm: Algorithm
     period: timedelta
@@ -76,12 +70,9 @@ class RotationPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """All signing keys, stored as one document so that they change together.
+    """All signing keys, oldest first, stored as one document so that they change together.
 
     Exactly one key is active, and at most one is published.
-
-    Attributes:
-        keys: oldest first.
     """
 
     id: str = KEY_SET_ID

@@ -93,7 +93,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         )
     except IncorrectCodeVerifier:
         guesses.take()
-        wrong = authorization.count_wrong_verifier(max_count=auth.settings.guesses_per_code, at=work.now)
+        wrong = authorization.count_wrong_verifier(max_count=auth.guesses_per_code, at=work.now)
         auth.authorizations.save(wrong, work)
         raise
     client.must_be_enabled()

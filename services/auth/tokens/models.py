@@ -70,8 +70,8 @@ class TokenFamily:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
-    """Stored state of an access token; the ID is the token's ``jti``.
+class _Token:
+    """Stored state of a token of either kind.
 
     Attributes:
         cidr_blocks: networks from which the token may be used; empty for any.
@@ -84,12 +84,21 @@ class AccessToken:
     user_id: str
     grant: Grant
     root_grant: str
-    cidr_blocks: tuple[str, ...]
+    cidr_blocks: tuple[str, ...] = ()
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
     network: str | None = None
     version: int = 1
+
+    def revoke(self, *, at: datetime) -> Self:
+        """Mark the token as revoked."""
+        return replace(self, revoked_at=at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken(_Token):
+    """Stored state of an access token; the ID is the token's ``jti``."""
 
     @classmethod
     def issue(
@@ -109,24 +118,17 @@ class AccessToken:
             user_id=family.user_id,
             grant=grant,
             root_grant=family.root_grant,
-            cidr_blocks=(),
             created_at=at,
             expires_at=at + lifetime,
             network=network,
         )
 
-    def revoke(self, *, at: datetime) -> Self:
-        """Mark the token as revoked."""
-        return replace(self, revoked_at=at)
-
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """What a used refresh token was exchanged for.
+    """What a used refresh token was exchanged for: the ID of the next one, and the complete reply.
 
-    Attributes:
-        id: ID of the next refresh token.
-        sealed: the complete reply, sealed for auth; the key in it is stored nowhere else.
+    The reply is sealed for auth; the key in it is stored nowhere else.
     """
 
     id: str
@@ -134,53 +136,31 @@ class Successor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshToken:
+class RefreshToken(_Token):
     """Stored state of a refresh token.
 
     Attributes:
         key_hash: SHA-256 of its key.
-        family_began_at: ``TokenFamily.began_at``.
-        family_ends_at: ``TokenFamily.ends_at``.
-        platform: ``TokenFamily.platform``.
-        network: prefix of the IP address that it was issued to, if known.
+        family_began_at: ``TokenFamily.began_at``; likewise ``family_ends_at`` and ``platform``.
         access_token_id: the access token issued with it, which is revoked when this token is used. None in documents
             that are older than the field.
         used_at: when it was exchanged for its successor; ``revoked_at`` is set at the same time.
         successor: what it was exchanged for.
     """
 
-    id: str
     key_hash: str = stored_as("key")
-    client_id: str
-    user_id: str
-    grant: Grant
-    root_grant: str
-    cidr_blocks: tuple[str, ...]
-    created_at: datetime
-    expires_at: datetime
     family_began_at: datetime = stored_as("chainBeganAt")
     family_ends_at: datetime = stored_as("chainEndsAt")
     platform: Platform | None = None
-    network: str | None = None
     access_token_id: str | None = None
     used_at: datetime | None = None
-    revoked_at: datetime | None = None
     successor: Successor | None = None
-    version: int = 1
 
     @classmethod
     def issue(
         cls, family: TokenFamily, grant: Grant, string: RefreshTokenString, *, access_token: AccessToken, at: datetime
     ) -> Self:
-        """A new refresh token of a family.
-
-        Args:
-            family: the token's family.
-            grant: what it is issued for.
-            string: what the client gets; its ID becomes the token's.
-            access_token: the access token issued with it.
-            at: now.
-        """
+        """A new refresh token of a family, with the ID of the string that the client gets."""
         return cls(
             id=string.id,
             key_hash=hash_key(string.key),
@@ -188,7 +168,6 @@ class RefreshToken:
             user_id=family.user_id,
             grant=grant,
             root_grant=family.root_grant,
-            cidr_blocks=(),
             created_at=at,
             expires_at=min(at + REFRESH_TOKEN_LIFETIME, family.ends_at),
             family_began_at=family.began_at,
@@ -229,19 +208,10 @@ class RefreshToken:
         """Mark the token as exchanged for its successor."""
         return replace(self, used_at=at, revoked_at=at, successor=successor)
 
-    def revoke(self, *, at: datetime) -> Self:
-        """Mark the token as revoked."""
-        return replace(self, revoked_at=at)
-
     def may_repeat(self, successor: RefreshToken | None, *, client_id: str, at: datetime) -> bool:
         """Whether a second use of this token is a repeated request, and not theft.
 
-        A repeated request gets the reply of the first one.
-
-        Args:
-            successor: current state of the token that it was exchanged for.
-            client_id: the app that sends the token.
-            at: now.
+        A repeated request gets the reply of the first one. ``successor`` is the current state of the next token.
         """
         return (
             self.used_at is not None

@@ -26,12 +26,7 @@ _REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "jti", "iat", "exp")
 
 
 class TokenSigner:
-    """Signs tokens, and verifies tokens that it has signed.
-
-    Args:
-        keyring: keys that sign and verify.
-        issuer: claim ``iss``: the URL of this deployment.
-    """
+    """Signs tokens, and verifies tokens that it has signed; their claim ``iss`` is the URL of this deployment."""
 
     def __init__(self, keyring: Keyring, issuer: str) -> None:
         self._keyring = keyring
@@ -40,9 +35,7 @@ class TokenSigner:
     def sign(self, claims: Mapping[str, Any], *, typ: str = ACCESS_TYPE) -> str:
         """Return a signed JWT (RFC 7519) with these claims and ``iss``.
 
-        Args:
-            claims: with ``sub``, ``aud``, ``jti``, ``iat`` and ``exp``; times in Unix seconds.
-            typ: kind of the token, for its header.
+        The claims need ``sub``, ``aud``, ``jti``, ``iat`` and ``exp``; times are in Unix seconds.
 
         Raises:
             ValueError: a claim is missing, or the lifetime exceeds ``MAX_TOKEN_LIFETIME``.
@@ -57,13 +50,8 @@ class TokenSigner:
     def verify(self, token: str, *, typ: str, audience: str | None, at: datetime) -> dict[str, Any]:
         """Return the claims of a current token of this deployment.
 
-        Revocation is not checked; that is up to the issuer of this kind of token.
-
-        Args:
-            token: text of any kind.
-            typ: required kind of token.
-            audience: required ``aud``; None if the caller checks the claim.
-            at: now.
+        Revocation is not checked; that is up to the issuer of this kind of token. With the audience None the caller
+        checks the claim ``aud``.
 
         Raises:
             InvalidToken: the token is not valid; the reason is not given.
@@ -114,11 +102,7 @@ def access_claims(token: AccessToken) -> dict[str, Any]:
 
 
 def _check(claims: Mapping[str, Any]) -> None:
-    """Check the types of claims.
-
-    Raises:
-        ValueError: a required claim is missing or empty, or has another type.
-    """
+    """Raise ValueError if a required claim is missing or empty, or has another type."""
     texts = [claims.get(name) for name in ("iss", "sub", "aud", "jti")]
     times = [claims.get(name) for name in ("iat", "exp")] + [claims.get("nbf", 0)]
     if not all(isinstance(text, str) and text for text in texts) or not all(type(time) is int for time in times):

@@ -121,16 +121,8 @@ def create_user(
     """Create a user with one identifier.
 
     If two messages create a user for the same identifier at the same time, one of them commits; the handler of the
-    other runs again and finds the user.
-
-    Args:
-        identifier_value: address or phone number in normal form.
-        work: work that the documents and events are added to.
-        auth: context.
-        verified: whether the user has just proven control of the identifier.
-        identifier_type: email or phone.
-        first_name: empty if unknown; the same for ``last_name``.
-        last_name: see ``first_name``.
+    other runs again and finds the user. ``identifier_value`` is in normal form; it is ``verified`` if the user has just
+    proven control of it.
     """
     user = User(id=work.new_id("user"), created_at=work.now, first_name=first_name, last_name=last_name)
     identifier = Identifier(

@@ -26,11 +26,7 @@ def normal_email(text: str, *, test_domains: bool) -> str:
     has proven control of exactly the address that identifies the account. Spellings that mean one mailbox everywhere in
     practice (case, an international domain and its punycode) become one account. Spellings that may be two mailboxes
     (dots, ``+tags``, letters outside ASCII) stay different. The local part must be ASCII, since few mail servers accept
-    anything else (RFC 6531).
-
-    Args:
-        text: text sent by a client.
-        test_domains: whether ``.test`` domains (RFC 6761) are valid; never in production.
+    anything else (RFC 6531). ``.test`` domains (RFC 6761) are valid only if ``test_domains``, never in production.
 
     Raises:
         InvalidEmail: the text is not the address of a mailbox. DNS is not queried.
@@ -68,11 +64,7 @@ def _validated(text: str, *, test_domains: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person.
-
-    Attributes:
-        first_name: empty until the person registers a name; the same for ``last_name``.
-    """
+    """A person; without a name until the person registers one."""
 
     id: str
     created_at: datetime
