@@ -161,7 +161,7 @@ class DeadLetter:
         """
         original = list(record.headers)
         added: dict[str, str] = {}
-        # From the end: dead letters of before the sealing have the original headers in front, under any name.
+        # From the end: dead letters written before they were sealed have the original headers in front, under any name.
         while original and original[-1][0] in DEAD_LETTER_HEADERS and original[-1][0] not in added:
             name, text = original.pop()
             added[name] = (text or b"").decode("utf-8", "backslashreplace")
@@ -302,7 +302,7 @@ def _unsealed(value: bytes | None, sealer: Sealer | None) -> tuple[bytes | None,
 def _dedup_key_of_unsealed(
     record: StoredRecord, topic: str, group: str, source: tuple[int, int] | None, headers: Headers
 ) -> str:
-    """Derive the deduplication key of a dead letter of before the sealing."""
+    """Derive the deduplication key of a dead letter written before dead letters were sealed."""
     partition, offset = source or (-1, record.offset)
     parts = [group.encode(), topic.encode(), b"%d/%d" % (partition, offset), record.value or b""]
     parts += [part for name, value in headers for part in (name.encode("utf-8", "replace"), value or b"")]

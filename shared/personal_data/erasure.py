@@ -22,7 +22,7 @@ from shared.telemetry import log
 MAX_DOCUMENTS: Final = 500
 """Documents erased by one message."""
 SECOND_ERASURE_DELAY: Final = timedelta(hours=25)
-"""Mails are retried for a day; after this delay no message of before the erasure is left."""
+"""Mails are retried for a day; after this delay no message sent before the erasure is left."""
 MAX_ATTEMPTS: Final = 8
 """Attempts that a service schedules by itself during an outage of a provider; with growing pauses they take most of an
 hour. After them auth sends the command again, every hour. Two schedules at once would duplicate the attempts."""

@@ -41,7 +41,7 @@ def test_the_callers_ip_address_is_sealed_in_every_row(wire: str) -> None:
     assert "203.0.113.77" not in repr(row)
     assert row["caller"] == {"kind": "user", "user_id": "user_1", "token_id": "token_1"}
     assert ROW_ENCRYPTION.message_of(row).caller == caller
-    # Rows of before the sealing are still read.
+    # Rows written before IP addresses were sealed are still read.
     assert ROW_ENCRYPTION.message_of(envelope.row()).caller == caller
 
 
