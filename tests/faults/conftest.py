@@ -1,6 +1,6 @@
 """Fixtures of the fault tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,26 @@ async def nest(
         mongo_url=backing.mongo_url,
         topic_prefix=topic_prefix,
         database_prefix=database_prefix,
+        separate=request.module.SEPARATE,
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+async def shared_nest(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    backing: Backing,
+    unique: Callable[[], str],
+) -> AsyncIterator[Stack]:
+    """The same as ``nest``, for all tests of a module that use addresses of their own."""
+    prefix = unique()
+    async with running_stack(
+        tmp_path_factory.mktemp("nest"),
+        kafka_bootstrap=backing.kafka_bootstrap,
+        mongo_url=backing.mongo_url,
+        topic_prefix=f"{prefix}.",
+        database_prefix=prefix,
         separate=request.module.SEPARATE,
     ) as stack:
         yield stack

@@ -14,6 +14,7 @@ from shared.ids import new_message_id
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
 from shared.settings import parse_keys
+from tests.faults.worker_process import remove_dead_member
 from tests.stack import Stack, eventually, running_stack
 
 TOPIC = "mailer.commands"
@@ -96,6 +97,7 @@ async def test_a_killed_replay_is_finished_by_its_repeat(
         await nest.call("replay_dead_letters", arguments, **headers)
         assert await auth.ended() == EXIT_CODE
         assert await record_count(nest) == before + 4
+        await remove_dead_member(kafka_bootstrap, f"{prefix}.auth")
         await auth.start()
 
         async def outcomes() -> list[str]:
