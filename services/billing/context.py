@@ -30,7 +30,7 @@ class Billing:
 
     Attributes:
         personal_data: the collections with personal data.
-        erased: ids of erased users and customers.
+        erased: IDs of erased users and customers.
         stripe: the Stripe account.
         livemode: whether this deployment handles real money; events and objects of the other mode are ignored.
         trial_price: the price of a subscription after its trial.
@@ -75,5 +75,5 @@ class Billing:
         return self.sealer.seal(SERVICE, secret.encode())
 
     def unseal(self, ciphertext: str) -> str:
-        """The secret that ``seal`` sealed."""
+        """Unseal a secret that ``seal`` sealed."""
         return self.sealer.unseal(SERVICE, ciphertext).decode()

@@ -42,9 +42,9 @@ class Shop:
     Attributes:
         harness: of the billing service.
         double: the Stripe account.
-        price: id of the price.
+        price: ID of the price.
         settings: of the billing service.
-        users: user ids that auth returns, by address.
+        users: user IDs that auth returns, by address.
     """
 
     def __init__(self, harness: ServiceHarness, double: StripeDouble, price: str, settings: BillingSettings) -> None:
@@ -72,7 +72,7 @@ class Shop:
         await self.double.clock.advance(timedelta(seconds=1))
 
     async def deliver(self, event: dict[str, Any], *, process: bool = True) -> None:
-        """Deliver an event as the gateway does; a repeat has the same message id.
+        """Deliver an event as the gateway does; a repeat has the same message ID.
 
         Args:
             event: Stripe's event.
@@ -231,7 +231,7 @@ async def double() -> AsyncIterator[StripeDouble]:
 
 @pytest.fixture
 async def price(double: StripeDouble) -> str:
-    """The id of a monthly price."""
+    """The ID of a monthly price."""
     form = {
         "currency": "usd",
         "unit_amount": "500",

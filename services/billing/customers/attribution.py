@@ -24,7 +24,7 @@ async def attribute_subscription(
     """Find the user of a subscription, and map its customer to that user.
 
     Returns:
-        The user's id. None if it is unknown yet: then auth was asked for it, if the customer has an address.
+        The user's ID. None if it is unknown yet: then auth was asked for it, if the customer has an address.
     """
     customer = stripe_subscription.customer
     mapping = await billing.mappings.find(customer.id)
@@ -77,12 +77,12 @@ def request_user(reference: str, email: str, work: Work, billing: Billing) -> No
     """Request the user of an address from auth, which finds or creates it and replies with UserEnsured.
 
     Args:
-        reference: Stripe's id of the customer or payment that waits for the user.
+        reference: Stripe's ID of the customer or payment that waits for the user.
         email: address of the customer.
         work: of the current message.
         billing: the context.
     """
-    # One request, however many events cause it. Its id is readable in Kafka and in the inbox, so it contains a keyed
+    # One request, however many events cause it. Its ID is readable in Kafka and in the inbox, so it contains a keyed
     # hash: from a plain hash a reader could guess the address. After a rotation of the sealing key the request is
     # repeated, which is harmless.
     digest = billing.sealer.keyed_hash("ensure-user", reference.encode(), email.encode())

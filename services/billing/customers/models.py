@@ -16,7 +16,7 @@ class ProviderMapping:
 
     Attributes:
         provider_type: ``stripe``.
-        provider_value: the provider's id of the customer.
+        provider_value: the provider's ID of the customer.
         removed_at: when the mapping ended; None while it is valid.
     """
 

@@ -40,12 +40,12 @@ class ProviderMappings(Rows[ProviderMapping]):
         return latest[0] if latest else None
 
     async def customers_of(self, user_id: str) -> list[str]:
-        """The Stripe ids of a user's customers, in no order."""
+        """The Stripe IDs of a user's customers, in no order."""
         query = {"userId": {"$eq": user_id}, "providerType": STRIPE, **_NOT_REMOVED}
         return [document["providerValue"] async for document in self._collection.find(query)]
 
     async def users_of(self, customer_ids: Iterable[str]) -> dict[str, str]:
-        """The user ids of those of these customers that are mapped, by customer id."""
+        """The user IDs of those of these customers that are mapped, by customer ID."""
         query = {"providerType": STRIPE, "providerValue": {"$in": list(customer_ids)}, **_NOT_REMOVED}
         return {document["providerValue"]: document["userId"] async for document in self._collection.find(query)}
 

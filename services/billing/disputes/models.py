@@ -31,7 +31,7 @@ class Dispute:
 
     Attributes:
         user_id: the user whose payment is disputed; None while unknown.
-        payment_id: our id of the payment; None for a charge without a payment intent.
+        payment_id: our ID of the payment; None for a charge without a payment intent.
         respond_by: deadline for evidence.
         stp_created_at: when it was opened in Stripe.
         read_at: when the reading began from which this record was made.

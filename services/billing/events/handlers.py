@@ -1,13 +1,14 @@
 """Handlers of Stripe events, by Stripe's event type.
 
-A Stripe event takes this way, in this order:
+An event is processed in two steps:
 
-1. ``stripe_event`` stores it as a pending event row. The handler registered for its type names the object to read, as
-   a command keyed by the object's id, so that one handler at a time reads an object, whichever events caused it.
-2. The handler of that command (``follow_subscription``, ``follow_payment``, ``find_payments``, ``follow_dispute``) gets
-   the events that are pending for the object, reads the object from Stripe once, records it, and settles those events.
+1. ``stripe_event`` stores it as a pending event row. The handler of its type returns the command that reads its object.
+   The command is keyed by the object's ID, so one handler at a time reads an object, whatever events caused this.
+2. The handler of that command (``follow_subscription``, ``follow_payment``, ``find_payments``, ``follow_dispute``)
+   loads the events that are pending for the object, reads the object from Stripe once, records it, and settles the
+   events.
 
-Of the event itself only the type and the object's id are used: the rest may be outdated when it arrives.
+Only the type of the event and the object's ID are used, since the rest may be outdated when the event arrives.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None
     """Store an event as pending and order the reading of its object."""
     row = EventRow.of(event, at=work.now)
     if await billing.events.find(row.id) is not None:
-        # Received again after the inbox forgot it. ReplayStripeEvent handles it anew.
+        # Received again after its inbox row expired. Only ReplayStripeEvent handles it again.
         return
     billing.events.add(_dispatch(row, work, billing), work)
 
@@ -130,7 +131,7 @@ async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None
 async def stripe_thin_event(event: StripeThinEvent, work: Work, billing: Billing) -> None:
     """Handle a thin event as the snapshot event of the same change.
 
-    Both may arrive. They stay two events with two ids, since reading the object twice is harmless.
+    Both may arrive. They stay two events with two IDs, since reading the object twice is harmless.
     """
     related = event.related_object
     snapshot = StripeEvent(
@@ -147,7 +148,7 @@ async def stripe_thin_event(event: StripeThinEvent, work: Work, billing: Billing
 
 
 async def replay_stripe_event(command: ReplayStripeEvent, work: Work, billing: Billing) -> None:
-    """Handle an event as if it were received for the first time, whatever its outcome was."""
+    """Handle an event as if it were received for the first time, whatever its previous outcome."""
     event = command.event.model_copy(update={"key": work.key})
     row = await billing.events.find(EventRow.of(event, at=work.now).id)
     if row is None:

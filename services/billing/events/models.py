@@ -24,15 +24,15 @@ Outcome = Literal["read", "missing", "nobody", "erased", "other_mode", "not_foll
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
-    """A stored Stripe event: its type and the id of its object, without personal data.
+    """A stored Stripe event: its type and the ID of its object, without personal data.
 
     Attributes:
-        id: derived from the account, the mode and Stripe's event id, so that an event has one row.
-        account: empty for our own account; the id of a connected account otherwise.
+        id: derived from the account, the mode and Stripe's event ID, so that an event has one row.
+        account: empty for our own account; the ID of a connected account otherwise.
         stp_event_id: ``evt_…``.
         type: Stripe's event type.
         object_type: Stripe's type of the object.
-        object_id: Stripe's id of the object; empty for the few objects without one.
+        object_id: Stripe's ID of the object; empty for the few objects without one.
         payment_intent_id: the payment intent to which the object was found to belong, and for whose reading the event
             waits; None if it waits for the reading of its object.
         made_at: when Stripe created the event, in whole seconds.

@@ -19,7 +19,7 @@ async def pending_events(command: StripeReread, object_id: str, billing: Billing
 
     Args:
         command: orders the reading, for one event or for none.
-        object_id: Stripe's id of the object to read.
+        object_id: Stripe's ID of the object to read.
         billing: the context.
 
     Returns:

@@ -39,7 +39,7 @@ class StripeEvents(Rows[EventRow]):
         self._by_payment_intent = BatchLoader(self._collection, "leadsTo", dict(_PENDING))
 
     async def find_by_stripe_id(self, event_id: str) -> EventRow | None:
-        """The event row with Stripe's event id, of any account and mode."""
+        """The event row with Stripe's event ID, of any account and mode."""
         return await self._one({"stpEventId": {"$eq": event_id}})
 
     async def pending_of(self, object_id: str) -> list[EventRow]:
@@ -59,12 +59,12 @@ class StripeEvents(Rows[EventRow]):
             {"$sort": dict(_OLDEST_FIRST)},
             {"$group": {"_id": None, "count": {"$sum": 1}, "since": {"$first": "$receivedAt"}}},
         ]
-        # Without the hint the planner does not recognise that the partial index holds exactly these documents.
+        # Without the hint the planner does not recognize that the partial index holds exactly these documents.
         found = await (await self._collection.aggregate(steps, hint=dict(_OLDEST_FIRST))).to_list()
         return (found[0]["count"], found[0]["since"]) if found else (0, None)
 
     async def known(self, row_ids: Iterable[str]) -> set[str]:
-        """Those of these ids that have an event row."""
+        """Those of these IDs that have an event row."""
         found = self._collection.find({"_id": {"$in": list(row_ids)}}, {"_id": 1})
         return {document["_id"] async for document in found}
 
@@ -77,13 +77,13 @@ class StripeEvents(Rows[EventRow]):
         after: str | None,
         limit: int,
     ) -> list[EventRow]:
-        """The next event rows in the order of their ids.
+        """The next event rows in the order of their IDs.
 
         Args:
             types: include only these event types; empty for all.
             since: include only events that Stripe created at or after this time.
             until: include only events that Stripe created at or before this time.
-            after: id of the last row of the previous page.
+            after: ID of the last row of the previous page.
             limit: number of rows at most.
         """
         query: Document = {} if after is None else {"_id": {"$gt": after}}

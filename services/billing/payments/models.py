@@ -52,7 +52,7 @@ class FailedPaymentMail:
     """The last mail about a failed payment of a subscription.
 
     Attributes:
-        id: Stripe's id of the subscription.
+        id: Stripe's ID of the subscription.
     """
 
     id: str

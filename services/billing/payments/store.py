@@ -22,7 +22,7 @@ class PageEntry(Protocol):
 
     @property
     def id(self) -> str:
-        """Our id."""
+        """Our ID."""
 
     @property
     def stp_created_at(self) -> datetime:
@@ -35,7 +35,7 @@ class PageQuery:
 
     Attributes:
         user_id: include only entries of this user.
-        customers: Stripe ids of the user's customers; their entries without a user are included too.
+        customers: Stripe IDs of the user's customers; their entries without a user are included too.
         status: include only entries with this status.
         limit: entries on the page.
         cursor: end of the previous page, made by ``cursor_of``.
@@ -118,7 +118,7 @@ class FailedPaymentMails(Rows[FailedPaymentMail]):
         """Claim the mail of a subscription.
 
         Returns:
-            Whether the mail may be sent: False if another one was sent within ``BETWEEN_MAILS``.
+            Whether the mail may be sent: False if another one was sent within ``MAIL_PAUSE``.
         """
         last = await self.find(stripe_subscription_id)
         if last is None:

@@ -26,10 +26,10 @@ async def sync_payment(
     """Read a payment intent from Stripe and record it; attribute its disputes to its user.
 
     Args:
-        intent_id: Stripe's id.
+        intent_id: Stripe's ID.
         work: of the current message.
         billing: the context.
-        except_dispute: Stripe's id of a dispute that the caller records itself.
+        except_dispute: Stripe's ID of a dispute that the caller records itself.
 
     Returns:
         The new record; None if Stripe has no such payment in this mode.

@@ -20,8 +20,8 @@ async def export_user_from_billing(command: ExportUserFromBilling, work: Work, b
 async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, billing: Billing) -> None:
     """Erase the user's data in billing and, if requested, the user's customers in Stripe.
 
-    The ids of the user and of the customers are recorded as erased first, and data is removed only after that commit.
-    Handlers that run at the same time are serialized with it by ``payers``, or see the recorded ids.
+    The IDs of the user and of the customers are recorded as erased first, and data is removed only after that commit.
+    Handlers that run at the same time are serialized with it by ``payers``, or see the recorded IDs.
     """
     customers = await _customers(command.user_id, billing)
     ids = [command.user_id, *customers]
@@ -44,7 +44,7 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
 
 
 async def _customers(user_id: str, billing: Billing) -> list[str]:
-    """Stripe's ids of all customers that belong or belonged to the user."""
+    """Stripe's IDs of all customers that belong or belonged to the user."""
     customer_ids = set(await billing.mappings.customers_of(user_id))
     customer_ids.update(subscription.stp_customer_id for subscription in await billing.subscriptions.of_user(user_id))
     trial = await billing.trials.find_by_user(user_id)

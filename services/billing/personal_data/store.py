@@ -1,4 +1,4 @@
-"""Collections in which billing stores personal data, found by user id."""
+"""Collections in which billing stores personal data, found by user ID."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PersonalData:
     Attributes:
         exported: what an export contains.
         erased: what an erasure removes. Payments and disputes stay for the books, without their user: amounts, times
-            and Stripe's ids.
+            and Stripe's IDs.
     """
 
     def __init__(self, database: Database) -> None:

@@ -1,7 +1,8 @@
-"""Stages of an import, which takes over an account that existed before Nest: first customers, then what they have.
+"""Stages of an import, which takes over an account that existed before Nest.
 
-Nobody gets a mail about objects that are taken over. After each page the run waits until its commands are handled. So
-they never pile up in front of webhooks, and at the end it is known which customers have no user.
+Customers are taken over first, then their subscriptions, payments and disputes. Nobody gets a mail about them. After
+each page the run waits until its commands are handled. So they never pile up in front of webhooks, and the customers
+without a user are known at the end.
 """
 
 from __future__ import annotations

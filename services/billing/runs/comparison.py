@@ -33,11 +33,12 @@ IGNORED_FIELDS: Final = frozenset({"read_at", "updated_at", "version"})
 async def compare(subject: Subject, stripe_id: str, billing: Billing, stripe: Stripe) -> Drift | None:
     """Compare our record of an object with Stripe.
 
-    If the record changes during the reading, both are read again: the compared values never existed at one time.
+    If the record changes during the reading, both are read again, since the compared values did not exist
+    at the same time.
 
     Args:
         subject: the kind of object.
-        stripe_id: Stripe's id.
+        stripe_id: Stripe's ID.
         billing: the context.
         stripe: the account, with the priority of the caller.
 
@@ -162,7 +163,7 @@ def subscription_drift(
     """The drift of a subscription's record.
 
     Args:
-        subscription_id: Stripe's id.
+        subscription_id: Stripe's ID.
         stored: our record.
         stripe_subscription: the subscription in Stripe.
         user_id: the user to whom it belongs; None if unknown.

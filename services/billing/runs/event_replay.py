@@ -18,7 +18,7 @@ ROWS_PER_STEP: Final = 100
 
 
 async def failed_deliveries(step: Step) -> StepResult:
-    """Publish the events that Stripe could not deliver, under the message ids of their webhooks.
+    """Publish the events that Stripe could not deliver, under the message IDs of their webhooks.
 
     Therefore an event that arrives after all, or is swept twice, is handled once.
     """
@@ -38,7 +38,7 @@ async def failed_deliveries(step: Step) -> StepResult:
 
 
 async def chosen_events(step: Step) -> StepResult:
-    """Order the replay of the chosen events: by id, or by type and time, from Stripe's list or from our rows."""
+    """Order the replay of the chosen events: by ID, or by type and time, from Stripe's list or from our rows."""
     if step.run.parameters["event_ids"]:
         return await _replay_by_id(step)
     if step.run.parameters["kept"]:

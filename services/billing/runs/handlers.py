@@ -197,7 +197,7 @@ async def list_stripe_differences(query: ListStripeDifferences, work: Work, bill
 async def keep_stripe_schedule(command: KeepStripeSchedule, work: Work, billing: Billing) -> None:
     """Begin the scheduled run if it is due, and publish this command for the next time.
 
-    Every instance publishes this command when it starts. The commands for one time have one message id, so they
+    Every instance publishes this command when it starts. The commands for one time have one message ID, so they
     converge to one.
     """
     period = billing.periods.get(command.kind)

@@ -120,7 +120,7 @@ class Run:
         """A run before its first step.
 
         Args:
-            id: its id.
+            id: its ID.
             kind: its kind.
             at: now.
             repair: whether differing records are synchronized.
@@ -230,8 +230,8 @@ class Drift:
 
     Attributes:
         subject: the kind of object.
-        stripe_id: Stripe's id of the object; for a trial, of its subscription.
-        our_id: id of our record; None if there is none.
+        stripe_id: Stripe's ID of the object; for a trial, of its subscription.
+        our_id: ID of our record; None if there is none.
         field_differences: the differing fields with our value and Stripe's, as text for people.
     """
 

@@ -33,7 +33,7 @@ async def recheck(step: Step) -> StepResult:
         return StepResult(run.continued(page[len(drifts) - 1].id, at=at, check_round=run.check_round))
     if not run.repair or run.check_round == len(PAUSES):
         return _completed(run, step)
-    # The next round finds out whether anything was ordered: the orders of this step are not stored yet.
+    # The next round finds out whether a repair was ordered, since the changes of this step are not stored yet.
     return StepResult(run.continued(None, at=at, check_round=run.check_round + 1), PAUSES[run.check_round])
 
 

@@ -73,15 +73,15 @@ class Differences(Rows[Difference]):
     )
 
     async def page(self, run_id: str, *, after: str | None, limit: int) -> list[Difference]:
-        """The next differences of a run, in the order of their ids."""
+        """The next differences of a run, in the order of their IDs."""
         return await self._next({"runId": {"$eq": run_id}}, after, limit)
 
     async def open(self, run_id: str, *, after: str | None, limit: int) -> list[Difference]:
-        """The next differences of a run that must be checked again, in the order of their ids."""
+        """The next differences of a run that must be checked again, in the order of their IDs."""
         return await self._next({"runId": {"$eq": run_id}, "state": {"$in": ["suspected", "ordered"]}}, after, limit)
 
     async def known(self, ids: Iterable[str]) -> set[str]:
-        """Those of these ids that are stored."""
+        """Those of these IDs that are stored."""
         found = self._collection.find({"_id": {"$in": list(ids)}}, {"_id": 1})
         return {document["_id"] async for document in found}
 
@@ -101,14 +101,14 @@ class KnownDrifts(Rows[KnownDrift]):
         return await self._all(self._collection.find())
 
     async def page(self, *, after: str | None, limit: int) -> list[KnownDrift]:
-        """The next known drift, in the order of ids."""
+        """The next known drift, in the order of IDs."""
         found = self._collection.find({} if after is None else {"_id": {"$gt": after}})
         return await self._all(found.sort("_id", ASCENDING).limit(limit))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextRun:
-    """The time of the next scheduled run of a kind, which is its id."""
+    """The time of the next scheduled run of a kind, which is its ID."""
 
     id: Scheduled
     next_at: datetime
@@ -134,8 +134,8 @@ class TakenOver:
 class Takeover(Rows[TakenOver]):
     """The collection ``stripe_takeover``: one document with the time of the last import of the Stripe account.
 
-    Objects that existed in Stripe at that time are not news when they are first seen later, by the import, a webhook
-    or a sweep: nobody gets a mail about them. Objects created after that time are news.
+    Objects that existed in Stripe at that time cause no mail when they are first seen later, by the import, a webhook
+    or a sweep. Objects created after that time do.
     """
 
     COLLECTION: Final = "stripe_takeover"
@@ -162,7 +162,7 @@ class RecordReader(Generic[Entity]):
     Args:
         collection: the collection of the records.
         kind: the class of the records.
-        field: the stored field with Stripe's id.
+        field: the stored field with Stripe's ID.
         where: a further condition on the documents.
     """
 
@@ -179,17 +179,17 @@ class RecordReader(Generic[Entity]):
         return (await self.of([stripe_id])).get(stripe_id)
 
     async def of(self, stripe_ids: Iterable[str]) -> dict[str, Entity]:
-        """The records of these Stripe objects, by Stripe's id; objects without a record are left out."""
+        """The records of these Stripe objects, by Stripe's ID; objects without a record are left out."""
         found = self._collection.find({self._field: {"$in": list(stripe_ids)}, **self._where})
         return {document[self._field]: entity_of(self._kind, document) async for document in found}
 
     async def unlisted(
         self, listed: Iterable[str], *, made_from: datetime | None, made_until: datetime | None
     ) -> dict[str, str]:
-        """Our ids of records that are missing in a page of Stripe's list, by Stripe's id; ``MAX_UNLISTED`` at most.
+        """Our IDs of records that are missing in a page of Stripe's list, by Stripe's ID; ``MAX_UNLISTED`` at most.
 
         Args:
-            listed: Stripe's ids of the page.
+            listed: Stripe's IDs of the page.
             made_from: creation time in Stripe at which the page begins; None for no bound.
             made_until: creation time in Stripe at which the page ends; None for no bound.
         """
@@ -203,13 +203,13 @@ class RecordReader(Generic[Entity]):
         return {document[self._field]: document["_id"] async for document in found}
 
     async def after(self, our_id: str | None, *, limit: int) -> list[tuple[str, str]]:
-        """Our id and Stripe's id of the next records, in the order of our ids."""
+        """Our ID and Stripe's ID of the next records, in the order of our IDs."""
         query = self._where if our_id is None else {**self._where, "_id": {"$gt": our_id}}
         found = self._collection.find(query, {self._field: 1}).sort("_id", ASCENDING).limit(limit)
         return [(document["_id"], document[self._field]) async for document in found]
 
     async def users_with_several(self, statuses: Iterable[str], *, after: str | None, limit: int) -> list[str]:
-        """The next users, in the order of their ids, who have more than one record with one of these statuses."""
+        """The next users, in the order of their IDs, who have more than one record with one of these statuses."""
         wanted: Document = {"status": {"$in": list(statuses)}}
         if after is not None:
             wanted["userId"] = {"$gt": after}

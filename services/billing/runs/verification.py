@@ -27,7 +27,7 @@ CompareEntry = Callable[[Json, Any, Step], Awaitable[Drift | None]]
 
 
 async def known_drift(step: Step) -> StepResult:
-    """Suspect all known drift again, whatever the scope of the run."""
+    """Add all known drift to the suspected differences, whatever the scope of the run."""
     run, at = step.run, step.work.now
     known = await step.billing.known_drift.page(after=run.cursor, limit=KNOWN_PER_STEP)
     drifts = [Drift(subject=each.subject, stripe_id=each.stripe_id, our_id=None, kind=each.kind) for each in known]
@@ -114,7 +114,7 @@ async def recent_events(step: Step) -> StepResult:
 
 
 def subjects_of(event: Json) -> list[tuple[Subject, str]]:
-    """The recorded objects that a Stripe event is about, as kind and Stripe's id."""
+    """The recorded objects that a Stripe event is about, as kind and Stripe's ID."""
     subject = event["data"]["object"]
     match subject["object"]:
         case "subscription":
@@ -151,7 +151,7 @@ def _cursor_of(entry: Json) -> str:
 
 
 def _parse_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
-    """Creation time and id of the last entry of the previous page."""
+    """Creation time and ID of the last entry of the previous page."""
     if cursor is None:
         return None, None
     created, _, stripe_id = cursor.partition(".")

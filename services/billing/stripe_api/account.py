@@ -94,7 +94,7 @@ class Stripe:
         return None if json is None else parse_customer(json)
 
     async def subscription_ids(self, customer_id: str, *, trial_id: str | None = None) -> list[str]:
-        """The ids of all subscriptions of a customer, ended ones included, newest first.
+        """The IDs of all subscriptions of a customer, ended ones included, newest first.
 
         Args:
             customer_id: of the customer.
@@ -128,7 +128,7 @@ class Stripe:
         return None if json is None else parse_dispute(json)
 
     async def payment_intents_of(self, part: PaymentPart, object_id: str) -> list[str]:
-        """The ids of the payment intents to which an object belongs; none for a charge without a payment intent.
+        """The IDs of the payment intents to which an object belongs; none for a charge without a payment intent.
 
         Stripe's objects are linked in this order: dispute, charge, payment intent, invoice payment, invoice,
         subscription, customer. Until API version 2025-03-31.basil an invoice named its one payment intent; now it may
@@ -154,7 +154,7 @@ class Stripe:
         return await self._find("event", f"/v1/events/{_quoted(event_id)}")
 
     async def trial_customer_id(self, email: str, trial_id: str) -> str | None:
-        """The id of the customer that was created for a trial.
+        """The ID of the customer that was created for a trial.
 
         Reads the list of customers with this address, since Stripe's search lags by up to a minute.
         """
@@ -164,7 +164,7 @@ class Stripe:
         return None
 
     async def create_customer(self, *, email: str, user_id: str, trial_id: str, key: str) -> str:
-        """Create a customer for a trial and return its id.
+        """Create a customer for a trial and return its ID.
 
         Raises:
             KeySpent: the idempotency key can no longer create one; look whether it exists.
@@ -189,7 +189,7 @@ class Stripe:
                 raise
 
     async def create_trial(self, *, customer_id: str, price: str, user_id: str, trial_id: str, key: str) -> str:
-        """Create a subscription with 14 free days and return its id.
+        """Create a subscription with 14 free days and return its ID.
 
         Raises:
             KeySpent: the idempotency key can no longer create one; look whether it exists.

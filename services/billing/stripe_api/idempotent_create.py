@@ -1,6 +1,6 @@
 """Creation of a Stripe object exactly once, across crashes and processes.
 
-Under an idempotency key made from stable ids a repeat gets the first response again, whichever process sends it. Stripe
+Under an idempotency key made from stable IDs a repeat gets the first response again, whichever process sends it. Stripe
 keeps keys for a day and keeps failures under them too; where a key can no longer guarantee this, the object is looked
 up before it is created.
 """
@@ -23,12 +23,12 @@ async def idempotent_create(
     """Create an object, or find the one that an earlier attempt created.
 
     Args:
-        find: returns the id of the object if it exists.
-        create: creates it under the key of a generation, counted from 0, and returns its id.
+        find: returns the ID of the object if it exists.
+        create: creates it under the key of a generation, counted from 0, and returns its ID.
         find_first: whether Stripe may have forgotten the keys of earlier attempts.
 
     Returns:
-        The id of the object.
+        The ID of the object.
 
     Raises:
         StripeUnavailable: Stripe is unavailable, or the keys of all generations are spent.

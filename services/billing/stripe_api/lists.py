@@ -40,7 +40,7 @@ async def list_page(name: StripeList, calls: Calls, *, after: str | None) -> Pag
     Args:
         name: of the list.
         calls: to the account.
-        after: Stripe's id of the last entry of the previous page.
+        after: Stripe's ID of the last entry of the previous page.
 
     Raises:
         StripeUnavailable: Stripe is unavailable.
@@ -54,7 +54,7 @@ async def events_page(calls: Calls, *, after: str | None, **filters: Any) -> Pag
 
     Args:
         calls: to the account.
-        after: Stripe's id of the last event of the previous page.
+        after: Stripe's ID of the last event of the previous page.
         filters: Stripe's parameters: ``types``, ``created``, ``delivery_success``.
 
     Raises:

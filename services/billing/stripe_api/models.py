@@ -46,7 +46,7 @@ class StripeSubscription:
         status: Stripe's status.
         product_id: of its first item.
         user_id: from its metadata.
-        trial_id: our trial's id, from its metadata.
+        trial_id: our trial's ID, from its metadata.
         period_start: earliest start of its items' current periods.
         period_end: latest end of its items' current periods.
         cancel_at: its planned end.
@@ -54,8 +54,8 @@ class StripeSubscription:
         canceled_at: when its cancellation was requested.
         trial_start: start of its trial, if it ever had one.
         trial_end: end of its trial, past or future.
-        coupons: ids of its coupons.
-        duplicate_of: our id of the subscription that was kept, if Nest cancelled this one as its duplicate.
+        coupons: IDs of its coupons.
+        duplicate_of: our ID of the subscription that was kept, if Nest cancelled this one as its duplicate.
         livemode: whether it is about real money.
         overdue_since: since when it is unpaid, while it is ``past_due``.
         collection_paused: treatment of its invoices while payment collection is paused: ``void``, ``keep_as_draft`` or
@@ -152,11 +152,11 @@ class StripePayment:
         id: ``pi_…``.
         customer: None if Stripe knows none.
         status: Stripe's status.
-        amount: to be paid.
-        amount_received: paid.
-        amount_refunded: refunded of the amount paid.
+        amount: amount to be paid.
+        amount_received: amount paid.
+        amount_refunded: amount refunded.
         currency: ISO code in lower case.
-        charge_id: of the latest attempt.
+        charge_id: charge of the latest attempt.
         failure_code: Stripe's code of the latest attempt's failure; None if it did not fail.
         decline_code: the bank's reason.
         attempted_at: time of the latest attempt, or of the payment intent's creation if there was none.
@@ -221,7 +221,7 @@ class StripeDispute:
         id: ``dp_…`` or ``du_…``.
         status: Stripe's status.
         reason: Stripe's reason.
-        amount: disputed.
+        amount: disputed amount.
         currency: ISO code in lower case.
         charge_id: the disputed charge.
         customer_id: the charge's customer.

@@ -15,7 +15,7 @@ from services.billing.stripe_api.models import (
 
 Json = dict[str, Any]
 DUPLICATE_COMMENT: Final = "Nest: duplicate of "
-"""Cancellation comment of a duplicate that Nest cancelled; our id of the subscription that was kept follows."""
+"""Cancellation comment of a duplicate that Nest cancelled; our ID of the subscription that was kept follows."""
 COUPON_COMMENT: Final = "Nest: a coupon is required"
 """Cancellation comment of a subscription that Nest cancelled because it lacks the required coupon."""
 
@@ -56,7 +56,7 @@ def parse_subscription(json: Json, items: list[Json], *, overdue_since: datetime
 
 
 def parse_customer(json: Json) -> StripeCustomer:
-    """Parse a customer; Stripe returns only the id of a deleted one."""
+    """Parse a customer; Stripe returns only the ID of a deleted one."""
     metadata = json.get("metadata") or {}
     return StripeCustomer(
         id=json["id"],

@@ -65,7 +65,7 @@ async def follow_subscription(command: FollowSubscription, work: Work, billing: 
 def _wait_for_user(command: FollowSubscription, work: Work) -> Outcome | None:
     """Order another reading of a subscription whose user auth was asked for; after a day give up.
 
-    Auth may reject the address without telling anyone. If it answers after all, the customer is synchronized anew.
+    Auth sends no reply if it rejects the address. If it replies later, the customer is synchronized again.
     """
     if command.awaited == len(USER_PAUSES):
         metrics.NOBODY.inc()
@@ -213,6 +213,6 @@ def _announce_duplicate(command: CancelDuplicateSubscription, user_id: str, work
             subscription_id=command.subscription_id,
             kept_subscription_id=command.kept_subscription_id,
         ),
-        # Both are read again and again; each pair is announced once.
+        # Both are read many times; each pair is announced once.
         id=derived_message_id("duplicate-found", command.subscription_id, command.kept_subscription_id),
     )

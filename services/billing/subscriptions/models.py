@@ -36,8 +36,8 @@ class Subscription:
         starts_at: start of the current period.
         ends_at: end of the current period, or of the subscription if it has ended.
         stp_created_at: when it was created in Stripe; of two live subscriptions the older one is kept.
-        trial_id: our id of the trial for which it was created.
-        duplicate_of: our id of the subscription that was kept when this one was cancelled.
+        trial_id: our ID of the trial for which it was created.
+        duplicate_of: our ID of the subscription that was kept when this one was cancelled.
         welcomed_at: when the welcome mail was ordered.
         read_at: when the reading began from which this record was made.
         overdue_since: since when it is unpaid, while it is past due.
@@ -124,7 +124,7 @@ class Subscription:
         return replace(self, trial_end_notified=trial_end)
 
     def live(self, at: datetime, grace: timedelta) -> bool:
-        """Whether it is the one live subscription its user may have; an unpaid one is not after the grace period."""
+        """Whether it counts as the one live subscription of its user; an unpaid one until its grace period ends."""
         return self.status in LIVE and not grace_expired(self.overdue_since, at=at, grace=grace)
 
     @property
@@ -138,7 +138,7 @@ class Subscription:
         return not self.ended and self.cancel_at is None
 
     def active(self, at: datetime, grace: timedelta) -> bool:
-        """Whether clients see it as active: neither its period is over nor, if it is unpaid, its grace period."""
+        """Whether clients see it as active: until its period ends and, if unpaid, at most for the grace period."""
         return self.status in ACTIVE and self.ends_at > at and not grace_expired(self.overdue_since, at=at, grace=grace)
 
     def entitled(self, at: datetime, grace: timedelta) -> bool:
@@ -184,7 +184,7 @@ class Subscription:
         )
 
     def operator_view(self, of_user: Iterable[Subscription], *, at: datetime, grace: timedelta) -> SubscriptionView:
-        """The view for operators, with the ids of the user's other subscriptions."""
+        """The view for operators, with the IDs of the user's other subscriptions."""
         others = sorted((each for each in of_user if each.id != self.id), key=_age)
         return SubscriptionView(
             id=self.id,
@@ -257,7 +257,7 @@ def grace_expired(overdue_since: datetime | None, *, at: datetime, grace: timede
 
 
 def _age(subscription: Subscription) -> tuple[datetime, str]:
-    # Stripe's times are whole seconds. Of two subscriptions created in one second the id decides, always the same way.
+    # Stripe's times are whole seconds. Of two subscriptions created in one second the ID decides, always the same way.
     return subscription.stp_created_at, subscription.stp_subscription_id
 
 

@@ -34,7 +34,7 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
         self._by_user = BatchLoader(self._collection, "userId")
 
     async def find(self, subscription_id: str) -> Subscription | None:
-        """The subscription with this id, ours or Stripe's."""
+        """The subscription with this ID, ours or Stripe's."""
         by_our_id, by_stripe_id = await asyncio.gather(
             self._by_id.find_one(subscription_id), self._by_stripe_id.find_one(subscription_id)
         )

@@ -42,7 +42,7 @@ async def sync_subscription(
     """Read a subscription from Stripe and record it.
 
     Args:
-        stripe_id: Stripe's id.
+        stripe_id: Stripe's ID.
         work: of the current message.
         billing: the context.
         pending: the events about it that were pending before this call, and that the reading settles.
@@ -244,7 +244,7 @@ def _order_mail(
 ) -> None:
     """Order a mail to the customer, if it has an address.
 
-    The message id is derived from the template, the subscription and the occasion, so the mail is sent once, however
+    The message ID is derived from the template, the subscription and the occasion, so the mail is sent once, however
     often it is ordered.
     """
     email = stripe_subscription.customer.email

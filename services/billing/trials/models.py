@@ -58,7 +58,7 @@ class Trial:
         """A reserved trial that does not exist in Stripe yet.
 
         Args:
-            id: its id, from which all idempotency keys are derived.
+            id: its ID, from which all idempotency keys are derived.
             user_id: its user.
             device: on which it was started.
             customer_id: the customer that the user already has.
@@ -89,7 +89,7 @@ class Trial:
         return at - self.created_at > KEY_LIFETIME
 
     def finish(self, stripe_subscription: StripeSubscription, *, at: datetime) -> Self:
-        """The trial with its subscription in Stripe."""
+        """The finished trial, with the IDs and times of its subscription in Stripe."""
         return replace(
             self,
             stp_customer_id=stripe_subscription.customer.id,

@@ -1,6 +1,6 @@
 """Creation of a trial's customer and subscription in Stripe, each exactly once.
 
-The idempotency keys are derived from the trial's id.
+The idempotency keys are derived from the trial's ID.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def provision_trial(trial: Trial, email: str, *, price: str, stripe: Strip
         at: now.
 
     Returns:
-        Stripe's id of the subscription.
+        Stripe's ID of the subscription.
 
     Raises:
         StripeRefused: the address or the price is invalid.

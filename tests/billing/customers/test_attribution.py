@@ -39,7 +39,7 @@ async def test_metadata_precedes_the_mapping_and_that_the_address(shop: Shop) ->
     await shop.deliver_all()
     assert (await shop.record(second["id"]))["userId"] == "user_bob"
     assert (await shop.record(third["id"]))["userId"] == shop.users["ada@example.com"]
-    # Users of payments are requested separately, by the payments' ids.
+    # Users of payments are requested separately, by the payments' IDs.
     assert [
         request.reference for request in shop.harness.published_of(EnsureUser) if request.reference.startswith("cus_")
     ] == [first["customer"]]

@@ -28,7 +28,7 @@ def identify(user_id: str = USER) -> dict[str, Any]:
 
 
 async def subscribe(shop: Shop, user_id: str = USER, email: str = "ada@example.com") -> tuple[str, str]:
-    """Ids of a new customer of a user and of its paid and recorded subscription."""
+    """IDs of a new customer of a user and of its paid and recorded subscription."""
     customer = await shop.post(
         "/v1/customers",
         email=email,
@@ -91,7 +91,7 @@ async def test_a_webhook_after_the_erasure_restores_nothing(shop: Shop) -> None:
         await stripe.delete(f"{shop.double.url}/v1/subscriptions/{subscription}")
     events = shop.double.objects("event")
     for number, event in enumerate(events):
-        # As if Stripe sent all events again under new ids.
+        # As if Stripe sent all events again under new IDs.
         await shop.deliver({**event, "id": f"evt_again_{number}"})
     await shop.settle()
     assert shop.harness.published_of(EnsureUser) == []

@@ -1,4 +1,4 @@
-"""Drift of a record, as drift by comparing it with Stripe's object."""
+"""Drift of a record, found by comparing it with Stripe's object."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -77,7 +77,7 @@ async def test_a_webhook_that_arrives_after_its_sweep_is_handled_once(shop: Shop
     await deliver_swept(shop)
     published, rows = list(shop.harness.published), await shop.event_rows()
     for event in shop.double.objects("event")[known:]:
-        # The webhook has the message id of the swept event and a larger body.
+        # The webhook has the message ID of the swept event and a larger body.
         with pytest.raises(Refused, match="idempotency_key_reused"):
             await shop.deliver(event)
     assert shop.harness.published == published

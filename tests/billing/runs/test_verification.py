@@ -183,7 +183,7 @@ async def test_after_a_crash_between_steps_no_step_is_done_twice(shop: Shop, ope
     other = await open_shop()
     await other.harness.deliver(first, id=message_id)
     assert steps(other) == steps(shop)[1:]
-    # A repeat under another message id finds that the step is done.
+    # A repeat under another message ID finds that the step is done.
     published = len(shop.harness.published)
     await shop.harness.deliver(first)
     assert len(shop.harness.published) == published

@@ -223,14 +223,14 @@ async def test_records_equal_stripe_after_months_of_failures(customers: int, day
 
 
 async def check_records(shop: Shop) -> None:
-    """Our records equal the objects of the double, and none is missing."""
+    """Check that our records equal the objects of the double, and that none is missing."""
     records = {row["stpSubscriptionId"]: row async for row in shop.harness.database["subscriptions"].find()}
     mapped = {row["providerValue"] async for row in shop.harness.database["provider_mappings"].find()}
     customers = {customer["id"]: customer for customer in shop.double.objects("customer")}
     for json in shop.double.objects("subscription"):
         customer = customers[json["customer"]]
         if customer.get("deleted") and customer["id"] not in mapped:
-            # All its webhooks were lost, and its address was deleted: its user can't be json.
+            # All its webhooks were lost, and its address was deleted: its user can't be found.
             assert json["id"] not in records
             continue
         stripe_subscription = parse_subscription({**json, "customer": customer, "discounts": []}, json["items"]["data"])
@@ -249,7 +249,7 @@ async def check_records(shop: Shop) -> None:
 
 
 async def check_mails(shop: Shop) -> None:
-    """Each occasion had one mail and one event."""
+    """Check that each occasion had one mail and one event."""
     records = await shop.harness.database["subscriptions"].find().to_list()
     mails = Counter(template for template, _ in shop.mails())
     assert mails["welcome"] + mails["welcome-trial"] == sum(row["welcomedAt"] is not None for row in records)
@@ -274,7 +274,7 @@ async def check_mails(shop: Shop) -> None:
 
 
 async def check_nothing_was_created_twice(shop: Shop, simulation: Simulation) -> None:
-    """Each trial has one customer and one subscription, and each payment of a duplicate has one refund."""
+    """Check that each trial has one customer and subscription, and each payment of a duplicate one refund."""
     assert sorted(event.user_id for event in shop.harness.published_of(TrialStarted)) == sorted(simulation.trials)
     trials = await shop.harness.database["trials"].find().to_list()
     for kind, name in (("customer", "stpCustomerId"), ("subscription", "stpSubscriptionId")):

@@ -46,7 +46,7 @@ def command(**changed: Any) -> StartTrial:
 
 
 async def start(shop: Shop, **changed: Any) -> None:
-    """Start a trial and deliver the commands that follow, whose refusal is the caller's."""
+    """Start a trial and deliver the commands that follow, and raise their refusal."""
     await shop.harness.deliver(command(**changed))
     await shop.settle()
 
