@@ -27,7 +27,7 @@ from pathlib import Path
 from services.embedded import ports
 from services.embedded.console import Console, Progress, Silent
 from services.embedded.errors import CannotStart
-from services.embedded.kafka import EmbeddedKafka, answers
+from services.embedded.kafka import EmbeddedKafka, responds
 from services.embedded.mongo import EmbeddedMongo
 from services.embedded.mongo_probe import connect, is_primary
 
@@ -128,7 +128,7 @@ async def _kafka(folder: Path, progress: Progress, *, docker: bool) -> AsyncIter
             "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
         }
         async with _container(KAFKA_IMAGE, port, environment=settings):
-            await _until(lambda: answers(ports.LOOPBACK, port))
+            await _until(lambda: responds(ports.LOOPBACK, port))
             yield f"{ports.LOOPBACK}:{port}"
     else:
         async with EmbeddedKafka(folder, heap_mb=HEAP_MB, progress=progress) as embedded:

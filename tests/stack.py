@@ -26,10 +26,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from services.embedded import demo, ports
-from services.embedded.children import dying_with_us
+from services.embedded.children import bound_to_parent
 from services.embedded.in_process import ServiceTask
 from services.embedded.inbox import Arrival, Inbox
-from services.embedded.server import together
+from services.embedded.server import run_all
 from services.stripe_double import RetryPolicy, StripeDouble
 from shared.bus import topics
 
@@ -125,7 +125,7 @@ class Process:
         """Start it, with more environment if need be; does not wait until it works."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *dying_with_us([sys.executable, "-m", "services.cli", "run", self.name]),
+                *bound_to_parent([sys.executable, "-m", "services.cli", "run", self.name]),
                 env={**os.environ, **self.environment, **more},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -341,11 +341,11 @@ async def _services(
                 stack.processes[label] = Process(name, environment, folder / f"{label}.log")
             else:
                 here.append(ServiceTask(_creator(name, environment)))
-        await together(*(service.start() for service in here), *(each.start() for each in stack.processes.values()))
+        await run_all(*(service.start() for service in here), *(each.start() for each in stack.processes.values()))
         yield
     finally:
-        await together(*(process.stop() for process in stack.processes.values()))
-        await together(*(service.stop() for service in here))
+        await run_all(*(process.stop() for process in stack.processes.values()))
+        await run_all(*(service.stop() for service in here))
 
 
 def _creator(name: str, environment: Mapping[str, str]) -> Callable[[], Any]:

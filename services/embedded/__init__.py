@@ -1,1 +1,1 @@
-"""Everything on one machine without Docker: Kafka, MongoDB, a Stripe double and an inbox."""
+"""Embedded mode: all of Nest on one machine, with Kafka and MongoDB from Python packages, without Docker."""

@@ -1,9 +1,11 @@
-"""How are child processes started so that none outlives us for good, even after a kill -9?
+"""Child processes that do not outlive their parent for good, even after `kill -9`.
 
-Three nets, one below the other: `Child.stop` ends the process in order; where Linux offers it, the kernel
-sends SIGTERM to the child when we die (`PR_SET_PDEATHSIG`); and each child is on record in a file, with its
-process id and start time, so that the next start finds an orphan and ends it. A process id that was given to
-another program meanwhile has another start time and is left alone.
+Three mechanisms, each for the failure of the one before:
+
+1. `Child.stop` stops the process in order.
+2. On Linux the kernel sends SIGTERM to the child when the parent dies (`PR_SET_PDEATHSIG`).
+3. A file records each child with its process ID and start time, so that the next start finds and stops an orphan. A
+   process ID that the system gave to another program since then has another start time and is ignored.
 """
 
 import asyncio
@@ -20,14 +22,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from services.embedded.errors import AlreadyRunning
+from services.embedded.folder import replace_file
 
 STOP_SECONDS = 3.0
-"""How long a child may take to end after SIGTERM before it is killed."""
+"""How long a child may take to exit after SIGTERM before it is killed."""
+_MAX_LOG_BYTES = 4 << 20
 
-_LOG_BYTES = 4 << 20
-
-# Runs between fork and the real program: preexec_fn is unsafe once there are threads, and we have some.
-# 1 is PR_SET_PDEATHSIG. A parent that died before the call would never be noticed, so ask for it after.
+# Runs between fork and the program, because preexec_fn is unsafe in a process with threads. 1 is PR_SET_PDEATHSIG. The
+# kernel does not report a parent that died before the call, so the parent is compared afterwards.
 _LAUNCHER = """
 import ctypes, os, sys
 parent = int(sys.argv[1])
@@ -39,7 +41,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Child:
-    """One running child process and its record on disk."""
+    """A running child process and its record on disk."""
 
     def __init__(self, process: asyncio.subprocess.Process, record: Path) -> None:
         self._process = process
@@ -54,50 +56,54 @@ class Child:
         log: Path | None,
         environment: Mapping[str, str] | None = None,
     ) -> Self:
-        """Starts `command` (its first word is an absolute path) with both outputs appended to `log`.
+        """Start a command in its own session, so that a terminal sends Ctrl-C to the parent only.
 
-        Without a log its lines are read from `output`.
+        Call `stop_orphan(record)` before.
 
-        The child is in its own session, so that a terminal's Ctrl-C reaches only us, and we stop it in order.
-        `end_orphan(record)` must have been called before.
+        Args:
+            command: words of the command line, the first an absolute path.
+            record: file for process ID and start time.
+            log: file that both outputs are appended to; without it, read them from `output`.
+            environment: environment variables; the parent's by default.
         """
-        words = dying_with_us(command)
         record.parent.mkdir(parents=True, exist_ok=True)
-        with _output(log) as output:
+        with _open_output(log) as output:
             process = await asyncio.create_subprocess_exec(
-                *words,
+                *bound_to_parent(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env=environment,
             )
-        _write_record(record, process.pid)
+        pids = {"pid": process.pid, "owner": os.getpid()}
+        starts = {"started": start_time(process.pid), "owner_started": start_time(os.getpid())}
+        replace_file(record, json.dumps(pids | starts))
         return cls(process, record)
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Process ID."""
         return self._process.pid
 
     @property
     def output(self) -> asyncio.StreamReader:
-        """What it writes, when it was started without a log; must be read, or the child stops at a full pipe."""
+        """Both outputs of a child without a log. They must be read, or the child blocks when the pipe is full."""
         if self._process.stdout is None:
-            raise RuntimeError("its output goes to its log")
+            raise RuntimeError("the output of this child goes to its log")
         return self._process.stdout
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative is the signal that ended it."""
+        """Exit code, or the negative number of the signal that ended it; None while it runs."""
         return self._process.returncode
 
-    async def ended(self) -> None:
-        """Returns when it has ended, for whatever reason."""
+    async def wait(self) -> None:
+        """Wait until the child has exited."""
         await self._process.wait()
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Ends the child: SIGTERM, then after `seconds` SIGKILL. Returns when it is gone; may be repeated."""
+        """Send SIGTERM, then SIGKILL after some seconds, and wait until the child has exited. May be repeated."""
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), seconds)
@@ -106,7 +112,7 @@ class Child:
         self._record.unlink(missing_ok=True)
 
     async def kill(self) -> None:
-        """Ends the child as a power cut would: SIGKILL. Returns when it is gone."""
+        """Send SIGKILL, and wait until the child has exited."""
         self._signal(signal.SIGKILL)
         await self._process.wait()
         self._record.unlink(missing_ok=True)
@@ -116,69 +122,63 @@ class Child:
             self._process.send_signal(number)
 
 
-def dying_with_us(command: Sequence[str | Path]) -> list[str]:
-    """`command` (its first word is an absolute path) so started that the kernel ends it when we die, on Linux."""
+def bound_to_parent(command: Sequence[str | Path]) -> list[str]:
+    """Wrap a command, so that the Linux kernel stops it when this process dies; elsewhere return it unchanged."""
     words = [str(word) for word in command]
     if sys.platform != "linux":
         return words
     return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *words]
 
 
-def end_orphan(record: Path, folder: Path, seconds: float = STOP_SECONDS) -> bool:
-    """Ends the child on `record` if it outlived its owner; true when there was one to end.
+def stop_orphan(record: Path, folder: Path, seconds: float = STOP_SECONDS) -> bool:
+    """Stop a recorded child that outlived its parent; return whether there was one.
 
-    Blocks for at most `seconds` and the moment that a SIGKILL takes.
+    Blocks for at most `seconds`, plus the time that a SIGKILL takes.
 
     Raises:
-        AlreadyRunning: the owner lives, so `folder` is in use.
+        AlreadyRunning: the parent runs, so `folder` is in use.
     """
     try:
         known: dict[str, Any] = json.loads(record.read_text())
         child = (int(known["pid"]), str(known["started"]))
         owner = (int(known["owner"]), str(known["owner_started"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        # A record that a crash cut short names nobody; its child got SIGTERM from the kernel.
+        # A crash may truncate the record. The kernel has stopped that child.
         record.unlink(missing_ok=True)
         return False
-    if not _runs(*child):
-        record.unlink(missing_ok=True)
-        return False
-    if _runs(*owner) and owner[0] != os.getpid():
+    runs = _is_running(*child)
+    if runs and _is_running(*owner) and owner[0] != os.getpid():
         raise AlreadyRunning(folder, owner[0])
-    _end(*child, seconds=seconds)
+    if runs:
+        _stop(*child, seconds=seconds)
     record.unlink(missing_ok=True)
-    return True
+    return runs
 
 
-def _end(pid: int, started: str, *, seconds: float) -> None:
+def _stop(pid: int, started: str, *, seconds: float) -> None:
     for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         deadline = time.monotonic() + patience
-        while _runs(pid, started):
-            if time.monotonic() > deadline:
-                break
+        while time.monotonic() < deadline:
+            if not _is_running(pid, started):
+                return
             time.sleep(0.02)
-        else:
-            return
 
 
-def _runs(pid: int, started: str) -> bool:
+def _is_running(pid: int, started: str) -> bool:
     return bool(started) and start_time(pid) == started
 
 
 def start_time(pid: int) -> str:
-    """When the process with this id started, as a text that no other process with the same id ever has.
-
-    Empty when there is no such process, or only its zombie is left.
-    """
+    """Return a text that differs for all processes that ever have this ID; empty if none runs, or only its zombie."""
     if sys.platform == "linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return ""
-        # The name in parentheses may hold spaces and parentheses; state is field 3, start time field 22.
+        # The name in parentheses may contain spaces and parentheses; the state is field 3, the start time field 22.
         fields = stat.rpartition(")")[2].split()
         return "" if fields[0] in {"Z", "X"} else f"{boot}/{fields[19]}"
     found = subprocess.run(  # noqa: S603 - a fixed program and a number
@@ -187,21 +187,13 @@ def start_time(pid: int) -> str:
     return found.stdout.strip()
 
 
-def _write_record(record: Path, pid: int) -> None:
-    owner = os.getpid()
-    known = {"pid": pid, "started": start_time(pid), "owner": owner, "owner_started": start_time(owner)}
-    half = record.with_suffix(".new")
-    half.write_text(json.dumps(known))
-    half.replace(record)
-
-
 @contextmanager
-def _output(log: Path | None) -> Iterator[Any]:
+def _open_output(log: Path | None) -> Iterator[Any]:
     if log is None:
         yield subprocess.PIPE
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > _LOG_BYTES:
+    if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
         log.replace(log.with_suffix(".old.log"))
     with log.open("ab") as output:
         yield output

@@ -1,4 +1,4 @@
-"""What does a person at a terminal see while the embedded mode starts and stops?"""
+"""Progress of the embedded mode on a terminal."""
 
 import sys
 import threading
@@ -9,11 +9,31 @@ _BAR = 28
 _REDRAW_SECONDS = 0.1
 
 
+class Progress(Protocol):
+    """Receives the steps of a start. Its methods must return at once and may be called from other threads."""
+
+    def step(self, text: str) -> None:
+        """Report the start of a step, in a few words without a full stop: "starting Apache Kafka"."""
+
+    def download(self, name: str, done: int, total: int) -> None:
+        """Report the downloaded bytes; the last call has `done` equal to `total`."""
+
+
+class Silent:
+    """Progress that prints nothing."""
+
+    def step(self, text: str) -> None:
+        """Print nothing."""
+
+    def download(self, name: str, done: int, total: int) -> None:
+        """Print nothing."""
+
+
 class Console:
-    """A `Progress` that writes a line for each step, and on a terminal a bar for each download.
+    """Progress that prints a line per step and, on a terminal, a bar per download.
 
     Args:
-        out: where to; standard output by default.
+        out: where to print; standard output by default.
     """
 
     def __init__(self, out: TextIO | None = None) -> None:
@@ -24,54 +44,32 @@ class Console:
         self._bar_open = False
 
     def step(self, text: str) -> None:
-        """One line."""
-        with self._lock:
-            self._close_bar()
-            self._out.write(f"  {text}\n")
-            self._out.flush()
+        """Print an indented line."""
+        self.print(f"  {text}")
 
-    def download(self, what: str, done: int, total: int) -> None:
-        """A bar that is drawn over itself; without a terminal only its end is told."""
-        with self._lock:
-            whole = done >= total
-            if self._terminal and (whole or time.monotonic() - self._drawn_at > _REDRAW_SECONDS):
-                self._drawn_at = time.monotonic()
-                filled = _BAR * done // max(total, 1)
-                bar = "━" * filled + "╌" * (_BAR - filled)
-                self._out.write(f"\r  {what} {bar} {done >> 20} of {total >> 20} MB")
-                self._bar_open = True
-                self._out.flush()
-            if whole:
-                self._close_bar()
-
-    def say(self, text: str) -> None:
-        """Some lines of text, as they are."""
+    def print(self, text: str) -> None:
+        """Print lines of text."""
         with self._lock:
             self._close_bar()
             self._out.write(f"{text}\n")
             self._out.flush()
 
+    def download(self, name: str, done: int, total: int) -> None:
+        """Draw a bar over the previous one; print nothing if there is no terminal."""
+        if not self._terminal:
+            return
+        with self._lock:
+            if done >= total or time.monotonic() - self._drawn_at > _REDRAW_SECONDS:
+                self._drawn_at = time.monotonic()
+                filled = _BAR * done // max(total, 1)
+                bar = "━" * filled + "╌" * (_BAR - filled)
+                self._out.write(f"\r  {name} {bar} {done >> 20} of {total >> 20} MB")
+                self._out.flush()
+                self._bar_open = True
+            if done >= total:
+                self._close_bar()
+
     def _close_bar(self) -> None:
         if self._bar_open:
             self._out.write("\n")
             self._bar_open = False
-
-
-class Progress(Protocol):
-    """ShutdownSignal about each step as it begins; must return at once and may be called from another thread."""
-
-    def step(self, text: str) -> None:
-        """Something begins now: a few words without a full stop, e.g. "starting Apache Kafka"."""
-
-    def download(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of `what` have arrived; `done` equals `total` once, at the end."""
-
-
-class Silent:
-    """A `Progress` that says nothing, for tests and scripts."""
-
-    def step(self, text: str) -> None:
-        """Says nothing."""
-
-    def download(self, what: str, done: int, total: int) -> None:
-        """Says nothing."""

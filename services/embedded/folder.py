@@ -1,4 +1,4 @@
-"""Whose is the data folder right now, and can it be written?"""
+"""The data folder: its lock, and files in it that are replaced in one step."""
 
 import fcntl
 import os
@@ -11,20 +11,20 @@ from services.embedded.errors import AlreadyRunning, FolderNotWritable
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[Path]:
-    """Holds `folder` for this process, made if missing and readable by its owner alone; gives its absolute path.
+def lock_folder(folder: Path) -> Iterator[Path]:
+    """Lock a folder for this process and yield its absolute path. Create it, readable by its owner only.
 
-    The kernel lets the lock go when the process ends, however it ends.
+    The kernel releases the lock when the process exits, even after a crash.
 
     Raises:
-        AlreadyRunning: another process holds it.
-        FolderNotWritable: it can't be made or written.
+        AlreadyRunning: another process has locked it.
+        FolderNotWritable: it cannot be created or written.
     """
     folder = folder.absolute()
     make_writable(folder)
     try:
         folder.chmod(0o700)
-        # Data never belong into a repository, whatever folder was chosen.
+        # Data must not get into a repository, whichever folder is used.
         (folder / ".gitignore").write_text("*\n")
         lock = (folder / "lock").open("a+")
     except OSError as error:
@@ -42,10 +42,10 @@ def held(folder: Path) -> Iterator[Path]:
 
 
 def make_writable(folder: Path) -> None:
-    """Makes the folder if it is missing.
+    """Create a folder if it is missing.
 
     Raises:
-        FolderNotWritable: it can't be made, or no file in it.
+        FolderNotWritable: the folder, or a file in it, cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,3 +53,12 @@ def make_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise FolderNotWritable(folder, error.strerror or str(error)) from error
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write a file in one step, so that a crash never leaves a part of it. Only its owner may read it."""
+    half = file.with_suffix(".new")
+    # Created with its mode: between creation and a chmod another process could open it.
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(text)
+    half.replace(file)

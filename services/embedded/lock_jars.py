@@ -1,7 +1,7 @@
-"""What does `jgo.toml` resolve to today? `python -m services.embedded.lock_jars` writes `jgo.lock.toml`.
+"""Resolution of `jgo.toml`: `python -m services.embedded.lock_jars` writes `jgo.lock.toml`.
 
-jgo's own lock writer is not used: it starts a Java to classify modules, and its file carries a date and no
-sizes. The rows have the names that jgo gives them. No repository address is written.
+jgo's own lock writer is not used: it starts Java to classify modules, and its file has a date and no sizes. The rows
+use jgo's names. They contain no repository address.
 """
 
 import hashlib
@@ -9,24 +9,23 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from jgo.maven import Dependency as Resolved
-from jgo.maven import MavenContext
+from jgo.maven import Dependency, MavenContext
 
 from services.embedded.jars import LOCKED, WANTED
 
 
 def main() -> None:
-    """Resolves everything anew, which downloads everything once, and writes the lock."""
+    """Resolve and download everything, and write the lock."""
     coordinates: list[str] = tomllib.loads(WANTED.read_text())["dependencies"]["coordinates"]
     with tempfile.TemporaryDirectory() as folder:
         context = MavenContext(repo_cache=Path(folder), timeout=60)
-        inputs, transitive = context.resolver.resolve([context.create_dependency(c) for c in coordinates])
-        wanted = [d for d in [*inputs, *transitive] if d.scope not in {"test", "provided", "system"}]
+        inputs, transitive = context.resolver.resolve([context.create_dependency(each) for each in coordinates])
+        wanted = [each for each in [*inputs, *transitive] if each.scope not in {"test", "provided", "system"}]
         rows = "".join(_row(dependency) for dependency in wanted)
     LOCKED.write_text(f"# Written by `make lock` from jgo.toml.\n{rows}")
 
 
-def _row(dependency: Resolved) -> str:
+def _row(dependency: Dependency) -> str:
     artifact = dependency.artifact
     content = Path(artifact.resolve()).read_bytes()
     return (

@@ -1,33 +1,37 @@
-"""How is a real MongoDB run on this machine: a replica set of one, hence with transactions, durable?"""
+"""Embedded MongoDB: a replica set of one node, and so with transactions."""
 
 import asyncio
+import ctypes
+import os
 import platform
 import shutil
 import sys
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 
-from services.embedded import libraries, ports
-from services.embedded.children import end_orphan
+from services.embedded import ports
+from services.embedded.children import stop_orphan
 from services.embedded.console import Progress
 from services.embedded.errors import MongodMissing
 from services.embedded.folder import make_writable
 from services.embedded.server import Server
 
-_CACHE_GB = 0.25  # the least that mongod accepts
+_CACHE_GB = 0.25
+"""The minimum that mongod accepts."""
+_LIBRARIES = ("libcurl.so.4", "libssl.so.3", "libcrypto.so.3")
+"""Libraries that the packaged mongod needs: a slim machine may lack libcurl, an older one OpenSSL 3."""
 
 
 class EmbeddedMongo(Server):
-    """A MongoDB replica set `rs0` of one node on loopback, as an async context manager; `url` is its address.
+    """A MongoDB replica set `rs0` of one node on loopback, as an async context manager.
 
-    Data live in `folder/mongo`, the log in `folder/logs/mongo.log`, the process id in `folder/pids`. What was
-    acknowledged survives `kill`.
+    Acknowledged writes survive `kill`.
 
     Args:
-        folder: where everything is kept; made if missing.
-        port: the port to listen on; 0 takes a free one, the same as the last time if possible.
-        test_commands: lets tests inject faults (`configureFailPoint`).
-        progress: told what happens.
+        folder: folder for everything; created if missing.
+        port: port to listen on; 0 for a free one, if possible the same as last time.
+        test_commands: allows tests to inject faults (`configureFailPoint`).
+        progress: receives the steps.
 
     Raises, when started: MongodMissing, PortTaken, FolderNotWritable, AlreadyRunning, DidNotStart.
     """
@@ -43,23 +47,23 @@ class EmbeddedMongo(Server):
 
     @property
     def url(self) -> str:
-        """A connection string without a database; known once it was started, and the same after `kill`."""
+        """Connection string without a database, after the start."""
         return f"mongodb://{ports.LOOPBACK}:{self._port}/?replicaSet=rs0"
 
     async def start(self) -> None:
-        """Starts it, or starts it again on the same port and data; returns when it takes writes."""
+        """Start or restart mongod with its port and data, and wait until it accepts writes."""
         mongod = find_mongod()
         make_writable(self._data)
-        await asyncio.to_thread(end_orphan, self._record, self._folder)
-        self._take_port()
+        await asyncio.to_thread(stop_orphan, self._record, self._folder)
+        self._reserve_port()
         self._progress.step("starting MongoDB")
-        environment = libraries.environment(self._folder / "libraries")
+        environment = mongod_environment(self._folder / "libraries")
         await self._run(self._command(mongod), self._until_primary, environment)
 
     def _command(self, mongod: Path) -> list[str | Path]:
         parameters = {
             "diagnosticDataCollectionEnabled": "false",
-            # A node that is stopped waits 15 s for others to take over, and there are none.
+            # By default a stopped node waits 15 s for another one to take over.
             "shutdownTimeoutMillisForSignaledShutdown": "0",
             **({"enableTestCommands": "1"} if self._test_commands else {}),
         }
@@ -78,34 +82,70 @@ class EmbeddedMongo(Server):
         ]
 
     async def _until_primary(self) -> None:
-        # The driver takes 0.2 s to import; by now mongod is starting meanwhile.
+        # Importing the driver takes 0.2 s; mongod starts meanwhile.
         from services.embedded.mongo_probe import connect, is_primary  # noqa: PLC0415
 
         async with connect(self._port) as client:
             await self._until(lambda: is_primary(client, self._port))
 
-    def _why(self, code: int) -> str:
-        """The loader's complaint if a library is missing, which a package can mend; else the exit code."""
+    def _exit_reason(self, code: int) -> str:
         for line in reversed(self._log.read_text(errors="replace").splitlines()[-20:]):
             if "error while loading shared libraries:" in line:
-                return line.partition("libraries: ")[2] + ", install the package that has it"
-        return super()._why(code)
+                return line.partition("libraries: ")[2] + ", install the package that contains it"
+        return super()._exit_reason(code)
 
 
 def find_mongod() -> Path:
-    """The `mongod` of the package that carries one (Linux on x86-64), else the one on the PATH.
+    """Return the `mongod` of the package that contains one (Linux on x86-64), otherwise the one on the PATH.
 
     Raises:
         MongodMissing: there is neither.
     """
     if sys.platform == "linux" and platform.machine() == "x86_64":
-        # Found without importing: the package starts things of its own when imported.
+        # Located without an import, because the package starts processes when it is imported.
         package = util.find_spec("fiftyone")
-        for place in (package.submodule_search_locations or []) if package else []:
-            carried = Path(place) / "db" / "bin" / "mongod"
-            if carried.exists():
-                return carried
+        for folder in (package.submodule_search_locations or []) if package else []:
+            packaged = Path(folder) / "db" / "bin" / "mongod"
+            if packaged.exists():
+                return packaged
     on_path = shutil.which("mongod")
     if on_path is None:
         raise MongodMissing
     return Path(on_path)
+
+
+def mongod_environment(links: Path) -> dict[str, str]:
+    """Return the environment of mongod; if the machine lacks a library, with those of pycurl's wheel.
+
+    Args:
+        links: folder for links to the libraries, whose names in the wheel contain a hash.
+    """
+    packaged = [] if sys.platform != "linux" or all(map(_is_loadable, _LIBRARIES)) else _packaged_libraries()
+    if not packaged:
+        # If a library is missing everywhere, mongod names it.
+        return dict(os.environ)
+    links.mkdir(parents=True, exist_ok=True)
+    for name in _LIBRARIES:
+        for library in packaged:
+            if library.name.startswith(f"{name.partition('.so')[0]}-"):
+                (links / name).unlink(missing_ok=True)
+                (links / name).symlink_to(library)
+    paths = [str(links), str(packaged[0].parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(paths)}
+
+
+def _is_loadable(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _packaged_libraries() -> list[Path]:
+    """Return the libraries in pycurl's wheel; none if it is not installed, or was built on this machine."""
+    try:
+        files = metadata.files("pycurl") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())) for file in files if file.parts[0] == "pycurl.libs"]

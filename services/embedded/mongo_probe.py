@@ -1,4 +1,4 @@
-"""Does the one node of a replica set take writes now? If it has no configuration yet, it is given one."""
+"""Readiness of the embedded replica set, and its first configuration."""
 
 import asyncio
 import contextlib
@@ -14,17 +14,17 @@ _INVALID_CONFIGURATION = 93
 
 
 def connect(port: int) -> AsyncMongoClient[dict[str, Any]]:
-    """A client that speaks to the node itself, whatever its state; close it after use."""
+    """Return a client of the node itself, in any state; close it after use."""
     return AsyncMongoClient(LOOPBACK, port, directConnection=True, serverSelectionTimeoutMS=200)
 
 
 async def is_primary(client: AsyncMongoClient[dict[str, Any]], port: int) -> bool:
-    """Whether the node on this loopback port takes writes.
+    """Whether the node on this loopback port accepts writes.
 
-    While it does not, each call does what helps next: it initiates a new replica set `rs0`, and renames the
-    member of one whose port had to change.
+    Until it does, each call takes the next step: it initiates a new replica set `rs0`, or changes the address of its
+    member if the port has changed.
     """
-    # Through the driver, a port that is not open yet would cost the driver's wait between two tries.
+    # If the port is not open yet, the driver would wait before its next attempt.
     if not await _listens(port):
         return False
     member = f"{LOOPBACK}:{port}"
@@ -39,24 +39,20 @@ async def is_primary(client: AsyncMongoClient[dict[str, Any]], port: int) -> boo
 
 
 async def _configure(client: AsyncMongoClient[dict[str, Any]], member: str) -> None:
-    status = await _complaint(client)
-    configuration = {"_id": "rs0", "version": 1, "members": [{"_id": 0, "host": member}]}
-    with contextlib.suppress(PyMongoError):  # asked again at the next look
-        if status == _NOT_YET_INITIALIZED:
-            await client.admin.command("replSetInitiate", configuration)
-        elif status == _INVALID_CONFIGURATION:
-            old = (await client.local["system.replset"].find_one()) or {}
-            version = int(old.get("version", 0)) + 1
-            await client.admin.command("replSetReconfig", configuration | {"version": version}, force=True)
-
-
-async def _complaint(client: AsyncMongoClient[dict[str, Any]]) -> int | None:
-    """The code of what mongod says against its replica set; None for a working one."""
     try:
         await client.admin.command("replSetGetStatus")
     except OperationFailure as error:
-        return error.code
-    return None
+        code = error.code
+    else:
+        return
+    configuration = {"_id": "rs0", "version": 1, "members": [{"_id": 0, "host": member}]}
+    with contextlib.suppress(PyMongoError):  # the next call tries again
+        if code == _NOT_YET_INITIALIZED:
+            await client.admin.command("replSetInitiate", configuration)
+        elif code == _INVALID_CONFIGURATION:
+            old = (await client.local["system.replset"].find_one()) or {}
+            version = int(old.get("version", 0)) + 1
+            await client.admin.command("replSetReconfig", configuration | {"version": version}, force=True)
 
 
 async def _listens(port: int) -> bool:

@@ -1,8 +1,8 @@
-"""What does a developer's browser see? A first login by clicking only, the inbox, and the end of a login.
+"""Development pages: a start page with a login, the inbox, and the callback that completes a login.
 
-These pages come before the gateway's own routes: `/`, `/favicon.ico` and everything under `/dev/`. They exist in
-the embedded mode only, and answer only to a literal address or `localhost`: a page elsewhere whose host name was
-pointed at this machine (DNS rebinding) must not read the inbox.
+These pages precede the gateway's routes: `/`, `/favicon.ico` and everything under `/dev/`. They exist in the embedded
+mode only, and respond only to a literal address or `localhost`. So a foreign page cannot read the inbox through a host
+name that resolves to this machine (DNS rebinding).
 """
 
 import ipaddress
@@ -33,31 +33,33 @@ _HEADERS = {
         " frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "cache-control": "no-store",
-    # The address of the callback carries a login code.
+    # The URL of the callback contains an authorization code.
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-# A mail brings its own styles and may show pictures that it carries; it runs nothing and loads nothing.
+# A mail may use its own styles and embedded images, but runs no scripts and loads nothing.
 _MAIL_HEADERS = _HEADERS | {
     "content-security-policy": (
         "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline';"
         " img-src data:; frame-ancestors 'self'"
-    ),
+    )
 }
 _SHOWN = 100
+"""Number of arrivals on the inbox page."""
+_CONNECTIONS = 100
 _STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
 class Pages:
-    """An ASGI application: the development pages, and `app` for every other path.
+    """An ASGI application with the development pages; passes every other path to `app`.
 
     Args:
-        app: the gateway's.
-        inbox: what the inbox pages show.
-        base_url: where this listens, as the browser's address bar says it, without a slash at the end.
+        app: application of the gateway.
+        inbox: content of the inbox pages.
+        base_url: URL of this application as in the browser, without a slash at the end.
         client_id: the demo client; `<base_url>/dev/callback` is one of its redirect URIs.
-        version: shown at the foot of each page.
-        logins: whether `app` is the gateway's, so that a login can be begun and ended here; else only the inbox is.
+        version: version in the footer of each page.
+        logins: whether `app` is the gateway, so that the start page works; otherwise `/` redirects to the inbox.
     """
 
     def __init__(
@@ -73,18 +75,18 @@ class Pages:
         self._static = {file.name: file.read_bytes() for file in (files("services.embedded") / "static").iterdir()}
         self._pages = Starlette(
             routes=[
-                Route("/", self._start if logins else _to_inbox),
+                Route("/", self._start if logins else _redirect_to_inbox),
                 Route("/favicon.ico", self._icon),
                 Route("/dev/inbox", self._inbox_page),
                 Route("/dev/inbox.json", self._inbox_json),
-                Route("/dev/inbox/{arrival_id}", self._mail_as_html),
+                Route("/dev/inbox/{arrival_id}", self._mail),
                 Route("/dev/callback", self._callback),
                 Route("/dev/static/{name}", self._static_file),
             ]
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or lets the gateway answer it."""
+        """Handle one request."""
         ours = scope["type"] == "http" and (scope["path"] in {"/", "/favicon.ico"} or scope["path"].startswith("/dev/"))
         if not ours:
             await self._app(scope, receive, send)
@@ -95,7 +97,7 @@ class Pages:
             await self._pages(scope, receive, send)
 
     async def _start(self, request: Request) -> Response:
-        # What the browser keeps for a login belongs to one origin, and the mail's link leads to this one.
+        # The browser stores the verifier of a login for one origin, and the link in the mail leads to this one.
         if request.headers["host"] != urlsplit(self._base_url).netloc:
             return RedirectResponse(f"{self._base_url}/", headers=_HEADERS)
         return self._page("start.html")
@@ -104,7 +106,7 @@ class Pages:
         return self._page("callback.html")
 
     async def _inbox_page(self, request: Request) -> Response:
-        """The newest arrivals; with `?after=<id>` only those that came after that one."""
+        """Show the newest arrivals; with `?after=<id>` only those after that one."""
         after = request.query_params.get("after")
         newer = takewhile(lambda arrival: arrival.id != after, self._inbox.arrivals())
         return self._page("inbox.html", arrivals=list(islice(newer, _SHOWN)))
@@ -113,11 +115,11 @@ class Pages:
         arrivals = self._inbox.arrivals(request.query_params.get("to"))
         return JSONResponse([asdict(arrival) for arrival in arrivals], headers=_HEADERS)
 
-    async def _mail_as_html(self, request: Request) -> Response:
+    async def _mail(self, request: Request) -> Response:
+        """Show the HTML of a mail in a frame of the inbox page; its links open in a new tab."""
         arrival = self._inbox.find(request.path_params["arrival_id"])
         if arrival is None or not arrival.html:
-            return PlainTextResponse("there is no such mail", 404, _HEADERS)
-        # Its links open in a tab of their own: this page is shown in a frame.
+            return PlainTextResponse("mail not found", 404, _HEADERS)
         return Response(f'<base target="_blank">{arrival.html}', 200, _MAIL_HEADERS, "text/html; charset=utf-8")
 
     async def _icon(self, _: Request) -> Response:
@@ -135,12 +137,12 @@ class Pages:
         return Response(text, 200, _HEADERS, "text/html; charset=utf-8")
 
 
-async def _to_inbox(_: Request) -> Response:
+async def _redirect_to_inbox(_: Request) -> Response:
     return RedirectResponse("/dev/inbox", headers=_HEADERS)
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header names this machine by a literal address or as `localhost`."""
+    """Whether a Host header is a literal address or `localhost`."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         if name == "localhost" or name.endswith(".localhost"):
@@ -151,16 +153,13 @@ def _is_local(host: str) -> bool:
     return True
 
 
-_CONNECTIONS = 100
-
-
 @asynccontextmanager
-async def inbox_server(around: Machine) -> AsyncIterator[str]:
-    """Serves the inbox's pages on a free port of loopback; gives the page's address."""
+async def inbox_server(machine: Machine) -> AsyncIterator[str]:
+    """Serve the inbox on a free loopback port while the context is entered; yield its URL."""
     pages = Pages(
         Starlette(),
-        inbox=around.inbox,
-        base_url=around.base_url,
+        inbox=machine.inbox,
+        base_url=machine.base_url,
         client_id=CLIENT_ID,
         version=metadata.version("nest"),
         logins=False,

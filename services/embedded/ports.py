@@ -1,4 +1,4 @@
-"""Which loopback port does an embedded server get?"""
+"""Loopback ports of the embedded servers."""
 
 import contextlib
 import socket
@@ -8,9 +8,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server could listen on this port of that address now."""
+    """Whether a server could listen on a port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do: a port whose last connections are in TIME_WAIT is free for them.
+        # As the servers do: connections in TIME_WAIT do not block the port for them.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             probe.bind((host, port))
@@ -19,17 +19,17 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def any_free() -> int:
-    """A loopback port that nobody listens on; another process might still take it before its use."""
+    """Return a free loopback port; another process may take it before its use."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def remembered(file: Path) -> int:
-    """The port that `file` names if it is still free, else a new one, which `file` names from now on.
+def stored(file: Path) -> int:
+    """Return the port in a file if it is free, otherwise store a new one.
 
-    A replica set's own configuration names its port, so keeping it saves a reconfiguration.
+    A replica set's configuration contains its port, so the same port saves a reconfiguration.
     """
     with contextlib.suppress(FileNotFoundError, ValueError):
         port = int(file.read_text())

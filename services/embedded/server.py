@@ -1,4 +1,4 @@
-"""What do the embedded Kafka and MongoDB share? A folder, a port, a child process, and a wait until it works."""
+"""Base class of the embedded Kafka and MongoDB: a server on loopback as a child process."""
 
 import asyncio
 import time
@@ -8,29 +8,29 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from services.embedded import ports
-from services.embedded.children import Child
+from services.embedded.children import STOP_SECONDS, Child
 from services.embedded.console import Progress, Silent
 from services.embedded.errors import DidNotStart, PortTaken
 
 READY_SECONDS = 60.0
-"""How long a start may take; on an idle machine it takes some seconds, on one with a hundred tests on it far longer."""
+"""How long a start may take: seconds on an idle machine, much longer beside a hundred tests."""
 
 
 class Server(ABC):
-    """A server on loopback, run as our child, as an async context manager.
+    """A server on loopback as a child process, as an async context manager.
 
-    Data live in `folder/<name>`, the log in `folder/logs/<name>.log`, the process id in `folder/pids`.
+    Its data are in `folder/<name>`, its log is `folder/logs/<name>.log`, its process ID in `folder/pids`.
 
     Args:
-        folder: where everything is kept; made if missing.
-        port: the port to listen on; 0 takes a free one, the same as the last time if possible.
-        progress: told what happens.
+        folder: folder for everything; created if missing.
+        port: port to listen on; 0 for a free one, if possible the same as last time.
+        progress: receives the steps.
     """
 
     NAME: ClassVar[str]
-    """As files are named after it."""
+    """Name in file names."""
     TITLE: ClassVar[str]
-    """As people call it."""
+    """Name in messages."""
 
     def __init__(self, folder: Path, port: int, progress: Progress | None) -> None:
         self._folder = folder.absolute()
@@ -48,21 +48,21 @@ class Server(ABC):
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None while it does not run."""
+        """Process ID; None while it does not run."""
         return self._child.pid if self._child else None
 
     @abstractmethod
     async def start(self) -> None:
-        """Starts it, or starts it again on the same port and data; returns when it works."""
+        """Start or restart the server with its port and data, and wait until it is ready."""
 
-    async def stop(self) -> None:
-        """Stops it in order; returns when it is gone. Nothing to do when it does not run."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop the server, if it runs, and wait until it has exited; kill it after `seconds`."""
         child, self._child = self._child, None
         if child:
-            await child.stop()
+            await child.stop(seconds)
 
     async def kill(self) -> None:
-        """Ends it by SIGKILL, as a fault test wants; `start` brings it back with what it had acknowledged."""
+        """Kill the server with SIGKILL, for tests of faults; `start` restarts it with its acknowledged data."""
         child, self._child = self._child, None
         if child:
             await child.kill()
@@ -79,11 +79,11 @@ class Server(ABC):
     def _log(self) -> Path:
         return self._folder / "logs" / f"{self.NAME}.log"
 
-    def _take_port(self) -> None:
+    def _reserve_port(self) -> None:
         if not self._port:
-            self._port = self._wanted_port or ports.remembered(self._folder / f"{self.NAME}.port")
+            self._port = self._wanted_port or ports.stored(self._folder / f"{self.NAME}.port")
         if not ports.is_free(self._port):
-            raise PortTaken(self.TITLE, self._port, "stop that program or give another port")
+            raise PortTaken(self.TITLE, self._port, "stop that program or choose another port")
 
     async def _run(
         self,
@@ -91,7 +91,7 @@ class Server(ABC):
         until_ready: Callable[[], Awaitable[None]],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts the child; one that does not come to work is not left running."""
+        """Start the child and wait until it is ready; stop it if it does not become ready."""
         self._child = await Child.start(command, record=self._record, log=self._log, environment=environment)
         try:
             await until_ready()
@@ -100,30 +100,29 @@ class Server(ABC):
             raise
 
     async def _until(self, ready: Callable[[], Awaitable[bool]]) -> None:
-        """Waits until the child is ready.
+        """Poll until the child is ready.
 
         Raises:
-            DidNotStart: it ended, or took too long.
+            DidNotStart: it exited, or was not ready in time.
         """
         deadline = time.monotonic() + READY_SECONDS
         while not await ready():
             code = self._child.exit_code if self._child else 0
             if code is not None:
-                raise DidNotStart(self.TITLE, self._why(code), self._log)
+                raise DidNotStart(self.TITLE, self._exit_reason(code), self._log)
             if time.monotonic() > deadline:
                 raise DidNotStart(self.TITLE, f"not ready in {READY_SECONDS:.0f} s", self._log)
             await asyncio.sleep(0.02)
 
-    def _why(self, code: int) -> str:
-        """Why it ended, for a person."""
-        return f"it ended with code {code}"
+    def _exit_reason(self, code: int) -> str:
+        return f"it exited with code {code}"
 
 
-async def together(*work: Coroutine[Any, Any, Any]) -> None:
-    """Runs all of them side by side.
+async def run_all(*work: Coroutine[Any, Any, Any]) -> None:
+    """Run coroutines concurrently.
 
     Raises:
-        Exception: the first failure, after the others were cancelled and have come to their end.
+        Exception: the first failure, after the others were cancelled and have ended.
     """
     try:
         async with asyncio.TaskGroup() as group:

@@ -1,14 +1,16 @@
-"""What does `nest up` do? It makes this machine one on which Nest runs, and runs all five services in one process.
+"""`nest up`: the machine, and all five services in this process.
 
-What takes long to import is imported while Kafka and MongoDB start, hence not at the top.
+Slow imports run while Kafka and MongoDB start, and are therefore not at the top.
 """
 
+import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 
 from services.embedded.console import Console
-from services.embedded.machine import Machine, machine
-from services.embedded.shutdown_signal import ShutdownSignal
+from services.embedded.machine import Machine, run_machine
 
 _MODULES = (
     "services.embedded.in_process",
@@ -20,46 +22,71 @@ _MODULES = (
 )
 
 
+class ShutdownSignal:
+    """SIGINT and SIGTERM: the first cancels a start or ends `wait`, the second exits the process."""
+
+    def __init__(self) -> None:
+        self._waiting = False
+        self._received = asyncio.Event()
+        self._main = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+
+    async def wait(self) -> None:
+        """Wait for a signal."""
+        self._waiting = True
+        await self._received.wait()
+
+    def _on_signal(self) -> None:
+        if self._received.is_set():
+            # The stop hangs. Children exit with this process, or are stopped by the next start.
+            os._exit(130)
+        self._received.set()
+        if not self._waiting and self._main:
+            self._main.cancel()
+
+
 async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
-    """Runs until SIGINT or SIGTERM, then stops everything within five seconds; a second signal ends it at once.
+    """Run until SIGINT or SIGTERM, then stop everything within five seconds; a second signal exits at once.
 
     Raises:
-        CannotStart: something is in the way; the text is one line with what to do.
-        asyncio.CancelledError: it was told to stop before it had started.
+        CannotStart: Nest cannot start; the text is one line with the remedy.
+        asyncio.CancelledError: a signal came during the start.
     """
     began = time.monotonic()
     console = Console()
-    console.say("Nest is starting")
-    told = ShutdownSignal()
-    async with machine(folder, host=host, port=port, progress=console, modules=_MODULES) as around:
-        from services.embedded import demo  # noqa: PLC0415 - see the top
-        from services.embedded.in_process import in_process  # noqa: PLC0415
+    console.print("Nest is starting")
+    shutdown = ShutdownSignal()
+    async with run_machine(folder, host=host, port=port, progress=console, modules=_MODULES) as machine:
+        from services.embedded import demo  # noqa: PLC0415 - see the module's docstring
+        from services.embedded.in_process import run_in_process  # noqa: PLC0415
         from shared.service import tune_garbage_collector  # noqa: PLC0415
         from shared.telemetry import configure_logging  # noqa: PLC0415
 
         configure_logging("nest", level="info" if verbose else "warning", console=True)
         console.step("starting the five services")
-        async with in_process(around):
+        async with run_in_process(machine):
             tune_garbage_collector()
-            await demo.seed(around.base_url, around.internal_key)
-            console.say(_greeting(around, demo.CLIENT_ID, time.monotonic() - began))
-            await told.wait()
-            console.say("\nNest is stopping")
-    console.say("Nest has stopped")
+            await demo.seed(machine.base_url, machine.internal_key)
+            console.print(_greeting(machine, demo.CLIENT_ID, time.monotonic() - began))
+            await shutdown.wait()
+            console.print("\nNest is stopping")
+    console.print("Nest has stopped")
 
 
-def _greeting(around: Machine, client_id: str, seconds: float) -> str:
+def _greeting(machine: Machine, client_id: str, seconds: float) -> str:
     return f"""
-Nest is running at {around.base_url}/ after {seconds:.1f} s.
+Nest is running at {machine.base_url}/ after {seconds:.1f} s.
 
-  Log in by clicking   {around.base_url}/
-  Mails and texts      {around.base_url}/dev/inbox
+  Log in in a browser  {machine.base_url}/
+  Mails and texts      {machine.base_url}/dev/inbox
   Demo client          {client_id}
-  Internal key         internal_key in {around.folder / "secrets.json"}
-  Data and logs        {around.folder}
+  Internal key         internal_key in {machine.folder / "secrets.json"}
+  Data and logs        {machine.folder}
 
 Try:
 
-  curl -i {around.base_url}/1/2021-10-06/list_news_items -d '{{"client_id": "{client_id}"}}'
+  curl -i {machine.base_url}/1/2021-10-06/list_news_items -d '{{"client_id": "{client_id}"}}'
 
 Ctrl-C stops it."""

@@ -46,7 +46,7 @@ async def test_second_use_of_a_link_shows_an_error(page: Page) -> None:
 
 async def test_link_of_another_browser_shows_its_code(page: Page) -> None:
     await page.goto("/dev/callback?code=authzcode_1.abc&state=elsewhere")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("This login was begun elsewhere")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("This login was started elsewhere")
     await expect(page.get_by_role("alert")).to_contain_text("authzcode_1.abc")
 
 
@@ -62,4 +62,4 @@ async def test_invalid_address_shows_an_error(page: Page) -> None:
     await page.goto("/")
     await page.get_by_label("E-mail address").fill("nobody@localhost")
     await page.get_by_role("button", name="Send me a link").click()
-    await expect(page.get_by_role("status")).to_have_text("That was refused: invalid_email.")
+    await expect(page.get_by_role("status")).to_have_text("Nest refused the request: invalid_email.")

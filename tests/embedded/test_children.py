@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from services.embedded.children import Child, end_orphan, start_time
+from services.embedded.children import Child, start_time, stop_orphan
 from services.embedded.errors import AlreadyRunning
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 STUBBORN = [
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)",
 ]
 
 
@@ -27,7 +27,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
             await asyncio.sleep(0.01)
 
 
-def record_of(child: int, owner: int, *, started: str | None = None) -> str:
+def record_text(child: int, owner: int, *, started: str | None = None) -> str:
     return json.dumps(
         {
             "pid": child,
@@ -38,7 +38,7 @@ def record_of(child: int, owner: int, *, started: str | None = None) -> str:
     )
 
 
-async def test_a_child_is_on_record_while_it_runs(tmp_path: Path) -> None:
+async def test_running_child_has_a_record(tmp_path: Path) -> None:
     record, log = tmp_path / "pids" / "x.json", tmp_path / "x.log"
     child = await Child.start(SLEEP, record=record, log=log)
     assert json.loads(record.read_text())["pid"] == child.pid
@@ -48,27 +48,27 @@ async def test_a_child_is_on_record_while_it_runs(tmp_path: Path) -> None:
     assert start_time(child.pid) == ""
 
 
-async def test_a_deaf_child_is_killed_after_its_time(tmp_path: Path) -> None:
+async def test_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     child = await Child.start(STUBBORN, record=tmp_path / "x.json", log=log)
-    await until(lambda: "deaf" in log.read_text())
+    await until(lambda: "ready" in log.read_text())
     await child.stop(seconds=0.2)
     assert child.exit_code == -signal.SIGKILL
 
 
-async def test_what_a_child_writes_is_in_its_log_or_in_our_hands(tmp_path: Path) -> None:
-    say = [sys.executable, "-c", "import sys; print('out', flush=True); print('err', file=sys.stderr)"]
+async def test_output_goes_to_the_log_or_to_a_pipe(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; print('out', flush=True); print('err', file=sys.stderr)"]
     log = tmp_path / "x.log"
-    logged = await Child.start(say, record=tmp_path / "x.json", log=log)
-    await logged.ended()
+    logged = await Child.start(command, record=tmp_path / "x.json", log=log)
+    await logged.wait()
     assert log.read_text().split() == ["out", "err"]
-    piped = await Child.start(say, record=tmp_path / "y.json", log=None)
+    piped = await Child.start(command, record=tmp_path / "y.json", log=None)
     assert (await piped.output.read()).split() == [b"out", b"err"]
-    await piped.ended()
+    await piped.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help exists on Linux only")
-async def test_a_child_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PR_SET_PDEATHSIG")
+async def test_child_exits_when_its_parent_is_killed(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
     owner = f"""
 import asyncio, sys
@@ -87,55 +87,55 @@ asyncio.run(main())
     await until(lambda: start_time(child) == "")
 
 
-def test_an_orphan_is_ended_and_its_record_removed(tmp_path: Path) -> None:
+def test_orphan_is_stopped_and_its_record_removed(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
     with subprocess.Popen(SLEEP) as orphan:
-        record.write_text(record_of(orphan.pid, owner=1))
-        assert end_orphan(record, tmp_path)
+        record.write_text(record_text(orphan.pid, owner=1))
+        assert stop_orphan(record, tmp_path)
         assert orphan.wait() == -signal.SIGTERM
     assert not record.exists()
 
 
-def test_a_deaf_orphan_is_killed(tmp_path: Path) -> None:
+def test_orphan_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
     with subprocess.Popen(STUBBORN, stdout=subprocess.PIPE) as orphan:
         assert orphan.stdout
         orphan.stdout.readline()
-        record.write_text(record_of(orphan.pid, owner=1))
-        assert end_orphan(record, tmp_path, seconds=0.2)
+        record.write_text(record_text(orphan.pid, owner=1))
+        assert stop_orphan(record, tmp_path, seconds=0.2)
         assert orphan.wait() == -signal.SIGKILL
 
 
-def test_a_reused_process_id_is_left_alone(tmp_path: Path) -> None:
+def test_process_with_a_reused_id_is_not_stopped(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
-    with subprocess.Popen(SLEEP) as stranger:
-        record.write_text(record_of(stranger.pid, owner=1, started="another time"))
-        assert not end_orphan(record, tmp_path)
+    with subprocess.Popen(SLEEP) as other:
+        record.write_text(record_text(other.pid, owner=1, started="another time"))
+        assert not stop_orphan(record, tmp_path)
         time.sleep(0.05)
-        assert stranger.poll() is None
-        stranger.kill()
+        assert other.poll() is None
+        other.kill()
     assert not record.exists()
 
 
-def test_a_child_of_a_living_owner_is_left_alone(tmp_path: Path) -> None:
+def test_child_of_a_running_parent_is_not_stopped(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
     with subprocess.Popen(SLEEP) as child, subprocess.Popen(SLEEP) as owner:
-        known = json.loads(record_of(child.pid, owner.pid)) | {"owner_started": start_time(owner.pid)}
+        known = json.loads(record_text(child.pid, owner.pid)) | {"owner_started": start_time(owner.pid)}
         record.write_text(json.dumps(known))
-        with pytest.raises(AlreadyRunning, match=f"in use by process {owner.pid}: stop"):
-            end_orphan(record, tmp_path)
+        with pytest.raises(AlreadyRunning, match=f"process {owner.pid} uses .*: stop it"):
+            stop_orphan(record, tmp_path)
         assert child.poll() is None
         child.kill()
         owner.kill()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": null}', "null"])
-def test_a_damaged_record_names_nobody(tmp_path: Path, content: str) -> None:
+def test_invalid_record_is_removed(tmp_path: Path, content: str) -> None:
     record = tmp_path / "x.json"
     record.write_text(content)
-    assert not end_orphan(record, tmp_path)
+    assert not stop_orphan(record, tmp_path)
     assert not record.exists()
 
 
-def test_our_own_start_time_is_stable() -> None:
+def test_start_time_of_a_process_is_stable() -> None:
     assert start_time(os.getpid()) == start_time(os.getpid()) != ""

@@ -8,15 +8,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_steps_and_texts_are_lines() -> None:
+def test_step_and_text_are_lines() -> None:
     out = io.StringIO()
     console = Console(out)
     console.step("starting MongoDB")
-    console.say("Nest is running")
+    console.print("Nest is running")
     assert out.getvalue() == "  starting MongoDB\nNest is running\n"
 
 
-def test_a_download_is_a_bar_on_a_terminal_that_ends_with_its_line() -> None:
+def test_download_is_a_bar_on_a_terminal() -> None:
     out = Terminal()
     console = Console(out)
     console.download("Apache Kafka", 22 << 20, 44 << 20)
@@ -29,7 +29,7 @@ def test_a_download_is_a_bar_on_a_terminal_that_ends_with_its_line() -> None:
     assert lines[-1] == "  starting Apache Kafka"
 
 
-def test_a_download_says_nothing_where_no_terminal_is() -> None:
+def test_download_prints_nothing_without_a_terminal() -> None:
     out = io.StringIO()
     Console(out).download("Apache Kafka", 1, 1)
     assert out.getvalue() == ""

@@ -22,7 +22,7 @@ def mail(to: str = "ada@example.com", subject: str = "Log in") -> EmailMessage:
     return message
 
 
-async def test_a_mail_sent_over_smtp_is_in_the_inbox_with_its_link_once(tmp_path: Path) -> None:
+async def test_mail_sent_by_smtp_arrives_with_its_link_once(tmp_path: Path) -> None:
     async with Inbox(tmp_path) as inbox:
         await aiosmtplib.send(mail(), hostname="127.0.0.1", port=inbox.smtp_port)
         (arrival,) = inbox.arrivals()
@@ -33,13 +33,13 @@ async def test_a_mail_sent_over_smtp_is_in_the_inbox_with_its_link_once(tmp_path
     assert arrival.at.endswith("Z")
 
 
-async def test_a_mail_without_html_or_subject_is_shown_too(tmp_path: Path) -> None:
+async def test_mail_without_html_and_subject_arrives(tmp_path: Path) -> None:
     async with Inbox(tmp_path) as inbox:
         arrival = inbox.add_mail(b"no header at all\r\n\r\nbody", ["a@example.com", "b@example.com"])
     assert (arrival.to, arrival.subject, arrival.html) == ("a@example.com, b@example.com", "", "")
 
 
-async def test_arrivals_are_newest_first_and_can_be_asked_for_by_address(tmp_path: Path) -> None:
+async def test_arrivals_are_newest_first_and_filtered_by_recipient(tmp_path: Path) -> None:
     async with Inbox(tmp_path) as inbox:
         inbox.add_mail(bytes(mail(subject="first")), ["Ada@example.com"])
         inbox.add_text(to="+4915112345678", text="your code is 123456")
@@ -49,7 +49,7 @@ async def test_arrivals_are_newest_first_and_can_be_asked_for_by_address(tmp_pat
         assert [a.text for a in inbox.arrivals(to="+4915112345678")] == ["your code is 123456"]
 
 
-async def test_arrivals_outlive_a_restart_and_a_line_cut_short(tmp_path: Path) -> None:
+async def test_arrivals_survive_a_restart_and_a_truncated_line(tmp_path: Path) -> None:
     async with Inbox(tmp_path) as inbox:
         arrival = inbox.add_mail(bytes(mail()), ["ada@example.com"])
     file = tmp_path / "inbox.jsonl"
@@ -64,7 +64,7 @@ async def test_arrivals_outlive_a_restart_and_a_line_cut_short(tmp_path: Path) -
         assert inbox.arrivals() == [second, arrival]
 
 
-async def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+async def test_only_the_newest_arrivals_are_kept(tmp_path: Path) -> None:
     async with Inbox(tmp_path) as inbox:
         for number in range(inbox_module.KEPT + 3):
             inbox.add_text(to="1", text=str(number))

@@ -22,10 +22,10 @@ class Repository(BaseHTTPRequestHandler):
     """A Maven repository on loopback."""
 
     files: ClassVar[dict[str, bytes]] = {}
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         content = self.files.get(self.path)
         self.send_response(404 if content is None else 200)
         self.send_header("content-length", str(len(content or b"")))
@@ -36,8 +36,8 @@ class Repository(BaseHTTPRequestHandler):
         pass
 
 
-class ShutdownSignal(Silent):
-    """A progress that remembers."""
+class Recorder(Silent):
+    """A progress that records its calls."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -46,14 +46,14 @@ class ShutdownSignal(Silent):
     def step(self, text: str) -> None:
         self.steps.append(text)
 
-    def download(self, what: str, done: int, total: int) -> None:
-        assert what == "Apache Kafka"
+    def download(self, name: str, done: int, total: int) -> None:
+        assert name == "Apache Kafka"
         self.bytes.append((done, total))
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Repository]]:
-    """Two jars, locked, and a place to download them from."""
+    """A repository with two locked jars."""
     rows = "".join(
         f'[[dependencies]]\ngroupId = "org.x"\nartifactId = "{name}"\nversion = "1"\n'
         f'size = {len(content)}\nsha256 = "{hashlib.sha256(content).hexdigest()}"\n'
@@ -65,7 +65,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("JGO_CONFIG_FILE", str(tmp_path / "none"))
     Repository.files = {"/org/x/one/1/one-1.jar": ONE, "/org/x/two/1/two-1.jar": TWO}
-    Repository.asked = []
+    Repository.requests = []
     with ThreadingHTTPServer(("127.0.0.1", 0), Repository) as server:
         monkeypatch.setattr(jgo.constants, "MAVEN_CENTRAL_URL", f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever)
@@ -76,62 +76,62 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
 
 
 def test_jars_are_downloaded_once_in_class_path_order(repository: type[Repository]) -> None:
-    told = ShutdownSignal()
-    paths = jars.install(told)
+    progress = Recorder()
+    paths = jars.install(progress)
     assert [path.read_bytes() for path in paths] == [ONE, TWO]
-    assert told.steps == ["downloading Apache Kafka (once)"]
-    assert told.bytes[-1] == (len(ONE) + len(TWO), len(ONE) + len(TWO))
-    repository.asked.clear()
-    assert jars.install(told) == paths
-    assert repository.asked == []
+    assert progress.steps == ["downloading Apache Kafka (once)"]
+    assert progress.bytes[-1] == (len(ONE) + len(TWO), len(ONE) + len(TWO))
+    repository.requests.clear()
+    assert jars.install(progress) == paths
+    assert repository.requests == []
 
 
-def test_a_jar_that_is_not_the_locked_one_is_refused_and_not_kept(repository: type[Repository]) -> None:
+def test_jar_that_differs_from_the_lock_is_deleted(repository: type[Repository]) -> None:
     repository.files["/org/x/two/1/two-1.jar"] = b"something else"
-    with pytest.raises(JarsMissing, match=r"two-1\.jar: what arrived is not what jgo\.lock\.toml names"):
+    with pytest.raises(JarsMissing, match=r"two-1\.jar: the download differs from jgo\.lock\.toml"):
         jars.install(Silent())
     repository.files["/org/x/two/1/two-1.jar"] = TWO
     assert [path.read_bytes() for path in jars.install(Silent())] == [ONE, TWO]
 
 
-def test_a_download_that_was_cut_short_is_made_again(repository: type[Repository]) -> None:
+def test_truncated_download_is_repeated(repository: type[Repository]) -> None:
     half = jars.cache_folder() / "maven" / "org" / "x" / "one" / "1" / "one-1.jar"
     half.parent.mkdir(parents=True)
     half.write_bytes(ONE[:100])
     assert [path.read_bytes() for path in jars.install(Silent())] == [ONE, TWO]
 
 
-# jgo leaves a refused answer to the garbage collector.
+# jgo does not close the response of a failed request.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_without_a_repository_one_line_says_what_to_do(repository: type[Repository]) -> None:
+def test_without_a_repository_the_error_is_one_line_with_a_remedy(repository: type[Repository]) -> None:
     repository.files.clear()
-    with pytest.raises(JarsMissing) as refusal:
+    with pytest.raises(JarsMissing) as error:
         jars.install(Silent())
-    line = str(refusal.value)
+    line = str(error.value)
     assert re.match(r"can't get Apache Kafka's jars \(one-1\.jar: .*\): try again", line)
-    assert line.endswith("or set NEST_KAFKA_BOOTSTRAP to a Kafka of your own")
+    assert line.endswith("or set NEST_KAFKA_BOOTSTRAP to your own Kafka")
     assert "\n" not in line
     gc.collect()
 
 
-def test_a_download_that_was_given_up_ends_and_can_be_begun_again(repository: type[Repository]) -> None:
-    given_up = threading.Event()
-    given_up.set()
+def test_cancelled_download_ends_and_can_be_repeated(repository: type[Repository]) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
     with pytest.raises(JarsMissing, match="interrupted"):
-        jars.install(Silent(), given_up)
+        jars.install(Silent(), cancelled)
     assert [path.read_bytes() for path in jars.install(Silent())] == [ONE, TWO]
 
 
-def test_two_first_starts_at_once_download_once(repository: type[Repository]) -> None:
+def test_concurrent_first_starts_download_once(repository: type[Repository]) -> None:
     threads = [threading.Thread(target=jars.install, args=(Silent(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(path.endswith("one-1.jar") for path in repository.asked) == 1
+    assert sum(path.endswith("one-1.jar") for path in repository.requests) == 1
 
 
-def test_the_lock_names_every_wanted_jar_with_its_sum_and_no_host() -> None:
+def test_lock_has_every_jar_with_its_checksum_and_no_host() -> None:
     wanted = tomllib.loads(jars.WANTED.read_text())["dependencies"]["coordinates"]
     locked = {f"{jar.group}:{jar.name}:{jar.version}" for jar in jars.locked()}
     assert set(wanted) <= locked

@@ -32,12 +32,12 @@ async def browser(inbox: Inbox) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize(
     "path", ["/1/2021-10-06/get_user", "/.well-known/jwks.json", "/dev", "/devel/inbox", "/healthz"]
 )
-async def test_every_other_path_is_the_gateways(browser: httpx.AsyncClient, path: str) -> None:
+async def test_other_paths_reach_the_gateway(browser: httpx.AsyncClient, path: str) -> None:
     assert (await browser.post(path)).text == f"gateway: {path}"
 
 
 @pytest.mark.parametrize("path", ["/", "/dev/inbox", "/dev/callback?code=c&state=s"])
-async def test_pages_run_nothing_from_elsewhere(browser: httpx.AsyncClient, path: str) -> None:
+async def test_pages_run_only_their_own_scripts(browser: httpx.AsyncClient, path: str) -> None:
     page = await browser.get(path)
     assert page.status_code == 200
     assert "default-src 'none'; script-src 'self'; style-src 'self'" in page.headers["content-security-policy"]
@@ -47,35 +47,35 @@ async def test_pages_run_nothing_from_elsewhere(browser: httpx.AsyncClient, path
     assert " style=" not in page.text
 
 
-async def test_the_start_page_knows_the_client_and_its_redirect(browser: httpx.AsyncClient) -> None:
+async def test_start_page_has_client_and_redirect_uri(browser: httpx.AsyncClient) -> None:
     page = (await browser.get("/")).text
     assert f'data-client-id="client_1" data-redirect-uri="{BASE}/dev/callback"' in page
 
 
-async def test_everything_a_page_asks_for_is_there(browser: httpx.AsyncClient) -> None:
+async def test_all_static_files_are_served(browser: httpx.AsyncClient) -> None:
     for name in ("pages.css", "nest.svg", "api.js", "start.js", "inbox.js", "callback.js"):
         assert (await browser.get(f"/dev/static/{name}")).status_code == 200
     assert (await browser.get("/favicon.ico")).headers["content-type"] == "image/svg+xml"
     assert (await browser.get("/dev/static/../pages.py")).status_code == 404
 
 
-async def test_the_start_page_leads_to_the_origin_that_the_mails_link_to(browser: httpx.AsyncClient) -> None:
+async def test_start_page_redirects_to_the_origin_of_the_mails_links(browser: httpx.AsyncClient) -> None:
     page = await browser.get("http://localhost:8080/")
     assert (page.status_code, page.headers["location"]) == (307, f"{BASE}/")
 
 
 @pytest.mark.parametrize("host", ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "", "["])
-async def test_a_page_whose_name_was_pointed_here_reads_nothing(browser: httpx.AsyncClient, host: str) -> None:
-    refused = await browser.get("/dev/inbox.json", headers={"host": host})
-    assert (refused.status_code, refused.text) == (421, f"open this page at {BASE}/")
+async def test_foreign_host_names_are_refused(browser: httpx.AsyncClient, host: str) -> None:
+    response = await browser.get("/dev/inbox.json", headers={"host": host})
+    assert (response.status_code, response.text) == (421, f"open this page at {BASE}/")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "192.168.1.7", "nest.localhost"])
-async def test_literal_addresses_and_localhost_may_read(browser: httpx.AsyncClient, host: str) -> None:
+async def test_literal_addresses_and_localhost_are_accepted(browser: httpx.AsyncClient, host: str) -> None:
     assert (await browser.get("/dev/inbox.json", headers={"host": host})).json() == []
 
 
-async def test_the_inbox_shows_what_arrived_and_escapes_it(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+async def test_inbox_page_escapes_mails_and_shows_only_newer_ones(browser: httpx.AsyncClient, inbox: Inbox) -> None:
     assert "Nothing has arrived yet" in (await browser.get("/dev/inbox")).text
     mail = inbox.add_mail(
         b"Subject: <b>hi</b>\r\n\r\n<script>1</script> https://a.example/?x=1&y=2\r\n", ["a@example.com"]
@@ -89,12 +89,12 @@ async def test_the_inbox_shows_what_arrived_and_escapes_it(browser: httpx.AsyncC
     assert (f"arrival-{newer.id}" in page, f"arrival-{mail.id}" in page) == (True, False)
 
 
-async def test_the_button_of_a_mail_never_unsubscribes(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+async def test_unsubscribe_link_is_no_button(browser: httpx.AsyncClient, inbox: Inbox) -> None:
     inbox.add_mail(b"Subject: s\r\n\r\nhttps://a.example/unsubscribe/x\r\n", ["a@example.com"])
     assert "Open the link" not in (await browser.get("/dev/inbox")).text
 
 
-async def test_the_inbox_as_json_has_the_promised_fields(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+async def test_inbox_json_has_its_documented_fields(browser: httpx.AsyncClient, inbox: Inbox) -> None:
     inbox.add_mail(b"Subject: s\r\n\r\nhttps://a.example/1\r\n", ["a@example.com"])
     inbox.add_text(to="+491", text="t")
     (mail,) = (await browser.get("/dev/inbox.json", params={"to": "a@example.com"})).json()
@@ -108,7 +108,7 @@ async def test_the_inbox_as_json_has_the_promised_fields(browser: httpx.AsyncCli
     assert len((await browser.get("/dev/inbox.json")).json()) == 2
 
 
-async def test_a_mails_html_is_shown_in_a_sandbox(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+async def test_html_of_a_mail_is_sandboxed(browser: httpx.AsyncClient, inbox: Inbox) -> None:
     mail = inbox.add_mail(b"Content-Type: text/html\r\n\r\n<p style='x'>hi</p>", ["a@example.com"])
     page = await browser.get(f"/dev/inbox/{mail.id}")
     assert "<p style='x'>hi</p>" in page.text

@@ -1,4 +1,4 @@
-"""`nest up` and `nest services` as a person meets them: real processes, real Kafka, real MongoDB."""
+"""`nest up` in a process of its own, with its own Kafka and MongoDB."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.nest_up import NestUp, nest_up, rest, start
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-MOST_BYTES = 700 << 20
+MAX_BYTES = 700 << 20
 
 
 async def call(nest: NestUp, method: str, body: dict[str, Any], token: str | None = None) -> httpx.Response:
@@ -30,14 +30,14 @@ async def call(nest: NestUp, method: str, body: dict[str, Any], token: str | Non
 
 async def inbox(nest: NestUp, to: str) -> list[dict[str, Any]]:
     async with httpx.AsyncClient(base_url=nest.base_url) as client:
-        found: list[dict[str, Any]] = (await client.get("/dev/inbox.json", params={"to": to})).json()
-        return found
+        mails: list[dict[str, Any]] = (await client.get("/dev/inbox.json", params={"to": to})).json()
+        return mails
 
 
 async def log_in(nest: NestUp, email: str) -> dict[str, Any]:
     redirect = f"{nest.base_url}/dev/callback"
-    known = len(await inbox(nest, email))
-    asked = await call(
+    before = len(await inbox(nest, email))
+    requested = await call(
         nest,
         "send_magic_link",
         {
@@ -48,16 +48,16 @@ async def log_in(nest: NestUp, email: str) -> dict[str, Any]:
             "code_challenge": CHALLENGE,
             "identifier_type": "email",
             "identifier_value": email,
-            # Known after the first login, so the second need not wait a minute.
-            "device": {"platform": "linux", "fingerprint": "this one"},
+            # A known device, so that the second login need not wait a minute.
+            "device": {"platform": "linux", "fingerprint": "one"},
         },
     )
-    assert asked.status_code == 204, asked.text
+    assert requested.status_code == 204, requested.text
     async with asyncio.timeout(20):
-        while len(mails := await inbox(nest, email)) == known:  # noqa: ASYNC110 - the state of another process
+        while len(mails := await inbox(nest, email)) == before:  # noqa: ASYNC110 - the state of another process
             await asyncio.sleep(0.05)
     link = httpx.URL(mails[0]["links"][0])
-    answer = await call(
+    response = await call(
         nest,
         "authenticate_user",
         {
@@ -68,13 +68,13 @@ async def log_in(nest: NestUp, email: str) -> dict[str, Any]:
             "code_verifier": VERIFIER,
         },
     )
-    assert answer.status_code == 200, answer.text
-    tokens: dict[str, Any] = answer.json()
+    assert response.status_code == 200, response.text
+    tokens: dict[str, Any] = response.json()
     return tokens
 
 
-async def verb(folder: Path, *words: str) -> Any:
-    """What an operator's verb says as JSON, told of nothing but the data folder."""
+async def run_command(folder: Path, *words: str) -> Any:
+    """Run an operator command without NEST_ variables and return its JSON."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.cli", *words, "--data", str(folder), "--json"),
@@ -91,12 +91,12 @@ def children(folder: Path) -> dict[str, int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that this process holds itself, and its share of what it has in common with others."""
+    """Return the memory of a process in bytes, with its share of the pages that it shares (PSS)."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:"))) << 10
 
 
-async def test_a_first_start_a_login_a_stop_and_a_second_start_that_knows_it_all(tmp_path: Path) -> None:
+async def test_second_start_keeps_users_and_mails(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with nest_up(folder) as nest:
         port = httpx.URL(nest.base_url).port
@@ -104,12 +104,12 @@ async def test_a_first_start_a_login_a_stop_and_a_second_start_that_knows_it_all
         assert CLIENT_ID in nest.output
         assert f"{nest.base_url}/dev/inbox" in nest.output
         tokens = await log_in(nest, "ada@example.com")
-        [key] = (await verb(folder, "keys", "list"))["keys"]
+        [key] = (await run_command(folder, "keys", "list"))["keys"]
         assert key["state"] == "active"
         running = children(folder)
         assert running.keys() == {"kafka", "mongo"}
-        whole = sum(map(resident, [nest.process.pid, *running.values()]))
-        assert whole < MOST_BYTES
+        memory = sum(map(resident, [nest.process.pid, *running.values()]))
+        assert memory < MAX_BYTES
         await nest.stop()
         assert nest.process.returncode == 0
         assert nest.output.endswith("Nest is stopping\nNest has stopped\n")
@@ -126,7 +126,7 @@ async def test_a_first_start_a_login_a_stop_and_a_second_start_that_knows_it_all
         assert len(items.json()) == 1
 
 
-async def test_after_a_kill_the_next_start_goes_on_where_it_was(tmp_path: Path) -> None:
+async def test_start_after_a_kill_keeps_sessions(tmp_path: Path) -> None:
     async with nest_up(tmp_path) as nest:
         tokens = await log_in(nest, "ada@example.com")
         running = children(tmp_path)
@@ -138,53 +138,53 @@ async def test_after_a_kill_the_next_start_goes_on_where_it_was(tmp_path: Path) 
         assert user.status_code == 200
 
 
-async def test_a_second_one_on_the_same_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+async def test_second_nest_in_the_same_folder_is_a_one_line_error(tmp_path: Path) -> None:
     async with nest_up(tmp_path) as nest:
         other = await start(tmp_path, ports.any_free())
-        said = await rest(other)
+        output = await rest(other)
         assert await other.wait() == 1
-        assert said == (
+        assert output == (
             "Nest is starting\n"
-            f"nest: {tmp_path} is in use by process {nest.process.pid}: stop that one first,"
-            " or give another folder with --data\n"
+            f"nest: process {nest.process.pid} uses {tmp_path}: stop it first,"
+            " or choose another folder with --data\n"
         )
 
 
-async def test_a_taken_port_is_one_line_with_what_to_do(tmp_path: Path) -> None:
+async def test_used_port_is_a_one_line_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         process = await start(tmp_path, port)
-        said = await rest(process)
+        output = await rest(process)
     assert await process.wait() == 1
-    assert said.splitlines()[-1] == (
-        f"nest: Nest can't listen on port {port}, another program has it:"
+    assert output.splitlines()[-1] == (
+        f"nest: Nest can't listen on port {port}, another program uses it:"
         " stop that program, or choose another port with --port or NEST_PORT"
     )
 
 
-async def test_a_folder_that_cannot_be_made_is_one_line_with_what_to_do(tmp_path: Path) -> None:
+async def test_folder_that_cannot_be_created_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     process = await start(tmp_path / "file" / "data", ports.any_free())
-    said = await rest(process)
+    output = await rest(process)
     assert await process.wait() == 1
-    assert re.fullmatch(r"nest: can't write to .*: give another folder with --data", said.splitlines()[-1])
+    assert re.fullmatch(r"nest: can't write to .*: choose another folder with --data", output.splitlines()[-1])
 
 
-async def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_signal_during_the_start_leaves_no_process(tmp_path: Path) -> None:
     process = await start(tmp_path, ports.any_free())
     async with asyncio.timeout(30):
-        while not (tmp_path / "pids" / "kafka.json").exists():  # noqa: ASYNC110 - the same
+        while not (tmp_path / "pids" / "kafka.json").exists():  # noqa: ASYNC110 - the state of another process
             await asyncio.sleep(0.01)
     process.terminate()
     async with asyncio.timeout(15):
-        said = await rest(process)
-    assert await process.wait() == 130, said
-    assert "Traceback" not in said
+        output = await rest(process)
+    assert await process.wait() == 130, output
+    assert "Traceback" not in output
     assert children(tmp_path) == {}
 
 
 @pytest.mark.slow
-async def test_once_installed_it_is_ready_in_five_seconds_and_stops_in_five(tmp_path: Path) -> None:
+async def test_installed_nest_starts_and_stops_within_five_seconds(tmp_path: Path) -> None:
     async with nest_up(tmp_path):
         pass
     starts, stops = [], []

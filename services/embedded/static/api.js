@@ -1,4 +1,4 @@
-// How do these pages call Nest, and what do they keep between asking for a link and opening it?
+// Calls of Nest's API, and the data that a login stores in the browser until its link is opened.
 
 const { clientId, redirectUri } = document.body.dataset;
 export { clientId, redirectUri };
@@ -7,56 +7,56 @@ const HOUR = 3_600_000;
 
 export class Refused extends Error {
   constructor(status, body) {
-    const wait = body?.code === "throttled" ? `, there is room again in ${body.meta.retry_after} seconds` : "";
+    const wait = body?.code === "throttled" ? `, try again in ${body.meta.retry_after} seconds` : "";
     super((body?.code ?? `status ${status}`) + wait);
     this.status = status;
     this.body = body;
   }
 }
 
-/** Calls a method of the RPC API; gives its JSON, or null where it has none. Throws Refused. */
+/** Call a method and return its result, or null if it has none. Throws Refused. */
 export async function call(method, body, accessToken) {
   const headers = { "content-type": "application/json" };
   if (accessToken) headers.authorization = `bearer ${accessToken}`;
-  const answer = await fetch(`/1/2021-10-06/${method}`, { method: "POST", headers, body: JSON.stringify(body) });
-  const text = await answer.text();
+  const response = await fetch(`/1/2021-10-06/${method}`, { method: "POST", headers, body: JSON.stringify(body) });
+  const text = await response.text();
   const json = text ? JSON.parse(text) : null;
-  if (!answer.ok) throw new Refused(answer.status, json);
+  if (!response.ok) throw new Refused(response.status, json);
   return json;
 }
 
-export function webSafe(bytes) {
+export function base64url(bytes) {
   const base64 = btoa(String.fromCharCode(...bytes));
   return base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 export function random(count) {
-  return webSafe(crypto.getRandomValues(new Uint8Array(count)));
+  return base64url(crypto.getRandomValues(new Uint8Array(count)));
 }
 
-/** RFC 7636: the verifier stays in this browser, its SHA-256 goes out. */
+/** Return the SHA-256 of a verifier, which itself stays in this browser (RFC 7636). */
 export async function challengeOf(verifier) {
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
-  return webSafe(new Uint8Array(hash));
+  return base64url(new Uint8Array(hash));
 }
 
-// localStorage, not sessionStorage: the link in a mail opens another tab.
-export function keepLogin(state, login) {
+// localStorage instead of sessionStorage, because the link in a mail opens another tab.
+export function storeLogin(state, login) {
   for (const key of Object.keys(localStorage).filter((name) => name.startsWith("nest.login."))) {
     if (Date.now() - JSON.parse(localStorage[key]).at > HOUR) localStorage.removeItem(key);
   }
   localStorage.setItem(`nest.login.${state}`, JSON.stringify({ ...login, at: Date.now() }));
 }
 
-export function keptLogin(state) {
+export function storedLogin(state) {
   return JSON.parse(localStorage.getItem(`nest.login.${state}`) ?? "null");
 }
 
-export function forgetLogin(state) {
+export function removeLogin(state) {
   localStorage.removeItem(`nest.login.${state}`);
 }
 
-/** What an app would know of its device; made up once for this browser. */
+/** Return a device as an app would send it, generated once for this browser. */
 export function device() {
   let known = JSON.parse(localStorage.getItem("nest.device") ?? "null");
   if (!known) {

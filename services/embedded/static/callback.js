@@ -1,20 +1,20 @@
-// Finishes a login as an app would: redeems the code with the verifier that this browser kept.
+// Completes a login as an app would: redeems the authorization code with the stored verifier.
 
-import { Refused, call, clientId, forgetLogin, keptLogin, redirectUri } from "/dev/static/api.js";
+import { Refused, call, clientId, redirectUri, removeLogin, storedLogin } from "/dev/static/api.js";
 
-const at = (id) => document.getElementById(id);
+const element = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
 const [code, state] = [query.get("code"), query.get("state")];
 
 function explain(heading, ...lines) {
-  at("heading").textContent = heading;
-  at("lead").textContent = "";
-  at("problem").replaceChildren(...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
+  element("heading").textContent = heading;
+  element("introduction").textContent = "";
+  element("problem").replaceChildren(...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
 }
 
 async function step(text, work) {
   const item = Object.assign(document.createElement("li"), { textContent: text });
-  at("steps").append(item);
+  element("steps").append(item);
   try {
     const result = await work();
     item.className = "done";
@@ -35,7 +35,7 @@ function decoded(token) {
 
 function facts(pairs) {
   for (const [name, value] of pairs) {
-    at("facts").append(
+    element("facts").append(
       Object.assign(document.createElement("dt"), { textContent: name }),
       Object.assign(document.createElement("dd"), { textContent: value }),
     );
@@ -44,7 +44,7 @@ function facts(pairs) {
 
 const pretty = (value) => JSON.stringify(value, null, 2);
 
-async function finish(login) {
+async function complete(login) {
   const tokens = await step("Redeemed the code for tokens", () =>
     call("authenticate_user", {
       client_id: clientId,
@@ -53,18 +53,18 @@ async function finish(login) {
       code,
       code_verifier: login.verifier,
     }));
-  forgetLogin(state);
+  removeLogin(state);
   const user = await step("Read the user with the access token", () =>
     call("get_user", { user_id: tokens.user_id }, tokens.access_token));
-  const subscription = await step("Asked for the subscription", () =>
+  const subscription = await step("Read the subscription", () =>
     call("get_subscription_status", { user_id: tokens.user_id }, tokens.access_token).catch((error) => {
       if (error instanceof Refused && error.message === "no_active_subscription") return error.body;
       throw error;
     }));
 
   const [header, claims] = decoded(tokens.access_token);
-  at("heading").textContent = `You are logged in as ${login.email}`;
-  at("lead").textContent = "The code is used up now: opening the link once more is refused.";
+  element("heading").textContent = `You are logged in as ${login.email}`;
+  element("introduction").textContent = "The code is used: Nest refuses the link if you open it again.";
   facts([
     ["user", tokens.user_id],
     ["logged in", new Date(claims.iat * 1000).toLocaleString()],
@@ -72,26 +72,26 @@ async function finish(login) {
     ["refresh token", `${tokens.refresh_token.slice(0, 16)}…`],
     ["subscription", subscription.status ?? "none active"],
   ]);
-  at("token").textContent = pretty({ header, claims });
-  at("user").textContent = pretty(user);
-  at("subscription").textContent = pretty(subscription);
-  at("result").hidden = false;
+  element("token").textContent = pretty({ header, claims });
+  element("user").textContent = pretty(user);
+  element("subscription").textContent = pretty(subscription);
+  element("result").hidden = false;
 }
 
-const login = state && keptLogin(state);
-// The code leaves the address bar and the history before anything else.
+const login = state && storedLogin(state);
+// First remove the code from the address bar and the history.
 if (code) history.replaceState(null, "", "/dev/callback");
 
 if (!code) {
-  at("progress").hidden = true;
-  explain("No login is under way", "Ask for a magic link on the start page, then open the link of its mail.");
+  element("progress").hidden = true;
+  explain("No login in progress", "Request a magic link on the start page, then open the link in the mail.");
 } else if (!login) {
-  at("progress").hidden = true;
+  element("progress").hidden = true;
   explain(
-    "This login was begun elsewhere",
-    "Only the browser or the program that asked for this link holds the verifier that finishes it. For one begun with curl, the code is:",
+    "This login was started elsewhere",
+    "Only the browser or program that requested this link has the verifier that completes the login. For a request by curl, the code is:",
     code,
   );
 } else {
-  finish(login).catch((error) => explain("The login did not finish", `Nest refused it: ${error.message}.`));
+  complete(login).catch((error) => explain("The login failed", `Nest refused it: ${error.message}.`));
 }

@@ -1,10 +1,10 @@
-// Shows times as a person says them, and new arrivals as they come.
+// Shows relative times, and adds new arrivals without a reload.
 
-const EVERY = 1500;
+const POLL_MILLISECONDS = 1500;
 const list = document.getElementById("arrivals");
 let newest = list.querySelector("article")?.id;
 
-function sayTimes() {
+function showTimes() {
   for (const time of list.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
     time.title = at.toString();
@@ -15,14 +15,14 @@ function sayTimes() {
   }
 }
 
-async function look() {
+async function poll() {
   if (document.hidden) return;
   const after = newest?.replace("arrival-", "") ?? "";
   const page = new DOMParser().parseFromString(await (await fetch(`/dev/inbox?after=${after}`)).text(), "text/html");
   const fresh = [...page.querySelectorAll("#arrivals article")];
   if (!fresh.length) return;
   if (newest) {
-    // What is being read stays as it is: only the new ones are put above.
+    // The articles on the page are kept, because somebody may be reading them.
     for (const article of fresh) article.classList.add("fresh");
     list.prepend(...fresh);
   } else {
@@ -31,7 +31,7 @@ async function look() {
   newest = fresh[0].id;
 }
 
-sayTimes();
+showTimes();
 setInterval(() => {
-  look().then(sayTimes, () => {}); // Nest may be stopped just now; the next look tells.
-}, EVERY);
+  poll().then(showTimes, () => {}); // If Nest is stopped, the next poll tries again.
+}, POLL_MILLISECONDS);

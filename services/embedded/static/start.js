@@ -1,26 +1,24 @@
-// Asks for a magic link and waits for its mail to arrive in the inbox.
+// Requests a magic link and waits for its mail in the inbox.
 
-import { call, challengeOf, clientId, device, keepLogin, random, redirectUri } from "/dev/static/api.js";
+import { call, challengeOf, clientId, device, random, redirectUri, storeLogin } from "/dev/static/api.js";
 
 const form = document.getElementById("login");
 const outcome = document.getElementById("outcome");
-const PATIENCE = 30_000;
-const pause = (milliseconds) => new Promise((go) => setTimeout(go, milliseconds));
+const MAIL_MILLISECONDS = 30_000;
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-function show(bad, ...nodes) {
-  outcome.classList.toggle("bad", bad);
+function show(failed, ...nodes) {
+  outcome.classList.toggle("bad", failed);
   outcome.replaceChildren(...nodes);
   outcome.hidden = false;
 }
 
-function link(href, text, className = "") {
-  const made = document.createElement("a");
-  Object.assign(made, { href, textContent: text, className });
-  return made;
+function link(href, text) {
+  return Object.assign(document.createElement("a"), { href, textContent: text });
 }
 
-async function arrived(email, state) {
-  const until = Date.now() + PATIENCE;
+async function waitForLink(email, state) {
+  const until = Date.now() + MAIL_MILLISECONDS;
   while (Date.now() < until) {
     const mails = await (await fetch(`/dev/inbox.json?to=${encodeURIComponent(email)}`)).json();
     const found = mails.flatMap((mail) => mail.links).find((each) => each.includes(`state=${state}`));
@@ -37,9 +35,9 @@ form.addEventListener("submit", async (event) => {
   const [verifier, state] = [random(32), random(12)];
   const buttons = [...form.querySelectorAll("button")];
   for (const button of buttons) button.disabled = true;
-  show(false, "Asking for a link…");
+  show(false, "Requesting a link…");
   try {
-    keepLogin(state, { verifier, email });
+    storeLogin(state, { verifier, email });
     await call(method, {
       client_id: clientId,
       redirect_uri: redirectUri,
@@ -50,15 +48,15 @@ form.addEventListener("submit", async (event) => {
       identifier_value: email,
       device: device(),
     });
-    show(false, `A mail to ${email} is on its way…`);
-    const found = await arrived(email, state);
+    show(false, `Waiting for the mail to ${email}…`);
+    const found = await waitForLink(email, state);
     if (found) {
       show(false, "The mail has arrived. ", link("/dev/inbox", "Read it in the inbox"), " or ", link(found, "open its link"), ".");
     } else {
-      show(true, "No mail has come in half a minute; the terminal that runs Nest may say why.");
+      show(true, "No mail has arrived within 30 seconds. See the output of Nest in its terminal.");
     }
   } catch (error) {
-    show(true, `That was refused: ${error.message}.`);
+    show(true, `Nest refused the request: ${error.message}.`);
   } finally {
     for (const button of buttons) button.disabled = false;
   }

@@ -1,4 +1,4 @@
-"""`nest services`: five processes, side by side."""
+"""`nest services` in a process of its own."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
 
 
 async def until(process: asyncio.subprocess.Process, *patterns: str) -> str:
-    """What it has printed when every pattern is in it."""
+    """Return the output once every pattern matches."""
     assert process.stdout
     printed = ""
     async with asyncio.timeout(READY_SECONDS):
         while not all(re.search(pattern, printed, re.MULTILINE) for pattern in patterns):
             line = await process.stdout.readline()
-            assert line, f"it ended:\n{printed}"
+            assert line, f"it exited:\n{printed}"
             printed += line.decode()
     return printed
 
@@ -43,7 +43,7 @@ def pids(folder: Path) -> dict[str, int]:
     return {file.stem: json.loads(file.read_text())["pid"] for file in (folder / "pids").glob("*.json")}
 
 
-async def test_five_processes_answer_show_their_logs_and_end_together(tmp_path: Path) -> None:
+async def test_five_processes_print_logs_and_stop_together(tmp_path: Path) -> None:
     port = ports.any_free()
     process = await start(tmp_path, port)
     try:
@@ -70,15 +70,15 @@ async def test_five_processes_answer_show_their_logs_and_end_together(tmp_path: 
             await process.wait()
 
 
-async def test_when_one_ends_the_others_do_and_it_is_named(tmp_path: Path) -> None:
+async def test_exit_of_one_service_stops_the_others_and_is_named(tmp_path: Path) -> None:
     process = await start(tmp_path, ports.any_free())
     try:
         await until(process, "Ctrl-C stops it")
         os.kill(pids(tmp_path)["billing"], signal.SIGKILL)
         async with asyncio.timeout(STOP_SECONDS):
-            said = await rest(process)
+            output = await rest(process)
             assert await process.wait() == 1
-        assert "nest: billing ended with code -9: its last lines above say why" in said
+        assert "nest: billing exited with code -9: see its last lines above" in output
         assert pids(tmp_path) == {}
     finally:
         if process.returncode is None:

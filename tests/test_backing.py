@@ -1,4 +1,4 @@
-"""The backing services that the tests themselves stand on."""
+"""The Kafka and MongoDB of the tests."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +11,7 @@ from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
 
 
-async def test_kafka_takes_records(kafka_bootstrap: str, topic_prefix: str, kafka_admin: AIOKafkaAdminClient) -> None:
+async def test_kafka_accepts_records(kafka_bootstrap: str, topic_prefix: str, kafka_admin: AIOKafkaAdminClient) -> None:
     await kafka_admin.create_topics([NewTopic(f"{topic_prefix}x", 3, 1)])
     async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
         assert (await producer.send_and_wait(f"{topic_prefix}x", b"1", partition=0)).offset == 0
@@ -24,11 +24,11 @@ async def test_mongo_has_transactions(mongo_url: str, database_prefix: str) -> N
         assert await client[f"{database_prefix}x"].rows.count_documents({}) == 1
 
 
-def test_a_plain_test_may_look_in(mongo_client: MongoClient[dict[str, Any]], topic_prefix: str) -> None:
+def test_synchronous_tests_can_read_mongo(mongo_client: MongoClient[dict[str, Any]], topic_prefix: str) -> None:
     assert mongo_client.admin.command("hello")["isWritablePrimary"]
 
 
-async def test_own_services_come_back_with_what_was_acknowledged(
+async def test_own_services_keep_acknowledged_writes_after_a_kill(
     own_kafka: Callable[[], Awaitable[EmbeddedKafka]], own_mongo: Callable[[], Awaitable[EmbeddedMongo]]
 ) -> None:
     kafka, mongo = await own_kafka(), await own_mongo()
