@@ -31,6 +31,16 @@ INTERNAL_KEYS = ("the-previous-internal-key", "the-current-internal-key")
 WEBHOOK_SECRETS = ("whsec_previous", "whsec_current")
 MAIL_SECRETS = ("the-previous-mail-secret", "the-current-mail-secret")
 ORIGIN = "https://app.example.com"
+LINK = {
+    "client_id": "client_1",
+    "redirect_uri": "https://app.example.com/callback",
+    "state": "s",
+    "code_challenge_method": "S256",
+    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+    "identifier_type": "email",
+    "identifier_value": "Jane@Example.com",
+}
+"""Valid body of ``send_magic_link``."""
 
 
 @dataclass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -12,13 +13,15 @@ from structlog.testing import capture_logs
 
 from services.gateway.endpoint import Access, Endpoint, MessageEndpoint, json_body
 from services.gateway.errors import BodyMissing
+from services.gateway.methods import METHODS
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HttpResponse
 from services.gateway.unsubscribe import ShowPage
 from shared.mail import unsubscribe_token
 from shared.messages import Caller
 from shared.messages.auth.users import GetUser
-from tests.gateway.conftest import MAIL_SECRETS, GatewayStack
+from tests.gateway.conftest import LINK, MAIL_SECRETS, GatewayStack
+from tests.gateway.fake_services import NO_REPLY
 from tests.gateway.test_webhooks_mail import NOTICE
 from tests.gateway.test_webhooks_mail import signed as signed_for_mail
 from tests.gateway.test_webhooks_stripe import event
@@ -163,3 +166,122 @@ async def test_renderer_also_renders_refusals() -> None:
     method = MessageEndpoint(("g", "n"), dispatcher=Mock(), parse=json_body(GetUser), render=render)
     response = method.render_refusal(HttpRequest({"state": {"request_id": "r"}}, fail, {}), BodyMissing())
     assert (response.status, response.body) == (400, b"rendered")
+
+
+async def test_secrets_leave_the_gateway_sealed(stack: GatewayStack) -> None:
+    redemption = {"client_id": "c", "grant_type": "authorization_code", "code": "authzcode_1.secret-half"}
+    response = await stack.http.post("/1/2021-10-06/authenticate_user", json=redemption)
+    assert response.status_code == 204
+    envelope = stack.services.received[0]
+    assert b"secret-half" not in envelope.body
+    assert "secret" not in envelope.key
+    assert stack.services.sealer.unseal("auth", json.loads(envelope.body)["code"]) == b"authzcode_1.secret-half"
+
+
+async def test_missing_body_is_refused(stack: GatewayStack) -> None:
+    response = await stack.http.post("/1/2021-10-06/send_magic_link")
+    assert (response.status_code, response.json()["code"]) == (400, "body_missing")
+
+
+async def test_invalid_traceparent_is_replaced(stack: GatewayStack) -> None:
+    good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    bad = ("00-" + "0" * 32 + "-b7ad6b7169203331-01", good + "-extra", good.upper(), "x" * 8000)
+    for traceparent in (good, *bad):
+        await stack.http.post(
+            "/1/2021-10-06/list_news_items", json={"client_id": "c"}, headers={"traceparent": traceparent}
+        )
+    traces = [envelope.trace for envelope in stack.services.received]
+    assert traces[0] == good
+    assert not set(traces[1:]) & set(bad)
+    assert all(len(trace) == 55 for trace in traces)
+
+
+async def test_request_headers_never_become_message_headers(stack: GatewayStack) -> None:
+    spoofed = {
+        "reply-to": "7",
+        "reply_to": "7",
+        "nest-id": "x",
+        "id": "x",
+        "type": "x",
+        "x-user-id": "x",
+        "caller": "x",
+    }
+    await stack.http.post("/1/2021-10-06/list_news_items", json={"client_id": "c"}, headers=spoofed)
+    record = stack.services.records[0]
+    assert {name for name, _ in record.headers} == {
+        *("type", "id", "time", "caller", "traceparent", "deadline", "reply-to", "reply-id"),
+    }
+    assert dict(record.headers)["type"] == b"news.list-news-items"
+    assert dict(record.headers)["caller"] == b'{"kind":"anonymous","client_ip":"127.0.0.1"}'
+
+
+class TestIdempotencyKeys:
+    async def test_repeat_has_the_same_message_id_and_fingerprint(self, stack: GatewayStack) -> None:
+        for body in (LINK, dict(reversed(LINK.items()))):
+            await stack.http.post("/1/2021-10-06/send_magic_link", json=body, headers={"idempotency-key": "k"})
+        first, second = stack.services.received
+        assert first.id == second.id
+        assert first.fingerprint == second.fingerprint != ""
+        assert first.reply_id != second.reply_id
+
+    async def test_other_body_has_the_same_message_id_and_another_fingerprint(self, stack: GatewayStack) -> None:
+        for state in ("one", "two"):
+            await stack.http.post(
+                "/1/2021-10-06/send_magic_link", json={**LINK, "state": state}, headers={"idempotency-key": "k"}
+            )
+        first, second = stack.services.received
+        assert first.id == second.id
+        assert first.fingerprint != second.fingerprint
+
+    async def test_key_belongs_to_caller_method_and_version(self, stack: GatewayStack) -> None:
+        consent = {"user_id": "user_1", "level": "none"}
+        key = {"idempotency-key": "k"}
+        for version in METHODS:
+            await stack.http.post(f"/1/{version}/set_marketing_consent", json=consent, headers=key | stack.bearer())
+            await stack.http.post(f"/1/{version}/set_marketing_consent", json=consent, headers=key | stack.internal)
+            await stack.http.post(f"/1/{version}/send_magic_link", json=LINK, headers=key)
+        assert len({envelope.id for envelope in stack.services.received}) == 6
+
+    async def test_calls_without_a_key_have_distinct_message_ids(self, stack: GatewayStack) -> None:
+        for _ in range(2):
+            await stack.http.post("/1/2021-10-06/send_magic_link", json=LINK)
+        first, second = stack.services.received
+        assert first.id != second.id
+        assert first.fingerprint == ""
+
+    async def test_replayed_reply_is_marked_if_the_client_sent_a_key(self, stack: GatewayStack) -> None:
+        stack.services.replies["auth.send-magic-link"] = lambda _: NO_REPLY
+
+        async def replay(envelope: Any) -> None:
+            await stack.services.reply(envelope, None, replayed=True)
+
+        stack.services.before_reply = replay
+        with_key = await stack.http.post("/1/2021-10-06/send_magic_link", json=LINK, headers={"idempotency-key": "k"})
+        without = await stack.http.post("/1/2021-10-06/send_magic_link", json=LINK)
+        assert with_key.headers["idempotent-replayed"] == "true"
+        assert "idempotent-replayed" not in without.headers
+
+    @pytest.mark.parametrize("key", ["", "k" * 256, "ключ".encode()])
+    async def test_malformed_key_is_refused(self, stack: GatewayStack, key: str | bytes) -> None:
+        response = await stack.http.post("/1/2021-10-06/send_magic_link", json=LINK, headers={"idempotency-key": key})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_idempotency_key")
+        assert stack.services.received == []
+
+    async def test_100_concurrent_calls_with_one_key_all_get_a_response(self, stack: GatewayStack) -> None:
+        stack.services.replies["auth.create-client"] = lambda envelope: {"id": envelope.id}
+        body = {"name": "App", "redirect_uris": ["https://app.example.com/"]}
+        headers = {"idempotency-key": "k"} | stack.internal
+        responses = await asyncio.gather(
+            *(stack.http.post("/1/2021-10-06/create_client", json=body, headers=headers) for _ in range(100))
+        )
+        assert {response.status_code for response in responses} == {200}
+        assert len({response.content for response in responses}) == 1
+
+    async def test_concurrent_calls_with_one_key_get_the_reply_to_their_own_body(self, stack: GatewayStack) -> None:
+        stack.services.replies["auth.create-client"] = lambda envelope: json.loads(envelope.body)
+        headers = {"idempotency-key": "k"} | stack.internal
+        bodies = [{"name": f"App {number}", "redirect_uris": ["https://app.example.com/"]} for number in range(20)]
+        responses = await asyncio.gather(
+            *(stack.http.post("/1/2021-10-06/create_client", json=body, headers=headers) for body in bodies)
+        )
+        assert [response.json().get("name") for response in responses] == [body["name"] for body in bodies]

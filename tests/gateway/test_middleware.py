@@ -112,3 +112,12 @@ async def test_other_origin_is_refused(stack: GatewayStack, origin: str) -> None
 async def test_browser_credentials_are_not_allowed(stack: GatewayStack) -> None:
     preflight = await stack.http.options(PATH, headers=PREFLIGHT)
     assert "access-control-allow-credentials" not in preflight.headers
+
+
+async def test_invalid_request_id_is_replaced(stack: GatewayStack) -> None:
+    valid = await stack.http.post("/1/2021-10-06/get_user", headers={"x-request-id": "abc-DEF_1.2:3"})
+    assert valid.headers["x-request-id"] == valid.json()["meta"]["request_id"] == "abc-DEF_1.2:3"
+    for invalid in ("", "a" * 129, "a b", "é".encode("latin-1"), '"><script>'):
+        replaced = await stack.http.post("/1/2021-10-06/get_user", headers={"x-request-id": invalid})
+        assert len(replaced.headers["x-request-id"]) == 32
+        assert replaced.headers["x-request-id"] == replaced.json()["meta"]["request_id"]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.errors import MalformedBody
+from services.gateway.methods import METHODS
 from services.gateway.requests import (
     MAX_LANGUAGES,
     accepted_languages,
@@ -19,7 +20,7 @@ from services.gateway.requests import (
     language_tag,
     parse_object,
 )
-from tests.gateway.conftest import GatewayStack
+from tests.gateway.conftest import LINK, GatewayStack
 
 MALFORMED = {
     "not JSON": b"client_id=c",
@@ -180,3 +181,43 @@ def test_client_ip_is_the_leftmost_if_all_are_trusted_proxies() -> None:
 
 def test_client_ip_is_none_if_the_server_does_not_know_the_peer() -> None:
     assert client_ip({"client": None, "headers": []}, ()) is None
+
+
+async def test_validation_errors_name_paths_and_never_values(stack: GatewayStack) -> None:
+    body = {**LINK, "state": 7654321, "surprise": "hunter2", "device": {"platform": "amiga-9000", "extra": "hunter2"}}
+    del body["client_id"]
+    response = await stack.http.post("/1/2021-10-06/send_magic_link", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
+    errors = response.json()["meta"]["errors"]
+    assert {error["path"] for error in errors} == {"client_id", "state", "surprise", "device.platform", "device.extra"}
+    assert all(error.keys() == {"path", "message"} for error in errors)
+    assert not any(value in response.text for value in ("7654321", "hunter2", "amiga"))
+    assert stack.services.received == []
+
+
+async def test_validation_errors_are_bounded(stack: GatewayStack) -> None:
+    body = {f"field_{number}" * 50: number for number in range(100)}
+    response = await stack.http.post("/1/2021-10-06/list_news_items", json=body)
+    assert response.status_code == 422
+    assert len(response.json()["meta"]["errors"]) == 20
+    assert len(response.content) < 8_000
+
+
+@pytest.mark.parametrize("operator", [{"$gt": ""}, {"$ne": None}, {"$where": "1"}, ["a"], None, 1, True])
+async def test_query_operator_in_place_of_a_string_is_refused(stack: GatewayStack, operator: Any) -> None:
+    for name, body in {
+        "get_user": {"user_id": operator},
+        "list_news_items": {"client_id": operator},
+        "authenticate_user": {"client_id": "c", "grant_type": operator},
+        "send_magic_link": {**LINK, "identifier_value": operator},
+    }.items():
+        response = await stack.http.post(f"/1/2021-10-06/{name}", json=body, headers=stack.internal)
+        assert response.status_code == 422, name
+    assert stack.services.received == []
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS["2021-10-06"] if name.startswith(("get", "set", "send"))])
+async def test_client_cannot_set_the_ordering_key(stack: GatewayStack, name: str) -> None:
+    response = await stack.http.post(f"/1/2021-10-06/{name}", json={"key": "mine"}, headers=stack.internal)
+    assert response.status_code == 422
+    assert "key" in {error["path"] for error in response.json()["meta"]["errors"]}

@@ -198,3 +198,10 @@ async def test_start_without_topics_fails_with_their_name(
     with pytest.raises(Exception, match=r"gateway\.replies"):
         async with create(make_settings(topic_prefix=unique())):
             pass
+
+
+async def test_sealed_reply_is_unsealed_for_the_client(stack: GatewayStack) -> None:
+    view = b'{"access_token": "a.b.c"}'
+    stack.services.replies["auth.authenticate-user"] = lambda _: stack.services.sealer.seal("gateway", view).encode()
+    response = await stack.http.post("/1/2021-10-06/authenticate_user", json={"client_id": "c", "grant_type": "g"})
+    assert (response.status_code, response.content) == (200, view)
