@@ -36,12 +36,7 @@ def action_of(kind: type[Message]) -> str:
 def _publish_entry(work: Work, action: str, refusal: Refusal | None) -> None:
     if not work.annotations.keys() <= NOTE_FIELDS:
         raise TypeError(f"the audit has no fields {', '.join(sorted(work.annotations.keys() - NOTE_FIELDS))}")
+    refused_as = None if refusal is None else refusal.code
     work.publish(
-        RecordAuditEntry(
-            action=action,
-            refused_as=None if refusal is None else refusal.code,
-            at=work.now,
-            message_id=work.id,
-            **work.annotations,
-        )
+        RecordAuditEntry(action=action, refused_as=refused_as, at=work.now, message_id=work.id, **work.annotations)
     )

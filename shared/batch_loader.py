@@ -17,14 +17,10 @@ MAX_VALUES: Final = 256
 
 
 class BatchLoader:
-    """Finds documents by the value of one field.
+    """Finds documents by the value of one field, which is indexed and holds a single value.
 
     A result is as fresh as that of a separate query, because the combined query is sent after every lookup it serves.
-
-    Args:
-        collection: the collection.
-        field: an indexed field that holds a single value.
-        where: additional conditions; must not be changed afterwards.
+    ``where`` adds conditions and must not be changed afterwards.
     """
 
     def __init__(self, collection: Collection, field: str = "_id", where: Document | None = None) -> None:
@@ -49,11 +45,7 @@ class BatchLoader:
         return (await asyncio.shield(query)).get(value, [])
 
     async def find_one(self, value: str) -> Document | None:
-        """Return the only document whose field has this value, or None.
-
-        Raises:
-            PyMongoError: as for ``find``.
-        """
+        """Return the only document whose field has this value, or None; raise as ``find``."""
         documents = await self.find(value)
         return documents[0] if documents else None
 

@@ -21,17 +21,10 @@ _OPEN: Final = Gauge("nest_breaker_open", "1 while calls to a dependency are rej
 
 
 class CircuitBreaker:
-    """The circuit breaker of one dependency.
+    """The circuit breaker of one dependency, named for metrics. Pauses are seconds, and so is the monotonic ``clock``.
 
     After a pause one call is admitted as a probe. If it succeeds, all calls are admitted again; if it fails, the pause
-    doubles.
-
-    Args:
-        dependency: name of the dependency, for metrics.
-        failures: failures in a row that open the circuit.
-        first_pause: seconds.
-        longest_pause: seconds.
-        clock: monotonic seconds.
+    doubles up to ``LONGEST_PAUSE``.
     """
 
     def __init__(
@@ -40,12 +33,10 @@ class CircuitBreaker:
         *,
         failures: int = FAILURES,
         first_pause: float = FIRST_PAUSE,
-        longest_pause: float = LONGEST_PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_failures = failures
         self._first_pause = first_pause
-        self._longest_pause = longest_pause
         self._clock = clock
         self._failures = 0
         self._reason = ""
@@ -81,7 +72,7 @@ class CircuitBreaker:
         if self._failures < self._max_failures or (self.rejection is not None and not self._probing):
             # Too few failures, or a call that started before the pause and shows nothing new.
             return
-        self._pause = min(self._pause * 2 or self._first_pause, self._longest_pause)
+        self._pause = min(self._pause * 2 or self._first_pause, LONGEST_PAUSE)
         self._open_until = self._clock() + self._pause
         self._probing = False
         self._open.set(1)

@@ -30,13 +30,9 @@ class Kind(StrEnum):
 class Refusal(Exception):
     """Base class of refusals. Docstrings of refusals are texts of the API reference.
 
-    A subclass declares its properties as class arguments::
-
-        class ClientNotFound(Refusal, kind=Kind.NOT_FOUND):
-
-    Args:
-        reasons: the refusals that caused this one.
-        meta: facts for the caller, JSON values only, never a secret.
+    A subclass declares its properties as class arguments: ``class ClientNotFound(Refusal, kind=Kind.NOT_FOUND)``.
+    ``reasons`` are the refusals that caused this one; ``meta`` has facts for the caller, JSON values only, never a
+    secret.
     """
 
     kind: ClassVar[Kind] = Kind.INVALID
@@ -61,12 +57,8 @@ class Refusal(Exception):
 
     def body(self) -> dict[str, Any]:
         """Return the error for clients: ``code``, and ``meta`` and ``reasons`` if there are any."""
-        body: dict[str, Any] = {"code": self.code}
-        if self.meta:
-            body["meta"] = self.meta
-        if self.reasons:
-            body["reasons"] = [reason.body() for reason in self.reasons]
-        return body
+        details = {"meta": self.meta, "reasons": [reason.body() for reason in self.reasons]}
+        return {"code": self.code} | {name: value for name, value in details.items() if value}
 
 
 class NotFound(Refusal, kind=Kind.NOT_FOUND):

@@ -37,13 +37,7 @@ def routes(problems: Problems) -> list[Route]:
 
 
 class HealthServer:
-    """HTTP server of the health endpoints, on a port of its own.
-
-    Args:
-        host: address to listen on.
-        port: port to listen on; 0 for any free one.
-        problems: reasons why the process is unhealthy.
-    """
+    """HTTP server of the health endpoints, on a port of its own; port 0 is any free one."""
 
     def __init__(self, host: str, port: int, problems: Problems) -> None:
         self._host = host
@@ -55,11 +49,7 @@ class HealthServer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the port is in use.
-        """
+        """Listen; raise OSError if the port is in use."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listener = socket.create_server((self._host, self._port), family=family)
         # Not ``serve()``, which would install signal handlers; the service has its own.

@@ -25,11 +25,7 @@ _DIGITS = {character: value for value, character in enumerate(ALPHABET)}
 
 
 class Ids:
-    """Generator of resource IDs.
-
-    Args:
-        environment: prefix of every ID; none for ``production``.
-    """
+    """Generator of resource IDs; every environment but ``production`` is their prefix."""
 
     def __init__(self, environment: str = "production") -> None:
         self._prefix = "" if environment == "production" else f"{environment}_"
@@ -57,11 +53,7 @@ class Ids:
 
 
 def encode(raw: bytes) -> str:
-    """Encode 21 bytes as 29 base62 characters.
-
-    Raises:
-        ValueError: not 21 bytes.
-    """
+    """Encode 21 bytes as 29 base62 characters; raise ValueError for any other number of bytes."""
     if len(raw) != 21:  # noqa: PLR2004 -- the layout in the module's docstring
         raise ValueError(f"an ID has 21 bytes, not {len(raw)}")
     number = int.from_bytes(raw, "big")
@@ -74,11 +66,7 @@ def encode(raw: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """Decode 29 base62 characters to 21 bytes.
-
-    Raises:
-        ValueError: the text was not returned by ``encode``.
-    """
+    """Decode 29 base62 characters to 21 bytes; raise ValueError for a text that ``encode`` did not return."""
     if len(text) != LENGTH or not all(character in _DIGITS for character in text):
         raise ValueError("an ID has 29 base62 characters")
     number = 0

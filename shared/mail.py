@@ -45,12 +45,8 @@ def user_of_token(sealer: Sealer, token: str) -> str | None:
 def best_locale(preferred: Sequence[str | None], available: Collection[str]) -> str:
     """Return the best available locale by lookup (RFC 4647 section 3.4), English if none matches.
 
-    Args:
-        preferred: language tags (RFC 5646) in any case, best first; None and empty strings are skipped.
-        available: language tags in lower case.
-
-    Raises:
-        LookupError: English is not available either.
+    ``preferred`` has language tags (RFC 5646) in any case, best first; None and empty strings are skipped. The
+    ``available`` ones are in lower case. Raises LookupError if English is not among them either.
     """
     for tag in (*filter(None, preferred), DEFAULT_LOCALE):
         for candidate in _truncations(tag.replace("_", "-").lower()):
@@ -62,9 +58,7 @@ def best_locale(preferred: Sequence[str | None], available: Collection[str]) -> 
 def redact_addresses(reply: str, *, address: str = "") -> str:
     """Return at most ``MAX_REPLY_CHARACTERS`` of a mail server's reply, in printable ASCII and without addresses.
 
-    Args:
-        reply: a mail server's reply.
-        address: the recipient's address, which the patterns may miss if it has an unusual form.
+    ``address`` is the recipient's, which the patterns may miss if it has an unusual form.
     """
     # Bounds the time of the regular expressions: a server may reply with a megabyte.
     reply = reply[: 10 * MAX_REPLY_CHARACTERS]

@@ -11,16 +11,7 @@ from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import (
-    AutoReconnect,
-    ConnectionFailure,
-    ExecutionTimeout,
-    NetworkTimeout,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
-)
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -40,25 +31,15 @@ INDEX_SECONDS: Final = 60.0
 IDLE_TRANSACTION_SECONDS: Final = 3.0
 """A transaction without a statement for so long belongs to a dead process; Nest's transactions take milliseconds."""
 
-_DEPENDENCY_DOWN = (
-    AutoReconnect,
-    ConnectionFailure,
-    ExecutionTimeout,
-    NetworkTimeout,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
-)
 _TRANSIENT_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 262})
 """Error codes: shutdown in progress, primary stepped down, not writable, interrupted, time limit exceeded."""
 
 
 def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
-    """Create a client; it connects at its first operation.
+    """Create a client of a replica set, which transactions require; it connects at its first operation.
 
-    Args:
-        url: ``mongodb://…`` of a replica set, which transactions require.
-        application: name in the server's log.
-        timeout: seconds that one operation may take; finding a primary takes at most 1 s of it.
+    ``application`` is its name in the server's log. One operation may take ``timeout`` seconds, of which finding a
+    primary takes at most 1 s.
     """
     return AsyncMongoClient(
         url,
@@ -88,23 +69,15 @@ def database(client: Client, name: str) -> Database:
 
 
 def indexes_of(*stores: Any) -> dict[str, Sequence[IndexModel]]:
-    """Return the indexes that store classes declare, by collection name.
-
-    Args:
-        stores: classes with the collection's name as ``COLLECTION`` and its indexes as ``INDEXES``.
-    """
+    """Return the ``INDEXES`` that store classes declare, by the name of their ``COLLECTION``."""
     return {store.COLLECTION: store.INDEXES for store in stores}
 
 
 async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
-    """Create the missing collections and indexes.
+    """Create the missing collections and indexes, given by collection name.
 
     A collection that is created inside a transaction takes a lock that blocks other transactions, so all of them are
     created here.
-
-    Args:
-        database: the service's database.
-        indexes: indexes by collection name.
     """
     with pymongo.timeout(INDEX_SECONDS):
         existing = set(await database.list_collection_names())
@@ -165,4 +138,4 @@ def dependency_down(error: BaseException) -> bool:
     """Return True if an error means that MongoDB is unreachable or changes its primary."""
     if isinstance(error, OperationFailure):
         return error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError")
-    return isinstance(error, _DEPENDENCY_DOWN) or (isinstance(error, PyMongoError) and error.timeout)
+    return isinstance(error, ConnectionFailure) or (isinstance(error, PyMongoError) and error.timeout)

@@ -15,8 +15,7 @@ IPV6_PREFIX: Final = 64
 def prefix(ip: str) -> str:
     """Return the network that is counted as one caller: ``203.0.113.0/24``, or ``2001:db8:1:2::/64`` for IPv6.
 
-    An IPv4-mapped IPv6 address counts as IPv4. A text that is no address, such as the name of a test client, is
-    returned as it is.
+    An IPv4-mapped IPv6 address counts as IPv4. A text that is no address, such as a test client's name, is returned.
     """
     address = _address(ip)
     if address is None:
@@ -26,7 +25,7 @@ def prefix(ip: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def is_loopback(ip: str) -> bool:
-    """Return True if the address is a loopback address."""
+    """Return True for a loopback address."""
     address = _address(ip)
     return address is not None and address.is_loopback
 
@@ -36,6 +35,4 @@ def _address(ip: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(ip)
     except ValueError:
         return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -30,10 +30,7 @@ class CannotUnseal(Exception):
 
 
 class Sealer:
-    """Seals secrets for any receiver and unseals them.
-
-    Args:
-        keys: master keys of 32 bytes by key ID; the first one seals.
+    """Seals secrets for any receiver and unseals them, with master keys by key ID; the first one seals.
 
     Raises:
         ValueError: there is no key, or one does not have 32 bytes.

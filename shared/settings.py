@@ -112,22 +112,14 @@ def split_commas(value: Any) -> Any:
 
 
 def refuse_in_production(value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
-    """Reject a setting for tests and development in production; a validator of fields after ``environment``.
-
-    Raises:
-        ValueError: the setting is on in production.
-    """
+    """Reject a setting for tests and development in production; a validator of fields after ``environment``."""
     if value and info.data.get("environment", PRODUCTION) == PRODUCTION:
         raise ValueError("is refused in production")
     return value
 
 
 def load(settings: type[Settings], **values: Any) -> Settings:
-    """Load settings from the environment.
-
-    Args:
-        settings: their class.
-        values: values that override the environment.
+    """Load settings from the environment; ``values`` override it.
 
     Raises:
         SettingsError: a variable is missing or invalid.

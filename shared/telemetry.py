@@ -15,7 +15,6 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-TRACEPARENT_PARTS: Final = 4
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 MESSAGES_HANDLED: Final = Counter(
@@ -43,12 +42,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("nest")
 
 
 def configure_logging(service: str, *, level: str = "info", console: bool = False) -> None:
-    """Configure logging to standard error; libraries log there too, from level warning.
+    """Log to standard error, one JSON object per line or, with ``console``, as coloured text.
 
-    Args:
-        service: added to every log entry.
-        level: minimum level of Nest's own entries.
-        console: coloured text instead of one JSON object per line.
+    Nest logs from ``level`` on, libraries from level warning on. Every entry names the service.
     """
     shared_processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -92,12 +88,7 @@ def new_traceparent() -> str:
 
 
 class Tracing:
-    """Spans around messages and requests, exported over OTLP; without an endpoint they cost nothing.
-
-    Args:
-        service: service name in the spans.
-        endpoint: URL of the OTLP receiver; None to export nothing.
-    """
+    """Spans around messages and requests, exported to an OTLP receiver; without its URL they cost nothing."""
 
     def __init__(self, service: str, endpoint: str | None) -> None:
         self._tracer: Any = None

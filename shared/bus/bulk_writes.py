@@ -63,38 +63,28 @@ async def write_all(writes: Iterable[Write], session: AsyncClientSession) -> Non
     by_kind: dict[type[Write], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for write in writes:
         by_kind[type(write)][write.collection.name].append(write)
-    for kind, execute in ((Delete, _delete), (Replace, _replace), (RequireVersion, _require), (Insert, _insert)):
+    for kind, operation in ((Delete, _delete), (Replace, _replace), (RequireVersion, _require)):
         for bulk in by_kind[kind].values():
-            await execute(bulk, session)
+            # Several works may require the same version of a document.
+            distinct = {(each.id, each.version): each for each in bulk}.values() if kind is RequireVersion else bulk
+            operations = [operation(write) for write in distinct]
+            result = await bulk[0].collection.bulk_write(operations, ordered=False, session=session)
+            if result.deleted_count + result.matched_count != len(operations):
+                raise VersionConflict
+    for inserts in by_kind[Insert].values():
+        documents = [insert.document for insert in inserts]
+        await inserts[0].collection.insert_many(documents, ordered=False, session=session)
 
 
-async def _delete(deletes: list[Delete], session: AsyncClientSession) -> None:
-    operations = [DeleteOne({"_id": delete.id, "version": delete.version}) for delete in deletes]
-    result = await deletes[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.deleted_count != len(deletes):
-        raise VersionConflict
+def _delete(write: Delete) -> DeleteOne:
+    return DeleteOne({"_id": write.id, "version": write.version})
 
 
-async def _replace(replaces: list[Replace], session: AsyncClientSession) -> None:
-    operations = [
-        ReplaceOne({"_id": replace.document["_id"], "version": replace.version}, replace.document)
-        for replace in replaces
-    ]
-    result = await replaces[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.matched_count != len(replaces):
-        raise VersionConflict
+def _replace(write: Replace) -> ReplaceOne[Any]:
+    return ReplaceOne({"_id": write.document["_id"], "version": write.version}, write.document)
 
 
-async def _require(requires: list[RequireVersion], session: AsyncClientSession) -> None:
+def _require(write: RequireVersion) -> UpdateOne:
     # A read in a transaction conflicts with nothing. Only a write makes a concurrent change of the document fail, hence
     # the counter, which nothing reads.
-    required = {(require.id, require.version) for require in requires}
-    operations = [UpdateOne({"_id": each, "version": version}, {"$inc": {"holds": 1}}) for each, version in required]
-    result = await requires[0].collection.bulk_write(operations, ordered=False, session=session)
-    if result.matched_count != len(required):
-        raise VersionConflict
-
-
-async def _insert(inserts: list[Insert], session: AsyncClientSession) -> None:
-    documents = [insert.document for insert in inserts]
-    await inserts[0].collection.insert_many(documents, ordered=False, session=session)
+    return UpdateOne({"_id": write.id, "version": write.version}, {"$inc": {"holds": 1}})

@@ -118,19 +118,14 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber(self._take)
 
     async def start(self) -> None:
-        """Join the consumer group and start to consume.
-
-        Raises:
-            KafkaError: Kafka can't be reached.
-        """
+        """Join the consumer group and start to consume; raise KafkaError if Kafka can't be reached."""
         await self.broker.start()
         self._committer = asyncio.create_task(self._commit_regularly())
 
     async def stop(self, within: float) -> None:
         """Fetch no more records, finish the fetched ones, commit the offsets and leave the group.
 
-        Args:
-            within: seconds to finish the fetched records; the rest is delivered again to another instance.
+        Records not finished ``within`` so many seconds are delivered again to another instance.
         """
         self._stopping = True
         consumer = self._consumer

@@ -15,6 +15,7 @@ import asyncio
 import random
 import time
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
@@ -28,15 +29,7 @@ from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
 from shared.mongo import dependency_down
 from shared.sealing import Sealer
-from shared.telemetry import (
-    DEAD_LETTERS,
-    MESSAGE_SECONDS,
-    MESSAGES_HANDLED,
-    REPLIES_LOST,
-    RETRIES,
-    Tracing,
-    log,
-)
+from shared.telemetry import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES, Tracing, log
 
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE: Final = 0.2
@@ -57,15 +50,7 @@ class Stopping(Exception):
 
 
 class Delivery:
-    """Delivers the records of one service.
-
-    Args:
-        handling: handles messages.
-        producer: sends replies, messages and dead letters.
-        group: consumer group of the service, written into dead letters.
-        sealer: seals dead letters.
-        tracing: records spans.
-    """
+    """Delivers the records of one service; its consumer group is written into dead letters."""
 
     def __init__(self, handling: Handling, producer: Producer, *, group: str, sealer: Sealer, tracing: Tracing) -> None:
         self._handling = handling
@@ -88,14 +73,7 @@ class Delivery:
         return is_replay_for_other_group(record.headers, self._group) or self._handling.skips(record, topic)
 
     async def deliver(self, record: Record, topic: str) -> bool:
-        """Deliver a record.
-
-        Args:
-            record: any Kafka record.
-            topic: its topic without the deployment's prefix.
-
-        Returns:
-            True if it was dead-lettered.
+        """Deliver any Kafka record of a topic, named without prefix; return True if it was dead-lettered.
 
         Raises:
             Stopping: the process is stopping and the record is unfinished.
@@ -129,10 +107,7 @@ class Delivery:
             await self._dead_letter(record, envelope.topic, "failing", type(failure).__name__, failure)
             self._send_reply_soon(envelope, refused(Unknown()))
             return True
-        if isinstance(message, Query):
-            await self._send_query_outcome(envelope, outcome)
-        else:
-            await self._send_outcome(envelope, outcome)
+        await self._send_outcome(envelope, outcome, query=isinstance(message, Query))
         MESSAGES_HANDLED.labels(self._service, envelope.wire, outcome.kind).inc()
         return False
 
@@ -193,37 +168,32 @@ class Delivery:
         remaining = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
         return asyncio.get_running_loop().call_later(max(remaining, 0) / 1000, notify)
 
-    async def _send_query_outcome(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send the messages of a query and then its reply.
+    async def _send_outcome(self, envelope: Envelope, outcome: Outcome, *, query: bool) -> None:
+        """Send the reply and the messages; return when Kafka has acknowledged the messages.
 
-        A query has no inbox row to send its audit entry again from, so the entry must be on Kafka first.
+        A query has no inbox row to send its audit entry again from, so the entry must be on Kafka before the reply.
         """
-        if outcome.messages:
-            await self._send_messages(outcome.messages)
-        self._send_reply_soon(envelope, outcome)
-
-    async def _send_outcome(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send the reply and the messages of a command or an event; return when Kafka has acknowledged the messages."""
-        if outcome.replies:
+        if outcome.replies and not query:
             self._send_reply_soon(envelope, outcome)
         if outcome.messages:
             if armed("V3"):
-                await self._send_messages(outcome.messages[: max(1, len(outcome.messages) // 2)])
+                half = outcome.messages[: max(1, len(outcome.messages) // 2)]
+                await self._until_bus_is_up(lambda: self._producer.send(*half))
                 fault_point("V3")
-            await self._send_messages(outcome.messages)
+            await self._until_bus_is_up(lambda: self._producer.send(*outcome.messages))
+        if query:
+            self._send_reply_soon(envelope, outcome)
         if armed("V4"):
             await self.replies_sent()
             fault_point("V4")
 
-    async def _send_messages(self, messages: list[Envelope]) -> None:
+    async def _until_bus_is_up(self, send: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._producer.send(*messages)
+                return await send()
             except BusDown as down:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)
-            else:
-                return
 
     def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> None:
         """Send a reply in the background: a failing reply topic must not delay the next message of the key."""
@@ -271,21 +241,12 @@ class Delivery:
         log.error(
             "dead letter", topic=topic, partition=record.partition, offset=record.offset, reason=reason, detail=detail
         )
-        while True:
-            try:
-                await self._producer.send_record(dead_letter_topic(topic), letter.value, letter.headers, key=letter.key)
-            except BusDown as down:
-                log.warning("bus down", error=str(down))
-                await self._pause(OUTAGE_PAUSE)
-            else:
-                return
+        await self._until_bus_is_up(
+            lambda: self._producer.send_record(dead_letter_topic(topic), letter.value, letter.headers, key=letter.key)
+        )
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep between two attempts.
-
-        Raises:
-            Stopping: the process is stopping.
-        """
+        """Sleep between two attempts; raise Stopping if the process is stopping."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -299,5 +260,5 @@ class _GivenUp(Exception):
 
 
 def _notice_sent(envelope: Envelope) -> bool:
-    """Return True if the outage notice was due, so that the caller waits for nothing more."""
+    """Return True if the outage notice was due, so that the caller no longer waits."""
     return bool(envelope.deadline) and unix_milliseconds() > envelope.deadline - NOTICE_MILLISECONDS

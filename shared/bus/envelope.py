@@ -12,13 +12,16 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from shared.dead_letters.records import REPLAY_TIME
 from shared.messages import ANONYMOUS, Caller, Message
 from shared.sealing import Sealer
 
 MAX_BODY_BYTES: Final = 512 * 1024
 """Maximum size of a message body. The gateway accepts at most 64 KiB; Stripe's events are well below this limit."""
 MAX_DIGITS: Final = 18
+REPLAY_TIME: Final = "replay-time"
+"""Replay header: Unix milliseconds when an operator ordered a message to be handled that is older than the inbox."""
+_ROW_FIELDS: Final = ("id", "topic", "key", "body", "time", "trace", "forwarded")
+"""Attributes that rows contain under their own names."""
 
 
 class Undecodable(Exception):
@@ -28,7 +31,6 @@ class Undecodable(Exception):
 class Record(Protocol):
     """The attributes of a Kafka record that Nest reads."""
 
-    topic: str
     partition: int
     offset: int
     key: bytes | None
@@ -91,11 +93,7 @@ class Envelope:
 
     @classmethod
     def of(cls, record: Record, topic: str) -> Envelope:
-        """Parse a Kafka record.
-
-        Args:
-            record: any Kafka record.
-            topic: its topic without the deployment's prefix.
+        """Parse any Kafka record; its topic is given without the deployment's prefix.
 
         Raises:
             Undecodable: a header is missing or invalid, or the body is missing or larger than ``MAX_BODY_BYTES``.
@@ -135,37 +133,17 @@ class Envelope:
 
     def row(self) -> dict[str, Any]:
         """Return the fields of this message in an inbox row or a timer row, from which it is sent later."""
-        return {
-            "id": self.id,
-            "type": self.wire,
-            "topic": self.topic,
-            "key": self.key,
-            "body": self.body,
-            "time": self.time,
-            "caller": self.caller.model_dump(exclude_none=True),
-            "trace": self.trace,
-            "forwarded": self.forwarded,
-        }
+        row = {name: getattr(self, name) for name in _ROW_FIELDS}
+        return row | {"type": self.wire, "caller": self.caller.model_dump(exclude_none=True)}
 
     @classmethod
     def of_row(cls, row: dict[str, Any], cause: Envelope | None = None) -> Envelope:
         """Return the message of the fields that ``row`` returned.
 
-        Args:
-            row: the fields.
-            cause: the message that it follows from, as delivered now; a forwarded message takes its reply address.
+        ``cause`` is the message that it follows from, as delivered now; a forwarded message takes its reply address.
         """
-        envelope = cls(
-            id=row["id"],
-            wire=row["type"],
-            topic=row["topic"],
-            key=row["key"],
-            body=row["body"],
-            time=row["time"],
-            caller=Caller.model_validate(row["caller"]),
-            trace=row["trace"],
-            forwarded=row["forwarded"],
-        )
+        fields = {name: row[name] for name in _ROW_FIELDS}
+        envelope = cls(wire=row["type"], caller=Caller.model_validate(row["caller"]), **fields)
         if cause is not None and envelope.forwarded:
             envelope.reply_to_caller_of(cause)
         return envelope

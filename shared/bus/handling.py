@@ -73,17 +73,7 @@ class EventNotHandled(Exception):
 
 
 class Handling:
-    """Runs messages through the handlers of one service.
-
-    Args:
-        service: service name; secrets of its messages are sealed for it.
-        handlers: handler of each message class.
-        context: third argument of every handler.
-        inbox: stores outcomes.
-        ids: generates IDs.
-        sealer: seals the secrets of published messages.
-        clock: current time; tests inject their own.
-    """
+    """Runs messages through the handlers of one service; ``context`` is the third argument of every handler."""
 
     def __init__(
         self,
@@ -114,10 +104,6 @@ class Handling:
 
         A service handles few of the events on a topic, and decoding one costs ten times as much as this check. Where it
         returns False, ``decode`` may still raise EventNotHandled.
-
-        Args:
-            record: any Kafka record.
-            topic: its topic without the deployment's prefix.
         """
         for name, value in record.headers:
             if name == "type":
@@ -262,7 +248,7 @@ class Handling:
 
 
 def refused(refusal: Refusal) -> Outcome:
-    """Return the outcome of a refusal."""
+    """Return the outcome of a refused message."""
     return Outcome(refusal.kind.value, json.dumps(refusal.body()).encode())
 
 

@@ -26,18 +26,11 @@ from shared.bus.row_encryption import RowEncryption
 from shared.bus.work import Insert, Work
 from shared.errors import Refusal
 from shared.fault_points import fault_point
-from shared.mongo import (
-    WRITE_CONCERN,
-    Client,
-    Collection,
-    Database,
-    Document,
-    dependency_down,
-    kill_idle_transactions,
-)
+from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down, kill_idle_transactions
 from shared.telemetry import COMMITS, log
 
 GROUP_SIZE: Final = 64
+"""Maximum number of messages in one transaction."""
 DUPLICATE_KEY: Final = 11000
 COMMIT_ATTEMPTS: Final = 3
 CLOCK_MARGIN: Final = timedelta(hours=1)
@@ -95,13 +88,7 @@ class _Pending:
 class Inbox:
     """Inbox and timers of one service; the only writer of its state.
 
-    Args:
-        client: MongoDB client of the service.
-        database: database of the service.
-        retention: how long a message is remembered; older ones must not be handled.
-        service: service name, for metrics.
-        encryption: encrypts messages in rows.
-        group_size: maximum number of messages in one transaction.
+    A message is remembered for ``retention``; older ones must not be handled.
     """
 
     COLLECTION: Final = "inbox"
@@ -115,14 +102,12 @@ class Inbox:
         retention: timedelta,
         service: str,
         encryption: RowEncryption,
-        group_size: int = GROUP_SIZE,
     ) -> None:
         self._client = client
         self._encryption = encryption
         self._rows: Collection = database[self.COLLECTION]
         self._loader = BatchLoader(self._rows)
         self._timers: Collection = database[self.TIMERS]
-        self._group_size = group_size
         self._sizes = COMMITS.labels(service)
         self._waiting: list[_Pending] = []
         self._committer: asyncio.Task[None] | None = None
@@ -188,13 +173,13 @@ class Inbox:
             self._committer = None
 
     def _next_group(self) -> list[_Pending]:
-        """Take up to ``group_size`` waiting works, no two of which conflict."""
+        """Take up to ``GROUP_SIZE`` waiting works, no two of which conflict."""
         group: list[_Pending] = []
         left: list[_Pending] = []
         message_ids: set[str] = set()
         touched = Targets()
         for position, pending in enumerate(self._waiting):
-            if len(group) == self._group_size:
+            if len(group) == GROUP_SIZE:
                 left.extend(self._waiting[position:])
                 break
             if pending.work.id in message_ids or pending.targets.conflict_with(touched):
@@ -307,12 +292,11 @@ async def _commit_transaction(session: AsyncClientSession) -> None:
 
 
 def _settle(pending: _Pending, failure: BaseException | None) -> None:
-    if pending.committed.done():
-        return
-    if failure is None:
-        pending.committed.set_result(None)
-    else:
-        pending.committed.set_exception(failure)
+    if not pending.committed.done():
+        if failure is None:
+            pending.committed.set_result(None)
+        else:
+            pending.committed.set_exception(failure)
 
 
 def _interpreted(failure: Exception, pending: _Pending) -> BaseException:

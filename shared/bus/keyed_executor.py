@@ -35,12 +35,7 @@ class TrackedRecord:
 class KeyedExecutor:
     """Runs records concurrently, those of one topic and key one after the other.
 
-    Args:
-        run: handles one record.
-        limit: maximum number of unfinished records; beyond it ``submit`` waits.
-
-    Attributes:
-        count: number of unfinished records.
+    While ``count``, the number of unfinished records, has reached ``limit``, ``submit`` waits.
     """
 
     def __init__(self, run: Callable[[TrackedRecord], Awaitable[None]], limit: int) -> None:

@@ -33,12 +33,7 @@ class OffsetTracker:
         return self._unfinished[0][1] if self._unfinished else None
 
     def add(self, offset: int, timestamp: int) -> None:
-        """Track a record. Offsets must be added in ascending order.
-
-        Args:
-            offset: offset of the record.
-            timestamp: when it was written to Kafka, Unix milliseconds.
-        """
+        """Track a record written to Kafka at ``timestamp``, Unix milliseconds. Offsets must ascend."""
         self._unfinished.append((offset, timestamp))
 
     def finish(self, offset: int) -> None:

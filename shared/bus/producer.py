@@ -44,7 +44,7 @@ class Producer:
     Args:
         bootstrap: Kafka brokers, ``host:port`` separated by commas.
         prefix: prefix of every topic name.
-        client_id: name in the broker's log.
+        client_id: name in Kafka's log.
         timeout: seconds that one send may take.
     """
 
@@ -56,11 +56,7 @@ class Producer:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connect to Kafka.
-
-        Raises:
-            KafkaError: Kafka can't be reached.
-        """
+        """Connect to Kafka; raise KafkaError if it can't be reached."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
             client_id=self._client_id,
@@ -95,7 +91,8 @@ class Producer:
         try:
             async with asyncio.timeout(self._timeout):
                 sent = [await self._enqueue(message) for message in messages]
-                await _acknowledged(sent)
+                # Shielded: the timeout must not cancel futures that aiokafka will resolve.
+                await (asyncio.shield(sent[0]) if len(sent) == 1 else asyncio.gather(*map(asyncio.shield, sent)))
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
 
@@ -108,14 +105,9 @@ class Producer:
         key: bytes | None = None,
         partition: int | None = None,
     ) -> None:
-        """Send a raw record; return when Kafka has acknowledged it.
+        """Send a raw record to a topic, named without prefix; return when Kafka has acknowledged it.
 
-        Args:
-            topic: topic without the deployment's prefix.
-            value: the record's value.
-            headers: the record's headers.
-            key: the record's key.
-            partition: its partition; by default chosen by the key.
+        By default the key decides the partition.
 
         Raises:
             BusDown: it was not acknowledged within the timeout.
@@ -170,11 +162,3 @@ class Producer:
         if self._producer is None:
             raise BusDown("the producer is stopped")
         return self._producer
-
-
-async def _acknowledged(sent: Sequence[asyncio.Future[object]]) -> None:
-    # Shielded: the timeout must not cancel futures that aiokafka will resolve.
-    if len(sent) == 1:
-        await asyncio.shield(sent[0])
-    else:
-        await asyncio.gather(*map(asyncio.shield, sent))

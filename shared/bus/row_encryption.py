@@ -22,12 +22,7 @@ PURPOSE: Final = "inbox"
 
 
 class RowEncryption:
-    """Converts messages to row fields and back, personal ones encrypted.
-
-    Args:
-        sealer: seals and unseals.
-        service: the service whose rows these are.
-    """
+    """Converts messages to fields of one service's rows and back, personal ones encrypted."""
 
     def __init__(self, sealer: Sealer, service: str) -> None:
         self._sealer = sealer
@@ -46,11 +41,7 @@ class RowEncryption:
         return row
 
     def message_of(self, row: dict[str, Any], cause: Envelope | None = None) -> Envelope:
-        """Return the message of row fields.
-
-        Args:
-            row: the fields.
-            cause: as for ``Envelope.of_row``.
+        """Return the message of row fields; ``cause`` is as for ``Envelope.of_row``.
 
         Raises:
             CannotUnseal: the sealing key is not held any more.
@@ -72,11 +63,7 @@ class RowEncryption:
         return self._sealer.seal(self._receiver, body)
 
     def reply_of(self, stored: bytes | str | None) -> bytes | None:
-        """Return the reply of a row field.
-
-        Raises:
-            CannotUnseal: the sealing key is not held any more.
-        """
+        """Return the reply of a row field; raise as ``message_of``."""
         return self._sealer.unseal(self._receiver, stored) if isinstance(stored, str) else stored
 
     def content_hash(self, message: Envelope) -> bytes | str:

@@ -28,15 +28,7 @@ LEASE: Final = timedelta(seconds=30)
 
 
 class Timers:
-    """Sends the due messages of one service.
-
-    Args:
-        database: database of the service.
-        producer: sends the messages.
-        service: service name, for metrics.
-        encryption: decrypts the rows.
-        clock: current time; tests inject their own.
-    """
+    """Sends the due messages of one service, from the rows in its database."""
 
     def __init__(
         self,

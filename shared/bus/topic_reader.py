@@ -74,11 +74,8 @@ class TopicReader:
     async def start(self, within: float = 30.0) -> None:
         """Read the records that exist now, then follow in the background.
 
-        Args:
-            within: seconds for reading the existing records.
-
         Raises:
-            BusDown: not done in time, or Kafka or the topic is unavailable.
+            BusDown: they were not read ``within`` so many seconds, or Kafka or the topic is unavailable.
         """
         try:
             async with asyncio.timeout(within):
@@ -128,7 +125,7 @@ class TopicReader:
                 # Awaited in any case: it fixes the position, from which no later record is missed.
                 self._positions[partition] = await consumer.position(partition)
         except BaseException:
-            await _close(consumer)
+            await self._close(consumer)
             raise
         return consumer
 
@@ -145,7 +142,7 @@ class TopicReader:
                 return
 
     async def _read(self, consumer: AIOKafkaConsumer, milliseconds: int) -> bool:
-        """Process the fetched records, waiting for some; return False if there were none in time."""
+        """Process the next records; return False if there were none in time."""
         batches: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=milliseconds)
         for partition, records in batches.items():
             for record in records:
@@ -169,12 +166,7 @@ class TopicReader:
                 self.following = True
 
     async def _read_until_failure(self, consumer: AIOKafkaConsumer) -> None:
-        """Read until the consumer fails.
-
-        Raises:
-            KafkaError: the consumer failed.
-            _Stuck: Kafka has records that the consumer does not return.
-        """
+        """Read until the consumer raises KafkaError, or _Stuck because it does not return records of Kafka."""
         missing: dict[TopicPartition, int] = {}
         while True:
             if await self._read(consumer, int(self._silence_seconds * 1000)):
@@ -212,17 +204,14 @@ class TopicReader:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _close(self) -> None:
-        if self._consumer is not None:
-            consumer, self._consumer = self._consumer, None
-            await _close(consumer)
+    async def _close(self, opening: AIOKafkaConsumer | None = None) -> None:
+        """Close a consumer that could not be opened, by default the current one."""
+        consumer, self._consumer = opening or self._consumer, None
+        if consumer is not None:
+            # aiokafka's stop may wait for unreachable brokers.
+            with suppress(KafkaError, TimeoutError):
+                await asyncio.wait_for(consumer.stop(), KAFKA_SECONDS)
 
 
 class _Stuck(Exception):
     """Kafka has records that the consumer does not return."""
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    # aiokafka's stop may wait for unreachable brokers.
-    with suppress(KafkaError, TimeoutError):
-        await asyncio.wait_for(consumer.stop(), KAFKA_SECONDS)

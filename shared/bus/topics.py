@@ -53,20 +53,15 @@ class Topic:
 
     def settings(self, replication: int) -> dict[str, str]:
         """Return the topic's Kafka settings for a replication factor."""
+        policy = "delete" if not self.compacted else "compact" if self.retention == FOREVER else "compact,delete"
         return {
-            "cleanup.policy": self._cleanup_policy,
+            "cleanup.policy": policy,
             "retention.ms": str(self.retention),
             "min.insync.replicas": "2" if replication >= MIN_REPLICATION_FOR_TWO else "1",
             # A dead letter contains the largest possible record and its own headers.
             "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
             **(COMPACTED if self.compacted else {}),
         }
-
-    @property
-    def _cleanup_policy(self) -> str:
-        if not self.compacted:
-            return "delete"
-        return "compact" if self.retention == FOREVER else "compact,delete"
 
 
 SERVICES: Final = ("auth", "billing", "mailer", "news")
@@ -91,9 +86,7 @@ def dead_letter_topic(topic: str) -> str:
 def declared(topics: Iterable[Topic] = TOPICS, *, max_partitions: int | None = None) -> tuple[Topic, ...]:
     """Return topics together with the dead-letter topics of those that are consumed.
 
-    Args:
-        topics: Nest's own by default.
-        max_partitions: upper bound of partitions per topic, for a deployment on one small machine.
+    ``max_partitions`` bounds the partitions per topic, for a deployment on one small machine.
     """
     result = []
     for topic in topics:
@@ -112,17 +105,14 @@ async def apply(
     max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
-    """Create the missing topics and apply the settings of all.
+    """Create the missing topics and apply the settings of all; return the full names of the created ones.
 
     Args:
         bootstrap: Kafka brokers, ``host:port`` separated by commas.
         prefix: prefix of every topic name.
         replication: replication factor.
         max_partitions: as for ``declared``; existing topics keep their partitions.
-        topics: Nest's own by default.
-
-    Returns:
-        The full names of the created topics.
+        topics: the declared topics.
 
     Raises:
         KafkaError: Kafka can't be reached or rejected a request.
@@ -137,7 +127,12 @@ async def apply(
             await _create(admin, missing, prefix, replication)
         present = [topic for topic in wanted if prefix + topic.name in existing]
         if present:
-            await admin.alter_configs([_config_resource(topic, prefix, replication) for topic in present])
+            await admin.alter_configs(
+                [
+                    ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, topic.settings(replication))
+                    for topic in present
+                ]
+            )
         await _wait_for_leaders(admin, [prefix + topic.name for topic in wanted])
         return [prefix + topic.name for topic in missing]
     finally:
@@ -152,13 +147,7 @@ async def check(
     max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
-    """Return the differences between Kafka and the declaration, one sentence each; empty if there are none.
-
-    Args: as for ``apply``.
-
-    Raises:
-        KafkaError: Kafka can't be reached.
-    """
+    """Return the differences between Kafka and the declaration, one sentence each; arguments, errors as ``apply``."""
     wanted = declared(topics, max_partitions=max_partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
@@ -196,10 +185,6 @@ async def _create(admin: AIOKafkaAdminClient, topics: Iterable[Topic], prefix: s
         # Two deployments of one release may apply the topics at the same time.
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {rest[0] if rest else ''}")
-
-
-def _config_resource(topic: Topic, prefix: str, replication: int) -> ConfigResource:
-    return ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, topic.settings(replication))
 
 
 async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:

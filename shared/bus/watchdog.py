@@ -33,15 +33,7 @@ def end_process() -> None:
 
 
 class Watchdog:
-    """Watches one consumer.
-
-    Args:
-        consumer: the consumer.
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
-        on_stuck: called when the consumer is stuck; ends the process by default.
-        stuck_seconds: how long records must wait without progress.
-        check_seconds: interval of the checks.
-    """
+    """Watches one consumer and calls ``on_stuck`` once records have waited ``stuck_seconds`` without progress."""
 
     def __init__(
         self,

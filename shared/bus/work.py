@@ -17,11 +17,7 @@ from shared.sealing import Sealer
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Insert a document.
-
-    Attributes:
-        taken: the refusal if a unique index rejects the document; if None, the handler runs again.
-    """
+    """Insert a document; if a unique index rejects it, ``taken`` is the refusal, or the handler runs again."""
 
     collection: Collection
     document: Document
@@ -61,7 +57,7 @@ OutcomeHook = Callable[[Refusal | None], None]
 
 
 class Work:
-    """The unit of work of one message.
+    """The unit of work of one message, whose envelope is ``cause``.
 
     The handler fills it; nothing is written to MongoDB or Kafka before the handler has returned. Then the writes, the
     reply and the messages are committed in one transaction with the message's inbox row, and only after that reply and
@@ -69,31 +65,25 @@ class Work:
 
     Attributes:
         now: when the handler started, UTC, whole milliseconds (the precision of MongoDB).
+        writes: the collected writes, in the order of the calls.
+        timers: the delayed messages, each with the time when it is due.
         annotations: fields for the audit entry of the message.
         outgoing: the published messages with their envelopes, in order.
         replies: False if the reply to the caller comes from a forwarded command.
     """
 
     __slots__ = (
-        "_cause",
-        "_ids",
-        "_on_outcome",
-        "_sealer",
-        "_timers",
-        "_writes",
-        "annotations",
-        "now",
-        "outgoing",
-        "replies",
+        *("annotations", "cause", "now", "outgoing", "replies", "timers", "writes"),
+        *("_ids", "_on_outcome", "_sealer"),
     )
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
-        self._cause = cause
+        self.cause = cause
         self._ids = ids
         self._sealer = sealer
-        self._writes: list[Write] = []
-        self._timers: list[tuple[datetime, Envelope]] = []
         self._on_outcome: OutcomeHook | None = None
+        self.writes: list[Write] = []
+        self.timers: list[tuple[datetime, Envelope]] = []
         self.annotations: dict[str, str | None] = {}
         self.now = now.astimezone(UTC).replace(microsecond=now.microsecond // 1000 * 1000)
         self.outgoing: list[tuple[Message, Envelope]] = []
@@ -102,32 +92,17 @@ class Work:
     @property
     def id(self) -> str:
         """Message ID, the same at every delivery."""
-        return self._cause.id
+        return self.cause.id
 
     @property
     def key(self) -> str:
         """Ordering key of the message."""
-        return self._cause.key
+        return self.cause.key
 
     @property
     def caller(self) -> Caller:
         """Caller of the message, as verified by the gateway."""
-        return self._cause.caller
-
-    @property
-    def cause(self) -> Envelope:
-        """Envelope of the message."""
-        return self._cause
-
-    @property
-    def writes(self) -> list[Write]:
-        """The collected writes, in the order of the calls."""
-        return self._writes
-
-    @property
-    def timers(self) -> list[tuple[datetime, Envelope]]:
-        """The delayed messages, each with the time when it is due."""
-        return self._timers
+        return self.cause.caller
 
     @property
     def published(self) -> list[Message]:
@@ -141,30 +116,24 @@ class Work:
     def insert(
         self, collection: Collection, document: Document, *, taken: type[Refusal] | Refusal | None = None
     ) -> None:
-        """Insert a document; the collection's unique indexes decide whether it is new.
+        """Insert a document with an ``_id`` and, if it is ever replaced, ``version`` 1.
 
-        A commit executes deletes first, then replaces and version checks, then inserts, without order within a kind.
-
-        Args:
-            collection: the collection.
-            document: the document with ``_id`` and, if it is ever replaced, ``version`` 1.
-            taken: the refusal if a unique index rejects it; by default the handler runs again and reads what is there.
+        The collection's unique indexes decide whether it is new. If one rejects it, the message is refused with
+        ``taken``; by default the handler runs again and reads what is there. A commit executes deletes first, then
+        replaces and version checks, then inserts, without order within a kind.
         """
-        self._writes.append(Insert(collection, document, taken))
+        self.writes.append(Insert(collection, document, taken))
 
     def replace(self, collection: Collection, document: Document, *, version: int) -> None:
         """Replace a document if it still has the version that the handler read; if not, the handler runs again."""
-        self._writes.append(Replace(collection, {**document, "version": version + 1}, version))
+        self.writes.append(Replace(collection, {**document, "version": version + 1}, version))
 
     def delete(self, collection: Collection, id: Any, *, version: int | None) -> None:  # noqa: A002 -- the field's name
         """Delete a document if it still has the version that the handler read; if not, the handler runs again.
 
-        Args:
-            collection: the collection.
-            id: its ``_id``.
-            version: its version; None for a document that has none and must only exist.
+        The version is None for a document that has none and must only exist.
         """
-        self._writes.append(Delete(collection, id, version))
+        self.writes.append(Delete(collection, id, version))
 
     def require_version(self, collection: Collection, id: Any, *, version: int) -> None:  # noqa: A002
         """Require a document to have the version that the handler read; if not, the handler runs again.
@@ -173,7 +142,7 @@ class Work:
         requires the application. Dependents of a deleted document can be searched after the commit of its deletion,
         because from then on none can be added.
         """
-        self._writes.append(RequireVersion(collection, id, version))
+        self.writes.append(RequireVersion(collection, id, version))
 
     def on_outcome(self, hook: OutcomeHook) -> None:
         """Set the function that is called once the outcome of the message is known, done or refused.
@@ -194,49 +163,45 @@ class Work:
             self._on_outcome(refusal)
 
     def publish(self, message: Message, *, at: datetime | None = None, id: str | None = None) -> str:  # noqa: A002
-        """Publish a message once the work is committed.
+        """Publish a command for any service, or an event, once the work is committed; return its message ID.
 
         Args:
-            message: a command for any service, or an event.
+            message: the command or event.
             at: earliest time; until then the message waits in a timer row.
             id: message ID, if several messages may order the same effect and it must happen once
                 (``derived_message_id``). By default derived from this message's ID, so that every run derives the same.
-
-        Returns:
-            The message ID.
         """
         envelope = self._envelope(message, id)
         if at is not None:
-            self._timers.append((at, envelope))
+            self.timers.append((at, envelope))
         self.outgoing.append((message, envelope))
         return envelope.id
 
     def forward(self, message: Message) -> None:
         """Publish a command whose reply is the reply to this message. The handler's own return value is discarded."""
         envelope = self._envelope(message, None)
-        envelope.reply_to_caller_of(self._cause)
+        envelope.reply_to_caller_of(self.cause)
         self.replies = False
         self.outgoing.append((message, envelope))
 
     def immediate(self) -> list[Envelope]:
         """Return the envelopes to send right after the commit, in order: all but the delayed ones."""
-        delayed = {id(envelope) for _, envelope in self._timers}
+        delayed = {id(envelope) for _, envelope in self.timers}
         return [envelope for _, envelope in self.outgoing if id(envelope) not in delayed]
 
     def discard_state(self) -> None:
         """Discard writes and messages, because the message was refused."""
-        self._writes.clear()
-        self._timers.clear()
+        self.writes.clear()
+        self.timers.clear()
         self.outgoing.clear()
         self.replies = True
 
     def _caller_for(self, kind: type[Message]) -> Caller:
-        """Return the caller that a published message names.
+        """Return the caller for a published message: with its IP address for rate limits and the audit of commands.
 
-        Events go without the caller's IP address: many services read them and some topics keep them for long. Commands
-        carry it for rate limits and the audit.
+        Events omit the address: many services read them and some topics keep them for long.
         """
-        caller = self._cause.caller
+        caller = self.cause.caller
         if caller.client_ip is None or not issubclass(kind, Event):
             return caller
         return caller.model_copy(update={"client_ip": None})
@@ -244,12 +209,12 @@ class Work:
     def _envelope(self, message: Message, own_id: str | None) -> Envelope:
         kind = type(message)
         return Envelope(
-            id=own_id or derived_message_id(self._cause.id, kind.wire, str(len(self.outgoing))),
+            id=own_id or derived_message_id(self.cause.id, kind.wire, str(len(self.outgoing))),
             wire=kind.wire,
             topic=kind.topic,
             key=message.key,
             body=encode(message, self._sealer),
             time=int(self.now.timestamp() * 1000),
             caller=self._caller_for(kind),
-            trace=self._cause.trace,
+            trace=self.cause.trace,
         )

@@ -20,14 +20,7 @@ from aiokafka.errors import KafkaError
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topics import TOPICS, Topic, dead_letter_topic
-from shared.dead_letters.reader import (
-    CHUNK,
-    KAFKA_SECONDS,
-    DeadLetterReader,
-    LetterFilter,
-    NewestFirstScan,
-    newest_of,
-)
+from shared.dead_letters.reader import CHUNK, KAFKA_SECONDS, DeadLetterReader, LetterFilter, NewestFirstScan, newest_of
 from shared.dead_letters.records import DeadLetter
 from shared.sealing import Sealer
 
@@ -47,12 +40,7 @@ class InvalidQueueCursor(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of dead letters.
-
-    Attributes:
-        letters: the dead letters.
-        next_cursor: cursor of the next page; None on the last page.
-    """
+    """A page of dead letters with the cursor of the next page; None on the last page."""
 
     letters: list[DeadLetter]
     next_cursor: str | None
@@ -196,37 +184,33 @@ class DeadLetterQueue:
 
     @asynccontextmanager
     async def _reader(self, topic: str | None) -> AsyncIterator[DeadLetterReader]:
-        async with self._readers, self._connected_reader(topic) as reader:
-            yield reader
-
-    @asynccontextmanager
-    async def _connected_reader(self, topic: str | None) -> AsyncIterator[DeadLetterReader]:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            client_id="nest-dead-letters",
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=100,
-            request_timeout_ms=int(KAFKA_SECONDS * 1000),
-        )
-        try:
-            async with asyncio.timeout(KAFKA_SECONDS):
-                await consumer.start()
-                existing = await consumer.topics()
-                names = {
-                    name: full_name
-                    for name in self._topics
-                    if topic in (None, name) and (full_name := self._prefix + dead_letter_topic(name)) in existing
-                }
-                reader = DeadLetterReader(consumer, names, self._sealer, self._scan_records)
-                await reader.open()
-            yield reader
-        except (KafkaError, TimeoutError) as failure:
-            raise BusDown(f"dead letters can't be read: {type(failure).__name__}") from failure
-        finally:
-            with suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), KAFKA_SECONDS)
+        async with self._readers:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                client_id="nest-dead-letters",
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=100,
+                request_timeout_ms=int(KAFKA_SECONDS * 1000),
+            )
+            try:
+                async with asyncio.timeout(KAFKA_SECONDS):
+                    await consumer.start()
+                    existing = await consumer.topics()
+                    names = {
+                        name: full_name
+                        for name in self._topics
+                        if topic in (None, name) and (full_name := self._prefix + dead_letter_topic(name)) in existing
+                    }
+                    reader = DeadLetterReader(consumer, names, self._sealer, self._scan_records)
+                    await reader.open()
+                yield reader
+            except (KafkaError, TimeoutError) as failure:
+                raise BusDown(f"dead letters can't be read: {type(failure).__name__}") from failure
+            finally:
+                with suppress(KafkaError, TimeoutError):
+                    await asyncio.wait_for(consumer.stop(), KAFKA_SECONDS)
 
 
 class Sender:
@@ -237,11 +221,7 @@ class Sender:
         self._partitions: dict[str, list[int]] = {}
 
     async def replay(self, letter: DeadLetter, *, forced_at: int | None = None) -> None:
-        """Put the original record back on its topic; return when Kafka has acknowledged it.
-
-        Args:
-            letter: a dead letter with a known source.
-            forced_at: as for ``DeadLetter.replay``.
+        """Put the original record back on its topic, with the headers of ``DeadLetter.replay``; wait for Kafka.
 
         Raises:
             BusDown: not acknowledged in time.
@@ -284,7 +264,7 @@ def _decoded_cursor(cursor: str) -> dict[str, list[int]]:
     if not isinstance(offsets, dict):
         raise InvalidQueueCursor
     for each in offsets.values():
-        if not isinstance(each, list) or len(each) not in _CURSOR_OFFSETS:
+        if not (isinstance(each, list) and len(each) in _CURSOR_OFFSETS):
             raise InvalidQueueCursor
         if not all(type(offset) is int and 0 <= offset < 2**63 for offset in each):
             raise InvalidQueueCursor

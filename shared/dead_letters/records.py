@@ -10,12 +10,14 @@ any record may contain its caller's IP address.
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
+from shared.bus.envelope import REPLAY_TIME, Record
 from shared.sealing import CannotUnseal, Sealer
 
 REASON: Final = "dead-reason"
@@ -36,8 +38,6 @@ DETAIL_BYTES: Final = 1_000
 
 Headers = tuple[tuple[str, bytes], ...]
 """Kafka headers: ordered, names may repeat. Foreign clients may write a null value; it is preserved."""
-REPLAY_TIME: Final = "replay-time"
-"""Replay header: Unix milliseconds when an operator ordered a message to be handled that is older than the inbox."""
 REPLAY_FOR: Final = "replay-for"
 """Replay header: the consumer group that dead-lettered the record; other groups skip the replay. Always the last header
 of a record, so that the check is cheap."""
@@ -48,33 +48,11 @@ _MAX_DIGITS: Final = 18
 _MAX_DATETIME_MILLISECONDS: Final = 253_402_300_799_999
 
 
-class StoredRecord(Protocol):
-    """A Kafka record on ``<topic>.dead``."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-class FailedRecord(Protocol):
-    """A Kafka record that could not be handled."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A dead letter to be written to Kafka.
+    """A dead letter to be written to Kafka: the failed record, sealed, with the reason in plain headers.
 
-    Attributes:
-        key: deduplication key. Compaction keeps one dead letter per failed record; a tombstone deletes it.
-        value: the failed record, sealed.
-        headers: the reason, in plain text.
+    The key is a deduplication key. Compaction keeps one dead letter per failed record; a tombstone deletes it.
     """
 
     key: bytes
@@ -141,23 +119,16 @@ class DeadLetter:
     def replay(self, *, forced_at: int | None = None) -> list[tuple[str, bytes]]:
         """Return the headers of a replay: the original ones and the replay headers.
 
-        Args:
-            forced_at: Unix milliseconds; set if the message is to be handled although it is older than the inbox.
+        ``forced_at``, Unix milliseconds, is set if the message is to be handled although it is older than the inbox.
         """
-        headers = list(self.headers)
-        if forced_at is not None:
-            headers.append((REPLAY_TIME, b"%d" % forced_at))
-        headers.append((REPLAY_FOR, self.group.encode()))
-        return headers
+        forced = [] if forced_at is None else [(REPLAY_TIME, b"%d" % forced_at)]
+        return [*self.headers, *forced, (REPLAY_FOR, self.group.encode())]
 
     @classmethod
-    def of(cls, record: StoredRecord, topic: str, sealer: Sealer | None) -> DeadLetter:
+    def of(cls, record: Record, topic: str, sealer: Sealer | None) -> DeadLetter:
         """Parse a record of ``<topic>.dead``; any record parses, also one that Nest did not write.
 
-        Args:
-            record: the Kafka record.
-            topic: source topic without the deployment's prefix.
-            sealer: unseals the record. Without one, or if its sealing key is gone, the result is ``sealed``.
+        Without a sealer, or if the sealing key is gone, the result is ``sealed``.
         """
         original = list(record.headers)
         added: dict[str, str] = {}
@@ -168,13 +139,12 @@ class DeadLetter:
         group, source = added.get(GROUP, ""), _source(added.get(SOURCE, ""), topic)
         headers = original_headers(original)
         sealed = SEALED in added
-        content: tuple[bytes | None, bytes | None, Headers] | None
         if sealed:
             dedup_key = (record.key or b"").decode("utf-8", "backslashreplace")
             content = _unsealed(record.value, sealer)
         else:
             dedup_key = _dedup_key_of_unsealed(record, topic, group, source, headers)
-            content = (record.key, record.value, headers)
+            content = record.key, record.value, headers
         key, value, headers = content or (None, None, ())
         return cls(
             topic=topic,
@@ -196,7 +166,7 @@ class DeadLetter:
 
 
 def dead_letter_record(
-    record: FailedRecord,
+    record: Record,
     topic: str,
     *,
     sealer: Sealer,
@@ -207,18 +177,10 @@ def dead_letter_record(
     group: str,
     at: int,
 ) -> DeadLetterRecord:
-    """Build the dead letter of a failed record.
+    """Build the dead letter of a failed record; the arguments are as in ``DeadLetter``.
 
-    Args:
-        record: the failed record.
-        topic: its topic without the deployment's prefix.
-        sealer: seals the record.
-        reason: ``undecodable``, ``too_old`` or ``failing``.
-        detail: what is wrong, without any content of the record.
-        trace: stack frames only: an exception's message may quote the record.
-        attempts: how often it was attempted.
-        group: the consumer group that failed.
-        at: current time, Unix milliseconds.
+    Neither ``detail`` nor ``trace`` may contain anything of the record: an exception's message may quote it. ``at`` is
+    the current time, Unix milliseconds.
     """
     source = f"{topic}/{record.partition}/{record.offset}".encode()
     packed = _pack(record.key, record.value, original_headers(record.headers))
@@ -240,7 +202,7 @@ def dead_letter_record(
     )
 
 
-def is_tombstone(record: StoredRecord) -> bool:
+def is_tombstone(record: Record) -> bool:
     """Return True if a record of a dead-letter topic only deletes a dead letter."""
     return record.key is not None and record.value is None and not record.headers
 
@@ -300,7 +262,7 @@ def _unsealed(value: bytes | None, sealer: Sealer | None) -> tuple[bytes | None,
 
 
 def _dedup_key_of_unsealed(
-    record: StoredRecord, topic: str, group: str, source: tuple[int, int] | None, headers: Headers
+    record: Record, topic: str, group: str, source: tuple[int, int] | None, headers: Headers
 ) -> str:
     """Derive the deduplication key of a dead letter written before dead letters were sealed."""
     partition, offset = source or (-1, record.offset)
@@ -313,9 +275,8 @@ def _dedup_key_of_unsealed(
 
 
 def _source(text: str, topic: str) -> tuple[int, int] | None:
-    named, *numbers = text.rsplit("/", 2)
-    partition, offset = (_number(number) for number in numbers) if len(numbers) == 2 else (None, None)  # noqa: PLR2004
-    return None if named != topic or partition is None or offset is None else (partition, offset)
+    place = re.fullmatch(rf"{re.escape(topic)}/([0-9]{{1,18}})/([0-9]{{1,18}})", text)
+    return None if place is None else (int(place[1]), int(place[2]))
 
 
 def _datetime(text: str | None) -> datetime | None:
