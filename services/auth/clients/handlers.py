@@ -86,7 +86,7 @@ async def set_client_looks(command: SetClientLooks, work: Work, auth: Auth) -> N
 
 
 def _announcement(client: Client) -> ClientAnnounced:
-    """The state of a client that gateways need; published at each change."""
+    """The event that sends a client's current state to the gateways."""
     return ClientAnnounced(
         key=client.id, client_id=client.id, name=client.name, disabled=client.disabled_at is not None
     )

@@ -111,7 +111,7 @@ class _Replayer:
     """Deduplication keys replayed by this command: two dead letters may be about one record."""
 
     async def replay(self, letter: DeadLetter) -> Outcome:
-        """Replay a dead letter, unless something prevents it."""
+        """Replay a dead letter if it can be replayed, and return the outcome."""
         if letter.source is None or not letter.group:
             return "not_ours"
         if letter.dedup_key in self.removed:

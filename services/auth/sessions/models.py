@@ -78,10 +78,10 @@ def sessions_of(refresh_tokens: Iterable[RefreshToken], access_tokens: Iterable[
 def select(
     sessions: Sequence[Session], *, session_id: str | None, which: Selection | None, current: str | None, at: datetime
 ) -> list[Session]:
-    """Select, of all sessions of a user, those to end: one, some of them, or without ``which`` all.
+    """Select the sessions to end: the one with ``session_id``, or those of ``which``; all if both are None.
 
     "all" and "others" include expired sessions: by the clock of another instance they may not have expired yet.
-    ``current`` is the ID of the caller's session.
+    ``sessions`` are all sessions of the user, ``current`` is the ID of the caller's session.
 
     Raises:
         SessionNotFound: the user has no live session with this ID.

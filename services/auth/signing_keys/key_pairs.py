@@ -29,7 +29,7 @@ _THUMBPRINT_MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kt
 
 
 def generate(algorithm: Algorithm, sealer: Sealer, *, at: datetime) -> SigningKey:
-    """Generate a key pair in the state ``published``, which signs from now on."""
+    """Generate a key pair in the state ``published``, with ``signs_from`` now."""
     private_key = _generate_private_key(algorithm)
     jwk = _public_jwk(private_key)
     kid = thumbprint(jwk)

@@ -50,7 +50,7 @@ class TokenSigner:
     def verify(self, token: str, *, typ: str, audience: str | None, at: datetime) -> dict[str, Any]:
         """Return the claims of a current token of this deployment.
 
-        Revocation is not checked; that is up to the issuer of this kind of token. With the audience None the caller
+        Revocation is not checked; that is up to the issuer of this kind of token. If ``audience`` is None, the caller
         checks the claim ``aud``.
 
         Raises:
