@@ -41,7 +41,6 @@ EXTRA_FILES: Final = {
     "services/billing/stripe_api/account.py": "stripe_api",
     "services/billing/stripe_api/calls.py": "stripe_api",
     "services/billing/stripe_api/idempotent_create.py": "stripe_api",
-    "services/billing/stripe_api/lists.py": "stripe_api",
     "services/billing/stripe_api/parsing.py": "stripe_api",
     "services/billing/stripe_api/reschedule.py": "stripe_api",
     "services/billing/stripe_api/token_bucket.py": "stripe_api",

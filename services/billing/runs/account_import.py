@@ -14,7 +14,7 @@ from services.billing.customers.attribution import request_user
 from services.billing.runs.comparison import repair_command
 from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_found
-from services.billing.stripe_api.lists import StripeList, list_page
+from services.billing.stripe_api.account import StripeList
 from services.billing.stripe_api.parsing import Json, parse_customer
 from services.billing.subscriptions.models import LIVE, live_duplicates
 from shared.ids import derived_message_id
@@ -30,7 +30,7 @@ USERS_PER_STEP: Final = 200
 async def take_customers(step: Step) -> StepResult:
     """Map a page of customers to users: by metadata, otherwise by address, as for a webhook."""
     run, at, billing = step.run, step.work.now, step.billing
-    page = await list_page("customers", step.stripe.calls, after=run.cursor)
+    page = await step.stripe.list_page("customers", after=run.cursor)
     users = await billing.mappings.users_of(entry["id"] for entry in page.entries)
     unmapped = [parse_customer(entry) for entry in page.entries if entry["id"] not in users]
     if run.check_round == 0:
@@ -58,7 +58,7 @@ def take_stage(name: StripeList, subject: Subject) -> Stage:
 
     async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now
-        page = await list_page(name, step.stripe.calls, after=run.cursor)
+        page = await step.stripe.list_page(name, after=run.cursor)
         stored = await step.billing.records.of_subject(subject).of(entry["id"] for entry in page.entries)
         new = [entry for entry in page.entries if entry["id"] not in stored and _has_user(entry)]
         if run.check_round == 0:

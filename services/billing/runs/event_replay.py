@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.billing.events.models import EventRow
 from services.billing.runs.models import Run
 from services.billing.runs.steps import Step, StepResult, map_until_timeout
-from services.billing.stripe_api.lists import Page, events_page
+from services.billing.stripe_api.account import Page
 from services.billing.stripe_api.parsing import Json
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import ReplayStripeEvent
@@ -25,7 +25,7 @@ async def failed_deliveries(step: Step) -> StepResult:
     run, at = step.run, step.work.now
     since = run.started_at - timedelta(days=run.parameters["days"])
     created = {"gte": int(since.timestamp())}
-    page = await events_page(step.stripe.calls, after=run.cursor, created=created, delivery_success=False)
+    page = await step.stripe.events_page(after=run.cursor, created=created, delivery_success=False)
     events = [_parse_event(entry) for entry in page.entries]
     known = await step.billing.events.known(EventRow.of(event, at=at).id for event in events)
     # In the order in which they happened; the list begins with the newest.
@@ -93,7 +93,7 @@ async def _listed_events(step: Step) -> Page:
     created = _created_filter(step.run)
     if created:
         filters["created"] = created
-    return await events_page(step.stripe.calls, after=step.run.cursor, **filters)
+    return await step.stripe.events_page(after=step.run.cursor, **filters)
 
 
 def _created_filter(run: Run) -> dict[str, int]:

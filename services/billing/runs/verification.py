@@ -13,7 +13,7 @@ from services.billing.runs.comparison import compare, compare_dispute, compare_p
 from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_suspected, map_until_timeout
 from services.billing.runs.store import MAX_UNLISTED
-from services.billing.stripe_api.lists import StripeList, events_page, list_page
+from services.billing.stripe_api.account import StripeList
 from services.billing.stripe_api.parsing import Json, parse_dispute, parse_time
 from shared.messages.billing.runs import Subject
 from shared.telemetry import log
@@ -44,7 +44,7 @@ def listed_stage(name: StripeList, subject: Subject, compare_entry: CompareEntry
         run, at = step.run, step.work.now
         records = step.billing.records.of_subject(subject)
         made_until, after = _parse_cursor(run.cursor)
-        page = await list_page(name, step.stripe.calls, after=after)
+        page = await step.stripe.list_page(name, after=after)
         stored = await records.of(entry["id"] for entry in page.entries)
         drifts = await map_until_timeout(
             page.entries, lambda entry: compare_entry(entry, stored.get(entry["id"]), step)
@@ -94,8 +94,8 @@ async def recent_events(step: Step) -> StepResult:
     """Compare the objects of Stripe's events since some hours before the run began."""
     run, at = step.run, step.work.now
     since = run.started_at - timedelta(hours=run.parameters["hours"])
-    page = await events_page(
-        step.stripe.calls, after=run.cursor, limit=EVENTS_PER_STEP, created={"gte": int(since.timestamp())}
+    page = await step.stripe.events_page(
+        after=run.cursor, limit=EVENTS_PER_STEP, created={"gte": int(since.timestamp())}
     )
     subjects = [subject for event in page.entries for subject in subjects_of(event)]
     trials = await step.billing.records.trials.of(stripe_id for kind, stripe_id in subjects if kind == "subscription")

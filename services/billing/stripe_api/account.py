@@ -1,12 +1,13 @@
-"""A Stripe account: reading of customers, subscriptions, payments, disputes and events, and changes to them."""
+"""A Stripe account: its customers, subscriptions, payments, disputes and events, read one by one or in pages."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
 from services.billing.stripe_api import calls
@@ -35,6 +36,30 @@ from shared.telemetry import log
 TRIAL_DAYS: Final = 14
 PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Types of objects that belong to payments."""
+StripeList = Literal["customers", "subscriptions", "payments", "disputes"]
+_LISTS: Final[dict[StripeList, tuple[str, Json]]] = {
+    "customers": ("/v1/customers", {"limit": 100}),
+    # Without ``status`` Stripe leaves out ended subscriptions.
+    "subscriptions": (
+        "/v1/subscriptions",
+        {"limit": 100, "status": "all", "expand": ["data.customer", "data.discounts"]},
+    ),
+    "payments": ("/v1/payment_intents", {"limit": 50, "expand": ["data.customer", "data.latest_charge"]}),
+    "disputes": ("/v1/disputes", {"limit": 100, "expand": ["data.charge"]}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of one of Stripe's lists.
+
+    Attributes:
+        entries: newest first.
+        more: whether another page follows.
+    """
+
+    entries: list[Json]
+    more: bool
 
 
 class Stripe:
@@ -153,6 +178,25 @@ class Stripe:
         """An event; Stripe keeps them for 30 days."""
         return await self._find("event", f"/v1/events/{_quoted(event_id)}")
 
+    async def list_page(self, name: StripeList, *, after: str | None) -> Page:
+        """The next page of all objects of a kind.
+
+        Args:
+            name: of the list.
+            after: Stripe's ID of the last entry of the previous page.
+        """
+        path, params = _LISTS[name]
+        return await self._page(f"list_{name}", path, params, after)
+
+    async def events_page(self, *, after: str | None, **filters: Any) -> Page:
+        """The next page of the account's events of the last 30 days.
+
+        Args:
+            after: Stripe's ID of the last event of the previous page.
+            filters: Stripe's parameters: ``types``, ``created``, ``delivery_success``.
+        """
+        return await self._page("list_events", "/v1/events", {"limit": 100, **filters}, after)
+
     async def trial_customer_id(self, email: str, trial_id: str) -> str | None:
         """The ID of the customer that was created for a trial.
 
@@ -246,6 +290,11 @@ class Stripe:
             if refused.code == "resource_missing":
                 return None
             raise
+
+    async def _page(self, name: str, path: str, params: Json, after: str | None) -> Page:
+        cursor = {} if after is None else {"starting_after": after}
+        page = await self.calls.get(name, path, {**params, **cursor})
+        return Page(page["data"], page["has_more"])
 
     async def _cancel(self, subscription_id: str, comment: str, key: str) -> None:
         params = {"prorate": True, "invoice_now": True, "cancellation_details": {"comment": comment}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from services.billing.events.handlers import EVENT_HANDLERS
+from services.operator.doctor.stripe import PAYMENT_EVENTS, SUBSCRIPTION_EVENTS
 from shared.messages.billing.payments import (
     PaymentSucceeded,
 )
@@ -16,6 +18,10 @@ from tests.billing.conftest import ADA, Shop, counter
 def commands(shop: Shop) -> list[FollowSubscription]:
     found: list[FollowSubscription] = shop.harness.published_of(FollowSubscription)
     return found
+
+
+def test_every_type_that_the_webhook_endpoint_must_have_has_a_handler() -> None:
+    assert EVENT_HANDLERS.keys() >= SUBSCRIPTION_EVENTS | PAYMENT_EVENTS
 
 
 async def test_an_event_is_stored_without_personal_data(shop: Shop) -> None:

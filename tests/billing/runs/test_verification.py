@@ -8,7 +8,7 @@ import pytest
 
 from services.billing import metrics
 from services.billing.runs import recheck, verification
-from services.billing.stripe_api import lists
+from services.billing.stripe_api import account
 from services.billing.stripe_api.calls import Timeouts
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
@@ -159,8 +159,8 @@ async def test_a_run_over_recent_events_also_checks_known_drift(shop: Shop) -> N
 
 
 async def test_all_pages_of_the_lists_are_compared(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, (path, params) in lists._LISTS.items():
-        monkeypatch.setitem(lists._LISTS, name, (path, {**params, "limit": 4}))
+    for name, (path, params) in account._LISTS.items():
+        monkeypatch.setitem(account._LISTS, name, (path, {**params, "limit": 4}))
     monkeypatch.setattr(verification, "RECORDS_PER_STEP", 4)
     monkeypatch.setattr(recheck, "PER_STEP", 4)
     for number in range(10):
