@@ -47,22 +47,13 @@ _ARRAYS: Final = (tuple, list, set, frozenset)
 
 
 def stored_as(name: str, *, default: Any = MISSING) -> Any:
-    """Declare a dataclass field whose name in documents is not its own name in camel case.
-
-    Args:
-        name: the field's name in documents.
-        default: the field's default value.
-    """
+    """Declare a dataclass field whose name in documents is not its own name in camel case."""
     metadata = {_STORED_AS: name}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
 def document_of(entity: Any) -> Document:
-    """Convert a dataclass instance to a document.
-
-    Raises:
-        TypeError: the class has a field whose type can't be mapped.
-    """
+    """Convert a dataclass instance to a document; raise TypeError for a field whose type can't be mapped."""
     return _mapping(type(entity), _WHOLE).encode(entity)
 
 
@@ -233,13 +224,9 @@ Row = TypeVar("Row", bound=Versioned)
 class Rows(Generic[Row]):
     """Base class of stores: a collection whose documents are entities of one class.
 
-    ``class Clients(Rows[Client], missing=ClientNotFound)`` stores clients in the collection named ``COLLECTION``.
-
-    Args:
-        database: the service's database.
-        taken: class argument: the refusal if a unique index rejects a new entity. By default the handler runs again and
-            finds the entity that is stored by then.
-        missing: class argument: the refusal of ``get``; required by stores that use it.
+    ``class Clients(Rows[Client], missing=ClientNotFound)`` stores clients in the collection named ``COLLECTION``. The
+    class argument ``missing`` is the refusal of ``get``, required by stores that use it. ``taken`` is the refusal if a
+    unique index rejects a new entity; by default the handler runs again and finds the entity that is stored by then.
     """
 
     _name: ClassVar[str]
@@ -259,18 +246,14 @@ class Rows(Generic[Row]):
         self._by_id = BatchLoader(self._collection)
 
     async def get(self, id: str) -> Row:  # noqa: A002 -- the field's name
-        """The entity with this ID.
-
-        Raises:
-            Refusal: ``missing``: there is none.
-        """
+        """Return the entity with this ID; raise ``missing`` if there is none."""
         document = await self._by_id.find_one(id)
         if document is not None:
             return self._read(document)
         raise self._missing or TypeError(f"{type(self).__name__} declares no refusal for a missing entity")
 
     async def find(self, id: str) -> Row | None:  # noqa: A002 -- the field's name
-        """The entity with this ID, if there is one."""
+        """Return the entity with this ID; None if there is none."""
         return self._read_or_none(await self._by_id.find_one(id))
 
     def add(self, entity: Row, work: Work) -> None:

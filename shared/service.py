@@ -51,14 +51,9 @@ Result = TypeVar("Result")
 class Resources:
     """Resources from which a service builds its context.
 
-    Attributes:
-        database: the service's database.
-        ids: generates IDs.
-        sealer: seals and unseals secrets.
-        publish: sends a message outside of a work, for use at the start; raises BusDown.
-        follow: calls a function with every record of a topic, in order. Returns when the existing records are read, and
-            continues in the background until the service stops.
-        clock: returns the current time, timezone-aware.
+    ``publish`` sends a message outside of a work, for use at the start, and raises BusDown. ``follow`` calls a function
+    with every record of a topic, in order; it returns when the existing records are read, and continues in the
+    background until the service stops. ``clock`` returns the current time, timezone-aware.
     """
 
     database: Database
@@ -76,14 +71,8 @@ OpenContext = Callable[[Resources], AbstractAsyncContextManager[Any]]
 class Service:
     """A service; it runs while it is entered as an async context manager.
 
-    Args:
-        settings: its settings.
-        name: service name; names its database, its consumer group and the receiver of its secrets.
-        handlers: handler of each message class.
-        topics: topics to consume.
-        indexes: indexes of its collections.
-        open_context: opens the handlers' context.
-        on_stuck: called when the consumer is stuck; ends the process by default.
+    Its name is also that of its database, its consumer group and the receiver of its secrets. ``topics`` are those that
+    it consumes. ``on_stuck`` is called when the consumer is stuck; by default it ends the process.
     """
 
     def __init__(

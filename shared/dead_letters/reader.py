@@ -28,11 +28,8 @@ KAFKA_SECONDS: Final = 10.0
 class DeadLetterReader:
     """Reads spans of dead-letter topics, each of which has a single partition.
 
-    Args:
-        consumer: a started consumer without a group.
-        names: full topic names by source topic.
-        sealer: unseals dead letters; None leaves them sealed.
-        max_records: number of records after which the budget is used up.
+    ``names`` are full topic names by source topic. Without a sealer, dead letters stay sealed. The budget of the call is
+    used up after ``max_records``.
 
     Attributes:
         starts: first offset of each topic.
@@ -101,8 +98,7 @@ class DeadLetterReader:
 class NewestFirstScan:
     """The matching dead letters of one topic, from newest to oldest.
 
-    Attributes:
-        next: offset after the newest dead letter that was not taken yet; where the next page starts.
+    ``next`` is the offset after the newest dead letter that was not taken yet; the next page starts there.
     """
 
     def __init__(self, reader: DeadLetterReader, topic: str, end: int, matches: LetterFilter) -> None:

@@ -31,11 +31,7 @@ hour. After them auth sends the command again, every hour. Two schedules at once
 async def erase_part(
     command: EraseUserData, work: Work, collections: Sequence[PersonalDataCollection], *, sealer: Sealer
 ) -> bool:
-    """Erase up to ``MAX_DOCUMENTS`` documents; if any are left, publish the command again.
-
-    Returns:
-        True if nothing is left.
-    """
+    """Erase up to ``MAX_DOCUMENTS`` documents; return True if none is left, otherwise publish the command again."""
     if await erase_batch(DataSubject.of(command, sealer), work, collections):
         return True
     work.publish(command.model_copy(update={"key": work.key}))
@@ -43,11 +39,7 @@ async def erase_part(
 
 
 async def erase_batch(subject: DataSubject, work: Work, collections: Sequence[PersonalDataCollection]) -> bool:
-    """Erase up to ``MAX_DOCUMENTS`` documents.
-
-    Returns:
-        True if nothing is left.
-    """
+    """Erase up to ``MAX_DOCUMENTS`` documents; return True if none is left."""
     remaining = MAX_DOCUMENTS
     for source in collections:
         query = (source.erasure_query or source.query)(subject)
@@ -72,12 +64,7 @@ def finish_erasure(command: EraseUserData, work: Work) -> None:
 def postpone_erasure(command: EraseUserData, work: Work, *, waits_for: ThirdParty, reason: str, at: datetime) -> None:
     """Report to auth that the erasure waits for a provider, and schedule the next attempt.
 
-    Args:
-        command: the erasure that could not be completed.
-        work: receives the report and the next attempt.
-        waits_for: the provider that is unavailable.
-        reason: the failure, without personal data.
-        at: time of the next attempt.
+    ``reason`` is the failure, without personal data.
     """
     log.warning("erasure postponed", process=command.process_id, waits_for=waits_for, reason=reason)
     work.publish(
@@ -109,13 +96,14 @@ class ErasedIds:
 
     async def contains_any(self, *ids: str | None) -> bool:
         """Return True if at least one of these IDs was erased; None is ignored."""
-        found = await asyncio.gather(*(self._by_id.find_one(each) for each in ids if each is not None))
-        return any(document is not None for document in found)
+        return any(await self._found(each for each in ids if each is not None))
 
     async def contains_all(self, ids: Iterable[str]) -> bool:
         """Return True if all of these IDs were erased."""
-        found = await asyncio.gather(*(self._by_id.find_one(each) for each in ids))
-        return None not in found
+        return all(await self._found(ids))
+
+    async def _found(self, ids: Iterable[str]) -> list[Document | None]:
+        return await asyncio.gather(*(self._by_id.find_one(each) for each in ids))
 
     async def add(self, ids: Iterable[str], work: Work) -> None:
         """Insert the IDs that are not stored yet."""

@@ -26,11 +26,8 @@ async def export_part(
 ) -> None:
     """Send one part of the export to auth and order the next one.
 
-    Args:
-        command: names the position: an index into ``collections`` and the last exported ``_id``.
-        work: receives the part and the next command.
-        collections: the service's collections, always in the same order.
-        sealer: unseals the subject's identifiers.
+    The command names the position: an index into ``collections``, which always have the same order, and the last
+    exported ``_id``.
     """
     source = collections[command.holding]
     query = source.query(DataSubject.of(command, sealer))
@@ -61,9 +58,7 @@ async def export_part(
     )
     if last:
         return
-    position = (
-        {"after": documents[len(exported) - 1]["_id"]}
-        if more_in_collection
-        else {"holding": command.holding + 1, "after": None}
-    )
+    position = {"holding": command.holding + 1, "after": None}
+    if more_in_collection:
+        position = {"after": documents[len(exported) - 1]["_id"]}
     work.publish(command.model_copy(update={"key": work.key, "number": command.number + 1, **position}))

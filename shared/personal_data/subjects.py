@@ -21,10 +21,7 @@ _MACHINERY: Final = frozenset({"version", "holds"})
 class DataSubject:
     """A person, by every identifier that a service may have stored.
 
-    Attributes:
-        user_id: ID of the user.
-        emails: e-mail addresses in normal form, including removed ones.
-        phones: phone numbers in normal form, including removed ones.
+    E-mail addresses and phone numbers are in normal form and include removed ones.
     """
 
     user_id: str
