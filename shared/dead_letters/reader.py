@@ -28,8 +28,8 @@ KAFKA_SECONDS: Final = 10.0
 class DeadLetterReader:
     """Reads spans of dead-letter topics, each of which has a single partition.
 
-    ``names`` are full topic names by source topic. Without a sealer, dead letters stay sealed. The budget of the call is
-    used up after ``max_records``.
+    ``names`` are full topic names by source topic. Without a sealer, dead letters stay sealed. ``max_records`` is the
+    number of records after which the budget of the call is used up.
 
     Attributes:
         starts: first offset of each topic.
