@@ -27,6 +27,7 @@ import httpx
 
 from services.embedded import demo, ports
 from services.embedded.children import bound_to_parent
+from services.embedded.errors import CannotStart
 from services.embedded.in_process import ServiceTask
 from services.embedded.inbox import Arrival, Inbox
 from services.embedded.server import run_all
@@ -366,6 +367,6 @@ def _creator(name: str, environment: Mapping[str, str]) -> Callable[[], Any]:
 async def _seeded(stack: Stack) -> bool:
     try:
         await demo.seed(stack.urls[0], stack.internal_key)
-    except (httpx.TransportError, demo.SeedRefused):
+    except (httpx.TransportError, CannotStart):
         return False
     return True

@@ -56,15 +56,10 @@ class Child:
         log: Path | None,
         environment: Mapping[str, str] | None = None,
     ) -> Self:
-        """Start a command in its own session, so that a terminal sends Ctrl-C to the parent only.
+        """Start a command, whose first word is an absolute path. Call `stop_orphan(record)` before.
 
-        Call `stop_orphan(record)` before.
-
-        Args:
-            command: words of the command line, the first an absolute path.
-            record: file for process ID and start time.
-            log: file that both outputs are appended to; without it, read them from `output`.
-            environment: environment variables; the parent's by default.
+        Both outputs are appended to the log; without a log, read them from `output`. The child has its own session, so
+        that a terminal sends Ctrl-C to the parent only.
         """
         record.parent.mkdir(parents=True, exist_ok=True)
         with _open_output(log) as output:

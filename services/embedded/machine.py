@@ -65,7 +65,7 @@ async def run_machine(
         host: address of the gateway.
         port: port of the gateway.
         progress: receives the steps.
-        modules: modules to import while Kafka and MongoDB start.
+        modules: further modules to import while Kafka and MongoDB start.
 
     Raises:
         CannotStart: a part could not start; the text is one line with the remedy.

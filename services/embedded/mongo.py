@@ -1,4 +1,4 @@
-"""Embedded MongoDB: a replica set of one node, and so with transactions."""
+"""Embedded MongoDB: a replica set of one node, because only replica sets have transactions."""
 
 import asyncio
 import ctypes
@@ -12,7 +12,7 @@ from pathlib import Path
 from services.embedded import ports
 from services.embedded.children import stop_orphan
 from services.embedded.console import Progress
-from services.embedded.errors import MongodMissing
+from services.embedded.errors import CannotStart
 from services.embedded.folder import make_writable
 from services.embedded.server import Server
 
@@ -23,17 +23,9 @@ _LIBRARIES = ("libcurl.so.4", "libssl.so.3", "libcrypto.so.3")
 
 
 class EmbeddedMongo(Server):
-    """A MongoDB replica set `rs0` of one node on loopback, as an async context manager.
+    """A MongoDB replica set `rs0` of one node on loopback.
 
-    Acknowledged writes survive `kill`.
-
-    Args:
-        folder: folder for everything; created if missing.
-        port: port to listen on; 0 for a free one, if possible the same as last time.
-        test_commands: allows tests to inject faults (`configureFailPoint`).
-        progress: receives the steps.
-
-    Raises, when started: MongodMissing, PortTaken, FolderNotWritable, AlreadyRunning, DidNotStart.
+    Acknowledged writes survive `kill`. With `test_commands` tests can inject faults (`configureFailPoint`).
     """
 
     NAME = "mongo"
@@ -99,7 +91,7 @@ def find_mongod() -> Path:
     """Return the `mongod` of the package that contains one (Linux on x86-64), otherwise the one on the PATH.
 
     Raises:
-        MongodMissing: there is neither.
+        CannotStart: there is neither.
     """
     if sys.platform == "linux" and platform.machine() == "x86_64":
         # Located without an import, because the package starts processes when it is imported.
@@ -110,7 +102,10 @@ def find_mongod() -> Path:
                 return packaged
     on_path = shutil.which("mongod")
     if on_path is None:
-        raise MongodMissing
+        raise CannotStart(
+            "there is no mongod for this platform: install MongoDB 6 or later so that mongod is on the PATH,"
+            " or set NEST_MONGO_URL to your own MongoDB replica set"
+        )
     return Path(on_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from services.embedded import ports
 from services.embedded.children import Child, stop_orphan
 from services.embedded.console import Console
-from services.embedded.errors import ServiceExited
+from services.embedded.errors import CannotStart
 from services.embedded.machine import DRAIN_SECONDS, Machine, run_machine
 from services.embedded.server import run_all
 from services.embedded.up import ShutdownSignal
@@ -107,7 +107,7 @@ async def _wait(work: asyncio.Task[None], logs: list[asyncio.Task[None]], childr
     """Wait for a task.
 
     Raises:
-        ServiceExited: a service exited before.
+        CannotStart: a service exited before.
     """
     try:
         await asyncio.wait({work, *logs}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,5 +117,5 @@ async def _wait(work: asyncio.Task[None], logs: list[asyncio.Task[None]], childr
         work.cancel()
     for name, child in children.items():
         if child.exit_code is not None:
-            raise ServiceExited(name, child.exit_code)
+            raise CannotStart(f"{name} exited with code {child.exit_code}: see its last lines above")
     return None

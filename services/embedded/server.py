@@ -53,7 +53,11 @@ class Server(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Start or restart the server with its port and data, and wait until it is ready."""
+        """Start or restart the server with its port and data, and wait until it is ready.
+
+        Raises:
+            CannotStart: with the remedy, such as PortTaken, FolderNotWritable, AlreadyRunning or DidNotStart.
+        """
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop the server, if it runs, and wait until it has exited; kill it after `seconds`."""

@@ -68,7 +68,7 @@ def _branding_table(response: dict[str, Any]) -> Table:
 
 @mail_app.callback()
 def mail() -> None:
-    """Keep the name of the only command: typer omits the name of a single one."""
+    """Keep `preview` in the command line: typer omits the name of a group's only command."""
 
 
 @mail_app.command(epilog=example_text("nest mail preview", "nest mail preview --templates ours"))

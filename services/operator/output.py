@@ -25,7 +25,6 @@ COLOURS: Final = {
 }
 """Colours of states: success, in progress, failure."""
 COLUMN_GAP: Final = 2
-"""Spaces between two columns."""
 TIME_FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
 Data = Annotated[
@@ -46,13 +45,7 @@ Limit = Annotated[int, typer.Option(min=1, max=500, help="Maximum number of entr
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The result of a command.
-
-    Attributes:
-        response: the whole response, for JSON.
-        rows: its entries.
-        columns: column titles by the field that the column shows.
-    """
+    """Result of a command: the whole response for JSON, and its entries with column titles by field."""
 
     response: Any
     rows: Sequence[Mapping[str, Any]]
@@ -76,31 +69,20 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
 
     The function's first parameter, ``nest``, receives the client of the selected Nest. The command gets the function's
     other parameters as arguments and options, the option ``--data``, and ``--json`` if the function returns a Table,
-    which is then printed. A CommandError ends the command with one line on standard error and exit code 1.
-
-    Args:
-        app: the group of commands.
-        name: name of the command.
-        examples: command lines that its help shows.
+    which is then printed. A CommandError ends the command with one line on standard error and exit code 1. The help
+    text ends with the examples.
     """
 
     def register(function: Function) -> Function:
         hints = get_type_hints(function, include_extras=True)
-        options = {"data": (Path(".nest"), Data), **({"as_json": (False, AsJson)} if hints["return"] is Table else {})}
-        parameters = [
-            *(
-                parameter.replace(annotation=hints[parameter.name])
-                for parameter in inspect.signature(function).parameters.values()
-                if parameter.name != "nest"
-            ),
-            *(
-                inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-                for option, (default, annotation) in options.items()
-            ),
-        ]
+        own = inspect.signature(function).parameters.items()
+        parameters = [parameter.replace(annotation=hints[name]) for name, parameter in own if name != "nest"]
+        parameters.append(_option("data", Data, Path(".nest")))
+        if returns_table := hints["return"] is Table:
+            parameters.append(_option("as_json", AsJson, default=False))
 
         def run(*, data: Path, **arguments: Any) -> None:
-            as_json = arguments.pop("as_json") if hints["return"] is Table else False
+            as_json = arguments.pop("as_json") if returns_table else False
             with one_line_errors():
                 table = function(Client.of(data), **arguments)
                 if table is not None:
@@ -113,6 +95,10 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
         return function
 
     return register
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def example_text(*lines: str) -> str:

@@ -179,7 +179,7 @@ def replay(
 def import_account(
     nest: Client, *, run_id: RunId = None, wait: Wait = True, yes: Yes = False, as_json: AsJson = False
 ) -> None:
-    """Import the customers, subscriptions and payments of an account from before Nest. Sends no mail."""
+    """Import the customers, subscriptions and payments of an existing Stripe account. Sends no mail."""
     if run_id is None:
         confirm(IMPORT_QUESTION, yes=yes)
     run(nest, "import_stripe_account", {}, run_id, wait=wait, as_json=as_json)

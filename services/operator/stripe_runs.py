@@ -25,21 +25,22 @@ DIFFERENCES: Final = columns(
 
 
 def run(nest: Client, method: str, body: dict[str, Any], run_id: str | None, *, wait: bool, as_json: bool) -> None:
-    """Start or resume a run and watch it until it is done. Ctrl-C stops the run, so that it can be resumed.
+    """Start a run with a method and body, or resume the run with the given ID, and watch it until it is done.
 
-    Args:
-        nest: the client.
-        method: the method that starts a run.
-        body: the method's body.
-        run_id: a run to resume or watch instead.
-        wait: whether to wait until the run is done; otherwise its ID is printed.
-        as_json: whether to print JSON.
+    Without ``wait`` its ID is printed. Ctrl-C stops the run, so that it can be resumed.
 
     Raises:
         CommandError: a call failed.
         typer.Exit: with code 1 if something differs or the run did not finish; with 130 after Ctrl-C.
     """
-    started = _start(nest, method, body, run_id)
+    try:
+        started: dict[str, Any] = (
+            nest.call(method, body) if run_id is None else nest.call("resume_stripe_run", {"run_id": run_id})
+        )
+    except Refused as refused:
+        if refused.code == "stripe_run_under_way" and "run_id" in refused.meta:
+            typer.echo(f"a run is in progress: --run {refused.meta['run_id']} watches it", err=True)
+        raise
     if not wait:
         typer.echo(json.dumps(started, indent=2) if as_json else started["id"])
         return
@@ -50,19 +51,7 @@ def run(nest: Client, method: str, body: dict[str, Any], run_id: str | None, *, 
         nest.call("stop_stripe_run", {"run_id": started["id"]})
         typer.echo(f"stopped; --run {started['id']} resumes it", err=True)
         raise typer.Exit(130) from None
-    _conclude(nest, finished, as_json=as_json)
-
-
-def _start(nest: Client, method: str, body: dict[str, Any], run_id: str | None) -> dict[str, Any]:
-    try:
-        started: dict[str, Any] = (
-            nest.call(method, body) if run_id is None else nest.call("resume_stripe_run", {"run_id": run_id})
-        )
-    except Refused as refused:
-        if refused.code == "stripe_run_under_way" and "run_id" in refused.meta:
-            typer.echo(f"a run is in progress: --run {refused.meta['run_id']} watches it", err=True)
-        raise
-    return started
+    _print_result(nest, finished, as_json=as_json)
 
 
 def _follow(nest: Client, state: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -85,7 +74,7 @@ def _follow(nest: Client, state: dict[str, Any], report: Callable[[dict[str, Any
     return state
 
 
-def _conclude(nest: Client, finished: dict[str, Any], *, as_json: bool) -> None:
+def _print_result(nest: Client, finished: dict[str, Any], *, as_json: bool) -> None:
     differences = _differences(nest, finished["id"])
     if as_json:
         print_json({**finished, "found": differences})

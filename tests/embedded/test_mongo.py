@@ -12,7 +12,7 @@ from pymongo import AsyncMongoClient
 
 from services.embedded import mongo as mongo_module
 from services.embedded.children import start_time
-from services.embedded.errors import DidNotStart, FolderNotWritable, MongodMissing, PortTaken
+from services.embedded.errors import CannotStart, DidNotStart, FolderNotWritable, PortTaken
 from services.embedded.mongo import EmbeddedMongo, find_mongod, mongod_environment
 
 Start = Callable[[], Awaitable[EmbeddedMongo]]
@@ -81,7 +81,7 @@ async def test_failed_start_names_the_log(tmp_path: Path) -> None:
 async def test_missing_mongod_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MongodMissing, match=r"set NEST_MONGO_URL to your own MongoDB replica set$"):
+    with pytest.raises(CannotStart, match=r"set NEST_MONGO_URL to your own MongoDB replica set$"):
         await EmbeddedMongo(tmp_path).start()
 
 

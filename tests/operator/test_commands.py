@@ -80,7 +80,7 @@ def words(line: str, banner: str) -> list[str]:
 
 
 def all_commands(group: Any, *before: str) -> dict[str, Any]:
-    """Return all commands by their words."""
+    """Return all commands by their full names, such as `users find`."""
     found = {}
     for name, command in group.commands.items():
         line = (*before, name)

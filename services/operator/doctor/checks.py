@@ -22,7 +22,6 @@ CHECK_SECONDS: Final = 20.0
 """Timeout of one check."""
 
 Report = Callable[[Sequence[str]], None]
-"""Receives the areas of the unfinished checks, at the start and after each check."""
 
 
 async def check_everything(
@@ -34,7 +33,7 @@ async def check_everything(
         services_known: whether the environment is that of the services.
         selectors: DKIM selectors of the mail provider.
         replication: required replicas of each topic; None for one per broker, 3 at most.
-        report: receives the unfinished checks.
+        report: receives the areas of the unfinished checks, at the start and after each check.
     """
     loaded = LoadedSettings()
     checks = [Check("settings", partial(check_settings, loaded, services_known=services_known))]
@@ -93,12 +92,7 @@ def _vendor_checks(loaded: LoadedSettings, selectors: Sequence[str], database: D
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check of one area.
-
-    Attributes:
-        area: area of its findings, unless they name another one.
-        run: yields the findings.
-    """
+    """A check, with the area of those findings that do not name another one."""
 
     area: str
     run: Callable[[], AsyncIterator[Finding]]

@@ -16,13 +16,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report, with the field names of its JSON.
+    """A line of the report: an area such as ``kafka`` (empty for that of the check), its state, and the remedy.
 
-    Attributes:
-        level: severity.
-        area: the checked part: ``kafka``, ``mail records``; empty for that of the check.
-        says: the state that was found.
-        do: the remedy; empty if all is well.
+    The field names are those of the JSON output.
     """
 
     level: Level

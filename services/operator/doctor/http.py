@@ -26,19 +26,15 @@ CERTIFICATE_DAYS: Final = 14
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Response of a server.
-
-    Attributes:
-        status: HTTP status.
-        body: the JSON object; empty if the body is none.
-        clock_offset: seconds by which the server's clock is ahead of ours; None without a date.
-        expiry: end of its certificate; None without TLS.
-    """
+    """Response of a server."""
 
     status: int
     body: Mapping[str, Any]
+    """The JSON object; empty if the body is none."""
     clock_offset: float | None
+    """Seconds by which the server's clock is ahead of ours; None without a date."""
     expiry: datetime | None
+    """End of the certificate; None without TLS."""
 
 
 async def get(url: str, *, headers: Mapping[str, str] | None = None) -> Response:
@@ -83,7 +79,7 @@ def certificate_findings(owner: str, expiry: datetime | None) -> list[Finding]:
 
 
 def clock_finding(owner: str, offset: float) -> Finding:
-    """Judge by how many seconds a clock is ahead of ours."""
+    """Return the finding about a clock that is ``offset`` seconds ahead of ours."""
     if abs(offset) < CLOCK_WARNING:
         return ok(f"{owner} agrees with this machine's", area="clock")
     says = f"{owner} is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
@@ -104,12 +100,7 @@ def _clock_offset(date: str | None, started: float, ended: float) -> float | Non
 
 
 async def check_gateway(url: str, issuer: str | None) -> AsyncIterator[Finding]:
-    """Check the gateway's health, certificate, clock and issuer.
-
-    Args:
-        url: base URL of the HTTP API.
-        issuer: the issuer in the settings; None if it is unknown.
-    """
+    """Check the gateway's health, certificate and clock, and compare its issuer with that of the settings, if known."""
     try:
         health = await get(f"{url}/healthz")
     except (aiohttp.ClientError, TimeoutError, OSError) as failure:

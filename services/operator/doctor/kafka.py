@@ -34,7 +34,7 @@ async def check_topics(
         bootstrap: Kafka's brokers.
         prefix: prefix of the topic names.
         replication: required replicas of each topic; None for one per broker, 3 at most.
-        inbox_retention: the shortest inbox retention of a service; None if it is unknown.
+        inbox_retention: the shortest inbox retention of a service, if known.
     """
     async with _admin(bootstrap) as admin:
         cluster = await admin.describe_cluster()

@@ -38,11 +38,7 @@ TWILIO_SENDERS: Final = {"PhoneNumbers": "phone_numbers", "AlphaSenders": "alpha
 
 
 async def check_mail_servers(settings: Any) -> AsyncIterator[Finding]:
-    """Check that each mail server is reachable, encrypts and accepts the login. No mail is sent.
-
-    Args:
-        settings: settings of the mailer.
-    """
+    """Check that each mail server is reachable, encrypts and accepts the login. No mail is sent."""
     servers = [name for name in ("smtp", "smtp_second") if getattr(settings, f"{name}_host", None) is not None]
     for findings in await asyncio.gather(*(_check_mail_server(settings, name) for name in servers)):
         for finding in findings:
@@ -95,15 +91,9 @@ async def check_senders(
     selectors: Sequence[str],
     resolver: dns.asyncresolver.Resolver | None = None,
 ) -> AsyncIterator[Finding]:
-    """Check the DNS records of the domains of all senders: the settings' and the clients'.
+    """Check the domains of all senders: the settings', and the clients' in the mailer's database.
 
     Nothing is checked while mails stay on this machine.
-
-    Args:
-        settings: settings of the mailer.
-        database: the mailer's database; None if it is unknown.
-        selectors: DKIM selectors of the mail provider.
-        resolver: DNS resolver; the machine's own by default.
     """
     senders = [settings.mail_from]
     try:
@@ -138,12 +128,9 @@ def domain_of(mail_from: str) -> str:
 async def check_mail_records(
     domains: Iterable[str], selectors: Sequence[str], resolver: dns.asyncresolver.Resolver | None = None
 ) -> AsyncIterator[Finding]:
-    """Check the MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489) records of domains.
+    """Check the MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489) records of senders' domains.
 
-    Args:
-        domains: domains of senders.
-        selectors: DKIM selectors of the mail provider.
-        resolver: DNS resolver; the machine's own by default.
+    DKIM is checked with the selectors of the mail provider. The resolver is the machine's own by default.
     """
     if resolver is None:
         resolver = dns.asyncresolver.Resolver()
@@ -269,11 +256,7 @@ def _dmarc(domain: str, records: list[str]) -> Finding:
 
 
 async def check_twilio(settings: Any) -> AsyncIterator[Finding]:
-    """Check that Twilio accepts the account, and that the messaging service has a sender.
-
-    Args:
-        settings: settings of the mailer, with Twilio as text provider.
-    """
+    """Check that Twilio accepts the account, and that the messaging service has a sender."""
     account = await _get_twilio(settings, TWILIO, f"/2010-04-01/Accounts/{settings.twilio_account_sid}.json")
     if account.status in (401, 403):
         yield problem(

@@ -57,10 +57,7 @@ async def check_mongo(client: Client) -> AsyncIterator[Finding]:
 async def check_indexes(client: Client, prefix: str, settings: Mapping[str, Any]) -> AsyncIterator[Finding]:
     """Compare the indexes with this release's declaration, and find rows that expired and were not deleted.
 
-    Args:
-        client: client of MongoDB.
-        prefix: prefix of the database names.
-        settings: known settings by service; they contain the retentions.
+    The known settings by service contain the retentions.
     """
     complete = True
     for service in SERVICES:

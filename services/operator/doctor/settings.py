@@ -11,12 +11,7 @@ from shared.settings import SettingsError, load
 
 
 class LoadedSettings:
-    """The services' settings in this environment.
-
-    Attributes:
-        settings: settings by service, of the services that would start.
-        errors: lines of the error, one per variable, by service, of the services that would not.
-    """
+    """The services' settings in this environment, by service; for services that would not start, the error's lines."""
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
@@ -39,9 +34,7 @@ class LoadedSettings:
 async def check_settings(loaded: LoadedSettings, *, services_known: bool) -> AsyncIterator[Finding]:
     """Report services that would not start, with the reasons, and dangerous options.
 
-    Args:
-        loaded: the settings.
-        services_known: whether the environment is that of the services; otherwise nothing is checked.
+    If the environment is not that of the services, nothing is checked.
     """
     if not services_known:
         yield warning(

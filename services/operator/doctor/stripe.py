@@ -40,9 +40,7 @@ WEBHOOK_PATH: Final = "/1/webhook/stripe"
 async def check_stripe(settings: Any, issuer: str | None) -> AsyncIterator[Finding]:
     """Check the API key and its mode, the trial price, the webhook endpoint and the delivery of events.
 
-    Args:
-        settings: settings of billing.
-        issuer: URL of the gateway, as Stripe must reach it; None if it is unknown.
+    The issuer, if known, is the URL at which Stripe must reach the gateway.
     """
     price = await _get(settings, f"prices/{settings.stripe_trial_price}")
     yield _check_price(price, settings)

@@ -245,7 +245,7 @@ NO_NUMBER = {f"{MESSAGING_SERVICE}/PhoneNumbers": Reply({"phone_numbers": []})}
 
 
 async def check_account(changed: dict[str, Reply] | None = None) -> list[Finding]:
-    """Check a Twilio account without faults, with changes."""
+    """Check a Twilio account without faults, or with changed replies."""
     replies = {
         ACCOUNT: Reply({"status": "active"}),
         MESSAGING_SERVICE: Reply({"sid": SERVICE}),

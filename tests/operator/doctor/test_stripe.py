@@ -45,7 +45,7 @@ async def check(replies: dict[str, Reply], issuer: str | None = ISSUER, *, livem
 
 
 async def check_endpoints(*endpoints: dict[str, Any]) -> Finding:
-    """Return the only finding that is not OK."""
+    """Check an account with these endpoints, and return the only finding that is not OK."""
     findings = await check(account(webhook_endpoints=Reply({"data": list(endpoints)})))
     (finding,) = [each for each in findings if each.level is not Level.OK]
     return finding
