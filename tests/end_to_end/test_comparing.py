@@ -124,7 +124,7 @@ async def test_drift_is_a_table_and_reconcile_mends_it(quiet_nest: Stack, books:
     seen = await run(nest, "stripe", "verify")
     assert seen.code == 1
     title, line = seen.out.splitlines()
-    assert title.split("\t")[:2] == ["OBJECT", "IN STRIPE"]
+    assert title.split("\t")[:2] == ["OBJECT", "STRIPE ID"]
     assert line.split("\t")[1] == made["id"]
     assert line.endswith("status: past_due -> active")
 
