@@ -50,11 +50,7 @@ INDEXES: Final = indexes_of(
 def create(settings: BillingSettings | None = None) -> Service:
     """The service, which runs while it is entered.
 
-    Args:
-        settings: read from the environment by default.
-
-    Raises:
-        SettingsError: a variable is missing or invalid.
+    Settings are read from the environment by default; SettingsError is raised if a variable is missing or invalid.
     """
     chosen = settings or load(BillingSettings)
     return Service(

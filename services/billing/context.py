@@ -29,9 +29,7 @@ class Billing:
     """The stores, adapters and settings of billing, built in ``app.py``.
 
     Attributes:
-        personal_data: the collections with personal data.
         erased: IDs of erased users and customers.
-        stripe: the Stripe account.
         livemode: whether this deployment handles real money; events and objects of the other mode are ignored.
         trial_price: the price of a subscription after its trial.
         required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.

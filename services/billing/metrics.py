@@ -65,14 +65,7 @@ UPDATE_SECONDS: Final = 15.0
 
 
 def count_other_mode(subject: str, *, livemode: bool, expected: bool, **fields: str) -> bool:
-    """Whether an event or object belongs to the other mode, live or test; if so, count and log it.
-
-    Args:
-        subject: its kind, for the log.
-        livemode: its mode.
-        expected: the mode of this deployment.
-        fields: further fields for the log.
-    """
+    """Whether an event or object belongs to the other mode, live or test; if so, count and log it."""
     if livemode == expected:
         return False
     OTHER_MODE.inc()

@@ -61,11 +61,7 @@ async def user_of_dispute(stripe_dispute: StripeDispute, payment: Payment | None
 
 
 async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> None:
-    """Move the mapping of a customer to the user in the customer's metadata, if Stripe has one there.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
-    """
+    """Move a customer's mapping to the user in its Stripe metadata, if any; raises StripeUnavailable."""
     mapping = await billing.mappings.find(customer_id)
     customer = None if mapping is None else await billing.stripe.customer(customer_id)
     if mapping is None or customer is None or customer.user_id in (None, mapping.user_id):
@@ -76,11 +72,7 @@ async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> Non
 def request_user(reference: str, email: str, work: Work, billing: Billing) -> None:
     """Request the user of an address from auth, which finds or creates it and replies with UserEnsured.
 
-    Args:
-        reference: Stripe's ID of the customer or payment that waits for the user.
-        email: address of the customer.
-        work: of the current message.
-        billing: the context.
+    ``reference`` is Stripe's ID of the customer or payment that waits for the user.
     """
     # One request, however many events cause it. Its ID is readable in Kafka and in the inbox, so it contains a keyed
     # hash: from a plain hash a reader could guess the address. After a rotation of the sealing key the request is

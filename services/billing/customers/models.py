@@ -14,10 +14,8 @@ from services.billing.subscriptions.models import Subscription
 class ProviderMapping:
     """The user to whom a payment provider's customer belongs.
 
-    Attributes:
-        provider_type: ``stripe``.
-        provider_value: the provider's ID of the customer.
-        removed_at: when the mapping ended; None while it is valid.
+    ``provider_type`` is ``stripe``, ``provider_value`` the customer's ID there; ``removed_at`` is None while it is
+    valid.
     """
 
     id: str

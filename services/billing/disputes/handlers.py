@@ -26,10 +26,6 @@ async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -
 
 
 async def list_disputes(query: ListDisputes, work: Work, billing: Billing) -> DisputesView:
-    """A page of disputes, newest first.
-
-    Raises:
-        InvalidCursor: the cursor is not one that a page ended with.
-    """
+    """A page of disputes, newest first; raises InvalidCursor for a cursor that no page ended with."""
     views, next_cursor = await page_of(billing.disputes, query, work, billing)
     return DisputesView(disputes=views, next_cursor=next_cursor)

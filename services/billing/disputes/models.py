@@ -86,10 +86,7 @@ class Dispute:
         read_at: datetime,
         at: datetime,
     ) -> Self:
-        """The record updated to a reading of Stripe that began at ``read_at``.
-
-        A reading that began before the recorded one changes nothing.
-        """
+        """The record updated to a reading; one that began (``read_at``) before the recorded one changes nothing."""
         if read_at < self.read_at:
             return self
         updated = replace(self, user_id=user_id or self.user_id, **_fields_of(stripe_dispute, payment))

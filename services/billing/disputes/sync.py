@@ -20,15 +20,10 @@ DASHBOARD: Final = "https://dashboard.stripe.com/"
 
 
 async def sync_dispute(dispute_id: str, work: Work, billing: Billing) -> Dispute | None:
-    """Read a dispute and the disputed payment from Stripe and record both.
+    """Read a dispute and the disputed payment from Stripe and record both; raises StripeUnavailable.
 
     The payment is recorded first, whether or not an event was about it, because it determines the user of the dispute.
-
-    Returns:
-        The new record; None if Stripe has no such dispute in this mode.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
+    Returns None if Stripe has no such dispute in this mode.
     """
     # The record is loaded first: its version fences the reading, as in ``sync_payment``.
     stored = await billing.disputes.find_by_stripe_id(dispute_id)
@@ -92,6 +87,5 @@ def _order_mail(occasion: MailOccasion, dispute: Dispute, work: Work, billing: B
 
 
 def _dashboard_link(dispute: Dispute, *, livemode: bool) -> str:
-    """The page of Stripe's dashboard where operators see the payment and respond to the dispute."""
     payment = dispute.stp_payment_intent_id or dispute.stp_charge_id
     return f"{DASHBOARD}{'' if livemode else 'test/'}payments/{payment}"

@@ -30,8 +30,6 @@ class EventRow:
         id: derived from the account, the mode and Stripe's event ID, so that an event has one row.
         account: empty for our own account; the ID of a connected account otherwise.
         stp_event_id: ``evt_…``.
-        type: Stripe's event type.
-        object_type: Stripe's type of the object.
         object_id: Stripe's ID of the object; empty for the few objects without one.
         payment_intent_id: the payment intent to which the object was found to belong, and for whose reading the event
             waits; None if it waits for the reading of its object.

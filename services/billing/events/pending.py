@@ -15,15 +15,9 @@ from shared.messages.billing.stripe_events import StripeReread
 
 
 async def pending_events(command: StripeReread, object_id: str, billing: Billing) -> list[EventRow] | None:
-    """The pending events that the reading ordered by a command settles.
+    """The pending events that a command's reading settles; the command was ordered for one event or for none.
 
-    Args:
-        command: orders the reading, for one event or for none.
-        object_id: Stripe's ID of the object to read.
-        billing: the context.
-
-    Returns:
-        None if a later reading has settled the command's event already: then this reading is not needed.
+    None if a later reading has settled the command's event already: then this reading is not needed.
     """
     rows = await billing.events.pending_of(object_id)
     if command.event_id is not None and all(row.id != command.event_id for row in rows):

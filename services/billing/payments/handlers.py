@@ -51,10 +51,6 @@ async def find_payments(command: FindPayments, work: Work, billing: Billing) -> 
 
 
 async def list_payments(query: ListPayments, work: Work, billing: Billing) -> PaymentsView:
-    """A page of payments, newest first.
-
-    Raises:
-        InvalidCursor: the cursor is not one that a page ended with.
-    """
+    """A page of payments, newest first; raises InvalidCursor for a cursor that no page ended with."""
     views, next_cursor = await page_of(billing.payments, query, work, billing)
     return PaymentsView(payments=views, next_cursor=next_cursor)

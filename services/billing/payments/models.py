@@ -49,11 +49,7 @@ ZERO_DECIMAL_IN_HUNDREDTHS: Final = frozenset({"isk", "ugx"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPaymentMail:
-    """The last mail about a failed payment of a subscription.
-
-    Attributes:
-        id: Stripe's ID of the subscription.
-    """
+    """The last mail about a failed payment of a subscription; ``id`` is Stripe's ID of the subscription."""
 
     id: str
     ordered_at: datetime
@@ -106,10 +102,7 @@ class Payment:
         return cls(id=id, user_id=user_id, **_fields_of(stripe_payment), read_at=at, created_at=at, updated_at=at)
 
     def follow(self, user_id: str | None, stripe_payment: StripePayment, *, read_at: datetime, at: datetime) -> Self:
-        """The record updated to a reading of Stripe that began at ``read_at``.
-
-        A reading that began before the recorded one changes nothing.
-        """
+        """The record updated to a reading; one that began (``read_at``) before the recorded one changes nothing."""
         if read_at < self.read_at:
             return self
         updated = replace(self, user_id=user_id or self.user_id, **_fields_of(stripe_payment))
@@ -133,9 +126,7 @@ class Payment:
     def events_since(self, stored: Payment | None) -> list[PaymentEvent]:
         """The events to publish for the changes of this payment, each once, whatever caused the reading.
 
-        Args:
-            stored: the record before. While the user of a subscription's payment is unknown nothing is published; then
-                the whole state counts as new.
+        While the user of a subscription's payment is unknown nothing is published; then the whole state counts as new.
         """
         if self.awaits_user:
             return []
@@ -190,12 +181,7 @@ def _fields_of(stripe_payment: StripePayment) -> dict[str, Any]:
 
 
 def format_amount(amount: int, currency: str) -> str:
-    """An amount with its currency, for people: ``12.00 EUR``, ``500 JPY``.
-
-    Args:
-        amount: in minor units as Stripe counts them; may be negative.
-        currency: ISO code.
-    """
+    """An amount for people, ``12.00 EUR`` or ``500 JPY``, from minor units as Stripe counts them; may be negative."""
     code = currency.lower()
     decimals = 0 if code in ZERO_DECIMAL else 3 if code in THREE_DECIMAL else 2
     whole, rest = divmod(abs(amount), 10**decimals)

@@ -54,11 +54,7 @@ def cursor_of(last: PageEntry) -> str:
 
 
 async def newest_first(collection: Collection, query: PageQuery) -> list[Document]:
-    """The documents of a page, newest in Stripe first, and one more if another page follows.
-
-    Raises:
-        InvalidCursor: the cursor was not made by ``cursor_of``.
-    """
+    """A page, newest in Stripe first, and one more document if another page follows; raises InvalidCursor."""
     conditions: list[Document] = []
     if query.user_id is not None:
         unattributed = {"userId": None, "stpCustomerId": {"$in": query.customers}}
@@ -115,11 +111,7 @@ class FailedPaymentMails(Rows[FailedPaymentMail]):
     INDEXES: Final = ()
 
     async def claim(self, stripe_subscription_id: str, work: Work) -> bool:
-        """Claim the mail of a subscription.
-
-        Returns:
-            Whether the mail may be sent: False if another one was sent within ``MAIL_PAUSE``.
-        """
+        """Claim the mail of a subscription; False if another one was sent within ``MAIL_PAUSE``."""
         last = await self.find(stripe_subscription_id)
         if last is None:
             self.add(FailedPaymentMail(id=stripe_subscription_id, ordered_at=work.now), work)

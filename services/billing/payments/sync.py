@@ -25,17 +25,8 @@ async def sync_payment(
 ) -> Payment | None:
     """Read a payment intent from Stripe and record it; attribute its disputes to its user.
 
-    Args:
-        intent_id: Stripe's ID.
-        work: of the current message.
-        billing: the context.
-        except_dispute: Stripe's ID of a dispute that the caller records itself.
-
-    Returns:
-        The new record; None if Stripe has no such payment in this mode.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
+    The caller records the dispute ``except_dispute`` (Stripe's ID) itself. Returns None if Stripe has no such payment
+    in this mode. Raises StripeUnavailable.
     """
     # The record is loaded first, because its version fences the reading: if another handler records a later reading
     # meanwhile, the version has changed and this reading is not recorded.

@@ -17,12 +17,9 @@ _DELETED: Final = (ProviderMappings.COLLECTION, Subscriptions.COLLECTION)
 
 
 class PersonalData:
-    """Personal data of billing.
+    """Personal data of billing: what an export contains, and what an erasure removes.
 
-    Attributes:
-        exported: what an export contains.
-        erased: what an erasure removes. Payments and disputes stay for the books, without their user: amounts, times
-            and Stripe's IDs.
+    Payments and disputes stay for the books, without their user: amounts, times and Stripe's IDs.
     """
 
     def __init__(self, database: Database) -> None:

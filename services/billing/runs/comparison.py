@@ -31,22 +31,10 @@ IGNORED_FIELDS: Final = frozenset({"read_at", "updated_at", "version"})
 
 
 async def compare(subject: Subject, stripe_id: str, billing: Billing, stripe: Stripe) -> Drift | None:
-    """Compare our record of an object with Stripe.
+    """Compare our record of an object with Stripe; None if they agree. Raises StripeUnavailable.
 
-    If the record changes during the reading, both are read again, since the compared values did not exist
-    at the same time.
-
-    Args:
-        subject: the kind of object.
-        stripe_id: Stripe's ID.
-        billing: the context.
-        stripe: the account, with the priority of the caller.
-
-    Returns:
-        None if they agree.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
+    If the record changes during the reading, both are read again, since the compared values did not exist at the same
+    time. ``stripe`` is the account with the priority of the caller.
     """
     records, compare_with_stripe = billing.records.of_subject(subject), _COMPARISONS[subject]
     stored = await records.find(stripe_id)
@@ -160,14 +148,7 @@ def subscription_drift(
     stripe_subscription: StripeSubscription | None,
     user_id: str | None,
 ) -> Drift | None:
-    """The drift of a subscription's record.
-
-    Args:
-        subscription_id: Stripe's ID.
-        stored: our record.
-        stripe_subscription: the subscription in Stripe.
-        user_id: the user to whom it belongs; None if unknown.
-    """
+    """The drift of a subscription's record; ``user_id`` is None if the user is unknown."""
     if stripe_subscription is None:
         return None if stored is None else _missing_there("subscription", subscription_id, stored.id)
     if stored is None:

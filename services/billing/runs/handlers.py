@@ -64,8 +64,7 @@ VERIFIED_PERIODS: Final = 2
 async def reconcile_subscriptions(command: ReconcileSubscriptions, work: Work, billing: Billing) -> StripeRunView:
     """Begin to compare our records with Stripe and, if requested, to repair them.
 
-    Raises:
-        StripeRunUnderWay: a run of this kind is under way.
+    Raises StripeRunUnderWay if a run of this kind is under way.
     """
     if command.changed_within_hours is not None:
         kind: Kind = "verify_lately"
@@ -74,20 +73,12 @@ async def reconcile_subscriptions(command: ReconcileSubscriptions, work: Work, b
 
 
 async def sweep_stripe_events(command: SweepStripeEvents, work: Work, billing: Billing) -> StripeRunView:
-    """Begin to fetch the events that Stripe could not deliver.
-
-    Raises:
-        StripeRunUnderWay: a run of this kind is under way.
-    """
+    """Begin to fetch the events that Stripe could not deliver; raises StripeRunUnderWay if a sweep is under way."""
     return await _begin("sweep", work, billing, days=command.days)
 
 
 async def replay_stripe_events(command: ReplayStripeEvents, work: Work, billing: Billing) -> StripeRunView:
-    """Begin to handle events again.
-
-    Raises:
-        StripeRunUnderWay: a run of this kind is under way.
-    """
+    """Begin to handle events again; raises StripeRunUnderWay if a replay is under way."""
     return await _begin(
         "replay",
         work,
@@ -101,11 +92,7 @@ async def replay_stripe_events(command: ReplayStripeEvents, work: Work, billing:
 
 
 async def import_stripe_account(_command: ImportStripeAccount, work: Work, billing: Billing) -> StripeRunView:
-    """Begin to take over everything that is in the Stripe account now.
-
-    Raises:
-        StripeRunUnderWay: a run of this kind is under way.
-    """
+    """Begin to take over all that is in Stripe now; raises StripeRunUnderWay if an import is under way."""
     # Before anything is read: from now on every handler that first sees an object, also after a webhook, treats it as
     # taken over.
     await billing.takeover.extend(work.now, work)
@@ -132,11 +119,7 @@ async def continue_stripe_run(command: ContinueStripeRun, work: Work, billing: B
 
 
 async def stop_stripe_run(command: StopStripeRun, work: Work, billing: Billing) -> StripeRunView:
-    """Stop a run; a step that is being done has no effect.
-
-    Raises:
-        StripeRunNotFound: there is no such run.
-    """
+    """Stop a run; a step that is being done has no effect. Raises StripeRunNotFound."""
     run = await billing.runs.get(command.run_id)
     work.annotate(resource_id=run.id)
     stopped = run.stopped(at=work.now)
@@ -165,11 +148,7 @@ async def resume_stripe_run(command: ResumeStripeRun, work: Work, billing: Billi
 
 
 async def get_stripe_run(query: GetStripeRun, _work: Work, billing: Billing) -> StripeRunView:
-    """A run and its progress.
-
-    Raises:
-        StripeRunNotFound: there is no such run.
-    """
+    """A run and its progress; raises StripeRunNotFound."""
     return (await billing.runs.get(query.run_id)).view()
 
 
@@ -179,11 +158,7 @@ async def list_stripe_runs(query: ListStripeRuns, _work: Work, billing: Billing)
 
 
 async def list_stripe_differences(query: ListStripeDifferences, work: Work, billing: Billing) -> StripeDifferencesView:
-    """A page of the differences that a run found.
-
-    Raises:
-        StripeRunNotFound: there is no such run.
-    """
+    """A page of the differences that a run found; raises StripeRunNotFound."""
     run = await billing.runs.get(query.run_id)
     work.annotate(resource_id=run.id)
     found = await billing.differences.page(run.id, after=query.cursor, limit=query.limit + 1)
@@ -235,11 +210,7 @@ def _begin_scheduled(kind: Scheduled, work: Work, billing: Billing) -> None:
 
 
 async def _begin(kind: Kind, work: Work, billing: Billing, *, repair: bool = False, **parameters: Any) -> StripeRunView:
-    """Begin a run and order its first step.
-
-    Raises:
-        StripeRunUnderWay: a run of this kind is under way.
-    """
+    """Begin a run and order its first step; raises StripeRunUnderWay if a run of this kind is under way."""
     other = await billing.runs.find_under_way(kind)
     if other is not None and not other.stalled(work.now):
         raise StripeRunUnderWay(run_id=other.id)

@@ -77,13 +77,11 @@ class Run:
 
     Attributes:
         repair: whether differing records are synchronized.
-        stage_index: index of the current stage among the stages of its kind.
         step: number of the next step; it makes each step happen once.
         cursor: position in the stage; None at its start.
         check_round: how often the page at the cursor was checked before.
         counts: objects checked, ordered and found, by name.
         parameters: the scope of the run, as its stages need it.
-        scheduled: whether the schedule began it.
         times_resumed: how often it was stopped and resumed.
         expires_at: when MongoDB deletes it; None until it is over.
     """
@@ -117,16 +115,7 @@ class Run:
         scheduled: bool = False,
         **parameters: Any,
     ) -> Self:
-        """A run before its first step.
-
-        Args:
-            id: its ID.
-            kind: its kind.
-            at: now.
-            repair: whether differing records are synchronized.
-            scheduled: whether the schedule begins it.
-            parameters: its scope.
-        """
+        """A run before its first step; ``repair`` synchronizes differing records, and ``parameters`` are its scope."""
         return cls(
             id=id, kind=kind, repair=repair, parameters=parameters, scheduled=scheduled, started_at=at, updated_at=at
         )
@@ -158,13 +147,7 @@ class Run:
         return replace(self, counts=counts)
 
     def continued(self, cursor: str | None, *, at: datetime, check_round: int = 0) -> Self:
-        """The run after a step that did not complete its stage.
-
-        Args:
-            cursor: position of the next step.
-            at: now.
-            check_round: how often the page at the cursor was checked before.
-        """
+        """The run after a step within a stage; ``check_round`` counts earlier checks of the page at ``cursor``."""
         return self._advanced(at, cursor=cursor, check_round=check_round)
 
     def stage_completed(self, *, at: datetime) -> Self:
@@ -229,7 +212,6 @@ class Drift:
     """A difference between our record of an object and Stripe.
 
     Attributes:
-        subject: the kind of object.
         stripe_id: Stripe's ID of the object; for a trial, of its subscription.
         our_id: ID of our record; None if there is none.
         field_differences: the differing fields with our value and Stripe's, as text for people.
@@ -319,13 +301,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownDrift:
-    """A drift that has not been repaired yet, whichever run found it.
-
-    Attributes:
-        id: the drift's name.
-        found_at: when it was first found.
-        seen_at: when it was last found.
-    """
+    """A drift not repaired yet; ``id`` is its name, and runs found it first at ``found_at`` and last at ``seen_at``."""
 
     id: str
     subject: Subject

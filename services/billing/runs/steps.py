@@ -23,14 +23,7 @@ NO_PAUSE: Final = timedelta(0)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The input of a step.
-
-    Attributes:
-        run: before the step.
-        work: of the current message.
-        billing: the context.
-        stripe: the account with low-priority calls.
-    """
+    """The input of a step: the run before it, the work of the message, and the account with low-priority calls."""
 
     run: Run
     work: Work
@@ -40,12 +33,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of a step.
-
-    Attributes:
-        run: after the step.
-        pause: until the next step.
-    """
+    """The run after a step, and the pause until the next step."""
 
     run: Run
     pause: timedelta = NO_PAUSE

@@ -159,11 +159,7 @@ class Takeover(Rows[TakenOver]):
 class RecordReader(Generic[Entity]):
     """Bulk reads of our records of one kind of Stripe object.
 
-    Args:
-        collection: the collection of the records.
-        kind: the class of the records.
-        field: the stored field with Stripe's ID.
-        where: a further condition on the documents.
+    ``field`` is the stored field with Stripe's ID, ``where`` a further condition on the documents.
     """
 
     def __init__(
@@ -188,10 +184,7 @@ class RecordReader(Generic[Entity]):
     ) -> dict[str, str]:
         """Our IDs of records that are missing in a page of Stripe's list, by Stripe's ID; ``MAX_UNLISTED`` at most.
 
-        Args:
-            listed: Stripe's IDs of the page.
-            made_from: creation time in Stripe at which the page begins; None for no bound.
-            made_until: creation time in Stripe at which the page ends; None for no bound.
+        The page begins and ends at the creation times ``made_from`` and ``made_until``; None is no bound.
         """
         bounds: dict[str, Any] = {}
         if made_from is not None:

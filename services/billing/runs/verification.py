@@ -70,12 +70,7 @@ def listed_stage(name: StripeList, subject: Subject, compare_entry: CompareEntry
 
 
 def records_stage(name: str, subject: Subject) -> Stage:
-    """The stage that compares each of our records with Stripe, for objects that Stripe's lists show incompletely.
-
-    Args:
-        name: of the count of compared records.
-        subject: kind of the objects.
-    """
+    """The stage that compares each of our records with Stripe, for objects that Stripe's lists show incompletely."""
 
     async def stage(step: Step) -> StepResult:
         run, at = step.run, step.work.now

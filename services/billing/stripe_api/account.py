@@ -51,12 +51,7 @@ _LISTS: Final[dict[StripeList, tuple[str, Json]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of one of Stripe's lists.
-
-    Attributes:
-        entries: newest first.
-        more: whether another page follows.
-    """
+    """A page of one of Stripe's lists, newest entries first; ``more`` is whether another page follows."""
 
     entries: list[Json]
     more: bool
@@ -103,11 +98,8 @@ class Stripe:
     async def complete_subscription(self, json: Json) -> StripeSubscription:
         """Parse a subscription after reading the items and open invoices that its JSON lacks.
 
-        Args:
-            json: with ``customer`` and ``discounts`` expanded.
-
-        Raises:
-            StripeRefused: with code ``resource_missing`` if it was deleted meanwhile.
+        The JSON has ``customer`` and ``discounts`` expanded. Raises StripeRefused with code ``resource_missing`` if the
+        subscription was deleted meanwhile.
         """
         items = await self._all_items(json)
         overdue_since = await self._overdue_since(json["id"]) if json["status"] == "past_due" else None
@@ -119,12 +111,7 @@ class Stripe:
         return None if json is None else parse_customer(json)
 
     async def subscription_ids(self, customer_id: str, *, trial_id: str | None = None) -> list[str]:
-        """The IDs of all subscriptions of a customer, ended ones included, newest first.
-
-        Args:
-            customer_id: of the customer.
-            trial_id: include only subscriptions that were created for this trial.
-        """
+        """IDs of a customer's subscriptions, or of those made for a trial; newest first, ended ones included."""
         # Without ``status`` Stripe leaves out ended subscriptions.
         params = {"customer": customer_id, "status": "all"}
         return [
@@ -142,8 +129,7 @@ class Stripe:
     async def complete_payment(self, json: Json) -> StripePayment:
         """Parse a payment intent after reading its invoice, which its JSON does not name.
 
-        Args:
-            json: with ``customer`` and ``latest_charge`` expanded.
+        The JSON has ``customer`` and ``latest_charge`` expanded.
         """
         return parse_payment(json, await self._invoice_of(json["id"]))
 
@@ -179,21 +165,14 @@ class Stripe:
         return await self._find("event", f"/v1/events/{_quoted(event_id)}")
 
     async def list_page(self, name: StripeList, *, after: str | None) -> Page:
-        """The next page of all objects of a kind.
-
-        Args:
-            name: of the list.
-            after: Stripe's ID of the last entry of the previous page.
-        """
+        """The next page of all objects of a kind; ``after`` is Stripe's ID of the last entry of the previous page."""
         path, params = _LISTS[name]
         return await self._page(f"list_{name}", path, params, after)
 
     async def events_page(self, *, after: str | None, **filters: Any) -> Page:
-        """The next page of the account's events of the last 30 days.
+        """The next page of the account's events of the last 30 days, after the event with the ID ``after``.
 
-        Args:
-            after: Stripe's ID of the last event of the previous page.
-            filters: Stripe's parameters: ``types``, ``created``, ``delivery_success``.
+        ``filters`` are Stripe's parameters ``types``, ``created`` and ``delivery_success``.
         """
         return await self._page("list_events", "/v1/events", {"limit": 100, **filters}, after)
 
@@ -340,14 +319,10 @@ def _quoted(identifier: str) -> str:
 async def open_account(
     *, api_key: str, api_base: str | None, rate: float, portal_return_url: str, timeouts: Timeouts | None = None
 ) -> AsyncIterator[Stripe]:
-    """A Stripe account; its connections are closed when the block ends.
+    """A Stripe account, in the mode of its API key; its connections are closed when the block ends.
 
-    Args:
-        api_key: of the account, in one of its modes.
-        api_base: base URL to call instead of Stripe's; None for Stripe.
-        rate: calls per second of this process.
-        portal_return_url: page to which the customer portal leads back.
-        timeouts: of the calls.
+    ``api_base``, if given, replaces Stripe's base URL. ``rate`` is in calls per second of this process. The customer
+    portal leads back to ``portal_return_url``.
     """
     async with calls.open_calls(
         api_key=api_key, api_base=api_base, rate=rate, timeouts=timeouts or Timeouts()

@@ -20,18 +20,10 @@ MAX_GENERATIONS: Final = 3
 async def idempotent_create(
     *, find: Callable[[], Awaitable[str | None]], create: Callable[[int], Awaitable[str]], find_first: bool
 ) -> str:
-    """Create an object, or find the one that an earlier attempt created.
+    """Create an object, or find the one that an earlier attempt created, and return its ID.
 
-    Args:
-        find: returns the ID of the object if it exists.
-        create: creates it under the key of a generation, counted from 0, and returns its ID.
-        find_first: whether Stripe may have forgotten the keys of earlier attempts.
-
-    Returns:
-        The ID of the object.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable, or the keys of all generations are spent.
+    ``create`` uses the key of a generation, counted from 0. ``find_first`` is set if Stripe may have forgotten the keys
+    of earlier attempts. Raises StripeUnavailable if Stripe is unavailable or the keys of all generations are spent.
     """
     for generation in range(MAX_GENERATIONS):
         if find_first and (existing := await find()) is not None:

@@ -22,13 +22,9 @@ MIN_TRIAL_AGE: Final = timedelta(hours=12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripeCustomer:
-    """A customer as Stripe has it now.
+    """A customer (``cus_…``) as Stripe has it now.
 
-    Attributes:
-        id: ``cus_…``.
-        email: None if it has none or is deleted.
-        user_id: from its metadata.
-        deleted: whether it was deleted in Stripe.
+    ``email`` is None if it has none or is deleted. ``user_id`` is from its metadata.
     """
 
     id: str
@@ -43,20 +39,15 @@ class StripeSubscription:
 
     Attributes:
         id: ``sub_…``.
-        status: Stripe's status.
         product_id: of its first item.
         user_id: from its metadata.
         trial_id: our trial's ID, from its metadata.
         period_start: earliest start of its items' current periods.
         period_end: latest end of its items' current periods.
-        cancel_at: its planned end.
-        cancel_at_period_end: whether it ends with its current period.
         canceled_at: when its cancellation was requested.
         trial_start: start of its trial, if it ever had one.
         trial_end: end of its trial, past or future.
-        coupons: IDs of its coupons.
         duplicate_of: our ID of the subscription that was kept, if Nest cancelled this one as its duplicate.
-        livemode: whether it is about real money.
         overdue_since: since when it is unpaid, while it is ``past_due``.
         collection_paused: treatment of its invoices while payment collection is paused: ``void``, ``keep_as_draft`` or
             ``mark_uncollectible``; None while it is not paused. The status does not show this
@@ -151,10 +142,6 @@ class StripePayment:
     Attributes:
         id: ``pi_…``.
         customer: None if Stripe knows none.
-        status: Stripe's status.
-        amount: amount to be paid.
-        amount_received: amount paid.
-        amount_refunded: amount refunded.
         currency: ISO code in lower case.
         charge_id: charge of the latest attempt.
         failure_code: Stripe's code of the latest attempt's failure; None if it did not fail.
@@ -163,7 +150,6 @@ class StripePayment:
         disputed: whether the latest charge is disputed.
         user_id: from its own metadata.
         invoice: None for a payment without an invoice.
-        livemode: whether it is about real money.
     """
 
     id: str
@@ -215,19 +201,10 @@ class StripePayment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripeDispute:
-    """A dispute as Stripe has it now.
+    """A dispute (``dp_…`` or ``du_…``) as Stripe has it now; ``currency`` is an ISO code in lower case.
 
-    Attributes:
-        id: ``dp_…`` or ``du_…``.
-        status: Stripe's status.
-        reason: Stripe's reason.
-        amount: disputed amount.
-        currency: ISO code in lower case.
-        charge_id: the disputed charge.
-        customer_id: the charge's customer.
-        payment_intent_id: of the charge; None for a charge without one.
-        respond_by: deadline for evidence.
-        livemode: whether it is about real money.
+    ``customer_id`` and ``payment_intent_id`` are those of the disputed charge, which may have no payment intent.
+    ``respond_by`` is the deadline for evidence.
     """
 
     id: str

@@ -67,11 +67,9 @@ def parse_customer(json: Json) -> StripeCustomer:
 
 
 def parse_payment(json: Json, invoice: StripeInvoice | None) -> StripePayment:
-    """Parse a payment intent.
+    """Parse a payment intent with ``customer`` and ``latest_charge`` expanded, and the invoice that it pays.
 
-    Args:
-        json: with ``customer`` and ``latest_charge`` expanded.
-        invoice: that it pays. Since API version 2025-03-31.basil a payment intent does not name its invoice.
+    Since API version 2025-03-31.basil a payment intent does not name its invoice.
     """
     charge: Json = json["latest_charge"] or {}
     # Stripe removes the error when a later attempt succeeds.

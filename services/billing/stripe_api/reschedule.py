@@ -14,12 +14,7 @@ MAX_PAUSE: Final = timedelta(minutes=15)
 
 
 def reschedule(command: StripeCommand, work: Work) -> None:
-    """Publish the command again for later, with its attempt counted.
-
-    Args:
-        command: could not be handled, because Stripe is unavailable.
-        work: of that command.
-    """
+    """Publish a command again for later, with its attempt counted, because Stripe is unavailable."""
     retry = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
     work.publish(retry, at=retry_time(command.attempt, work))
 

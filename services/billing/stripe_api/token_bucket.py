@@ -14,9 +14,7 @@ calls a second stay below Stripe's limit of 100 (https://docs.stripe.com/rate-li
 class TokenBucket:
     """A token bucket whose callers take tokens in advance and wait for them, in order.
 
-    Args:
-        rate: tokens per second.
-        clock: monotonic seconds.
+    ``rate`` is in tokens per second; ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,13 +25,9 @@ class TokenBucket:
         """When the next token is available; never longer ago than the burst."""
 
     def take(self, *, max_wait: float = float("inf")) -> float | None:
-        """Take the next token.
+        """Take the next token and return the seconds to wait before using it.
 
-        Args:
-            max_wait: seconds that the caller would wait.
-
-        Returns:
-            Seconds to wait before using the token. None, and no token is taken, if that is longer than ``max_wait``.
+        None is returned, and no token is taken, if that is longer than ``max_wait`` seconds.
         """
         now = self._clock()
         available = max(self._next, now - self._burst)

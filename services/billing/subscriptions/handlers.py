@@ -165,21 +165,13 @@ async def get_subscription_status(query: GetSubscriptionStatus, work: Work, bill
 
 
 async def get_subscription_heartbeat(query: GetSubscriptionHeartbeat, work: Work, billing: Billing) -> None:
-    """Check that the user has an active subscription.
-
-    Raises:
-        SubscriptionExpired: the user has none.
-    """
+    """Check that the user has an active subscription; raises SubscriptionExpired if there is none."""
     if current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace) is None:
         raise SubscriptionExpired
 
 
 async def get_subscription(query: GetSubscription, work: Work, billing: Billing) -> SubscriptionView:
-    """The record of a subscription, for operators.
-
-    Raises:
-        SubscriptionNotFound: there is no such subscription, or the user never had one.
-    """
+    """The record of a subscription, for operators; raises SubscriptionNotFound, also if the user never had one."""
     subscription = await _find(query, work, billing)
     if subscription is None:
         raise SubscriptionNotFound

@@ -94,10 +94,7 @@ class Subscription:
         )
 
     def follow(self, user_id: str, stripe_subscription: StripeSubscription, *, read_at: datetime, at: datetime) -> Self:
-        """The record updated to a reading of Stripe that began at ``read_at``.
-
-        A reading that began before the recorded one changes nothing.
-        """
+        """The record updated to a reading; one that began (``read_at``) before the recorded one changes nothing."""
         if read_at < self.read_at:
             return self
         updated = replace(
@@ -163,10 +160,7 @@ class Subscription:
     ) -> bool:
         """Whether its user gets a mail about the end of the trial: once for each end.
 
-        Args:
-            stripe_subscription: as read now.
-            notices: creation times of the ``trial_will_end`` events that this reading settles.
-            at: now.
+        ``notices`` are the creation times of the ``trial_will_end`` events that this reading settles.
         """
         ends_soon = any(stripe_subscription.trial_ends_soon(notice_at, at=at) for notice_at in notices)
         return ends_soon and stripe_subscription.trial_end != self.trial_end_notified

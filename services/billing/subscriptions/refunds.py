@@ -24,13 +24,8 @@ FAILED_REFUNDS: Final = frozenset({"failed", "canceled"})
 async def refund_payments(duplicate: Subscription, calls: Calls) -> bool:
     """Refund all payments of a cancelled subscription and reverse the credit of its customer.
 
-    May be repeated at any time, even after a crash: refunds and reversals that exist are found again.
-
-    Returns:
-        Whether a payment is still processing, which can only be refunded once it has succeeded.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
+    May be repeated at any time, even after a crash: refunds and reversals that exist are found again. Returns whether a
+    payment is still processing, which can only be refunded once it has succeeded. Raises StripeUnavailable.
     """
     processing = False
     credit = 0

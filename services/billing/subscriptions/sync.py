@@ -39,19 +39,10 @@ TRIAL_WILL_END: Final = "customer.subscription.trial_will_end"
 async def sync_subscription(
     stripe_id: str, work: Work, billing: Billing, *, pending: Sequence[EventRow] = ()
 ) -> Outcome | None:
-    """Read a subscription from Stripe and record it.
+    """Read a subscription from Stripe, record it, and return the outcome of the pending events.
 
-    Args:
-        stripe_id: Stripe's ID.
-        work: of the current message.
-        billing: the context.
-        pending: the events about it that were pending before this call, and that the reading settles.
-
-    Returns:
-        The outcome of the pending events; None if they stay pending, because auth was asked for the user.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
+    ``pending`` are the events about it that were pending before this call, and that the reading settles. Returns None
+    if they stay pending, because auth was asked for the user. Raises StripeUnavailable.
     """
     stored, stripe_subscription = await read_subscription(stripe_id, billing)
     if stripe_subscription is None:
@@ -66,16 +57,11 @@ async def sync_subscription(
 
 
 async def read_subscription(stripe_id: str, billing: Billing) -> tuple[Subscription | None, StripeSubscription | None]:
-    """The stored record of a subscription, and the subscription as Stripe has it now.
+    """The stored record of a subscription, and the subscription as Stripe has it now; raises StripeUnavailable.
 
     The record is loaded first, because its version fences the reading: if another handler records a later reading
-    meanwhile, the version has changed and this reading is not recorded.
-
-    Returns:
-        None for a record or a subscription that does not exist; also for a subscription of the other mode.
-
-    Raises:
-        StripeUnavailable: Stripe is unavailable.
+    meanwhile, the version has changed and this reading is not recorded. A record or subscription that does not exist is
+    None, and so is a subscription of the other mode.
     """
     stored = await billing.subscriptions.find_by_stripe_id(stripe_id)
     stripe_subscription = await billing.stripe.subscription(stripe_id)
@@ -99,15 +85,8 @@ async def record_subscription(
 ) -> Subscription | None:
     """Record a reading, announce the changes, and order the mails and cancellations that follow from it.
 
-    Args:
-        stored: the record before the reading began.
-        stripe_subscription: the reading.
-        work: of the current message.
-        billing: the context.
-        notices: creation times of the ``trial_will_end`` events that the reading settles.
-
-    Returns:
-        The new record; None if no user is known yet.
+    ``stored`` is the record before the reading began, ``notices`` the creation times of the ``trial_will_end`` events
+    that the reading settles. Returns the new record; None if no user is known yet.
     """
     user_id = await attribute_subscription(stripe_subscription, stored, work, billing)
     if user_id is None:
@@ -183,7 +162,6 @@ def _announce(
     *,
     grace: timedelta,
 ) -> None:
-    """Publish an event for each change of the record."""
     changed = () if stored is None else stored.changes(updated)
     fields: dict[str, Any] = {
         "key": updated.user_id,

@@ -55,16 +55,7 @@ class Trial:
         email: str,
         at: datetime,
     ) -> Self:
-        """A reserved trial that does not exist in Stripe yet.
-
-        Args:
-            id: its ID, from which all idempotency keys are derived.
-            user_id: its user.
-            device: on which it was started.
-            customer_id: the customer that the user already has.
-            email: the address with which it was started, sealed.
-            at: now.
-        """
+        """A reserved trial, not in Stripe yet; idempotency keys are derived from ``id``, and ``email`` is sealed."""
         return cls(
             id=id,
             user_id=user_id,

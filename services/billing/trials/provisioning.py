@@ -14,17 +14,10 @@ from shared.fault_points import fault_point
 
 
 async def provision_trial(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:
-    """Create the customer and the subscription of a trial, or find those that an earlier attempt created.
+    """Create a trial's customer and subscription, or find those of an earlier attempt; return the subscription's ID.
 
-    Args:
-        trial: a pending trial.
-        email: the customer's address, the same at every attempt.
-        price: of the subscription after the trial.
-        stripe: the account; its timeout covers all calls.
-        at: now.
-
-    Returns:
-        Stripe's ID of the subscription.
+    ``email`` must be the same at every attempt. ``price`` applies after the trial. The timeout of ``stripe`` covers all
+    calls.
 
     Raises:
         StripeRefused: the address or the price is invalid.
