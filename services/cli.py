@@ -106,7 +106,7 @@ def services(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".ne
 
     Kafka and MongoDB are embedded unless NEST_KAFKA_BOOTSTRAP and NEST_MONGO_URL are set.
     """
-    from services.embedded.separately import run_separately  # noqa: PLC0415
+    from services.embedded.separate_processes import run_separately  # noqa: PLC0415
 
     _run(run_separately(folder=data, host=host, port=port))
 

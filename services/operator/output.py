@@ -1,4 +1,4 @@
-"""Shape of the operator commands: registration, common options, and output as tables, tab-separated lines or JSON."""
+"""Operator commands: registration, common options, and output as tables, tab-separated lines or JSON."""
 
 from __future__ import annotations
 
