@@ -21,7 +21,7 @@ backing: install-dev ## run a Kafka and a MongoDB for test runs; prints the two 
 	@exec $(BIN)/python -m tests.backing --folder .nest/backing
 
 test: install-dev install-clients ## run all tests except the slow ones, on real Kafka and MongoDB (WORKERS=4 for more workers)
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 test-slow: install-dev ## run the statistical, soak and load tests
 	$(BIN)/pytest -m slow

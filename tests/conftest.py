@@ -1,15 +1,17 @@
-"""Fixtures of all tests: real backing services, and names that no other test uses."""
+"""Fixtures of all tests: real backing services and unique names. Distribution of the tests over the workers."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import hypothesis
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import MongoClient
+from xdist.scheduler import LoadScopeScheduling
 
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
@@ -18,6 +20,11 @@ from tests.backing import Backing, addresses_from, backing_process, from_environ
 # The duration of an example depends more on the machine's other work than on ours.
 hypothesis.settings.register_profile("nest", deadline=None)
 hypothesis.settings.load_profile("nest")
+
+TOGETHER: Final = ("end_to_end", "abuse", "reference", "browser")
+"""Folders whose tests share running stacks: one worker runs all of them, so that each stack is started once."""
+LONGEST: Final = (*TOGETHER, "faults", "embedded", "shared", "billing")
+"""Folders to begin with, so that short files are left for the end and all workers finish at the same time."""
 
 _PROCESS = pytest.StashKey[Any]()
 _SOCKET = pytest.StashKey[str]()
@@ -37,6 +44,27 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Hand the socket of the backing process to an xdist worker."""
     node.workerinput["backing"] = node.config.stash.get(_SOCKET, "")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Give each worker one file after another, or all files of a folder whose tests share stacks."""
+    config.option.loadscopereorder = False  # the order of the collection
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.split("/")[1]
+        return folder if folder in TOGETHER else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Move the longest folders to the front, for the workers of xdist only."""
+    if hasattr(config, "workerinput"):
+        ranks = {folder: rank for rank, folder in enumerate(LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.nodeid.split("/")[1], len(LONGEST)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -85,11 +113,48 @@ async def kafka_admin(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient
     await admin.close()
 
 
+@pytest.fixture(scope="session")
+def run_nest(
+    *,
+    tmp_path_factory: pytest.TempPathFactory,
+    backing: Backing,
+    unique: Callable[[], str],
+    mongo_client: MongoClient[dict[str, Any]],
+    kafka_admin: AIOKafkaAdminClient,
+) -> Callable[..., AbstractAsyncContextManager[Any]]:
+    """Function that runs a Nest as `running_stack` does, with topics and databases that are removed afterwards.
+
+    It takes the options of `running_stack`, from ``gateways`` on.
+    """
+    from tests.stack import running_stack  # noqa: PLC0415 -- imports every service
+
+    @asynccontextmanager
+    async def run(**options: Any) -> AsyncIterator[Any]:
+        prefix = unique()
+        async with running_stack(
+            tmp_path_factory.mktemp("nest"),
+            kafka_bootstrap=backing.kafka_bootstrap,
+            mongo_url=backing.mongo_url,
+            topic_prefix=f"{prefix}.",
+            database_prefix=prefix,
+            **options,
+        ) as stack:
+            yield stack
+        await _delete_topics(kafka_admin, prefix)
+        await asyncio.to_thread(_drop_databases, mongo_client, prefix)
+
+    return run
+
+
 @pytest.fixture
 def database_prefix(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
     """Prefix of this test's database names; its databases are dropped after the test."""
     prefix = unique()
     yield prefix
+    _drop_databases(mongo_client, prefix)
+
+
+def _drop_databases(mongo_client: MongoClient[dict[str, Any]], prefix: str) -> None:
     for name in mongo_client.list_database_names():
         if name.startswith(prefix):
             mongo_client.drop_database(name)
@@ -100,6 +165,10 @@ async def topic_prefix(unique: Callable[[], str], kafka_admin: AIOKafkaAdminClie
     """Prefix of this test's topic names; its topics are deleted after the test."""
     prefix = unique()
     yield prefix
+    await _delete_topics(kafka_admin, prefix)
+
+
+async def _delete_topics(kafka_admin: AIOKafkaAdminClient, prefix: str) -> None:
     topics = [name for name in await kafka_admin.list_topics() if name.startswith(prefix)]
     if topics:
         await kafka_admin.delete_topics(topics)

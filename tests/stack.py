@@ -1,7 +1,7 @@
-"""All of Nest on real Kafka and MongoDB, for end-to-end tests: in this process, or each service in one of its own.
+"""A whole Nest on a real Kafka and MongoDB, for tests of several services.
 
-Around it are the Stripe double and an inbox that takes mail over SMTP, both in this process, and topics and databases
-of this test's own.
+Services run in this process or each in its own. The Stripe double and an inbox with an SMTP server run in this process.
+Every Nest has its own topics and databases.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import os
 import re
 import secrets
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,13 +25,14 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from services.embedded import demo, ports
-from services.embedded.children import bound_to_parent
 from services.embedded.errors import CannotStart
 from services.embedded.in_process import ServiceTask
 from services.embedded.inbox import Arrival, Inbox
 from services.embedded.server import run_all
 from services.stripe_double import RetryPolicy, StripeDouble
 from shared.bus import topics
+from tests import forked
+from tests.forked import Completed, ForkedCommand
 
 API = "/1/2021-10-06"
 REDIRECT_URI = "https://magic.getbeak.app/callback"
@@ -40,7 +40,7 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 """Verifier and challenge of RFC 7636, appendix B."""
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 WAIT_SECONDS = 60.0
-LIFTED = {
+HIGH_LIMITS = {
     f"NEST_LIMIT_{name}": "1000/1s"
     for name in (
         "MAGIC_LINKS_PER_ADDRESS",
@@ -50,17 +50,28 @@ LIFTED = {
         "PASSWORDS_PER_USER",
     )
 }
-"""Settings of a Nest whose limits would hide what is behind them."""
-MOST_PARTITIONS = 4
-"""Of each topic: there are few records here, and each partition costs its broker something."""
-OPERATORS = "operators@example.com"
-MAIL_SECRET = "what-tells-of-mails-signs-with"
+"""Settings that keep rate limits from hiding other responses."""
+CHEAP_PASSWORDS = {"NEST_PASSWORD_MEMORY": "1", "NEST_PASSWORD_PASSES": "1", "NEST_PASSWORD_WAIT_SECONDS": "60"}
+"""Settings that make a password hash take a millisecond."""
+MAX_PARTITIONS = 4
+"""Partitions of a topic: the tests write few records, and each partition costs the broker time."""
+OPERATORS_ADDRESS = "operators@example.com"
+MAIL_WEBHOOK_SECRET = "secret-of-the-mail-webhook"
+ALL_SERVICES = ("gateway", "auth", "billing", "mailer", "news")
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.01, 0.2
 _CODE = re.compile(r"[?&]code=([^&]+)")
 
 
 async def eventually(condition: Callable[[], Any], *, within: float = WAIT_SECONDS, what: str = "") -> Any:
-    """Wait until a condition (plain or async) gives something true, and return that."""
+    """Wait until a condition, plain or async, returns something true, and return that.
+
+    Args:
+        condition: polled at growing intervals, since a poll often costs a request.
+        within: bound in seconds; AssertionError afterwards.
+        what: subject of the error message.
+    """
     end = time.monotonic() + within
+    pause = FIRST_POLL_SECONDS
     while True:
         result = condition()
         if asyncio.iscoroutine(result):
@@ -69,12 +80,13 @@ async def eventually(condition: Callable[[], Any], *, within: float = WAIT_SECON
             return result
         if time.monotonic() > end:
             raise AssertionError(f"not within {within} s: {what or condition}")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.3, LONGEST_POLL_SECONDS)
 
 
 @dataclass
 class Login:
-    """One order of a magic link, as an app remembers it."""
+    """A requested magic link, with what an app stores until it is redeemed."""
 
     email: str
     state: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -84,12 +96,12 @@ class Login:
 
     @property
     def challenge(self) -> str:
-        """RFC 7636 section 4.2."""
+        """The S256 challenge (RFC 7636, section 4.2)."""
         digest = hashlib.sha256(self.verifier.encode()).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    def order(self, **more: Any) -> dict[str, Any]:
-        """The body of ``send_magic_link``."""
+    def request(self, **more: Any) -> dict[str, Any]:
+        """Body of ``send_magic_link``, with further or other fields."""
         return {
             "client_id": self.client_id,
             "redirect_uri": self.redirect_uri,
@@ -102,7 +114,7 @@ class Login:
         }
 
     def redemption(self, code: str, **more: Any) -> dict[str, Any]:
-        """The body of ``authenticate_user`` for a code."""
+        """Body of ``authenticate_user`` that redeems a code."""
         return {
             "client_id": self.client_id,
             "grant_type": "authorization_code",
@@ -114,58 +126,54 @@ class Login:
 
 
 class Process:
-    """One service in a process of its own; killed and started again as a test wants."""
+    """A service in its own process, which a test may kill and start again."""
 
     def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.environment = dict(environment)
         self._log = log
-        self._process: asyncio.subprocess.Process | None = None
+        self._command: ForkedCommand | None = None
 
     async def start(self, **more: str) -> None:
-        """Start it, with more environment if need be; does not wait until it works."""
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *bound_to_parent([sys.executable, "-m", "services.cli", "run", self.name]),
-                env={**os.environ, **self.environment, **more},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        """Start it with additional variables; return before it is ready."""
+        self._log.touch()
+        environment = {**os.environ, **self.environment, **more}
+        self._command = ForkedCommand(("run", self.name), environment, self._log, self._log)
+        await self._command.start()
 
     @property
     def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
+        """Process ID."""
+        assert self._command is not None
+        return self._command.pid
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs."""
-        assert self._process is not None
-        return self._process.returncode
+        assert self._command is not None
+        return self._command.exit_code
 
     @property
     def log(self) -> str:
-        """What it wrote."""
+        """Standard output and standard error so far."""
         return self._log.read_text(errors="replace")
 
     async def ended(self, within: float = WAIT_SECONDS) -> int:
-        """Wait for its end; returns the exit code."""
-        assert self._process is not None
-        return await asyncio.wait_for(self._process.wait(), within)
+        """Wait for its end and return the exit code."""
+        assert self._command is not None
+        return await asyncio.wait_for(self._command.wait(), within)
 
     async def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
+        """Send SIGKILL and wait for the end."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """SIGTERM; returns when it has drained."""
+        """Send SIGTERM and wait until it has drained and ended."""
         await self._end(signal.SIGTERM)
 
     async def _end(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
+        if self._command is not None and self._command.exit_code is None:
+            self._command.send_signal(number)
             await self.ended(within=30.0)
 
 
@@ -174,14 +182,14 @@ class Stack:
     """A running Nest.
 
     Attributes:
-        environment: what a service needs to be told.
-        urls: the gateways' addresses.
-        stripe: the double.
-        inbox: where mails arrive.
-        http: a client of the first gateway; answers come as they are, whatever their status.
-        internal_key: for ``authorization: internal <key>``.
-        processes: by name, when each service has its own.
-        health: where each of these serves its health and its metrics.
+        environment: variables of its services.
+        urls: base URLs of the gateways.
+        stripe: the Stripe double.
+        inbox: the mails and texts that were sent.
+        http: a client of the first gateway; it raises for no status.
+        internal_key: the key of ``authorization: internal <key>``.
+        processes: services that run in their own process, by name.
+        health: base URLs of the health and metrics of these processes.
     """
 
     environment: dict[str, str]
@@ -195,18 +203,23 @@ class Stack:
 
     @property
     def internal(self) -> dict[str, str]:
-        """The headers of an operator."""
+        """Headers with the internal key, as keyword arguments of `call`."""
         return {"authorization": f"internal {self.internal_key}"}
 
     async def call(
         self, method: str, body: Any = None, *, version: str = "2021-10-06", **headers: str
     ) -> httpx.Response:
-        """One RPC call; header names with ``_`` for ``-``."""
+        """Call a method; in header names, ``_`` stands for ``-``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.http.post(f"/1/{version}/{method}", json=body, headers=named)
 
+    async def command(self, *words: str, **environment: str) -> Completed:
+        """Run `nest` with these words; the environment has the URL and the internal key of this Nest."""
+        usual = {"PATH": "/usr/bin:/bin", "NEST_URL": self.urls[0], "NEST_INTERNAL_KEY": self.internal_key}
+        return await forked.run(*words, environment={**usual, **environment})
+
     async def mail(self, to: str, *, subject: str = "", count: int = 1) -> Arrival:
-        """The newest mail to an address whose subject has these words, once there are ``count`` such."""
+        """Wait until an address has ``count`` mails with these words in the subject, and return the newest."""
 
         def found() -> list[Arrival]:
             arrivals = [each for each in self.inbox.arrivals(to) if subject.lower() in each.subject.lower()]
@@ -216,24 +229,35 @@ class Stack:
         return arrivals[0]
 
     async def code(self, login: Login) -> str:
-        """Order a magic link and read its code from the mail."""
+        """Request a magic link and return the code in the mail."""
         already = len(self.inbox.arrivals(login.email))
-        answer = await self.call("send_magic_link", login.order())
-        assert answer.status_code == 204, answer.text
+        response = await self.call("send_magic_link", login.request())
+        assert response.status_code == 204, response.text
         mail = await self.mail(login.email, count=already + 1)
         return code_of(mail, login)
 
-    async def log_in(self, email: str, **given: Any) -> dict[str, Any]:
-        """A whole login; returns the token answer."""
-        login = Login(email, **given)
-        answer = await self.call("authenticate_user", login.redemption(await self.code(login)))
-        assert answer.status_code == 200, answer.text
-        tokens: dict[str, Any] = answer.json()
+    async def log_in(self, email: str, **fields: Any) -> dict[str, Any]:
+        """Log in by magic link, with these fields of `Login`, and return the tokens with ``user_id``."""
+        login = Login(email, **fields)
+        response = await self.call("authenticate_user", login.redemption(await self.code(login)))
+        assert response.status_code == 200, response.text
+        tokens: dict[str, Any] = response.json()
         return tokens
+
+    async def create_client(self, name: str = "An app", redirect_uri: str = REDIRECT_URI) -> dict[str, Any]:
+        """Create a client, so that a test may change it, and return it."""
+        response = await self.call("create_client", {"name": name, "redirect_uris": [redirect_uri]}, **self.internal)
+        assert response.status_code == 200, response.text
+        client: dict[str, Any] = response.json()
+        return client
+
+
+RunNest = Callable[..., AbstractAsyncContextManager[Stack]]
+"""The fixture `run_nest`."""
 
 
 def code_of(mail: Arrival, login: Login) -> str:
-    """The code of a magic link; the link must lead where the login wanted."""
+    """Return the code of the magic link in a mail; assert its redirect URI and state."""
     link = next(link for link in mail.links if _CODE.search(link))
     assert link.startswith(login.redirect_uri)
     query = parse_qs(urlsplit(link).query)
@@ -254,20 +278,20 @@ async def running_stack(
     separate: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
-    """A running Nest for as long as the block lasts.
+    """Run a Nest while the context is entered.
 
     Args:
-        folder: for logs and the inbox.
-        kafka_bootstrap: a Kafka.
-        mongo_url: a MongoDB.
-        topic_prefix: leads the topics, which are made here.
-        database_prefix: leads the databases.
-        gateways: how many gateways there are.
-        instances: how many there are of another service, by its name; one by default.
-        separate: the services (and ``gateway``) that run in processes of their own; the others run in this one.
-        settings: more environment for all of them.
+        folder: of logs and the inbox.
+        kafka_bootstrap: ``host:port`` of Kafka.
+        mongo_url: connection string of MongoDB.
+        topic_prefix: of the topics, which are created here.
+        database_prefix: of the databases.
+        gateways: number of gateways.
+        instances: number of instances of other services, by name; one by default.
+        separate: services that run in their own processes; the others run in this one.
+        settings: additional variables of all services.
     """
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, max_partitions=MOST_PARTITIONS)
+    await topics.apply(kafka_bootstrap, prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
     stripe_key, webhook_secret = f"sk_test_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}"
     internal_key = secrets.token_hex(16)
     gateway_ports = [ports.any_free() for _ in range(gateways)]
@@ -276,10 +300,14 @@ async def running_stack(
         api_key=stripe_key,
         webhook_url=f"{urls[0]}/1/webhook/stripe",
         webhook_secrets=[webhook_secret],
-        # Its first events come before there is a gateway, and whoever waits for all of them waits for these too.
+        # Its first events are sent before a gateway listens, and `drain` waits for them too.
         retries=RetryPolicy(first=1.0, factor=1.0),
     )
-    async with Inbox(folder) as inbox, double as stripe, httpx.AsyncClient(base_url=urls[0], timeout=30.0) as http:
+    async with (
+        Inbox(folder) as inbox,
+        double as stripe,
+        httpx.AsyncClient(base_url=urls[0], timeout=30.0) as http,
+    ):
         environment = {
             "NEST_ENVIRONMENT": "test",
             "NEST_KAFKA_BOOTSTRAP": kafka_bootstrap,
@@ -296,11 +324,11 @@ async def running_stack(
             "NEST_STRIPE_WEBHOOK_SECRETS": webhook_secret,
             "NEST_STRIPE_TRIAL_PRICE": await demo.trial_price(stripe_key, stripe.url),
             "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
-            "NEST_OPERATORS_ADDRESS": OPERATORS,
+            "NEST_OPERATORS_ADDRESS": OPERATORS_ADDRESS,
             "NEST_SMTP_HOST": "127.0.0.1",
             "NEST_SMTP_PORT": str(inbox.smtp_port),
             "NEST_SMTP_TLS": "none",
-            "NEST_MAIL_WEBHOOK_SECRETS": MAIL_SECRET,
+            "NEST_MAIL_WEBHOOK_SECRETS": MAIL_WEBHOOK_SECRET,
             "NEST_MAIL_FROM": "Beak <mail@example.com>",
             "NEST_MAIL_PRODUCT_NAME": "Beak",
             "NEST_MAIL_SUPPORT_ADDRESS": "help@example.com",
@@ -309,9 +337,9 @@ async def running_stack(
             "NEST_TEXT_DOMAIN": "nest.example",
             "NEST_TEST_LOGIN": "true",
             "NEST_DRAIN_SECONDS": "5",
-            # A machine that stalls for some seconds must not answer 504 where a test asks for something else.
+            # A loaded machine may stall for seconds; a 504 would fail tests of something else.
             "NEST_REPLY_SECONDS": "25",
-            # One person orders many links here, all of them from this machine; tests of limits set their own.
+            # Tests request many links for one address from this machine; tests of limits have their own settings.
             "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s",
             "NEST_LIMIT_MAGIC_LINKS_PER_CLIENT": "100000/1s",
             "NEST_LIMIT_TRIALS_PER_ADDRESS": "1000/1s",
@@ -350,7 +378,10 @@ async def _services(
 
 
 def _creator(name: str, environment: Mapping[str, str]) -> Callable[[], Any]:
-    """What makes a service from an environment; nothing else runs while the process's own is changed."""
+    """Return a function that creates a service from an environment.
+
+    It replaces the environment of this process for a moment, without awaiting, so no other task sees that.
+    """
 
     def create() -> Any:
         before = dict(os.environ)

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import MongoClient
 
 from shared.bus.topics import Topic, declared
-from tests.stack import LIFTED, Stack, eventually, running_stack
+from tests.stack import HIGH_LIMITS, Stack, eventually, running_stack
 from tests.traces import Traces
 
 SERVICES = ("gateway", "auth", "billing", "mailer", "news")
@@ -121,7 +121,7 @@ async def target(
             database_prefix=prefix,
             separate=SERVICES,
             settings={
-                **LIFTED,
+                **HIGH_LIMITS,
                 "NEST_LOG_LEVEL": "debug",
                 "NEST_REPLY_SECONDS": "30",
                 "NEST_OTLP_ENDPOINT": traces.url,

@@ -58,7 +58,7 @@ async def magic_links(target: Target) -> Probe:
     existing, unknown = addresses("ada"), addresses("eve")
     for email in existing:
         await target.nest.log_in(email)
-    return Probe(existing, unknown, lambda email: target.nest.call("send_magic_link", Login(email).order()))
+    return Probe(existing, unknown, lambda email: target.nest.call("send_magic_link", Login(email).request()))
 
 
 async def phone_codes(target: Target) -> Probe:

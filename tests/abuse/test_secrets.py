@@ -112,7 +112,7 @@ class Flows:
     async def start_a_trial(self, email: str) -> None:
         """Start a trial, and wait for Stripe's webhooks."""
         device = {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
-        await self.rpc("create_trial_and_magic_link", Login(email).order(device=device))
+        await self.rpc("create_trial_and_magic_link", Login(email).request(device=device))
         await self._nest.mail(email, count=2)
         await self._nest.stripe.webhooks.drain()
 
@@ -128,7 +128,7 @@ class Flows:
         await self.rpc("authenticate_user", {"refresh_token": {"a": secret}, "password": secret})
         await self.rpc("authenticate_user", f'{{"refresh_token": "{secret}'.encode())
         await self.rpc("authenticate_user", b'{"code": "' + secret.encode() + b'\xff"}')
-        await self.rpc("send_magic_link", {**Login("eve@example.com").order(), "code_challenge": secret})
+        await self.rpc("send_magic_link", {**Login("eve@example.com").request(), "code_challenge": secret})
         await self.rpc(secret, {})
         await self.post(f"/{secret}/{secret}", {})
         await self.post("/1/webhook/stripe", {"id": secret}, **{"stripe-signature": f"t=1,v1={secret}"})

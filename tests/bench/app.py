@@ -56,7 +56,7 @@ class App:
 
     async def send_magic_link(self, number: int) -> None:
         """Request a magic link for a new address."""
-        await self._rpc(number, "send_magic_link", self._new_login().order(), expected=204)
+        await self._rpc(number, "send_magic_link", self._new_login().request(), expected=204)
 
     async def authenticate_user_code(self, number: int) -> None:
         """Redeem the code of a new address, which creates its user."""
@@ -98,7 +98,7 @@ class App:
         missing = count - len(self._codes)
         if missing > 0:
             logins = {login.email: login for login in (self._new_login() for _ in range(missing))}
-            await self._each(logins.values(), lambda n, login: self._request(n, "send_magic_link", login.order()))
+            await self._each(logins.values(), lambda n, login: self._request(n, "send_magic_link", login.request()))
             async for to, code in self._codes_for(set(logins)):
                 self._codes.append((logins[to], code))
 
@@ -118,7 +118,7 @@ class App:
             lambda n, login: self._request(
                 n,
                 "create_trial_and_magic_link",
-                login.order(device={"platform": "mac", "beak_id": login.state, "fingerprint": login.state}),
+                login.request(device={"platform": "mac", "beak_id": login.state, "fingerprint": login.state}),
             ),
         )
         async for to, code in self._codes_for(set(logins)):

@@ -43,7 +43,7 @@ def test_every_row_runs_a_round_of_one_second(tmp_path: Path) -> None:
         assert 0 < row["p50"] <= row["p99"] <= row["longest"], name
 
 
-async def test_a_connection_that_the_server_closed_while_idle_is_opened_again() -> None:
+async def test_connection_closed_by_the_server_is_reopened() -> None:
     connections = 0
 
     async def serve_one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

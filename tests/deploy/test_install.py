@@ -1,4 +1,4 @@
-"""What `make run` says when a machine lacks something: one line, with what to do."""
+"""The installer that `make` runs first, on machines without a suitable Python: a one-line error with the remedy."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ INSTALL = Path(__file__).parents[2] / "requirements" / "install"
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with nothing in it but the installer and an empty lock."""
+    """A checkout that contains only the installer and an empty lock."""
     (tmp_path / "requirements").mkdir()
     shutil.copy(INSTALL, tmp_path / "requirements" / "install")
     (tmp_path / "requirements" / "dev.txt").write_text("")
@@ -19,11 +19,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def python(folder: Path, script: str) -> Path:
-    """A stand-in for a Python interpreter."""
-    made = folder / "stand-in"
-    made.write_text(f"#!/bin/sh\n{script}\n")
-    made.chmod(0o755)
-    return made
+    """Create a shell script that replaces the Python interpreter."""
+    interpreter = folder / "interpreter"
+    interpreter.write_text(f"#!/bin/sh\n{script}\n")
+    interpreter.chmod(0o755)
+    return interpreter
 
 
 def install(checkout: Path, interpreter: Path) -> subprocess.CompletedProcess[str]:
@@ -36,26 +36,28 @@ def install(checkout: Path, interpreter: Path) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_python_that_is_too_old_is_one_line_with_what_to_do(checkout: Path) -> None:
-    done = install(checkout, python(checkout, "exit 1"))
-    assert done.returncode == 1
-    assert done.stderr.startswith("nest: needs Python 3.11 or later and found ")
-    assert done.stderr.endswith("install it, or run make PYTHON=/path/to/python3\n")
-    assert done.stderr.count("\n") == 1
+def test_old_python_is_refused_in_one_line(checkout: Path) -> None:
+    completed = install(checkout, python(checkout, "exit 1"))
+    assert completed.returncode == 1
+    assert completed.stderr.startswith("nest: needs Python 3.11 or later and found ")
+    assert completed.stderr.endswith("install it, or run make PYTHON=/path/to/python3\n")
+    assert completed.stderr.count("\n") == 1
 
 
-def test_a_python_without_venv_is_one_line_with_what_to_do(checkout: Path) -> None:
+def test_python_without_venv_is_refused_in_one_line(checkout: Path) -> None:
     script = 'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.12;; esac'
-    done = install(checkout, python(checkout, script))
-    assert done.returncode == 1
-    assert done.stderr.endswith("has no venv module: install it (Debian, Ubuntu: apt-get install python3.12-venv)\n")
-    assert done.stderr.count("\n") == 1
+    completed = install(checkout, python(checkout, script))
+    assert completed.returncode == 1
+    assert completed.stderr.endswith(
+        "has no venv module: install it (Debian, Ubuntu: apt-get install python3.12-venv)\n"
+    )
+    assert completed.stderr.count("\n") == 1
 
 
-def test_nothing_is_done_while_the_lock_is_the_installed_one(checkout: Path) -> None:
+def test_unchanged_lock_installs_nothing(checkout: Path) -> None:
     interpreter = checkout / ".venv" / "bin"
     interpreter.mkdir(parents=True)
     python(interpreter, "exit 0").rename(interpreter / "python")
     (checkout / ".venv" / "installed.txt").write_text("")
-    done = install(checkout, checkout / "none")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    completed = install(checkout, checkout / "none")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")

@@ -1,83 +1,66 @@
-"""One whole Nest with two gateways for all end-to-end tests of a worker; each test uses people of its own."""
+"""Whole stacks, each shared by all end-to-end tests that can use it. A test uses addresses and clients of its own."""
+
+from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
-from tests.stack import Stack, running_stack
+from tests.stack import ALL_SERVICES, CHEAP_PASSWORDS, RunNest, Stack
 from tests.traces import Traces
 
 _COUNT = itertools.count()
 
 
-@pytest.fixture(scope="session")
-async def nest(
-    tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
-) -> AsyncIterator[Stack]:
-    """A running Nest."""
-    prefix = unique()
-    async with running_stack(
-        tmp_path_factory.mktemp("nest"),
-        kafka_bootstrap=kafka_bootstrap,
-        mongo_url=mongo_url,
-        topic_prefix=f"{prefix}.",
-        database_prefix=prefix,
-        gateways=2,
-    ) as stack:
+@pytest.fixture(scope="package")
+async def nest(run_nest: RunNest) -> AsyncIterator[Stack]:
+    """A Nest with two gateways, in this process."""
+    async with run_nest(gateways=2, settings=CHEAP_PASSWORDS) as stack:
         yield stack
 
 
-@dataclass(frozen=True)
-class Away:
-    """A Nest whose services can be stopped, and all that they write.
+@pytest.fixture(scope="package")
+async def traces() -> AsyncIterator[Traces]:
+    """The traces that the services of `separate` have sent."""
+    traces = Traces()
+    async with traces.listening():
+        yield traces
 
-    Attributes:
-        nest: each of its services is a process of its own that logs all it can.
-        traces: what they have sent as traces.
-        mailchimp: what they tell of consents.
+
+@pytest.fixture(scope="package")
+async def mailchimp() -> AsyncIterator[MailchimpDouble]:
+    """The Mailchimp account of `separate`."""
+    async with MailchimpDouble() as double:
+        yield double
+
+
+@pytest.fixture(scope="package")
+async def separate(run_nest: RunNest, traces: Traces, mailchimp: MailchimpDouble) -> AsyncIterator[Stack]:
+    """A Nest with each service in its own process, which a test may stop, and with all optional features.
+
+    Its logs are debug logs, and its access tokens are signed with EdDSA instead of ES256.
     """
-
-    nest: Stack
-    traces: Traces
-    mailchimp: MailchimpDouble
-
-
-@pytest.fixture(scope="session")
-async def away(
-    tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
-) -> AsyncIterator[Away]:
-    """A Nest whose services can be stopped."""
-    prefix, traces = unique(), Traces()
-    async with (
-        traces.listening(),
-        MailchimpDouble() as mailchimp,
-        running_stack(
-            tmp_path_factory.mktemp("away"),
-            kafka_bootstrap=kafka_bootstrap,
-            mongo_url=mongo_url,
-            topic_prefix=f"{prefix}.",
-            database_prefix=prefix,
-            separate=("gateway", "auth", "billing", "mailer", "news"),
-            settings={
-                "NEST_LOG_LEVEL": "debug",
-                "NEST_OTLP_ENDPOINT": traces.url,
-                "NEST_MAILCHIMP_API_KEY": KEY,
-                "NEST_MAILCHIMP_LIST_ID": LIST,
-                "NEST_MAILCHIMP_API_BASE": mailchimp.url,
-                # What stands before the gateway here says where people come from.
-                "NEST_TRUSTED_PROXIES": "127.0.0.1/32",
-                "NEST_LIMIT_TEXTS_PER_NUMBER": "1000/1s",
-                "NEST_LIMIT_GUESSES_PER_IDENTIFIER": "1000/1s",
-            },
-        ) as nest,
-    ):
-        yield Away(nest, traces, mailchimp)
+    settings = {
+        **CHEAP_PASSWORDS,
+        "NEST_LOG_LEVEL": "debug",
+        "NEST_OLD_CLIENTS": "true",
+        "NEST_SIGNING_ALGORITHM": "EdDSA",
+        "NEST_OTLP_ENDPOINT": traces.url,
+        "NEST_MAILCHIMP_API_KEY": KEY,
+        "NEST_MAILCHIMP_LIST_ID": LIST,
+        "NEST_MAILCHIMP_API_BASE": mailchimp.url,
+        # The tests are a proxy: their header x-forwarded-for is a person's IP address.
+        "NEST_TRUSTED_PROXIES": "127.0.0.1/32",
+        "NEST_LIMIT_TEXTS_PER_NUMBER": "1000/1s",
+        "NEST_LIMIT_GUESSES_PER_IDENTIFIER": "1000/1s",
+    }
+    async with run_nest(separate=ALL_SERVICES, settings=settings) as stack:
+        yield stack
 
 
 @pytest.fixture
 def email() -> str:
-    """An address that nobody else has."""
+    """An address that no other test uses."""
     return f"ada{next(_COUNT)}@example.com"

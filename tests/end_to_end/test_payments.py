@@ -1,19 +1,19 @@
-"""Money follows Stripe, from the signed webhook to what operators read and who is written to."""
+"""Payments and disputes, from Stripe's signed webhook to the operators' lists and the mails."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.stack import OPERATORS, Stack, eventually
+from tests.stack import OPERATORS_ADDRESS, Stack, eventually
 
 
-async def listed(nest: Stack, method: str, count: int, **asked: Any) -> list[dict[str, Any]]:
-    """What operators read, once there are so many."""
+async def listed(nest: Stack, method: str, count: int, **filters: Any) -> list[dict[str, Any]]:
+    """Wait until an operator's list has so many entries, and return them."""
 
     async def found() -> list[dict[str, Any]]:
-        answer = await nest.call(method, asked, **nest.internal)
-        assert answer.status_code == 200, answer.text
-        entries: list[dict[str, Any]] = answer.json()[method.removeprefix("list_")]
+        response = await nest.call(method, filters, **nest.internal)
+        assert response.status_code == 200, response.text
+        entries: list[dict[str, Any]] = response.json()[method.removeprefix("list_")]
         return entries if len(entries) == count else []
 
     entries: list[dict[str, Any]] = await eventually(found, what=f"{count} of {method}")
@@ -24,7 +24,7 @@ def price(nest: Stack) -> str:
     return nest.environment["NEST_STRIPE_TRIAL_PRICE"]
 
 
-async def test_a_payment_is_listed_under_the_user_of_its_customers_address(nest: Stack, email: str) -> None:
+async def test_payment_belongs_to_the_user_with_the_customers_address(nest: Stack, email: str) -> None:
     made = nest.stripe.simulate.checkout(price(nest), email=email)
     user_id = (await nest.log_in(email))["user_id"]
 
@@ -41,7 +41,7 @@ async def test_a_payment_is_listed_under_the_user_of_its_customers_address(nest:
     await eventually(refunded, what="the refund")
 
 
-async def test_a_declined_payment_is_mailed_with_the_link_to_pay_once(nest: Stack, email: str) -> None:
+async def test_declined_payment_sends_one_mail_with_the_payment_link(nest: Stack, email: str) -> None:
     made = nest.stripe.simulate.checkout(price(nest), email=email, payment_method="pm_card_chargeCustomerFail")
     nest.stripe.simulate.retry_payment(made["id"])
 
@@ -58,7 +58,7 @@ async def test_a_declined_payment_is_mailed_with_the_link_to_pay_once(nest: Stac
     assert len(failures) == 1
 
 
-async def test_a_dispute_is_walked_to_its_user_and_told_to_operators(nest: Stack, email: str) -> None:
+async def test_dispute_is_assigned_to_its_user_and_mailed_to_operators(nest: Stack, email: str) -> None:
     made = nest.stripe.simulate.checkout(price(nest), email=email)
     dispute = nest.stripe.simulate.dispute(made["id"])
     user_id = (await nest.log_in(email))["user_id"]
@@ -68,15 +68,15 @@ async def test_a_dispute_is_walked_to_its_user_and_told_to_operators(nest: Stack
 
     assert (found["stp_dispute_id"], found["stp_subscription_id"]) == (dispute["id"], made["id"])
 
-    def told() -> list[Any]:
-        mails = [each for each in nest.inbox.arrivals(OPERATORS) if dispute["id"] in each.text]
+    def both_mails() -> list[Any]:
+        mails = [each for each in nest.inbox.arrivals(OPERATORS_ADDRESS) if dispute["id"] in each.text]
         return mails if len(mails) == 2 else []
 
-    mails = await eventually(told, what="two mails to the operators")
+    mails = await eventually(both_mails, what="two mails to the operators")
     assert sorted(mail.subject.startswith("lost: ") for mail in mails) == [False, True]
 
 
-async def test_thin_events_bring_the_same(nest: Stack, email: str) -> None:
+async def test_thin_events_record_the_payment_too(nest: Stack, email: str) -> None:
     nest.stripe.webhooks.thin = True
     try:
         made = nest.stripe.simulate.checkout(price(nest), email=email)
@@ -90,11 +90,11 @@ async def test_thin_events_bring_the_same(nest: Stack, email: str) -> None:
     assert payment["stp_subscription_id"] == made["id"]
 
 
-async def test_only_the_internal_key_opens_the_lists(nest: Stack, email: str) -> None:
+async def test_lists_need_the_internal_key_and_the_newest_version(nest: Stack, email: str) -> None:
     bearer = {"authorization": f"bearer {(await nest.log_in(email))['access_token']}"}
     for method in ("list_payments", "list_disputes"):
         for headers in ({}, bearer):
-            answer = await nest.call(method, {}, **headers)
-            assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
-        answer = await nest.call(method, {}, version="2020-12-14", **nest.internal)
-        assert answer.status_code == 404
+            response = await nest.call(method, {}, **headers)
+            assert (response.status_code, response.json()["code"]) == (403, "access_denied")
+        response = await nest.call(method, {}, version="2020-12-14", **nest.internal)
+        assert response.status_code == 404

@@ -1,4 +1,4 @@
-"""Somebody sees where they are logged in, and logs out there: over HTTP, at two gateways."""
+"""Sessions over HTTP, at two gateways: listing, ending, and races of many requests for one session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.embedded.demo import CLIENT_ID
-from tests.stack import API, Login, Stack, eventually
+from tests.stack import API, Login, Stack, code_of, eventually
 
 Tokens = dict[str, Any]
 
@@ -20,13 +20,13 @@ def bearer(tokens: Tokens) -> dict[str, str]:
 
 
 async def sessions(nest: Stack, tokens: Tokens, **headers: str) -> Any:
-    answer = await nest.call("list_sessions", {"user_id": tokens["user_id"]}, **(headers or bearer(tokens)))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    response = await nest.call("list_sessions", {"user_id": tokens["user_id"]}, **(headers or bearer(tokens)))
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
-async def revoke(nest: Stack, tokens: Tokens, headers: dict[str, str] | None = None, **chosen: Any) -> httpx.Response:
-    return await nest.call("revoke_sessions", {"user_id": tokens["user_id"], **chosen}, **(headers or bearer(tokens)))
+async def revoke(nest: Stack, tokens: Tokens, headers: dict[str, str] | None = None, **choice: Any) -> httpx.Response:
+    return await nest.call("revoke_sessions", {"user_id": tokens["user_id"], **choice}, **(headers or bearer(tokens)))
 
 
 def refreshing(tokens: Tokens) -> dict[str, str]:
@@ -34,67 +34,76 @@ def refreshing(tokens: Tokens) -> dict[str, str]:
 
 
 async def refused_everywhere(nest: Stack, tokens: Tokens) -> None:
-    """Every gateway refuses the access token within a second."""
+    """Wait until every gateway refuses the access token; fail after a second."""
     for url in nest.urls:
 
         async def refused(url: str = url) -> Any:
-            answer = await nest.http.post(
+            response = await nest.http.post(
                 f"{url}{API}/get_user", json={"user_id": tokens["user_id"]}, headers=bearer(tokens)
             )
-            return answer.json() if answer.status_code == 401 else None
+            return response.json() if response.status_code == 401 else None
 
         body = await eventually(refused, within=1.0, what="the revocation")
         assert body["reasons"][0]["code"] == "token_revoked"
 
 
-async def test_a_user_sees_her_sessions_and_which_is_this_one(nest: Stack, email: str) -> None:
+async def call_everywhere(nest: Stack, method: str, bodies: Sequence[Any]) -> list[httpx.Response]:
+    """Call a method with all bodies in parallel, alternating between the gateways."""
+    limits = httpx.Limits(max_connections=100)
+    async with httpx.AsyncClient(timeout=30, limits=limits) as http:
+        urls = [nest.urls[number % len(nest.urls)] for number in range(len(bodies))]
+        return await asyncio.gather(
+            *(http.post(f"{url}{API}/{method}", json=body) for url, body in zip(urls, bodies, strict=True))
+        )
+
+
+async def test_user_lists_sessions_and_sees_the_current_one(nest: Stack, email: str) -> None:
     login = Login(email)
-    ordered = await nest.call("send_magic_link", login.order(device={"platform": "windows"}))
-    assert ordered.status_code == 204
-    mail = await nest.mail(email)
-    code = mail.links[0].split("code=")[1].split("&")[0]
+    requested = await nest.call("send_magic_link", login.request(device={"platform": "windows"}))
+    assert requested.status_code == 204
+    code = code_of(await nest.mail(email), login)
     laptop = (await nest.call("authenticate_user", login.redemption(code))).json()
     phone = await nest.log_in(email)
 
-    seen = await sessions(nest, phone)
+    listed = await sessions(nest, phone)
 
-    assert [session["current"] for session in seen] == [True, False]
-    assert [session["device"] for session in seen] == [None, {"platform": "windows"}]
-    assert {session["client_id"] for session in seen} == {CLIENT_ID}
-    assert {session["place"]["network"] for session in seen} == {"127.0.0.0/24"}
+    assert [session["current"] for session in listed] == [True, False]
+    assert [session["device"] for session in listed] == [None, {"platform": "windows"}]
+    assert {session["client_id"] for session in listed} == {CLIENT_ID}
+    assert {session["place"]["network"] for session in listed} == {"127.0.0.0/24"}
     assert [session["current"] for session in await sessions(nest, laptop)] == [False, True]
 
 
-async def test_logging_out_ends_this_session_at_every_gateway(nest: Stack, email: str) -> None:
+async def test_log_out_ends_the_session_at_every_gateway(nest: Stack, email: str) -> None:
     phone, laptop = await nest.log_in(email), await nest.log_in(email)
 
-    answer = await revoke(nest, phone, which="current")
+    response = await revoke(nest, phone, which="current")
 
-    assert (answer.status_code, answer.json()) == (200, {"ended": 1})
+    assert (response.status_code, response.json()) == (200, {"ended": 1})
     again = await nest.call("authenticate_user", refreshing(phone))
     assert (again.status_code, again.json()["code"]) == (404, "authorization_not_found")
     await refused_everywhere(nest, phone)
     assert [session["current"] for session in await sessions(nest, laptop)] == [True]
 
 
-async def test_all_other_sessions_are_ended(nest: Stack, email: str) -> None:
+async def test_user_ends_all_other_sessions(nest: Stack, email: str) -> None:
     devices = [await nest.log_in(email) for _ in range(3)]
 
-    answer = await revoke(nest, devices[1], which="others")
+    response = await revoke(nest, devices[1], which="others")
 
-    assert answer.json() == {"ended": 2}
+    assert response.json() == {"ended": 2}
     statuses = [(await nest.call("authenticate_user", refreshing(device))).status_code for device in devices]
     assert statuses == [404, 200, 404]
 
 
-async def test_an_operator_ends_one_session_of_a_user(nest: Stack, email: str) -> None:
+async def test_operator_ends_one_session_of_a_user(nest: Stack, email: str) -> None:
     phone, laptop = await nest.log_in(email), await nest.log_in(email)
     newest, oldest = await sessions(nest, phone, **nest.internal)
     assert (newest["current"], oldest["current"]) == (False, False)
 
-    answer = await revoke(nest, phone, nest.internal, session_id=oldest["id"])
+    response = await revoke(nest, phone, nest.internal, session_id=oldest["id"])
 
-    assert answer.json() == {"ended": 1}
+    assert response.json() == {"ended": 1}
     await refused_everywhere(nest, phone)
     assert [session["id"] for session in await sessions(nest, laptop)] == [newest["id"]]
     unknown = await revoke(nest, phone, nest.internal, session_id=oldest["id"])
@@ -103,118 +112,78 @@ async def test_an_operator_ends_one_session_of_a_user(nest: Stack, email: str) -
     assert (current.status_code, current.json()["code"]) == (400, "no_current_session")
 
 
-@pytest.mark.parametrize("method", ["list_sessions", "revoke_sessions"])
-async def test_nobody_sees_or_ends_the_sessions_of_another_user(nest: Stack, email: str, method: str) -> None:
+async def test_user_cannot_list_or_end_sessions_of_another_user(nest: Stack, email: str) -> None:
     ada, eve = await nest.log_in(email), await nest.log_in(f"eve.{email}")
     [session] = await sessions(nest, ada)
 
-    others = await nest.call(method, {"user_id": ada["user_id"]}, **bearer(eve))
-    nobody = await nest.call(method, {"user_id": ada["user_id"]})
+    for method in ("list_sessions", "revoke_sessions"):
+        for headers in (bearer(eve), {}):
+            response = await nest.call(method, {"user_id": ada["user_id"]}, **headers)
+            assert (response.status_code, response.json()["code"]) == (403, "access_denied")
     own = await revoke(nest, eve, session_id=session["id"])
 
-    assert [(answer.status_code, answer.json()["code"]) for answer in (others, nobody)] == [(403, "access_denied")] * 2
     assert (own.status_code, own.json()["code"]) == (404, "not_found")
     assert len(await sessions(nest, ada)) == 1
 
 
-@pytest.mark.parametrize(
-    "chosen", [{"session_id": "s", "which": "all"}, {"which": "every"}, {"session_id": {"$gt": ""}}]
-)
-async def test_a_choice_that_is_none_is_told(nest: Stack, email: str, chosen: dict[str, Any]) -> None:
+async def test_invalid_choice_of_sessions_is_refused_and_ends_none(nest: Stack, email: str) -> None:
     tokens = await nest.log_in(email)
 
-    answer = await revoke(nest, tokens, **chosen)
+    for choice in ({"session_id": "s", "which": "all"}, {"which": "every"}, {"session_id": {"$gt": ""}}):
+        response = await revoke(nest, tokens, **choice)
+        assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
 
-    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
     assert len(await sessions(nest, tokens)) == 1
 
 
-async def test_a_code_redeemed_a_hundred_times_over_two_gateways_makes_one_session(nest: Stack, email: str) -> None:
-    await redeem_in_parallel(nest, email)
-
-
-@pytest.mark.slow
-async def test_no_code_of_fifty_makes_more_than_one_session(nest: Stack, email: str) -> None:
-    for number in range(50):
-        await redeem_in_parallel(nest, f"{number}.{email}")
-
-
-async def redeem_in_parallel(nest: Stack, email: str) -> None:
-    login = Login(email)
-    body = login.redemption(await nest.code(login))
-    answers = await everywhere(nest, "authenticate_user", [body] * 100)
-    [won] = [answer for answer in answers if answer.status_code == 200]
-    assert {answer.json()["code"] for answer in answers if answer is not won} == {"token_used"}
-    assert len(await sessions(nest, won.json())) == 1
-
-
-async def test_a_refresh_token_used_a_hundred_times_over_two_gateways_has_one_successor(
-    nest: Stack, email: str
-) -> None:
+@pytest.mark.parametrize("attempts", [20, pytest.param(100, marks=pytest.mark.slow)])
+async def test_parallel_refreshes_get_the_same_successor(nest: Stack, email: str, attempts: int) -> None:
     tokens = await nest.log_in(email)
 
-    answers = await everywhere(nest, "authenticate_user", [refreshing(tokens)] * 100)
+    responses = await call_everywhere(nest, "authenticate_user", [refreshing(tokens)] * attempts)
 
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.text for answer in answers}) == 1
-    assert len(await sessions(nest, answers[0].json())) == 1
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.text for response in responses}) == 1
+    assert len(await sessions(nest, responses[0].json())) == 1
 
 
-async def test_a_thief_in_parallel_gets_nothing_and_ends_that_session_alone(nest: Stack, email: str) -> None:
+@pytest.mark.parametrize("attempts", [10, pytest.param(50, marks=pytest.mark.slow)])
+async def test_parallel_thieves_end_the_stolen_session_alone(nest: Stack, email: str, attempts: int) -> None:
     stolen, laptop = await nest.log_in(email), await nest.log_in(email)
     second = (await nest.call("authenticate_user", refreshing(stolen))).json()
     third = (await nest.call("authenticate_user", refreshing(second))).json()
 
-    answers = await everywhere(nest, "authenticate_user", [refreshing(stolen)] * 50)
+    responses = await call_everywhere(nest, "authenticate_user", [refreshing(stolen)] * attempts)
 
-    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(409, "token_used")}
+    assert {(response.status_code, response.json()["code"]) for response in responses} == {(409, "token_used")}
     owner = await nest.call("authenticate_user", refreshing(third))
     assert (owner.status_code, owner.json()["code"]) == (404, "authorization_not_found")
     await refused_everywhere(nest, third)
     assert [session["current"] for session in await sessions(nest, laptop)] == [True]
-    # To log in twice took two mails; the third tells of the theft, once.
+    # The two logins sent two mails; the third and last warns of the theft.
     await nest.mail(email, count=3)
     assert len(nest.inbox.arrivals(email)) == 3
 
 
-async def test_after_a_log_out_no_older_token_works_though_refreshes_raced_it(nest: Stack, email: str) -> None:
-    await race(nest, email, rounds=30)
-
-
-@pytest.mark.slow
-async def test_after_each_of_five_hundred_log_outs_no_older_token_works(nest: Stack, email: str) -> None:
-    await race(nest, email, rounds=500)
-
-
-async def race(nest: Stack, email: str, *, rounds: int) -> None:
-    """End all sessions of somebody while a device refreshes, and try whatever it got; so many rounds."""
+@pytest.mark.parametrize("rounds", [12, pytest.param(500, marks=pytest.mark.slow)])
+async def test_no_older_token_works_after_a_log_out_that_races_refreshes(nest: Stack, email: str, rounds: int) -> None:
     refreshed_first, pause = 0, 0.02
     for _ in range(rounds):
         before = await nest.log_in(email)
-        refreshes = asyncio.create_task(everywhere(nest, "authenticate_user", [refreshing(before)] * 4))
+        refreshes = asyncio.create_task(call_everywhere(nest, "authenticate_user", [refreshing(before)] * 4))
         await asyncio.sleep(pause)
         ended = await revoke(nest, before, nest.internal)
-        # From here on nothing older may work; what was under way may still be answered.
+        # From here on no older token may work; requests that were sent before may still succeed.
         assert ended.status_code == 200
-        late = await everywhere(nest, "authenticate_user", [refreshing(before)] * 2)
-        assert not [answer.text for answer in late if answer.status_code == 200]
-        got = [answer.json() for answer in await refreshes if answer.status_code == 200]
-        refreshed_first += bool(got)
-        # Each of the two comes first now and then, however slow the machine is.
-        pause = pause / 2 if got else pause * 2 + 0.001
-        for tokens in got:
-            answer = await nest.call("authenticate_user", refreshing(tokens))
-            assert (answer.status_code, answer.json()["code"]) == (404, "authorization_not_found")
-        for tokens in (before, *got[:1]):
+        late = await call_everywhere(nest, "authenticate_user", [refreshing(before)] * 2)
+        assert not [response.text for response in late if response.status_code == 200]
+        successors = [response.json() for response in await refreshes if response.status_code == 200]
+        refreshed_first += bool(successors)
+        # Adjusted so that now the refresh comes first and now the log-out, on a machine of any speed.
+        pause = pause / 2 if successors else pause * 2 + 0.001
+        for tokens in successors:
+            response = await nest.call("authenticate_user", refreshing(tokens))
+            assert (response.status_code, response.json()["code"]) == (404, "authorization_not_found")
+        for tokens in (before, *successors[:1]):
             await refused_everywhere(nest, tokens)
-    assert 0 < refreshed_first < rounds, "nothing raced"
-
-
-async def everywhere(nest: Stack, method: str, bodies: Sequence[Any]) -> list[httpx.Response]:
-    """The same call many times at once, by turns at each gateway."""
-    limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(timeout=30, limits=limits) as http:
-        urls = [nest.urls[number % len(nest.urls)] for number in range(len(bodies))]
-        return await asyncio.gather(
-            *(http.post(f"{url}{API}/{method}", json=body) for url, body in zip(urls, bodies, strict=True))
-        )
+    assert 0 < refreshed_first < rounds, "there was no race"

@@ -1,135 +1,126 @@
-"""A subscription follows Stripe, from the webhook to the answer an app reads."""
+"""Subscriptions and trials, from Stripe's webhook to the response that an app reads."""
+
+from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
-from tests.stack import Login, Stack, eventually
+import httpx
+
+from tests.stack import Login, Stack, code_of, eventually
+
+PORTAL_SECONDS = 3.0
+"""Limit of a response while Stripe is unavailable."""
 
 
-async def test_a_trial_begins_with_one_call_and_one_link(nest: Stack, email: str) -> None:
-    login = Login(email)
-
-    answer = await nest.call("create_trial_and_magic_link", login.order(device=_device(email)))
-
-    assert answer.status_code == 204, answer.text
-    mail = await nest.mail(email, subject="")
-    link = await eventually(lambda: [link for a in nest.inbox.arrivals(email) for link in a.links if "code=" in link])
-    assert "flow=trial" in link[0]
-    assert mail
-    code = link[0].partition("code=")[2].partition("&")[0]
-    tokens = (await nest.call("authenticate_user", login.redemption(code))).json()
-    status = await _status(nest, tokens)
-    assert status.status_code == 200
-    assert status.json()["status"] == "trialing"
-    assert status.json()["billing_portal_url"].startswith("http")
-    assert (await _heartbeat(nest, tokens)).status_code == 204
+async def start_trial(nest: Stack, login: Login) -> dict[str, Any]:
+    """Start a trial, log in by its link, and return the tokens."""
+    response = await nest.call("create_trial_and_magic_link", login.request(device=device(login.email)))
+    assert response.status_code == 204, response.text
+    [mail] = await eventually(
+        lambda: [each for each in nest.inbox.arrivals(login.email) if any("flow=trial" in link for link in each.links)],
+        what="the link",
+    )
+    tokens: dict[str, Any] = (await nest.call("authenticate_user", login.redemption(code_of(mail, login)))).json()
+    return tokens
 
 
-async def test_stripes_webhook_for_a_trial_brings_one_welcome_mail(nest: Stack, email: str) -> None:
-    await nest.call("create_trial_and_magic_link", Login(email).order(device=_device(email)))
+def device(email: str) -> dict[str, str]:
+    return {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
+
+
+def price(nest: Stack) -> str:
+    return nest.environment["NEST_STRIPE_TRIAL_PRICE"]
+
+
+async def status(nest: Stack, tokens: dict[str, Any]) -> httpx.Response:
+    body = {"user_id": tokens["user_id"]}
+    return await nest.call("get_subscription_status", body, authorization=f"bearer {tokens['access_token']}")
+
+
+async def heartbeat(nest: Stack, tokens: dict[str, Any]) -> httpx.Response:
+    return await nest.call(
+        "get_subscription_status", version="2020-12-14", authorization=f"bearer {tokens['access_token']}"
+    )
+
+
+async def status_when(nest: Stack, tokens: dict[str, Any], code: int) -> dict[str, Any]:
+    """Wait until the status call has this HTTP status, and return its body."""
+
+    async def found() -> Any:
+        response = await status(nest, tokens)
+        return response.json() if response.status_code == code else None
+
+    body: dict[str, Any] = await eventually(found, what=f"{code} of get_subscription_status")
+    return body
+
+
+async def test_one_call_starts_a_trial_and_sends_its_link(nest: Stack, email: str) -> None:
+    tokens = await start_trial(nest, Login(email))
+
+    response = await status(nest, tokens)
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "trialing"
+    assert response.json()["billing_portal_url"].startswith("http")
+    assert (await heartbeat(nest, tokens)).status_code == 204
+    # One mail with the link, one welcome by Stripe's webhook.
     await nest.mail(email, count=2)
     await nest.stripe.webhooks.drain()
-
     assert len(nest.inbox.arrivals(email)) == 2
 
 
-async def test_of_parallel_calls_for_one_user_one_trial_comes_out(nest: Stack, email: str) -> None:
+async def test_parallel_requests_start_one_trial(nest: Stack, email: str) -> None:
     before = len(nest.stripe.objects("subscription"))
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(
-            nest.call("create_trial_and_magic_link", Login(email).order(device=_device(f"{n}{email}")))
+            nest.call("create_trial_and_magic_link", Login(email).request(device=device(f"{n}{email}")))
             for n in range(10)
         )
     )
 
-    assert sum(answer.status_code == 204 for answer in answers) == 1, [answer.text for answer in answers]
-    assert {answer.json()["code"] for answer in answers if answer.status_code != 204} <= {
+    assert sum(each.status_code == 204 for each in responses) == 1, [each.text for each in responses]
+    assert {each.json()["code"] for each in responses if each.status_code != 204} <= {
         "trial_already_used",
         "already_subscribed",
     }
     assert len(nest.stripe.objects("subscription")) == before + 1
 
 
-async def test_a_device_has_one_trial(nest: Stack, email: str) -> None:
-    device = _device(email)
-    assert (await nest.call("create_trial_and_magic_link", Login(email).order(device=device))).status_code == 204
+async def test_device_has_one_trial(nest: Stack, email: str) -> None:
+    first = await nest.call("create_trial_and_magic_link", Login(email).request(device=device(email)))
+    assert first.status_code == 204
 
-    answer = await nest.call("create_trial_and_magic_link", Login(f"b.{email}").order(device=device))
+    second = await nest.call("create_trial_and_magic_link", Login(f"b.{email}").request(device=device(email)))
 
-    assert (answer.status_code, answer.json()["code"]) == (409, "trial_already_used")
+    assert (second.status_code, second.json()["code"]) == (409, "trial_already_used")
 
 
-async def test_a_checkout_at_stripe_makes_a_user_and_a_subscription(nest: Stack, email: str) -> None:
-    made = nest.stripe.simulate.checkout(_price(nest), email=email)
-    await nest.mail(email, subject="")
+async def test_checkout_creates_user_and_subscription_until_it_ends(nest: Stack, email: str) -> None:
+    made = nest.stripe.simulate.checkout(price(nest), email=email)
+    await nest.mail(email)
 
     tokens = await nest.log_in(email)
 
-    async def active() -> Any:
-        answer = await _status(nest, tokens)
-        return answer if answer.status_code == 200 else None
-
-    answer = await eventually(active, what="the subscription")
-    assert answer.json()["status"] == "active"
+    assert (await status_when(nest, tokens, 200))["status"] == "active"
     whole = (await nest.call("get_subscription", {"user_id": tokens["user_id"]}, **nest.internal)).json()
     assert (whole["stp_subscription_id"], whole["entitled"], whole["will_renew"]) == (made["id"], True, True)
-    nothing = await nest.call("get_subscription", {}, **nest.internal)
-    assert (nothing.status_code, nothing.json()["code"]) == (422, "validation_failed")
+    unspecified = await nest.call("get_subscription", {}, **nest.internal)
+    assert (unspecified.status_code, unspecified.json()["code"]) == (422, "validation_failed")
+
+    nest.stripe.simulate.cancel(made["id"], at="now")
+
+    assert (await status_when(nest, tokens, 404))["code"] == "no_active_subscription"
+    response = await heartbeat(nest, tokens)
+    assert (response.status_code, response.json()["code"]) == (402, "subscription_expired")
 
 
-async def test_a_subscription_that_ended_is_gone(nest: Stack, email: str) -> None:
-    subscription = nest.stripe.simulate.checkout(_price(nest), email=email)
-    tokens = await nest.log_in(email)
-
-    async def active() -> bool:
-        return (await _status(nest, tokens)).status_code == 200
-
-    await eventually(active, what="the subscription")
-    nest.stripe.simulate.cancel(subscription["id"], at="now")
-
-    async def gone() -> Any:
-        answer = await _status(nest, tokens)
-        return answer if answer.status_code == 404 else None
-
-    answer = await eventually(gone, what="the end of the subscription")
-    assert answer.json()["code"] == "no_active_subscription"
-    heartbeat = await _heartbeat(nest, tokens)
-    assert (heartbeat.status_code, heartbeat.json()["code"]) == (402, "subscription_expired")
-
-
-async def test_the_portal_is_null_while_stripe_is_away(nest: Stack, email: str) -> None:
-    login = Login(email)
-    await nest.call("create_trial_and_magic_link", login.order(device=_device(email)))
-    link = await eventually(lambda: [link for a in nest.inbox.arrivals(email) for link in a.links if "code=" in link])
-    code = link[0].partition("code=")[2].partition("&")[0]
-    tokens = (await nest.call("authenticate_user", login.redemption(code))).json()
+async def test_portal_url_is_null_while_stripe_is_unavailable(nest: Stack, email: str) -> None:
+    tokens = await start_trial(nest, Login(email))
     began = asyncio.get_running_loop().time()
     async with nest.stripe.outage():
-        answer = await _status(nest, tokens)
+        response = await status(nest, tokens)
 
-    assert answer.status_code == 200
-    assert answer.json()["billing_portal_url"] is None
-    assert asyncio.get_running_loop().time() - began < timedelta(seconds=3).total_seconds()
-
-
-def _device(of: str) -> dict[str, str]:
-    return {"platform": "mac", "beak_id": f"beak-{of}", "fingerprint": f"print-{of}"}
-
-
-def _price(nest: Stack) -> str:
-    return nest.environment["NEST_STRIPE_TRIAL_PRICE"]
-
-
-async def _status(nest: Stack, tokens: dict[str, Any]) -> Any:
-    return await nest.call(
-        "get_subscription_status",
-        {"user_id": tokens["user_id"]},
-        authorization=f"bearer {tokens['access_token']}",
-    )
-
-
-async def _heartbeat(nest: Stack, tokens: dict[str, Any]) -> Any:
-    return await nest.call(
-        "get_subscription_status", version="2020-12-14", authorization=f"bearer {tokens['access_token']}"
-    )
+    assert response.status_code == 200
+    assert response.json()["billing_portal_url"] is None
+    assert asyncio.get_running_loop().time() - began < PORTAL_SECONDS

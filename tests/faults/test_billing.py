@@ -43,7 +43,7 @@ async def test_billing_killed_after_a_stripe_call_creates_one_trial(
     await billing.stop()
     await billing.start(NEST_CRASH_AT=point)
     login, key = Login(email), "idempotency-key-1"
-    arguments = login.order(device=DEVICE)
+    arguments = login.request(device=DEVICE)
     first = asyncio.create_task(nest.call("create_trial_and_magic_link", arguments, idempotency_key=key))
 
     assert await billing.ended() == 137, "the fault did not happen"
@@ -94,7 +94,7 @@ async def test_a_repeat_after_a_stripe_failure_creates_one_trial(
 ) -> None:
     email = "ada@example.com"
     fault = nest.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
-    arguments = Login(email).order(device=DEVICE)
+    arguments = Login(email).request(device=DEVICE)
     refused = await nest.call("create_trial_and_magic_link", arguments)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert fault.hits > 0

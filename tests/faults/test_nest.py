@@ -31,7 +31,7 @@ async def test_auth_killed_around_its_commit_loses_and_repeats_nothing(shared_ne
     await auth.stop()
     await auth.start(NEST_CRASH_AT=point)
     login, headers = Login(email), {"idempotency_key": secrets.token_hex(8)}
-    first = asyncio.create_task(nest.call("send_magic_link", login.order(), **headers))
+    first = asyncio.create_task(nest.call("send_magic_link", login.request(), **headers))
 
     assert await auth.ended() == 137, "the fault did not happen"
     await _restart_auth(nest)
@@ -53,7 +53,7 @@ async def _restart_auth(nest: Stack) -> None:
 
 
 async def _accepted_again(nest: Stack, login: Login, headers: dict[str, str]) -> bool:
-    return (await nest.call("send_magic_link", login.order(), **headers)).status_code == 204
+    return (await nest.call("send_magic_link", login.request(), **headers)).status_code == 204
 
 
 async def test_a_lost_response_is_returned_for_the_repeated_idempotency_key(shared_nest: Stack) -> None:
@@ -171,7 +171,7 @@ async def _request_until(nest: Stack, enough: asyncio.Event) -> list[str]:
             while not enough.is_set():
                 count += 1
                 email = f"p{number}.{count}@example.com"
-                response = await http.post(f"{API}/send_magic_link", json=Login(email).order())
+                response = await http.post(f"{API}/send_magic_link", json=Login(email).request())
                 assert response.status_code == 204, response.text
                 emails.append(email)
 
@@ -186,7 +186,7 @@ async def _outage(nest: Stack, kill: Callable[[], Awaitable[None]], start: Calla
 
     async def request(email: str) -> tuple[int, float]:
         started = time.monotonic()
-        response = await nest.call("send_magic_link", _fixed(email).order(), idempotency_key=keys[email])
+        response = await nest.call("send_magic_link", _fixed(email).request(), idempotency_key=keys[email])
         return response.status_code, time.monotonic() - started
 
     before = await asyncio.gather(*(request(email) for email in emails[:10]))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.stack import LIFTED, Stack, running_stack
+from tests.stack import HIGH_LIMITS, Stack, running_stack
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +22,6 @@ async def nest(
         mongo_url=mongo_url,
         topic_prefix=f"{prefix}.",
         database_prefix=prefix,
-        settings={**LIFTED, "NEST_REPLY_SECONDS": "30", "NEST_OLD_CLIENTS": "true", "NEST_TEST_LOGIN": "true"},
+        settings={**HIGH_LIMITS, "NEST_REPLY_SECONDS": "30", "NEST_OLD_CLIENTS": "true", "NEST_TEST_LOGIN": "true"},
     ) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Everything that a Nest keeps or says, and whether somebody can be read in it."""
+"""Search for a value, in any encoding, in everything that a Nest stores, publishes and exports."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from pymongo import MongoClient
 
 from shared.bus.topics import FOREVER, Topic, declared
 from shared.ids import derived_message_id
-from tests.stack import MOST_PARTITIONS, Stack
+from tests.end_to_end.flows import Mongo
+from tests.stack import MAX_PARTITIONS, Stack
 
-Client = MongoClient[dict[str, Any]]
+
+@cache
+def forms(value: str) -> tuple[bytes, ...]:
+    """Return the forms of a value that anybody who knows it can compute: plain, encoded, hashed without a key."""
+    return tuple(_forms(value))
 
 
-def forms(value: str) -> Iterator[bytes]:
-    """How a value may be written by whoever knows it alone: plain, encoded, or hashed without a key."""
+def _forms(value: str) -> Iterator[bytes]:
     raw = value.encode()
     yield raw
     yield raw.hex().encode()
@@ -36,7 +40,7 @@ def forms(value: str) -> Iterator[bytes]:
         yield base64.urlsafe_b64encode(digest).rstrip(b"=")
         yield repr(digest)[2:-1].encode()
     for before in range(3):
-        # Of a text in the middle of another, the characters at its edges depend on the neighbours.
+        # Inside a longer text, the first and last characters of the encoding depend on the neighbours.
         encoded = base64.b64encode(b"\0" * before + raw)
         inner = encoded[4 if before else 0 :].rstrip(b"=")[:-1]
         yield inner
@@ -44,11 +48,14 @@ def forms(value: str) -> Iterator[bytes]:
 
 
 def found(value: str, where: bytes) -> bool:
-    """Whether a value can be read there, in any of its forms, in whatever letters: small, capital, or as it is."""
+    """Whether any form of a value is there, as written or in other letter case."""
     lower = where.lower()
-    if any(form.lower() in lower for form in forms(value.lower())):
-        return True
-    return any(form in where for form in forms(value))
+    return any(form in lower for form in _lower_forms(value)) or any(form in where for form in forms(value))
+
+
+@cache
+def _lower_forms(value: str) -> tuple[bytes, ...]:
+    return tuple(form.lower() for form in _forms(value.lower()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,9 @@ class Record:
     """A record of a topic.
 
     Attributes:
-        topic: without the deployment's prefix.
-        wire: which message it says it is.
-        text: its key, its headers and its value.
+        topic: name without the prefix.
+        wire: the wire name in its header ``type``.
+        text: key, headers and value.
     """
 
     topic: str
@@ -66,8 +73,8 @@ class Record:
     text: bytes
 
 
-def documents(nest: Stack, mongo_client: Client) -> dict[str, bytes]:
-    """Everything in every collection of every database of this deployment, by ``service.collection``."""
+def documents(nest: Stack, mongo_client: Mongo) -> dict[str, bytes]:
+    """Return the documents of every collection of this Nest, by ``service.collection``."""
     prefix = nest.environment["NEST_DATABASE_PREFIX"]
     return {
         f"{database.removeprefix(prefix)}.{name}": "\n".join(map(repr, mongo_client[database][name].find())).encode()
@@ -78,7 +85,7 @@ def documents(nest: Stack, mongo_client: Client) -> dict[str, bytes]:
 
 
 async def records(nest: Stack, topics: Iterable[Topic]) -> list[Record]:
-    """Everything on these topics."""
+    """Return the records of these topics."""
     prefix = nest.environment["NEST_TOPIC_PREFIX"]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=nest.environment["NEST_KAFKA_BOOTSTRAP"],
@@ -90,19 +97,19 @@ async def records(nest: Stack, topics: Iterable[Topic]) -> list[Record]:
     try:
         partitions = [TopicPartition(prefix + topic.name, number) for topic in topics for number in _partitions(topic)]
         consumer.assign(partitions)
-        # What is not there ends here, instead of being empty.
+        # A topic that does not exist fails here; it would otherwise pass as empty.
         ends = await consumer.end_offsets(partitions)
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-            for partition, came in (await consumer.getmany(timeout_ms=500)).items():
-                read += [_record(partition.topic.removeprefix(prefix), record) for record in came]
+            for partition, batch in (await consumer.getmany(timeout_ms=500)).items():
+                read += [_record(partition.topic.removeprefix(prefix), record) for record in batch]
     finally:
         await consumer.stop()
-    assert read, "nothing at all was read"
+    assert read
     return read
 
 
 def _partitions(topic: Topic) -> range:
-    return range(min(topic.partitions, MOST_PARTITIONS))
+    return range(min(topic.partitions, MAX_PARTITIONS))
 
 
 def _record(topic: str, record: Any) -> Record:
@@ -111,19 +118,19 @@ def _record(topic: str, record: Any) -> Record:
     return Record(topic, wire, b"\n".join((record.key or b"", headers, record.value or b"")))
 
 
-def is_kept(topic: Topic) -> bool:
-    """Whether records of it may be there long after they were said: compacted, for ever, or dead letters."""
+def is_permanent(topic: Topic) -> bool:
+    """Whether records of a topic stay for long: compacted, never deleted, or dead letters."""
     return topic.compacted or topic.retention == FOREVER or topic.name.endswith(".dead")
 
 
-async def kept_records(nest: Stack) -> dict[str, bytes]:
-    """Everything on topics that are compacted or kept for ever, and among the dead letters."""
-    kept = [topic for topic in declared() if is_kept(topic)]
-    return {f"{record.topic}/{number}": record.text for number, record in enumerate(await records(nest, kept))}
+async def permanent_records(nest: Stack) -> dict[str, bytes]:
+    """Return the records of the permanent topics, by topic and number."""
+    permanent = [topic for topic in declared() if is_permanent(topic)]
+    return {f"{record.topic}/{number}": record.text for number, record in enumerate(await records(nest, permanent))}
 
 
 async def metrics(nest: Stack) -> bytes:
-    """What all processes tell of themselves."""
+    """Return the metrics of all processes."""
     pages = [(await nest.http.get(f"{url}/metrics")).content for url in nest.health.values()]
     assert all(pages)
     return b"".join(pages)

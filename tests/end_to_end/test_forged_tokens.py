@@ -1,4 +1,4 @@
-"""Every forgery known (RFC 8725), most of them signed by Nest's own key: 401 in the right words, nothing fetched."""
+"""Forged access tokens (RFC 8725), most of them signed with Nest's own key: 401, and no key is fetched."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
-from pymongo import MongoClient
 
 from services.auth.signing_keys.key_pairs import PrivateKey, generate, unseal_private_key
 from services.auth.signing_keys.models import KeySet
 from shared.documents import entity_of
 from shared.sealing import Sealer
-from shared.settings import parse_keys
+from tests.end_to_end.flows import Mongo, database, sealer_of
 from tests.stack import API, Stack, eventually
 
 INVALID, MALFORMED = "invalid_token", "malformed_token"
@@ -34,7 +33,7 @@ INVALID, MALFORMED = "invalid_token", "malformed_token"
 
 @dataclass
 class Forger:
-    """Somebody who has got hold of Nest's own signing key, and of a true token."""
+    """An attacker with Nest's signing key and a valid token."""
 
     kid: str
     private: PrivateKey
@@ -42,17 +41,17 @@ class Forger:
     claims: dict[str, Any]
 
     def token(self, header: Any = None, claims: Any = None) -> str:
-        """A token that is really signed, whatever it says; ``...`` leaves a member out."""
-        parts = [_written(self.header, header), _written(self.claims, claims)]
+        """Sign a token with changed header and claims; the value ``...`` removes a member, bytes replace all."""
+        parts = [_changed(self.header, header), _changed(self.claims, claims)]
         signed = b".".join(map(_encoded, parts))
         signature = jwt.get_algorithm_by_name("ES256").sign(signed, self.private)
         return (signed + b"." + _encoded(signature)).decode()
 
 
-def _written(usual: dict[str, Any], changed: Any) -> bytes:
-    if isinstance(changed, bytes):
-        return changed
-    whole = {**usual, **(changed or {})}
+def _changed(valid: dict[str, Any], changes: Any) -> bytes:
+    if isinstance(changes, bytes):
+        return changes
+    whole = {**valid, **(changes or {})}
     return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
 
 
@@ -60,15 +59,18 @@ def _encoded(raw: bytes) -> bytes:
     return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
-@pytest.fixture
-async def forger(nest: Stack, email: str, mongo_client: MongoClient[dict[str, Any]]) -> Forger:
-    """Opens the signing key as only auth can, and logs in."""
-    tokens = await nest.log_in(email)
-    database = mongo_client[nest.environment["NEST_DATABASE_PREFIX"] + "auth"]
-    document = database["signing_keys"].find_one({})
+@pytest.fixture(scope="module")
+async def forger(nest: Stack, mongo_client: Mongo) -> Forger:
+    """A forger who has read the signing key as only auth can; valid until a test rotates the keys."""
+    return await new_forger(nest, mongo_client)
+
+
+async def new_forger(nest: Stack, mongo_client: Mongo) -> Forger:
+    tokens = await nest.log_in("forger@example.com")
+    document = database(nest, mongo_client, "auth")["signing_keys"].find_one({})
     assert document is not None
     active = entity_of(KeySet, document).active
-    private = unseal_private_key(active, Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"])))
+    private = unseal_private_key(active, sealer_of(nest))
     claims = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = jwt.get_unverified_header(tokens["access_token"])
     assert header == {"alg": "ES256", "kid": active.id, "typ": "JWT"}
@@ -76,42 +78,42 @@ async def forger(nest: Stack, email: str, mongo_client: MongoClient[dict[str, An
 
 
 @asynccontextmanager
-async def lure() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that a careless verifier would fetch keys from, and what it was asked."""
-    asked: list[bytes] = []
+async def key_server() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server from which a careless verifier would fetch keys; yields its URL and the requests."""
+    requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readline())
+        requests.append(await reader.readline())
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
 
 
-async def shown(nest: Stack, token: str, user_id: str) -> httpx.Response:
-    """What each gateway says to a token; they say the same."""
+async def get_user(nest: Stack, token: str, user_id: str) -> httpx.Response:
+    """Call every gateway with a token; assert that their responses have the same status, and return one."""
     headers = {"authorization": f"bearer {token}"}
-    answers = [
+    responses = [
         await nest.http.post(f"{url}{API}/get_user", json={"user_id": user_id}, headers=headers) for url in nest.urls
     ]
-    assert len({answer.status_code for answer in answers}) == 1
-    return answers[0]
+    assert len({response.status_code for response in responses}) == 1
+    return responses[0]
 
 
 async def reason(nest: Stack, token: str, user_id: str) -> str:
-    """Why a token is refused."""
-    answer = await shown(nest, token, user_id)
-    assert answer.status_code == 401, answer.text
-    assert answer.headers["www-authenticate"] == "bearer"
-    body = answer.json()
+    """Return the reason of the refusal of a token."""
+    response = await get_user(nest, token, user_id)
+    assert response.status_code == 401, response.text
+    assert response.headers["www-authenticate"] == "bearer"
+    body = response.json()
     assert body["code"] == "unauthorized"
     found: str = body["reasons"][0]["code"]
     return found
 
 
-async def test_the_forger_could_if_the_gateway_let_them(nest: Stack, forger: Forger) -> None:
-    assert (await shown(nest, forger.token(), forger.claims["sub"])).status_code == 200
+async def test_unchanged_token_of_the_forger_is_accepted(nest: Stack, forger: Forger) -> None:
+    assert (await get_user(nest, forger.token(), forger.claims["sub"])).status_code == 200
 
 
 HEADERS: list[dict[str, Any]] = [
@@ -137,20 +139,20 @@ HEADERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=str)
-async def test_a_header_of_anothers_making_is_invalid(nest: Stack, forger: Forger, header: dict[str, Any]) -> None:
-    # One that says it has no payload is not even looked into.
+async def test_changed_header_is_invalid(nest: Stack, forger: Forger, header: dict[str, Any]) -> None:
+    # A token with a detached payload (RFC 7797) is not parsed.
     detached = "b64" in header
     assert await reason(nest, forger.token(header), forger.claims["sub"]) == (MALFORMED if detached else INVALID)
 
 
 @pytest.mark.parametrize("kid", [{"$gt": ""}, ["a"], 1, None, True], ids=str)
-async def test_a_kid_that_is_no_text_is_refused(nest: Stack, forger: Forger, kid: Any) -> None:
+async def test_kid_that_is_not_a_string_is_refused(nest: Stack, forger: Forger, kid: Any) -> None:
     assert await reason(nest, forger.token({"kid": kid}), forger.claims["sub"]) in (INVALID, MALFORMED)
 
 
 CLAIMS: list[dict[str, Any]] = [
     *({name: ...} for name in ("exp", "iat", "iss", "sub", "aud", "jti")),
-    {"aud": "client_of_somebody_else"},
+    {"aud": "client_of_another_app"},
     {"aud": ["client_000000C2kdCzNlbL1BqR5FeMatItU"]},
     {"aud": {"$gt": ""}},
     {"iss": "https://evil.example"},
@@ -164,20 +166,18 @@ CLAIMS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("claims", CLAIMS, ids=str)
-async def test_claims_that_lack_something_or_say_it_otherwise_are_invalid(
-    nest: Stack, forger: Forger, claims: dict[str, Any]
-) -> None:
+async def test_missing_or_changed_claims_are_invalid(nest: Stack, forger: Forger, claims: dict[str, Any]) -> None:
     assert await reason(nest, forger.token(claims=claims), forger.claims["sub"]) in (INVALID, MALFORMED)
 
 
-async def test_time_and_version_have_reasons_of_their_own(nest: Stack, forger: Forger) -> None:
+async def test_expiry_and_version_have_their_own_reasons(nest: Stack, forger: Forger) -> None:
     user = forger.claims["sub"]
     assert await reason(nest, forger.token(claims={"exp": int(time.time()) - 1}), user) == "token_expired"
     assert await reason(nest, forger.token(claims={"v": "2"}), user) == "invalid_token_version"
     assert await reason(nest, forger.token(claims={"v": ...}), user) == "invalid_token_version"
 
 
-async def test_the_public_key_is_no_shared_secret(nest: Stack, forger: Forger) -> None:
+async def test_public_key_is_not_accepted_as_a_shared_secret(nest: Stack, forger: Forger) -> None:
     public = forger.private.public_key()
     secrets = [public.public_bytes(form, PublicFormat.SubjectPublicKeyInfo) for form in (Encoding.PEM, Encoding.DER)]
     secrets.append((await nest.http.get("/.well-known/jwks.json")).content)
@@ -188,10 +188,10 @@ async def test_the_public_key_is_no_shared_secret(nest: Stack, forger: Forger) -
         assert await reason(nest, token.decode(), forger.claims["sub"]) == INVALID
 
 
-async def test_no_key_in_a_header_or_behind_its_address_is_used(nest: Stack, forger: Forger) -> None:
+async def test_key_or_key_url_in_a_header_is_not_used(nest: Stack, forger: Forger) -> None:
     own = ec.generate_private_key(ec.SECP256R1())
     jwk = ECAlgorithm.to_jwk(own.public_key(), as_dict=True)
-    async with lure() as (url, asked):
+    async with key_server() as (url, requests):
         for extra in (
             {"jwk": {**jwk, "kid": "mine"}, "kid": "mine"},
             {"jku": f"{url}/jwks.json", "kid": "mine"},
@@ -201,10 +201,10 @@ async def test_no_key_in_a_header_or_behind_its_address_is_used(nest: Stack, for
             for private in (own, forger.private):
                 thief = Forger("mine", private, forger.header, forger.claims)
                 assert await reason(nest, thief.token(extra), forger.claims["sub"]) == INVALID
-        assert asked == []
+        assert requests == []
 
 
-async def test_what_is_large_or_deep_or_no_token_is_malformed(nest: Stack, forger: Forger) -> None:
+async def test_large_deep_or_malformed_token_is_refused(nest: Stack, forger: Forger) -> None:
     user = forger.claims["sub"]
     for token in (
         "a",
@@ -219,18 +219,18 @@ async def test_what_is_large_or_deep_or_no_token_is_malformed(nest: Stack, forge
         assert await reason(nest, token, user) in (INVALID, MALFORMED)
 
 
-async def test_a_megabyte_does_not_even_become_a_token(nest: Stack, forger: Forger) -> None:
+async def test_token_of_a_megabyte_is_refused(nest: Stack, forger: Forger) -> None:
     for token in (forger.token(claims={"more": "x" * 1_000_000}), forger.token(claims=b'{"a":' * 200_000)):
         try:
-            answer = await shown(nest, token, forger.claims["sub"])
+            response = await get_user(nest, token, forger.claims["sub"])
         except httpx.TransportError:
-            # The server may have ended the connection while we were still writing.
+            # The server may close the connection before the request is sent completely.
             continue
-        assert answer.status_code in (400, 401, 431)
-    assert (await shown(nest, forger.token(), forger.claims["sub"])).status_code == 200
+        assert response.status_code in (400, 401, 431)
+    assert (await get_user(nest, forger.token(), forger.claims["sub"])).status_code == 200
 
 
-async def test_a_claim_that_comes_twice_is_invalid(nest: Stack, forger: Forger) -> None:
+async def test_repeated_claim_is_invalid(nest: Stack, forger: Forger) -> None:
     claims = json.dumps({name: value for name, value in forger.claims.items() if name != "aud"})[1:]
     client = forger.claims["aud"]
     for first, last in (("evil", client), (client, "evil"), (client, client)):
@@ -238,31 +238,31 @@ async def test_a_claim_that_comes_twice_is_invalid(nest: Stack, forger: Forger) 
         assert await reason(nest, forger.token(claims=twice), forger.claims["sub"]) == INVALID
 
 
-async def test_two_authorization_headers_are_no_request(nest: Stack, forger: Forger) -> None:
+async def test_two_authorization_headers_are_refused(nest: Stack, forger: Forger) -> None:
     good, evil = f"bearer {forger.token()}", "bearer evil"
     for pair in ((good, evil), (evil, good), (good, good), (nest.internal["authorization"], good)):
         headers = [("authorization", value) for value in pair]
-        answer = await nest.http.post(f"{API}/get_user", json={"user_id": forger.claims["sub"]}, headers=headers)
-        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+        response = await nest.http.post(f"{API}/get_user", json={"user_id": forger.claims["sub"]}, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
     joined = {"authorization": f"{good}, {evil}"}
-    answer = await nest.http.post(f"{API}/get_user", json={"user_id": forger.claims["sub"]}, headers=joined)
-    assert answer.status_code == 401
+    response = await nest.http.post(f"{API}/get_user", json={"user_id": forger.claims["sub"]}, headers=joined)
+    assert response.status_code == 401
 
 
-async def test_a_key_that_was_withdrawn_and_one_that_was_never_announced_sign_nothing(
-    nest: Stack, forger: Forger
-) -> None:
+async def test_unpublished_and_withdrawn_keys_sign_no_valid_token(nest: Stack, mongo_client: Mongo) -> None:
+    forger = await new_forger(nest, mongo_client)
     sealer = Sealer({"k": bytes(32)})
-    unheard = generate("ES256", sealer, at=datetime.now(UTC))
-    stranger = Forger(unheard.id, unseal_private_key(unheard, sealer), forger.header, forger.claims)
-    assert await reason(nest, stranger.token({"kid": unheard.id}), forger.claims["sub"]) == INVALID
+    unpublished = generate("ES256", sealer, at=datetime.now(UTC))
+    stranger = Forger(unpublished.id, unseal_private_key(unpublished, sealer), forger.header, forger.claims)
+    assert await reason(nest, stranger.token({"kid": unpublished.id}), forger.claims["sub"]) == INVALID
 
+    # The last test, since the rotation invalidates the shared forger.
     rotated = await nest.call("rotate_signing_keys", {"emergency": True}, **nest.internal)
     assert rotated.status_code == 200
 
-    async def gone() -> bool:
-        answers = [await nest.http.get(f"{url}/.well-known/jwks.json") for url in nest.urls]
-        return all(forger.kid not in answer.text for answer in answers)
+    async def withdrawn() -> bool:
+        responses = [await nest.http.get(f"{url}/.well-known/jwks.json") for url in nest.urls]
+        return all(forger.kid not in response.text for response in responses)
 
-    await eventually(gone)
+    await eventually(withdrawn, what="withdrawal of the key")
     assert await reason(nest, forger.token(), forger.claims["sub"]) == INVALID
