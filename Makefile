@@ -1,4 +1,4 @@
-# Every command a person types. `make` alone prints them.
+# Commands of the project. `make` alone lists them.
 
 BIN := .venv/bin
 WORKERS ?= 2

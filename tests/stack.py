@@ -25,10 +25,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from services.embedded import demo, ports
+from services.embedded.child_server import run_all
 from services.embedded.errors import CannotStart
 from services.embedded.in_process import ServiceTask
-from services.embedded.inbox import Arrival, Inbox
-from services.embedded.server import run_all
+from services.embedded.mail_inbox import Arrival, Inbox
 from services.stripe_double import RetryPolicy, StripeDouble
 from shared.bus import topics
 from tests import forked

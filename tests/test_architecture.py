@@ -30,7 +30,7 @@ EXTRA_FILES: Final = {
     "services/billing/customers/attribution.py": "sync",
     "services/billing/disputes/sync.py": "sync",
     "services/billing/events/pending.py": "sync",
-    "services/billing/payments/pages.py": "sync",
+    "services/billing/payments/pagination.py": "sync",
     "services/billing/payments/sync.py": "sync",
     "services/billing/runs/account_import.py": "runs",
     "services/billing/runs/comparison.py": "runs",

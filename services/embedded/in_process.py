@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib import import_module, metadata
 
+from services.embedded.child_server import run_all
 from services.embedded.demo import CLIENT_ID
 from services.embedded.machine import Machine
 from services.embedded.pages import Pages
-from services.embedded.server import run_all
 from shared.service import Runnable
 
 BACKGROUND = ("auth", "billing", "mailer", "news")

@@ -17,11 +17,11 @@ from importlib import metadata
 from pathlib import Path
 
 from services.embedded import jars, ports
+from services.embedded.child_server import Server
 from services.embedded.children import stop_orphan
 from services.embedded.console import Progress
 from services.embedded.errors import CannotStart, DidNotStart
 from services.embedded.folder import make_writable
-from services.embedded.server import Server
 
 RECORD_SECONDS = 60.0
 """How long Java may take to record the loaded classes; one second on an idle machine."""

@@ -18,23 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.embedded import ports
+from services.embedded.child_server import run_all
 from services.embedded.console import Progress
 from services.embedded.credentials import OperatorCredentials, generated_secrets, write_operator_credentials
 from services.embedded.errors import PortTaken
 from services.embedded.folder import lock_folder
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
-from services.embedded.server import run_all
 
 if TYPE_CHECKING:
-    from services.embedded.inbox import Inbox
+    from services.embedded.mail_inbox import Inbox
 
 DRAIN_SECONDS = 2
 """How long services may take to finish messages, of the five seconds for a stop."""
 
 _MODULES = (
     "services.embedded.demo",
-    "services.embedded.inbox",
+    "services.embedded.mail_inbox",
     "services.stripe_double",
     "services.embedded.kafka_topics",
 )
@@ -95,8 +95,8 @@ async def _start_doubles(
 ) -> Machine:
     """Start the inbox and the Stripe double, prepare Kafka, and make the services' settings."""
     from services.embedded.demo import trial_price  # noqa: PLC0415 - see the module's docstring
-    from services.embedded.inbox import Inbox  # noqa: PLC0415
     from services.embedded.kafka_topics import prepare  # noqa: PLC0415
+    from services.embedded.mail_inbox import Inbox  # noqa: PLC0415
     from services.stripe_double import StripeDouble  # noqa: PLC0415
 
     secrets = generated_secrets(folder)

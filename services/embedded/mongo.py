@@ -10,11 +10,11 @@ from importlib import metadata, util
 from pathlib import Path
 
 from services.embedded import ports
+from services.embedded.child_server import Server
 from services.embedded.children import stop_orphan
 from services.embedded.console import Progress
 from services.embedded.errors import CannotStart
 from services.embedded.folder import make_writable
-from services.embedded.server import Server
 
 _CACHE_GB = 0.25
 """The minimum that mongod accepts."""

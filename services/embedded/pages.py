@@ -22,8 +22,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.embedded.demo import CLIENT_ID
-from services.embedded.inbox import Inbox
 from services.embedded.machine import DRAIN_SECONDS, Machine
+from services.embedded.mail_inbox import Inbox
 from services.embedded.ports import LOOPBACK
 from services.gateway.server import Server
 

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from services.embedded import ports
+from services.embedded.child_server import run_all
 from services.embedded.children import Child, stop_orphan
 from services.embedded.console import Console
 from services.embedded.errors import CannotStart
 from services.embedded.machine import DRAIN_SECONDS, Machine, run_machine
-from services.embedded.server import run_all
 from services.embedded.up import ShutdownSignal
 
 COLOURS = {"gateway": 36, "auth": 32, "billing": 35, "mailer": 33, "news": 34}

@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from services.embedded.inbox import Inbox
+from services.embedded.mail_inbox import Inbox
 from services.embedded.pages import Pages
 
 BASE = "http://127.0.0.1:8080"

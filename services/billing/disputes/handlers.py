@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.billing.context import Billing
 from services.billing.disputes.sync import sync_dispute
 from services.billing.events.pending import pending_events, settle
-from services.billing.payments.pages import page_of
+from services.billing.payments.pagination import page_of
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.billing.disputes import DisputesView, FollowDispute, ListDisputes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.events.pending import pending_events, settle
-from services.billing.payments.pages import page_of
+from services.billing.payments.pagination import page_of
 from services.billing.payments.sync import sync_payment
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.embedded.inbox import Inbox
+from services.embedded.mail_inbox import Inbox
 from shared.bus.envelope import encode
 from shared.messages import Sealed
 from shared.messages.mailer.texts import SendText, TextHandedOver

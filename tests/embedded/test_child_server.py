@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from services.embedded.server import run_all
+from services.embedded.child_server import run_all
 
 
 async def test_failure_cancels_the_others_and_is_raised() -> None:

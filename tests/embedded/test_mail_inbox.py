@@ -3,8 +3,8 @@ from pathlib import Path
 
 import aiosmtplib
 
-from services.embedded import inbox as inbox_module
-from services.embedded.inbox import Inbox
+from services.embedded import mail_inbox as inbox_module
+from services.embedded.mail_inbox import Inbox
 
 LINK = "http://127.0.0.1:8080/dev/callback?code=authzcode_1.ab12&state=s%20p"
 
