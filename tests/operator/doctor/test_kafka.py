@@ -1,5 +1,6 @@
 """Checks of topics and consumers on a real Kafka with faults."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -52,8 +53,12 @@ async def test_changed_retention_is_a_problem(
     name = f"{prefix}news.commands"
     for retention, text in (("-1", "for ever"), ("777600000", "for 9 days")):
         await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {"retention.ms": retention})])
-        findings = await check(kafka_bootstrap, prefix)
-        assert any(f"{name}: retention.ms is {retention}" in finding.says for finding in findings)
+        # A broker applies a changed setting shortly after the controller has acknowledged it.
+        async with asyncio.timeout(30):
+            while True:
+                findings = await check(kafka_bootstrap, prefix)
+                if any(f"{name}: retention.ms is {retention}" in finding.says for finding in findings):
+                    break
         assert any(f"{name} keeps records {text}" in finding.says for finding in findings)
         assert {finding.level for finding in findings} == {Level.PROBLEM}
     await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
