@@ -1,8 +1,8 @@
 """Checks of topics and consumers on a real Kafka with faults."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,6 +13,7 @@ from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.kafka import LAG_WARNING, check_consumers, check_topics
 from shared.bus import topics
 from tests.operator.conftest import delete_topic
+from tests.stack import eventually
 
 DAY = timedelta(days=1)
 
@@ -31,6 +32,12 @@ async def check(
     """Return the findings about topics."""
     findings = check_topics(bootstrap, prefix, replication=replication, inbox_retention=inbox_retention)
     return [finding async for finding in findings if finding.area != "kafka"]
+
+
+async def findings_with(text: str, bootstrap: str, prefix: str) -> list[Finding]:
+    """Return the findings about topics once one of them has this text, before that none."""
+    findings = await check(bootstrap, prefix)
+    return findings if any(text in finding.says for finding in findings) else []
 
 
 async def test_declared_topics_are_ok_with_fewer_partitions(kafka_bootstrap: str, prefix: str) -> None:
@@ -54,11 +61,8 @@ async def test_changed_retention_is_a_problem(
     for retention, text in (("-1", "for ever"), ("777600000", "for 9 days")):
         await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {"retention.ms": retention})])
         # A broker applies a changed setting shortly after the controller has acknowledged it.
-        async with asyncio.timeout(30):
-            while True:
-                findings = await check(kafka_bootstrap, prefix)
-                if any(f"{name}: retention.ms is {retention}" in finding.says for finding in findings):
-                    break
+        changed = f"{name}: retention.ms is {retention}"
+        findings = await eventually(partial(findings_with, changed, kafka_bootstrap, prefix), within=30, what=changed)
         assert any(f"{name} keeps records {text}" in finding.says for finding in findings)
         assert {finding.level for finding in findings} == {Level.PROBLEM}
     await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
