@@ -8,10 +8,9 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.magic_links.models import Authorization
-from services.auth.tokens.credentials import Code, key_matches
+from services.auth.tokens.credentials import Code, require_key
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
-from shared.messages.auth.errors import TokenNotFound
 from shared.mongo import Database, Document
 
 RETENTION: Final = timedelta(days=7)
@@ -34,15 +33,8 @@ class Authorizations(Rows[Authorization]):
         self._open_by_value = BatchLoader(self._collection, "identifierValue", _OPEN)
 
     async def get_by_code(self, code: Code) -> Authorization:
-        """The authorization of a code.
-
-        Raises:
-            TokenNotFound: the ID is unknown, or the key is wrong; the caller does not learn which.
-        """
-        authorization = await self.find(code.id)
-        if authorization is None or not key_matches(code.key, authorization.key_hash):
-            raise TokenNotFound
-        return authorization
+        """The authorization of a code; raises TokenNotFound as ``require_key``."""
+        return require_key(await self.find(code.id), code.key)
 
     async def open_competitors(self, authorization: Authorization, *, at: datetime) -> list[Authorization]:
         """Other authorizations of the same address and app that can still be redeemed."""

@@ -10,12 +10,23 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Protocol, Self, TypeVar
 
 from shared.errors import Refusal
-from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken
+from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken, TokenNotFound
 
 KEY_BYTES: Final = 32
+
+
+class Keyed(Protocol):
+    """A stored entity that a key opens."""
+
+    @property
+    def key_hash(self) -> str:
+        """Hash of its key."""
+
+
+Opened = TypeVar("Opened", bound=Keyed)
 
 
 def new_key() -> str:
@@ -31,6 +42,17 @@ def hash_key(key: str) -> str:
 def key_matches(key: str, key_hash: str) -> bool:
     """Whether a key has this hash; compared in constant time."""
     return hmac.compare_digest(hash_key(key), key_hash)
+
+
+def require_key(entity: Opened | None, key: str) -> Opened:
+    """Return the entity that was found for a credential, if the credential's key opens it.
+
+    Raises:
+        TokenNotFound: there is no entity, or the key is wrong; the caller does not learn which.
+    """
+    if entity is None or not key_matches(key, entity.key_hash):
+        raise TokenNotFound
+    return entity
 
 
 @dataclass(frozen=True, slots=True)

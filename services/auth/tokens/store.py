@@ -7,11 +7,10 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.auth.tokens.credentials import RefreshTokenString, key_matches
+from services.auth.tokens.credentials import RefreshTokenString, require_key
 from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
-from shared.messages.auth.errors import TokenNotFound
 from shared.mongo import Database, Document
 
 RETENTION: Final = timedelta(days=30)
@@ -67,15 +66,8 @@ class RefreshTokens(Rows[RefreshToken]):
         self._unrevoked = BatchLoader(self._collection, "userId", _UNREVOKED)
 
     async def get_by_string(self, string: RefreshTokenString) -> RefreshToken:
-        """The refresh token that a client sent.
-
-        Raises:
-            TokenNotFound: the ID is unknown, or the key is wrong; the caller does not learn which.
-        """
-        token = await self.find(string.id)
-        if token is None or not key_matches(string.key, token.key_hash):
-            raise TokenNotFound
-        return token
+        """The refresh token that a client sent; raises TokenNotFound as ``require_key``."""
+        return require_key(await self.find(string.id), string.key)
 
     async def unrevoked(self, user_id: str) -> list[RefreshToken]:
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""
