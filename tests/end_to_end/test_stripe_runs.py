@@ -39,10 +39,14 @@ class Billing:
         """Wait until a collection has so many documents."""
         await eventually(lambda: self.database[collection].count_documents({}) == count, what=f"{count} {collection}")
 
-    async def handled_all_events(self) -> None:
-        """Wait until no event is pending."""
-        pending = {"handledAt": None}
-        await eventually(lambda: not self.database["stripe_events"].count_documents(pending), what="the last event")
+    async def handled_all_events(self, stripe: StripeDouble) -> None:
+        """Wait until every event of the Stripe account is stored, and none is pending."""
+        events = self.database["stripe_events"]
+        ids = [each["id"] for each in stripe.objects("event")]
+        await eventually(
+            lambda: events.count_documents({"stpEventId": {"$in": ids}}) == len(ids), what="every event stored"
+        )
+        await eventually(lambda: not events.count_documents({"handledAt": None}), what="the last event handled")
 
     def books(self) -> dict[str, list[dict[str, Any]]]:
         return {name: list(self.database[name].find().sort("_id")) for name in BOOKS}
@@ -86,7 +90,7 @@ async def test_sweep_repairs_three_days_of_lost_webhooks(quiet: Stack, mongo_cli
     await billing.has("disputes", 3)
     for day in range(3):
         await nest.mail(f"day{day}@example.com", subject="welcome")
-    await billing.handled_all_events()
+    await billing.handled_all_events(nest.stripe)
 
     again = await nest.command("stripe", "sweep", "--json")
     assert parsed(again)["counts"]["handed_over"] == 0
@@ -100,11 +104,7 @@ async def test_reconcile_repairs_drift_that_verify_lists(quiet: Stack, mongo_cli
     nest, billing = quiet, Billing(quiet, mongo_client)
     made = nest.stripe.simulate.checkout(nest.environment["NEST_STRIPE_TRIAL_PRICE"], email="eve@example.com")
     await nest.stripe.webhooks.drain(30)
-    events = billing.database["stripe_events"]
-    await eventually(
-        lambda: events.count_documents({}) >= len(nest.stripe.objects("event")), what="every event since the start"
-    )
-    await billing.handled_all_events()
+    await billing.handled_all_events(nest.stripe)
     # A read that is under way would repair the drift.
     await eventually(billing.is_still, what="the last read of the subscription")
     spoiled = billing.database["subscriptions"].update_one(
