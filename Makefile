@@ -2,10 +2,12 @@
 
 BIN := .venv/bin
 WORKERS ?= 2
+SEED := $(or $(SEED),$(shell date +%s))
+ROUNDS ?= 8
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow check format bench reference lock clean install-run install-dev \
+.PHONY: help run run-services backing test test-slow faults check format bench reference lock clean install-run install-dev \
 	install-clients
 
 help: ## list the commands
@@ -25,6 +27,10 @@ test: install-dev install-clients ## run all tests except the slow ones, on real
 
 test-slow: install-dev ## run the statistical, soak and load tests
 	$(BIN)/pytest -m slow
+
+faults: install-dev ## inject faults at random times; SEED=… repeats a run, ROUNDS=40 runs longer
+	@echo "SEED=$(SEED) ROUNDS=$(ROUNDS)"
+	NEST_FAULTS_SEED=$(SEED) NEST_FAULTS_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/faults
 
 check: install-dev ## check formatting, lint, types and import rules; under a minute
 	$(BIN)/ruff format --check .

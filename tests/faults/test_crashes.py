@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,26 +99,17 @@ async def test_a_crash_during_a_timer_sends_its_message_twice_with_one_effect(bu
     assert await bus.numbers("s", "audit") == [1]
 
 
-@pytest.mark.slow
-async def test_eight_kills_at_random_times_lose_and_repeat_nothing(bus: BusHarness, tmp_path: Path) -> None:
-    await kill_repeatedly(bus, tmp_path, rounds=8, count=60)
-
-
-async def test_a_kill_at_a_random_time_loses_and_repeats_nothing(bus: BusHarness, tmp_path: Path) -> None:
-    await kill_repeatedly(bus, tmp_path, rounds=1, count=15)
-
-
-async def kill_repeatedly(bus: BusHarness, folder: Path, *, rounds: int, count: int) -> None:
-    seeded = random.Random(rounds)
-    async with worker("ledger", bus.environment(), folder) as ledger, bus.running("audit"):
+async def test_kills_at_random_times_lose_and_repeat_nothing(
+    bus: BusHarness, tmp_path: Path, chaos: random.Random, rounds: int
+) -> None:
+    count = 10 + 6 * rounds
+    async with worker("ledger", bus.environment(), tmp_path) as ledger, bus.running("audit"):
         await ledger.start()
         clients = [asyncio.create_task(client(bus, subject, count)) for subject in SUBJECTS]
         pids = [ledger.pid]
         for _ in range(rounds):
-            done = len(await bus.rows())
-            await wait_until(
-                lambda done=done: has_rows(bus, done + seeded.randint(1, 20)), 60, "no progress between kills"
-            )  # type: ignore[misc]
+            wanted = len(await bus.rows()) + chaos.randint(1, 20)
+            await wait_until(partial(has_rows, bus, wanted), 60, "no progress between kills")
             await ledger.kill()
             await ledger.start()
             pids.append(ledger.pid)
@@ -143,6 +135,7 @@ async def test_a_process_that_was_frozen_loses_and_repeats_nothing(
         clients = [asyncio.create_task(client(bus, subject, 40)) for subject in SUBJECTS]
         await wait_until(lambda: has_rows(bus, 20), 30)
         async with bus.running() as other:
+            await bus.call(Append(subject="second", number=0, key="second"), seconds=30)  # the rebalance is over
             with frozen.frozen():
                 await asyncio.sleep(seconds)
                 assert other.ledger.runs, "no other instance took over: the fault did not happen"
