@@ -69,6 +69,10 @@ class ValidationFailed(Refusal, kind=Kind.VALIDATION_FAILED):
     """Fields are missing, unknown or invalid; ``meta.errors`` lists ``{path, message}``, never a value."""
 
 
+class InvalidFields(Refusal, code="validation_failed"):
+    """Fields are missing, unknown or invalid, as in ``ValidationFailed``. The routes of phone login answer 400."""
+
+
 class InvalidIdempotencyKey(Refusal):
     """``Idempotency-Key`` is not 1 to 255 characters of printable ASCII."""
 

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.routing import Route
 
 from services.gateway.endpoint import Dispatcher, MessageEndpoint, MessageRoute, Parse, Parsed, Render, by_field
-from services.gateway.errors import BodyMissing, ValidationFailed
+from services.gateway.errors import BodyMissing, InvalidFields, ValidationFailed
 from services.gateway.requests import HttpRequest, accepted_languages, parse_object, validated
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound
@@ -85,7 +85,7 @@ def _parser(message: type[Command | Query]) -> Parse:
             if name in fields
         ]
         if errors:
-            raise ValidationFailed(errors=errors)
+            raise InvalidFields(errors=errors)
         fields |= path_fields
         try:
             valid = validated(message, fields)
@@ -93,7 +93,7 @@ def _parser(message: type[Command | Query]) -> Parse:
             paths = {error["path"] for error in invalid.meta["errors"]}
             if PHONE_NUMBER in paths and PHONE_NUMBER in message.model_fields:
                 raise InvalidPhoneNumber from None
-            raise
+            raise InvalidFields(**invalid.meta) from None
         if LOCALES in message.model_fields:
             # Not part of the fields: a repeat with the same idempotency key may have another ``accept-language``.
             locales = accepted_languages(request.header(b"accept-language"))

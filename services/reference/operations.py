@@ -16,6 +16,7 @@ from services.gateway.errors import (
     BodyMissing,
     BodyTooLarge,
     Deprecated,
+    InvalidFields,
     InvalidIdempotencyKey,
     MalformedBody,
     ReplyTimeout,
@@ -141,7 +142,7 @@ class Operation:
             found += [BodyMissing, MalformedBody, BodyTooLarge]
         if self.path_fields:
             found.append(NotFound)
-        return (*found, *self.message.refuses, ValidationFailed)
+        return (*found, *self.message.refuses, InvalidFields if self.family == "phone" else ValidationFailed)
 
     @property
     def stored_codes(self) -> frozenset[str]:

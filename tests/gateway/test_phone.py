@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +72,7 @@ async def test_init_takes_locales_only_from_accept_language(stack: GatewayStack)
     [envelope] = stack.services.received
     assert json.loads(envelope.body) == {"phone_number": NUMBER, "locales": ["gsw-CH", "de"]}
     response = await post(stack, "/init", {"phone_number": NUMBER, "locales": ["de"]})
-    assert code(response) == (422, "validation_failed")
+    assert code(response) == (400, "validation_failed")
     response = await post(stack, "/init", {"phone_number": NUMBER}, accept_language="{$gt: 1}; drop, *")
     assert response.status_code == 200
     assert json.loads(stack.services.received[-1].body)["locales"] == []
@@ -182,7 +183,7 @@ async def test_body_that_is_not_one_json_object_is_refused(
 async def test_unknown_fields_are_named(stack: GatewayStack, path: str, body: dict[str, Any]) -> None:
     for name in ("more", "key", "id"):
         response = await post(stack, path, {**body, name: "secret"})
-        assert code(response) == (422, "validation_failed")
+        assert code(response) == (400, "validation_failed")
         assert [error["path"] for error in response.json()["meta"]["errors"]] == [name]
         assert "secret" not in response.text
     assert stack.services.received == []
@@ -191,35 +192,48 @@ async def test_unknown_fields_are_named(stack: GatewayStack, path: str, body: di
 async def test_path_fields_in_the_body_are_refused(stack: GatewayStack) -> None:
     for name in ("code", "nonce"):
         response = await post(stack, CALLS[2][0], {**NAMES, name: "other"})
-        assert code(response) == (422, "validation_failed")
+        assert code(response) == (400, "validation_failed")
     assert stack.services.received == []
 
 
-@pytest.mark.parametrize("name", ["code", "nonce", "clientid"])
-@pytest.mark.parametrize("value", [{"$gt": ""}, None, 1, ["a"], True])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("code", None),
+        ("nonce", None),
+        *itertools.product(["code", "nonce", "clientid"], [{"$gt": ""}, 1, 1.5, ["a"], True]),
+    ],
+)
 async def test_fields_of_verify_must_be_strings(stack: GatewayStack, name: str, value: Any) -> None:
     response = await post(stack, "/verify", {**CALLS[1][1], name: value})
-    assert code(response) == (422, "validation_failed")
+    assert code(response) == (400, "validation_failed")
     assert [error["path"] for error in response.json()["meta"]["errors"]] == [name]
     assert stack.services.received == []
+
+
+@pytest.mark.parametrize("client", [{}, {"clientid": None}, {"clientid": ""}])
+async def test_verify_needs_no_client(stack: GatewayStack, client: dict[str, Any]) -> None:
+    response = await post(stack, "/verify", {"code": CODE, "nonce": NONCE, **client})
+    assert (response.status_code, response.text) == (200, TOKEN)
+    [envelope] = stack.services.received
+    assert not json.loads(envelope.body)["clientid"]
+
+
+async def test_verify_refuses_a_client_of_over_200_characters(stack: GatewayStack) -> None:
+    assert code(await post(stack, "/verify", {**CALLS[1][1], "clientid": "a" * 201})) == (400, "validation_failed")
 
 
 @pytest.mark.parametrize("name", ["first_name", "last_name"])
 @pytest.mark.parametrize("value", [{"$gt": ""}, None, 1, "a" * 201])
 async def test_names_of_register_have_a_maximum_length(stack: GatewayStack, name: str, value: Any) -> None:
-    assert code(await post(stack, CALLS[2][0], {**NAMES, name: value})) == (422, "validation_failed")
+    assert code(await post(stack, CALLS[2][0], {**NAMES, name: value})) == (400, "validation_failed")
     assert stack.services.received == []
 
 
 async def test_missing_fields_of_verify_are_named(stack: GatewayStack) -> None:
     response = await post(stack, "/verify", {"phone_number": NUMBER})
-    assert code(response) == (422, "validation_failed")
-    assert {error["path"] for error in response.json()["meta"]["errors"]} == {
-        "code",
-        "nonce",
-        "clientid",
-        "phone_number",
-    }
+    assert code(response) == (400, "validation_failed")
+    assert {error["path"] for error in response.json()["meta"]["errors"]} == {"code", "nonce", "phone_number"}
 
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
@@ -306,5 +320,12 @@ async def test_test_login_needs_no_code(stack: GatewayStack, make_settings: Call
     ):
         response = await http.post("/login", json={"userid": "user_1", "clientid": "client_1"})
         assert (response.status_code, response.text) == (200, TOKEN)
-        wrong = await http.post("/login", json={"userid": {"$gt": ""}, "clientid": "client_1"})
-        assert wrong.status_code == 422
+        complete = {"userid": "user_1", "clientid": "client_1"}
+        for field in complete:
+            for value in ({"$gt": ""}, None, 1, True, ["a"], ""):
+                wrong = await http.post("/login", json={**complete, field: value})
+                assert code(wrong) == (400, "validation_failed")
+            missing = {name: value for name, value in complete.items() if name != field}
+            assert code(await http.post("/login", json=missing)) == (400, "validation_failed")
+        assert code(await http.post("/login")) == (400, "body_missing")
+        assert code(await http.post("/login", content=b"null")) == (400, "malformed_body")

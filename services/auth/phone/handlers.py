@@ -93,10 +93,11 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         PhoneCodeNotFound: the code is wrong, or there is no open code for this nonce.
         Throttled: too many wrong codes for the number.
     """
+    client_id = command.clientid or ""
     client, phone_code = await asyncio.gather(
-        auth.clients.find(command.clientid), auth.phone_codes.find(auth.unseal(command.nonce))
+        auth.clients.find(client_id), auth.phone_codes.find(auth.unseal(command.nonce))
     )
-    # Apps that only read the token's claims may use any client ID. To call Nest with the token, an app needs a
+    # Apps that only read the token's claims may use any client ID, or none. To call Nest with the token, an app needs a
     # registered one.
     if client is not None:
         work.annotate(client_id=client.id)
@@ -109,7 +110,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         identifier = create_user(redeemed.phone_number, work, auth, verified=True, identifier_type="phone")
     else:
         verify_identifier(identifier, work, auth)
-    return _log_in(identifier.user_id, command.clientid, Grant("phone_code", redeemed.id), work, auth)
+    return _log_in(identifier.user_id, client_id, Grant("phone_code", redeemed.id), work, auth)
 
 
 @audited("register_phone_user")

@@ -102,8 +102,13 @@ def access_claims(token: AccessToken) -> dict[str, Any]:
 
 
 def _check(claims: Mapping[str, Any]) -> None:
-    """Raise ValueError if a required claim is missing or empty, or has another type."""
+    """Raise ValueError if a required claim is missing or empty, or has another type.
+
+    ``aud`` may be empty: a login by phone may name no app, and no resource server accepts that audience.
+    """
     texts = [claims.get(name) for name in ("iss", "sub", "aud", "jti")]
     times = [claims.get(name) for name in ("iat", "exp")] + [claims.get("nbf", 0)]
-    if not all(isinstance(text, str) and text for text in texts) or not all(type(time) is int for time in times):
+    if not all(isinstance(text, str) for text in texts) or not all(type(time) is int for time in times):
         raise ValueError("a token needs iss, sub, aud and jti as texts, iat and exp as whole seconds")
+    if not all(claims[name] for name in ("iss", "sub", "jti")):
+        raise ValueError("iss, sub and jti of a token must not be empty")

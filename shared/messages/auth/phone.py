@@ -11,6 +11,7 @@ from shared.messages.types import Locale, Sealed, UserId
 MAX_NAME_LENGTH: Final = 200
 """Maximum length of a first or last name, in characters."""
 Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
+AppName = Annotated[str, Field(max_length=200)]
 
 
 class NonceView(Reply):
@@ -46,20 +47,18 @@ class PhoneTokenView(Reply):
     """Access token, valid for 24 hours."""
 
 
-class PhoneLogin(Command, reply_sealed=True, reply=PhoneTokenView):
-    """Fields shared by the commands that return an access token."""
-
-    clientid: Annotated[str, Field(min_length=1, max_length=200)]
-    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
-    whole API."""
-
-
 class VerifyPhoneCode(
-    PhoneLogin,
+    Command,
     wire="auth.verify-phone-code",
+    reply_sealed=True,
+    reply=PhoneTokenView,
     refuses=(errors.PhoneCodeNotFound, errors.ClientDisabled, errors.Throttled),
 ):
     """Exchange a code for an access token. Uses up the code, and creates the user if the number is new."""
+
+    clientid: AppName | None = None
+    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
+    whole API. Null and an omitted one are the same as an empty one, with which the claim is empty."""
 
     code: Sealed
     """Code from the text."""
@@ -112,7 +111,16 @@ class RegisterPhoneUser(
     """Number that the code was sent to; another number is refused."""
 
 
-class LogInForTesting(PhoneLogin, wire="auth.log-in-for-testing", refuses=(errors.UserNotFound, errors.ClientDisabled)):
+class LogInForTesting(
+    Command,
+    wire="auth.log-in-for-testing",
+    reply_sealed=True,
+    reply=PhoneTokenView,
+    refuses=(errors.UserNotFound, errors.ClientDisabled),
+):
     """Log in any user without a code, for tests."""
+
+    clientid: Annotated[AppName, Field(min_length=1)]
+    """Name of the app, as for ``/verify``."""
 
     userid: UserId

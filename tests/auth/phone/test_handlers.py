@@ -15,6 +15,7 @@ from shared.ids import new_message_id
 from shared.messages import Caller, Message, Sealed
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.messages.auth.sessions import ListSessions
 from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.auth.users import GetUser, IdentifierVerified, UserCreated
 from shared.messages.mailer.texts import SendText
@@ -339,6 +340,16 @@ async def test_equal_codes_of_two_people_are_independent(
 async def test_unregistered_client_gets_a_token_for_itself(harness: ServiceHarness) -> None:
     token_claims = claims(await harness.deliver(verification(await send_code(harness), clientid="app-7")))
     assert token_claims["clientid"] == token_claims["aud"] == "app-7"
+
+
+@pytest.mark.parametrize("client", [{}, {"clientid": None}, {"clientid": ""}])
+async def test_login_without_a_client_has_empty_claims(harness: ServiceHarness, client: dict[str, Any]) -> None:
+    sent = await send_code(harness)
+    command = VerifyPhoneCode(code=Sealed.of(sent.code), nonce=Sealed.of(sent.nonce), **client)
+    token_claims = claims(await harness.deliver(command))
+    assert (token_claims["clientid"], token_claims["aud"]) == ("", "")
+    [session] = await harness.deliver(ListSessions(user_id=token_claims["userid"]))
+    assert session["client_id"] == ""
 
 
 async def test_disabled_client_is_refused_and_the_code_stays_open(harness: ServiceHarness) -> None:
