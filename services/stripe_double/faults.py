@@ -17,6 +17,8 @@ class FaultKind(StrEnum):
     """500, before or after the request is executed."""
     CONFLICT = "conflict"
     """409 `lock_timeout`, before the request is executed."""
+    REFUSED = "refused"
+    """A refusal with `status`, `type`, `code` and `param`, before the request is executed."""
     RESET = "reset"
     """Connection reset, before or after the request is executed."""
     HANG = "hang"
@@ -44,6 +46,14 @@ class Fault:
     """Path of the requests, in which `*` stands for any text: `/v1/subscriptions*`."""
     seconds: float = 1.0
     """Delay of a slow response."""
+    status: int = 400
+    """HTTP status of a refusal."""
+    type: str = "invalid_request_error"
+    """Stripe's error type of a refusal."""
+    code: str | None = None
+    """Stripe's error code of a refusal; many have none."""
+    param: str | None = None
+    """The parameter that a refusal names."""
     hits: int = 0
     """Number of requests that it was applied to. A test should assert that its fault happened."""
 
@@ -70,6 +80,10 @@ class Faults:
         method: str | None = None,
         path: str = "*",
         seconds: float = 1.0,
+        status: int = 400,
+        type: str = "invalid_request_error",  # noqa: A002 - the name of the member in Stripe's body
+        code: str | None = None,
+        param: str | None = None,
     ) -> Fault:
         """Add a fault and return it; by default it applies to every request, without end.
 
@@ -79,7 +93,7 @@ class Faults:
             ValueError: The kind is unknown, or can't happen after the request is executed.
         """
         kind = FaultKind(kind)
-        if after_work and kind in {FaultKind.RATE_LIMIT, FaultKind.CONFLICT}:
+        if after_work and kind in {FaultKind.RATE_LIMIT, FaultKind.CONFLICT, FaultKind.REFUSED}:
             raise ValueError(f"{kind} happens only before a request is executed: leave after_work out.")
         fault = Fault(
             kind=kind,
@@ -90,6 +104,10 @@ class Faults:
             method=method,
             path=path,
             seconds=seconds,
+            status=status,
+            type=type,
+            code=code,
+            param=param,
         )
         self.active.append(fault)
         return fault
@@ -126,6 +144,10 @@ def error_of(fault: Fault) -> StripeApiError:
             " currently accessing it.",
             status=409,
             code="lock_timeout",
+        )
+    if fault.kind is FaultKind.REFUSED:
+        return StripeApiError(
+            "Stripe refuses this request.", status=fault.status, type=fault.type, code=fault.code, param=fault.param
         )
     return StripeApiError("An unknown error occurred.", status=500, type="api_error")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.billing.context import Billing
 from services.billing.customers.attribution import correct_mapping
+from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.auth.users import UserEnsured
@@ -20,6 +21,9 @@ async def follow_customer(command: FollowCustomer, work: Work, billing: Billing)
         subscription_ids = await billing.stripe.subscription_ids(command.customer_id)
     except StripeUnavailable:
         reschedule(command, work)
+        return
+    except StripeRefused as refused:
+        refused.report(customer=command.customer_id)
         return
     for subscription_id in subscription_ids:
         work.publish(FollowSubscription(key=subscription_id, subscription_id=subscription_id))

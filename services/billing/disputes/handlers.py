@@ -6,6 +6,7 @@ from services.billing.context import Billing
 from services.billing.disputes.sync import sync_dispute
 from services.billing.events.pending import pending_events, settle
 from services.billing.payments.pagination import page_of
+from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.billing.disputes import DisputesView, FollowDispute, ListDisputes
@@ -21,6 +22,10 @@ async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -
         dispute = await sync_dispute(command.dispute_id, work, billing)
     except StripeUnavailable:
         reschedule(command, work)
+        return
+    except StripeRefused as refused:
+        refused.report(dispute=command.dispute_id)
+        settle(pending, "refused", work, billing)
         return
     settle(pending, "missing" if dispute is None else "read", work, billing)
 

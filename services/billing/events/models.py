@@ -10,11 +10,12 @@ from shared.documents import stored_as
 from shared.ids import derived_message_id
 from shared.messages.billing.stripe_events import StripeEvent
 
-Outcome = Literal["read", "missing", "nobody", "erased", "other_mode", "not_followed"]
+Outcome = Literal["read", "missing", "refused", "nobody", "erased", "other_mode", "not_followed"]
 """Why an event is no longer pending.
 
 - ``read``: its object was read from Stripe after the event was received, and recorded.
 - ``missing``: Stripe has no such object, in this mode.
+- ``refused``: Stripe refused to show its object, and an operator was alarmed. A replay reads it again.
 - ``nobody``: no user was found for its object, or auth has named none within a day.
 - ``erased``: it is about an erased user.
 - ``other_mode``: it belongs to the other mode, live or test.

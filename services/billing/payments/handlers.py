@@ -6,6 +6,7 @@ from services.billing.context import Billing
 from services.billing.events.pending import pending_events, settle
 from services.billing.payments.pagination import page_of
 from services.billing.payments.sync import sync_payment
+from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.billing.errors import StripeUnavailable
@@ -21,6 +22,10 @@ async def follow_payment(command: FollowPayment, work: Work, billing: Billing) -
         payment = await sync_payment(command.payment_intent_id, work, billing)
     except StripeUnavailable:
         reschedule(command, work)
+        return
+    except StripeRefused as refused:
+        refused.report(payment_intent=command.payment_intent_id)
+        settle(pending, "refused", work, billing)
         return
     settle(pending, "missing" if payment is None else "read", work, billing)
 
@@ -38,6 +43,10 @@ async def find_payments(command: FindPayments, work: Work, billing: Billing) -> 
         intent_ids = await billing.stripe.payment_intents_of(command.object, command.object_id)
     except StripeUnavailable:
         reschedule(command, work)
+        return
+    except StripeRefused as refused:
+        refused.report(**{command.object: command.object_id})
+        settle(pending, "refused", work, billing)
         return
     if len(intent_ids) == 1:
         [intent_id] = intent_ids

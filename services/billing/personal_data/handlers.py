@@ -37,6 +37,8 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
                 await billing.stripe.delete_customer(customer_id, key=f"{work.id}:{customer_id}")
         except (StripeUnavailable, KeySpent, StripeRefused) as failure:
             reason = type(failure).__name__
+            if isinstance(failure, StripeRefused):
+                failure.report(user=command.user_id)
             postpone_erasure(command, work, waits_for="stripe", reason=reason, at=retry_time(command.attempt, work))
             return
     if await erase_part(command, work, billing.personal_data.erased, sealer=billing.sealer):

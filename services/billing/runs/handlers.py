@@ -14,6 +14,7 @@ from services.billing.runs.models import Stage as StageName
 from services.billing.runs.recheck import recheck
 from services.billing.runs.steps import Stage, Step
 from services.billing.runs.store import NextRun
+from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.ids import derived_message_id
@@ -100,7 +101,7 @@ async def import_stripe_account(_command: ImportStripeAccount, work: Work, billi
 
 
 async def continue_stripe_run(command: ContinueStripeRun, work: Work, billing: Billing) -> None:
-    """Do the next step of a run, unless it was done before or the run has stopped."""
+    """Do the next step of a run, unless it was done before or the run has stopped; stop it if Stripe refuses a call."""
     run = await billing.runs.get(command.run_id)
     if not run.expects(command.step):
         return
@@ -110,6 +111,11 @@ async def continue_stripe_run(command: ContinueStripeRun, work: Work, billing: B
     except StripeUnavailable:
         billing.runs.save(run.waiting(at=work.now), work)
         reschedule(command, work)
+        return
+    except StripeRefused as refused:
+        # An operator may resume it once the cause is removed.
+        refused.report(run=run.id)
+        billing.runs.save(run.stopped(at=work.now), work)
         return
     billing.runs.save(result.run, work)
     if result.run.under_way:

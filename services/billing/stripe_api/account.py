@@ -257,8 +257,12 @@ class Stripe:
             )
         except StripeUnavailable:
             return None
-        except (StripeRefused, KeySpent) as failure:
-            log.warning("stripe creates no portal link", customer=customer_id, error=str(failure))
+        except StripeRefused as refused:
+            # Above all, the portal is not configured.
+            refused.report(customer=customer_id)
+            return None
+        except KeySpent:
+            log.warning("stripe creates no portal link", customer=customer_id)
             return None
         return str(session["url"])
 

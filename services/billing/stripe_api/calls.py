@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import aiohttp
 import stripe
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from services.billing.stripe_api.parsing import Json
 from services.billing.stripe_api.token_bucket import TokenBucket
@@ -37,6 +37,8 @@ LOW_PRIORITY_SHARE: Final = 0.25
 YIELD_SECONDS: Final = 0.05
 """How often a low-priority call checks whether the rate limit leaves room for it."""
 HTTP_CONFLICT: Final = 409
+HTTP_FAILED_DEPENDENCY: Final = 424
+"""Stripe's status for a failure of a system that it depends on, such as a bank; a retry may help."""
 HTTP_TOO_MANY: Final = 429
 HTTP_SERVER_ERROR: Final = 500
 
@@ -52,6 +54,11 @@ _SECONDS: Final = Histogram(
     ["call", "outcome"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0),
 )
+_REFUSALS: Final = Counter(
+    "nest_stripe_refusals",
+    "Calls that Stripe refused and no repeat will mend, by call and Stripe's error code.",
+    ["call", "code"],
+)
 
 
 class KeySpent(Exception):
@@ -62,17 +69,36 @@ class KeySpent(Exception):
 
 
 class StripeRefused(Exception):
-    """Stripe rejected a request as invalid, because of a bug in Nest or because of a person's input.
+    """Stripe refused a request, and would refuse a repeat: because of a person's input, a setting or a bug in Nest.
+
+    Examples: an archived price, a customer with another currency or without a tax address, a declined card
+    (https://docs.stripe.com/error-handling).
 
     Attributes:
         code: Stripe's error code; empty for none.
         param: the invalid parameter; empty for none.
+        call: name of the call.
+        request_id: Stripe's ID of the request, which its dashboard finds; empty for none.
     """
 
-    def __init__(self, code: str, param: str) -> None:
+    def __init__(self, code: str, param: str, *, call: str = "", request_id: str = "") -> None:
         super().__init__(f"code {code or 'none'}, parameter {param or 'none'}")
         self.code = code
         self.param = param
+        self.call = call
+        self.request_id = request_id
+
+    @property
+    def rejects_email(self) -> bool:
+        """Whether the address of a customer is the reason."""
+        return self.param == "email" or self.code == "email_invalid"
+
+    def report(self, **fields: str) -> None:
+        """Count and log the refusal for operators, with ``fields`` that name our object.
+
+        Stripe's message is left out, since it may quote personal data.
+        """
+        _report_refusal(self.call, self.code or "none", param=self.param, request=self.request_id, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +219,7 @@ class Calls:
                 async with asyncio.timeout_at(min(deadline, began + self.timeouts.attempt)):
                     response = await self._client.raw_request_async(method, path, **params, **options)
             except (stripe.StripeError, aiohttp.ClientError, TimeoutError, OSError) as exception:
-                failure = _classify(exception)
+                failure = _classify(name, exception)
                 _SECONDS.labels(name, type(exception).__name__).observe(loop.time() - began)
                 if failure.outage:
                     self.breaker.failed(type(exception).__name__)
@@ -233,7 +259,7 @@ def _idempotency(key: str | None) -> Json:
     return {"idempotency_key": key or f"nest:{random.getrandbits(128):032x}"}
 
 
-def _classify(failure: Exception) -> _Failure:
+def _classify(name: str, failure: Exception) -> _Failure:
     """Classify a failed attempt (https://docs.stripe.com/api/errors, https://docs.stripe.com/api/idempotent_requests)."""
     if not isinstance(failure, stripe.StripeError) or failure.http_status is None:
         return _Failure(StripeUnavailable(), retry=True, outage=True)
@@ -243,18 +269,29 @@ def _classify(failure: Exception) -> _Failure:
     if status >= HTTP_SERVER_ERROR and headers.get("idempotent-replayed") == "true":
         # Stripe stores this response under the key for a day: a retry would get the same one.
         return _Failure(KeySpent(), retry=False, outage=False)
-    if status in (HTTP_CONFLICT, HTTP_TOO_MANY):
+    if status in (HTTP_CONFLICT, HTTP_FAILED_DEPENDENCY, HTTP_TOO_MANY):
         # The library does not retry 429. Stripe sends a header if it knows that a retry is useless.
         return _Failure(StripeUnavailable(), retry=headers.get("stripe-should-retry") != "false", outage=False)
     if status >= HTTP_SERVER_ERROR or status < 400:  # noqa: PLR2004 -- a response that is not JSON
         return _Failure(StripeUnavailable(), retry=headers.get("stripe-should-retry") != "false", outage=True)
     if isinstance(failure, stripe.AuthenticationError | stripe.PermissionError):
-        log.error("stripe rejects our key", status=status, request=failure.request_id)
+        # An operator must mend this. Until then everything waits, as in an outage.
+        _report_refusal(name, f"http_{status}", request=str(failure.request_id or ""))
         return _Failure(StripeUnavailable(), retry=False, outage=False)
     if headers.get("stripe-should-retry") == "true":
         return _Failure(StripeUnavailable(), retry=True, outage=False)
-    refused = StripeRefused(str(failure.code or ""), str(getattr(failure, "param", None) or ""))
+    refused = StripeRefused(
+        str(failure.code or ""),
+        str(getattr(failure, "param", None) or ""),
+        call=name,
+        request_id=str(failure.request_id or ""),
+    )
     return _Failure(refused, retry=False, outage=False)
+
+
+def _report_refusal(call: str, code: str, **fields: str) -> None:
+    _REFUSALS.labels(call, code).inc()
+    log.error("stripe refuses a call", call=call, code=code, **fields)
 
 
 @asynccontextmanager

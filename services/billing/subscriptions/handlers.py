@@ -9,11 +9,11 @@ from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.events.models import Outcome
 from services.billing.events.pending import pending_events, settle
-from services.billing.stripe_api.calls import KeySpent
+from services.billing.stripe_api.calls import KeySpent, StripeRefused
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.stripe_api.reschedule import reschedule
 from services.billing.subscriptions.models import LIVE, Subscription, current, grace_expired, latest
-from services.billing.subscriptions.refunds import refund_payments
+from services.billing.subscriptions.refunds import refund_payments, report_not_refunded
 from services.billing.subscriptions.sync import read_subscription, record_subscription, sync_subscription
 from shared.bus.work import Work
 from shared.fault_points import fault_point
@@ -56,6 +56,9 @@ async def follow_subscription(command: FollowSubscription, work: Work, billing: 
     except StripeUnavailable:
         reschedule(command, work)
         return
+    except StripeRefused as refused:
+        refused.report(subscription=command.subscription_id)
+        outcome = "refused"
     if outcome is None and command.event_id is not None:
         outcome = _wait_for_user(command, work)
     if outcome is not None:
@@ -80,7 +83,8 @@ async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, wo
     """Cancel a user's newer live subscription in Stripe, if both are still live there.
 
     The records may have been outdated when this was ordered. If the subscription to keep has ended, is unpaid for too
-    long or belongs to another user, the newer one is not cancelled. If cancelling is switched off, it is announced.
+    long or belongs to another user, the newer one is not cancelled. If cancelling is switched off, or Stripe refuses
+    it, the duplicate is announced.
     """
     duplicate = await billing.subscriptions.get(command.subscription_id)
     kept = await billing.subscriptions.get(command.kept_subscription_id)
@@ -106,6 +110,10 @@ async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, wo
     except (StripeUnavailable, KeySpent):
         reschedule(command, work)
         return
+    except StripeRefused as refused:
+        refused.report(subscription=duplicate.id)
+        _announce_duplicate(command, duplicate.user_id, work)
+        return
     # If Stripe does not have the subscription to keep, its record can't be corrected and would order the same again.
     if stripe_kept is not None:
         await record_subscription(stored_kept, stripe_kept, work, billing)
@@ -122,11 +130,14 @@ async def refund_duplicate_subscription(command: RefundDuplicateSubscription, wo
     except StripeUnavailable:
         reschedule(command, work)
         return
+    except StripeRefused as refused:
+        refused.report(subscription=duplicate.id)
+        report_not_refunded(duplicate, refused.code)
+        return
     if not processing:
         return
     if command.awaited >= MAX_PAYMENT_PAUSES:
-        metrics.NOT_REFUNDED.inc()
-        log.error("payment of a duplicate not refunded", subscription=duplicate.id, reason="still processing")
+        report_not_refunded(duplicate, "still processing")
         return
     retry = command.model_copy(update={"key": work.key, "attempt": 1, "awaited": command.awaited + 1})
     work.publish(retry, at=work.now + PAYMENT_PAUSE)
@@ -150,6 +161,9 @@ async def cancel_subscription_without_coupon(
         await sync_subscription(stored.stp_subscription_id, work, billing)
     except (StripeUnavailable, KeySpent):
         reschedule(command, work)
+    except StripeRefused as refused:
+        # It stays as it is: an operator must cancel it in Stripe, or end what prevents that.
+        refused.report(subscription=stored.id)
 
 
 async def get_subscription_status(query: GetSubscriptionStatus, work: Work, billing: Billing) -> SubscriptionStatusView:

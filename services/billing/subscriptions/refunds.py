@@ -51,7 +51,7 @@ async def _refund(duplicate: Subscription, payment: Json, calls: Calls) -> None:
     payment_type = payment["type"]
     if payment_type not in ("payment_intent", "charge"):
         # Money received outside of Stripe is returned outside of Stripe.
-        _report_not_refunded(duplicate, payment_type)
+        report_not_refunded(duplicate, payment_type)
         return
     payment_id = payment[payment_type] if isinstance(payment[payment_type], str) else payment[payment_type]["id"]
 
@@ -74,7 +74,7 @@ async def _refund(duplicate: Subscription, payment: Json, calls: Calls) -> None:
     except StripeRefused as refused:
         if refused.code != ALREADY_REFUNDED:
             # Above all for a disputed payment, about which the bank decides.
-            _report_not_refunded(duplicate, refused.code)
+            report_not_refunded(duplicate, refused.code)
 
 
 async def _reverse_credit(duplicate: Subscription, customer_id: str, credit: int, currency: str, calls: Calls) -> None:
@@ -111,6 +111,7 @@ def _is_processing(payment: Json) -> bool:
     return isinstance(intent, dict) and intent["status"] == "processing"
 
 
-def _report_not_refunded(duplicate: Subscription, reason: str) -> None:
+def report_not_refunded(duplicate: Subscription, reason: str) -> None:
+    """Count and log for operators that a payment of a duplicate was not refunded."""
     metrics.NOT_REFUNDED.inc()
     log.error("payment of a duplicate not refunded", subscription=duplicate.id, reason=reason)

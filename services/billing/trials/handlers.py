@@ -13,11 +13,17 @@ from services.billing.stripe_api.calls import StripeRefused
 from services.billing.subscriptions.models import current
 from services.billing.subscriptions.sync import read_subscription, record_subscription
 from services.billing.trials.models import Trial, TrialDevice
-from services.billing.trials.provisioning import provision_trial
+from services.billing.trials.provisioning import provision_customer, provision_subscription
 from shared.bus.envelope import address_ordering_key, unix_milliseconds
 from shared.bus.work import Work
 from shared.messages.auth.magic_links import Device, SendTrialMagicLink
-from shared.messages.billing.errors import AlreadySubscribed, EmailRefusedByStripe, StripeUnavailable, TrialAlreadyUsed
+from shared.messages.billing.errors import (
+    AlreadySubscribed,
+    EmailRefusedByStripe,
+    StripeUnavailable,
+    TrialAlreadyUsed,
+    TrialRefusedByStripe,
+)
 from shared.messages.billing.trials import FinishTrial, StartTrial, TrialStarted
 
 REPLY_SECONDS: Final = 1.0
@@ -73,8 +79,12 @@ async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> No
     Raises:
         StripeUnavailable: Stripe is unavailable or too slow; repeating StartTrial continues the same trial.
         EmailRefusedByStripe: Stripe rejects the address; the reservation is removed.
+        TrialRefusedByStripe: Stripe refuses the trial for another reason; the reservation is removed.
     """
-    trial = await billing.trials.get(command.trial_id)
+    trial = await billing.trials.find(command.trial_id)
+    if trial is None:
+        # Another command has continued the same trial, was refused, and has removed the reservation.
+        raise TrialRefusedByStripe
     if trial.pending:
         await _create_in_stripe(trial, work, billing)
     # Also if an earlier command has finished the trial: this one has its own code challenge and a person who waits.
@@ -100,24 +110,26 @@ async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
     if trial.email is None:
         raise ValueError(f"{trial.id} is pending and has no address")
     seconds = _seconds_left(work) or billing.stripe.calls.timeouts.call
+    stripe, customer_id = billing.stripe.within(seconds), None
     try:
         async with asyncio.timeout(seconds):
-            subscription_id = await provision_trial(
-                trial,
-                billing.unseal(trial.email),
-                price=billing.trial_price,
-                stripe=billing.stripe.within(seconds),
-                at=work.now,
+            customer_id = await provision_customer(trial, billing.unseal(trial.email), stripe=stripe, at=work.now)
+            subscription_id = await provision_subscription(
+                trial, customer_id, price=billing.trial_price, stripe=stripe, at=work.now
             )
             stored, stripe_subscription = await read_subscription(subscription_id, billing)
     except TimeoutError:
         raise StripeUnavailable from None
     except StripeRefused as refused:
-        if refused.param != "email":
-            raise
         # The user and the device may start another trial.
         billing.trials.remove(trial, work)
-        raise EmailRefusedByStripe from refused
+        if customer_id is None and refused.rejects_email:
+            raise EmailRefusedByStripe from refused
+        refused.report(trial=trial.id)
+        if customer_id is not None and await billing.mappings.find(customer_id) is None:
+            # The next trial uses this customer. Otherwise each repeat would create another one.
+            billing.mappings.attach(customer_id, trial.user_id, work)
+        raise TrialRefusedByStripe from refused
     if stripe_subscription is None:
         raise RuntimeError(f"{subscription_id} was created for {trial.id} and can't be read")
     subscription = await record_subscription(stored, stripe_subscription, work, billing)

@@ -13,17 +13,27 @@ from services.billing.trials.models import Trial
 from shared.fault_points import fault_point
 
 
-async def provision_trial(trial: Trial, email: str, *, price: str, stripe: Stripe, at: datetime) -> str:
-    """Create a trial's customer and subscription, or find those of an earlier attempt; return the subscription's ID.
+async def provision_customer(trial: Trial, email: str, *, stripe: Stripe, at: datetime) -> str:
+    """Return the ID of a trial's customer: the user's own, that of an earlier attempt, or a new one.
 
-    ``email`` must be the same at every attempt. ``price`` applies after the trial. The timeout of ``stripe`` covers all
-    calls.
+    ``email`` must be the same at every attempt.
 
     Raises:
-        StripeRefused: the address or the price is invalid.
+        StripeRefused: Stripe accepts no customer with this address, above all.
         StripeUnavailable: Stripe is unavailable; the next attempt finds what this one created.
     """
-    customer_id = await _existing_customer(trial, stripe) or await _create_customer(trial, email, stripe, at)
+    return await _existing_customer(trial, stripe) or await _create_customer(trial, email, stripe, at)
+
+
+async def provision_subscription(trial: Trial, customer_id: str, *, price: str, stripe: Stripe, at: datetime) -> str:
+    """Create a trial's subscription, or find that of an earlier attempt; return its ID.
+
+    ``price`` applies after the trial.
+
+    Raises:
+        StripeRefused: Stripe does not sell this price to this customer.
+        StripeUnavailable: as ``provision_customer``.
+    """
 
     async def find() -> str | None:
         subscription_ids = await stripe.subscription_ids(customer_id, trial_id=trial.id)

@@ -27,6 +27,14 @@ class EmailRefusedByStripe(InvalidEmail, code="invalid_email", remembered=True):
     """
 
 
+class TrialRefusedByStripe(Refusal, kind=Kind.CONFLICT, remembered=True):
+    """Stripe does not create the trial, and a repeat gets the same answer until an operator has changed something.
+
+    Examples: the price is archived, or the customer has another currency or no tax address. The refusal is stored
+    together with the release of the trial's reservation, so the user can try again then.
+    """
+
+
 class SubscriptionNotFound(NotFound, code="not_found"):
     """No subscription has this ID, or the user has none."""
 

@@ -198,7 +198,10 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
 
 
 class DuplicateSubscriptionFound(SubscriptionEvent, wire="billing.duplicate-subscription-found"):
-    """A second live subscription of one user was found and kept, because cancelling duplicates is disabled."""
+    """A second live subscription of one user was found and kept.
+
+    Cancelling duplicates is disabled, or Stripe refuses it.
+    """
 
     kept_subscription_id: str
     """ID of the subscription that would have been kept."""

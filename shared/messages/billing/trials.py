@@ -1,7 +1,12 @@
 """Trials: one for each user and device, created in Stripe."""
 
 from shared.messages.auth.magic_links import Platform
-from shared.messages.billing.errors import AlreadySubscribed, EmailRefusedByStripe, TrialAlreadyUsed
+from shared.messages.billing.errors import (
+    AlreadySubscribed,
+    EmailRefusedByStripe,
+    TrialAlreadyUsed,
+    TrialRefusedByStripe,
+)
 from shared.messages.message import Command, Event
 from shared.messages.types import Locale, Moment
 
@@ -23,7 +28,7 @@ class StartTrial(
     TrialCommand,
     wire="billing.start-trial",
     personal=True,
-    refuses=(AlreadySubscribed, TrialAlreadyUsed, EmailRefusedByStripe),
+    refuses=(AlreadySubscribed, TrialAlreadyUsed, EmailRefusedByStripe, TrialRefusedByStripe),
 ):
     """Reserve the trial of a user and device, then send FinishTrial, whose handler replies."""
 
@@ -32,7 +37,9 @@ class StartTrial(
     fingerprint: str | None = None
 
 
-class FinishTrial(TrialCommand, wire="billing.finish-trial", personal=True, refuses=(EmailRefusedByStripe,)):
+class FinishTrial(
+    TrialCommand, wire="billing.finish-trial", personal=True, refuses=(EmailRefusedByStripe, TrialRefusedByStripe)
+):
     """Create the trial's customer and subscription in Stripe, record them, and order the magic link."""
 
     trial_id: str
