@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
-from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed
+from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe
 from shared.messages.message import Command, Part
 from shared.messages.types import Locale, NonEmpty
 
@@ -63,7 +63,7 @@ class CreateTrialAndMagicLink(
     LinkRequest,
     wire="auth.create-trial-and-magic-link",
     personal=True,
-    refuses=(*SendMagicLink.refuses, AlreadySubscribed, TrialAlreadyUsed),
+    refuses=(*SendMagicLink.refuses, AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe),
 ):
     """Start a trial and mail a magic link.
 
