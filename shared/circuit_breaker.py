@@ -67,10 +67,16 @@ class CircuitBreaker:
 
     def failed(self, reason: str) -> None:
         """Record that the dependency could not be reached, did not answer, or failed during a call."""
-        self._failures += 1
+        self._failures = min(self._failures + 1, self._max_failures)
+        if self._failures == self._max_failures:
+            self.open(reason)
+
+    def open(self, reason: str) -> None:
+        """Record a failure that every call would meet, and reject calls from now on."""
+        self._failures = self._max_failures
         self._reason = reason
-        if self._failures < self._max_failures or (self.rejection is not None and not self._probing):
-            # Too few failures, or a call that started before the pause and shows nothing new.
+        if self.rejection is not None and not self._probing:
+            # A call that started before the pause shows nothing new.
             return
         self._pause = min(self._pause * 2 or self._first_pause, LONGEST_PAUSE)
         self._open_until = self._clock() + self._pause

@@ -18,6 +18,9 @@ FIRST_PAUSE: Final = timedelta(seconds=5)
 MAX_PAUSE: Final = timedelta(minutes=15)
 RETRY_PERIOD: Final = timedelta(days=1)
 """How long a deferred mail is retried, counted from its order."""
+UNKNOWN_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=2))
+"""Shortest pauses after each lost answer of the mail server. The first retry is early enough for a magic link. Each may
+add a copy of the mail, so there are no more than these."""
 _RANK: Final[dict[DeliveryState, int]] = {
     "queued": 0,
     "handed_over": 1,
@@ -47,10 +50,12 @@ class Accepted:
 class Deferred:
     """Temporary failure, for example an outage or a rejected login of ours: a retry may succeed.
 
-    The request may have taken effect nevertheless.
+    The request may have taken effect nevertheless. ``unknown``: a mail server received the whole mail and its answer
+    was lost, so a retry probably adds a copy.
     """
 
     reason: str
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ class Delivery:
         recipient_hash: a keyed hash of the recipient, for lookups.
         message_id: a mail's ``Message-ID`` or a text's order ID; the same in every attempt, so that copies can be
             recognised.
+        unknown_outcomes: how many attempts the server may have accepted, since its answer was lost; deliveries stored
+            before these were counted lack it.
         reason: the last answer of the server, or the last report; None before the first.
     """
 
@@ -110,6 +117,7 @@ class Delivery:
     recipient_hash: str
     message_id: str
     attempts: int = 0
+    unknown_outcomes: int = 0
     reason: str | None = None
     created_at: datetime
     updated_at: datetime
@@ -121,16 +129,21 @@ class Delivery:
         return self.state != "queued"
 
     def after(self, outcome: Outcome, *, at: datetime, until: datetime | None = None) -> Self:
-        """Return the delivery after one more attempt; retries end at ``until``, by default one day after the order."""
+        """Return the delivery after one more attempt.
+
+        Retries end at ``until``, by default one day after the order, and with the fourth unknown outcome.
+        """
         attempted = replace(self, attempts=self.attempts + 1, updated_at=at)
         match outcome:
             case Accepted(answer):
                 return replace(attempted, state="handed_over", reason=answer)
             case Rejected(reason=reason):
                 return replace(attempted, state="failed", reason=reason)
-            case Deferred(reason):
-                expired = attempted.next_attempt() > (until or self.created_at + RETRY_PERIOD)
-                return replace(attempted, state="failed" if expired else "queued", reason=reason)
+            case Deferred(reason, unknown=unknown):
+                deferred = replace(attempted, unknown_outcomes=self.unknown_outcomes + unknown, reason=reason)
+                copied = deferred.unknown_outcomes > len(UNKNOWN_PAUSES)
+                expired = copied or deferred.next_attempt() > (until or self.created_at + RETRY_PERIOD)
+                return replace(deferred, state="failed" if expired else "queued")
 
     def suppressed(self, reason: str, *, at: datetime) -> Self:
         """Return the delivery, ended because the address is on the suppression list."""
@@ -144,5 +157,12 @@ class Delivery:
         return replace(self, state=state, reason=reason or report, updated_at=at)
 
     def next_attempt(self) -> datetime:
-        """Return the time of the next attempt: pauses double from 5 seconds to 15 minutes."""
-        return self.updated_at + retry_pause(self.order_id, self.attempts, first=FIRST_PAUSE, longest=MAX_PAUSE)
+        """Return the time of the next attempt.
+
+        Pauses double from 5 seconds to 15 minutes. Once an outcome was unknown, they are at least ``UNKNOWN_PAUSES``.
+        """
+        pause = retry_pause(self.order_id, self.attempts, first=FIRST_PAUSE, longest=MAX_PAUSE)
+        if self.unknown_outcomes:
+            least = UNKNOWN_PAUSES[self.unknown_outcomes - 1]
+            pause = max(pause, retry_pause(self.order_id, self.attempts, first=least, longest=least))
+        return self.updated_at + pause

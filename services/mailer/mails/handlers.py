@@ -24,7 +24,7 @@ operators."""
 
 FAILED: Final = Counter(
     "nest_mails_failed",
-    "Mails that failed: the server rejected them, or deferred them for a day; by template.",
+    "Mails that failed: the server rejected them, deferred them for a day, or its answer was lost; by template.",
     ["template"],
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome
-from services.mailer.smtp.smtp_client import Mail, SmtpClient, Unavailable
+from services.mailer.smtp.smtp_client import Mail, Refused, SmtpClient, Unavailable
 
 MAX_REMEMBERED: Final = 4096
 """Number of latest accepted mails that are remembered."""
@@ -16,9 +16,10 @@ MAX_REMEMBERED: Final = 4096
 class MailServers:
     """Sends mails to the first available server.
 
-    Each server has its own circuit breaker: one that refuses connections or hangs is skipped after a few mails and then
-    probed with single mails until it answers. Any reply about the mail itself is final for all servers: a greylisted
-    mail is retried at the server that knows it. The servers are in order of preference.
+    The servers are in order of preference. Each has its own circuit breaker: one that refuses connections or hangs is
+    skipped after a few mails, one that refuses our sender or our mails by policy after one, and then probed with single
+    mails. A permanent error about the recipient is final for all servers. A temporary one defers the mail: a greylisted
+    mail is retried at the server that knows it.
     """
 
     def __init__(self, clients: Sequence[SmtpClient]) -> None:
@@ -36,12 +37,12 @@ class MailServers:
         reasons: list[str] = []
         for client in self._clients:
             outcome = await client.send(mail)
-            if not isinstance(outcome, Unavailable):
+            if not isinstance(outcome, Unavailable | Refused):
                 return self._remembered(mail, outcome)
             reasons.append(outcome.reason)
-            if not outcome.not_accepted:
+            if isinstance(outcome, Unavailable) and not outcome.not_accepted:
                 # The server may have accepted the mail: another server would only add a copy. The retry may do so.
-                break
+                return Deferred("; ".join(reasons), unknown=True)
         return Deferred("; ".join(reasons))
 
     async def close(self) -> None:

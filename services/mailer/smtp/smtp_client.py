@@ -1,12 +1,14 @@
 """SMTP client of one mail server: a pool of connections, timeouts and a circuit breaker.
 
-Follows RFC 5321 and, for TLS, RFC 3207 and 8314. One envelope is sent per mail. A failure of the connection or of our
-login never fails a mail; it is deferred. Only a permanent error about this sender, recipient or content fails it.
+Follows RFC 5321 and, for TLS, RFC 3207 and 8314. One envelope is sent per mail. Only a permanent error about its
+recipient fails a mail. A failure of the connection, or a refusal of our login, sender or content, does not: another
+server may take the mail, or the same one later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from contextlib import suppress
@@ -17,7 +19,7 @@ from typing import Final, Literal, cast
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
-from services.mailer.smtp.smtp_session import CLOSING, COMPLETED, ConnectionLost, Reply, SmtpSession
+from services.mailer.smtp.smtp_session import CLOSING, ConnectionLost, Reply, SmtpSession
 from services.mailer.suppressions.models import DEAD_ADDRESS
 from shared.circuit_breaker import CircuitBreaker
 from shared.mail import redact_addresses
@@ -29,9 +31,11 @@ IDLE_SECONDS: Final = 30.0
 """Idle connections are closed before the servers do so; some close them after a minute."""
 WAIT_SECONDS: Final = 5.0
 """How long a mail waits for a free connection."""
-PERMANENT: Final = range(500, 600)
 LOGIN_ERRORS: Final = frozenset({530, 534, 535, 538})
 """The server requires a login, or rejected ours (RFC 4954 section 6): an operator corrects that; the mail is fine."""
+POLICY: Final = re.compile(r"5\.7\.[0-9]{1,3}(?!\d)")
+"""Enhanced status codes of a policy, for example against our network or a domain without DKIM (RFC 3463 section 3.8).
+They come after the content from servers that check it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,17 @@ class Unavailable:
     not_accepted: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server refused the mail for good, whoever its recipient is; another server may take it.
+
+    ``all_mails``: the refusal concerns our login, sender or network, so the server would refuse other mails too.
+    """
+
+    reason: str
+    all_mails: bool
+
+
 class SmtpClient:
     """Sends mails to one server, over at most ``connections`` connections.
 
@@ -96,7 +111,7 @@ class SmtpClient:
         self._last_success = 0.0
         self._tls = None if server.tls == "none" else ssl.create_default_context(cafile=server.ca_file)
 
-    async def send(self, mail: Mail) -> Outcome | Unavailable:
+    async def send(self, mail: Mail) -> Outcome | Unavailable | Refused:
         """Try once to send a mail; takes at most ``WAIT_SECONDS`` plus the timeout."""
         if (reason := self._breaker.rejection) is not None:
             return Unavailable(reason)
@@ -120,15 +135,17 @@ class SmtpClient:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(_close(session) for _, session in idle))
 
-    def _recorded(self, outcome: Outcome | Unavailable) -> Outcome | Unavailable:
+    def _recorded(self, outcome: Outcome | Unavailable | Refused) -> Outcome | Unavailable | Refused:
         if isinstance(outcome, Unavailable):
             self._breaker.failed(outcome.reason)
+        elif isinstance(outcome, Refused) and outcome.all_mails:
+            self._breaker.open(outcome.reason)
         else:
             self._breaker.succeeded()
             self._last_success = time.monotonic()
         return outcome
 
-    async def _attempt(self, mail: Mail) -> Outcome | Unavailable:
+    async def _attempt(self, mail: Mail) -> Outcome | Unavailable | Refused:
         session = None
         try:
             async with asyncio.timeout(self._timeout):
@@ -179,7 +196,7 @@ class SmtpClient:
             smtputf8=client.supports_extension("smtputf8"),
         )
 
-    async def _send_over(self, session: SmtpSession, mail: Mail) -> Outcome | Unavailable:
+    async def _send_over(self, session: SmtpSession, mail: Mail) -> Outcome | Unavailable | Refused:
         """Send one mail over a session; keep the session if it is still usable."""
         reusable = False
         try:
@@ -208,16 +225,25 @@ class SmtpClient:
         return None
 
 
-def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> Outcome | Unavailable:
-    if session.stage == "DATA" and reply.code == COMPLETED:
+def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> Outcome | Unavailable | Refused:
+    if session.content_sent and reply.completed:
         return Accepted(redact_addresses(f"{reply.code} {reply.text}", address=mail.recipient))
     reason = redact_addresses(f"{session.stage}: {reply.code} {reply.text}", address=mail.recipient)
-    if reply.code == CLOSING or reply.code in LOGIN_ERRORS:
-        # With either code the server did not accept the mail, even if it has received the content.
+    if reply.code == CLOSING:
+        # The server did not accept the mail, even if it has received the content.
         return Unavailable(reason)
-    if reply.code in PERMANENT:
-        return Rejected(reason, dead_address=session.stage == "RCPT" and DEAD_ADDRESS.match(reply.text) is not None)
-    return Deferred(reason)
+    if reply.code in LOGIN_ERRORS:
+        return Refused(reason, all_mails=True)
+    if not reply.permanent:
+        return Deferred(reason)
+    match session.stage:
+        case "MAIL":
+            # Servers may refuse SMTPUTF8, which only a recipient outside ASCII needs (RFC 6531 section 3.5).
+            return Refused(reason, all_mails=mail.recipient.isascii())
+        case "RCPT":
+            return Rejected(reason, dead_address=DEAD_ADDRESS.match(reply.text) is not None)
+        case "DATA":
+            return Refused(reason, all_mails=POLICY.match(reply.text) is not None)
 
 
 async def _close(session: SmtpSession) -> None:

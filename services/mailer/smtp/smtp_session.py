@@ -8,27 +8,40 @@ pipelined commands at once (RFC 2920).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from typing import Final, Literal, NamedTuple
 
 Stage = Literal["MAIL", "RCPT", "DATA"]
 MAX_REPLY_BYTES: Final = 32 * 1024
 """Bounds the memory that a server can fill with one endless reply."""
-COMPLETED: Final = 250
-WILL_FORWARD: Final = 251
-START_INPUT: Final = 354
 CLOSING: Final = 421
 
 
 class Reply(NamedTuple):
-    """A server's reply (RFC 5321 section 4.2)."""
+    """A server's reply. Only its first digit decides, since servers use codes of their own (RFC 5321 section 4.2)."""
 
     code: int
     text: str
 
+    @property
+    def completed(self) -> bool:
+        """Whether the command succeeded: 2yz."""
+        return self.code // 100 == 2  # noqa: PLR2004
+
+    @property
+    def intermediate(self) -> bool:
+        """Whether the server expects the content: 3yz."""
+        return self.code // 100 == 3  # noqa: PLR2004
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the server refuses the command for good: 5yz."""
+        return self.code // 100 == 5  # noqa: PLR2004
+
 
 class ConnectionLost(Exception):
-    """The connection was closed, or the server sent something other than SMTP."""
+    """The connection was closed, or the server sent something that is not SMTP or was not due."""
 
 
 class SmtpSession(asyncio.Protocol):
@@ -62,12 +75,16 @@ class SmtpSession(asyncio.Protocol):
     @property
     def ready(self) -> bool:
         """Whether the connection is open without an unexpected reply, such as that the server is closing it."""
-        return self._error is None and not self._replies and not self._transport.is_closing()
+        return self._error is None and not self._unread and not self._transport.is_closing()
+
+    @property
+    def _unread(self) -> bool:
+        return bool(self._replies or self._lines or self._received)
 
     async def send(self, sender: str, recipient: str, content: bytes) -> Reply:
         """Send one mail; return the decisive reply, which belongs to ``stage``.
 
-        The server has accepted the mail if ``stage`` is ``DATA`` and the code is 250.
+        The server has accepted the mail if ``content_sent`` and the reply is 2yz.
 
         Args:
             sender: an ASCII address without characters that end a command.
@@ -75,7 +92,8 @@ class SmtpSession(asyncio.Protocol):
             content: lines ending with CRLF, including the last.
 
         Raises:
-            ConnectionLost: the connection is closed; the mail may have been accepted if ``content_sent``.
+            ConnectionLost: the connection is closed, or was closed because a reply was not due and later ones would be
+                read as answers to the wrong commands. The mail may have been accepted if ``content_sent``.
         """
         self.stage, self.content_sent = "MAIL", False
         if self._needs_reset:
@@ -84,13 +102,15 @@ class SmtpSession(asyncio.Protocol):
         option = "" if recipient.isascii() else " SMTPUTF8"
         commands = (f"MAIL FROM:<{sender}>{option}\r\n".encode(), f"RCPT TO:<{recipient}>\r\n".encode(), b"DATA\r\n")
         rejection = await (self._send_pipelined(commands) if self._pipelining else self._send_in_turn(commands))
-        if rejection is None:
-            self.content_sent = True
-            self._write(_dot_stuffed(content))
-            reply = await self._reply()
-            self._needs_reset = reply.code != COMPLETED
-            return reply
-        return rejection
+        if rejection is not None:
+            return rejection
+        self._write(_dot_stuffed(content))
+        self.content_sent = True
+        reply = await self._reply()
+        if reply.intermediate:
+            raise self._failure(f"unexpected reply to the content: {reply.code}")
+        self._needs_reset = not reply.completed
+        return reply
 
     async def quit(self) -> None:
         """Send QUIT and close the connection.
@@ -112,7 +132,7 @@ class SmtpSession(asyncio.Protocol):
         """Send RSET after a rejected mail; only before the next mail, so that a rejection is returned at once."""
         self._write(b"RSET\r\n")
         reply = await self._reply()
-        if reply.code != COMPLETED:
+        if not reply.completed:
             raise ConnectionLost(f"RSET: {reply.code}")
 
     async def _send_in_turn(self, commands: tuple[bytes, bytes, bytes]) -> Reply | None:
@@ -121,8 +141,7 @@ class SmtpSession(asyncio.Protocol):
         for stage, command in zip(_STAGES, commands, strict=True):
             self.stage = stage
             self._write(command)
-            reply = await self._reply()
-            if reply.code not in _SUCCESS[stage]:
+            if self._rejects(reply := await self._reply()):
                 return reply
         return None
 
@@ -139,14 +158,34 @@ class SmtpSession(asyncio.Protocol):
                 if rejection is not None:
                     return rejection
                 raise
-            if reply.code not in _SUCCESS[stage]:
-                rejection = rejection or reply
-            elif stage == "DATA" and rejection is not None:
+            if rejection is None and self._rejects(reply):
+                rejection = reply
+            elif rejection is not None and stage == "DATA" and (reply.completed or reply.intermediate):
                 # A server that accepts DATA without a recipient now expects content (RFC 2920 section 3.1).
                 self._fail("DATA was accepted without a recipient")
         return rejection
 
+    def _rejects(self, reply: Reply) -> bool:
+        """Whether a reply rejects the command of ``stage``.
+
+        Raises:
+            ConnectionLost: it neither accepts nor rejects it, such as 250 to DATA: the server does not want the content
+                or its replies are one behind, and a mail whose content was not sent is not handed over.
+        """
+        if reply.intermediate if self.stage == "DATA" else reply.completed:
+            return False
+        if reply.completed or reply.intermediate:
+            raise self._failure(f"unexpected reply: {reply.code}")
+        return True
+
     def _write(self, data: bytes) -> None:
+        """Send commands or content.
+
+        Raises:
+            ConnectionLost: the connection is closed, or the server sent a reply to nothing.
+        """
+        if self._unread:
+            raise self._failure("the server sent a reply to no command")
         if self._transport.is_closing():
             # A write would raise RuntimeError with uvloop and be dropped silently by asyncio.
             raise ConnectionLost(self._error or "connection lost")
@@ -172,7 +211,7 @@ class SmtpSession(asyncio.Protocol):
             return
         for line in lines:
             code, separator = line[:3], line[3:4]
-            if not code.isdigit() or separator not in _SEPARATORS:
+            if not _CODE.fullmatch(code) or separator not in _SEPARATORS:
                 self._fail("the server's reply is not SMTP")
                 return
             self._lines.append(line[4:].decode("utf-8", "replace").strip())
@@ -187,6 +226,10 @@ class SmtpSession(asyncio.Protocol):
         self._error = self._error or f"connection lost{f': {exc}' if exc else ''}"
         self._wake()
 
+    def _failure(self, reason: str) -> ConnectionLost:
+        self._fail(reason)
+        return ConnectionLost(reason)
+
     def _fail(self, reason: str) -> None:
         self._error = reason
         self._transport.abort()
@@ -198,11 +241,7 @@ class SmtpSession(asyncio.Protocol):
 
 
 _STAGES: Final[tuple[Stage, Stage, Stage]] = ("MAIL", "RCPT", "DATA")
-_SUCCESS: Final[dict[Stage, frozenset[int]]] = {
-    "MAIL": frozenset({COMPLETED}),
-    "RCPT": frozenset({COMPLETED, WILL_FORWARD}),
-    "DATA": frozenset({START_INPUT}),
-}
+_CODE: Final = re.compile(rb"[2-5][0-9]{2}")
 _SEPARATORS: Final = frozenset({b" ", b"-", b"\r", b""})
 
 

@@ -50,6 +50,19 @@ def test_pauses_double_up_to_15_minutes() -> None:
         assert 0.8 * expected <= pause <= 1.2 * expected
 
 
+def test_lost_answers_slow_the_attempts_and_the_fourth_ends_them() -> None:
+    delivery, minutes = new_delivery(), [1, 10, 120]
+    for pause in minutes:
+        # A known failure in between does not make them faster again.
+        delivery = delivery.after(Deferred("DATA: connection lost", unknown=True), at=NOW).after(
+            Deferred("451"), at=NOW
+        )
+        assert delivery.state == "queued"
+        assert 0.8 * pause <= (delivery.next_attempt() - NOW) / timedelta(minutes=1) <= 1.2 * pause
+    delivery = delivery.after(Deferred("DATA: connection lost", unknown=True), at=NOW)
+    assert (delivery.state, delivery.reason) == ("failed", "DATA: connection lost")
+
+
 def test_jitter_is_deterministic_and_differs_between_mails() -> None:
     times = [new_delivery(str(number)).after(Deferred("451"), at=NOW).next_attempt() for number in range(20)]
     assert times == [new_delivery(str(number)).after(Deferred("451"), at=NOW).next_attempt() for number in range(20)]

@@ -91,6 +91,7 @@ async def test_delivery_is_stored_without_the_address(harness: ServiceHarness) -
         "locale": None,
         "messageId": f"<{ORDER_ID}@nest.example>",
         "attempts": 1,
+        "unknownOutcomes": 0,
         "reason": "250 taken",
         "createdAt": now,
         "updatedAt": now,
@@ -172,6 +173,26 @@ async def test_mail_deferred_for_a_day_fails(
     assert timedelta(hours=18) < harness.now - began <= timedelta(days=1)
     assert await harness.delayed() == []
     assert server.arrivals == []
+
+
+async def test_mail_whose_acknowledgement_is_always_lost_has_four_copies(
+    harness: ServiceHarness, server: SmtpServer
+) -> None:
+    server.drop_after_data = True
+    began, times = harness.now, []
+    await harness.deliver(mail_command(), id=ORDER_ID)
+    while (await delivery_rows(harness))[0]["state"] == "queued":
+        retry = await next_retry(harness)
+        times.append((harness.now - began) / timedelta(minutes=1))
+        # The breaker's pauses are seconds of the real clock.
+        harness.context.mail_servers._clients[0]._breaker.succeeded()
+        await harness.deliver(retry)
+    assert times == pytest.approx([1, 11, 131], rel=0.2)
+    [row] = await delivery_rows(harness)
+    assert (row["state"], row["attempts"], row["unknownOutcomes"]) == ("failed", 4, 4)
+    assert {arrival.message["Message-ID"] for arrival in server.arrivals} == {f"<{ORDER_ID}@nest.example>"}
+    assert len(server.arrivals) == 4
+    assert await harness.delayed() == []
 
 
 async def test_rejected_mail_fails_at_once(harness: ServiceHarness, server: SmtpServer) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.mailer.deliveries.models import Accepted, Deferred, Rejected
 from services.mailer.smtp import smtp_client as smtp_client_module
@@ -109,12 +110,38 @@ async def test_server_that_hangs_delays_only_the_first_mails(
     assert len(second.arrivals) == 110
 
 
-@pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "535 5.7.8 who are you", "530 5.7.0 log in first"])
-async def test_unavailable_first_server_is_skipped(first: SmtpServer, second: SmtpServer, reply: str) -> None:
-    first.reply_to("MAIL", reply)
+@pytest.mark.parametrize(
+    ("verb", "reply", "opens"),
+    [
+        ("MAIL", "421 4.3.2 shutting down", False),
+        ("MAIL", "535 5.7.8 who are you", True),
+        ("MAIL", "530 5.7.0 log in first", True),
+        ("MAIL", "550 sender unknown", True),
+        ("MAIL", "553 5.1.8 sender's domain unknown", True),
+        ("DATA", "421 4.3.2 shutting down", False),
+        ("DATA", "550 5.7.1 refused by policy", True),
+        ("DATA", "554 5.7.26 not authenticated", True),
+        ("DATA", "554 5.6.0 bad content", False),
+        ("DATA", "552 too long", False),
+    ],
+)
+async def test_second_server_gets_the_mails_that_the_first_refuses(
+    *, first: SmtpServer, second: SmtpServer, verb: str, reply: str, opens: bool
+) -> None:
+    first.reply_to(verb, reply)
     async with mail_servers(first, second) as servers:
         assert isinstance(await servers.send(mail()), Accepted)
-    assert len(second.arrivals) == 1
+        is_open = REGISTRY.get_sample_value("nest_breaker_open", {"dependency": f"server-{first.port}"})
+    assert (len(first.arrivals), len(second.arrivals)) == (0, 1)
+    assert is_open == opens
+
+
+async def test_mail_that_both_servers_refuse_is_deferred(first: SmtpServer, second: SmtpServer) -> None:
+    first.reply_to("MAIL", "550 5.7.1 not you")
+    second.reply_to("DATA", "554 5.6.0 bad content")
+    async with mail_servers(first, second) as servers:
+        outcome = await servers.send(mail())
+    assert outcome == Deferred("MAIL: 550 5.7.1 not you; DATA: 554 5.6.0 bad content")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +159,9 @@ async def test_reply_about_the_mail_is_final_for_both_servers(
 async def test_possibly_accepted_mail_is_not_sent_to_the_second_server(first: SmtpServer, second: SmtpServer) -> None:
     first.drop_after_data = True
     async with mail_servers(first, second) as servers:
-        assert isinstance(await servers.send(mail()), Deferred)
+        outcome = await servers.send(mail())
+    assert isinstance(outcome, Deferred)
+    assert outcome.unknown
     assert (len(first.arrivals), second.connections) == (1, 0)
 
 

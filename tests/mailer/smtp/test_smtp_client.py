@@ -10,8 +10,9 @@ import uvloop
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.smtp import smtp_client as smtp_client_module
-from services.mailer.smtp.smtp_client import Mail, MailServer, SmtpClient, Unavailable
+from services.mailer.smtp.smtp_client import Mail, MailServer, Refused, SmtpClient, Unavailable
 from services.mailer.smtp.smtp_session import SmtpSession
+from tests.mailer.smtp.test_smtp_session import ScriptedServer
 from tests.mailer.smtp_server import SmtpServer, server_tls, until
 
 
@@ -94,14 +95,69 @@ async def test_temporary_error_defers_the_mail(server: SmtpServer, verb: str) ->
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
-async def test_permanent_error_rejects_the_mail_and_keeps_the_connection(server: SmtpServer, verb: str) -> None:
-    server.reply_to(verb, "550 5.7.1 never")
+@pytest.mark.parametrize(
+    ("verb", "reply", "outcome"),
+    [
+        ("MAIL", "550 5.7.1 never", Refused("MAIL: 550 5.7.1 never", all_mails=True)),
+        ("MAIL", "553 sender unknown", Refused("MAIL: 553 sender unknown", all_mails=True)),
+        ("RCPT", "550 5.7.1 never", Rejected("RCPT: 550 5.7.1 never")),
+        ("DATA", "550 5.7.1 never", Refused("DATA: 550 5.7.1 never", all_mails=True)),
+        ("DATA", "554 5.7.26 no DKIM", Refused("DATA: 554 5.7.26 no DKIM", all_mails=True)),
+        ("DATA", "554 5.6.0 bad content", Refused("DATA: 554 5.6.0 bad content", all_mails=False)),
+        ("DATA", "552 too long", Refused("DATA: 552 too long", all_mails=False)),
+    ],
+)
+async def test_permanent_error_is_final_for_a_recipient_only_and_keeps_the_connection(
+    server: SmtpServer, verb: str, reply: str, outcome: Refused | Rejected
+) -> None:
+    server.reply_to(verb, reply)
     async with smtp_client(server.port) as client:
-        assert await client.send(mail()) == Rejected(f"{verb}: 550 5.7.1 never")
+        assert await client.send(mail()) == outcome
         server.answers.clear()
-        assert isinstance(await client.send(mail(2)), Accepted)
+
+        async def accepted() -> bool:
+            return isinstance(await client.send(mail(2)), Accepted)
+
+        await until(accepted)
     assert server.connections == 1
+
+
+class GreetingServer(ScriptedServer):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(b"220 localhost\r\n")
+
+
+@pytest.mark.parametrize(
+    ("to_data", "to_content", "outcome"),
+    [
+        (b"250 ok\r\n", b"250 ok\r\n", Unavailable("DATA: unexpected reply: 250")),
+        (b"354 go\r\n354 go\r\n", b"250 ok\r\n", Unavailable("DATA: the server sent a reply to no command")),
+        (b"354 go\r\n250 ok\r\n", b"250 ok\r\n", Unavailable("DATA: the server sent a reply to no command")),
+        (b"354 go\r\n", b"354 go\r\n", Unavailable("DATA: unexpected reply to the content: 354", not_accepted=False)),
+        (b"354 go\r\n", b"200 ok\r\n", Accepted("200 ok")),
+        (b"354 go\r\n", b"252 ok\r\n", Accepted("252 ok")),
+        (b"354 go\r\n", b"250 ok\r\n250 ok\r\n", Accepted("250 ok")),
+    ],
+)
+async def test_mail_is_accepted_only_if_its_content_was_sent_and_then_accepted(
+    to_data: bytes, to_content: bytes, outcome: Accepted | Unavailable
+) -> None:
+    connections: list[GreetingServer] = []
+
+    def connect() -> GreetingServer:
+        replies = {b"DATA": to_data, b".": to_content}
+        connections.append(GreetingServer(lambda line: replies.get(line, b"250 ok\r\n")))
+        return connections[-1]
+
+    listener = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
+    async with listener, smtp_client(listener.sockets[0].getsockname()[1]) as client:
+        for number in range(2):
+            assert await client.send(mail(number)) == outcome
+    contents = [connection.contents for connection in connections]
+    # Every stray reply closes its connection.
+    clean = to_content in (b"200 ok\r\n", b"252 ok\r\n")
+    assert [len(each) for each in contents] == ([2] if clean else [int(to_data == b"354 go\r\n")] * 2)
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
@@ -312,7 +368,8 @@ async def test_missing_login_fails_no_mail(pem: Path) -> None:
         smtp_client(server.port, tls="required", ca_file=str(pem)) as client,
     ):
         outcome = await client.send(mail())
-    assert isinstance(outcome, Unavailable)
+    assert isinstance(outcome, Refused)
+    assert outcome.all_mails
     assert "530" in outcome.reason
 
 
@@ -353,7 +410,17 @@ async def test_only_an_enhanced_status_code_proves_a_dead_address(
     server.answers.clear()
     server.reply_to("MAIL", reply)
     async with smtp_client(server.port) as client:
-        assert await client.send(mail()) == Rejected(f"MAIL: {reply}")
+        assert await client.send(mail()) == Refused(f"MAIL: {reply}", all_mails=True)
+
+
+async def test_refused_smtputf8_concerns_one_mail_only(server: SmtpServer) -> None:
+    """RFC 6531 section 3.5."""
+    server.reply_to("MAIL", "550 5.6.7 no addresses outside ASCII")
+    async with smtp_client(server.port) as client:
+        outcome = await client.send(mail(recipient="пошта@example.com"))
+        assert outcome == Refused("MAIL: 550 5.6.7 no addresses outside ASCII", all_mails=False)
+        server.answers.clear()
+        assert isinstance(await client.send(mail(2)), Accepted)
 
 
 class StarttlsAttacker(asyncio.Protocol):

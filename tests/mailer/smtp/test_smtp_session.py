@@ -151,6 +151,72 @@ async def test_invalid_or_endless_reply_ends_the_session(pipelining: bool, reply
 
 
 @with_and_without_pipelining
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("MAIL", b"250 ok\r\n250 ok\r\n"),
+        ("MAIL", b"354 go on\r\n"),
+        ("RCPT", b"250 ok\r\n250 ok\r\n"),
+        ("RCPT", b"354 go on\r\n"),
+        ("DATA", b"250 ok\r\n"),
+        ("DATA", b"251 ok\r\n"),
+        ("DATA", b"250 ok\r\n354 go on\r\n"),
+        ("DATA", b"354 go on\r\n354 go on\r\n"),
+        ("DATA", b"354 go on\r\n250 ok\r\n"),
+        ("DATA", b"354 go on\r\n250-"),
+        ("DATA", b"154 go on\r\n"),
+        ("DATA", b"654 go on\r\n"),
+    ],
+)
+async def test_reply_that_was_not_due_ends_the_session_without_content(
+    *, pipelining: bool, command: str, reply: bytes
+) -> None:
+    def reply_strangely(line: bytes) -> bytes:
+        return reply if line.startswith(command.encode()) else accept(line)
+
+    async with connected(reply_strangely, pipelining=pipelining) as (session, server):
+        with pytest.raises(ConnectionLost):
+            await session.send(SENDER, RECIPIENT, CONTENT)
+        assert (session.content_sent, session.ready) == (False, False)
+        assert server.contents == []
+
+
+@with_and_without_pipelining
+@pytest.mark.parametrize("code", [200, 250, 251, 252, 299])
+async def test_any_2yz_after_the_content_accepts_the_mail(*, pipelining: bool, code: int) -> None:
+    """RFC 5321 section 4.2: a client decides by the first digit of codes that it does not know."""
+    async with connected(lambda line: b"%d ok\r\n" % code if line == b"." else accept(line), pipelining=pipelining) as (
+        session,
+        _,
+    ):
+        reply = await session.send(SENDER, RECIPIENT, CONTENT)
+        assert (reply.code, reply.completed, session.content_sent, session.ready) == (code, True, True, True)
+
+
+@with_and_without_pipelining
+async def test_second_reply_to_the_content_ends_the_session(*, pipelining: bool) -> None:
+    async with connected(
+        lambda line: b"250 ok\r\n250 ok\r\n" if line == b"." else accept(line), pipelining=pipelining
+    ) as (session, server):
+        assert (await session.send(SENDER, RECIPIENT, CONTENT)).completed
+        assert not session.ready
+        with pytest.raises(ConnectionLost):
+            await session.send(SENDER, "c@example.com", CONTENT)
+        assert len(server.contents) == 1
+
+
+@with_and_without_pipelining
+async def test_second_354_after_the_content_leaves_the_outcome_open(*, pipelining: bool) -> None:
+    async with connected(lambda line: b"354 go on\r\n" if line == b"." else accept(line), pipelining=pipelining) as (
+        session,
+        _,
+    ):
+        with pytest.raises(ConnectionLost, match="unexpected reply to the content: 354"):
+            await session.send(SENDER, RECIPIENT, CONTENT)
+        assert (session.content_sent, session.ready) == (True, False)
+
+
+@with_and_without_pipelining
 async def test_disconnect_before_the_content_means_not_accepted(pipelining: bool) -> None:  # noqa: FBT001
     async with connected(lambda line: None if line == b"DATA" else accept(line), pipelining=pipelining) as (session, _):
         with pytest.raises(ConnectionLost):
