@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextvars import Context
 from typing import Any, Final
 
 from shared.mongo import Collection, Document
@@ -38,7 +39,8 @@ class BatchLoader:
         """
         if self._query is None or len(self._values) >= MAX_VALUES:
             self._values = set()
-            self._query = asyncio.create_task(self._load(self._values))
+            # A context of its own: the time limit of the first caller is not that of the others.
+            self._query = asyncio.create_task(self._load(self._values), context=Context())
         query = self._query
         self._values.add(value)
         # Shielded: if one caller is cancelled, the others still need the result.

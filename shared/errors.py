@@ -76,6 +76,10 @@ class Unavailable(Refusal, kind=Kind.UNAVAILABLE):
     """
 
 
+class QueryTimeout(Refusal, kind=Kind.TIMED_OUT):
+    """The query has to read too much, or the database is slow. Narrow it: set a filter or shorten its period."""
+
+
 class IdempotencyKeyReused(Refusal, kind=Kind.CONFLICT):
     """The idempotency key was used with another body before."""
 

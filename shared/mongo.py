@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError, WaitQueueTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -24,15 +25,21 @@ WRITE_CONCERN: Final = WriteConcern(w="majority", j=True)
 """Explicit although it is the default: Jepsen's tests show that weaker write concerns lose writes."""
 
 OPERATION_SECONDS: Final = 2.5
-"""Timeout of one operation; well below the time that a caller waits, so that an outage can still be reported."""
+"""Timeout of one operation; well below the time that a caller waits, so that an outage can still be reported. Lists for
+operators have a longer one: ``OperatorList.read_seconds``."""
+PING_SECONDS: Final = 1.0
+"""Timeout of a ping."""
 INDEX_SECONDS: Final = 60.0
 """Timeout of creating indexes, which takes long on a large collection."""
 
 IDLE_TRANSACTION_SECONDS: Final = 3.0
 """A transaction without a statement for so long belongs to a dead process; Nest's transactions take milliseconds."""
 
-_TRANSIENT_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 262})
-"""Error codes: shutdown in progress, primary stepped down, not writable, interrupted, time limit exceeded."""
+_TRANSIENT_CODES: Final = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436})
+"""Error codes: shutdown in progress, primary stepped down, not writable, interrupted."""
+_EXCEEDED_TIME_LIMIT: Final = 262
+"""Error code of an operation that MongoDB stopped at a time limit of its own. A limit of the client's is code 50, for
+which pymongo has ``timeout``."""
 
 
 def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
@@ -134,8 +141,35 @@ async def kill_idle_transactions(client: Client) -> int:
     return len(sessions)
 
 
+def time_limit(seconds: float | None) -> AbstractContextManager[object]:
+    """Limit all operations in a block together to so many seconds; None for the usual limit of each."""
+    return nullcontext() if seconds is None else pymongo.timeout(seconds)
+
+
+async def responds(client: Client) -> bool:
+    """Return whether the primary answers a ping within ``PING_SECONDS``."""
+    try:
+        with pymongo.timeout(PING_SECONDS):
+            await client.get_database("admin").command("ping")
+    except WaitQueueTimeoutError:
+        # Every connection is in use: MongoDB is slow, but there.
+        return True
+    except PyMongoError:
+        return False
+    return True
+
+
 def dependency_down(error: BaseException) -> bool:
-    """Return True if an error means that MongoDB is unreachable or changes its primary."""
-    if isinstance(error, OperationFailure):
-        return error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError")
-    return isinstance(error, ConnectionFailure) or (isinstance(error, PyMongoError) and error.timeout)
+    """Return True if an error is not the operation's fault: MongoDB is unreachable, changes its primary, or is slow."""
+    if timed_out(error) or isinstance(error, ConnectionFailure):
+        return True
+    return isinstance(error, OperationFailure) and (
+        error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError")
+    )
+
+
+def timed_out(error: BaseException) -> bool:
+    """Return True if an operation took longer than its time limit, whether MongoDB is away or slow."""
+    if isinstance(error, OperationFailure) and error.code == _EXCEEDED_TIME_LIMIT:
+        return True
+    return isinstance(error, PyMongoError) and error.timeout

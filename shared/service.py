@@ -27,6 +27,8 @@ from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.handling import Handlers, Handling
 from shared.bus.inbox import Inbox
+from shared.bus.outage import Outage
+from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
 from shared.bus.row_encryption import RowEncryption
 from shared.bus.timers import Timers
@@ -35,7 +37,7 @@ from shared.bus.watchdog import Watchdog, end_process
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.messages import SERVICE, Message
-from shared.mongo import Database, connect, database, dependency_down, ensure_indexes
+from shared.mongo import Database, connect, database, dependency_down, ensure_indexes, responds
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
@@ -158,7 +160,9 @@ class Service:
             service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
         )
         group = settings.topic_prefix + self.name
-        delivery = Delivery(handling, producer, group=group, sealer=sealer, tracing=tracing)
+        outage = Outage(lambda: responds(client), service=self.name)
+        self._stack.push_async_callback(outage.stop)
+        delivery = Delivery(handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
         consumer = self._consumer = Consumer(
             settings.kafka_bootstrap,
             prefix=settings.topic_prefix,
@@ -168,6 +172,16 @@ class Service:
             in_flight=settings.in_flight,
             service=self.name,
         )
+        notices = OutageNotices(
+            consumer,
+            delivery,
+            outage,
+            bootstrap=settings.kafka_bootstrap,
+            prefix=settings.topic_prefix,
+            service=self.name,
+        )
+        notices.start()
+        self._stack.push_async_callback(notices.stop)
         await retry_until_available("Kafka", consumer.start)
         self._stack.push_async_callback(consumer.stop, settings.drain_seconds)
 

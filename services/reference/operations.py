@@ -27,7 +27,7 @@ from services.gateway.errors import (
 from services.gateway.methods import PATHS, Method
 from services.reference.responses import ALWAYS
 from services.reference.schemas import markdown, split_summary
-from shared.errors import IdempotencyKeyReused, NotFound, Refusal, Unavailable
+from shared.errors import IdempotencyKeyReused, NotFound, QueryTimeout, Refusal, Unavailable
 from shared.messages import Command, Query
 from shared.messages.auth.errors import Throttled
 
@@ -138,6 +138,8 @@ class Operation:
             found += [Unauthorized, AccessDenied]
         if self.is_command:
             found.append(IdempotencyKeyReused)
+        else:
+            found.append(QueryTimeout)
         if self.verb != "get":
             found += [BodyMissing, MalformedBody, BodyTooLarge]
         if self.path_fields:

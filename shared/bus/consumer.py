@@ -160,6 +160,23 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Partitions assigned to this consumer."""
         return frozenset(self._consumer.assignment()) if self._consumer is not None else frozenset()
 
+    async def first_unfinished(self, partition: TopicPartition) -> int:
+        """Return the offset of the first unfinished record of an assigned partition.
+
+        Raises:
+            KafkaError, IllegalStateError: the partition is no longer assigned.
+        """
+        tracker = self._trackers.get(partition)
+        first = None if tracker is None else tracker.first_unfinished
+        if first is None and self._consumer is not None:
+            first = await self._consumer.position(partition)
+        return first or 0
+
+    def has_finished(self, record: Record) -> bool:
+        """Return True if a record of an assigned partition is known to be finished."""
+        tracker = self._trackers.get(TopicPartition(record.topic, record.partition))
+        return tracker is not None and tracker.has_finished(record.offset)
+
     @property
     def _consumer(self) -> AIOKafkaConsumer | None:
         return self._subscriber.consumer

@@ -6,7 +6,8 @@ Possible ends of a record:
 - dead-lettered: written to ``<topic>.dead`` as ``undecodable``, ``too_old``, or ``failing`` after five attempts,
 - dropped: a query after its deadline, or an event that this service does not handle.
 
-While MongoDB or Kafka is unavailable, the message waits; outages do not consume attempts.
+While MongoDB or Kafka is unavailable or slow, the message waits; that does not consume attempts. A query that is too
+slow is refused instead.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
 from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
 from shared.bus.inbox import Outcome, WriteConflict
+from shared.bus.outage import RETRY_AFTER, Outage
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topics import dead_letter_topic
 from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
-from shared.errors import Unavailable, Unknown
+from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
 from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
-from shared.mongo import dependency_down
+from shared.mongo import dependency_down, timed_out
 from shared.sealing import Sealer
 from shared.telemetry import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES, Tracing, log
 
@@ -37,8 +40,11 @@ FIRST_PAUSE: Final = 0.2
 PAUSE_GROWTH: Final = 3.0
 OUTAGE_PAUSE: Final = 1.0
 """Maximum seconds between two attempts during an outage."""
+LONGEST_PAUSE: Final = 30.0
+"""Maximum seconds between two attempts that time out although MongoDB answers. The pause doubles with each, so that a
+command that reads too much does not add to the load for ever."""
 NOTICE_MILLISECONDS: Final = 700
-"""How long before its deadline a caller is told about an outage; leaves time for the reply to arrive."""
+"""How long before its deadline a caller gets the notice that its message waits; leaves time for the reply to arrive."""
 REPLY_SECONDS: Final = 5.0
 """Timeout of sending a reply."""
 TRACE_CHARACTERS: Final = 8_000
@@ -49,10 +55,38 @@ class Stopping(Exception):
     """The process is stopping; the record is unfinished and will be delivered again."""
 
 
-class Delivery:
-    """Delivers the records of one service; its consumer group is written into dead letters."""
+@dataclass(slots=True)
+class Waiting:
+    """A message whose caller waits for a reply.
 
-    def __init__(self, handling: Handling, producer: Producer, *, group: str, sealer: Sealer, tracing: Tracing) -> None:
+    Attributes:
+        envelope: the message, with its reply address and deadline.
+        since: when it was read, monotonic seconds.
+        notified: True if the caller has got the notice that the message waits for MongoDB or Kafka.
+    """
+
+    envelope: Envelope
+    since: float
+    notified: bool = False
+
+
+class Delivery:
+    """Delivers the records of one service; its consumer group is written into dead letters.
+
+    Attributes:
+        waiting: messages in flight whose callers wait, by reply ID.
+    """
+
+    def __init__(
+        self,
+        handling: Handling,
+        producer: Producer,
+        *,
+        outage: Outage,
+        group: str,
+        sealer: Sealer,
+        tracing: Tracing,
+    ) -> None:
         self._handling = handling
         self._producer = producer
         self._group = group
@@ -61,8 +95,8 @@ class Delivery:
         self._service = handling.service
         self._stopping = asyncio.Event()
         self._replies: set[asyncio.Task[None]] = set()
-        self._outage = False
-        """True if the last attempt of any message failed because of an outage."""
+        self._outage = outage
+        self.waiting: dict[str, Waiting] = {}
 
     def stop(self) -> None:
         """Make no further attempts; a message that waits for one raises Stopping."""
@@ -119,23 +153,25 @@ class Delivery:
             _GivenUp: ``MAX_ATTEMPTS`` attempts failed.
             Stopping: the process is stopping.
         """
-        notice = self._schedule_outage_notice(envelope)
-        attempts = 0
+        waiting = Waiting(envelope, time.monotonic())
+        if envelope.reply_to is not None and envelope.deadline:
+            self.waiting[envelope.reply_id] = waiting
+        attempts = timeouts = 0
+        notice: asyncio.TimerHandle | None = None
         try:
             while True:
                 try:
-                    outcome = await self._handling.handle(envelope, message)
+                    return await self._handling.handle(envelope, message)
                 except TooOld:
                     raise
                 except Exception as failure:  # any exception of a handler ends up here
                     if dependency_down(failure) or isinstance(failure, BusDown | WriteConflict):
-                        self._outage = True
-                        log.warning(
-                            "dependency unavailable", type=envelope.wire, id=envelope.id, error=type(failure).__name__
-                        )
-                        if isinstance(message, Query) and _notice_sent(envelope):
-                            return refused(Unavailable())
-                        pause = OUTAGE_PAUSE * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+                        slow = await self._is_slow(failure, envelope)
+                        if isinstance(message, Query) and (refusal := self._query_refusal(waiting, slow=slow)):
+                            return refused(refusal)
+                        notice = notice or self._notify_before_deadline(waiting)
+                        pause = min(OUTAGE_PAUSE * 2.0**timeouts, LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
+                        timeouts = timeouts + 1 if slow else 0
                     else:
                         attempts += 1
                         log.exception("handler failed", type=envelope.wire, id=envelope.id, attempts=attempts)
@@ -146,27 +182,42 @@ class Delivery:
                         pause = FIRST_PAUSE * PAUSE_GROWTH ** (attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311
                     RETRIES.labels(self._service, envelope.wire).inc()
                     await self._pause(pause)
-                else:
-                    self._outage = False
-                    return outcome
         finally:
+            self.waiting.pop(envelope.reply_id, None)
             if notice is not None:
                 notice.cancel()
 
-    def _schedule_outage_notice(self, envelope: Envelope) -> asyncio.TimerHandle | None:
-        """Schedule an ``unavailable`` reply shortly before the caller's deadline, sent only during an outage.
+    async def _is_slow(self, failure: Exception, envelope: Envelope) -> bool:
+        """Return True if an operation took too long although MongoDB answers; logs what the message waits for."""
+        if dependency_down(failure) and await self._outage.is_on():
+            # The outage has a log entry of its own, instead of one for each message.
+            return False
+        slow = timed_out(failure)
+        event = "operation too slow" if slow else "dependency unavailable"
+        log.warning(event, type=envelope.wire, id=envelope.id, error=type(failure).__name__)
+        return slow
 
-        Without it the caller would only see a timeout. The message itself stays and is handled after the outage.
+    def _query_refusal(self, waiting: Waiting, *, slow: bool) -> Refusal | None:
+        """Return the refusal of a query that failed because of MongoDB or Kafka; None if it is to be tried again."""
+        if slow:
+            return QueryTimeout()
+        deadline = waiting.envelope.deadline
+        near = bool(deadline) and unix_milliseconds() > deadline - NOTICE_MILLISECONDS
+        return Unavailable(retry_after=RETRY_AFTER) if near or waiting.notified or self._outage.lasts else None
+
+    def _notify_before_deadline(self, waiting: Waiting) -> asyncio.TimerHandle:
+        """Schedule the notice for a message that waits for a dependency.
+
+        Without it the caller would only see a timeout. The message itself stays and is handled later.
         """
-        if envelope.reply_to is None or not envelope.deadline:
-            return None
+        remaining = waiting.envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
+        return asyncio.get_running_loop().call_later(max(remaining, 0) / 1000, self.notify_unavailable, waiting)
 
-        def notify() -> None:
-            if self._outage:
-                self._send_reply_soon(envelope, refused(Unavailable()))
-
-        remaining = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
-        return asyncio.get_running_loop().call_later(max(remaining, 0) / 1000, notify)
+    def notify_unavailable(self, waiting: Waiting) -> None:
+        """Reply ``unavailable`` to a caller, once: its message waits and is handled later."""
+        if waiting.envelope.deadline and not waiting.notified:
+            waiting.notified = True
+            self._send_reply_soon(waiting.envelope, refused(Unavailable(retry_after=RETRY_AFTER)))
 
     async def _send_outcome(self, envelope: Envelope, outcome: Outcome, *, query: bool) -> None:
         """Send the reply and the messages; return when Kafka has acknowledged the messages.
@@ -257,8 +308,3 @@ class Delivery:
 
 class _GivenUp(Exception):
     """The last attempt failed; ``__cause__`` is its exception."""
-
-
-def _notice_sent(envelope: Envelope) -> bool:
-    """Return True if the outage notice was due, so that the caller no longer waits."""
-    return bool(envelope.deadline) and unix_milliseconds() > envelope.deadline - NOTICE_MILLISECONDS

@@ -26,6 +26,7 @@ from shared.bus.work import Work
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
 from shared.messages import MESSAGES, Event, Message, Query
+from shared.mongo import time_limit
 from shared.sealing import Sealer
 
 Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
@@ -159,7 +160,9 @@ class Handling:
         work = self._work(envelope)
         refusal: Refusal | None = None
         try:
-            outcome = Outcome(DONE, self._body(await self._call(query, work), envelope))
+            with time_limit(query.read_seconds):
+                reply = await self._call(query, work)
+            outcome = Outcome(DONE, self._body(reply, envelope))
         except Refusal as raised:
             outcome, refusal = refused(raised), raised
         if refusal is None or refusal.kind is not Kind.UNAVAILABLE:

@@ -18,11 +18,12 @@ class OffsetTracker:
             commit.
     """
 
-    __slots__ = ("_finished", "_unfinished", "position", "revoked", "running")
+    __slots__ = ("_finished", "_next", "_unfinished", "position", "revoked", "running")
 
     def __init__(self) -> None:
         self._unfinished: deque[tuple[int, int]] = deque()
         self._finished: set[int] = set()
+        self._next: int | None = None
         self.running = 0
         self.revoked = False
         self.position: int | None = None
@@ -31,6 +32,16 @@ class OffsetTracker:
     def oldest(self) -> int | None:
         """Timestamp of the first unfinished record, Unix milliseconds; None if there is none."""
         return self._unfinished[0][1] if self._unfinished else None
+
+    @property
+    def first_unfinished(self) -> int | None:
+        """Offset of the first unfinished record, tracked or not; None if no record has been tracked yet."""
+        return self._unfinished[0][0] if self._unfinished else self._next
+
+    def has_finished(self, offset: int) -> bool:
+        """Return True if the record at this offset is known to be finished."""
+        first = self.first_unfinished
+        return offset in self._finished or (first is not None and offset < first)
 
     def add(self, offset: int, timestamp: int) -> None:
         """Track a record written to Kafka at ``timestamp``, Unix milliseconds. Offsets must ascend."""
@@ -42,4 +53,4 @@ class OffsetTracker:
         while self._unfinished and self._unfinished[0][0] in self._finished:
             first, _ = self._unfinished.popleft()
             self._finished.discard(first)
-            self.position = first + 1
+            self.position = self._next = first + 1

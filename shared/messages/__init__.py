@@ -6,7 +6,19 @@ This package imports all its modules, so that ``MESSAGES`` is complete for every
 import importlib
 import pkgutil
 
-from shared.messages.message import ANONYMOUS, MESSAGES, SERVICE, Caller, Command, Event, Message, Part, Query, Reply
+from shared.messages.message import (
+    ANONYMOUS,
+    MESSAGES,
+    SERVICE,
+    Caller,
+    Command,
+    Event,
+    Message,
+    OperatorList,
+    Part,
+    Query,
+    Reply,
+)
 from shared.messages.types import Sealed, iso_milliseconds
 
 __all__ = [
@@ -17,6 +29,7 @@ __all__ = [
     "Command",
     "Event",
     "Message",
+    "OperatorList",
     "Part",
     "Query",
     "Reply",

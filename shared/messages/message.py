@@ -104,6 +104,15 @@ class Command(Message):
 class Query(Message):
     """A read: no effects, no inbox row; dropped after its deadline."""
 
+    read_seconds: ClassVar[float | None] = None
+    """Time limit of all reads of its handler together; by default each of them has the usual time limit."""
+
+
+class OperatorList(Query):
+    """A list for operators, which may read much. Its time limit is below that of a call to the gateway."""
+
+    read_seconds = 8.0
+
 
 class Event(Message):
     """A fact, published to all consumer groups that subscribe."""

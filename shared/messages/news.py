@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
 from pydantic.config import JsonDict
 
 from shared.errors import Kind, NotFound, Refusal
-from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.message import Command, Event, OperatorList, Part, Query, Reply
 from shared.messages.types import BaseVersion, CreatedAt, Locale, Moment, NonEmpty, UpdatedAt, UserId, Version
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
@@ -230,7 +230,7 @@ class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
 
 
 class ListAllNewsItems(
-    Query, wire="news.list-all-news-items", audited=True, reply=NewsItemDetailsList, refuses=(NewsItemNotFound,)
+    OperatorList, wire="news.list-all-news-items", audited=True, reply=NewsItemDetailsList, refuses=(NewsItemNotFound,)
 ):
     """List all news items. Includes items that have ended or have not started."""
 

@@ -1,9 +1,12 @@
 """Outages of Kafka and MongoDB: callers are notified in time, and accepted commands take effect once."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from pymongo.errors import AutoReconnect
@@ -14,6 +17,7 @@ from services.embedded.mongo import EmbeddedMongo
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
 from shared.ids import new_message_id
+from shared.mongo import connect
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Total
 
@@ -124,6 +128,50 @@ async def test_commands_during_a_mongodb_outage_are_refused_and_handled_later(
         assert ledger.stuck == []
 
 
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_every_caller_is_notified_of_a_mongodb_outage_at_once(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr("shared.bus.outage.PATIENCE_SECONDS", 1.0)
+    mongo = await own_mongo()
+    async with (
+        BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus,
+        bus.running(in_flight=8),
+        bus.running("audit"),
+    ):
+        await bus.call(Append(subject="before", number=0, key="before"))
+        await (mongo.kill() if fault == "killed" else freeze(mongo))
+        # Some wait behind others of their key, and most are beyond the eight that may be in flight.
+        commands = {
+            new_message_id(): Append(subject=subject, number=number, key=subject)
+            for number in range(4)
+            for subject in ("a", "b", "c", *(f"{each}" for each in range(10)))
+        }
+        began = time.monotonic()
+        replies = await asyncio.gather(
+            *(bus.call(each, id=message_id, seconds=9) for message_id, each in commands.items())
+        )
+        assert [(reply.kind, reply.body["meta"]) for reply in replies] == [("unavailable", {"retry_after": 5})] * 52
+        assert time.monotonic() - began < 8, "callers waited for their deadline"
+        began = time.monotonic()
+        late = {new_message_id(): Append(subject=f"late {number}", number=0) for number in range(10)}
+        replies = await asyncio.gather(
+            *(bus.call(each, id=message_id, seconds=9) for message_id, each in late.items()),
+            bus.call(Total(subject="a"), seconds=9),
+        )
+        assert {reply.kind for reply in replies} == {"unavailable"}
+        assert time.monotonic() - began < 2, "the outage was known, and yet callers waited"
+        await (mongo.start() if fault == "killed" else thaw(mongo))
+        await bus.drained("ledger", "audit")
+        repeats = [await bus.call(each, id=message_id) for message_id, each in (commands | late).items()]
+        assert {(reply.kind, reply.replayed) for reply in repeats} == {("done", True)}
+        for subject in {each.subject for each in (commands | late).values()}:
+            expected = [each.number for each in (commands | late).values() if each.subject == subject]
+            assert await bus.listed(subject) == expected
+            assert sorted(await bus.numbers(subject, "audit")) == expected
+        assert await bus.records("ledger.commands.dead") == []
+
+
 async def test_mongodb_killed_during_commits_loses_and_repeats_nothing(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
@@ -174,6 +222,67 @@ async def test_a_primary_that_steps_down_loses_and_repeats_nothing(
         for number in range(120):
             assert await bus.numbers(str(number)) == [number]
         assert await bus.records("ledger.commands.dead") == []
+
+
+SLOW = {
+    "stopped at its time limit": {"errorCode": 50},
+    "not answered in time": {"blockConnection": True, "blockTimeMS": 1_500},
+}
+"""Options of a fail point: ways in which an operation of a MongoDB that answers pings takes too long."""
+
+
+@pytest.mark.parametrize("how", SLOW)
+async def test_a_slow_query_is_refused_after_one_attempt_and_is_no_outage(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("shared.service.connect", partial(connect, timeout=1.0))
+    mongo = await own_mongo()
+    async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
+        await bus.call(Append(subject="s", number=0))
+        await fail(bus, "aggregate", times=10, **SLOW[how])
+        query = new_message_id()
+        slow, other = await asyncio.gather(
+            bus.call(Total(subject="s"), id=query, seconds=9), bus.call(Append(subject="t", number=1), seconds=9)
+        )
+        assert (slow.kind, slow.body) == ("timed_out", {"code": "query_timeout"})
+        assert other.kind == "done"
+        assert ledger.ledger.runs[query] == 1
+        await fail(bus, "aggregate", times=0)
+        assert (await bus.call(Total(subject="s"))).body == {"entries": 1}
+
+
+async def test_timeouts_of_a_command_consume_no_attempts(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.bus.delivery.OUTAGE_PAUSE", 0.05)
+    mongo = await own_mongo()
+    async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
+        await bus.call(Append(subject="before", number=0))
+        await fail(bus, "find", times=6, errorCode=50, namespace="nest_ledger.subjects")
+        message_id = new_message_id()
+        reply = await bus.call(Append(subject="s", number=1), id=message_id, seconds=1.5)
+        assert (reply.kind, reply.body["meta"]) == ("unavailable", {"retry_after": 5})
+        repeat = await bus.call(Append(subject="s", number=1), id=message_id)
+        assert repeat.kind == "done"
+        assert ledger.ledger.runs[message_id] == 7
+        assert await bus.numbers("s") == [1]
+        await bus.drained()
+        assert await bus.records("ledger.commands.dead") == []
+
+
+async def fail(bus: BusHarness, command: str, *, times: int, **options: object) -> None:
+    """Let a MongoDB command of the ledger fail so many times."""
+    data = {"failCommands": [command], "appName": "nest-ledger", **options}
+    mode = {"times": times} if times else "off"
+    await bus.client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
+
+
+async def freeze(mongo: EmbeddedMongo) -> None:
+    os.kill(mongo.pid, signal.SIGSTOP)
+
+
+async def thaw(mongo: EmbeddedMongo) -> None:
+    os.kill(mongo.pid, signal.SIGCONT)
 
 
 async def positive(count: int) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from shared.batch_loader import MAX_VALUES, BatchLoader
-from shared.mongo import connect, database
+from shared.mongo import connect, database, time_limit
 from tests.shared.inbox_harness import InboxHarness
 
 
@@ -85,3 +85,11 @@ async def test_a_value_can_not_be_an_operator(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "a"})
     with pytest.raises(TypeError):
         await BatchLoader(harness.things).find_one({"$ne": None})  # type: ignore[arg-type]
+
+
+async def test_a_combined_lookup_does_not_have_the_time_limit_of_its_first_caller(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "a"})
+    loader = BatchLoader(harness.things)
+    with time_limit(1e-9):
+        first = asyncio.create_task(loader.find_one("a"))
+    assert await asyncio.gather(first, loader.find_one("a")) == [{"_id": "a"}] * 2

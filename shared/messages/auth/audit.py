@@ -5,7 +5,7 @@ Auth records its own messages. Other services report theirs, if they are declare
 
 from typing import Final, Literal
 
-from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.message import Command, Event, OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, Since, Until
 
 _Login = Literal["authenticate_user", "log_in", "log_in_for_testing", "refresh", "register_phone_user"]
@@ -115,7 +115,7 @@ class AuditEntriesView(Reply):
     next_cursor: NextCursor
 
 
-class ListAuditEntries(Query, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView):
+class ListAuditEntries(OperatorList, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView):
     """List audit entries."""
 
     user_id: str | None = None

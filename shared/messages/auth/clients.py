@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, RootModel
 
 from shared.messages.auth.errors import ClientAlreadyExists, ClientChanged, ClientNotFound, InvalidRedirectUri
 from shared.messages.mailer.branding import ClientLooks, ClientLooksView
-from shared.messages.message import Command, Event, Query, Reply
+from shared.messages.message import Command, Event, OperatorList, Reply
 from shared.messages.types import BaseVersion, ClientId, CreatedAt, NonEmpty, UpdatedAt, Version
 
 
@@ -73,7 +73,7 @@ class ClientList(RootModel[tuple[ClientView, ...]]):
     model_config = ConfigDict(frozen=True)
 
 
-class ListClients(Query, wire="auth.list-clients", audited=True, reply=ClientList):
+class ListClients(OperatorList, wire="auth.list-clients", audited=True, reply=ClientList):
     """List the clients. Returns the oldest 1,000."""
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from shared.errors import InvalidCursor
 from shared.messages.auth.errors import DeadLetterNotFound
-from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.message import Command, OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, Since, Until
 
 DEAD_LETTERS: Final = "dead-letters"
@@ -115,7 +115,7 @@ class DeadLettersView(Reply):
 
 
 class ListDeadLetters(
-    Query,
+    OperatorList,
     wire="auth.list-dead-letters",
     reply_sealed=True,
     audited=True,

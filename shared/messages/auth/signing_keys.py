@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.message import Command, Event, OperatorList, Part, Reply
 from shared.messages.types import CreatedAt, Moment
 
 KEYRING: Final = "signing-keys"
@@ -61,7 +61,7 @@ class KeepSigningKeys(Command, wire="auth.keep-signing-keys"):
     """Time that it was scheduled for. The handler takes it as the current time if its own clock is behind."""
 
 
-class ListSigningKeys(Query, wire="auth.list-signing-keys", reply=SigningKeysView):
+class ListSigningKeys(OperatorList, wire="auth.list-signing-keys", reply=SigningKeysView):
     """List the signing keys.
 
     Includes retired keys that still verify tokens, and published keys that do not sign yet.

@@ -2,7 +2,7 @@
 
 from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
-from shared.messages.message import Event, Part, Query, Reply
+from shared.messages.message import Event, OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
 
 
@@ -84,7 +84,9 @@ class DisputesView(Reply):
     next_cursor: NextCursor
 
 
-class ListDisputes(Query, wire="billing.list-disputes", audited=True, reply=DisputesView, refuses=(InvalidCursor,)):
+class ListDisputes(
+    OperatorList, wire="billing.list-disputes", audited=True, reply=DisputesView, refuses=(InvalidCursor,)
+):
     """List disputes."""
 
     user_id: NonEmpty | None = None

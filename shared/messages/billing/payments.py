@@ -4,7 +4,7 @@ from typing import Literal
 
 from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
-from shared.messages.message import Event, Part, Query, Reply
+from shared.messages.message import Event, OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
 
 
@@ -119,7 +119,9 @@ class PaymentsView(Reply):
     next_cursor: NextCursor
 
 
-class ListPayments(Query, wire="billing.list-payments", audited=True, reply=PaymentsView, refuses=(InvalidCursor,)):
+class ListPayments(
+    OperatorList, wire="billing.list-payments", audited=True, reply=PaymentsView, refuses=(InvalidCursor,)
+):
     """List payments."""
 
     user_id: NonEmpty | None = None

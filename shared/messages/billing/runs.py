@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from shared.messages.billing.stripe_events import StripeCommand, StripeEvent
-from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.message import Command, OperatorList, Part, Query, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
 
 SCHEDULE: Final = "stripe-schedule"
@@ -136,7 +136,7 @@ class GetStripeRun(Query, wire="billing.get-stripe-run", reply=StripeRunView, re
     run_id: RunId
 
 
-class ListStripeRuns(Query, wire="billing.list-stripe-runs", reply=StripeRunsView):
+class ListStripeRuns(OperatorList, wire="billing.list-stripe-runs", reply=StripeRunsView):
     """List the latest Stripe runs."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -183,7 +183,7 @@ class StripeDifferencesView(Reply):
 
 
 class ListStripeDifferences(
-    Query,
+    OperatorList,
     wire="billing.list-stripe-differences",
     audited=True,
     reply=StripeDifferencesView,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from shared.messages.message import Part, Query, Reply
+from shared.messages.message import OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, Sealed
 
 Medium = Literal["mail", "text"]
@@ -46,7 +46,7 @@ class DeliveriesView(Reply):
     next_cursor: NextCursor
 
 
-class ListDeliveries(Query, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView):
+class ListDeliveries(OperatorList, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView):
     """List mails and texts with their outcome."""
 
     recipient: Sealed | None = None

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from shared.messages.mailer.errors import RecipientComplained, SuppressionNotFound
 from shared.messages.mailer.mails import Template
-from shared.messages.message import Command, Event, Query, Reply
+from shared.messages.message import Command, Event, OperatorList, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty, Sealed, Since, Until
 
 Cause = Literal["bounce", "complaint"]
@@ -42,7 +42,7 @@ class SuppressionsView(Reply):
     next_cursor: NextCursor
 
 
-class ListSuppressions(Query, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView):
+class ListSuppressions(OperatorList, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView):
     """List the suppressed addresses."""
 
     recipient: Sealed | None = None

@@ -66,3 +66,20 @@ def test_oldest_is_the_timestamp_of_the_first_unfinished_record() -> None:
     assert tracker.oldest == 7000
     tracker.finish(7)
     assert tracker.oldest is None
+
+
+@given(partitions())
+def test_it_knows_which_records_are_finished(partition: tuple[list[int], list[int]]) -> None:
+    offsets, finishing_order = partition
+    tracker = OffsetTracker()
+    assert tracker.first_unfinished is None
+    for offset in offsets:
+        tracker.add(offset, 0)
+    for number, offset in enumerate(finishing_order):
+        unfinished = set(finishing_order[number:])
+        assert {each for each in offsets if not tracker.has_finished(each)} == unfinished
+        assert tracker.first_unfinished == min(unfinished)
+        tracker.position = None  # as after a commit
+        tracker.finish(offset)
+    assert tracker.first_unfinished == offsets[-1] + 1
+    assert not tracker.has_finished(offsets[-1] + 1)
