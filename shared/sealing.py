@@ -103,6 +103,10 @@ class Sealer:
         """Return the keyed hash under every held key; whenever it was stored, one of them is equal."""
         return [f"{key_id}.{_hmac(self._hash_key(key_id, purpose), parts)}" for key_id in self._keys]
 
+    def hash_keys(self, purpose: str) -> dict[str, bytes]:
+        """Return the keys of a purpose, 32 bytes each, by key ID; the first one is derived from the active key."""
+        return {key_id: self._hash_key(key_id, purpose) for key_id in self._keys}
+
     def matches(self, purpose: str, keyed_hash: str, *parts: bytes) -> bool:
         """Compare a stored keyed hash in constant time; False also if its key is not held any more."""
         key_id, _, stored = keyed_hash.partition(".")

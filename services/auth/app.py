@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from services.auth.accounts.models import DELETION_TYPE
 from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
 from services.auth.application_users.store import ApplicationUsers
@@ -28,7 +29,7 @@ from services.auth.sessions.geoip import GeoIp
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.store import SigningKeys
-from services.auth.tokens.signer import TokenSigner
+from services.auth.tokens.signer import LastingTokens, TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
 from shared.dead_letters.queue import DeadLetterQueue
@@ -138,6 +139,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             keyring=keyring,
             rotation=settings.rotation,
             signer=TokenSigner(keyring, settings.issuer),
+            deletion_tokens=LastingTokens(sealer, DELETION_TYPE),
             audit=AuditRecorder(audit_entries),
             audit_entries=audit_entries,
             rate_limits=rate_limits,

@@ -21,7 +21,7 @@ from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.models import RotationPolicy
 from services.auth.signing_keys.store import SigningKeys
-from services.auth.tokens.signer import TokenSigner
+from services.auth.tokens.signer import LastingTokens, TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
 from shared.dead_letters.queue import DeadLetterQueue
@@ -62,6 +62,7 @@ class Auth:
     keyring: Keyring
     rotation: RotationPolicy
     signer: TokenSigner
+    deletion_tokens: LastingTokens
     audit: AuditRecorder
     audit_entries: AuditEntries
     rate_limits: RateLimiter

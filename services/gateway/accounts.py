@@ -61,7 +61,7 @@ REJECTION_MESSAGES: Final = {
     "password_required": "the users of this application log in with a password",
     "wrong_credentials": "wrong e-mail address or password",
 }
-"""``message`` of 401 and 403 responses by code."""
+"""``message`` of errors by code; the others have their code in words."""
 _REJECTED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -103,26 +103,27 @@ def routes(dispatcher: Dispatcher, issuer: str, *, old_clients: bool) -> list[Ro
     Args:
         dispatcher: sends messages to auth.
         issuer: the URL under which clients reach this gateway, for the page's examples.
-        old_clients: whether to include the routes with a password in the path.
+        old_clients: whether to include the routes with a password in the path, and the errors' fields of old clients.
     """
+    served = (*ROUTES, *OLD_CLIENT_ROUTES) if old_clients else ROUTES
     style = template_text("accounts.css")
     template = page_templates().get_template("accounts.html")
     page = template.render(base=issuer, old_clients=old_clients, style=style).encode()
     content = CachedContent("accounts", lambda: page, HTML, page_headers(style))
     return [
-        *(_route(each, dispatcher) for each in (*ROUTES, *(OLD_CLIENT_ROUTES if old_clients else ()))),
+        *(_route(each, dispatcher, old_clients=old_clients) for each in served),
         *map(content.route, PAGE_PATHS),
     ]
 
 
-def _route(route: MessageRoute, dispatcher: Dispatcher) -> Route:
+def _route(route: MessageRoute, dispatcher: Dispatcher, *, old_clients: bool) -> Route:
     # The ``authorization`` header is ignored: it may belong to another service. Credentials are in body or path.
     endpoint = MessageEndpoint(
         (GROUP, route.name),
         dispatcher=dispatcher,
         parse=_path_parser(route) if route.fields else json_body(route.message),
         ordering_key=route.ordering_key,
-        render=_renderer(route.status),
+        render=_renderer(route.status, old_clients=old_clients),
         body_limit=None if route.fields else MAX_JSON_BODY_BYTES,
     )
     if not route.fields:
@@ -156,17 +157,23 @@ def _decoded(name: str, value: bytes) -> str:
         raise ValidationFailed(errors=[{"path": name, "message": "not UTF-8"}]) from None
 
 
-def _renderer(status: int) -> Render:
-    """Renderer that sets the status of successful responses and extends 401 and 403 with ``auth`` and ``message``."""
+def _renderer(status: int, *, old_clients: bool) -> Render:
+    """Renderer that sets the status of successful responses and extends errors.
+
+    401 and 403 get ``auth`` and ``message``. For old clients every error gets them, with ``status`` and
+    ``affectedRows``, as the API that Nest took over had them.
+    """
 
     def render(_request: HttpRequest, response: HttpResponse) -> HttpResponse:
         if response.status == HTTPStatus.OK:
             response.status = status
-        elif response.status in _REJECTED:
+        elif old_clients or response.status in _REJECTED:
             error = json.loads(response.body)
             code = error["code"]
-            rejection = {"auth": False, "message": REJECTION_MESSAGES.get(code, code.replace("_", " ")), **error}
-            response.body = json.dumps(rejection).encode()
+            rejection = {"auth": False, "message": REJECTION_MESSAGES.get(code, code.replace("_", " "))}
+            if old_clients:
+                rejection |= {"status": response.status, "affectedRows": 0}
+            response.body = json.dumps({**rejection, **error}).encode()
         return response
 
     return render

@@ -224,6 +224,39 @@ async def test_other_errors_have_the_format_of_rpc(stack: GatewayStack, refused:
         assert response.headers["retry-after"] == str(refused.body["meta"]["retry_after"])
 
 
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (Refused("unauthenticated", "wrong_credentials"), 401),
+        (Refused("forbidden", "application_ended"), 403),
+        (Refused("not_found", "owner_not_found"), 404),
+        (Refused("conflict", "email_taken"), 409),
+        (Refused("validation_failed", "validation_failed", errors=[]), 422),
+        (Refused("throttled", "throttled", retry_after=77), 429),
+        (Refused("unavailable", "unavailable", retry_after=3), 503),
+    ],
+)
+@pytest.mark.parametrize("route", CALLS)
+async def test_errors_for_old_clients_have_the_fields_of_the_original(
+    stack: GatewayStack, old_clients: httpx.AsyncClient, route: tuple[str, str], refused: Refused, status: int
+) -> None:
+    stack.services.replies[f"auth.{EXPECTED[route][0]}"] = lambda _: refused
+    response = await old_clients.request(*route, json=valid_body(route))
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, refused.body["code"])
+    assert (body["auth"], body["status"], body["affectedRows"]) == (False, status, 0)
+    assert body["message"]
+    assert body["meta"]["request_id"] == response.headers["x-request-id"]
+
+
+async def test_errors_of_the_gateway_for_old_clients_have_the_fields_too(old_clients: httpx.AsyncClient) -> None:
+    for content, status in ((b"", 400), (b"{", 400), (b"{}", 422), (b" " * 70_000, 413)):
+        response = await old_clients.post("/users/signup", content=content)
+        body = response.json()
+        assert response.status_code == body["status"] == status
+        assert (body["auth"], body["affectedRows"], bool(body["message"])) == (False, 0, True)
+
+
 async def test_messages_of_one_address_share_a_hashed_ordering_key(stack: GatewayStack) -> None:
     for route in (("POST", "/appowner/create"), ("POST", "/appowner/login")):
         for email in (EMAIL, EMAIL.upper(), "other@example.com"):

@@ -7,15 +7,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 from uuid import uuid4
 
-from services.auth.accounts.models import (
-    DELETION_AUDIENCE,
-    DELETION_TYPE,
-    Application,
-    Owner,
-    a_year_after,
-    account_email,
-    uuid_text,
-)
+from services.auth.accounts.models import Application, Owner, a_year_after, account_email, uuid_text
 from services.auth.application_users.models import ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
@@ -38,7 +30,7 @@ from shared.messages.auth.accounts import (
     RemoveOwnerApplications,
     UpdateOwner,
 )
-from shared.messages.auth.errors import EmailTaken, InvalidToken, WrongCredentials
+from shared.messages.auth.errors import EmailTaken, WrongCredentials
 
 MAX_REMOVED: Final = 200
 """Documents that one message deletes: some milliseconds of a transaction that others may wait for."""
@@ -68,10 +60,10 @@ async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> Owne
     )
     auth.owners.add(owner, work)
     work.annotate(user_id=pseudonym("owner", owner.id))
-    return _view_with_token(owner, work, auth)
+    return _view_with_token(owner, auth)
 
 
-async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
+async def get_owner(query: GetOwner, _work: Work, auth: Auth) -> OwnerView:
     """Return an owner; for old clients with a deletion token.
 
     Raises:
@@ -80,13 +72,13 @@ async def get_owner(query: GetOwner, work: Work, auth: Auth) -> OwnerView:
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(query.uuid), "uuid"))
     if auth.old_clients:
-        return _view_with_token(owner, work, auth)
+        return _view_with_token(owner, auth)
     return OwnerView(firstname=owner.first_name, lastname=owner.last_name, email=owner.email, uuid=owner.id)
 
 
 @audited("log_in_owner")
 async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
-    """Check an owner's password, and return the owner with a new deletion token.
+    """Check an owner's password, and return the owner with the deletion token.
 
     Raises:
         FieldRefused: the address is not valid.
@@ -100,7 +92,7 @@ async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWith
     owner = await check_password(found, password, f"owner {email}", work, auth)
     if auth.passwords.needs_rehash(owner.password_hash):
         auth.owners.save(replace(owner, password_hash=await auth.passwords.rehash(password)), work)
-    return _view_with_token(owner, work, auth)
+    return _view_with_token(owner, auth)
 
 
 @audited("update_owner")
@@ -141,12 +133,7 @@ async def delete_owner(command: DeleteOwner, work: Work, auth: Auth) -> OwnerDel
     if owner is not None:
         work.annotate(user_id=pseudonym("owner", owner.id))
     token = auth.unseal(command.deletion_token)
-    try:
-        claims = auth.signer.verify(token, typ=DELETION_TYPE, audience=DELETION_AUDIENCE, at=work.now)
-        if owner is None:
-            return OwnerDeletedView(affectedRows=0)
-        owner.must_permit_deletion(claims)
-    except InvalidToken:
+    if owner is None or not auth.deletion_tokens.matches(token, owner.deletion_claims):
         return OwnerDeletedView(affectedRows=0)
     auth.owners.remove(owner, work)
     # Nearly always these are all applications, so that none outlives its owner.
@@ -255,12 +242,11 @@ def _remove_applications(applications: Iterable[Application], work: Work, auth: 
         work.publish(RemoveApplicationUsers(key=application.id, application_id=application.id))
 
 
-def _view_with_token(owner: Owner, work: Work, auth: Auth) -> OwnerWithTokenView:
-    claims = owner.deletion_claims(id=work.new_id("deltok"), at=work.now)
+def _view_with_token(owner: Owner, auth: Auth) -> OwnerWithTokenView:
     return OwnerWithTokenView(
         firstname=owner.first_name,
         lastname=owner.last_name,
         email=owner.email,
         uuid=owner.id,
-        deletion_token=auth.signer.sign(claims, typ=DELETION_TYPE),
+        deletion_token=auth.deletion_tokens.sign(owner.deletion_claims),
     )

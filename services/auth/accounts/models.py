@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
 from services.auth.accounts import api_keys
 from services.auth.users.models import normal_email
-from shared.messages.auth.errors import ApplicationEnded, FieldRefused, InvalidEmail, InvalidToken, PasswordRequired
+from shared.messages.auth.errors import ApplicationEnded, FieldRefused, InvalidEmail, PasswordRequired
 
 DELETION_TYPE: Final = "deletion+jwt"
 """Header ``typ`` of deletion tokens; no other kind of token is accepted as one."""
 DELETION_AUDIENCE: Final = "owners"
 """Claim ``aud`` of deletion tokens, which only auth reads."""
-DELETION_TOKEN_LIFETIME: Final = timedelta(hours=24)
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -25,7 +24,7 @@ class Owner:
     """A person who owns applications.
 
     The email address, in normal form, is unique among owners. ``generation`` is the number of passwords so far; a
-    deletion token is valid only in the generation that it was issued in.
+    deletion token is valid only in the generation that it was issued in, without an expiry.
     """
 
     id: str
@@ -46,25 +45,10 @@ class Owner:
         """Change the password, which invalidates earlier deletion tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
 
-    def deletion_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
-        """Claims of a deletion token, which authorizes the deletion of this owner."""
-        return {
-            "jti": id,
-            "sub": self.id,
-            "aud": DELETION_AUDIENCE,
-            "gen": self.generation,
-            "iat": int(at.timestamp()),
-            "exp": int((at + DELETION_TOKEN_LIFETIME).timestamp()),
-        }
-
-    def must_permit_deletion(self, claims: dict[str, Any]) -> None:
-        """Check that a deletion token with these claims authorizes the deletion.
-
-        Raises:
-            InvalidToken: it was issued for another owner, or before the last change of the password.
-        """
-        if (claims["sub"], claims.get("gen")) != (self.id, self.generation):
-            raise InvalidToken
+    @property
+    def deletion_claims(self) -> dict[str, Any]:
+        """Claims of the token that authorizes the deletion of this owner."""
+        return {"sub": self.id, "aud": DELETION_AUDIENCE, "gen": self.generation}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,6 +128,8 @@ async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth
 async def update_application_user(command: UpdateApplicationUser, work: Work, auth: Auth) -> ApplicationUserUpdatedView:
     """Change the given properties of a user; a new password or a deactivation ends all tokens, including this one.
 
+    With a password, an active user gets a new token.
+
     Raises:
         NotLoggedIn: the token is not valid.
         FieldRefused: the address or the password is not allowed.
@@ -148,7 +150,10 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
         if not await auth.passwords.verify(password, user.password_hash):
             changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
     auth.application_users.save(changed, work)
-    return ApplicationUserUpdatedView(username=changed.username, email=changed.email)
+    renews = command.password is not None and changed.active
+    return ApplicationUserUpdatedView(
+        username=changed.username, email=changed.email, token=_token(changed, work, auth) if renews else None
+    )
 
 
 async def _logged_in(token: str, work: Work, auth: Auth) -> tuple[ApplicationUser, Application]:

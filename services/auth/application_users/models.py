@@ -50,10 +50,11 @@ class ApplicationUser:
             raise ApplicationUserEnded
 
     def token_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
-        """Claims of a token of this user."""
+        """Claims of a token of this user; clients from before Nest read ``id``, which equals ``sub``."""
         return {
             "jti": id,
             "sub": self.id,
+            "id": self.id,
             "aud": self.application_id,
             "gen": self.generation,
             "iat": int(at.timestamp()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -13,6 +14,7 @@ from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.models import MAX_TOKEN_LIFETIME
 from services.auth.tokens.models import AccessToken
 from shared.messages.auth.errors import InvalidToken
+from shared.sealing import Sealer
 
 VERSION: Final = "1"
 """Claim ``v`` of access tokens; readers refuse versions that they don't know."""
@@ -87,6 +89,31 @@ class TokenSigner:
         if claims["iss"] != self._issuer:
             raise jwt.InvalidIssuerError
         return claims
+
+
+class LastingTokens:
+    """Tokens of one type that do not expire; equal claims give equal tokens.
+
+    JWTs signed with HMAC-SHA-256 (RFC 7518 section 3.2), which only auth can verify. Signing keys are deleted soon
+    after a rotation, so these tokens have keys of their own, derived from the sealing keys: a token works as long as
+    the sealing key is held that was the first one when it was issued.
+    """
+
+    def __init__(self, sealer: Sealer, typ: str) -> None:
+        self._keys = sealer.hash_keys(typ)
+        self._typ = typ
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """Return the token with these claims."""
+        return self._sign(claims, next(iter(self._keys)))
+
+    def matches(self, token: str, claims: Mapping[str, Any]) -> bool:
+        """Whether a token was issued with these claims; compared in constant time."""
+        sent = token.encode()
+        return any(hmac.compare_digest(self._sign(claims, key_id).encode(), sent) for key_id in self._keys)
+
+    def _sign(self, claims: Mapping[str, Any], key_id: str) -> str:
+        return jwt.encode(dict(claims), self._keys[key_id], "HS256", {"kid": key_id, "typ": self._typ})
 
 
 def access_claims(token: AccessToken) -> dict[str, Any]:

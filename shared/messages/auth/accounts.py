@@ -54,7 +54,7 @@ class OwnerWithTokenView(OwnerView):
     """An owner of applications, with a token to delete it."""
 
     deletion_token: str
-    """Token for `DELETE /appowner/delete`, valid for a day."""
+    """Token for `DELETE /appowner/delete`, valid until the password changes."""
 
 
 class OwnerFields(Command):
@@ -132,7 +132,7 @@ class DeleteOwner(Command, wire="auth.delete-owner", reply=OwnerDeletedView, ref
     """Delete an owner. Deletes its applications and their users too. An invalid token deletes nothing."""
 
     deletion_token: Sealed
-    """Token from the registration or the latest login of the owner."""
+    """Token from the registration or a login of the owner, since the last change of the password."""
     uuid: OwnerId
 
 
@@ -303,18 +303,22 @@ class ApplicationUserUpdatedView(Reply):
     """Name of the user after the update."""
     email: str
     """Email address of the user after the update."""
+    token: str | None = Field(default=None, exclude_if=lambda token: token is None)
+    """New token, valid for a day; only if the request had a password and the user is active."""
 
 
 class UpdateApplicationUser(
     Command,
     wire="auth.update-application-user",
+    reply_sealed=True,
     personal=True,
     reply=ApplicationUserUpdatedView,
     refuses=(FieldRefused, NotLoggedIn, EmailTaken),
 ):
     """Update the user of a token.
 
-    Omitted fields do not change. Another password and a deactivation invalidate all earlier tokens.
+    Omitted fields do not change. Another password and a deactivation invalidate all earlier tokens. A request with a
+    password gets a new token.
     """
 
     token: UserToken

@@ -7,9 +7,11 @@ from uuid import UUID
 import jwt
 import pytest
 
+from services.auth.accounts.models import DELETION_TYPE
 from services.auth.application_users.models import TOKEN_TYPE
 from shared.ids import new_message_id
 from shared.messages import Caller
+from shared.messages.auth.signing_keys import RotateSigningKeys
 from tests.auth.accounts.flows import (
     CHEAP,
     OTHER_PASSWORD,
@@ -89,7 +91,7 @@ async def test_invalid_field_is_named(accounts: ServiceHarness, field: str, valu
 async def test_owner_logs_in(accounts: ServiceHarness) -> None:
     owner = await new_owner(accounts)
     logged_in = await accounts.deliver(log_in_owner("ADA@example.com"))
-    assert {**logged_in, "deletion_token": ""} == {**owner, "deletion_token": ""}
+    assert logged_in == owner
     assert await accounts.deliver(delete_owner(logged_in)) == ONE_DELETED
 
 
@@ -208,12 +210,28 @@ async def test_unknown_owner_is_not_found(accounts: ServiceHarness) -> None:
         assert await refusal(accounts, command) == ("not_found", "owner_not_found")
 
 
-async def test_deletion_token_has_its_own_type_and_expires_after_a_day(accounts: ServiceHarness) -> None:
+async def test_deletion_token_has_its_own_type_and_does_not_expire(accounts: ServiceHarness) -> None:
     owner = await new_owner(accounts)
     assert jwt.get_unverified_header(owner["deletion_token"])["typ"] == "deletion+jwt"
-    accounts.now += timedelta(hours=24)
-    assert await accounts.deliver(delete_owner(owner)) == NONE_DELETED
-    assert (await document_counts(accounts))["owners"] == 1
+    assert "exp" not in jwt.decode(owner["deletion_token"], options={"verify_signature": False})
+    accounts.now += timedelta(days=3650)
+    assert await accounts.deliver(delete_owner(owner)) == ONE_DELETED
+
+
+async def test_deletion_token_survives_a_rotation_of_signing_keys(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    await accounts.deliver(RotateSigningKeys(emergency=True))
+    assert await accounts.deliver(log_in_owner()) == owner
+    assert await accounts.deliver(delete_owner(owner)) == ONE_DELETED
+
+
+async def test_deletion_token_works_while_its_sealing_key_is_held(new_harness: Callable[..., ServiceHarness]) -> None:
+    old, new = {"old": bytes(range(32))}, {"new": bytes(32)}
+    async with new_harness(old, **CHEAP) as before:
+        owner = await new_owner(before)
+    async with new_harness({**new, **old}, **CHEAP) as after:
+        assert (await after.deliver(log_in_owner()))["deletion_token"] != owner["deletion_token"]
+        assert await after.deliver(delete_owner(owner)) == ONE_DELETED
 
 
 async def test_invalid_deletion_token_deletes_nothing(accounts: ServiceHarness) -> None:
@@ -223,10 +241,15 @@ async def test_invalid_deletion_token_deletes_nothing(accounts: ServiceHarness) 
     _, user_token = await new_user(accounts, application["apiKey"])
     signer: Any = accounts.context.signer
     claims = jwt.decode(owner["deletion_token"], options={"verify_signature": False})
-    wrong_type = signer.sign({key: claims[key] for key in claims if key != "iss"}, typ=TOKEN_TYPE)
+    now = int(accounts.now.timestamp())
+    signed = {**claims, "jti": "t", "iat": now, "exp": now + 60}
+    other_key, wrong_type = signer.sign(signed, typ=DELETION_TYPE), signer.sign(signed, typ=TOKEN_TYPE)
+    unsigned = jwt.encode(claims, None, "none", {"typ": DELETION_TYPE})
+    public = jwt.encode(claims, "x" * 32, "HS256", {"kid": "test", "typ": DELETION_TYPE})
     head, body, _ = owner["deletion_token"].split(".")
+    forged = (other_key, wrong_type, unsigned, public, f"{head}.{body}.")
 
-    for token in ("", "x", '{"$gt": ""}', other["deletion_token"], user_token, wrong_type, f"{head}.{body}."):
+    for token in ("", "x", '{"$gt": ""}', other["deletion_token"], user_token, *forged, "é"):
         assert await accounts.deliver(delete_owner(owner, deletion_token=token)) == NONE_DELETED
     assert await accounts.deliver(delete_owner(owner, uuid=UNKNOWN_ID)) == NONE_DELETED
     assert (await document_counts(accounts))["owners"] == 2
@@ -288,5 +311,6 @@ async def test_owner_with_many_applications_is_deleted_in_batches(
 
 async def test_old_clients_get_the_deletion_token_with_the_owner(old_accounts: ServiceHarness) -> None:
     owner = await new_owner(old_accounts, password="bond007")
-    logged_in = await old_accounts.deliver(get_owner(owner["uuid"]))
-    assert await old_accounts.deliver(delete_owner(logged_in)) == ONE_DELETED
+    for _ in range(2):
+        assert await old_accounts.deliver(get_owner(owner["uuid"])) == owner
+    assert await old_accounts.deliver(delete_owner(owner)) == ONE_DELETED

@@ -4,12 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.auth.accounts.models import Application, Owner, a_year_after, account_email, uuid_text
-from shared.messages.auth.errors import (
-    ApplicationEnded,
-    FieldRefused,
-    InvalidToken,
-    PasswordRequired,
-)
+from shared.messages.auth.errors import ApplicationEnded, FieldRefused, PasswordRequired
 
 AT = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 A_YEAR_LATER = datetime(2027, 11, 21, 6, 5, tzinfo=UTC)
@@ -32,26 +27,16 @@ def test_repr_contains_no_password_hash() -> None:
     assert "a hash" not in repr(OWNER)
 
 
-def test_deletion_token_is_valid_for_its_owner_for_a_day() -> None:
-    claims = OWNER.deletion_claims(id="t", at=AT)
-    assert claims["exp"] - claims["iat"] == 24 * 3600
-    OWNER.must_permit_deletion(claims)
-    with pytest.raises(InvalidToken):
-        replace(OWNER, id="another").must_permit_deletion(claims)
+def test_deletion_token_belongs_to_one_owner_and_does_not_expire() -> None:
+    assert OWNER.deletion_claims == {"sub": ID, "aud": "owners", "gen": 1}
+    assert replace(OWNER, id="another").deletion_claims != OWNER.deletion_claims
 
 
-def test_new_password_invalidates_deletion_tokens_of_the_same_second() -> None:
-    old = OWNER.deletion_claims(id="t", at=AT)
-    changed = OWNER.change_password("another hash", at=AT)
-    with pytest.raises(InvalidToken):
-        changed.must_permit_deletion(old)
-    changed.must_permit_deletion(changed.deletion_claims(id="t", at=AT))
-
-
-def test_update_and_rehash_keep_deletion_tokens_valid() -> None:
-    claims = OWNER.deletion_claims(id="t", at=AT)
-    OWNER.update(first_name="A", last_name="L", email="a@example.com", at=AT).must_permit_deletion(claims)
-    replace(OWNER, password_hash="a costlier hash").must_permit_deletion(claims)
+def test_only_a_new_password_invalidates_deletion_tokens() -> None:
+    claims = OWNER.deletion_claims
+    assert OWNER.update(first_name="A", last_name="L", email="a@example.com", at=AT).deletion_claims == claims
+    assert replace(OWNER, password_hash="a costlier hash").deletion_claims == claims
+    assert OWNER.change_password("another hash", at=AT).deletion_claims != claims
 
 
 def test_api_key_is_computed_from_the_id() -> None:

@@ -212,7 +212,8 @@ async def test_update_changes_the_given_properties(accounts: ServiceHarness) -> 
 async def test_new_password_ends_tokens_of_the_same_second(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
     _, token = await new_user(accounts, application["apiKey"])
-    await accounts.deliver(update_application_user(token, password=OTHER_PASSWORD))
+    updated = await accounts.deliver(update_application_user(token, password=OTHER_PASSWORD))
+    await accounts.deliver(check_sign_in(updated["token"]))
     for command in (check_sign_in(token), update_application_user(token, username="x")):
         assert await refusal(accounts, command) == NOT_LOGGED_IN
     assert await refusal(accounts, sign_in_with_email(application["apiKey"])) == WRONG_CREDENTIALS
@@ -223,8 +224,16 @@ async def test_new_password_ends_tokens_of_the_same_second(accounts: ServiceHarn
 async def test_same_password_keeps_tokens_valid(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
     _, token = await new_user(accounts, application["apiKey"])
-    await accounts.deliver(update_application_user(token, password=PASSWORD))
-    await accounts.deliver(check_sign_in(token))
+    updated = await accounts.deliver(update_application_user(token, password=PASSWORD))
+    for valid in (token, updated["token"]):
+        await accounts.deliver(check_sign_in(valid))
+
+
+async def test_new_password_of_a_deactivated_user_gets_no_token(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    user, token = await new_user(accounts, application["apiKey"])
+    updated = await accounts.deliver(update_application_user(token, password=OTHER_PASSWORD, active=False))
+    assert updated == {"done": True, "username": user["username"], "email": user["email"]}
 
 
 async def test_update_is_validated_like_a_sign_up(accounts: ServiceHarness) -> None:

@@ -44,6 +44,7 @@ def test_active_user_may_log_in_until_the_end() -> None:
 def test_token_is_valid_for_one_user_of_one_application() -> None:
     claims = USER.token_claims(id="t", at=AT)
     assert (claims["sub"], claims["aud"], claims["exp"] - claims["iat"]) == (USER.id, APPLICATION.id, 24 * 3600)
+    assert claims["id"] == USER.id
     USER.must_be_logged_in(APPLICATION, claims, at=AT)
     for wrong in ({"sub": "another"}, {"aud": "another"}, {"gen": 2}, {"gen": None}, {"gen": "1"}):
         with pytest.raises(NotLoggedIn):
