@@ -1,9 +1,8 @@
-"""Mail functions of the gateway and the mailer: unsubscribe tokens, locale lookup, redaction of server replies."""
+"""Mail functions of the gateway and the mailer: unsubscribe tokens, redaction of server replies."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from shared.sealing import CannotUnseal, Sealer
@@ -12,8 +11,6 @@ UNSUBSCRIBE_PATH: Final = "/unsubscribe"
 """Path of the gateway's unsubscribe page: ``/unsubscribe/<token>``."""
 LANGUAGE_PARAMETER: Final = "lang"
 """Query parameter with the language of the mail: ``?lang=de``."""
-DEFAULT_LOCALE: Final = "en"
-"""Every text exists in this language."""
 MAX_REPLY_CHARACTERS: Final = 300
 """Length of a redacted mail server's reply."""
 _RECEIVER: Final = "unsubscribe"
@@ -42,19 +39,6 @@ def user_of_token(sealer: Sealer, token: str) -> str | None:
         return None
 
 
-def best_locale(preferred: Sequence[str | None], available: Collection[str]) -> str:
-    """Return the best available locale by lookup (RFC 4647 section 3.4), English if none matches.
-
-    ``preferred`` has language tags (RFC 5646) in any case, best first; None and empty strings are skipped. The
-    ``available`` ones are in lower case. Raises LookupError if English is not among them either.
-    """
-    for tag in (*filter(None, preferred), DEFAULT_LOCALE):
-        for candidate in _truncations(tag.replace("_", "-").lower()):
-            if candidate in available:
-                return candidate
-    raise LookupError(DEFAULT_LOCALE)
-
-
 def redact_addresses(reply: str, *, address: str = "") -> str:
     """Return at most ``MAX_REPLY_CHARACTERS`` of a mail server's reply, in printable ASCII and without addresses.
 
@@ -67,13 +51,3 @@ def redact_addresses(reply: str, *, address: str = "") -> str:
             reply = re.sub(re.escape(address), "<recipient>", reply, flags=re.IGNORECASE)
         reply = _ADDRESS.sub("<address>", reply)
     return _UNPRINTABLE.sub("?", reply)[:MAX_REPLY_CHARACTERS]
-
-
-def _truncations(tag: str) -> Iterator[str]:
-    """Yield ``zh-hant-x-a``, ``zh-hant``, ``zh``: a single-letter subtag is removed together with the one after it."""
-    parts = tag.split("-")
-    while parts:
-        yield "-".join(parts)
-        parts.pop()
-        while parts and len(parts[-1]) == 1:
-            parts.pop()

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from services.gateway.endpoint import Dispatcher, MessageEndpoint, MessageRoute, Parse, Parsed, Render, by_field
 from services.gateway.errors import BodyMissing, InvalidFields, ValidationFailed
-from services.gateway.requests import HttpRequest, accepted_languages, parse_object, validated
+from services.gateway.requests import HttpRequest, parse_object, validated
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
@@ -96,8 +96,7 @@ def _parser(message: type[Command | Query]) -> Parse:
             raise InvalidFields(**invalid.meta) from None
         if LOCALES in message.model_fields:
             # Not part of the fields: a repeat with the same idempotency key may have another ``accept-language``.
-            locales = accepted_languages(request.header(b"accept-language"))
-            valid = valid.model_copy(update={LOCALES: locales})
+            valid = valid.model_copy(update={LOCALES: request.languages})
         return valid, fields
 
     return parse

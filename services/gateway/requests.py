@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from starlette.types import Receive, Scope
 
 from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, ValidationFailed
+from shared.languages import language_tag
 from shared.messages import Message
 
 M = TypeVar("M", bound=Message)
@@ -32,11 +33,9 @@ _PLAINTEXT_SECRETS: Final = {"plain": True}
 """Validation context: clients send secrets in plain text, and the gateway seals them when it encodes the message."""
 _DISCARD_BYTES: Final = 1024 * 1024
 _DISCARD_SECONDS: Final = 1.0
-_LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
-"""The same pattern as in ``shared.messages.types``."""
-_LANGUAGE_RANGE: Final = re.compile(
-    r"\s*([A-Za-z0-9-]{2,40})\s*(?:;\s*[qQ]\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?"
-)
+_MAX_PARAMETERS: Final = 4
+"""Parameters of a language in an ``Accept-Language`` header that are read."""
+_WEIGHT: Final = re.compile(r"0?\.[0-9]+|[01]\.?|0\.[0-9]*|1\.0*")
 
 
 @dataclass(slots=True)
@@ -62,6 +61,12 @@ class HttpRequest:
     def header(self, name: bytes) -> str:
         """Value of a header; empty if it is missing."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages of the person, the preferred one first, from all ``accept-language`` headers."""
+        values = (value for name, value in self.scope["headers"] if name == b"accept-language")
+        return accepted_languages(b",".join(values).decode("latin-1"))
 
 
 def client_ip(scope: Scope, trusted: Sequence[Network]) -> str | None:
@@ -222,18 +227,24 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=unique_keys, parse_float=_f
 def accepted_languages(header: str) -> tuple[str, ...]:
     """Language tags of an ``Accept-Language`` header (RFC 9110 section 12.5.4), the preferred one first.
 
-    Invalid parts are ignored: the header is a preference and never a reason to refuse a request.
+    The tags have the normal form of ``language_tag``. Parts that name no language or have an invalid weight are
+    ignored: the header is a preference and never a reason to refuse a request. So is ``*`` (RFC 4647 section 3.4), and
+    within a range it is removed.
     """
     weighted: list[tuple[float, str]] = []
     for part in header.split(",", MAX_LANGUAGES)[:MAX_LANGUAGES]:
-        match = _LANGUAGE_RANGE.fullmatch(part)
-        tag = None if match is None else language_tag(match[1])
-        if match is not None and tag is not None:
-            weighted.append((float(match[2] or 1), tag))
+        language_range, *parameters = part.split(";", _MAX_PARAMETERS + 1)[: _MAX_PARAMETERS + 1]
+        tag, weight = language_tag(language_range.replace("-*", "")), _weight(parameters)
+        if tag is not None and weight:
+            weighted.append((weight, tag))
     # A stable sort keeps the header's order among equal weights.
-    return tuple(tag for weight, tag in sorted(weighted, key=lambda pair: -pair[0]) if weight > 0)
+    return tuple(tag for _weight, tag in sorted(weighted, key=lambda pair: -pair[0]))
 
 
-def language_tag(text: str) -> str | None:
-    """The text if it is a language tag such as ``de-CH``, else None."""
-    return text if _LANGUAGE_TAG.fullmatch(text) else None
+def _weight(parameters: Sequence[str]) -> float:
+    """The parameter ``q``, 1 if there is none, 0 if it is invalid."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            return float(value) if _WEIGHT.fullmatch(value.strip()) else 0
+    return 1

@@ -14,10 +14,11 @@ from starlette.routing import Route
 
 from services.gateway.cached_content import HTML, page_headers, page_templates, template_text
 from services.gateway.endpoint import Dispatcher, Endpoint, MessageEndpoint, Parsed, by_field
-from services.gateway.requests import HttpRequest, accepted_languages, language_tag
+from services.gateway.requests import HttpRequest
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound, Refusal, Unavailable
-from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, best_locale, user_of_token
+from shared.languages import best_locale, language_tag
+from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, user_of_token
 from shared.messages import Caller
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
@@ -120,4 +121,4 @@ class _Page:
         """Language of the mail according to the link, else the one that the browser prefers."""
         query = parse_qs(request.scope["query_string"].decode("latin-1"))
         of_mail = language_tag(query.get(LANGUAGE_PARAMETER, [""])[-1])
-        return best_locale((of_mail, *accepted_languages(request.header(b"accept-language"))), self._texts)
+        return best_locale((of_mail, *request.languages), self._texts)

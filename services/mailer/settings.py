@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 
 from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.smtp.smtp_client import Tls
+from shared.messages.types import Locale
 from shared.settings import PRODUCTION, ServiceSettings
 
 MAX_TAGGED_LOCAL_PART: Final = 31
@@ -89,7 +90,7 @@ class MailerSettings(ServiceSettings):
     """Colour behind the card that holds the content, in light mode."""
     mail_logo_url: str | None = Field(default=None, pattern=r"^https?://[^\s\"<>]+$")
     """Image that replaces the product's name, shown 32 pixels high."""
-    mail_locale: str = Field(default="en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")
+    mail_locale: Locale = "en"
     """Language for people who have not chosen one, unless the branding of their app names another."""
     mail_templates: Path | None = None
     """Folder of templates that override Nest's own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
@@ -27,8 +28,7 @@ from shared.messages.news import (
 _URL_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "-._~:/?#[]@!$&'()*+,;=%")
 """Characters of a URL (RFC 3986). Apps parse other characters differently."""
 _WEB_SCHEMES: Final = frozenset({"http", "https"})
-VERSION_NUMBERS: Final = 4
-"""Numbers in an app version; some apps have one more than Semantic Versioning."""
+_TRAILING_ZEROS: Final = re.compile(r"(?:\.0+)+$")
 VersionKey = tuple[tuple[int, ...], int, tuple[tuple[int, int, str], ...]]
 
 
@@ -253,13 +253,14 @@ class NewsItem:
 def version_key(version: str) -> VersionKey:
     """Return the sort key of an app version in the order of Semantic Versioning (https://semver.org, section 11).
 
-    ``2.9`` < ``2.10-beta.2`` < ``2.10-beta.11`` < ``2.10`` = ``2.10.0``. A build name after ``+`` is ignored.
+    ``2.9`` < ``2.10-beta.2`` < ``2.10-beta.11`` < ``2.10`` = ``2.10.0``. There may be more or fewer numbers than three,
+    of any size: ``1.1.2201051644``. A build name after ``+`` is ignored.
     """
     release, _, prerelease = version.partition("+")[0].partition("-")
-    numbers = tuple(map(int, release.split(".")))
+    numbers = tuple(map(int, _TRAILING_ZEROS.sub("", release).split(".")))
     # A pre-release precedes its release; in it, numbers precede words.
     identifiers = tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in prerelease.split("."))
-    return numbers + (0,) * (VERSION_NUMBERS - len(numbers)), 0 if prerelease else 1, identifiers
+    return numbers, 0 if prerelease else 1, identifiers
 
 
 def _matches_locale(locale: str | None, locales: tuple[str, ...]) -> bool:

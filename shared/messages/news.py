@@ -1,19 +1,51 @@
 """Messages and refusals of news: items that apps show."""
 
+import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
 from pydantic.config import JsonDict
 
 from shared.errors import Kind, NotFound, Refusal
 from shared.messages.message import Command, Event, OperatorList, Part, Query, Reply
-from shared.messages.types import BaseVersion, CreatedAt, Locale, Moment, NonEmpty, UpdatedAt, UserId, Version
+from shared.messages.types import (
+    BaseVersion,
+    CreatedAt,
+    Locale,
+    Moment,
+    NonEmpty,
+    PreferredLocale,
+    UpdatedAt,
+    UserId,
+    Version,
+)
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 """A short string that fits on a line of a banner."""
-AppVersion = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?$")]
-"""A version of up to four numbers, compared as in Semantic Versioning: ``2.10-beta.2`` < ``2.10`` = ``2.10.0``. A
+_RELEASE: Final = r"[0-9]{1,32}(?:\.[0-9]{1,32}){0,9}"
+_READABLE_VERSION: Final = re.compile(
+    rf"\s*(?:v(?:ersion)?\.?\s*)?({_RELEASE}(?:-[0-9a-z.-]{{1,100}})?)(?:[\s+(].*)?", re.IGNORECASE | re.DOTALL
+)
+
+
+def app_version(text: str) -> str | None:
+    """Return the numbers and the pre-release of an app's version; None if the text is not a version.
+
+    Apps have no common format. A ``v`` before the numbers is dropped, and everything after a space, ``+`` or ``(`` is
+    the name of a build, which is dropped too: ``v1.2.3-beta.2 (456)`` becomes ``1.2.3-beta.2``. The result has at most
+    10 numbers of 32 digits and a pre-release of 100 characters.
+    """
+    version = _READABLE_VERSION.fullmatch(text)
+    return None if version is None else version[1]
+
+
+AppVersion = Annotated[str, Field(pattern=rf"^{_RELEASE}([-+][0-9A-Za-z.+-]{{1,100}})?$")]
+"""A version of up to ten numbers, compared as in Semantic Versioning: ``2.10-beta.2`` < ``2.10`` = ``2.10.0``. A
 suffix after ``+`` (the name of a build) is ignored."""
+ReportedAppVersion = Annotated[
+    str | None, BeforeValidator(lambda value: app_version(value) if isinstance(value, str) else value)
+]
+"""The version that an app reports about itself, as ``app_version``; a text that is not a version counts as null."""
 SubscriptionState = Literal[
     "none", "trialing", "active", "past_due", "incomplete", "incomplete_expired", "unpaid", "paused", "canceled"
 ]
@@ -137,10 +169,12 @@ class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
 
     client_id: str
     """ID of the client."""
-    locale: Locale | None = None
-    """Language of the app (RFC 5646), for example ``de-AT``. Items for certain languages are omitted without it."""
-    app_version: AppVersion | None = None
-    """Version of the app, for example ``2.10.3``. Items for certain versions are omitted without it."""
+    locale: PreferredLocale = None
+    """Language of the app (RFC 5646), for example ``de-AT``; ``de_AT`` and extensions are accepted. Items for certain
+    languages are omitted without it, and if it is unreadable."""
+    app_version: ReportedAppVersion = None
+    """Version of the app, for example ``2.10.3``, ``v2.10.3`` or ``2.10.3 (456)``. Items for certain versions are
+    omitted without it, and if it is unreadable."""
 
 
 class NewsItemDetails(NewsItemView):

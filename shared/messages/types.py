@@ -8,8 +8,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AwareDatetime, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
+from pydantic import AwareDatetime, BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
 from pydantic_core import CoreSchema, core_schema
+
+from shared.languages import TAG_PATTERN, language_tag
 
 T = TypeVar("T")
 
@@ -21,8 +23,21 @@ def iso_milliseconds(moment: datetime) -> str:
 
 Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
 """A time. JSON input needs an offset; JSON output is in UTC with milliseconds and ``Z``."""
-Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
-"""A language tag (RFC 5646), case-insensitive: ``de``, ``de-AT``, ``zh-Hant-TW``."""
+
+
+def _normal_locale(value: Any) -> Any:
+    return (language_tag(value) or value) if isinstance(value, str) else value
+
+
+def _readable_locale(value: Any) -> Any:
+    return language_tag(value) if isinstance(value, str) else value
+
+
+Locale = Annotated[str, BeforeValidator(_normal_locale), Field(pattern=TAG_PATTERN)]
+"""A language tag (RFC 5646), case-insensitive: ``de``, ``de-AT``, ``zh-Hant-TW``. Other forms of a tag become this one
+(``language_tag``). For what operators set: a text that names no language is refused."""
+PreferredLocale = Annotated[str | None, BeforeValidator(_readable_locale)]
+"""The language that a person or an app prefers, as ``Locale``; a text that names no language counts as null."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 """A string of at least one character. IDs in requests are opaque, so they have no stricter format."""
 UserId = Annotated[NonEmpty, Field(description="ID of the user.")]

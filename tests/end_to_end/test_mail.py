@@ -124,12 +124,12 @@ async def test_mails_have_the_branding_and_language_of_their_client(nest: Stack,
 
     await eventually(german, what="a mail in German")
     for method in ("send_magic_link", "create_trial_and_magic_link"):
-        body = Login(email, **login).request(locale="es-MX", device={"fingerprint": email})
+        body = Login(email, **login).request(locale="es_MX.UTF-8", device={"fingerprint": email})
         requested = await nest.call(method, body)
         assert requested.status_code == 204, requested.text
     await nest.mail(email, subject="Inicia sesión en Bëak")
     await nest.mail(email, subject="Tu prueba de Bëak está lista")
     # The mail of the subscription, whose command contains neither client nor language.
     await nest.mail(email, subject="Tu prueba de Bëak ha comenzado")
-    invalid = await nest.call("send_magic_link", Login(email, **login).request(locale="<script>"))
-    assert (invalid.status_code, invalid.json()["code"]) == (422, "validation_failed")
+    unreadable = await nest.call("send_magic_link", Login(email, **login).request(locale="<script>"))
+    assert unreadable.status_code == 204

@@ -238,3 +238,21 @@ def _body(name: str) -> dict[str, Any]:
         "get_client_looks": {"client_id": "client_1"},
     }
     return bodies.get(name, {"user_id": "user_1"})
+
+
+@pytest.mark.parametrize("method", ["send_magic_link", "create_trial_and_magic_link"])
+@pytest.mark.parametrize(("locale", "sent"), [("de_AT.UTF-8", "de-AT"), ("de-AT-u-mu-celsius", "de-AT"), ("?", None)])
+async def test_locale_is_a_preference(stack: GatewayStack, method: str, locale: str, sent: str | None) -> None:
+    device = {"platform": "mac", "beak_id": "b", "fingerprint": "f"}
+    response = await stack.http.post(f"{V2}/{method}", json={**LINK, "device": device, "locale": locale})
+    assert response.is_success, response.text
+    assert json.loads(stack.services.received[-1].body).get("locale") == sent
+
+
+async def test_locale_and_app_version_of_news_are_never_refused(stack: GatewayStack) -> None:
+    for version, sent in (("v1.2.3 (4)", "1.2.3"), ("unknown", None), ("", None), ("1+" + "x" * 30_000, "1")):
+        news = {"client_id": "client_1", "app_version": version, "locale": version}
+        response = await stack.http.post(f"{V2}/list_news_items", json=news)
+        assert response.is_success, response.text
+        body = json.loads(stack.services.received[-1].body)
+        assert (body.get("app_version"), body.get("locale")) == (sent, None)

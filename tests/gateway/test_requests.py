@@ -5,6 +5,7 @@ import json
 import time
 from ipaddress import ip_network
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -14,12 +15,13 @@ from services.gateway.errors import MalformedBody
 from services.gateway.methods import METHODS
 from services.gateway.requests import (
     MAX_LANGUAGES,
+    HttpRequest,
     accepted_languages,
     canonical,
     client_ip,
-    language_tag,
     parse_object,
 )
+from shared.languages import language_tag
 from tests.gateway.conftest import LINK, GatewayStack
 
 MALFORMED = {
@@ -129,14 +131,24 @@ def test_any_bytes_are_an_object_or_malformed(body: bytes) -> None:
         ("fr;q=0, de;q=0.000, *;q=0.1, es ; q=1.000", ("es",)),
         ("zh-Hant-TW", ("zh-Hant-TW",)),
         ("DE-at;Q=0.4", ("DE-at",)),
-        ("de;q=2, de;q=-1, de;q=a, de;q=0.1234, fr;q=0.5;x=1", ()),
+        ("de;q=2, de;q=-1, de;q=a, de;q=, de;q=.", ()),
+        ("de;q=0.1234, fr;q=0.5;x=1, es;x=1, it;q= .7", ("es", "it", "fr", "de")),
+        ("*, de;q=0.5", ("de",)),
+        ("de-*-AT;q=0.9, *-CH", ("de-AT",)),
+        ("de_AT, de-CH-u-mu-celsius;q=0.9, i-klingon;q=0.8, C;q=0.7", ("de-AT", "de-CH", "tlh")),
         ("'; drop table, {$gt: 1}, a, en us, ../x, \u00e4\u00f6, ,,", ()),
         ("a-b-c-d-e-f-g, en", ("en",)),
+        ("de-" * 5_000 + ", fr", ("fr",)),
         (", ".join(f"{chr(97 + n)}a" for n in range(20)), tuple(f"{chr(97 + n)}a" for n in range(MAX_LANGUAGES))),
     ],
 )
 def test_accepted_languages_are_sorted_by_weight(header: str, tags: tuple[str, ...]) -> None:
     assert accepted_languages(header) == tags
+
+
+def test_languages_of_a_request_come_from_all_its_headers() -> None:
+    headers = [(b"accept-language", b"en;q=0.5"), (b"other", b"fr"), (b"accept-language", b"de_AT, \xff")]
+    assert HttpRequest({"headers": headers}, AsyncMock(), dict(headers)).languages == ("de-AT", "en")
 
 
 @given(header=st.text(max_size=200) | st.lists(st.sampled_from([*"aq0;=,. -*"]), max_size=80).map("".join))

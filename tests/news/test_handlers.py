@@ -172,6 +172,20 @@ async def test_items_are_selected_by_language_and_app_version(harness: ServiceHa
     assert await titles(harness, locale="en", app_version="2.8.1") == ["please update", "everybody"]
 
 
+@pytest.mark.parametrize(
+    ("version", "titles_shown"),
+    [
+        *((version, ["from 2", "everybody"]) for version in ("v2.0", "2.10.3 (456)", "202406121030", "2.1.2201051644")),
+        *((version, ["everybody"]) for version in ("1.9+" + "build." * 5_000, "", "unknown", "9" * 33, "x" * 60_000)),
+    ],
+)
+async def test_no_app_version_is_an_error(harness: ServiceHarness, version: str, titles_shown: list[str]) -> None:
+    await create(harness, "everybody")
+    harness.now += timedelta(minutes=1)
+    await create(harness, "from 2", min_app_version="2")
+    assert await titles(harness, app_version=version) == titles_shown
+
+
 async def test_items_are_selected_by_subscription_state(harness: ServiceHarness) -> None:
     await create(harness, "thank you", subscriptions=("active",))
     harness.now += timedelta(minutes=1)

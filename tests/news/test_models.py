@@ -4,6 +4,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from services.news.models import AllowedUrls, NewsItem, Reader, Target, version_key
 from shared.messages.news import (
@@ -19,6 +20,7 @@ from shared.messages.news import (
     NoSuchAppVersion,
     OtherContent,
     UpdateNewsItem,
+    app_version,
 )
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
@@ -211,6 +213,13 @@ SORTED_VERSIONS = (
     "1.10",
     "2.0.0.1-x",
     "2.0.0.1",
+    "2.0.0.1.1",
+    "3.0.999999999",
+    "3.0.2201051644",
+    "3.0.2201051645",
+    "3.0.10000000000",
+    "202406121029",
+    "202406121030",
 )
 """Includes the example of https://semver.org, section 11."""
 
@@ -225,7 +234,51 @@ def test_trailing_zeros_and_build_names_are_ignored(other: str) -> None:
     assert version_key(other) == version_key("2.10")
 
 
-@given(st.lists(st.from_regex(r"\A[0-9]{1,9}(\.[0-9]{1,9}){0,3}([-+][0-9A-Za-z.+-]{1,50})?\Z"), max_size=5))
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("1.2.3", "1.2.3"),
+        ("v1.2.3", "1.2.3"),
+        ("V 1.2", "1.2"),
+        ("Version 1.2", "1.2"),
+        (" 1.2.3\n", "1.2.3"),
+        ("1.2.3 (456)", "1.2.3"),
+        ("1.2.3(456)", "1.2.3"),
+        ("1.2.3 build 456", "1.2.3"),
+        ("1.2.3-beta.2 (456)", "1.2.3-beta.2"),
+        ("1.2.3-rc.1+sha.5114f85", "1.2.3-rc.1"),
+        ("1.2.3+" + "x" * 50_000, "1.2.3"),
+        ("1.2.3.4.5", "1.2.3.4.5"),
+        ("1.1.2201051644", "1.1.2201051644"),
+        ("202406121030", "202406121030"),
+        ("18446744073709551615", "18446744073709551615"),
+        *(
+            (text, None)
+            for text in ("", " ", "unknown", "null", "dev", "1.", ".1", "1..2", "1.x", "1,2", "-1", "1-", "(456)", "v")
+        ),
+        *((text, None) for text in ("9" * 33, "1" + ".1" * 10, "1-" + "x" * 101, "\u0661.\u0662", "1" * 60_000)),
+    ],
+)
+def test_app_versions_are_read_in_every_common_form(text: str, version: str | None) -> None:
+    assert app_version(text) == version
+
+
+@given(st.text(max_size=40) | st.lists(st.sampled_from([*"v109.-+ (b)x"]), max_size=40).map("".join))
+def test_a_readable_app_version_is_one_that_operators_may_set(text: str) -> None:
+    version = app_version(text)
+    if version is not None:
+        assert app_version(version) == version
+        CreateNewsItem(primary=banner(), min_app_version=version)
+        version_key(version)
+
+
+@pytest.mark.parametrize("bound", ["", "unknown", "v1.2", "1.2 (3)", "1.x", "9" * 33])
+def test_unreadable_bounds_of_an_item_are_refused(bound: str) -> None:
+    with pytest.raises(ValidationError):
+        CreateNewsItem(primary=banner(), min_app_version=bound)
+
+
+@given(st.lists(st.from_regex(r"\A[0-9]{1,32}(\.[0-9]{1,32}){0,9}([-+][0-9A-Za-z.+-]{1,100})?\Z"), max_size=5))
 def test_every_valid_app_version_has_a_sort_key(versions: list[str]) -> None:
     keys = sorted(map(version_key, versions))
     assert all(before <= after for before, after in pairwise(keys))

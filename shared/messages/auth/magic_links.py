@@ -7,7 +7,7 @@ from pydantic import Field
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe
 from shared.messages.message import Command, Part
-from shared.messages.types import Locale, NonEmpty
+from shared.messages.types import NonEmpty, PreferredLocale
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
 _REFUSALS: Final = (ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail)
@@ -45,9 +45,9 @@ class LinkRequest(Command):
     """Email address that gets the link."""
     device: Device | None = None
     """The requesting device. Devices that have logged in to the address before have rate limits of their own."""
-    locale: Locale | None = None
-    """Language of the mail (RFC 5646), for example ``de-AT``. The client's language is used if this is omitted or not
-    available."""
+    locale: PreferredLocale = None
+    """Language of the mail (RFC 5646), for example ``de-AT``; ``de_AT`` and extensions are accepted. The client's
+    language is used if this is omitted, unreadable or not available."""
 
 
 # Not ``personal``: rows store only a hash of the message, which the challenge in it makes hard to guess.

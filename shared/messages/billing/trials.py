@@ -8,7 +8,7 @@ from shared.messages.billing.errors import (
     TrialRefusedByStripe,
 )
 from shared.messages.message import Command, Event
-from shared.messages.types import Locale, Moment
+from shared.messages.types import Moment, PreferredLocale
 
 
 class TrialCommand(Command):
@@ -20,7 +20,7 @@ class TrialCommand(Command):
     state: str
     code_challenge: str
     platform: Platform | None = None
-    locale: Locale | None = None
+    locale: PreferredLocale = None
     """Language of the mail with the link."""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from shared.messages.message import Command, Event, Part
-from shared.messages.types import Locale, Moment, Sealed
+from shared.messages.types import Moment, PreferredLocale, Sealed
 
 Template = Literal[
     "magic-link",
@@ -93,7 +93,7 @@ class SendOrder(Command):
     """JSON of the template's model in ``VARIABLES`` or ``TEXT_VARIABLES``."""
     client_id: str | None = None
     """Client whose branding is used. Omitted: the client that the recipient of a mail used last."""
-    locale: Locale | None = None
+    locale: PreferredLocale = None
     """Language that the recipient chose."""
     order_id: str | None = None
     """ID of the first command, on a retry. The Message-ID of a mail is derived from it."""
