@@ -17,8 +17,8 @@ from pydantic_core import ErrorDetails
 from starlette.types import Receive, Scope
 
 from services.gateway.errors import BodyTooLarge, MalformedBody, RequestIncomplete, ValidationFailed
-from shared.languages import language_tag
 from shared.messages import Message
+from shared.messages.languages import language_tag
 
 M = TypeVar("M", bound=Message)
 Network = IPv4Network | IPv6Network

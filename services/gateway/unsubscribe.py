@@ -17,9 +17,9 @@ from services.gateway.endpoint import Dispatcher, Endpoint, MessageEndpoint, Par
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound, Refusal, Unavailable
-from shared.languages import best_locale, language_tag
 from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, user_of_token
 from shared.messages import Caller
+from shared.messages.languages import best_locale, language_tag
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
 

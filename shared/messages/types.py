@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AwareDatetime, BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from shared.languages import TAG_PATTERN, language_tag
+from shared.messages.languages import TAG_PATTERN, language_tag
 
 T = TypeVar("T")
 

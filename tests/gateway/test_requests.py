@@ -21,7 +21,7 @@ from services.gateway.requests import (
     client_ip,
     parse_object,
 )
-from shared.languages import language_tag
+from shared.messages.languages import language_tag
 from tests.gateway.conftest import LINK, GatewayStack
 
 MALFORMED = {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from shared.languages import TAG_PATTERN, best_locale, language_tag
+from shared.messages.languages import TAG_PATTERN, best_locale, language_tag
 from shared.messages.types import Locale, PreferredLocale
 
 READABLE = [

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from services.mailer.branding.models import Branding
 from services.mailer.rendering import samples
 from services.mailer.rendering.template_loader import Templates, UnusableTemplate, describe_failure
-from shared.languages import best_locale
 from shared.messages import Part
+from shared.messages.languages import best_locale
 from shared.messages.mailer.mails import VARIABLES, Template
 from shared.messages.mailer.texts import TEXT_VARIABLES, TextTemplate
 
