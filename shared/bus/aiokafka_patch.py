@@ -1,16 +1,21 @@
-r"""Patch of aiokafka: records whose header names are not UTF-8.
+r"""Patches of aiokafka: records whose header names are not UTF-8, and a stop during an outage.
 
 Kafka clients in C can write such records. aiokafka's reader raises in the middle of the batch, on every attempt: the
 partition never advances, the poll loop spins, and records of other partitions in the same fetch are lost. With this
 patch a fetch in which that happens is read again by aiokafka's own reader in Python, which escapes the wrong bytes of
 header names (``\xff``). Other fetches are read as without the patch.
+
+A consumer that is stopped while a failed fetch waits for its next try raises ``CancelledError`` from ``stop``, as if
+the caller had been cancelled: aiokafka awaits the fetch that it has just cancelled. With the patch the fetch ends
+quietly, as it does when it is cancelled at any other point.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, SupportsIndex
 
-from aiokafka.consumer import fetcher
+from aiokafka.consumer import consumer, fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
@@ -79,7 +84,18 @@ class _PatchedRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             return super().__next__()
 
 
+class _PatchedFetcher(fetcher.Fetcher):  # type: ignore[misc]
+    """A fetcher that can be closed while a failed fetch waits for its next try."""
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        try:
+            return bool(await super()._proc_fetch_request(assignment, node_id, request))
+        except asyncio.CancelledError:
+            return False
+
+
 def patch_aiokafka() -> None:
     """Patch all consumers of this process; may be called repeatedly."""
+    consumer.Fetcher = _PatchedFetcher
     fetcher.MemoryRecords = _FetchedBatches
     fetcher.PartitionRecords = _PatchedRecords

@@ -15,6 +15,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.producer import BusDown
 from shared.telemetry import log
 
@@ -57,6 +58,7 @@ class TopicReader:
         client_id: str = "nest-tail",
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
+        patch_aiokafka()
         self._bootstrap = bootstrap
         self._topic = topic
         self._on_record = on_record

@@ -301,19 +301,23 @@ async def test_no_user_outlives_an_application_that_is_deleted_amid_sign_ups(
 async def _delete_amid_sign_ups(
     nest: Stack, http: httpx.AsyncClient, owner: Body, number: int, *, sign_ups: int
 ) -> list[int]:
-    """Delete an application in the middle of sign-ups, later in each round; return the statuses of the sign-ups."""
+    """Delete an application after ``number`` sign-ups were accepted; return the statuses of all sign-ups."""
     application = await create_application(nest, owner, f"App {number}")
     key = application["apiKey"]
+    accepted = asyncio.Semaphore(0)
 
     async def sign_up_once(person: int) -> int:
         body = {"apikey": key, "username": "x", "email": f"{person}@example.com", "password": PASSWORD}
         while True:
             status = (await http.post("/users/signup", json=body)).status_code
+            if status == 202:
+                accepted.release()
             if status != 503:
                 return status
 
     async def delete() -> int:
-        await asyncio.sleep(0.004 * number)
+        for _ in range(number):
+            await accepted.acquire()
         return (await http.request("DELETE", "/applications/delete", json={"apikey": key})).status_code
 
     deleted, *statuses = await asyncio.gather(delete(), *(sign_up_once(person) for person in range(sign_ups)))

@@ -1,10 +1,14 @@
-"""Records whose header names are not UTF-8."""
+"""Records whose header names are not UTF-8, and a stop during an outage."""
 
-from typing import Any
+import asyncio
+from typing import Any, Never
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import RequestTimedOutError
 from aiokafka.record.util import calc_crc32c
 
+from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import encode, unix_milliseconds
 from shared.ids import new_message_id
 from tests.shared.bus_harness import BusHarness
@@ -64,3 +68,28 @@ async def test_a_dead_letter_has_the_escaped_header_name(bus: BusHarness) -> Non
         await bus.drained()
     (letter,) = await bus.dead_letters()
     assert (letter.value, letter.headers[0]) == (b"poison", ("\\xffabc", b"\x00\xff"))
+
+
+async def test_consumer_stops_while_a_failed_fetch_waits_for_its_next_try(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def time_out(*_: Any) -> Never:
+        failed.set()
+        raise RequestTimedOutError
+
+    patch_aiokafka()
+    consumer = AIOKafkaConsumer(
+        f"{bus.prefix}ledger.commands",
+        bootstrap_servers=bus.bootstrap,
+        group_id=None,
+        fetch_max_wait_ms=100,
+        retry_backoff_ms=60_000,
+    )
+    await consumer.start()
+    await consumer.seek_to_end()
+    fetcher: Any = consumer._fetcher
+    monkeypatch.setattr(fetcher._client, "send", time_out)
+    await asyncio.wait_for(failed.wait(), 30)
+    await consumer.stop()
