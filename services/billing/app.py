@@ -67,7 +67,7 @@ def create(settings: BillingSettings | None = None) -> Service:
 async def open_context(resources: Resources, settings: BillingSettings) -> AsyncIterator[Billing]:
     """The context of the handlers, with connections to Stripe that are closed when the block ends."""
     runs, known_drift = Runs(resources.database), KnownDrifts(resources.database)
-    events = StripeEvents(resources.database)
+    events, products = StripeEvents(resources.database), frozenset(settings.stripe_products)
     async with (
         metrics.updated_gauges(runs, known_drift, events),
         account.open_account(
@@ -75,12 +75,13 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             api_base=settings.stripe_api_base,
             rate=settings.calls_per_second,
             portal_return_url=settings.stripe_portal_return_url,
+            products=products,
         ) as stripe,
     ):
         for kind in SCHEDULED:
             await resources.publish(KeepStripeSchedule(key=SCHEDULE, kind=kind))
         yield Billing(
-            subscriptions=Subscriptions(resources.database),
+            subscriptions=Subscriptions(resources.database, products),
             payers=Payers(resources.database),
             trials=Trials(resources.database),
             events=events,
@@ -94,6 +95,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             sealer=resources.sealer,
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,
+            products=products,
             required_coupon=settings.stripe_required_coupon,
             grace=timedelta(days=settings.stripe_grace_days),
             cancel_duplicates=settings.stripe_cancel_duplicates,

@@ -32,6 +32,7 @@ class Billing:
         erased: IDs of erased users and customers.
         livemode: whether this deployment handles real money; events and objects of the other mode are ignored.
         trial_price: the price of a subscription after its trial.
+        products: the products that Nest sells; empty for all.
         required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.
         grace: how long an unpaid subscription still counts as active.
         cancel_duplicates: whether a user's second live subscription is cancelled, or only announced.
@@ -55,6 +56,7 @@ class Billing:
     sealer: Sealer
     livemode: bool
     trial_price: str
+    products: frozenset[str]
     required_coupon: str | None
     grace: timedelta
     cancel_duplicates: bool
@@ -67,6 +69,10 @@ class Billing:
     takeover: Takeover
     schedule: Schedule
     periods: Mapping[Scheduled, timedelta]
+
+    def sells(self, product_id: str) -> bool:
+        """Whether a product is one of Nest's."""
+        return not self.products or product_id in self.products
 
     def seal(self, secret: str) -> str:
         """Seal a secret that only billing can unseal."""

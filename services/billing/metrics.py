@@ -24,6 +24,11 @@ EVENTS: Final = Counter(
 OTHER_MODE: Final = Counter(
     "nest_stripe_other_mode", "Events and objects of the other mode, live or test, that were ignored."
 )
+LEFT_ALONE: Final = Counter(
+    "nest_stripe_left_alone",
+    "Events and readings of other_account (connected accounts) and other_product (NEST_STRIPE_PRODUCTS).",
+    ["reason"],
+)
 UNKNOWN_STATUSES: Final = Counter(
     "nest_stripe_unknown_statuses", "Subscriptions stored with a status unknown to Nest, which entitles to nothing."
 )

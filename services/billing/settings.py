@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import EmailStr, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationInfo, field_validator
 
 from shared.messages.billing.runs import Scheduled
-from shared.settings import PRODUCTION, ServiceSettings
+from shared.settings import PRODUCTION, CommaSeparated, ServiceSettings, split_commas
 
 
 def _url(value: str) -> str:
@@ -46,6 +47,9 @@ class BillingSettings(ServiceSettings):
     """Interval at which all records are compared with Stripe, since some changes cause no event; 0 for never."""
     stripe_trial_price: str = Field(min_length=3, max_length=255)
     """The price, ``price_…``, of a subscription after its trial."""
+    stripe_products: Annotated[CommaSeparated, BeforeValidator(split_commas)] = ()
+    """The products, ``prod_…``, that Nest sells, in an account that also sells others; empty for all. Subscriptions,
+    payments and disputes of other products are left alone."""
     stripe_portal_return_url: str
     """Page to which the customer portal leads back."""
     stripe_required_coupon: str | None = Field(default=None, min_length=1, max_length=255)

@@ -197,12 +197,14 @@ class StripeWebhook(Webhook):
             event = _EVENT.validate_json(body)
         except ValidationError:
             raise InvalidWebhookPayload from None
-        if event.livemode is not self._livemode:
+        # Event IDs are unique per account, and several accounts may use the same endpoint.
+        account = event.context if isinstance(event, ThinEvent) else event.account or event.context
+        # A live endpoint also gets the test events of connected accounts (https://docs.stripe.com/connect/webhooks),
+        # which billing leaves alone.
+        if event.livemode is not self._livemode and account is None:
             log.warning("webhook of the other mode", id=event.id, livemode=event.livemode)
             raise InvalidWebhookPayload
         message = StripeThinEvent if isinstance(event, ThinEvent) else StripeEvent
-        # Event IDs are unique per account, and several accounts may use the same endpoint.
-        account = event.context if isinstance(event, ThinEvent) else event.account or event.context
         return Envelope(
             id=derived_message_id("stripe", account or "", "live" if event.livemode else "test", event.id),
             wire=message.wire,

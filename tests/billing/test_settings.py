@@ -49,5 +49,10 @@ def test_a_key_of_the_right_mode_is_accepted(settings: Make) -> None:
     assert settings(**PRODUCTION).stripe_livemode is True
 
 
+def test_products_are_separated_by_commas(settings: Make) -> None:
+    assert settings(stripe_products=" prod_1,prod_2 ,").stripe_products == ("prod_1", "prod_2")
+    assert settings().stripe_products == settings(stripe_products="").stripe_products == ()
+
+
 def test_a_slash_at_the_end_of_the_api_base_is_removed(settings: Make) -> None:
     assert settings(stripe_api_base="http://127.0.0.1:1/").stripe_api_base == "http://127.0.0.1:1"

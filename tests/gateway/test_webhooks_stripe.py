@@ -109,6 +109,14 @@ async def test_events_of_one_customer_share_an_ordering_key(
     assert stored.key == (key or stored.id)
 
 
+@pytest.mark.parametrize("connected", [event(livemode=True, account="acct_1"), thin(livemode=True, context="acct_1")])
+async def test_event_of_a_connected_account_is_accepted_in_both_modes(
+    stack: GatewayStack, connected: dict[str, Any]
+) -> None:
+    body = json.dumps(connected).encode()
+    assert await post(stack, body, signed(body)) == (200, "received")
+
+
 async def test_unknown_provider_is_refused(stack: GatewayStack) -> None:
     for path in ("/1/webhook/paypal", "/1/webhook/STRIPE", "/1/webhook/stripe%20"):
         response = await stack.http.post(path, content=b"{}")
@@ -191,7 +199,9 @@ class TestForgeries:
         await self.refused(stack, body.encode(), signed(body))
 
     @pytest.mark.parametrize("live_event", [event(livemode=True), thin(livemode=True)])
-    async def test_event_of_the_other_mode(self, stack: GatewayStack, live_event: dict[str, Any]) -> None:
+    async def test_event_of_the_other_mode_of_our_own_account(
+        self, stack: GatewayStack, live_event: dict[str, Any]
+    ) -> None:
         body = json.dumps(live_event).encode()
         await self.refused(stack, body, signed(body))
 

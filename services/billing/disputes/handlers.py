@@ -27,7 +27,7 @@ async def follow_dispute(command: FollowDispute, work: Work, billing: Billing) -
         refused.report(dispute=command.dispute_id)
         settle(pending, "refused", work, billing)
         return
-    settle(pending, "missing" if dispute is None else "read", work, billing)
+    settle(pending, dispute if isinstance(dispute, str) else "read", work, billing)
 
 
 async def list_disputes(query: ListDisputes, work: Work, billing: Billing) -> DisputesView:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import user_of_dispute
 from services.billing.disputes.models import STATUSES, Dispute, MailOccasion
-from services.billing.payments.models import format_amount
+from services.billing.payments.models import Payment, format_amount
 from services.billing.payments.sync import sync_payment
+from services.billing.stripe_api.models import StripeDispute
+from services.billing.subscriptions.products import dispute_left_alone
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
@@ -19,11 +21,11 @@ from shared.telemetry import log
 DASHBOARD: Final = "https://dashboard.stripe.com/"
 
 
-async def sync_dispute(dispute_id: str, work: Work, billing: Billing) -> Dispute | None:
+async def sync_dispute(dispute_id: str, work: Work, billing: Billing) -> Dispute | Literal["missing", "other_product"]:
     """Read a dispute and the disputed payment from Stripe and record both; raises StripeUnavailable.
 
     The payment is recorded first, whether or not an event was about it, because it determines the user of the dispute.
-    Returns None if Stripe has no such dispute in this mode.
+    Returns the record, or why there is none, as ``sync_payment``.
     """
     # The record is loaded first: its version fences the reading, as in ``sync_payment``.
     stored = await billing.disputes.find_by_stripe_id(dispute_id)
@@ -31,14 +33,25 @@ async def sync_dispute(dispute_id: str, work: Work, billing: Billing) -> Dispute
     if stripe_dispute is None:
         metrics.MISSING_PAYMENTS.inc()
         log.warning("stripe has no such dispute", dispute=dispute_id)
-        return None
+        return "missing"
     if metrics.count_other_mode(
         "dispute", livemode=stripe_dispute.livemode, expected=billing.livemode, dispute=dispute_id
     ):
-        return None
+        return "missing"
+    if stored is None and await dispute_left_alone(stripe_dispute, billing, billing.stripe):
+        metrics.LEFT_ALONE.labels("other_product").inc()
+        return "other_product"
     payment = None
     if stripe_dispute.payment_intent_id is not None:
-        payment = await sync_payment(stripe_dispute.payment_intent_id, work, billing, except_dispute=dispute_id)
+        recorded = await sync_payment(stripe_dispute.payment_intent_id, work, billing, except_dispute=dispute_id)
+        payment = None if isinstance(recorded, str) else recorded
+    return await _record(stored, stripe_dispute, payment, work, billing)
+
+
+async def _record(
+    stored: Dispute | None, stripe_dispute: StripeDispute, payment: Payment | None, work: Work, billing: Billing
+) -> Dispute:
+    """Record a reading, announce the changes, and order the mails to operators."""
     user_id = await user_of_dispute(stripe_dispute, payment, billing)
     if stored is None:
         updated = Dispute.first_seen(work.new_id("dispute"), user_id, stripe_dispute, payment, at=work.now)

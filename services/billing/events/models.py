@@ -10,7 +10,9 @@ from shared.documents import stored_as
 from shared.ids import derived_message_id
 from shared.messages.billing.stripe_events import StripeEvent
 
-Outcome = Literal["read", "missing", "refused", "nobody", "erased", "other_mode", "not_followed"]
+Outcome = Literal[
+    "read", "missing", "refused", "nobody", "erased", "other_account", "other_product", "other_mode", "not_followed"
+]
 """Why an event is no longer pending.
 
 - ``read``: its object was read from Stripe after the event was received, and recorded.
@@ -18,6 +20,8 @@ Outcome = Literal["read", "missing", "refused", "nobody", "erased", "other_mode"
 - ``refused``: Stripe refused to show its object, and an operator was alarmed. A replay reads it again.
 - ``nobody``: no user was found for its object, or auth has named none within a day.
 - ``erased``: it is about an erased user.
+- ``other_account``: it is of a connected account.
+- ``other_product``: its object is of a product that Nest does not sell.
 - ``other_mode``: it belongs to the other mode, live or test.
 - ``not_followed``: billing does not handle its type.
 """

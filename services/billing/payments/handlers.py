@@ -27,7 +27,7 @@ async def follow_payment(command: FollowPayment, work: Work, billing: Billing) -
         refused.report(payment_intent=command.payment_intent_id)
         settle(pending, "refused", work, billing)
         return
-    settle(pending, "missing" if payment is None else "read", work, billing)
+    settle(pending, payment if isinstance(payment, str) else "read", work, billing)
 
 
 async def find_payments(command: FindPayments, work: Work, billing: Billing) -> None:

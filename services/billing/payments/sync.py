@@ -7,12 +7,14 @@ returns now, not on the events that caused the reading.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import request_user, user_of_payment
 from services.billing.payments.models import STATUSES, Payment
 from services.billing.stripe_api.models import StripePayment
+from services.billing.subscriptions.products import payment_left_alone
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
@@ -22,11 +24,11 @@ from shared.telemetry import log
 
 async def sync_payment(
     intent_id: str, work: Work, billing: Billing, *, except_dispute: str | None = None
-) -> Payment | None:
+) -> Payment | Literal["missing", "other_product"]:
     """Read a payment intent from Stripe and record it; attribute its disputes to its user.
 
-    The caller records the dispute ``except_dispute`` (Stripe's ID) itself. Returns None if Stripe has no such payment
-    in this mode. Raises StripeUnavailable.
+    The caller records the dispute ``except_dispute`` (Stripe's ID) itself. Returns the record, or why there is none:
+    Stripe has no such payment in this mode, or it is for a product that Nest does not sell. Raises StripeUnavailable.
     """
     # The record is loaded first, because its version fences the reading: if another handler records a later reading
     # meanwhile, the version has changed and this reading is not recorded.
@@ -35,11 +37,14 @@ async def sync_payment(
     if stripe_payment is None:
         metrics.MISSING_PAYMENTS.inc()
         log.warning("stripe has no such payment", payment_intent=intent_id)
-        return None
+        return "missing"
     if metrics.count_other_mode(
         "payment", livemode=stripe_payment.livemode, expected=billing.livemode, payment_intent=intent_id
     ):
-        return None
+        return "missing"
+    if await payment_left_alone(stripe_payment, stored, billing):
+        metrics.LEFT_ALONE.labels("other_product").inc()
+        return "other_product"
     stripe_payment = await _anonymized_if_erased(stripe_payment, billing)
     updated = await _record(stored, stripe_payment, work, billing)
     if stored is not None and stored.user_id != updated.user_id:

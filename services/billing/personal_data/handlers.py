@@ -48,7 +48,7 @@ async def erase_user_from_billing(command: EraseUserFromBilling, work: Work, bil
 async def _customers(user_id: str, billing: Billing) -> list[str]:
     """Stripe's IDs of all customers that belong or belonged to the user."""
     customer_ids = set(await billing.mappings.customers_of(user_id))
-    customer_ids.update(subscription.stp_customer_id for subscription in await billing.subscriptions.of_user(user_id))
+    customer_ids.update(await billing.subscriptions.customers_of(user_id))
     trial = await billing.trials.find_by_user(user_id)
     if trial is not None and trial.stp_customer_id is not None:
         customer_ids.add(trial.stp_customer_id)

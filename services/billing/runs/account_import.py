@@ -13,10 +13,11 @@ from typing import Final
 from services.billing.customers.attribution import request_user
 from services.billing.runs.comparison import repair_command
 from services.billing.runs.models import Drift
-from services.billing.runs.steps import Stage, Step, StepResult, add_found
+from services.billing.runs.steps import Stage, Step, StepResult, add_found, map_until_timeout
 from services.billing.stripe_api.account import StripeList
-from services.billing.stripe_api.parsing import Json, parse_customer
+from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute
 from services.billing.subscriptions.models import LIVE, live_duplicates
+from services.billing.subscriptions.products import dispute_left_alone, payment_left_alone
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import Subject
 from shared.messages.billing.subscriptions import DuplicateSubscriptionFound
@@ -28,7 +29,11 @@ USERS_PER_STEP: Final = 200
 
 
 async def take_customers(step: Step) -> StepResult:
-    """Map a page of customers to users: by metadata, otherwise by address, as for a webhook."""
+    """Map a page of customers to users: by metadata, otherwise by address, as for a webhook.
+
+    In an account that sells other products too, a customer may have nothing of Nest's. Then only metadata maps it, and
+    the users of the others are found with their subscriptions.
+    """
     run, at, billing = step.run, step.work.now, step.billing
     page = await step.stripe.list_page("customers", after=run.cursor)
     users = await billing.mappings.users_of(entry["id"] for entry in page.entries)
@@ -39,14 +44,17 @@ async def take_customers(step: Step) -> StepResult:
             if customer.user_id is not None:
                 billing.mappings.attach(customer.id, customer.user_id, step.work)
                 run = run.counted(attached=1)
-            elif customer.email is not None:
+            elif customer.email is not None and not billing.products:
                 request_user(customer.id, customer.email, step.work, billing)
                 run = run.counted(asked=1)
-    expected = [each for each in unmapped if each.user_id is not None or each.email is not None]
+    expected = [
+        each for each in unmapped if each.user_id is not None or (each.email is not None and not billing.products)
+    ]
     if expected and run.check_round < len(PAUSES):
         return StepResult(run.continued(run.cursor, at=at, check_round=run.check_round + 1), PAUSES[run.check_round])
     # Includes customers whose address auth rejects.
-    without_user = [Drift(subject="customer", stripe_id=each.id, our_id=None, kind="nobody") for each in unmapped]
+    nobody = [] if billing.products else unmapped
+    without_user = [Drift(subject="customer", stripe_id=each.id, our_id=None, kind="nobody") for each in nobody]
     run = run.counted(nobody=await add_found(without_user, step))
     if page.more:
         return StepResult(run.continued(page.entries[-1]["id"], at=at))
@@ -60,7 +68,7 @@ def take_stage(name: StripeList, subject: Subject) -> Stage:
         run, at = step.run, step.work.now
         page = await step.stripe.list_page(name, after=run.cursor)
         stored = await step.billing.records.of_subject(subject).of(entry["id"] for entry in page.entries)
-        new = [entry for entry in page.entries if entry["id"] not in stored and _has_user(entry)]
+        new = await _of_nest([each for each in page.entries if each["id"] not in stored and _has_user(each)], step)
         if run.check_round == 0:
             for entry in reversed(new):
                 drift = Drift(subject=subject, stripe_id=entry["id"], our_id=None, kind="missing_here")
@@ -106,6 +114,27 @@ async def duplicates(step: Step) -> StepResult:
     if len(users) == USERS_PER_STEP:
         return StepResult(run.continued(users[-1], at=at))
     return StepResult(run.stage_completed(at=at))
+
+
+async def _of_nest(entries: list[Json], step: Step) -> list[Json]:
+    """The entries that are not left alone, because they are of a product that Nest sells."""
+    if not step.billing.products:
+        return entries
+    sold: list[bool] = []
+    while len(sold) < len(entries):
+        sold += await map_until_timeout(entries[len(sold) :], lambda entry: _sold(entry, step))
+    return [entry for entry, by_nest in zip(entries, sold, strict=True) if by_nest]
+
+
+async def _sold(entry: Json, step: Step) -> bool:
+    billing, stripe = step.billing, step.stripe
+    match entry["object"]:
+        case "subscription":
+            return (await stripe.complete_subscription(entry)).sold_by_nest
+        case "payment_intent":
+            return not await payment_left_alone(await stripe.complete_payment(entry), None, billing)
+        case _:
+            return not await dispute_left_alone(parse_dispute(entry), billing, stripe)
 
 
 def _has_user(entry: Json) -> bool:

@@ -16,6 +16,11 @@ from services.billing.runs.models import Drift
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.models import StripeCustomer, StripeDispute, StripePayment, StripeSubscription
 from services.billing.subscriptions.models import Subscription
+from services.billing.subscriptions.products import (
+    dispute_left_alone,
+    payment_left_alone,
+    subscription_left_alone,
+)
 from services.billing.trials.models import Trial
 from shared.messages import iso_milliseconds
 from shared.messages.billing.disputes import FollowDispute
@@ -71,6 +76,8 @@ async def compare_subscription(
     """Compare a record with a subscription that was read, after finding its user."""
     if stripe_subscription is None:
         return subscription_drift(stripe_id, stored, None, None)
+    if subscription_left_alone(stripe_subscription, stored, billing):
+        return None
     mapping = await billing.mappings.find(stripe_subscription.customer.id)
     user_id = user_of_subscription(stripe_subscription, mapping, stored)
     return subscription_drift(stripe_id, stored, stripe_subscription, user_id)
@@ -80,15 +87,19 @@ async def compare_payment(
     stripe_id: str, stored: Payment | None, stripe_payment: StripePayment | None, billing: Billing
 ) -> Drift | None:
     """Compare a record with a payment that was read, after finding its user."""
+    if stripe_payment is not None and await payment_left_alone(stripe_payment, stored, billing):
+        return None
     if stripe_payment is None or stored is None:
         return payment_drift(stripe_id, stored, stripe_payment, None)
     return payment_drift(stripe_id, stored, stripe_payment, await user_of_payment(stripe_payment, billing))
 
 
 async def compare_dispute(
-    stripe_id: str, stored: Dispute | None, stripe_dispute: StripeDispute | None, billing: Billing
+    stripe_id: str, stored: Dispute | None, stripe_dispute: StripeDispute | None, billing: Billing, stripe: Stripe
 ) -> Drift | None:
     """Compare a record with a dispute that was read, after finding its payment and its user."""
+    if stripe_dispute is not None and stored is None and await dispute_left_alone(stripe_dispute, billing, stripe):
+        return None
     if stripe_dispute is None or stored is None:
         return dispute_drift(stripe_id, stored, stripe_dispute, None, None)
     intent_id = stripe_dispute.payment_intent_id
@@ -114,7 +125,7 @@ async def _payment(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe
 
 
 async def _dispute(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
-    return await compare_dispute(stripe_id, stored, await stripe.dispute(stripe_id), billing)
+    return await compare_dispute(stripe_id, stored, await stripe.dispute(stripe_id), billing, stripe)
 
 
 _COMPARISONS: Final[dict[Subject, Callable[[str, Any, Billing, Stripe], Awaitable[Drift | None]]]] = {

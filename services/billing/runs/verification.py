@@ -14,6 +14,7 @@ from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_suspected, map_until_timeout
 from services.billing.runs.store import MAX_UNLISTED
 from services.billing.stripe_api.account import StripeList
+from services.billing.stripe_api.calls import RESOURCE_MISSING, StripeRefused
 from services.billing.stripe_api.parsing import Json, parse_dispute, parse_time
 from shared.messages.billing.runs import Subject
 from shared.telemetry import log
@@ -129,7 +130,13 @@ def subjects_of(event: Json) -> list[tuple[Subject, str]]:
 
 
 async def _subscription(entry: Json, stored: Any, step: Step) -> Drift | None:
-    stripe_subscription = await step.stripe.complete_subscription(entry)
+    try:
+        stripe_subscription = await step.stripe.complete_subscription(entry)
+    except StripeRefused as refused:
+        if refused.code != RESOURCE_MISSING:
+            raise
+        # Deleted since it was listed.
+        stripe_subscription = None
     return await compare_subscription(entry["id"], stored, stripe_subscription, step.billing)
 
 
@@ -138,7 +145,7 @@ async def _payment(entry: Json, stored: Any, step: Step) -> Drift | None:
 
 
 async def _dispute(entry: Json, stored: Any, step: Step) -> Drift | None:
-    return await compare_dispute(entry["id"], stored, parse_dispute(entry), step.billing)
+    return await compare_dispute(entry["id"], stored, parse_dispute(entry), step.billing, step.stripe)
 
 
 def _cursor_of(entry: Json) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
 from services.billing.stripe_api import calls
-from services.billing.stripe_api.calls import Calls, KeySpent, StripeRefused, Timeouts
+from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, KeySpent, StripeRefused, Timeouts
 from services.billing.stripe_api.models import (
     StripeCustomer,
     StripeDispute,
@@ -66,10 +66,12 @@ class Stripe:
     Args:
         calls: to the account.
         portal_return_url: page to which the customer portal leads back.
+        products: those that Nest sells; empty for all.
     """
 
-    def __init__(self, calls: Calls, *, portal_return_url: str) -> None:
+    def __init__(self, calls: Calls, *, portal_return_url: str, products: frozenset[str] = frozenset()) -> None:
         self.calls = calls
+        self._products = products
         self._portal_return_url = portal_return_url
 
     def within(self, seconds: float) -> Self:
@@ -91,7 +93,7 @@ class Stripe:
         try:
             return None if json is None else await self.complete_subscription(json)
         except StripeRefused as refused:
-            if refused.code == "resource_missing":
+            if refused.code == RESOURCE_MISSING:
                 return None
             raise
 
@@ -103,7 +105,7 @@ class Stripe:
         """
         items = await self._all_items(json)
         overdue_since = await self._overdue_since(json["id"]) if json["status"] == "past_due" else None
-        return parse_subscription(json, items, overdue_since=overdue_since)
+        return parse_subscription(json, items, products=self._products, overdue_since=overdue_since)
 
     async def customer(self, customer_id: str) -> StripeCustomer | None:
         """A customer, deleted ones included."""
@@ -208,7 +210,7 @@ class Stripe:
         try:
             await self.calls.delete("delete_customer", f"/v1/customers/{_quoted(customer_id)}", {}, key=key)
         except StripeRefused as refused:
-            if refused.code != "resource_missing":
+            if refused.code != RESOURCE_MISSING:
                 raise
 
     async def create_trial(self, *, customer_id: str, price: str, user_id: str, trial_id: str, key: str) -> str:
@@ -270,7 +272,7 @@ class Stripe:
         try:
             return await self.calls.get(name, path, {"expand": list(expand)} if expand else {})
         except StripeRefused as refused:
-            if refused.code == "resource_missing":
+            if refused.code == RESOURCE_MISSING:
                 return None
             raise
 
@@ -285,7 +287,7 @@ class Stripe:
             await self.calls.delete("cancel", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
         except StripeRefused as refused:
             # Stripe's answer for an ended subscription, which the caller reads again anyway.
-            if refused.code != "resource_missing":
+            if refused.code != RESOURCE_MISSING:
                 raise
 
     async def _invoice_of(self, intent_id: str) -> StripeInvoice | None:
@@ -295,7 +297,10 @@ class Stripe:
             "expand": ["data.invoice"],
         }
         invoice_payments = [each async for each in self.calls.pages("invoice_payments", "/v1/invoice_payments", params)]
-        return parse_invoice(invoice_payments[-1]["invoice"]) if invoice_payments else None
+        if not invoice_payments:
+            return None
+        invoice: Json = invoice_payments[-1]["invoice"]
+        return parse_invoice(invoice, await self._all_lines(invoice) if self._products else [])
 
     async def _overdue_since(self, subscription_id: str) -> datetime | None:
         """When the oldest open invoice was created; None if it was paid a moment ago.
@@ -314,6 +319,14 @@ class Stripe:
         params = {"subscription": json["id"]}
         return [item async for item in self.calls.pages("items", "/v1/subscription_items", params)]
 
+    async def _all_lines(self, invoice: Json) -> list[Json]:
+        """The lines of an invoice, whose list is truncated too."""
+        nested = invoice["lines"]
+        if not nested["has_more"]:
+            return list(nested["data"])
+        path = f"/v1/invoices/{_quoted(invoice['id'])}/lines"
+        return [line async for line in self.calls.pages("invoice_lines", path, {})]
+
 
 def _quoted(identifier: str) -> str:
     return quote(identifier, safe="")
@@ -321,14 +334,20 @@ def _quoted(identifier: str) -> str:
 
 @asynccontextmanager
 async def open_account(
-    *, api_key: str, api_base: str | None, rate: float, portal_return_url: str, timeouts: Timeouts | None = None
+    *,
+    api_key: str,
+    api_base: str | None,
+    rate: float,
+    portal_return_url: str,
+    products: frozenset[str] = frozenset(),
+    timeouts: Timeouts | None = None,
 ) -> AsyncIterator[Stripe]:
     """A Stripe account, in the mode of its API key; its connections are closed when the block ends.
 
     ``api_base``, if given, replaces Stripe's base URL. ``rate`` is in calls per second of this process. The customer
-    portal leads back to ``portal_return_url``.
+    portal leads back to ``portal_return_url``. Nest sells ``products`` of the account; empty for all.
     """
     async with calls.open_calls(
         api_key=api_key, api_base=api_base, rate=rate, timeouts=timeouts or Timeouts()
     ) as opened_calls:
-        yield Stripe(opened_calls, portal_return_url=portal_return_url)
+        yield Stripe(opened_calls, portal_return_url=portal_return_url, products=products)

@@ -36,6 +36,8 @@ LOW_PRIORITY_SHARE: Final = 0.25
 """Highest share of the rate for low-priority calls, as those of a Stripe run; they only use what other calls leave."""
 YIELD_SECONDS: Final = 0.05
 """How often a low-priority call checks whether the rate limit leaves room for it."""
+RESOURCE_MISSING: Final = "resource_missing"
+"""Stripe's error code for an object that does not exist."""
 HTTP_CONFLICT: Final = 409
 HTTP_FAILED_DEPENDENCY: Final = 424
 """Stripe's status for a failure of a system that it depends on, such as a bank; a retry may help."""

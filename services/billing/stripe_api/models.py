@@ -39,11 +39,11 @@ class StripeSubscription:
 
     Attributes:
         id: ``sub_…``.
-        product_id: of its first item.
+        product_id: of its first item, or of the first that Nest sells.
         user_id: from its metadata.
         trial_id: our trial's ID, from its metadata.
-        period_start: earliest start of its items' current periods.
-        period_end: latest end of its items' current periods.
+        period_start: earliest start of the current periods of its items, or of those that Nest sells.
+        period_end: latest end of the same periods.
         canceled_at: when its cancellation was requested.
         trial_start: start of its trial, if it ever had one.
         trial_end: end of its trial, past or future.
@@ -52,6 +52,8 @@ class StripeSubscription:
         collection_paused: treatment of its invoices while payment collection is paused: ``void``, ``keep_as_draft`` or
             ``mark_uncollectible``; None while it is not paused. The status does not show this
             (https://docs.stripe.com/billing/subscriptions/pause-payment).
+        sold_by_nest: whether one of its items is a product that Nest sells.
+        sold_by_others: whether one of its items is another product.
         end_reason: ``duplicate`` or ``coupon_missing`` if Nest cancelled it, otherwise Stripe's reason.
     """
 
@@ -76,6 +78,8 @@ class StripeSubscription:
     overdue_since: datetime | None = None
     collection_paused: str | None = None
     end_reason: str | None = None
+    sold_by_nest: bool = True
+    sold_by_others: bool = False
 
     @property
     def started(self) -> bool:
@@ -123,6 +127,7 @@ class StripeInvoice:
         id: ``in_…``.
         subscription_id: ``sub_…``; None for an invoice without a subscription.
         user_id: from the subscription's metadata.
+        products: of its lines; empty unless Nest sells only some of the account's products.
         renewal: whether it bills a subscription that had begun before, so that the person is not at the checkout.
         payment_link: where the person can pay it, while it is open. Anyone with the link sees the invoice: it is only
             sent to that person, and neither stored nor logged.
@@ -133,6 +138,7 @@ class StripeInvoice:
     user_id: str | None
     renewal: bool
     payment_link: str | None
+    products: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

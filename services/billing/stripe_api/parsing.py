@@ -20,26 +20,35 @@ COUPON_COMMENT: Final = "Nest: a coupon is required"
 """Cancellation comment of a subscription that Nest cancelled because it lacks the required coupon."""
 
 
-def parse_subscription(json: Json, items: list[Json], *, overdue_since: datetime | None = None) -> StripeSubscription:
+def parse_subscription(
+    json: Json,
+    items: list[Json],
+    *,
+    products: frozenset[str] = frozenset(),
+    overdue_since: datetime | None = None,
+) -> StripeSubscription:
     """Parse a subscription.
 
     Args:
         json: with ``customer`` and ``discounts`` expanded.
         items: all of its items, one at least. Since API version 2025-03-31.basil each item has its own period.
+        products: those that Nest sells; empty for all.
         overdue_since: since when it is unpaid, if it is ``past_due``.
     """
     details = json["cancellation_details"] or {}
     comment = details.get("comment") or ""
+    ours = [item for item in items if not products or item["price"]["product"] in products]
+    counted = ours or items
     return StripeSubscription(
         id=json["id"],
         customer=parse_customer(json["customer"]),
         status=json["status"],
-        product_id=items[0]["price"]["product"],
+        product_id=counted[0]["price"]["product"],
         user_id=json["metadata"].get("user_id") or None,
         trial_id=json["metadata"].get("trial_id") or None,
         created=parse_time(json["created"]),
-        period_start=min(parse_time(item["current_period_start"]) for item in items),
-        period_end=max(parse_time(item["current_period_end"]) for item in items),
+        period_start=min(parse_time(item["current_period_start"]) for item in counted),
+        period_end=max(parse_time(item["current_period_end"]) for item in counted),
         cancel_at=_parse_optional_time(json["cancel_at"]),
         cancel_at_period_end=json["cancel_at_period_end"],
         canceled_at=_parse_optional_time(json["canceled_at"]),
@@ -52,6 +61,8 @@ def parse_subscription(json: Json, items: list[Json], *, overdue_since: datetime
         overdue_since=overdue_since,
         collection_paused=(json.get("pause_collection") or {}).get("behavior"),
         end_reason=_end_reason(comment, details.get("reason")),
+        sold_by_nest=bool(ours),
+        sold_by_others=len(ours) < len(items),
     )
 
 
@@ -96,8 +107,8 @@ def parse_payment(json: Json, invoice: StripeInvoice | None) -> StripePayment:
     )
 
 
-def parse_invoice(json: Json) -> StripeInvoice:
-    """Parse an invoice, of a subscription or not."""
+def parse_invoice(json: Json, lines: list[Json]) -> StripeInvoice:
+    """Parse an invoice, of a subscription or not; ``lines`` are those whose products matter."""
     details: Json = (json["parent"] or {}).get("subscription_details") or {}
     subscription = details.get("subscription")
     return StripeInvoice(
@@ -106,6 +117,7 @@ def parse_invoice(json: Json) -> StripeInvoice:
         user_id=(details.get("metadata") or {}).get("user_id") or None,
         renewal=json["billing_reason"] != "subscription_create",
         payment_link=json["hosted_invoice_url"] if json["status"] == "open" else None,
+        products=frozenset(filter(None, map(_product_of_line, lines))),
     )
 
 
@@ -142,6 +154,12 @@ def _end_reason(comment: str, reason: str | None) -> str | None:
     if comment.startswith(DUPLICATE_COMMENT):
         return "duplicate"
     return "coupon_missing" if comment == COUPON_COMMENT else reason
+
+
+def _product_of_line(line: Json) -> str | None:
+    """The product of an invoice line; None for an amount without a price."""
+    product: str | None = ((line.get("pricing") or {}).get("price_details") or {}).get("product")
+    return product
 
 
 def _coupon_id(discount: Json) -> str:

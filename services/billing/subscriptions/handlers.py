@@ -91,9 +91,14 @@ async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, wo
     try:
         stored_kept, stripe_kept = await read_subscription(kept.stp_subscription_id, billing)
         _, stripe_duplicate = await read_subscription(duplicate.stp_subscription_id, billing)
-        both_live = _live(stripe_kept, work, billing) and _live(stripe_duplicate, work, billing)
-        if both_live and kept.user_id == duplicate.user_id:
-            if not billing.cancel_duplicates:
+        if (
+            stripe_duplicate is not None
+            and _live(stripe_kept, work, billing)
+            and _live(stripe_duplicate, work, billing)
+            and kept.user_id == duplicate.user_id
+        ):
+            # A subscription that also has other products is not Nest's to cancel.
+            if not billing.cancel_duplicates or stripe_duplicate.sold_by_others:
                 _announce_duplicate(command, duplicate.user_id, work)
                 return
             metrics.DUPLICATES.labels("cancelled").inc()
@@ -153,6 +158,8 @@ async def cancel_subscription_without_coupon(
         if (
             stripe_subscription is not None
             and stripe_subscription.status in LIVE
+            and stripe_subscription.sold_by_nest
+            and not stripe_subscription.sold_by_others
             and stripe_subscription.lacks(billing.required_coupon)
         ):
             key = f"{stored.id}:without-coupon:{command.attempt}"
@@ -191,7 +198,8 @@ async def get_subscription(query: GetSubscription, work: Work, billing: Billing)
         raise SubscriptionNotFound
     work.annotate(user_id=subscription.user_id, resource_id=subscription.id)
     of_user = await billing.subscriptions.of_user(subscription.user_id)
-    return subscription.operator_view(of_user, at=work.now, grace=billing.grace)
+    sold = billing.sells(subscription.stp_product_id)
+    return subscription.operator_view(of_user, at=work.now, grace=billing.grace, sold=sold)
 
 
 async def _find(query: GetSubscription, work: Work, billing: Billing) -> Subscription | None:
@@ -204,6 +212,7 @@ async def _find(query: GetSubscription, work: Work, billing: Billing) -> Subscri
 def _live(stripe_subscription: StripeSubscription | None, work: Work, billing: Billing) -> bool:
     return (
         stripe_subscription is not None
+        and stripe_subscription.sold_by_nest
         and stripe_subscription.status in LIVE
         and not grace_expired(stripe_subscription.overdue_since, at=work.now, grace=billing.grace)
     )

@@ -177,15 +177,20 @@ class Subscription:
             cancelled_at=self.cancelled_at,
         )
 
-    def operator_view(self, of_user: Iterable[Subscription], *, at: datetime, grace: timedelta) -> SubscriptionView:
-        """The view for operators, with the IDs of the user's other subscriptions."""
+    def operator_view(
+        self, of_user: Iterable[Subscription], *, at: datetime, grace: timedelta, sold: bool
+    ) -> SubscriptionView:
+        """The view for operators, with the IDs of the user's other subscriptions.
+
+        ``sold`` is whether Nest sells its product. If not, it is neither active nor entitled.
+        """
         others = sorted((each for each in of_user if each.id != self.id), key=_age)
         return SubscriptionView(
             id=self.id,
             user_id=self.user_id,
             status=self.status,
-            active=self.active(at, grace),
-            entitled=self.entitled(at, grace),
+            active=sold and self.active(at, grace),
+            entitled=sold and self.entitled(at, grace),
             will_renew=self.will_renew,
             start_date=self.starts_at,
             end_date=self.ends_at,

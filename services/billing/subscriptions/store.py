@@ -14,11 +14,14 @@ from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.documents import Rows
 from shared.messages.billing.errors import SubscriptionNotFound
-from shared.mongo import Database
+from shared.mongo import Database, Document
 
 
 class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
-    """The collection ``subscriptions``: one document for each Stripe subscription."""
+    """The collection ``subscriptions``: one document for each Stripe subscription.
+
+    ``products`` are those that Nest sells; empty for all.
+    """
 
     COLLECTION: Final = "subscriptions"
     INDEXES: Final = (
@@ -28,10 +31,11 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
         IndexModel([("stpCreatedAt", ASCENDING)]),
     )
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, products: frozenset[str] = frozenset()) -> None:
         super().__init__(database)
+        sold: Document = {"stpProductId": {"$in": sorted(products)}} if products else {}
         self._by_stripe_id = BatchLoader(self._collection, "stpSubscriptionId")
-        self._by_user = BatchLoader(self._collection, "userId")
+        self._by_user = BatchLoader(self._collection, "userId", sold)
 
     async def find(self, subscription_id: str) -> Subscription | None:
         """The subscription with this ID, ours or Stripe's."""
@@ -45,8 +49,12 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
         return self._read_or_none(await self._by_stripe_id.find_one(stripe_id))
 
     async def of_user(self, user_id: str) -> list[Subscription]:
-        """All subscriptions of a user, ended ones included, in no order."""
+        """A user's subscriptions of Nest's products, ended ones included, in no order."""
         return [self._read(document) for document in await self._by_user.find(user_id)]
+
+    async def customers_of(self, user_id: str) -> list[str]:
+        """Stripe's IDs of the customers of a user's subscriptions, of whatever product."""
+        return await self._collection.distinct("stpCustomerId", {"userId": {"$eq": user_id}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

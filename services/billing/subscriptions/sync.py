@@ -18,6 +18,7 @@ from services.billing.customers.attribution import attribute_subscription
 from services.billing.events.models import EventRow, Outcome
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.subscriptions.models import STATUSES, Subscription, duplicates_to_cancel
+from services.billing.subscriptions.products import subscription_left_alone
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
@@ -47,6 +48,9 @@ async def sync_subscription(
     stored, stripe_subscription = await read_subscription(stripe_id, billing)
     if stripe_subscription is None:
         return "missing"
+    if subscription_left_alone(stripe_subscription, stored, billing):
+        metrics.LEFT_ALONE.labels("other_product").inc()
+        return "other_product"
     customer = stripe_subscription.customer
     if await billing.erased.contains_any(customer.id, stripe_subscription.user_id, customer.user_id):
         return "erased"
@@ -103,12 +107,13 @@ async def record_subscription(
     if updated.status not in STATUSES:
         metrics.UNKNOWN_STATUSES.inc()
         log.error("unknown subscription status", subscription=updated.id, status=updated.status)
-    unwanted = stripe_subscription.lacks(billing.required_coupon) and not updated.taken_over
+    sold = stripe_subscription.sold_by_nest
+    unwanted = sold and stripe_subscription.lacks(billing.required_coupon) and not updated.taken_over
     if unwanted and updated.live(work.now, billing.grace):
         work.publish(CancelSubscriptionWithoutCoupon(key=updated.stp_subscription_id, subscription_id=updated.id))
-    elif updated.live(work.now, billing.grace):
+    elif sold and updated.live(work.now, billing.grace):
         unwanted = await _order_duplicate_cancellations(stored, updated, work, billing)
-    if not unwanted:
+    if sold and not unwanted:
         updated = _order_mails(updated, stripe_subscription, notices, work)
     _announce(stored, updated, stripe_subscription, work, grace=billing.grace)
     if stored is None:
@@ -168,7 +173,7 @@ def _announce(
         "user_id": updated.user_id,
         "subscription_id": updated.id,
         "status": updated.status,
-        "entitled": updated.entitled(work.now, grace),
+        "entitled": stripe_subscription.sold_by_nest and updated.entitled(work.now, grace),
     }
     if stored is None:
         work.publish(SubscriptionStarted(**fields))

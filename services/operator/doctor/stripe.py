@@ -71,6 +71,9 @@ def _check_price(price: Response, settings: Any) -> Finding:
         return problem("the key is of the other mode", "NEST_STRIPE_LIVEMODE and NEST_STRIPE_API_KEY must agree")
     if not price.body.get("active", True):
         return problem("the trial price is archived", "set NEST_STRIPE_TRIAL_PRICE to an active price")
+    product = price.body.get("product")
+    if settings.stripe_products and product not in settings.stripe_products:
+        return problem(f"the trial price is of {product}, which is not Nest's", "add it to NEST_STRIPE_PRODUCTS")
     return ok(f"accepts the key ({_mode(settings)} mode)")
 
 

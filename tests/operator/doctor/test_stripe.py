@@ -33,13 +33,16 @@ def account(**changed: Reply) -> dict[str, Reply]:
     return {f"/v1/{path}": reply for path, reply in {**usual, **changed}.items()}
 
 
-async def check(replies: dict[str, Reply], issuer: str | None = ISSUER, *, livemode: bool = True) -> list[Finding]:
+async def check(
+    replies: dict[str, Reply], issuer: str | None = ISSUER, *, livemode: bool = True, products: tuple[str, ...] = ()
+) -> list[Finding]:
     async with serving(replies) as url:
         settings = SimpleNamespace(
             stripe_api_base=url,
             stripe_api_key=SecretStr("sk_live_1"),
             stripe_trial_price="price_1",
             stripe_livemode=livemode,
+            stripe_products=products,
         )
         return [each async for each in check_stripe(settings, issuer) if each.area != "clock"]
 
@@ -72,6 +75,13 @@ async def test_fault_of_the_account_is_a_problem(changed: dict[str, Reply], text
     (problem,) = [each for each in await check(account(**changed)) if each.level is Level.PROBLEM]
     assert text in problem.says
     assert problem.do
+
+
+async def test_trial_price_of_a_product_that_is_not_nests_is_a_problem() -> None:
+    price = account(**{"prices/price_1": Reply({"livemode": True, "active": True, "product": "prod_2"})})
+    (problem,) = [each for each in await check(price, products=("prod_1",)) if each.level is Level.PROBLEM]
+    assert "prod_2" in problem.says
+    assert {each.level for each in await check(price, products=("prod_1", "prod_2"))} == {Level.OK}
 
 
 async def test_live_key_in_test_mode_is_a_problem() -> None:
