@@ -56,7 +56,7 @@ ACTIONS = {
     "dispute",
     "duplicate",
     "reactivate",
-    "left_checkout",
+    "abandoned_checkout",
     "pause",
     "pause_collection",
     "recover",
