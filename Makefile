@@ -7,8 +7,8 @@ ROUNDS ?= 8
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow faults check format bench reference lock clean install-run install-dev \
-	install-clients
+.PHONY: help run run-services backing test test-slow faults check format bench bench-recovery reference lock clean \
+	install-run install-dev install-clients
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ format: install-dev ## format the code and auto-fix lint errors
 
 bench: install-dev ## measure requests per second and latencies beside the floors of this machine
 	$(BIN)/python -m tests.bench
+
+bench-recovery: install-dev ## measure how long callers wait for a killed, restarted or replaced process
+	$(BIN)/python -m tests.bench.recovery
 
 reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
 	$(BIN)/python -m services.reference

@@ -27,6 +27,7 @@ from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.handling import Handlers, Handling
 from shared.bus.inbox import Inbox
+from shared.bus.instance_name import InstanceName
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
@@ -160,6 +161,8 @@ class Service:
             service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
         )
         group = settings.topic_prefix + self.name
+        instance = InstanceName(f"{settings.kafka_bootstrap} {group}", settings.instance)
+        self._stack.callback(instance.release)
         outage = Outage(lambda: responds(client), service=self.name)
         self._stack.push_async_callback(outage.stop)
         delivery = Delivery(handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
@@ -167,6 +170,7 @@ class Service:
             settings.kafka_bootstrap,
             prefix=settings.topic_prefix,
             group=group,
+            instance=instance.text,
             topics=self._topics,
             delivery=delivery,
             in_flight=settings.in_flight,

@@ -35,6 +35,9 @@ class BusSettings(BaseSettings):
     sealing_keys: SecretStr
     """Master keys for secrets on the bus and in databases: ``id:base64 of 32 bytes``, separated by commas, the active
     one first."""
+    instance: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)
+    """Name of this process among those of its service, the same again after a restart. By default the host name and the
+    lowest number that is free on this machine."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: str | None = None

@@ -276,6 +276,7 @@ async def running_stack(
     gateways: int = 1,
     instances: Mapping[str, int] | None = None,
     separate: Sequence[str] = (),
+    process: type[Process] = Process,
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """Run a Nest while the context is entered.
@@ -289,6 +290,7 @@ async def running_stack(
         gateways: number of gateways.
         instances: number of instances of other services, by name; one by default.
         separate: services that run in their own processes; the others run in this one.
+        process: class of these processes.
         settings: additional variables of all services.
     """
     await topics.apply(kafka_bootstrap, prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
@@ -347,14 +349,20 @@ async def running_stack(
             **(settings or {}),
         }
         stack = Stack(environment, urls, stripe, inbox, http, internal_key)
-        async with _services(stack, gateway_ports, instances or {}, folder, separate):
+        async with _services(stack, gateway_ports, instances or {}, folder, separate, process=process):
             await eventually(lambda: _seeded(stack), within=60, what="the gateway")
             yield stack
 
 
 @asynccontextmanager
 async def _services(
-    stack: Stack, gateway_ports: Sequence[int], instances: Mapping[str, int], folder: Path, separate: Sequence[str]
+    stack: Stack,
+    gateway_ports: Sequence[int],
+    instances: Mapping[str, int],
+    folder: Path,
+    separate: Sequence[str],
+    *,
+    process: type[Process],
 ) -> AsyncIterator[None]:
     named = [(f"gateway-{port}", "gateway", {"NEST_PORT": str(port)}) for port in gateway_ports]
     for name in ("auth", "billing", "mailer", "news"):
@@ -367,13 +375,13 @@ async def _services(
             if name in separate:
                 stack.health[label] = f"http://127.0.0.1:{ports.any_free()}"
                 environment["NEST_HEALTH_PORT"] = stack.health[label].rpartition(":")[2]
-                stack.processes[label] = Process(name, environment, folder / f"{label}.log")
+                stack.processes[label] = process(name, environment, folder / f"{label}.log")
             else:
                 here.append(ServiceTask(_creator(name, environment)))
         await run_all(*(service.start() for service in here), *(each.start() for each in stack.processes.values()))
         yield
     finally:
-        await run_all(*(process.stop() for process in stack.processes.values()))
+        await run_all(*(each.stop() for each in stack.processes.values()))
         await run_all(*(service.stop() for service in here))
 
 

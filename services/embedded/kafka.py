@@ -88,8 +88,6 @@ class EmbeddedKafka(Server):
     ) -> None:
         super().__init__(folder, port, progress)
         self._heap_mb = heap_mb
-        self.left_over = False
-        """Whether the parent of the previous Kafka in this folder was killed; known after `start`."""
 
     @property
     def bootstrap(self) -> str:
@@ -101,7 +99,6 @@ class EmbeddedKafka(Server):
         make_writable(self._data)
         installation = await install(self._progress)
         await ensure_startup_cache(installation, self._progress, heap_mb=self._heap_mb)
-        self.left_over = self._record.exists()
         await asyncio.to_thread(stop_orphan, self._record, self._folder)
         cache = installation.startup_cache
         options = (f"-XX:AOTCache={cache}",) if cache.stat().st_size else ()

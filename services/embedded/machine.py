@@ -29,6 +29,8 @@ from services.embedded.mongo import EmbeddedMongo
 if TYPE_CHECKING:
     from services.embedded.mail_inbox import Inbox
 
+PARTITIONS = 4
+"""Maximum partitions per topic: one machine needs no more, and each costs memory and files."""
 DRAIN_SECONDS = 2
 """How long services may take to finish messages, of the five seconds for a stop."""
 
@@ -36,7 +38,7 @@ _MODULES = (
     "services.embedded.demo",
     "services.embedded.mail_inbox",
     "services.stripe_double",
-    "services.embedded.kafka_topics",
+    "shared.bus.topics",
 )
 
 
@@ -95,9 +97,9 @@ async def _start_doubles(
 ) -> Machine:
     """Start the inbox and the Stripe double, prepare Kafka, and make the services' settings."""
     from services.embedded.demo import trial_price  # noqa: PLC0415 - see the module's docstring
-    from services.embedded.kafka_topics import prepare  # noqa: PLC0415
     from services.embedded.mail_inbox import Inbox  # noqa: PLC0415
     from services.stripe_double import StripeDouble  # noqa: PLC0415
+    from shared.bus import topics  # noqa: PLC0415
 
     secrets = generated_secrets(folder)
     inbox = Inbox(folder)
@@ -107,9 +109,11 @@ async def _start_doubles(
         webhook_secrets=[secrets.webhook_secret],
         folder=folder,
     )
-    await run_all(
-        stack.enter_async_context(inbox), stack.enter_async_context(stripe), *([prepare(kafka)] if kafka else [])
-    )
+    starting = [stack.enter_async_context(inbox), stack.enter_async_context(stripe)]
+    if kafka is not None:
+        prefix = os.environ.get("NEST_TOPIC_PREFIX", "")
+        starting.append(topics.apply(kafka.bootstrap, prefix=prefix, max_partitions=PARTITIONS))
+    await run_all(*starting)
     defaults = {
         "NEST_ENVIRONMENT": "dev",
         "NEST_ISSUER": base_url,

@@ -23,6 +23,14 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.delivery import Delivery, Stopping
+from shared.bus.group_member import (
+    HEARTBEAT_SECONDS,
+    SESSION_SECONDS,
+    Fenced,
+    GroupMember,
+    SpareHeartbeats,
+    use_group_members,
+)
 from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord
 from shared.bus.offset_tracker import OffsetTracker
 from shared.dead_letters.records import is_replay
@@ -52,6 +60,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         bootstrap: Kafka brokers, ``host:port`` separated by commas.
         prefix: prefix of every topic name.
         group: consumer group; the instances of a service share its partitions.
+        instance: name of this process, unique in the group; a restarted process has the same.
         topics: topics to consume, without the prefix.
         delivery: handles the records.
         in_flight: maximum number of unfinished records.
@@ -68,14 +77,18 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         *,
         prefix: str,
         group: str,
+        instance: str,
         topics: Sequence[str],
         delivery: Delivery,
         in_flight: int,
         service: str,
     ) -> None:
         patch_aiokafka()
+        use_group_members()
         self._prefix = prefix
+        self._bootstrap = bootstrap
         self.group = group
+        self.instance = instance
         self.topics = tuple(prefix + topic for topic in topics)
         self._delivery = delivery
         self._executor = KeyedExecutor(self._run, in_flight)
@@ -84,6 +97,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = False
         self._record_ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
+        self._member: GroupMember | None = None
+        self._spare_heartbeats: SpareHeartbeats | None = None
         self._gauge = IN_FLIGHT.labels(service)
         OLDEST.labels(service).set_function(self._oldest_seconds)
         self.last_progress = time.monotonic()
@@ -107,8 +122,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=50,
-            session_timeout_ms=10_000,
-            heartbeat_interval_ms=3_000,
+            group_instance_id=instance,
+            session_timeout_ms=int(SESSION_SECONDS * 1000),
+            heartbeat_interval_ms=int(HEARTBEAT_SECONDS * 1000),
             rebalance_timeout_ms=30_000,
             max_poll_interval_ms=300_000,
             listener=self,
@@ -120,6 +136,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def start(self) -> None:
         """Join the consumer group and start to consume; raise KafkaError if Kafka can't be reached."""
         await self.broker.start()
+        assert self._consumer is not None  # noqa: S101 -- the broker has started it
+        member: GroupMember = self._consumer._coordinator  # noqa: SLF001 -- aiokafka has no callback for it
+        member.on_fenced = self._fenced
+        self._member = member
+        self._spare_heartbeats = SpareHeartbeats(self._bootstrap, member)
+        self._spare_heartbeats.start()
         self._committer = asyncio.create_task(self._commit_regularly())
 
     async def stop(self, within: float) -> None:
@@ -143,6 +165,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
         await self._commit_within_timeout()
+        if self._spare_heartbeats is not None:
+            self._spare_heartbeats.stop()
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.broker.stop()
@@ -245,6 +269,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
 
+    def _fenced(self) -> None:
+        """Stop consuming: the messages of this process are handled by the one that has taken its name."""
+        self._trackers = {}
+        if not self._stopping:
+            self._give_up(
+                f"another process has joined the group {self.group} as {self.instance}: "
+                "give each process its own NEST_INSTANCE, or end the other one, and restart this one"
+            )
+
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 -- all of them
         """Start no further records, wait for the running ones, commit their offsets.
 
@@ -289,11 +322,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _commit(self) -> None:
         consumer, trackers = self._consumer, self._trackers
         offsets = {tp: tracker.position for tp, tracker in trackers.items() if tracker.position is not None}
-        if consumer is None or not offsets:
+        if consumer is None or not offsets or self._member is None or self._member.generation < 0:
+            # Without a generation it is joining the group again, and Kafka would refuse the commit.
             return
         try:
             await consumer.commit(offsets)
-        except (KafkaError, IllegalStateError) as failure:
+        except (KafkaError, IllegalStateError, Fenced) as failure:
             # The records are delivered again to the partition's new owner; the inbox absorbs them.
             log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
             return

@@ -9,7 +9,6 @@ import pytest
 from pymongo import MongoClient
 
 from services.stripe_double import FaultKind
-from tests.faults.worker_process import remove_dead_member
 from tests.stack import Login, Stack, eventually
 
 DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
@@ -27,13 +26,6 @@ def assert_one_of_each(stack: Stack, mongo: MongoClient[dict[str, object]]) -> N
     assert counts == {"trials": 1, "subscriptions": 1, "provider_mappings": 1}
 
 
-async def _restart_billing(nest: Stack) -> None:
-    """Start the killed billing again, as a new member of its consumer group."""
-    group = f"{nest.environment['NEST_TOPIC_PREFIX']}billing"
-    await remove_dead_member(nest.environment["NEST_KAFKA_BOOTSTRAP"], group)
-    await nest.processes["billing"].start()
-
-
 @pytest.mark.parametrize("point", ["B1:1", "B1:2"])
 async def test_billing_killed_after_a_stripe_call_creates_one_trial(
     nest: Stack, point: str, mongo_client: MongoClient[dict[str, object]]
@@ -48,7 +40,7 @@ async def test_billing_killed_after_a_stripe_call_creates_one_trial(
 
     assert await billing.ended() == 137, "the fault did not happen"
     assert len(nest.stripe.objects("customer")) == 1
-    await _restart_billing(nest)
+    await billing.start()
     assert (await first).status_code in {204, 503, 504}
 
     async def repeated() -> bool:
@@ -74,7 +66,7 @@ async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: s
     second = stripe.simulate.checkout(price, customer=first["customer"])
 
     assert await billing.ended() == 137, "the fault did not happen"
-    await _restart_billing(nest)
+    await billing.start()
 
     async def refunded() -> bool:
         return len(stripe.objects("customer_balance_transaction")) == len(stripe.objects("refund")) == 1

@@ -12,7 +12,6 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from services.embedded.kafka import EmbeddedKafka
-from services.embedded.kafka_topics import remove_dead_members
 from services.embedded.mongo import EmbeddedMongo
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
@@ -90,7 +89,6 @@ async def test_a_stop_during_a_kafka_outage_ends(own_kafka: OwnKafka, mongo_url:
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 20
         await kafka.start()
-        await remove_dead_members(kafka, ("p.ledger",))
         async with bus.running():
             await bus.drained()
         assert await bus.numbers("s") == [0]

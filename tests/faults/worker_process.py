@@ -9,9 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
-from services.embedded.kafka_topics import remove_dead_members
 from shared.fault_points import EXIT_CODE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -110,9 +108,3 @@ async def worker(name: str, environment: Mapping[str, str], folder: Path) -> Asy
         yield process
     finally:
         await process.end()
-
-
-async def remove_dead_member(bootstrap: str, group: str) -> None:
-    """Remove a killed process from its consumer group, which Kafka itself does after ten seconds."""
-    kafka = SimpleNamespace(bootstrap=bootstrap)
-    await remove_dead_members(kafka, (group,))  # type: ignore[arg-type]  # it only uses the address

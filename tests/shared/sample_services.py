@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -49,6 +50,8 @@ class Append(Command, wire="ledger.append"):
     """Number of runs in this process that fail first."""
     pause: float = 0.0
     """Duration of the handler, seconds."""
+    block: float = 0.0
+    """Duration for which the handler blocks the event loop, seconds."""
     gated: bool = False
     """The handler waits for the gate of its process."""
     later: float | None = None
@@ -152,6 +155,7 @@ async def append(command: Append, work: Work, ledger: Ledger) -> Count:
     ledger.running[work.key] += 1
     try:
         await asyncio.sleep(command.pause)
+        time.sleep(command.block)  # noqa: ASYNC251 -- a fault
         if command.gated:
             await ledger.gate.wait()
         if ledger.runs[work.id] <= command.fail:
