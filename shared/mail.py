@@ -1,4 +1,4 @@
-"""Mail functions of the gateway and the mailer: unsubscribe tokens, redaction of server replies."""
+"""Mail functions of the gateway and the mailer: unsubscribe tokens, IDs and redaction of server replies."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ MAX_REPLY_CHARACTERS: Final = 300
 _RECEIVER: Final = "unsubscribe"
 """Receiver of unsubscribe tokens; nothing else is sealed for it, so no other ciphertext passes as a token."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,400}={0,2}")
+_PROVIDER_ID: Final = re.compile(r"(?=[^@]*[0-9])([A-Za-z0-9][A-Za-z0-9._=+-]{15,127})(?:@[^@\s]+)?")
 _ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"]+@[^\s<>()\[\],;:\"]+")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
@@ -37,6 +38,16 @@ def user_of_token(sealer: Sealer, token: str) -> str | None:
         return sealer.unseal(_RECEIVER, token).decode()
     except CannotUnseal:
         return None
+
+
+def provider_id_in(text: str) -> str | None:
+    """Return the ID in a Message-ID, or in a word of a mail server's reply; None if it looks like none.
+
+    An ID has 16 to 128 characters with a digit. A domain after it is left out: Amazon SES replies with
+    ``0100018f…-000000`` and sends the mail as ``<0100018f…-000000@email.amazonses.com>``.
+    """
+    match = _PROVIDER_ID.fullmatch(text.strip("<>[](){}\"',;:. "))
+    return None if match is None else match.group(1)
 
 
 def redact_addresses(reply: str, *, address: str = "") -> str:

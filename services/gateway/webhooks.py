@@ -16,7 +16,7 @@ from stripe import SignatureVerificationError, WebhookSignature
 
 from services.gateway.endpoint import Endpoint
 from services.gateway.errors import InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
-from services.gateway.mail_reports import order_id_of, parse_report
+from services.gateway.mail_reports import IgnoredReport, MailNoticeCommand, notice_of, parse_report
 from services.gateway.requests import HttpRequest, read_body
 from services.gateway.responses import HttpResponse
 from shared.bus.envelope import MAX_BODY_BYTES, Envelope, encode, unix_milliseconds
@@ -24,10 +24,9 @@ from shared.bus.producer import BusDown, Producer
 from shared.errors import Unavailable
 from shared.fault_points import fault_point
 from shared.ids import derived_message_id
-from shared.mail import redact_addresses
 from shared.messages import SERVICE
 from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
-from shared.messages.mailer.suppressions import NoticeKind, RecordMailNotice, Status
+from shared.messages.mailer.suppressions import NoticeKind, Status
 from shared.sealing import Sealer
 from shared.telemetry import log, new_traceparent
 
@@ -40,6 +39,11 @@ STRIPE_SIGNATURES: Final = Counter(
     "nest_webhook_signatures",
     "Requests to Stripe's webhook by the index of the matching secret in NEST_STRIPE_WEBHOOK_SECRETS, or none.",
     ["secret"],
+)
+REPORTS_IGNORED: Final = Counter(
+    "nest_mail_reports_ignored",
+    "Signed mail reports without effect: no report, nothing final, or no mail of Nest; by reason.",
+    ["reason"],
 )
 _MAIL_SIGNATURE: Final = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 """``t=<Unix seconds>,v1=<HMAC-SHA-256 of "t.body" with the secret, in hex>``, in the format of Stripe's."""
@@ -262,7 +266,7 @@ class MailNotice(BaseModel):
     event: NoticeKind
     """``delivered``, ``bounced`` (returned by the recipient's server), or ``complained`` (reported as spam)."""
     message_id: Annotated[str, Field(max_length=998)]
-    """``Message-ID`` of the mail."""
+    """``Message-ID`` of the mail, or the ID that your provider gave to it."""
     status: Status | None = None
     """Enhanced status code of a bounce (RFC 3463), for example ``5.1.1``."""
     reason: str = ""
@@ -286,15 +290,18 @@ class MailWebhook(Webhook):
         self._sealer = sealer
 
     def envelope(self, request: HttpRequest, body: bytes) -> Envelope | None:
-        """Verify the signature and return the command to the mailer; None for a mail that Nest did not send."""
+        """Verify the signature and return the command to the mailer; None for a report without effect."""
         self._check_signature(body, request.header(b"nest-signature"))
         media_type = request.header(b"content-type").partition(";")[0].strip().lower()
-        command = parse_report(body) if media_type == "message/rfc822" else _parse_notice(body)
-        if command is None:
+        try:
+            command = parse_report(body) if media_type == "message/rfc822" else _parse_notice(body)
+        except IgnoredReport as ignored:
+            REPORTS_IGNORED.labels(ignored.reason).inc()
+            log.warning("mail report ignored", reason=ignored.reason)
             return None
         return Envelope(
             # Providers repeat a notice, sometimes with another reason; that is the same fact.
-            id=derived_message_id("mail notice", command.order_id, command.notice, command.status or ""),
+            id=derived_message_id("mail notice", command.key, command.notice, command.status or ""),
             wire=command.wire,
             topic=command.topic,
             key=command.key,
@@ -317,13 +324,9 @@ class MailWebhook(Webhook):
         _check_time(int(signed_at))
 
 
-def _parse_notice(body: bytes) -> RecordMailNotice | None:
+def _parse_notice(body: bytes) -> MailNoticeCommand:
     try:
         notice = MailNotice.model_validate_json(body)
     except ValidationError:
         raise InvalidWebhookPayload from None
-    order_id = order_id_of(notice.message_id)
-    if order_id is None:
-        return None
-    reason = redact_addresses(notice.reason)
-    return RecordMailNotice(key=order_id, order_id=order_id, notice=notice.event, status=notice.status, reason=reason)
+    return notice_of(notice.message_id, notice.event, notice.status, notice.reason)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from services.gateway.webhooks import REPORTS_IGNORED
 from shared.bus.producer import BusDown
 from shared.messages.mailer.suppressions import RecordMailNotice
 from tests.gateway.conftest import MAIL_SECRETS, GatewayStack
-from tests.gateway.test_mail_reports import ORDER, dsn
+from tests.gateway.test_mail_reports import ORDER, SES_ID, dsn
 from tests.stack import eventually
 
 PATH = "/1/webhook/mail"
@@ -76,6 +77,34 @@ async def test_notice_about_an_unknown_mail_gets_200_and_no_message(stack: Gatew
     assert (await post(stack, b"Subject: I'm on holiday\r\n\r\n", content_type="message/rfc822"))[0] == 200
     await post(stack, NOTICE)
     assert len(await notices(stack, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({**NOTICE, "message_id": "<1@elsewhere.example>"}, "no_mail"),
+        (dsn(returned="Content-Type: text/plain\n\nnothing"), "no_mail"),
+        (dsn(action="delayed"), "not_final"),
+        (b"Subject: I'm on holiday\r\n\r\n", "not_a_report"),
+    ],
+)
+async def test_signed_report_without_effect_is_counted_and_logged(
+    stack: GatewayStack, content: Any, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = REPORTS_IGNORED.labels(reason)._value
+    before = counted.get()
+    headers = {"content_type": "message/rfc822"} if isinstance(content, bytes) else {}
+    assert await post(stack, content, **headers) == (200, "received")
+    assert counted.get() == before + 1
+    output = capsys.readouterr()
+    assert "mail report ignored" in output.out + output.err
+
+
+async def test_replaced_message_id_is_sent_to_the_mailer(stack: GatewayStack) -> None:
+    assert await post(stack, {**NOTICE, "message_id": SES_ID}) == (200, "received")
+    await eventually(lambda: stack.services.received, what="a notice on Kafka")
+    [notice] = stack.services.received
+    assert (notice.wire, notice.key) == ("mailer.record-provider-notice", SES_ID)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,13 @@ _REPORTED_STATE: Final[dict[ReportKind, DeliveryState]] = {
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The server or provider accepted the request and is responsible for it now."""
+    """The server or provider accepted the request and is responsible for it now.
+
+    ``provider_id``: the ID in a mail server's answer, with which it may have replaced the Message-ID.
+    """
 
     answer: str = ""
+    provider_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Delivery:
         recipient_hash: a keyed hash of the recipient, for lookups.
         message_id: a mail's ``Message-ID`` or a text's order ID; the same in every attempt, so that copies can be
             recognised.
+        provider_id: the ID that the mail server gave to an accepted mail, if its answer has one; deliveries stored
+            before these were read lack it.
         unknown_outcomes: how many attempts the server may have accepted, since its answer was lost; deliveries stored
             before these were counted lack it.
         reason: the last answer of the server, or the last report; None before the first.
@@ -116,6 +122,7 @@ class Delivery:
     recipient: str
     recipient_hash: str
     message_id: str
+    provider_id: str | None = None
     attempts: int = 0
     unknown_outcomes: int = 0
     reason: str | None = None
@@ -135,8 +142,8 @@ class Delivery:
         """
         attempted = replace(self, attempts=self.attempts + 1, updated_at=at)
         match outcome:
-            case Accepted(answer):
-                return replace(attempted, state="handed_over", reason=answer)
+            case Accepted(answer, provider_id=provider_id):
+                return replace(attempted, state="handed_over", reason=answer, provider_id=provider_id)
             case Rejected(reason=reason):
                 return replace(attempted, state="failed", reason=reason)
             case Deferred(reason, unknown=unknown):

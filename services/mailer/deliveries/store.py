@@ -20,11 +20,17 @@ class Deliveries(Rows[Delivery]):
     INDEXES: Final = (
         IndexModel([("orderId", ASCENDING)], unique=True),
         IndexModel([("recipientHash", ASCENDING), ("createdAt", DESCENDING)]),
+        # Partial, since most mail servers keep the Message-ID.
+        IndexModel([("providerId", ASCENDING)], partialFilterExpression={"providerId": {"$type": "string"}}),
     )
 
     async def find(self, order_id: str) -> Delivery | None:
         """Return the delivery of an order, or None if the order has not been attempted."""
         return await self._one({"orderId": {"$eq": order_id}})
+
+    async def find_by_provider_id(self, provider_id: str) -> Delivery | None:
+        """Return the mail that a mail server accepted under this ID, or None."""
+        return await self._one({"providerId": {"$eq": provider_id, "$type": "string"}})
 
     async def find_last_with_client(self, recipient_hash: str) -> Delivery | None:
         """Return the newest delivery to a recipient that belongs to a client, or None."""

@@ -59,4 +59,4 @@ def _anonymised(delivery: Document) -> Document:
     address.
     """
     state = "failed" if delivery["state"] == "queued" else delivery["state"]
-    return {**delivery, "state": state, "recipient": "", "recipientHash": "", "reason": None}
+    return {**delivery, "state": state, "recipient": "", "recipientHash": "", "reason": None, "providerId": None}

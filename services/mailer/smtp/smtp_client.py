@@ -20,9 +20,9 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDis
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.smtp.smtp_session import CLOSING, ConnectionLost, Reply, SmtpSession
-from services.mailer.suppressions.models import DEAD_ADDRESS
+from services.mailer.suppressions.models import shows_dead_address
 from shared.circuit_breaker import CircuitBreaker
-from shared.mail import redact_addresses
+from shared.mail import provider_id_in, redact_addresses
 
 Tls = Literal["required", "implicit", "none"]
 CONNECT_SECONDS: Final = 10.0
@@ -227,7 +227,8 @@ class SmtpClient:
 
 def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> Outcome | Unavailable | Refused:
     if session.content_sent and reply.completed:
-        return Accepted(redact_addresses(f"{reply.code} {reply.text}", address=mail.recipient))
+        answer = redact_addresses(f"{reply.code} {reply.text}", address=mail.recipient)
+        return Accepted(answer, provider_id=_provider_id(reply, mail))
     reason = redact_addresses(f"{session.stage}: {reply.code} {reply.text}", address=mail.recipient)
     if reply.code == CLOSING:
         # The server did not accept the mail, even if it has received the content.
@@ -241,9 +242,16 @@ def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> Outcome | Unavai
             # Servers may refuse SMTPUTF8, which only a recipient outside ASCII needs (RFC 6531 section 3.5).
             return Refused(reason, all_mails=mail.recipient.isascii())
         case "RCPT":
-            return Rejected(reason, dead_address=DEAD_ADDRESS.match(reply.text) is not None)
+            return Rejected(reason, dead_address=shows_dead_address(f"{reply.code} {reply.text}"))
         case "DATA":
             return Refused(reason, all_mails=POLICY.match(reply.text) is not None)
+
+
+def _provider_id(reply: Reply, mail: Mail) -> str | None:
+    """Return the first ID in the reply; not the recipient's address, which is stored sealed only."""
+    local_part = mail.recipient.rpartition("@")[0].lower()
+    ids = filter(None, map(provider_id_in, reply.text.split()))
+    return next((each for each in ids if local_part != each.lower()), None)
 
 
 async def _close(session: SmtpSession) -> None:

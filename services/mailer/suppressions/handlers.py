@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from prometheus_client import Counter
+
 from services.mailer.context import SERVICE, Mailer
 from services.mailer.deliveries.models import Delivery
-from services.mailer.suppressions.models import NEVER_SUPPRESSED, Suppression, shows_dead_address
+from services.mailer.suppressions.models import NEVER_SUPPRESSED, Suppression, precise_status, shows_dead_address
 from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.mailer.errors import SuppressionNotFound
@@ -18,7 +20,9 @@ from shared.messages.mailer.suppressions import (
     LiftSuppression,
     ListSuppressions,
     MailBounced,
+    MailNoticeCommand,
     RecordMailNotice,
+    RecordProviderNotice,
     SuppressionLifted,
     SuppressionsView,
     SuppressionView,
@@ -30,16 +34,28 @@ REPORT_PAUSES: Final = (timedelta(seconds=5), timedelta(minutes=1), timedelta(mi
 that crashed before its commit stores the delivery after its restart."""
 
 
+UNMATCHED: Final = Counter("nest_mail_reports_unmatched", "Mail reports that name a mail that was never delivered.")
+
+
 async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mailer) -> None:
     """Update a delivery from a provider's report, and suppress its address after a permanent bounce or a complaint."""
-    stored = await mailer.deliveries.find(command.order_id)
+    await _record(command, await mailer.deliveries.find(command.order_id), work, mailer)
+
+
+async def record_provider_notice(command: RecordProviderNotice, work: Work, mailer: Mailer) -> None:
+    """Like ``record_mail_notice``, for a mail that its mail server sent under an ID of its own."""
+    await _record(command, await mailer.deliveries.find_by_provider_id(command.provider_id), work, mailer)
+
+
+async def _record(command: MailNoticeCommand, stored: Delivery | None, work: Work, mailer: Mailer) -> None:
     if stored is None or stored.medium != "mail":
         _retry_report(command, work)
         return
     if not stored.recipient:
         # The recipient was erased: nothing more is stored about them, not even that their address is dead.
         return
-    reason = " ".join(filter(None, (command.status, command.reason)))
+    status = precise_status(command.status, command.reason)
+    reason = " ".join(filter(None, (status, command.reason)))
     delivery = stored.reported(command.notice, reason, at=work.now)
     if delivery is not stored:
         mailer.deliveries.save(delivery, work)
@@ -51,11 +67,12 @@ async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mail
                         key=delivery.id,
                         delivery_id=delivery.id,
                         template=delivery.template,
-                        status=command.status,
+                        status=status,
                         at=work.now,
                     )
                 )
-            if shows_dead_address(command.status):
+            # A bounce without any code is an adapter's, whose provider calls it permanent.
+            if shows_dead_address(command.reason, status, without_code=True):
                 await suppress("bounce", delivery, work, mailer)
         case "complained":
             await suppress("complaint", delivery, work, mailer)
@@ -147,9 +164,10 @@ def _hashes(recipient: Sealed, mailer: Mailer) -> list[str]:
     return mailer.recipient_hashes(mailer.unseal(recipient).strip())
 
 
-def _retry_report(command: RecordMailNotice, work: Work) -> None:
+def _retry_report(command: MailNoticeCommand, work: Work) -> None:
     if command.attempt > len(REPORT_PAUSES):
-        log.warning("mail report without delivery", notice=command.notice, order=command.order_id)
+        UNMATCHED.inc()
+        log.warning("mail report without delivery", notice=command.notice, mail=work.key)
         return
     retry = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
     work.publish(retry, at=work.now + REPORT_PAUSES[command.attempt - 1])

@@ -14,9 +14,25 @@ from shared.messages.mailer.suppressions import Cause
 NEVER_SUPPRESSED: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})
 """Templates that the recipient has just requested. They are sent to suppressed addresses too: a bounce years ago must
 not lock anybody out for good, and the requests themselves are rate-limited."""
-DEAD_ADDRESS: Final = re.compile(r"5\.(?:1\.(?:1|2|3|6|10)|2\.1)(?!\d)")
-"""Enhanced status codes (RFC 3463, RFC 7505) of a mailbox or domain that does not exist, has moved or is disabled.
-Other codes are about a full mailbox, the size or the sender: an error of ours would suppress everybody."""
+DEAD_ADDRESS: Final = re.compile(r"5\.(?:1\.(?:1|2|3|6|10|351)|2\.1)")
+"""Enhanced status codes (RFC 3463, RFC 7505; 5.1.351: Exchange Online) of a mailbox or domain that does not exist, has
+moved or is disabled. Other codes are about a full mailbox, the size or the sender: an error of ours would suppress
+everybody."""
+UNSPECIFIC: Final = re.compile(r"[245]\.[01]\.0")
+"""Codes of a server that knows nothing more precise (RFC 3463 section 3.2): the diagnostic may (RFC 3464 section
+2.3.6)."""
+_CODE_IN_REPLY: Final = re.compile(r"(?:^|^[245]\d\d[ -]+|[( -]#|[245]\d\d-['\"])#?([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
+"""An enhanced status code at the start of a reply (``550 5.1.1 …``, ``550 #5.1.0``), after a number sign as in qmail's
+``(#5.1.1)``, or where Amazon SES quotes one: ``5.1.0 - Unknown address error 550-'5.1.1 …``."""
+_DIRECTORY_BLOCK: Final = re.compile(r"5\.4\.1\b.*recipient address rejected: access denied", re.IGNORECASE)
+"""Exchange Online's reply for an address that its directory lacks (Directory-Based Edge Blocking)."""
+_NOT_ABOUT_ADDRESS: Final = re.compile(
+    r"^4\d\d\b|^552\b|too many|too (?:fast|quickly)|\brate\b|\blimit|this (?:hour|day)\b|quota|mailbox (?:is )?full"
+    r"|spam|black ?list|block ?list|reputation|quarantin|preferences",
+    re.IGNORECASE,
+)
+"""Replies about our rate, our network, the content or a full mailbox, which some servers send with the code of a dead
+address, or a server in between has given one (``552`` is a full mailbox: RFC 5321 section 4.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +70,41 @@ class Suppression:
             raise RecipientComplained
 
 
-def shows_dead_address(status: str | None) -> bool:
-    """Whether a bounce means that the address is dead; a bounce without a status code (None) is assumed to."""
-    return status is None or DEAD_ADDRESS.fullmatch(status) is not None
+def precise_status(status: str | None, reply: str) -> str | None:
+    """Return the status code of a bounce: that of the mail server's reply if the report has none more precise.
+
+    Args:
+        status: the enhanced status code of the report; None if it has none.
+        reply: the mail server's reply, with its basic code: ``550 5.1.1 no such user``.
+    """
+    if status is not None and not UNSPECIFIC.fullmatch(status):
+        return status
+    return _status_of(reply) or status
+
+
+def shows_dead_address(reply: str, status: str | None = None, *, without_code: bool = False) -> bool:
+    """Whether a mail server's reply, or the status code of a report about it, proves that the address is dead.
+
+    Neither may speak of something else: servers send 5.1.1 for addresses that exist, and servers in between derive it
+    from 550, the basic code of almost any refusal.
+
+    Args:
+        reply: the reply, with its basic code; empty if it is unknown.
+        status: the enhanced status code of the report, if any.
+        without_code: the result if neither has a code.
+    """
+    if _DIRECTORY_BLOCK.search(reply):
+        return True
+    if _NOT_ABOUT_ADDRESS.search(reply):
+        return False
+    codes = [code for code in (status, _status_of(reply)) if code is not None]
+    specific = [code for code in codes if not UNSPECIFIC.fullmatch(code)]
+    if not specific:
+        return without_code and not codes
+    return all(DEAD_ADDRESS.fullmatch(code) for code in specific)
+
+
+def _status_of(reply: str) -> str | None:
+    """Return the first enhanced status code in a reply, a specific one if there is one."""
+    codes = _CODE_IN_REPLY.findall(reply)
+    return next((code for code in codes if not UNSPECIFIC.fullmatch(code)), codes[0] if codes else None)

@@ -13,6 +13,8 @@ Cause = Literal["bounce", "complaint"]
 NoticeKind = Literal["delivered", "bounced", "complained"]
 OrderId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """ID of the mail's first SendMail command: the local part of its Message-ID."""
+ProviderId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]{15,127}$")]
+"""ID that a provider gave to a mail: in its reply to the content, and before the ``@`` of the Message-ID."""
 Status = Annotated[str, Field(pattern=r"^[245]\.[0-9]{1,3}\.[0-9]{1,3}$")]
 """An enhanced status code (RFC 3463), for example ``5.1.1``."""
 MAX_REASON: Final = 300
@@ -81,16 +83,27 @@ class LiftSuppression(
         return self
 
 
-class RecordMailNotice(Command, wire="mailer.record-mail-notice", personal=True):
-    """Update a delivery, and suppress its address after a permanent bounce or a complaint."""
+class MailNoticeCommand(Command):
+    """Fields shared by the commands that record the outcome of a mail."""
 
-    order_id: OrderId
     notice: NoticeKind
     status: Status | None = None
     reason: Annotated[str, Field(max_length=MAX_REASON)] = ""
     """The provider's text, without addresses."""
     attempt: int = 1
     """Number of the attempt, from 1. The notice may arrive before the delivery is marked as handed over."""
+
+
+class RecordMailNotice(MailNoticeCommand, wire="mailer.record-mail-notice", personal=True):
+    """Update a delivery, and suppress its address after a permanent bounce or a complaint."""
+
+    order_id: OrderId
+
+
+class RecordProviderNotice(MailNoticeCommand, wire="mailer.record-provider-notice", personal=True):
+    """Like ``RecordMailNotice``, for a mail whose Message-ID was replaced by the provider."""
+
+    provider_id: ProviderId
 
 
 class MailBounced(Event, wire="mailer.mail-bounced"):

@@ -90,6 +90,7 @@ async def test_delivery_is_stored_without_the_address(harness: ServiceHarness) -
         "clientId": "client_1",
         "locale": None,
         "messageId": f"<{ORDER_ID}@nest.example>",
+        "providerId": None,
         "attempts": 1,
         "unknownOutcomes": 0,
         "reason": "250 taken",

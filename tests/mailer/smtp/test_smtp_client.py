@@ -423,6 +423,26 @@ async def test_refused_smtputf8_concerns_one_mail_only(server: SmtpServer) -> No
         assert isinstance(await client.send(mail(2)), Accepted)
 
 
+@pytest.mark.parametrize(
+    ("reply", "provider_id"),
+    [
+        ("250 Ok 0100018f3c2b7d5e-6a1b2c3d-0000-4000-000000", "0100018f3c2b7d5e-6a1b2c3d-0000-4000-000000"),
+        ("250 2.0.0 OK: queued as <202611210605.12345678@smtp.example>", "202611210605.12345678"),
+        ("250 2.0.0 Ok: queued as 4F1A2B3C4D", None),
+        ("250 taken from Person12345678.of.long.name@example.com", None),
+        ("250 taken, with nothing but quite_longwords", None),
+    ],
+)
+async def test_id_in_the_reply_is_kept_but_never_the_address(
+    server: SmtpServer, reply: str, provider_id: str | None
+) -> None:
+    server.reply_to("DATA", reply)
+    async with smtp_client(server.port) as client:
+        outcome = await client.send(mail(recipient="person12345678.of.long.name@example.com"))
+    assert isinstance(outcome, Accepted)
+    assert outcome.provider_id == provider_id
+
+
 class StarttlsAttacker(asyncio.Protocol):
     """Man in the middle that offers STARTTLS and then replies to it in its own way."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.mailer.suppressions.handlers import REPORT_PAUSES
+from services.mailer.suppressions.handlers import REPORT_PAUSES, UNMATCHED
 from shared.bus.envelope import encode
 from shared.bus.inbox import Inbox
 from shared.messages import Sealed
@@ -16,6 +16,7 @@ from shared.messages.mailer.suppressions import (
     MailBounced,
     NoticeKind,
     RecordMailNotice,
+    RecordProviderNotice,
     SuppressionLifted,
 )
 from shared.sealing import Sealer
@@ -152,7 +153,24 @@ async def test_only_a_bounce_about_the_address_suppresses_it(
     assert bool(await suppression_rows(harness)) is suppresses
 
 
-@pytest.mark.parametrize(("reply", "suppresses"), [("550 5.1.1 no such user", True), ("550 go away", False)])
+async def test_more_precise_code_in_the_reply_is_stored_and_published(harness: ServiceHarness) -> None:
+    await harness.deliver(mail_command(), id=ORDER_ID)
+    await harness.deliver(report("bounced", "5.0.0", reason="550 5.1.1 no such user"))
+    [row] = await delivery_rows(harness)
+    assert row["reason"] == "5.1.1 550 5.1.1 no such user"
+    assert [event.status for event in harness.published_of(MailBounced)] == ["5.1.1"]
+    assert len(await suppression_rows(harness)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "suppresses"),
+    [
+        ("550 5.1.1 no such user", True),
+        ("550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", True),
+        ("550 5.1.1 too many recipients this hour", False),
+        ("550 go away", False),
+    ],
+)
 async def test_rejection_of_a_dead_address_suppresses_it_at_once(
     harness: ServiceHarness, server: SmtpServer, reply: str, *, suppresses: bool
 ) -> None:
@@ -218,7 +236,23 @@ async def test_report_waits_for_its_delivery(harness: ServiceHarness) -> None:
     assert await delivery_state(harness) == "bounced"
 
 
+SES_ID = "0100018f3c2b7d5e-6a1b2c3d-0000-4000-8000-0123456789ab-000000"
+
+
+async def test_mail_under_the_id_of_its_provider_is_found(harness: ServiceHarness, server: SmtpServer) -> None:
+    server.reply_to("DATA", f"250 Ok {SES_ID}")
+    await harness.deliver(mail_command(), id=ORDER_ID)
+    unknown = RecordProviderNotice(key="x", provider_id=SES_ID.replace("f", "e"), notice="bounced", status="5.1.1")
+    await harness.deliver(unknown)
+    assert await delivery_state(harness) == "handed_over"
+    await harness.deliver(RecordProviderNotice(key=SES_ID, provider_id=SES_ID, notice="bounced", status="5.1.1"))
+    assert await delivery_state(harness) == "bounced"
+    [suppression] = await suppression_rows(harness)
+    assert suppression["cause"] == "bounce"
+
+
 async def test_report_without_a_delivery_is_given_up(harness: ServiceHarness) -> None:
+    counted = UNMATCHED._value.get()
     began, message = harness.now, report("bounced", "5.1.1")
     for _ in REPORT_PAUSES:
         await harness.deliver(message)
@@ -229,6 +263,7 @@ async def test_report_without_a_delivery_is_given_up(harness: ServiceHarness) ->
         message = retry.model_copy(update={"key": ORDER_ID})
     await harness.deliver(message)
     assert await harness.delayed() == []
+    assert UNMATCHED._value.get() == counted + 1
     assert harness.now - began > timedelta(hours=1)
     assert await suppression_rows(harness) == []
 
