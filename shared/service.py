@@ -38,7 +38,7 @@ from shared.bus.watchdog import Watchdog, end_process
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.messages import SERVICE, Message
-from shared.mongo import Database, connect, database, dependency_down, ensure_indexes, responds
+from shared.mongo import PING_SECONDS, Database, connect, database, dependency_down, ensure_indexes, responds
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
@@ -163,7 +163,9 @@ class Service:
         group = settings.topic_prefix + self.name
         instance = InstanceName(f"{settings.kafka_bootstrap} {group}", settings.instance)
         self._stack.callback(instance.release)
-        outage = Outage(lambda: responds(client), service=self.name)
+        ping_client = connect(settings.mongo_url, application=f"nest-{self.name}-ping", timeout=PING_SECONDS)
+        self._stack.push_async_callback(ping_client.close)
+        outage = Outage(lambda: responds(ping_client), service=self.name)
         self._stack.push_async_callback(outage.stop)
         delivery = Delivery(handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
         consumer = self._consumer = Consumer(

@@ -282,13 +282,14 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Start no further records, wait for the running ones, commit their offsets.
 
         Every partition is revoked before any is assigned (eager rebalance). A record still running after
-        ``REVOKE_SECONDS`` continues; if the new owner of the partition handles it too, the inbox keeps one of the two.
+        ``REVOKE_SECONDS``, or during an outage of MongoDB, which none can finish, continues; if the new owner of the
+        partition handles it too, the inbox keeps one of the two.
         """
         for tracker in self._trackers.values():
             tracker.revoked = True
         try:
             async with asyncio.timeout(REVOKE_SECONDS):
-                while any(tracker.running for tracker in self._trackers.values()):
+                while not self._delivery.in_outage and any(tracker.running for tracker in self._trackers.values()):
                     self._record_ended.clear()
                     await self._record_ended.wait()
         except TimeoutError:

@@ -70,6 +70,25 @@ class Waiting:
     notified: bool = False
 
 
+@dataclass(slots=True)
+class _Tries:
+    """The failed attempts of one message.
+
+    Attributes:
+        waiting: the message.
+        query: True if it is a query.
+        failures: attempts that failed because of the message or its handler.
+        timeouts: attempts in a row that timed out although MongoDB answers.
+        notice: timer of the notice before the deadline.
+    """
+
+    waiting: Waiting
+    query: bool
+    failures: int = 0
+    timeouts: int = 0
+    notice: asyncio.TimerHandle | None = None
+
+
 class Delivery:
     """Delivers the records of one service; its consumer group is written into dead letters.
 
@@ -97,6 +116,11 @@ class Delivery:
         self._replies: set[asyncio.Task[None]] = set()
         self._outage = outage
         self.waiting: dict[str, Waiting] = {}
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether MongoDB is away."""
+        return self._outage.begun.is_set()
 
     def stop(self) -> None:
         """Make no further attempts; a message that waits for one raises Stopping."""
@@ -156,8 +180,7 @@ class Delivery:
         waiting = Waiting(envelope, time.monotonic())
         if envelope.reply_to is not None and envelope.deadline:
             self.waiting[envelope.reply_id] = waiting
-        attempts = timeouts = 0
-        notice: asyncio.TimerHandle | None = None
+        tries = _Tries(waiting, query=isinstance(message, Query))
         try:
             while True:
                 try:
@@ -165,27 +188,40 @@ class Delivery:
                 except TooOld:
                     raise
                 except Exception as failure:  # any exception of a handler ends up here
-                    if dependency_down(failure) or isinstance(failure, BusDown | WriteConflict):
-                        slow = await self._is_slow(failure, envelope)
-                        if isinstance(message, Query) and (refusal := self._query_refusal(waiting, slow=slow)):
-                            return refused(refusal)
-                        notice = notice or self._notify_before_deadline(waiting)
-                        pause = min(OUTAGE_PAUSE * 2.0**timeouts, LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
-                        timeouts = timeouts + 1 if slow else 0
-                    else:
-                        attempts += 1
-                        log.exception("handler failed", type=envelope.wire, id=envelope.id, attempts=attempts)
-                        if isinstance(message, Query):
-                            return refused(Unknown())
-                        if attempts == MAX_ATTEMPTS:
-                            raise _GivenUp from failure
-                        pause = FIRST_PAUSE * PAUSE_GROWTH ** (attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311
-                    RETRIES.labels(self._service, envelope.wire).inc()
-                    await self._pause(pause)
+                    if self._stopping.is_set():
+                        raise Stopping from failure
+                    refusal_or_pause = await self._after(failure, tries)
+                if isinstance(refusal_or_pause, Refusal):
+                    return refused(refusal_or_pause)
+                RETRIES.labels(self._service, envelope.wire).inc()
+                await self._pause(refusal_or_pause)
         finally:
             self.waiting.pop(envelope.reply_id, None)
-            if notice is not None:
-                notice.cancel()
+            if tries.notice is not None:
+                tries.notice.cancel()
+
+    async def _after(self, failure: Exception, tries: _Tries) -> Refusal | float:
+        """Return the refusal that ends a message after a failed attempt, or the seconds before the next attempt.
+
+        Raises:
+            _GivenUp: it was the last attempt.
+        """
+        envelope = tries.waiting.envelope
+        if dependency_down(failure) or isinstance(failure, BusDown | WriteConflict):
+            slow = await self._is_slow(failure, envelope)
+            if tries.query and (refusal := self._query_refusal(tries.waiting, slow=slow)):
+                return refusal
+            tries.notice = tries.notice or self._notify_before_deadline(tries.waiting)
+            pause = min(OUTAGE_PAUSE * 2.0**tries.timeouts, LONGEST_PAUSE)
+            tries.timeouts = tries.timeouts + 1 if slow else 0
+            return pause * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+        tries.failures += 1
+        log.error("handler failed", type=envelope.wire, id=envelope.id, attempts=tries.failures, exc_info=failure)
+        if tries.query:
+            return Unknown()
+        if tries.failures == MAX_ATTEMPTS:
+            raise _GivenUp from failure
+        return FIRST_PAUSE * PAUSE_GROWTH ** (tries.failures - 1) * random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
 
     async def _is_slow(self, failure: Exception, envelope: Envelope) -> bool:
         """Return True if an operation took too long although MongoDB answers; logs what the message waits for."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
@@ -22,6 +24,14 @@ from tests.shared.sample_services import Append, Total
 
 OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
 OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
+BusOn = Callable[[EmbeddedMongo], Awaitable[BusHarness]]
+
+
+@pytest.fixture
+async def bus_on(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[BusOn]:
+    """Function that opens the topics of this test, and databases on a MongoDB of its own."""
+    async with AsyncExitStack() as stack:
+        yield lambda mongo: stack.enter_async_context(BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_"))
 
 
 async def test_a_kafka_outage_loses_and_repeats_nothing(
@@ -219,6 +229,71 @@ async def test_a_primary_that_steps_down_loses_and_repeats_nothing(
         assert {reply.kind for reply in replies} == {"done"}
         for number in range(120):
             assert await bus.numbers(str(number)) == [number]
+        assert await bus.records("ledger.commands.dead") == []
+
+
+@dataclass
+class Calls:
+    """Calls of many clients with random commands and queries."""
+
+    bus: BusHarness
+    chaos: random.Random
+    commands: dict[str, Append] = field(default_factory=dict)
+    """Commands by message ID, those of a subject in the order in which they were sent."""
+    running: list[asyncio.Task[str]] = field(default_factory=list)
+
+    def start(self, count: int) -> None:
+        """Start so many calls at once."""
+        self.running += [asyncio.create_task(self._call()) for _ in range(count)]
+
+    async def _call(self) -> str:
+        """Append the next number to a random subject, or count its entries; return the kind of the reply."""
+        subject = str(self.chaos.randrange(12))
+        if self.chaos.random() < 0.2:
+            return (await self.bus.call(Total(subject=subject), seconds=9)).kind
+        command, message_id = Append(subject=subject, number=len(self.commands), key=subject), new_message_id()
+        self.commands[message_id] = command
+        return (await self.bus.call(command, id=message_id, seconds=9)).kind
+
+    async def replies(self) -> set[str]:
+        """Wait for all replies and return their kinds; raise TimeoutError if a call has no reply at its deadline."""
+        running, self.running = self.running, []
+        return {*await asyncio.gather(*running)}
+
+
+async def test_random_outages_of_mongodb_notify_every_caller_and_lose_nothing(
+    own_mongo: OwnMongo, bus_on: BusOn, monkeypatch: pytest.MonkeyPatch, chaos: random.Random, rounds: int
+) -> None:
+    monkeypatch.setattr("shared.bus.outage.PATIENCE_SECONDS", 2.0)
+    mongo = await own_mongo()
+    bus = await bus_on(mongo)
+    calls = Calls(bus, chaos)
+    async with bus.running(in_flight=16):
+        for _ in range(rounds):
+            async with AsyncExitStack() as second:
+                if chaos.random() < 0.5:
+                    await second.enter_async_context(bus.running(in_flight=16, drain_seconds=1))
+                calls.start(chaos.randint(1, 20))
+                await asyncio.sleep(chaos.uniform(0, 0.1))
+                kill, seconds = chaos.random() < 0.5, chaos.uniform(4, 8)
+                await (mongo.kill() if kill else freeze(mongo))
+                ends = time.monotonic() + seconds
+                calls.start(chaos.randint(40, 100))
+                while time.monotonic() < ends:
+                    await asyncio.sleep(seconds / 10)
+                    calls.start(chaos.randint(0, 3))
+                    if chaos.random() < 0.1:
+                        await second.aclose()  # its partitions move during the outage
+                await (mongo.start() if kill else thaw(mongo))
+                assert await calls.replies() == {"done", "unavailable"}
+                await bus.drained()
+        for message_id, command in calls.commands.items():
+            repeat = await bus.call(command, id=message_id)
+            assert (repeat.kind, repeat.replayed) == ("done", True)
+        for subject in {command.subject for command in calls.commands.values()}:
+            expected = [command.number for command in calls.commands.values() if command.subject == subject]
+            assert await bus.listed(subject) == expected
+            assert await bus.numbers(subject) == expected
         assert await bus.records("ledger.commands.dead") == []
 
 
