@@ -14,6 +14,10 @@ from aiohttp import web
 
 KEY = "0123456789abcdef0123456789abcdef-us21"
 LIST = "a1b2c3d4e5"
+TEMPORARY_DETAILS = (
+    "a" * 200 + "@example.com has signed up to a lot of lists very recently; we're not allowing more signups for now",
+    'Recipient "ada@example.com" has too many recent signup requests',
+)
 
 
 class MailchimpDouble:
@@ -26,7 +30,8 @@ class MailchimpDouble:
         erasures: member hash of each permanent deletion, in order.
         faults: faults of the next requests: a status (the request has no effect), ``done-500`` (it takes effect, then
             500), ``done-hang`` (it takes effect, without a response), ``hang`` (no effect, no response), ``drop`` (it
-            takes effect, then the connection is closed), ``html`` (the error page of a proxy).
+            takes effect, then the connection is closed), ``html`` (the error page of a proxy), or one of
+            ``TEMPORARY_DETAILS`` (400 with this detail).
         always: fault of all requests.
     """
 
@@ -99,6 +104,8 @@ class MailchimpDouble:
         fault = self.faults.popleft() if self.faults else self.always
         if isinstance(fault, int):
             return problem(fault, {400: "Member In Compliance State", 429: "Too Many Requests"}.get(fault, "Fault"))
+        if fault in TEMPORARY_DETAILS:
+            return problem(400, "Invalid Resource", detail=fault)
         if fault == "html":
             return web.Response(text="<html>gateway</html>", status=502, content_type="text/html")
         if fault == "hang":
@@ -128,7 +135,7 @@ def _rejection(request: web.Request) -> web.Response | None:
     return None
 
 
-def problem(status: int, title: str) -> web.Response:
+def problem(status: int, title: str, *, detail: str = "ada@example.com …") -> web.Response:
     """Problem document as Mailchimp returns it; ``detail`` contains the address."""
-    body = {"type": "https://mailchimp.com/developer/", "title": title, "status": status, "detail": "ada@example.com …"}
+    body = {"type": "https://mailchimp.com/developer/", "title": title, "status": status, "detail": detail}
     return web.Response(text=json.dumps(body), status=status, content_type="application/problem+json")

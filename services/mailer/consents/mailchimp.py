@@ -8,23 +8,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 from prometheus_client import Counter
 
-from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
+from services.mailer.deliveries.models import Accepted, AccountRefused, Deferred, Outcome, Rejected
 from shared.circuit_breaker import CircuitBreaker
 from shared.messages.mailer.consents import ConsentLevel
+from shared.telemetry import log
 
 MAX_CONCURRENT_CALLS: Final = 8
 """Mailchimp serves ten concurrent calls per account and rejects more (its documentation, under Throttling)."""
 MAX_RESPONSE_BYTES: Final = 65_536
 MAX_REASON_CHARACTERS: Final = 120
-NOT_ABOUT_ADDRESS: Final = frozenset({401, 403, 404, 408, 425, 429})
-"""Client errors that say nothing about the address: a wrong key or list, which an operator must correct, or a rate
-limit."""
+ACCOUNT_REFUSED: Final = frozenset({401, 403, 404})
+"""A wrong key, a disabled account, a plan without the feature, or a wrong list: an operator must correct it
+(https://mailchimp.com/developer/marketing/docs/errors/)."""
+NOT_NOW: Final = frozenset({408, 425, 429})
+TOO_MANY_SIGN_UPS: Final = re.compile(
+    r"very recently|too many recent sign-?up|not allowing more sign-?ups", re.IGNORECASE
+)
+"""Detail of a 400 about an address that was added to many lists of Mailchimp's customers within a short time:
+``… has signed up to a lot of lists very recently; we're not allowing more signups for now``."""
 SUCCESS: Final = frozenset({200, 204})
 NOT_FOUND: Final = 404
 _UPDATES: Final = Counter(
@@ -33,6 +41,16 @@ _UPDATES: Final = Counter(
 _ERASURES: Final = Counter(
     "nest_audience_forgotten", "Calls that erase a person at the audience provider, by outcome.", ["outcome"]
 )
+_OUTCOMES: Final[dict[type[Outcome], str]] = {
+    Accepted: "carried",
+    Deferred: "not_now",
+    AccountRefused: "refused",
+    Rejected: "never",
+}
+for _outcome in _OUTCOMES.values():
+    # An alarm finds the first increase only of a series that exists.
+    _UPDATES.labels(_outcome)
+    _ERASURES.labels(_outcome)
 GIVEN_UP: Final = Counter("nest_audience_given_up", "Consents whose sync to the audience provider was given up.")
 _STATUS: Final[dict[ConsentLevel, tuple[str, str]]] = {
     "general": ("subscribed", "subscribed"),
@@ -116,11 +134,18 @@ class Mailchimp:
         if response.status in SUCCESS:
             self._breaker.succeeded()
             return Accepted()
-        reason = f"{response.status} {_title(response.body)}".strip()
-        if 400 <= response.status < 500 and response.status not in NOT_ABOUT_ADDRESS:  # noqa: PLR2004 -- client errors
-            self._breaker.succeeded()
-            return Rejected(reason)
-        return self._failed(reason)
+        problem = _problem(response.body)
+        reason = f"{response.status} {_printable(problem.get('title'))}".strip()
+        if response.status in ACCOUNT_REFUSED:
+            self._breaker.failed(reason)
+            log.error("mailchimp refuses the account", reason=reason)
+            return AccountRefused(reason)
+        if not 400 <= response.status < 500 or response.status in NOT_NOW:  # noqa: PLR2004 -- client errors
+            return self._failed(reason)
+        self._breaker.succeeded()
+        if TOO_MANY_SIGN_UPS.search(str(problem.get("detail"))):
+            return Deferred(f"{reason}: too many recent sign-ups of the address")
+        return Rejected(reason)
 
     def _failed(self, reason: str) -> Deferred:
         self._breaker.failed(reason)
@@ -139,16 +164,19 @@ def member_hash(address: str) -> str:
 
 
 def _counted(counter: Counter, outcome: Outcome) -> Outcome:
-    counter.labels({Accepted: "carried", Deferred: "not_now", Rejected: "never"}[type(outcome)]).inc()
+    counter.labels(_OUTCOMES[type(outcome)]).inc()
     return outcome
 
 
-def _title(body: bytes) -> str:
-    """Return the ``title`` of a problem document (RFC 9457); its ``detail`` quotes the address."""
+def _problem(body: bytes) -> dict[str, Any]:
+    """Return a problem document (RFC 9457). Only its ``title`` may be stored: its ``detail`` quotes the address."""
     try:
         problem = json.loads(body)
-    except ValueError:
-        return ""
-    title = problem.get("title") if isinstance(problem, dict) else None
-    printable = "".join(each if each.isprintable() else " " for each in title) if isinstance(title, str) else ""
+    except (ValueError, RecursionError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _printable(text: Any) -> str:
+    printable = "".join(each if each.isprintable() else " " for each in text) if isinstance(text, str) else ""
     return printable[:MAX_REASON_CHARACTERS]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
-from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected, retry_pause
+from services.mailer.deliveries.models import Accepted, AccountRefused, Deferred, Outcome, Rejected, retry_pause
 from shared.messages import Caller
 from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
 
@@ -14,7 +14,7 @@ SyncState = Literal["carried", "waiting", "given_up", "no_address"]
 FIRST_PAUSE: Final = timedelta(seconds=10)
 MAX_PAUSE: Final = timedelta(hours=2)
 RETRY_PERIOD: Final = timedelta(days=7)
-"""How long a sync is retried during an outage of the provider, or while its API key is wrong."""
+"""How long a sync is retried during an outage of the provider. While it refuses our account, there is no end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,10 @@ class AudienceMember:
         return replace(self._at_version_of(consent), state="no_address", reason=None, updated_at=at)
 
     def after(self, outcome: Outcome, consent: Consent, *, ordered_at: datetime, at: datetime) -> Self:
-        """Return the state after one more call to the provider; retries end seven days after the first order."""
+        """Return the state after one more call to the provider.
+
+        Retries end seven days after the first order, unless they wait for an operator.
+        """
         current = self._at_version_of(consent)
         attempted = replace(current, attempts=current.attempts + 1, updated_at=at)
         match outcome:
@@ -137,7 +140,7 @@ class AudienceMember:
             case Rejected(reason=reason):
                 return replace(attempted, state="given_up", reason=reason)
             case Deferred(reason):
-                expired = at >= ordered_at + RETRY_PERIOD
+                expired = at >= ordered_at + RETRY_PERIOD and not isinstance(outcome, AccountRefused)
                 return replace(attempted, state="given_up" if expired else "waiting", reason=reason)
 
     def _at_version_of(self, consent: Consent) -> Self:

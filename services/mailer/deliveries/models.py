@@ -63,6 +63,11 @@ class Deferred:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountRefused(Deferred):
+    """The provider refuses our account, whatever the request is: retried until an operator has corrected it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Permanent failure: the server or provider rejected the request, or the address or number is unusable.
 

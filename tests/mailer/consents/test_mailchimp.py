@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.mailer.consents.mailchimp import Mailchimp, member_hash
-from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
+from services.mailer.deliveries.models import Accepted, AccountRefused, Deferred, Outcome, Rejected
+from shared.circuit_breaker import FAILURES
 from shared.messages.mailer.consents import ConsentLevel
-from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
+from tests.mailer.mailchimp_double import KEY, LIST, TEMPORARY_DETAILS, MailchimpDouble
 
 ADDRESS = "Ada@Example.com"
 
@@ -24,8 +25,11 @@ async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
         (None, Accepted(), True),
         (400, Rejected("400 Member In Compliance State"), False),
         (429, Deferred("429 Too Many Requests"), False),
-        (401, Deferred("401 Fault"), False),
-        (404, Deferred("404 Fault"), False),
+        (TEMPORARY_DETAILS[0], Deferred("400 Invalid Resource: too many recent sign-ups of the address"), False),
+        (TEMPORARY_DETAILS[1], Deferred("400 Invalid Resource: too many recent sign-ups of the address"), False),
+        (401, AccountRefused("401 Fault"), False),
+        (403, AccountRefused("403 Fault"), False),
+        (404, AccountRefused("404 Fault"), False),
         (503, Deferred("503 Fault"), False),
         ("html", Deferred("502"), False),
         ("done-500", Deferred("500 Internal Server Error"), True),
@@ -48,7 +52,8 @@ async def test_outcome_of_an_update_does_not_quote_the_address(
     [
         (None, Accepted()),
         (400, Rejected("400 Member In Compliance State")),
-        (401, Deferred("401 Fault")),
+        (401, AccountRefused("401 Fault")),
+        (403, AccountRefused("403 Fault")),
         (503, Deferred("503 Fault")),
         ("html", Deferred("502")),
         ("hang", Deferred("no answer within 0.3 s")),
@@ -75,7 +80,7 @@ async def test_unknown_member_counts_as_erased_but_an_unknown_list_does_not(doub
     wrong = Mailchimp(KEY, "no-such-list", timeout=1, api_base=double.url)
     try:
         assert await right.erase(ADDRESS) == Accepted()
-        assert await wrong.erase(ADDRESS) == Deferred("404 Resource Not Found")
+        assert await wrong.erase(ADDRESS) == AccountRefused("404 Resource Not Found")
     finally:
         await right.close()
         await wrong.close()
@@ -90,6 +95,16 @@ async def test_new_member_without_consent_is_not_added_as_unsubscribed(
         assert await mailchimp.update(ADDRESS, level) == Accepted()
         statuses.append(double.status_of(ADDRESS))
     assert statuses == ["transactional", "subscribed", "unsubscribed", "unsubscribed"]
+
+
+async def test_recent_sign_ups_of_one_address_do_not_suspend_the_calls(
+    mailchimp: Mailchimp, double: MailchimpDouble
+) -> None:
+    double.always = TEMPORARY_DETAILS[0]
+    for _ in range(2 * FAILURES):
+        await mailchimp.update(ADDRESS, "general")
+    double.always = None
+    assert await mailchimp.update("bob@example.com", "general") == Accepted()
 
 
 async def test_slow_mailchimp_occupies_eight_calls_only(mailchimp: Mailchimp, double: MailchimpDouble) -> None:

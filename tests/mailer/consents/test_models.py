@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 from services.mailer.consents.models import AudienceMember, Consent, next_attempt
-from services.mailer.deliveries.models import Deferred
+from services.mailer.deliveries.models import AccountRefused, Deferred
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
@@ -27,3 +27,10 @@ def test_sync_is_retried_for_a_week_with_pauses_of_at_most_two_hours() -> None:
     assert timedelta(seconds=8) <= pauses[0] <= timedelta(seconds=12)
     assert max(pauses) <= timedelta(hours=2) * 1.2
     assert member.attempts == len(pauses) + 1 < 110
+
+
+def test_sync_waits_for_an_operator_while_the_account_is_refused() -> None:
+    consent = Consent.create("user_1", "general", id="mktngconsent_1", source="user", at=NOW)
+    member = AudienceMember.create(consent, at=NOW)
+    later = NOW + timedelta(days=90)
+    assert member.after(AccountRefused("403 Forbidden"), consent, ordered_at=NOW, at=later).state == "waiting"
