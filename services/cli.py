@@ -57,7 +57,7 @@ class Name(StrEnum):
 
 
 Port = Annotated[int, typer.Option(envvar="NEST_PORT", min=1, max=65_535, help="Port of the HTTP API.")]
-Host = Annotated[str, typer.Option(envvar="NEST_HOST", help="Address to listen on; 0.0.0.0 for all.")]
+Host = Annotated[str, typer.Option(envvar="NEST_HOST", help="Address to listen on; :: for all.")]
 Data = Annotated[Path, typer.Option("--data", envvar="NEST_DATA", help="Folder for all data.")]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +12,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from shared.listeners import listen
 
 Problems = Callable[[], list[str]]
 """Returns the reasons why the process is unhealthy, one sentence each; empty if it is healthy."""
@@ -37,21 +38,21 @@ def routes(problems: Problems) -> list[Route]:
 
 
 class HealthServer:
-    """HTTP server of the health endpoints, on a port of its own; port 0 is any free one."""
+    """HTTP server of the health endpoints, on a port of its own. ``host`` and ``port`` are those of ``listen``."""
 
     def __init__(self, host: str, port: int, problems: Problems) -> None:
         self._host = host
         self._port = port
+        both = [Route(path, each.endpoint) for each in routes(problems) for path in (each.path, f"{each.path}/")]
         config = uvicorn.Config(
-            Starlette(routes=routes(problems)), log_config=None, access_log=False, lifespan="off", server_header=False
+            Starlette(routes=both), ws="none", log_config=None, access_log=False, lifespan="off", server_header=False
         )
         self._server = uvicorn.Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen; raise OSError if the port is in use."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.create_server((self._host, self._port), family=family)
+        listener = listen(self._host, self._port)
         # Not ``serve()``, which would install signal handlers; the service has its own.
         self._task = asyncio.create_task(self._server._serve([listener]))  # noqa: SLF001
 

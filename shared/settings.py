@@ -75,6 +75,7 @@ class ServiceSettings(BusSettings):
     health_port: int | None = Field(default=None, ge=0, le=65_535)
     """Port of ``/healthz`` and ``/metrics``; they are not served by default."""
     health_host: str = "127.0.0.1"
+    """Address of the health port; ``::`` for every address, of IPv4 and IPv6."""
 
 
 class OldClientsSettings(BusSettings):

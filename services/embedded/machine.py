@@ -81,7 +81,7 @@ async def run_machine(
         servers = [server for server in (kafka, mongo) if server]
         stack.push_async_callback(lambda: run_all(*(server.stop() for server in servers)))
         await run_all(*(server.start() for server in servers), asyncio.to_thread(_import, (*_MODULES, *modules)))
-        base_url = f"http://{ports.LOOPBACK if host == '0.0.0.0' else host}:{port}"
+        base_url = ports.url(host, port)
         backing = {
             "NEST_KAFKA_BOOTSTRAP": kafka.bootstrap if kafka else os.environ["NEST_KAFKA_BOOTSTRAP"],
             "NEST_MONGO_URL": mongo.url if mongo else os.environ["NEST_MONGO_URL"],

@@ -4,18 +4,24 @@ import contextlib
 import socket
 from pathlib import Path
 
+from shared.listeners import ANY, listen
+
 LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Whether a server could listen on a port now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do: connections in TIME_WAIT do not block the port for them.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):
-            probe.bind((host, port))
-            return True
+    with contextlib.suppress(OSError):
+        listen(host, port).close()
+        return True
     return False
+
+
+def url(host: str, port: int) -> str:
+    """Return the URL of an HTTP server on this machine that listens on a host and port, without a slash at the end."""
+    if host in {ANY, "0.0.0.0"}:
+        return f"http://{LOOPBACK}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def any_free() -> int:

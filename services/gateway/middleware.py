@@ -7,7 +7,7 @@ headers. CORS follows https://fetch.spec.whatwg.org.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,18 +28,14 @@ SECURITY_HEADERS: Final = (
     (b"strict-transport-security", b"max-age=31536000"),
 )
 """Added to every response that does not set them itself."""
-_PREFLIGHT: Final = HttpResponse(
-    204,
-    headers=(
-        (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
-        (
-            b"access-control-allow-headers",
-            b"authorization, content-type, idempotency-key, if-none-match, x-request-id, traceparent",
-        ),
-        # Chromium caches a preflight response for at most two hours.
-        (b"access-control-max-age", b"7200"),
-    ),
+_PREFLIGHT_HEADERS: Final = (
+    (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+    # Chromium caches a preflight response for at most two hours.
+    (b"access-control-max-age", b"7200"),
+    (b"vary", b"origin, access-control-request-headers"),
 )
+_REQUEST_HEADERS: Final = b"authorization, content-type, idempotency-key, if-none-match, x-request-id, traceparent"
+"""Allowed if a preflight does not name the headers."""
 _EXPOSED_HEADERS: Final = (b"access-control-expose-headers", b"x-request-id, idempotent-replayed, etag, retry-after")
 _UNIQUE_HEADERS: Final = (
     *(b"authorization", b"content-length", b"content-type", b"host"),
@@ -47,6 +43,8 @@ _UNIQUE_HEADERS: Final = (
 )
 """Headers that two parsers could read differently if they were repeated."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
+_HEALTH_PATHS: Final = frozenset({"/healthz", "/healthz/"})
+_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -87,7 +85,7 @@ class HttpMiddleware:
             await send_response(send_with_headers, refusal_response(refusal, request_id))
             return
         if is_preflight:
-            await send_response(send_with_headers, _PREFLIGHT)
+            await send_response(send_with_headers, _preflight_response(headers))
             return
         try:
             await self._app(scope, receive, send_with_headers)
@@ -111,6 +109,14 @@ class HttpMiddleware:
         return ((b"access-control-allow-origin", origin), _EXPOSED_HEADERS, (b"vary", b"origin"))
 
 
+def _preflight_response(headers: dict[bytes, bytes]) -> HttpResponse:
+    """Response to the preflight of a configured origin, which allows all headers that the page asks for."""
+    requested = headers.get(b"access-control-request-headers", b"")
+    well_formed = all(_FIELD_NAME.fullmatch(name.strip()) for name in requested.split(b","))
+    allowed = requested if well_formed else _REQUEST_HEADERS
+    return HttpResponse(204, headers=((b"access-control-allow-headers", allowed), *_PREFLIGHT_HEADERS))
+
+
 def loggable_path(path: str) -> str:
     """The path without the segments that may contain passwords and tokens."""
     segments = path.split("/")
@@ -131,8 +137,14 @@ def _check(scope: Scope, headers: dict[bytes, bytes]) -> None:
         names = [name for name, _ in scope["headers"]]
         if any(names.count(name) > 1 for name in _UNIQUE_HEADERS):
             raise MalformedRequest
-    if not _HOST.fullmatch(headers.get(b"host", b"")) or b"upgrade" in headers:
+    if not _HOST.fullmatch(headers.get(b"host", b"")) and not _is_old_health_check(scope, headers):
         raise MalformedRequest
+    if scope["method"] == "CONNECT" or (b"upgrade" in headers and asks_for_websocket(scope["headers"])):
+        raise MalformedRequest
+    _check_length(headers)
+
+
+def _check_length(headers: dict[bytes, bytes]) -> None:
     length = headers.get(b"content-length")
     if b"transfer-encoding" in headers and (length is not None or headers[b"transfer-encoding"].lower() != b"chunked"):
         raise MalformedRequest
@@ -141,3 +153,17 @@ def _check(scope: Scope, headers: dict[bytes, bytes]) -> None:
             raise MalformedRequest
         if len(length) > 10 or int(length) > MAX_BODY_BYTES:  # noqa: PLR2004 -- more digits are too many in any case
             raise BodyTooLarge(limit=MAX_BODY_BYTES)
+
+
+def _is_old_health_check(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether a request is a health check over HTTP/1.0, which has no Host header (RFC 1945), as HAProxy sends it."""
+    return scope["http_version"] == "1.0" and not headers.get(b"host") and scope["path"] in _HEALTH_PATHS
+
+
+def asks_for_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether headers ask for a WebSocket, which is refused although other protocols are ignored.
+
+    Some proxies take any response to a WebSocket handshake for its success, and let the client send whatever it likes
+    over their connection.
+    """
+    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)

@@ -19,12 +19,12 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyRequests
-from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS
+from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS, asks_for_websocket
 from services.gateway.responses import HttpResponse, refusal_response
 from shared.errors import Refusal
 from shared.ids import new_message_id
+from shared.listeners import BACKLOG, listen
 
-BACKLOG: Final = 2048
 IDLE_SECONDS: Final = 75
 """Keep-alive timeout: longer than that of proxies, so that they do not send a request to a closing connection."""
 ARRIVAL_SECONDS: Final = 15.0
@@ -38,7 +38,7 @@ class Server:
 
     Args:
         app: handles the requests.
-        host: an address of this machine, ``0.0.0.0`` or ``::``.
+        host: as in ``listen``.
         port: 0 for any free one.
         connections: limit of open connections; further ones get 429 and are closed.
         drain_seconds: how long ``stop`` waits for requests in progress.
@@ -72,7 +72,7 @@ class Server:
         Raises:
             OSError: the port is in use, or the address is not one of this machine.
         """
-        listener = _listener(self._host, self._requested_port)
+        listener = listen(self._host, self._requested_port)
         self.port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve([listener]))
         ready = asyncio.create_task(self._server.ready.wait())
@@ -86,23 +86,6 @@ class Server:
         if self._task is not None:
             self._server.should_exit = True
             await self._task
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio disables Nagle's algorithm only for sockets with an explicit protocol, which ``socket.create_server`` does
-    # not set. Otherwise a response of two writes waits 40 ms for the peer's delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 class _Server(uvicorn.Server):
@@ -133,6 +116,8 @@ class _Connection(HttpToolsProtocol):
         self._arriving = False
         self._bytes = 0
         self._refused = False
+        self._head_without_upgrade: bytes | None = None
+        """Head of the current request, to be parsed in place of the one that asks for another protocol."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -151,20 +136,34 @@ class _Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         was_arriving = self._arriving
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The middleware refuses the upgrade; the bytes after it are not HTTP.
-            self._refused = True
+            self._parse(data)
         except httptools.HttpParserError:
             self._refuse(MalformedRequest())
         else:
             if self._arriving:
                 self._check_arriving(len(data) if was_arriving else 0)
 
+    def _parse(self, data: bytes) -> None:
+        """Parse bytes, as if no request had an ``Upgrade`` header."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._head_without_upgrade is None:
+                    # The middleware refuses the request; the bytes after it are not HTTP.
+                    self._refused = True
+                    return
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn's.
+                data = self._head_without_upgrade + data[upgrade.args[0] :]
+            else:
+                return
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = self._arriving = True
         self._bytes = 0
+        self._head_without_upgrade = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; drop a trailer, because the request was checked before it arrived."""
@@ -173,12 +172,30 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self._head_without_upgrade = self._parsed_head_without_upgrade()
+        if self._head_without_upgrade is None:
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self._head_without_upgrade is not None:
+            return
         self._arriving = False
         self._stop_timer()
         super().on_message_complete()
+
+    def _parsed_head_without_upgrade(self) -> bytes | None:
+        """The head of a request that asks for another protocol, without that wish; None if it must be refused.
+
+        A server may ignore ``Upgrade`` (RFC 9110 section 7.8), but httptools takes what follows the head for the other
+        protocol. Java's HttpClient asks for h2c with every request over http, Apache's for TLS.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT" or asks_for_websocket(self.headers):
+            return None
+        line = b"%s %s HTTP/%s\r\n" % (method, self.url, self.parser.get_http_version().encode())
+        lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"".join([line, *lines, b"\r\n"])
 
     def _check_arriving(self, count: int) -> None:
         """Check the size of a request that has received ``count`` more bytes, and start its timer."""

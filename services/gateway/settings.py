@@ -14,7 +14,9 @@ from services.gateway.requests import Network
 from shared.settings import PRODUCTION, CommaSeparated, OldClientsSettings, refuse_in_production, split_commas
 
 MIN_KEY_CHARACTERS: Final = 16
-_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+_HTTP_ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_OTHER_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._-]*(:[0-9]{1,5})?")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas)]
 """Secrets, separated by commas; two during a rotation."""
 
@@ -31,10 +33,22 @@ def _long_enough(secrets: Secrets) -> Secrets:
 
 
 def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in origins:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} is not an origin such as https://app.example.com")
-    return origins
+    return tuple(map(_origin, origins))
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: web addresses in lower case and without the scheme's own port (RFC 6454).
+
+    Apps have schemes of their own, such as ``capacitor://localhost``, and some of those have no host.
+    """
+    scheme = text.partition(":")[0].lower()
+    if scheme in _DEFAULT_PORTS:
+        web_origin = text.lower().removesuffix(_DEFAULT_PORTS[scheme])
+        if _HTTP_ORIGIN.fullmatch(web_origin):
+            return web_origin
+    elif _OTHER_ORIGIN.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} is not an origin such as https://app.example.com or capacitor://localhost")
 
 
 def _networks(value: Any) -> tuple[Network, ...]:
@@ -45,7 +59,7 @@ class GatewaySettings(OldClientsSettings):
     """Environment variables of the gateway, each with the prefix ``NEST_``."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; ``0.0.0.0`` or ``::`` for every interface."""
+    """Address to listen on; ``::`` for every address, of IPv4 and IPv6, ``0.0.0.0`` for those of IPv4."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 for any free one."""
     issuer: str
@@ -59,9 +73,10 @@ class GatewaySettings(OldClientsSettings):
     mail_webhook_secrets: Annotated[Secrets, AfterValidator(_long_enough)] = ()
     """Signing secrets of ``/1/webhook/mail``. If empty, there is no such webhook."""
     cors_origins: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_origins)] = ()
-    """Origins of pages that may call the API: ``https://app.example.com``, separated by commas."""
+    """Origins of pages that may call the API, separated by commas: ``https://app.example.com``,
+    ``capacitor://localhost``."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
-    """Networks of proxies whose ``x-forwarded-for`` is used: ``10.0.0.0/8``, separated by commas."""
+    """Networks of proxies whose ``x-forwarded-for`` or ``forwarded`` is used: ``10.0.0.0/8``, separated by commas."""
     test_login: bool = False
     """Enables ``POST /login``, which logs any user in without a code, for tests. Refused in production."""
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
@@ -73,7 +88,7 @@ class GatewaySettings(OldClientsSettings):
     health_port: int | None = Field(default=None, ge=0, le=65_535)
     """Port for ``/metrics`` and, in addition to the API's port, ``/healthz``; by default there is none."""
     health_host: str = "127.0.0.1"
-    """Address of the health port."""
+    """Address of the health port, as ``host``."""
 
     _test_login_outside_production = field_validator("test_login")(refuse_in_production)
 

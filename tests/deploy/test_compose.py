@@ -83,6 +83,13 @@ def test_health_checks_use_the_health_port() -> None:
         )
 
 
+@pytest.mark.parametrize("service", SETTINGS)
+def test_every_port_is_open_on_ipv4_and_ipv6(service: str) -> None:
+    hosts = {name: value for name, value in environment(service).items() if name.endswith("_HOST")}
+    assert hosts.pop("NEST_HEALTH_HOST") == "::"
+    assert hosts.pop("NEST_HOST", None) == ("::" if service == "gateway" else None)
+
+
 def test_only_the_api_and_the_mail_page_are_published_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"gateway": ["127.0.0.1:8080:8080"], "mailpit": ["127.0.0.1:8025:8025"]}

@@ -160,6 +160,11 @@ def test_probes_use_the_health_port(service: str) -> None:
     }
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_port_is_open_on_ipv4_and_ipv6(overlay: str) -> None:
+    assert {shared_settings(overlay)[name] for name in ("NEST_HOST", "NEST_HEALTH_HOST")} == {"::"}
+
+
 @pytest.mark.parametrize("service", SETTINGS)
 def test_the_termination_grace_period_is_longer_than_the_drain(service: str) -> None:
     drain = settings(service, environment(service, "production")).drain_seconds

@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from services.gateway import middleware
 from services.gateway.middleware import HttpMiddleware, loggable_path
 from tests.gateway.conftest import ORIGIN, GatewayStack
 
@@ -86,7 +87,8 @@ async def test_allowed_origin_may_call(stack: GatewayStack) -> None:
     preflight = await stack.http.options(PATH, headers=PREFLIGHT)
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
-    assert "idempotency-key" in preflight.headers["access-control-allow-headers"]
+    assert preflight.headers["access-control-allow-headers"] == "x-a"
+    assert preflight.headers["vary"] == "origin, access-control-request-headers"
     assert "POST" in preflight.headers["access-control-allow-methods"]
     response = await stack.http.post(PATH, json={"client_id": "c"}, headers={"origin": ORIGIN})
     assert response.headers["access-control-allow-origin"] == ORIGIN
@@ -107,6 +109,44 @@ async def test_other_origin_is_refused(stack: GatewayStack, origin: str) -> None
     for each in (preflight, response):
         assert "access-control-allow-origin" not in each.headers
         assert each.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize(
+    ("requested", "allowed"),
+    [
+        ("content-type", "content-type"),
+        ("authorization,content-type,sentry-trace,baggage", "authorization,content-type,sentry-trace,baggage"),
+        ("X-Requested-With, x-datadog-trace-id", "X-Requested-With, x-datadog-trace-id"),
+        (None, middleware._REQUEST_HEADERS.decode()),
+        ("", middleware._REQUEST_HEADERS.decode()),
+        ("x-a, x b", middleware._REQUEST_HEADERS.decode()),
+        ('x-a"', middleware._REQUEST_HEADERS.decode()),
+        ("é".encode("latin-1"), middleware._REQUEST_HEADERS.decode()),
+    ],
+)
+async def test_allowed_origin_may_send_the_headers_it_names(
+    stack: GatewayStack, requested: str | bytes | None, allowed: str
+) -> None:
+    """Fetch standard, CORS-preflight fetch: ``Access-Control-Allow-Headers`` lists the headers of the request."""
+    headers: dict[str, Any] = {**PREFLIGHT, "access-control-request-headers": requested}
+    if requested is None:
+        del headers["access-control-request-headers"]
+    preflight = await stack.http.options(PATH, headers=headers)
+    assert (preflight.status_code, preflight.headers["access-control-allow-headers"]) == (204, allowed)
+
+
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "tauri://localhost", "file://", "http://[::1]:3000"])
+async def test_origin_of_any_scheme_may_be_named(origin: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("page")(scope, receive, send)
+
+    transport = httpx.ASGITransport(HttpMiddleware(app, (origin,)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://nest.test") as http:
+        for response in (
+            await http.options("/", headers={**PREFLIGHT, "origin": origin}),
+            await http.get("/", headers={"origin": origin}),
+        ):
+            assert response.headers["access-control-allow-origin"] == origin
 
 
 async def test_browser_credentials_are_not_allowed(stack: GatewayStack) -> None:

@@ -79,9 +79,14 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         "chunk longer than its size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}\r\n0\r\n\r\n",
         "chunk size with 0x": HEAD + b"Transfer-Encoding: chunked\r\n\r\n0x12\r\n" + BODY + b"\r\n0\r\n\r\n",
-        "upgrade": HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 18\r\n\r\n" + BODY,
-        "cleartext HTTP/2": HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "WebSocket": HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "WebSocket without Connection": HEAD + b"Upgrade: WebSocket\r\nContent-Length: 18\r\n\r\n" + BODY,
+        "WebSocket in a list": HEAD + b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+        "WebSocket before h2c": HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n",
         "CONNECT": b"CONNECT nest.test:80 HTTP/1.1\r\nHost: nest.test\r\n\r\n",
+        "CONNECT to a path": b"CONNECT /healthz HTTP/1.1\r\nHost: nest.test\r\nContent-Length: 99\r\n\r\n" + GOOD,
+        "HTTP/1.1 health check without Host": b"GET /healthz HTTP/1.1\r\n\r\n",
+        "HTTP/1.0 health check with a malformed Host": b"GET /healthz HTTP/1.0\r\nHost: a/b\r\n\r\n",
         "not ASCII": GOOD.replace(b"list_", "lïst_".encode()),
     }.items(),
     ids=lambda case: case[0],
@@ -103,6 +108,70 @@ async def test_valid_requests_are_handled(stack: GatewayStack) -> None:
         statuses, received = await talk(stack.gateway.port, request)
         assert statuses == [204], received
     assert len(stack.services.received) == 3
+
+
+H2C = (
+    b"Connection: Upgrade, HTTP2-Settings\r\n%sHost: nest.test\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\n%sUpgrade: h2c\r\n"
+    b"User-Agent: Java-http-client/17.0.15\r\n\r\n"
+)
+"""Headers of java.net.http.HttpClient, which asks for HTTP/2 by default (RFC 7540 section 3.2)."""
+
+
+def java(verb: str, path: str, body: bytes = b"", *, chunked: bool = False) -> bytes:
+    """A request as java.net.http.HttpClient sends it."""
+    line = f"{verb} {path} HTTP/1.1\r\n".encode()
+    if chunked:
+        return line + H2C % (b"", b"Transfer-encoding: chunked\r\n") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return line + H2C % (b"Content-Length: %d\r\n" % len(body), b"") + body
+
+
+RPC = "/1/2021-10-06/list_news_items"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "messages"),
+    [
+        (java("POST", RPC, BODY), 204, 1),
+        (java("POST", RPC, BODY, chunked=True), 204, 1),
+        (java("POST", RPC), 400, 0),
+        (java("GET", "/healthz"), 200, 0),
+        (java("HEAD", "/healthz"), 200, 0),
+        (java("GET", "/"), 200, 0),
+        (java("GET", "/.well-known/jwks.json"), 200, 0),
+        (java("POST", "/init", b'{"phone_number": "+41791234567"}'), 204, 1),
+        (java("GET", "/users/islogged/token"), 204, 1),
+        (java("DELETE", "/appowner/delete", b'{"deletion_token": "t", "uuid": "u"}'), 204, 1),
+        (java("POST", "/1/webhook/stripe", b"{}"), 400, 0),
+        (java("POST", "/nothing", b"{}"), 404, 0),
+        (GOOD.replace(b"Host:", b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\nHost:"), 204, 1),
+        (GOOD.replace(b"Host:", b"Connection: Upgrade\r\nUpgrade: \r\nHost:"), 204, 1),
+        (GOOD.replace(b"Host:", b"Upgrade: h2c\r\nHost:"), 204, 1),
+    ],
+)
+async def test_upgrade_is_ignored_on_every_route(
+    stack: GatewayStack, request_: bytes, status: int, messages: int
+) -> None:
+    """RFC 9110 section 7.8. The connection stays open for the next request."""
+    close = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
+    for cut in (0, 20, request_.index(b"Upgrade") + 9, len(request_) - 1, len(request_)):
+        stack.services.received.clear()
+        statuses, received = await talk(stack.gateway.port, request_[:cut], request_[cut:] + close)
+        assert statuses == [status, 204], received
+        assert b"upgrade" not in received.lower()
+        assert len(stack.services.received) == messages + 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/healthz/"])
+@pytest.mark.parametrize("verb", ["GET", "HEAD"])
+@pytest.mark.parametrize("headers", ["", "Host:\r\n", "Host: 10.0.0.1\r\n", "User-Agent: HAProxy\r\n"])
+async def test_health_check_over_http_1_0_needs_no_host(
+    stack: GatewayStack, verb: str, path: str, headers: str
+) -> None:
+    """RFC 1945 has no Host header; HAProxy and others check health so."""
+    statuses, received = await talk(stack.gateway.port, f"{verb} {path} HTTP/1.0\r\n{headers}\r\n".encode())
+    assert statuses == [200]
+    assert received.partition(b"\r\n\r\n")[2] == (b'{"status":"ok"}' if verb == "GET" else b"")
 
 
 async def test_asterisk_form_is_not_found(stack: GatewayStack) -> None:

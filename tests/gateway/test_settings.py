@@ -47,6 +47,13 @@ def test_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) ->
         ("NEST_CORS_ORIGINS", "*", "is not an origin"),
         ("NEST_CORS_ORIGINS", "https://app.example.com/", "is not an origin"),
         ("NEST_CORS_ORIGINS", "app.example.com", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "null", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "capacitor:localhost", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "capacitor://localhost/", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "app://local host", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "https://", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "https://*.example.com", "is not an origin"),
+        ("NEST_CORS_ORIGINS", "https://user@example.com", "is not an origin"),
         ("NEST_TRUSTED_PROXIES", "10.0.0.1/8", "has host bits set"),
         ("NEST_TRUSTED_PROXIES", "everybody", ""),
         ("NEST_ISSUER", "http://api.example.com", "must be an https URL in production"),
@@ -85,6 +92,36 @@ def test_lists_are_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
     assert plain(settings.stripe_webhook_secrets) == ("whsec_1", "whsec_2")
     assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("HTTPS://App.Example.com:443", "https://app.example.com"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://my_machine:3000", "http://my_machine:3000"),
+        ("https://[2001:DB8::1]:8443", "https://[2001:db8::1]:8443"),
+        ("http://tauri.localhost", "http://tauri.localhost"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("ionic://localhost", "ionic://localhost"),
+        ("app://-", "app://-"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("com.example.app://localhost:80", "com.example.app://localhost:80"),
+        ("chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai", "chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai"),
+        (
+            "moz-extension://5a1ee8a5-ac29-4fc9-99c0-2b0a1a6f1d3e",
+            "moz-extension://5a1ee8a5-ac29-4fc9-99c0-2b0a1a6f1d3e",
+        ),
+        ("file://", "file://"),
+    ],
+)
+def test_origins_are_stored_as_browsers_send_them(environment: pytest.MonkeyPatch, written: str, sent: str) -> None:
+    """RFC 6454 section 6.2."""
+    environment.setenv("NEST_CORS_ORIGINS", written)
+    assert load(GatewaySettings).cors_origins == (sent,)
 
 
 def test_secrets_are_hidden_in_repr(environment: pytest.MonkeyPatch) -> None:
