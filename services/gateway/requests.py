@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -31,6 +31,16 @@ MAX_LANGUAGES: Final = 10
 """Languages of an ``Accept-Language`` header that are read; the rest is ignored, to bound the work."""
 _PLAINTEXT_SECRETS: Final = {"plain": True}
 """Validation context: clients send secrets in plain text, and the gateway seals them when it encodes the message."""
+MAX_ELEMENT_CHARACTERS: Final = 512
+"""Length of an element of a ``forwarded`` header, to bound the work."""
+_NODE: Final = re.compile(
+    r"(?:\[([^\[\]]+)\]|([0-9.]+)|([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
+)
+"""Address with or without port; the port may be obfuscated (RFC 7239 section 6)."""
+_PAIR: Final = r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))"""
+_FORWARDED_PAIR: Final = re.compile(_PAIR)
+_FORWARDED_ELEMENT: Final = re.compile(rf"[ \t;]*(?:{_PAIR}[ \t]*(?:;[ \t;]*|$))*")
+"""RFC 7239 section 4, but many proxies do not quote the colon of a port."""
 _DISCARD_BYTES: Final = 1024 * 1024
 _DISCARD_SECONDS: Final = 1.0
 _MAX_PARAMETERS: Final = 4
@@ -70,28 +80,69 @@ class HttpRequest:
 
 
 def client_ip(scope: Scope, trusted: Sequence[Network]) -> str | None:
-    """IP address of the client; None if the server does not know it.
+    """IP address of the client, an IPv4-mapped one as IPv4; None if the server does not know it.
 
-    Behind a trusted proxy it is the rightmost address of ``x-forwarded-for`` that is not a trusted proxy too. Addresses
-    to its left may be forged.
+    Behind a trusted proxy it is the rightmost address of ``x-forwarded-for``, or else of ``forwarded`` (RFC 7239), that
+    is not a trusted proxy too. Addresses to its left may be forged. A proxy that does not disclose its client counts as
+    the client.
 
     Args:
         scope: of ASGI.
-        trusted: networks of proxies whose ``x-forwarded-for`` is used. From others it is ignored: anybody can send it.
+        trusted: networks of proxies whose headers are used. From others they are ignored: anybody can send them.
     """
     if scope.get("client") is None:
         return None
     peer: str = scope["client"][0]
-    nearest = _address(peer) if trusted else None
+    nearest = _address(peer)
     if nearest is None:
         return peer
-    hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-    for hop in reversed(hops.split(b",")):
-        address = _address(hop.decode("latin-1").strip())
-        if address is None or not any(nearest in network for network in trusted):
+    for node in _forwarded_nodes(scope["headers"]):
+        if not any(nearest in network for network in trusted):
+            break
+        match = _NODE.fullmatch(node)
+        address = None if match is None else _address(next(filter(None, match.groups())))
+        if address is None:
             break
         nearest = address
     return str(nearest)
+
+
+def _forwarded_nodes(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
+    """What the proxies say of their clients, from the nearest proxy to the farthest."""
+    x_forwarded_for = [value for name, value in headers if name == b"x-forwarded-for"]
+    # Most proxies set only this one, and pass on a ``forwarded`` that the client forged.
+    if x_forwarded_for:
+        for value in reversed(x_forwarded_for):
+            nodes = [node.strip(' \t"') for node in value.decode("latin-1").split(",")]
+            yield from reversed([node for node in nodes if node])
+        return
+    for value in reversed([value for name, value in headers if name == b"forwarded"]):
+        yield from _nodes_of_forwarded(value.decode("latin-1"))
+
+
+def _nodes_of_forwarded(value: str) -> Iterator[str]:
+    """The ``for`` of each element of a ``forwarded`` header, from right to left; ``unknown`` if it has none.
+
+    From the right, because a client may send a quote without its end before what the proxy appends.
+    """
+    element = ""
+    for part in reversed(value.split(",")):
+        # A comma may be part of a quoted string.
+        element = f"{part},{element}" if element else part
+        if not element.strip():
+            element = ""
+        elif _FORWARDED_ELEMENT.fullmatch(element):
+            nodes = [
+                quoted.replace("\\", "") or plain
+                for name, quoted, plain in _FORWARDED_PAIR.findall(element)
+                if name.lower() == "for"
+            ]
+            yield nodes[0] if len(nodes) == 1 else "unknown"
+            element = ""
+        elif len(element) > MAX_ELEMENT_CHARACTERS:
+            break
+    if element:
+        yield "unknown"
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
@@ -99,8 +150,10 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    if isinstance(address, IPv4Address):
+        return address
+    # Without the zone, which has a meaning only on the machine that set it.
+    return address.ipv4_mapped or IPv6Address(address.packed)
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

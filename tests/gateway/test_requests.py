@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -165,9 +165,16 @@ def test_long_accept_language_headers_are_parsed_in_linear_time() -> None:
     assert time.process_time() - began < 0.5
 
 
-def ip(peer: str, *forwarded: str, trusted: tuple[str, ...] = ("10.0.0.0/8", "2001:db8::/32")) -> str | None:
-    headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
-    return client_ip({"client": (peer, 1), "headers": headers}, [ip_network(network) for network in trusted])
+PROXIES = ("10.0.0.0/8", "2001:db8::/32")
+
+
+def ip(peer: str, *forwarded: str, trusted: tuple[str, ...] = PROXIES) -> str | None:
+    return ip_of_headers(peer, *(("x-forwarded-for", value) for value in forwarded), trusted=trusted)
+
+
+def ip_of_headers(peer: str, *headers: tuple[str, str], trusted: tuple[str, ...] = PROXIES) -> str | None:
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    return client_ip({"client": (peer, 1), "headers": encoded}, [ip_network(network) for network in trusted])
 
 
 def test_client_ip_is_the_peer_unless_it_is_a_trusted_proxy() -> None:
@@ -182,9 +189,124 @@ def test_client_ip_is_the_rightmost_address_that_is_no_trusted_proxy() -> None:
     assert ip("::ffff:10.0.0.1", "198.51.100.1") == "198.51.100.1"
 
 
-@pytest.mark.parametrize("forwarded", ["", " ", "unknown", "evil\x00", "198.51.100.1:80", "é", ",,,"])
+@pytest.mark.parametrize(
+    "forwarded",
+    ["", " ", "unknown", "evil\x00", "é", ",,,", "_hidden", "198.51.100.1:port", "[198.51.100.1", "999.1.1.1"],
+)
 def test_client_ip_is_the_proxy_if_the_header_is_malformed(forwarded: str) -> None:
     assert ip("10.0.0.1", forwarded) == "10.0.0.1"
+    assert ip("10.0.0.1", f"192.0.2.7, {forwarded}") in {"10.0.0.1", "192.0.2.7"}
+
+
+NODES = [
+    ("198.51.100.1", "198.51.100.1"),
+    ("198.51.100.1:47011", "198.51.100.1"),
+    ("198.51.100.1:_obfuscated", "198.51.100.1"),
+    ("2001:4860::8", "2001:4860::8"),
+    ("2001:4860:0:0::0:8", "2001:4860::8"),
+    ("[2001:4860::8]", "2001:4860::8"),
+    ("[2001:4860::8]:47011", "2001:4860::8"),
+    ("[2001:4860::8]:_x", "2001:4860::8"),
+    ("::ffff:198.51.100.1", "198.51.100.1"),
+    ("[::ffff:c633:6401]:80", "198.51.100.1"),
+    ("fe80::1%eth0", "fe80::1"),
+    ("[fe80::1%25eth0]:80", "fe80::1"),
+    ("unknown", None),
+    ("unknown:8080", None),
+    ("_hidden", None),
+    ("_SEVKISEK:_x", None),
+    ("client.example.com", None),
+    ("198.51.100.1:123456", None),
+    ("198.51.100.256", None),
+    ("[198.51.100.1", None),
+    ("[]", None),
+    ("[2001:4860::8]47011", None),
+    ("127.1", None),
+    ("0x7f.1", None),
+]
+"""Nodes of RFC 7239 section 6, with the client's IP address, or None if the proxy does not disclose it."""
+
+
+@pytest.mark.parametrize(("node", "address"), NODES)
+def test_node_may_have_a_port_and_brackets(node: str, address: str | None) -> None:
+    for header in (
+        ("x-forwarded-for", node),
+        ("x-forwarded-for", f'192.0.2.7, "{node}" ,'),
+        ("forwarded", f"for={node}"),
+        ("forwarded", f'for="{node}"'),
+        ("forwarded", f'for=192.0.2.7;by=_x, proto=https; FOR="{node}";by="[2001:db8::1]:8080" ;host="a,b\\",c"'),
+    ):
+        assert ip_of_headers("10.0.0.1", header) == (address or "10.0.0.1"), header
+
+
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        (["for=192.0.2.43, for=198.51.100.17"], "198.51.100.17"),
+        (["for=192.0.2.43, for=198.51.100.17;by=10.0.0.9, for=10.0.0.9"], "198.51.100.17"),
+        (["for=192.0.2.43", "for=198.51.100.17"], "198.51.100.17"),
+        (['For="[2001:4860:cafe::17]:4711"'], "2001:4860:cafe::17"),
+        (["for=192.0.2.60;proto=http;by=203.0.113.43"], "192.0.2.60"),
+        (['for=192.0.2.43,for="[2001:4860:cafe::17]",for=unknown'], "10.0.0.1"),
+        (["proto=https;by=203.0.113.43"], "10.0.0.1"),
+        (["for=192.0.2.43;for=198.51.100.17"], "10.0.0.1"),
+        (['for="198.51.100\\.17"'], "198.51.100.17"),
+        (["for = 198.51.100.17"], "10.0.0.1"),
+        (["198.51.100.17"], "10.0.0.1"),
+        (["for=198.51.100.17,, ,"], "198.51.100.17"),
+        ([";;for=198.51.100.17;"], "198.51.100.17"),
+    ],
+)
+def test_client_ip_follows_forwarded(values: list[str], address: str) -> None:
+    """The examples of RFC 7239 section 4, and others."""
+    assert ip_of_headers("10.0.0.1", *(("forwarded", value) for value in values)) == address
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ['"', 'for="', 'for="x', 'for=203.0.113.9;x="', 'for=203.0.113.9;x="\\', "for=203.0.113.9,", ";", "=", "," * 9_000],
+)
+@pytest.mark.parametrize(
+    "appended", ["for=198.51.100.17", 'for="198.51.100.17:80";proto=https', 'proto=https;for="198.51.100.17";host="a"']
+)
+def test_forged_forwarded_does_not_change_what_the_proxy_appends(forged: str, appended: str) -> None:
+    assert ip_of_headers("10.0.0.1", ("forwarded", f"{forged}, {appended}")) == "198.51.100.17"
+    assert ip_of_headers("10.0.0.1", ("forwarded", forged), ("forwarded", appended)) == "198.51.100.17"
+
+
+def test_forwarded_is_ignored_beside_x_forwarded_for() -> None:
+    forged = ("forwarded", "for=203.0.113.9")
+    for headers in ((forged, ("x-forwarded-for", "198.51.100.17")), (("x-forwarded-for", "198.51.100.17"), forged)):
+        assert ip_of_headers("10.0.0.1", *headers) == "198.51.100.17"
+    assert ip_of_headers("192.0.2.1", forged) == "192.0.2.1"
+
+
+def test_ipv4_client_of_a_dual_stack_port_has_an_ipv4_address() -> None:
+    assert ip("::ffff:192.0.2.1", trusted=()) == "192.0.2.1"
+    assert ip("fe80::1%eth0", trusted=()) == "fe80::1"
+    assert ip("testclient", trusted=()) == "testclient"
+
+
+@given(st.text(alphabet='for=,;" \\.:[]_%1a', max_size=200) | st.text(max_size=100))
+def test_client_ip_is_an_address_whatever_the_headers(value: str) -> None:
+    encoded = value.encode("latin-1", "replace").decode("latin-1")
+    for name in ("forwarded", "x-forwarded-for"):
+        ip_address(ip_of_headers("10.0.0.1", (name, encoded)) or "")
+
+
+def test_long_forwarded_headers_are_parsed_in_linear_time() -> None:
+    began = time.process_time()
+    for text in (
+        "," * 16_000,
+        'for="' + "a," * 8_000,
+        "for=1;" * 2_600,
+        "a=" + "\\" * 16_000,
+        '="' * 8_000,
+        " ;" * 8_000,
+    ):
+        for header in ("forwarded", "x-forwarded-for"):
+            ip_of_headers("10.0.0.1", (header, text))
+    assert time.process_time() - began < 0.5
 
 
 def test_client_ip_is_the_leftmost_if_all_are_trusted_proxies() -> None:
