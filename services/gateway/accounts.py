@@ -142,6 +142,8 @@ def _path_parser(route: MessageRoute) -> Parse:
     def parse(request: HttpRequest, _body: bytes, _caller: Caller) -> Parsed:
         segments = request.scope["raw_path"].split(b"/")[1:]
         values = segments[len(prefix) :]
+        if len(values) == len(route.fields) + 1 and not values[-1]:
+            values.pop()  # One slash at the end is ignored, as on all routes.
         if segments[: len(prefix)] != prefix or len(values) != len(route.fields):
             raise NotFound
         fields: Fields = {name: _decoded(name, value) for name, value in zip(route.fields, values, strict=True)}

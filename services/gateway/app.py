@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from typing import Final, Self
 
 import structlog
@@ -168,7 +169,10 @@ class Gateway:
 
 
 class _Router:
-    """RPC paths are looked up in a table, because they are the hot path; Starlette routes all others."""
+    """RPC paths are looked up in a table, because they are the hot path; Starlette routes all others.
+
+    One slash at the end of a path is ignored.
+    """
 
     def __init__(self, endpoints: Mapping[str, ASGIApp], routes: Router) -> None:
         self._endpoints = endpoints
@@ -184,7 +188,20 @@ class _Router:
         try:
             await self._routes(scope, receive, send)
         except HTTPException as error:
+            if error.status_code == HTTPStatus.NOT_FOUND and _drop_trailing_slash(scope):
+                await self(scope, receive, send)
+                return
             refusal: Refusal = methods.unknown_path(scope["path"])
             if error.status_code == MethodNotSupported.status and error.headers is not None:
                 refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
             await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))
+
+
+def _drop_trailing_slash(scope: Scope) -> bool:
+    """Drop the slash at the end of a path; return whether there was exactly one."""
+    # Only the raw path tells it from an encoded slash, which may be the end of a password.
+    raw_path: bytes = scope["raw_path"]
+    if not raw_path.endswith(b"/") or raw_path.endswith(b"//") or raw_path == b"/":
+        return False
+    scope["raw_path"], scope["path"] = raw_path[:-1], scope["path"][:-1]
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
@@ -60,6 +61,7 @@ from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUs
 from shared.sealing import Sealer
 
 BASE_VERSION: Final = "1"
+_DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ def unknown_path(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
     """Refusal for an unknown path."""
     base, *rest = path.removeprefix("/").split("/")
     # Routes without a version are at the root too, so only paths that look versioned are checked for their version.
-    if base != BASE_VERSION and (base.isdecimal() or len(rest) == 2):  # noqa: PLR2004 -- /{base}/{version}/{method}
+    if base != BASE_VERSION and rest and (base.isdecimal() or _DATED.fullmatch(rest[0])):
         return UnknownVersion(supported_version=BASE_VERSION)
     if base == BASE_VERSION and rest and rest[0] not in METHODS:
         return VersionNotSupported(versions=sorted(METHODS))

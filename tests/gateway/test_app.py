@@ -9,7 +9,9 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.gateway import accounts, phone
 from services.gateway.app import create
+from services.gateway.methods import PATHS
 from services.gateway.settings import GatewaySettings
 from tests.gateway.conftest import GatewayStack
 from tests.stack import eventually
@@ -57,3 +59,48 @@ async def test_start_on_a_used_port_fails_and_leaves_no_task(
         async with create(make_settings(topic_prefix=stack.settings.topic_prefix, port=stack.gateway.port)):
             pass
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
+ROUTES = [
+    *(("POST", path) for path in PATHS),
+    *((route.verb, route.path) for route in (*accounts.ROUTES, *phone.ROUTES)),
+    *(("POST", f"/1/webhook/{provider}") for provider in ("stripe", "mail", "unknown")),
+    ("GET", "/.well-known/jwks.json"),
+    ("GET", "/.well-known/openid-configuration"),
+    ("GET", "/accounts"),
+    ("GET", "/healthz"),
+    ("GET", "/openapi.json"),
+    ("GET", "/reference"),
+    ("GET", "/unsubscribe/token"),
+    ("POST", "/unsubscribe/token"),
+]
+"""Every route, with method."""
+
+
+@pytest.mark.parametrize(("verb", "path"), ROUTES)
+async def test_one_trailing_slash_is_ignored(stack: GatewayStack, verb: str, path: str) -> None:
+    path = path.replace("{", "").replace("}", "")
+    plain, slashed, twice = [
+        await stack.http.request(verb, path + slashes, content=b"{}" if verb == "POST" else None)
+        for slashes in ("", "/", "//")
+    ]
+    assert slashed.status_code == plain.status_code
+    assert slashed.content.replace(slashed.headers["x-request-id"].encode(), b"") == plain.content.replace(
+        plain.headers["x-request-id"].encode(), b""
+    )
+    assert twice.status_code == 404
+    messages = [(envelope.wire, len(envelope.body)) for envelope in stack.services.received]
+    assert messages[: len(messages) // 2] == messages[len(messages) // 2 :]
+
+
+async def test_encoded_slash_at_the_end_is_not_ignored(stack: GatewayStack) -> None:
+    for path in ("/healthz%2F", "/1/2021-10-06/list_news_items%2f", "/accounts/%2F"):
+        assert (await stack.http.get(path)).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", *(path for verb, path in ROUTES if verb == "GET")])
+async def test_head_gives_the_headers_of_get(stack: GatewayStack, path: str) -> None:
+    get, head = await stack.http.get(path), await stack.http.head(path)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    assert {**head.headers, "date": "", "x-request-id": ""} == {**get.headers, "date": "", "x-request-id": ""}
