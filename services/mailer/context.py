@@ -15,6 +15,7 @@ from services.mailer.smtp.servers import MailServers
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import TextProvider
 from shared.messages import Sealed
+from shared.messages.types import trimmed_address
 from shared.personal_data.erasure import ErasedIds
 from shared.sealing import Sealer
 
@@ -79,8 +80,8 @@ class Mailer:
 
     def recipient_hash(self, recipient: str) -> str:
         """Return the keyed hash of an address or a number under the current sealing key."""
-        return self.sealer.keyed_hash("recipient", recipient.lower().encode())
+        return self.sealer.keyed_hash("recipient", trimmed_address(recipient).lower().encode())
 
     def recipient_hashes(self, recipient: str) -> list[str]:
         """Return the keyed hashes of an address or a number under all sealing keys: documents may have older ones."""
-        return self.sealer.keyed_hashes("recipient", recipient.lower().encode())
+        return self.sealer.keyed_hashes("recipient", trimmed_address(recipient).lower().encode())

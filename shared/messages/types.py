@@ -25,6 +25,15 @@ Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=
 """A time. JSON input needs an offset; JSON output is in UTC with milliseconds and ``Z``."""
 
 
+def trimmed_address(text: str) -> str:
+    """Return a typed email address without line breaks and without white space around it.
+
+    The value sanitization algorithm of HTML's ``<input type=email>`` (section 4.10.5.1.5), for all white space of
+    Unicode. Apps, keyboards and other systems add a space after a completed word.
+    """
+    return text.replace("\n", "").replace("\r", "").strip()
+
+
 def _normal_locale(value: Any) -> Any:
     return (language_tag(value) or value) if isinstance(value, str) else value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.end_to_end.flows import operator_call
 from tests.stack import OPERATORS_ADDRESS, Stack, eventually
 
 
@@ -56,6 +57,26 @@ async def test_declined_payment_sends_one_mail_with_the_payment_link(nest: Stack
     await listed(nest, "list_payments", 1, user_id=user_id, status="succeeded")
     failures = [each for each in nest.inbox.arrivals(email) if "did not go through" in each.subject]
     assert len(failures) == 1
+
+
+async def test_customers_with_invalid_addresses_stop_no_other_events(nest: Stack, email: str) -> None:
+    """Some mobile carriers assigned addresses with dots where RFC 5321 section 4.1.2 allows none."""
+    letters = (await operator_call(nest, "list_dead_letters"))["letters"]
+    addresses = ("taro.@docomo.ne.jp", "ta..ro@ezweb.ne.jp", f" {email} ")
+    for address in addresses:
+        made = nest.stripe.simulate.checkout(price(nest), email=address, payment_method="pm_card_chargeCustomerFail")
+        nest.stripe.simulate.retry_payment(made["id"])
+
+    # The white space around the last address is dropped.
+    await nest.mail(email, subject="did not go through")
+
+    async def unusable() -> bool:
+        failed = [await operator_call(nest, "list_deliveries", recipient=address) for address in addresses[:2]]
+        return all([each["state"] for each in found["deliveries"]] == ["failed"] for found in failed)
+
+    await eventually(unusable, what="the failed mails")
+    await nest.stripe.webhooks.drain(30)
+    assert (await operator_call(nest, "list_dead_letters"))["letters"] == letters
 
 
 async def test_dispute_is_assigned_to_its_user_and_mailed_to_operators(nest: Stack, email: str) -> None:

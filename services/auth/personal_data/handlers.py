@@ -13,7 +13,7 @@ from services.auth.context import Auth
 from services.auth.dead_letters.erasure import erase_letters
 from services.auth.personal_data.models import REORDER_AFTER, UserProcess
 from services.auth.sessions.handlers import remove_sessions
-from services.auth.users.models import Identifier, User
+from services.auth.users.models import Identifier, IdentifierType, User, spellings
 from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.auth.errors import UserNotFound
@@ -222,7 +222,7 @@ def _begin(
     *,
     delete_stripe_customer: bool = False,
 ) -> UserProcessView:
-    pairs = [[identifier.identifier_type, identifier.identifier_value] for identifier in identifiers]
+    pairs = _known_values(identifiers)
     process = UserProcess(
         id=work.new_id("userproc"),
         kind=kind,
@@ -269,8 +269,17 @@ def _order_parts(process: UserProcess, work: Work, auth: Auth) -> None:
     work.publish(ContinueUserProcess(key=process.id, process_id=process.id), at=work.now + REORDER_AFTER)
 
 
+def _known_values(identifiers: Sequence[Identifier]) -> list[tuple[IdentifierType, str]]:
+    """Types and values of identifiers; numbers in all their spellings, since other documents may have another one."""
+    return [
+        (identifier.identifier_type, value)
+        for identifier in identifiers
+        for value in spellings(identifier.identifier_type, identifier.identifier_value)
+    ]
+
+
 def _subject(user_id: str, identifiers: Sequence[Identifier]) -> DataSubject:
-    known = [(identifier.identifier_type, identifier.identifier_value) for identifier in identifiers]
+    known = _known_values(identifiers)
     return DataSubject(
         user_id,
         emails=tuple(value for kind, value in known if kind == "email"),

@@ -10,7 +10,9 @@ from typing import Final, Literal, Self
 
 from email_validator import EmailNotValidError, validate_email
 
+from services.auth.phone.models import number_spellings
 from shared.messages.auth.errors import InvalidEmail, UserAlreadyRegistered
+from shared.messages.types import trimmed_address
 
 IdentifierType = Literal["email", "phone"]
 PLAIN_LOCAL_PART: Final = re.compile(r"[A-Za-z0-9_+-]{1,31}(?:\.[A-Za-z0-9_+-]{1,31})?")
@@ -24,13 +26,16 @@ def normal_email(text: str, *, test_domains: bool) -> str:
 
     All comparisons, documents and mails use this form, never the text that was typed. So a person who follows a link
     has proven control of exactly the address that identifies the account. Spellings that mean one mailbox everywhere in
-    practice (case, an international domain and its punycode) become one account. Spellings that may be two mailboxes
-    (dots, ``+tags``, letters outside ASCII) stay different. The local part must be ASCII, since few mail servers accept
-    anything else (RFC 6531). ``.test`` domains (RFC 6761) are valid only if ``test_domains``, never in production.
+    practice (case, an international domain and its punycode, white space around the address) become one account.
+    Spellings that may be two mailboxes (dots, ``+tags``, letters outside ASCII) stay different. The local part must be
+    ASCII, since few mail servers accept anything else (RFC 6531), and a dot-atom: ``taro.@example.com``, which some
+    mobile carriers assigned, has no form that all mail servers accept (RFC 5321 section 4.1.2). ``.test`` domains
+    (RFC 6761) are valid only if ``test_domains``, never in production.
 
     Raises:
         InvalidEmail: the text is not the address of a mailbox. DNS is not queried.
     """
+    text = trimmed_address(text)
     local, _, domain = text.partition("@")
     if PLAIN_LOCAL_PART.fullmatch(local):
         # Full validation of the same few domains would cost as much as the rest of the request, so it is cached.
@@ -60,6 +65,11 @@ def _validated(text: str, *, test_domains: bool) -> str:
     if valid.ascii_email is None:
         raise InvalidEmail
     return valid.ascii_email.lower()
+
+
+def spellings(identifier_type: IdentifierType, value: str) -> tuple[str, ...]:
+    """Return all values under which an identifier may be stored, the present one first; see ``number_spellings``."""
+    return number_spellings(value) if identifier_type == "phone" else (value,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, get_args
 
 from pymongo import ASCENDING, IndexModel
 
-from services.auth.users.models import Identifier, IdentifierType, User
+from services.auth.users.models import Identifier, IdentifierType, User, spellings
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.messages.auth.errors import UserNotFound
@@ -46,8 +47,13 @@ class Identifiers(Rows[Identifier]):
         }
 
     async def find_by_value(self, identifier_type: IdentifierType, identifier_value: str) -> Identifier | None:
-        """The identifier with this value in normal form, if a user has it now."""
-        return self._read_or_none(await self._by_value[identifier_type].find_one(identifier_value))
+        """The identifier with this value in normal form, if a user has it now.
+
+        A number is also found in its former spellings; the present one is preferred.
+        """
+        values = spellings(identifier_type, identifier_value)
+        found = await asyncio.gather(*map(self._by_value[identifier_type].find_one, values))
+        return self._read_or_none(next(filter(None, found), None))
 
     async def of_user(self, user_id: str) -> list[Identifier]:
         """All identifiers of a user, including removed ones, oldest first."""

@@ -12,6 +12,7 @@ from services.billing.stripe_api.models import (
     StripePayment,
     StripeSubscription,
 )
+from shared.messages.types import trimmed_address
 
 Json = dict[str, Any]
 DUPLICATE_COMMENT: Final = "Nest: duplicate of "
@@ -71,7 +72,7 @@ def parse_customer(json: Json) -> StripeCustomer:
     metadata = json.get("metadata") or {}
     return StripeCustomer(
         id=json["id"],
-        email=json.get("email") or None,
+        email=trimmed_address(json.get("email") or "") or None,
         user_id=metadata.get("user_id") or None,
         deleted=json.get("deleted", False),
     )

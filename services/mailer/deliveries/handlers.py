@@ -12,7 +12,7 @@ from shared.messages.mailer.texts import SendText
 
 async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) -> DeliveriesView:
     """Return a page of deliveries. A recipient is found by its keyed hash; the address in the query is not stored."""
-    hashes = None if query.recipient is None else mailer.recipient_hashes(mailer.unseal(query.recipient).strip())
+    hashes = None if query.recipient is None else mailer.recipient_hashes(mailer.unseal(query.recipient))
     found = await mailer.deliveries.list_page(query, hashes)
     page = found[: query.limit]
     views = tuple(DeliveryView.model_validate(delivery, from_attributes=True) for delivery in page)

@@ -161,7 +161,7 @@ async def _find_by_recipient(delivery: Delivery, mailer: Mailer) -> Suppression 
 
 
 def _hashes(recipient: Sealed, mailer: Mailer) -> list[str]:
-    return mailer.recipient_hashes(mailer.unseal(recipient).strip())
+    return mailer.recipient_hashes(mailer.unseal(recipient))
 
 
 def _retry_report(command: MailNoticeCommand, work: Work) -> None:

@@ -19,6 +19,7 @@ from shared.messages.auth.sessions import ListSessions
 from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.auth.users import GetUser, IdentifierVerified, UserCreated
 from shared.messages.mailer.texts import SendText
+from shared.messages.personal_data import EraseUser, EraseUserFromMailer, FindUser
 from tests.auth.flows import CLIENT, REDIRECT_URI, redeliverable, refusal
 from tests.service_harness import Refused, ServiceHarness
 
@@ -99,6 +100,33 @@ async def test_send_phone_code_texts_six_digits_and_returns_the_nonce(harness: S
     assert len(variables.pop("code")) == 6
     assert variables == {"minutes": 10}
     assert text.expires_at - text.ordered_at == timedelta(minutes=10)
+
+
+async def test_mexican_number_with_and_without_the_former_1_is_one_user(harness: ServiceHarness) -> None:
+    logins = []
+    for number in ("+52 55 1234 5678", "+52 1 55 1234 5678"):
+        sent = await send_code(harness, number)
+        logins.append(claims(await harness.deliver(verification(sent)))["userid"])
+    assert logins[0] == logins[1]
+    assert len(await users(harness)) == 1
+
+
+async def test_user_with_a_stored_former_number_logs_in_and_is_erased(harness: ServiceHarness) -> None:
+    user_id = claims(await harness.deliver(verification(await send_code(harness, "+52 55 1234 5678"))))["userid"]
+    former = {"identifierValue": "+5215512345678"}
+    await harness.database["identifiers"].update_one({"userId": user_id}, {"$set": former})
+    for number in ("+52 55 1234 5678", "+52 1 55 1234 5678"):
+        sent = await send_code(harness, number)
+        assert claims(await harness.deliver(verification(sent)))["userid"] == user_id
+        found = await harness.deliver(FindUser(identifier_type="phone", identifier_value=Sealed.of(number)))
+        assert found["id"] == user_id
+    assert len(await users(harness)) == 1
+    harness.clear()
+    await harness.deliver(EraseUser(user_id=user_id))
+    assert await harness.database["phone_codes"].count_documents({}) == 0
+    [part] = harness.published_of(EraseUserFromMailer)
+    known = json.loads(harness.unseal_secret("mailer", part.identifiers))
+    assert known == [["phone", "+525512345678"], ["phone", "+5215512345678"]]
 
 
 async def test_requested_locales_are_passed_to_mailer(harness: ServiceHarness) -> None:

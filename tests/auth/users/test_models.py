@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.auth.users import models
 from services.auth.users.models import Identifier, User, normal_email
 from shared.messages.auth.errors import InvalidEmail
+from shared.messages.types import trimmed_address
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 USER = User(id="user_1", created_at=NOW)
@@ -37,6 +38,13 @@ def email(*, verified: bool) -> Identifier:
         ("ana@XN--bcher-kva.example", "ana@xn--bcher-kva.example"),
         ("o'neil@example.com", "o'neil@example.com"),
         ("ana@nest.test", "ana@nest.test"),
+        # White space around it, and line breaks in it: HTML, value sanitization of <input type=email>.
+        (" ana@example.com", "ana@example.com"),
+        ("ana@example.com ", "ana@example.com"),
+        ("\t ana@example.com\r\n", "ana@example.com"),
+        ("ana@exam\nple.com", "ana@example.com"),
+        ("\u00a0ana@example.com\u3000", "ana@example.com"),
+        (" ana@b\u00fccher.example\n", "ana@xn--bcher-kva.example"),
     ],
 )
 def test_address_has_one_normal_form(text: str, normal: str) -> None:
@@ -58,8 +66,15 @@ def test_address_has_one_normal_form(text: str, normal: str) -> None:
         "ana@-example.com",
         '"ana lopez"@example.com',
         "Ana <ana@example.com>",
-        " ana@example.com",
-        "ana@example.com ",
+        " ",
+        "ana @example.com",
+        "ana@ example.com",
+        # A dot-atom has no dot at its ends and no two together (RFC 5321 section 4.1.2).
+        "taro.@docomo.ne.jp",
+        "ta..ro@docomo.ne.jp",
+        ".taro@docomo.ne.jp",
+        "taro...@ezweb.ne.jp",
+        "ana@example.com.",
         "ana@example.com\r\nBcc: bo@example.com",
         "ana\x00@example.com",
         "strauß@example.com",
@@ -88,7 +103,7 @@ DOMAINS = st.sampled_from(
 def test_fast_path_agrees_with_full_validation(local: str, domain: str) -> None:
     def result(normal: Callable[..., str]) -> str:
         try:
-            return normal(f"{local}@{domain}", test_domains=True)
+            return normal(trimmed_address(f"{local}@{domain}"), test_domains=True)
         except InvalidEmail:
             return "invalid"
 
