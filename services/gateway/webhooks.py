@@ -133,8 +133,14 @@ class SnapshotEvent(BaseModel):
     type: str
     livemode: StrictBool
     account: str | None = None
+    user_id: str | None = None
     context: str | None = None
     data: EventData
+
+    @property
+    def of_account(self) -> str:
+        """The connected account that the event is of; before API version 2017-05-25 its name was ``user_id``."""
+        return self.account or self.user_id or self.context or ""
 
     @property
     def ordering_key(self) -> str:
@@ -151,7 +157,7 @@ class SnapshotEvent(BaseModel):
 class RelatedObject(BaseModel):
     """The object of a thin event. Objects that exist once per account have no ID."""
 
-    id: str = ""
+    id: str | None = None
     type: str
 
 
@@ -172,7 +178,12 @@ class ThinEvent(BaseModel):
     @property
     def ordering_key(self) -> str:
         """ID of the object. A thin event does not name its customer."""
-        return "" if self.related_object is None else self.related_object.id
+        return "" if self.related_object is None else self.related_object.id or ""
+
+    @property
+    def of_account(self) -> str:
+        """The account that the event is of, if it is not our own."""
+        return self.context or ""
 
 
 _EVENT: Final[TypeAdapter[SnapshotEvent | ThinEvent]] = TypeAdapter(SnapshotEvent | ThinEvent)
@@ -201,16 +212,15 @@ class StripeWebhook(Webhook):
             event = _EVENT.validate_json(body)
         except ValidationError:
             raise InvalidWebhookPayload from None
-        # Event IDs are unique per account, and several accounts may use the same endpoint.
-        account = event.context if isinstance(event, ThinEvent) else event.account or event.context
         # A live endpoint also gets the test events of connected accounts (https://docs.stripe.com/connect/webhooks),
         # which billing leaves alone.
-        if event.livemode is not self._livemode and account is None:
+        if event.livemode is not self._livemode and not event.of_account:
             log.warning("webhook of the other mode", id=event.id, livemode=event.livemode)
             raise InvalidWebhookPayload
         message = StripeThinEvent if isinstance(event, ThinEvent) else StripeEvent
         return Envelope(
-            id=derived_message_id("stripe", account or "", "live" if event.livemode else "test", event.id),
+            # Event IDs are unique per account, and several accounts may use the same endpoint.
+            id=derived_message_id("stripe", event.of_account, "live" if event.livemode else "test", event.id),
             wire=message.wire,
             topic=message.topic,
             key=event.ordering_key,

@@ -181,6 +181,7 @@ class Control:
         if "url" in arguments:
             webhooks.url = arguments.pop("url")
         webhooks.thin = bool(arguments.pop("thin", webhooks.thin))
+        webhooks.api_version = str(arguments.pop("api_version", webhooks.api_version))
         webhooks.faults = DeliveryFaults(**arguments)
         return {"url": webhooks.url, "pending": len(webhooks.pending)}
 

@@ -8,6 +8,7 @@ from services.stripe_double.clock import DAY
 from services.stripe_double.errors import resource_missing
 from services.stripe_double.params import Params
 from services.stripe_double.rendering import list_page, render
+from services.stripe_double.versions import at_version
 
 RETENTION = 30 * DAY
 """Older events can be neither listed nor retrieved (docs.stripe.com/api/events)."""
@@ -98,9 +99,11 @@ def matches(pattern: str, event_type: str) -> bool:
     return pattern == event_type
 
 
-def snapshot_body(account: Account, event: Json) -> bytes:
-    """Return the delivery body of a snapshot event, indented as Stripe sends it."""
-    return json.dumps(render(account, event), indent=2, ensure_ascii=False).encode()
+def snapshot_body(account: Account, event: Json, version: str = API_VERSION) -> bytes:
+    """Return the delivery body of a snapshot event, indented as Stripe sends it, for an endpoint of an API version."""
+    rendered = render(account, event)
+    body = rendered if version == API_VERSION else at_version(rendered, version)
+    return json.dumps(body, indent=2, ensure_ascii=False).encode()
 
 
 def thin_body(event: Json) -> bytes:

@@ -155,6 +155,8 @@ class Webhooks:
         self.faults = DeliveryFaults()
         self.thin = False
         """Deliver thin events, which contain the object's URL, instead of snapshot events."""
+        self.api_version = API_VERSION
+        """API version of the snapshot events; an older one reverses the changes of `versions.py`."""
         self.attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
         self._account = account
         self._url = url
@@ -243,7 +245,7 @@ class Webhooks:
 
     def payload(self, event: Json) -> bytes:
         """Return the body of a delivery: the exact bytes that are signed."""
-        return thin_body(event) if self.thin else snapshot_body(self._account, event)
+        return thin_body(event) if self.thin else snapshot_body(self._account, event, self.api_version)
 
     async def run(self) -> None:
         """Make the deliveries that are due, until cancelled."""

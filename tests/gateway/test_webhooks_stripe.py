@@ -13,6 +13,7 @@ from shared.bus.producer import BusDown
 from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
 from tests.gateway.conftest import WEBHOOK_SECRETS, GatewayStack
 from tests.stack import eventually
+from tests.stripe_events import CONNECTED, SHAPES
 
 PATH = "/1/webhook/stripe"
 
@@ -107,6 +108,12 @@ async def test_events_of_one_customer_share_an_ordering_key(
     await events(stack, 1)
     stored = stack.services.received[0]
     assert stored.key == (key or stored.id)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES.values(), *CONNECTED.values()], ids=[*SHAPES, *CONNECTED])
+async def test_event_of_any_api_version_is_accepted(stack: GatewayStack, shape: dict[str, Any]) -> None:
+    body = json.dumps(shape).encode()
+    assert await post(stack, body, signed(body)) == (200, "received")
 
 
 @pytest.mark.parametrize("connected", [event(livemode=True, account="acct_1"), thin(livemode=True, context="acct_1")])

@@ -139,7 +139,7 @@ async def stripe_thin_event(event: StripeThinEvent, work: Work, billing: Billing
         id=event.id,
         type=event.type.removeprefix(THIN_PREFIX),
         livemode=event.livemode,
-        account=event.context,
+        account=event.context or "",
         data=StripeEventData(
             object=StripeObject() if related is None else StripeObject(object=related.type, id=related.id)
         ),

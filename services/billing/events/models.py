@@ -62,7 +62,7 @@ class EventRow:
     @classmethod
     def of(cls, event: StripeEvent, *, at: datetime) -> Self:
         """The pending row of an event received now."""
-        account = event.account or ""
+        account = event.of_account
         return cls(
             id=derived_message_id("stripe", account, "live" if event.livemode else "test", event.id),
             account=account,

@@ -26,7 +26,7 @@ async def failed_deliveries(step: Step) -> StepResult:
     since = run.started_at - timedelta(days=run.parameters["days"])
     created = {"gte": int(since.timestamp())}
     page = await step.stripe.events_page(after=run.cursor, created=created, delivery_success=False)
-    events = [_parse_event(entry) for entry in page.entries]
+    events = [parse_event(entry) for entry in page.entries]
     known = await step.billing.events.known(EventRow.of(event, at=at).id for event in events)
     # In the order in which they happened; the list begins with the newest.
     for event in reversed(events):
@@ -44,7 +44,7 @@ async def chosen_events(step: Step) -> StepResult:
     if step.run.parameters["kept"]:
         return await _replay_rows(step)
     page = await _listed_events(step)
-    _replay([_parse_event(entry) for entry in reversed(page.entries)], step)
+    _replay([parse_event(entry) for entry in reversed(page.entries)], step)
     return _result(step.run.counted(events=len(page.entries)), page, step)
 
 
@@ -65,7 +65,7 @@ async def _find(event_id: str, step: Step) -> StripeEvent | None:
     """An event as Stripe has it, or as we stored it if Stripe no longer has it."""
     json = await step.stripe.event(event_id)
     if json is not None:
-        return _parse_event(json)
+        return parse_event(json)
     row = await step.billing.events.find_by_stripe_id(event_id)
     return None if row is None else _event_of_row(row)
 
@@ -112,13 +112,14 @@ def _result(run: Run, page: Page, step: Step) -> StepResult:
     return StepResult(run.continued(page.entries[-1]["id"], at=at) if page.more else run.stage_completed(at=at))
 
 
-def _parse_event(json: Json) -> StripeEvent:
+def parse_event(json: Json) -> StripeEvent:
     """An event from Stripe's JSON, with the ordering key that the gateway gives to the webhook."""
     subject = json["data"]["object"]
     customer = subject.get("id") if subject.get("object") == "customer" else subject.get("customer")
     if isinstance(customer, dict):
         customer = customer.get("id")
-    return StripeEvent.model_validate({**json, "key": customer or subject.get("id") or ""})
+    key = customer or subject.get("id")
+    return StripeEvent.model_validate({**json, "key": key if isinstance(key, str) else ""})
 
 
 def _event_of_row(row: EventRow) -> StripeEvent:
@@ -128,6 +129,6 @@ def _event_of_row(row: EventRow) -> StripeEvent:
         type=row.type,
         created=int(row.made_at.timestamp()),
         livemode=row.livemode,
-        account=row.account or None,
+        account=row.account,
         data=StripeEventData(object=StripeObject(object=row.object_type, id=row.object_id)),
     )

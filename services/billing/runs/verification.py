@@ -112,19 +112,20 @@ async def recent_events(step: Step) -> StepResult:
 def subjects_of(event: Json) -> list[tuple[Subject, str]]:
     """The recorded objects that a Stripe event is about, as kind and Stripe's ID."""
     subject = event["data"]["object"]
-    match subject["object"]:
-        case "subscription":
-            return [("subscription", subject["id"])]
-        case "payment_intent":
-            return [("payment", subject["id"])]
-        case "charge" | "refund" if subject.get("payment_intent"):
-            return [("payment", subject["payment_intent"])]
-        case "invoice_payment" if subject["payment"].get("payment_intent"):
-            return [("payment", subject["payment"]["payment_intent"])]
-        case "dispute":
-            return [("dispute", subject["id"])]
-        case "customer":
-            return [("customer", subject["id"])]
+    # An event has the shape of the API version at which it was created, and some objects have no ID.
+    match subject:
+        case {"object": "subscription", "id": str(stripe_id)}:
+            return [("subscription", stripe_id)]
+        case {"object": "payment_intent", "id": str(stripe_id)}:
+            return [("payment", stripe_id)]
+        case {"object": "charge" | "refund", "payment_intent": str(intent_id)}:
+            return [("payment", intent_id)]
+        case {"object": "invoice_payment", "payment": {"payment_intent": str(intent_id)}}:
+            return [("payment", intent_id)]
+        case {"object": "dispute", "id": str(stripe_id)}:
+            return [("dispute", stripe_id)]
+        case {"object": "customer", "id": str(stripe_id)}:
+            return [("customer", stripe_id)]
         case _:
             return []
 
