@@ -43,6 +43,8 @@ from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
 
+FIRST_START_PAUSE: Final = 0.25
+LONGEST_START_PAUSE: Final = 2.0
 START_SECONDS: Final = 60.0
 """How long a start waits for Kafka and MongoDB, which may be starting too."""
 SETTINGS_EXIT_CODE: Final = 78
@@ -237,7 +239,7 @@ async def retry_until_available(dependency: str, attempt: Callable[[], Awaitable
     Raises:
         KafkaError, PyMongoError, BusDown: the last failure.
     """
-    started = time.monotonic()
+    started, pause = time.monotonic(), FIRST_START_PAUSE
     while True:
         try:
             return await attempt()
@@ -246,7 +248,8 @@ async def retry_until_available(dependency: str, attempt: Callable[[], Awaitable
             if not unavailable or time.monotonic() - started > START_SECONDS:
                 raise
             log.warning("waiting for a dependency", dependency=dependency, error=type(failure).__name__)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_START_PAUSE)
 
 
 class Runnable(Protocol):

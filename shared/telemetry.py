@@ -15,6 +15,8 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from shared.log_limiter import LogLimiter
+
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 MESSAGES_HANDLED: Final = Counter(
@@ -44,7 +46,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("nest")
 def configure_logging(service: str, *, level: str = "info", console: bool = False) -> None:
     """Log to standard error, one JSON object per line or, with ``console``, as coloured text.
 
-    Nest logs from ``level`` on, libraries from level warning on. Every entry names the service.
+    Nest logs from ``level`` on, libraries from level warning on. Every entry names the service. Entries that an outage
+    repeats are limited to one per dependency and ten seconds.
     """
     shared_processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -71,6 +74,7 @@ def configure_logging(service: str, *, level: str = "info", console: bool = Fals
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(LogLimiter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -381,6 +381,7 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
             "shared/dead_letters/reader.py",
             "shared/dead_letters/queue.py",
             "shared/bus/aiokafka_patch.py",
+            "shared/bus/connection_backoff.py",
             "shared/bus/group_member.py",
             "shared/bus/keyed_executor.py",
             "shared/bus/outage_notices.py",

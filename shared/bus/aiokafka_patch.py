@@ -19,6 +19,8 @@ from aiokafka.consumer import consumer, fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
+from shared.bus.connection_backoff import use_connection_backoff
+
 
 class _LenientBytes(bytearray):
     """Bytes whose slices decode without errors."""
@@ -95,7 +97,8 @@ class _PatchedFetcher(fetcher.Fetcher):  # type: ignore[misc]
 
 
 def patch_aiokafka() -> None:
-    """Patch all consumers of this process; may be called repeatedly."""
+    """Patch all clients of this process; may be called repeatedly."""
+    use_connection_backoff()
     consumer.Fetcher = _PatchedFetcher
     fetcher.MemoryRecords = _FetchedBatches
     fetcher.PartitionRecords = _PatchedRecords

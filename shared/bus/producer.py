@@ -16,6 +16,7 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import Envelope
 
 STOP_SECONDS: Final = 5.0
@@ -49,6 +50,7 @@ class Producer:
     """
 
     def __init__(self, bootstrap: str, *, prefix: str = "", client_id: str = "nest", timeout: float = 10.0) -> None:
+        patch_aiokafka()
         self._bootstrap = bootstrap
         self._prefix = prefix
         self._client_id = client_id

@@ -4,11 +4,14 @@ import asyncio
 import os
 import random
 import signal
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pytest
 from pymongo.errors import AutoReconnect
@@ -19,6 +22,7 @@ from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
 from shared.ids import new_message_id
 from shared.mongo import connect
+from tests.faults.worker_process import worker
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Total
 
@@ -423,3 +427,65 @@ async def test_five_kafka_outages_lose_and_repeat_nothing(
             await bus.drained("ledger", "audit")
             assert await bus.listed(f"{turn}") == list(range(20))
             assert sorted(await bus.numbers(f"{turn}", "audit")) == list(range(20))
+
+
+async def test_a_process_neither_floods_its_log_nor_kafka_during_an_outage(
+    own_kafka: OwnKafka, mongo_url: str, database_prefix: str, tmp_path: Path
+) -> None:
+    kafka = await own_kafka()
+    async with (
+        BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus,
+        worker("ledger", bus.environment(), tmp_path) as ledger,
+    ):
+        await ledger.start()
+        await bus.call(Append(subject="s", number=0, key="s"), seconds=30)
+        before = len(ledger.log.splitlines())
+        await kafka.kill()
+        with refusing(kafka.bootstrap) as connections:
+            await asyncio.sleep(8)
+            assert len(ledger.log.splitlines()) - before <= 1, ledger.log
+            # The harness and the clients of the process: without the back-off each connects ten times a second.
+            assert connections.count < 8 * 10, connections.count
+            assert connections.count > 0, "nothing was measured"
+        await kafka.start()
+
+        async def handled() -> bool:
+            try:
+                reply = await bus.call(Append(subject="s", number=1, unique=new_message_id()), seconds=2)
+            except (BusDown, TimeoutError):
+                return False
+            return reply.kind == "done"
+
+        await wait_until(handled, 40, "no command is handled after the outage")
+
+
+@dataclass
+class Connections:
+    """Counter of connections."""
+
+    count: int = 0
+
+
+@contextmanager
+def refusing(address: str) -> Iterator[Connections]:
+    """Accept and close the connections to an address during the block, and count them."""
+    counted = Connections()
+    host, _, port = address.partition(":")
+    listener = socket.create_server((host, int(port)))
+    listener.settimeout(0.1)
+    stopping = threading.Event()
+
+    def accept() -> None:
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                listener.accept()[0].close()
+                counted.count += 1
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield counted
+    finally:
+        stopping.set()
+        thread.join()
+        listener.close()
