@@ -67,6 +67,15 @@ def entity_of(kind: type[Entity], document: Document) -> Entity:
     return entity
 
 
+def without_blank_texts(document: Document, field_name: str) -> Document:
+    """Return the document with None for every empty or blank text in one of its subdocuments, if it has that one."""
+    nested = document.get(field_name)
+    if nested is None:
+        return document
+    known = {name: None if isinstance(value, str) and not value.strip() else value for name, value in nested.items()}
+    return {**document, field_name: known}
+
+
 class _Mapping:
     """Mapping of one class; complete after ``add_fields``, so that recursive classes can refer to it before."""
 

@@ -18,7 +18,7 @@ from services.gateway.endpoint import (
     unordered,
 )
 from services.gateway.errors import Deprecated, UnknownVersion, VersionNotSupported
-from services.gateway.requests import HttpRequest, validated
+from services.gateway.requests import HttpRequest, parse_object, validated
 from services.gateway.responses import HttpResponse, entity_tag, if_none_match
 from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound
@@ -30,7 +30,7 @@ from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkReques
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser
-from shared.messages.auth.users import GetUser, SetMarketingConsent
+from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.runs import (
@@ -46,7 +46,6 @@ from shared.messages.billing.runs import (
 )
 from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
 from shared.messages.mailer.branding import GetClientLooks
-from shared.messages.mailer.consents import GetMarketingConsent
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
 from shared.messages.news import (
@@ -73,7 +72,7 @@ class Method:
         access: callers that are admitted.
         ordering_key: computes the ordering key of a command. Queries need none: a client that has the reply to a
             command reads its effect.
-        user_of_token: with a bearer token the body may be left out; ``user_id`` is then the token's user.
+        user_of_token: with a bearer token ``user_id`` or the whole body may be left out; the user is then the token's.
         entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
         version: as in the URL.
@@ -106,7 +105,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
     "2020-12-14": {
         "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address),
         "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant),
-        "get_marketing_consent": Method(GetMarketingConsent, Access.SELF_OR_INTERNAL),
+        "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
         "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
         "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
         "enrol_alpha_user": Method(None, Access.ANYONE),
@@ -115,7 +114,7 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
     "2021-10-06": {
         "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address),
         "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant),
-        "get_marketing_consent": Method(GetMarketingConsent, Access.SELF_OR_INTERNAL),
+        "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
         "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
         "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
         "get_subscription_status": Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
@@ -178,18 +177,18 @@ def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
     message, operation = method.message, (method.version, method.name)
     if message is None:
         return MessageEndpoint(operation, dispatcher=dispatcher, parse=_refuse_deprecated, verb="POST", body_limit=None)
-    parse_body = json_body(message)
 
-    def parse(request: HttpRequest, body: bytes, caller: Caller) -> Parsed:
-        if body or caller.user_id is None or not method.user_of_token:
+    def parse_for_user(request: HttpRequest, body: bytes, caller: Caller) -> Parsed:
+        if caller.user_id is None:
             return parse_body(request, body, caller)
-        fields = {"user_id": caller.user_id}
+        fields = {"user_id": caller.user_id, **(parse_object(body) if body else {})}
         return validated(message, fields), fields
 
+    parse_body = json_body(message)
     return MessageEndpoint(
         operation,
         dispatcher=dispatcher,
-        parse=parse,
+        parse=parse_for_user if method.user_of_token else parse_body,
         access=method.access,
         ordering_key=method.ordering_key,
         render=_with_entity_tag if method.entity_tag else None,

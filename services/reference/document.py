@@ -151,6 +151,9 @@ class _OperationWriter:
             in_body = {name: each for name, each in whole["properties"].items() if name not in operation.path_fields}
             required = [name for name in whole.get("required", []) if name in in_body]
             schema = {**whole, "properties": in_body, "required": required}
+        if operation.body_optional:
+            whole = self._schemas.resolve(schema)
+            schema = {**whole, "required": [name for name in whole["required"] if name != "user_id"]}
         media = {"schema": schema, **self._example(operation, "request")}
         return {"required": not operation.body_optional, "content": {JSON: media}}
 
@@ -195,7 +198,7 @@ def _description(operation: Operation) -> str:
     if operation.access is Access.SELF_OR_INTERNAL:
         paragraphs.append("Needs an access token of the user in `user_id`, or an internal key.")
     if operation.body_optional:
-        paragraphs.append("With an access token the body may be omitted: the user is the token's.")
+        paragraphs.append("With an access token `user_id`, or the whole body, may be omitted: the user is the token's.")
     return "\n\n".join(each for each in paragraphs if each)
 
 

@@ -53,8 +53,10 @@ class BodySchemas(GenerateJsonSchema):
         return False
 
     def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: FBT001 -- signature of pydantic
-        """In responses all fields are required, nullable ones included."""
-        return True if self.mode == "serialization" else super().field_is_required(field, total)
+        """In responses all fields are required, nullable ones included, except those that are left out if null."""
+        if self.mode == "serialization" and field.get("serialization_exclude_if") is None:
+            return True
+        return super().field_is_required(field, total)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         """Defaults of requests, except null, which an omitted field means anyway."""

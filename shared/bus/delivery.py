@@ -268,7 +268,7 @@ class Delivery:
                 await self._until_bus_is_up(lambda: self._producer.send(*half))
                 fault_point("V3")
             await self._until_bus_is_up(lambda: self._producer.send(*outcome.messages))
-        if query:
+        if outcome.replies and query:
             self._send_reply_soon(envelope, outcome)
         if armed("V4"):
             await self.replies_sent()

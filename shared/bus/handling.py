@@ -156,19 +156,21 @@ class Handling:
         return await self._run(envelope, message)
 
     async def _run_query(self, envelope: Envelope, query: Query) -> Outcome:
-        """Run a query. Nothing is committed; the only messages it may send are audit entries."""
+        """Run a query. Nothing is committed; it may only send audit entries and forward to another query."""
         work = self._work(envelope)
         refusal: Refusal | None = None
+        forwarded: list[Envelope] = []
         try:
             with time_limit(query.read_seconds):
                 reply = await self._call(query, work)
-            outcome = Outcome(DONE, self._body(reply, envelope))
+            outcome = Outcome(DONE, self._body(reply, envelope), replies=work.replies)
+            forwarded = [each for each in work.immediate() if each.forwarded]
         except Refusal as raised:
             outcome, refusal = refused(raised), raised
         if refusal is None or refusal.kind is not Kind.UNAVAILABLE:
             work.discard_state()
             work.run_outcome_hook(refusal)
-            outcome.messages = work.immediate()
+            outcome.messages = [*work.immediate(), *forwarded]
         return outcome
 
     async def _run(self, envelope: Envelope, message: Message) -> Outcome:

@@ -178,7 +178,10 @@ class Work:
         return envelope.id
 
     def forward(self, message: Message) -> None:
-        """Publish a command whose reply is the reply to this message. The handler's own return value is discarded."""
+        """Publish a command whose reply is the reply to this message. The handler's own return value is discarded.
+
+        A query forwards only to another query, since it has no inbox row from which to send a command again.
+        """
         envelope = self._envelope(message, None)
         envelope.reply_to_caller_of(self.cause)
         self.replies = False

@@ -235,7 +235,9 @@ async def test_calls_of_old_clients_work_as_documented(separate: Stack, mongo_cl
         active=True,
         password="attheserviceofhisgracefulmajesty",
     )
+    token = changed.pop("token")
     assert changed == {"done": True, "username": "JAMESBOND", "email": "bond007james@gmail.com"}
+    assert await call(nest, "GET", f"/users/islogged/{token}") == {"auth": True, "token": token}
 
     deleted = await call(nest, "DELETE", "/applications/delete", status=202, apikey=key)
     assert deleted == {"affectedRows": 1, "message": "All auth users of this application are deleted too"}

@@ -23,11 +23,9 @@ async def test_consent_is_unknown_until_it_is_set(nest: Stack, email: str) -> No
 
 
 async def test_consent_of_an_unknown_user_is_not_found(nest: Stack) -> None:
-    body = {"user_id": "user_missing", "level": "none"}
-
-    response = await nest.call("set_marketing_consent", body, **nest.internal)
-
-    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    for method, body in (("set_marketing_consent", {"level": "none"}), ("get_marketing_consent", {})):
+        response = await nest.call(method, {"user_id": "user_missing", **body}, **nest.internal)
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
 async def test_parallel_changes_are_all_stored_and_the_last_one_holds(

@@ -124,7 +124,9 @@ async def test_mails_have_the_branding_and_language_of_their_client(nest: Stack,
 
     await eventually(german, what="a mail in German")
     for method in ("send_magic_link", "create_trial_and_magic_link"):
-        body = Login(email, **login).request(locale="es_MX.UTF-8", device={"fingerprint": email})
+        body = Login(email, **login).request(
+            locale="es_MX.UTF-8", device={"platform": "web", "device_id": email, "fingerprint": email}
+        )
         requested = await nest.call(method, body)
         assert requested.status_code == 204, requested.text
     await nest.mail(email, subject="Inicia sesión en Bëak")

@@ -11,11 +11,10 @@ from shared.bus.envelope import address_ordering_key
 from shared.messages import Command, Message
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys
-from shared.messages.auth.users import GetUser
+from shared.messages.auth.users import GetUser, GetUserConsent
 from shared.messages.billing.runs import GetStripeRun, ListStripeRuns
 from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionStatus
 from shared.messages.mailer.branding import GetClientLooks
-from shared.messages.mailer.consents import GetMarketingConsent
 from shared.messages.personal_data import GetUserProcess
 from shared.sealing import Sealer
 from tests.gateway.conftest import LINK, GatewayStack
@@ -23,7 +22,7 @@ from tests.gateway.fake_services import Refused
 
 UNAUDITED: Final[dict[type[Message], str]] = {
     GetClientLooks: "branding is visible to every recipient of the client's mails",
-    GetMarketingConsent: "one value for a known user ID; back ends query it before every mail",
+    GetUserConsent: "one value for a known user ID; back ends query it before every mail",
     GetStripeRun: "counts without personal data, polled every second during a run",
     GetSubscriptionHeartbeat: "a boolean for a known user ID; back ends query it for every request",
     GetSubscriptionStatus: "a status for a known user ID; back ends query it for every request",
@@ -172,6 +171,25 @@ class TestHeartbeat:
         assert json.loads(stack.services.received[0].body) == {"user_id": "user_7"}
         assert stack.services.received[0].wire == "billing.get-subscription-heartbeat"
 
+    async def test_user_may_send_an_empty_object(self, stack: GatewayStack) -> None:
+        response = await stack.http.post(f"{V1}/get_subscription_status", json={}, headers=stack.bearer("user_7"))
+        assert response.status_code == 204
+        assert json.loads(stack.services.received[0].body) == {"user_id": "user_7"}
+
+    @pytest.mark.parametrize("body", [{"user_id": ""}, {"user_id": None}, {"more": 1}])
+    async def test_invalid_fields_are_refused(self, stack: GatewayStack, body: dict[str, Any]) -> None:
+        response = await stack.http.post(f"{V1}/get_subscription_status", json=body, headers=stack.bearer())
+        assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
+
+    async def test_another_user_is_refused(self, stack: GatewayStack) -> None:
+        body = {"user_id": "user_2"}
+        response = await stack.http.post(f"{V1}/get_subscription_status", json=body, headers=stack.bearer("user_1"))
+        assert (response.status_code, response.json()["code"]) == (403, "access_denied")
+
+    async def test_operator_names_the_user(self, stack: GatewayStack) -> None:
+        response = await stack.http.post(f"{V1}/get_subscription_status", json={}, headers=stack.internal)
+        assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
+
     async def test_other_callers_and_versions_need_the_body(self, stack: GatewayStack) -> None:
         response = await stack.http.post(f"{V1}/get_subscription_status", headers=stack.internal)
         assert (response.status_code, response.json()["code"]) == (400, "body_missing")
@@ -211,7 +229,7 @@ def _body(name: str) -> dict[str, Any]:
     banner = {"emoji": "x", "title": "t", "body": "b"}
     bodies: dict[str, dict[str, Any]] = {
         "send_magic_link": LINK,
-        "create_trial_and_magic_link": {**LINK, "device": {"fingerprint": "f"}},
+        "create_trial_and_magic_link": {**LINK, "device": {"platform": "mac", "beak_id": "b", "fingerprint": "f"}},
         "authenticate_user": {"client_id": "c", "grant_type": "refresh_token", "refresh_token": "01.a.b"},
         "list_news_items": {"client_id": "c"},
         "set_marketing_consent": {"user_id": "user_1", "level": "general"},

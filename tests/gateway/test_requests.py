@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.errors import MalformedBody
+from services.gateway.errors import MalformedBody, ValidationFailed
 from services.gateway.methods import METHODS
 from services.gateway.requests import (
     MAX_LANGUAGES,
@@ -20,7 +20,9 @@ from services.gateway.requests import (
     canonical,
     client_ip,
     parse_object,
+    validated,
 )
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink
 from shared.messages.languages import language_tag
 from tests.gateway.conftest import LINK, GatewayStack
 
@@ -327,6 +329,66 @@ async def test_validation_errors_name_paths_and_never_values(stack: GatewayStack
     assert all(error.keys() == {"path", "message"} for error in errors)
     assert not any(value in response.text for value in ("7654321", "hunter2", "amiga"))
     assert stack.services.received == []
+
+
+TRIAL_DEVICE = {"platform": "mac", "beak_id": "b-1", "fingerprint": "f-1"}
+
+
+@pytest.mark.parametrize("platform", ["mac", "windows", "linux", "ios", "android", "web", "tvos", "wasm32", "a" * 32])
+def test_lower_case_word_is_a_platform(platform: str) -> None:
+    message = validated(SendMagicLink, {**LINK, "device": {"platform": platform}})
+    assert message.device is not None
+    assert message.device.platform == platform
+
+
+@pytest.mark.parametrize("name", ["platform", "beak_id", "device_id", "fingerprint"])
+@pytest.mark.parametrize("value", ["", " ", "\t\n", "\u3000", 1, True, [], {}, {"$gt": ""}])
+def test_invalid_device_field_is_named(name: str, value: Any) -> None:
+    for message, device in ((SendMagicLink, {}), (CreateTrialAndMagicLink, TRIAL_DEVICE)):
+        others = {other: text for other, text in device.items() if {other, name} != {"beak_id", "device_id"}}
+        with pytest.raises(ValidationFailed) as refused:
+            validated(message, {**LINK, "device": {**others, name: value}})
+        assert [error["path"] for error in refused.value.meta["errors"]] == [f"device.{name}"]
+
+
+@pytest.mark.parametrize("platform", ["MAC", "Mac", "mac os", "amiga-9000", "9front", "a" * 33, "mac\n", "m\u0430c"])
+def test_other_texts_are_no_platforms(platform: str) -> None:
+    with pytest.raises(ValidationFailed):
+        validated(SendMagicLink, {**LINK, "device": {"platform": platform}})
+
+
+@pytest.mark.parametrize(
+    ("ids", "beak_id"),
+    [
+        ({"beak_id": "b"}, "b"),
+        ({"device_id": "d"}, "d"),
+        ({"beak_id": "b", "device_id": "d"}, "b"),
+        ({"beak_id": None, "device_id": "d"}, "d"),
+    ],
+)
+@pytest.mark.parametrize("message", [SendMagicLink, CreateTrialAndMagicLink])
+def test_device_id_is_another_name_of_beak_id(
+    message: type[SendMagicLink | CreateTrialAndMagicLink], ids: dict[str, str | None], beak_id: str
+) -> None:
+    device = validated(message, {**LINK, "device": {"platform": "web", "fingerprint": "f", **ids}}).device
+    assert device is not None
+    assert device.beak_id == beak_id
+    assert device.model_dump() == {"platform": "web", "beak_id": beak_id, "fingerprint": "f"}
+
+
+@pytest.mark.parametrize("name", TRIAL_DEVICE)
+def test_device_of_a_trial_is_complete(name: str) -> None:
+    for device in ({**TRIAL_DEVICE, name: None}, {key: TRIAL_DEVICE[key] for key in TRIAL_DEVICE if key != name}):
+        with pytest.raises(ValidationFailed) as refused:
+            validated(CreateTrialAndMagicLink, {**LINK, "device": device})
+        assert [error["path"] for error in refused.value.meta["errors"]] == [f"device.{name}"]
+
+
+@pytest.mark.parametrize("message", [SendMagicLink, CreateTrialAndMagicLink])
+def test_empty_state_is_refused(message: type[SendMagicLink | CreateTrialAndMagicLink]) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        validated(message, {**LINK, "device": TRIAL_DEVICE, "state": ""})
+    assert [error["path"] for error in refused.value.meta["errors"]] == ["state"]
 
 
 async def test_validation_errors_are_bounded(stack: GatewayStack) -> None:

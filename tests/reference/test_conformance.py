@@ -162,11 +162,15 @@ class Probe:
 
 
 def has_rules_beyond_schema(operation: Operation | None) -> bool:
-    """Whether valid bodies may be refused: for a combination of fields, or by a rule of the service."""
+    """Whether valid bodies may be refused: for a combination of fields, for the caller, or by a rule of the service."""
     if operation is None or operation.message is None:
         return False
     validators = operation.message.__pydantic_decorators__.model_validators
-    return bool(validators) or any(each.code == "validation_failed" for each in operation.message.refuses)
+    return (
+        bool(validators)
+        or operation.body_optional
+        or any(each.code == "validation_failed" for each in operation.message.refuses)
+    )
 
 
 def with_integers(body: Any) -> Any:

@@ -26,10 +26,10 @@ from shared.messages import MESSAGES, Command, Event, Message, Part, Query, iso_
 from shared.messages.auth.clients import SetClientLooks
 from shared.messages.auth.errors import UserNotFound
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink
-from shared.messages.auth.users import GetUser, SetMarketingConsent, UserCreated, UserView
+from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent, UserCreated, UserView
 from shared.messages.billing.trials import FinishTrial, StartTrial
 from shared.messages.mailer.branding import RecordClientLooks
-from shared.messages.mailer.consents import RecordMarketingConsent
+from shared.messages.mailer.consents import GetMarketingConsent, RecordMarketingConsent
 
 Class = TypeVar("Class")
 SAMPLES: Final = {path.stem: path for path in sorted((Path(__file__).parent / "samples").glob("*.json"))}
@@ -44,6 +44,7 @@ HANDLERS: Final[list[tuple[type[Message], Any]]] = [
 ]
 FORWARDED: Final[dict[type[Message], type[Message]]] = {
     CreateTrialAndMagicLink: StartTrial,
+    GetUserConsent: GetMarketingConsent,
     SetClientLooks: RecordClientLooks,
     SetMarketingConsent: RecordMarketingConsent,
     StartTrial: FinishTrial,

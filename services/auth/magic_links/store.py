@@ -10,7 +10,7 @@ from pymongo import ASCENDING, IndexModel
 from services.auth.magic_links.models import Authorization
 from services.auth.tokens.credentials import Code, require_key
 from shared.batch_loader import BatchLoader
-from shared.documents import Rows
+from shared.documents import Rows, without_blank_texts
 from shared.mongo import Database, Document
 
 RETENTION: Final = timedelta(days=7)
@@ -40,3 +40,7 @@ class Authorizations(Rows[Authorization]):
         """Other authorizations of the same address and app that can still be redeemed."""
         found = map(self._read, await self._open_by_value.find(authorization.identifier_value))
         return [other for other in found if other.competes_with(authorization) and at < other.expires_at]
+
+    def _read(self, document: Document) -> Authorization:
+        # Empty values in older documents belong to no device.
+        return super()._read(without_blank_texts(document, "device"))

@@ -19,7 +19,7 @@ def device_ids(device: Device | None) -> tuple[str, ...]:
     if device is None:
         return ()
     named = {"fingerprint": device.fingerprint, "beak-id": device.beak_id}
-    return tuple(f"{kind}:{value}" for kind, value in named.items() if value)
+    return tuple(f"{kind}:{value}" for kind, value in named.items() if value is not None)
 
 
 def network_ids(ip: str | None) -> tuple[str, ...]:

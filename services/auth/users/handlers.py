@@ -15,6 +15,7 @@ from shared.messages.auth.users import (
     EnsureUser,
     FindConsentAddress,
     GetUser,
+    GetUserConsent,
     IdentifierVerified,
     IdentifierView,
     SetMarketingConsent,
@@ -22,7 +23,7 @@ from shared.messages.auth.users import (
     UserEnsured,
     UserView,
 )
-from shared.messages.mailer.consents import CarryMarketingConsent, RecordMarketingConsent
+from shared.messages.mailer.consents import CarryMarketingConsent, GetMarketingConsent, RecordMarketingConsent
 from shared.messages.personal_data import FindUser
 
 
@@ -65,6 +66,16 @@ async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     address = normal_email(command.email, test_domains=auth.test_domains)
     user_id = await find_or_create_user(address, work, auth)
     work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=user_id))
+
+
+async def get_user_consent(query: GetUserConsent, work: Work, auth: Auth) -> None:
+    """Forward a query for the marketing consent of an existing user to mailer, which replies to the caller.
+
+    Raises:
+        UserNotFound: no user has this ID.
+    """
+    user = await auth.users.get(query.user_id)
+    work.forward(GetMarketingConsent(key=user.id, user_id=user.id))
 
 
 async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: Auth) -> None:

@@ -39,7 +39,7 @@ async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None
         AlreadySubscribed: the user has an active subscription, other than that of the unfinished trial.
         TrialAlreadyUsed: the user or the device has had a trial, or another one is being started now.
     """
-    device = TrialDevice(beak_id=command.beak_id, fingerprint=command.fingerprint)
+    device = TrialDevice.named(beak_id=command.beak_id, fingerprint=command.fingerprint)
     trial = await billing.trials.find_by_user(command.user_id)
     continues = trial is not None and trial.continues_on(device)
     active = current(await billing.subscriptions.of_user(command.user_id), at=work.now, grace=billing.grace)

@@ -19,6 +19,15 @@ class TrialDevice:
     beak_id: str | None
     fingerprint: str | None
 
+    @classmethod
+    def named(cls, *, beak_id: str | None, fingerprint: str | None) -> Self:
+        """The device of a command; empty values in older commands belong to no device."""
+        return cls(beak_id=_not_blank(beak_id), fingerprint=_not_blank(fingerprint))
+
+
+def _not_blank(text: str | None) -> str | None:
+    return text if text is not None and text.strip() else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

@@ -7,8 +7,9 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.billing.trials.models import Trial
-from shared.documents import Rows
+from shared.documents import Rows, without_blank_texts
 from shared.messages.billing.errors import TrialAlreadyUsed, TrialNotFound
+from shared.mongo import Document
 
 _STRING: Final = {"$type": "string"}
 
@@ -34,3 +35,7 @@ class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
     async def find_by_user(self, user_id: str) -> Trial | None:
         """The trial of a user, who has one at most."""
         return await self._one({"userId": {"$eq": user_id}})
+
+    def _read(self, document: Document) -> Trial:
+        # Empty values in older documents belong to no device.
+        return super()._read(without_blank_texts(document, "device"))

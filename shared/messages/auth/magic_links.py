@@ -1,8 +1,8 @@
 """Magic links: commands that mail one."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe
@@ -11,17 +11,53 @@ from shared.messages.types import NonEmpty, PreferredLocale
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
 _REFUSALS: Final = (ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail)
-Platform = Literal["mac", "windows", "linux"]
+Platform = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,31}$")]
+"""``mac``, ``windows``, ``linux``, ``ios``, ``android``, ``web``, or another lower-case word."""
+DeviceValue = Annotated[str, Field(min_length=1, pattern=r"\S")]
+"""A text that is not only white space: an empty one would make all devices without a value the same device."""
+_INSTALLATION_NAMES: Final = AliasChoices("beak_id", "device_id")
+
+
+def _with_device_id(schema: dict[str, Any]) -> None:
+    """Add the other name of ``beak_id`` to a JSON Schema."""
+    properties, required = schema["properties"], schema.get("required", [])
+    about = "Another name of `beak_id`, which counts if both are given."
+    properties["device_id"] = {**properties["beak_id"], "description": about}
+    if "beak_id" in required:
+        required.remove("beak_id")
+        schema["anyOf"] = [{"required": ["beak_id"]}, {"required": ["device_id"]}]
 
 
 class Device(Part):
-    """The device that a login or a trial is requested from."""
+    """The device that a login is requested from."""
+
+    model_config = ConfigDict(json_schema_extra=_with_device_id)
 
     platform: Platform | None = None
-    """Operating system of the device."""
-    beak_id: str | None = None
+    """Operating system of the device: ``mac``, ``windows``, ``linux``, ``ios``, ``android``, ``web``, or another
+    lower-case word of at most 32 characters."""
+    beak_id: DeviceValue | None = Field(default=None, validation_alias=_INSTALLATION_NAMES)
     """ID of the app's installation, created by the app."""
-    fingerprint: str | None = None
+    fingerprint: DeviceValue | None = None
+    """Stable hash of the device's hardware, computed by the app."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_installation_id(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.keys() >= {"beak_id", "device_id"}:
+            dropped = "beak_id" if fields["beak_id"] is None else "device_id"
+            return {name: value for name, value in fields.items() if name != dropped}
+        return fields
+
+
+class TrialDevice(Device):
+    """The device that a trial is requested from."""
+
+    platform: Platform
+    """Operating system, as for ``send_magic_link``."""
+    beak_id: DeviceValue = Field(validation_alias=_INSTALLATION_NAMES)
+    """ID of the app's installation, created by the app."""
+    fingerprint: DeviceValue
     """Stable hash of the device's hardware, computed by the app."""
 
 
@@ -32,8 +68,8 @@ class LinkRequest(Command):
     """ID of the client that the person logs in to."""
     redirect_uri: str
     """Target of the link. Must be one of the client's redirect URIs, character by character."""
-    state: str
-    """Opaque value of the app. The link returns it URL-encoded as the query parameter ``state``."""
+    state: NonEmpty
+    """Opaque value of the app, not empty. The link returns it URL-encoded as the query parameter ``state``."""
     code_challenge_method: Literal["S256"]
     """PKCE method (RFC 7636)."""
     code_challenge: CodeChallenge
@@ -71,7 +107,7 @@ class CreateTrialAndMagicLink(
     ``unavailable``: it continues the same trial.
     """
 
-    device: Device
+    device: TrialDevice
     """The requesting device. It can have one trial."""
 
 

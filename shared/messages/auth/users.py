@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.messages.auth.errors import InvalidEmail, UserNotFound
-from shared.messages.mailer.consents import ConsentLevel
+from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
+from shared.messages.mailer.errors import AwaitingConsent
 from shared.messages.message import Command, Event, Part, Query, Reply
 from shared.messages.types import CreatedAt, Moment, UpdatedAt, UserId
 
@@ -56,6 +57,14 @@ class UserEnsured(Event, wire="auth.user-ensured"):
 
     reference: str
     user_id: str
+
+
+class GetUserConsent(
+    Query, wire="auth.get-user-consent", reply=MarketingConsentView, refuses=(UserNotFound, AwaitingConsent)
+):
+    """Get the marketing consent of a user."""
+
+    user_id: UserId
 
 
 class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=True, refuses=(UserNotFound,)):

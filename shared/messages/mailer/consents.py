@@ -23,10 +23,9 @@ class MarketingConsentView(Reply):
 class GetMarketingConsent(
     Query, wire="mailer.get-marketing-consent", reply=MarketingConsentView, refuses=(AwaitingConsent,)
 ):
-    """Get the marketing consent of a user."""
+    """Get the marketing consent of an existing user. Sent by auth."""
 
     user_id: str
-    """ID of the user."""
 
 
 class RecordMarketingConsent(Command, wire="mailer.record-marketing-consent"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.ids import new_message_id
-from shared.messages.auth.magic_links import CreateTrialAndMagicLink, Device, SendMagicLink, SendTrialMagicLink
+from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink, SendTrialMagicLink, TrialDevice
 from shared.messages.auth.users import EnsureUser, UserCreated
 from shared.messages.billing.trials import StartTrial
 from shared.messages.mailer.mails import SendMail
@@ -19,11 +19,13 @@ from tests.auth.flows import (
     REDIRECT_URI,
     log_in,
     mailed_link,
+    redemption,
+    request_code,
     send_magic_link,
 )
 from tests.service_harness import Refused, ServiceHarness
 
-DEVICE = Device(platform="mac", beak_id="beak-1", fingerprint="f-1")
+DEVICE = TrialDevice(platform="mac", beak_id="beak-1", fingerprint="f-1")
 
 
 def create_trial(**changed: Any) -> CreateTrialAndMagicLink:
@@ -170,6 +172,14 @@ async def test_address_in_a_test_domain_is_refused_in_production(
     async with new_harness(environment="production", issuer="https://nest.example") as production:
         with pytest.raises(Refused, match="invalid_email"):
             await production.deliver(send_magic_link(identifier_value="ana@nest.test"))
+
+
+async def test_link_whose_row_has_blank_device_values_works(harness: ServiceHarness) -> None:
+    code = await request_code(harness, device=DEVICE)
+    blank = {"platform": "mac", "beakId": "", "fingerprint": " "}
+    await harness.database["authorizations"].update_one({}, {"$set": {"device": blank}})
+    await harness.deliver(redemption(code))
+    assert await harness.database["familiars"].count_documents({}) == 0
 
 
 async def test_create_trial_and_magic_link_creates_the_user_and_forwards(harness: ServiceHarness) -> None:

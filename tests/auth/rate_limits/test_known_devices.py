@@ -9,7 +9,6 @@ def test_device_ids_are_the_fingerprint_and_the_beak_id() -> None:
     assert device_ids(None) == ()
     assert device_ids(Device(platform="mac")) == ()
     assert device_ids(Device(fingerprint="a", beak_id="b")) == ("fingerprint:a", "beak-id:b")
-    assert device_ids(Device(beak_id="")) == ()
 
 
 def test_network_id_is_the_prefix_of_the_ip_address() -> None:

@@ -4,16 +4,17 @@ from datetime import timedelta
 import pytest
 
 from shared.ids import new_message_id
-from shared.messages import Caller, iso_milliseconds
+from shared.messages import Caller, Message, iso_milliseconds
 from shared.messages.auth.users import (
     EnsureUser,
     FindConsentAddress,
     GetUser,
+    GetUserConsent,
     SetMarketingConsent,
     UserCreated,
     UserEnsured,
 )
-from shared.messages.mailer.consents import CarryMarketingConsent, RecordMarketingConsent
+from shared.messages.mailer.consents import CarryMarketingConsent, GetMarketingConsent, RecordMarketingConsent
 from tests.auth.flows import ADDRESS, log_in, refusal
 from tests.service_harness import ServiceHarness
 
@@ -119,9 +120,19 @@ async def test_marketing_consent_is_forwarded_with_its_source(harness: ServiceHa
     assert harness.published == [RecordMarketingConsent(user_id=user_id, level="general", source=caller.kind)]
 
 
-async def test_marketing_consent_of_an_unknown_user_is_refused(harness: ServiceHarness) -> None:
-    assert await refusal(harness, SetMarketingConsent(user_id="user_x", level="none")) == ("not_found", "not_found")
+@pytest.mark.parametrize(
+    "message", [SetMarketingConsent(user_id="user_x", level="none"), GetUserConsent(user_id="user_x")]
+)
+async def test_marketing_consent_of_an_unknown_user_is_refused(harness: ServiceHarness, message: Message) -> None:
+    assert await refusal(harness, message) == ("not_found", "not_found")
     assert harness.published == []
+
+
+async def test_query_for_marketing_consent_is_forwarded(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
+    harness.clear()
+    assert await harness.deliver(GetUserConsent(user_id=user_id)) is None
+    assert harness.published == [GetMarketingConsent(user_id=user_id)]
 
 
 async def test_find_consent_address_sends_the_verified_address_to_mailer(harness: ServiceHarness) -> None:

@@ -155,6 +155,23 @@ async def test_devices_without_identifiers_do_not_exclude_one_another(shop: Shop
     assert created(shop) == (3, 3)
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+async def test_blank_device_values_belong_to_no_device(shop: Shop, blank: str) -> None:
+    """Commands and rows from before blank values were refused."""
+    for name in ("ada", "bob"):
+        await start(shop, user_id=name, key=name, email=f"{name}@example.com", fingerprint=blank, beak_id=blank)
+    assert created(shop) == (2, 2)
+    trials = await shop.harness.database["trials"].find().to_list()
+    assert [trial["device"] for trial in trials] == [{"beakId": None, "fingerprint": None}] * 2
+
+
+async def test_started_trial_whose_row_has_blank_device_values_is_finished(shop: Shop) -> None:
+    await shop.harness.deliver(command(fingerprint=None, beak_id=None))
+    await shop.harness.database["trials"].update_one({}, {"$set": {"device": {"beakId": "", "fingerprint": ""}}})
+    await start(shop, fingerprint=None, beak_id=None)
+    assert created(shop) == (1, 1)
+
+
 async def test_of_parallel_starts_on_two_instances_one_succeeds(shop: Shop, open_shop: Callable[..., Any]) -> None:
     other: Shop = await open_shop()
 

@@ -264,6 +264,21 @@ async def test_a_forwarded_message_takes_the_reply_address(harness: InboxHarness
     assert outcomes[0].messages[0].id == outcomes[1].messages[0].id
 
 
+async def test_a_query_is_forwarded_to_another_query(harness: InboxHarness) -> None:
+    async def forward(_query: Total, work: Work, _ledger: Ledger) -> None:
+        work.publish(Appended(subject="s", number=1))
+        work.forward(GetMarketingConsent(user_id="user_1"))
+
+    sent = enveloped(Total(subject="s"), reply_to=3, deadline=99)
+    sent.reply_id = sent.id
+    handling = harness.handling({Total: forward})
+    outcome = await handling.handle(sent, handling.decode(sent))
+    assert not outcome.replies
+    (forwarded,) = outcome.messages
+    assert forwarded.wire == "mailer.get-marketing-consent"
+    assert (forwarded.reply_to, forwarded.reply_id, forwarded.deadline) == (3, sent.id, 99)
+
+
 async def test_a_handler_that_hangs_times_out(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handling_module, "HANDLER_SECONDS", 0.1)
     async with asyncio.timeout(5):
