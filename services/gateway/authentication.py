@@ -127,6 +127,25 @@ class Authenticator:
             token.caller = token.caller.model_copy(update={"client_ip": client_ip})
         return token.caller
 
+    def internal_or_anonymous(self, authorization: bytes | None, client_ip: str | None) -> Caller:
+        """Identify the caller of a method whose credential is in the body, such as a refresh token.
+
+        Everything but an internal key is ignored: apps attach whatever they have stored, such as the expired access
+        token that they are about to refresh (RFC 6749 section 6), or ``Bearer null``. A valid access token is ignored
+        too, because it is revoked by the refresh: a repeat with the same idempotency key would have another caller.
+
+        Args:
+            authorization: value of the header; None if it is missing.
+            client_ip: IP address of the client.
+
+        Raises:
+            AccessDenied: the internal key is wrong.
+        """
+        scheme, _, credentials = (authorization or b"").partition(b" ")
+        if scheme.lower() == b"internal":
+            return self._internal_caller(credentials.strip(), client_ip)
+        return Caller(client_ip=client_ip)
+
     def _internal_caller(self, key: bytes, client_ip: str | None) -> Caller:
         digest = _digest(key)
         # Always compare with every key, so that the time does not reveal which one matched.

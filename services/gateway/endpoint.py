@@ -160,6 +160,7 @@ class MessageEndpoint(Endpoint):
         dispatcher: identifies the caller and sends the message.
         parse: creates the message.
         access: who may call; None if the ``authorization`` header is ignored.
+        credential_in_body: whether everything but an internal key in that header is ignored.
         ordering_key: computes the message's ordering key.
         render: turns the JSON response into the one that is sent.
         verb: the only HTTP method; None if the router has checked it.
@@ -169,6 +170,7 @@ class MessageEndpoint(Endpoint):
     dispatcher: Dispatcher
     parse: Parse
     access: Access | None = None
+    credential_in_body: bool = False
     ordering_key: OrderingKey = unordered
     render: Render | None = None
     verb: str | None = None
@@ -180,6 +182,8 @@ class MessageEndpoint(Endpoint):
             raise MethodNotSupported(supported=[self.verb, "OPTIONS"])
         if self.access is None:
             caller = self.dispatcher.anonymous(request)
+        elif self.credential_in_body:
+            caller = self.dispatcher.internal_or_anonymous(request)
         else:
             caller = self.dispatcher.authenticated(request)
             self._check_caller(caller)
@@ -240,6 +244,15 @@ class Dispatcher:
         """
         authorization = request.headers.get(b"authorization")
         return self.authenticator.caller(authorization, client_ip(request.scope, self.trusted_proxies))
+
+    def internal_or_anonymous(self, request: HttpRequest) -> Caller:
+        """Caller of a method whose credential is in the body.
+
+        Raises:
+            AccessDenied: as ``Authenticator.internal_or_anonymous``.
+        """
+        authorization = request.headers.get(b"authorization")
+        return self.authenticator.internal_or_anonymous(authorization, client_ip(request.scope, self.trusted_proxies))
 
     def anonymous(self, request: HttpRequest) -> Caller:
         """Caller of a route that ignores the ``authorization`` header: only the IP address is known."""

@@ -72,6 +72,7 @@ class Method:
         access: callers that are admitted.
         ordering_key: computes the ordering key of a command. Queries need none: a client that has the reply to a
             command reads its effect.
+        credential_in_body: bearer tokens and unknown schemes in the ``authorization`` header are ignored.
         user_of_token: with a bearer token ``user_id`` or the whole body may be left out; the user is then the token's.
         entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
@@ -81,6 +82,7 @@ class Method:
     message: type[Command | Query] | None
     access: Access
     ordering_key: OrderingKey = unordered
+    credential_in_body: bool = False
     user_of_token: bool = False
     entity_tag: bool = False
     name: str = ""
@@ -103,8 +105,8 @@ def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:
 
 METHODS: Final[dict[str, dict[str, Method]]] = {
     "2020-12-14": {
-        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address),
-        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant),
+        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant, credential_in_body=True),
         "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
         "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
         "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
@@ -112,14 +114,16 @@ METHODS: Final[dict[str, dict[str, Method]]] = {
         "get_subscription_status": Method(GetSubscriptionHeartbeat, Access.SELF_OR_INTERNAL, user_of_token=True),
     },
     "2021-10-06": {
-        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address),
-        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant),
+        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant, credential_in_body=True),
         "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
         "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
         "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
         "get_subscription_status": Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
         "get_user": Method(GetUser, Access.SELF_OR_INTERNAL),
-        "create_trial_and_magic_link": Method(CreateTrialAndMagicLink, Access.ANYONE, _by_address),
+        "create_trial_and_magic_link": Method(
+            CreateTrialAndMagicLink, Access.ANYONE, _by_address, credential_in_body=True
+        ),
         "list_sessions": Method(ListSessions, Access.SELF_OR_INTERNAL),
         "revoke_sessions": Method(RevokeSessions, Access.SELF_OR_INTERNAL, by_field("user_id")),
         "dismiss_news_item": Method(DismissNewsItem, Access.SELF_OR_INTERNAL, by_field("user_id")),
@@ -190,6 +194,7 @@ def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
         dispatcher=dispatcher,
         parse=parse_for_user if method.user_of_token else parse_body,
         access=method.access,
+        credential_in_body=method.credential_in_body,
         ordering_key=method.ordering_key,
         render=_with_entity_tag if method.entity_tag else None,
         verb="POST",

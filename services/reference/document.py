@@ -122,7 +122,7 @@ class _OperationWriter:
             "description": _description(operation),
             "parameters": self._parameters(operation),
             "responses": self._responses(operation),
-            "security": SECURITY[operation.access] if operation.family == "rpc" else [],
+            "security": _security(operation),
         }
         if operation.message is None:
             found["deprecated"] = True
@@ -189,6 +189,13 @@ class _OperationWriter:
     def _example(self, operation: Operation, kind: str) -> dict[str, Any]:
         example = self._examples.get(operation.name, {})
         return {"example": example[kind]} if kind in example else {}
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    if operation.family != "rpc":
+        return []
+    schemes = SECURITY[operation.access]
+    return [each for each in schemes if "bearer" not in each] if operation.credential_in_body else schemes
 
 
 def _description(operation: Operation) -> str:

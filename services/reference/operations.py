@@ -68,6 +68,7 @@ class Operation:
         status: of a successful response with a body.
         text_field: the field of the reply that is the response as plain text; None if the response is JSON.
         entity_tag: whether responses have an ``etag``.
+        credential_in_body: whether a bearer token is ignored.
         body_optional: whether the body may be omitted with an access token.
         version: dated version of an RPC method.
         setting: environment variable that enables it; empty if it always exists.
@@ -84,6 +85,7 @@ class Operation:
     status: int = 200
     text_field: str | None = None
     entity_tag: bool = False
+    credential_in_body: bool = False
     body_optional: bool = False
     version: str = ""
     setting: str = ""
@@ -135,7 +137,7 @@ class Operation:
             return (*ALWAYS, Deprecated)
         found = [*ALWAYS, InvalidIdempotencyKey, TooManyRequests, Unavailable, ReplyTimeout]
         if self.family == "rpc":
-            found += [Unauthorized, AccessDenied]
+            found += [AccessDenied] if self.credential_in_body else [Unauthorized, AccessDenied]
         if self.is_command:
             found.append(IdempotencyKeyReused)
         else:
@@ -179,6 +181,7 @@ def _rpc(path: str, method: Method) -> Operation:
         method.access,
         method.message,
         entity_tag=method.entity_tag,
+        credential_in_body=method.credential_in_body,
         body_optional=method.user_of_token,
         version=method.version,
     )

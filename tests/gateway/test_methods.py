@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any, Final
 
 import pytest
@@ -17,8 +18,9 @@ from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetS
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.personal_data import GetUserProcess
 from shared.sealing import Sealer
-from tests.gateway.conftest import LINK, GatewayStack
+from tests.gateway.conftest import LINK, GatewayStack, Signer
 from tests.gateway.fake_services import Refused
+from tests.stack import eventually
 
 UNAUDITED: Final[dict[type[Message], str]] = {
     GetClientLooks: "branding is visible to every recipient of the client's mails",
@@ -31,6 +33,8 @@ UNAUDITED: Final[dict[type[Message], str]] = {
     ListStripeRuns: "counts without personal data",
 }
 """Queries with the internal key that need no audit entry, and the reason."""
+
+CREDENTIAL_IN_BODY: Final = {"authenticate_user", "send_magic_link", "create_trial_and_magic_link"}
 
 
 def audited(message: type[Message]) -> bool:
@@ -220,9 +224,51 @@ class TestAccess:
             ), name
 
     async def test_invalid_token_is_refused_even_for_public_methods(self, stack: GatewayStack) -> None:
-        response = await stack.http.post(f"{V2}/send_magic_link", json=LINK, headers={"authorization": "bearer x"})
+        response = await stack.http.post(
+            f"{V2}/list_news_items", json=_body("list_news_items"), headers={"authorization": "bearer x"}
+        )
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "bearer"
+
+    @pytest.mark.parametrize("path", [path for path, method in PATHS.items() if method.name in CREDENTIAL_IN_BODY])
+    async def test_bearer_is_ignored_where_the_credential_is_in_the_body(self, stack: GatewayStack, path: str) -> None:
+        """RFC 6749 section 6: the refresh token, the code or nothing is the credential."""
+        revoked, foreign = stack.signer.token(), Signer.new("key-2").token()
+        await stack.revoke(revoked)
+        assert await eventually(lambda: self._is_refused(stack, revoked))
+        jwts = [
+            stack.signer.token(),
+            stack.signer.token(exp=int(time.time()) - 1),
+            stack.signer.token(aud="client_unknown"),
+            stack.signer.token(v="2"),
+            *(revoked, foreign, foreign[:-3], foreign + ".x"),
+        ]
+        ignored = [f"{scheme} {jwt}" for jwt in jwts for scheme in ("bearer", "Bearer")]
+        ignored += [
+            "Bearer null",
+            "Bearer undefined",
+            "Bearer",
+            "bearer  x y",
+            "",
+            "null",
+            "Basic dXNlcjpwYXNz",
+            "a" * 9_000,
+        ]
+        stack.services.received.clear()
+        for authorization in ignored:
+            headers = {"authorization": authorization, "idempotency-key": "k"}
+            response = await stack.http.post(path, json=_body(path.rpartition("/")[2]), headers=headers)
+            assert response.status_code == 204, authorization
+        assert {envelope.caller.kind for envelope in stack.services.received} == {"anonymous"}
+        assert len({envelope.id for envelope in stack.services.received}) == 1, "a repeat must be recognized"
+        wrong = {"authorization": "internal wrong"}
+        denied = await stack.http.post(path, json=_body(path.rpartition("/")[2]), headers=wrong)
+        assert (denied.status_code, denied.json()["code"]) == (403, "access_denied")
+
+    async def _is_refused(self, stack: GatewayStack, token: str) -> bool:
+        headers = {"authorization": f"bearer {token}"}
+        response = await stack.http.post(f"{V2}/list_news_items", json={"client_id": "c"}, headers=headers)
+        return response.status_code == 401
 
 
 def _body(name: str) -> dict[str, Any]:
