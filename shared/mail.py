@@ -1,12 +1,16 @@
-"""Mail functions of the gateway and the mailer: unsubscribe tokens, IDs and redaction of server replies."""
+"""Mail functions of the gateway and the mailer: tokens of links, IDs and redaction of server replies."""
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from shared.sealing import CannotUnseal, Sealer
 
+OPEN_PATH: Final = "/open"
+"""Path of the gateway's page that opens an app: ``/open/<token>``."""
 UNSUBSCRIBE_PATH: Final = "/unsubscribe"
 """Path of the gateway's unsubscribe page: ``/unsubscribe/<token>``."""
 LANGUAGE_PARAMETER: Final = "lang"
@@ -16,6 +20,9 @@ MAX_REPLY_CHARACTERS: Final = 300
 _RECEIVER: Final = "unsubscribe"
 """Receiver of unsubscribe tokens; nothing else is sealed for it, so no other ciphertext passes as a token."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,400}={0,2}")
+_APP_LINK_RECEIVER: Final = "app link"
+"""Receiver of the tokens of links to apps."""
+_APP_LINK_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,16000}={0,2}")
 _PROVIDER_ID: Final = re.compile(r"(?=[^@]*[0-9])([A-Za-z0-9][A-Za-z0-9._=+-]{15,127})(?:@[^@\s]+)?")
 _ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"]+@[^\s<>()\[\],;:\"]+")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
@@ -36,6 +43,29 @@ def user_of_token(sealer: Sealer, token: str) -> str | None:
         return None
     try:
         return sealer.unseal(_RECEIVER, token).decode()
+    except CannotUnseal:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AppLink:
+    """A link with the scheme of an app, and the product's name to show on its button."""
+
+    link: str
+    product_name: str
+
+
+def app_link_token(sealer: Sealer, link: str, *, product_name: str) -> str:
+    """Return a URL-safe token of a link to an app, which only a holder of the sealing key can make or read."""
+    return sealer.seal(_APP_LINK_RECEIVER, json.dumps([link, product_name]).encode())
+
+
+def app_link_of_token(sealer: Sealer, token: str) -> AppLink | None:
+    """Return the link in a token of ``app_link_token``; None if the token is invalid."""
+    if not _APP_LINK_TOKEN.fullmatch(token):
+        return None
+    try:
+        return AppLink(*json.loads(sealer.unseal(_APP_LINK_RECEIVER, token)))
     except CannotUnseal:
         return None
 

@@ -52,6 +52,7 @@ EXTRA_FILES: Final = {
     "services/mailer/consents/mailchimp.py": "adapters",
     "services/mailer/consents/unsubscribe_links.py": "adapters",
     "services/mailer/mails/addresses.py": "models",
+    "services/mailer/mails/app_links.py": "adapters",
     "services/mailer/mails/mime.py": "adapters",
     "services/mailer/texts/providers.py": "adapters",
     "services/mailer/texts/twilio.py": "adapters",

@@ -100,9 +100,15 @@ async def _start_doubles(
     from services.embedded.mail_inbox import Inbox  # noqa: PLC0415
     from services.stripe_double import StripeDouble  # noqa: PLC0415
     from shared.bus import topics  # noqa: PLC0415
+    from shared.sealing import Sealer  # noqa: PLC0415
+    from shared.settings import SettingsError, parse_keys  # noqa: PLC0415
 
     secrets = generated_secrets(folder)
-    inbox = Inbox(folder)
+    sealing_key = os.environ.get("NEST_SEALING_KEYS", secrets.sealing_key)
+    try:
+        inbox = Inbox(folder, Sealer(parse_keys(sealing_key)))
+    except ValueError as invalid:
+        raise SettingsError(f"NEST_SEALING_KEYS: {invalid}") from None
     stripe = StripeDouble(
         api_key=secrets.stripe_api_key,
         webhook_url=f"{base_url}/1/webhook/stripe",
@@ -117,7 +123,7 @@ async def _start_doubles(
     defaults = {
         "NEST_ENVIRONMENT": "dev",
         "NEST_ISSUER": base_url,
-        "NEST_SEALING_KEYS": secrets.sealing_key,
+        "NEST_SEALING_KEYS": sealing_key,
         "NEST_INTERNAL_KEYS": secrets.internal_key,
         "NEST_STRIPE_LIVEMODE": "false",
         "NEST_STRIPE_API_KEY": secrets.stripe_api_key,

@@ -20,13 +20,17 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from services.embedded.folder import replace_file
 from services.embedded.ports import LOOPBACK
 from services.mailer.texts.providers import INBOX_DOMAIN
+from shared.mail import OPEN_PATH, app_link_of_token
+from shared.sealing import Sealer
 
 KEPT = 500
 """Number of arrivals that are kept, the newest ones."""
 
 _MAX_MAIL_BYTES = 10 << 20
 _TEXT_SUFFIX = f"@{INBOX_DOMAIN}"
-_URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
+# Links of apps too: `myapp://callback`, `com.example.app:/callback`.
+_URL = re.compile(r"(?<![\w.+-])[A-Za-z][A-Za-z0-9+.-]*:/[^\s<>\"']*[^\s<>\"'.,;:!?)\]]")
+_OPEN = re.compile(re.escape(OPEN_PATH) + r"/([^/?#]+)")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Arrival:
     html: str
     """Empty without an HTML part."""
     links: list[str]
-    """Every URL in it, in order, without repetitions."""
+    """Every URL in it, in order, without repetitions. After a page that opens an app, the link to the app."""
     at: str
     """Time of arrival, ISO 8601 in UTC with milliseconds and `Z`."""
 
@@ -53,10 +57,12 @@ class Inbox:
 
     Args:
         folder: the data folder; only its owner can read the inbox file.
+        sealer: unseals the links to apps in mails; without one they are not shown.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sealer: Sealer | None = None) -> None:
         self._file = folder / "inbox.jsonl"
+        self._sealer = sealer
         self._arrivals: list[Arrival] = []
         self._server: asyncio.Server | None = None
 
@@ -92,7 +98,7 @@ class Inbox:
 
     def add_text(self, *, to: str, text: str) -> Arrival:
         """Add a text to a phone number."""
-        return self._add(kind="text", to=to, sender="Nest", subject="", text=text, html="", links=_links(text, ""))
+        return self._add(kind="text", to=to, sender="Nest", subject="", text=text, html="", links=self._links(text, ""))
 
     def add_mail(self, content: bytes, recipients: list[str]) -> Arrival:
         """Add a mail as received by SMTP, with the recipients of its envelope."""
@@ -105,8 +111,20 @@ class Inbox:
             subject=str(message.get("subject", "")),
             text=text,
             html=html,
-            links=_links(text, html),
+            links=self._links(text, html),
         )
+
+    def _links(self, text: str, html: str) -> list[str]:
+        parser = _LinkParser()
+        parser.feed(html)
+        links = (each for shown in [*_URL.findall(text), *parser.links] for each in (shown, self._opened(shown)))
+        return list(dict.fromkeys(filter(None, links)))
+
+    def _opened(self, link: str) -> str | None:
+        """The link to an app behind a page of the gateway."""
+        match = _OPEN.search(link)
+        app_link = app_link_of_token(self._sealer, match.group(1)) if match and self._sealer else None
+        return app_link.link if app_link else None
 
     def _add(self, **fields: Any) -> Arrival:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -163,12 +181,6 @@ def _body(message: EmailMessage, subtype: Literal["plain", "html"]) -> str:
     return str(part.get_content()).replace("\r\n", "\n") if part else ""
 
 
-def _links(text: str, html: str) -> list[str]:
-    parser = _LinkParser()
-    parser.feed(html)
-    return list(dict.fromkeys([*_URL.findall(text), *parser.links]))
-
-
 class _LinkParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -176,5 +188,5 @@ class _LinkParser(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         href = dict(attrs).get("href") or ""
-        if tag == "a" and href.startswith(("http://", "https://")):
+        if tag == "a" and _URL.fullmatch(href):
             self.links.append(href)

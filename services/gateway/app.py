@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, methods, phone, reference, unsubscribe
+from services.gateway import accounts, app_links, methods, phone, reference, unsubscribe
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
@@ -157,6 +157,7 @@ class Gateway:
                 UnknownWebhook().route(),
                 *phone.routes(dispatcher, test_login=settings.test_login),
                 *unsubscribe.routes(dispatcher, sealer),
+                *app_links.routes(sealer),
                 *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
                 *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),

@@ -6,20 +6,17 @@ programs with an unsubscribe button of their own ``POST`` to the same link.
 
 from __future__ import annotations
 
-import tomllib
 from typing import Final, Literal
-from urllib.parse import parse_qs
 
 from starlette.routing import Route
 
-from services.gateway.cached_content import HTML, page_headers, page_templates, template_text
 from services.gateway.endpoint import Dispatcher, Endpoint, MessageEndpoint, Parsed, by_field
+from services.gateway.link_pages import LinkPage
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HttpResponse
 from shared.errors import NotFound, Refusal, Unavailable
-from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH, user_of_token
+from shared.mail import UNSUBSCRIBE_PATH, user_of_token
 from shared.messages import Caller
-from shared.messages.languages import best_locale, language_tag
 from shared.messages.mailer.consents import RecordMarketingConsent
 from shared.sealing import Sealer
 
@@ -39,7 +36,7 @@ def routes(dispatcher: Dispatcher, sealer: Sealer) -> list[Route]:
         dispatcher: sends messages to the mailer.
         sealer: unseals tokens.
     """
-    page, path = _Page(), f"{UNSUBSCRIBE_PATH}/{{token}}"
+    page, path = LinkPage("unsubscribe", form_action="'self'"), f"{UNSUBSCRIBE_PATH}/{{token}}"
     return [
         Route(path, ShowPage(page, sealer), methods=["GET"]),
         Route(path, Unsubscribe(dispatcher, page, sealer), methods=["POST"]),
@@ -49,7 +46,7 @@ def routes(dispatcher: Dispatcher, sealer: Sealer) -> list[Route]:
 class ShowPage(Endpoint):
     """The page with the button."""
 
-    def __init__(self, page: _Page, sealer: Sealer) -> None:
+    def __init__(self, page: LinkPage, sealer: Sealer) -> None:
         super().__init__((GROUP, "page"))
         self._page = page
         self._sealer = sealer
@@ -63,7 +60,7 @@ class ShowPage(Endpoint):
 class Unsubscribe(MessageEndpoint):
     """The button: sets the marketing consent of the token's user to ``none``."""
 
-    def __init__(self, dispatcher: Dispatcher, page: _Page, sealer: Sealer) -> None:
+    def __init__(self, dispatcher: Dispatcher, page: LinkPage, sealer: Sealer) -> None:
         super().__init__(
             (GROUP, "unsubscribe"),
             dispatcher=dispatcher,
@@ -99,26 +96,3 @@ class Unsubscribe(MessageEndpoint):
         if user_id is None:
             raise NotFound
         return RecordMarketingConsent(key=user_id, user_id=user_id, level="none", source=SOURCE), {}
-
-
-class _Page:
-    def __init__(self) -> None:
-        self._template = page_templates().get_template("unsubscribe.html")
-        self._texts = tomllib.loads(template_text("unsubscribe.toml"))
-        self._style = template_text("unsubscribe.css")
-        self._headers = (*page_headers(self._style, form_action="'self'"), (b"x-robots-tag", b"noindex"))
-
-    def response(self, request: HttpRequest, state: State, status: int) -> HttpResponse:
-        locale = self._locale(request)
-        texts = self._texts[locale]
-        content = self._template.render(
-            locale=locale, title=texts["title"], texts=texts[state], state=state, style=self._style
-        )
-        headers = (*self._headers, (b"content-language", locale.encode()))
-        return HttpResponse(status, content.encode(), headers, HTML)
-
-    def _locale(self, request: HttpRequest) -> str:
-        """Language of the mail according to the link, else the one that the browser prefers."""
-        query = parse_qs(request.scope["query_string"].decode("latin-1"))
-        of_mail = language_tag(query.get(LANGUAGE_PARAMETER, [""])[-1])
-        return best_locale((of_mail, *request.languages), self._texts)

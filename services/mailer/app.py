@@ -19,6 +19,7 @@ from services.mailer.context import SERVICE, Mailer, Sender
 from services.mailer.deliveries.store import Deliveries
 from services.mailer.handlers import HANDLERS
 from services.mailer.mails.addresses import usable_address
+from services.mailer.mails.app_links import AppLinks
 from services.mailer.personal_data.store import PersonalData
 from services.mailer.rendering.renderer import MailRenderer, TextRenderer
 from services.mailer.rendering.template_loader import Templates, UnusableTemplate
@@ -83,6 +84,7 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
             text_provider=provider,
             sender=sender,
             unsubscribe_links=UnsubscribeLinks(resources.sealer, settings.issuer),
+            app_links=AppLinks(resources.sealer, settings.issuer),
             sealer=resources.sealer,
         )
     finally:

@@ -9,6 +9,7 @@ from services.mailer.consents.mailchimp import Mailchimp
 from services.mailer.consents.store import AudienceMembers, ConsentChanges, Consents
 from services.mailer.consents.unsubscribe_links import UnsubscribeLinks
 from services.mailer.deliveries.store import Deliveries
+from services.mailer.mails.app_links import AppLinks
 from services.mailer.personal_data.store import PersonalData
 from services.mailer.rendering.renderer import MailRenderer, TextRenderer
 from services.mailer.smtp.servers import MailServers
@@ -68,6 +69,7 @@ class Mailer:
     text_provider: TextProvider
     sender: Sender
     unsubscribe_links: UnsubscribeLinks
+    app_links: AppLinks
     sealer: Sealer
 
     def unseal(self, secret: Sealed) -> str:

@@ -77,7 +77,7 @@ class MailerSettings(ServiceSettings):
     """Whether each mail has its own return path, ``mail+<order>@example.com``: for a mail server of your own that posts
     bounces to ``/1/webhook/mail``."""
     issuer: str
-    """Public URL of the gateway; unsubscribe links start with it."""
+    """Public URL of the gateway; unsubscribe links and links to apps start with it."""
     mail_from: Annotated[Line, AfterValidator(_sender)]
     """Sender of mails: ``Product <mail@example.com>``, or the address alone."""
     mail_product_name: Line

@@ -41,7 +41,7 @@ TAGS: Final = {
     "News": "News items that apps show.",
     "Phone login": "Login by phone: a code in a text, then an access token. Some responses are plain text.",
     "Accounts": "Users with passwords, for other people's applications. The `authorization` header is ignored.",
-    "Mails": "The unsubscribe link in mails.",
+    "Mails": "The links in mails to pages of Nest.",
     "Webhooks": "Webhook endpoints for Stripe and for mail servers.",
     "Service": "Public keys, health, and this reference.",
     OPERATORS: "For operators and back ends, with an internal key. The `nest` command uses these methods.",

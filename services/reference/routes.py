@@ -1,4 +1,4 @@
-"""Operations that send no RPC message, described by hand: webhooks, pages, the unsubscribe link, keys and health."""
+"""Operations that send no RPC message, described by hand: webhooks, pages, the links in mails, keys and health."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import object_schema, reference
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unavailable
-from shared.mail import LANGUAGE_PARAMETER, UNSUBSCRIBE_PATH
+from shared.mail import LANGUAGE_PARAMETER, OPEN_PATH, UNSUBSCRIBE_PATH
 
 _KIB: Final = MAX_BODY_BYTES // 1024
 _WEBHOOK_REFUSALS: Final = (
@@ -92,6 +92,18 @@ def paths(errors: Errors) -> dict[str, Any]:
         return {"get": _operation(errors, operation_id, "Service", summary, {"200": _PAGE})}
 
     return {
+        f"{OPEN_PATH}/{{token}}": {
+            "get": _operation(
+                errors,
+                "open_page",
+                "Mails",
+                "Show the page that opens an app",
+                {"200": _PAGE, "404": _INVALID_LINK},
+                description="The page has a button with a magic link to an app, such as `myapp://callback`: mail"
+                " programs remove such links. Opening the page does not use up the link.",
+                parameters=_LINK_PARAMETERS,
+            )
+        },
         f"{UNSUBSCRIBE_PATH}/{{token}}": {
             "get": _operation(
                 errors,

@@ -34,6 +34,7 @@ LAYOUT = """
       colour: getComputedStyle(each).color,
       background: backgroundOf(each),
       size: parseFloat(getComputedStyle(each).fontSize),
+      isButton: each.matches("a.button"),
     })),
     buttons: [...document.querySelectorAll("a.button")].map(each => {
       const box = each.getBoundingClientRect();

@@ -5,6 +5,8 @@ import aiosmtplib
 
 from services.embedded import mail_inbox as inbox_module
 from services.embedded.mail_inbox import Inbox
+from shared.mail import app_link_token
+from shared.sealing import Sealer
 
 LINK = "http://127.0.0.1:8080/dev/callback?code=authzcode_1.ab12&state=s%20p"
 
@@ -31,6 +33,20 @@ async def test_mail_sent_by_smtp_arrives_with_its_link_once(tmp_path: Path) -> N
     assert "<p>Grüß dich!" in arrival.html
     assert arrival.links == [LINK]
     assert arrival.at.endswith("Z")
+
+
+async def test_links_to_apps_are_shown_behind_their_page_or_as_they_are(tmp_path: Path) -> None:
+    sealer = Sealer({"test": bytes(range(32))})
+    app_link = "beak://callback?state=s&code=authzcode_1.ab12"
+    page = f"http://127.0.0.1:8080/open/{app_link_token(sealer, app_link, product_name='Beak')}?lang=en"
+    message = EmailMessage()
+    message.set_content(f"Open {page} or com.example.app:/cb?a=1. Re: nothing; mailto:x@example.com\n")
+    message.add_alternative(f'<a href="{page}">1</a> <a href="other-app:/two">2</a>', subtype="html")
+    async with Inbox(tmp_path, sealer) as inbox:
+        arrival = inbox.add_mail(bytes(message), ["ada@example.com"])
+    assert arrival.links == [page, app_link, "com.example.app:/cb?a=1", "other-app:/two"]
+    async with Inbox(tmp_path) as inbox:
+        assert inbox.add_mail(bytes(message), ["ada@example.com"]).links == [page, *arrival.links[2:]]
 
 
 async def test_mail_without_html_and_subject_arrives(tmp_path: Path) -> None:

@@ -131,13 +131,16 @@ def verifies(code_verifier: str, code_challenge: str) -> bool:
 
 
 def magic_link(redirect_uri: str, code: Code, state: str, *, flow: str | None = None) -> str:
-    """The redirect URI with ``code``, ``state`` and, if given, ``flow`` added to its query.
+    """The redirect URI with ``state``, ``flow`` if given, and ``code`` added to its query.
 
     An existing query is kept character by character in front of them (RFC 6749 section 3.1.2), a fragment after them.
+    ``code`` comes last, because mail programs take a ``.``, ``-``, ``_`` or ``~`` at the end of a link, which the
+    state may have, for the end of a sentence.
     """
     target, hash_sign, fragment = redirect_uri.partition("#")
     separator = "?" if "?" not in target else "" if target.endswith(("?", "&")) else "&"
-    query = f"code={quote(str(code), safe='')}&state={quote(state, safe='')}"
+    query = f"state={quote(state, safe='')}"
     if flow is not None:
         query += f"&flow={quote(flow, safe='')}"
+    query += f"&code={quote(str(code), safe='')}"
     return f"{target}{separator}{query}{hash_sign}{fragment}"

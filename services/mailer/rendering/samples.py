@@ -17,8 +17,8 @@ BRANDING: Final = Branding(
 UNSUBSCRIBE: Final = "https://nest.example.com/unsubscribe/k1.Zm9yIHBlb3BsZSB3aG8gaGF2ZSBoYWQgZW5vdWdo?lang=en"
 """A sample unsubscribe link."""
 _VALUES: Final[Mapping[str, Any]] = {
-    "link": "https://app.example.com/callback?code=authzcode_000000C2kg4d9HyP1Bg09HBF4Bm40."
-    "4f9a1c7be2d05836a1f4c9d2e7b80536f1a2c3d4e5f60718293a4b5c6d7e8f90&state=x%2Fy",
+    "link": "https://app.example.com/callback?state=x%2Fy&code=authzcode_000000C2kg4d9HyP1Bg09HBF4Bm40."
+    "4f9a1c7be2d05836a1f4c9d2e7b80536f1a2c3d4e5f60718293a4b5c6d7e8f90",
     "minutes": 10,
     "name": "Ada Lovelace",
     "ends_at": "2026-12-05T12:00:00.000Z",

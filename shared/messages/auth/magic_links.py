@@ -90,7 +90,7 @@ class LinkRequest(Command):
 class SendMagicLink(LinkRequest, wire="auth.send-magic-link", refuses=(*_REFUSALS, Throttled)):
     """Mail a magic link.
 
-    The link is ``<redirect_uri>?code=<code>&state=<state>``. The response and its duration are the same for known and
+    The link is ``<redirect_uri>?state=<state>&code=<code>``. The response and its duration are the same for known and
     unknown addresses.
     """
 

@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import re
 import string
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.auth.magic_links.models import Authorization, magic_link, verifies
-from services.auth.tokens.credentials import Code
+from services.auth.tokens.credentials import Code, new_key
 from shared.errors import Refusal
 from shared.messages.auth.errors import (
     AuthorizationNotFound,
@@ -113,15 +114,15 @@ def test_last_wrong_verifier_revokes_the_authorization() -> None:
 @pytest.mark.parametrize(
     ("redirect_uri", "expected"),
     [
-        ("https://a.example", "https://a.example?code=i.k&state=s"),
-        ("https://a.example/", "https://a.example/?code=i.k&state=s"),
-        ("https://a.example/?", "https://a.example/?code=i.k&state=s"),
-        ("https://a.example/?b=%20c", "https://a.example/?b=%20c&code=i.k&state=s"),
-        ("https://a.example/?b=c&", "https://a.example/?b=c&code=i.k&state=s"),
-        ("https://a.example/#top", "https://a.example/?code=i.k&state=s#top"),
-        ("https://a.example/?b#?x", "https://a.example/?b&code=i.k&state=s#?x"),
-        ("beak://callback", "beak://callback?code=i.k&state=s"),
-        ("com.example.app:/cb", "com.example.app:/cb?code=i.k&state=s"),
+        ("https://a.example", "https://a.example?state=s&code=i.k"),
+        ("https://a.example/", "https://a.example/?state=s&code=i.k"),
+        ("https://a.example/?", "https://a.example/?state=s&code=i.k"),
+        ("https://a.example/?b=%20c", "https://a.example/?b=%20c&state=s&code=i.k"),
+        ("https://a.example/?b=c&", "https://a.example/?b=c&state=s&code=i.k"),
+        ("https://a.example/#top", "https://a.example/?state=s&code=i.k#top"),
+        ("https://a.example/?b#?x", "https://a.example/?b&state=s&code=i.k#?x"),
+        ("beak://callback", "beak://callback?state=s&code=i.k"),
+        ("com.example.app:/cb", "com.example.app:/cb?state=s&code=i.k"),
     ],
 )
 def test_link_keeps_query_and_fragment_of_the_redirect_uri(redirect_uri: str, expected: str) -> None:
@@ -138,8 +139,15 @@ def test_link_parses_to_its_parameters(state: str, query: list[tuple[str, str]],
     redirect_uri = "https://a.example/cb" + (f"?{own}" if own else "")
     parts = urlsplit(magic_link(redirect_uri, CODE, state, flow=flow))
     assert parts.path == "/cb"
-    added = [("code", str(CODE)), ("state", state)] + ([("flow", flow)] if flow else [])
+    added = [("state", state)] + ([("flow", flow)] if flow else []) + [("code", str(CODE))]
     assert parse_qsl(parts.query, keep_blank_values=True) == [*query, *added]
     assert parts.query.isascii()
     assert not set(parts.query) & set(" \r\n<>\"'")
     assert parse_qs(parts.query, keep_blank_values=True)["code"][-1] == str(CODE)
+
+
+@pytest.mark.parametrize("last", "._-~!*'()=&?/;,:@+$ü💥")
+@pytest.mark.parametrize("flow", [None, "trial"])
+def test_link_ends_in_a_letter_or_digit_whatever_the_state_ends_in(last: str, flow: str | None) -> None:
+    link = magic_link("https://a.example/cb", Code("authzcode_1", new_key()), f"state{last}", flow=flow)
+    assert re.search("[A-Za-z0-9]$", link)
