@@ -94,6 +94,9 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
         SettingsError: the signing keys can't be unsealed with the sealing keys.
     """
     database, sealer = resources.database, resources.sealer
+    access_tokens, refresh_tokens = AccessTokens(database), RefreshTokens(database)
+    for tokens in (access_tokens, refresh_tokens):
+        await tokens.upgrade_stored()
     signing_keys, clients, audit_entries = SigningKeys(database), Clients(database), AuditEntries(database)
     keyring = Keyring(signing_keys, sealer)
     await resources.follow(SigningKeyPublished.topic, keyring.apply)
@@ -125,8 +128,8 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             users=Users(database),
             identifiers=Identifiers(database),
             authorizations=Authorizations(database),
-            access_tokens=AccessTokens(database),
-            refresh_tokens=RefreshTokens(database),
+            access_tokens=access_tokens,
+            refresh_tokens=refresh_tokens,
             phone_codes=PhoneCodes(database),
             owners=Owners(database),
             applications=Applications(database),

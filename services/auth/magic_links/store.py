@@ -41,6 +41,6 @@ class Authorizations(Rows[Authorization]):
         found = map(self._read, await self._open_by_value.find(authorization.identifier_value))
         return [other for other in found if other.competes_with(authorization) and at < other.expires_at]
 
-    def _read(self, document: Document) -> Authorization:
+    def _upgraded(self, document: Document) -> Document:
         # Empty values in older documents belong to no device.
-        return super()._read(without_blank_texts(document, "device"))
+        return without_blank_texts(document, "device")

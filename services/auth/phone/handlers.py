@@ -221,7 +221,7 @@ def _hashed_parts(code: str, nonce: str, phone_number: str) -> tuple[bytes, byte
 def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) -> PhoneTokenView:
     """Issue an access token for a day, without a refresh token."""
     family = TokenFamily(
-        root_grant=grant.value,
+        root_grant=grant,
         client_id=client_id,
         user_id=user_id,
         began_at=work.now,
@@ -231,7 +231,7 @@ def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) 
         family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work), lifetime=TOKEN_LIFETIME
     )
     auth.access_tokens.add(token, work)
-    work.annotate(user_id=user_id, session_id=family.root_grant)
+    work.annotate(user_id=user_id, session_id=grant.value)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read ``userid`` and ``clientid``; the other claims are those of every access token.
     claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}

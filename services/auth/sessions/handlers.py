@@ -139,7 +139,7 @@ async def _current_session_id(work: Work, auth: Auth) -> str | None:
     if work.caller.token_id is None:
         return None
     token = await auth.access_tokens.find(work.caller.token_id)
-    return None if token is None else token.root_grant
+    return None if token is None else token.root_grant.value
 
 
 def _view(session: Session, current: str | None, auth: Auth) -> SessionView:

@@ -46,14 +46,14 @@ class Session:
         newest = max(tokens, key=lambda token: token.created_at)
         family = refresh_tokens[0].family if refresh_tokens else None
         return cls(
-            id=newest.root_grant,
+            id=newest.root_grant.value,
             user_id=newest.user_id,
             client_id=newest.client_id,
             platform=None if family is None else family.platform,
             # Without refresh tokens nothing renews the session, so its oldest token is as old as the login.
             began_at=min(token.created_at for token in tokens) if family is None else family.began_at,
             last_used_at=newest.created_at,
-            network=newest.network,
+            network=newest.cidr_blocks[0] if newest.cidr_blocks else None,
             expires_at=max(token.expires_at for token in tokens),
             refresh_tokens=tuple(refresh_tokens),
             access_tokens=tuple(access_tokens),
@@ -68,9 +68,9 @@ def sessions_of(refresh_tokens: Iterable[RefreshToken], access_tokens: Iterable[
     """The sessions of unrevoked tokens, the most recently used first."""
     families: dict[str, tuple[list[RefreshToken], list[AccessToken]]] = defaultdict(lambda: ([], []))
     for refresh_token in refresh_tokens:
-        families[refresh_token.root_grant][0].append(refresh_token)
+        families[refresh_token.root_grant.value][0].append(refresh_token)
     for access_token in access_tokens:
-        families[access_token.root_grant][1].append(access_token)
+        families[access_token.root_grant.value][1].append(access_token)
     sessions = [Session.of(*tokens) for tokens in families.values()]
     return sorted(sessions, key=lambda session: (session.last_used_at, session.id), reverse=True)
 

@@ -131,7 +131,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     """
     string = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
     token = await auth.refresh_tokens.get_by_string(string)
-    work.annotate(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant)
+    work.annotate(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant.value)
     if token.used_at is not None:
         return await _repeat_or_revoke(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
@@ -175,7 +175,7 @@ async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> 
         TokenUsed: all tokens of the family are already revoked, so the theft or the logout was reported before.
     """
     session, identifiers = await asyncio.gather(
-        find_session(token.user_id, token.root_grant, auth), auth.identifiers.of_user(token.user_id)
+        find_session(token.user_id, token.root_grant.value, auth), auth.identifiers.of_user(token.user_id)
     )
     if session is None:
         raise TokenUsed
@@ -186,7 +186,7 @@ async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> 
             key=token.user_id,
             user_id=token.user_id,
             client_id=token.client_id,
-            root_grant=token.root_grant,
+            root_grant=token.root_grant.value,
             at=work.now,
         )
     )

@@ -42,13 +42,13 @@ class TokenFamily:
     """Properties shared by all tokens of one login.
 
     Attributes:
-        root_grant: ID of the authorization that the family began with; users see it as the session's ID.
+        root_grant: what the family began with. Its value is the ID that users see as the session's ID.
         began_at: when the user logged in.
         ends_at: when the last refresh token expires, however often it is refreshed.
         platform: operating system of the device, as named in the request for the link.
     """
 
-    root_grant: str
+    root_grant: Grant
     client_id: str
     user_id: str
     began_at: datetime
@@ -60,7 +60,7 @@ class TokenFamily:
         """The family of a login at this time."""
         device = authorization.device
         return cls(
-            root_grant=authorization.id,
+            root_grant=Grant("authorization_code", authorization.id),
             client_id=authorization.client_id,
             user_id=user_id,
             began_at=at,
@@ -74,21 +74,19 @@ class _Token:
     """Stored state of a token of either kind.
 
     Attributes:
-        cidr_blocks: networks from which the token may be used; empty for any.
+        cidr_blocks: the prefix of the IP address that the token was issued to; empty if unknown. It restricts nothing.
         revoked_at: when the token was revoked before its expiry.
-        network: prefix of the IP address that it was issued to, if known.
     """
 
     id: str
     client_id: str
     user_id: str
     grant: Grant
-    root_grant: str
+    root_grant: Grant
     cidr_blocks: tuple[str, ...] = ()
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
-    network: str | None = None
     version: int = 1
 
     def revoke(self, *, at: datetime) -> Self:
@@ -118,9 +116,9 @@ class AccessToken(_Token):
             user_id=family.user_id,
             grant=grant,
             root_grant=family.root_grant,
+            cidr_blocks=() if network is None else (network,),
             created_at=at,
             expires_at=at + lifetime,
-            network=network,
         )
 
 
@@ -173,7 +171,7 @@ class RefreshToken(_Token):
             family_began_at=family.began_at,
             family_ends_at=family.ends_at,
             platform=family.platform,
-            network=access_token.network,
+            cidr_blocks=access_token.cidr_blocks,
             access_token_id=access_token.id,
         )
 

@@ -18,14 +18,34 @@ RETENTION: Final = timedelta(days=30)
 _UNREVOKED: Final[Document] = {"revokedAt": None}
 _BY_USER: Final = IndexModel([("userId", ASCENDING), ("revokedAt", ASCENDING)])
 """Finds the sessions of a user and, for an erasure, the remains of ended ones."""
+_OLDER: Final[Document] = {"rootGrant": {"$type": "string"}}
+"""Documents of before 2026-11-28, whose root grant has no type and whose ``network`` is not in ``cidrBlocks``."""
+_BY_AGE: Final = IndexModel([("rootGrant", ASCENDING)], partialFilterExpression=_OLDER)
+"""Holds the older documents only, so it costs nothing once they are rewritten."""
+
+
+def _upgraded(document: Document) -> Document:
+    """A document in the present shape.
+
+    Only logins by magic link are refreshed, so the root of a refreshed token is an authorization.
+    """
+    if isinstance(document["rootGrant"], str):
+        kind = document["grant"]["type"]
+        root = {"type": "authorization_code" if kind == "refresh_token" else kind, "value": document["rootGrant"]}
+        network = document.get("network")
+        document = {**document, "rootGrant": root, "cidrBlocks": [] if network is None else [network]}
+        document.pop("network", None)
+    return document
 
 
 class AccessTokens(Rows[AccessToken]):
     """The collection ``access_tokens``."""
 
     COLLECTION: Final = "access_tokens"
+    OLDER = _OLDER
     INDEXES: Final = (
         _BY_USER,
+        _BY_AGE,
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
     )
 
@@ -48,6 +68,9 @@ class AccessTokens(Rows[AccessToken]):
         """Up to ``limit`` access tokens of a user, unrevoked ones first."""
         return await self._all(self._collection.find({"userId": user_id}).sort("revokedAt", ASCENDING).limit(limit))
 
+    def _upgraded(self, document: Document) -> Document:
+        return _upgraded(document)
+
 
 class RefreshTokens(Rows[RefreshToken]):
     """The collection ``refresh_tokens``; keys are stored as hashes.
@@ -56,8 +79,10 @@ class RefreshTokens(Rows[RefreshToken]):
     """
 
     COLLECTION: Final = "refresh_tokens"
+    OLDER = _OLDER
     INDEXES: Final = (
         _BY_USER,
+        _BY_AGE,
         IndexModel([("chainEndsAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
     )
 
@@ -77,8 +102,7 @@ class RefreshTokens(Rows[RefreshToken]):
         """Up to ``limit`` refresh tokens of a user, unrevoked ones first."""
         return await self._all(self._collection.find({"userId": user_id}).sort("revokedAt", ASCENDING).limit(limit))
 
-    def _read(self, document: Document) -> RefreshToken:
+    def _upgraded(self, document: Document) -> Document:
         if "chainBeganAt" not in document:
-            # Documents that are older than the field.
             document = {**document, "chainBeganAt": document["chainEndsAt"] - FAMILY_LIFETIME}
-        return super()._read(document)
+        return _upgraded(document)

@@ -36,6 +36,6 @@ class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
         """The trial of a user, who has one at most."""
         return await self._one({"userId": {"$eq": user_id}})
 
-    def _read(self, document: Document) -> Trial:
+    def _upgraded(self, document: Document) -> Document:
         # Empty values in older documents belong to no device.
-        return super()._read(without_blank_texts(document, "device"))
+        return without_blank_texts(document, "device")

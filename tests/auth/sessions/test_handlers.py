@@ -14,6 +14,7 @@ from shared.messages.auth.sessions import ListSessions, RevokeSessions, SessionR
 from shared.messages.auth.tokens import AccessTokenRevoked
 from tests.auth.flows import CLIENT, OTHER_CLIENT, log_in, redeliverable, refresh, refusal
 from tests.auth.sessions.test_geoip import database
+from tests.auth.tokens.test_store import make_older
 from tests.service_harness import Refused, ServiceHarness
 
 INTERNAL = Caller(kind="internal")
@@ -78,7 +79,7 @@ async def test_only_the_prefix_of_the_ip_address_is_stored(harness: ServiceHarne
     await harness.deliver(refresh(tokens["refresh_token"]), caller=Caller(client_ip="203.0.113.77"))
     for name in ("access_tokens", "refresh_tokens"):
         documents = await harness.database[name].find().to_list()
-        assert any(document["network"] == "203.0.113.0/24" for document in documents)
+        assert any(document["cidrBlocks"] == ["203.0.113.0/24"] for document in documents)
         assert "203.0.113.77" not in repr(documents)
 
 
@@ -125,6 +126,7 @@ async def test_tokens_without_later_fields_are_sessions_and_refreshable(
     harness: ServiceHarness,
 ) -> None:
     tokens = await log_in(harness)
+    await make_older(harness)
     later_fields = {"network": "", "platform": "", "accessTokenId": "", "chainBeganAt": ""}
     for name in ("access_tokens", "refresh_tokens"):
         await harness.database[name].update_many({}, {"$unset": later_fields})

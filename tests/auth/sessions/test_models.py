@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 
 def family(name: str, *, platform: str | None = "mac") -> TokenFamily:
     return TokenFamily(
-        root_grant=name,
+        root_grant=Grant("authorization_code", name),
         client_id="client_one",
         user_id="user_1",
         began_at=NOW,

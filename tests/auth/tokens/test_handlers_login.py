@@ -103,11 +103,10 @@ async def test_login_stores_the_documented_fields(harness: ServiceHarness) -> No
         "clientId": CLIENT,
         "userId": tokens["user_id"],
         "grant": {"type": "authorization_code", "value": authorization_id},
-        "rootGrant": authorization_id,
-        "cidrBlocks": [],
+        "rootGrant": {"type": "authorization_code", "value": authorization_id},
+        "cidrBlocks": ["203.0.113.0/24"],
         "createdAt": now,
         "revokedAt": None,
-        "network": "203.0.113.0/24",
         "version": 1,
     }
     access = await harness.database["access_tokens"].find_one({})

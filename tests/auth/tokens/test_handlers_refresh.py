@@ -129,7 +129,7 @@ async def test_theft_is_published_and_mailed_to_the_user(harness: ServiceHarness
     [revoked] = harness.published_of(AccessTokenRevoked)
     assert revoked.token_id == live
     [reused] = harness.published_of(RefreshTokenReused)
-    root_grant = (await harness.database["refresh_tokens"].find_one({}))["rootGrant"]
+    root_grant = (await harness.database["refresh_tokens"].find_one({}))["rootGrant"]["value"]
     assert (reused.user_id, reused.client_id, reused.root_grant) == (first["user_id"], CLIENT, root_grant)
     [mail] = harness.published_of(SendMail)
     assert (mail.template, harness.unseal_secret("mailer", mail.to)) == ("session-theft", ADDRESS)

@@ -23,7 +23,7 @@ from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 GRANT = Grant("authorization_code", "authzcode_1")
 FAMILY = TokenFamily(
-    root_grant="authzcode_1",
+    root_grant=GRANT,
     client_id="client_one",
     user_id="user_1",
     began_at=NOW,
@@ -56,7 +56,7 @@ def test_access_token_expires_after_an_hour() -> None:
 
 def test_refresh_token_has_access_token_and_network() -> None:
     issued = refresh_token(2)
-    assert (issued.access_token_id, issued.network) == ("acstok_2", "203.0.113.0/24")
+    assert (issued.access_token_id, issued.cidr_blocks) == ("acstok_2", ("203.0.113.0/24",))
 
 
 @given(st.timedeltas(timedelta(0), FAMILY_LIFETIME))

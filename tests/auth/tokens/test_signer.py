@@ -53,8 +53,9 @@ def raw(keys: Keyring, payload: Any, **header: Any) -> str:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_access_token_has_the_documented_header_and_claims(algorithm: Algorithm) -> None:
     keys = keyring(algorithm)
-    family = TokenFamily(root_grant="authzcode_1", client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
-    token = AccessToken.issue(family, Grant("authorization_code", "authzcode_1"), id="acstok_1", at=NOW)
+    grant = Grant("authorization_code", "authzcode_1")
+    family = TokenFamily(root_grant=grant, client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
+    token = AccessToken.issue(family, grant, id="acstok_1", at=NOW)
     text = TokenSigner(keys, ISSUER).sign(access_claims(token))
     assert jwt.get_unverified_header(text) == {"alg": algorithm, "kid": keys.active.kid, "typ": "JWT"}
     unchecked = {"verify_exp": False, "verify_iat": False, "verify_aud": False}

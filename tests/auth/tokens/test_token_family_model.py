@@ -120,7 +120,7 @@ class Sessions(RuleBasedStateMachine):
         harness = self.harnesses[0]
         tokens = self.run(log_in(harness, identifier_value=self.address, client_id=app))
         token = self.run(self.token_collection.find_one({"_id": tokens["refresh_token"].split(".")[1]}))
-        self.roots.append(token["rootGrant"])
+        self.roots.append(token["rootGrant"]["value"])
         self.refresh_tokens.append([tokens["refresh_token"]])
         self.callers.append(caller_of(tokens))
         self.model.families.append(Family(app, [harness.now]))
@@ -258,7 +258,7 @@ class Sessions(RuleBasedStateMachine):
             token = refresh_tokens[strings[0].split(".")[1]]
             family = Family(token["clientId"], [], [])
             while token is not None:
-                assert (token["rootGrant"], token["clientId"]) == (root, family.client)
+                assert (token["rootGrant"]["value"], token["clientId"]) == (root, family.client)
                 assert token["revokedAt"] is not None or token["usedAt"] is None
                 family.issued.append(token["createdAt"])
                 family.used.append(token["usedAt"])
@@ -268,7 +268,9 @@ class Sessions(RuleBasedStateMachine):
         assert len(refresh_tokens) == len(access_tokens) == sum(len(family.used) for family in model.families)
         # One unrevoked access token for each family that is not revoked, and none for any other.
         unrevoked = [root for root, family in zip(self.roots, model.families, strict=True) if not family.revoked]
-        assert sorted(token["rootGrant"] for token in access_tokens if token["revokedAt"] is None) == sorted(unrevoked)
+        assert sorted(token["rootGrant"]["value"] for token in access_tokens if token["revokedAt"] is None) == sorted(
+            unrevoked
+        )
         published_of = self.harnesses[0].published_of
         revoked = {token["_id"]: token for token in access_tokens if token["revokedAt"] is not None}
         assert {event.token_id for event in published_of(AccessTokenRevoked)} == {

@@ -1,0 +1,82 @@
+"""Tokens that were stored by earlier releases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from services.auth.tokens.store import AccessTokens, RefreshTokens
+from shared.messages import Caller
+from shared.messages.auth.sessions import ListSessions
+from tests.auth.flows import log_in, refresh
+from tests.service_harness import ServiceHarness
+
+HOME = Caller(client_ip="203.0.113.77")
+COLLECTIONS = ("access_tokens", "refresh_tokens")
+
+
+async def make_older(harness: ServiceHarness) -> None:
+    """Give all tokens the shape that they had before 2026-11-28."""
+    older = {
+        "rootGrant": "$rootGrant.value",
+        "network": {"$ifNull": [{"$first": "$cidrBlocks"}, None]},
+        "cidrBlocks": [],
+    }
+    for name in COLLECTIONS:
+        await harness.database[name].update_many({}, [{"$set": older}])
+
+
+async def stored(harness: ServiceHarness) -> list[dict[str, Any]]:
+    return [document for name in COLLECTIONS for document in await harness.database[name].find().sort("_id").to_list()]
+
+
+async def sessions(harness: ServiceHarness, tokens: dict[str, Any]) -> list[dict[str, Any]]:
+    jti = jwt.decode(tokens["access_token"], options={"verify_signature": False})["jti"]
+    caller = Caller(kind="user", user_id=tokens["user_id"], token_id=jti)
+    listed: list[dict[str, Any]] = await harness.deliver(ListSessions(user_id=tokens["user_id"]), caller=caller)
+    return listed
+
+
+async def logins_of_every_kind(harness: ServiceHarness) -> dict[str, Any]:
+    """Log in by link, by phone and for tests, with and without a known network; return the tokens of a refresh."""
+    tokens: dict[str, Any] = await harness.deliver(refresh((await log_in(harness))["refresh_token"]), caller=HOME)
+    template = await harness.database["access_tokens"].find_one({})
+    for kind in ("phone_code", "test_login"):
+        grant = {"type": kind, "value": f"{kind}_1"}
+        changes = {"_id": f"acstok_{kind}", "grant": grant, "rootGrant": grant, "userId": "user_of_a_phone"}
+        await harness.database["access_tokens"].insert_one({**template, **changes})
+    return tokens
+
+
+async def test_tokens_of_before_are_read(harness: ServiceHarness) -> None:
+    tokens = await logins_of_every_kind(harness)
+    listed = await sessions(harness, tokens)
+    assert listed[0]["place"]["network"] == "203.0.113.0/24"
+    await make_older(harness)
+    assert await sessions(harness, tokens) == listed
+    refreshed = await harness.deliver(refresh(tokens["refresh_token"]), caller=HOME)
+    [session] = await sessions(harness, refreshed)
+    assert (session["id"], session["current"]) == (listed[0]["id"], True)
+
+
+async def test_start_rewrites_tokens_of_before(
+    harness: ServiceHarness, new_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.mongo.REWRITTEN_AT_ONCE", 2)
+    await logins_of_every_kind(harness)
+    before = await stored(harness)
+    roots = [document["rootGrant"]["type"] for document in before]
+    assert sorted(roots) == ["authorization_code"] * 4 + ["phone_code", "test_login"]
+    await make_older(harness)
+    assert await stored(harness) != before
+    async with new_harness():
+        assert await stored(harness) == before
+
+
+async def test_older_tokens_are_found_by_an_index(harness: ServiceHarness) -> None:
+    for store in (AccessTokens, RefreshTokens):
+        plan = await harness.database[store.COLLECTION].find(store.OLDER).explain()
+        assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
