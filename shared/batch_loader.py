@@ -37,19 +37,28 @@ class BatchLoader:
         Raises:
             PyMongoError: the query failed.
         """
-        if self._query is None or len(self._values) >= MAX_VALUES:
-            self._values = set()
-            # A context of its own: the time limit of the first caller is not that of the others.
-            self._query = asyncio.create_task(self._load(self._values), context=Context())
-        query = self._query
-        self._values.add(value)
-        # Shielded: if one caller is cancelled, the others still need the result.
-        return (await asyncio.shield(query)).get(value, [])
+        return (await self._load_with(value)).get(value, [])
 
     async def find_one(self, value: str) -> Document | None:
         """Return the only document whose field has this value, or None; raise as ``find``."""
         documents = await self.find(value)
         return documents[0] if documents else None
+
+    async def find_first(self, *values: str) -> Document | None:
+        """Return the document of the first of these values that has one, or None; raise as ``find``."""
+        found = await self._load_with(*values)
+        return next((found[value][0] for value in values if value in found), None)
+
+    async def _load_with(self, *values: str) -> dict[Any, list[Document]]:
+        """Return the result of the next query, which finds these values and those of other lookups."""
+        if self._query is None or len(self._values) >= MAX_VALUES:
+            self._values = set()
+            # A context of its own: the time limit of the first caller is not that of the others.
+            self._query = asyncio.create_task(self._load(self._values), context=Context())
+        query = self._query
+        self._values.update(values)
+        # Shielded: if one caller is cancelled, the others still need the result.
+        return await asyncio.shield(query)
 
     async def _load(self, values: set[Any]) -> dict[Any, list[Document]]:
         # One turn of the event loop, in which further lookups add their values.

@@ -140,6 +140,7 @@ class ServiceHarness:
         caller: Caller = ANONYMOUS,
         id: str | None = None,  # noqa: A002 -- the field's name
         body: bytes | None = None,
+        reply_id: str = "",
     ) -> Any:
         """Deliver a message; with an ID that was used before it is a repeated delivery.
 
@@ -148,6 +149,7 @@ class ServiceHarness:
             caller: the caller.
             id: message ID; a new one by default.
             body: raw bytes to deliver instead of the message's JSON.
+            reply_id: the waiting call; a redelivery of a record has the same, a client's repeat another one.
 
         Returns:
             The parsed JSON of the reply, unsealed if necessary; None if there is no body or the message was forwarded.
@@ -163,6 +165,7 @@ class ServiceHarness:
             body=body if body is not None else encode(message, self.sealer),
             time=unix_milliseconds(),
             caller=caller,
+            reply_id=reply_id,
         )
         outcome = await self._handling.handle(envelope, self._handling.decode(envelope))
         for sent in outcome.messages:

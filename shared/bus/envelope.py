@@ -76,6 +76,11 @@ class Envelope:
     forwarded: bool = False
     replayed_at: int = 0
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether a caller waits for the reply, under an ID of its own."""
+        return self.reply_id not in ("", self.id)
+
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the Kafka headers; unset ones are omitted."""
         headers = [("type", self.wire.encode()), ("id", self.id.encode()), ("time", b"%d" % self.time)]

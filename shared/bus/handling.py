@@ -211,9 +211,10 @@ class Handling:
             work.discard_state()
         work.run_outcome_hook(refusal)
         outcome.messages = work.immediate()
-        # A rate-limit refusal is not stored: a repeat after the wait, with the same idempotency key, must run.
-        outcome.stored = refusal.remembered or refusal.kind is not Kind.THROTTLED
-        if outcome.stored or work.writes:
+        # A repeat after the wait, with the same idempotency key, must run. A redelivery must not, since its caller was
+        # told that the message was refused.
+        outcome.throttled = refusal.kind is Kind.THROTTLED and not refusal.remembered
+        if work.cause.waited_for or work.writes or not outcome.throttled:
             await self._inbox.commit(work, outcome)
         return outcome
 

@@ -35,6 +35,13 @@ DUPLICATE_KEY: Final = 11000
 COMMIT_ATTEMPTS: Final = 3
 CLOCK_MARGIN: Final = timedelta(hours=1)
 """Rows are kept longer than the retention by this much, because the clock of a sender may be ahead of MongoDB's."""
+THROTTLED_KEPT: Final = timedelta(hours=1)
+"""How long the row of a throttled message is kept: longer than the records of a dead instance wait for another one, and
+shortly, since floods are throttled."""
+THROTTLED_EXPIRY: Final = IndexModel(
+    [("expiresAt", ASCENDING)], expireAfterSeconds=0, partialFilterExpression={"expiresAt": {"$type": "date"}}
+)
+"""Expiry of these rows; partial, since no other row has the field."""
 DONE: Final = "done"
 
 
@@ -64,7 +71,8 @@ class Outcome:
         messages: messages to send, in order.
         replies: False if the reply to the caller comes from a forwarded command.
         replayed: True if the message was handled before and this is its stored outcome.
-        stored: False if a repeat of the message is to be handled again.
+        throttled: True if only another delivery of the same record gets this outcome, and only if a caller was told
+            it: a repeat by the client is to be handled again.
     """
 
     kind: str = DONE
@@ -72,7 +80,7 @@ class Outcome:
     messages: list[Envelope] = field(default_factory=list)
     replies: bool = True
     replayed: bool = False
-    stored: bool = True
+    throttled: bool = False
 
 
 @dataclass(slots=True)
@@ -119,7 +127,7 @@ class Inbox:
         expiry = IndexModel(
             [("at", ASCENDING)], expireAfterSeconds=int((self.retention + CLOCK_MARGIN).total_seconds())
         )
-        return {self.COLLECTION: [expiry], self.TIMERS: [IndexModel([("at", ASCENDING)])]}
+        return {self.COLLECTION: [expiry, THROTTLED_EXPIRY], self.TIMERS: [IndexModel([("at", ASCENDING)])]}
 
     async def find(self, message: Envelope) -> Outcome | None:
         """Return the stored outcome of a message; None if it was not handled.
@@ -127,7 +135,8 @@ class Inbox:
         Raises:
             MessageIdReused: an earlier message with the same ID had different content.
         """
-        row = await self._loader.find_one(message.id)
+        ids = (message.id, _throttled_id(message)) if message.waited_for else (message.id,)
+        row = await self._loader.find_first(*ids)
         return None if row is None else self._outcome_of(row, message)
 
     async def kill_abandoned_transactions(self) -> None:
@@ -241,7 +250,11 @@ class Inbox:
         fault_point("V2")
 
     async def _write(self, group: list[_Pending], session: AsyncClientSession) -> None:
-        rows = [self._row(pending.work, pending.outcome) for pending in group if pending.outcome.stored]
+        rows = [
+            self._row(pending.work, pending.outcome)
+            for pending in group
+            if pending.work.cause.waited_for or not pending.outcome.throttled
+        ]
         if rows:
             await self._rows.insert_many(rows, session=session)
         timers = [
@@ -258,8 +271,9 @@ class Inbox:
 
     def _row(self, work: Work, outcome: Outcome) -> Document:
         return {
-            "_id": work.id,
+            "_id": _throttled_id(work.cause) if outcome.throttled else work.id,
             "at": work.now,
+            **({"expiresAt": work.now + THROTTLED_KEPT} if outcome.throttled else {}),
             "hash": self._encryption.content_hash(work.cause),
             "kind": outcome.kind,
             "reply": self._encryption.reply_row(work.cause, outcome.body),
@@ -277,6 +291,11 @@ class Inbox:
             replies=row["answers"],
             replayed=True,
         )
+
+
+def _throttled_id(message: Envelope) -> str:
+    """Return the row ID of a throttled message: a repeat by the client has another reply ID, a redelivery has not."""
+    return f"{message.id}:{message.reply_id}"
 
 
 async def _commit_transaction(session: AsyncClientSession) -> None:
@@ -312,7 +331,7 @@ def _interpreted(failure: Exception, pending: _Pending) -> BaseException:
 
 def _duplicate_key(error: Mapping[str, Any], pending: _Pending) -> BaseException:
     document = error["op"]
-    if document.get("_id") == pending.work.id and "hash" in document:
+    if document.get("_id") in (pending.work.id, _throttled_id(pending.work.cause)) and "hash" in document:
         return AlreadyHandled()
     for write in pending.work.writes:
         if isinstance(write, Insert) and write.document is document and write.taken is not None:

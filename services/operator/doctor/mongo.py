@@ -16,7 +16,7 @@ from services.auth.signing_keys.models import KEY_SET_ID, KeyState
 from services.auth.signing_keys.store import SigningKeys
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock_finding
-from shared.bus.inbox import CLOCK_MARGIN, Inbox
+from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
 from shared.mongo import Client, Database, database
 from shared.sealing import Sealer
@@ -86,7 +86,7 @@ def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
     """Return the indexes of a service by collection, with those whose expiry is a setting."""
     declared = dict(import_module(f"services.{service}.app").INDEXES)
     inbox = None if settings is None else settings.inbox_retention + CLOCK_MARGIN
-    declared[Inbox.COLLECTION] = [_expiry(inbox)]
+    declared[Inbox.COLLECTION] = [_expiry(inbox), THROTTLED_EXPIRY]
     declared[Inbox.TIMERS] = [IndexModel([("at", 1)])]
     if service == "auth":
         audit = None if settings is None else settings.audit_retention

@@ -156,6 +156,19 @@ async def test_throttled_message_id_is_accepted_after_the_wait(instance: Service
     assert len(instance.published_of(SendMail)) == 2
 
 
+async def test_redelivery_after_the_wait_sends_nothing_to_a_throttled_caller(instance: ServiceHarness) -> None:
+    await instance.deliver(send_magic_link())
+    same: dict[str, Any] = {"id": new_message_id(), "reply_id": "call 1"}
+    await throttled(instance, send_magic_link(), **same)
+    instance.now += MINUTE
+    # The record is delivered again, after a crash before its offset was committed. The client was told 429.
+    await throttled(instance, send_magic_link(), **same)
+    assert len(instance.published_of(SendMail)) == 1
+    # The client repeats its call with the same Idempotency-Key.
+    await instance.deliver(send_magic_link(), id=same["id"], reply_id="call 2")
+    assert len(instance.published_of(SendMail)) == 2
+
+
 async def test_each_throttled_request_is_audited(instance: ServiceHarness) -> None:
     await instance.deliver(send_magic_link())
     same = new_message_id()

@@ -11,7 +11,7 @@ from services.auth.app import INDEXES
 from services.auth.audit.store import AuditEntries
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.mongo import check_indexes, check_mongo, check_stripe_events, check_timers
-from shared.bus.inbox import CLOCK_MARGIN
+from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY
 from shared.mongo import Client, connect, ensure_indexes
 
 INBOX_RETENTION = timedelta(days=8)
@@ -30,6 +30,7 @@ async def client(mongo_url: str, database_prefix: str) -> AsyncIterator[Client]:
         await ensure_indexes(auth, {**INDEXES, AuditEntries.COLLECTION: audit})
         await auth["timers"].create_index("at")
         await auth["inbox"].create_index("at", expireAfterSeconds=INBOX_EXPIRY)
+        await auth["inbox"].create_indexes([THROTTLED_EXPIRY])
         yield client
     finally:
         await client.drop_database(auth.name)

@@ -177,14 +177,56 @@ async def test_an_unavailable_refusal_is_not_stored(harness: InboxHarness) -> No
     assert await harness.row(sent.id) is None
 
 
-async def test_a_throttled_refusal_is_not_stored(harness: InboxHarness) -> None:
+async def test_a_redelivered_throttled_message_stays_refused_and_a_repeat_runs(harness: InboxHarness) -> None:
+    sent = enveloped(Refuse(subject="s", how="throttled"), reply_to=0, reply_id="first", fingerprint="aa" * 32)
+    first, redelivered = await handled(harness, sent), await handled(harness, sent)
+    assert (first.kind, first.replayed, first.messages) == ("throttled", False, [])
+    assert (redelivered.kind, redelivered.body, redelivered.replayed) == ("throttled", first.body, True)
+    assert harness.ledger().runs[sent.id] == 1
+    # The client's repeat has the same message ID and waits for another reply.
+    repeat = enveloped(Refuse(subject="s", how="throttled"), sent.id, reply_to=0, reply_id="second")
+    assert (await handled(harness, repeat)).replayed is False
+    assert harness.ledger().runs[sent.id] == 2
+    assert await entries(harness) == []
+
+
+async def test_a_repeat_after_a_throttled_refusal_is_stored_as_usual(harness: InboxHarness) -> None:
+    throttled = enveloped(Refuse(subject="s", how="throttled"), reply_to=0, reply_id="first")
+    await handled(harness, throttled)
+    done = enveloped(Append(subject="s", number=1), throttled.id, reply_to=0, reply_id="second")
+    first, second = await handled(harness, done), await handled(harness, done)
+    assert (first.kind, first.replayed, second.body, second.replayed) == (DONE, False, first.body, True)
+    assert await entries(harness) == [1]
+
+
+async def test_a_throttled_message_that_nobody_waits_for_leaves_no_row(harness: InboxHarness) -> None:
     sent = enveloped(Refuse(subject="s", how="throttled"))
     for runs in (1, 2):
         outcome = await handled(harness, sent)
         assert (outcome.kind, outcome.replayed, outcome.messages) == ("throttled", False, [])
         assert harness.ledger().runs[sent.id] == runs
-    assert await harness.row(sent.id) is None
-    assert await entries(harness) == []
+    assert await harness.database["inbox"].count_documents({}) == 0
+
+
+async def test_two_deliveries_of_a_throttled_message_at_once_have_one_row(harness: InboxHarness) -> None:
+    sent = enveloped(Refuse(subject="s", how="throttled"), reply_to=0, reply_id="first")
+    outcomes = await asyncio.gather(handled(harness, sent), handled(harness.another(), sent))
+    assert {outcome.kind for outcome in outcomes} == {"throttled"}
+    assert await harness.database["inbox"].count_documents({}) == 1
+
+
+async def test_the_row_of_a_throttled_message_expires_after_an_hour(harness: InboxHarness) -> None:
+    sent = enveloped(Refuse(subject="s", how="throttled"), reply_to=0, reply_id="first")
+    await handled(harness, sent)
+    row = await harness.row(f"{sent.id}:first")
+    assert row is not None
+    assert row["expiresAt"] - row["at"] == timedelta(hours=1)
+    indexes = await harness.database["inbox"].index_information()
+    assert indexes["expiresAt_1"]["expireAfterSeconds"] == 0
+    # Other rows are not in this index.
+    done = enveloped(Append(subject="s", number=1))
+    await handled(harness, done)
+    assert "expiresAt" not in (await harness.row(done.id) or {})
 
 
 async def test_a_refusal_by_a_unique_index_is_stored(harness: InboxHarness) -> None:
