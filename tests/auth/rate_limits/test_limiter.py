@@ -316,7 +316,7 @@ async def test_shared_counts_survive_a_restart(
 
 async def test_trials_have_their_own_limit_and_their_links_none(instances: Callable[..., Any]) -> None:
     [instance] = await instances(limit_trials_per_address="2/1h")
-    trial = CreateTrialAndMagicLink(**{**LINK_REQUEST, "device": DEVICE})
+    trial = CreateTrialAndMagicLink(**{**LINK_REQUEST, "device": DEVICE.model_dump()})
     link = SendTrialMagicLink(**{**LINK_REQUEST, "device": DEVICE})
     await instance.deliver(send_magic_link())
     for _ in range(2):
@@ -330,7 +330,7 @@ async def test_trials_have_their_own_limit_and_their_links_none(instances: Calla
 
 async def test_trials_count_under_the_prefix_and_client_limits(instances: Callable[..., Any]) -> None:
     [instance] = await instances(limit_magic_links_per_prefix="1/5m", limit_magic_links_per_client="2/5m")
-    trial = CreateTrialAndMagicLink(**{**LINK_REQUEST, "device": DEVICE})
+    trial = CreateTrialAndMagicLink(**{**LINK_REQUEST, "device": DEVICE.model_dump()})
     await instance.deliver(trial, **from_ip(IP))
     await throttled(instance, trial, **from_ip(IP))
     await instance.deliver(trial, **from_ip(ELSEWHERE))
