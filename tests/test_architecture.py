@@ -361,6 +361,7 @@ def test_errors_know_nothing_of_their_service() -> None:
 def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
     rule = only_in(
         "shared/mongo.py",
+        "shared/paging.py",
         "shared/bus/inbox.py",
         "shared/bus/bulk_writes.py",
         "shared/bus/timers.py",

@@ -15,6 +15,7 @@ from shared.bus.work import Work
 from shared.documents import Rows, document_of, entity_of
 from shared.messages.news import NewsItemAlreadyExists, NewsItemNotFound
 from shared.mongo import Database, Document
+from shared.paging import NewestFirst, cursor_of
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
 MAX_CURRENT_ITEMS: Final = 10_000
@@ -29,7 +30,8 @@ class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNot
     """The collection ``news_items``. The fields of ``target`` are stored at the top level of the document."""
 
     COLLECTION: Final = "news_items"
-    INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), IndexModel([("createdAt", DESCENDING)]))
+    _ORDER: Final = NewestFirst("createdAt")
+    INDEXES: Final = (IndexModel([("endsAt", ASCENDING)]), _ORDER.index(), _ORDER.index("clients"))
 
     async def list_page(self, client_id: str | None, *, cursor: str | None, limit: int) -> list[NewsItem]:
         """Return a page of items, live or not, newest first; with a client ID only the items that this client shows.
@@ -39,15 +41,14 @@ class NewsItems(Rows[NewsItem], taken=NewsItemAlreadyExists, missing=NewsItemNot
         Raises:
             NewsItemNotFound: the cursor's item was deleted.
         """
-        query: Document = {} if client_id is None else {"clients": {"$in": [None, client_id]}}
-        if cursor is not None:
-            last = await self.get(cursor)
-            query["$or"] = [
-                {"createdAt": {"$lt": last.created_at}},
-                {"createdAt": last.created_at, "_id": {"$lt": last.id}},
-            ]
-        documents = self._collection.find(query, sort=[("createdAt", DESCENDING), ("_id", DESCENDING)], limit=limit)
-        return await self._all(documents)
+        last = None if cursor is None else await self.get(cursor)
+        found = await self._ORDER.page(
+            self._collection,
+            {} if client_id is None else {"clients": {"$in": [None, client_id]}},
+            limit=limit - 1,
+            cursor=None if last is None else cursor_of(last.created_at, last.id),
+        )
+        return list(map(self._read, found))
 
     async def load_current(self, loaded: Mapping[str, NewsItem], *, at: datetime) -> dict[str, NewsItem]:
         """Return the items that are live at a time or will be, by ID; the newest ``MAX_CURRENT_ITEMS``.

@@ -26,7 +26,7 @@ def list_entries(
     until: Until = None,
     limit: Limit = 100,
     cursor: Annotated[
-        str | None, typer.Option(help="Older than this entry: the last one of the previous page.")
+        str | None, typer.Option(help="Older entries: next_cursor of the previous page, see --json.")
     ] = None,
 ) -> Table:
     """List audit entries, newest first."""

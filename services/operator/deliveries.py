@@ -18,7 +18,7 @@ COMPLAINT_WARNING: Final = (
     " servers.\nContinue only if the recipient asked for mails again.\nSend mails to this address again?"
 )
 State = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
-Cursor = Annotated[str | None, typer.Option(help="Older than this delivery: the last one of the previous page.")]
+Cursor = Annotated[str | None, typer.Option(help="Older entries: next_cursor of the previous page, see --json.")]
 
 
 @command(app, "list", "nest deliveries list --to ada@example.com --state failed")

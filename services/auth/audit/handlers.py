@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.auth.context import Auth
 from shared.bus.work import Work
 from shared.messages.auth.audit import AuditEntriesView, ListAuditEntries, RecordAuditEntry
+from shared.paging import cursor_of
 
 
 async def record_audit_entry(command: RecordAuditEntry, work: Work, auth: Auth) -> None:
@@ -21,5 +22,5 @@ async def list_audit_entries(query: ListAuditEntries, work: Work, auth: Auth) ->
         work.annotate(user_id=query.user_id)
     return AuditEntriesView(
         entries=tuple(page),
-        next_cursor=page[-1].id if len(entries) > len(page) else None,
+        next_cursor=cursor_of(page[-1].at, page[-1].id) if len(entries) > len(page) else None,
     )

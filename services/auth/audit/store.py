@@ -5,22 +5,26 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel
 
 from shared.bus.work import Work
 from shared.documents import document_of, entity_of
 from shared.messages.auth.audit import AuditEntryView, ListAuditEntries
 from shared.mongo import Collection, Database, Document
+from shared.paging import NewestFirst
 
 
 class AuditEntries:
     """The collection ``audit``: entries are added and expire, but never change."""
 
     COLLECTION: Final = "audit"
+    _ORDER: Final = NewestFirst("at")
     INDEXES: Final = (
+        _ORDER.index(),
         # MongoDB uses a partial index only for queries that imply its filter; a query for any user ID implies this one.
-        IndexModel([("userId", ASCENDING), ("_id", ASCENDING)], partialFilterExpression={"userId": {"$gt": ""}}),
-        IndexModel([("action", ASCENDING), ("_id", ASCENDING)]),
+        _ORDER.index("userId", partial={"userId": {"$gt": ""}}),
+        _ORDER.index("action"),
+        _ORDER.index("outcome"),
         # For an erasure: when a link is requested, the user is not known yet.
         IndexModel([("sessionId", ASCENDING)], partialFilterExpression={"sessionId": {"$gt": ""}}),
     )
@@ -40,16 +44,19 @@ class AuditEntries:
     async def page(self, query: ListAuditEntries) -> list[AuditEntryView]:
         """The entries that match a query, newest first, and one more if there are more.
 
-        Entries are sorted by ID, which is the order in which they were written: exact to the second, and within a
-        second exact for each instance. Entries from other services are written when auth receives them, which after an
-        outage can be long after ``at``.
+        Entries from other services are written when auth receives them, which after an outage can be long after ``at``.
+
+        Raises:
+            InvalidCursor: no page ended with the query's cursor.
         """
         fields = {"userId": query.user_id, "action": query.action, "outcome": query.outcome}
-        conditions: Document = {name: value for name, value in fields.items() if value is not None}
-        if query.cursor is not None:
-            conditions["_id"] = {"$lt": query.cursor}
-        if query.since is not None or query.until is not None:
-            bounds = {"$gte": query.since, "$lt": query.until}
-            conditions["at"] = {operator: moment for operator, moment in bounds.items() if moment is not None}
-        found = self._collection.find(conditions).sort("_id", DESCENDING).limit(query.limit + 1)
-        return [entity_of(AuditEntryView, document) async for document in found]
+        conditions: Document = {name: {"$eq": value} for name, value in fields.items() if value is not None}
+        found = await self._ORDER.page(
+            self._collection,
+            conditions,
+            limit=query.limit,
+            cursor=query.cursor,
+            since=query.since,
+            until=query.until,
+        )
+        return [entity_of(AuditEntryView, document) for document in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pymongo import ASCENDING
+from pymongo import ASCENDING, IndexModel
 
 from services.auth.clients.models import Client
 from shared.documents import Rows
@@ -17,7 +17,8 @@ class Clients(Rows[Client], taken=ClientAlreadyExists, missing=ClientNotFound):
     """The collection ``clients``; adding one whose ID is taken is refused with ``ClientAlreadyExists``."""
 
     COLLECTION: Final = "clients"
-    INDEXES: Final = ()
+    _BY_AGE: Final = (("createdAt", ASCENDING), ("_id", ASCENDING))
+    INDEXES: Final = (IndexModel(_BY_AGE),)
 
     async def ids(self) -> list[str]:
         """The IDs of all clients."""
@@ -25,5 +26,4 @@ class Clients(Rows[Client], taken=ClientAlreadyExists, missing=ClientNotFound):
 
     async def all(self) -> list[Client]:
         """Up to 1,000 clients, the oldest first."""
-        by_age = [("createdAt", ASCENDING), ("_id", ASCENDING)]
-        return await self._all(self._collection.find({}).sort(by_age).limit(MAX_LISTED))
+        return await self._all(self._collection.find({}).sort(self._BY_AGE).limit(MAX_LISTED))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel
 
 from services.billing.disputes.models import Dispute
-from services.billing.payments.store import PageQuery, newest_first
+from services.billing.payments.store import LIST_INDEXES, PageQuery, newest_first
 from shared.documents import Rows
 
 
@@ -18,9 +18,7 @@ class Disputes(Rows[Dispute]):
     INDEXES: Final = (
         IndexModel([("stpDisputeId", ASCENDING)], unique=True),
         IndexModel([("stpPaymentIntentId", ASCENDING)]),
-        IndexModel([("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
-        IndexModel([("userId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
-        IndexModel([("stpCustomerId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
+        *LIST_INDEXES,
     )
 
     async def find_by_stripe_id(self, dispute_id: str) -> Dispute | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from pymongo import ASCENDING, IndexModel
@@ -13,8 +13,10 @@ from services.billing.events.models import EventRow
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.mongo import Database, Document
+from shared.paging import OldestFirst
 
 _PENDING: Final = {"handledAt": None}
+_MADE: Final = OldestFirst("madeAt")
 _OLDEST_FIRST: Final = [("receivedAt", ASCENDING)]
 
 
@@ -27,8 +29,8 @@ class StripeEvents(Rows[EventRow]):
         IndexModel([("objectId", ASCENDING)], partialFilterExpression=_PENDING),
         IndexModel([("leadsTo", ASCENDING)], partialFilterExpression=_PENDING),
         IndexModel(_OLDEST_FIRST, partialFilterExpression=_PENDING),
-        IndexModel([("type", ASCENDING), ("madeAt", ASCENDING)]),
-        IndexModel([("madeAt", ASCENDING)]),
+        _MADE.index("type"),
+        _MADE.index(),
         IndexModel([("stpEventId", ASCENDING)]),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
     )
@@ -77,19 +79,24 @@ class StripeEvents(Rows[EventRow]):
         after: str | None,
         limit: int,
     ) -> list[EventRow]:
-        """The next event rows in the order of their IDs.
+        """The next event rows in the order in which Stripe created them.
 
         Args:
             types: include only these event types; empty for all.
             since: include only events that Stripe created at or after this time.
             until: include only events that Stripe created at or before this time.
-            after: ID of the last row of the previous page.
+            after: ``cursor_of`` the last row of the previous page.
             limit: number of rows at most.
+
+        Raises:
+            InvalidCursor: no page ended with this cursor.
         """
-        query: Document = {} if after is None else {"_id": {"$gt": after}}
-        if types:
-            query["type"] = {"$in": list(types)}
-        bounds = {name: moment for name, moment in (("$gte", since), ("$lte", until)) if moment is not None}
-        if bounds:
-            query["madeAt"] = bounds
-        return await self._all(self._collection.find(query).sort("_id", ASCENDING).limit(limit))
+        found = await _MADE.page(
+            self._collection,
+            {"type": {"$in": list(types)}} if types else {},
+            limit=limit - 1,
+            cursor=after,
+            since=since,
+            until=None if until is None else until + timedelta(milliseconds=1),
+        )
+        return list(map(self._read, found))

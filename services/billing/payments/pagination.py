@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from services.billing.context import Billing
-from services.billing.payments.store import PageEntry, PageQuery, cursor_of
+from services.billing.payments.store import PageEntry, PageQuery
 from shared.bus.work import Work
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.payments import ListPayments
+from shared.paging import cursor_of
 
 View_co = TypeVar("View_co", covariant=True)
 View = TypeVar("View")
@@ -57,4 +58,4 @@ async def page_of(
     unattributed = {each.stp_customer_id for each in page if each.user_id is None and each.stp_customer_id is not None}
     users = await billing.mappings.users_of(unattributed) if unattributed else {}
     views = tuple(each.view(each.user_id or users.get(each.stp_customer_id or "")) for each in page)
-    return views, cursor_of(page[-1]) if len(entries) > len(page) else None
+    return views, cursor_of(page[-1].stp_created_at, page[-1].id) if len(entries) > len(page) else None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel
 
 from services.billing.payments.models import FailedPaymentMail, Payment
 from shared.bus.work import Work
 from shared.documents import Rows
-from shared.errors import InvalidCursor
 from shared.mongo import Collection, Document
+from shared.paging import NewestFirst
 
 
 class PageEntry(Protocol):
@@ -38,7 +36,7 @@ class PageQuery:
         customers: Stripe IDs of the user's customers; their entries without a user are included too.
         status: include only entries with this status.
         limit: entries on the page.
-        cursor: end of the previous page, made by ``cursor_of``.
+        cursor: end of the previous page, made by ``cursor_of`` of ``shared.paging``.
     """
 
     user_id: str | None
@@ -48,36 +46,23 @@ class PageQuery:
     cursor: str | None
 
 
-def cursor_of(last: PageEntry) -> str:
-    """The cursor of a page, made of its last entry."""
-    return urlsafe_b64encode(f"{last.stp_created_at.timestamp():.0f}.{last.id}".encode()).decode().rstrip("=")
+ORDER: Final = NewestFirst("stpCreatedAt")
+"""Payments and disputes are listed in the order in which Stripe created them."""
+LIST_INDEXES: Final = (ORDER.index(), ORDER.index("userId"), ORDER.index("stpCustomerId"), ORDER.index("status"))
+"""Indexes of ``newest_first``."""
 
 
 async def newest_first(collection: Collection, query: PageQuery) -> list[Document]:
     """A page, newest in Stripe first, and one more document if another page follows; raises InvalidCursor."""
-    conditions: list[Document] = []
+    conditions: Document = {}
     if query.user_id is not None:
-        unattributed = {"userId": None, "stpCustomerId": {"$in": query.customers}}
-        conditions.append({"$or": [{"userId": {"$eq": query.user_id}}, unattributed]})
+        conditions["$or"] = [{"userId": {"$eq": query.user_id}}]
+        if query.customers:
+            # An empty ``$in`` would keep MongoDB from merging two indexes, and it would sort in memory.
+            conditions["$or"].append({"userId": None, "stpCustomerId": {"$in": query.customers}})
     if query.status is not None:
-        conditions.append({"status": {"$eq": query.status}})
-    if query.cursor is not None:
-        created, last_id = _parse_cursor(query.cursor)
-        conditions.append(
-            {"$or": [{"stpCreatedAt": {"$lt": created}}, {"stpCreatedAt": created, "_id": {"$lt": last_id}}]}
-        )
-    documents = collection.find({"$and": conditions} if conditions else {})
-    return await documents.sort([("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]).limit(query.limit + 1).to_list()
-
-
-def _parse_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        seconds, _, last_id = text.partition(".")
-        created = datetime.fromtimestamp(int(seconds), UTC)
-    except (binascii.Error, ValueError, OverflowError, OSError):
-        raise InvalidCursor from None
-    return created, last_id
+        conditions["status"] = {"$eq": query.status}
+    return await ORDER.page(collection, conditions, limit=query.limit, cursor=query.cursor)
 
 
 class Payments(Rows[Payment]):
@@ -86,9 +71,7 @@ class Payments(Rows[Payment]):
     COLLECTION: Final = "payments"
     INDEXES: Final = (
         IndexModel([("stpPaymentIntentId", ASCENDING)], unique=True),
-        IndexModel([("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
-        IndexModel([("userId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
-        IndexModel([("stpCustomerId", ASCENDING), ("stpCreatedAt", DESCENDING), ("_id", DESCENDING)]),
+        *LIST_INDEXES,
     )
 
     async def find_by_stripe_id(self, intent_id: str) -> Payment | None:

@@ -13,6 +13,7 @@ from services.billing.stripe_api.parsing import Json
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import ReplayStripeEvent
 from shared.messages.billing.stripe_events import StripeEvent, StripeEventData, StripeObject
+from shared.paging import cursor_of
 
 ROWS_PER_STEP: Final = 100
 
@@ -82,7 +83,7 @@ async def _replay_rows(step: Step) -> StepResult:
     _replay([_event_of_row(row) for row in rows], step)
     run = run.counted(events=len(rows))
     if len(rows) == ROWS_PER_STEP:
-        return StepResult(run.continued(rows[-1].id, at=at))
+        return StepResult(run.continued(cursor_of(rows[-1].made_at, rows[-1].id), at=at))
     return StepResult(run.stage_completed(at=at))
 
 

@@ -69,6 +69,7 @@ class Differences(Rows[Difference]):
     COLLECTION: Final = "stripe_differences"
     INDEXES: Final = (
         IndexModel([("runId", ASCENDING), ("_id", ASCENDING)]),
+        IndexModel([("runId", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)]),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
     )
 

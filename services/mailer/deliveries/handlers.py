@@ -8,6 +8,7 @@ from shared.bus.work import Work
 from shared.messages.mailer.deliveries import DeliveriesView, DeliveryView, ListDeliveries
 from shared.messages.mailer.mails import SendMail
 from shared.messages.mailer.texts import SendText
+from shared.paging import cursor_of
 
 
 async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) -> DeliveriesView:
@@ -16,7 +17,9 @@ async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) ->
     found = await mailer.deliveries.list_page(query, hashes)
     page = found[: query.limit]
     views = tuple(DeliveryView.model_validate(delivery, from_attributes=True) for delivery in page)
-    return DeliveriesView(deliveries=views, next_cursor=page[-1].id if len(found) > len(page) else None)
+    return DeliveriesView(
+        deliveries=views, next_cursor=cursor_of(page[-1].created_at, page[-1].id) if len(found) > len(page) else None
+    )
 
 
 async def find_delivery(command: SendMail | SendText, mailer: Mailer) -> Delivery | None:

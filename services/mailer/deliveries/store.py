@@ -11,15 +11,22 @@ from services.mailer.deliveries.models import Delivery
 from shared.documents import Rows
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.mongo import Document
+from shared.paging import NewestFirst
 
 
 class Deliveries(Rows[Delivery]):
     """The collection ``deliveries``: one document per ordered mail or text."""
 
     COLLECTION: Final = "deliveries"
+    _ORDER: Final = NewestFirst("createdAt")
     INDEXES: Final = (
         IndexModel([("orderId", ASCENDING)], unique=True),
-        IndexModel([("recipientHash", ASCENDING), ("createdAt", DESCENDING)]),
+        _ORDER.index(),
+        _ORDER.index("recipientHash"),
+        _ORDER.index("channel"),
+        _ORDER.index("state"),
+        _ORDER.index("template"),
+        _ORDER.index("clientId"),
         # Partial, since most mail servers keep the Message-ID.
         IndexModel([("providerId", ASCENDING)], partialFilterExpression={"providerId": {"$type": "string"}}),
     )
@@ -43,8 +50,10 @@ class Deliveries(Rows[Delivery]):
     async def list_page(self, query: ListDeliveries, recipient_hashes: Sequence[str] | None) -> list[Delivery]:
         """Return a page of deliveries, newest first, plus one more if there is a next page.
 
-        Deliveries are ordered by ID: exact to the second, and within a second in the order of each instance.
         ``recipient_hashes`` are the hashes of the recipient under every sealing key; None for all recipients.
+
+        Raises:
+            InvalidCursor: no page ended with the query's cursor.
         """
         filters = {
             "channel": query.medium,
@@ -55,12 +64,15 @@ class Deliveries(Rows[Delivery]):
         conditions: Document = {name: {"$eq": value} for name, value in filters.items() if value is not None}
         if recipient_hashes is not None:
             conditions["recipientHash"] = {"$in": list(recipient_hashes)}
-        if query.cursor is not None:
-            conditions["_id"] = {"$lt": query.cursor}
-        if query.since is not None or query.until is not None:
-            bounds = {"$gte": query.since, "$lt": query.until}
-            conditions["createdAt"] = {operator: bound for operator, bound in bounds.items() if bound is not None}
-        return await self._all(self._collection.find(conditions).sort("_id", DESCENDING).limit(query.limit + 1))
+        found = await self._ORDER.page(
+            self._collection,
+            conditions,
+            limit=query.limit,
+            cursor=query.cursor,
+            since=query.since,
+            until=query.until,
+        )
+        return list(map(self._read, found))
 
     async def find_by_ids(self, ids: Sequence[str]) -> dict[str, Delivery]:
         """Return the deliveries with these IDs, by ID; missing ones are left out."""

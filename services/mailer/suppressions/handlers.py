@@ -27,6 +27,7 @@ from shared.messages.mailer.suppressions import (
     SuppressionsView,
     SuppressionView,
 )
+from shared.paging import cursor_of
 from shared.telemetry import log
 
 REPORT_PAUSES: Final = (timedelta(seconds=5), timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
@@ -90,7 +91,7 @@ async def list_suppressions(query: ListSuppressions, _work: Work, mailer: Mailer
     deliveries = await mailer.deliveries.find_by_ids([each.delivery_id for each in page])
     return SuppressionsView(
         suppressions=tuple(_view(each, deliveries.get(each.delivery_id)) for each in page),
-        next_cursor=page[-1].delivery_id if len(found) > len(page) else None,
+        next_cursor=cursor_of(page[-1].since, page[-1].delivery_id) if len(found) > len(page) else None,
     )
 
 

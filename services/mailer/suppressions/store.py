@@ -12,13 +12,15 @@ from shared.documents import Rows
 from shared.messages.mailer.errors import SuppressionNotFound
 from shared.messages.mailer.suppressions import ListSuppressions
 from shared.mongo import Document
+from shared.paging import NewestFirst
 
 
 class Suppressions(Rows[Suppression]):
     """The collection ``suppressions``: one document per suppressed address."""
 
     COLLECTION: Final = "suppressions"
-    INDEXES: Final = (IndexModel([("deliveryId", DESCENDING)]),)
+    _ORDER: Final = NewestFirst("since", "deliveryId")
+    INDEXES: Final = (IndexModel([("deliveryId", DESCENDING)]), _ORDER.index(), _ORDER.index("cause"))
 
     async def find(self, hashes: Sequence[str]) -> Suppression | None:
         """Return the suppression of an address by its hashes under every sealing key, or None."""
@@ -36,18 +38,24 @@ class Suppressions(Rows[Suppression]):
         return suppression
 
     async def list_page(self, query: ListSuppressions, hashes: Sequence[str] | None) -> list[Suppression]:
-        """Return a page of suppressions, newest delivery first, plus one more if there is a next page.
+        """Return a page of suppressions, newest first, plus one more if there is a next page.
 
         ``hashes`` are the hashes of the address under every sealing key; None for all addresses.
+
+        Raises:
+            InvalidCursor: no page ended with the query's cursor.
         """
         conditions: Document = {}
         if hashes is not None:
             conditions["_id"] = {"$in": list(hashes)}
         if query.cause is not None:
             conditions["cause"] = {"$eq": query.cause}
-        if query.cursor is not None:
-            conditions["deliveryId"] = {"$lt": query.cursor}
-        if query.since is not None or query.until is not None:
-            bounds = {"$gte": query.since, "$lt": query.until}
-            conditions["since"] = {operator: bound for operator, bound in bounds.items() if bound is not None}
-        return await self._all(self._collection.find(conditions).sort("deliveryId", DESCENDING).limit(query.limit + 1))
+        found = await self._ORDER.page(
+            self._collection,
+            conditions,
+            limit=query.limit,
+            cursor=query.cursor,
+            since=query.since,
+            until=query.until,
+        )
+        return list(map(self._read, found))

@@ -5,6 +5,7 @@ Auth records its own messages. Other services report theirs, if they are declare
 
 from typing import Final, Literal
 
+from shared.errors import InvalidCursor
 from shared.messages.message import Command, Event, OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, Since, Until
 
@@ -115,7 +116,9 @@ class AuditEntriesView(Reply):
     next_cursor: NextCursor
 
 
-class ListAuditEntries(OperatorList, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView):
+class ListAuditEntries(
+    OperatorList, wire="auth.list-audit-entries", audited=True, reply=AuditEntriesView, refuses=(InvalidCursor,)
+):
     """List audit entries."""
 
     user_id: str | None = None

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from shared.errors import InvalidCursor
 from shared.messages.message import OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, Sealed
 
@@ -46,7 +47,9 @@ class DeliveriesView(Reply):
     next_cursor: NextCursor
 
 
-class ListDeliveries(OperatorList, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView):
+class ListDeliveries(
+    OperatorList, wire="mailer.list-deliveries", audited=True, reply=DeliveriesView, refuses=(InvalidCursor,)
+):
     """List mails and texts with their outcome."""
 
     recipient: Sealed | None = None

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.errors import InvalidCursor
 from shared.messages.mailer.errors import RecipientComplained, SuppressionNotFound
 from shared.messages.mailer.mails import Template
 from shared.messages.message import Command, Event, OperatorList, Reply
@@ -40,11 +41,13 @@ class SuppressionsView(Reply):
     """A page of the suppression list."""
 
     suppressions: tuple[SuppressionView, ...]
-    """The entries, ordered by their mail, newest first."""
+    """The entries, newest first."""
     next_cursor: NextCursor
 
 
-class ListSuppressions(OperatorList, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView):
+class ListSuppressions(
+    OperatorList, wire="mailer.list-suppressions", audited=True, reply=SuppressionsView, refuses=(InvalidCursor,)
+):
     """List the suppressed addresses."""
 
     recipient: Sealed | None = None

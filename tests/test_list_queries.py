@@ -1,0 +1,331 @@
+"""Reads of the lists for operators: with every filter and in every period they examine no more than they return."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.auth.audit.store import AuditEntries
+from services.auth.clients.models import Client
+from services.auth.clients.store import Clients
+from services.auth.dead_letters.store import RemovedLetters, Replay, Replays
+from services.billing.disputes.models import Dispute
+from services.billing.disputes.store import Disputes
+from services.billing.events.models import EventRow
+from services.billing.events.store import StripeEvents
+from services.billing.payments.models import Payment
+from services.billing.payments.store import PageQuery, Payments
+from services.billing.runs.models import Difference, KnownDrift, Run
+from services.billing.runs.store import Differences, KnownDrifts, Runs
+from services.mailer.deliveries.models import Delivery
+from services.mailer.deliveries.store import Deliveries
+from services.mailer.suppressions.models import Suppression
+from services.mailer.suppressions.store import Suppressions
+from services.news.models import NewsItem
+from services.news.store import NewsItems
+from shared.documents import document_of
+from shared.messages import MESSAGES, OperatorList
+from shared.messages.auth.audit import AuditEntryView, ListAuditEntries
+from shared.messages.auth.clients import ListClients
+from shared.messages.auth.dead_letters import ListDeadLetters
+from shared.messages.auth.signing_keys import ListSigningKeys
+from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.payments import ListPayments
+from shared.messages.billing.runs import ListStripeDifferences, ListStripeRuns
+from shared.messages.mailer.deliveries import ListDeliveries
+from shared.messages.mailer.suppressions import ListSuppressions
+from shared.messages.news import ListAllNewsItems
+from shared.mongo import Database, Document, connect, database, ensure_indexes, indexes_of
+from shared.paging import cursor_of
+
+COUNT = 1_000
+RARE = 250
+"""One of so many documents has other values than the rest."""
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+SLACK = 12
+"""Index entries that a query may examine in vain, such as the first one of each range."""
+Read = Callable[[Database], Awaitable[object]]
+
+
+def moment(number: int) -> datetime:
+    """Time of a document; the last one is the newest."""
+    return BEGAN + timedelta(minutes=number)
+
+
+EARLY, LATE = moment(100), moment(120)
+"""A period in which a fiftieth of the documents was written, long before the newest."""
+AFTER_HALF = cursor_of(moment(500), "0500")
+
+
+def rare(number: int) -> bool:
+    return number % RARE == RARE // 2
+
+
+def documents(kind: type[Any], /, **values: Callable[[int], Any]) -> list[Document]:
+    """Documents of a dataclass. Fields without a value are null; values are by the name in the document."""
+    assert is_dataclass(kind)
+    empty = document_of(kind(**{field.name: None for field in fields(kind)}))
+    unknown = values.keys() - empty.keys() - {"_id"}
+    assert not unknown, f"{kind.__name__} has no {unknown}"
+    return [
+        {**empty, "_id": f"{number:04}", **{name: value(number) for name, value in values.items()}}
+        for number in range(COUNT)
+    ]
+
+
+def one_of(common: Any, other: Any) -> Callable[[int], Any]:
+    return lambda number: other if rare(number) else common
+
+
+def audit_entries() -> list[Document]:
+    empty = AuditEntryView.model_construct(**dict.fromkeys(AuditEntryView.model_fields))
+    entry = {**document_of(empty), "caller": "anonymous", "messageId": "m"}
+    return [
+        {
+            **entry,
+            "_id": f"{number:04}",
+            "at": moment(number),
+            "userId": "rare" if rare(number) else "common",
+            "action": "refresh" if rare(number) else "log_in",
+            "outcome": "refused" if rare(number) else "done",
+        }
+        for number in range(COUNT)
+    ]
+
+
+def page_query(**values: Any) -> PageQuery:
+    usual = {"user_id": None, "customers": [], "status": None, "limit": 5, "cursor": None}
+    return PageQuery(**{**usual, **values})
+
+
+def audit(**filters: Any) -> Read:
+    return lambda own: AuditEntries(own).page(ListAuditEntries(limit=5, **filters))
+
+
+def deliveries(*hashes: str, **filters: Any) -> Read:
+    return lambda own: Deliveries(own).list_page(ListDeliveries(limit=5, **filters), hashes or None)
+
+
+def suppressions(*hashes: str, **filters: Any) -> Read:
+    return lambda own: Suppressions(own).list_page(ListSuppressions(limit=5, **filters), hashes or None)
+
+
+def payments(**filters: Any) -> Read:
+    return lambda own: Payments(own).page(page_query(**filters))
+
+
+def disputes(**filters: Any) -> Read:
+    return lambda own: Disputes(own).page(page_query(**filters))
+
+
+def events(**filters: Any) -> Read:
+    usual = {"types": (), "since": None, "until": None, "after": None, "limit": 5}
+    return lambda own: StripeEvents(own).made(**{**usual, **filters})
+
+
+def periods(read: Callable[..., Read], **filters: Any) -> dict[str, Read]:
+    """A list with these filters: its first page, a later one, and in periods."""
+    name = ", ".join(f"{field}={value}" for field, value in filters.items()) or "all"
+    return pages(read, **filters) | {
+        f"{name}, since": read(**filters, since=moment(COUNT - 3)),
+        f"{name}, until": read(**filters, until=EARLY),
+        f"{name}, since and until": read(**filters, since=EARLY, until=LATE),
+        f"{name}, since and until, later page": read(**filters, since=EARLY, until=moment(900), cursor=AFTER_HALF),
+    }
+
+
+def pages(read: Callable[..., Read], **filters: Any) -> dict[str, Read]:
+    """A list with these filters: its first page and a later one."""
+    name = ", ".join(f"{field}={value}" for field, value in filters.items()) or "all"
+    return {name: read(**filters), f"{name}, later page": read(**filters, cursor=AFTER_HALF)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A list, the stores that it reads, and its reads by their filters."""
+
+    messages: tuple[type[OperatorList], ...]
+    store: Any
+    content: Callable[[], list[Document]]
+    reads: dict[str, Read]
+
+
+PAYMENT_READS = ({}, {"user_id": "rare"}, {"user_id": "none", "customers": ["cus_rare"]}, {"status": "rare"})
+CASES = [
+    Case(
+        (ListAuditEntries,),
+        AuditEntries,
+        audit_entries,
+        periods(audit)
+        | periods(audit, user_id="rare")
+        | periods(audit, action="refresh")
+        | periods(audit, outcome="refused")
+        | periods(audit, outcome="refused", user_id="rare"),
+    ),
+    Case(
+        (ListDeliveries,),
+        Deliveries,
+        lambda: documents(
+            Delivery,
+            orderId=lambda number: f"o{number}",
+            createdAt=moment,
+            recipientHash=one_of("common", "rare"),
+            channel=one_of("mail", "text"),
+            state=one_of("delivered", "failed"),
+            template=one_of("magic-link", "welcome"),
+            clientId=one_of("common", "rare"),
+        ),
+        periods(deliveries)
+        | periods(deliveries, medium="text")
+        | periods(deliveries, state="failed")
+        | periods(deliveries, template="welcome")
+        | periods(deliveries, client_id="rare")
+        | {"recipient": deliveries("rare", "rotated")},
+    ),
+    Case(
+        (ListSuppressions,),
+        Suppressions,
+        lambda: documents(
+            Suppression,
+            since=moment,
+            cause=one_of("bounce", "complaint"),
+            deliveryId=lambda number: f"{number:04}",
+        ),
+        periods(suppressions) | periods(suppressions, cause="complaint") | {"recipient": suppressions("0007", "none")},
+    ),
+    *(
+        Case(
+            (message,),
+            store,
+            lambda kind=kind, stripe_id=stripe_id: documents(
+                kind,
+                **{stripe_id: lambda number: f"s{number}"},
+                stpCreatedAt=moment,
+                userId=lambda number: None if number == 7 else "rare" if rare(number) else "common",
+                stpCustomerId=lambda number: "cus_rare" if number == 7 else "cus_common",
+                status=one_of("common", "rare"),
+            ),
+            {name: read for filters in PAYMENT_READS for name, read in pages(reader, **filters).items()},
+        )
+        for message, store, kind, stripe_id, reader in (
+            (ListPayments, Payments, Payment, "stpPaymentIntentId", payments),
+            (ListDisputes, Disputes, Dispute, "stpDisputeId", disputes),
+        )
+    ),
+    Case(
+        (ListStripeRuns,),
+        Runs,
+        lambda: documents(
+            Run, startedAt=moment, finishedAt=moment, kind=one_of("verify", "sweep"), status=one_of("failed", "done")
+        ),
+        {"all": lambda own: Runs(own).latest(5), "latest done": lambda own: Runs(own).latest_done("sweep")},
+    ),
+    Case(
+        (ListStripeDifferences,),
+        Differences,
+        lambda: documents(Difference, runId=one_of("common", "rare"), state=one_of("known", "suspected")),
+        {
+            "run": lambda own: Differences(own).page("rare", after=None, limit=5),
+            "run, later page": lambda own: Differences(own).page("common", after="0500", limit=5),
+            "open": lambda own: Differences(own).open("common", after=None, limit=5),
+        },
+    ),
+    Case(
+        (),
+        KnownDrifts,
+        lambda: documents(KnownDrift),
+        {"later page": lambda own: KnownDrifts(own).page(after="0500", limit=5)},
+    ),
+    Case(
+        (),
+        StripeEvents,
+        lambda: documents(
+            EventRow,
+            stpEventId=lambda number: f"e{number}",
+            account=lambda number: f"a{number}",
+            madeAt=moment,
+            receivedAt=moment,
+            type=one_of("common", "rare"),
+            handledAt=lambda number: None if rare(number) else moment(number),
+        ),
+        {
+            "all, later page": events(after=AFTER_HALF),
+            "types": events(types=["rare", "none"]),
+            "types, later page": events(types=["rare"], after=AFTER_HALF),
+            "since and until": events(since=EARLY, until=LATE),
+            "types, since and until": events(types=["rare"], since=EARLY, until=LATE),
+            "pending": lambda own: StripeEvents(own).count_pending(),
+        },
+    ),
+    Case(
+        (ListClients,),
+        Clients,
+        lambda: documents(Client, createdAt=moment),
+        {"all": lambda own: Clients(own).all()},
+    ),
+    Case(
+        (ListAllNewsItems,),
+        NewsItems,
+        lambda: [
+            {**document, "clients": ["rare"] if rare(number) else ["common", "other"]}
+            for number, document in enumerate(documents(NewsItem, createdAt=moment))
+        ],
+        {
+            "all": lambda own: NewsItems(own).list_page(None, cursor=None, limit=5),
+            "later page": lambda own: NewsItems(own).list_page(None, cursor="0500", limit=5),
+            "client": lambda own: NewsItems(own).list_page("rare", cursor=None, limit=5),
+            "client, later page": lambda own: NewsItems(own).list_page("rare", cursor="0500", limit=5),
+        },
+    ),
+    Case(
+        (ListDeadLetters,),
+        Replays,
+        lambda: documents(Replay),
+        {"replays": lambda own: Replays(own).by_id(["0005", "none"])},
+    ),
+    Case(
+        (ListDeadLetters,),
+        RemovedLetters,
+        lambda: documents(Replay),
+        {"removed": lambda own: RemovedLetters(own).among(["0005", "none"])},
+    ),
+]
+
+
+@pytest.fixture
+async def own(mongo_url: str, database_prefix: str) -> AsyncIterator[Database]:
+    client = connect(mongo_url, application="lists", timeout=20)
+    yield database(client, f"{database_prefix}lists")
+    await client.close()
+
+
+def test_every_list_for_operators_has_a_case() -> None:
+    # The signing keys are one document, which auth holds in memory.
+    lists = {kind for kind in MESSAGES.values() if issubclass(kind, OperatorList)} - {ListSigningKeys}
+    assert {message for case in CASES for message in case.messages} == lists
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.store.COLLECTION)
+async def test_a_list_examines_what_it_returns(own: Database, case: Case) -> None:
+    await ensure_indexes(own, indexes_of(case.store))
+    await own[case.store.COLLECTION].insert_many(case.content())
+    wrong = []
+    for name, read in case.reads.items():
+        await own.command("profile", 2)
+        await read(own)
+        await own.command("profile", 0)
+        profile = own["system.profile"]
+        operations = await profile.find(
+            {"ns": f"{own.name}.{case.store.COLLECTION}", "op": {"$ne": "insert"}}
+        ).to_list()
+        await profile.drop()
+        assert operations, f"{name}: nothing was read"
+        for operation in operations:
+            returned, examined = operation["nreturned"], max(operation["keysExamined"], operation["docsExamined"])
+            # The few documents of given IDs may be sorted in memory.
+            sorts = operation.get("hasSortStage", False) and operation["planSummary"] != "IXSCAN { _id: 1 }"
+            if "COLLSCAN" in operation["planSummary"] or sorts or examined > returned + SLACK:
+                wrong.append(f"{name}: {examined} for {returned}, sorts: {sorts}, {operation['planSummary']}")
+    assert not wrong, "\n".join(wrong)
