@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -23,6 +25,16 @@ Client = AsyncMongoClient[Document]
 
 WRITE_CONCERN: Final = WriteConcern(w="majority", j=True)
 """Explicit although it is the default: Jepsen's tests show that weaker write concerns lose writes."""
+
+_FIXED_OPTIONS: Final = {
+    **dict.fromkeys(("w", "readConcernLevel"), "majority"),
+    **dict.fromkeys(("journal", "j", "retryWrites", "retryReads"), "true"),
+    "readPreference": "primary",
+    **dict.fromkeys(("wTimeoutMS", "wtimeout", "fsync", "readPreferenceTags", "maxStalenessSeconds"), None),
+}
+"""Options of a connection string with their only permitted value, or None for those that are never permitted.
+
+https://www.mongodb.com/docs/manual/reference/connection-string-options/"""
 
 OPERATION_SECONDS: Final = 2.5
 """Timeout of one operation; well below the time that a caller waits, so that an outage can still be reported. Lists for
@@ -45,12 +57,24 @@ _EXCEEDED_TIME_LIMIT: Final = 262
 which pymongo has ``timeout``."""
 
 
+class OptionNotPermitted(ValueError):
+    """A connection string weakens durable writes or reads from the primary.
+
+    The text names the option and contains no other part of the URL.
+    """
+
+
 def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
     """Create a client of a replica set, which transactions require; it connects at its first operation.
 
     ``application`` is its name in the server's log. One operation may take ``timeout`` seconds, of which finding a
-    primary takes at most 1 s.
+    primary takes at most 1 s. Timeouts and the size of the pool in the connection string have no effect.
+
+    Raises:
+        OptionNotPermitted: as ``check_options``.
+        ValueError, ConfigurationError: the URL is not a valid connection string. The text may contain the password.
     """
+    check_options(url)
     return AsyncMongoClient(
         url,
         appname=application,
@@ -61,6 +85,7 @@ def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -
         w="majority",
         journal=True,
         readConcernLevel="majority",
+        readPreference="primary",
         # Timeouts of pymongo itself, because cancelling an operation from outside closes its connection.
         timeoutMS=int(timeout * 1000),
         serverSelectionTimeoutMS=min(1000, int(timeout * 1000)),
@@ -68,6 +93,26 @@ def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -
         maxPoolSize=64,
         uuidRepresentation="standard",
     )
+
+
+def check_options(url: str) -> None:
+    """Check that a connection string does not weaken the guarantees: durable writes, and reads from the primary.
+
+    Raises:
+        OptionNotPermitted: it has such an option.
+    """
+    names = {name.lower(): name for name in _FIXED_OPTIONS}
+    for option in re.split("[?&;]", url)[1:]:
+        key, _, given = option.partition("=")
+        # The driver ignores case and white space too.
+        name = names.get(key.strip().lower())
+        if name is None:
+            continue
+        value = _FIXED_OPTIONS[name]
+        if value is None:
+            raise OptionNotPermitted(f"remove the option {name}, which Nest does not permit")
+        if unquote_plus(given).strip() != value:
+            raise OptionNotPermitted(f"remove the option {name}, or set it to {value}: Nest permits no other value")
 
 
 def database(client: Client, name: str) -> Database:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.mongo import check_options
 from shared.sealing import KEY_BYTES
 from shared.telemetry import log
 
@@ -65,7 +66,7 @@ class ServiceSettings(BusSettings):
     """Settings of every service with a database and a consumer."""
 
     mongo_url: str = Field(min_length=10)
-    """``mongodb://…`` of a replica set."""
+    """``mongodb://…`` of a replica set. Options that weaken durability or consistency are refused."""
     database_prefix: str = Field(default="nest_", pattern=r"^[a-zA-Z0-9_-]*$", max_length=40)
     """Prefix of the name of each service's database."""
     inbox_retention: timedelta = Field(default=timedelta(days=8), ge=timedelta(seconds=1))
@@ -76,6 +77,12 @@ class ServiceSettings(BusSettings):
     """Port of ``/healthz`` and ``/metrics``; they are not served by default."""
     health_host: str = "127.0.0.1"
     """Address of the health port; ``::`` for every address, of IPv4 and IPv6."""
+
+    @field_validator("mongo_url")
+    @classmethod
+    def _keeps_the_guarantees(cls, value: str) -> str:
+        check_options(value)
+        return value
 
 
 class OldClientsSettings(BusSettings):

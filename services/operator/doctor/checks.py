@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from pymongo.errors import ConfigurationError
+
 from services.operator.client import URL
 from services.operator.doctor import kafka, mail, mongo
 from services.operator.doctor.findings import Finding, problem
 from services.operator.doctor.http import check_gateway
 from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
-from shared.mongo import Database, connect, database
+from shared.mongo import Client, Database, connect, database
 
 CHECK_SECONDS: Final = 20.0
 """Timeout of one check."""
@@ -43,23 +45,32 @@ async def check_everything(
     async with AsyncExitStack() as stack:
         auth = mailer = None
         if url := loaded.first("mongo_url", os.environ.get("NEST_MONGO_URL")):
-            # It connects with its first command.
-            client = connect(url, application="nest-doctor", timeout=8.0)
-            stack.push_async_callback(client.close)
             prefix = loaded.first("database_prefix", os.environ.get("NEST_DATABASE_PREFIX", "nest_"))
-            auth, mailer = database(client, f"{prefix}auth"), database(client, f"{prefix}mailer")
-            checks += [
-                Check("mongodb", partial(mongo.check_mongo, client)),
-                Check("indexes", partial(mongo.check_indexes, client, prefix, loaded.settings)),
-                Check("timers", partial(mongo.check_timers, client, prefix)),
-                Check("stripe events", partial(mongo.check_stripe_events, client, prefix)),
-            ]
-            if loaded.settings:
-                keys = next(iter(loaded.settings.values())).master_keys()
-                checks.append(Check("sealing keys", partial(mongo.check_sealing_keys, client, prefix, keys)))
+            try:
+                # It connects with its first command.
+                client = connect(url, application="nest-doctor", timeout=8.0)
+            except (ValueError, ConfigurationError) as invalid:
+                checks.append(Check("mongodb", partial(mongo.report_invalid_url, invalid)))
+            else:
+                stack.push_async_callback(client.close)
+                auth, mailer = database(client, f"{prefix}auth"), database(client, f"{prefix}mailer")
+                checks += _mongo_checks(client, prefix, loaded)
         checks += _kafka_checks(loaded, replication, auth)
         checks += _vendor_checks(loaded, selectors, mailer)
         return await run_checks(checks, report=report)
+
+
+def _mongo_checks(client: Client, prefix: str, loaded: LoadedSettings) -> list[Check]:
+    checks = [
+        Check("mongodb", partial(mongo.check_mongo, client)),
+        Check("indexes", partial(mongo.check_indexes, client, prefix, loaded.settings)),
+        Check("timers", partial(mongo.check_timers, client, prefix)),
+        Check("stripe events", partial(mongo.check_stripe_events, client, prefix)),
+    ]
+    if loaded.settings:
+        keys = next(iter(loaded.settings.values())).master_keys()
+        checks.append(Check("sealing keys", partial(mongo.check_sealing_keys, client, prefix, keys)))
+    return checks
 
 
 def _kafka_checks(loaded: LoadedSettings, replication: int | None, auth: Database | None) -> list[Check]:

@@ -1,7 +1,10 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
-from services.operator.doctor.checks import Check, run_checks
+import pytest
+
+from services.operator.doctor.checks import Check, check_everything, run_checks
 from services.operator.doctor.findings import Finding, ok
 
 
@@ -42,3 +45,23 @@ async def test_unfinished_checks_are_reported() -> None:
     reports: list[list[str]] = []
     await run_checks([Check("a", waits), Check("b", opens)], report=lambda unfinished: reports.append(list(unfinished)))
     assert reports == [["a", "b"], ["a"], []]
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("mongodb://nest:hunter2@mongo.test/?readPreference=secondary", "remove the option readPreference"),
+        ("mongodb://nest:hunter2", "it is not a connection string"),
+    ],
+)
+async def test_invalid_mongodb_url_is_a_finding_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, text: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("NEST_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NEST_MONGO_URL", url)
+    findings = await check_everything(services_known=False, selectors=(), replication=None, report=None)
+    [finding] = [finding for finding in findings if finding.area == "mongodb"]
+    assert finding.level.value == "problem"
+    assert finding.says.startswith(f"NEST_MONGO_URL: {text}")
+    assert "hunter2" not in repr(findings)

@@ -1,0 +1,78 @@
+"""Options of a connection string that would weaken the guarantees."""
+
+from __future__ import annotations
+
+import pytest
+from pymongo.read_preferences import ReadPreference
+
+from shared.mongo import OptionNotPermitted, connect, database
+from shared.settings import ServiceSettings, SettingsError, load
+
+KEY = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+REFUSED = [
+    ("readPreference=secondaryPreferred", "readPreference"),
+    ("readPreference=nearest", "readPreference"),
+    ("readpreference=primaryPreferred", "readPreference"),
+    ("readPreference=secondary&readPreferenceTags=dc:ny", "readPreference"),
+    ("readPreferenceTags=dc:ny,rack:1", "readPreferenceTags"),
+    ("maxStalenessSeconds=120", "maxStalenessSeconds"),
+    ("readConcernLevel=local", "readConcernLevel"),
+    ("readConcernLevel=linearizable", "readConcernLevel"),
+    ("retryWrites=false", "retryWrites"),
+    ("RETRYWRITES=FALSE", "retryWrites"),
+    ("retryReads=false", "retryReads"),
+    ("w=0", "w"),
+    ("w=1", "w"),
+    ("w=3", "w"),
+    ("w=majority&w=1", "w"),
+    ("w=a+tag", "w"),
+    ("replicaSet=rs0& W =1", "w"),
+    ("w=", "w"),
+    ("wTimeoutMS=500", "wTimeoutMS"),
+    ("w=majority&wtimeoutMS=500", "wTimeoutMS"),
+    ("wtimeout=500", "wtimeout"),
+    ("journal=false", "journal"),
+    ("j=false", "j"),
+    ("fsync=true", "fsync"),
+    ("replicaSet=rs0;readPreference=secondary", "readPreference"),
+    ("appName=a?b&readPreference=secondary", "readPreference"),
+]
+PERMITTED = [
+    "",
+    "?replicaSet=rs0",
+    "?retryWrites=true&w=majority",
+    "?w=majority&journal=true&readConcernLevel=majority&readPreference=primary&retryReads=true",
+    "?retryWrites=true;w=m%61jority",
+    "?authSource=admin&tls=true&appName=Cluster0&compressors=zlib",
+    "?directConnection=true",
+    "?timeoutMS=1&socketTimeoutMS=1&maxPoolSize=1",
+]
+
+
+@pytest.mark.parametrize(("options", "name"), REFUSED)
+def test_option_that_weakens_the_guarantees_is_refused_by_name(
+    options: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB manual, Connection String Options."""
+    url = f"mongodb://nest:hunter2@mongo.test/?{options}"
+    monkeypatch.setenv("NEST_MONGO_URL", url)
+    with pytest.raises(SettingsError) as refused:
+        load(ServiceSettings, kafka_bootstrap="kafka:9092", sealing_keys=KEY)
+    assert str(refused.value).startswith(f"NEST_MONGO_URL: remove the option {name}")
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(OptionNotPermitted, match=f"remove the option {name}[, ]"):
+        connect(url, application="test")
+
+
+@pytest.mark.parametrize("options", PERMITTED)
+async def test_every_other_url_gives_the_same_guarantees(options: str) -> None:
+    url = f"mongodb://mongo.test/{options}"
+    assert load(ServiceSettings, mongo_url=url, kafka_bootstrap="kafka:9092", sealing_keys=KEY).mongo_url == url
+    async with connect(url, application="test") as client:
+        opened = database(client, "nest_test")
+        for each in (client, opened, opened["users"]):
+            assert each.write_concern.document == {"w": "majority", "j": True}
+            assert each.read_concern.document == {"level": "majority"}
+            assert each.read_preference == ReadPreference.PRIMARY
+        assert (client.options.retry_writes, client.options.retry_reads) == (True, True)
+        assert (client.options.timeout, client.options.pool_options.max_pool_size) == (2.5, 64)
