@@ -124,6 +124,7 @@ async def _send(command: SendMail, address: str, delivery: Delivery, mailer: Mai
     )
     mail = Mail(
         message_id=delivery.message_id,
+        attempt=delivery.attempts + 1,
         sender=mailer.sender.return_path(delivery.order_id),
         recipient=recipient,
         content=content,

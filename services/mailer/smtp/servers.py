@@ -10,7 +10,7 @@ from services.mailer.deliveries.models import Accepted, Deferred, Outcome
 from services.mailer.smtp.smtp_client import Mail, Refused, SmtpClient, Unavailable
 
 MAX_REMEMBERED: Final = 4096
-"""Number of latest accepted mails that are remembered."""
+"""Number of latest mails that are remembered because a server accepted them, or may have."""
 
 
 class MailServers:
@@ -24,25 +24,30 @@ class MailServers:
 
     def __init__(self, clients: Sequence[SmtpClient]) -> None:
         self._clients = tuple(clients)
-        self._accepted: OrderedDict[str, Accepted] = OrderedDict()
+        self._sent: OrderedDict[str, tuple[int | None, Accepted | Deferred]] = OrderedDict()
 
     async def send(self, mail: Mail) -> Outcome:
         """Try once to send a mail; takes at most as long as ``SmtpClient.send`` per server.
 
-        A mail that this process has sent is not sent again: its order is redelivered if its outcome could not be
-        stored.
+        An order is redelivered if its outcome could not be stored. So a mail that this process has sent is not sent
+        again, and one that a server may have accepted not in the same attempt.
         """
-        if (accepted := self._accepted.get(mail.message_id)) is not None:
-            return accepted
+        attempt, known = self._sent.get(mail.message_id, (None, None))
+        if isinstance(known, Accepted) or (known is not None and attempt is not None and attempt == mail.attempt):
+            return known
         reasons: list[str] = []
         for client in self._clients:
             outcome = await client.send(mail)
             if not isinstance(outcome, Unavailable | Refused):
-                return self._remembered(mail, outcome)
+                if isinstance(outcome, Accepted):
+                    self._remember(mail, outcome)
+                return outcome
             reasons.append(outcome.reason)
             if isinstance(outcome, Unavailable) and not outcome.not_accepted:
                 # The server may have accepted the mail: another server would only add a copy. The retry may do so.
-                return Deferred("; ".join(reasons), unknown=True)
+                unknown = Deferred("; ".join(reasons), unknown=True)
+                self._remember(mail, unknown)
+                return unknown
         return Deferred("; ".join(reasons))
 
     async def close(self) -> None:
@@ -50,9 +55,7 @@ class MailServers:
         for client in self._clients:
             await client.close()
 
-    def _remembered(self, mail: Mail, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Accepted):
-            self._accepted[mail.message_id] = outcome
-            if len(self._accepted) > MAX_REMEMBERED:
-                self._accepted.popitem(last=False)
-        return outcome
+    def _remember(self, mail: Mail, outcome: Accepted | Deferred) -> None:
+        self._sent[mail.message_id] = mail.attempt, outcome
+        if len(self._sent) > MAX_REMEMBERED:
+            self._sent.popitem(last=False)

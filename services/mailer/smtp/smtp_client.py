@@ -65,10 +65,12 @@ class MailServer:
 class Mail:
     """A mail with its envelope: an ASCII sender and one recipient, whose domain is in ASCII.
 
-    All copies of a mail have the same ``message_id``. The lines of ``content``, headers and body, end with CRLF.
+    All copies of a mail have the same ``message_id``, and all runs of one attempt the same ``attempt``, if it is known.
+    The lines of ``content``, headers and body, end with CRLF.
     """
 
     message_id: str
+    attempt: int | None = None
     sender: str
     recipient: str
     content: bytes

@@ -35,7 +35,11 @@ REPORT_PAUSES: Final = (timedelta(seconds=5), timedelta(minutes=1), timedelta(mi
 that crashed before its commit stores the delivery after its restart."""
 
 
-UNMATCHED: Final = Counter("nest_mail_reports_unmatched", "Mail reports that name a mail that was never delivered.")
+UNMATCHED: Final = Counter(
+    "nest_mail_reports_unmatched",
+    "Mail reports without a delivery: those that wait for it, and those that were given up; by state.",
+    ["state"],
+)
 
 
 async def record_mail_notice(command: RecordMailNotice, work: Work, mailer: Mailer) -> None:
@@ -167,9 +171,12 @@ def _hashes(recipient: Sealed, mailer: Mailer) -> list[str]:
 
 def _retry_report(command: MailNoticeCommand, work: Work) -> None:
     if command.attempt > len(REPORT_PAUSES):
-        UNMATCHED.inc()
+        UNMATCHED.labels("given_up").inc()
         log.warning("mail report without delivery", notice=command.notice, mail=work.key)
         return
+    if command.attempt == 1:
+        UNMATCHED.labels("waiting").inc()
+        log.info("mail report waits for its delivery", notice=command.notice, mail=work.key)
     retry = command.model_copy(update={"key": work.key, "attempt": command.attempt + 1})
     work.publish(retry, at=work.now + REPORT_PAUSES[command.attempt - 1])
 

@@ -24,8 +24,8 @@ UNSPECIFIC: Final = re.compile(r"[245]\.[01]\.0")
 _CODE_IN_REPLY: Final = re.compile(r"(?:^|^[245]\d\d[ -]+|[( -]#|[245]\d\d-['\"])#?([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
 """An enhanced status code at the start of a reply (``550 5.1.1 …``, ``550 #5.1.0``), after a number sign as in qmail's
 ``(#5.1.1)``, or where Amazon SES quotes one: ``5.1.0 - Unknown address error 550-'5.1.1 …``."""
-_DIRECTORY_BLOCK: Final = re.compile(r"5\.4\.1\b.*recipient address rejected: access denied", re.IGNORECASE)
-"""Exchange Online's reply for an address that its directory lacks (Directory-Based Edge Blocking)."""
+_DIRECTORY_BLOCK: Final = re.compile(r"recipient address rejected: access denied", re.IGNORECASE)
+"""With 5.4.1, Exchange Online's reply for an address that its directory lacks (Directory-Based Edge Blocking)."""
 _NOT_ABOUT_ADDRESS: Final = re.compile(
     r"^4\d\d\b|^552\b|too many|too (?:fast|quickly)|\brate\b|\blimit|this (?:hour|day)\b|quota|mailbox (?:is )?full"
     r"|spam|black ?list|block ?list|reputation|quarantin|preferences",
@@ -93,11 +93,11 @@ def shows_dead_address(reply: str, status: str | None = None, *, without_code: b
         status: the enhanced status code of the report, if any.
         without_code: the result if neither has a code.
     """
-    if _DIRECTORY_BLOCK.search(reply):
-        return True
     if _NOT_ABOUT_ADDRESS.search(reply):
         return False
     codes = [code for code in (status, _status_of(reply)) if code is not None]
+    if "5.4.1" in codes and _DIRECTORY_BLOCK.search(reply):
+        return True
     specific = [code for code in codes if not UNSPECIFIC.fullmatch(code)]
     if not specific:
         return without_code and not codes

@@ -119,7 +119,7 @@ async def test_second_delivery_sends_no_second_mail(harness: ServiceHarness, ser
 
 async def test_retry_after_the_handover_sends_no_second_mail(harness: ServiceHarness, server: SmtpServer) -> None:
     await harness.deliver(mail_command(), id=ORDER_ID)
-    harness.context.mail_servers._accepted.clear()
+    harness.context.mail_servers._sent.clear()
     await harness.deliver(mail_command(order_id=ORDER_ID, attempt=2))
     assert len(server.arrivals) == 1
     assert len(await delivery_rows(harness)) == 1
@@ -233,6 +233,27 @@ async def test_failed_commit_causes_no_second_mail(
     await harness.deliver(mail_command(), id=ORDER_ID)
     assert len(server.arrivals) == 1
     assert [row["state"] for row in await delivery_rows(harness)] == ["handed_over"]
+
+
+async def test_failed_commit_after_a_lost_answer_causes_no_second_copy(
+    harness: ServiceHarness, server: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("no database")
+
+    server.drop_after_data = True
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.inbox, "commit", fail)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="no database"):
+                await harness.deliver(mail_command(), id=ORDER_ID)
+    await harness.deliver(mail_command(), id=ORDER_ID)
+    assert len(server.arrivals) == 1
+    [row] = await delivery_rows(harness)
+    assert (row["state"], row["unknownOutcomes"]) == ("queued", 1)
+    server.drop_after_data = False
+    await harness.deliver(await next_retry(harness))
+    assert len(server.arrivals) == 2
 
 
 @pytest.mark.parametrize(

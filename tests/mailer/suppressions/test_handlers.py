@@ -252,7 +252,8 @@ async def test_mail_under_the_id_of_its_provider_is_found(harness: ServiceHarnes
 
 
 async def test_report_without_a_delivery_is_given_up(harness: ServiceHarness) -> None:
-    counted = UNMATCHED._value.get()
+    counters = [UNMATCHED.labels(state)._value for state in ("waiting", "given_up")]
+    before = [counter.get() for counter in counters]
     began, message = harness.now, report("bounced", "5.1.1")
     for _ in REPORT_PAUSES:
         await harness.deliver(message)
@@ -263,7 +264,7 @@ async def test_report_without_a_delivery_is_given_up(harness: ServiceHarness) ->
         message = retry.model_copy(update={"key": ORDER_ID})
     await harness.deliver(message)
     assert await harness.delayed() == []
-    assert UNMATCHED._value.get() == counted + 1
+    assert [counter.get() for counter in counters] == [count + 1 for count in before]
     assert harness.now - began > timedelta(hours=1)
     assert await suppression_rows(harness) == []
 

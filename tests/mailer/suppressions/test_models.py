@@ -32,6 +32,8 @@ from services.mailer.suppressions.models import precise_status, shows_dead_addre
         ("5.4.1", "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", "5.4.1", True),
         ("5.4.1", "550 5.4.1 [<address>]: Recipient address rejected: Access denied [X.prod.example]", "5.4.1", True),
         ("5.0.0", "550 5.4.1 <<address>>: Recipient address rejected: Access denied", "5.4.1", True),
+        ("5.4.1", "Recipient address rejected: Access denied", "5.4.1", True),
+        ("5.7.1", "550 5.7.1 <<address>>: Recipient address rejected: Access denied", "5.7.1", False),
         ("5.4.1", "541 5.4.1 Mail rejected by destination domain", "5.4.1", False),
         ("5.4.1", "550 5.4.1 Relay access denied", "5.4.1", False),
         # The code of a dead address for an address that exists.
