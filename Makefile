@@ -7,7 +7,7 @@ ROUNDS ?= 8
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow faults check format bench bench-recovery reference lock clean \
+.PHONY: help run run-services backing test test-slow faults check format bench bench-recovery bench-overload reference lock clean \
 	install-run install-dev install-clients
 
 help: ## list the commands
@@ -47,6 +47,9 @@ bench: install-dev ## measure requests per second and latencies beside the floor
 
 bench-recovery: install-dev ## measure how long callers wait for a killed, restarted or replaced process
 	$(BIN)/python -m tests.bench.recovery
+
+bench-overload: install-dev ## measure goodput and latencies at three times the capacity
+	$(BIN)/python -m tests.bench.overload
 
 reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
 	$(BIN)/python -m services.reference

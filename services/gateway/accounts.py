@@ -125,6 +125,7 @@ def _route(route: MessageRoute, dispatcher: Dispatcher, *, old_clients: bool) ->
         ordering_key=route.ordering_key,
         render=_renderer(route.status, old_clients=old_clients),
         body_limit=None if route.fields else MAX_JSON_BODY_BYTES,
+        topic=route.message.topic,
     )
     if not route.fields:
         return Route(route.path, endpoint, methods=[route.verb])

@@ -17,7 +17,7 @@ from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
 from services.gateway.endpoint import Dispatcher
-from services.gateway.errors import MethodNotSupported
+from services.gateway.errors import MethodNotSupported, TooManyRequests
 from services.gateway.middleware import HttpMiddleware
 from services.gateway.responses import refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
@@ -93,6 +93,7 @@ class Gateway:
             port=settings.port,
             connections=settings.connections,
             drain_seconds=settings.drain_seconds,
+            overload=self._overload,
         )
         self._stack = AsyncExitStack()
 
@@ -129,6 +130,11 @@ class Gateway:
         if not all(reader.following for reader in self._auth_readers):
             current.append("signing keys, clients or revocations are not received")
         return current
+
+    def _overload(self, target: bytes) -> TooManyRequests | None:
+        """The refusal of a request to an RPC method under overload; routes are refused by their endpoints."""
+        topic = methods.TOPICS.get(target)
+        return None if topic is None else self._rpc_client.overload(topic)
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)

@@ -165,6 +165,7 @@ class MessageEndpoint(Endpoint):
         render: turns the JSON response into the one that is sent.
         verb: the only HTTP method; None if the router has checked it.
         body_limit: in bytes; None if the body is not read.
+        topic: of its messages; None if no request becomes a message.
     """
 
     dispatcher: Dispatcher
@@ -175,11 +176,15 @@ class MessageEndpoint(Endpoint):
     render: Render | None = None
     verb: str | None = None
     body_limit: int | None = MAX_JSON_BODY_BYTES
+    topic: str | None
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
         """Dispatch the request's message and render its reply."""
         if self.verb is not None and request.scope["method"] != self.verb:
             raise MethodNotSupported(supported=[self.verb, "OPTIONS"])
+        # First of all: under overload the work for a call that is refused would cost more than the refusal.
+        if self.topic is not None and (refusal := self.dispatcher.rpc_client.overload(self.topic)) is not None:
+            raise refusal
         if self.access is None:
             caller = self.dispatcher.anonymous(request)
         elif self.credential_in_body:

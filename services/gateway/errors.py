@@ -126,7 +126,7 @@ class Deprecated(Refusal, kind=Kind.GONE):
 
 
 class TooManyRequests(Refusal, kind=Kind.THROTTLED):
-    """The gateway is at its limit of concurrent calls or connections; retry after ``meta.retry_after`` seconds."""
+    """Too many connections, or calls that wait for the service; retry after ``meta.retry_after`` seconds."""
 
 
 class ReplyTimeout(Refusal, kind=Kind.TIMED_OUT):

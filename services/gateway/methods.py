@@ -170,6 +170,8 @@ PATHS: Final = {
     for name, method in methods.items()
 }
 """The methods by URL path."""
+TOPICS: Final = {path.encode(): method.message.topic for path, method in PATHS.items() if method.message is not None}
+"""Topics of the methods' messages by request target."""
 
 
 def endpoints(dispatcher: Dispatcher) -> dict[str, MessageEndpoint]:
@@ -180,7 +182,9 @@ def endpoints(dispatcher: Dispatcher) -> dict[str, MessageEndpoint]:
 def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
     message, operation = method.message, (method.version, method.name)
     if message is None:
-        return MessageEndpoint(operation, dispatcher=dispatcher, parse=_refuse_deprecated, verb="POST", body_limit=None)
+        return MessageEndpoint(
+            operation, dispatcher=dispatcher, parse=_refuse_deprecated, verb="POST", body_limit=None, topic=None
+        )
 
     def parse_for_user(request: HttpRequest, body: bytes, caller: Caller) -> Parsed:
         if caller.user_id is None:
@@ -198,6 +202,7 @@ def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
         ordering_key=method.ordering_key,
         render=_with_entity_tag if method.entity_tag else None,
         verb="POST",
+        topic=message.topic,
     )
 
 

@@ -63,8 +63,7 @@ class HttpMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request and pass it on. An unexpected error is logged, and the response is 500."""
         headers = dict(scope["headers"])
-        client_id = headers.get(b"x-request-id", b"")
-        request_id = client_id.decode() if _REQUEST_ID.fullmatch(client_id) else new_message_id()
+        request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         extra = ((b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *self._cors_headers(headers.get(b"origin")))
         started = False
@@ -115,6 +114,12 @@ def _preflight_response(headers: dict[bytes, bytes]) -> HttpResponse:
     well_formed = all(_FIELD_NAME.fullmatch(name.strip()) for name in requested.split(b","))
     allowed = requested if well_formed else _REQUEST_HEADERS
     return HttpResponse(204, headers=((b"access-control-allow-headers", allowed), *_PREFLIGHT_HEADERS))
+
+
+def request_id_of(headers: dict[bytes, bytes]) -> str:
+    """ID of a request: the client's ``x-request-id`` if it is well-formed, otherwise a new one."""
+    client_id = headers.get(b"x-request-id", b"")
+    return client_id.decode() if _REQUEST_ID.fullmatch(client_id) else new_message_id()
 
 
 def loggable_path(path: str) -> str:

@@ -65,6 +65,7 @@ def _route(route: MessageRoute, dispatcher: Dispatcher) -> Route:
         parse=_parser(route.message),
         ordering_key=route.ordering_key,
         render=None if route.plain is None else _plain_text(route.plain),
+        topic=route.message.topic,
     )
     return Route(route.path, endpoint, methods=[route.verb])
 

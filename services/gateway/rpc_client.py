@@ -7,17 +7,20 @@ same partition receive each other's replies and ignore them: a correlation ID is
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from services.gateway.admission import CallLimit
 from services.gateway.errors import ReplyTimeout, TooManyRequests
-from shared.bus.envelope import Envelope, Record
+from shared.bus.envelope import HANDLING_TIME, Envelope, Record
 from shared.bus.inbox import DONE
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topic_reader import TopicReader
+from shared.bus.topics import SERVICES
 from shared.errors import Unavailable
 from shared.fault_points import fault_point
 from shared.ids import new_message_id
@@ -58,7 +61,7 @@ class RpcClient:
         bootstrap: Kafka brokers, ``host:port`` separated by commas.
         prefix: of every topic name.
         seconds: timeout of a call, sending included.
-        limit: calls that may wait at the same time.
+        limit: calls that may wait at the same time. Each service has a lower limit of its own while it is overloaded.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class RpcClient:
         self._prefix = prefix
         self._seconds = seconds
         self._limit = limit
+        self._limits = {f"{service}.commands": CallLimit(service, limit) for service in SERVICES}
         self._waiting: dict[str, asyncio.Future[Record | None]] = {}
         """Calls by correlation ID; the result None is a timeout."""
         self._partition = -1
@@ -116,6 +120,18 @@ class RpcClient:
         """Number of calls that wait for a reply."""
         return len(self._waiting)
 
+    def overload(self, topic: str) -> TooManyRequests | None:
+        """Return the refusal of a call, for use before any work is done for it; None if it may wait.
+
+        It is refused if the limit of waiting calls, or that of the service, is reached.
+
+        Args:
+            topic: of its message, without prefix.
+        """
+        if len(self._waiting) < self._limit and not self._limits[topic].refuses():
+            return None
+        return TooManyRequests(retry_after=1)
+
     async def call(self, envelope: Envelope) -> RpcReply:
         """Send a message and wait for its reply.
 
@@ -126,8 +142,9 @@ class RpcClient:
             Unavailable: Kafka did not acknowledge the message in time, but may have stored it.
             ReplyTimeout: no reply arrived in time; the message may still take effect.
         """
-        if len(self._waiting) >= self._limit:
-            raise TooManyRequests(retry_after=1)
+        # Again: since the request's head arrived others may have begun to wait.
+        if (refusal := self.overload(envelope.topic)) is not None:
+            raise refusal
         loop = asyncio.get_running_loop()
         envelope.reply_to = self._partition
         envelope.reply_id = correlation_id = new_message_id()
@@ -135,17 +152,23 @@ class RpcClient:
         waiting: asyncio.Future[Record | None] = loop.create_future()
         self._waiting[correlation_id] = waiting
         timer = loop.call_later(self._seconds, _time_out, waiting)
+        began = time.monotonic()
+        limit = self._limits[envelope.topic]
+        limit.begin()
+        queued, record = None, None
         try:
             fault_point("G1")
             await self._producer.send(envelope)
             fault_point("G2")
             record = await waiting
+            queued = _queued_seconds(time.monotonic() - began, record)
         except BusDown as down:
             log.warning("bus down", type=envelope.wire, id=envelope.id, error=str(down))
             raise Unavailable from down
         finally:
             timer.cancel()
             del self._waiting[correlation_id]
+            limit.end(queued, replied=record is not None)
         if record is None:
             log.warning("reply timeout", type=envelope.wire, id=envelope.id, correlation_id=correlation_id)
             raise ReplyTimeout
@@ -164,6 +187,16 @@ class RpcClient:
                     return
         self.unclaimed += 1
         UNCLAIMED.inc()
+
+
+def _queued_seconds(elapsed: float, record: Record | None) -> float | None:
+    """Queueing delay of a call: its duration without the handling; None if the reply does not state that."""
+    if record is None:
+        return elapsed
+    for name, value in record.headers:
+        if name == HANDLING_TIME:
+            return max(0.0, elapsed - int(value) / 1000)
+    return None
 
 
 def _time_out(waiting: asyncio.Future[Record | None]) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio import TimerHandle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, ClassVar, Final
 
 import httptools
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyRequests
-from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS, asks_for_websocket
+from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS, asks_for_websocket, request_id_of
 from services.gateway.responses import HttpResponse, refusal_response
 from shared.errors import Refusal
 from shared.ids import new_message_id
@@ -29,6 +30,8 @@ IDLE_SECONDS: Final = 75
 """Keep-alive timeout: longer than that of proxies, so that they do not send a request to a closing connection."""
 ARRIVAL_SECONDS: Final = 15.0
 """Time limit for a whole request, from its first byte; for the first request, from the connection."""
+_ANY_ID: Final = b"@" * 32
+"""Stands for a request ID in a response that is serialized in advance."""
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
 """A body in chunks of one byte has six times its size on the wire."""
 
@@ -42,15 +45,25 @@ class Server:
         port: 0 for any free one.
         connections: limit of open connections; further ones get 429 and are closed.
         drain_seconds: how long ``stop`` waits for requests in progress.
+        overload: returns the refusal of a request under overload, by its target; None if it is to be handled.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, connections: int, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        connections: int,
+        drain_seconds: float,
+        overload: Callable[[bytes], TooManyRequests | None] = lambda _: None,
+    ) -> None:
         self._host = host
         self._requested_port = port
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=type("Connection", (_Connection,), {"limit": connections}),
+                http=type("Connection", (_Connection,), {"limit": connections, "overload": staticmethod(overload)}),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -108,6 +121,8 @@ class _Connection(HttpToolsProtocol):
 
     limit: ClassVar[int]
     """Connections that may be open at the same time."""
+    overload: Callable[[bytes], TooManyRequests | None]
+    """As for ``Server``."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -116,6 +131,8 @@ class _Connection(HttpToolsProtocol):
         self._arriving = False
         self._bytes = 0
         self._refused = False
+        self._overload_refusal: TooManyRequests | None = None
+        """Refusal of the current request, whose body is skipped."""
         self._head_without_upgrade: bytes | None = None
         """Head of the current request, to be parsed in place of the one that asks for another protocol."""
 
@@ -174,15 +191,48 @@ class _Connection(HttpToolsProtocol):
         self._in_head = False
         if self.parser.should_upgrade():
             self._head_without_upgrade = self._parsed_head_without_upgrade()
-        if self._head_without_upgrade is None:
+        if self._head_without_upgrade is not None:
+            return
+        self._overload_refusal = self._refusal_under_overload()
+        if self._overload_refusal is None:
             super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._overload_refusal is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._head_without_upgrade is not None:
             return
         self._arriving = False
         self._stop_timer()
-        super().on_message_complete()
+        if self._overload_refusal is None:
+            super().on_message_complete()
+        else:
+            self._respond_under_overload(self._overload_refusal)
+
+    def _refusal_under_overload(self) -> TooManyRequests | None:
+        """The refusal of a request that need not reach the app for it, which costs several times as much.
+
+        The app refuses those that it alone can respond to: the response to a page has headers for its origin, one to a
+        pipelined request waits for its turn, and one to ``Expect: 100-continue`` comes before the body.
+        """
+        if self.expect_100_continue or (self.cycle is not None and not self.cycle.response_complete):
+            return None
+        refusal = self.overload(self.url)
+        return None if refusal is None or any(name == b"origin" for name, _ in self.headers) else refusal
+
+    def _respond_under_overload(self, refusal: TooManyRequests) -> None:
+        request_id = request_id_of(dict(self.headers))
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        if keep_alive and len(request_id) == len(_ANY_ID):
+            response = _overload_response(int(refusal.meta["retry_after"])).replace(_ANY_ID, request_id.encode())
+        else:
+            response = _serialized(refusal_response(refusal, request_id), request_id, keep_alive=keep_alive)
+        self.transport.write(response)
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _parsed_head_without_upgrade(self) -> bytes | None:
         """The head of a request that asks for another protocol, without that wish; None if it must be refused.
@@ -228,7 +278,7 @@ class _Connection(HttpToolsProtocol):
         # knows that it has to repeat its request.
         if not started and not self.pipeline and not self.transport.is_closing():
             request_id = new_message_id()
-            self.transport.write(_serialized(refusal_response(refusal, request_id), request_id))
+            self.transport.write(_serialized(refusal_response(refusal, request_id), request_id, keep_alive=False))
         self.transport.close()
 
     def _stop_timer(self) -> None:
@@ -237,14 +287,24 @@ class _Connection(HttpToolsProtocol):
             self._timer = None
 
 
-def _serialized(response: HttpResponse, request_id: str) -> bytes:
+@cache
+def _overload_response(retry_after: int) -> bytes:
+    """The response under overload, with ``_ANY_ID`` in place of the request ID."""
+    request_id = _ANY_ID.decode()
+    return _serialized(
+        refusal_response(TooManyRequests(retry_after=retry_after), request_id), request_id, keep_alive=True
+    )
+
+
+def _serialized(response: HttpResponse, request_id: str, *, keep_alive: bool) -> bytes:
     headers = {
         **dict(SECURITY_HEADERS),
         **dict(response.headers),
         b"content-type": response.media_type,
         b"content-length": b"%d" % len(response.body),
-        b"connection": b"close",
         b"x-request-id": request_id.encode(),
     }
+    if not keep_alive:
+        headers[b"connection"] = b"close"
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
     return STATUS_LINE[response.status] + lines + b"\r\n" + response.body

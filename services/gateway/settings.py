@@ -82,7 +82,7 @@ class GatewaySettings(OldClientsSettings):
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
     """Timeout of a call, from the request to the reply."""
     calls_in_flight: int = Field(default=2_000, ge=1)
-    """Calls that may wait for a reply at the same time; further ones get 429."""
+    """Calls that may wait for a reply at the same time; further ones get 429. See ``admission`` for lower limits."""
     connections: int = Field(default=8_000, ge=1)
     """Connections that may be open at the same time; further ones get 429."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)

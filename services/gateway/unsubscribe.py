@@ -67,6 +67,7 @@ class Unsubscribe(MessageEndpoint):
             parse=self._parse_token,
             ordering_key=by_field("user_id"),
             body_limit=MAX_FORM_BYTES,
+            topic=RecordMarketingConsent.topic,
         )
         self._page = page
         self._sealer = sealer

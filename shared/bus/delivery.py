@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
+from shared.bus.envelope import HANDLING_TIME, Envelope, Record, Undecodable, unix_milliseconds
 from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
 from shared.bus.inbox import Outcome, WriteConflict
 from shared.bus.outage import RETRY_AFTER, Outage
@@ -139,6 +139,7 @@ class Delivery:
         started = time.monotonic()
         try:
             envelope = Envelope.of(record, topic)
+            envelope.delivery_began = started
             message = self._handling.decode(envelope)
         except EventNotHandled:
             return False
@@ -298,6 +299,8 @@ class Delivery:
     async def _send_reply(self, envelope: Envelope, outcome: Outcome) -> None:
         """Send a reply, or give up after a timeout: by then the caller has timed out too and may repeat its request."""
         headers = [("id", envelope.reply_id.encode()), ("kind", outcome.kind.encode())]
+        if envelope.delivery_began:
+            headers.append((HANDLING_TIME, b"%d" % (1000 * (time.monotonic() - envelope.delivery_began))))
         if outcome.replayed:
             headers.append(("replayed", b"1"))
         try:

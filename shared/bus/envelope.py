@@ -21,6 +21,8 @@ MAX_BODY_BYTES: Final = 512 * 1024
 MAX_DIGITS: Final = 18
 REPLAY_TIME: Final = "replay-time"
 """Replay header: Unix milliseconds when an operator ordered a message to be handled that is older than the inbox."""
+HANDLING_TIME: Final = "handling-time"
+"""Header of a reply: milliseconds from the beginning of the message's delivery to the reply."""
 _ROW_FIELDS: Final = ("id", "topic", "key", "body", "time", "trace", "forwarded")
 """Attributes that rows contain under their own names."""
 
@@ -59,6 +61,7 @@ class Envelope:
             hashed instead.
         forwarded: True if it takes the reply address of the message that it follows from.
         replayed_at: when an operator forced the replay of a message older than the inbox, Unix milliseconds; else 0.
+        delivery_began: when this process began to deliver it, monotonic seconds; else 0.
     """
 
     id: str
@@ -75,6 +78,7 @@ class Envelope:
     fingerprint: str = ""
     forwarded: bool = False
     replayed_at: int = 0
+    delivery_began: float = 0.0
 
     @property
     def waited_for(self) -> bool:

@@ -73,6 +73,18 @@ class App:
         """Read this connection's user."""
         await self._as_user(number, "get_user", self._logins[number])
 
+    def get_user_requests(self) -> list[bytes]:
+        """``get_user`` of each logged-in user, as complete HTTP requests."""
+        connection = self._connections[0]
+        return [
+            connection.request(
+                f"{API}/get_user",
+                json.dumps({"user_id": login["user_id"]}).encode(),
+                f"authorization: bearer {login['access_token']}\r\n",
+            )
+            for login in self._logins
+        ]
+
     async def get_subscription_status(self, number: int) -> None:
         """Read the subscription status of a user on trial, with the link to the billing portal."""
         await self._as_user(number, "get_subscription_status", self._subscribers[number])

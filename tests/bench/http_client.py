@@ -89,11 +89,15 @@ class Connection(asyncio.Protocol):
             await self.connect()
         assert self._transport is not None
         self._response = asyncio.get_running_loop().create_future()
-        self._transport.write(
+        self._transport.write(self.request(path, body, headers))
+        return await self._response
+
+    def request(self, path: str, body: bytes, headers: str = "") -> bytes:
+        """Return the bytes of the request that ``post`` sends."""
+        return (
             b"POST %b HTTP/1.1\r\nhost: %b:%d\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
             % (path.encode(), self._host.encode(), self._port, len(body), headers.encode(), body)
         )
-        return await self._response
 
     async def closed(self) -> None:
         """Wait until the server has closed the connection."""

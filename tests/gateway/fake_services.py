@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shared.bus import topics
-from shared.bus.envelope import Envelope, Record
+from shared.bus.envelope import HANDLING_TIME, Envelope, Record
 from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
 from shared.sealing import Sealer
@@ -34,6 +34,7 @@ class FakeServices:
         received: every message, in order of arrival.
         records: their Kafka records.
         before_reply: awaited before each reply.
+        handling_milliseconds: how long the handling took, as each reply states it; None to omit it.
     """
 
     def __init__(self, bootstrap: str, prefix: str, sealer: Sealer) -> None:
@@ -41,6 +42,7 @@ class FakeServices:
         self.received: list[Envelope] = []
         self.records: list[Record] = []
         self.before_reply: Callable[[Envelope], Awaitable[None]] | None = None
+        self.handling_milliseconds: int | None = None
         self.sealer = sealer
         self.producer = Producer(bootstrap, prefix=prefix, client_id="fake-services")
         self._prefix = prefix
@@ -66,6 +68,7 @@ class FakeServices:
         self.received.clear()
         self.records.clear()
         self.before_reply = None
+        self.handling_milliseconds = None
 
     def _receive(self, record: Record) -> None:
         envelope = Envelope.of(record, record.topic.removeprefix(self._prefix))
@@ -92,6 +95,8 @@ class FakeServices:
         """Send a reply: bytes unchanged, None as an empty body, anything else as JSON."""
         value = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         headers = [("id", envelope.reply_id.encode()), ("kind", kind.encode())]
+        if self.handling_milliseconds is not None:
+            headers.append((HANDLING_TIME, b"%d" % self.handling_milliseconds))
         if replayed:
             headers.append(("replayed", b"1"))
         await self.producer.send_record("gateway.replies", value, headers, partition=envelope.reply_to)

@@ -1,0 +1,103 @@
+"""Admission control: how many calls may wait for one service, adapted to how fast it replies.
+
+Without it an overloaded Nest accepts every call, each waits longer than its client, and the work for it is lost. The
+limit follows the queueing delay of the calls, as CoDel does (RFC 8289): while even the fastest calls of an interval
+queue for long, the queue is a standing one, and the service's rate times the intended delay is how many may wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+TARGET_SECONDS: Final = 0.1
+"""Queueing delay that is no overload yet."""
+STANDING_SECONDS: Final = 0.3
+"""How long no call has been faster than the target when a queue counts as a standing one. A rebalance or a garbage
+collection delays many calls, but only for a moment."""
+LIMIT_SECONDS: Final = 0.2
+"""Queueing delay under overload: the limit is the number of calls that the service replies to meanwhile."""
+INTERVAL_SECONDS: Final = 0.1
+GROWTH: Final = 1.25
+"""Factor by which the limit grows per interval without a standing queue."""
+MIN_CALLS: Final = 32
+"""Lowest limit: even a service that replies to nobody gets some calls, whose replies show that it has recovered."""
+LIMIT: Final = Gauge("nest_gateway_call_limit", "Calls that may wait for a service at the same time.", ["service"])
+REFUSED: Final = Counter("nest_gateway_calls_refused", "Calls refused with 429 before they were read.", ["service"])
+
+
+class CallLimit:
+    """The calls of one service that wait, and how many may.
+
+    The queueing delay of a call is the time until its reply without the time that the service took to handle it, so a
+    slow handler, such as one that calls Stripe, is not mistaken for overload.
+
+    Args:
+        service: its name, for metrics.
+        maximum: highest limit.
+        clock: returns monotonic seconds.
+
+    Attributes:
+        waiting: number of calls that wait.
+        limit: number of calls that may wait.
+    """
+
+    def __init__(self, service: str, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._maximum = maximum
+        self._clock = clock
+        self._refused = REFUSED.labels(service)
+        self._began = clock()
+        self._replies = 0
+        self._fastest: float | None = None
+        self._standing_since: float | None = None
+        self.waiting = 0
+        self.limit = maximum
+        LIMIT.labels(service).set_function(lambda: self.limit)
+
+    def refuses(self) -> bool:
+        """Return True, and count the refusal, if no further call may wait."""
+        if self.waiting < self.limit:
+            return False
+        self._refused.inc()
+        return True
+
+    def begin(self) -> None:
+        """Add a call that waits."""
+        if not self.waiting:
+            # Time without calls says nothing about the service's rate.
+            self._start_interval(self._clock())
+        self.waiting += 1
+
+    def end(self, queued: float | None, *, replied: bool = True) -> None:
+        """Remove a call, and adapt the limit.
+
+        Args:
+            queued: its queueing delay in seconds; None if it is unknown.
+            replied: False if the call timed out.
+        """
+        self.waiting -= 1
+        if queued is None:
+            return
+        self._replies += replied
+        self._fastest = queued if self._fastest is None else min(self._fastest, queued)
+        now = self._clock()
+        if now - self._began >= INTERVAL_SECONDS:
+            self._adapt(now, self._fastest)
+            self._start_interval(now)
+
+    def _start_interval(self, now: float) -> None:
+        self._began, self._replies, self._fastest = now, 0, None
+
+    def _adapt(self, now: float, fastest: float) -> None:
+        if fastest <= TARGET_SECONDS:
+            self._standing_since = None
+            self.limit = min(self._maximum, int(self.limit * GROWTH) + 1)
+            return
+        if self._standing_since is None:
+            self._standing_since = now
+        if now - self._standing_since >= STANDING_SECONDS:
+            rate = self._replies / (now - self._began)
+            self.limit = min(self._maximum, max(MIN_CALLS, int(rate * LIMIT_SECONDS)))
