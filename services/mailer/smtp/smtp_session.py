@@ -67,6 +67,7 @@ class SmtpSession(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._error: str | None = None
         self._needs_reset = False
+        self._idle = True
         self.smtputf8 = smtputf8
         self.stage: Stage = "MAIL"
         self.content_sent = False
@@ -96,6 +97,13 @@ class SmtpSession(asyncio.Protocol):
                 read as answers to the wrong commands. The mail may have been accepted if ``content_sent``.
         """
         self.stage, self.content_sent = "MAIL", False
+        self._idle = False
+        try:
+            return await self._send(sender, recipient, content)
+        finally:
+            self._idle = True
+
+    async def _send(self, sender: str, recipient: str, content: bytes) -> Reply:
         if self._needs_reset:
             await self._reset()
         self._needs_reset = True
@@ -118,6 +126,7 @@ class SmtpSession(asyncio.Protocol):
         Raises:
             ConnectionLost: the server had closed it already.
         """
+        self._idle = False
         try:
             self._write(b"QUIT\r\n")
             await self._reply()
@@ -185,7 +194,7 @@ class SmtpSession(asyncio.Protocol):
             ConnectionLost: the connection is closed, or the server sent a reply to nothing.
         """
         if self._unread:
-            raise self._failure("the server sent a reply to no command")
+            raise self._failure(_STRAY)
         if self._transport.is_closing():
             # A write would raise RuntimeError with uvloop and be dropped silently by asyncio.
             raise ConnectionLost(self._error or "connection lost")
@@ -203,7 +212,10 @@ class SmtpSession(asyncio.Protocol):
         return self._replies.popleft()
 
     def data_received(self, data: bytes) -> None:
-        """Parse replies; called by asyncio."""
+        """Parse replies; called by asyncio. Data that nothing was sent for end the connection."""
+        if self._idle:
+            self._fail(_STRAY)
+            return
         *lines, self._received = (self._received + data).split(b"\n")
         self._reply_bytes += len(data)
         if self._reply_bytes > MAX_REPLY_BYTES:
@@ -241,6 +253,7 @@ class SmtpSession(asyncio.Protocol):
 
 
 _STAGES: Final[tuple[Stage, Stage, Stage]] = ("MAIL", "RCPT", "DATA")
+_STRAY: Final = "the server sent a reply to no command"
 _CODE: Final = re.compile(rb"[2-5][0-9]{2}")
 _SEPARATORS: Final = frozenset({b" ", b"-", b"\r", b""})
 

@@ -21,6 +21,10 @@ class ScriptedServer(asyncio.Protocol):
         self.contents: list[bytes] = []
         self._rest = b""
         self._content: bytes | None = None
+        self.closed = False
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.closed = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -253,9 +257,11 @@ async def test_quit_on_a_closed_connection_raises_connection_lost() -> None:
         await SmtpSession(ClosedTransport(), pipelining=True, smtputf8=True).quit()
 
 
-async def test_unexpected_reply_makes_the_session_unusable() -> None:
+@pytest.mark.parametrize("stray", [b"421 idle for too long\r\n", b"250 ok\r\n", b"2"])
+async def test_reply_while_idle_closes_the_connection(stray: bytes) -> None:
     async with connected(accept, pipelining=True) as (session, server):
         await session.send(SENDER, RECIPIENT, CONTENT)
-        server.transport.write(b"421 idle for too long\r\n")
-        while session.ready:  # noqa: ASYNC110 -- the state of a connection
+        server.transport.write(stray)
+        while not server.closed:  # noqa: ASYNC110 -- the state of a connection
             await asyncio.sleep(0.01)
+        assert not session.ready
