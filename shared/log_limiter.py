@@ -17,6 +17,7 @@ LONGEST_SECONDS: Final = 60.0
 """The interval doubles up to here while an outage lasts."""
 EVENTS: Final = {
     "bus down": KAFKA,
+    "clock not compared": KAFKA,
     "offsets not committed": KAFKA,
     "outage notices interrupted": KAFKA,
     "reply lost": KAFKA,

@@ -11,10 +11,11 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import structlog
@@ -35,6 +36,7 @@ from shared.bus.row_encryption import RowEncryption
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.watchdog import Watchdog, end_process
+from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.messages import SERVICE, Message
@@ -100,6 +102,7 @@ class Service:
         self._on_stuck = on_stuck
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
+        self._clock_check: ClockCheck | None = None
         self._readers: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
@@ -125,10 +128,11 @@ class Service:
 
     def problems(self) -> list[str]:
         """Return the reasons why the health check fails, one sentence each; empty if it passes."""
-        if self._consumer is None:
+        if self._clock_check is None:
             return ["not started"]
         unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
-        return unread if self._consumer.fault is None else [self._consumer.fault, *unread]
+        faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
+        return [*self._clock_check.problems(), *faults, *unread]
 
     async def _start(self) -> None:
         settings = self.settings
@@ -169,40 +173,61 @@ class Service:
         self._stack.push_async_callback(ping_client.close)
         outage = Outage(lambda: responds(ping_client), service=self.name)
         self._stack.push_async_callback(outage.stop)
-        delivery = Delivery(handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
+        timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
+        deliver = partial(Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
+        consuming = partial(self._consuming, deliver, outage, timers, group=group, instance=instance.text)
+        self._clock_check = ClockCheck(service=self.name, instance=instance.text, producer=producer, client=ping_client)
+        gate = ClockGate(self._clock_check, consuming)
+        self._stack.push_async_callback(gate.stop)
+        await gate.start()
+        if settings.health_port is not None:
+            health = HealthServer(settings.health_host, settings.health_port, self.problems)
+            await health.start()
+            self._stack.push_async_callback(health.stop)
+
+    @asynccontextmanager
+    async def _consuming(
+        self,
+        deliver: Callable[[], Delivery],
+        outage: Outage,
+        create_timers: Callable[[], Timers],
+        *,
+        group: str,
+        instance: str,
+    ) -> AsyncIterator[None]:
+        """Consume messages and send due timers while the context is entered."""
+        settings = self.settings
+        delivery = deliver()
         consumer = self._consumer = Consumer(
             settings.kafka_bootstrap,
             prefix=settings.topic_prefix,
             group=group,
-            instance=instance.text,
+            instance=instance,
             topics=self._topics,
             delivery=delivery,
             in_flight=settings.in_flight,
             service=self.name,
         )
-        notices = OutageNotices(
-            consumer,
-            delivery,
-            outage,
-            bootstrap=settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            service=self.name,
-        )
-        notices.start()
-        self._stack.push_async_callback(notices.stop)
-        await retry_until_available("Kafka", consumer.start)
-        self._stack.push_async_callback(consumer.stop, settings.drain_seconds)
-
-        timers = Timers(own, producer, service=self.name, encryption=encryption)
-        timers.start()
-        self._stack.push_async_callback(timers.stop)
-        watchdog = Watchdog(consumer, settings.kafka_bootstrap, on_stuck=self._on_stuck)
-        watchdog.start()
-        self._stack.push_async_callback(watchdog.stop)
-        if settings.health_port is not None:
-            health = HealthServer(settings.health_host, settings.health_port, self.problems)
-            await health.start()
-            self._stack.push_async_callback(health.stop)
+        async with AsyncExitStack() as stack:
+            notices = OutageNotices(
+                consumer,
+                delivery,
+                outage,
+                bootstrap=settings.kafka_bootstrap,
+                prefix=settings.topic_prefix,
+                service=self.name,
+            )
+            notices.start()
+            stack.push_async_callback(notices.stop)
+            await retry_until_available("Kafka", consumer.start)
+            stack.push_async_callback(consumer.stop, settings.drain_seconds)
+            timers = create_timers()
+            timers.start()
+            stack.push_async_callback(timers.stop)
+            watchdog = Watchdog(consumer, settings.kafka_bootstrap, on_stuck=self._on_stuck)
+            watchdog.start()
+            stack.push_async_callback(watchdog.stop)
+            yield
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
         settings = self.settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from http import HTTPStatus
 from typing import Final, Self
 
@@ -24,9 +24,11 @@ from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings, plain
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
+from shared.bus.instance_name import InstanceName
 from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
-from shared.errors import Refusal
+from shared.clock_check import ClockCheck, ClockGate
+from shared.errors import Refusal, Unavailable
 from shared.health import HealthServer
 from shared.health import routes as health_routes
 from shared.messages.auth.clients import ClientAnnounced
@@ -39,6 +41,10 @@ from shared.telemetry import Tracing, log
 
 MAX_SEND_SECONDS: Final = 4.0
 """Timeout of a send to Kafka: shorter than a call's timeout, so that during an outage of Kafka clients get 503."""
+
+HEALTH_PATH: Final = "/healthz"
+CLOCK_RETRY_SECONDS: Final = 30
+"""``retry_after`` while the clock is wrong; by then a load balancer sends requests to other gateways."""
 
 Middleware = Callable[[ASGIApp], ASGIApp]
 """Wraps an ASGI app in another one."""
@@ -85,7 +91,8 @@ class Gateway:
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
         dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer, self._tracing)
         app: ASGIApp = HttpMiddleware(
-            _Router(methods.endpoints(dispatcher), self._routes(dispatcher, sealer, keys)), settings.cors_origins
+            _Router(methods.endpoints(dispatcher), self._routes(dispatcher, sealer, keys), self._clock_is_wrong),
+            settings.cors_origins,
         )
         self._server = Server(
             app if middleware is None else middleware(app),
@@ -96,6 +103,7 @@ class Gateway:
             overload=self._overload,
         )
         self._stack = AsyncExitStack()
+        self._clock_check: ClockCheck | None = None
 
     @property
     def port(self) -> int:
@@ -126,7 +134,9 @@ class Gateway:
 
     def problems(self) -> list[str]:
         """Current problems, for the health check; empty if there are none."""
-        current = [] if self._rpc_client.receiving else ["replies are not received"]
+        current = [] if self._clock_check is None else self._clock_check.problems()
+        if not self._rpc_client.receiving:
+            current.append("replies are not received")
         if not all(reader.following for reader in self._auth_readers):
             current.append("signing keys, clients or revocations are not received")
         return current
@@ -140,6 +150,14 @@ class Gateway:
         self._stack.callback(self._tracing.stop)
         await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
+        settings = self.settings
+        group = f"{settings.kafka_bootstrap} {settings.topic_prefix}gateway"
+        instance = InstanceName(group, settings.instance)
+        self._stack.callback(instance.release)
+        self._clock_check = ClockCheck(service="gateway", instance=instance.text, producer=self._producer)
+        gate = ClockGate(self._clock_check, nullcontext)
+        await gate.start()
+        self._stack.push_async_callback(gate.stop)
         for reader in (self._rpc_client, *self._auth_readers):
             await retry_until_available("Kafka", reader.start)
             self._stack.push_async_callback(reader.stop)
@@ -149,6 +167,9 @@ class Gateway:
             self._stack.push_async_callback(health.stop)
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
+
+    def _clock_is_wrong(self) -> bool:
+        return self._clock_check is not None and self._clock_check.wrong
 
     def _routes(self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys) -> Router:
         """All routes except RPC methods."""
@@ -168,7 +189,7 @@ class Gateway:
                 *reference.routes(settings.issuer),
                 *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
                 # Metrics are only on the health port: clients of the API must not read them.
-                *(route for route in health_routes(self.problems) if route.path == "/healthz"),
+                *(route for route in health_routes(self.problems) if route.path == HEALTH_PATH),
             ],
             # A redirect would repeat the path, with the passwords in it, to whatever host the Host header names.
             redirect_slashes=False,
@@ -178,14 +199,20 @@ class Gateway:
 class _Router:
     """RPC paths are looked up in a table, because they are the hot path; Starlette routes all others.
 
-    One slash at the end of a path is ignored.
+    One slash at the end of a path is ignored. While the clock of this process is wrong, every path but that of the
+    health check is refused: the clock decides about tokens, signatures and deadlines.
     """
 
-    def __init__(self, endpoints: Mapping[str, ASGIApp], routes: Router) -> None:
+    def __init__(self, endpoints: Mapping[str, ASGIApp], routes: Router, clock_is_wrong: Callable[[], bool]) -> None:
         self._endpoints = endpoints
         self._routes = routes
+        self._clock_is_wrong = clock_is_wrong
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._clock_is_wrong() and scope["path"] != HEALTH_PATH:
+            refusal: Refusal = Unavailable(retry_after=CLOCK_RETRY_SECONDS)
+            await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))
+            return
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is not None:
             await endpoint(scope, receive, send)
@@ -198,7 +225,7 @@ class _Router:
             if error.status_code == HTTPStatus.NOT_FOUND and _drop_trailing_slash(scope):
                 await self(scope, receive, send)
                 return
-            refusal: Refusal = methods.unknown_path(scope["path"])
+            refusal = methods.unknown_path(scope["path"])
             if error.status_code == MethodNotSupported.status and error.headers is not None:
                 refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
             await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))

@@ -275,13 +275,15 @@ class Delivery:
             await self.replies_sent()
             fault_point("V4")
 
-    async def _until_bus_is_up(self, send: Callable[[], Awaitable[None]]) -> None:
+    async def _until_bus_is_up(self, send: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
-                return await send()
+                await send()
             except BusDown as down:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)
+            else:
+                return
 
     def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> None:
         """Send a reply in the background: a failing reply topic must not delay the next message of the key."""

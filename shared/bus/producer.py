@@ -11,7 +11,7 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -20,6 +20,8 @@ from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import Envelope
 
 STOP_SECONDS: Final = 5.0
+LOG_APPEND_TIME: Final = 1
+"""Type of a record's timestamp that Kafka has set, in Kafka's protocol."""
 MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
 """Large enough for a dead letter: the largest possible record and its headers."""
 
@@ -106,10 +108,13 @@ class Producer:
         *,
         key: bytes | None = None,
         partition: int | None = None,
-    ) -> None:
+    ) -> int | None:
         """Send a raw record to a topic, named without prefix; return when Kafka has acknowledged it.
 
         By default the key decides the partition.
+
+        Returns:
+            The Unix time at which Kafka appended it, milliseconds; None if the topic keeps the sender's time.
 
         Raises:
             BusDown: it was not acknowledged within the timeout.
@@ -120,9 +125,10 @@ class Producer:
                     sent = await self._enqueue_empty(topic, headers, partition)
                 else:
                     sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=headers)
-                await asyncio.shield(sent)
+                stored: Any = await asyncio.shield(sent)
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
+        return int(stored.timestamp) if stored.timestamp_type == LOG_APPEND_TIME else None
 
     async def partitions(self, topic: str) -> list[int]:
         """Return the partitions of a topic, sorted.

@@ -43,6 +43,7 @@ class Topic:
         retention: how long records are kept, milliseconds, or FOREVER.
         compacted: only the newest record of each key is kept, for at most the retention.
         consumed: a consumer group consumes it, so it has a dead-letter topic.
+        append_time: records have the time at which Kafka appends them, not that of their sender.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Topic:
     retention: int
     compacted: bool = False
     consumed: bool = True
+    append_time: bool = False
 
     def settings(self, replication: int) -> dict[str, str]:
         """Return the topic's Kafka settings for a replication factor."""
@@ -61,9 +63,12 @@ class Topic:
             # A dead letter contains the largest possible record and its own headers.
             "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
             **(COMPACTED if self.compacted else {}),
+            **({"message.timestamp.type": "LogAppendTime"} if self.append_time else {}),
         }
 
 
+INSTANCES: Final = Topic("instances", 1, 60 * MINUTE, compacted=True, consumed=False, append_time=True)
+"""Announcements of the running processes, which are the records' keys."""
 SERVICES: Final = ("auth", "billing", "mailer", "news")
 TOPICS: Final = (
     *(Topic(f"{service}.commands", 12, 7 * DAY) for service in SERVICES),
@@ -75,6 +80,7 @@ TOPICS: Final = (
     Topic("auth.clients", 1, FOREVER, compacted=True, consumed=False),
     # Twice the longest lifetime of an access token: a revocation must outlive the token.
     Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False),
+    INSTANCES,
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 import httpx
@@ -104,3 +105,31 @@ async def test_head_gives_the_headers_of_get(stack: GatewayStack, path: str) -> 
     assert head.status_code == get.status_code
     assert head.content == b""
     assert {**head.headers, "date": "", "x-request-id": ""} == {**get.headers, "date": "", "x-request-id": ""}
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+async def test_gateway_with_a_wrong_clock_refuses_requests(
+    stack: GatewayStack,
+    make_settings: Callable[..., GatewaySettings],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    ahead: float,
+) -> None:
+    skew = [ahead]
+    monkeypatch.setattr("shared.clock_check.CHECK_SECONDS", 0.1)
+    monkeypatch.setattr("shared.clock_check._unix_seconds", lambda: time.time() + skew[0])
+    path, body = "/1/2021-10-06/list_news_items", {"client_id": "c"}
+    async with (
+        create(make_settings(topic_prefix=stack.settings.topic_prefix)) as gateway,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as http,
+    ):
+        for refused in (await http.post(path, json=body), await http.get("/.well-known/jwks.json")):
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+            assert refused.headers["retry-after"] == "30"
+        health = await http.get("/healthz")
+        assert health.status_code == 503
+        assert health.json()["reasons"][0].startswith("the clock is 600 s ")
+        skew[0] = 0.0
+        # The other gateway of this process has the same clock.
+        await eventually(lambda: gateway.problems() == stack.gateway.problems() == [])
+        assert (await http.post(path, json=body)).status_code == 204

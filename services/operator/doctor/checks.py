@@ -16,6 +16,7 @@ from services.operator.client import URL
 from services.operator.doctor import kafka, mail, mongo
 from services.operator.doctor.findings import Finding, problem
 from services.operator.doctor.http import check_gateway
+from services.operator.doctor.instances import check_clocks
 from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
 from shared.mongo import Client, Database, connect, database
@@ -85,6 +86,7 @@ def _kafka_checks(loaded: LoadedSettings, replication: int | None, auth: Databas
     return [
         Check("topics", topics),
         Check("consumers", partial(kafka.check_consumers, bootstrap, prefix)),
+        Check("clock", partial(check_clocks, bootstrap, prefix)),
         Check("dead letters", partial(kafka.check_dead_letters, bootstrap, prefix, auth)),
     ]
 

@@ -1,0 +1,78 @@
+"""Checks of every running process: its clock, from its announcements on Kafka."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.operator.doctor.findings import Finding, ok, problem, warning
+from shared.bus.topics import INSTANCES
+from shared.clock_check import KAFKA, MAX_SECONDS, WARNING_SECONDS
+
+RUNNING_SECONDS: Final = 60.0
+"""A process that has not announced itself for so long has ended."""
+READ_MILLISECONDS: Final = 2_000
+
+
+async def check_clocks(bootstrap: str, prefix: str) -> AsyncIterator[Finding]:
+    """Compare the clock of every running process with those of MongoDB and Kafka."""
+    running = await _announcements(bootstrap, prefix + INSTANCES.name)
+    if not running:
+        yield warning(
+            "no process has announced itself within a minute",
+            "start the services; if they run, compare this machine's clock with theirs",
+        )
+        return
+    differing = [finding for each in running for finding in _differences(each)]
+    for finding in differing:
+        yield finding
+    if not differing:
+        yield ok(f"those of {len(running)} processes agree with MongoDB's and Kafka's")
+
+
+def _differences(announcement: Mapping[str, Any]) -> Iterable[Finding]:
+    owner = f"the clock of {announcement['service']} {announcement['instance']}"
+    for reference, skew in announcement["skew"].items():
+        if abs(skew) < WARNING_SECONDS:
+            continue
+        says = f"{owner} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {reference}'s"
+        if abs(skew) < MAX_SECONDS:
+            yield warning(says, "synchronize it by NTP")
+        elif announcement["stopped"]:
+            yield problem(f"{says}, so it takes no messages", "synchronize it by NTP")
+        else:
+            # It agrees with another reference.
+            yield problem(says, f"synchronize the clock of {reference} by NTP")
+
+
+async def _announcements(bootstrap: str, topic: str) -> list[dict[str, Any]]:
+    """Return the newest announcement of each running process, sorted by service and instance."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+    await consumer.start()
+    newest: dict[bytes, tuple[int, dict[str, Any]]] = {}
+    try:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        end = (await consumer.end_offsets([partition]))[partition]
+        while await consumer.position(partition) < end:
+            for record in (await consumer.getmany(timeout_ms=READ_MILLISECONDS)).get(partition, []):
+                newest[record.key] = (record.timestamp, _parsed(record))
+    finally:
+        await consumer.stop()
+    oldest = (time.time() - RUNNING_SECONDS) * 1000
+    running = [announcement for at, announcement in newest.values() if at >= oldest]
+    return sorted(running, key=lambda each: (each["service"], each["instance"]))
+
+
+def _parsed(record: Any) -> dict[str, Any]:
+    """Return an announcement with the skew that the record's own times show, if that is larger."""
+    announcement: dict[str, Any] = json.loads(record.value)
+    # The record was on its way for a moment, so a clock that is behind by less than that seems to be ahead.
+    ahead = (announcement["time"] - record.timestamp) / 1000
+    announcement["skew"][KAFKA] = max(ahead, announcement["skew"].get(KAFKA, 0.0), key=abs)
+    return announcement

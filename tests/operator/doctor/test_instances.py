@@ -1,0 +1,66 @@
+"""Clocks of running processes, from their announcements on a real Kafka."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from services.operator.doctor.findings import Finding, Level
+from services.operator.doctor.instances import check_clocks
+from shared.bus import topics
+from shared.bus.producer import Producer
+from shared.clock_check import ClockCheck
+
+
+@pytest.fixture
+async def producer(kafka_bootstrap: str, unique: Callable[[], str]) -> AsyncIterator[Producer]:
+    prefix = unique()
+    await topics.apply(kafka_bootstrap, prefix=prefix, topics=[topics.INSTANCES])
+    producer = Producer(kafka_bootstrap, prefix=prefix)
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+async def announce(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch, *, ahead: float, service: str, instance: str = "host-1"
+) -> None:
+    """Announce a process whose clock is ahead by so many seconds."""
+    monkeypatch.setattr("shared.clock_check._unix_seconds", lambda: time.time() + ahead)
+    check = ClockCheck(service=service, instance=instance, producer=producer)
+    await check.measure()
+    await check.measure()
+
+
+async def findings(producer: Producer) -> list[Finding]:
+    return [finding async for finding in check_clocks(producer._bootstrap, producer._prefix)]
+
+
+async def test_processes_with_right_clocks_are_ok(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("auth", "gateway"):
+        await announce(producer, monkeypatch, ahead=0.0, service=service)
+    (finding,) = await findings(producer)
+    assert (finding.level, finding.says) == (Level.OK, "those of 2 processes agree with MongoDB's and Kafka's")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level", "says"),
+    [
+        (4.0, Level.WARNING, "the clock of auth host-2 is 4 s ahead of Kafka's"),
+        (-4.0, Level.WARNING, "the clock of auth host-2 is 4 s behind Kafka's"),
+        (90.0, Level.PROBLEM, "the clock of auth host-2 is 90 s ahead of Kafka's, so it takes no messages"),
+        (-600.0, Level.PROBLEM, "the clock of auth host-2 is 600 s behind Kafka's, so it takes no messages"),
+    ],
+)
+async def test_one_wrong_clock_of_many_is_found(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch, *, ahead: float, level: Level, says: str
+) -> None:
+    await announce(producer, monkeypatch, ahead=ahead, service="auth", instance="host-2")
+    await announce(producer, monkeypatch, ahead=0.0, service="auth", instance="host-1")
+    (finding,) = await findings(producer)
+    assert (finding.level, finding.says) == (level, says)
+
+
+async def test_without_announcements_it_warns(producer: Producer) -> None:
+    (finding,) = await findings(producer)
+    assert finding.level is Level.WARNING
