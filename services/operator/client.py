@@ -25,6 +25,7 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "news_item_changed": "the item was changed since that version: read it again",
     "client_changed": "the client was changed since that version: read it again",
     "unavailable": "Nest is unavailable: try again, and run nest doctor",
+    "query_timeout": "the list takes too long: set a filter or a period, such as --since",
     "reply_timeout": "no reply in time, so the command may have taken effect: check, and run nest doctor",
 }
 """Explanations of the common error codes; other codes are printed alone."""

@@ -7,9 +7,10 @@ import pytest
 from services.auth.handlers import HANDLERS
 from services.gateway.endpoint import Access
 from services.gateway.methods import METHODS, PATHS
+from services.gateway.settings import GatewaySettings
 from shared.audit import action_of
 from shared.bus.envelope import address_ordering_key
-from shared.messages import Command, Message
+from shared.messages import Command, Message, OperatorList
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
@@ -58,6 +59,12 @@ def test_every_internal_method_is_audited_or_exempt() -> None:
 
 def test_only_unaudited_queries_are_exempt() -> None:
     assert [message.__name__ for message in UNAUDITED if issubclass(message, Command) or audited(message)] == []
+
+
+def test_every_list_with_the_internal_key_has_the_time_limit_of_lists() -> None:
+    lists = {name: each for name, each in PATHS.items() if each.access is Access.INTERNAL and "/list_" in name}
+    assert {name for name, each in lists.items() if not issubclass(each.message or Message, OperatorList)} == set()
+    assert OperatorList.read_seconds < GatewaySettings.model_fields["reply_seconds"].default
 
 
 def test_audit_action_is_the_method_name() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from shared.bus import handling as handling_module
 from shared.bus.bulk_writes import VersionConflict
@@ -19,7 +19,7 @@ from shared.bus.work import Work
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed
 from shared.messages.mailer.consents import GetMarketingConsent
-from shared.mongo import connect, kill_idle_transactions
+from shared.mongo import connect, kill_idle_transactions, timed_out
 from tests.shared.inbox_harness import SEALER, InboxHarness, envelope, enveloped
 from tests.shared.sample_services import AUDIT, LEDGER, Append, Appended, Ledger, Refuse, Relay, Reveal, Total
 
@@ -483,3 +483,14 @@ async def test_the_outcome_hook_commits_once_with_the_outcome(
         await handling.handle(envelope, handling.decode(envelope))
 
     assert [row["recorded_as"] async for row in recorded.find()] == ([] if recorded_as is None else [recorded_as])
+
+
+async def test_the_reads_of_a_query_share_its_time_limit(
+    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Total, "read_seconds", 1e-9)
+    with pytest.raises(PyMongoError) as failure:
+        await handled(harness, enveloped(Total(subject="s")))
+    assert timed_out(failure.value)
+    monkeypatch.setattr(Total, "read_seconds", 30.0)
+    assert (await handled(harness, enveloped(Total(subject="s")))).kind == DONE
