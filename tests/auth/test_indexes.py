@@ -23,8 +23,10 @@ async def test_every_read_and_write_uses_an_index(harness: ServiceHarness) -> No
         await harness.deliver(ListAuditEntries(user_id=tokens["user_id"]))
         await harness.deliver(EnsureUser(reference="r", email=ADDRESS))
         await harness.deliver(ListSessions(user_id=tokens["user_id"]))
+        successor = await harness.deliver(refresh(tokens["refresh_token"]))
+        harness.now += timedelta(hours=1)
         await harness.deliver(refresh(tokens["refresh_token"]))
-        harness.now += timedelta(minutes=1)
+        await harness.deliver(refresh(successor["refresh_token"]))
         await refusal(harness, refresh(tokens["refresh_token"]))
         await harness.deliver(RevokeSessions(user_id=tokens["user_id"]))
     finally:

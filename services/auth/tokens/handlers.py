@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from services.auth.audit.recorder import audited
@@ -126,7 +127,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     Raises:
         RefreshTokenMissing, MalformedRefreshToken: the request is incomplete.
         TokenNotFound: the refresh token is unknown.
-        RefreshTokenStolen, TokenUsed: it was used before, and this is no repeated request.
+        RefreshTokenStolen, TokenUsed: it was used before, and so was its successor.
         Refusal: as for ``RefreshToken.must_be_open`` and ``Client.must_be_enabled``.
     """
     string = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
@@ -143,27 +144,46 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     for access_token in access_tokens:
         revoke_access_token(access_token, work, auth)
     view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth)
-    sealed = auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode())
-    auth.refresh_tokens.save(token.use(Successor(successor.id, sealed), at=work.now), work)
+    auth.refresh_tokens.save(token.use(_successor(successor, view, auth), at=work.now), work)
     return view
 
 
 async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Give a repeated request the reply of the first one; treat any other use of a used token as theft.
+    """Return the same successor again while it is unused; treat any other use of a used token as theft.
 
     Raises:
         RefreshTokenStolen, TokenUsed: the token was stolen.
+        TokenExpired: the successor has expired.
         Refusal: as for ``Client.must_be_enabled``.
     """
     if token.successor is not None:
         successor, client = await asyncio.gather(
             auth.refresh_tokens.find(token.successor.id), auth.clients.get(token.client_id)
         )
-        if token.may_repeat(successor, client_id=command.client_id, at=work.now):
+        if successor is not None and token.may_repeat(successor, client_id=command.client_id):
+            successor.must_be_open(client_id=command.client_id, at=work.now)
             client.must_be_enabled()
-            return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, token.successor.sealed))
+            view = TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, token.successor.sealed))
+            if token.is_recent(at=work.now):
+                return view
+            if work.now < view.expires_at:
+                return view.model_copy(update={"expires_in": int((view.expires_at - work.now).total_seconds())})
+            return await _renew_access_token(token, successor, view, work, auth)
     await _revoke_stolen_family(token, work, auth)
     raise RefreshTokenStolen
+
+
+async def _renew_access_token(
+    token: RefreshToken, successor: RefreshToken, view: TokenView, work: Work, auth: Auth
+) -> TokenView:
+    """Issue another access token with an unused refresh token, since the first one expired before it was used."""
+    for access_token in await auth.access_tokens.issued_with(successor):
+        revoke_access_token(access_token, work, auth)
+    renewed = _issue_access_token(token.family, successor.grant, work, auth)
+    auth.refresh_tokens.save(successor.renew(renewed), work)
+    view = _view(renewed, view.refresh_token, auth)
+    auth.refresh_tokens.save(replace(token, successor=_successor(successor, view, auth)), work)
+    return view
 
 
 async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> None:
@@ -204,20 +224,32 @@ async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> 
 
 def _issue_tokens(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
     """Store the next access token and refresh token of a family, and return the reply with both."""
-    access_token = AccessToken.issue(family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
+    access_token = _issue_access_token(family, grant, work, auth)
     string = RefreshTokenString(work.new_id("reftok"), new_key())
     refresh_token = RefreshToken.issue(family, grant, string, access_token=access_token, at=work.now)
-    auth.access_tokens.add(access_token, work)
     auth.refresh_tokens.add(refresh_token, work)
-    view = TokenView(
+    return _view(access_token, str(string), auth), refresh_token
+
+
+def _issue_access_token(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> AccessToken:
+    access_token = AccessToken.issue(family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
+    auth.access_tokens.add(access_token, work)
+    return access_token
+
+
+def _view(access_token: AccessToken, refresh_token: str, auth: Auth) -> TokenView:
+    return TokenView(
         access_token=auth.signer.sign(access_claims(access_token)),
         expires_in=int(ACCESS_TOKEN_LIFETIME.total_seconds()),
         expires_at=access_token.expires_at,
-        refresh_token=str(string),
-        user_id=family.user_id,
-        client_id=family.client_id,
+        refresh_token=refresh_token,
+        user_id=access_token.user_id,
+        client_id=access_token.client_id,
     )
-    return view, refresh_token
+
+
+def _successor(refresh_token: RefreshToken, view: TokenView, auth: Auth) -> Successor:
+    return Successor(refresh_token.id, auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode()))
 
 
 def _required(secret: Sealed | None, missing: type[Refusal], auth: Auth) -> str:

@@ -21,7 +21,7 @@ REFRESH_TOKEN_LIFETIME: Final = timedelta(days=60)
 FAMILY_LIFETIME: Final = timedelta(days=365)
 """Counted from the login; afterwards the user has to log in again."""
 GRACE_PERIOD: Final = timedelta(seconds=30)
-"""How long a used refresh token still returns its successor: an app may lose a response, or refresh in two tabs."""
+"""How long a repeated request gets exactly the reply of the first one; later ``expires_in`` is what is left by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +206,23 @@ class RefreshToken(_Token):
         """Mark the token as exchanged for its successor."""
         return replace(self, used_at=at, revoked_at=at, successor=successor)
 
-    def may_repeat(self, successor: RefreshToken | None, *, client_id: str, at: datetime) -> bool:
+    def renew(self, access_token: AccessToken) -> Self:
+        """Replace the access token that was issued with this one."""
+        return replace(self, access_token_id=access_token.id, cidr_blocks=access_token.cidr_blocks)
+
+    def is_recent(self, *, at: datetime) -> bool:
+        """Whether a used token was used less than ``GRACE_PERIOD`` ago."""
+        return self.used_at is not None and at - self.used_at <= GRACE_PERIOD
+
+    def may_repeat(self, successor: RefreshToken | None, *, client_id: str) -> bool:
         """Whether a second use of this token is a repeated request, and not theft.
 
-        A repeated request gets the reply of the first one. ``successor`` is the current state of the next token.
+        Phones end apps between the response and the write to their key store, and browsers refresh in two tabs. So this
+        token and its successor, of which only one was used, are in one hand; if both were used, nobody can tell.
+        ``successor`` is the current state of the next token.
         """
         return (
             self.used_at is not None
-            and at - self.used_at <= GRACE_PERIOD
             and client_id == self.client_id
             and successor is not None
             and successor.used_at is None

@@ -56,8 +56,8 @@ class AuthenticateUser(
     The grant ``authorization_code`` (RFC 6749 section 4.1.3) needs ``code``, ``code_verifier`` and ``redirect_uri``;
     the grant ``refresh_token`` (section 6) needs ``refresh_token``. An empty value counts as missing (section 3.1).
 
-    Both work once. A refresh token may be repeated for 30 seconds while its successor is unused, and returns the same
-    successor; any other reuse revokes the whole token family.
+    Both work once. A used refresh token may be repeated while its successor is unused, and returns the same successor;
+    any other reuse revokes the whole token family.
     """
 
     # The fields of a grant are optional here because a missing one has a refusal of its own.

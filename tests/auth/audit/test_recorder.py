@@ -161,8 +161,8 @@ async def test_refusal_by_an_index_at_the_commit_is_audited(harness: ServiceHarn
 
 async def test_theft_is_audited_beside_the_refusal(harness: ServiceHarness) -> None:
     tokens = await log_in(harness)
-    await harness.deliver(refresh(tokens["refresh_token"]))
-    harness.now += timedelta(minutes=1)
+    successor = await harness.deliver(refresh(tokens["refresh_token"]))
+    await harness.deliver(refresh(successor["refresh_token"]))
     harness.clear()
     await refusal(harness, refresh(tokens["refresh_token"]), caller=USER_CALLER)
 

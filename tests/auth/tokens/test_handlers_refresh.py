@@ -1,6 +1,8 @@
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
+import jwt
 import pytest
 
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
@@ -26,6 +28,14 @@ async def unrevoked_tokens(harness: ServiceHarness) -> list[str]:
     return [
         token["_id"] for name in names for token in await harness.database[name].find({"revokedAt": None}).to_list()
     ]
+
+
+async def log_in_and_refresh_twice(harness: ServiceHarness) -> dict[str, Any]:
+    """Log in and use the first refresh token and its successor; return the tokens of the login."""
+    first = await log_in(harness)
+    second = await harness.deliver(refresh(first["refresh_token"]))
+    await harness.deliver(refresh(second["refresh_token"]))
+    return first
 
 
 async def test_refresh_token_is_exchanged_for_its_successor(harness: ServiceHarness) -> None:
@@ -94,13 +104,56 @@ async def test_concurrent_refreshes_get_one_successor(harness: ServiceHarness) -
     assert await harness.database["refresh_tokens"].count_documents({}) == 2
 
 
-async def test_repeat_after_30_seconds_is_theft(harness: ServiceHarness) -> None:
+@pytest.mark.parametrize(
+    "after", [timedelta(seconds=31), timedelta(minutes=59), timedelta(hours=1), timedelta(days=1), timedelta(days=59)]
+)
+async def test_repeat_gets_the_same_successor_until_it_is_used(harness: ServiceHarness, after: timedelta) -> None:
     first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    harness.now += GRACE_PERIOD + timedelta(milliseconds=1)
+    harness.clear()
+    harness.now += after
+    for _ in range(2):
+        repeated = await harness.deliver(refresh(first["refresh_token"]))
+        assert repeated["refresh_token"] == second["refresh_token"]
+        expiry = datetime.fromisoformat(repeated["expires_at"])
+        # The handler's clock has whole milliseconds, and the reply whole seconds.
+        assert abs((expiry - harness.now).total_seconds() - repeated["expires_in"]) <= 1
+        assert (repeated["access_token"] == second["access_token"]) == (after < timedelta(hours=1))
+        harness.now += timedelta(seconds=45)
+    assert harness.published == []
+    assert len(await unrevoked_tokens(harness)) == 2
+    third = await harness.deliver(refresh(second["refresh_token"]))
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
     assert await unrevoked_tokens(harness) == []
-    assert await refused(harness, second["refresh_token"]) == ("not_found", "authorization_not_found")
+    assert await refused(harness, third["refresh_token"]) == ("not_found", "authorization_not_found")
+
+
+async def test_renewed_access_token_ends_with_its_session(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
+    await harness.deliver(refresh(first["refresh_token"]))
+    harness.now += timedelta(hours=2)
+    repeated = await harness.deliver(refresh(first["refresh_token"]))
+    harness.clear()
+    await harness.deliver(refresh(repeated["refresh_token"]))
+    [revoked] = harness.published_of(AccessTokenRevoked)
+    assert revoked.token_id == jwt.decode(repeated["access_token"], options={"verify_signature": False})["jti"]
+
+
+async def test_repeat_is_refused_once_the_successor_has_expired(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
+    await harness.deliver(refresh(first["refresh_token"]))
+    harness.now += timedelta(days=60)
+    assert await refused(harness, first["refresh_token"]) == ("gone", "token_expired")
+    assert harness.published_of(RefreshTokenReused) == []
+
+
+async def test_concurrent_late_repeats_get_one_access_token(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
+    await harness.deliver(refresh(first["refresh_token"]))
+    harness.now += timedelta(hours=2)
+    answers = await asyncio.gather(*(harness.deliver(refresh(first["refresh_token"])) for _ in range(20)))
+    assert all(answer == answers[0] for answer in answers)
+    assert len(await unrevoked_tokens(harness)) == 2
 
 
 async def test_repeat_after_use_of_the_successor_is_theft(harness: ServiceHarness) -> None:
@@ -120,8 +173,7 @@ async def test_repeat_by_another_client_is_theft(harness: ServiceHarness) -> Non
 
 
 async def test_theft_is_published_and_mailed_to_the_user(harness: ServiceHarness) -> None:
-    first = await log_in(harness)
-    await harness.deliver(refresh(first["refresh_token"]))
+    first = await log_in_and_refresh_twice(harness)
     live = (await harness.database["access_tokens"].find_one({"revokedAt": None}))["_id"]
     harness.clear()
     harness.now += GRACE_PERIOD * 2
@@ -136,8 +188,7 @@ async def test_theft_is_published_and_mailed_to_the_user(harness: ServiceHarness
 
 
 async def test_theft_delivered_twice_sends_one_mail(harness: ServiceHarness) -> None:
-    first = await log_in(harness)
-    await harness.deliver(refresh(first["refresh_token"]))
+    first = await log_in_and_refresh_twice(harness)
     harness.clear()
     harness.now += GRACE_PERIOD * 2
     command = refresh(first["refresh_token"])
@@ -148,8 +199,7 @@ async def test_theft_delivered_twice_sends_one_mail(harness: ServiceHarness) -> 
 
 
 async def test_repeated_theft_sends_one_mail(harness: ServiceHarness) -> None:
-    first = await log_in(harness)
-    await harness.deliver(refresh(first["refresh_token"]))
+    first = await log_in_and_refresh_twice(harness)
     harness.clear()
     harness.now += GRACE_PERIOD * 2
     answers = await asyncio.gather(*(refused(harness, first["refresh_token"]) for _ in range(20)))
@@ -159,8 +209,7 @@ async def test_repeated_theft_sends_one_mail(harness: ServiceHarness) -> None:
 
 
 async def test_theft_does_not_affect_other_sessions(harness: ServiceHarness) -> None:
-    phone, laptop = await log_in(harness), await log_in(harness)
-    await harness.deliver(refresh(phone["refresh_token"]))
+    phone, laptop = await log_in_and_refresh_twice(harness), await log_in(harness)
     harness.now += GRACE_PERIOD * 2
     await refused(harness, phone["refresh_token"])
     assert (await harness.deliver(refresh(laptop["refresh_token"])))["user_id"] == laptop["user_id"]
@@ -169,9 +218,9 @@ async def test_theft_does_not_affect_other_sessions(harness: ServiceHarness) -> 
 async def test_theft_racing_a_refresh_revokes_all_tokens(harness: ServiceHarness) -> None:
     first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    harness.now += GRACE_PERIOD * 2
+    third = await harness.deliver(refresh(second["refresh_token"]))
     await asyncio.gather(
-        harness.deliver(refresh(second["refresh_token"])),
+        harness.deliver(refresh(third["refresh_token"])),
         refused(harness, first["refresh_token"]),
         return_exceptions=True,
     )
@@ -230,8 +279,7 @@ async def test_repeat_for_a_disabled_client_is_refused(harness: ServiceHarness) 
 
 
 async def test_theft_is_recognized_for_a_disabled_client(harness: ServiceHarness) -> None:
-    first = await log_in(harness)
-    await harness.deliver(refresh(first["refresh_token"]))
+    first = await log_in_and_refresh_twice(harness)
     await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
     harness.now += GRACE_PERIOD * 2
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")

@@ -263,9 +263,12 @@ class Sessions(RuleBasedStateMachine):
                 family.issued.append(token["createdAt"])
                 family.used.append(token["usedAt"])
                 family.revoked = token["revokedAt"] is not None
+                newest = token
                 token = token["successor"] and refresh_tokens[token["successor"]["id"]]
+            [renewed] = [each["createdAt"] for each in access_tokens if each["_id"] == newest["accessTokenId"]]
+            family.renewed = renewed if renewed != family.issued[-1] else None
             model.families.append(family)
-        assert len(refresh_tokens) == len(access_tokens) == sum(len(family.used) for family in model.families)
+        assert len(refresh_tokens) == sum(len(family.used) for family in model.families) <= len(access_tokens)
         # One unrevoked access token for each family that is not revoked, and none for any other.
         unrevoked = [root for root, family in zip(self.roots, model.families, strict=True) if not family.revoked]
         assert sorted(token["rootGrant"]["value"] for token in access_tokens if token["revokedAt"] is None) == sorted(

@@ -11,18 +11,22 @@ ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 
 @dataclass
 class Family:
-    """A login: when each of its refresh tokens was issued, and when it was used."""
+    """A login: when each of its refresh tokens was issued, when it was used, and the time of the last access token."""
 
     client: str
     issued: list[datetime]
     used: list[datetime | None] = field(default_factory=lambda: [None])
     revoked: bool = False
+    renewed: datetime | None = None
 
     def expiry(self, position: int) -> datetime:
         return min(self.issued[position] + REFRESH_TOKEN_LIFETIME, self.issued[0] + FAMILY_LIFETIME)
 
     def live(self, now: datetime) -> bool:
-        return not self.revoked and now < max(self.expiry(-1), self.issued[-1] + ACCESS_TOKEN_LIFETIME)
+        return not self.revoked and now < max(self.expiry(-1), self.access_expiry())
+
+    def access_expiry(self) -> datetime:
+        return (self.renewed or self.issued[-1]) + ACCESS_TOKEN_LIFETIME
 
 
 @dataclass
@@ -45,15 +49,20 @@ class Model:
                 return "token_expired"
             if client != family.client:
                 return "incorrect_client"
-        elif family.revoked or client != family.client or position + 2 != len(family.used) or now - used > GRACE_PERIOD:
+        elif family.revoked or client != family.client or position + 2 != len(family.used):
             self.thefts += not family.revoked
             family.revoked = True
             return "token_used"
+        elif now >= family.expiry(position + 1):
+            return "token_expired"
         if client in self.disabled:
             return "client_disabled"
         if used is None:
             family.used[position:] = [now, None]
             family.issued.append(now)
+            family.renewed = None
+        elif now - used > GRACE_PERIOD and now >= family.access_expiry():
+            family.renewed = now
         return position + 1
 
     def revoke(self, number: int, which: str, now: datetime) -> int | str:
