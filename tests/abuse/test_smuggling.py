@@ -24,6 +24,7 @@ PATHS: Final = {
 }
 VERBS: Final = {"code": "POST"}
 
+H2C: Final = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__", "Upgrade: h2c")
 Variant = Callable[[str, str], bytes]
 
 
@@ -68,6 +69,11 @@ VARIANTS: Final[dict[str, Variant]] = {
     "HTTP/9.9": lambda verb, path: plain(verb, path, version="HTTP/9.9"),
     "CL and TE": lambda verb, path: plain(verb, path, "Transfer-Encoding: chunked"),
     "second request in the body": lambda verb, path: plain(verb, path) + plain(verb, path)[2:],
+    "upgrade to h2c": lambda verb, path: plain(verb, path, *H2C),
+    "second request in the body of an upgrade": lambda verb, path: plain(verb, path, *H2C) + plain(verb, path)[2:],
+    "HTTP/2 after an upgrade": lambda verb, path: plain(verb, path, *H2C) + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "CL and TE with an upgrade": lambda verb, path: plain(verb, path, *H2C, "Transfer-Encoding: chunked"),
+    "upgrade to WebSocket": lambda verb, path: plain(verb, path, "Connection: Upgrade", "Upgrade: websocket"),
     "two requests": lambda verb, path: plain(verb, path).replace(b"Connection: close\r\n", b"") + plain(verb, path),
     "secret as request ID": lambda verb, path: plain(verb, path, f"X-Request-Id: {SECRET}\x01"),
     "spoofed headers": lambda verb, path: plain(
@@ -138,7 +144,10 @@ async def test_every_variant_is_one_request_below_500_and_leaks_no_secret(target
 async def test_one_request_becomes_at_most_one_message(target: Target) -> None:
     for route, path in PATHS.items():
         verb = VERBS.get(route, "GET")
-        for name in ("valid", "second request in the body", "absolute form", "two hosts", "CL and TE"):
+        for name in (
+            *("valid", "second request in the body", "absolute form", "two hosts", "CL and TE"),
+            *("upgrade to h2c", "second request in the body of an upgrade", "CL and TE with an upgrade"),
+        ):
             before = await target.record_count("auth.commands")
             statuses, _ = await talk(target.nest.urls[0], VARIANTS[name](verb, path))
             assert await target.record_count("auth.commands") - before <= len(statuses) == 1, (route, name, statuses)

@@ -11,9 +11,12 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
 
 from services.gateway import server
 from services.gateway.app import create
+from services.gateway.requests import client_ip
+from services.gateway.responses import HttpResponse, send_response
 from services.gateway.settings import GatewaySettings
 from tests.gateway.conftest import INTERNAL_KEYS, GatewayStack
 from tests.stack import eventually
@@ -313,6 +316,20 @@ class TestTimeout:
         stack.services.before_reply = delay
         request = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
         assert (await talk(stack.gateway.port, request))[0] == [204]
+
+
+async def test_server_on_all_addresses_sees_ipv4_clients_as_ipv4() -> None:
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_response(send, HttpResponse(200, str(client_ip(scope, ())).encode()))
+
+    dual_stack = server.Server(app, host="::", port=0, connections=10, drain_seconds=1)
+    await dual_stack.start()
+    try:
+        statuses, received = await talk(dual_stack.port, GOOD.replace(b"Host:", b"Connection: close\r\nHost:"))
+    finally:
+        await dual_stack.stop()
+    assert statuses == [200]
+    assert received.endswith(b"\r\n\r\n127.0.0.1")
 
 
 async def test_connections_over_the_limit_get_429(
