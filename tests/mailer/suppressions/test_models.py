@@ -25,6 +25,8 @@ from services.mailer.suppressions.models import precise_status, shows_dead_addre
         ("5.0.0", "550 5.2.2 Mailbox full", "5.2.2", False),
         ("5.0.0", "5.1.0 - Unknown address error 550-'5.2.2 <<address>>... Mailbox Full'", "5.2.2", False),
         ("5.0.0", "550 #5.1.0 Address rejected.", "5.1.0", False),
+        # Mobile carriers reply in these words to a sender that the recipient filters.
+        ("5.0.0", "550 <<address>>: User unknown", "5.0.0", False),
         ("5.0.0", "550 go away", "5.0.0", False),
         ("5.0.0", "550 [192.0.2.1] 5.1.1.1 is not a code", "5.0.0", False),
         ("4.0.0", "451 4.7.1 later", "4.7.1", False),
