@@ -8,6 +8,7 @@ from typing import Final
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome
 from services.mailer.smtp.smtp_client import Mail, Refused, SmtpClient, Unavailable
+from shared.telemetry import log
 
 MAX_REMEMBERED: Final = 4096
 """Number of latest mails that are remembered because a server accepted them, or may have."""
@@ -43,6 +44,9 @@ class MailServers:
                     self._remember(mail, outcome)
                 return outcome
             reasons.append(outcome.reason)
+            if isinstance(outcome, Refused):
+                # The next server may accept the mail, and then nothing else tells the reason.
+                log.warning("mail server refused a mail", server=client.name, reason=outcome.reason)
             if isinstance(outcome, Unavailable) and not outcome.not_accepted:
                 # The server may have accepted the mail: another server would only add a copy. The retry may do so.
                 unknown = Deferred("; ".join(reasons), unknown=True)

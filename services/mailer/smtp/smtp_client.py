@@ -105,6 +105,7 @@ class SmtpClient:
     """
 
     def __init__(self, server: MailServer, *, connections: int, timeout: float, name: str = "smtp") -> None:
+        self.name = name
         self._server = server
         self._timeout = timeout
         self._slots = asyncio.Semaphore(connections)
