@@ -73,6 +73,7 @@ ROUTES = [
     ("GET", "/healthz"),
     ("GET", "/openapi.json"),
     ("GET", "/reference"),
+    ("GET", "/open/token"),
     ("GET", "/unsubscribe/token"),
     ("POST", "/unsubscribe/token"),
 ]
