@@ -33,8 +33,10 @@ from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
 from shared.bus.row_encryption import RowEncryption
+from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
+from shared.bus.topics import CONSUMERS
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
@@ -79,7 +81,11 @@ class Service:
     """A service; it runs while it is entered as an async context manager.
 
     Its name is also that of its database, its consumer group and the receiver of its secrets. ``topics`` are those that
-    it consumes. ``on_stuck`` is called when the consumer is stuck; by default it ends the process.
+    it consumes, and ``consumers`` the services that consume each topic. ``on_stuck`` is called when the consumer is
+    stuck; by default it ends the process.
+
+    Attributes:
+        sent: the inbox rows whose messages are not passed yet; None before the start.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Service:
         topics: Sequence[str],
         indexes: Mapping[str, Sequence[IndexModel]],
         open_context: OpenContext,
+        consumers: Mapping[str, Sequence[str]] = CONSUMERS,
         on_stuck: Callable[[], None] = end_process,
     ) -> None:
         self.settings = settings
@@ -99,10 +106,12 @@ class Service:
         self._topics = topics
         self._indexes = indexes
         self._open_context = open_context
+        self._consumers = consumers
         self._on_stuck = on_stuck
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
         self._clock_check: ClockCheck | None = None
+        self.sent: SentMessages | None = None
         self._readers: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
@@ -173,8 +182,15 @@ class Service:
         self._stack.push_async_callback(ping_client.close)
         outage = Outage(lambda: responds(ping_client), service=self.name)
         self._stack.push_async_callback(outage.stop)
+        sent = self.sent = SentMessages(
+            inbox, settings.kafka_bootstrap, prefix=settings.topic_prefix, consumers=self._consumers
+        )
+        sent.start()
+        self._stack.push_async_callback(sent.stop)
         timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
-        deliver = partial(Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
+        deliver = partial(
+            Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
+        )
         consuming = partial(self._consuming, deliver, outage, timers, group=group, instance=instance.text)
         self._clock_check = ClockCheck(service=self.name, instance=instance.text, producer=producer, client=ping_client)
         gate = ClockGate(self._clock_check, consuming)
