@@ -17,11 +17,11 @@ from typing import Final
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from pymongo.errors import PyMongoError
 
 from shared.bus.envelope import Envelope
 from shared.bus.inbox import Inbox
 from shared.bus.topics import CONSUMERS
+from shared.mongo import dependency_down
 from shared.telemetry import log
 
 CHECK_SECONDS: Final = 5.0
@@ -144,9 +144,10 @@ class SentMessages:
             await asyncio.sleep(self._check_seconds)
             try:
                 await self.drop_passed()
-            except (KafkaError, TimeoutError, PyMongoError) as failure:
-                log.info("sent messages not dropped", error=type(failure).__name__)
-                await self._disconnect()
-            except Exception:  # noqa: BLE001 -- without this task rows would keep their messages unnoticed
-                log.exception("sent messages not dropped")
+            except Exception as failure:  # noqa: BLE001 -- without this task rows would keep their messages unnoticed
+                outage = isinstance(failure, KafkaError | TimeoutError) or dependency_down(failure)
+                if outage:
+                    log.info("messages not dropped", error=type(failure).__name__)
+                else:
+                    log.error("messages not dropped", exc_info=failure)
                 await self._disconnect()
