@@ -4,6 +4,7 @@ Heavy imports are inside the commands, so that `nest --help` responds at once.
 """
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from enum import StrEnum
 from importlib import import_module, metadata
@@ -94,6 +95,8 @@ def up(
 @app.command(rich_help_panel=SERVICES, epilog=example_text("NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth"))
 def run(service: Name) -> None:
     """Run one service until SIGTERM, configured by NEST_ variables. Two instances share the load."""
+    # Nothing that the imports create is garbage. The service enables the collector again.
+    gc.disable()
     from shared import service as runner  # noqa: PLC0415
 
     create = import_module(f"services.{service}.app").create

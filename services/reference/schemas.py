@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-from collections.abc import Collection, Iterable
+import textwrap
+from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -83,12 +86,35 @@ class BodySchemas(GenerateJsonSchema):
         if issubclass(cls, Message):
             for name in NOT_IN_BODY & properties.keys():
                 del properties[name]
-        for property_schema in properties.values():
-            if "description" in property_schema:
-                property_schema["description"] = markdown(property_schema["description"])
+        docstrings = _field_docstrings(cls)
+        for name, property_schema in properties.items():
+            description = property_schema.get("description") or docstrings.get(name)
+            if description:
+                property_schema["description"] = markdown(description)
         if self.mode == "validation":
             json_schema["additionalProperties"] = False
         return json_schema
+
+
+def _field_docstrings(cls: type[BaseModel]) -> dict[str, str]:
+    """Return the strings below the fields of a class and its bases.
+
+    pydantic could read them too (``use_attribute_docstrings``), but would then parse every class at each start.
+    """
+    found: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        if issubclass(each, BaseModel) and each is not BaseModel:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            assert isinstance(definition, ast.ClassDef)  # noqa: S101 -- the source of a class
+            found.update(_attribute_docstrings(definition))
+    return found
+
+
+def _attribute_docstrings(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for statement, following in pairwise(definition.body):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, text
 
 
 class Schemas:

@@ -178,12 +178,12 @@ def test_times_are_utc_with_milliseconds() -> None:
 
 @pytest.mark.parametrize("model", [*subclasses(Part)], ids=lambda each: each.__name__)
 def test_field_docstrings_are_descriptions(model: type[Part]) -> None:
-    """Pydantic ignores the docstring of a field whose type has a description."""
+    """The reference ignores the docstring of a field whose type has a description."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body
     for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             info = model.model_fields.get(ast.unparse(field.target))  # None for a class attribute
-            assert info is None or info.description == inspect.cleandoc(ast.literal_eval(text.value))
+            assert info is None or info.description is None, f"{ast.unparse(field.target)} has two descriptions"
 
 
 def test_contract_is_inherited() -> None:
