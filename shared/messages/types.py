@@ -8,7 +8,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AwareDatetime, BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, SerializationInfo
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    SerializationInfo,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from shared.messages.languages import TAG_PATTERN, language_tag
@@ -21,8 +29,17 @@ def iso_milliseconds(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Moment = Annotated[AwareDatetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")]
-"""A time. JSON input needs an offset; JSON output is in UTC with milliseconds and ``Z``."""
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range in UTC") from None
+
+
+Moment = Annotated[
+    AwareDatetime, AfterValidator(_in_utc), PlainSerializer(iso_milliseconds, return_type=str, when_used="json")
+]
+"""A time, in UTC. JSON input needs an offset; JSON output has milliseconds and ``Z``."""
 
 
 def trimmed_address(text: str) -> str:

@@ -176,6 +176,12 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert iso_milliseconds(message.at) == "2026-11-21T06:05:00.123Z"
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:03:00+01:00", "9999-12-31T23:59:59-00:01"])
+def test_time_that_utc_cannot_represent_is_refused(at: str) -> None:
+    with pytest.raises(ValidationError, match="out of range"):
+        UserCreated.model_validate_json(json.dumps({"user_id": "u", "at": at}))
+
+
 @pytest.mark.parametrize("model", [*subclasses(Part)], ids=lambda each: each.__name__)
 def test_field_docstrings_are_descriptions(model: type[Part]) -> None:
     """The reference ignores the docstring of a field whose type has a description."""

@@ -131,6 +131,14 @@ def test_a_keyed_hash_matches_as_long_as_its_key_is_held() -> None:
     assert not Sealer({"a": NEW}).matches("codes", stored, b"123456", b"nonce")
 
 
+def test_hash_keys_are_those_of_a_purpose_with_the_active_one_first() -> None:
+    keys = Sealer({"b": NEW, "a": OLD}).hash_keys("tokens")
+    assert list(keys) == ["b", "a"]
+    assert keys["a"] == Sealer({"a": OLD}).hash_keys("tokens")["a"]
+    assert keys["a"] != Sealer({"a": OLD}).hash_keys("codes")["a"]
+    assert {len(key) for key in keys.values()} == {32}
+
+
 @given(st.lists(st.binary(max_size=20), max_size=4), st.lists(st.binary(max_size=20), max_size=4))
 def test_a_keyed_hash_matches_only_its_own_purpose_and_parts(one: list[bytes], other: list[bytes]) -> None:
     sealer = Sealer({"a": OLD})

@@ -7,10 +7,12 @@ from typing import Any
 
 import jwt
 import pytest
+from pymongo import MongoClient
 
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from shared.messages import Caller
 from shared.messages.auth.sessions import ListSessions
+from shared.mongo import rewrite
 from tests.auth.flows import log_in, refresh
 from tests.service_harness import ServiceHarness
 
@@ -74,6 +76,21 @@ async def test_start_rewrites_tokens_of_before(
     assert await stored(harness) != before
     async with new_harness():
         assert await stored(harness) == before
+
+
+async def test_token_that_changes_meanwhile_is_not_rewritten(
+    harness: ServiceHarness, mongo_client: MongoClient[dict[str, Any]]
+) -> None:
+    await log_in(harness)
+    await make_older(harness)
+    collection = harness.database["access_tokens"]
+
+    def change_while_another_writes(older: dict[str, Any]) -> dict[str, Any]:
+        mongo_client[harness.database.name]["access_tokens"].update_one({"_id": older["_id"]}, {"$inc": {"version": 1}})
+        return {**older, "rootGrant": {}}
+
+    assert await rewrite(collection, AccessTokens.OLDER, change_while_another_writes) == 0
+    assert isinstance((await collection.find_one({}))["rootGrant"], str)
 
 
 async def test_older_tokens_are_found_by_an_index(harness: ServiceHarness) -> None:
