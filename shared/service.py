@@ -23,25 +23,25 @@ import uvloop
 from aiokafka.errors import KafkaError
 from pymongo import IndexModel
 
-from shared.bus.consumer import Consumer
+from shared.bus.consumer import Consumer, OnGaps
 from shared.bus.delivery import Delivery
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
-from shared.bus.handling import Handlers, Handling
+from shared.bus.handling import Handler, Handlers, Handling
 from shared.bus.inbox import Inbox
 from shared.bus.instance_name import InstanceName
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
+from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
-from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
-from shared.bus.topics import CONSUMERS
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.messages import SERVICE, Message
+from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
 from shared.mongo import PING_SECONDS, Database, connect, database, dependency_down, ensure_indexes, responds
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
@@ -81,11 +81,8 @@ class Service:
     """A service; it runs while it is entered as an async context manager.
 
     Its name is also that of its database, its consumer group and the receiver of its secrets. ``topics`` are those that
-    it consumes, and ``consumers`` the services that consume each topic. ``on_stuck`` is called when the consumer is
-    stuck; by default it ends the process.
-
-    Attributes:
-        sent: the inbox rows whose messages are not passed yet; None before the start.
+    it consumes. ``on_stuck`` is called when the consumer is stuck; by default it ends the process.
+    ``republish_commands`` are those of all services.
     """
 
     def __init__(
@@ -97,8 +94,8 @@ class Service:
         topics: Sequence[str],
         indexes: Mapping[str, Sequence[IndexModel]],
         open_context: OpenContext,
-        consumers: Mapping[str, Sequence[str]] = CONSUMERS,
         on_stuck: Callable[[], None] = end_process,
+        republish_commands: Sequence[type[RepublishMessages]] = REPUBLISH_COMMANDS,
     ) -> None:
         self.settings = settings
         self.name = name
@@ -106,12 +103,11 @@ class Service:
         self._topics = topics
         self._indexes = indexes
         self._open_context = open_context
-        self._consumers = consumers
         self._on_stuck = on_stuck
+        self._republish_commands = republish_commands
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
         self._clock_check: ClockCheck | None = None
-        self.sent: SentMessages | None = None
         self._readers: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
@@ -172,8 +168,16 @@ class Service:
             clock=lambda: datetime.now(UTC),
         )
         context = await self._stack.enter_async_context(self._open_context(resources))
+        republisher = Republisher(own, producer, service=self.name, encryption=encryption)
+        own_commands = [command for command in self._republish_commands if command.service == self.name]
+        bus_handlers: dict[type[Message], Handler] = dict.fromkeys(own_commands, republisher.republish)
         handling = Handling(
-            service=self.name, handlers=self._handlers, context=context, inbox=inbox, ids=ids, sealer=sealer
+            service=self.name,
+            handlers={**self._handlers, **bus_handlers},
+            context=context,
+            inbox=inbox,
+            ids=ids,
+            sealer=sealer,
         )
         group = settings.topic_prefix + self.name
         instance = InstanceName(f"{settings.kafka_bootstrap} {group}", settings.instance)
@@ -182,16 +186,17 @@ class Service:
         self._stack.push_async_callback(ping_client.close)
         outage = Outage(lambda: responds(ping_client), service=self.name)
         self._stack.push_async_callback(outage.stop)
-        sent = self.sent = SentMessages(
-            inbox, settings.kafka_bootstrap, prefix=settings.topic_prefix, consumers=self._consumers
-        )
-        sent.start()
-        self._stack.push_async_callback(sent.stop)
         timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
-        deliver = partial(
-            Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
+        deliver = partial(Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
+        on_gaps = partial(
+            order_republishing,
+            commands=self._republish_commands,
+            producer=producer,
+            sealer=sealer,
+            prefix=settings.topic_prefix,
+            group=group,
         )
-        consuming = partial(self._consuming, deliver, outage, timers, group=group, instance=instance.text)
+        consuming = partial(self._consuming, deliver, outage, timers, on_gaps, group=group, instance=instance.text)
         self._clock_check = ClockCheck(service=self.name, instance=instance.text, producer=producer, client=ping_client)
         gate = ClockGate(self._clock_check, consuming)
         self._stack.push_async_callback(gate.stop)
@@ -207,6 +212,7 @@ class Service:
         deliver: Callable[[], Delivery],
         outage: Outage,
         create_timers: Callable[[], Timers],
+        on_gaps: OnGaps,
         *,
         group: str,
         instance: str,
@@ -223,6 +229,7 @@ class Service:
             delivery=delivery,
             in_flight=settings.in_flight,
             service=self.name,
+            on_gaps=on_gaps,
         )
         async with AsyncExitStack() as stack:
             notices = OutageNotices(

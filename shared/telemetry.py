@@ -38,6 +38,19 @@ COMMITS: Final = Histogram(
     "nest_commit_messages", "Number of messages in one commit.", ["service"], buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 REPLIES_LOST: Final = Counter("nest_replies_lost", "Replies that could not be sent in time.", ["service"])
+LAG: Final = Gauge("nest_consumer_lag_records", "Records that a service has not handled yet.", ["service"])
+LAG_SECONDS: Final = Gauge(
+    "nest_consumer_lag_seconds", "Age of the oldest record that a service has not handled yet.", ["service"]
+)
+UNREAD_EXPIRED: Final = Gauge(
+    "nest_consumer_lag_expired_records", "Records that expired unread while a service is away.", ["service"]
+)
+EXPIRED: Final = Counter(
+    "nest_records_expired", "Records that Kafka deleted before the service read them.", ["service", "topic"]
+)
+REPUBLISHED: Final = Counter(
+    "nest_messages_republished", "Messages sent again after their records expired unread.", ["service", "topic"]
+)
 TIMERS_DUE: Final = Counter("nest_timers_published", "Delayed messages that were sent when due.", ["service"])
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("nest")

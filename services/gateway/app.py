@@ -24,9 +24,11 @@ from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings, plain
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
+from shared.bus.consumer_lag import LagExporter
 from shared.bus.instance_name import InstanceName
 from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
+from shared.bus.topics import SERVICES
 from shared.clock_check import ClockCheck, ClockGate
 from shared.errors import Refusal, Unavailable
 from shared.health import HealthServer
@@ -165,6 +167,10 @@ class Gateway:
             health = HealthServer(self.settings.health_host, self.settings.health_port, self.problems)
             await health.start()
             self._stack.push_async_callback(health.stop)
+        # Here, because the services that read too little may be away.
+        lag = LagExporter(self.settings.kafka_bootstrap, prefix=self.settings.topic_prefix, services=SERVICES)
+        await lag.start()
+        self._stack.push_async_callback(lag.stop)
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 

@@ -52,10 +52,7 @@ def create(settings: MailerSettings | None = None) -> Service:
         name=SERVICE,
         handlers=HANDLERS,
         topics=TOPICS,
-        indexes={
-            **INDEXES,
-            Deliveries.COLLECTION: (*Deliveries.INDEXES, Deliveries.expiry(loaded.delivery_retention)),
-        },
+        indexes=INDEXES,
         open_context=partial(open_context, settings=loaded),
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -32,9 +32,11 @@ from shared.bus.group_member import (
     use_group_members,
 )
 from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord
+from shared.bus.offset_gaps import OffsetGap, find_gaps
 from shared.bus.offset_tracker import OffsetTracker
+from shared.bus.producer import BusDown
 from shared.dead_letters.records import is_replay
-from shared.telemetry import IN_FLIGHT, OLDEST, log
+from shared.telemetry import EXPIRED, IN_FLIGHT, OLDEST, log
 
 COMMIT_SECONDS: Final = 0.1
 """Interval of offset commits. After a crash the records since the last commit are delivered again; the inbox absorbs
@@ -44,6 +46,8 @@ REVOKE_SECONDS: Final = 15.0
 without this consumer."""
 LAST_COMMIT_SECONDS: Final = 5.0
 """Timeout of the offset commit of a rebalance or a stop."""
+GAP_CHECK_SECONDS: Final = 10.0
+"""Timeout of reading the offsets to check for gaps."""
 STOP_SECONDS: Final = 5.0
 """Timeout of leaving the consumer group."""
 MAX_CONSECUTIVE_DEAD_LETTERS: Final = 10
@@ -51,6 +55,10 @@ MAX_CONSECUTIVE_DEAD_LETTERS: Final = 10
 POLL_MILLISECONDS: Final = 10 * 365 * 24 * 3600 * 1000
 """Poll timeout, in effect infinite. After an empty poll FastStream sleeps as long again, which would delay the next
 record."""
+
+
+OnGaps = Callable[[list[OffsetGap]], Awaitable[None]]
+"""Function that orders what expired unread to be sent again."""
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -65,6 +73,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         delivery: handles the records.
         in_flight: maximum number of unfinished records.
         service: service name, for metrics.
+        on_gaps: awaited with the records that expired unread, before the offsets after them are committed. It may raise
+            BusDown, and is awaited again.
 
     Attributes:
         last_progress: when a record was last fetched or finished, monotonic seconds.
@@ -82,6 +92,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         delivery: Delivery,
         in_flight: int,
         service: str,
+        on_gaps: OnGaps,
     ) -> None:
         patch_aiokafka()
         use_group_members()
@@ -97,6 +108,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = False
         self._record_ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
+        self._on_gaps = on_gaps
+        self._unchecked: set[TopicPartition] = set()
+        """Partitions to be checked for gaps before their next commit, which would hide them."""
+        self._service = service
         self._member: GroupMember | None = None
         self._spare_heartbeats: SpareHeartbeats | None = None
         self._gauge = IN_FLIGHT.labels(service)
@@ -214,7 +229,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             if (tracker := self._trackers.get(TopicPartition(record.topic, record.partition))) is not None
         ]
         for tracked in batch:
-            tracked.tracker.add(tracked.record.offset, tracked.record.timestamp)
+            if tracked.tracker.add(tracked.record.offset, tracked.record.timestamp):
+                self._unchecked.add(tracked.partition)
         for tracked in batch:
             if self._stopping:
                 return
@@ -300,6 +316,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Start with new trackers; a consumer with a fault keeps all partitions paused."""
         self.last_progress = time.monotonic()
         self._trackers = {partition: OffsetTracker() for partition in assigned}
+        self._unchecked = set(self._trackers)
         self._consecutive_dead_letters.clear()
         if self.fault is not None and self._consumer is not None:
             self._consumer.pause(*assigned)
@@ -308,9 +325,41 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
+                if self._unchecked:
+                    await self._check_for_gaps()
                 await self._commit()
             except Exception:  # noqa: BLE001 -- without this task every record would be delivered again at a restart
                 log.exception("offsets not committed", group=self.group)
+
+    async def _check_for_gaps(self) -> None:
+        """Report the records of unchecked partitions that expired unread, and continue behind them."""
+        trackers, partitions = self._trackers, self._unchecked.intersection(self._trackers)
+        if self._consumer is None or self._member is None or not partitions:
+            return
+        try:
+            async with asyncio.timeout(GAP_CHECK_SECONDS):
+                committed = await self._member.fetch_committed_offsets(list(partitions))
+                beginnings = await self._consumer.beginning_offsets(list(partitions))
+            gaps = find_gaps(partitions, committed, beginnings)
+            if gaps:
+                await self._on_gaps(gaps)
+        except (KafkaError, BusDown, TimeoutError) as failure:
+            log.warning("expired records not checked", group=self.group, error=type(failure).__name__)
+            return
+        for gap in gaps:
+            EXPIRED.labels(self._service, gap.partition.topic.removeprefix(self._prefix)).inc(gap.count)
+            log.critical(
+                "records expired unread",
+                topic=gap.partition.topic,
+                partition=gap.partition.partition,
+                first=gap.first,
+                count=gap.count,
+                group=self.group,
+            )
+            tracker = trackers[gap.partition]
+            tracker.position = max(tracker.position or 0, gap.next)
+        if trackers is self._trackers:
+            self._unchecked -= partitions
 
     async def _commit_within_timeout(self) -> None:
         """Commit the offsets; on a timeout the records are delivered again and the inbox absorbs them."""
@@ -322,7 +371,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _commit(self) -> None:
         consumer, trackers = self._consumer, self._trackers
-        offsets = {tp: tracker.position for tp, tracker in trackers.items() if tracker.position is not None}
+        offsets = {
+            tp: (tracker.position, str(tracker.last_read))
+            for tp, tracker in trackers.items()
+            if tracker.position is not None and tp not in self._unchecked
+        }
         if consumer is None or not offsets or self._member is None or self._member.generation < 0:
             # Without a generation it is joining the group again, and Kafka would refuse the commit.
             return
@@ -332,7 +385,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             # The records are delivered again to the partition's new owner; the inbox absorbs them.
             log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
             return
-        for partition, position in offsets.items():
+        for partition, (position, _) in offsets.items():
             if trackers[partition].position == position:
                 trackers[partition].position = None
 

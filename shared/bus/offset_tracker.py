@@ -16,17 +16,20 @@ class OffsetTracker:
         revoked: True once the partition is being revoked; no further record may start.
         position: offset to commit, the one after the unbroken run of finished records; None if there is nothing to
             commit.
+        last_read: timestamp of the record before ``position``, Unix milliseconds.
     """
 
-    __slots__ = ("_finished", "_next", "_unfinished", "position", "revoked", "running")
+    __slots__ = ("_finished", "_last", "_next", "_unfinished", "last_read", "position", "revoked", "running")
 
     def __init__(self) -> None:
         self._unfinished: deque[tuple[int, int]] = deque()
         self._finished: set[int] = set()
         self._next: int | None = None
+        self._last: int | None = None
         self.running = 0
         self.revoked = False
         self.position: int | None = None
+        self.last_read = 0
 
     @property
     def oldest(self) -> int | None:
@@ -43,14 +46,21 @@ class OffsetTracker:
         first = self.first_unfinished
         return offset in self._finished or (first is not None and offset < first)
 
-    def add(self, offset: int, timestamp: int) -> None:
-        """Track a record written to Kafka at ``timestamp``, Unix milliseconds. Offsets must ascend."""
+    def add(self, offset: int, timestamp: int) -> bool:
+        """Track a record written to Kafka at ``timestamp``, Unix milliseconds. Offsets must ascend.
+
+        Returns:
+            True if records are missing between the one that was added last and this one.
+        """
+        gap = self._last is not None and offset > self._last + 1
+        self._last = offset
         self._unfinished.append((offset, timestamp))
+        return gap
 
     def finish(self, offset: int) -> None:
         """Mark a record as finished and advance ``position`` past the unbroken run."""
         self._finished.add(offset)
         while self._unfinished and self._unfinished[0][0] in self._finished:
-            first, _ = self._unfinished.popleft()
+            first, self.last_read = self._unfinished.popleft()
             self._finished.discard(first)
             self.position = self._next = first + 1

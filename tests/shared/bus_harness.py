@@ -7,13 +7,13 @@ import base64
 import json
 import random
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from shared.bus import topics
 from shared.bus.consumer import Consumer
@@ -27,7 +27,15 @@ from shared.mongo import Client, Database, connect, database
 from shared.sealing import Sealer
 from shared.service import Service
 from shared.settings import ServiceSettings
-from tests.shared.sample_services import CONSUMED, HANDLERS, INDEXES, TOPICS, Ledger, open_context
+from tests.shared.sample_services import (
+    CONSUMED,
+    HANDLERS,
+    INDEXES,
+    REPUBLISH_COMMANDS,
+    TOPICS,
+    Ledger,
+    open_context,
+)
 
 MASTER_KEY = bytes(range(32))
 
@@ -137,10 +145,8 @@ class BusHarness:
         }
 
     @asynccontextmanager
-    async def running(
-        self, name: str = "ledger", *, consumers: Mapping[str, Sequence[str]] | None = None, **changes: Any
-    ) -> AsyncIterator[RunningService]:
-        """Run an instance of ``ledger`` or ``audit`` in this process; ``consumers`` are those of each topic."""
+    async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[RunningService]:
+        """Run an instance of ``ledger`` or ``audit`` in this process."""
         opened: list[Ledger] = []
         stuck: list[bool] = []
         service = Service(
@@ -150,8 +156,8 @@ class BusHarness:
             topics=CONSUMED[name],
             indexes=INDEXES,
             open_context=open_context(opened),
-            consumers=consumers or {},
             on_stuck=lambda: stuck.append(True),
+            republish_commands=REPUBLISH_COMMANDS,
         )
         async with service:
             yield RunningService(service, opened[0], stuck)
@@ -258,6 +264,22 @@ class BusHarness:
         finally:
             await admin.close()
 
+    async def expire_records(self, topic: str, *, keep: int = 0) -> int:
+        """Delete the records of a topic as its retention does, except the last ``keep``; return the number deleted."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+        await asyncio.gather(admin.start(), consumer.start())
+        try:
+            numbers = await self.producer.partitions(topic)
+            partitions = [TopicPartition(self.prefix + topic, number) for number in numbers]
+            beginnings = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
+            first = {partition: max(beginnings[partition], ends[partition] - keep) for partition in partitions}
+            await admin.delete_records({partition: RecordsToDelete(offset) for partition, offset in first.items()})
+            return sum(first[partition] - beginnings[partition] for partition in partitions)
+        finally:
+            await asyncio.gather(admin.close(), consumer.stop())
+
     async def lag(self, name: str = "ledger") -> int:
         """Return the number of records after the committed offsets of a service's consumer group."""
         committed = await self.committed(name)
@@ -265,18 +287,6 @@ class BusHarness:
         return sum(
             record.offset >= committed.get(TopicPartition(record.topic, record.partition), 0) for record in records
         )
-
-    async def rewind(self, *names: str) -> None:
-        """Set the committed offsets back to the beginning, as an operator might by mistake."""
-        for name in names:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self.bootstrap, group_id=self.prefix + name, enable_auto_commit=False
-            )
-            await consumer.start()
-            partitions = list(await self.committed(name))
-            consumer.assign(partitions)
-            await consumer.commit(dict.fromkeys(partitions, 0))
-            await consumer.stop()
 
     async def drained(self, *names: str, seconds: float = 60.0) -> None:
         """Wait until these services have no lag."""

@@ -25,6 +25,7 @@ from shared.bus.topics import DAY, INSTANCES, Topic
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal, Unavailable
 from shared.messages import Command, Event, Query, Reply, Sealed
+from shared.messages.republishing import RepublishMessages
 from shared.mongo import Collection
 from shared.service import Resources, Service, run
 from shared.settings import ServiceSettings, load
@@ -77,6 +78,13 @@ class Refuse(Command, wire="ledger.refuse"):
 
     subject: str
     how: str
+
+
+class RepublishFromLedger(RepublishMessages, wire="ledger.republish-from-ledger"):
+    """Send messages of the ledger again."""
+
+
+REPUBLISH_COMMANDS: Final = (RepublishFromLedger,)
 
 
 class Total(Query, wire="ledger.total"):
@@ -236,8 +244,6 @@ CONSUMED: Final = {
     "audit": ("ledger.events",),
 }
 """Topics that each service consumes."""
-CONSUMERS: Final = {topic: (name,) for name, topics in CONSUMED.items() for topic in topics}
-"""The service that consumes each topic."""
 INDEXES: Final = {
     "subjects": [],
     "entries": [
@@ -275,6 +281,7 @@ def main() -> int:
             topics=CONSUMED[name],
             indexes=INDEXES,
             open_context=open_context([]),
+            republish_commands=REPUBLISH_COMMANDS,
         ),
     )
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
+from shared.bus.consumer_lag import LagReader
 from shared.bus.topics import SERVICES, TOPICS, check
 from shared.dead_letters.queue import DeadLetterQueue
 from shared.mongo import Database
 
 LAG_WARNING: Final = 1_000
 """Records; a service handles them within seconds."""
+RETENTION: Final = timedelta(milliseconds=min(topic.retention for topic in TOPICS if topic.consumed))
+AGE_PROBLEM: Final = RETENTION / 7
+"""Age of an unread record: long before Kafka deletes it."""
 LETTERS_READ: Final = 500
 RETENTION_MARGIN: Final = timedelta(days=1)
 """How much longer inbox rows must be kept than records, for replays and clock differences."""
@@ -105,24 +109,34 @@ async def _retention(admin: AIOKafkaAdminClient, name: str) -> int | None:
 
 
 async def check_consumers(bootstrap: str, prefix: str) -> AsyncIterator[Finding]:
-    """Check that every service runs, and its consumer lag."""
-    async with _admin(bootstrap) as admin, _consumer(bootstrap) as consumer:
-        for finding in await asyncio.gather(*(_check_group(admin, consumer, prefix, each) for each in SERVICES)):
-            yield finding
+    """Check that every service runs, its consumer lag, and whether records expire before it reads them."""
+    async with _admin(bootstrap) as admin, LagReader(bootstrap) as reader:
+        for findings in await asyncio.gather(*(_check_group(admin, reader, prefix, each) for each in SERVICES)):
+            for finding in findings:
+                yield finding
 
 
-async def _check_group(admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, prefix: str, service: str) -> Finding:
-    group = prefix + service
-    members = await _member_count(admin, group)
-    offsets = await admin.list_consumer_group_offsets(group)
-    committed = {partition: each.offset for partition, each in offsets.items() if each.offset >= 0}
-    ends = await consumer.end_offsets(list(committed)) if committed else {}
-    lag = sum(max(0, ends[partition] - offset) for partition, offset in committed.items())
+async def _check_group(admin: AIOKafkaAdminClient, reader: LagReader, prefix: str, service: str) -> list[Finding]:
+    members = await _member_count(admin, prefix + service)
+    lag = await reader.read(prefix + service)
+    age = timedelta(seconds=round(lag.seconds(time.time())))
+    behind = f"{lag.records} records behind" + (f", the oldest for {age}" if lag.records else "")
+    findings = []
+    if lag.gaps:
+        expired = sum(gap.count for gap in lag.gaps)
+        topics = ", ".join(sorted({gap.partition.topic for gap in lag.gaps}))
+        says = f"{expired} records of {topics} expired before {service} read them"
+        do = f"start it: nest run {service}; it has their messages sent again where that is possible"
+        findings.append(problem(says, do))
     if not members:
-        return problem(f"no instance of {service} runs; its lag is {lag} records", f"start it: nest run {service}")
-    if lag > LAG_WARNING:
-        return warning(f"{service} is {lag} records behind", "read its log; start another instance if it is busy")
-    return ok(f"{service}: {members} running, {lag} records behind")
+        findings.append(problem(f"no instance of {service} runs; it is {behind}", f"start it: nest run {service}"))
+    elif age > AGE_PROBLEM:
+        do = f"read its log; records are deleted after {RETENTION.days} days"
+        findings.append(problem(f"{service} is {behind}", do))
+    elif lag.records > LAG_WARNING:
+        do = "read its log; start another instance if it is busy"
+        findings.append(warning(f"{service} is {behind}", do))
+    return findings or [ok(f"{service}: {members} running, {behind}")]
 
 
 async def check_dead_letters(bootstrap: str, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
@@ -148,11 +162,6 @@ async def check_dead_letters(bootstrap: str, prefix: str, auth: Database | None)
 def _admin(bootstrap: str) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=8_000)
     return _started(admin, admin.close)
-
-
-def _consumer(bootstrap: str) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
-    return _started(consumer, consumer.stop)
 
 
 @asynccontextmanager

@@ -1,0 +1,180 @@
+"""Consumer lag of the services, read from Kafka, so that it is known also while a service is away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from shared.bus.offset_gaps import OffsetGap, find_gaps, last_read_of
+from shared.telemetry import LAG, LAG_SECONDS, UNREAD_EXPIRED, log
+
+READ_SECONDS: Final = 10.0
+"""Timeout of reading the lag of one group."""
+INTERVAL_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Lag of a consumer group.
+
+    Attributes:
+        records: number of records that it has not handled yet.
+        oldest: timestamp of the oldest of them, Unix milliseconds; None if there is none.
+        handled: sum of the committed offsets, which grows by one with each handled record.
+        gaps: records that expired unread and that the group does not know of yet, because it is away.
+    """
+
+    records: int
+    oldest: int | None
+    handled: int
+    gaps: tuple[OffsetGap, ...]
+
+    def seconds(self, now: float) -> float:
+        """Age of the oldest record at a Unix time; 0 without lag."""
+        return 0.0 if self.oldest is None else max(0.0, now - self.oldest / 1000)
+
+
+class LagReader:
+    """Reads the lag of consumer groups, as an async context manager.
+
+    Args:
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(READ_SECONDS * 1000))
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            KafkaError: Kafka can't be reached.
+        """
+        try:
+            await self._admin.start()
+            await self._consumer.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+        await self._admin.close()
+
+    async def read(self, group: str) -> Lag:
+        """Return the lag of a group in the topics of which it has handled a record.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka did not answer in time.
+        """
+        async with asyncio.timeout(READ_SECONDS):
+            committed = await self._admin.list_consumer_group_offsets(group)
+            topics = {partition.topic for partition, found in committed.items() if found.offset >= 0}
+            partitions = [
+                TopicPartition(topic["topic"], partition["partition"])
+                for topic in (await self._admin.describe_topics(sorted(topics)) if topics else [])
+                for partition in topic["partitions"]
+            ]
+            if not partitions:
+                return Lag(0, None, 0, ())
+            beginnings = await self._consumer.beginning_offsets(partitions)
+            ends = await self._consumer.end_offsets(partitions)
+            offsets = {each: max(committed[each].offset, 0) if each in committed else 0 for each in partitions}
+            behind = [each for each in partitions if ends[each] > max(offsets[each], beginnings[each])]
+            return Lag(
+                records=sum(ends[each] - max(offsets[each], beginnings[each]) for each in behind),
+                oldest=await self._oldest(
+                    {
+                        each: last_read_of(committed.get(each))
+                        for each in behind
+                        # Commits of an older version do not state what was read last.
+                        if not offsets[each] or last_read_of(committed.get(each))
+                    }
+                ),
+                handled=sum(offsets.values()),
+                gaps=tuple(find_gaps(partitions, committed, beginnings)),
+            )
+
+    async def _oldest(self, last_read: dict[TopicPartition, int]) -> int | None:
+        """Timestamp of the oldest record after those that were read last; None if that is unknown."""
+        if not last_read:
+            return None
+        after = {each: timestamp + 1 for each, timestamp in last_read.items()}
+        found = await self._consumer.offsets_for_times(after)
+        # A record may have the timestamp of the one that was read last, and then nothing is after it: it is new.
+        return min((each.timestamp for each in found.values() if each is not None), default=int(time.time() * 1000))
+
+
+class LagMonitor:
+    """Measures the lag of services regularly.
+
+    Args:
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        prefix: prefix of topics and consumer groups.
+        services: whose lag is measured.
+        seconds: interval between two measurements.
+
+    Attributes:
+        lags: the last measurement of each service; those of an interval that failed are missing.
+    """
+
+    def __init__(
+        self, bootstrap: str, *, prefix: str, services: Iterable[str], seconds: float = INTERVAL_SECONDS
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._prefix = prefix
+        self._services: Sequence[str] = tuple(services)
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+        self.lags: dict[str, Lag] = {}
+
+    async def start(self) -> None:
+        """Start to measure."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def measured(self, service: str, lag: Lag) -> None:
+        """Take a measurement."""
+        self.lags[service] = lag
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with LagReader(self._bootstrap) as reader:
+                    while True:
+                        for service in self._services:
+                            self.measured(service, await reader.read(self._prefix + service))
+                        await asyncio.sleep(self._seconds)
+            except (KafkaError, TimeoutError) as failure:
+                self.lags.clear()
+                log.warning("consumer lag not measured", error=type(failure).__name__)
+            except Exception:  # noqa: BLE001 -- the measurement must not end unnoticed
+                self.lags.clear()
+                log.exception("consumer lag not measured")
+            await asyncio.sleep(self._seconds)
+
+
+class LagExporter(LagMonitor):
+    """Exports the lag of all services as metrics."""
+
+    def measured(self, service: str, lag: Lag) -> None:
+        """Set the metrics of a service."""
+        super().measured(service, lag)
+        LAG.labels(service).set(lag.records)
+        LAG_SECONDS.labels(service).set(lag.seconds(time.time()))
+        UNREAD_EXPIRED.labels(service).set(sum(gap.count for gap in lag.gaps))

@@ -1,0 +1,134 @@
+"""Republishing of messages that expired from a topic before their consumer read them.
+
+A consumer that was away for longer than a topic's retention reports what it has missed. Every service then sends the
+messages to that topic again that its inbox rows still hold, under their IDs, so receivers ignore those they have
+handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.inbox import Inbox
+from shared.bus.offset_gaps import OffsetGap
+from shared.bus.producer import Producer
+from shared.bus.row_encryption import RowEncryption
+from shared.bus.work import Work
+from shared.ids import derived_message_id
+from shared.messages import SERVICE
+from shared.messages.republishing import RepublishMessages
+from shared.mongo import Collection, Database, Document
+from shared.sealing import CannotUnseal, Sealer
+from shared.telemetry import REPUBLISHED, log, new_traceparent
+
+MAX_ROWS: Final = 200
+"""Inbox rows that one command reads."""
+MARGIN_MILLISECONDS: Final = 60 * 60_000
+"""How long before its record an inbox row may have been written, because Kafka was away or clocks differ."""
+
+
+class Republisher:
+    """Sends messages of one service again, from its inbox rows."""
+
+    def __init__(self, database: Database, producer: Producer, *, service: str, encryption: RowEncryption) -> None:
+        self._rows: Collection = database[Inbox.COLLECTION]
+        self._producer = producer
+        self._encryption = encryption
+        self._service = service
+
+    async def republish(self, command: RepublishMessages, work: Work, _context: object) -> None:
+        """Send the messages of up to ``MAX_ROWS`` rows, and order the next ones.
+
+        Raises:
+            BusDown: Kafka did not acknowledge all of them.
+        """
+        rows = await self._rows.find(_query(command)).sort([("at", 1), ("_id", 1)]).limit(MAX_ROWS).to_list()
+        for row in rows:
+            messages = [*self._messages(row, command.recipient)]
+            if messages:
+                # Sent here, not by the work, whose inbox row would hold them all once more. A repeat of this command
+                # sends them again, which receivers ignore.
+                await self._producer.send(*messages)
+                REPUBLISHED.labels(self._service, command.recipient).inc(len(messages))
+        if len(rows) == MAX_ROWS:
+            work.publish(command.model_copy(update={"key": work.key, "after": _position(rows[-1])}))
+        else:
+            log.warning("messages republished", recipient=command.recipient, since=command.since)
+
+    def _messages(self, row: Document, recipient: str) -> Iterable[Envelope]:
+        for stored in row["messages"]:
+            if stored["topic"] == recipient:
+                try:
+                    yield self._encryption.message_of(stored)
+                except CannotUnseal:
+                    log.error("message not republished", id=stored["id"], type=stored["type"], error="CannotUnseal")
+
+
+async def order_republishing(
+    gaps: Sequence[OffsetGap],
+    commands: Iterable[type[RepublishMessages]],
+    *,
+    producer: Producer,
+    sealer: Sealer,
+    prefix: str,
+    group: str,
+) -> None:
+    """Order every service to send the expired messages again; return when Kafka has acknowledged the orders.
+
+    Args:
+        gaps: what the consumer group has missed.
+        commands: the command of each service that may have sent them.
+        producer: sends the orders.
+        sealer: of this service.
+        prefix: of the topics.
+        group: the consumer group.
+
+    Raises:
+        BusDown: Kafka did not acknowledge all of them. A repeat sends the same orders, which are handled once.
+    """
+    now = unix_milliseconds()
+    for topic in sorted({gap.partition.topic for gap in gaps}):
+        missed = sorted((gap.partition.partition, gap.first, gap.next) for gap in gaps if gap.partition.topic == topic)
+        since = min(gap.last_read for gap in gaps if gap.partition.topic == topic)
+        for command in commands:
+            order: Any = command(
+                key=topic,
+                recipient=topic.removeprefix(prefix),
+                since=max(0, since - MARGIN_MILLISECONDS),
+                before=now,
+            )
+            await producer.send(
+                Envelope(
+                    id=derived_message_id("expired records", group, topic, command.wire, str(missed)),
+                    wire=command.wire,
+                    topic=command.topic,
+                    key=order.key,
+                    body=encode(order, sealer),
+                    time=now,
+                    caller=SERVICE,
+                    trace=new_traceparent(),
+                    # A repeat has another ``before``, and is the same order.
+                    fingerprint=sealer.fingerprint(topic.encode(), str(missed).encode()),
+                )
+            )
+
+
+def _query(command: RepublishMessages) -> Document:
+    period = {"$gte": _time(command.since), "$lt": _time(command.before)}
+    query: Document = {"at": period, "messages.topic": command.recipient}
+    if command.after is None:
+        return query
+    milliseconds, _, last = command.after.partition(" ")
+    at = _time(int(milliseconds))
+    return {"$and": [query, {"$or": [{"at": {"$gt": at}}, {"at": at, "_id": {"$gt": last}}]}]}
+
+
+def _position(row: Document) -> str:
+    return f"{round(row['at'].timestamp() * 1000)} {row['_id']}"
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
