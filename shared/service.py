@@ -34,8 +34,10 @@ from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
 from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
+from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
+from shared.bus.topics import CONSUMERS
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
@@ -81,8 +83,11 @@ class Service:
     """A service; it runs while it is entered as an async context manager.
 
     Its name is also that of its database, its consumer group and the receiver of its secrets. ``topics`` are those that
-    it consumes. ``on_stuck`` is called when the consumer is stuck; by default it ends the process.
-    ``republish_commands`` are those of all services.
+    it consumes, and ``consumers`` the services that consume each topic. ``on_stuck`` is called when the consumer is
+    stuck; by default it ends the process. ``republish_commands`` are those of all services.
+
+    Attributes:
+        sent: the inbox rows whose messages are not passed yet; None before the start.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Service:
         topics: Sequence[str],
         indexes: Mapping[str, Sequence[IndexModel]],
         open_context: OpenContext,
+        consumers: Mapping[str, Sequence[str]] = CONSUMERS,
         on_stuck: Callable[[], None] = end_process,
         republish_commands: Sequence[type[RepublishMessages]] = REPUBLISH_COMMANDS,
     ) -> None:
@@ -103,11 +109,13 @@ class Service:
         self._topics = topics
         self._indexes = indexes
         self._open_context = open_context
+        self._consumers = consumers
         self._on_stuck = on_stuck
         self._republish_commands = republish_commands
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
         self._clock_check: ClockCheck | None = None
+        self.sent: SentMessages | None = None
         self._readers: dict[str, TopicReader] = {}
 
     async def __aenter__(self) -> Self:
@@ -186,8 +194,15 @@ class Service:
         self._stack.push_async_callback(ping_client.close)
         outage = Outage(lambda: responds(ping_client), service=self.name)
         self._stack.push_async_callback(outage.stop)
+        sent = self.sent = SentMessages(
+            inbox, settings.kafka_bootstrap, prefix=settings.topic_prefix, consumers=self._consumers
+        )
+        sent.start()
+        self._stack.push_async_callback(sent.stop)
         timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
-        deliver = partial(Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing)
+        deliver = partial(
+            Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
+        )
         on_gaps = partial(
             order_republishing,
             commands=self._republish_commands,

@@ -141,7 +141,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             signing_keys=signing_keys,
             keyring=keyring,
             rotation=settings.rotation,
-            signer=TokenSigner(keyring, settings.issuer),
+            signer=TokenSigner(keyring, settings.issuer, access_type=settings.access_token_type),
             deletion_tokens=LastingTokens(sealer, DELETION_TYPE),
             audit=AuditRecorder(audit_entries),
             audit_entries=audit_entries,

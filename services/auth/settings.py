@@ -18,6 +18,7 @@ from services.auth.phone.models import COUNTRIES
 from services.auth.rate_limits.models import LIMIT_NAMES, MAX_LOGGED_USES, Limit, LimitName, PersonLimitName
 from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.models import RotationPolicy
+from services.auth.tokens.models import AccessTokenType
 from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
 from shared.settings import (
     PRODUCTION,
@@ -55,6 +56,8 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     (RFC 8414 section 2). Required in production, with https."""
     signing_algorithm: Algorithm = "ES256"
     """Algorithm of signatures. A change takes effect with the next key, which a start publishes at once."""
+    access_token_type: AccessTokenType = "JWT"  # noqa: S105 -- the header ``typ``
+    """Header ``typ`` of access tokens. ``at+jwt`` is that of RFC 9068, whose claim ``client_id`` they then have too."""
     signing_key_days: int = Field(default=90, ge=1, le=3650)
     """How long a key signs before the next one takes over."""
     signing_key_lead_seconds: int = Field(default=900, ge=1, le=86_400)

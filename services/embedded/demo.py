@@ -1,4 +1,4 @@
-"""Demo data of the first start: a client, a news item and a trial price, created over HTTP."""
+"""Demo data of the first start: clients, a news item and a trial price, created over HTTP."""
 
 import asyncio
 import time
@@ -10,6 +10,12 @@ import httpx
 from services.embedded.errors import CannotStart
 
 CLIENT_ID = "client_000000C2kdCzNlbL1BqR5FeMatItU"
+CLIENTS = {
+    "Mac": CLIENT_ID,
+    "Windows": "client_000000C2kdCzNlbL1BqR5FeMatItV",
+    "Linux": "client_000000C2kdCzNlbL1BqR5FeMatItW",
+}
+"""IDs of the demo clients by desktop platform."""
 NEWS_ITEM_ID = "newsitem_000000C2kdCzNlbL1BqR5FeMatItV"
 _PRICE_KEY = "nest-demo-monthly"
 _TIMEOUT_SECONDS = 15.0
@@ -53,7 +59,7 @@ async def trial_price(api_key: str, stripe_url: str) -> str:
 
 
 async def seed(base_url: str, internal_key: str) -> None:
-    """Create the demo client and a live news item, and allow redirects of the client to this port.
+    """Create the demo clients and a live news item, and allow redirects of the clients to this port.
 
     Raises:
         CannotStart: Nest refused one of them, because of a bug or because the data are from another release.
@@ -62,13 +68,14 @@ async def seed(base_url: str, internal_key: str) -> None:
     redirect_uris = ["https://magic.getbeak.app/", "https://magic.getbeak.app/callback", "beak://callback", callback]
     headers = {"authorization": f"internal {internal_key}"}
     async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_SECONDS) as nest:
-        client = {"id": CLIENT_ID, "name": "Beak", "redirect_uris": redirect_uris}
-        if await _call(nest, "create_client", client, exists="client_already_exists") is None:
-            clients = await _call(nest, "list_clients", {})
-            uris = next(client["redirect_uris"] for client in clients if client["id"] == CLIENT_ID)
-            if callback not in uris:
-                # Redirect URIs of other ports, and those that somebody added, are kept.
-                await _call(nest, "update_client", {"id": CLIENT_ID, "redirect_uris": [*uris, callback]})
+        for platform, client_id in CLIENTS.items():
+            client = {"id": client_id, "name": f"Beak for {platform}", "redirect_uris": redirect_uris}
+            if await _call(nest, "create_client", client, exists="client_already_exists") is None:
+                clients = await _call(nest, "list_clients", {})
+                uris = next(client["redirect_uris"] for client in clients if client["id"] == client_id)
+                if callback not in uris:
+                    # Redirect URIs of other ports, and those that somebody added, are kept.
+                    await _call(nest, "update_client", {"id": client_id, "redirect_uris": [*uris, callback]})
         await _call(nest, "create_news_item", _NEWS_ITEM, exists="news_item_already_exists")
 
 

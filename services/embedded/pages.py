@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.embedded.demo import CLIENT_ID
+from services.embedded.demo import CLIENT_ID, CLIENTS
 from services.embedded.machine import DRAIN_SECONDS, Machine
 from services.embedded.mail_inbox import Inbox
 from services.embedded.ports import LOOPBACK
@@ -71,7 +71,7 @@ class Pages:
         self._templates = Environment(
             loader=PackageLoader("services.embedded"), autoescape=True, undefined=StrictUndefined
         )
-        self._templates.globals.update(base_url=base_url, client_id=client_id, version=version)
+        self._templates.globals.update(base_url=base_url, client_id=client_id, clients=CLIENTS, version=version)
         self._static = {file.name: file.read_bytes() for file in (files("services.embedded") / "static").iterdir()}
         self._pages = Starlette(
             routes=[

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from services.embedded.console import Console
@@ -69,19 +70,21 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
         async with run_in_process(machine):
             tune_garbage_collector()
             await demo.seed(machine.base_url, machine.internal_key)
-            console.print(_greeting(machine, demo.CLIENT_ID, time.monotonic() - began))
+            console.print(_greeting(machine, demo.CLIENTS, time.monotonic() - began))
             await shutdown.wait()
             console.print("\nNest is stopping")
     console.print("Nest has stopped")
 
 
-def _greeting(machine: Machine, client_id: str, seconds: float) -> str:
+def _greeting(machine: Machine, clients: Mapping[str, str], seconds: float) -> str:
+    client_id, *_ = clients.values()
+    listed = "\n".join(f"  Client for {platform:<9} {client}" for platform, client in clients.items())
     return f"""
 Nest is running at {machine.base_url}/ after {seconds:.1f} s.
 
   Log in in a browser  {machine.base_url}/
   Mails and texts      {machine.base_url}/dev/inbox
-  Demo client          {client_id}
+{listed}
   Internal key         internal_key in {machine.folder / "secrets.json"}
   Data and logs        {machine.folder}
 

@@ -39,7 +39,9 @@ MAX_TOKEN_CHARACTERS: Final = 4096
 CLOCK_SKEW_SECONDS: Final = 60
 """How far auth's clock may be ahead for ``iat``. The expiry has no tolerance."""
 TOKEN_VERSION: Final = "1"  # noqa: S105 -- the claim ``v``, not a secret
-TOKEN_TYPE: Final = "JWT"  # noqa: S105 -- the header ``typ``
+TOKEN_TYPES: Final = frozenset({"JWT", "at+jwt"})
+"""Header ``typ`` of access tokens: RFC 7519, or RFC 9068 if auth is set so. Both are accepted, so that a change of the
+setting refuses no token."""
 CACHED_TOKENS: Final = 20_000
 _HEADER: Final = frozenset({"alg", "kid", "typ"})
 _REQUIRED: Final = ["exp", "iat", "iss", "sub", "aud", "jti"]
@@ -178,7 +180,11 @@ class Authenticator:
         """Key ID and claims of a token that auth has signed. The expiry is checked at every use instead."""
         header = jwt.get_unverified_header(token)
         # All other header fields (jwk, jku, x5u, crit, b64) make a verifier trust the token's own content.
-        if not header.keys() <= _HEADER or header.get("typ") != TOKEN_TYPE or not isinstance(header.get("kid"), str):
+        if (
+            not header.keys() <= _HEADER
+            or header.get("typ") not in TOKEN_TYPES
+            or not isinstance(header.get("kid"), str)
+        ):
             raise jwt.InvalidTokenError
         for part in token.split(".")[:2]:
             # Two parsers could read a token with a duplicate name differently (RFC 7519 section 4).

@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.routing import Route
 
 from services.gateway.auth_topics import ALGORITHMS, SigningKeys
 from services.gateway.endpoint import Endpoint
+from services.gateway.methods import BASE_VERSION
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HeaderList, HttpResponse, entity_tag, if_none_match
 from shared.messages.auth.signing_keys import JWKS_SECONDS
@@ -26,6 +27,19 @@ _CACHE_CONTROL: Final = (b"cache-control", b"public, max-age=%d" % JWKS_SECONDS)
 """A signing key is published for longer than this before it is used, and verifiers fetch the keys again at an unknown
 key ID, so a cached key set does no harm."""
 _NO_REFERRER: Final = (b"referrer-policy", b"no-referrer")
+
+
+DISCOVERED_VERSION: Final = "2021-10-06"
+"""Version of the methods that the metadata documents name."""
+_OPENID_METADATA: Final[dict[str, Any]] = {
+    "subject_types_supported": ["public"],
+    # OpenID Connect Discovery 1.0 section 3 requires RS256. Nest issues no ID tokens; verifiers take the list for that
+    # of access tokens, and there it has no effect, since no key is an RSA key.
+    "id_token_signing_alg_values_supported": [*sorted(ALGORITHMS.values()), "RS256"],
+    "claims_supported": ["iss", "sub", "aud", "iat", "exp", "jti", "v"],
+    # True if it is omitted.
+    "request_uri_parameter_supported": False,
+}
 
 
 class CachedContent(Endpoint):
@@ -61,29 +75,52 @@ class CachedContent(Endpoint):
 
 
 def discovery_routes(keys: SigningKeys, issuer: str) -> list[Route]:
-    """``GET /.well-known/jwks.json`` and ``GET /.well-known/openid-configuration``, for verifiers of access tokens.
+    """The public keys and two metadata documents, for verifiers of access tokens, below ``/.well-known``.
 
-    The standards are RFC 7517 and OpenID Connect Discovery 1.0.
+    ``jwks.json`` is a JWK set (RFC 7517 section 5), ``oauth-authorization-server`` follows RFC 8414, and
+    ``openid-configuration`` adds what OpenID Connect Discovery 1.0 requires, because many libraries read no other path.
 
     Args:
         keys: public keys of access tokens.
         issuer: claim ``iss`` of access tokens, the URL under which clients reach this gateway.
     """
-    configuration = json.dumps(
-        {
-            "issuer": issuer,
-            "jwks_uri": f"{issuer}/.well-known/jwks.json",
-            "id_token_signing_alg_values_supported": sorted(ALGORITHMS.values()),
-            "grant_types_supported": ["authorization_code", "refresh_token"],
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "code_challenge_methods_supported": ["S256"],
-        }
-    ).encode()
+    server = _server_metadata(issuer)
+    documents = {
+        "jwks": ("jwks.json", lambda: keys.jwks, b"application/jwk-set+json"),
+        "authorization_server": ("oauth-authorization-server", _constant(server), JSON),
+        "openid_configuration": ("openid-configuration", _constant({**server, **_OPENID_METADATA}), JSON),
+    }
     return [
-        CachedContent("jwks", lambda: keys.jwks, b"application/jwk-set+json").route("/.well-known/jwks.json"),
-        CachedContent("openid_configuration", lambda: configuration).route("/.well-known/openid-configuration"),
+        CachedContent(name, content, media_type).route(f"/.well-known/{path}")
+        for name, (path, content, media_type) in documents.items()
     ]
+
+
+def _server_metadata(issuer: str) -> dict[str, Any]:
+    """Metadata of an authorization server (RFC 8414 section 2).
+
+    Both endpoints are RPC methods: they take JSON instead of the forms of RFC 6749, and a mail replaces the redirect to
+    a login page. So a generic OAuth client can verify tokens, but cannot log in. Revocation, introspection and
+    registration are not offered in the form of their RFCs, and therefore not listed.
+    """
+    methods = f"{issuer}/{BASE_VERSION}/{DISCOVERED_VERSION}"
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": f"{methods}/send_magic_link",
+        "token_endpoint": f"{methods}/authenticate_user",
+        "token_endpoint_auth_methods_supported": ["none"],
+        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "code_challenge_methods_supported": ["S256"],
+        "service_documentation": f"{issuer}/reference",
+    }
+
+
+def _constant(document: dict[str, Any]) -> Callable[[], bytes]:
+    content = json.dumps(document).encode()
+    return lambda: content
 
 
 def page_templates() -> Environment:

@@ -125,9 +125,8 @@ def request_id_of(headers: dict[bytes, bytes]) -> str:
 def loggable_path(path: str) -> str:
     """The path without the segments that may contain passwords and tokens."""
     segments = path.split("/")
-    # RPC paths consist of versions and names. Of the other routes the first two segments are names, of
-    # /register/{code}/{nonce} and /unsubscribe/{token} only the first one.
-    count = {"1": 4, "register": 2, "unsubscribe": 2}.get("".join(segments[1:2]), 3)
+    # RPC paths consist of versions and names; of some other routes the first two segments are names.
+    count = {"1": 4, ".well-known": 3, "appowner": 3, "applications": 3, "users": 3}.get("".join(segments[1:2]), 2)
     return path if len(segments) <= count else "/".join([*segments[:count], "…"])
 
 

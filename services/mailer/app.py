@@ -52,7 +52,10 @@ def create(settings: MailerSettings | None = None) -> Service:
         name=SERVICE,
         handlers=HANDLERS,
         topics=TOPICS,
-        indexes=INDEXES,
+        indexes={
+            **INDEXES,
+            Deliveries.COLLECTION: (*Deliveries.INDEXES, Deliveries.expiry(loaded.delivery_retention)),
+        },
         open_context=partial(open_context, settings=loaded),
     )
 

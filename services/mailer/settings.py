@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -118,6 +119,15 @@ class MailerSettings(ServiceSettings):
     """Seconds that one call may take."""
     mailchimp_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s]+[^\s/]$")
     """URL of a test double instead of Mailchimp; refused in production."""
+
+    deliveries_days: int = Field(default=90, ge=31, le=3650)
+    """Retention of deliveries after their last change; a bounce or complaint that comes later fits no mail. A change
+    takes effect at the next start, for old deliveries too."""
+
+    @property
+    def delivery_retention(self) -> timedelta:
+        """``deliveries_days`` as a duration."""
+        return timedelta(days=self.deliveries_days)
 
     @field_validator("smtp_tls", "smtp_second_tls")
     @classmethod

@@ -38,6 +38,30 @@ _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
 _PAGE: Final = response("The page.", _HTML)
 _INVALID_LINK: Final = response("The link is invalid. The response is a page.", _HTML)
 _RETRY_AFTER: Final = {"retry-after": "RetryAfter"}
+
+
+def _strings(description: str) -> dict[str, Any]:
+    return {"type": "array", "description": description, "items": {"type": "string"}}
+
+
+_SERVER_METADATA: Final[dict[str, Any]] = {
+    "issuer": {"type": "string", "description": "`iss` of access tokens."},
+    "authorization_endpoint": {
+        "type": "string",
+        "description": "URL of `send_magic_link`. It takes JSON, so generic OAuth clients cannot use it.",
+    },
+    "token_endpoint": {
+        "type": "string",
+        "description": "URL of `authenticate_user`. It takes JSON, so generic OAuth clients cannot use it.",
+    },
+    "token_endpoint_auth_methods_supported": _strings("Always `none`: clients have no secrets."),
+    "jwks_uri": {"type": "string", "description": "URL of the public keys."},
+    "grant_types_supported": _strings("Values of `grant_type`."),
+    "response_types_supported": _strings("Always `code`."),
+    "response_modes_supported": _strings("Always `query`: the code is in the query of the link."),
+    "code_challenge_methods_supported": _strings("Always `S256`."),
+    "service_documentation": {"type": "string", "description": "URL of this reference as a page."},
+}
 SCHEMAS: Final[dict[str, Any]] = {
     "Received": object_schema(
         "Confirmation of a webhook request.",
@@ -66,11 +90,18 @@ SCHEMAS: Final[dict[str, Any]] = {
         },
         additionalProperties={"type": "string"},
     ),
+    "AuthorizationServer": object_schema("Issuer of tokens (RFC 8414).", _SERVER_METADATA),
     "OpenIdConfiguration": object_schema(
         "Issuer of tokens (OpenID Connect Discovery 1.0).",
         {
-            "issuer": {"type": "string", "description": "`iss` of access tokens."},
-            "jwks_uri": {"type": "string", "description": "URL of the public keys."},
+            **_SERVER_METADATA,
+            "subject_types_supported": _strings("Always `public`."),
+            "id_token_signing_alg_values_supported": _strings(
+                "Algorithms that may sign access tokens, and RS256, which the standard requires and no key has. There"
+                " are no ID tokens."
+            ),
+            "claims_supported": _strings("Claims of access tokens."),
+            "request_uri_parameter_supported": {"type": "boolean", "description": "Always false."},
         },
     ),
 }
@@ -165,9 +196,14 @@ def paths(errors: Errors) -> dict[str, Any]:
             reference("JsonWebKeySet"),
             "application/jwk-set+json",
         ),
+        "/.well-known/oauth-authorization-server": document(
+            "authorization_server",
+            "Get issuer and key URL of access tokens as in RFC 8414",
+            reference("AuthorizationServer"),
+        ),
         "/.well-known/openid-configuration": document(
             "openid_configuration",
-            "Get the issuer of access tokens and the URL of the public keys",
+            "Get issuer and key URL of access tokens as in OpenID Connect Discovery",
             reference("OpenIdConfiguration"),
         ),
         "/openapi.json": document("openapi", "Get this document", {"type": "object", "required": ["openapi", "paths"]}),

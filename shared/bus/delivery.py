@@ -18,13 +18,14 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from shared.bus.envelope import HANDLING_TIME, Envelope, Record, Undecodable, unix_milliseconds
 from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
 from shared.bus.inbox import Outcome, WriteConflict
 from shared.bus.outage import RETRY_AFTER, Outage
 from shared.bus.producer import BusDown, Producer
+from shared.bus.sent_messages import SentMessages
 from shared.bus.topics import dead_letter_topic
 from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
 from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
@@ -34,6 +35,7 @@ from shared.mongo import dependency_down, timed_out
 from shared.sealing import Sealer
 from shared.telemetry import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES, Tracing, log
 
+Result = TypeVar("Result")
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE: Final = 0.2
 """Seconds before the second attempt, on average."""
@@ -105,12 +107,14 @@ class Delivery:
         group: str,
         sealer: Sealer,
         tracing: Tracing,
+        sent: SentMessages,
     ) -> None:
         self._handling = handling
         self._producer = producer
         self._group = group
         self._sealer = sealer
         self._tracing = tracing
+        self._sent = sent
         self._service = handling.service
         self._stopping = asyncio.Event()
         self._replies: set[asyncio.Task[None]] = set()
@@ -268,22 +272,22 @@ class Delivery:
                 half = outcome.messages[: max(1, len(outcome.messages) // 2)]
                 await self._until_bus_is_up(lambda: self._producer.send(*half))
                 fault_point("V3")
-            await self._until_bus_is_up(lambda: self._producer.send(*outcome.messages))
+            positions = await self._until_bus_is_up(lambda: self._producer.send(*outcome.messages))
+            if not (query or outcome.throttled):
+                self._sent.add(envelope.id, outcome.messages, positions)
         if outcome.replies and query:
             self._send_reply_soon(envelope, outcome)
         if armed("V4"):
             await self.replies_sent()
             fault_point("V4")
 
-    async def _until_bus_is_up(self, send: Callable[[], Awaitable[object]]) -> None:
+    async def _until_bus_is_up(self, send: Callable[[], Awaitable[Result]]) -> Result:
         while True:
             try:
-                await send()
+                return await send()
             except BusDown as down:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)
-            else:
-                return
 
     def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> None:
         """Send a reply in the background: a failing reply topic must not delay the next message of the key."""

@@ -82,8 +82,8 @@ class Envelope:
 
     @property
     def waited_for(self) -> bool:
-        """Whether a caller waits for the reply, under an ID of its own."""
-        return self.reply_id not in ("", self.id)
+        """Whether a caller waits for the reply."""
+        return self.reply_to is not None or self.reply_id not in ("", self.id)
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the Kafka headers; unset ones are omitted."""

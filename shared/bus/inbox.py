@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -138,6 +138,15 @@ class Inbox:
         ids = (message.id, _throttled_id(message)) if message.waited_for else (message.id,)
         row = await self._loader.find_first(*ids)
         return None if row is None else self._outcome_of(row, message)
+
+    async def drop_messages(self, row_ids: Sequence[str]) -> None:
+        """Remove the messages from rows, except forwarded ones; raise PyMongoError if MongoDB is unavailable.
+
+        Repeats of a forwarded message need it, since its receiver replies to each of them.
+        """
+        await self._rows.update_many(
+            {"_id": {"$in": list(row_ids)}}, {"$pull": {"messages": {"forwarded": {"$ne": True}}}}
+        )
 
     async def kill_abandoned_transactions(self) -> None:
         """Kill the transactions of dead processes, which block documents; at most once a second."""

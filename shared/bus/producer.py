@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus.aiokafka_patch import patch_aiokafka
@@ -86,8 +86,8 @@ class Producer:
         with suppress(TimeoutError, KafkaError):
             await asyncio.wait_for(producer.stop(), STOP_SECONDS)
 
-    async def send(self, *messages: Envelope) -> None:
-        """Send messages to their topics, in order; return when Kafka has acknowledged all of them.
+    async def send(self, *messages: Envelope) -> list[tuple[TopicPartition, int]]:
+        """Send messages to their topics, in order; return their partitions and offsets once Kafka has acknowledged all.
 
         Raises:
             BusDown: not all were acknowledged within the timeout.
@@ -96,9 +96,13 @@ class Producer:
             async with asyncio.timeout(self._timeout):
                 sent = [await self._enqueue(message) for message in messages]
                 # Shielded: the timeout must not cancel futures that aiokafka will resolve.
-                await (asyncio.shield(sent[0]) if len(sent) == 1 else asyncio.gather(*map(asyncio.shield, sent)))
+                if len(sent) == 1:
+                    acknowledged = [await asyncio.shield(sent[0])]
+                else:
+                    acknowledged = await asyncio.gather(*map(asyncio.shield, sent))
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
+        return [(each.topic_partition, each.offset) for each in acknowledged]
 
     async def send_record(
         self,
@@ -142,8 +146,8 @@ class Producer:
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
 
-    async def _enqueue(self, message: Envelope) -> asyncio.Future[object]:
-        sent: asyncio.Future[object] = await self._connected().send(
+    async def _enqueue(self, message: Envelope) -> asyncio.Future[Any]:
+        sent: asyncio.Future[Any] = await self._connected().send(
             self._prefix + message.topic,
             # JSON is never empty, so an empty body is that of a tombstone, which Kafka recognizes by a null value.
             message.body or None,

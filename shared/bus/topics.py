@@ -42,8 +42,9 @@ class Topic:
         partitions: number of partitions. It never changes: additional partitions would break the order of keys.
         retention: how long records are kept, milliseconds, or FOREVER.
         compacted: only the newest record of each key is kept, for at most the retention.
-        consumed: a consumer group consumes it, so it has a dead-letter topic.
+        consumed: a consumer group may consume it, so it has a dead-letter topic.
         append_time: records have the time at which Kafka appends them, not that of their sender.
+        consumers: the services that consume it, each with its consumer group.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Topic:
     compacted: bool = False
     consumed: bool = True
     append_time: bool = False
+    consumers: tuple[str, ...] = ()
 
     def settings(self, replication: int) -> dict[str, str]:
         """Return the topic's Kafka settings for a replication factor."""
@@ -71,9 +73,12 @@ INSTANCES: Final = Topic("instances", 1, 60 * MINUTE, compacted=True, consumed=F
 """Announcements of the running processes, which are the records' keys."""
 SERVICES: Final = ("auth", "billing", "mailer", "news")
 TOPICS: Final = (
-    *(Topic(f"{service}.commands", 12, 7 * DAY) for service in SERVICES),
-    *(Topic(f"{service}.events", 12, 7 * DAY) for service in SERVICES),
-    Topic("stripe.webhooks", 12, 7 * DAY),
+    *(Topic(f"{service}.commands", 12, 7 * DAY, consumers=(service,)) for service in SERVICES),
+    Topic("auth.events", 12, 7 * DAY, consumers=("billing",)),
+    Topic("billing.events", 12, 7 * DAY, consumers=("news",)),
+    Topic("mailer.events", 12, 7 * DAY),
+    Topic("news.events", 12, 7 * DAY),
+    Topic("stripe.webhooks", 12, 7 * DAY, consumers=("billing",)),
     # Callers time out long before ten minutes.
     Topic("gateway.replies", 64, 10 * MINUTE, consumed=False),
     Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False),
@@ -82,6 +87,10 @@ TOPICS: Final = (
     Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False),
     INSTANCES,
 )
+
+
+CONSUMERS: Final = {topic.name: topic.consumers for topic in TOPICS}
+"""The services that consume each topic."""
 
 
 def dead_letter_topic(topic: str) -> str:

@@ -33,6 +33,7 @@ def test_slash_at_the_end_of_the_issuer_is_removed(settings: Make) -> None:
         ({"issuer": "https://nest.example/?a=b"}, "NEST_ISSUER: write a whole URL"),
         ({"signing_algorithm": "HS256"}, "NEST_SIGNING_ALGORITHM: "),
         ({"signing_algorithm": "none"}, "NEST_SIGNING_ALGORITHM: "),
+        ({"access_token_type": "at"}, "NEST_ACCESS_TOKEN_TYPE: "),
         ({"authorization_minutes": 0}, "NEST_AUTHORIZATION_MINUTES: "),
         ({"authorization_minutes": 21}, "NEST_AUTHORIZATION_MINUTES: "),
         ({"places_database": "/nowhere.mmdb"}, "NEST_PLACES_DATABASE: Path does not point to a file"),

@@ -6,6 +6,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from services.embedded.demo import CLIENTS
 from services.embedded.mail_inbox import Inbox
 from services.embedded.pages import Pages
 
@@ -50,6 +51,13 @@ async def test_pages_run_only_their_own_scripts(browser: httpx.AsyncClient, path
 async def test_start_page_has_client_and_redirect_uri(browser: httpx.AsyncClient) -> None:
     page = (await browser.get("/")).text
     assert f'data-client-id="client_1" data-redirect-uri="{BASE}/dev/callback"' in page
+
+
+async def test_start_page_links_to_the_accounts_and_lists_the_clients(browser: httpx.AsyncClient) -> None:
+    page = (await browser.get("/")).text
+    assert 'href="/accounts"' in page
+    for platform, client_id in CLIENTS.items():
+        assert f"<dt>{platform}</dt><dd><code>{client_id}</code></dd>" in page
 
 
 async def test_all_static_files_are_served(browser: httpx.AsyncClient) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from services.embedded import ports
 from services.embedded.children import start_time
-from services.embedded.demo import CLIENT_ID
+from services.embedded.demo import CLIENT_ID, CLIENTS
 from tests.nest_up import NestUp, nest_up, rest, start
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -101,7 +101,7 @@ async def test_second_start_keeps_users_and_mails(tmp_path: Path) -> None:
     async with nest_up(folder) as nest:
         port = httpx.URL(nest.base_url).port
         assert f"Nest is running at {nest.base_url}/" in nest.output
-        assert CLIENT_ID in nest.output
+        assert all(client_id in nest.output for client_id in CLIENTS.values())
         assert f"{nest.base_url}/dev/inbox" in nest.output
         tokens = await log_in(nest, "ada@example.com")
         [key] = (await run_command(folder, "keys", "list"))["keys"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from typing import Any
 
 import httpx
 import pytest
+from pymongo import MongoClient
 
-from tests.stack import API, Login, Stack
+from tests.end_to_end.flows import database
+from tests.stack import API, Login, Stack, eventually
 
 
 async def test_repeat_gets_the_stored_response(nest: Stack, email: str) -> None:
@@ -88,3 +91,23 @@ async def test_callers_may_use_the_same_key(nest: Stack, email: str) -> None:
             idempotency_key=key,
         )
         assert response.status_code == 204, response.text
+
+
+async def test_repeat_gets_the_stored_response_after_the_messages_were_read_everywhere(
+    nest: Stack, email: str, mongo_client: MongoClient[dict[str, Any]]
+) -> None:
+    inbox = database(nest, mongo_client, "auth")["inbox"]
+    login, key = Login(email), secrets.token_hex(8)
+    first = await nest.call("send_magic_link", login.request(), idempotency_key=key)
+    await nest.mail(email)
+    await eventually(
+        lambda: not inbox.count_documents({"messages.type": "mailer.send-mail"}), what="rows without mails"
+    )
+
+    again = await nest.call("send_magic_link", login.request(), idempotency_key=key)
+
+    assert (first.status_code, again.status_code) == (204, 204)
+    assert again.headers["idempotent-replayed"] == "true"
+    # A mail that is sent later arrives after a second mail of the repeat would have.
+    await nest.code(Login(f"other.{email}"))
+    assert len(nest.inbox.arrivals(email)) == 1

@@ -121,10 +121,13 @@ async def test_invalid_file_of_a_news_item_is_refused_in_one_line(nest: Stack, t
         assert text in completed.err
 
 
-async def test_demo_client_keeps_the_redirect_uri_of_every_port(nest: Stack) -> None:
+async def test_demo_clients_keep_the_redirect_uri_of_every_port(nest: Stack) -> None:
     for _ in range(2):
         for url in nest.urls:
             await demo.seed(url, nest.internal_key)
     clients = (await nest.call("list_clients", {}, **nest.internal)).json()
-    [uris] = [client["redirect_uris"] for client in clients if client["id"] == demo.CLIENT_ID]
-    assert [uris.count(f"{url}/dev/callback") for url in nest.urls] == [1, 1]
+    by_id = {client["id"]: client for client in clients}
+    for platform, client_id in demo.CLIENTS.items():
+        assert by_id[client_id]["name"] == f"Beak for {platform}"
+        uris = by_id[client_id]["redirect_uris"]
+        assert [uris.count(f"{url}/dev/callback") for url in nest.urls] == [1, 1]

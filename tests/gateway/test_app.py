@@ -67,11 +67,13 @@ ROUTES = [
     *((route.verb, route.path) for route in (*accounts.ROUTES, *phone.ROUTES)),
     *(("POST", f"/1/webhook/{provider}") for provider in ("stripe", "mail", "unknown")),
     ("GET", "/.well-known/jwks.json"),
+    ("GET", "/.well-known/oauth-authorization-server"),
     ("GET", "/.well-known/openid-configuration"),
     ("GET", "/accounts"),
     ("GET", "/healthz"),
     ("GET", "/openapi.json"),
     ("GET", "/reference"),
+    ("GET", "/open/token"),
     ("GET", "/unsubscribe/token"),
     ("POST", "/unsubscribe/token"),
 ]

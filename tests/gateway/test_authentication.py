@@ -105,6 +105,12 @@ def _es256(signer: Signer, header: dict[str, Any], claims: Any) -> str:
     return f"{signed}.{_part(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
 
+@pytest.mark.parametrize("kind", ["JWT", "at+jwt"])
+def test_both_types_of_access_tokens_are_accepted(harness: AuthenticatorHarness, kind: str) -> None:
+    token = _es256(harness.signer, {"alg": "ES256", "typ": kind, "kid": "key-1"}, harness.signer.claims())
+    assert harness.authenticator.caller(f"bearer {token}".encode(), None).kind == "user"
+
+
 def test_missing_header_is_an_anonymous_caller(harness: AuthenticatorHarness) -> None:
     assert harness.authenticator.caller(None, "192.0.2.1") == Caller(kind="anonymous", client_ip="192.0.2.1")
 
@@ -217,7 +223,7 @@ class TestForgeries:
         header = {"alg": "ES256", "typ": "JWT", "kid": "key-1", **extra}
         assert harness.reason(_es256(harness.signer, header, harness.signer.claims())) == "invalid_token"
 
-    @pytest.mark.parametrize("kind", ["at+jwt", "dpop+jwt", "deletion+jwt", "", None, 1])
+    @pytest.mark.parametrize("kind", ["AT+JWT", "dpop+jwt", "deletion+jwt", "", None, 1, ["JWT"]])
     def test_other_token_type_signed_by_nest(self, harness: AuthenticatorHarness, kind: Any) -> None:
         header = {"alg": "ES256", "typ": kind, "kid": "key-1"}
         assert harness.reason(_es256(harness.signer, header, harness.signer.claims())) == "invalid_token"

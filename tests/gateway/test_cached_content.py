@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.gateway.methods import PATHS
 from tests.gateway.conftest import ISSUER, GatewayStack
 
 
@@ -9,7 +10,7 @@ async def test_discovery_documents_name_issuer_and_public_keys(stack: GatewaySta
     configuration = await stack.http.get("/.well-known/openid-configuration")
     assert configuration.json()["issuer"] == ISSUER
     assert configuration.json()["jwks_uri"] == f"{ISSUER}/.well-known/jwks.json"
-    assert configuration.json()["id_token_signing_alg_values_supported"] == ["ES256", "ES512", "EdDSA"]
+    assert configuration.json()["id_token_signing_alg_values_supported"] == ["ES256", "ES512", "EdDSA", "RS256"]
     jwks = await stack.http.get("/.well-known/jwks.json")
     assert jwks.headers["content-type"] == "application/jwk-set+json"
     assert stack.signer.jwk in jwks.json()["keys"]
@@ -17,7 +18,40 @@ async def test_discovery_documents_name_issuer_and_public_keys(stack: GatewaySta
     assert jwks.headers["cache-control"] == configuration.headers["cache-control"] == "public, max-age=300"
 
 
-@pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/openid-configuration"])
+REQUIRED = {
+    # RFC 8414 section 2.
+    "oauth-authorization-server": {
+        "issuer", "authorization_endpoint", "token_endpoint", "response_types_supported",
+    },
+    # OpenID Connect Discovery 1.0 section 3.
+    "openid-configuration": {
+        "issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "response_types_supported",
+        "subject_types_supported", "id_token_signing_alg_values_supported",
+    },
+}  # fmt: skip
+"""Members that the standards require."""
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+async def test_metadata_has_the_required_members_and_names_what_exists(stack: GatewayStack, name: str) -> None:
+    metadata = (await stack.http.get(f"/.well-known/{name}")).json()
+    assert metadata.keys() >= REQUIRED[name]
+    for endpoint in ("authorization_endpoint", "token_endpoint"):
+        assert metadata[endpoint].removeprefix(ISSUER) in PATHS
+    for document in ("jwks_uri", "service_documentation"):
+        assert (await stack.http.get(metadata[document].removeprefix(ISSUER))).status_code == 200
+    offered = {key for key in metadata if key.endswith("_endpoint")}
+    assert offered == {"authorization_endpoint", "token_endpoint"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+    ],
+)
 async def test_known_entity_tag_gets_304(stack: GatewayStack, path: str) -> None:
     first = await stack.http.get(path)
     tag = first.headers["etag"]

@@ -82,3 +82,11 @@ def test_missing_setting_prevents_the_start(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("NEST_SMTP_HOST", raising=False)
     with pytest.raises(SettingsError, match="NEST_SMTP_HOST: is not set"):
         create()
+
+
+def test_deliveries_expire_after_their_last_change(settings: MakeSettings) -> None:
+    service = create(settings(deliveries_days=31))
+    expiries = [index.document for index in service._indexes["deliveries"] if "expireAfterSeconds" in index.document]
+    assert [(list(each["key"]), each["expireAfterSeconds"]) for each in expiries] == [(["updatedAt"], 31 * 24 * 3600)]
+    with pytest.raises(SettingsError, match="NEST_DELIVERIES_DAYS"):
+        settings(deliveries_days=30)

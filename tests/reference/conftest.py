@@ -11,7 +11,7 @@ from tests.stack import HIGH_LIMITS, Stack, running_stack
 async def nest(
     tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
 ) -> AsyncIterator[Stack]:
-    """A running Nest with all optional routes, shared by the tests of the reference.
+    """A running Nest with all optional routes and with tokens of RFC 9068, shared by the tests of the reference.
 
     Its rate limits are high: a refusal for a rate limit would hide other responses.
     """
@@ -22,6 +22,12 @@ async def nest(
         mongo_url=mongo_url,
         topic_prefix=f"{prefix}.",
         database_prefix=prefix,
-        settings={**HIGH_LIMITS, "NEST_REPLY_SECONDS": "30", "NEST_OLD_CLIENTS": "true", "NEST_TEST_LOGIN": "true"},
+        settings={
+            **HIGH_LIMITS,
+            "NEST_REPLY_SECONDS": "30",
+            "NEST_OLD_CLIENTS": "true",
+            "NEST_TEST_LOGIN": "true",
+            "NEST_ACCESS_TOKEN_TYPE": "at+jwt",
+        },
     ) as running:
         yield running

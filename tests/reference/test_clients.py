@@ -1,4 +1,4 @@
-"""Generated clients: openapi-python-client and openapi-typescript understand the document, and errors are typed."""
+"""Clients of other people: generated ones have typed errors, and libraries verify tokens of RFC 9068."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from services.embedded.demo import CLIENT_ID
 from services.reference.__main__ import OUTPUT
 from tests.stack import Stack
+from tests.token_verifiers import check_verifiers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
 PYTHON: Final = CLIENTS / "python" / ".venv" / "bin"
@@ -62,6 +64,10 @@ async def test_typescript_client_has_typed_errors(nest: Stack, tmp_path: Path) -
     assert unknown == "no such client"
 
 
+async def test_libraries_verify_tokens_of_rfc_9068(nest: Stack) -> None:
+    await check_verifiers(nest, "verified@example.com", {"alg": "ES256", "typ": "at+jwt"}, {"client_id": CLIENT_ID})
+
+
 def test_locks_name_no_host() -> None:
-    for lock in (CLIENTS / "python" / "requirements.txt", CLIENTS / "typescript" / "package-lock.json"):
-        assert "://" not in lock.read_text("utf-8")
+    for lock in ("python/requirements.txt", "typescript/package-lock.json", "go/go.mod", "go/go.sum"):
+        assert "://" not in (CLIENTS / lock).read_text("utf-8")

@@ -7,7 +7,7 @@ import base64
 import json
 import random
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -145,8 +145,10 @@ class BusHarness:
         }
 
     @asynccontextmanager
-    async def running(self, name: str = "ledger", **changes: Any) -> AsyncIterator[RunningService]:
-        """Run an instance of ``ledger`` or ``audit`` in this process."""
+    async def running(
+        self, name: str = "ledger", *, consumers: Mapping[str, Sequence[str]] | None = None, **changes: Any
+    ) -> AsyncIterator[RunningService]:
+        """Run an instance of ``ledger`` or ``audit`` in this process; ``consumers`` are those of each topic."""
         opened: list[Ledger] = []
         stuck: list[bool] = []
         service = Service(
@@ -156,6 +158,7 @@ class BusHarness:
             topics=CONSUMED[name],
             indexes=INDEXES,
             open_context=open_context(opened),
+            consumers=consumers or {},
             on_stuck=lambda: stuck.append(True),
             republish_commands=REPUBLISH_COMMANDS,
         )
@@ -287,6 +290,18 @@ class BusHarness:
         return sum(
             record.offset >= committed.get(TopicPartition(record.topic, record.partition), 0) for record in records
         )
+
+    async def rewind(self, *names: str) -> None:
+        """Set the committed offsets back to the beginning, as an operator might by mistake."""
+        for name in names:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self.bootstrap, group_id=self.prefix + name, enable_auto_commit=False
+            )
+            await consumer.start()
+            partitions = list(await self.committed(name))
+            consumer.assign(partitions)
+            await consumer.commit(dict.fromkeys(partitions, 0))
+            await consumer.stop()
 
     async def drained(self, *names: str, seconds: float = 60.0) -> None:
         """Wait until these services have no lag."""

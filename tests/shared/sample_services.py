@@ -244,6 +244,8 @@ CONSUMED: Final = {
     "audit": ("ledger.events",),
 }
 """Topics that each service consumes."""
+CONSUMERS: Final = {topic: (name,) for name, topics in CONSUMED.items() for topic in topics}
+"""The service that consumes each topic."""
 INDEXES: Final = {
     "subjects": [],
     "entries": [

@@ -235,4 +235,4 @@ def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) 
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read ``userid`` and ``clientid``; the other claims are those of every access token.
     claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}
-    return PhoneTokenView(token=auth.signer.sign(claims))
+    return PhoneTokenView(token=auth.signer.sign_access(claims))

@@ -239,7 +239,7 @@ def _issue_access_token(family: TokenFamily, grant: Grant, work: Work, auth: Aut
 
 def _view(access_token: AccessToken, refresh_token: str, auth: Auth) -> TokenView:
     return TokenView(
-        access_token=auth.signer.sign(access_claims(access_token)),
+        access_token=auth.signer.sign_access(access_claims(access_token)),
         expires_in=int(ACCESS_TOKEN_LIFETIME.total_seconds()),
         expires_at=access_token.expires_at,
         refresh_token=refresh_token,

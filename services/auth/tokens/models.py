@@ -22,6 +22,9 @@ FAMILY_LIFETIME: Final = timedelta(days=365)
 """Counted from the login; afterwards the user has to log in again."""
 GRACE_PERIOD: Final = timedelta(seconds=30)
 """How long a repeated request gets exactly the reply of the first one; later ``expires_in`` is what is left by then."""
+AccessTokenType = Literal["JWT", "at+jwt"]
+"""Header ``typ`` of access tokens: that of RFC 7519 section 5.1, or that of RFC 9068 section 2.1. Each other kind of
+token has its own value, so that no token is accepted as another kind (RFC 8725 section 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,12 @@ from jwt.exceptions import PyJWTError
 
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.models import MAX_TOKEN_LIFETIME
-from services.auth.tokens.models import AccessToken
+from services.auth.tokens.models import AccessToken, AccessTokenType
 from shared.messages.auth.errors import InvalidToken
 from shared.sealing import Sealer
 
 VERSION: Final = "1"
 """Claim ``v`` of access tokens; readers refuse versions that they don't know."""
-ACCESS_TYPE: Final = "JWT"
-"""Header ``typ`` of access tokens (RFC 7519 section 5.1). Each other kind of token has its own value, so that no token
-is accepted as another kind (RFC 8725 section 3.11)."""
 MAX_TOKEN_LENGTH: Final = 4096
 """Characters. Tokens of Nest have about 500."""
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})
@@ -30,12 +27,22 @@ _REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "jti", "iat", "exp")
 class TokenSigner:
     """Signs tokens, and verifies tokens that it has signed; their claim ``iss`` is the URL of this deployment."""
 
-    def __init__(self, keyring: Keyring, issuer: str) -> None:
+    def __init__(self, keyring: Keyring, issuer: str, *, access_type: AccessTokenType = "JWT") -> None:
         self._keyring = keyring
         self._issuer = issuer
+        self._access_type = access_type
 
-    def sign(self, claims: Mapping[str, Any], *, typ: str = ACCESS_TYPE) -> str:
-        """Return a signed JWT (RFC 7519) with these claims and ``iss``.
+    def sign_access(self, claims: Mapping[str, Any]) -> str:
+        """Return a signed access token with these claims and ``iss``, as ``sign``.
+
+        A token of the type ``at+jwt`` also has the claim ``client_id`` (RFC 9068 section 2.2).
+        """
+        if self._access_type == "at+jwt":
+            claims = {**claims, "client_id": claims["aud"]}
+        return self.sign(claims, typ=self._access_type)
+
+    def sign(self, claims: Mapping[str, Any], *, typ: str) -> str:
+        """Return a signed JWT (RFC 7519) with these claims and ``iss``, and the header ``typ``.
 
         The claims need ``sub``, ``aud``, ``jti``, ``iat`` and ``exp``; times are in Unix seconds.
 

@@ -52,10 +52,6 @@ export function storedLogin(state) {
   return JSON.parse(localStorage.getItem(`nest.login.${state}`) ?? "null");
 }
 
-export function removeLogin(state) {
-  localStorage.removeItem(`nest.login.${state}`);
-}
-
 /** Return a device as an app would send it, generated once for this browser. */
 export function device() {
   let known = JSON.parse(localStorage.getItem("nest.device") ?? "null");

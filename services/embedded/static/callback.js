@@ -1,6 +1,6 @@
 // Completes a login as an app would: redeems the authorization code with the stored verifier.
 
-import { Refused, call, clientId, redirectUri, removeLogin, storedLogin } from "/dev/static/api.js";
+import { Refused, call, clientId, redirectUri, storeLogin, storedLogin } from "/dev/static/api.js";
 
 const element = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -53,7 +53,7 @@ async function complete(login) {
       code,
       code_verifier: login.verifier,
     }));
-  removeLogin(state);
+  storeLogin(state, { email: login.email, used: true });
   const user = await step("Read the user with the access token", () =>
     call("get_user", { user_id: tokens.user_id }, tokens.access_token));
   const subscription = await step("Read the subscription", () =>
@@ -78,6 +78,20 @@ async function complete(login) {
   element("result").hidden = false;
 }
 
+/** Heading and text for the refusals that a person can cause by the way the link was opened. */
+const REFUSALS = {
+  token_used: ["This link was already used", "A link logs in once."],
+  authorization_not_found: ["This link was replaced", "A newer link has logged this address in."],
+  token_expired: ["This link has expired", "A link works for some minutes."],
+  token_not_found: ["This link is not complete", "A part of it is missing. Open it as a whole."],
+};
+
+function explainRefusal(code) {
+  element("progress").hidden = true;
+  explain(...(REFUSALS[code] ?? ["The login failed", `Nest refused it: ${code}.`]));
+  element("another").hidden = false;
+}
+
 const login = state && storedLogin(state);
 // First remove the code from the address bar and the history.
 if (code) history.replaceState(null, "", "/dev/callback");
@@ -92,6 +106,8 @@ if (!code) {
     "Only the browser or program that requested this link has the verifier that completes the login. For a request by curl, the code is:",
     code,
   );
+} else if (login.used) {
+  explainRefusal("token_used");
 } else {
-  complete(login).catch((error) => explain("The login failed", `Nest refused it: ${error.message}.`));
+  complete(login).catch((error) => explainRefusal(error.message));
 }

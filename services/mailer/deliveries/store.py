@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -30,6 +31,14 @@ class Deliveries(Rows[Delivery]):
         # Partial, since most mail servers keep the Message-ID.
         IndexModel([("providerId", ASCENDING)], partialFilterExpression={"providerId": {"$type": "string"}}),
     )
+
+    @staticmethod
+    def expiry(retention: timedelta) -> IndexModel:
+        """The TTL index; a changed retention takes effect at the next start, for old deliveries too.
+
+        It counts from the last change, so a delivery that is still retried never expires.
+        """
+        return IndexModel([("updatedAt", ASCENDING)], expireAfterSeconds=int(retention.total_seconds()))
 
     async def find(self, order_id: str) -> Delivery | None:
         """Return the delivery of an order, or None if the order has not been attempted."""

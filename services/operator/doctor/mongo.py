@@ -14,6 +14,7 @@ from services.auth.audit.store import AuditEntries
 from services.auth.signing_keys.key_pairs import unseal_private_key
 from services.auth.signing_keys.models import KEY_SET_ID, KeyState
 from services.auth.signing_keys.store import SigningKeys
+from services.mailer.deliveries.store import Deliveries
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
@@ -98,12 +99,15 @@ def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
     if service == "auth":
         audit = None if settings is None else settings.audit_retention
         declared[AuditEntries.COLLECTION] = [*declared[AuditEntries.COLLECTION], _expiry(audit)]
+    if service == "mailer":
+        deliveries = None if settings is None else settings.delivery_retention
+        declared[Deliveries.COLLECTION] = [*declared[Deliveries.COLLECTION], _expiry(deliveries, "updatedAt")]
     return declared
 
 
-def _expiry(retention: timedelta | None) -> IndexModel:
+def _expiry(retention: timedelta | None, field: str = "at") -> IndexModel:
     seconds = ANY_EXPIRY if retention is None else int(retention.total_seconds())
-    return IndexModel([("at", 1)], expireAfterSeconds=seconds)
+    return IndexModel([(field, 1)], expireAfterSeconds=seconds)
 
 
 def _oldest_inbox_row(settings: Any) -> datetime:

@@ -273,7 +273,7 @@ async def test_tokens_of_other_types_are_refused(harness: ServiceHarness) -> Non
     signer = harness.context.signer
     other_tokens = [
         (await log_in(harness))["access_token"],
-        signer.sign(claims),
+        signer.sign_access(claims),
         signer.sign(claims, typ=DELETION_TYPE),
         signer.sign({**claims, "aud": UNKNOWN_ID}, typ="application+jwt"),
         signer.sign({**claims, "sub": UNKNOWN_ID}, typ="application+jwt"),

@@ -50,13 +50,23 @@ def raw(keys: Keyring, payload: Any, **header: Any) -> str:
     ).decode()
 
 
+def test_access_token_of_rfc_9068_names_type_and_client() -> None:
+    keys = keyring()
+    text = TokenSigner(keys, ISSUER, access_type="at+jwt").sign_access(claims())
+    assert jwt.get_unverified_header(text)["typ"] == "at+jwt"
+    signed = jwt.decode(text, options={"verify_signature": False})
+    # RFC 9068 section 2.2.
+    assert signed.keys() >= {"iss", "exp", "aud", "sub", "client_id", "iat", "jti"}
+    assert signed["client_id"] == signed["aud"]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_access_token_has_the_documented_header_and_claims(algorithm: Algorithm) -> None:
     keys = keyring(algorithm)
     grant = Grant("authorization_code", "authzcode_1")
     family = TokenFamily(root_grant=grant, client_id="client_one", user_id="user_1", began_at=NOW, ends_at=NOW)
     token = AccessToken.issue(family, grant, id="acstok_1", at=NOW)
-    text = TokenSigner(keys, ISSUER).sign(access_claims(token))
+    text = TokenSigner(keys, ISSUER).sign_access(access_claims(token))
     assert jwt.get_unverified_header(text) == {"alg": algorithm, "kid": keys.active.kid, "typ": "JWT"}
     unchecked = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
     public = keys.find(keys.active.kid)
@@ -152,7 +162,7 @@ def test_text_that_is_no_token_is_refused(text: str) -> None:
 def test_token_that_outlives_its_key_is_not_signed() -> None:
     signer = TokenSigner(keyring(), ISSUER)
     now = int(NOW.timestamp())
-    assert signer.sign(claims(exp=now + 24 * 3600))
+    assert signer.sign(claims(exp=now + 24 * 3600), typ=APPLICATION)
     for wrong in ({"exp": now + 24 * 3600 + 1}, {"exp": None}, {"iat": 1.5}, {"aud": None}, {"jti": ""}):
         with pytest.raises(ValueError, match="token"):
-            signer.sign(claims(**wrong))
+            signer.sign(claims(**wrong), typ=APPLICATION)

@@ -9,6 +9,8 @@ import pytest
 
 from services.auth.app import INDEXES
 from services.auth.audit.store import AuditEntries
+from services.mailer.app import INDEXES as MAILER_INDEXES
+from services.mailer.deliveries.store import Deliveries
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.mongo import check_indexes, check_mongo, check_stripe_events, check_timers
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY
@@ -67,6 +69,25 @@ async def test_inbox_and_audit_expiry_must_match_the_settings(client: Client, da
     await audit.drop_index("at_1")
     await audit.create_index("at")
     assert await index_problems(client, database_prefix, {}) == differences[:1]
+
+
+async def test_deliveries_must_expire_as_set(client: Client, database_prefix: str) -> None:
+    mailer = client[f"{database_prefix}mailer"]
+    settings = {
+        **SETTINGS,
+        "mailer": SimpleNamespace(inbox_retention=INBOX_RETENTION, delivery_retention=timedelta(90)),
+    }
+    try:
+        deliveries = [*Deliveries.INDEXES, Deliveries.expiry(timedelta(days=31))]
+        await ensure_indexes(mailer, {**MAILER_INDEXES, Deliveries.COLLECTION: deliveries})
+        await mailer["timers"].create_index("at")
+        await mailer["inbox"].create_index("at", expireAfterSeconds=INBOX_EXPIRY)
+        await mailer["inbox"].create_indexes([THROTTLED_EXPIRY])
+        assert await index_problems(client, database_prefix, settings) == [
+            "mailer.deliveries: the index updatedAt_1 has another expireAfterSeconds"
+        ]
+    finally:
+        await client.drop_database(mailer.name)
 
 
 async def test_index_with_other_fields_or_not_unique_is_a_problem(client: Client, database_prefix: str) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.bus import topics
@@ -318,7 +318,7 @@ async def test_rewound_offsets_change_nothing(bus: BusHarness) -> None:
             await bus.send(Append(subject=str(number % 3), number=number, key=str(number % 3), events=2))
         await bus.drained("ledger", "audit")
     before = await all_documents(bus)
-    await rewind(bus, "ledger", "audit")
+    await bus.rewind("ledger", "audit")
     assert await bus.lag() == 20
     async with bus.running() as ledger, bus.running("audit") as audit:
         await bus.drained("ledger", "audit")
@@ -333,7 +333,7 @@ async def test_rewound_messages_older_than_the_inbox_are_dead_lettered(bus: BusH
         await bus.drained()
     # As MongoDB does when the rows expire; the retention is one second here.
     await bus.database()["inbox"].delete_many({})
-    await rewind(bus, "ledger")
+    await bus.rewind("ledger")
     await asyncio.sleep(1.1)
     async with bus.running(inbox_retention=timedelta(seconds=1)) as running:
         await bus.drained()
@@ -347,19 +347,6 @@ async def all_documents(bus: BusHarness) -> list[Any]:
     databases = [bus.database(name) for name in ("ledger", "audit")]
     names = ("subjects", "entries", "inbox", "timers")
     return [await database[name].find().sort("_id").to_list() for database in databases for name in names]
-
-
-async def rewind(bus: BusHarness, *names: str) -> None:
-    """Set the committed offsets back to the beginning, as an operator might by mistake."""
-    for name in names:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=bus.bootstrap, group_id=bus.prefix + name, enable_auto_commit=False
-        )
-        await consumer.start()
-        partitions = list(await bus.committed(name))
-        consumer.assign(partitions)
-        await consumer.commit(dict.fromkeys(partitions, 0))
-        await consumer.stop()
 
 
 async def test_an_unfinished_message_holds_back_the_committed_offset(bus: BusHarness) -> None:

@@ -1,0 +1,153 @@
+"""Removal of messages from inbox rows once every consumer group has passed them.
+
+An inbox row holds the messages of its work, so that they can be sent again after a crash. Once they are acknowledged
+and every service that consumes their topics has committed a later offset, nobody needs them. They are two thirds of a
+row, which is kept for days to recognize repeats.
+
+What was sent is remembered in memory only: a row whose instance stops earlier keeps its messages until it expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from shared.bus.envelope import Envelope
+from shared.bus.inbox import Inbox
+from shared.bus.topics import CONSUMERS
+from shared.mongo import dependency_down
+from shared.telemetry import log
+
+CHECK_SECONDS: Final = 5.0
+"""Pause between two checks, each of which costs a request per consumer group and an update per ``BATCH`` rows."""
+BATCH: Final = 500
+MAX_WAITING: Final = 50_000
+"""Bound on the remembered rows while a consumer is away, about 20 MB. The oldest rows beyond it keep their messages."""
+KAFKA_SECONDS: Final = 10.0
+"""Timeout of the requests of one check."""
+Position = tuple[TopicPartition, int]
+"""Partition and offset of a record."""
+
+
+class SentMessages:
+    """The rows of one inbox whose messages were sent by this instance and not yet passed by every consumer group.
+
+    Args:
+        inbox: the inbox.
+        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        prefix: prefix of topic names and consumer groups.
+        consumers: services that consume a topic, by its name without the prefix. Messages of other topics stay.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        bootstrap: str,
+        *,
+        prefix: str,
+        consumers: Mapping[str, Sequence[str]] = CONSUMERS,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        self._inbox = inbox
+        self._bootstrap = bootstrap
+        self._prefix = prefix
+        self._groups = {prefix + topic: [prefix + name for name in names] for topic, names in consumers.items()}
+        self._check_seconds = check_seconds
+        self._waiting: deque[tuple[str, tuple[Position, ...]]] = deque(maxlen=MAX_WAITING)
+        self._admin: AIOKafkaAdminClient | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of the remembered rows."""
+        return len(self._waiting)
+
+    def add(self, row_id: str, messages: Sequence[Envelope], positions: Sequence[Position]) -> None:
+        """Remember that the messages of a row were acknowledged at these positions, in the same order.
+
+        A forwarded message stays in its row: it is sent again for every repeat of the call, with its reply address.
+        """
+        to_pass = tuple(
+            position for message, position in zip(messages, positions, strict=True) if not message.forwarded
+        )
+        if to_pass and all(partition.topic in self._groups for partition, _ in to_pass):
+            self._waiting.append((row_id, to_pass))
+
+    def start(self) -> None:
+        """Start the checks."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop the checks."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._disconnect()
+
+    async def drop_passed(self) -> None:
+        """Remove the messages that every consumer group has passed from their rows.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka did not answer.
+            PyMongoError: MongoDB is unavailable.
+        """
+        if not self._waiting:
+            return
+        taken, self._waiting = self._waiting, deque(maxlen=MAX_WAITING)
+        left = list(taken)
+        try:
+            committed = await self._committed({partition.topic for _, to_pass in taken for partition, _ in to_pass})
+            passed = [row_id for row_id, to_pass in taken if self._all_passed(to_pass, committed)]
+            for start in range(0, len(passed), BATCH):
+                await self._inbox.drop_messages(passed[start : start + BATCH])
+            done = set(passed)
+            left = [entry for entry in taken if entry[0] not in done]
+        finally:
+            self._waiting = deque([*left, *self._waiting], maxlen=MAX_WAITING)
+
+    def _all_passed(self, to_pass: Sequence[Position], committed: Mapping[str, Mapping[TopicPartition, int]]) -> bool:
+        return all(
+            committed[group].get(partition, 0) > offset
+            for partition, offset in to_pass
+            for group in self._groups[partition.topic]
+        )
+
+    async def _committed(self, topics: set[str]) -> dict[str, dict[TopicPartition, int]]:
+        """Return the committed offsets of the groups that consume these topics."""
+        groups = sorted({group for topic in topics for group in self._groups[topic]})
+        found = {}
+        async with asyncio.timeout(KAFKA_SECONDS):
+            for group in groups:
+                offsets = await (await self._connected()).list_consumer_group_offsets(group)
+                found[group] = {partition: each.offset for partition, each in offsets.items()}
+        return found
+
+    async def _connected(self) -> AIOKafkaAdminClient:
+        if self._admin is None:
+            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+            await self._admin.start()
+        return self._admin
+
+    async def _disconnect(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.close()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_seconds)
+            try:
+                await self.drop_passed()
+            except Exception as failure:  # noqa: BLE001 -- without this task rows would keep their messages unnoticed
+                outage = isinstance(failure, KafkaError | TimeoutError) or dependency_down(failure)
+                if outage:
+                    log.info("messages not dropped", error=type(failure).__name__)
+                else:
+                    log.error("messages not dropped", exc_info=failure)
+                await self._disconnect()
