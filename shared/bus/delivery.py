@@ -81,14 +81,14 @@ class _Tries:
         query: True if it is a query.
         failures: attempts that failed because of the message or its handler.
         timeouts: attempts in a row that timed out although MongoDB answers.
-        notice: timer of the notice before the deadline.
+        interrupted: True if an attempt failed because of MongoDB or Kafka.
     """
 
     waiting: Waiting
     query: bool
     failures: int = 0
     timeouts: int = 0
-    notice: asyncio.TimerHandle | None = None
+    interrupted: bool = False
 
 
 class Delivery:
@@ -186,6 +186,7 @@ class Delivery:
         if envelope.reply_to is not None and envelope.deadline:
             self.waiting[envelope.reply_id] = waiting
         tries = _Tries(waiting, query=isinstance(message, Query))
+        notice = self._notify_before_deadline(tries)
         try:
             while True:
                 try:
@@ -202,8 +203,8 @@ class Delivery:
                 await self._pause(refusal_or_pause)
         finally:
             self.waiting.pop(envelope.reply_id, None)
-            if tries.notice is not None:
-                tries.notice.cancel()
+            if notice is not None:
+                notice.cancel()
 
     async def _after(self, failure: Exception, tries: _Tries) -> Refusal | float:
         """Return the refusal that ends a message after a failed attempt, or the seconds before the next attempt.
@@ -213,10 +214,10 @@ class Delivery:
         """
         envelope = tries.waiting.envelope
         if dependency_down(failure) or isinstance(failure, BusDown | WriteConflict):
+            tries.interrupted = True
             slow = await self._is_slow(failure, envelope)
             if tries.query and (refusal := self._query_refusal(tries.waiting, slow=slow)):
                 return refusal
-            tries.notice = tries.notice or self._notify_before_deadline(tries.waiting)
             pause = min(OUTAGE_PAUSE * 2.0**tries.timeouts, LONGEST_PAUSE)
             tries.timeouts = tries.timeouts + 1 if slow else 0
             return pause * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
@@ -246,13 +247,22 @@ class Delivery:
         near = bool(deadline) and unix_milliseconds() > deadline - NOTICE_MILLISECONDS
         return Unavailable(retry_after=RETRY_AFTER) if near or waiting.notified or self._outage.lasts else None
 
-    def _notify_before_deadline(self, waiting: Waiting) -> asyncio.TimerHandle:
-        """Schedule the notice for a message that waits for a dependency.
+    def _notify_before_deadline(self, tries: _Tries) -> asyncio.TimerHandle | None:
+        """Schedule the notice for a message that waits for MongoDB or Kafka shortly before its deadline.
 
         Without it the caller would only see a timeout. The message itself stays and is handled later.
         """
-        remaining = waiting.envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
-        return asyncio.get_running_loop().call_later(max(remaining, 0) / 1000, self.notify_unavailable, waiting)
+        envelope = tries.waiting.envelope
+        if envelope.reply_to is None or not envelope.deadline:
+            return None
+
+        def notify() -> None:
+            # Its first attempt may still wait for a MongoDB that other messages have found to be away.
+            if tries.interrupted or self._outage.suspected:
+                self.notify_unavailable(tries.waiting)
+
+        remaining = envelope.deadline - NOTICE_MILLISECONDS - unix_milliseconds()
+        return asyncio.get_running_loop().call_later(max(remaining, 0) / 1000, notify)
 
     def notify_unavailable(self, waiting: Waiting) -> None:
         """Reply ``unavailable`` to a caller, once: its message waits and is handled later."""

@@ -52,6 +52,11 @@ class Outage:
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
+    def suspected(self) -> bool:
+        """Whether MongoDB is away, or may be: the first ping after a failed operation has no answer yet."""
+        return self._since is not None or self._check is not None
+
+    @property
     def lasts(self) -> bool:
         """Whether the outage has lasted ``PATIENCE_SECONDS``, so that callers no longer wait."""
         return self.seconds >= PATIENCE_SECONDS

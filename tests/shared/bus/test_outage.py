@@ -38,7 +38,11 @@ async def outage(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def test_a_failed_operation_is_no_outage_if_mongodb_answers(mongo: Mongo, outage: Outage) -> None:
     mongo.away = False
-    assert not await outage.is_on()
+    failed = asyncio.create_task(outage.is_on())
+    await asyncio.sleep(0)
+    assert outage.suspected
+    assert not await failed
+    assert not outage.suspected
     assert not outage.begun.is_set()
     assert outage.seconds == 0
 
