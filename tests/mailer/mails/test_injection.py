@@ -71,7 +71,7 @@ async def test_name_cannot_inject(harness: ServiceHarness, server: SmtpServer, n
     server.arrivals.clear()
     server.commands.clear()
     try:
-        variables = json.dumps({"name": name})
+        variables = json.dumps({"name": name}, ensure_ascii=False)
         command = SendMail(template="welcome", to=Sealed.of("person@example.com"), variables=Sealed.of(variables))
         await harness.deliver(command)
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ async def test_dispute_fields_cannot_inject(harness: ServiceHarness, server: Smt
     server.commands.clear()
     variables: dict[str, Any] = {"dispute_id": "du_1", "amount": "12.00 EUR", "reason": "fraudulent", field: text}
     try:
-        sealed = Sealed.of(json.dumps(variables))
+        sealed = Sealed.of(json.dumps(variables, ensure_ascii=False))
         await harness.deliver(SendMail(template="dispute", to=Sealed.of("person@example.com"), variables=sealed))
     except UnicodeEncodeError:
         return
