@@ -1,9 +1,9 @@
 """Messages and refusals of news: items that apps show."""
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag, model_validator
 from pydantic.config import JsonDict
 
 from shared.errors import Kind, NotFound, Refusal
@@ -129,7 +129,8 @@ class OtherContent(Part):
     dismissible: bool = True
     """Whether the user can dismiss the item."""
     payload: dict[str, JsonValue]
-    """Data for the apps that know the kind. A field ``url`` at any depth is checked like that of a banner's button."""
+    """Data for the apps that know the kind. A field ``url`` at any depth is checked like that of a banner's button.
+    Integers have 64 bits at most, and names no null character."""
 
 
 def _content_kind(content: Any) -> str:
@@ -226,6 +227,27 @@ class NewsItemFields(Command, audited=True, reply=NewsItemDetails):
     """When the item becomes live; null for now."""
     ends_at: Moment | None = None
     """When the item ends; null for never."""
+
+    @model_validator(mode="after")
+    def _payloads_can_be_stored(self) -> Self:
+        for content in (self.primary, self.fallback):
+            if isinstance(content, OtherContent):
+                _check_storable(content.payload)
+        return self
+
+
+def _check_storable(value: JsonValue) -> None:
+    """Raise ValueError for what BSON cannot hold (https://bsonspec.org/spec.html)."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer in a payload has more than 64 bits")
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if "\0" in name:
+                raise ValueError("a name in a payload contains a null character")
+            _check_storable(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_storable(each)
 
 
 class CreateNewsItem(

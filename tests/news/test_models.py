@@ -1,5 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -270,6 +271,16 @@ def test_a_readable_app_version_is_one_that_operators_may_set(text: str) -> None
         assert app_version(version) == version
         CreateNewsItem(primary=banner(), min_app_version=version)
         version_key(version)
+
+
+@pytest.mark.parametrize(
+    "payload", [{"number": 2**63}, {"numbers": [{"number": -(2**63) - 1}]}, {"a\0b": 1}, {"names": [{"\0": 1}]}]
+)
+def test_payload_that_cannot_be_stored_is_refused(payload: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CreateNewsItem(primary=OtherContent(code="other", payload=payload), fallback=banner())
+    storable = {"a.b": [2**63 - 1, -(2**63), 1e300, True, None], "$c": {"": "x"}}
+    CreateNewsItem(primary=OtherContent(code="other", payload=storable), fallback=banner())
 
 
 @pytest.mark.parametrize("bound", ["", "unknown", "v1.2", "1.2 (3)", "1.x", "9" * 33])
