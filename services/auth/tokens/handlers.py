@@ -32,6 +32,7 @@ from shared.messages.auth.errors import (
 )
 from shared.messages.auth.tokens import AuthenticateUser, RefreshTokenReused, TokenView, UserAuthenticated
 from shared.messages.mailer.mails import PersonVariables, SendMail
+from shared.sealing import CannotUnseal
 
 SUCCESSORS: Final = "auth.successors"
 """Sealing purpose of the replies stored for repeated requests; no other secret of auth is sealed for it."""
@@ -152,7 +153,8 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
     """Return the same successor again while it is unused; treat any other use of a used token as theft.
 
     Raises:
-        RefreshTokenStolen, TokenUsed: the token was stolen.
+        RefreshTokenStolen: the token was stolen.
+        TokenUsed: the theft was reported before, or the successor can't be unsealed.
         TokenExpired: the successor has expired.
         Refusal: as for ``Client.must_be_enabled``.
     """
@@ -163,7 +165,7 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
         if successor is not None and token.may_repeat(successor, client_id=command.client_id):
             successor.must_be_open(client_id=command.client_id, at=work.now)
             client.must_be_enabled()
-            view = TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, token.successor.sealed))
+            view = _reply_of(token.successor, auth)
             if token.is_recent(at=work.now):
                 return view
             if work.now < view.expires_at:
@@ -250,6 +252,18 @@ def _view(access_token: AccessToken, refresh_token: str, auth: Auth) -> TokenVie
 
 def _successor(refresh_token: RefreshToken, view: TokenView, auth: Auth) -> Successor:
     return Successor(refresh_token.id, auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode()))
+
+
+def _reply_of(successor: Successor, auth: Auth) -> TokenView:
+    """Unseal the reply with a successor.
+
+    Raises:
+        TokenUsed: the sealing key is no longer held, so the person has to log in again.
+    """
+    try:
+        return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, successor.sealed))
+    except CannotUnseal:
+        raise TokenUsed from None
 
 
 def _required(secret: Sealed | None, missing: type[Refusal], auth: Auth) -> str:

@@ -1,13 +1,15 @@
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import jwt
 import pytest
 
+from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
-from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, log_in, redeliverable, refresh, refusal
+from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, REDIRECT_URI, log_in, redeliverable, refresh, refusal
 from tests.service_harness import ServiceHarness
 
 GRACE_PERIOD = timedelta(seconds=30)
@@ -145,6 +147,20 @@ async def test_repeat_is_refused_once_the_successor_has_expired(harness: Service
     harness.now += timedelta(days=60)
     assert await refused(harness, first["refresh_token"]) == ("gone", "token_expired")
     assert harness.published_of(RefreshTokenReused) == []
+
+
+async def test_repeat_without_the_sealing_key_needs_a_login(new_harness: Callable[..., ServiceHarness]) -> None:
+    old, new = {"old": bytes(range(32))}, {"new": bytes(32)}
+    async with new_harness(old) as harness:
+        await harness.deliver(CreateClient(id=CLIENT, name="An app", redirect_uris=(REDIRECT_URI,)))
+        first = await log_in(harness)
+        second = await harness.deliver(refresh(first["refresh_token"]))
+    async with new_harness({**new, **old}):
+        pass  # The start seals the signing keys with the new key.
+    async with new_harness(new) as harness:
+        assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
+        assert harness.published_of(RefreshTokenReused) == []
+        await harness.deliver(refresh(second["refresh_token"]))
 
 
 async def test_concurrent_late_repeats_get_one_access_token(harness: ServiceHarness) -> None:
