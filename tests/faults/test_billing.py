@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -11,35 +12,56 @@ from pymongo import MongoClient
 from services.stripe_double import FaultKind
 from tests.stack import Login, Stack, eventually
 
-DEVICE = {"platform": "mac", "beak_id": "beak_1", "fingerprint": "print_1"}
-
-
 SEPARATE = ("billing",)
 """Services that run as processes of their own, to be killed."""
+IN_STRIPE = ("customer", "subscription", "refund", "customer_balance_transaction")
+IN_NEST = ("trials", "subscriptions", "provider_mappings")
+TRIAL = {"customer": 1, "subscription": 1, "trials": 1, "subscriptions": 1, "provider_mappings": 1}
+"""Number of objects and documents that a trial adds."""
 
 
-def assert_one_of_each(stack: Stack, mongo: MongoClient[dict[str, object]]) -> None:
-    """Assert one customer, one subscription and one trial, in Nest and at Stripe."""
-    assert (len(stack.stripe.objects("customer")), len(stack.stripe.objects("subscription"))) == (1, 1)
-    database = mongo[stack.environment["NEST_DATABASE_PREFIX"] + "billing"]
-    counts = {name: database[name].count_documents({}) for name in ("trials", "subscriptions", "provider_mappings")}
-    assert counts == {"trials": 1, "subscriptions": 1, "provider_mappings": 1}
+class Added:
+    """What a test adds to Stripe and to billing's database, which it shares with the other tests of this file."""
+
+    def __init__(self, stack: Stack, mongo: MongoClient[dict[str, object]]) -> None:
+        self._stack = stack
+        self._database = mongo[stack.environment["NEST_DATABASE_PREFIX"] + "billing"]
+        self._before = self._counts()
+
+    def counts(self) -> dict[str, int]:
+        """Number of added Stripe objects and documents by kind, without zeros."""
+        return dict(self._counts() - self._before)
+
+    def _counts(self) -> Counter[str]:
+        in_stripe = {kind: len(self._stack.stripe.objects(kind)) for kind in IN_STRIPE}
+        return Counter({**in_stripe, **{name: self._database[name].count_documents({}) for name in IN_NEST}})
+
+
+@pytest.fixture
+def added(shared_nest: Stack, mongo_client: MongoClient[dict[str, object]]) -> Added:
+    """What this test adds."""
+    return Added(shared_nest, mongo_client)
+
+
+def device(name: str) -> dict[str, str]:
+    """A device of its own for each test, since each gets one trial."""
+    return {"platform": "mac", "beak_id": f"beak_{name}", "fingerprint": f"print_{name}"}
 
 
 @pytest.mark.parametrize("point", ["B1:1", "B1:2"])
 async def test_billing_killed_after_a_stripe_call_creates_one_trial(
-    nest: Stack, point: str, mongo_client: MongoClient[dict[str, object]]
+    shared_nest: Stack, point: str, added: Added
 ) -> None:
-    billing = nest.processes["billing"]
-    email = "ada@example.com"
+    nest, billing = shared_nest, shared_nest.processes["billing"]
+    email = f"trial.{point[-1]}@example.com"
     await billing.stop()
     await billing.start(NEST_CRASH_AT=point)
-    login, key = Login(email), "idempotency-key-1"
-    arguments = login.request(device=DEVICE)
+    login, key = Login(email), f"idempotency-key-{point}"
+    arguments = login.request(device=device(point))
     first = asyncio.create_task(nest.call("create_trial_and_magic_link", arguments, idempotency_key=key))
 
     assert await billing.ended() == 137, "the fault did not happen"
-    assert len(nest.stripe.objects("customer")) == 1
+    assert added.counts()["customer"] == 1
     await billing.start()
     assert (await first).status_code in {204, 503, 504}
 
@@ -50,14 +72,14 @@ async def test_billing_killed_after_a_stripe_call_creates_one_trial(
     await nest.mail(email, count=2)
     await nest.stripe.webhooks.drain()
     assert len(nest.inbox.arrivals(email)) == 2
-    assert_one_of_each(nest, mongo_client)
+    assert added.counts() == TRIAL
 
 
 @pytest.mark.parametrize("point", ["B1:1", "B1:2", "B1:3"])
-async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: str) -> None:
+async def test_billing_killed_during_a_refund_refunds_once(shared_nest: Stack, point: str, added: Added) -> None:
     """After the cancellation, after the refund, after the reversal of the credit."""
-    billing, stripe = nest.processes["billing"], nest.stripe
-    price, email = nest.environment["NEST_STRIPE_TRIAL_PRICE"], "ada@example.com"
+    nest, billing, stripe = shared_nest, shared_nest.processes["billing"], shared_nest.stripe
+    price, email = nest.environment["NEST_STRIPE_TRIAL_PRICE"], f"refund.{point[-1]}@example.com"
     first = stripe.simulate.checkout(price, email=email)
     await nest.mail(email, count=1)
     await billing.stop()
@@ -69,7 +91,8 @@ async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: s
     await billing.start()
 
     async def refunded() -> bool:
-        return len(stripe.objects("customer_balance_transaction")) == len(stripe.objects("refund")) == 1
+        counts = added.counts()
+        return counts.get("customer_balance_transaction") == counts.get("refund") == 1
 
     await eventually(refunded, what="the refund")
     await nest.mail(email, count=2)
@@ -77,16 +100,21 @@ async def test_billing_killed_during_a_refund_refunds_once(nest: Stack, point: s
     assert stripe.object("subscription", second["id"])["status"] == "canceled"
     assert stripe.object("subscription", first["id"])["status"] == "active"
     assert stripe.object("customer", first["customer"])["balance"] == 0
-    assert (len(stripe.objects("refund")), len(stripe.objects("customer_balance_transaction"))) == (1, 1)
+    assert added.counts() == {
+        "customer": 1,
+        "subscription": 2,
+        "refund": 1,
+        "customer_balance_transaction": 1,
+        "subscriptions": 2,
+        "provider_mappings": 1,
+    }
     assert len(nest.inbox.arrivals(email)) == 2
 
 
-async def test_a_repeat_after_a_stripe_failure_creates_one_trial(
-    nest: Stack, mongo_client: MongoClient[dict[str, object]]
-) -> None:
-    email = "ada@example.com"
+async def test_a_repeat_after_a_stripe_failure_creates_one_trial(shared_nest: Stack, added: Added) -> None:
+    nest, email = shared_nest, "failure@example.com"
     fault = nest.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
-    arguments = Login(email).request(device=DEVICE)
+    arguments = Login(email).request(device=device("failure"))
     refused = await nest.call("create_trial_and_magic_link", arguments)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert fault.hits > 0
@@ -97,4 +125,4 @@ async def test_a_repeat_after_a_stripe_failure_creates_one_trial(
 
     await eventually(repeated, what="the trial")
     await nest.mail(email, count=2)
-    assert_one_of_each(nest, mongo_client)
+    assert added.counts() == TRIAL
