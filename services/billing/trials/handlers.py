@@ -110,7 +110,7 @@ async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
     if trial.email is None:
         raise ValueError(f"{trial.id} is pending and has no address")
     seconds = _seconds_left(work) or billing.stripe.calls.timeouts.call
-    stripe, customer_id = billing.stripe.within(seconds), None
+    stripe, customer_id, subscription_id = billing.stripe.within(seconds), None, None
     try:
         async with asyncio.timeout(seconds):
             customer_id = await provision_customer(trial, billing.unseal(trial.email), stripe=stripe, at=work.now)
@@ -121,8 +121,9 @@ async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
     except TimeoutError:
         raise StripeUnavailable from None
     except StripeRefused as refused:
-        # The user and the device may start another trial.
-        billing.trials.remove(trial, work)
+        if subscription_id is None:
+            # The user and the device may start another trial. One that exists is continued by a repeat.
+            billing.trials.remove(trial, work)
         if customer_id is None and refused.rejects_email:
             raise EmailRefusedByStripe from refused
         refused.report(trial=trial.id)

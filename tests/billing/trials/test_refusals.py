@@ -74,6 +74,17 @@ async def test_a_customer_that_stripe_refuses_leaves_no_reservation(shop: Shop) 
     assert (refused.value.code, await shop.count("trials"), created(shop)) == ("trial_refused_by_stripe", 0, (0, 0))
 
 
+async def test_a_trial_that_exists_and_cannot_be_read_is_continued_by_a_repeat(shop: Shop) -> None:
+    shop.double.faults.add(FaultKind.REFUSED, method="GET", path="/v1/subscriptions/*")
+    for _ in range(2):
+        with pytest.raises(Refused) as refused:
+            await start(shop)
+        assert (refused.value.code, await shop.count("trials")) == ("trial_refused_by_stripe", 1)
+    shop.double.faults.clear()
+    await start(shop)
+    assert created(shop) == (1, 1)
+
+
 async def test_of_two_commands_for_a_refused_trial_both_are_refused(shop: Shop) -> None:
     shop.double.faults.add(FaultKind.REFUSED, method="POST", path="/v1/subscriptions")
     await shop.harness.deliver(command())
