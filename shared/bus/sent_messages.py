@@ -10,9 +10,10 @@ What was sent is remembered in memory only: a row whose instance stops earlier k
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -29,10 +30,21 @@ CHECK_SECONDS: Final = 5.0
 BATCH: Final = 500
 MAX_WAITING: Final = 50_000
 """Bound on the remembered rows while a consumer is away, about 20 MB. The oldest rows beyond it keep their messages."""
+MAX_AGE_SECONDS: Final = 3600.0
+"""Time after which a row is forgotten and keeps its messages. While a consumer is away, messages may age out of their
+topic; when it returns, it commits offsets beyond messages that it has never read."""
 KAFKA_SECONDS: Final = 10.0
 """Timeout of the requests of one check."""
 Position = tuple[TopicPartition, int]
 """Partition and offset of a record."""
+
+
+class _Row(NamedTuple):
+    """A row, the positions of its messages, and when they were acknowledged (monotonic seconds)."""
+
+    id: str
+    to_pass: tuple[Position, ...]
+    sent_at: float
 
 
 class SentMessages:
@@ -53,13 +65,15 @@ class SentMessages:
         prefix: str,
         consumers: Mapping[str, Sequence[str]] = CONSUMERS,
         check_seconds: float = CHECK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inbox = inbox
         self._bootstrap = bootstrap
         self._prefix = prefix
         self._groups = {prefix + topic: [prefix + name for name in names] for topic, names in consumers.items()}
         self._check_seconds = check_seconds
-        self._waiting: deque[tuple[str, tuple[Position, ...]]] = deque(maxlen=MAX_WAITING)
+        self._clock = clock
+        self._waiting: deque[_Row] = deque(maxlen=MAX_WAITING)
         self._admin: AIOKafkaAdminClient | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -77,7 +91,7 @@ class SentMessages:
             position for message, position in zip(messages, positions, strict=True) if not message.forwarded
         )
         if to_pass and all(partition.topic in self._groups for partition, _ in to_pass):
-            self._waiting.append((row_id, to_pass))
+            self._waiting.append(_Row(row_id, to_pass, self._clock()))
 
     def start(self) -> None:
         """Start the checks."""
@@ -97,17 +111,20 @@ class SentMessages:
             KafkaError, TimeoutError: Kafka did not answer.
             PyMongoError: MongoDB is unavailable.
         """
+        oldest = self._clock() - MAX_AGE_SECONDS
+        while self._waiting and self._waiting[0].sent_at < oldest:
+            self._waiting.popleft()
         if not self._waiting:
             return
         taken, self._waiting = self._waiting, deque(maxlen=MAX_WAITING)
         left = list(taken)
         try:
-            committed = await self._committed({partition.topic for _, to_pass in taken for partition, _ in to_pass})
-            passed = [row_id for row_id, to_pass in taken if self._all_passed(to_pass, committed)]
+            committed = await self._committed({partition.topic for row in taken for partition, _ in row.to_pass})
+            passed = [row.id for row in taken if self._all_passed(row.to_pass, committed)]
             for start in range(0, len(passed), BATCH):
                 await self._inbox.drop_messages(passed[start : start + BATCH])
             done = set(passed)
-            left = [entry for entry in taken if entry[0] not in done]
+            left = [row for row in taken if row.id not in done]
         finally:
             self._waiting = deque([*left, *self._waiting], maxlen=MAX_WAITING)
 
