@@ -17,7 +17,7 @@ from shared.errors import Kind
 from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
 from tests.shared.bus_harness import BusHarness, wait_until
-from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Relay, Reveal, Total
+from tests.shared.sample_services import TOPICS, Append, Appended, Posted, Refuse, Relay, Reveal, Total
 
 KIB = 1024
 
@@ -324,6 +324,17 @@ async def test_rewound_offsets_change_nothing(bus: BusHarness) -> None:
         await bus.drained("ledger", "audit")
         assert (ledger.ledger.runs, audit.ledger.runs) == ({}, {})
     assert await all_documents(bus) == before
+
+
+async def test_a_rewound_throttled_message_does_not_run_after_the_wait(bus: BusHarness) -> None:
+    async with bus.running():
+        reply = await bus.call(Refuse(subject="s", how="throttled"))
+        assert reply.kind == "throttled"
+        await bus.drained()
+    await bus.rewind("ledger")
+    async with bus.running() as running:
+        await bus.drained()
+        assert running.ledger.runs == {}
 
 
 async def test_rewound_messages_older_than_the_inbox_are_dead_lettered(bus: BusHarness) -> None:
