@@ -19,6 +19,7 @@ EXTRA_FILES: Final = {
     "services/auth/audit/recorder.py": "adapters",
     "services/auth/dead_letters/erasure.py": "handlers",
     "services/auth/dead_letters/views.py": "adapters",
+    "services/auth/magic_links/mail_backlog.py": "adapters",
     "services/auth/rate_limits/known_devices.py": "adapters",
     "services/auth/rate_limits/limiter.py": "adapters",
     "services/auth/rate_limits/shared_counters.py": "adapters",

@@ -18,6 +18,7 @@ from services.auth.clients.store import Clients
 from services.auth.context import Auth
 from services.auth.dead_letters.store import RemovedLetters, Replays
 from services.auth.handlers import HANDLERS
+from services.auth.magic_links.mail_backlog import MailBacklog
 from services.auth.magic_links.store import Authorizations
 from services.auth.personal_data.store import PersonalData, UserExportParts, UserProcesses
 from services.auth.phone.models import TextPolicy
@@ -115,11 +116,13 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
         old_clients=settings.old_clients,
         parameters=settings.password_parameters,
     )
+    mail_backlog = MailBacklog(settings.kafka_bootstrap, prefix=settings.topic_prefix)
     settings.warn_of_old_clients()
     async with (
         keyring.running(settings.signing_algorithm, resources.publish, at=resources.clock()),
         shared_counters.running(),
         aclosing(passwords),
+        mail_backlog.running(),
     ):
         for client_id in await clients.ids():
             await resources.publish(AnnounceClient(key=client_id, client_id=client_id))
@@ -155,6 +158,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             guesses_per_code=settings.guesses_per_code,
             sealer=sealer,
             authorization_lifetime=timedelta(minutes=settings.authorization_minutes),
+            mail_backlog=mail_backlog,
             test_domains=not settings.production,
             text_policy=TextPolicy(settings.allowed_text_countries),
             phone_code_lifetime=timedelta(minutes=settings.phone_code_minutes),

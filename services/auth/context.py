@@ -12,6 +12,7 @@ from services.auth.audit.recorder import AuditRecorder
 from services.auth.audit.store import AuditEntries
 from services.auth.clients.store import Clients
 from services.auth.dead_letters.store import RemovedLetters, Replays
+from services.auth.magic_links.mail_backlog import MailBacklog
 from services.auth.magic_links.store import Authorizations
 from services.auth.personal_data.store import PersonalData, UserExportParts, UserProcesses
 from services.auth.phone.models import TextPolicy
@@ -75,6 +76,7 @@ class Auth:
     guesses_per_code: int
     sealer: Sealer
     authorization_lifetime: timedelta
+    mail_backlog: MailBacklog
     test_domains: bool
     text_policy: TextPolicy
     phone_code_lifetime: timedelta

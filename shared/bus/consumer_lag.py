@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -18,6 +19,8 @@ from shared.telemetry import LAG, LAG_SECONDS, UNREAD_EXPIRED, log
 READ_SECONDS: Final = 10.0
 """Timeout of reading the lag of one group."""
 INTERVAL_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 5.0
+"""Pause after a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,15 @@ class LagMonitor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Measure while the context is entered."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
     def measured(self, service: str, lag: Lag) -> None:
         """Take a measurement."""
         self.lags[service] = lag
@@ -166,7 +178,7 @@ class LagMonitor:
             except Exception:  # noqa: BLE001 -- the measurement must not end unnoticed
                 self.lags.clear()
                 log.exception("consumer lag not measured")
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(max(self._seconds, RETRY_SECONDS))
 
 
 class LagExporter(LagMonitor):

@@ -6,13 +6,15 @@ import asyncio
 import json
 import random
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from tests.backing import Backing
 from tests.bench.flood import Flood
-from tests.stack import API, Login, Stack, eventually
+from tests.stack import API, Login, Stack, eventually, running_stack
 
 SEPARATE = ("gateway", "auth")
 CONNECTIONS = 600
@@ -87,3 +89,47 @@ async def _order_links(
             response = await http.post(f"{API}/send_magic_link", json=Login(email).request())
             assert response.status_code in {204, 429}, response.text
             (accepted if response.status_code == 204 else refused).append(email)
+
+
+async def test_links_are_refused_while_the_mailer_is_away_too_long_for_them(
+    tmp_path: Path, backing: Backing, topic_prefix: str, database_prefix: str
+) -> None:
+    """A link of a minute is ordered while the mailer has been away for less than 15 s, and mailed within 30 s."""
+    async with running_stack(
+        tmp_path,
+        kafka_bootstrap=backing.kafka_bootstrap,
+        mongo_url=backing.mongo_url,
+        topic_prefix=topic_prefix,
+        database_prefix=database_prefix,
+        separate=("mailer",),
+        settings={"NEST_AUTHORIZATION_MINUTES": "1"},
+    ) as nest:
+        await nest.log_in("before@example.com")
+        await nest.processes["mailer"].stop()
+        accepted = ["before@example.com"]
+        refused: list[httpx.Response] = []
+        stopped = time.monotonic()
+        while not refused:
+            assert time.monotonic() - stopped < 60, "no link was refused"
+            email = f"{len(accepted)}@example.com"
+            response = await nest.call("send_magic_link", Login(email).request())
+            if response.status_code == 204:
+                accepted.append(email)
+            else:
+                refused.append(response)
+            await asyncio.sleep(0.5)
+        assert time.monotonic() - stopped > 14
+        assert (refused[0].status_code, refused[0].json()["code"]) == (503, "unavailable")
+        assert int(refused[0].headers["retry-after"]) >= 1
+        await nest.processes["mailer"].start()
+
+        async def accepted_again() -> bool:
+            response = await nest.call("send_magic_link", Login("after@example.com").request())
+            return response.status_code == 204
+
+        await eventually(accepted_again, within=30, what="a link after the backlog")
+        await nest.mail("after@example.com")
+        # On a slow machine the first ones may have expired.
+        mailed = {arrival.to for arrival in nest.inbox.arrivals()}
+        assert mailed <= {*accepted, "after@example.com"}
+        assert accepted[-1] in mailed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
@@ -19,6 +19,9 @@ from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkReques
 from shared.messages.billing.trials import StartTrial
 from shared.messages.mailer.mails import LinkVariables, SendMail
 
+MAIL_WITHIN: Final = 1 / 2
+"""A link that waits longer than this fraction of its lifetime is not mailed: its reader would have too little time."""
+
 
 @audited("send_magic_link")
 async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> None:
@@ -30,9 +33,11 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
         ClientNotFound, ClientDisabled, InvalidRedirectUri: the app can't request this link.
         InvalidEmail: the address can't receive mail.
         Throttled: too many requests for this address, from this network or by this app.
+        Unavailable: the mail would arrive too late.
     """
     client = await auth.clients.get(command.client_id)
     address = _check_request(command, client, work, auth)
+    auth.mail_backlog.must_be_short(auth.authorization_lifetime)
     await _take_quota("magic-links-per-address", address, command, work, auth)
     _mail_link(command, address, work, auth, template="magic-link")
 
@@ -44,10 +49,12 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
     Billing starts the trial, replies to the caller, and then orders the link by ``SendTrialMagicLink``.
 
     Raises:
-        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled: as for ``send_magic_link``.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled, Unavailable: as for
+            ``send_magic_link``.
     """
     client = await auth.clients.get(command.client_id)
     address = _check_request(command, client, work, auth)
+    auth.mail_backlog.must_be_short(auth.authorization_lifetime)
     await _take_quota("trials-per-address", address, command, work, auth)
     user_id = await find_or_create_user(address, work, auth)
     work.forward(
@@ -134,5 +141,6 @@ def _mail_link(
             variables=Sealed.of(variables.model_dump_json()),
             client_id=request.client_id,
             locale=request.locale,
+            expires_at=work.now + auth.authorization_lifetime * MAIL_WITHIN,
         )
     )

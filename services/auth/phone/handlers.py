@@ -50,9 +50,11 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
     Raises:
         InvalidPhoneNumber, PhoneNumberNotAllowed: the number can't be texted.
         Throttled: too many texts to this number or from this network.
+        Unavailable: the text would arrive too late.
     """
     number = PhoneNumber.parse(command.phone_number)
     auth.text_policy.must_allow(number)
+    auth.mail_backlog.must_be_short(auth.phone_code_lifetime)
     client_ip = work.caller.client_ip
     quota = await auth.rate_limits.quota(
         {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, device_ids=network_ids(client_ip)

@@ -44,10 +44,10 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
     if suppression is not None:
         mailer.deliveries.add_or_save(delivery.suppressed(suppression.cause, at=work.now), work, stored=stored)
         return
-    outcome = await _send(command, address, delivery, mailer)
+    outcome = await _send(command, address, delivery, work, mailer)
     if isinstance(outcome, Accepted):
         fault_point("M1")
-    delivery = delivery.after(outcome, at=work.now)
+    delivery = delivery.after(outcome, at=work.now, until=command.expires_at)
     mailer.deliveries.add_or_save(delivery, work, stored=stored)
     match delivery.state:
         case "handed_over":
@@ -95,8 +95,10 @@ async def _client_and_locale(command: SendMail, recipient_hash: str, mailer: Mai
     return command.client_id or last.client_id, command.locale or last.locale
 
 
-async def _send(command: SendMail, address: str, delivery: Delivery, mailer: Mailer) -> Outcome:
-    """Render the mail and try once to send it."""
+async def _send(command: SendMail, address: str, delivery: Delivery, work: Work, mailer: Mailer) -> Outcome:
+    """Render the mail and try once to send it, unless it has expired."""
+    if command.expires_at is not None and work.now >= command.expires_at:
+        return Rejected("expired before it could be sent")
     branding = await mailer.branding_cache.get(delivery.client_id)
     locale = mailer.mail_renderer.choose_locale(command.template, branding=branding, requested=(delivery.locale,))
     unsubscribe = mailer.unsubscribe_links.create(command.template, command.user_id, locale)

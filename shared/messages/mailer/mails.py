@@ -107,6 +107,8 @@ class SendMail(SendOrder, wire="mailer.send-mail"):
     template: Template
     user_id: str | None = None
     """Recipient, if it is a user. Needed for the unsubscribe link of the mails that have one."""
+    expires_at: Moment | None = None
+    """When the mail is no longer useful, and is not sent. Omitted: never."""
 
 
 class MailHandedOver(Event, wire="mailer.mail-handed-over"):

@@ -1,11 +1,13 @@
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from shared.bus.consumer_lag import Lag
 from shared.ids import new_message_id
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink, SendTrialMagicLink, TrialDevice
 from shared.messages.auth.users import EnsureUser, UserCreated
@@ -50,6 +52,7 @@ async def test_send_magic_link_orders_one_mail_with_the_link(harness: ServiceHar
         "link": f"{REDIRECT_URI}?state=a%26b%3D%C3%BC&code={document['_id']}.{key}",
         "minutes": 10,
     }
+    assert mail.expires_at == document["createdAt"] + timedelta(minutes=5), "half of the lifetime"
     assert len(key) == 64
     assert document["key"] == hashlib.sha256(key.encode()).hexdigest()
 
@@ -236,3 +239,21 @@ async def test_second_delivery_of_send_trial_magic_link_sends_no_second_mail(har
 async def test_requested_locale_is_passed_to_mailer(harness: ServiceHarness) -> None:
     await harness.deliver(send_magic_link(locale="de-AT"))
     assert [mail.locale for mail in harness.published_of(SendMail)] == ["de-AT"]
+
+
+async def test_nothing_is_ordered_or_counted_while_mail_would_arrive_too_late(harness: ServiceHarness) -> None:
+    backlog = harness.context.mail_backlog
+    backlog.measured("mailer", Lag(1, int(1000 * (time.time() - 200)), 0, ()))
+    message_id = new_message_id()
+    for command in (send_magic_link(), create_trial()):
+        with pytest.raises(Refused) as refused:
+            await harness.deliver(command, id=message_id if isinstance(command, SendMagicLink) else None)
+        assert (refused.value.kind, refused.value.code) == ("unavailable", "unavailable")
+        assert 0 < refused.value.meta["retry_after"] <= 60
+    assert harness.published == []
+    assert await harness.database["authorizations"].count_documents({}) == 0
+    # A started trial gets its link, and so does a repeat once the backlog is gone.
+    await harness.deliver(send_trial_link())
+    backlog.measured("mailer", Lag(0, None, 1, ()))
+    await harness.deliver(send_magic_link(), id=message_id)
+    assert [type(each) for each in harness.published] == [SendMail, SendMail]

@@ -176,6 +176,28 @@ async def test_mail_deferred_for_a_day_fails(
     assert server.arrivals == []
 
 
+async def test_expired_mail_is_not_sent(harness: ServiceHarness, server: SmtpServer) -> None:
+    failed = FAILED.labels("magic-link")._value
+    before = failed.get()
+    await harness.deliver(mail_command(expires_at=harness.now - timedelta(seconds=1)), id=ORDER_ID)
+    [row] = await delivery_rows(harness)
+    assert (row["state"], row["reason"]) == ("failed", "expired before it could be sent")
+    assert failed.get() == before + 1
+    assert server.arrivals == []
+
+
+async def test_deferred_mail_is_not_retried_after_its_expiry(harness: ServiceHarness, server: SmtpServer) -> None:
+    server.reply_to("RCPT", "450 4.2.1 mailbox busy")
+    expires_at = harness.now + timedelta(minutes=1)
+    await harness.deliver(mail_command(expires_at=expires_at), id=ORDER_ID)
+    while (await delivery_rows(harness))[0]["state"] == "queued":
+        retry = await next_retry(harness)
+        assert harness.now < expires_at
+        await harness.deliver(retry)
+    assert (await delivery_rows(harness))[0]["attempts"] > 2
+    assert await harness.delayed() == []
+
+
 async def test_mail_whose_acknowledgement_is_always_lost_has_four_copies(
     harness: ServiceHarness, server: SmtpServer
 ) -> None:
