@@ -25,9 +25,11 @@ from aiokafka.protocol.types import Int32, Schema, String
 SESSION_SECONDS: Final = 6.0
 """After so long without a heartbeat Kafka gives a member's partitions to others: the shortest time that brokers accept
 by default (``group.min.session.timeout.ms``)."""
-HEARTBEAT_SECONDS: Final = 0.5
+HEARTBEAT_SECONDS: Final = 0.3
 """A heartbeat's response also announces a rebalance, so that the partitions of a member that has left or died wait so
 long at most."""
+BLOCKED_SECONDS: Final = 1.0
+"""An event loop that has not responded for so long needs the spare heartbeats, one per this interval."""
 MAX_BLOCKED_SECONDS: Final = 15.0
 """How long a blocked event loop keeps its partitions. Only then does the session timeout begin."""
 FENCED_INSTANCE_ID: Final = 82
@@ -159,14 +161,14 @@ class SpareHeartbeats:
         self._stopping.set()
 
     def _run(self) -> None:
-        while not self._stopping.wait(HEARTBEAT_SECONDS):
+        while not self._stopping.wait(BLOCKED_SECONDS):
             responded = threading.Event()
             try:
                 self._loop.call_soon_threadsafe(responded.set)
             except RuntimeError:  # the loop is closed
                 return
             blocked_until = time.monotonic() + MAX_BLOCKED_SECONDS
-            while not responded.wait(2 * HEARTBEAT_SECONDS) and not self._stopping.is_set():
+            while not responded.wait(BLOCKED_SECONDS) and not self._stopping.is_set():
                 if time.monotonic() < blocked_until and self._member.generation > 0:
                     self._send()
 

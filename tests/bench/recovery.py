@@ -38,7 +38,8 @@ GOALS: Final = {"restarted": 2.0, "not restarted": 7.0, "rolling restart": 1.0}
 """Longest time that a caller may wait, seconds."""
 SETTLE_SECONDS: Final = 3.0
 CALL_SECONDS: Final = 30.0
-USER: Final = "user_00000000000000000000000000"
+USERS: Final = 50
+"""So many users, so that their messages are on every partition."""
 
 
 @dataclass
@@ -49,11 +50,13 @@ class Outcome:
         waited: seconds of each call.
         errors: failures that a caller saw, by kind, each with its number.
         refused: connections that were refused or broke, and whose call was repeated on the other gateway.
+        fault_seconds: how long the fault took, until all processes that it starts are healthy.
     """
 
     waited: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    fault_seconds: float = 0.0
 
     @property
     def longest(self) -> float:
@@ -101,7 +104,7 @@ class Callers:
                     await asyncio.sleep(self._pause / 5)
 
     def _bodies(self) -> list[tuple[str, dict[str, Any]]]:
-        user = {"user_id": USER}
+        user = {"user_id": f"user_{next(self._count) % USERS:026}"}
         return [
             ("get_user", user),
             ("send_magic_link", Login(f"p{next(self._count)}@example.com").request()),
@@ -224,7 +227,9 @@ async def measure(nest: Stack, callers: Callers, fault: str, service: str) -> Ou
     """Call while a fault happens, and until the calls settle; leave two healthy processes."""
     async with callers.calling() as outcome:
         await asyncio.sleep(SETTLE_SECONDS / 2)
+        began = time.monotonic()
         await FAULTS[fault](nest, service)
+        outcome.fault_seconds = time.monotonic() - began
         await asyncio.sleep(SETTLE_SECONDS / 2)
     for label in pair(nest, service):
         if nest.processes[label].exit_code is not None:
