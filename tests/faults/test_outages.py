@@ -289,7 +289,9 @@ async def test_random_outages_of_mongodb_notify_every_caller_and_lose_nothing(
                     if chaos.random() < 0.1:
                         await second.aclose()  # its partitions move during the outage
                 await (mongo.start() if kill else thaw(mongo))
-                assert await calls.replies() == {"done", "unavailable"}
+                replies = await calls.replies()
+                assert "unavailable" in replies, "the fault did not happen"
+                assert replies <= {"done", "unavailable"}
                 await bus.drained()
         for message_id, command in calls.commands.items():
             repeat = await bus.call(command, id=message_id)
