@@ -279,7 +279,8 @@ async def test_random_outages_of_mongodb_notify_every_caller_and_lose_nothing(
                     await second.enter_async_context(bus.running(in_flight=16, drain_seconds=1))
                 calls.start(chaos.randint(1, 20))
                 await asyncio.sleep(chaos.uniform(0, 0.1))
-                kill, seconds = chaos.random() < 0.5, chaos.uniform(4, 8)
+                # A frozen MongoDB is noticed after the timeouts of an operation and a ping, 3.5 s.
+                kill, seconds = chaos.random() < 0.5, chaos.uniform(6, 9)
                 await (mongo.kill() if kill else freeze(mongo))
                 ends = time.monotonic() + seconds
                 calls.start(chaos.randint(40, 100))
