@@ -24,7 +24,7 @@ class Flood:
     Attributes:
         latencies: in seconds, by HTTP status.
         timeouts: requests without response within ``client_seconds``.
-        closed: connections that the server closed; each is replaced.
+        closed: connections that the server closed.
     """
 
     def __init__(self, host: str, port: int, requests: Sequence[bytes], *, client_seconds: float) -> None:
@@ -68,7 +68,8 @@ class Flood:
 
     def close(self) -> None:
         """Disconnect."""
-        for client in list(self._clients):
+        clients, self._clients = self._clients, set()
+        for client in clients:
             client.transport.abort()
 
     def send(self, client: _Client) -> None:
@@ -83,11 +84,12 @@ class Flood:
         self._free.append(client)
 
     def lost(self, client: _Client) -> None:
-        """Replace a connection that the server closed."""
-        self._clients.discard(client)
+        """Count a connection that the server closed, and use it no more."""
+        if client in self._clients:
+            self._clients.discard(client)
+            self.closed += 1
         if client in self._free:
             self._free.remove(client)
-        self.closed += 1
 
     def received(self, client: _Client, status: int) -> None:
         """Store the latency of a response and send the next request."""

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
+from tests.bench.flood import Flood
 from tests.bench.http_client import Connection
 
 ROWS = {
@@ -41,6 +43,34 @@ def test_every_row_runs_a_round_of_one_second(tmp_path: Path) -> None:
     for name, row in measured.items():
         assert row["per_second"] > 0, name
         assert 0 < row["p50"] <= row["p99"] <= row["longest"], name
+
+
+async def test_flood_sends_at_its_rate_and_counts_from_when_a_request_was_due() -> None:
+    loop = asyncio.get_running_loop()
+    count = 0
+
+    class Slow(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.Transport", transport)
+
+        def data_received(self, data: bytes) -> None:  # noqa: ARG002 -- the interface
+            nonlocal count
+            count += 1
+            status = 200 if count % 2 else 429
+            response = b"HTTP/1.1 %d X\r\ncontent-length: 2\r\n\r\nok" % status
+            loop.call_later(0.05, self.transport.write, response)
+
+    server = await loop.create_server(Slow, "127.0.0.1", 0)
+    flood = Flood("127.0.0.1", server.sockets[0].getsockname()[1], [b"GET / HTTP/1.1\r\n\r\n"], client_seconds=20)
+    await flood.connect(2)
+    elapsed = await flood.run(rate=100, seconds=0.4)
+    flood.close()
+    server.close()
+    assert {status: len(latencies) for status, latencies in flood.latencies.items()} == {200: 20, 429: 20}
+    assert flood.timeouts == flood.closed == 0
+    # Two connections need a second for what was due within 0.4 s.
+    assert elapsed > 0.9
+    assert max(flood.latencies[200] + flood.latencies[429]) > 0.5
 
 
 async def test_connection_closed_by_the_server_is_reopened() -> None:
