@@ -18,6 +18,8 @@ LONGEST_SECONDS: Final = 60.0
 EVENTS: Final = {
     "bus down": KAFKA,
     "clock not compared": KAFKA,
+    "consumer lag not measured": KAFKA,
+    "expired records not checked": KAFKA,
     "offsets not committed": KAFKA,
     "outage notices interrupted": KAFKA,
     "reply lost": KAFKA,

@@ -381,7 +381,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             await consumer.commit(offsets)
-        except (KafkaError, IllegalStateError, Fenced) as failure:
+        except Fenced:
+            return  # the process that has the name now handles the records; `_fenced` has logged it
+        except (KafkaError, IllegalStateError) as failure:
             # The records are delivered again to the partition's new owner; the inbox absorbs them.
             log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
             return
