@@ -242,7 +242,17 @@ async def measure(nest: Stack, callers: Callers, fault: str, service: str) -> Ou
 async def run(options: argparse.Namespace, console: Console) -> bool:
     """Measure every fault of every service; return True if all goals are met."""
     table = Table(title="Longest wait of a caller, two of each service", title_justify="left")
-    for column in ("fault", "service", "calls", "longest s", "over 1 s", "goal s", "errors", "repeated connections"):
+    for column in (
+        "fault",
+        "service",
+        "calls",
+        "longest s",
+        "over 1 s",
+        "goal s",
+        "until healthy s",
+        "errors",
+        "repeated connections",
+    ):
         table.add_column(column)
     met = True
     async with AsyncExitStack() as stack:
@@ -281,6 +291,7 @@ async def run(options: argparse.Namespace, console: Console) -> bool:
                     f"{outcome.longest:.2f}",
                     str(sum(waited > 1 for waited in outcome.waited)),
                     f"{GOALS[fault]:.0f} {'met' if good else 'MISSED'}",
+                    f"{outcome.fault_seconds:.1f}",
                     ", ".join(f"{count} {kind}" for kind, count in outcome.errors.items()),
                     ", ".join(f"{count} {kind}" for kind, count in outcome.refused.items()),
                 )
