@@ -153,6 +153,7 @@ async def test_access_is_checked_before_the_body_is_read() -> None:
         dispatcher=Anonymous(),  # type: ignore[arg-type] -- nothing else of the dispatcher is used
         parse=json_body(GetUser),
         access=Access.INTERNAL,
+        topic=None,
     )
     await method({"headers": [], "state": {"request_id": "r"}}, receive, send)
     assert sent[0]["status"] == 403
@@ -163,7 +164,7 @@ async def test_renderer_also_renders_refusals() -> None:
         response.body = b"rendered"
         return response
 
-    method = MessageEndpoint(("g", "n"), dispatcher=Mock(), parse=json_body(GetUser), render=render)
+    method = MessageEndpoint(("g", "n"), dispatcher=Mock(), parse=json_body(GetUser), render=render, topic=None)
     response = method.render_refusal(HttpRequest({"state": {"request_id": "r"}}, fail, {}), BodyMissing())
     assert (response.status, response.body) == (400, b"rendered")
 
