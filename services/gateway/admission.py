@@ -23,7 +23,7 @@ LIMIT_SECONDS: Final = 0.2
 INTERVAL_SECONDS: Final = 0.1
 GROWTH: Final = 1.25
 """Factor by which the limit grows per interval without a standing queue."""
-MIN_CALLS: Final = 32
+MIN_CALLS: Final = 64
 """Lowest limit: even a service that replies to nobody gets some calls, whose replies show that it has recovered."""
 LIMIT: Final = Gauge("nest_gateway_call_limit", "Calls that may wait for a service at the same time.", ["service"])
 REFUSED: Final = Counter("nest_gateway_calls_refused", "Calls refused with 429 before they were read.", ["service"])
@@ -67,7 +67,8 @@ class CallLimit:
     def begin(self) -> None:
         """Add a call that waits."""
         if not self.waiting:
-            # Time without calls says nothing about the service's rate.
+            # No queue is left, and time without calls says nothing about the service's rate.
+            self.limit, self._standing_since = self._maximum, None
             self._start_interval(self._clock())
         self.waiting += 1
 
