@@ -25,6 +25,7 @@ from services.embedded.demo import CLIENT_ID, CLIENTS
 from services.embedded.machine import DRAIN_SECONDS, Machine
 from services.embedded.mail_inbox import Inbox
 from services.embedded.ports import LOOPBACK
+from services.gateway.app import drop_trailing_slash
 from services.gateway.server import Server
 
 _HEADERS = {
@@ -84,6 +85,7 @@ class Pages:
                 Route("/dev/static/{name}", self._static_file),
             ]
         )
+        self._pages.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -94,6 +96,8 @@ class Pages:
             refusal = PlainTextResponse(f"open this page at {self._base_url}/", 421, _HEADERS)
             await refusal(scope, receive, send)
         else:
+            # As on the gateway's routes. A redirect would repeat the code in the URL without the headers of a page.
+            drop_trailing_slash(scope)
             await self._pages(scope, receive, send)
 
     async def _start(self, request: Request) -> Response:

@@ -228,7 +228,7 @@ class _Router:
         try:
             await self._routes(scope, receive, send)
         except HTTPException as error:
-            if error.status_code == HTTPStatus.NOT_FOUND and _drop_trailing_slash(scope):
+            if error.status_code == HTTPStatus.NOT_FOUND and drop_trailing_slash(scope):
                 await self(scope, receive, send)
                 return
             refusal = methods.unknown_path(scope["path"])
@@ -237,7 +237,7 @@ class _Router:
             await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))
 
 
-def _drop_trailing_slash(scope: Scope) -> bool:
+def drop_trailing_slash(scope: Scope) -> bool:
     """Drop the slash at the end of a path; return whether there was exactly one."""
     # Only the raw path tells it from an encoded slash, which may be the end of a password.
     raw_path: bytes = scope["raw_path"]

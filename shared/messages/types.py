@@ -6,7 +6,8 @@ A type with a description describes every field of that type in the API referenc
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
+from unicodedata import category
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +23,10 @@ from pydantic_core import CoreSchema, core_schema
 from shared.messages.languages import TAG_PATTERN, language_tag
 
 T = TypeVar("T")
+_BLANKS: Final = "\ufeff" + "".join(
+    character for character in map(chr, range(0x3001)) if character.isspace() or category(character) == "Cf"
+)
+"""All white space of Unicode, and its invisible format characters, which are mostly in this range too."""
 
 
 def iso_milliseconds(moment: datetime) -> str:
@@ -45,10 +50,11 @@ Moment = Annotated[
 def trimmed_address(text: str) -> str:
     """Return a typed email address without line breaks and without white space around it.
 
-    The value sanitization algorithm of HTML's ``<input type=email>`` (section 4.10.5.1.5), for all white space of
-    Unicode. Apps, keyboards and other systems add a space after a completed word.
+    The value sanitization algorithm of HTML's ``<input type=email>`` (section 4.10.5.1.5), for all white space and
+    invisible format characters of Unicode. Apps, keyboards and other systems add a space after a completed word, and an
+    address that was copied from a page may have a byte order mark or bidirectional marks around it.
     """
-    return text.replace("\n", "").replace("\r", "").strip()
+    return text.replace("\n", "").replace("\r", "").strip(_BLANKS)
 
 
 def _normal_locale(value: Any) -> Any:

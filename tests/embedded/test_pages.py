@@ -48,6 +48,13 @@ async def test_pages_run_only_their_own_scripts(browser: httpx.AsyncClient, path
     assert " style=" not in page.text
 
 
+@pytest.mark.parametrize("path", ["/dev/inbox", "/dev/inbox.json", "/dev/callback", "/dev/static/pages.css"])
+async def test_one_slash_at_the_end_of_a_path_is_ignored(browser: httpx.AsyncClient, path: str) -> None:
+    assert (await browser.get(f"{path}/?code=c")).content == (await browser.get(f"{path}?code=c")).content
+    assert (await browser.get(f"{path}/")).status_code == 200
+    assert (await browser.get(f"{path}//")).status_code == 404
+
+
 async def test_start_page_has_client_and_redirect_uri(browser: httpx.AsyncClient) -> None:
     page = (await browser.get("/")).text
     assert f'data-client-id="client_1" data-redirect-uri="{BASE}/dev/callback"' in page

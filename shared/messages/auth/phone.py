@@ -58,7 +58,7 @@ class VerifyPhoneCode(
 
     clientid: AppName | None = None
     """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
-    whole API. Null and an omitted one are the same as an empty one, with which the claim is empty."""
+    whole API. If it is null, empty or omitted, the claims ``clientid`` and ``aud`` are empty."""
 
     code: Sealed
     """Code from the text."""

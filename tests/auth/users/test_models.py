@@ -45,6 +45,11 @@ def email(*, verified: bool) -> Identifier:
         ("ana@exam\nple.com", "ana@example.com"),
         ("\u00a0ana@example.com\u3000", "ana@example.com"),
         (" ana@b\u00fccher.example\n", "ana@xn--bcher-kva.example"),
+        # Invisible characters around an address that was copied from a page or an address book.
+        ("\ufeffana@example.com", "ana@example.com"),
+        ("\u200bana@example.com\u200b ", "ana@example.com"),
+        ("\u202aana@example.com\u202c", "ana@example.com"),
+        ("\u2068ana@example.com\u2069\u200e", "ana@example.com"),
     ],
 )
 def test_address_has_one_normal_form(text: str, normal: str) -> None:
@@ -77,6 +82,8 @@ def test_address_has_one_normal_form(text: str, normal: str) -> None:
         "ana@example.com.",
         "ana@example.com\r\nBcc: bo@example.com",
         "ana\x00@example.com",
+        "ana\u200b@example.com",
+        "ana@exam\u200bple.com",
         "strauß@example.com",
         "ana@example.com,bo@example.com",
         "a" * 65 + "@example.com",
