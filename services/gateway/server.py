@@ -215,9 +215,12 @@ class _Connection(HttpToolsProtocol):
         """The refusal of a request that need not reach the app for it, which costs several times as much.
 
         The app refuses those that it alone can respond to: the response to a page has headers for its origin, one to a
-        pipelined request waits for its turn, and one to ``Expect: 100-continue`` comes before the body.
+        pipelined request waits for its turn, one to ``Expect: 100-continue`` comes before the body, and one to ``HEAD``
+        has none.
         """
-        if self.expect_100_continue or (self.cycle is not None and not self.cycle.response_complete):
+        if self.expect_100_continue or self.parser.get_method() == b"HEAD":
+            return None
+        if self.cycle is not None and not self.cycle.response_complete:
             return None
         refusal = self.overload(self.url)
         return None if refusal is None or any(name == b"origin" for name, _ in self.headers) else refusal

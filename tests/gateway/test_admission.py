@@ -150,6 +150,18 @@ async def test_refused_requests_keep_their_connection_and_their_order(stack: Gat
     assert statuses == [429, 429, 200, 429, 429]
 
 
+async def test_refused_head_request_gets_no_body(stack: GatewayStack, make_settings: Make) -> None:
+    """RFC 9110 section 9.3.2: the client would read a body as the start of the next response."""
+    async with full_gateway(stack, make_settings) as (gateway, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"HEAD %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % PATH.encode())
+        response = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert response.startswith(b"HTTP/1.1 4")
+    assert response.endswith(b"\r\n\r\n")
+
+
 async def test_overloaded_service_is_limited_and_the_others_are_not(stack: GatewayStack, make_settings: Make) -> None:
     """The fake service handles 100 calls a second; 200 clients call it, each again after its response."""
     settings = make_settings(topic_prefix=stack.settings.topic_prefix)
