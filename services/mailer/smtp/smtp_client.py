@@ -33,9 +33,9 @@ WAIT_SECONDS: Final = 5.0
 """How long a mail waits for a free connection."""
 LOGIN_ERRORS: Final = frozenset({530, 534, 535, 538})
 """The server requires a login, or rejected ours (RFC 4954 section 6): an operator corrects that; the mail is fine."""
-POLICY: Final = re.compile(r"5\.7\.[0-9]{1,3}(?!\d)")
+POLICY: Final = re.compile(r"(?:^|[#(\[])5\.7\.[0-9]{1,3}(?!\.?\d)")
 """Enhanced status codes of a policy, for example against our network or a domain without DKIM (RFC 3463 section 3.8).
-They come after the content from servers that check it."""
+They come after the content from servers that check it; some at the end of the text: ``554 denied (#5.7.1)``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +247,7 @@ def _outcome(session: SmtpSession, reply: Reply, mail: Mail) -> Outcome | Unavai
         case "RCPT":
             return Rejected(reason, dead_address=shows_dead_address(f"{reply.code} {reply.text}"))
         case "DATA":
-            return Refused(reason, all_mails=POLICY.match(reply.text) is not None)
+            return Refused(reason, all_mails=POLICY.search(reply.text) is not None)
 
 
 def _provider_id(reply: Reply, mail: Mail) -> str | None:

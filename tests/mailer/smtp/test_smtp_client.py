@@ -104,6 +104,8 @@ async def test_temporary_error_defers_the_mail(server: SmtpServer, verb: str) ->
         ("DATA", "550 5.7.1 never", Refused("DATA: 550 5.7.1 never", all_mails=True)),
         ("DATA", "554 5.7.26 no DKIM", Refused("DATA: 554 5.7.26 no DKIM", all_mails=True)),
         ("DATA", "554 5.6.0 bad content", Refused("DATA: 554 5.6.0 bad content", all_mails=False)),
+        ("DATA", "554 denied (#5.7.1)", Refused("DATA: 554 denied (#5.7.1)", all_mails=True)),
+        ("DATA", "554 [5.7.1.9] denied", Refused("DATA: 554 [5.7.1.9] denied", all_mails=False)),
         ("DATA", "552 too long", Refused("DATA: 552 too long", all_mails=False)),
     ],
 )
