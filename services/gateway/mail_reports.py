@@ -27,6 +27,8 @@ _RETURN_PATH: Final = re.compile(r"\+([0-9a-f]{32}@[^<>\s]+)")
 _MESSAGE_ID: Final = re.compile(r"<([0-9a-f]{32})@[^<>\s]+>")
 _STATUS: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 _FIELD: Final = re.compile(r"([!-9;-~]+)[ \t]*:(.*)")
+_DIAGNOSTIC_TYPE: Final = re.compile(r"^\s*[A-Za-z][A-Za-z0-9._-]*\s*;\s*")
+"""The protocol before a diagnostic code, ``smtp; 550 5.1.1 …`` (RFC 3464 section 2.3.6). Some servers leave it out."""
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _RECIPIENT_HEADERS: Final = ("delivered-to", "x-original-to", "to")
 _DELIVERY_STATUS: Final = frozenset({"message/delivery-status", "message/global-delivery-status"})
@@ -79,12 +81,12 @@ def notice_of(message_id: str, kind: NoticeKind, status: str | None = None, reas
             with, whose domain may be missing.
         kind: the outcome.
         status: an enhanced status code (RFC 3463).
-        reason: the provider's text; addresses in it are removed.
+        reason: the provider's text, with or without the type of a diagnostic code; addresses in it are removed.
 
     Raises:
         IgnoredReport: the ID is neither.
     """
-    reason = redact_addresses(reason)
+    reason = redact_addresses(_DIAGNOSTIC_TYPE.sub("", reason))
     if order_id := order_id_of(message_id):
         return RecordMailNotice(key=order_id, order_id=order_id, notice=kind, status=status, reason=reason)
     provider_id = provider_id_in(message_id)
@@ -125,9 +127,7 @@ def _delivery_status(parts: Iterable[_Part]) -> tuple[NoticeKind, str | None, st
         kind = _ACTIONS.get(action[0]) if action else None
         if kind is not None:
             status = _STATUS.match(fields.get("status", ""))
-            # The part before the semicolon is the protocol: ``smtp; 550 5.1.1 …``.
-            diagnostic = fields.get("diagnostic-code", "").partition(";")[2].strip()
-            return kind, None if status is None else status.group(), diagnostic
+            return kind, None if status is None else status.group(), fields.get("diagnostic-code", "")
     return None
 
 
@@ -158,7 +158,8 @@ def _message_id(mail: Message, parts: Iterable[_Part], returned: Iterable[Fields
     for path in paths:
         if match := _RETURN_PATH.search(path):
             return match.group(1)
-    ids = [fields.get("message-id", "") for fields in returned]
+    # Some servers add a comment.
+    ids = [each for fields in returned for each in fields.get("message-id", "").split()]
     ids += [each for name in ("in-reply-to", "references") for each in str(mail.get(name, "")).split()]
     return next(filter(order_id_of, ids), next(filter(provider_id_in, ids), ""))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.mail_reports import IgnoredReport, order_id_of, parse_report
+from services.gateway.mail_reports import IgnoredReport, notice_of, order_id_of, parse_report
 from shared.messages.mailer.suppressions import RecordMailNotice, RecordProviderNotice
 
 ORDER = "0123456789abcdef" * 2
@@ -104,6 +104,23 @@ def test_bounce_reason_has_no_address() -> None:
     notice = parse(dsn())
     assert notice.reason.startswith("550 5.1.1 <<address>>: no such user h")
     assert notice.reason.isascii()
+
+
+@pytest.mark.parametrize(
+    "diagnostic",
+    [
+        "smtp; 550 5.1.1 RESOLVER.ADR.RecipNotFound; not found",
+        "SMTP;550 5.1.1 RESOLVER.ADR.RecipNotFound; not found",
+        "X-Postfix ; 550 5.1.1 RESOLVER.ADR.RecipNotFound; not found",
+        "550 5.1.1 RESOLVER.ADR.RecipNotFound; not found",
+    ],
+)
+def test_diagnostic_code_is_read_with_and_without_its_type(diagnostic: str) -> None:
+    """RFC 3464 section 2.3.6, and servers that leave the type out; Amazon SES notifies of it in JSON."""
+    reason = "550 5.1.1 RESOLVER.ADR.RecipNotFound; not found"
+    report = dsn().replace(b"smtp; 550 5.1.1 <person@example.com>: no such user h\xe9re", diagnostic.encode())
+    assert parse(report).reason == reason
+    assert notice_of(f"{ORDER}@nest.example", "bounced", "5.0.0", diagnostic).reason == reason
 
 
 def test_bounce_without_returned_mail_is_matched_by_its_return_path() -> None:
@@ -232,6 +249,7 @@ def test_sloppy_delivery_status_is_read(status_part: str) -> None:
     "returned",
     [
         f"Content-Type: text/rfc822-header\n\nMessage-ID: {ORDER}@nest.example\n",
+        f"Content-Type: text/rfc822-headers\n\nMessage-ID: <{ORDER}@nest.example> (sent by relay)\n",
         f"Content-Type: text/rfc822-headers\n\nReturn-Path: <mail+{ORDER}@nest.example>\nMessage-ID: <1@x.example>\n",
         f"Content-Type: message/rfc822\n\nFrom somebody Sat Nov 21 06:05:00 2026\n{RETURNED}\n\nHello\n",
         f"Content-Type: message/feedback-report\n\nOriginal-Mail-From: <mail+{ORDER}@nest.example>\n",

@@ -21,18 +21,21 @@ everybody."""
 UNSPECIFIC: Final = re.compile(r"[245]\.[01]\.0")
 """Codes of a server that knows nothing more precise (RFC 3463 section 3.2): the diagnostic may (RFC 3464 section
 2.3.6)."""
+_HOST_SAID: Final = re.compile(r"^host \S+ said: ")
+"""Postfix's words before a reply: ``host mx.example[192.0.2.1] said: 550 5.1.1 …``."""
 _CODE_IN_REPLY: Final = re.compile(r"(?:^|^[245]\d\d[ -]+|[( -]#|[245]\d\d-['\"])#?([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
 """An enhanced status code at the start of a reply (``550 5.1.1 …``, ``550 #5.1.0``), after a number sign as in qmail's
 ``(#5.1.1)``, or where Amazon SES quotes one: ``5.1.0 - Unknown address error 550-'5.1.1 …``."""
-_DIRECTORY_BLOCK: Final = re.compile(r"recipient address rejected: access denied", re.IGNORECASE)
+_DIRECTORY_BLOCK: Final = re.compile(r"recipient address(?:es)? rejected ?: access denied", re.IGNORECASE)
 """With 5.4.1, Exchange Online's reply for an address that its directory lacks (Directory-Based Edge Blocking)."""
 _NOT_ABOUT_ADDRESS: Final = re.compile(
-    r"^4\d\d\b|^552\b|too many|too (?:fast|quickly)|\brate\b|\blimit|this (?:hour|day)\b|quota|mailbox (?:is )?full"
-    r"|spam|black ?list|block ?list|reputation|quarantin|preferences",
+    r"^4\d\d\b|^552\b|too many|too (?:fast|quickly)|\brate\b|\blimit|exceed|this (?:hour|day)\b|quota|\bfull\b"
+    r"|temporar|try (?:again )?later|spam|virus|black ?list|\bblock|reputation|quarantin|preferences|polic(?:y|ies)\b"
+    r"|dmarc|\bdkim\b|\bspf\b|relaying|relay (?:not|access)|sender (?:address rejected|verif)|in reply to mail from",
     re.IGNORECASE,
 )
-"""Replies about our rate, our network, the content or a full mailbox, which some servers send with the code of a dead
-address, or a server in between has given one (``552`` is a full mailbox: RFC 5321 section 4.2.3)."""
+"""Replies about our rate, our network, our address, the content or a full mailbox, which some servers send with the
+code of a dead address, or a server in between has given one (``552`` is a full mailbox: RFC 5321 section 4.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +96,7 @@ def shows_dead_address(reply: str, status: str | None = None, *, without_code: b
         status: the enhanced status code of the report, if any.
         without_code: the result if neither has a code.
     """
-    if _NOT_ABOUT_ADDRESS.search(reply):
+    if _NOT_ABOUT_ADDRESS.search(_HOST_SAID.sub("", reply)):
         return False
     codes = [code for code in (status, _status_of(reply)) if code is not None]
     if "5.4.1" in codes and _DIRECTORY_BLOCK.search(reply):
@@ -106,5 +109,5 @@ def shows_dead_address(reply: str, status: str | None = None, *, without_code: b
 
 def _status_of(reply: str) -> str | None:
     """Return the first enhanced status code in a reply, a specific one if there is one."""
-    codes = _CODE_IN_REPLY.findall(reply)
+    codes = _CODE_IN_REPLY.findall(_HOST_SAID.sub("", reply))
     return next((code for code in codes if not UNSPECIFIC.fullmatch(code)), codes[0] if codes else None)
