@@ -196,10 +196,12 @@ class ClockGate:
                     await asyncio.shield(stopping)
             measuring = asyncio.create_task(self._check.measure())
             await asyncio.wait({measuring, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            measuring.cancel()
             if stopping.done():
+                measuring.cancel()
+                await asyncio.gather(measuring, return_exceptions=True)
                 return
             try:
+                await measuring
                 await self._open_or_close()
             except Exception:  # noqa: BLE001 -- the next check tries again, whatever the error
                 log.exception("clock gate failed")

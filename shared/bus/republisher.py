@@ -24,8 +24,8 @@ from shared.mongo import Collection, Database, Document
 from shared.sealing import CannotUnseal, Sealer
 from shared.telemetry import REPUBLISHED, log, new_traceparent
 
-MAX_ROWS: Final = 200
-"""Inbox rows that one command reads."""
+MAX_ROWS: Final = 1000
+"""Inbox rows that one command examines."""
 MARGIN_MILLISECONDS: Final = 60 * 60_000
 """How long before its record an inbox row may have been written, because Kafka was away or clocks differ."""
 
@@ -40,23 +40,35 @@ class Republisher:
         self._service = service
 
     async def republish(self, command: RepublishMessages, work: Work, _context: object) -> None:
-        """Send the messages of up to ``MAX_ROWS`` rows, and order the next ones.
+        """Send the messages of the first ``MAX_ROWS`` rows of the period, and order those of the rest.
 
         Raises:
             BusDown: Kafka did not acknowledge all of them.
         """
-        rows = await self._rows.find(_query(command)).sort([("at", 1), ("_id", 1)]).limit(MAX_ROWS).to_list()
-        for row in rows:
+        end = await self._end_of_slice(command)
+        query = {"at": _period(command.since, end), "messages.topic": command.recipient}
+        for row in await self._rows.find(query).sort("at", 1).to_list():
             messages = [*self._messages(row, command.recipient)]
             if messages:
                 # Sent here, not by the work, whose inbox row would hold them all once more. A repeat of this command
                 # sends them again, which receivers ignore.
                 await self._producer.send(*messages)
                 REPUBLISHED.labels(self._service, command.recipient).inc(len(messages))
-        if len(rows) == MAX_ROWS:
-            work.publish(command.model_copy(update={"key": work.key, "after": _position(rows[-1])}))
+        if end < command.before:
+            work.publish(command.model_copy(update={"key": work.key, "since": end}))
         else:
-            log.warning("messages republished", recipient=command.recipient, since=command.since)
+            log.warning("messages republished", recipient=command.recipient, before=command.before)
+
+    async def _end_of_slice(self, command: RepublishMessages) -> int:
+        """Return the time of the row after the first ``MAX_ROWS`` of the period, or the end of the period.
+
+        The rows are counted whether they hold messages for the topic or not, in the index of their time. So a command
+        takes equally long for every inbox.
+        """
+        times = self._rows.find({"at": _period(command.since, command.before)}, {"_id": 0, "at": 1}).sort("at", 1)
+        following = await times.skip(MAX_ROWS).limit(1).to_list()
+        # At least a millisecond, even if more rows have the same time.
+        return max(_milliseconds(following[0]["at"]), command.since + 1) if following else command.before
 
     def _messages(self, row: Document, recipient: str) -> Iterable[Envelope]:
         for stored in row["messages"]:
@@ -116,18 +128,12 @@ async def order_republishing(
             )
 
 
-def _query(command: RepublishMessages) -> Document:
-    period = {"$gte": _time(command.since), "$lt": _time(command.before)}
-    query: Document = {"at": period, "messages.topic": command.recipient}
-    if command.after is None:
-        return query
-    milliseconds, _, last = command.after.partition(" ")
-    at = _time(int(milliseconds))
-    return {"$and": [query, {"$or": [{"at": {"$gt": at}}, {"at": at, "_id": {"$gt": last}}]}]}
+def _period(since: int, before: int) -> Document:
+    return {"$gte": _time(since), "$lt": _time(before)}
 
 
-def _position(row: Document) -> str:
-    return f"{round(row['at'].timestamp() * 1000)} {row['_id']}"
+def _milliseconds(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
 
 
 def _time(milliseconds: int) -> datetime:

@@ -17,8 +17,6 @@ class RepublishMessages(Command):
     """Unix milliseconds: messages that are older were read."""
     before: int
     """Unix milliseconds: messages from then on have not expired."""
-    after: str | None = None
-    """Position in the inbox to continue from."""
 
 
 class RepublishFromAuth(RepublishMessages, wire="auth.republish-from-auth"):

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
-from shared.clock_check import ClockCheck
+from shared.clock_check import ClockCheck, ClockGate
 from shared.mongo import connect
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append
@@ -83,7 +86,8 @@ async def test_an_instance_with_a_wrong_clock_takes_no_messages(bus: BusHarness,
     async with bus.running() as running:
         await bus.call(Append(subject="s", number=0, key="s"))
         clock.ahead = -600.0
-        await wait_until(lambda: is_true(running.service.problems()), 10)
+        consumer = running.consumer
+        await wait_until(lambda: is_true(running.service.problems() and not consumer.assigned), 10)
         assert "behind MongoDB" in running.service.problems()[0]
         waiting = asyncio.create_task(bus.call(Append(subject="s", number=1, key="s"), seconds=30))
         await asyncio.sleep(1)
@@ -103,6 +107,39 @@ async def test_a_start_with_a_wrong_clock_takes_no_messages(bus: BusHarness, clo
         clock.ahead = 0.0
         await bus.drained()
         assert running.ledger.runs.total() == 1
+
+
+class FailingCheck:
+    """A clock check whose second measurement fails, and whose third one finds that the clock is wrong."""
+
+    def __init__(self) -> None:
+        self.measurements = 0
+
+    async def measure(self) -> None:
+        self.measurements += 1
+        if self.measurements == 2:
+            raise KeyError("localTime")
+
+    @property
+    def wrong(self) -> bool:
+        return self.measurements >= 3
+
+
+async def test_a_check_that_fails_unexpectedly_is_logged_and_repeated(clock: Clock) -> None:
+    closed = asyncio.Event()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        yield
+        closed.set()
+
+    gate = ClockGate(cast("ClockCheck", FailingCheck()), opened)
+    with capture_logs() as logs:
+        await gate.start()
+        async with asyncio.timeout(10):
+            await closed.wait()
+        await gate.stop()
+    assert [entry["event"] for entry in logs] == ["clock gate failed"]
 
 
 async def is_true(value: object) -> bool:

@@ -11,6 +11,7 @@ from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from shared.bus.inbox import Inbox
 from shared.bus.offset_gaps import OffsetGap, find_gaps
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append
@@ -116,3 +117,32 @@ async def test_group_whose_offsets_kafka_has_deleted_reports_the_gap(bus: BusHar
                 return all([await bus.numbers(str(number), "audit") == [0] for number in range(4)])
 
             await wait_until(healed, 30, "the expired messages were not sent again")
+
+
+@pytest.mark.parametrize("same_time", [0, 8])
+async def test_a_command_to_republish_examines_a_limited_number_of_rows(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch, same_time: int
+) -> None:
+    """The inbox of a busy service has millions of rows, and one command must end within the timeout of a read."""
+    monkeypatch.setattr("shared.bus.republisher.MAX_ROWS", 5)
+    async with bus.running():
+        for number in range(20):
+            await bus.call(Append(subject=str(number), number=0, key=str(number)))
+        await bus.drained()
+        rows, inbox = await bus.rows(), bus.database()[Inbox.COLLECTION]
+        ids = sorted(row["_id"] for row in rows)[:same_time]
+        await inbox.update_many({"_id": {"$in": ids}}, {"$set": {"at": min(row["at"] for row in rows)}})
+        await bus.expire_records("ledger.events")
+        await bus.database().command("profile", 2)
+        async with bus.running("audit"):
+
+            async def healed() -> bool:
+                return all([await bus.numbers(str(number), "audit") == [0] for number in range(20)])
+
+            await wait_until(healed, 30, "the expired messages were not sent again")
+            await bus.drained()
+        await bus.database().command("profile", 0)
+    profile = await bus.database()["system.profile"].find({"command.find": Inbox.COLLECTION}).to_list()
+    reads = [entry for entry in profile if "messages.topic" in str(entry["command"]["filter"])]
+    assert len(reads) >= 3
+    assert max(read["docsExamined"] for read in reads) <= max(5, same_time)

@@ -30,7 +30,7 @@ def mongo() -> Mongo:
 @pytest.fixture
 async def outage(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Outage]:
     monkeypatch.setattr("shared.bus.outage.PING_PAUSE", 0.01)
-    monkeypatch.setattr("shared.bus.outage.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("shared.bus.outage.PATIENCE_SECONDS", 1.0)
     outage = Outage(mongo.ping, service="test")
     yield outage
     await outage.stop()
