@@ -1,8 +1,8 @@
 """Admission control: how many calls may wait for one service, adapted to how fast it replies.
 
-Without it an overloaded Nest accepts every call, each waits longer than its client, and the work for it is lost. The
-limit follows the queueing delay of the calls, as CoDel does (RFC 8289): while even the fastest calls of an interval
-queue for long, the queue is a standing one, and the service's rate times the intended delay is how many may wait.
+Without it an overloaded Nest accepts every call. Each then waits longer than its client does, and the work for it is
+lost. The limit follows the queueing delay of the calls, as CoDel does (RFC 8289). If even the fastest calls of an
+interval have queued for long, there is a standing queue, and the limit is the service's rate times the intended delay.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 TARGET_SECONDS: Final = 0.1
-"""Queueing delay that is no overload yet."""
+"""Highest queueing delay that does not count as overload."""
 STANDING_SECONDS: Final = 0.3
-"""How long no call has been faster than the target when a queue counts as a standing one. A rebalance or a garbage
+"""A queue counts as a standing one once no call has been faster than the target for so long. A rebalance or a garbage
 collection delays many calls, but only for a moment."""
 LIMIT_SECONDS: Final = 0.2
 """Queueing delay under overload: the limit is the number of calls that the service replies to meanwhile."""
@@ -24,7 +24,7 @@ INTERVAL_SECONDS: Final = 0.1
 GROWTH: Final = 1.25
 """Factor by which the limit grows per interval without a standing queue."""
 MIN_CALLS: Final = 64
-"""Lowest limit: even a service that replies to nobody gets some calls, whose replies show that it has recovered."""
+"""Lowest limit: a service that sends no replies still gets some calls, whose replies show that it has recovered."""
 LIMIT: Final = Gauge("nest_gateway_call_limit", "Calls that may wait for a service at the same time.", ["service"])
 REFUSED: Final = Counter("nest_gateway_calls_refused", "Calls refused with 429 before they were read.", ["service"])
 

@@ -238,7 +238,7 @@ class _Connection(HttpToolsProtocol):
         self.on_response_complete()
 
     def _parsed_head_without_upgrade(self) -> bytes | None:
-        """The head of a request that asks for another protocol, without that wish; None if it must be refused.
+        """The head of a request that asks for another protocol, without its ``Upgrade``; None if it must be refused.
 
         A server may ignore ``Upgrade`` (RFC 9110 section 7.8), but httptools takes what follows the head for the other
         protocol. Java's HttpClient asks for h2c with every request over http, Apache's for TLS.

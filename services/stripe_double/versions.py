@@ -1,4 +1,4 @@
-"""Bodies of events at older API versions: an endpoint keeps the version that it was created with.
+"""Bodies of events in older API versions: an endpoint keeps the version that it was created with.
 
 Only the changes that a receiver of events may stumble over are reversed (docs.stripe.com/changelog).
 """

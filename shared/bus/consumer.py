@@ -58,7 +58,7 @@ record."""
 
 
 OnGaps = Callable[[list[OffsetGap]], Awaitable[None]]
-"""Function that orders what expired unread to be sent again."""
+"""Function that orders the messages of expired records to be sent again."""
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -298,7 +298,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Start no further records, wait for the running ones, commit their offsets.
 
         Every partition is revoked before any is assigned (eager rebalance). A record still running after
-        ``REVOKE_SECONDS``, or during an outage of MongoDB, which none can finish, continues; if the new owner of the
+        ``REVOKE_SECONDS`` or during an outage of MongoDB continues; if the new owner of the
         partition handles it too, the inbox keeps one of the two.
         """
         for tracker in self._trackers.values():

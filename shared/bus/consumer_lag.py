@@ -1,4 +1,4 @@
-"""Consumer lag of the services, read from Kafka, so that it is known also while a service is away."""
+"""Consumer lag of the services, read from Kafka, also while a service is away."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class LagReader:
             return None
         after = {each: timestamp + 1 for each, timestamp in last_read.items()}
         found = await self._consumer.offsets_for_times(after)
-        # A record may have the timestamp of the one that was read last, and then nothing is after it: it is new.
+        # A record may have the same timestamp as the one read last. Then none is found: the record has just arrived.
         return min((each.timestamp for each in found.values() if each is not None), default=int(time.time() * 1000))
 
 

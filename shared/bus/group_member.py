@@ -1,8 +1,8 @@
 """Static membership in consumer groups (KIP-345), which aiokafka supports only in part.
 
 aiokafka joins under an instance name, but its heartbeats do not carry it, a stopped consumer does not leave, and after
-FENCED_INSTANCE_ID it stalls without a word (aio-libs/aiokafka#1186). This member sends heartbeats with its name, leaves
-its group when it stops, and reports that another process has taken its name.
+FENCED_INSTANCE_ID it stalls without an error (aio-libs/aiokafka#1186). This member sends heartbeats with its name,
+leaves its group when it stops, and reports that another process has taken its name.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SESSION_SECONDS: Final = 6.0
 """After so long without a heartbeat Kafka gives a member's partitions to others: the shortest time that brokers accept
 by default (``group.min.session.timeout.ms``)."""
 HEARTBEAT_SECONDS: Final = 0.3
-"""A heartbeat's response also announces a rebalance, so that the partitions of a member that has left or died wait so
-long at most."""
+"""The response to a heartbeat also announces a rebalance. So other members learn within this time that one has left, or
+that its session has ended."""
 BLOCKED_SECONDS: Final = 1.0
 """An event loop that has not responded for so long needs the spare heartbeats, one per this interval."""
 MAX_BLOCKED_SECONDS: Final = 15.0

@@ -36,8 +36,8 @@ COMMIT_ATTEMPTS: Final = 3
 CLOCK_MARGIN: Final = timedelta(hours=1)
 """Rows are kept longer than the retention by this much, because the clock of a sender may be ahead of MongoDB's."""
 THROTTLED_KEPT: Final = timedelta(hours=1)
-"""How long the row of a throttled message is kept: longer than the records of a dead instance wait for another one, and
-shortly, since floods are throttled."""
+"""How long the row of a throttled message is kept: longer than it takes until another instance handles the records of a
+dead one, but not for days, because a flood causes many such rows."""
 THROTTLED_EXPIRY: Final = IndexModel(
     [("expiresAt", ASCENDING)], expireAfterSeconds=0, partialFilterExpression={"expiresAt": {"$type": "date"}}
 )
@@ -71,8 +71,8 @@ class Outcome:
         messages: messages to send, in order.
         replies: False if the reply to the caller comes from a forwarded command.
         replayed: True if the message was handled before and this is its stored outcome.
-        throttled: True if only another delivery of the same record gets this outcome, and only if a caller was told
-            it: a repeat by the client is to be handled again.
+        throttled: True if only another delivery of the same record gets this outcome, and only if a caller waited for
+            it. A repeat by the client is handled again.
     """
 
     kind: str = DONE

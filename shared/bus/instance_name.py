@@ -1,4 +1,4 @@
-"""Instance names: which process of a service a process is.
+"""Instance names, which distinguish the processes of a service.
 
 A restarted process has the name of the one that it replaces. Kafka then gives it the partitions of that one at once
 (static membership, KIP-345), instead of waiting for the session timeout and moving every partition of the group.
@@ -29,7 +29,7 @@ class InstanceName:
     abstract sockets (macOS), the process ID takes the place of the number, and a restarted process has a new name.
 
     Args:
-        group: the consumer group, together with whatever tells its Kafka from another one.
+        group: the consumer group, with the address of its Kafka.
         configured: the value of ``NEST_INSTANCE``; used as it is, unless it is empty.
     """
 

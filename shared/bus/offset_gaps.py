@@ -1,6 +1,6 @@
 """Offset gaps: records that Kafka deleted before a consumer group read them.
 
-They show only until the group commits its next offset, so each partition is checked before that.
+They can be detected only until the group commits its next offset, so each partition is checked before that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Outage notices: ``unavailable`` replies to callers whose messages wait for MongoDB.
 
 A command that waits keeps its place in flight, and the consumer does not fetch the records behind it. A second Kafka
-client reads those ahead and notifies their callers. It keeps no records, because an outage may be long. The messages
-stay on Kafka and are handled after the outage.
+client reads those ahead and notifies their callers. It keeps a record only until its caller is notified, because an
+outage may be long. The messages stay on Kafka and are handled after the outage.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Republishing of messages that expired from a topic before their consumer read them.
 
-A consumer that was away for longer than a topic's retention reports what it has missed. Every service then sends the
-messages to that topic again that its inbox rows still hold, under their IDs, so receivers ignore those they have
-handled.
+A consumer that was away for longer than a topic's retention reports the gap. Every service then sends the messages to
+that topic again that its inbox rows still hold. They keep their IDs, so receivers ignore those that they have handled.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from shared.telemetry import REPUBLISHED, log, new_traceparent
 MAX_ROWS: Final = 1000
 """Inbox rows that one command examines."""
 MARGIN_MILLISECONDS: Final = 60 * 60_000
-"""How long before its record an inbox row may have been written, because Kafka was away or clocks differ."""
+"""An inbox row may have been written so long before its record, because Kafka was away or clocks differ."""
 
 
 class Republisher:

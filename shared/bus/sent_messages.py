@@ -1,8 +1,8 @@
 """Removal of messages from inbox rows once every consumer group has passed them.
 
 An inbox row holds the messages of its work, so that they can be sent again after a crash. Once they are acknowledged
-and every service that consumes their topics has committed a later offset, nobody needs them. They are two thirds of a
-row, which is kept for days to recognize repeats.
+and every service that consumes their topics has committed a later offset, they are no longer needed. They are two
+thirds of a row, which is kept for days to recognize repeats.
 
 What was sent is remembered in memory only: a row whose instance stops earlier keeps its messages until it expires.
 """

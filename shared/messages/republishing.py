@@ -1,4 +1,4 @@
-"""Republishing: commands that make a service send messages again which expired from a topic before they were read."""
+"""Commands to send messages again that expired from a topic before they were read."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from shared.messages.message import Command
 
 
 class RepublishMessages(Command):
-    """Send the messages to a topic again that the service's inbox rows hold. Receivers ignore those they have handled.
+    """Send a topic's messages again that the service's inbox rows hold. Receivers ignore those that they have handled.
 
     The bus handles these commands itself. Their key is the topic.
     """

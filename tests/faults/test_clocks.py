@@ -1,4 +1,4 @@
-"""A process whose clock is wrong takes no messages, and nobody notices but its operator."""
+"""A process whose clock is wrong takes no messages and is reported; callers are served by the others."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager

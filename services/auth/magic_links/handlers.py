@@ -20,7 +20,7 @@ from shared.messages.billing.trials import StartTrial
 from shared.messages.mailer.mails import LinkVariables, SendMail
 
 MAIL_WITHIN: Final = 1 / 2
-"""A link that waits longer than this fraction of its lifetime is not mailed: its reader would have too little time."""
+"""A link that waits longer than this fraction of its lifetime is not mailed: the person would have too little time."""
 
 
 @audited("send_magic_link")

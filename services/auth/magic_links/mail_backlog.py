@@ -1,4 +1,4 @@
-"""Backlog of the mailer: links and codes are ordered only while they arrive long before they expire."""
+"""Backlog of the mailer, and refusal of links and codes that would arrive too late."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_WAIT: Final = 1 / 4
 """Longest expected wait for the mailer, as a fraction of the lifetime of the link or code."""
 INTERVAL_SECONDS: Final = 1.0
 RATE_SECONDS: Final = 30.0
-"""The highest rate within this period is the mailer's: it is lower while the mailer has little to do."""
+"""The highest rate measured within this period counts as the mailer's: its rate is lower while it has little to do."""
 MAX_RETRY_SECONDS: Final = 60
 WAIT: Final = Gauge("nest_auth_mail_wait_seconds", "How long a mail or text ordered now is expected to wait.")
 REFUSED: Final = Counter(
@@ -26,9 +26,9 @@ REFUSED: Final = Counter(
 
 
 class MailBacklog(LagMonitor):
-    """Expects how long the mailer needs for a mail or text that is ordered now.
+    """Estimates how long a mail or text that is ordered now waits for the mailer.
 
-    It is read from Kafka every second, so all instances know it, and they know it also while the mailer is away.
+    Every instance reads the mailer's consumer lag from Kafka each second, also while the mailer is away.
 
     Args:
         bootstrap: Kafka brokers, ``host:port`` separated by commas.
@@ -59,8 +59,8 @@ class MailBacklog(LagMonitor):
     def wait_seconds(self) -> float:
         """Seconds that a new order is expected to wait; 0 while Kafka, and so the backlog, is unknown.
 
-        The backlog takes as long as the mailer needs for it at its rate. While the mailer is away or stuck, nothing is
-        known but how long its oldest order has waited.
+        The backlog takes as long as the mailer needs for it at its rate. While the mailer is away or stuck, only
+        the age of its oldest order is known.
         """
         lag = self.lags.get("mailer")
         if lag is None:

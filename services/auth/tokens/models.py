@@ -220,8 +220,8 @@ class RefreshToken(_Token):
     def may_repeat(self, successor: RefreshToken | None, *, client_id: str) -> bool:
         """Whether a second use of this token is a repeated request, and not theft.
 
-        Phones end apps between the response and the write to their key store, and browsers refresh in two tabs. So this
-        token and its successor, of which only one was used, are in one hand; if both were used, nobody can tell.
+        Phones end apps between the response and the write to their key store, and browsers refresh in two tabs. So
+        while the successor is unused, a repeat is no sign of theft. If both were used, one of them may be stolen.
         ``successor`` is the current state of the next token.
         """
         return (

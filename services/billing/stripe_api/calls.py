@@ -58,7 +58,7 @@ _SECONDS: Final = Histogram(
 )
 _REFUSALS: Final = Counter(
     "nest_stripe_refusals",
-    "Calls that Stripe refused and no repeat will mend, by call and Stripe's error code.",
+    "Calls that Stripe refused for good, by call and Stripe's error code.",
     ["call", "code"],
 )
 
@@ -277,7 +277,7 @@ def _classify(name: str, failure: Exception) -> _Failure:
     if status >= HTTP_SERVER_ERROR or status < 400:  # noqa: PLR2004 -- a response that is not JSON
         return _Failure(StripeUnavailable(), retry=headers.get("stripe-should-retry") != "false", outage=True)
     if isinstance(failure, stripe.AuthenticationError | stripe.PermissionError):
-        # An operator must mend this. Until then everything waits, as in an outage.
+        # An operator must correct this. Until then everything waits, as in an outage.
         _report_refusal(name, f"http_{status}", request=str(failure.request_id or ""))
         return _Failure(StripeUnavailable(), retry=False, outage=False)
     if headers.get("stripe-should-retry") == "true":
