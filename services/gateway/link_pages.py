@@ -16,7 +16,8 @@ class LinkPage:
     """One page in several languages and states.
 
     Args:
-        name: the name of its files: ``<name>.html``, and ``<name>.toml`` with the texts by language and state.
+        name: the name of its files: ``<name>.html``, which extends ``link_pages.html``, and ``<name>.toml`` with the
+            texts by language and state.
         form_action: where its forms may post to.
     """
 

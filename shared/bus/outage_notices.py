@@ -12,6 +12,7 @@ import time
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
 from shared.bus.consumer import Consumer
@@ -70,7 +71,8 @@ class OutageNotices:
             try:
                 await self._notify_until_over()
             except Exception as failure:  # noqa: BLE001 -- without this task callers would only see timeouts
-                log.warning("outage notices interrupted", error=type(failure).__name__)
+                expected = isinstance(failure, KafkaError | TimeoutError)
+                log.warning("outage notices interrupted", error=type(failure).__name__, exc_info=not expected)
                 await asyncio.sleep(FAILURE_PAUSE)
 
     async def _notify_until_over(self) -> None:

@@ -6,15 +6,15 @@ import asyncio
 import json
 import random
 import time
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from tests.backing import Backing
 from tests.bench.flood import Flood
-from tests.stack import API, Login, Stack, eventually, running_stack
+from tests.stack import API, Login, Stack, eventually
 
 SEPARATE = ("gateway", "auth")
 CONNECTIONS = 600
@@ -92,18 +92,10 @@ async def _order_links(
 
 
 async def test_links_are_refused_while_the_mailer_is_away_too_long_for_them(
-    tmp_path: Path, backing: Backing, topic_prefix: str, database_prefix: str
+    run_nest: Callable[..., AbstractAsyncContextManager[Any]],
 ) -> None:
     """A link of a minute is ordered while the mailer has been away for less than 15 s, and mailed within 30 s."""
-    async with running_stack(
-        tmp_path,
-        kafka_bootstrap=backing.kafka_bootstrap,
-        mongo_url=backing.mongo_url,
-        topic_prefix=topic_prefix,
-        database_prefix=database_prefix,
-        separate=("mailer",),
-        settings={"NEST_AUTHORIZATION_MINUTES": "1"},
-    ) as nest:
+    async with run_nest(separate=("mailer",), settings={"NEST_AUTHORIZATION_MINUTES": "1"}) as nest:
         await nest.log_in("before@example.com")
         await nest.processes["mailer"].stop()
         accepted = ["before@example.com"]
