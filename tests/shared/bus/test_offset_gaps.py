@@ -119,7 +119,7 @@ async def test_group_whose_offsets_kafka_has_deleted_reports_the_gap(bus: BusHar
             await wait_until(healed, 30, "the expired messages were not sent again")
 
 
-@pytest.mark.parametrize("same_time", [0, 8])
+@pytest.mark.parametrize("same_time", [1, 8])
 async def test_a_command_to_republish_examines_a_limited_number_of_rows(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch, same_time: int
 ) -> None:
@@ -129,9 +129,9 @@ async def test_a_command_to_republish_examines_a_limited_number_of_rows(
         for number in range(20):
             await bus.call(Append(subject=str(number), number=0, key=str(number)))
         await bus.drained()
-        rows, inbox = await bus.rows(), bus.database()[Inbox.COLLECTION]
-        ids = sorted(row["_id"] for row in rows)[:same_time]
-        await inbox.update_many({"_id": {"$in": ids}}, {"$set": {"at": min(row["at"] for row in rows)}})
+        oldest = sorted(await bus.rows(), key=lambda row: row["at"])[:same_time]
+        change = {"$set": {"at": oldest[0]["at"]}}
+        await bus.database()[Inbox.COLLECTION].update_many({"_id": {"$in": [row["_id"] for row in oldest]}}, change)
         await bus.expire_records("ledger.events")
         await bus.database().command("profile", 2)
         async with bus.running("audit"):
