@@ -173,7 +173,7 @@ def _blocks_of(parts: Iterable[_Part], types: frozenset[str]) -> Iterator[Fields
 def _blocks(part: _Part) -> list[Fields]:
     """Blocks of header fields in a part, decoded. A line without a field's name continues the field before it."""
     payload = part.get_payload(decode=True)
-    text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+    text = payload.decode("utf-8-sig", "replace") if isinstance(payload, bytes) else ""
     blocks: list[dict[str, list[str]]] = [{}]
     # The lines of the current field; those of a repeated field and those before the first one are dropped.
     value: list[str] = []

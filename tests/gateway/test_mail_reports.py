@@ -232,6 +232,8 @@ def test_internationalized_report_is_read_in_every_encoding(encoding: str, retur
     [
         # A space before the colon.
         "Reporting-MTA : dns; mx.example\nAction : failed\nStatus : 5.1.1\nDiagnostic-Code : smtp;550 5.1.1 gone",
+        # A byte order mark.
+        "\ufeffAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 gone",
         # Lines that were not folded.
         "Reporting-MTA: dns; mx\n\nDiagnostic-Code: smtp; 550-5.1.1 gone\n550 final\nStatus: 5.1.1\nAction: failed",
         # A comment after the code.
