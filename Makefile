@@ -7,8 +7,8 @@ ROUNDS ?= 8
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow faults check format bench bench-recovery bench-overload reference lock clean \
-	install-run install-dev install-clients
+.PHONY: help run run-services backing test test-slow faults check format bench bench-recovery bench-overload reference \
+	lock clean install-run install-dev install-clients
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
