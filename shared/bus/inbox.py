@@ -145,7 +145,7 @@ class Inbox:
         Repeats of a forwarded message need it, since its receiver replies to each of them.
         """
         await self._rows.update_many(
-            {"_id": {"$in": list(row_ids)}}, {"$pull": {"messages": {"forwarded": {"$ne": True}}}}
+            {"_id": {"$in": list(row_ids)}}, {"$pull": {"messages": {"forwarded": {"$in": [False, None]}}}}
         )
 
     async def kill_abandoned_transactions(self) -> None:
