@@ -1,22 +1,24 @@
 """Admission control: how many calls may wait for one service, adapted to how fast it replies.
 
 Without it an overloaded Nest accepts every call. Each then waits longer than its client does, and the work for it is
-lost. The limit follows the queueing delay of the calls, as CoDel does (RFC 8289). If even the fastest calls of an
-interval have queued for long, there is a standing queue, and the limit is the service's rate times the intended delay.
+lost. The limit follows the queueing delay of the calls, as CoDel does (RFC 8289). If the median call has queued for too
+long, there is a standing queue, and the limit is the service's rate times the intended delay. It is the median, where
+CoDel takes the minimum: a service has a queue for each partition and key, and some of them are always short.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Final
 
 from prometheus_client import Counter, Gauge
 
 TARGET_SECONDS: Final = 0.1
-"""Highest queueing delay that does not count as overload."""
+"""Highest median queueing delay that does not count as overload."""
 STANDING_SECONDS: Final = 0.3
-"""A queue counts as a standing one once no call has been faster than the target for so long. A rebalance or a garbage
+"""A queue counts as a standing one once the median has been above the target for so long. A rebalance or a garbage
 collection delays many calls, but only for a moment."""
 LIMIT_SECONDS: Final = 0.2
 """Queueing delay under overload: the limit is the number of calls that the service replies to meanwhile."""
@@ -49,9 +51,9 @@ class CallLimit:
         self._maximum = maximum
         self._clock = clock
         self._refused = REFUSED.labels(service)
-        self._began = clock()
+        self._began = self._idle_since = clock()
         self._replies = 0
-        self._fastest: float | None = None
+        self._delays: list[float] = []
         self._standing_since: float | None = None
         self.waiting = 0
         self.limit = maximum
@@ -66,10 +68,11 @@ class CallLimit:
 
     def begin(self) -> None:
         """Add a call that waits."""
-        if not self.waiting:
-            # No queue is left, and time without calls says nothing about the service's rate.
+        if not self.waiting and (now := self._clock()) - self._idle_since >= STANDING_SECONDS:
+            # No queue is left, and time without calls says nothing about the service's rate. A shorter pause is no
+            # evidence: under overload the replies to all calls that wait may arrive at once.
             self.limit, self._standing_since = self._maximum, None
-            self._start_interval(self._clock())
+            self._start_interval(now)
         self.waiting += 1
 
     def end(self, queued: float | None, *, replied: bool = True) -> None:
@@ -80,20 +83,22 @@ class CallLimit:
             replied: False if the call timed out.
         """
         self.waiting -= 1
+        now = self._clock()
+        if not self.waiting:
+            self._idle_since = now
         if queued is None:
             return
         self._replies += replied
-        self._fastest = queued if self._fastest is None else min(self._fastest, queued)
-        now = self._clock()
+        self._delays.append(queued)
         if now - self._began >= INTERVAL_SECONDS:
-            self._adapt(now, self._fastest)
+            self._adapt(now, median(self._delays))
             self._start_interval(now)
 
     def _start_interval(self, now: float) -> None:
-        self._began, self._replies, self._fastest = now, 0, None
+        self._began, self._replies, self._delays = now, 0, []
 
-    def _adapt(self, now: float, fastest: float) -> None:
-        if fastest <= TARGET_SECONDS:
+    def _adapt(self, now: float, delay: float) -> None:
+        if delay <= TARGET_SECONDS:
             self._standing_since = None
             self.limit = min(self._maximum, int(self.limit * GROWTH) + 1)
             return

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from services.gateway.admission import LIMIT_SECONDS, MIN_CALLS, TARGET_SECONDS, CallLimit
+from services.gateway.admission import LIMIT_SECONDS, MIN_CALLS, STANDING_SECONDS, TARGET_SECONDS, CallLimit
 from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
 from shared.bus.envelope import Envelope
@@ -58,12 +58,25 @@ def test_limit_is_what_the_service_replies_to_within_the_delay(
     assert calls.limit.limit == pytest.approx(limit, rel=0.1)
 
 
-def test_one_fast_call_in_every_interval_shows_that_no_queue_stands() -> None:
+@pytest.mark.parametrize(
+    ("slow", "limit"), [pytest.param(3, MAXIMUM, id="a few slow keys"), pytest.param(7, 200, id="a few fast keys")]
+)
+def test_median_call_decides_whether_a_queue_stands(slow: int, limit: int) -> None:
     calls = Calls()
+    for _ in range(200):
+        calls.run(rate=1000, queued=2.0, seconds=slow / 1000)
+        calls.run(rate=1000, queued=0.01, seconds=(10 - slow) / 1000)
+    assert calls.limit.limit == pytest.approx(limit, rel=0.1)
+
+
+def test_replies_to_all_waiting_calls_at_once_do_not_lift_the_limit() -> None:
+    calls = Calls()
+    calls.run(rate=1000, queued=1.0, seconds=2.0)
     for _ in range(100):
-        calls.run(rate=1000, queued=2.0, seconds=0.05)
-        calls.run(rate=1000, queued=0.01, seconds=0.05)
-    assert calls.limit.limit == MAXIMUM
+        calls.limit.end(1.0)
+        calls.limit.begin()
+        calls.run(rate=1000, queued=1.0, seconds=0.05)
+    assert calls.limit.limit == pytest.approx(1000 * LIMIT_SECONDS, rel=0.1)
 
 
 def test_service_without_replies_gets_few_calls_and_recovers_in_seconds() -> None:
@@ -74,11 +87,12 @@ def test_service_without_replies_gets_few_calls_and_recovers_in_seconds() -> Non
     assert calls.limit.limit == MAXIMUM
 
 
-def test_limit_ends_with_the_last_waiting_call() -> None:
+def test_limit_ends_when_no_call_waits() -> None:
     calls = Calls()
     calls.run(rate=100, queued=5.0, seconds=2.0)
     assert calls.limit.limit == MIN_CALLS
     calls.limit.end(None)
+    calls.now += 2 * STANDING_SECONDS
     calls.limit.begin()
     assert calls.limit.limit == MAXIMUM
 
