@@ -17,7 +17,8 @@ from tests.bench.flood import Flood
 from tests.stack import API, Login, Stack, eventually
 
 SEPARATE = ("gateway", "auth")
-CONNECTIONS = 600
+CONNECTIONS = 2_400
+"""More than the calls that may wait for a service in any case."""
 RECOVERY_SECONDS = 10.0
 
 
@@ -34,7 +35,7 @@ async def test_bursts_of_reads_and_links_leave_no_phantom_and_no_queue(
         await flood.connect(CONNECTIONS)
         enough = asyncio.Event()
         links = asyncio.create_task(_order_links(nest, f"r{number}", accepted, refused, enough))
-        await flood.run(capacity * chaos.uniform(3, 5), chaos.uniform(2, 4))
+        await flood.run(capacity * chaos.uniform(4, 8), chaos.uniform(2, 4))
         enough.set()
         await links
         flood.close()
