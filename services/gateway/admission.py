@@ -8,6 +8,7 @@ CoDel takes the minimum: a service has a queue for each partition and key, and s
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from statistics import median
@@ -55,16 +56,30 @@ class CallLimit:
         self._replies = 0
         self._delays: list[float] = []
         self._standing_since: float | None = None
+        self._arriving = 0
         self.waiting = 0
         self.limit = maximum
         LIMIT.labels(service).set_function(lambda: self.limit)
 
     def refuses(self) -> bool:
         """Return True, and count the refusal, if no further call may wait."""
-        if self.waiting < self.limit:
+        if self.waiting + self._arriving < self.limit:
             return False
         self._refused.inc()
         return True
+
+    def arrive(self) -> None:
+        """Count a request, not refused, whose call begins in the next iteration of the event loop.
+
+        Otherwise all requests that are read in one iteration would pass, and most would be refused after the work.
+        """
+        if not self._arriving:
+            asyncio.get_running_loop().call_soon(self._forget_arriving)
+        self._arriving += 1
+
+    def _forget_arriving(self) -> None:
+        # Runs before the tasks of these requests, which begin their calls before the next requests are read.
+        self._arriving = 0
 
     def begin(self) -> None:
         """Add a call that waits."""

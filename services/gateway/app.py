@@ -146,7 +146,7 @@ class Gateway:
     def _overload(self, target: bytes) -> TooManyRequests | None:
         """The refusal of a request to an RPC method under overload; routes are refused by their endpoints."""
         topic = methods.TOPICS.get(target)
-        return None if topic is None else self._rpc_client.overload(topic)
+        return None if topic is None else self._rpc_client.overload(topic, arriving=True)
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)

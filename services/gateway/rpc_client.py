@@ -120,15 +120,19 @@ class RpcClient:
         """Number of calls that wait for a reply."""
         return len(self._waiting)
 
-    def overload(self, topic: str) -> TooManyRequests | None:
+    def overload(self, topic: str, *, arriving: bool = False) -> TooManyRequests | None:
         """Return the refusal of a call, for use before any work is done for it; None if it may wait.
 
         It is refused if the limit of waiting calls, or that of the service, is reached.
 
         Args:
             topic: of its message, without prefix.
+            arriving: True if the request has just been read and is handled in the next iteration of the event loop.
         """
-        if len(self._waiting) < self._limit and not self._limits[topic].refuses():
+        limit = self._limits[topic]
+        if len(self._waiting) < self._limit and not limit.refuses():
+            if arriving:
+                limit.arrive()
             return None
         return TooManyRequests(retry_after=1)
 

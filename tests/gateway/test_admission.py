@@ -97,6 +97,18 @@ def test_limit_ends_when_no_call_waits() -> None:
     assert calls.limit.limit == MAXIMUM
 
 
+async def test_requests_read_in_one_iteration_count_before_their_calls_begin() -> None:
+    limit = CallLimit("auth", 2)
+    passed = 0
+    for _ in range(5):
+        if not limit.refuses():
+            limit.arrive()
+            passed += 1
+    assert passed == 2
+    await asyncio.sleep(0)
+    assert not limit.refuses(), "the requests are still counted, although none began a call"
+
+
 @asynccontextmanager
 async def full_gateway(stack: GatewayStack, make_settings: Make) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
     """A gateway whose only call is taken by a request without a reply."""
