@@ -121,9 +121,9 @@ def _forwarded_nodes(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
 
 
 def _nodes_of_forwarded(value: str) -> Iterator[str]:
-    """The ``for`` of each element of a ``forwarded`` header, from right to left; ``unknown`` if it has none.
+    """Yield the ``for`` parameter of each element of a ``forwarded`` header, and ``unknown`` for elements without one.
 
-    From the right, because a client may send a quote without its end before what the proxy appends.
+    Parsing starts at the right, so that an unclosed quote from the client does not hide what the proxy has appended.
     """
     element = ""
     for part in reversed(value.split(",")):

@@ -217,7 +217,7 @@ class _Connection(HttpToolsProtocol):
 
         The app refuses those that it alone can respond to: the response to a page has headers for its origin, one to a
         pipelined request waits for its turn, one to ``Expect: 100-continue`` comes before the body, and one to ``HEAD``
-        has none.
+        is sent without a body.
         """
         if self.expect_100_continue or self.parser.get_method() == b"HEAD":
             return None

@@ -131,7 +131,7 @@ class Work:
     def delete(self, collection: Collection, id: Any, *, version: int | None) -> None:  # noqa: A002 -- the field's name
         """Delete a document if it still has the version that the handler read; if not, the handler runs again.
 
-        The version is None for a document that has none and must only exist.
+        ``version`` is None for documents without versions, which need only exist.
         """
         self.writes.append(Delete(collection, id, version))
 

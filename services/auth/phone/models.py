@@ -64,7 +64,7 @@ class PhoneNumber:
             InvalidPhoneNumber: there is no such number.
         """
         written = _written(text)
-        # In Italy the zero is part of the number; Spain has none, but its numbers are written with one too.
+        # "(0)" is part of an Italian number, but not of a Spanish one, so both readings are tried.
         for candidate in dict.fromkeys((written, written.replace("(0)", ""))):
             dialled = _DIALLED.fullmatch(candidate.replace("(", "").replace(")", ""))
             parsed = None if dialled is None else cls._of(dialled[1])

@@ -24,7 +24,7 @@ MIN_TRIAL_AGE: Final = timedelta(hours=12)
 class StripeCustomer:
     """A customer (``cus_…``) as Stripe has it now.
 
-    ``email`` is None if it has none or is deleted. ``user_id`` is from its metadata.
+    ``email`` is None for a deleted customer and for one without an address. ``user_id`` is read from the metadata.
     """
 
     id: str

@@ -24,7 +24,7 @@ class UnsubscribeLinks:
     base_url: str
 
     def create(self, template: Template, user_id: str | None, locale: str) -> str | None:
-        """Return the unsubscribe link of a mail, or None if the mail or its recipient has none.
+        """Return the unsubscribe link of a mail, or None for mails and recipients without such a link.
 
         The page behind the link has the mail's language.
         """

@@ -89,7 +89,7 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The server refused the mail for good, whoever its recipient is; another server may take it.
+    """Permanent refusal that does not depend on the recipient. Another server may accept the mail.
 
     ``all_mails``: the refusal concerns our login, sender or network, so the server would refuse other mails too.
     """

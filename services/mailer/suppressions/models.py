@@ -74,10 +74,10 @@ class Suppression:
 
 
 def precise_status(status: str | None, reply: str) -> str | None:
-    """Return the status code of a bounce: that of the mail server's reply if the report has none more precise.
+    """Return the status code of a bounce: that of the report, or, if it is missing or unspecific, that of the reply.
 
     Args:
-        status: the enhanced status code of the report; None if it has none.
+        status: the enhanced status code of the report; None for a report without one.
         reply: the mail server's reply, with its basic code: ``550 5.1.1 no such user``.
     """
     if status is not None and not UNSPECIFIC.fullmatch(status):

@@ -114,7 +114,7 @@ def test_all_notations_of_a_number_parse_to_it(text: str) -> None:
         ("+54 9 11 2345 6789", "+5491123456789"),
         ("+54 11 15 2345 6789", "+5491123456789"),
         ("+54 11 2345 6789", "+541123456789"),
-        # In Italy the zero is part of the number, in Spain and North America there is none.
+        # "(0)" is part of an Italian number, but not of a Spanish or North American one.
         ("+39 (0)6 1234 5678", "+390612345678"),
         ("+34 (0)612 34 56 78", "+34612345678"),
         ("+1 (0) 212 555 1212", "+12125551212"),

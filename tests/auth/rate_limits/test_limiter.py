@@ -161,7 +161,7 @@ async def test_redelivery_after_the_wait_sends_nothing_to_a_throttled_caller(ins
     same: dict[str, Any] = {"id": new_message_id(), "reply_id": "call 1"}
     await throttled(instance, send_magic_link(), **same)
     instance.now += MINUTE
-    # The record is delivered again, after a crash before its offset was committed. The client was told 429.
+    # A crash before the offset commit causes a redelivery. The client has already received 429.
     await throttled(instance, send_magic_link(), **same)
     assert len(instance.published_of(SendMail)) == 1
     # The client repeats its call with the same Idempotency-Key.
