@@ -129,6 +129,7 @@ HEADERS: list[dict[str, Any]] = [
     {"typ": ...},
     {"typ": "application+jwt"},
     {"typ": "deletion+jwt"},
+    {"typ": "phone+jwt"},
     {"typ": "dpop+jwt"},
     {"crit": ["exp"]},
     {"crit": ["b64"], "b64": False},

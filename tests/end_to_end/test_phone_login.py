@@ -17,6 +17,7 @@ import jwt
 import pytest
 
 from services.embedded.demo import CLIENT_ID
+from services.gateway.methods import PATHS
 from tests.end_to_end.flows import Mongo, database
 from tests.stack import Stack, eventually
 
@@ -49,8 +50,8 @@ class Phone:
         assert lines[-1] == f"@nest.example #{code}"
         return str(code)
 
-    async def verify(self, code: str, nonce: str) -> httpx.Response:
-        body = {"code": code, "nonce": nonce, "clientid": CLIENT_ID}
+    async def verify(self, code: str, nonce: str, clientid: str | None = CLIENT_ID) -> httpx.Response:
+        body = {"code": code, "nonce": nonce, "clientid": clientid}
         return await self.nest.http.post("/verify", json=body)
 
     async def register(self, code: str, nonce: str, **fields: Any) -> httpx.Response:
@@ -108,6 +109,21 @@ async def test_token_of_a_phone_login_authorizes_api_calls(nest: Stack, phone: P
     assert user.status_code == 200
     [identifier] = user.json()["identifiers"]
     assert (identifier["identifier_type"], identifier["identifier_value"]) == ("phone", phone.number)
+
+
+@pytest.mark.parametrize("name", ["app-7", "", None, CLIENT_ID.upper(), f"{CLIENT_ID} "], ids=repr)
+async def test_token_for_an_app_that_is_no_client_opens_nothing(nest: Stack, phone: Phone, name: str | None) -> None:
+    nonce = await phone.request_code()
+    token = (await phone.verify(await phone.code(), nonce, name)).text
+    # RFC 8725 section 3.11
+    assert jwt.get_unverified_header(token)["typ"] == "phone+jwt"
+    headers, body = {"authorization": f"bearer {token}"}, {"user_id": claims(token)["sub"]}
+    with_bearer = [path for path, each in PATHS.items() if each.message is not None and not each.credential_in_body]
+    assert len(with_bearer) > 40
+    for path in with_bearer:
+        assert refusal(await nest.http.post(path, json=body, headers=headers)) == (401, "unauthorized"), path
+    assert (await nest.http.post("/users/userdata", json={"token": token})).status_code == 401
+    assert (await nest.http.get(f"/users/islogged/{token}")).status_code == 401
 
 
 async def test_notation_of_the_number_does_not_matter(phone: Phone) -> None:

@@ -6,13 +6,14 @@ import asyncio
 from typing import Final
 
 from services.auth.audit.recorder import audited
+from services.auth.clients.models import Client
 from services.auth.context import Auth
 from services.auth.phone.models import TOKEN_LIFETIME, PhoneCode, PhoneNumber, new_code, new_nonce
 from services.auth.rate_limits.known_devices import network_ids
 from services.auth.sessions.handlers import network_of
 from services.auth.tokens.credentials import hash_key
 from services.auth.tokens.models import AccessToken, Grant, TokenFamily
-from services.auth.tokens.signer import access_claims
+from services.auth.tokens.signer import PHONE_TYPE, access_claims
 from services.auth.users.handlers import create_user, verify_identifier
 from shared.bus.work import Work
 from shared.errors import Refusal
@@ -99,8 +100,8 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
     client, phone_code = await asyncio.gather(
         auth.clients.find(client_id), auth.phone_codes.find(auth.unseal(command.nonce))
     )
-    # Apps that only read the token's claims may use any client ID, or none. To call Nest with the token, an app needs a
-    # registered one.
+    # Apps that only read the token's claims may use any name, or none. To call Nest with the token, an app needs the ID
+    # of a registered client.
     if client is not None:
         work.annotate(client_id=client.id)
         client.must_be_enabled()
@@ -112,7 +113,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         identifier = create_user(redeemed.phone_number, work, auth, verified=True, identifier_type="phone")
     else:
         verify_identifier(identifier, work, auth)
-    return _log_in(identifier.user_id, client_id, Grant("phone_code", redeemed.id), work, auth)
+    return _log_in(identifier.user_id, client_id, client, Grant("phone_code", redeemed.id), work, auth)
 
 
 @audited("register_phone_user")
@@ -175,7 +176,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
         work.annotate(client_id=client.id)
         client.must_be_enabled()
     auth.users.require_unchanged(user, work)
-    return _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth)
+    return _log_in(user.id, command.clientid, client, Grant("test_login", work.id), work, auth)
 
 
 async def _redeem(
@@ -220,8 +221,14 @@ def _hashed_parts(code: str, nonce: str, phone_number: str) -> tuple[bytes, byte
     return code.encode(), nonce.encode(), phone_number.encode()
 
 
-def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) -> PhoneTokenView:
-    """Issue an access token for a day, without a refresh token."""
+def _log_in(
+    user_id: str, client_id: str, client: Client | None, grant: Grant, work: Work, auth: Auth
+) -> PhoneTokenView:
+    """Issue a token for a day, without a refresh token.
+
+    It is an access token if the app is a registered client. Otherwise its ``typ`` is ``phone+jwt`` (RFC 8725 section
+    3.11), so that no API takes it as a bearer token, even if a client is registered under the app's name later.
+    """
     family = TokenFamily(
         root_grant=grant,
         client_id=client_id,
@@ -237,4 +244,6 @@ def _log_in(user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth) 
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read ``userid`` and ``clientid``; the other claims are those of every access token.
     claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}
+    if client is None:
+        return PhoneTokenView(token=auth.signer.sign(claims, typ=PHONE_TYPE))
     return PhoneTokenView(token=auth.signer.sign_access(claims))

@@ -20,6 +20,8 @@ VERSION: Final = "1"
 """Claim ``v`` of access tokens; readers refuse versions that they don't know."""
 MAX_TOKEN_LENGTH: Final = 4096
 """Characters. Tokens of Nest have about 500."""
+PHONE_TYPE: Final = "phone+jwt"
+"""Header ``typ`` of tokens of a phone login to an app that is no client. No API of Nest takes them."""
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})
 _REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "jti", "iat", "exp")
 

@@ -41,10 +41,11 @@ class SendPhoneCode(
 
 
 class PhoneTokenView(Reply):
-    """An access token from a login by phone."""
+    """A token from a login by phone."""
 
     token: str
-    """Access token, valid for 24 hours."""
+    """JWT, valid for 24 hours. An access token if the app is a registered client; otherwise its header ``typ`` is
+    ``phone+jwt``, and it is no bearer token of this API."""
 
 
 class VerifyPhoneCode(
@@ -54,11 +55,12 @@ class VerifyPhoneCode(
     reply=PhoneTokenView,
     refuses=(errors.PhoneCodeNotFound, errors.ClientDisabled, errors.Throttled),
 ):
-    """Exchange a code for an access token. Uses up the code, and creates the user if the number is new."""
+    """Exchange a code for a token. Uses up the code, and creates the user if the number is new."""
 
     clientid: AppName | None = None
-    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token works for the
-    whole API. If it is null, empty or omitted, the claims ``clientid`` and ``aud`` are empty."""
+    """Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token is an access
+    token for the whole API. With any other name its ``typ`` is ``phone+jwt``, and no method takes it. If the name is
+    null, empty or omitted, the claims ``clientid`` and ``aud`` are empty."""
 
     code: Sealed
     """Code from the text."""

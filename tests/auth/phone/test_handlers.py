@@ -365,17 +365,33 @@ async def test_equal_codes_of_two_people_are_independent(
     assert len(user_ids | {user["_id"] for user in await users(harness)}) == 2
 
 
-async def test_unregistered_client_gets_a_token_for_itself(harness: ServiceHarness) -> None:
-    token_claims = claims(await harness.deliver(verification(await send_code(harness), clientid="app-7")))
-    assert token_claims["clientid"] == token_claims["aud"] == "app-7"
+APP_NAMES = ["app-7", CLIENT.upper(), f" {CLIENT}", f"{CLIENT} ", '{"$gt": ""}', "", None, ...]
+"""Names of apps that are no clients; ``...`` stands for an omitted field."""
+
+
+@pytest.mark.parametrize("access_token_type", ["JWT", "at+jwt"])
+async def test_only_the_token_of_a_registered_client_is_an_access_token(
+    new_harness: Callable[..., ServiceHarness], access_token_type: str
+) -> None:
+    async with with_client(new_harness(**NO_LIMITS, access_token_type=access_token_type)) as harness:
+        token = (await harness.deliver(verification(await send_code(harness))))["token"]
+        assert jwt.get_unverified_header(token)["typ"] == access_token_type
+        for name in APP_NAMES:
+            sent = await send_code(harness)
+            app = {} if name is ... else {"clientid": name}
+            command = VerifyPhoneCode(code=Sealed.of(sent.code), nonce=Sealed.of(sent.nonce), **app)
+            reply = await harness.deliver(command)
+            # RFC 8725 section 3.11
+            assert jwt.get_unverified_header(reply["token"])["typ"] == "phone+jwt", name
+            expected = "" if name in (None, ...) else name
+            assert (claims(reply)["clientid"], claims(reply)["aud"]) == (expected, expected)
 
 
 @pytest.mark.parametrize("client", [{}, {"clientid": None}, {"clientid": ""}])
-async def test_login_without_a_client_has_empty_claims(harness: ServiceHarness, client: dict[str, Any]) -> None:
+async def test_login_without_a_client_is_a_session(harness: ServiceHarness, client: dict[str, Any]) -> None:
     sent = await send_code(harness)
     command = VerifyPhoneCode(code=Sealed.of(sent.code), nonce=Sealed.of(sent.nonce), **client)
     token_claims = claims(await harness.deliver(command))
-    assert (token_claims["clientid"], token_claims["aud"]) == ("", "")
     [session] = await harness.deliver(ListSessions(user_id=token_claims["userid"]))
     assert session["client_id"] == ""
 
@@ -520,6 +536,9 @@ async def test_log_in_for_testing_returns_a_token_of_the_user(new_harness: Calla
         first, second = [await harness.deliver(command, **delivery) for _ in range(2)]
         assert first == second
         assert (claims(first)["userid"], claims(first)["clientid"]) == (user_id, CLIENT)
+        assert jwt.get_unverified_header(first["token"])["typ"] == "JWT"
+        other = await harness.deliver(LogInForTesting(userid=user_id, clientid="app-7"))
+        assert jwt.get_unverified_header(other["token"])["typ"] == "phone+jwt"
         unknown: list[tuple[Message, str]] = [
             (LogInForTesting(userid="nobody", clientid=CLIENT), "not_found"),
             (LogInForTesting(userid='{"$gt": ""}', clientid=CLIENT), "not_found"),
