@@ -113,7 +113,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         identifier = create_user(redeemed.phone_number, work, auth, verified=True, identifier_type="phone")
     else:
         verify_identifier(identifier, work, auth)
-    return _log_in(identifier.user_id, client_id, client, Grant("phone_code", redeemed.id), work, auth)
+    return _log_in(identifier.user_id, client_id, Grant("phone_code", redeemed.id), work, auth, client=client)
 
 
 @audited("register_phone_user")
@@ -176,7 +176,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
         work.annotate(client_id=client.id)
         client.must_be_enabled()
     auth.users.require_unchanged(user, work)
-    return _log_in(user.id, command.clientid, client, Grant("test_login", work.id), work, auth)
+    return _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth, client=client)
 
 
 async def _redeem(
@@ -222,7 +222,7 @@ def _hashed_parts(code: str, nonce: str, phone_number: str) -> tuple[bytes, byte
 
 
 def _log_in(
-    user_id: str, client_id: str, client: Client | None, grant: Grant, work: Work, auth: Auth
+    user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth, *, client: Client | None
 ) -> PhoneTokenView:
     """Issue a token for a day, without a refresh token.
 
