@@ -19,10 +19,11 @@ from services.gateway.cached_content import discovery_routes
 from services.gateway.endpoint import Dispatcher
 from services.gateway.errors import MethodNotSupported, TooManyRequests
 from services.gateway.middleware import HttpMiddleware
-from services.gateway.responses import refusal_response, send_response
+from services.gateway.responses import HttpResponse, refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings, plain
+from services.gateway.versions import version_of
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
 from shared.bus.consumer_lag import LagExporter
 from shared.bus.instance_name import InstanceName
@@ -217,7 +218,7 @@ class _Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._clock_is_wrong() and scope["path"] != HEALTH_PATH:
             refusal: Refusal = Unavailable(retry_after=CLOCK_RETRY_SECONDS)
-            await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))
+            await send_response(send, _refused(refusal, scope))
             return
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is not None:
@@ -234,7 +235,11 @@ class _Router:
             refusal = methods.unknown_path(scope["path"])
             if error.status_code == MethodNotSupported.status and error.headers is not None:
                 refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
-            await send_response(send, refusal_response(refusal, scope["state"]["request_id"]))
+            await send_response(send, _refused(refusal, scope))
+
+
+def _refused(refusal: Refusal, scope: Scope) -> HttpResponse:
+    return refusal_response(refusal, scope["state"]["request_id"], version_of(scope["path"]))
 
 
 def drop_trailing_slash(scope: Scope) -> bool:

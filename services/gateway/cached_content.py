@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from services.gateway.auth_topics import ALGORITHMS, SigningKeys
 from services.gateway.endpoint import Endpoint
-from services.gateway.methods import BASE_VERSION
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HeaderList, HttpResponse, entity_tag, if_none_match
+from services.gateway.versions import BASE_VERSION
 from shared.messages.auth.signing_keys import JWKS_SECONDS
 
 HTML: Final = b"text/html; charset=utf-8"

@@ -143,7 +143,7 @@ class Endpoint(ABC):
 
     def render_refusal(self, request: HttpRequest, refusal: Refusal) -> HttpResponse:
         """Response for a refusal."""
-        return refusal_response(refusal, request.id)
+        return refusal_response(refusal, request.id, self.operation[0])
 
     def _count(self, status: int, seconds: float) -> None:
         observe = self._observe.get(status)
@@ -198,7 +198,7 @@ class MessageEndpoint(Endpoint):
         reply = await self.dispatcher.dispatch(
             message, fields, request, caller, operation=self.operation, ordering_key=self.ordering_key
         )
-        response = reply_response(reply, request)
+        response = reply_response(reply, request, self.operation[0])
         return response if self.render is None else self.render(request, response)
 
     def render_refusal(self, request: HttpRequest, refusal: Refusal) -> HttpResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
@@ -20,6 +21,7 @@ from services.gateway.endpoint import (
 from services.gateway.errors import Deprecated, UnknownVersion, VersionNotSupported
 from services.gateway.requests import HttpRequest, parse_object, validated
 from services.gateway.responses import HttpResponse, entity_tag, if_none_match
+from services.gateway.versions import BASE_VERSION, VERSIONS
 from shared.bus.envelope import address_ordering_key
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
@@ -59,7 +61,6 @@ from shared.messages.news import (
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
 from shared.sealing import Sealer
 
-BASE_VERSION: Final = "1"
 _DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -103,67 +104,74 @@ def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:
     return ""
 
 
-METHODS: Final[dict[str, dict[str, Method]]] = {
-    "2020-12-14": {
-        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
-        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant, credential_in_body=True),
-        "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
-        "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
-        "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
-        "enrol_alpha_user": Method(None, Access.ANYONE),
-        "get_subscription_status": Method(GetSubscriptionHeartbeat, Access.SELF_OR_INTERNAL, user_of_token=True),
-    },
-    "2021-10-06": {
-        "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
-        "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant, credential_in_body=True),
-        "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
-        "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
-        "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
-        "get_subscription_status": Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
-        "get_user": Method(GetUser, Access.SELF_OR_INTERNAL),
-        "create_trial_and_magic_link": Method(
-            CreateTrialAndMagicLink, Access.ANYONE, _by_address, credential_in_body=True
-        ),
-        "list_sessions": Method(ListSessions, Access.SELF_OR_INTERNAL),
-        "revoke_sessions": Method(RevokeSessions, Access.SELF_OR_INTERNAL, by_field("user_id")),
-        "dismiss_news_item": Method(DismissNewsItem, Access.SELF_OR_INTERNAL, by_field("user_id")),
-        # Methods for operators.
-        "get_subscription": Method(GetSubscription, Access.INTERNAL),
-        "list_signing_keys": Method(ListSigningKeys, Access.INTERNAL),
-        "rotate_signing_keys": Method(RotateSigningKeys, Access.INTERNAL, lambda *_: KEYRING),
-        "list_audit_entries": Method(ListAuditEntries, Access.INTERNAL),
-        "list_deliveries": Method(ListDeliveries, Access.INTERNAL),
-        "list_suppressions": Method(ListSuppressions, Access.INTERNAL),
-        "lift_suppression": Method(LiftSuppression, Access.INTERNAL),
-        "list_dead_letters": Method(ListDeadLetters, Access.INTERNAL),
-        "replay_dead_letters": Method(ReplayDeadLetters, Access.INTERNAL, lambda *_: DEAD_LETTERS),
-        "list_payments": Method(ListPayments, Access.INTERNAL),
-        "list_disputes": Method(ListDisputes, Access.INTERNAL),
-        "reconcile_subscriptions": Method(ReconcileSubscriptions, Access.INTERNAL),
-        "sweep_stripe_events": Method(SweepStripeEvents, Access.INTERNAL),
-        "replay_stripe_events": Method(ReplayStripeEvents, Access.INTERNAL),
-        "import_stripe_account": Method(ImportStripeAccount, Access.INTERNAL),
-        "stop_stripe_run": Method(StopStripeRun, Access.INTERNAL),
-        "resume_stripe_run": Method(ResumeStripeRun, Access.INTERNAL),
-        "get_stripe_run": Method(GetStripeRun, Access.INTERNAL),
-        "list_stripe_runs": Method(ListStripeRuns, Access.INTERNAL),
-        "list_stripe_differences": Method(ListStripeDifferences, Access.INTERNAL),
-        "create_client": Method(CreateClient, Access.INTERNAL),
-        "update_client": Method(UpdateClient, Access.INTERNAL, by_field("id")),
-        "find_user": Method(FindUser, Access.INTERNAL),
-        "export_user": Method(ExportUser, Access.INTERNAL, by_field("user_id")),
-        "erase_user": Method(EraseUser, Access.INTERNAL, by_field("user_id")),
-        "get_user_process": Method(GetUserProcess, Access.INTERNAL),
-        "get_user_export": Method(GetUserExport, Access.INTERNAL),
-        "list_clients": Method(ListClients, Access.INTERNAL),
-        "set_client_looks": Method(SetClientLooks, Access.INTERNAL, by_field("client_id")),
-        "get_client_looks": Method(GetClientLooks, Access.INTERNAL),
-        "create_news_item": Method(CreateNewsItem, Access.INTERNAL),
-        "update_news_item": Method(UpdateNewsItem, Access.INTERNAL, by_field("id")),
-        "remove_news_item": Method(RemoveNewsItem, Access.INTERNAL, by_field("id")),
-        "list_all_news_items": Method(ListAllNewsItems, Access.INTERNAL),
-    },
+Methods = dict[str, Method]
+"""Methods by name."""
+
+
+def _after(predecessor: Methods, *, removed: Collection[str] = (), **changed: Method) -> Methods:
+    """The methods of a version: those of its predecessor, without the removed ones, with the changed and new ones."""
+    return {name: method for name, method in predecessor.items() if name not in removed} | changed
+
+
+_2020_12_14: Final[Methods] = {
+    "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+    "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant, credential_in_body=True),
+    "get_marketing_consent": Method(GetUserConsent, Access.SELF_OR_INTERNAL),
+    "set_marketing_consent": Method(SetMarketingConsent, Access.SELF_OR_INTERNAL, by_field("user_id")),
+    "list_news_items": Method(ListNewsItems, Access.ANYONE, entity_tag=True),
+    "enrol_alpha_user": Method(None, Access.ANYONE),
+    "get_subscription_status": Method(GetSubscriptionHeartbeat, Access.SELF_OR_INTERNAL, user_of_token=True),
 }
+_2021_10_06: Final = _after(
+    _2020_12_14,
+    removed={"enrol_alpha_user"},
+    get_subscription_status=Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
+    get_user=Method(GetUser, Access.SELF_OR_INTERNAL),
+    create_trial_and_magic_link=Method(CreateTrialAndMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+    list_sessions=Method(ListSessions, Access.SELF_OR_INTERNAL),
+    revoke_sessions=Method(RevokeSessions, Access.SELF_OR_INTERNAL, by_field("user_id")),
+    dismiss_news_item=Method(DismissNewsItem, Access.SELF_OR_INTERNAL, by_field("user_id")),
+    # Methods for operators.
+    get_subscription=Method(GetSubscription, Access.INTERNAL),
+    list_signing_keys=Method(ListSigningKeys, Access.INTERNAL),
+    rotate_signing_keys=Method(RotateSigningKeys, Access.INTERNAL, lambda *_: KEYRING),
+    list_audit_entries=Method(ListAuditEntries, Access.INTERNAL),
+    list_deliveries=Method(ListDeliveries, Access.INTERNAL),
+    list_suppressions=Method(ListSuppressions, Access.INTERNAL),
+    lift_suppression=Method(LiftSuppression, Access.INTERNAL),
+    list_dead_letters=Method(ListDeadLetters, Access.INTERNAL),
+    replay_dead_letters=Method(ReplayDeadLetters, Access.INTERNAL, lambda *_: DEAD_LETTERS),
+    list_payments=Method(ListPayments, Access.INTERNAL),
+    list_disputes=Method(ListDisputes, Access.INTERNAL),
+    reconcile_subscriptions=Method(ReconcileSubscriptions, Access.INTERNAL),
+    sweep_stripe_events=Method(SweepStripeEvents, Access.INTERNAL),
+    replay_stripe_events=Method(ReplayStripeEvents, Access.INTERNAL),
+    import_stripe_account=Method(ImportStripeAccount, Access.INTERNAL),
+    stop_stripe_run=Method(StopStripeRun, Access.INTERNAL),
+    resume_stripe_run=Method(ResumeStripeRun, Access.INTERNAL),
+    get_stripe_run=Method(GetStripeRun, Access.INTERNAL),
+    list_stripe_runs=Method(ListStripeRuns, Access.INTERNAL),
+    list_stripe_differences=Method(ListStripeDifferences, Access.INTERNAL),
+    create_client=Method(CreateClient, Access.INTERNAL),
+    update_client=Method(UpdateClient, Access.INTERNAL, by_field("id")),
+    find_user=Method(FindUser, Access.INTERNAL),
+    export_user=Method(ExportUser, Access.INTERNAL, by_field("user_id")),
+    erase_user=Method(EraseUser, Access.INTERNAL, by_field("user_id")),
+    get_user_process=Method(GetUserProcess, Access.INTERNAL),
+    get_user_export=Method(GetUserExport, Access.INTERNAL),
+    list_clients=Method(ListClients, Access.INTERNAL),
+    set_client_looks=Method(SetClientLooks, Access.INTERNAL, by_field("client_id")),
+    get_client_looks=Method(GetClientLooks, Access.INTERNAL),
+    create_news_item=Method(CreateNewsItem, Access.INTERNAL),
+    update_news_item=Method(UpdateNewsItem, Access.INTERNAL, by_field("id")),
+    remove_news_item=Method(RemoveNewsItem, Access.INTERNAL, by_field("id")),
+    list_all_news_items=Method(ListAllNewsItems, Access.INTERNAL),
+)
+_2026_12_01: Final = _after(_2021_10_06)
+METHODS: Final[dict[str, Methods]] = dict(
+    zip((version.date for version in VERSIONS), (_2020_12_14, _2021_10_06, _2026_12_01), strict=True)
+)
+"""The methods by version. Published versions are frozen: their methods keep their fields and their access."""
 PATHS: Final = {
     f"/{BASE_VERSION}/{version}/{name}": replace(method, name=name, version=version)
     for version, methods in METHODS.items()

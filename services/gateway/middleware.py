@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, OriginNotAllowed
 from services.gateway.requests import discard_body
 from services.gateway.responses import HeaderList, HttpResponse, refusal_response, send_response
+from services.gateway.versions import version_of
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unknown
 from shared.ids import new_message_id
@@ -81,7 +82,7 @@ class HttpMiddleware:
             is_preflight = self._is_preflight(scope["method"], headers)
         except Refusal as refusal:
             await discard_body(receive)
-            await send_response(send_with_headers, refusal_response(refusal, request_id))
+            await send_response(send_with_headers, refusal_response(refusal, request_id, version_of(scope["path"])))
             return
         if is_preflight:
             await send_response(send_with_headers, _preflight_response(headers))
@@ -91,7 +92,8 @@ class HttpMiddleware:
         except Exception:  # noqa: BLE001 -- any error must become a 500 that reveals nothing
             log.exception("request failed", path=loggable_path(scope["path"]), request=request_id)
             if not started:
-                await send_response(send_with_headers, refusal_response(Unknown(), request_id))
+                refused = refusal_response(Unknown(), request_id, version_of(scope["path"]))
+                await send_response(send_with_headers, refused)
 
     def _is_preflight(self, method: str, headers: dict[bytes, bytes]) -> bool:
         if method != "OPTIONS" or b"origin" not in headers or b"access-control-request-method" not in headers:

@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 from starlette.routing import Route
 
 from services.gateway.cached_content import HTML, CachedContent, page_headers, page_templates, template_text
+from services.gateway.error_messages import MESSAGES
+from services.gateway.versions import DOCS_PATH, error_anchor
 
 MAX_DEPTH: Final = 3
 """Nesting levels of objects whose fields are listed."""
@@ -45,13 +47,13 @@ def routes(issuer: str) -> list[Route]:
     @cache
     def page() -> bytes:
         templates = page_templates()
-        templates.filters["markdown"] = markdown
+        templates.filters |= {"markdown": markdown, "error_anchor": error_anchor}
         reference = Reference(json.loads(document()), issuer)
         return templates.get_template("reference.html").render(reference=reference, style=style).encode()
 
     return [
         CachedContent("openapi", document).route("/openapi.json"),
-        CachedContent("reference", page, HTML, page_headers(style)).route("/reference"),
+        CachedContent("reference", page, HTML, page_headers(style)).route(DOCS_PATH),
     ]
 
 
@@ -126,6 +128,16 @@ class Reference:
         all_errors = [self._errors(operation) for _, _, operation in self.operations()]
         counts = Counter(error for errors in all_errors for error in errors)
         return sorted(error for error, count in counts.items() if count > len(all_errors) / 2)
+
+    @cached_property
+    def codes(self) -> list[tuple[str, str, str]]:
+        """All error codes with their meanings, and with what to do."""
+        meanings: dict[str, dict[str, None]] = {}
+        for schema in self.document["components"]["schemas"].values():
+            code = schema.get("properties", {}).get("code", {})
+            for name, text in zip(code.get("enum", []), code.get("x-enum-descriptions", []), strict=False):
+                meanings.setdefault(name, {})[text] = None
+        return [(code, "\n\n".join(meanings.get(code, {})), MESSAGES[code]) for code in sorted(MESSAGES)]
 
     def errors(self, operation: dict[str, Any]) -> list[Error]:
         """Errors of an operation that are not among the common ones."""

@@ -13,6 +13,7 @@ from starlette.types import Send
 from services.gateway.errors import STATUS, HttpRefusal, MethodNotSupported
 from services.gateway.requests import HttpRequest
 from services.gateway.rpc_client import RpcReply
+from services.gateway.versions import error_body
 from shared.bus.inbox import DONE
 from shared.errors import Kind, Refusal
 
@@ -42,14 +43,19 @@ class HttpResponse:
     media_type: bytes = b"application/json"
 
 
-def reply_response(reply: RpcReply, request: HttpRequest) -> HttpResponse:
+def reply_response(reply: RpcReply, request: HttpRequest, version: str = "") -> HttpResponse:
     """Response for a service's reply: 200 with its view, 204 if it has none, or the service's refusal.
+
+    Args:
+        reply: of the service.
+        request: that it answers.
+        version: the date in its path, which decides about the format of errors; empty if it has none.
 
     Raises:
         ValueError: the reply is a refusal of an unknown kind.
     """
     if reply.kind != DONE:
-        response = _error(STATUS[Kind(reply.kind)], json.loads(reply.body), request.id)
+        response = _error(STATUS[Kind(reply.kind)], error_body(json.loads(reply.body), version), request.id)
     elif reply.body:
         response = HttpResponse(200, reply.body)
     else:
@@ -59,11 +65,12 @@ def reply_response(reply: RpcReply, request: HttpRequest) -> HttpResponse:
     return response
 
 
-def refusal_response(refusal: Refusal, request_id: str) -> HttpResponse:
-    """Response for a refusal that the gateway raised."""
+def refusal_response(refusal: Refusal, request_id: str, version: str = "") -> HttpResponse:
+    """Response for a refusal that the gateway raised; ``version`` as in ``reply_response``."""
+    body = error_body(refusal.body(), version)
     if not isinstance(refusal, HttpRefusal):
-        return _error(STATUS[refusal.kind], refusal.body(), request_id)
-    response = _error(refusal.status, refusal.body(), request_id)
+        return _error(STATUS[refusal.kind], body, request_id)
+    response = _error(refusal.status, body, request_id)
     # Nobody knows where a malformed request ends, so its connection cannot carry another one.
     response.headers = (*response.headers, (b"connection", b"close"))
     return response

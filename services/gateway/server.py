@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyRequests
 from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS, asks_for_websocket, request_id_of
 from services.gateway.responses import HttpResponse, refusal_response
+from services.gateway.versions import version_of
 from shared.errors import Refusal
 from shared.ids import new_message_id
 from shared.listeners import BACKLOG, listen
@@ -127,6 +128,7 @@ class _Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.url = b""
         self._timer: TimerHandle | None = None
         self._in_head = False
         self._arriving = False
@@ -229,12 +231,15 @@ class _Connection(HttpToolsProtocol):
     def _respond_under_overload(self, refusal: TooManyRequests) -> None:
         headers = dict(self.headers)
         # Random bits of the system would be a tenth of the cost of a refusal.
+        version = version_of(self.url.decode("latin-1"))
         request_id = request_id_of(headers) if b"x-request-id" in headers else f"{random.getrandbits(128):032x}"
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         if keep_alive and len(request_id) == len(_ANY_ID):
-            response = _overload_response(int(refusal.meta["retry_after"])).replace(_ANY_ID, request_id.encode())
+            response = _overload_response(int(refusal.meta["retry_after"]), version).replace(
+                _ANY_ID, request_id.encode()
+            )
         else:
-            response = _serialized(refusal_response(refusal, request_id), request_id, keep_alive=keep_alive)
+            response = _serialized(refusal_response(refusal, request_id, version), request_id, keep_alive=keep_alive)
         self.transport.write(response)
         if not keep_alive:
             self.transport.close()
@@ -284,7 +289,8 @@ class _Connection(HttpToolsProtocol):
         # knows that it has to repeat its request.
         if not started and not self.pipeline and not self.transport.is_closing():
             request_id = new_message_id()
-            self.transport.write(_serialized(refusal_response(refusal, request_id), request_id, keep_alive=False))
+            response = refusal_response(refusal, request_id, version_of(self.url.decode("latin-1")))
+            self.transport.write(_serialized(response, request_id, keep_alive=False))
         self.transport.close()
 
     def _stop_timer(self) -> None:
@@ -294,11 +300,11 @@ class _Connection(HttpToolsProtocol):
 
 
 @cache
-def _overload_response(retry_after: int) -> bytes:
-    """The response under overload, with ``_ANY_ID`` in place of the request ID."""
+def _overload_response(retry_after: int, version: str) -> bytes:
+    """The response under overload, with ``_ANY_ID`` in place of the request ID. Paths of methods name the version."""
     request_id = _ANY_ID.decode()
     return _serialized(
-        refusal_response(TooManyRequests(retry_after=retry_after), request_id), request_id, keep_alive=True
+        refusal_response(TooManyRequests(retry_after=retry_after), request_id, version), request_id, keep_alive=True
     )
 
 

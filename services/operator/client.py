@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from services.embedded.credentials import operator_credentials
 
-VERSION: Final = "2021-10-06"
+VERSION: Final = "2026-12-01"
 URL: Final = "NEST_URL"
 KEY: Final = "NEST_INTERNAL_KEY"
 TIMEOUT_SECONDS: Final = 30.0

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from services.gateway.endpoint import MAX_JSON_BODY_BYTES, Access
+from services.gateway.versions import EXPLAINED
 from services.gateway.webhooks import MailNotice
 from services.reference import routes
 from services.reference.operations import NEWEST, TAGS, Operation, operations
@@ -35,7 +36,9 @@ Integers are written
 without a decimal point. Times are ISO 8601: with an offset in requests, in UTC with milliseconds in responses. IDs are
 opaque strings. The response is JSON, or 204 if there is no result. Request line and headers have at most 16 KiB.
 
-An error is `{{"code", "meta", "reasons"}}`. Programs should look at `code`, which is stable. After 500, 503 and 504 it
+An error is `{{"code", "meta", "reasons"}}`. Programs should look at `code`, which is stable. In the version {NEWEST} \
+errors also have
+`message`, which says what to do, and `docs`, the path of the code's documentation. After 500, 503 and 504 it
 is unknown whether a command took effect: repeat it with the same `idempotency-key`, after as many seconds as
 `retry-after` says. Responses may get additional fields, and methods additional codes; ignore those you don't know.
 """
@@ -168,6 +171,7 @@ class _OperationWriter:
             operation.refusals,
             stored=operation.stored_codes,
             rejection=operation.family == "accounts",
+            explained=operation.version in EXPLAINED,
         )
         return dict(sorted({**found, **errors}.items()))
 

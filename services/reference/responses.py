@@ -101,6 +101,7 @@ class ErrorGroup:
         refusals: one for each code.
         stored: whether one of them is stored for the idempotency key.
         rejection: whether the body also has ``auth`` and ``message``, as on the account routes.
+        explained: whether the body also has ``message`` and ``docs``, as in newer dated versions.
     """
 
     operation: str
@@ -108,11 +109,19 @@ class ErrorGroup:
     refusals: tuple[type[Refusal], ...]
     stored: bool
     rejection: bool
+    explained: bool
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for groups with the same schema; the status comes first."""
-        return (self.status, self.rejection, *((each.code, each.__doc__) for each in self.refusals))
+        """Equal for groups with the same schema; status and format come first."""
+        codes = ((each.code, each.__doc__) for each in self.refusals)
+        return (self.status, self.explained, self.rejection, *codes)
+
+    @property
+    def name(self) -> str:
+        """Name of the schema, if it is shared."""
+        phrase = PHRASES[self.status].removesuffix(" Error").replace(" ", "")
+        return f"{'Explained' if self.explained else ''}{phrase}Error"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -122,7 +131,8 @@ class ErrorGroup:
 
     def schema(self) -> dict[str, Any]:
         """Flat schema of the error body."""
-        properties = {"code": _code_schema(self.refusals), **_DETAILS, **(_REJECTION if self.rejection else {})}
+        details = _EXPLAINED_DETAILS if self.explained else _DETAILS
+        properties = {"code": _code_schema(self.refusals), **details, **(_REJECTION if self.rejection else {})}
         return object_schema(f"Error with status {self.status}.", properties, optional={"reasons"})
 
 
@@ -140,7 +150,8 @@ class Errors:
     """Error responses of all operations, and their components.
 
     The most frequent schema of a status is named for the status (``ConflictError``), and so is the response with it.
-    Other schemas are named for their operation too (``SendMagicLinkNotFoundError``).
+    Other schemas are named for their operation too (``SendMagicLinkNotFoundError``). Names of errors with ``message``
+    and ``docs`` contain ``Explained``.
     """
 
     def __init__(self) -> None:
@@ -153,6 +164,7 @@ class Errors:
         *,
         stored: frozenset[str] = frozenset(),
         rejection: bool = False,
+        explained: bool = False,
     ) -> dict[str, Any]:
         """Error responses by status. They are empty until ``components`` is called.
 
@@ -161,6 +173,7 @@ class Errors:
             refusals: of two with the same code the last one counts.
             stored: codes of refusals that are stored for the idempotency key.
             rejection: whether 401 and 403 also have ``auth`` and ``message``.
+            explained: whether all have ``message`` and ``docs``.
         """
         by_status: dict[int, dict[str, type[Refusal]]] = defaultdict(dict)
         for each in refusals:
@@ -173,6 +186,7 @@ class Errors:
                 tuple(by_code[code] for code in sorted(by_code)),
                 stored=not stored.isdisjoint(by_code),
                 rejection=rejection and status in _REJECTED,
+                explained=explained,
             )
             found[str(status)] = {}
             self._groups.append((group, found[str(status)]))
@@ -180,16 +194,15 @@ class Errors:
 
     def components(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Complete all responses, and return the component schemas and component responses that they refer to."""
-        shared: dict[int, tuple[Any, ...]] = {}
+        shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for key, uses in Counter(group.key for group, _ in self._groups).most_common():
             if uses >= _SHARED_FROM:
-                shared.setdefault(key[0], key)
+                shared.setdefault(key[:2], key)
         schemas: dict[str, Any] = {}
         responses: dict[str, Any] = {}
         for group, found in self._groups:
-            is_shared = shared.get(group.status) == group.key
-            status = f"{PHRASES[group.status].removesuffix(' Error').replace(' ', '')}Error"
-            name = status if is_shared else f"{group.operation}{status}"
+            is_shared = shared.get(group.key[:2]) == group.key
+            name = group.name if is_shared else f"{group.operation}{group.name}"
             schema = group.schema()
             if schemas.setdefault(name, schema) != schema:
                 raise ValueError(f"two different error schemas named {name}")
@@ -202,6 +215,14 @@ class Errors:
         return {**ERROR_SCHEMAS, **dict(sorted(schemas.items()))}, dict(sorted(responses.items()))
 
 
+_EXPLANATION: Final[dict[str, Any]] = {
+    "message": {"type": "string", "description": "What to do, in one sentence for people. The words may change."},
+    "docs": {
+        "type": "string",
+        "format": "uri-reference",
+        "description": "Path and anchor of the code's documentation, relative to the issuer.",
+    },
+}
 ERROR_SCHEMAS: Final[dict[str, Any]] = {
     "Error": object_schema(
         "An error. The error schemas of the operations have the same properties, and list their codes.",
@@ -243,6 +264,7 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
         },
     },
     "ErrorReason": object_schema("Cause of an error.", {"code": _code_schema(REASONS)}),
+    "ExplainedErrorReason": object_schema("Cause of an error.", {"code": _code_schema(REASONS), **_EXPLANATION}),
     "FieldError": object_schema(
         "An invalid field.",
         {
@@ -254,6 +276,11 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
 }
 """Schemas that all errors share."""
 _DETAILS: Final = {name: ERROR_SCHEMAS["Error"]["properties"][name] for name in ("meta", "reasons")}
+_EXPLAINED_DETAILS: Final[dict[str, Any]] = {
+    **_EXPLANATION,
+    "meta": _DETAILS["meta"],
+    "reasons": {**_DETAILS["reasons"], "items": reference("ExplainedErrorReason")},
+}
 _REJECTION: Final[dict[str, Any]] = {
     "auth": {"type": "boolean", "const": False, "description": "Always false."},
     "message": {"type": "string", "description": "The error in words."},

@@ -241,7 +241,7 @@ class TestIdempotencyKeys:
             await stack.http.post(f"/1/{version}/set_marketing_consent", json=consent, headers=key | stack.bearer())
             await stack.http.post(f"/1/{version}/set_marketing_consent", json=consent, headers=key | stack.internal)
             await stack.http.post(f"/1/{version}/send_magic_link", json=LINK, headers=key)
-        assert len({envelope.id for envelope in stack.services.received}) == 6
+        assert len({envelope.id for envelope in stack.services.received}) == 3 * len(METHODS)
 
     async def test_calls_without_a_key_have_distinct_message_ids(self, stack: GatewayStack) -> None:
         for _ in range(2):

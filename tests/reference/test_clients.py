@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from services.embedded.demo import CLIENT_ID
+from services.gateway.error_messages import MESSAGES
 from services.reference.__main__ import OUTPUT
 from tests.stack import Stack
 from tests.token_verifiers import check_verifiers
@@ -47,6 +48,7 @@ async def test_python_client_has_typed_errors(nest: Stack, tmp_path: Path) -> No
     version, conflict, unknown = output_text.splitlines()
     assert version == "1"
     assert conflict.startswith("exists already, request ")
+    assert conflict.endswith(MESSAGES["client_already_exists"])
     assert unknown == "no such client"
 
 
@@ -61,6 +63,7 @@ async def test_typescript_client_has_typed_errors(nest: Stack, tmp_path: Path) -
     version, conflict, unknown = output_text.splitlines()
     assert version == "1"
     assert conflict.startswith("exists already, request ")
+    assert conflict.endswith(MESSAGES["client_already_exists"])
     assert unknown == "no such client"
 
 

@@ -8,21 +8,21 @@ from nest_client.api.operators import create_client
 from nest_client.client import AuthenticatedClient
 from nest_client.models.client_view import ClientView
 from nest_client.models.create_client import CreateClient
-from nest_client.models.create_client_conflict_error import CreateClientConflictError
-from nest_client.models.create_client_conflict_error_code import CreateClientConflictErrorCode
+from nest_client.models.create_client_explained_conflict_error import CreateClientExplainedConflictError
+from nest_client.models.create_client_explained_conflict_error_code import CreateClientExplainedConflictErrorCode
 from nest_client.models.send_magic_link import SendMagicLink
-from nest_client.models.send_magic_link_not_found_error import SendMagicLinkNotFoundError
-from nest_client.models.send_magic_link_not_found_error_code import SendMagicLinkNotFoundErrorCode
+from nest_client.models.send_magic_link_explained_not_found_error import SendMagicLinkExplainedNotFoundError
+from nest_client.models.send_magic_link_explained_not_found_error_code import SendMagicLinkExplainedNotFoundErrorCode
 
 
-def explain(error: CreateClientConflictError) -> str:
+def explain(error: CreateClientExplainedConflictError) -> str:
     """Put an error into words."""
     match error.code:
-        case CreateClientConflictErrorCode.CLIENT_ALREADY_EXISTS:
-            return f"exists already, request {error.meta.request_id}"
-        case CreateClientConflictErrorCode.IDEMPOTENCY_KEY_REUSED:
+        case CreateClientExplainedConflictErrorCode.CLIENT_ALREADY_EXISTS:
+            return f"exists already, request {error.meta.request_id}: {error.message}"
+        case CreateClientExplainedConflictErrorCode.IDEMPOTENCY_KEY_REUSED:
             return "another body"
-        case CreateClientConflictErrorCode.CLIENT_NOT_FOUND:  # type: ignore[attr-defined]  # not a code of this error
+        case CreateClientExplainedConflictErrorCode.CLIENT_NOT_FOUND:  # type: ignore[attr-defined]  # not a code of this error
             return ""
     assert_never(error.code)
 
@@ -45,12 +45,12 @@ def main(base_url: str, key: str) -> None:
         if isinstance(first, ClientView):
             lines.append(str(first.version))
         second = create_client.sync(client=client, body=body)
-        if isinstance(second, CreateClientConflictError):
+        if isinstance(second, CreateClientExplainedConflictError):
             lines.append(explain(second))
         refused = send_magic_link.sync(client=client, body=link)
-        if isinstance(refused, SendMagicLinkNotFoundError):
+        if isinstance(refused, SendMagicLinkExplainedNotFoundError):
             match refused.code:
-                case SendMagicLinkNotFoundErrorCode.CLIENT_NOT_FOUND:
+                case SendMagicLinkExplainedNotFoundErrorCode.CLIENT_NOT_FOUND:
                     lines.append("no such client")
     sys.stdout.write("\n".join(lines))
 

@@ -5,14 +5,14 @@ import type { components, paths } from "./api.js";
 
 declare const process: { argv: string[] };
 
-type Conflict = components["schemas"]["CreateClientConflictError"];
+type Conflict = components["schemas"]["CreateClientExplainedConflictError"];
 
 function explain(error: Conflict): string {
   // @ts-expect-error: not a code of this error
   if (error.code === "client_not_found") return "";
   switch (error.code) {
     case "client_already_exists":
-      return `exists already, request ${error.meta.request_id}`;
+      return `exists already, request ${error.meta.request_id}: ${error.message}`;
     case "idempotency_key_reused":
       return "another body";
     default:
@@ -24,12 +24,12 @@ const [baseUrl, key] = process.argv.slice(2);
 const api = createClient<paths>({ baseUrl, headers: { authorization: `internal ${key}` } });
 const body = { id: "client_typescript", name: "TypeScript", redirect_uris: ["https://app.example/"] };
 
-const first = await api.POST("/1/2021-10-06/create_client", { body });
+const first = await api.POST("/1/2026-12-01/create_client", { body });
 console.log(first.data?.version);
-const second = await api.POST("/1/2021-10-06/create_client", { body });
+const second = await api.POST("/1/2026-12-01/create_client", { body });
 if (second.error !== undefined && second.error.code === "client_already_exists") console.log(explain(second.error));
 
-const link = await api.POST("/1/2021-10-06/send_magic_link", {
+const link = await api.POST("/1/2026-12-01/send_magic_link", {
   body: {
     client_id: "client_unknown",
     redirect_uri: "https://app.example/",

@@ -1,0 +1,78 @@
+"""Dated versions of the API: which exist, and the format of their errors.
+
+A date is its predecessor with some differences, and it is frozen once it is published. There are three kinds of
+difference:
+
+- a method is added, removed, or has another message class (``methods``). The class is the request and response model:
+  its fields are those of the request, its ``reply`` and ``refuses`` those of the response.
+- errors have another format (``DatedVersion.explained_errors``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.gateway.error_messages import MESSAGES, OTHER_MESSAGE
+
+BASE_VERSION: Final = "1"
+DOCS_PATH: Final = "/reference"
+"""Page of the documentation, which every gateway serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatedVersion:
+    """A dated version.
+
+    Attributes:
+        date: as in the URL.
+        explained_errors: whether errors, and each of their ``reasons``, have ``message`` and ``docs``.
+    """
+
+    date: str
+    explained_errors: bool = False
+
+
+VERSIONS: Final = (
+    DatedVersion("2020-12-14"),
+    DatedVersion("2021-10-06"),
+    DatedVersion("2026-12-01", explained_errors=True),
+)
+"""All versions, the oldest first."""
+EXPLAINED: Final = frozenset(version.date for version in VERSIONS if version.explained_errors)
+"""Dates of the versions with explained errors."""
+
+
+def version_of(path: str) -> str:
+    """The dated version in a path such as ``/1/2021-10-06/get_user``; another text if the path has none."""
+    base, _, rest = path.removeprefix("/").partition("/")
+    return rest.partition("/")[0] if base == BASE_VERSION else ""
+
+
+def error_anchor(code: str) -> str:
+    """Anchor of an error code on the documentation page. As stable as the code."""
+    return f"error-{code}"
+
+
+def error_body(body: dict[str, Any], version: str) -> dict[str, Any]:
+    """An error in the format of a version.
+
+    Args:
+        body: ``code``, and ``meta`` and ``reasons`` if there are any, as ``Refusal.body`` returns them.
+        version: the date in the request's path. Any other text means the format without explanations.
+    """
+    return _explained(body) if version in EXPLAINED else body
+
+
+def _explained(body: dict[str, Any]) -> dict[str, Any]:
+    code = body["code"]
+    explained = {
+        "code": code,
+        "message": MESSAGES.get(code, OTHER_MESSAGE),
+        # Relative to the issuer, so that the error never names another host than the one that was called.
+        "docs": f"{DOCS_PATH}#{error_anchor(code)}",
+        **body,
+    }
+    if "reasons" in body:
+        explained["reasons"] = [_explained(reason) for reason in body["reasons"]]
+    return explained
