@@ -14,12 +14,12 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from services.auth.phone.models import COUNTRIES
 from services.auth.rate_limits.models import LIMIT_NAMES, MAX_LOGGED_USES, Limit, LimitName, PersonLimitName
 from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.models import RotationPolicy
 from services.auth.tokens.models import AccessTokenType
 from shared.messages.auth.signing_keys import JWKS_SECONDS, Algorithm
+from shared.phone_numbers import COUNTRIES
 from shared.settings import (
     PRODUCTION,
     CommaSeparated,

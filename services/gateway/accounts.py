@@ -28,7 +28,7 @@ from services.gateway.endpoint import (
 from services.gateway.errors import ValidationFailed
 from services.gateway.requests import Fields, HttpRequest, validated
 from services.gateway.responses import HttpResponse
-from shared.bus.envelope import address_ordering_key
+from shared.email_addresses import address_ordering_key
 from shared.errors import NotFound
 from shared.messages import Caller
 from shared.messages.auth.accounts import (
@@ -46,6 +46,7 @@ from shared.messages.auth.accounts import (
     UpdateApplicationUser,
     UpdateOwner,
 )
+from shared.messages.types import normal_api_key
 from shared.sealing import Sealer
 
 GROUP: Final = "accounts"
@@ -70,8 +71,14 @@ def _by_address(message: RegisterOwner | LogInOwner, sealer: Sealer) -> str:
     return address_ordering_key(message.email, sealer)
 
 
+def _by_owner(message: UpdateOwner, sealer: Sealer) -> str:
+    return sealer.fingerprint(b"owner", message.uuid.plain.lower().encode())
+
+
 def _by_address_of_user(message: SignUp | SignInWithEmail, sealer: Sealer) -> str:
-    return sealer.fingerprint(message.apikey.plain.encode(), address_ordering_key(message.email, sealer).encode())
+    """Order password checks of one address and application, whatever the spelling of either."""
+    application = normal_api_key(message.apikey.plain).encode()
+    return sealer.fingerprint(application, address_ordering_key(message.email, sealer).encode())
 
 
 def _by_token(message: UpdateApplicationUser, sealer: Sealer) -> str:
@@ -82,7 +89,7 @@ ROUTES: Final = (
     MessageRoute("POST", "/appowner/create", RegisterOwner, _by_address),
     MessageRoute("GET", "/appowner/uuid/{uuid}", GetOwner),
     MessageRoute("POST", "/appowner/login", LogInOwner, _by_address),
-    MessageRoute("POST", "/appowner/update", UpdateOwner, status=202),
+    MessageRoute("POST", "/appowner/update", UpdateOwner, _by_owner, status=202),
     MessageRoute("DELETE", "/appowner/delete", DeleteOwner),
     MessageRoute("POST", "/applications/create", CreateApplication),
     MessageRoute("DELETE", "/applications/delete", DeleteApplication, status=202),

@@ -22,7 +22,7 @@ from services.gateway.errors import Deprecated, UnknownVersion, VersionNotSuppor
 from services.gateway.requests import HttpRequest, parse_object, validated
 from services.gateway.responses import HttpResponse, entity_tag, if_none_match
 from services.gateway.versions import BASE_VERSION, VERSIONS
-from shared.bus.envelope import address_ordering_key
+from shared.email_addresses import address_ordering_key
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
 from shared.messages.auth.audit import ListAuditEntries

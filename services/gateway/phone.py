@@ -20,6 +20,7 @@ from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
 from shared.messages.auth.errors import InvalidPhoneNumber
 from shared.messages.auth.phone import LogInForTesting, RegisterPhoneUser, SendPhoneCode, VerifyPhoneCode
+from shared.phone_numbers import number_ordering_key
 from shared.sealing import Sealer
 
 GROUP: Final = "phone"
@@ -30,8 +31,7 @@ LOCALES: Final = "locales"
 
 
 def _by_number(message: SendPhoneCode, sealer: Sealer) -> str:
-    # A keyed hash: there are few enough phone numbers to try them all.
-    return sealer.fingerprint(b"phone number", "".join(filter(str.isdecimal, message.phone_number)).encode())
+    return number_ordering_key(message.phone_number, sealer)
 
 
 def _by_nonce(message: VerifyPhoneCode | RegisterPhoneUser, sealer: Sealer) -> str:

@@ -15,6 +15,7 @@ from services.mailer.rendering.renderer import MailRenderer, TextRenderer
 from services.mailer.smtp.servers import MailServers
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import TextProvider
+from shared.email_addresses import comparable
 from shared.messages import Sealed
 from shared.messages.types import trimmed_address
 from shared.personal_data.erasure import ErasedIds
@@ -81,9 +82,14 @@ class Mailer:
         return secret.ciphertext or self.sealer.seal(SERVICE, secret.plain.encode())
 
     def recipient_hash(self, recipient: str) -> str:
-        """Return the keyed hash of an address or a number under the current sealing key."""
-        return self.sealer.keyed_hash("recipient", trimmed_address(recipient).lower().encode())
+        """Return the keyed hash of an address or a number, in normal form, under the current sealing key."""
+        return self.sealer.keyed_hash("recipient", comparable(recipient).encode())
 
     def recipient_hashes(self, recipient: str) -> list[str]:
-        """Return the keyed hashes of an address or a number under all sealing keys: documents may have older ones."""
-        return self.sealer.keyed_hashes("recipient", trimmed_address(recipient).lower().encode())
+        """Return the keyed hashes of an address or a number under all sealing keys: documents may have older ones.
+
+        Besides that of the normal form, that of the text in lower case: earlier releases stored an international domain
+        as it was written.
+        """
+        forms = dict.fromkeys((comparable(recipient), trimmed_address(recipient).lower()))
+        return [hashed for form in forms for hashed in self.sealer.keyed_hashes("recipient", form.encode())]

@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from shared.messages import ANONYMOUS, Caller, Message
-from shared.messages.types import trimmed_address
 from shared.sealing import Sealer
 
 MAX_BODY_BYTES: Final = 512 * 1024
@@ -179,15 +178,6 @@ def encode(message: Message, sealer: Sealer) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"a {type(message).wire} of {len(body)} bytes, more than {MAX_BODY_BYTES}")
     return body
-
-
-def address_ordering_key(address: str, sealer: Sealer) -> str:
-    """Return the ordering key of an e-mail address, 64 hex characters; case and outer white space do not matter.
-
-    It is a keyed hash, so that readers of Kafka can't find the address by trying addresses. Services that send messages
-    of one type about an address must all use this key. It changes with the active sealing key.
-    """
-    return sealer.fingerprint(b"e-mail address", trimmed_address(address).lower().encode("utf-8", "surrogatepass"))
 
 
 def unix_milliseconds() -> int:

@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 from shared.messages.languages import TAG_PATTERN, language_tag
 
 T = TypeVar("T")
+_LOOKALIKES: Final = str.maketrans("ILO", "110")
 _BLANKS: Final = "\ufeff" + "".join(
     character for character in map(chr, range(0x3001)) if character.isspace() or category(character) == "Cf"
 )
@@ -55,6 +56,16 @@ def trimmed_address(text: str) -> str:
     address that was copied from a page may have a byte order mark or bidirectional marks around it.
     """
     return text.replace("\n", "").replace("\r", "").strip(_BLANKS)
+
+
+def normal_api_key(text: str) -> str:
+    """Return the normal form of an application's API key; every spelling that is read as one key has the same.
+
+    Lower case is read as upper case, I and L as 1, O as 0, as in Crockford's base 32
+    (https://www.crockford.com/base32.html). A text with characters outside ASCII is no key and is returned unchanged:
+    some letters of other alphabets are ASCII in upper case.
+    """
+    return text.upper().translate(_LOOKALIKES) if text.isascii() else text
 
 
 def _normal_locale(value: Any) -> Any:

@@ -9,7 +9,7 @@ from services.gateway.endpoint import Access
 from services.gateway.methods import METHODS, PATHS
 from services.gateway.settings import GatewaySettings
 from shared.audit import action_of
-from shared.bus.envelope import address_ordering_key
+from shared.email_addresses import address_ordering_key
 from shared.messages import Command, Message, OperatorList
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys

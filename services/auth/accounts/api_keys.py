@@ -12,12 +12,12 @@ from typing import Final
 from uuid import UUID
 
 from shared.messages.auth.errors import MalformedApiKey
+from shared.messages.types import normal_api_key
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 GROUP_LENGTH: Final = 7
 WORD_BITS: Final = 32
 CHECK_BITS: Final = 3
-_LOOKALIKES: Final = str.maketrans("ILO", "110")
 _KEY: Final = re.compile(rf"[{ALPHABET}]{{{GROUP_LENGTH}}}(?:-[{ALPHABET}]{{{GROUP_LENGTH}}}){{3}}")
 
 
@@ -30,14 +30,13 @@ def api_key(application_id: UUID) -> str:
 def id_of(key: str) -> UUID:
     """The ID of the application with this API key.
 
-    As in Crockford's base 32, lower case is read as upper case, I and L as 1, O as 0.
+    The key may have any spelling that ``normal_api_key`` reads.
 
     Raises:
         MalformedApiKey: the key does not have four groups, or a checksum is wrong; no application has it.
     """
-    # Length and ASCII first: some letters of other alphabets are ASCII in upper case, and long texts take time.
-    plausible = len(key) == 4 * GROUP_LENGTH + 3 and key.isascii()
-    canonical = key.upper().translate(_LOOKALIKES) if plausible else ""
+    # Length first: long texts take time.
+    canonical = normal_api_key(key) if len(key) == 4 * GROUP_LENGTH + 3 else ""
     if not _KEY.fullmatch(canonical):
         raise MalformedApiKey
     return UUID(bytes=b"".join(_word(group).to_bytes(4, "big") for group in canonical.split("-")))

@@ -231,6 +231,7 @@ async def check_password(account: Account | None, password: str, subject: str, w
     if account is None or not correct:
         quota.take()
         raise WrongCredentials
+    quota.hold()
     (await auth.rate_limits.recognize(subject, device_ids)).remember(work)
     return account
 

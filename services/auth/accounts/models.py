@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from services.auth.accounts import api_keys
-from services.auth.users.models import normal_email
+from shared.email_addresses import normal_email
 from shared.messages.auth.errors import ApplicationEnded, FieldRefused, InvalidEmail, PasswordRequired
 
 DELETION_TYPE: Final = "deletion+jwt"

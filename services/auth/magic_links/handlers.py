@@ -12,8 +12,8 @@ from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.models import LimitName
 from services.auth.tokens.credentials import Code, new_key
 from services.auth.users.handlers import find_or_create_user
-from services.auth.users.models import normal_email
 from shared.bus.work import Work
+from shared.email_addresses import normal_email
 from shared.messages import Sealed
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkRequest, SendMagicLink, SendTrialMagicLink
 from shared.messages.billing.trials import StartTrial

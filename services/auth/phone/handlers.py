@@ -8,7 +8,7 @@ from typing import Final
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
-from services.auth.phone.models import TOKEN_LIFETIME, PhoneCode, PhoneNumber, new_code, new_nonce
+from services.auth.phone.models import TOKEN_LIFETIME, PhoneCode, new_code, new_nonce
 from services.auth.rate_limits.known_devices import network_ids
 from services.auth.sessions.handlers import network_of
 from services.auth.tokens.credentials import hash_key
@@ -37,6 +37,7 @@ from shared.messages.auth.phone import (
 )
 from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.mailer.texts import LoginCodeVariables, SendText
+from shared.phone_numbers import PhoneNumber
 
 CODE_HASH_PURPOSE: Final = "phone codes"
 """Purpose of the key with which codes are hashed."""
@@ -212,6 +213,8 @@ async def _redeem(
         auth.phone_codes.save(phone_code.count_wrong(), work)
         quota.count()
         raise refusal
+    if phone_code.wrong_codes:
+        quota.hold()
     recognition.remember(work)
     return phone_code.use(at=work.now)
 

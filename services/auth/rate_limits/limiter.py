@@ -47,11 +47,13 @@ class Bucket:
     Attributes:
         wait: returns the time until one more use is allowed. Called as late as possible, since counts are shared.
         count: counts one use.
+        hold: makes the handler run again if another message counts a use before the commit.
     """
 
     name: LimitName
     wait: Callable[[], timedelta]
     count: Callable[[], None]
+    hold: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ class Quota:
         """Count one use under each limit, even one that is reached."""
         for bucket in self.buckets:
             bucket.count()
+
+    def hold(self) -> None:
+        """Make the handler run again if another message counts a use of a person before the commit.
+
+        For an operation that was allowed and is not counted, such as a login with the right password. Without it, of
+        many guesses that are handled at the same time the right one would be accepted however many wrong ones commit
+        first. Not together with ``count`` or ``take``, whose writes have the same effect.
+        """
+        for bucket in self.buckets:
+            bucket.hold()
 
     def take(self) -> None:
         """Count one use under each limit, or under none; call it once per work.
@@ -172,6 +184,8 @@ class RateLimiter:
             name,
             lambda: self._shared_counters.wait(counters, work.id, at=work.now),
             lambda: self._shared_counters.count(counters, work.id, at=work.now),
+            # Merged counts are never exact.
+            lambda: None,
         )
 
     async def _synced_bucket(self, name: LimitName, counters: Sequence[SharedCounter], work: Work) -> Bucket:
@@ -187,6 +201,7 @@ class RateLimiter:
             name,
             lambda: limit.wait(log.times, at=work.now),
             lambda: self._use_logs.put(log.with_use(limit, at=work.now), limit, work),
+            lambda: self._use_logs.hold(log, limit, work),
         )
 
     async def _device_log(

@@ -36,6 +36,13 @@ class UseLogs(Rows[UseLog]):
         """Store a log; if another use was stored in between, the handler runs again and counts that one too."""
         _put(self._collection, self._document(log), work, expires_at=log.times[-1] + limit.longest_window)
 
+    def hold(self, log: UseLog, limit: Limit, work: Work) -> None:
+        """Fail the commit if another use is stored in between, without counting one; the handler then runs again."""
+        if log.version:
+            self.require_unchanged(log, work)
+        else:
+            _put(self._collection, self._document(log), work, expires_at=work.now + limit.longest_window)
+
 
 class KnownDevicesStore(Rows[KnownDevices]):
     """The collection ``familiars``: one document per person."""

@@ -100,6 +100,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         raise
     client.must_be_enabled()
 
+    guesses.hold()
     auth.authorizations.save(redeemed, work)
     for competitor in competitors:
         auth.authorizations.save(competitor.revoke(at=work.now), work)

@@ -6,9 +6,9 @@ import asyncio
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.phone.models import PhoneNumber
-from services.auth.users.models import Identifier, IdentifierType, User, normal_email
+from services.auth.users.models import Identifier, IdentifierType, User
 from shared.bus.work import Work
+from shared.email_addresses import normal_email
 from shared.messages import Sealed
 from shared.messages.auth.errors import IdentifierNotFound
 from shared.messages.auth.users import (
@@ -25,6 +25,7 @@ from shared.messages.auth.users import (
 )
 from shared.messages.mailer.consents import CarryMarketingConsent, GetMarketingConsent, RecordMarketingConsent
 from shared.messages.personal_data import FindUser
+from shared.phone_numbers import PhoneNumber
 
 
 async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:

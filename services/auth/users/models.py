@@ -2,69 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
-from email_validator import EmailNotValidError, validate_email
-
-from services.auth.phone.models import number_spellings
-from shared.messages.auth.errors import InvalidEmail, UserAlreadyRegistered
-from shared.messages.types import trimmed_address
+from shared.messages.auth.errors import UserAlreadyRegistered
+from shared.phone_numbers import number_spellings
 
 IdentifierType = Literal["email", "phone"]
-PLAIN_LOCAL_PART: Final = re.compile(r"[A-Za-z0-9_+-]{1,31}(?:\.[A-Za-z0-9_+-]{1,31})?")
-"""Local parts that are valid in any address: a subset of the dot-atom of RFC 5322, within RFC 5321's 64 characters."""
-MAX_ADDRESS_LENGTH: Final = 254
-"""RFC 5321 section 4.5.3.1.3: 256 octets with the angle brackets."""
-
-
-def normal_email(text: str, *, test_domains: bool) -> str:
-    """Return the normal form of an email address: ASCII, in lower case.
-
-    All comparisons, documents and mails use this form, never the text that was typed. So a person who follows a link
-    has proven control of exactly the address that identifies the account. Spellings that mean one mailbox everywhere in
-    practice (case, an international domain and its punycode, white space around the address) become one account.
-    Spellings that may be two mailboxes (dots, ``+tags``, letters outside ASCII) stay different. The local part must be
-    ASCII, since few mail servers accept anything else (RFC 6531), and a dot-atom: ``taro.@example.com``, which some
-    mobile carriers assigned, has no form that all mail servers accept (RFC 5321 section 4.1.2). ``.test`` domains
-    (RFC 6761) are valid only if ``test_domains``, never in production.
-
-    Raises:
-        InvalidEmail: the text is not the address of a mailbox. DNS is not queried.
-    """
-    text = trimmed_address(text)
-    local, _, domain = text.partition("@")
-    if PLAIN_LOCAL_PART.fullmatch(local):
-        # Full validation of the same few domains would cost as much as the rest of the request, so it is cached.
-        plain = f"{local.lower()}@{_normal_domain(domain, test_domains=test_domains)}"
-        if len(plain) <= MAX_ADDRESS_LENGTH:
-            return plain
-    return _validated(text, test_domains=test_domains)
-
-
-@lru_cache(maxsize=4_096)
-def _normal_domain(domain: str, *, test_domains: bool) -> str:
-    return _validated(f"a@{domain}", test_domains=test_domains).partition("@")[2]
-
-
-def _validated(text: str, *, test_domains: bool) -> str:
-    try:
-        valid = validate_email(
-            text,
-            allow_smtputf8=False,
-            allow_quoted_local=False,
-            check_deliverability=False,
-            strict=True,
-            test_environment=test_domains,
-        )
-    except EmailNotValidError as invalid:
-        raise InvalidEmail from invalid
-    if valid.ascii_email is None:
-        raise InvalidEmail
-    return valid.ascii_email.lower()
 
 
 def spellings(identifier_type: IdentifierType, value: str) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from services.billing.subscriptions.models import current
 from services.billing.subscriptions.sync import read_subscription, record_subscription
 from services.billing.trials.models import Trial, TrialDevice
 from services.billing.trials.provisioning import provision_customer, provision_subscription
-from shared.bus.envelope import address_ordering_key, unix_milliseconds
+from shared.bus.envelope import unix_milliseconds
 from shared.bus.work import Work
+from shared.email_addresses import address_ordering_key
 from shared.messages.auth.magic_links import Device, SendTrialMagicLink
 from shared.messages.billing.errors import (
     AlreadySubscribed,

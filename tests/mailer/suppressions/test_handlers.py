@@ -226,6 +226,27 @@ async def test_address_has_one_entry_after_a_key_rotation(harness: ServiceHarnes
     assert await send_later(harness, "1" * 32, **WELCOME) == "handed_over"
 
 
+@pytest.mark.parametrize(
+    "spelling", ["person@b\u00fccher.example", "PERSON@xn--BCHER-kva.example", "person@\uff42\u00fccher\u3002example"]
+)
+async def test_suppressed_address_is_found_in_any_spelling(harness: ServiceHarness, spelling: str) -> None:
+    await suppressed(harness, ("person@b\u00fccher.example", "bounced"))
+    assert await send_later(harness, "1" * 32, spelling, **WELCOME) == "suppressed"
+    await harness.deliver(LiftSuppression(recipient=Sealed.of(spelling)))
+    assert await suppression_rows(harness) == []
+
+
+async def test_suppression_of_an_earlier_release_is_found(harness: ServiceHarness) -> None:
+    written = "person@b\u00fccher.example"
+    await suppressed(harness, (written, "bounced"))
+    [row] = await suppression_rows(harness)
+    await harness.database["suppressions"].delete_one({"_id": row["_id"]})
+    await harness.database["suppressions"].insert_one(
+        {**row, "_id": harness.sealer.keyed_hash("recipient", written.encode())}
+    )
+    assert await send_later(harness, "1" * 32, written, **WELCOME) == "suppressed"
+
+
 async def test_report_waits_for_its_delivery(harness: ServiceHarness) -> None:
     await harness.deliver(report("bounced", "5.1.1"))
     [(at, retry)] = await harness.delayed()
