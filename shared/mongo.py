@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC
@@ -11,11 +12,13 @@ from urllib.parse import unquote_plus
 
 import pymongo
 from bson.codec_options import CodecOptions
+from pydantic import SecretStr
 from pymongo import AsyncMongoClient, IndexModel, ReplaceOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 Document = dict[str, Any]
@@ -57,26 +60,46 @@ _EXCEEDED_TIME_LIMIT: Final = 262
 which pymongo has ``timeout``."""
 
 
-class OptionNotPermitted(ValueError):
+_AUTHENTICATION_FAILED: Final = 18
+"""Error code of a refused user name, password or certificate."""
+_WITHOUT_PASSWORD: Final = frozenset({"MONGODB-X509", "MONGODB-OIDC", "MONGODB-AWS", "GSSAPI"})
+"""Mechanisms whose credential is a client certificate, a token, the machine's identity or a Kerberos ticket.
+
+https://www.mongodb.com/docs/manual/core/authentication/"""
+
+
+class InvalidMongoUrl(ValueError):
+    """A connection string cannot be used. The text contains no part of it."""
+
+
+class OptionNotPermitted(InvalidMongoUrl):
     """A connection string weakens durable writes or reads from the primary.
 
     The text names the option and contains no other part of the URL.
     """
 
 
-def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
+def connect(url: SecretStr | str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
     """Create a client of a replica set, which transactions require; it connects at its first operation.
 
     ``application`` is its name in the server's log. One operation may take ``timeout`` seconds, of which finding a
     primary takes at most 1 s. Timeouts and the size of the pool in the connection string have no effect.
 
     Raises:
-        OptionNotPermitted: as ``check_options``.
-        ValueError, ConfigurationError: the URL is not a valid connection string. The text may contain the password.
+        InvalidMongoUrl: as ``check_url``, or the driver refuses its options.
     """
-    check_options(url)
+    check_url(url if isinstance(url, SecretStr) else SecretStr(url))
+    try:
+        return _client(url, application=application, timeout=timeout)
+    except (ValueError, OSError, PyMongoError) as failure:
+        refused = type(failure).__name__
+    # Raised here, since the driver's text and the variables of its frames contain the password.
+    raise InvalidMongoUrl(f"the driver refuses its options ({refused})")
+
+
+def _client(url: SecretStr | str, *, application: str, timeout: float) -> Client:
     return AsyncMongoClient(
-        url,
+        url.get_secret_value() if isinstance(url, SecretStr) else url,
         appname=application,
         tz_aware=True,
         tzinfo=UTC,
@@ -93,6 +116,51 @@ def connect(url: str, *, application: str, timeout: float = OPERATION_SECONDS) -
         maxPoolSize=64,
         uuidRepresentation="standard",
     )
+
+
+def check_url(url: SecretStr, *, credentials_required: bool = False) -> None:
+    """Check a connection string without connecting; the host of ``mongodb+srv://`` is not looked up.
+
+    Args:
+        url: the connection string.
+        credentials_required: whether it must name a user with a password, or a mechanism that needs no password, such
+            as X.509 client certificates.
+
+    Raises:
+        OptionNotPermitted: an option weakens the guarantees.
+        InvalidMongoUrl: it is not a valid connection string, or has no credentials.
+    """
+    check_options(url.get_secret_value())
+    parsed, reason = _parsed(url)
+    if parsed is None:
+        # Raised here, since the driver's text and the variables of its frames contain the password.
+        raise InvalidMongoUrl(reason)
+    user, password, mechanism = parsed["username"], parsed["password"], parsed["options"].get("authMechanism")
+    if credentials_required and mechanism not in _WITHOUT_PASSWORD and not (user and password):
+        raise InvalidMongoUrl(
+            "has no credentials, which production requires: mongodb://<user>:<password>@…, or a client certificate"
+            " with authMechanism=MONGODB-X509"
+        )
+
+
+def _parsed(url: SecretStr) -> tuple[Document | None, str]:
+    """Parse a connection string; if it is invalid, return the reason, without any part of it."""
+    # The driver's parser looks the host of mongodb+srv:// up, so it gets the same text as mongodb://.
+    text = re.sub(r"^mongodb\+srv://", "mongodb://", url.get_secret_value())
+    try:
+        with warnings.catch_warnings():
+            # Unknown options are reported by the client.
+            warnings.simplefilter("ignore")
+            return parse_uri(text, warn=True), ""
+    except OSError as unreadable:
+        return None, f"names a TLS file that cannot be read ({unreadable.strerror})"
+    except (ValueError, PyMongoError):
+        return None, "is not a connection string mongodb://…; percent-encode special characters of user and password"
+
+
+def credentials_refused(error: BaseException) -> bool:
+    """Return True if MongoDB refused the credentials of the connection string."""
+    return isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED
 
 
 def check_options(url: str) -> None:

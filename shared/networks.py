@@ -30,6 +30,15 @@ def is_loopback(ip: str) -> bool:
     return address is not None and address.is_loopback
 
 
+def is_loopback_host(host: str) -> bool:
+    """Return True for the host of a URL on the same machine: a loopback address, ``localhost`` or a name below it.
+
+    RFC 6761 section 6.3. An IPv6 address may be in brackets.
+    """
+    name = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
+
+
 def _address(ip: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(ip)

@@ -44,7 +44,16 @@ from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
 from shared.messages import SERVICE, Message
 from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
-from shared.mongo import PING_SECONDS, Database, connect, database, dependency_down, ensure_indexes, responds
+from shared.mongo import (
+    PING_SECONDS,
+    Database,
+    connect,
+    credentials_refused,
+    database,
+    dependency_down,
+    ensure_indexes,
+    responds,
+)
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
 from shared.telemetry import Tracing, configure_logging, log, new_traceparent
@@ -123,7 +132,7 @@ class Service:
 
         Raises:
             KafkaError, PyMongoError, BusDown: a dependency did not answer within ``START_SECONDS``.
-            SettingsError: the stored data contradicts the settings.
+            SettingsError: the stored data contradicts the settings, or MongoDB refuses the credentials.
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         try:
@@ -300,19 +309,27 @@ async def retry_until_available(dependency: str, attempt: Callable[[], Awaitable
     """Repeat an attempt while a dependency is unavailable, for at most ``START_SECONDS``.
 
     Raises:
-        KafkaError, PyMongoError, BusDown: the last failure.
+        KafkaError, PyMongoError, BusDown: the last failure, without the frames of the driver.
+        SettingsError: MongoDB refused the credentials.
     """
     started, pause = time.monotonic(), FIRST_START_PAUSE
-    while True:
+    last: Exception | None = None
+    while last is None:
         try:
             return await attempt()
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 -- raised below
             unavailable = dependency_down(failure) or isinstance(failure, KafkaError | BusDown)
             if not unavailable or time.monotonic() - started > START_SECONDS:
-                raise
-            log.warning("waiting for a dependency", dependency=dependency, error=type(failure).__name__)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_START_PAUSE)
+                last = failure
+            else:
+                log.warning("waiting for a dependency", dependency=dependency, error=type(failure).__name__)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_START_PAUSE)
+    if credentials_refused(last):
+        raise SettingsError("NEST_MONGO_URL: MongoDB refuses its user name, password or certificate")
+    # Without the frames of the drivers, whose variables contain the credentials.
+    last.__cause__ = last.__context__ = None
+    raise last.with_traceback(None)
 
 
 class Runnable(Protocol):

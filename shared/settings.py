@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.mongo import check_options
+from shared.mongo import check_url
 from shared.sealing import KEY_BYTES
 from shared.telemetry import log
 
@@ -23,9 +25,26 @@ class SettingsError(Exception):
 
 
 class BusSettings(BaseSettings):
-    """Settings of every process: Kafka, sealing keys, environment, logs."""
+    """Settings of every process: Kafka, sealing keys, environment, logs.
+
+    Secrets, and URLs that may contain some, are ``SecretStr``: they appear in no representation.
+
+    Raises:
+        SettingsError: variables are missing or invalid. It is raised without the validation error, whose inputs and
+            frames contain secrets.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    def __init__(self, **values: Any) -> None:
+        lines: list[str] = []
+        try:
+            super().__init__(**values)
+        except ValidationError as invalid:
+            lines = _lines(invalid)
+        if lines:
+            values.clear()
+            raise SettingsError("\n".join(lines))
 
     kafka_bootstrap: str = Field(min_length=3)
     """Kafka brokers, ``host:port`` separated by commas."""
@@ -41,7 +60,7 @@ class BusSettings(BaseSettings):
     lowest number that is free on this machine."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
-    otlp_endpoint: str | None = None
+    otlp_endpoint: SecretStr | None = None
     """URL that traces are exported to (OTLP over HTTP); none by default."""
     drain_seconds: float = Field(default=20.0, gt=0, le=300)
     """How long a stop waits for unfinished messages."""
@@ -65,8 +84,9 @@ class BusSettings(BaseSettings):
 class ServiceSettings(BusSettings):
     """Settings of every service with a database and a consumer."""
 
-    mongo_url: str = Field(min_length=10)
-    """``mongodb://…`` of a replica set. Options that weaken durability or consistency are refused."""
+    mongo_url: SecretStr = Field(min_length=10)
+    """``mongodb://…`` of a replica set, in production with credentials. Options that weaken durability or consistency
+    are refused."""
     database_prefix: str = Field(default="nest_", pattern=r"^[a-zA-Z0-9_-]*$", max_length=40)
     """Prefix of the name of each service's database."""
     inbox_retention: timedelta = Field(default=timedelta(days=8), ge=timedelta(seconds=1))
@@ -80,8 +100,8 @@ class ServiceSettings(BusSettings):
 
     @field_validator("mongo_url")
     @classmethod
-    def _keeps_the_guarantees(cls, value: str) -> str:
-        check_options(value)
+    def _is_usable(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        check_url(value, credentials_required=in_production(info))
         return value
 
 
@@ -110,7 +130,7 @@ class OldClientsSettings(BusSettings):
             )
 
 
-Settings = TypeVar("Settings", bound=BaseSettings)
+Settings = TypeVar("Settings", bound=BusSettings)
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 """Tuple setting, written as text separated by commas; needs ``split_commas`` as a before-validator."""
 
@@ -124,8 +144,23 @@ def split_commas(value: Any) -> Any:
 
 def refuse_in_production(value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
     """Reject a setting for tests and development in production; a validator of fields after ``environment``."""
-    if value and info.data.get("environment", PRODUCTION) == PRODUCTION:
+    if value and in_production(info):
         raise ValueError("is refused in production")
+    return value
+
+
+def in_production(info: ValidationInfo) -> bool:
+    """Return whether a validator of a field after ``environment`` must apply the rules of production.
+
+    An invalid ``environment`` counts as production.
+    """
+    return bool(info.data.get("environment", PRODUCTION) == PRODUCTION)
+
+
+def without_credentials(value: str | None) -> str | None:
+    """Reject a URL with a user name or password, which would be readable in logs and mails; None is accepted."""
+    if value is not None and "@" in urlsplit(value).netloc:
+        raise ValueError("must not contain a user name or password")
     return value
 
 
@@ -133,17 +168,40 @@ def load(settings: type[Settings], **values: Any) -> Settings:
     """Load settings from the environment; ``values`` override it.
 
     Raises:
-        SettingsError: a variable is missing or invalid.
+        SettingsError: variables are missing or invalid; the text names all of them.
     """
     try:
         return settings(**values)
-    except ValidationError as invalid:
-        lines = []
-        for error in invalid.errors(include_url=False, include_input=False, include_context=False):
-            name = PREFIX + "_".join(str(part) for part in error["loc"][:1]).upper() if error["loc"] else "settings"
-            message = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {message}")
-        raise SettingsError("\n".join(lines)) from None
+    finally:
+        # The variables of this frame are part of a traceback, and may be secrets.
+        values.clear()
+
+
+def load_all(kinds: Iterable[type[BusSettings]]) -> list[BusSettings]:
+    """Load the settings of several services of one process.
+
+    Raises:
+        SettingsError: as ``load``; the text has one line for every wrong setting of all services.
+    """
+    loaded: list[BusSettings] = []
+    lines: dict[str, None] = {}
+    for kind in kinds:
+        try:
+            loaded.append(load(kind))
+        except SettingsError as invalid:
+            lines.update(dict.fromkeys(str(invalid).splitlines()))
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return loaded
+
+
+def _lines(invalid: ValidationError) -> list[str]:
+    lines = []
+    for error in invalid.errors(include_url=False, include_input=False, include_context=False):
+        name = PREFIX + str(error["loc"][0]).upper() if error["loc"] else "settings"
+        message = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {message}")
+    return list(dict.fromkeys(lines))
 
 
 def parse_keys(text: str) -> dict[str, bytes]:

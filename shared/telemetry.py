@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+from pydantic import SecretStr
 
 from shared.log_limiter import LogLimiter
 
@@ -107,13 +108,13 @@ def new_traceparent() -> str:
 class Tracing:
     """Spans around messages and requests, exported to an OTLP receiver; without its URL they cost nothing."""
 
-    def __init__(self, service: str, endpoint: str | None) -> None:
+    def __init__(self, service: str, endpoint: SecretStr | None) -> None:
         self._tracer: Any = None
         self._provider: Any = None
         if endpoint is not None:
             self._start(service, endpoint)
 
-    def _start(self, service: str, endpoint: str) -> None:
+    def _start(self, service: str, endpoint: SecretStr) -> None:
         # Imported only if needed: the SDK takes longer to import than a service takes to start.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
@@ -121,7 +122,7 @@ class Tracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
         self._provider = TracerProvider(resource=Resource.create({"service.name": f"nest-{service}"}))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint.get_secret_value())))
         self._tracer = self._provider.get_tracer("nest")
 
     @contextmanager

@@ -27,6 +27,7 @@ from shared.settings import (
     ServiceSettings,
     refuse_in_production,
     split_commas,
+    without_credentials,
 )
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
@@ -122,6 +123,7 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """A call whose password would wait longer for a thread is refused; must be less than ``NEST_REPLY_SECONDS``, after
     which the gateway no longer waits."""
 
+    _no_credentials = field_validator("issuer")(without_credentials)
     _only_for_tests = field_validator("test_login", "limit_lift_loopback")(refuse_in_production)
     _split_countries = field_validator("text_countries", mode="before")(split_commas)
 

@@ -71,7 +71,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
     async with (
         metrics.updated_gauges(runs, known_drift, events),
         account.open_account(
-            api_key=settings.stripe_api_key.get_secret_value(),
+            api_key=settings.stripe_api_key,
             api_base=settings.stripe_api_base,
             rate=settings.calls_per_second,
             portal_return_url=settings.stripe_portal_return_url,

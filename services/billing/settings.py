@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationInfo, field_validator
 
 from shared.messages.billing.runs import Scheduled
-from shared.settings import PRODUCTION, CommaSeparated, ServiceSettings, split_commas
+from shared.settings import PRODUCTION, CommaSeparated, ServiceSettings, split_commas, without_credentials
 
 
 def _url(value: str) -> str:
@@ -73,6 +73,8 @@ class BillingSettings(ServiceSettings):
             "verify": timedelta(hours=self.stripe_verify_hours),
         }
         return {kind: period for kind, period in periods.items() if period}
+
+    _no_credentials = field_validator("stripe_api_base", "stripe_portal_return_url")(without_credentials)
 
     @field_validator("stripe_api_key")
     @classmethod

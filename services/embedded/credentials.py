@@ -15,10 +15,10 @@ _OPERATOR_FILE = "operator.json"
 class GeneratedSecrets:
     """The secrets that an operator sets in a deployment; those for Stripe belong to the Stripe double."""
 
-    sealing_key: str
-    internal_key: str
-    stripe_api_key: str
-    webhook_secret: str
+    sealing_key: str = field(repr=False)
+    internal_key: str = field(repr=False)
+    stripe_api_key: str = field(repr=False)
+    webhook_secret: str = field(repr=False)
 
 
 def generated_secrets(folder: Path) -> GeneratedSecrets:
@@ -41,8 +41,8 @@ class OperatorCredentials:
     """Access of operator commands to a running Nest."""
 
     url: str
-    internal_key: str
-    environment: dict[str, str] = field(default_factory=dict)
+    internal_key: str = field(repr=False)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
     """The services' settings, with their secrets, for `nest doctor`."""
 
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib import import_module, metadata
+from typing import Any
 
 from services.embedded.child_server import run_all
 from services.embedded.demo import CLIENT_ID
 from services.embedded.machine import Machine
 from services.embedded.pages import Pages
 from shared.service import Runnable
+from shared.settings import load_all
 
 BACKGROUND = ("auth", "billing", "mailer", "news")
 """Services without an HTTP API."""
@@ -23,14 +25,14 @@ async def run_in_process(machine: Machine) -> AsyncIterator[None]:
     """Run the services while the context is entered. Their settings are added to this process's environment.
 
     Raises:
-        SettingsError: a service refuses a setting in the environment.
+        SettingsError: services refuse settings in the environment; the text names all of them.
     """
-    os.environ.update(machine.environment)
+    gateway_settings, *settings = load_settings(machine)
     pages = partial(
         Pages, inbox=machine.inbox, base_url=machine.base_url, client_id=CLIENT_ID, version=metadata.version("nest")
     )
-    gateway = ServiceTask(partial(_creator("gateway"), middleware=pages))
-    others = [ServiceTask(_creator(name)) for name in BACKGROUND]
+    gateway = ServiceTask(partial(_creator("gateway"), gateway_settings, middleware=pages))
+    others = [ServiceTask(partial(_creator(name), loaded)) for name, loaded in zip(BACKGROUND, settings, strict=True)]
     try:
         with _aiokafka_errors_hidden():
             await run_all(gateway.start(), *(service.start() for service in others))
@@ -55,6 +57,17 @@ def _aiokafka_errors_hidden() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def load_settings(machine: Machine) -> list[Any]:
+    """Add the services' settings to this process's environment and load them, those of the gateway first.
+
+    Raises:
+        SettingsError: services refuse settings in the environment; the text names all of them.
+    """
+    os.environ.update(machine.environment)
+    names = ("gateway", *BACKGROUND)
+    return load_all(getattr(import_module(f"services.{name}.settings"), f"{name.title()}Settings") for name in names)
 
 
 def _creator(name: str) -> Callable[..., Runnable]:

@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,9 +50,9 @@ class Machine:
     base_url: str
     """URL of the gateway, as in a browser, without a slash at the end."""
     inbox: Inbox
-    internal_key: str
+    internal_key: str = field(repr=False)
     """The operators' key: `authorization: internal <key>`."""
-    environment: dict[str, str]
+    environment: dict[str, str] = field(repr=False)
     """The services' environment variables."""
 
 
@@ -152,7 +152,8 @@ async def _start_doubles(
         "NEST_LOG_FORMAT": "console",
     }
     environment = defaults | {name: os.environ[name] for name in defaults if name in os.environ} | backing
-    internal_key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].strip()
+    name, colon, key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].partition(":")
+    internal_key = (key if colon else name).strip()
     write_operator_credentials(folder, OperatorCredentials(base_url, internal_key, environment))
     return Machine(folder, base_url, inbox, internal_key, environment)
 

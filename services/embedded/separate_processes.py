@@ -24,17 +24,21 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
 
     Raises:
         CannotStart: Nest cannot start, or a service exited; the text is one line with the remedy.
+        SettingsError: services refuse settings in the environment; the text names all of them.
         asyncio.CancelledError: a signal came during the start.
     """
     console = Console()
     shutdown = ShutdownSignal()
-    modules = ("services.embedded.pages",)
+    modules = ("services.embedded.in_process",)
     async with AsyncExitStack() as stack:
         machine = await stack.enter_async_context(
             run_machine(folder, host=host, port=port, progress=console, modules=modules)
         )
+        from services.embedded.in_process import load_settings  # noqa: PLC0415 - imported meanwhile
         from services.embedded.pages import inbox_server  # noqa: PLC0415 - imported while Kafka and MongoDB start
 
+        # Here, because the first service that exits stops the others, before they report theirs.
+        load_settings(machine)
         inbox_url = await stack.enter_async_context(inbox_server(machine))
         children: dict[str, Child] = {}
         try:

@@ -22,7 +22,7 @@ from services.gateway.middleware import HttpMiddleware
 from services.gateway.responses import HttpResponse, refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
-from services.gateway.settings import GatewaySettings, plain
+from services.gateway.settings import GatewaySettings, named_key, plain
 from services.gateway.versions import version_of
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
 from shared.bus.consumer_lag import LagExporter
@@ -89,7 +89,7 @@ class Gateway:
             TopicReader(bootstrap, prefix + ClientAnnounced.topic, clients.apply),
             TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.apply),
         )
-        internal_keys = plain(settings.internal_keys)
+        internal_keys = [named_key(entry) for entry in settings.internal_keys]
         authenticator = Authenticator(keys, clients, revocations, internal_keys=internal_keys, issuer=settings.issuer)
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
         dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer, self._tracing)
@@ -181,8 +181,9 @@ class Gateway:
     def _routes(self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys) -> Router:
         """All routes except RPC methods."""
         settings = self.settings
-        secrets = plain(settings.stripe_webhook_secrets)
-        webhooks: list[Webhook] = [StripeWebhook(self._producer, secrets, livemode=settings.stripe_livemode)]
+        webhooks: list[Webhook] = [
+            StripeWebhook(self._producer, plain(settings.stripe_webhook_secrets), livemode=settings.stripe_livemode)
+        ]
         if settings.mail_webhook_secrets:
             webhooks.append(MailWebhook(self._producer, plain(settings.mail_webhook_secrets), sealer))
         return Router(

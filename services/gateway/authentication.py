@@ -18,6 +18,7 @@ from typing import Any, Final
 import jwt
 from jwt.exceptions import DecodeError, PyJWTError
 from jwt.utils import base64url_decode
+from pydantic import SecretStr
 
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.errors import (
@@ -73,7 +74,7 @@ class Authenticator:
         keys: public keys of access tokens.
         clients: those whose tokens are accepted.
         revocations: revoked access tokens.
-        internal_keys: secrets of back ends and operators; several during a rotation.
+        internal_keys: secrets of back ends and operators, with their names; two of one name during a rotation.
         issuer: the only accepted ``iss``.
         clock: Unix seconds.
     """
@@ -84,14 +85,14 @@ class Authenticator:
         clients: Clients,
         revocations: Revocations,
         *,
-        internal_keys: Sequence[str],
+        internal_keys: Sequence[tuple[str, SecretStr]],
         issuer: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._clients = clients
         self._revocations = revocations
-        self._internal_digests = [_digest(key.encode()) for key in internal_keys]
+        self._internal_digests = [(name, _digest(key.get_secret_value().encode())) for name, key in internal_keys]
         self._issuer = issuer
         self._clock = clock
         self._tokens: OrderedDict[bytes, Token] = OrderedDict()
@@ -151,9 +152,10 @@ class Authenticator:
     def _internal_caller(self, key: bytes, client_ip: str | None) -> Caller:
         digest = _digest(key)
         # Always compare with every key, so that the time does not reveal which one matched.
-        if not sum(hmac.compare_digest(digest, known) for known in self._internal_digests):
+        names = [name for name, known in self._internal_digests if hmac.compare_digest(digest, known)]
+        if not names:
             raise AccessDenied
-        return Caller(kind="internal", client_ip=client_ip)
+        return Caller(kind="internal", client_ip=client_ip, key_name=names[0])
 
     def _verify(self, credentials: bytes, client_ip: str | None) -> Token:
         if len(credentials) > MAX_TOKEN_CHARACTERS or credentials.count(b".") != 2:  # noqa: PLR2004 -- three parts

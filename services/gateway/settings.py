@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from itertools import pairwise
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -11,9 +13,31 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import NoDecode
 
 from services.gateway.requests import Network
-from shared.settings import PRODUCTION, CommaSeparated, OldClientsSettings, refuse_in_production, split_commas
+from shared.networks import is_loopback_host
+from shared.settings import (
+    PRODUCTION,
+    CommaSeparated,
+    OldClientsSettings,
+    in_production,
+    refuse_in_production,
+    split_commas,
+    without_credentials,
+)
 
-MIN_KEY_CHARACTERS: Final = 16
+MIN_SECRET_CHARACTERS: Final = 16
+"""Length of a webhook secret, and of an internal key outside of production."""
+MIN_KEY_CHARACTERS: Final = 32
+"""Length of an internal key in production: 128 bits in hexadecimal digits."""
+MIN_KEY_VARIETY: Final = 8
+"""Different characters of an internal key in production. 32 random hexadecimal digits have about 14."""
+DEFAULT_KEY_NAME: Final = "default"
+"""Name of an internal key that is written without a name."""
+WIDEST_IPV4_PROXIES: Final = 8
+"""Prefix length of the widest private network, ``10.0.0.0/8``. A wider list of proxies covers much of the Internet."""
+WIDEST_IPV6_PROXIES: Final = 7
+"""Prefix length of the unique local addresses, ``fc00::/7``."""
+_IPV4_MAPPED: Final = ip_network("::ffff:0:0/96")
+_KEY_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _HTTP_ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _OTHER_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._-]*(:[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
@@ -27,13 +51,62 @@ def plain(secrets: Secrets) -> tuple[str, ...]:
 
 
 def _long_enough(secrets: Secrets) -> Secrets:
-    if any(len(secret) < MIN_KEY_CHARACTERS for secret in secrets):
-        raise ValueError(f"each needs at least {MIN_KEY_CHARACTERS} characters")
+    if any(len(secret) < MIN_SECRET_CHARACTERS for secret in secrets):
+        raise ValueError(f"each needs at least {MIN_SECRET_CHARACTERS} characters")
     return secrets
 
 
-def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_origin, origins))
+def _long_enough_in_production(secrets: Secrets, info: ValidationInfo) -> Secrets:
+    return _long_enough(secrets) if in_production(info) else secrets
+
+
+def named_key(entry: SecretStr) -> tuple[str, SecretStr]:
+    """The name and the key of an entry ``name:key``; an entry without a colon is a key named ``default``.
+
+    Raises:
+        ValueError: the name has another form. The text contains no part of the entry.
+    """
+    name, colon, key = entry.get_secret_value().partition(":")
+    if not colon:
+        return DEFAULT_KEY_NAME, entry
+    if not _KEY_NAME.fullmatch(name):
+        raise ValueError("write name:key, with a name of at most 32 lower-case letters, digits and hyphens")
+    return name, SecretStr(key.strip())
+
+
+def _internal_keys(entries: Secrets, info: ValidationInfo) -> Secrets:
+    keys = [key.get_secret_value() for _, key in map(named_key, entries)]
+    minimum = MIN_KEY_CHARACTERS if in_production(info) else MIN_SECRET_CHARACTERS
+    if any(len(key) < minimum for key in keys):
+        raise ValueError(f"each key needs at least {minimum} characters: openssl rand -hex 24")
+    if in_production(info) and any(map(has_low_variety, keys)):
+        raise ValueError("each key must be random: openssl rand -hex 24")
+    if len(set(keys)) < len(keys):
+        raise ValueError("a key occurs twice")
+    return entries
+
+
+def has_low_variety(secret: str) -> bool:
+    """Whether a secret is evidently not random: few characters, a repeated text, or an ascending sequence.
+
+    Random keys of 32 hexadecimal digits are rejected less often than once in 10,000 times.
+    """
+    triples = [secret[start : start + 3] for start in range(len(secret) - 2)]
+    steps = [ord(after) - ord(before) for before, after in pairwise(secret)]
+    return (
+        len(set(secret)) < MIN_KEY_VARIETY
+        or len(set(triples)) < len(triples) * 2 / 3
+        or sum(abs(step) <= 1 for step in steps) > len(steps) / 2
+    )
+
+
+def _origins(origins: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    checked = tuple(map(_origin, origins))
+    for origin in checked:
+        url = urlsplit(origin)
+        if in_production(info) and url.scheme == "http" and not is_loopback_host(url.hostname or ""):
+            raise ValueError("must be https in production, except for the user's own machine (http://localhost:3000)")
+    return checked
 
 
 def _origin(text: str) -> str:
@@ -48,11 +121,30 @@ def _origin(text: str) -> str:
             return web_origin
     elif _OTHER_ORIGIN.fullmatch(text):
         return text
-    raise ValueError(f"{text!r} is not an origin such as https://app.example.com or capacitor://localhost")
+    # The text is not shown, since it may contain a password.
+    raise ValueError("is not an origin such as https://app.example.com or capacitor://localhost")
 
 
 def _networks(value: Any) -> tuple[Network, ...]:
     return tuple(map(ip_network, split_commas(value)))
+
+
+def _proxies(networks: tuple[Network, ...], info: ValidationInfo) -> tuple[Network, ...]:
+    if in_production(info) and too_wide(networks):
+        raise ValueError("covers so many addresses that callers could forge theirs: name the networks of your proxies")
+    return networks
+
+
+def too_wide(networks: Sequence[Network]) -> bool:
+    """Whether networks together contain one that is wider than any network of proxies: ``0.0.0.0/0``, or its halves."""
+    v4 = [network for network in networks if isinstance(network, IPv4Network)]
+    v6 = [network for network in networks if isinstance(network, IPv6Network)]
+    return any(network.prefixlen < WIDEST_IPV4_PROXIES for network in collapse_addresses(v4)) or any(
+        network.prefixlen < WIDEST_IPV6_PROXIES
+        # The IPv4 addresses as IPv6 (RFC 4291 section 2.5.5.2).
+        or (network.overlaps(_IPV4_MAPPED) and network.prefixlen < _IPV4_MAPPED.prefixlen + WIDEST_IPV4_PROXIES)
+        for network in collapse_addresses(v6)
+    )
 
 
 class GatewaySettings(OldClientsSettings):
@@ -64,9 +156,10 @@ class GatewaySettings(OldClientsSettings):
     """TCP port; 0 for any free one."""
     issuer: str
     """Claim ``iss`` of access tokens: the URL under which clients reach this gateway, without a trailing slash."""
-    internal_keys: Annotated[Secrets, AfterValidator(_long_enough)] = ()
-    """Secrets of back ends and operators. If empty, nobody can call the methods for operators."""
-    stripe_webhook_secrets: Secrets = Field(min_length=1)
+    internal_keys: Annotated[Secrets, AfterValidator(_internal_keys)] = ()
+    """Secrets of back ends and operators, ``name:key``; the audit shows the name. A key without a name is named
+    ``default``. Two keys may have one name, during a rotation. If empty, nobody can call the methods for operators."""
+    stripe_webhook_secrets: Annotated[Secrets, AfterValidator(_long_enough_in_production)] = Field(min_length=1)
     """Signing secrets ``whsec_…`` of Stripe's webhook endpoint. At least one: without a secret anybody could sign."""
     stripe_livemode: bool
     """True for real money; events of the other mode are refused."""
@@ -75,7 +168,7 @@ class GatewaySettings(OldClientsSettings):
     cors_origins: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_origins)] = ()
     """Origins of pages that may call the API, separated by commas: ``https://app.example.com``,
     ``capacitor://localhost``."""
-    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks), AfterValidator(_proxies)] = ()
     """Networks of proxies whose ``x-forwarded-for`` or ``forwarded`` is used: ``10.0.0.0/8``, separated by commas."""
     test_login: bool = False
     """Enables ``POST /login``, which logs any user in without a code, for tests. Refused in production."""
@@ -90,6 +183,7 @@ class GatewaySettings(OldClientsSettings):
     health_host: str = "127.0.0.1"
     """Address of the health port, as ``host``."""
 
+    _no_credentials = field_validator("issuer")(without_credentials)
     _test_login_outside_production = field_validator("test_login")(refuse_in_production)
 
     @field_validator("issuer")

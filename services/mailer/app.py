@@ -100,14 +100,16 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
 def mail_servers(settings: MailerSettings, sender: Sender) -> MailServers:
     """Build the clients of the one or two mail servers in the settings."""
 
-    def client(name: str, host: str, port: int, tls: Tls, login: tuple[str | None, SecretStr | None]) -> SmtpClient:
+    def client(
+        name: str, host: str, port: int, tls: Tls, login: tuple[SecretStr | None, SecretStr | None]
+    ) -> SmtpClient:
         username, password = login
         server = MailServer(
             host=host,
             port=port,
             tls=tls,
             username=username,
-            password=None if password is None else password.get_secret_value(),
+            password=password,
             ca_file=settings.smtp_ca_file,
             ehlo_name=sender.domain,
         )
@@ -141,9 +143,7 @@ def _twilio(settings: MailerSettings) -> TextProvider:
     sid, token, service = settings.twilio_account_sid, settings.twilio_auth_token, settings.twilio_messaging_service_sid
     if not sid or not token or not service:
         raise SettingsError("NEST_TEXT_PROVIDER is twilio, which requires an account")
-    return Twilio(
-        sid, token.get_secret_value(), service, timeout=settings.text_timeout, api_base=settings.twilio_api_base
-    )
+    return Twilio(sid, token, service, timeout=settings.text_timeout, api_base=settings.twilio_api_base)
 
 
 def mailchimp(settings: MailerSettings) -> Mailchimp | None:
@@ -151,9 +151,7 @@ def mailchimp(settings: MailerSettings) -> Mailchimp | None:
     key, list_id = settings.mailchimp_api_key, settings.mailchimp_list_id
     if key is None or list_id is None:
         return None
-    return Mailchimp(
-        key.get_secret_value(), list_id, timeout=settings.mailchimp_timeout, api_base=settings.mailchimp_api_base
-    )
+    return Mailchimp(key, list_id, timeout=settings.mailchimp_timeout, api_base=settings.mailchimp_api_base)
 
 
 def renderers(settings: MailerSettings) -> tuple[MailRenderer, TextRenderer]:

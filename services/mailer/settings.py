@@ -6,15 +6,15 @@ import re
 from datetime import timedelta
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.smtp.smtp_client import Tls
 from shared.messages.types import Locale
-from shared.settings import PRODUCTION, ServiceSettings
+from shared.settings import ServiceSettings, in_production, without_credentials
 
 MAX_TAGGED_LOCAL_PART: Final = 31
 """Characters: with ``+`` and a tag of 32 characters, a local part has 64 (RFC 5321 section 4.5.3.1.1)."""
@@ -35,13 +35,17 @@ def _sender(value: str) -> str:
     return value
 
 
-def _in_production(info: ValidationInfo) -> bool:
-    return bool(info.data.get("environment", PRODUCTION) == PRODUCTION)
-
-
 Line = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=100)]
 """Text without line breaks and control characters."""
 Name = Field(default=None, min_length=1)
+
+
+_ACCOUNTS: Final = {
+    "smtp_password": "smtp_username",
+    "smtp_second_password": "smtp_second_username",
+    "mailchimp_list_id": "mailchimp_api_key",
+}
+"""Settings by those that must be set together with them."""
 
 
 class MailerSettings(ServiceSettings):
@@ -53,9 +57,10 @@ class MailerSettings(ServiceSettings):
     """587 with STARTTLS, 465 with implicit TLS."""
     smtp_tls: Tls = "required"
     """``required``: STARTTLS or no mail; ``implicit``: TLS from the first byte; ``none``: refused in production."""
-    smtp_username: str | None = Name
-    """Unset for a server without authentication."""
-    smtp_password: SecretStr | None = None
+    smtp_username: SecretStr | None = Name
+    """A secret too, since some providers use a token as user name and password. Unset for a server without
+    authentication."""
+    smtp_password: SecretStr | None = Field(default=None, validate_default=True)
     """Required with the user name."""
     smtp_second_host: str | None = Name
     """Fallback server, used while the first one refuses connections or hangs; preferably of another provider."""
@@ -63,9 +68,9 @@ class MailerSettings(ServiceSettings):
     """As for the first server."""
     smtp_second_tls: Tls = "required"
     """As for the first server."""
-    smtp_second_username: str | None = Name
+    smtp_second_username: SecretStr | None = Name
     """As for the first server."""
-    smtp_second_password: SecretStr | None = None
+    smtp_second_password: SecretStr | None = Field(default=None, validate_default=True)
     """As for the first server."""
     smtp_ca_file: Path | None = None
     """PEM file of CA certificates to trust instead of the system's, for servers of your own."""
@@ -102,18 +107,22 @@ class MailerSettings(ServiceSettings):
     """Website on whose pages a phone's browser may fill in the login code automatically: ``example.com``."""
     text_timeout: float = Field(default=8.0, ge=1, le=20)
     """Seconds that one text may take with the provider."""
-    twilio_account_sid: str | None = Field(default=None, pattern=r"^AC[0-9a-zA-Z]{32}$")
+    twilio_account_sid: str | None = Field(default=None, validate_default=True, pattern=r"^AC[0-9a-zA-Z]{32}$")
     """``AC…``."""
-    twilio_auth_token: SecretStr | None = None
+    twilio_auth_token: SecretStr | None = Field(default=None, validate_default=True)
     """Secret of the account; an empty value counts as unset."""
-    twilio_messaging_service_sid: str | None = Field(default=None, pattern=r"^MG[0-9a-zA-Z]{32}$")
+    twilio_messaging_service_sid: str | None = Field(
+        default=None, validate_default=True, pattern=r"^MG[0-9a-zA-Z]{32}$"
+    )
     """``MG…``: the Messaging Service that chooses the number or name a text is sent from."""
     twilio_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$")
     """URL of a test double instead of Twilio; refused in production."""
 
     mailchimp_api_key: SecretStr | None = None
     """``…-us21``; with a key, marketing consents are synced to Mailchimp. An empty value counts as unset."""
-    mailchimp_list_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,40}$")] | None = None
+    mailchimp_list_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,40}$")] | None = Field(
+        default=None, validate_default=True
+    )
     """ID of the audience; required with the key."""
     mailchimp_timeout: float = Field(default=10.0, ge=1, le=30)
     """Seconds that one call may take."""
@@ -129,10 +138,14 @@ class MailerSettings(ServiceSettings):
         """``deliveries_days`` as a duration."""
         return timedelta(days=self.deliveries_days)
 
+    _no_credentials = field_validator("issuer", "mail_logo_url", "twilio_api_base", "mailchimp_api_base")(
+        without_credentials
+    )
+
     @field_validator("smtp_tls", "smtp_second_tls")
     @classmethod
     def _encrypted_in_production(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value == "none" and _in_production(info):
+        if value == "none" and in_production(info):
             raise ValueError("none is refused in production: mails contain links that log people in")
         return value
 
@@ -156,7 +169,7 @@ class MailerSettings(ServiceSettings):
         url = urlsplit(value)
         if url.scheme not in ("http", "https") or not url.netloc or value.endswith("/"):
             raise ValueError("must be the public URL of the gateway, without a slash at the end")
-        if url.scheme != "https" and _in_production(info):
+        if url.scheme != "https" and in_production(info):
             raise ValueError("must be an https URL in production")
         return value
 
@@ -170,48 +183,47 @@ class MailerSettings(ServiceSettings):
     @field_validator("text_provider")
     @classmethod
     def _reaches_phones_in_production(cls, value: str, info: ValidationInfo) -> str:
-        if value in ("inbox", "console") and _in_production(info):
+        if value in ("inbox", "console") and in_production(info):
             raise ValueError(f"{value} is refused in production: texts contain codes that log people in")
         return value
 
     @field_validator("twilio_api_base", "mailchimp_api_base")
     @classmethod
     def _no_double_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and _in_production(info):
+        if value is not None and in_production(info):
             raise ValueError("is refused in production: a test double would receive personal data")
         return value
 
-    @model_validator(mode="after")
-    def _complete_accounts(self) -> Self:
-        for one, other in (
-            ("smtp_username", "smtp_password"),
-            ("smtp_second_username", "smtp_second_password"),
-            ("mailchimp_api_key", "mailchimp_list_id"),
-        ):
-            if (getattr(self, one) is None) != (getattr(self, other) is None):
-                raise ValueError(f"NEST_{one.upper()} and NEST_{other.upper()}: set both, or neither")
-        if self.smtp_second_host is None and self.smtp_second_username is not None:
-            raise ValueError("NEST_SMTP_SECOND_USERNAME requires NEST_SMTP_SECOND_HOST")
-        return self
+    @field_validator("smtp_password", "smtp_second_password", "mailchimp_list_id")
+    @classmethod
+    def _completes_its_account(cls, value: Any, info: ValidationInfo) -> Any:
+        # A validator of the second field, not of the model, which pydantic skips if any other setting is wrong.
+        second = str(info.field_name)
+        first = _ACCOUNTS[second]
+        if first in info.data and (info.data[first] is None) != (value is None):
+            raise ValueError(f"NEST_{first.upper()} and NEST_{second.upper()}: set both, or neither")
+        return value
 
-    @model_validator(mode="after")
-    def _return_path_fits(self) -> Self:
-        local = parseaddr(self.mail_from)[1].rpartition("@")[0]
-        if self.mail_return_path_tags and len(local) > MAX_TAGGED_LOCAL_PART:
+    @field_validator("smtp_second_username")
+    @classmethod
+    def _has_a_server(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and info.data.get("smtp_second_host", "") is None:
+            raise ValueError("requires NEST_SMTP_SECOND_HOST")
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _fits_the_return_path(cls, value: str, info: ValidationInfo) -> str:
+        local = parseaddr(value)[1].rpartition("@")[0]
+        if info.data.get("mail_return_path_tags") and len(local) > MAX_TAGGED_LOCAL_PART:
             raise ValueError(
-                "NEST_MAIL_RETURN_PATH_TAGS requires a NEST_MAIL_FROM with at most "
-                f"{MAX_TAGGED_LOCAL_PART} characters before the @"
+                f"NEST_MAIL_RETURN_PATH_TAGS requires at most {MAX_TAGGED_LOCAL_PART} characters before the @"
             )
-        return self
+        return value
 
-    @model_validator(mode="after")
-    def _complete_twilio_account(self) -> Self:
-        account = {
-            "NEST_TWILIO_ACCOUNT_SID": self.twilio_account_sid,
-            "NEST_TWILIO_AUTH_TOKEN": self.twilio_auth_token,
-            "NEST_TWILIO_MESSAGING_SERVICE_SID": self.twilio_messaging_service_sid,
-        }
-        missing = [name for name, value in account.items() if not value]
-        if self.text_provider == "twilio" and missing:
-            raise ValueError(f"NEST_TEXT_PROVIDER is twilio, which requires {' and '.join(missing)}")
-        return self
+    @field_validator("twilio_account_sid", "twilio_auth_token", "twilio_messaging_service_sid")
+    @classmethod
+    def _completes_the_twilio_account(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("text_provider") == "twilio" and not value:
+            raise ValueError("is required, because NEST_TEXT_PROVIDER is twilio")
+        return value

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ class Client:
     """
 
     url: str
-    key: str
+    key: str = field(repr=False)
 
     @classmethod
     def of(cls, data: Path, environment: Mapping[str, str] = os.environ) -> Client:
@@ -135,5 +135,7 @@ class Client:
         if not isinstance(result, dict) or "code" not in result:
             raise ValueError(f"the server that responded with {status} is not Nest")
         if result["code"] == "access_denied":
-            raise CommandError(f"{self.url} rejects the internal key: set {KEY} to one of its NEST_INTERNAL_KEYS")
+            raise CommandError(
+                f"{self.url} rejects the internal key: set {KEY} to one of its NEST_INTERNAL_KEYS, without the name"
+            )
         raise Refused(status, result["code"], result.get("meta", {}))

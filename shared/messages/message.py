@@ -130,6 +130,8 @@ class Caller(Part):
     token_id: str | None = None
     """The access token's ``jti``, which identifies the session to auth; only for ``user``."""
     client_ip: str | None = None
+    key_name: str | None = None
+    """Name of the internal key, never the key; only for ``internal``."""
 
 
 ANONYMOUS = Caller()

@@ -28,7 +28,7 @@ def settings() -> Callable[..., AuthSettings]:
     """Factory of valid settings, with some of them changed."""
     defaults = {
         "kafka_bootstrap": "127.0.0.1:9092",
-        "mongo_url": "mongodb://127.0.0.1:27017",
+        "mongo_url": "mongodb://nest:hunter2@127.0.0.1:27017",
         "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
         "environment": "test",
         # Most tests request many links for one address; tests of rate limits set the default limits.

@@ -50,8 +50,9 @@ def test_link_expires_after_10_minutes_by_default(settings: Make) -> None:
 
 
 def test_service_is_created_from_the_environment(monkeypatch: pytest.MonkeyPatch, settings: Make) -> None:
-    for name, value in settings().model_dump(include={"kafka_bootstrap", "mongo_url", "environment"}).items():
+    for name, value in settings().model_dump(include={"kafka_bootstrap", "environment"}).items():
         monkeypatch.setenv(f"NEST_{name.upper()}", value)
+    monkeypatch.setenv("NEST_MONGO_URL", settings().mongo_url.get_secret_value())
     monkeypatch.setenv("NEST_SEALING_KEYS", settings().sealing_keys.get_secret_value())
     monkeypatch.setenv("NEST_SIGNING_ALGORITHM", "EdDSA")
     service = create()

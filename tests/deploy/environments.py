@@ -29,10 +29,10 @@ SETTINGS: Final[dict[str, type[BusSettings]]] = {
 }
 STAND_INS: Final = {
     "NEST_SEALING_KEYS": f"k1:{base64.b64encode(bytes(32)).decode()}",
-    "NEST_MONGO_URL": "mongodb://mongo:27017/?replicaSet=rs0",
-    "NEST_INTERNAL_KEYS": "an internal key of a test",
+    "NEST_MONGO_URL": "mongodb://nest:hunter2@mongo:27017/?replicaSet=rs0",
+    "NEST_INTERNAL_KEYS": "test:7f4e1c02b9a86d35e0c17b94d2f6a358",
     "NEST_STRIPE_API_KEY": "sk_test_of_a_test",
-    "NEST_STRIPE_WEBHOOK_SECRETS": "whsec_of_a_test",
+    "NEST_STRIPE_WEBHOOK_SECRETS": "whsec_of_one_single_test",
     "NEST_STRIPE_TRIAL_PRICE": "price_of_a_test",
     "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
     "NEST_SMTP_PASSWORD": "a password of a test",

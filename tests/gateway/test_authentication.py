@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
+from pydantic import SecretStr
 
 from services.gateway import authentication
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
@@ -55,7 +56,7 @@ class AuthenticatorHarness:
             self.keys,
             self.clients,
             self.revocations,
-            internal_keys=INTERNAL_KEYS,
+            internal_keys=[("default", SecretStr(key)) for key in INTERNAL_KEYS],
             issuer=ISSUER,
             clock=lambda: self.now,
         )
@@ -125,6 +126,16 @@ def test_token_identifies_its_user(harness: AuthenticatorHarness, scheme: str) -
 @pytest.mark.parametrize("scheme", ["internal", "Internal"])
 def test_every_internal_key_is_accepted(harness: AuthenticatorHarness, scheme: str, key: str) -> None:
     assert harness.caller(f"{scheme} {key}").kind == "internal"
+
+
+@pytest.mark.parametrize(("key", "name"), [("a" * 32, "ops"), ("b" * 32, "backend"), ("c" * 32, "ops")])
+def test_caller_has_the_name_of_the_internal_key(key: str, name: str) -> None:
+    keys = [("ops", SecretStr("a" * 32)), ("backend", SecretStr("b" * 32)), ("ops", SecretStr("c" * 32))]
+    authenticator = Authenticator(SigningKeys(), Clients(), Revocations(), internal_keys=keys, issuer=ISSUER)
+    caller = authenticator.caller(f"internal {key}".encode(), "192.0.2.1")
+    assert caller == Caller(kind="internal", client_ip="192.0.2.1", key_name=name)
+    with pytest.raises(AccessDenied):
+        authenticator.caller(f"internal {name}:{key}".encode(), "192.0.2.1")
 
 
 @pytest.mark.parametrize("key", ["", "x", INTERNAL_KEYS[0][:-1], INTERNAL_KEYS[0] + "x", " ".join(INTERNAL_KEYS), "é"])

@@ -18,7 +18,7 @@ from tests.service_harness import ServiceHarness
 
 DEFAULT_SETTINGS = {
     "kafka_bootstrap": "127.0.0.1:9092",
-    "mongo_url": "mongodb://127.0.0.1:27017",
+    "mongo_url": "mongodb://nest:hunter2@127.0.0.1:27017",
     "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
     "environment": "test",
     "issuer": "https://nest.example",

@@ -27,7 +27,7 @@ def settings() -> Callable[..., NewsSettings]:
     """Factory of valid settings with some values changed."""
     defaults = {
         "kafka_bootstrap": "127.0.0.1:9092",
-        "mongo_url": "mongodb://127.0.0.1:27017",
+        "mongo_url": "mongodb://nest:hunter2@127.0.0.1:27017",
         "sealing_keys": "test:" + base64.b64encode(bytes(32)).decode(),
     }
 

@@ -67,7 +67,12 @@ def test_option_that_weakens_the_guarantees_is_refused_by_name(
 @pytest.mark.parametrize("options", PERMITTED)
 async def test_every_other_url_gives_the_same_guarantees(options: str) -> None:
     url = f"mongodb://mongo.test/{options}"
-    assert load(ServiceSettings, mongo_url=url, kafka_bootstrap="kafka:9092", sealing_keys=KEY).mongo_url == url
+    assert (
+        load(
+            ServiceSettings, environment="test", mongo_url=url, kafka_bootstrap="kafka:9092", sealing_keys=KEY
+        ).mongo_url.get_secret_value()
+        == url
+    )
     async with connect(url, application="test") as client:
         opened = database(client, "nest_test")
         for each in (client, opened, opened["users"]):

@@ -10,7 +10,7 @@ from shared.settings import PREFIX, ServiceSettings, SettingsError, load, parse_
 SECRET = base64.b64encode(bytes(range(32))).decode()
 REQUIRED = {
     "NEST_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
-    "NEST_MONGO_URL": "mongodb://127.0.0.1:27017",
+    "NEST_MONGO_URL": "mongodb://nest:hunter2@127.0.0.1:27017",
     "NEST_SEALING_KEYS": f"k1:{SECRET}",
 }
 

@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from shared.messages.mailer.mails import SendMail
 from shared.telemetry import Tracing, new_traceparent
@@ -77,7 +77,7 @@ def test_a_span_continues_the_given_trace(monkeypatch: pytest.MonkeyPatch) -> No
         return SpanExportResult.SUCCESS
 
     monkeypatch.setattr(OTLPSpanExporter, "export", export)
-    tracing = Tracing("auth", "http://127.0.0.1:9/v1/traces")
+    tracing = Tracing("auth", SecretStr("http://127.0.0.1:9/v1/traces"))
     context = new_traceparent()
     with tracing.span("auth.get-user", context) as inner:
         assert inner.split("-")[1] == context.split("-")[1]

@@ -73,6 +73,7 @@ class AuditRecorder:
             caller=work.caller.kind,
             caller_user_id=work.caller.user_id,
             client_ip=work.caller.client_ip,
+            key_name=work.caller.key_name,
             message_id=message_id,
             **{name: about.get(name) for name in NOTE_FIELDS},
         )

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from services.billing.stripe_api import calls
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, KeySpent, StripeRefused, Timeouts
 from services.billing.stripe_api.models import (
@@ -335,7 +337,7 @@ def _quoted(identifier: str) -> str:
 @asynccontextmanager
 async def open_account(
     *,
-    api_key: str,
+    api_key: SecretStr,
     api_base: str | None,
     rate: float,
     portal_return_url: str,

@@ -17,6 +17,7 @@ from typing import Final, Self
 import aiohttp
 import stripe
 from prometheus_client import Counter, Histogram
+from pydantic import SecretStr
 
 from services.billing.stripe_api.parsing import Json
 from services.billing.stripe_api.token_bucket import TokenBucket
@@ -297,7 +298,9 @@ def _report_refusal(call: str, code: str, **fields: str) -> None:
 
 
 @asynccontextmanager
-async def open_calls(*, api_key: str, api_base: str | None, rate: float, timeouts: Timeouts) -> AsyncIterator[Calls]:
+async def open_calls(
+    *, api_key: SecretStr, api_base: str | None, rate: float, timeouts: Timeouts
+) -> AsyncIterator[Calls]:
     """Calls to a Stripe account, in the mode of its API key; the connections are closed when the block ends.
 
     ``api_base``, if given, replaces Stripe's base URL. ``rate`` is in calls per second of this process.
@@ -305,7 +308,7 @@ async def open_calls(*, api_key: str, api_base: str | None, rate: float, timeout
     # aiohttp takes 0.25 ms of CPU a call at 32 callers; httpx, the library's default, takes 2 ms.
     transport = stripe.AIOHTTPClient(timeout=None)
     client = stripe.StripeClient(
-        api_key,
+        api_key.get_secret_value(),
         http_client=transport,
         stripe_version=API_VERSION,
         base_addresses={} if api_base is None else {"api": api_base},

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 from prometheus_client import Counter
+from pydantic import SecretStr
 
 from services.mailer.deliveries.models import Accepted, AccountRefused, Deferred, Outcome, Rejected
 from shared.circuit_breaker import CircuitBreaker
@@ -70,14 +71,14 @@ class Mailchimp:
         api_base: the URL of a test double instead of Mailchimp, up to ``/3.0``.
     """
 
-    def __init__(self, api_key: str, list_id: str, *, timeout: float, api_base: str | None = None) -> None:
-        base = api_base or f"https://{api_key.rpartition('-')[2]}.api.mailchimp.com/3.0"
+    def __init__(self, api_key: SecretStr, list_id: str, *, timeout: float, api_base: str | None = None) -> None:
+        base = api_base or f"https://{api_key.get_secret_value().rpartition('-')[2]}.api.mailchimp.com/3.0"
         self._list = f"{base}/lists/{list_id}"
         self._timeout = timeout
         self._breaker = CircuitBreaker("mailchimp")
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._http = aiohttp.ClientSession(
-            headers={"authorization": aiohttp.encode_basic_auth("nest", api_key)},
+            headers={"authorization": aiohttp.encode_basic_auth("nest", api_key.get_secret_value())},
             timeout=aiohttp.ClientTimeout(total=timeout),
             connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_CALLS),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
+from pydantic import SecretStr
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.smtp.smtp_session import CLOSING, ConnectionLost, Reply, SmtpSession
@@ -55,8 +56,8 @@ class MailServer:
     host: str
     port: int
     tls: Tls
-    username: str | None
-    password: str | None
+    username: SecretStr | None
+    password: SecretStr | None
     ca_file: Path | None
     ehlo_name: str
 
@@ -182,8 +183,8 @@ class SmtpClient:
             # Explicit: by default the library continues in plain text if a server does not offer STARTTLS.
             start_tls=server.tls == "required",
             tls_context=self._tls,
-            username=server.username,
-            password=server.password,
+            username=None if server.username is None else server.username.get_secret_value(),
+            password=None if server.password is None else server.password.get_secret_value(),
             timeout=self._timeout,
         )
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import Final
 
 from aiohttp import ClientError
+from pydantic import SecretStr
 from twilio.auth_strategy.auth_strategy import AuthStrategy
 from twilio.auth_strategy.auth_type import AuthType
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
@@ -46,9 +47,9 @@ _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 class _BasicAuth(CredentialProvider, AuthStrategy):  # type: ignore[misc]
     """HTTP Basic authentication (RFC 7617); the library's implementation triggers a deprecation warning of aiohttp."""
 
-    def __init__(self, account_sid: str, token: str) -> None:
+    def __init__(self, account_sid: str, token: SecretStr) -> None:
         super().__init__(AuthType.BASIC)
-        self._header = "Basic " + base64.b64encode(f"{account_sid}:{token}".encode()).decode()
+        self._header = "Basic " + base64.b64encode(f"{account_sid}:{token.get_secret_value()}".encode()).decode()
 
     def to_auth_strategy(self) -> _BasicAuth:
         """Return the object that makes the header."""
@@ -75,7 +76,13 @@ class Twilio(TextProvider):
     """
 
     def __init__(
-        self, account_sid: str, token: str, messaging_service_sid: str, *, timeout: float, api_base: str | None = None
+        self,
+        account_sid: str,
+        token: SecretStr,
+        messaging_service_sid: str,
+        *,
+        timeout: float,
+        api_base: str | None = None,
     ) -> None:
         # The library logs numbers and bodies, at levels that are off by default.
         silent = logging.getLogger("nest.twilio")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from pymongo.errors import ConfigurationError
+from pydantic import SecretStr
 
 from services.operator.client import URL
 from services.operator.doctor import kafka, mail, mongo
@@ -19,7 +19,7 @@ from services.operator.doctor.http import check_gateway
 from services.operator.doctor.instances import check_clocks
 from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
-from shared.mongo import Client, Database, connect, database
+from shared.mongo import Client, Database, InvalidMongoUrl, connect, database
 
 CHECK_SECONDS: Final = 20.0
 """Timeout of one check."""
@@ -45,12 +45,12 @@ async def check_everything(
         checks.append(Check("gateway", partial(check_gateway, gateway.rstrip("/"), issuer)))
     async with AsyncExitStack() as stack:
         auth = mailer = None
-        if url := loaded.first("mongo_url", os.environ.get("NEST_MONGO_URL")):
+        if url := loaded.first("mongo_url", SecretStr(os.environ.get("NEST_MONGO_URL", ""))):
             prefix = loaded.first("database_prefix", os.environ.get("NEST_DATABASE_PREFIX", "nest_"))
             try:
                 # It connects with its first command.
                 client = connect(url, application="nest-doctor", timeout=8.0)
-            except (ValueError, ConfigurationError) as invalid:
+            except InvalidMongoUrl as invalid:
                 checks.append(Check("mongodb", partial(mongo.report_invalid_url, invalid)))
             else:
                 stack.push_async_callback(client.close)

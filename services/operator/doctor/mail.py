@@ -65,7 +65,7 @@ async def _check_mail_server(settings: Any, prefix: str) -> list[Finding]:
         if username is not None:
             # A single method: servers count failed logins and delay their responses.
             log_in = client.auth_plain if "plain" in client.supported_auth_methods else client.login
-            await log_in(username, password.get_secret_value())
+            await log_in(username.get_secret_value(), password.get_secret_value())
         await client.quit()
     except SMTPAuthenticationError as refused:
         return [problem(f"{server} refuses the login ({refused.code})", f"check {variable}_USERNAME and _PASSWORD")]

@@ -19,7 +19,7 @@ from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
-from shared.mongo import Client, Database, OptionNotPermitted, database
+from shared.mongo import Client, Database, InvalidMongoUrl, database
 from shared.sealing import Sealer
 
 OLDEST_VERSION: Final = (6, 0)
@@ -35,11 +35,9 @@ EXPIRY_DELAY: Final = timedelta(hours=1)
 """MongoDB deletes expired rows every minute, but may take long if there are many."""
 
 
-async def report_invalid_url(error: Exception) -> AsyncIterator[Finding]:
+async def report_invalid_url(error: InvalidMongoUrl) -> AsyncIterator[Finding]:
     """Report a connection string with which no service starts."""
-    # The driver's text may contain a part of the password.
-    reason = str(error) if isinstance(error, OptionNotPermitted) else "it is not a connection string"
-    yield problem(f"NEST_MONGO_URL: {reason}", "correct the connection string")
+    yield problem(f"NEST_MONGO_URL: {error}", "correct the connection string")
 
 
 async def check_mongo(client: Client) -> AsyncIterator[Finding]:

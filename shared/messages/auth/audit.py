@@ -65,6 +65,8 @@ class AuditEntryView(Part):
     """Kind of caller: no credentials, an access token, an internal key, or Nest itself."""
     caller_user_id: str | None
     """User of the request's access token."""
+    key_name: str | None = None
+    """Name of the internal key in `NEST_INTERNAL_KEYS`; `default` for a key without a name."""
     user_id: str | None
     """User, owner or application user that the action was about, if known."""
     client_id: str | None

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from services.billing.stripe_api import account
 from services.billing.stripe_api.account import Stripe
@@ -19,7 +20,7 @@ CUSTOMER: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1", "tr
 @pytest.fixture
 async def stripe(double: StripeDouble) -> AsyncIterator[Stripe]:
     async with account.open_account(
-        api_key=API_KEY,
+        api_key=SecretStr(API_KEY),
         api_base=double.url,
         rate=2000,
         portal_return_url="https://getbeak.app/",

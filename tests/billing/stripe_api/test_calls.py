@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from services.billing.stripe_api import account, calls
 from services.billing.stripe_api.account import Stripe
@@ -23,7 +24,7 @@ PORTAL = "https://getbeak.app/"
 @pytest.fixture
 async def stripe(double: StripeDouble) -> AsyncIterator[Stripe]:
     async with account.open_account(
-        api_key=API_KEY, api_base=double.url, rate=2000, portal_return_url=PORTAL, timeouts=TIMEOUTS
+        api_key=SecretStr(API_KEY), api_base=double.url, rate=2000, portal_return_url=PORTAL, timeouts=TIMEOUTS
     ) as opened:
         yield opened
 
@@ -33,7 +34,7 @@ async def limited(double: StripeDouble) -> AsyncIterator[Stripe]:
     """An account with a rate of 80 calls a second."""
     timeouts = Timeouts(attempt=2.0, call=5.0, retry_pause=0.01)
     async with account.open_account(
-        api_key=API_KEY, api_base=double.url, rate=RATE, portal_return_url=PORTAL, timeouts=timeouts
+        api_key=SecretStr(API_KEY), api_base=double.url, rate=RATE, portal_return_url=PORTAL, timeouts=timeouts
     ) as opened:
         yield opened
 
@@ -125,7 +126,7 @@ async def test_an_invalid_request_is_refused_with_code_and_parameter(stripe: Str
 
 async def test_a_rejected_api_key_is_unavailable_without_a_retry(double: StripeDouble) -> None:
     async with account.open_account(
-        api_key="sk_test_wrong",
+        api_key=SecretStr("sk_test_wrong"),
         api_base=double.url,
         rate=2000,
         portal_return_url="https://getbeak.app/",
@@ -173,7 +174,11 @@ async def test_many_reads_do_not_delay_an_interactive_call(double: StripeDouble,
     made = double.simulate.checkout(price, email="ada@example.com")
     timeouts = Timeouts(attempt=0.3, call=0.5, portal=0.5, retry_pause=0.01)
     async with account.open_account(
-        api_key=API_KEY, api_base=double.url, rate=20, portal_return_url="https://getbeak.app/", timeouts=timeouts
+        api_key=SecretStr(API_KEY),
+        api_base=double.url,
+        rate=20,
+        portal_return_url="https://getbeak.app/",
+        timeouts=timeouts,
     ) as stripe:
         storm = [asyncio.create_task(stripe.subscription(made["id"])) for _ in range(200)]
         await asyncio.sleep(0)

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import SecretStr
 
 from services.mailer.consents.mailchimp import Mailchimp, member_hash
 from services.mailer.deliveries.models import Accepted, AccountRefused, Deferred, Outcome, Rejected
@@ -14,7 +15,7 @@ ADDRESS = "Ada@Example.com"
 
 @pytest.fixture
 async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
-    mailchimp = Mailchimp(KEY, LIST, timeout=0.3, api_base=double.url)
+    mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=0.3, api_base=double.url)
     yield mailchimp
     await mailchimp.close()
 
@@ -76,8 +77,8 @@ async def test_erasure_succeeds_at_the_latest_in_the_retry(
 
 
 async def test_unknown_member_counts_as_erased_but_an_unknown_list_does_not(double: MailchimpDouble) -> None:
-    right = Mailchimp(KEY, LIST, timeout=1, api_base=double.url)
-    wrong = Mailchimp(KEY, "no-such-list", timeout=1, api_base=double.url)
+    right = Mailchimp(SecretStr(KEY), LIST, timeout=1, api_base=double.url)
+    wrong = Mailchimp(SecretStr(KEY), "no-such-list", timeout=1, api_base=double.url)
     try:
         assert await right.erase(ADDRESS) == Accepted()
         assert await wrong.erase(ADDRESS) == AccountRefused("404 Resource Not Found")
@@ -118,7 +119,7 @@ async def test_slow_mailchimp_occupies_eight_calls_only(mailchimp: Mailchimp, do
 
 
 async def test_unreachable_server_is_an_outcome() -> None:
-    mailchimp = Mailchimp(KEY, LIST, timeout=0.3, api_base="http://127.0.0.1:9")
+    mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=0.3, api_base="http://127.0.0.1:9")
     try:
         assert await mailchimp.update(ADDRESS, "none") == Deferred("ClientConnectorError")
     finally:
@@ -126,6 +127,6 @@ async def test_unreachable_server_is_an_outcome() -> None:
 
 
 async def test_api_key_determines_the_data_centre() -> None:
-    mailchimp = Mailchimp(KEY, LIST, timeout=1)
+    mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=1)
     assert mailchimp._list == f"https://us21.api.mailchimp.com/3.0/lists/{LIST}"
     await mailchimp.close()

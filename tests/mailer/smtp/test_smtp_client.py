@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from pydantic import SecretStr
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.smtp import smtp_client as smtp_client_module
@@ -359,7 +360,9 @@ async def test_implicit_tls_starts_with_the_first_byte(pem: Path) -> None:
 async def test_wrong_password_fails_no_mail(pem: Path, password: str, outcome: type) -> None:
     async with (
         SmtpServer(tls=server_tls(pem), login=("nest", "right")) as server,
-        smtp_client(server.port, tls="required", ca_file=str(pem), username="nest", password=password) as client,
+        smtp_client(
+            server.port, tls="required", ca_file=str(pem), username=SecretStr("nest"), password=SecretStr(password)
+        ) as client,
     ):
         assert isinstance(await client.send(mail()), outcome)
 
@@ -482,7 +485,14 @@ async def test_starttls_attacker_receives_only_ehlo(pem: Path, reply: bytes) -> 
     port = attacker.sockets[0].getsockname()[1]
     async with (
         attacker,
-        smtp_client(port, tls="required", ca_file=str(pem), timeout=3.0, username="nest", password="secret") as client,
+        smtp_client(
+            port,
+            tls="required",
+            ca_file=str(pem),
+            timeout=3.0,
+            username=SecretStr("nest"),
+            password=SecretStr("secret"),
+        ) as client,
     ):
         assert isinstance(await client.send(mail()), Unavailable)
     data = b"".join(received)

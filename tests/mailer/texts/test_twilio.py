@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from services.mailer.deliveries.models import Accepted, Deferred, Rejected
 from services.mailer.texts.providers import Text
@@ -38,7 +39,7 @@ async def provider(double: TwilioDouble) -> AsyncIterator[MakeProvider]:
     providers: list[Twilio] = []
 
     def make(*, token: str = TOKEN, timeout: float = 5.0, api_base: str | None = None) -> Twilio:
-        providers.append(Twilio(SID, token, SERVICE, timeout=timeout, api_base=api_base or double.url))
+        providers.append(Twilio(SID, SecretStr(token), SERVICE, timeout=timeout, api_base=api_base or double.url))
         return providers[-1]
 
     yield make

@@ -51,7 +51,7 @@ async def test_unfinished_checks_are_reported() -> None:
     ("url", "text"),
     [
         ("mongodb://nest:hunter2@mongo.test/?readPreference=secondary", "remove the option readPreference"),
-        ("mongodb://nest:hunter2", "it is not a connection string"),
+        ("mongodb://nest:hunter2", "is not a connection string"),
     ],
 )
 async def test_invalid_mongodb_url_is_a_finding_without_the_password(

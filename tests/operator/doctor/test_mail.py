@@ -163,7 +163,7 @@ def settings(**changed: Any) -> Any:
     usual = {
         "smtp_host": "127.0.0.1",
         "smtp_tls": "none",
-        "smtp_username": "nest",
+        "smtp_username": SecretStr("nest"),
         "smtp_password": SecretStr("right"),
         "smtp_ca_file": None,
     }
