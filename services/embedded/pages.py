@@ -26,6 +26,7 @@ from services.embedded.machine import DRAIN_SECONDS, Machine
 from services.embedded.mail_inbox import Inbox
 from services.embedded.ports import LOOPBACK
 from services.gateway.app import drop_trailing_slash
+from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.server import Server
 
 _HEADERS = {
@@ -48,6 +49,7 @@ _MAIL_HEADERS = _HEADERS | {
 _SHOWN = 100
 """Number of arrivals on the inbox page."""
 _CONNECTIONS = 100
+_BODY_BYTES = 8_000_000
 _STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -168,7 +170,14 @@ async def inbox_server(machine: Machine) -> AsyncIterator[str]:
         version=metadata.version("nest"),
         logins=False,
     )
-    server = Server(pages, host=LOOPBACK, port=0, connections=_CONNECTIONS, drain_seconds=DRAIN_SECONDS)
+    server = Server(
+        pages,
+        host=LOOPBACK,
+        port=0,
+        connections=ConnectionLimits(_CONNECTIONS, _CONNECTIONS, ()),
+        bodies=BodyBudget(_BODY_BYTES),
+        drain_seconds=DRAIN_SECONDS,
+    )
     await server.start()
     try:
         yield f"http://{LOOPBACK}:{server.port}/dev/inbox"

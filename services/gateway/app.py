@@ -16,6 +16,7 @@ from services.gateway import accounts, app_links, methods, phone, reference, uns
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
+from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.endpoint import Dispatcher
 from services.gateway.errors import MethodNotSupported, TooManyRequests
 from services.gateway.middleware import HttpMiddleware
@@ -101,7 +102,8 @@ class Gateway:
             app if middleware is None else middleware(app),
             host=settings.host,
             port=settings.port,
-            connections=settings.connections,
+            connections=ConnectionLimits(settings.connections, settings.connections_per_peer, settings.trusted_proxies),
+            bodies=BodyBudget(settings.body_megabytes * 1_000_000),
             drain_seconds=settings.drain_seconds,
             overload=self._overload,
         )

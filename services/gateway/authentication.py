@@ -43,7 +43,10 @@ TOKEN_VERSION: Final = "1"  # noqa: S105 -- the claim ``v``, not a secret
 TOKEN_TYPES: Final = frozenset({"JWT", "at+jwt"})
 """Header ``typ`` of access tokens: RFC 7519, or RFC 9068 if auth is set so. Both are accepted, so that a change of the
 setting refuses no token."""
-CACHED_TOKENS: Final = 20_000
+CACHE_BYTES: Final = 24_000_000
+"""Memory for verified tokens, about 20,000 of Nest's."""
+CACHED_TOKEN_BYTES: Final = 1_200
+"""Memory that a cached token takes besides its texts, roughly."""
 _HEADER: Final = frozenset({"alg", "kid", "typ"})
 _REQUIRED: Final = ["exp", "iat", "iss", "sub", "aud", "jti"]
 
@@ -96,7 +99,9 @@ class Authenticator:
         self._issuer = issuer
         self._clock = clock
         self._tokens: OrderedDict[bytes, Token] = OrderedDict()
-        """Verified tokens by the whole header, the least recently used first."""
+        """Verified tokens by the digest of their text, the least recently used first. The text of a header could be
+        long, and clients can write one token in many ways."""
+        self._cached_bytes = 0
 
     def caller(self, authorization: bytes | None, client_ip: str | None) -> Caller:
         """Identify the caller of a request.
@@ -112,19 +117,14 @@ class Authenticator:
         """
         if authorization is None:
             return Caller(client_ip=client_ip)
-        token = self._tokens.get(authorization)
-        if token is None:
-            scheme, _, credentials = authorization.partition(b" ")
-            match scheme.lower():
-                case b"internal":
-                    return self._internal_caller(credentials.strip(), client_ip)
-                case b"bearer":
-                    token = self._verify(credentials.strip(), client_ip)
-                    self._cache(authorization, token)
-                case _:
-                    raise Unauthorized(reasons=(UnknownTokenType(),))
-        else:
-            self._tokens.move_to_end(authorization)
+        scheme, _, credentials = authorization.partition(b" ")
+        match scheme.lower():
+            case b"internal":
+                return self._internal_caller(credentials.strip(), client_ip)
+            case b"bearer":
+                token = self._token(credentials.strip(), client_ip)
+            case _:
+                raise Unauthorized(reasons=(UnknownTokenType(),))
         self._check_state(token)
         if token.caller.client_ip != client_ip:
             token.caller = token.caller.model_copy(update={"client_ip": client_ip})
@@ -157,9 +157,20 @@ class Authenticator:
             raise AccessDenied
         return Caller(kind="internal", client_ip=client_ip, key_name=names[0])
 
-    def _verify(self, credentials: bytes, client_ip: str | None) -> Token:
+    def _token(self, credentials: bytes, client_ip: str | None) -> Token:
+        """The verified token, from the cache or for the cache."""
         if len(credentials) > MAX_TOKEN_CHARACTERS or credentials.count(b".") != 2:  # noqa: PLR2004 -- three parts
             raise Unauthorized(reasons=(MalformedToken(),))
+        digest = _digest(credentials)
+        token = self._tokens.get(digest)
+        if token is None:
+            token = self._verify(credentials, client_ip)
+            self._cache(digest, token)
+        else:
+            self._tokens.move_to_end(digest)
+        return token
+
+    def _verify(self, credentials: bytes, client_ip: str | None) -> Token:
         try:
             kid, claims = self._verified_claims(credentials.decode("ascii"))
         except (DecodeError, UnicodeDecodeError) as malformed:
@@ -221,10 +232,16 @@ class Authenticator:
         if self._keys.find(token.kid) is None or not self._clients.enabled(token.client_id):
             raise Unauthorized(reasons=(InvalidAccessToken(),))
 
-    def _cache(self, authorization: bytes, token: Token) -> None:
-        self._tokens[authorization] = token
-        if len(self._tokens) > CACHED_TOKENS:
-            self._tokens.popitem(last=False)
+    def _cache(self, digest: bytes, token: Token) -> None:
+        self._tokens[digest] = token
+        self._cached_bytes += _size(token)
+        while self._cached_bytes > CACHE_BYTES:
+            _, dropped = self._tokens.popitem(last=False)
+            self._cached_bytes -= _size(dropped)
+
+
+def _size(token: Token) -> int:
+    return CACHED_TOKEN_BYTES + sum(map(len, (token.id, token.kid, token.client_id, token.caller.user_id or "")))
 
 
 def _digest(key: bytes) -> bytes:

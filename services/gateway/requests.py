@@ -73,6 +73,11 @@ class HttpRequest:
         return self.headers.get(name, b"").decode("latin-1")
 
     @property
+    def has_body(self) -> bool:
+        """Whether the head announces a body (RFC 9112 section 6.3)."""
+        return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0").strip(b"0") != b""
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """Languages of the person, the preferred one first, from all ``accept-language`` headers."""
         values = (value for name, value in self.scope["headers"] if name == b"accept-language")

@@ -10,16 +10,17 @@ import asyncio
 import random
 import socket
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar, Final
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from services.gateway.connections import BodyBudget, ConnectionLimits, HeldBody
 from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyRequests
 from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS, asks_for_websocket, request_id_of
 from services.gateway.responses import HttpResponse, refusal_response
@@ -32,6 +33,8 @@ IDLE_SECONDS: Final = 75
 """Keep-alive timeout: longer than that of proxies, so that they do not send a request to a closing connection."""
 ARRIVAL_SECONDS: Final = 15.0
 """Time limit for a whole request, from its first byte; for the first request, from the connection."""
+_BODY: Final = "held_body"
+"""Name of a request's ``HeldBody`` in the state of its ASGI scope."""
 _ANY_ID: Final = b"@" * 32
 """Stands for a request ID in a response that is serialized in advance."""
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
@@ -45,7 +48,8 @@ class Server:
         app: handles the requests.
         host: as in ``listen``.
         port: 0 for any free one.
-        connections: limit of open connections; further ones get 429 and are closed.
+        connections: limits of open connections; one that is over them gets 429 and is closed.
+        bodies: limit of the memory for bodies; a request that is over it gets 429.
         drain_seconds: how long ``stop`` waits for requests in progress.
         overload: returns the refusal of a request under overload, by its target; None if it is to be handled.
     """
@@ -56,16 +60,18 @@ class Server:
         *,
         host: str,
         port: int,
-        connections: int,
+        connections: ConnectionLimits,
+        bodies: BodyBudget,
         drain_seconds: float,
         overload: Callable[[bytes], TooManyRequests | None] = lambda _: None,
     ) -> None:
         self._host = host
         self._requested_port = port
+        shared = {"limits": connections, "bodies": bodies, "overload": staticmethod(overload)}
         self._server = _Server(
             uvicorn.Config(
-                app,
-                http=type("Connection", (_Connection,), {"limit": connections, "overload": staticmethod(overload)}),
+                _ReleaseBodies(app),
+                http=type("Connection", (_Connection,), shared),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -103,6 +109,25 @@ class Server:
             await self._task
 
 
+class _ReleaseBodies:
+    """ASGI middleware that releases the body of a request once it was handled."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _release_body(scope)
+
+
+def _release_body(scope: Mapping[str, Any]) -> None:
+    body = scope["state"].get(_BODY)
+    if body is not None:
+        body.release()
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -121,8 +146,8 @@ class _Server(uvicorn.Server):
 class _Connection(HttpToolsProtocol):
     """A client's connection, which refuses requests that are malformed, too large or too slow."""
 
-    limit: ClassVar[int]
-    """Connections that may be open at the same time."""
+    limits: ClassVar[ConnectionLimits]
+    bodies: ClassVar[BodyBudget]
     overload: Callable[[bytes], TooManyRequests | None]
     """As for ``Server``."""
 
@@ -141,19 +166,30 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limit:
-            self._refuse(TooManyRequests(retry_after=5))
-        else:
+        if self.limits.add(self, None if self.client is None else self.client[0]):
             self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._time_out)
+        else:
+            self._refuse(TooManyRequests(retry_after=5))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self.limits.remove(self)
+        for cycle, _ in self.pipeline:
+            # Its request is not handled any more.
+            _release_body(cycle.scope)
         super().connection_lost(exc)
+
+    def evict(self) -> None:
+        """Close the connection in favour of another one, even if the client does not read what it was sent."""
+        self._refused = True
+        self._stop_timer()
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         self._unset_keepalive_if_required()
+        self.limits.receive(self)
         was_arriving = self._arriving
         try:
             self._parse(data)
@@ -192,6 +228,8 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._refused:
+            return
         if self.parser.should_upgrade():
             self._head_without_upgrade = self._parsed_head_without_upgrade()
         if self._head_without_upgrade is not None:
@@ -201,18 +239,38 @@ class _Connection(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._overload_refusal is None:
+        if self._overload_refusal is not None or self._refused or self.cycle.response_complete:
+            return
+        held = self.scope["state"].get(_BODY)
+        if held is None:
+            held = self.scope["state"][_BODY] = HeldBody(self.bodies, self._refuse_body)
+        if held.add(len(body)):
             super().on_body(body)
+        else:
+            self._refuse_body()
+
+    def _refuse_body(self) -> None:
+        self._refuse(TooManyRequests(retry_after=1))
 
     def on_message_complete(self) -> None:
-        if self._head_without_upgrade is not None:
+        if self._head_without_upgrade is not None or self._refused:
             return
         self._arriving = False
         self._stop_timer()
-        if self._overload_refusal is None:
-            super().on_message_complete()
-        else:
+        if self._overload_refusal is not None:
             self._respond_under_overload(self._overload_refusal)
+            return
+        if (body := self.scope["state"].get(_BODY)) is not None:
+            body.finish()
+        if not self.cycle.response_complete:
+            self.limits.work(self)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        pipelined = bool(self.pipeline)
+        super().on_response_complete()
+        if not pipelined:
+            self.limits.rest(self)
 
     def _refusal_under_overload(self) -> TooManyRequests | None:
         """The refusal of a request that need not reach the app for it, which costs several times as much.

@@ -177,7 +177,14 @@ class GatewaySettings(OldClientsSettings):
     calls_in_flight: int = Field(default=2_000, ge=1)
     """Calls that may wait for a reply at the same time; further ones get 429. See ``admission`` for lower limits."""
     connections: int = Field(default=8_000, ge=1)
-    """Connections that may be open at the same time; further ones get 429."""
+    """Connections that may be open at the same time. At the limit the idlest one is closed; if none is idle, the new
+    one gets 429."""
+    connections_per_peer: int = Field(default=2_000, ge=1)
+    """Connections of one IPv4 address or IPv6 network of 64 bits, as ``connections``. Trusted proxies have no such
+    limit, and none of their connections is closed."""
+    body_megabytes: int = Field(default=64, ge=1)
+    """Megabytes of request bodies that are held at the same time. At the limit unfinished bodies get 429, the large and
+    old ones first."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
     """Port for ``/metrics`` and, in addition to the API's port, ``/healthz``; by default there is none."""
     health_host: str = "127.0.0.1"

@@ -45,6 +45,7 @@ REPORTS_IGNORED: Final = Counter(
     "Signed mail reports without effect: no report, nothing final, or no mail of Nest; by reason.",
     ["reason"],
 )
+_STRIPE_DIGEST: Final = re.compile(r"(?:^|,)v1=[0-9a-f]{64}(?:,|$)")
 _MAIL_SIGNATURE: Final = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 """``t=<Unix seconds>,v1=<HMAC-SHA-256 of "t.body" with the secret, in hex>``, in the format of Stripe's."""
 
@@ -68,10 +69,14 @@ class Webhook(Endpoint):
 
         Raises:
             MissingWebhookBody: the body is empty.
-            InvalidWebhookPayload: as ``envelope``.
+            InvalidWebhookPayload: as ``envelope``. Without a signature the body is not read.
             BodyTooLarge, RequestIncomplete: as ``read_body``.
             Unavailable: Kafka did not acknowledge the message; the sender should repeat the request.
         """
+        if not request.has_body:
+            raise MissingWebhookBody
+        # Before the body is read: anybody can send one.
+        self.check_header(request)
         body = await read_body(request.receive, MAX_BODY_BYTES)
         if not body:
             raise MissingWebhookBody
@@ -84,6 +89,14 @@ class Webhook(Endpoint):
                 raise Unavailable from down
             fault_point("W1")
         return HttpResponse(200, RECEIVED)
+
+    @abstractmethod
+    def check_header(self, request: HttpRequest) -> None:
+        """Check the form and the time of the signature.
+
+        Raises:
+            InvalidWebhookPayload: there is no signature, it is malformed, or its time is off.
+        """
 
     @abstractmethod
     def envelope(self, request: HttpRequest, body: bytes) -> Envelope | None:
@@ -205,6 +218,15 @@ class StripeWebhook(Webhook):
         super().__init__("stripe", producer, secrets)
         self._livemode = livemode
 
+    def check_header(self, request: HttpRequest) -> None:
+        """Check the form and the time of the signature."""
+        signature = request.header(b"stripe-signature")
+        if not signature.isascii() or not _STRIPE_DIGEST.search(signature):
+            STRIPE_SIGNATURES.labels("none").inc()
+            raise InvalidWebhookPayload
+        # The library checks only that the time is not too old.
+        _check_time(_signed_at(signature))
+
     def envelope(self, request: HttpRequest, body: bytes) -> Envelope:
         """Verify signature and event, and return its message."""
         self._check_signature(body, request.header(b"stripe-signature"))
@@ -237,12 +259,10 @@ class StripeWebhook(Webhook):
         except UnicodeDecodeError:
             raise InvalidWebhookPayload from None
         matching = (index for index, secret in enumerate(self._secrets) if _matches(text, signature, secret))
-        index = next(matching, None) if signature.isascii() else None
+        index = next(matching, None)
         STRIPE_SIGNATURES.labels("none" if index is None else str(index)).inc()
         if index is None:
             raise InvalidWebhookPayload
-        # The library checks only that the time is not too old.
-        _check_time(_signed_at(signature))
 
 
 def _matches(text: str, signature: str, secret: str) -> bool:
@@ -299,9 +319,13 @@ class MailWebhook(Webhook):
         super().__init__("mail", producer, secrets)
         self._sealer = sealer
 
+    def check_header(self, request: HttpRequest) -> None:
+        """Check the form and the time of the signature."""
+        self._parsed_signature(request)
+
     def envelope(self, request: HttpRequest, body: bytes) -> Envelope | None:
         """Verify the signature and return the command to the mailer; None for a report without effect."""
-        self._check_signature(body, request.header(b"nest-signature"))
+        self._check_signature(body, *self._parsed_signature(request))
         media_type = request.header(b"content-type").partition(";")[0].strip().lower()
         try:
             command = parse_report(body) if media_type == "message/rfc822" else _parse_notice(body)
@@ -321,17 +345,20 @@ class MailWebhook(Webhook):
             trace=new_traceparent(),
         )
 
-    def _check_signature(self, body: bytes, signature: str) -> None:
-        match = _MAIL_SIGNATURE.fullmatch(signature)
+    def _parsed_signature(self, request: HttpRequest) -> tuple[str, str]:
+        """Time and digest of the signature."""
+        match = _MAIL_SIGNATURE.fullmatch(request.header(b"nest-signature"))
         if match is None:
             raise InvalidWebhookPayload
-        signed_at, digest = match.groups()
+        _check_time(int(match[1]))
+        return match[1], match[2]
+
+    def _check_signature(self, body: bytes, signed_at: str, digest: str) -> None:
         signed = f"{signed_at}.".encode() + body
         expected = (hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in self._secrets)
         # Always compare with every secret, so that the time does not reveal which one matched.
         if not sum(hmac.compare_digest(digest, each) for each in expected):
             raise InvalidWebhookPayload
-        _check_time(int(signed_at))
 
 
 def _parse_notice(body: bytes) -> MailNoticeCommand:

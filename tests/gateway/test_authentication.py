@@ -354,7 +354,7 @@ def test_client_ip_is_that_of_the_current_request(harness: AuthenticatorHarness)
 
 
 def test_token_cache_is_bounded(harness: AuthenticatorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "CACHED_TOKENS", 3)
+    monkeypatch.setattr(authentication, "CACHE_BYTES", 4_000)
     tokens = [harness.signer.token(jti=str(number)) for number in range(5)]
     for token in tokens:
         harness.caller(f"bearer {token}")

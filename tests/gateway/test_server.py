@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import server
-from services.gateway.app import create
+from services.gateway.app import Gateway, create
+from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.requests import client_ip
 from services.gateway.responses import HttpResponse, send_response
 from services.gateway.settings import GatewaySettings
+from shared.bus.envelope import Envelope
 from tests.gateway.conftest import INTERNAL_KEYS, GatewayStack
 from tests.stack import eventually
 
@@ -322,7 +325,9 @@ async def test_server_on_all_addresses_sees_ipv4_clients_as_ipv4() -> None:
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         await send_response(send, HttpResponse(200, str(client_ip(scope, ())).encode()))
 
-    dual_stack = server.Server(app, host="::", port=0, connections=10, drain_seconds=1)
+    dual_stack = server.Server(
+        app, host="::", port=0, connections=ConnectionLimits(9, 9, ()), bodies=BodyBudget(10**6), drain_seconds=1
+    )
     await dual_stack.start()
     try:
         statuses, received = await talk(dual_stack.port, GOOD.replace(b"Host:", b"Connection: close\r\nHost:"))
@@ -332,24 +337,117 @@ async def test_server_on_all_addresses_sees_ipv4_clients_as_ipv4() -> None:
     assert received.endswith(b"\r\n\r\n127.0.0.1")
 
 
-async def test_connections_over_the_limit_get_429(
-    make_settings: Callable[..., GatewaySettings], stack: GatewayStack
+CLOSING = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
+
+
+@pytest.mark.parametrize("limits", [{"connections": 3}, {"connections_per_peer": 3}], ids=str)
+async def test_connection_over_a_limit_takes_the_place_of_the_idlest(
+    make_settings: Callable[..., GatewaySettings], stack: GatewayStack, limits: dict[str, int]
 ) -> None:
-    settings_ = make_settings(topic_prefix=stack.settings.topic_prefix, connections=3)
-    async with create(settings_) as gateway:
-        open_connections = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
+    async with create(make_settings(topic_prefix=stack.settings.topic_prefix, **limits)) as gateway:
+        opened = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
+        # The oldest one is the only one that was used.
+        opened[0][1].write(GOOD)
+        assert (await opened[0][0].readuntil(b"\r\n")).startswith(b"HTTP/1.1 204")
+        assert (await talk(gateway.port, CLOSING))[0] == [204]
+        assert await opened[1][0].read() == b""
+        for reader, writer in (opened[0], opened[2]):
+            writer.write(CLOSING)
+            assert b"HTTP/1.1 204" in await reader.read()
+        for _, writer in opened:
+            writer.close()
+
+
+@pytest.mark.parametrize("limits", [{"connections": 2}, {"connections_per_peer": 2}], ids=str)
+async def test_connection_gets_429_if_all_others_have_requests_in_progress(
+    make_settings: Callable[..., GatewaySettings], stack: GatewayStack, limits: dict[str, int]
+) -> None:
+    released = asyncio.Event()
+
+    async def wait(_envelope: Envelope) -> None:
+        await released.wait()
+
+    stack.services.before_reply = wait
+    async with create(make_settings(topic_prefix=stack.settings.topic_prefix, **limits)) as gateway:
+        working = [asyncio.create_task(talk(gateway.port, CLOSING, wait=30)) for _ in range(2)]
+        await eventually(lambda: len(stack.services.received) == 2)
         statuses, received = await talk(gateway.port, GOOD)
         assert statuses == [429], received
         assert b"retry-after: 5" in received
-        for _, writer in open_connections:
+        released.set()
+        assert [(await each)[0] for each in working] == [[204], [204]]
+        assert (await talk(gateway.port, CLOSING))[0] == [204]
+
+
+async def test_connections_of_a_trusted_proxy_have_no_limit_of_their_own(
+    make_settings: Callable[..., GatewaySettings], stack: GatewayStack
+) -> None:
+    limits = {"connections": 4, "connections_per_peer": 1, "trusted_proxies": "127.0.0.1/32"}
+    async with create(make_settings(topic_prefix=stack.settings.topic_prefix, **limits)) as gateway:
+        opened = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(4)]
+        statuses, received = await talk(gateway.port, GOOD)
+        assert statuses == [429], received
+        for reader, writer in opened:
+            writer.write(CLOSING)
+            assert b"HTTP/1.1 204" in await reader.read()
             writer.close()
-            await writer.wait_closed()
-        request = GOOD.replace(b"Host:", b"Connection: close\r\nHost:")
-        assert await eventually(lambda: _handled(gateway.port, request))
 
 
-async def _handled(port: int, request: bytes) -> bool:
-    return (await talk(port, request))[0] == [204]
+def bodies_of(gateway: Gateway) -> BodyBudget:
+    connection: Any = gateway._server._server.config.http_protocol_class
+    budget: BodyBudget = connection.bodies
+    return budget
+
+
+async def test_unfinished_body_over_the_budget_takes_the_place_of_the_oldest_large_one(
+    make_settings: Callable[..., GatewaySettings], stack: GatewayStack
+) -> None:
+    head, part, fitting = b"POST /init HTTP/1.1\r\nHost: nest.test\r\nContent-Length: 60001\r\n\r\n", 60_000, 16
+    async with create(make_settings(topic_prefix=stack.settings.topic_prefix, body_megabytes=1)) as gateway:
+        budget = bodies_of(gateway)
+        small_reader, small = await asyncio.open_connection("127.0.0.1", gateway.port)
+        small.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY[:5])
+        opened = []
+        for number in range(1, 3 * fitting):
+            opened.append(await asyncio.open_connection("127.0.0.1", gateway.port))
+            opened[-1][1].write(head + b"x" * part)
+            if number <= fitting:
+                expected = 5 + number * part
+                await eventually(lambda expected=expected: budget.used == expected, what=f"{number} bodies")
+            else:
+                response = await asyncio.wait_for(opened[number - fitting - 1][0].read(), 10)
+                assert b"429 Too Many Requests" in response
+                assert b"retry-after: 1" in response
+                assert budget.used <= 1_000_000
+        # A small body is finished in the meantime.
+        small.write(BODY[5:])
+        assert (await small_reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 204")
+        for writer in (small, *(writer for _, writer in opened)):
+            writer.close()
+        await eventually(lambda: budget.used == 0)
+
+
+async def test_body_is_released_with_the_response_or_the_connection(
+    make_settings: Callable[..., GatewaySettings], stack: GatewayStack
+) -> None:
+    async with create(make_settings(topic_prefix=stack.settings.topic_prefix)) as gateway:
+        budget = bodies_of(gateway)
+        for request, statuses in (
+            (CLOSING, [204]),
+            (GOOD + CLOSING, [204, 204]),
+            (HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000, [413]),
+            (GOOD.replace(b"Host:", b"Authorization: bearer x\r\nHost:") + CLOSING, [401, 204]),
+            (b"POST /1/webhook/stripe HTTP/1.1\r\nHost: nest.test\r\nContent-Length: 9\r\n\r\n123", [400]),
+        ):
+            assert (await talk(gateway.port, request, wait=2, until_closed=False))[0] == statuses
+            await eventually(lambda: budget.used == 0, what=str(request[:60]))
+        # The client leaves in the middle of a body, and with a request in the pipeline.
+        for request in (GOOD[:-3], GOOD + GOOD[:-3], GOOD + GOOD + GOOD):
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(request)
+            await writer.drain()
+            writer.close()
+            await eventually(lambda: budget.used == 0, what=str(request[-20:]))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
