@@ -313,3 +313,30 @@ async def test_matching_secret_is_counted(stack: GatewayStack) -> None:
     for secret in (*WEBHOOK_SECRETS, WEBHOOK_SECRETS[1], "whsec_unknown"):
         await post(stack, body, signed(body, secret))
     assert [after - first for after, first in zip(counts(), before, strict=True)] == [1, 2, 1]
+
+
+MALFORMED_SIGNATURES = [
+    "",
+    "t=%d",
+    "v1=%s",
+    "t=%d,v1=",
+    "t=%d,v1=abc",
+    "t=%d,v0=%s",
+    "t=x,v1=%s",
+    "t=1,v1=%s",
+    "t=9999999999,v1=%s",
+    "t=%d,v1=%s\u00e4",
+]
+
+
+@pytest.mark.parametrize("signature", MALFORMED_SIGNATURES)
+async def test_body_with_a_malformed_signature_is_not_read(stack: GatewayStack, signature: str) -> None:
+    header = signature.replace("%d", str(int(time.time()))).replace("%s", "0" * 64)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: nest.test\r\nContent-Length: 500000\r\nStripe-Signature: {header}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.gateway.port)
+    writer.write(head.encode("latin-1"))
+    # No byte of the body was sent.
+    response = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+    writer.close()
+    assert response.startswith(b"HTTP/1.1 400")
+    assert b'"invalid_webhook_payload"' in response
