@@ -14,6 +14,8 @@ CAPABILITY_SERVICES: Final = {"auth", "billing", "mailer"}
 """Services that have one folder per capability, each with some of the files in ``ROLES``."""
 ROLES: Final = {"handlers", "models", "store"}
 EXTRA_FILES: Final = {
+    "services/auth/accounts/account_mails.py": "handlers",
+    "services/auth/accounts/api_key_upgrade.py": "store",
     "services/auth/accounts/api_keys.py": "models",
     "services/auth/accounts/passwords.py": "adapters",
     "services/auth/audit/recorder.py": "adapters",

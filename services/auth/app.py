@@ -98,6 +98,8 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
     access_tokens, refresh_tokens = AccessTokens(database), RefreshTokens(database)
     for tokens in (access_tokens, refresh_tokens):
         await tokens.upgrade_stored()
+    applications = Applications(database, sealer)
+    await applications.upgrade_stored()
     signing_keys, clients, audit_entries = SigningKeys(database), Clients(database), AuditEntries(database)
     keyring = Keyring(signing_keys, sealer)
     await resources.follow(SigningKeyPublished.topic, keyring.apply)
@@ -135,7 +137,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             refresh_tokens=refresh_tokens,
             phone_codes=PhoneCodes(database),
             owners=Owners(database),
-            applications=Applications(database),
+            applications=applications,
             application_users=ApplicationUsers(database),
             personal_data=PersonalData(database),
             user_processes=UserProcesses(database),

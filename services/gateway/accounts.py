@@ -30,7 +30,7 @@ from services.gateway.requests import Fields, HttpRequest, validated
 from services.gateway.responses import HttpResponse
 from shared.email_addresses import address_ordering_key
 from shared.errors import NotFound
-from shared.messages import Caller
+from shared.messages import Caller, Command, Query, Sealed
 from shared.messages.auth.accounts import (
     CheckSignIn,
     CreateApplication,
@@ -58,7 +58,7 @@ REJECTION_MESSAGES: Final = {
     "application_user_ended": "the user's end date has passed",
     "application_user_not_active": "the user is not active",
     "malformed_api_key": "the API key is malformed",
-    "not_logged_in": "the token is not valid, or no longer valid",
+    "not_logged_in": "the token is missing, not valid, or no longer valid",
     "password_required": "the users of this application log in with a password",
     "wrong_credentials": "wrong e-mail address or password",
 }
@@ -75,6 +75,10 @@ def _by_owner(message: UpdateOwner, sealer: Sealer) -> str:
     return sealer.fingerprint(b"owner", message.uuid.plain.lower().encode())
 
 
+def _by_key(message: DeleteApplication, sealer: Sealer) -> str:
+    return sealer.fingerprint(b"api key", normal_api_key(message.apikey.plain).encode())
+
+
 def _by_address_of_user(message: SignUp | SignInWithEmail, sealer: Sealer) -> str:
     """Order password checks of one address and application, whatever the spelling of either."""
     application = normal_api_key(message.apikey.plain).encode()
@@ -85,6 +89,8 @@ def _by_token(message: UpdateApplicationUser, sealer: Sealer) -> str:
     return sealer.fingerprint(b"token", message.token.plain.encode())
 
 
+OWNER_TOKEN: Final = "owner_token"  # noqa: S105 -- the name of a field
+"""Field of a message that is set from the header ``authorization``, never from the body."""
 ROUTES: Final = (
     MessageRoute("POST", "/appowner/create", RegisterOwner, _by_address),
     MessageRoute("GET", "/appowner/uuid/{uuid}", GetOwner),
@@ -92,7 +98,7 @@ ROUTES: Final = (
     MessageRoute("POST", "/appowner/update", UpdateOwner, _by_owner, status=202),
     MessageRoute("DELETE", "/appowner/delete", DeleteOwner),
     MessageRoute("POST", "/applications/create", CreateApplication),
-    MessageRoute("DELETE", "/applications/delete", DeleteApplication, status=202),
+    MessageRoute("DELETE", "/applications/delete", DeleteApplication, _by_key, status=202),
     MessageRoute("POST", "/users/signup", SignUp, _by_address_of_user, status=202),
     MessageRoute("POST", "/users/signin", SignIn),
     MessageRoute("POST", "/users/signwithemail", SignInWithEmail, _by_address_of_user),
@@ -124,13 +130,14 @@ def routes(dispatcher: Dispatcher, issuer: str, *, old_clients: bool) -> list[Ro
 
 
 def _route(route: MessageRoute, dispatcher: Dispatcher, *, old_clients: bool) -> Route:
-    # The ``authorization`` header is ignored: it may belong to another service. Credentials are in body or path.
+    # Only an owner's token is read from the ``authorization`` header, which may otherwise belong to another service.
+    # Other credentials are in body or path.
     endpoint = MessageEndpoint(
         (GROUP, route.name),
         dispatcher=dispatcher,
-        parse=_path_parser(route) if route.fields else json_body(route.message),
+        parse=_path_parser(route) if route.fields else _body_parser(route.message),
         ordering_key=route.ordering_key,
-        render=_renderer(route.status, old_clients=old_clients),
+        render=_renderer(route, old_clients=old_clients),
         body_limit=None if route.fields else MAX_JSON_BODY_BYTES,
         topic=route.message.topic,
     )
@@ -141,6 +148,25 @@ def _route(route: MessageRoute, dispatcher: Dispatcher, *, old_clients: bool) ->
     # It may also contain a line break, which Starlette's own pattern does not match.
     starlette_route.path_regex = re.compile(starlette_route.path_regex.pattern, re.DOTALL)
     return starlette_route
+
+
+def _body_parser(message: type[Command | Query]) -> Parse:
+    """Parser of the body, and of the owner's token in the ``authorization`` header if the message takes one."""
+    parse_body = json_body(message)
+    if OWNER_TOKEN not in message.model_fields:
+        return parse_body
+
+    def parse(request: HttpRequest, body: bytes, caller: Caller) -> Parsed:
+        valid, fields = parse_body(request, body, caller)
+        if OWNER_TOKEN in fields:
+            raise ValidationFailed(errors=[{"path": OWNER_TOKEN, "message": "Extra inputs are not permitted"}])
+        scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            return valid, fields
+        # Part of the fields: a repeat of the request with another token is another request.
+        return valid.model_copy(update={OWNER_TOKEN: Sealed.of(token.strip())}), {**fields, OWNER_TOKEN: token.strip()}
+
+    return parse
 
 
 def _path_parser(route: MessageRoute) -> Parse:
@@ -167,16 +193,19 @@ def _decoded(name: str, value: bytes) -> str:
         raise ValidationFailed(errors=[{"path": name, "message": "not UTF-8"}]) from None
 
 
-def _renderer(status: int, *, old_clients: bool) -> Render:
+def _renderer(route: MessageRoute, *, old_clients: bool) -> Render:
     """Renderer that sets the status of successful responses and extends errors.
 
     401 and 403 get ``auth`` and ``message``. For old clients every error gets them, with ``status`` and
-    ``affectedRows``, as the API that Nest took over had them.
+    ``affectedRows``, as the API that Nest took over had them. Its own routes have no owner's token in the response.
     """
 
     def render(_request: HttpRequest, response: HttpResponse) -> HttpResponse:
         if response.status == HTTPStatus.OK:
-            response.status = status
+            response.status = route.status
+            if route in OLD_CLIENT_ROUTES:
+                shown = {name: value for name, value in json.loads(response.body).items() if name != "token"}
+                response.body = json.dumps(shown).encode()
         elif old_clients or response.status in _REJECTED:
             error = json.loads(response.body)
             code = error["code"]

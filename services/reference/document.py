@@ -49,6 +49,12 @@ SECURITY_SCHEMES: Final = {
         "bearerFormat": "JWT",
         "description": "Access token of a user, from `authenticate_user` or a login by phone.",
     },
+    "owner": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "Token of an owner of applications, from `POST /appowner/login`.",
+    },
     "internal": {
         "type": "apiKey",
         "in": "header",
@@ -197,7 +203,8 @@ class _OperationWriter:
 
 def _security(operation: Operation) -> list[dict[str, list[str]]]:
     if operation.family != "rpc":
-        return []
+        takes_token = operation.message is not None and "owner_token" in operation.message.model_fields
+        return [{}, {"owner": []}] if takes_token else []
     schemes = SECURITY[operation.access]
     return [each for each in schemes if "bearer" not in each] if operation.credential_in_body else schemes
 

@@ -40,7 +40,8 @@ TAGS: Final = {
     "Subscriptions": "Subscriptions of users.",
     "News": "News items that apps show.",
     "Phone login": "Login by phone: a code in a text, then an access token. Some responses are plain text.",
-    "Accounts": "Users with passwords, for other people's applications. The `authorization` header is ignored.",
+    "Accounts": "Users with passwords, for other people's applications. Credentials are in the body, except an owner's"
+    " token.",
     "Mails": "The links in mails to pages of Nest.",
     "Webhooks": "Webhook endpoints for Stripe and for mail servers.",
     "Service": "Public keys, health, and this reference.",

@@ -18,8 +18,9 @@ from shared.messages import Message, iso_milliseconds
 
 REF_TEMPLATE: Final = "#/components/schemas/{model}"
 MOMENT_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
-NOT_IN_BODY: Final = frozenset({"key", "locales"})
-"""Message fields that the gateway sets itself: from the methods' table, and from ``accept-language``."""
+NOT_IN_BODY: Final = frozenset({"key", "locales", "owner_token"})
+"""Message fields that the gateway sets itself: from the methods' table, and from the headers ``accept-language`` and
+``authorization``."""
 
 
 def markdown(docstring: str | None) -> str:

@@ -29,6 +29,7 @@ SECRETS = {
     "owneruuid": UUID,
     "apikey": KEY,
     "token": TOKEN,
+    "owner_token": TOKEN,
     "deletion_token": TOKEN,
 }
 FIELDS = {**SECRETS, "firstname": "Ada", "lastname": "Lovelace", "email": EMAIL, "appname": "An app", "username": "ada"}
@@ -152,6 +153,7 @@ async def test_secrets_appear_in_no_kafka_record_log_or_metric(
 @pytest.mark.parametrize("wrong", [{"$gt": ""}, ["a"], 1, True, None])
 async def test_field_that_is_not_a_string_is_named(stack: GatewayStack, route: tuple[str, str], wrong: Any) -> None:
     optional = {"username", "email", "password"} if route[0] == "PUT" else set()
+    optional |= {"password"} if route[1] == "/appowner/update" else set()
     for name in EXPECTED[route][2].split():
         if wrong is None and name in optional:
             continue
@@ -280,6 +282,46 @@ async def test_idempotency_key_belongs_to_one_route(stack: GatewayStack) -> None
     assert first.fingerprint == again.fingerprint != other.fingerprint
     await call(stack, ("DELETE", "/applications/delete"), {"apikey": KEY}, idempotency_key="k1")
     assert stack.services.received[-1].id != first.id
+
+
+TAKE_OWNER_TOKEN = [("POST", "/appowner/update"), ("DELETE", "/applications/delete")]
+
+
+@pytest.mark.parametrize("route", TAKE_OWNER_TOKEN)
+async def test_owner_token_is_read_from_the_authorization_header(stack: GatewayStack, route: tuple[str, str]) -> None:
+    response = await call(stack, route, valid_body(route), authorization=f"Bearer   {TOKEN}")
+    assert response.status_code == 202
+    assert received_fields(stack) == {**(valid_body(route) or {}), "owner_token": TOKEN}
+    assert {envelope.caller.kind for envelope in stack.services.received} == {"anonymous"}
+
+
+@pytest.mark.parametrize("route", TAKE_OWNER_TOKEN)
+async def test_owner_token_is_taken_from_no_other_place(stack: GatewayStack, route: tuple[str, str]) -> None:
+    for header in (f"internal {INTERNAL_KEYS[0]}", f"basic {TOKEN}", TOKEN):
+        assert (await call(stack, route, valid_body(route), authorization=header)).status_code == 202
+        assert "owner_token" not in received_fields(stack)
+        stack.services.received.clear()
+    response = await call(stack, route, {**(valid_body(route) or {}), "owner_token": TOKEN})
+    assert [error["path"] for error in response.json()["meta"]["errors"]] == ["owner_token"]
+    assert stack.services.received == []
+
+
+async def test_idempotency_key_with_another_owner_token_is_another_request(stack: GatewayStack) -> None:
+    route = TAKE_OWNER_TOKEN[0]
+    for token in ("a.b.c", "a.b.c", "d.e.f"):
+        await call(stack, route, valid_body(route), idempotency_key="k2", authorization=f"bearer {token}")
+    first, again, other = (envelope.fingerprint for envelope in stack.services.received)
+    assert first == again != other
+
+
+async def test_old_clients_get_no_owner_token_from_the_password_in_the_url(
+    stack: GatewayStack, old_clients: httpx.AsyncClient
+) -> None:
+    view = stack.services.sealer.seal("gateway", json.dumps({"uuid": UUID, "token": TOKEN}).encode()).encode()
+    stack.services.replies["auth.log-in-owner"] = lambda _: view
+    assert (await old_clients.get(f"/appowner/emailpassword/{EMAIL}/x")).json() == {"uuid": UUID}
+    body = {"email": EMAIL, "password": PASSWORD}
+    assert (await old_clients.post("/appowner/login", json=body)).json() == {"uuid": UUID, "token": TOKEN}
 
 
 async def test_authorization_header_is_ignored(stack: GatewayStack) -> None:

@@ -7,12 +7,24 @@ from dataclasses import replace
 from typing import Final, TypeVar
 from uuid import uuid4
 
-from services.auth.accounts.models import Application, Owner, a_year_after, account_email, uuid_text
+from services.auth.accounts.account_mails import mail_changes
+from services.auth.accounts.api_keys import api_key
+from services.auth.accounts.models import (
+    OWNER_TOKEN_TYPE,
+    OWNERS_AUDIENCE,
+    Application,
+    Owner,
+    a_year_after,
+    account_email,
+    uuid_text,
+)
+from services.auth.accounts.passwords import normal_password
 from services.auth.application_users.models import ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
 from services.auth.rate_limits.known_devices import network_ids
 from shared.bus.work import Work
+from shared.messages import Sealed
 from shared.messages.auth.accounts import (
     ApplicationDeletedView,
     ApplicationView,
@@ -20,6 +32,7 @@ from shared.messages.auth.accounts import (
     DeleteApplication,
     DeleteOwner,
     GetOwner,
+    LoggedInOwnerView,
     LogInOwner,
     OwnerDeletedView,
     OwnerUpdatedView,
@@ -28,9 +41,10 @@ from shared.messages.auth.accounts import (
     RegisterOwner,
     RemoveApplicationUsers,
     RemoveOwnerApplications,
+    UpdateApplicationUser,
     UpdateOwner,
 )
-from shared.messages.auth.errors import EmailTaken, WrongCredentials
+from shared.messages.auth.errors import EmailTaken, FieldRefused, InvalidToken, NotLoggedIn, WrongCredentials
 
 MAX_REMOVED: Final = 200
 """Documents that one message deletes: some milliseconds of a transaction that others may wait for."""
@@ -77,8 +91,8 @@ async def get_owner(query: GetOwner, _work: Work, auth: Auth) -> OwnerView:
 
 
 @audited("log_in_owner")
-async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWithTokenView:
-    """Check an owner's password, and return the owner with the deletion token.
+async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> LoggedInOwnerView:
+    """Check an owner's password, and return the owner with a token and the deletion token.
 
     Raises:
         FieldRefused: the address is not valid.
@@ -89,34 +103,46 @@ async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> OwnerWith
     found = await auth.owners.find_by_email(email)
     if found is not None:
         work.annotate(user_id=pseudonym("owner", found.id))
-    owner = await check_password(found, password, f"owner {email}", work, auth)
+    owner = await check_password(found, password, owner_subject(email), work, auth)
     if auth.passwords.needs_rehash(owner.password_hash):
         auth.owners.save(replace(owner, password_hash=await auth.passwords.rehash(password)), work)
-    return _view_with_token(owner, auth)
+    claims = owner.token_claims(id=work.new_id("ownertok"), at=work.now)
+    token = auth.signer.sign(claims, typ=OWNER_TOKEN_TYPE)
+    return LoggedInOwnerView(**_view_with_token(owner, auth).model_dump(), token=token)
 
 
 @audited("update_owner")
 async def update_owner(command: UpdateOwner, work: Work, auth: Auth) -> OwnerUpdatedView:
-    """Change names, address and password of an owner; a new password invalidates earlier deletion tokens.
+    """Change names, address and password of an owner; a new password invalidates earlier tokens and deletion tokens.
+
+    The caller needs the owner's token or the current password, unless old clients are served. A mail to the old address
+    reports a new password and another address.
 
     Raises:
-        FieldRefused: the ID, the address or the password is not allowed.
+        FieldRefused: the ID, the address or the password is not allowed, or there is neither token nor password.
         OwnerNotFound: there is no such owner.
+        NotLoggedIn: the token is not valid.
+        WrongCredentials, Throttled: as for ``new_password_hash``.
         EmailTaken: another owner has the address.
         Unavailable: too many password hashes are waiting.
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(command.uuid), "uuid"))
     work.annotate(user_id=pseudonym("owner", owner.id))
     email = account_email(command.email, test_domains=auth.test_domains)
+    if command.password is None and command.current_password is None:
+        if command.owner_token is None or auth.old_clients:
+            raise FieldRefused("password", "Field required")
+        _check_owner_token(owner, command.owner_token, work, auth)
+    new_hash = await new_password_hash(owner, command, owner_subject(owner.email), work, auth)
     # The unique index does not refuse a replacement with EmailTaken: the handler runs again, and finds the other owner
     # here.
     if email != owner.email and await auth.owners.find_by_email(email) is not None:
         raise EmailTaken
     changed = owner.update(first_name=command.firstname, last_name=command.lastname, email=email, at=work.now)
-    password = auth.unseal(command.password)
-    if not await auth.passwords.verify(password, owner.password_hash):
-        changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
+    if new_hash is not None:
+        changed = changed.change_password(new_hash, at=work.now)
     auth.owners.save(changed, work)
+    mail_changes(owner, changed, work)
     return OwnerUpdatedView()
 
 
@@ -162,8 +188,10 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
     """
     owner = await auth.owners.get(uuid_text(auth.unseal(command.owneruuid), "owneruuid"))
     work.annotate(user_id=pseudonym("owner", owner.id))
+    key_id = uuid4()
     application = Application(
         id=str(uuid4()),
+        key_hash=auth.applications.key_hash(key_id),
         owner_id=owner.id,
         name=command.appname,
         passwordless=command.passwordless,
@@ -177,8 +205,8 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
         appname=application.name,
         creationdate=application.created_at.date(),
         enddate=application.ends_at,
-        uuid=application.id,
-        apiKey=application.api_key,
+        uuid=str(key_id),
+        apiKey=api_key(key_id),
     )
 
 
@@ -186,15 +214,25 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
 async def delete_application(command: DeleteApplication, work: Work, auth: Auth) -> ApplicationDeletedView:
     """Delete an application and all its users.
 
-    From this commit on users can't log in or sign up; their documents are deleted by following messages.
+    The caller needs the token or the password of the application's owner, unless old clients are served. From this
+    commit on users can't log in or sign up; their documents are deleted by following messages.
 
     Raises:
         MalformedApiKey: no application can have this key.
+        NotLoggedIn: there is neither a valid token of the owner nor a password.
+        FieldRefused, WrongCredentials, Throttled, Unavailable: as for ``check_password``.
     """
     application = await auth.applications.find_by_key(auth.unseal(command.apikey))
     if application is None:
         return ApplicationDeletedView(affectedRows=0, message="nothing to delete")
     work.annotate(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
+    if not auth.old_clients:
+        owner = await auth.owners.find(application.owner_id)
+        password = command.password or command.current_password
+        if owner is None or password is None:
+            _check_owner_token(owner, command.owner_token, work, auth)
+        else:
+            await check_password(owner, auth.unseal(password), owner_subject(owner.email), work, auth)
     _remove_applications([application], work, auth)
     return ApplicationDeletedView(affectedRows=1, message="All auth users of this application are deleted too")
 
@@ -234,6 +272,51 @@ async def check_password(account: Account | None, password: str, subject: str, w
     quota.hold()
     (await auth.rate_limits.recognize(subject, device_ids)).remember(work)
     return account
+
+
+async def new_password_hash(
+    account: Account, change: UpdateOwner | UpdateApplicationUser, subject: str, work: Work, auth: Auth
+) -> str | None:
+    """The hash of the new password in a change; None if it has none, or the current one.
+
+    A new password needs the current one too, unless old clients are served.
+
+    Raises:
+        WrongCredentials, Throttled, FieldRefused, Unavailable: as for ``check_password`` and ``hash_new``.
+    """
+    current = None if change.current_password is None else auth.unseal(change.current_password)
+    password = current if change.password is None else auth.unseal(change.password)
+    if password is None:
+        return None
+    if current is None and auth.old_clients:
+        same = await auth.passwords.verify(password, account.password_hash)
+    else:
+        if current is None:
+            auth.passwords.check_new(password)
+        # Counted like any other guess, since the answer tells whether it is the current one.
+        await check_password(account, password if current is None else current, subject, work, auth)
+        same = current is None or normal_password(password) == normal_password(current)
+    return None if same else await auth.passwords.hash_new(password)
+
+
+def owner_subject(email: str) -> str:
+    """Subject of the rate limit on an owner's passwords."""
+    return f"owner {email}"
+
+
+def _check_owner_token(owner: Owner | None, token: Sealed | None, work: Work, auth: Auth) -> None:
+    """Check that a token is one of this owner.
+
+    Raises:
+        NotLoggedIn: it is not, or there is none.
+    """
+    if owner is None or token is None:
+        raise NotLoggedIn
+    try:
+        claims = auth.signer.verify(auth.unseal(token), typ=OWNER_TOKEN_TYPE, audience=OWNERS_AUDIENCE, at=work.now)
+    except InvalidToken:
+        raise NotLoggedIn from None
+    owner.must_be_logged_in(claims)
 
 
 def _remove_applications(applications: Iterable[Application], work: Work, auth: Auth) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from uuid import UUID
 
-from services.auth.accounts import api_keys
 from shared.email_addresses import normal_email
-from shared.messages.auth.errors import ApplicationEnded, FieldRefused, InvalidEmail, PasswordRequired
+from shared.messages.auth.errors import ApplicationEnded, FieldRefused, InvalidEmail, NotLoggedIn, PasswordRequired
 
 DELETION_TYPE: Final = "deletion+jwt"
 """Header ``typ`` of deletion tokens; no other kind of token is accepted as one."""
-DELETION_AUDIENCE: Final = "owners"
-"""Claim ``aud`` of deletion tokens, which only auth reads."""
+OWNERS_AUDIENCE: Final = "owners"
+"""Claim ``aud`` of deletion tokens and of owners' tokens, which only auth reads."""
+OWNER_TOKEN_TYPE: Final = "owner+jwt"  # noqa: S105 -- the header ``typ``
+"""Header ``typ`` of owners' tokens; no other kind of token is accepted as one."""
+OWNER_TOKEN_LIFETIME: Final = timedelta(hours=1)
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -23,8 +26,8 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 class Owner:
     """A person who owns applications.
 
-    The email address, in normal form, is unique among owners. ``generation`` is the number of passwords so far; a
-    deletion token is valid only in the generation that it was issued in, without an expiry.
+    The email address, in normal form, is unique among owners. ``generation`` is the number of passwords so far; tokens
+    and deletion tokens are valid only in the generation that they were issued in, deletion tokens without an expiry.
     """
 
     id: str
@@ -42,13 +45,27 @@ class Owner:
         return replace(self, first_name=first_name, last_name=last_name, email=email, updated_at=at)
 
     def change_password(self, password_hash: str, *, at: datetime) -> Self:
-        """Change the password, which invalidates earlier deletion tokens."""
+        """Change the password, which invalidates earlier tokens and deletion tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
 
     @property
     def deletion_claims(self) -> dict[str, Any]:
         """Claims of the token that authorizes the deletion of this owner."""
-        return {"sub": self.id, "aud": DELETION_AUDIENCE, "gen": self.generation}
+        return {"sub": self.id, "aud": OWNERS_AUDIENCE, "gen": self.generation}
+
+    def token_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
+        """Claims of a token of this owner."""
+        times = {"iat": int(at.timestamp()), "exp": int((at + OWNER_TOKEN_LIFETIME).timestamp())}
+        return {**self.deletion_claims, "jti": id, **times}
+
+    def must_be_logged_in(self, claims: dict[str, Any]) -> None:
+        """Check that a token with these claims is one of this owner, since the last change of the password.
+
+        Raises:
+            NotLoggedIn: it is not.
+        """
+        if (claims["sub"], claims.get("gen")) != (self.id, self.generation):
+            raise NotLoggedIn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +73,9 @@ class Application:
     """An application of an owner, whose users auth stores.
 
     Attributes:
-        id: UUID. It is as secret as the API key, since each can be computed from the other.
+        id: UUID, the claim ``aud`` of its users' tokens. Neither the API key nor its UUID can be computed from it.
+        key_hash: keyed hash of the API key. Empty in documents of earlier releases, whose ID is the key's UUID; see
+            ``api_key_upgrade``.
         name: unique among the owner's applications.
         passwordless: whether a user's ID and the API key are enough to log in.
         ends_at: when sign-ups and logins end.
@@ -64,16 +83,12 @@ class Application:
 
     id: str
     owner_id: str
+    key_hash: str = field(default="", repr=False)
     name: str
     passwordless: bool
     created_at: datetime
     ends_at: datetime
     version: int = 1
-
-    @property
-    def api_key(self) -> str:
-        """API key of the application's back end."""
-        return api_keys.api_key(UUID(self.id))
 
     def must_be_current(self, *, at: datetime) -> None:
         """Check that users can sign up and log in.
@@ -92,6 +107,16 @@ class Application:
         """
         if not self.passwordless:
             raise PasswordRequired
+
+
+def upgraded_id(former_id: str) -> str:
+    """The ID of an application of an earlier release, whose former ID was the UUID of its API key.
+
+    The same one in every instance and after a crash; also for tokens, whose ``aud`` is the former ID. That has 122
+    random bits, so a plain hash does not reveal it.
+    """
+    digest = hashlib.sha256(b"application " + former_id.encode()).digest()
+    return str(UUID(bytes=digest[:16], version=4))
 
 
 def a_year_after(at: datetime) -> datetime:

@@ -116,9 +116,13 @@ class PasswordHasher:
             FieldRefused: the password is too short, too long, or known to attackers.
             Unavailable: too many hashes are waiting.
         """
+        self.check_new(password)
         normal = normal_password(password)
-        self._rule.check(normal)
         return await self._in_thread(lambda: self._hasher.hash(normal))
+
+    def check_new(self, password: str) -> None:
+        """Check that a new password is allowed, without hashing it; raise FieldRefused as ``hash_new``."""
+        self._rule.check(normal_password(password))
 
     async def rehash(self, password: str) -> str:
         """Return a hash of an existing password with the current parameters; the rule does not apply.

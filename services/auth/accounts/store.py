@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
+from uuid import UUID
 
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.accounts import api_keys
-from services.auth.accounts.models import Application, Owner
+from services.auth.accounts.api_key_upgrade import upgrade_application, upgrade_applications
+from services.auth.accounts.models import Application, Owner, upgraded_id
 from shared.batch_loader import BatchLoader
+from shared.bus.work import Work
 from shared.documents import Rows
 from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken, EmailTaken, OwnerNotFound
 from shared.mongo import Database
+from shared.sealing import Sealer
+
+KEY_PURPOSE: Final = "api key"
+"""Purpose of the keyed hashes of API keys."""
 
 
 class Owners(Rows[Owner], taken=EmailTaken, missing=OwnerNotFound):
@@ -33,10 +41,26 @@ class Owners(Rows[Owner], taken=EmailTaken, missing=OwnerNotFound):
 
 
 class Applications(Rows[Application], taken=AppnameTaken):
-    """The collection ``applications``; a unique index refuses a second name of one owner with ``AppnameTaken``."""
+    """The collection ``applications``; a unique index refuses a second name of one owner with ``AppnameTaken``.
+
+    API keys are stored as keyed hashes, and found under every sealing key that is held.
+    """
 
     COLLECTION: Final = "applications"
-    INDEXES: Final = (IndexModel([("ownerId", ASCENDING), ("name", ASCENDING)], unique=True),)
+    INDEXES: Final = (
+        IndexModel([("ownerId", ASCENDING), ("name", ASCENDING)], unique=True),
+        IndexModel([("keyHash", ASCENDING)]),
+    )
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        super().__init__(database)
+        self._database = database
+        self._sealer = sealer
+        self._by_key_hash = BatchLoader(self._collection, "keyHash")
+
+    def key_hash(self, key_id: UUID) -> str:
+        """Keyed hash of the API key with this UUID, as it is stored."""
+        return self._sealer.keyed_hash(KEY_PURPOSE, key_id.bytes)
 
     async def get_by_key(self, api_key: str) -> Application:
         """The application with this API key.
@@ -56,7 +80,39 @@ class Applications(Rows[Application], taken=AppnameTaken):
         Raises:
             MalformedApiKey: no application can have it; MongoDB is not queried.
         """
-        return await self.find(str(api_keys.id_of(api_key)))
+        key_id = api_keys.id_of(api_key)
+        hashes = self._sealer.keyed_hashes(KEY_PURPOSE, key_id.bytes)
+        document = await self._by_key_hash.find_first(*hashes)
+        if document is None:
+            former = await self._by_id.find_one(str(key_id))
+            if former is None or "keyHash" in former:
+                return None
+            # An instance of an earlier release, which still runs, created it after this one had started.
+            await upgrade_application(self._database, former, self.key_hash(key_id))
+            document = await self._by_key_hash.find_first(*hashes)
+        return self._read_or_none(document)
+
+    async def find_by_audience(self, audience: str) -> Application | None:
+        """The application whose users have tokens with this ``aud``, if there is one.
+
+        In tokens of earlier releases, which expire within a day, it is the UUID of the API key.
+        """
+        found = self._by_id.find_first(audience, upgraded_id(audience))
+        return self._read_or_none(await found)
+
+    async def upgrade_stored(self) -> None:
+        """Replace the API keys of earlier releases by keyed hashes; call it before messages are handled."""
+        await upgrade_applications(self._database, self.key_hash)
+
+    def renew_key_hash(self, application: Application, api_key: str, work: Work) -> bool:
+        """Save the hash of the key under the first sealing key, if it is under another one; return whether it was.
+
+        So an application that is in use outlives the removal of an old sealing key.
+        """
+        if self._sealer.is_current(application.key_hash):
+            return False
+        self.save(replace(application, key_hash=self.key_hash(api_keys.id_of(api_key))), work)
+        return True
 
     async def some_of_owner(self, owner_id: str, *, limit: int) -> list[Application]:
         """Up to ``limit`` applications of an owner."""

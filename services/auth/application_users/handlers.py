@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from services.auth.accounts.handlers import check_password
+from services.auth.accounts.account_mails import mail_changes
+from services.auth.accounts.api_keys import api_key
+from services.auth.accounts.handlers import check_password, new_password_hash
 from services.auth.accounts.models import Application, a_year_after, account_email, uuid_text
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
@@ -37,7 +39,8 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         EmailTaken: another user of the application has the address, as the unique index finds at the commit.
         Unavailable: too many password hashes are waiting.
     """
-    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
+    key = auth.unseal(command.apikey)
+    application = await auth.applications.get_by_key(key)
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
@@ -51,10 +54,11 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         updated_at=work.now,
         ends_at=a_year_after(work.now),
     )
-    auth.applications.require_unchanged(application, work)
+    if not auth.applications.renew_key_hash(application, key, work):
+        auth.applications.require_unchanged(application, work)
     auth.application_users.add(user, work)
     work.annotate(user_id=pseudonym("application user", user.id))
-    return _view(user, application)
+    return _view(user, key)
 
 
 @audited("sign_in")
@@ -68,7 +72,8 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
         ApplicationUserNotFound, ApplicationUserNotActive, ApplicationUserEnded: the user can't log in.
     """
     user_id = uuid_text(auth.unseal(command.uuid), "uuid")
-    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
+    key = auth.unseal(command.apikey)
+    application = await auth.applications.get_by_key(key)
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     if not auth.old_clients:
@@ -76,6 +81,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     user = await auth.application_users.get_of_application(user_id, application)
     work.annotate(user_id=pseudonym("application user", user.id))
     user.must_be_allowed_in(at=work.now)
+    auth.applications.renew_key_hash(application, key, work)
     return SignedInView(token=_token(user, work, auth))
 
 
@@ -89,7 +95,8 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
         Refusal: as for ``check_password``.
         ApplicationUserNotActive, ApplicationUserEnded: the password is right, but the user can't log in.
     """
-    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
+    key = auth.unseal(command.apikey)
+    application = await auth.applications.get_by_key(key)
     work.annotate(client_id=pseudonym("application", application.id))
     application.must_be_current(at=work.now)
     email = account_email(command.email, test_domains=auth.test_domains)
@@ -97,8 +104,9 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
     found = await auth.application_users.find_by_email(application.id, email)
     if found is not None:
         work.annotate(user_id=pseudonym("application user", found.id))
-    user = await check_password(found, password, f"user of {application.id} {email}", work, auth)
+    user = await check_password(found, password, user_subject(application, email), work, auth)
     user.must_be_allowed_in(at=work.now)
+    auth.applications.renew_key_hash(application, key, work)
     if auth.passwords.needs_rehash(user.password_hash):
         auth.application_users.save(replace(user, password_hash=await auth.passwords.rehash(password)), work)
     return SignedInWithEmailView(token=_token(user, work, auth), uuid=user.id)
@@ -121,17 +129,21 @@ async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth
     Raises:
         NotLoggedIn: the token is not valid.
     """
-    return _view(*await _logged_in(auth.unseal(query.token), work, auth))
+    user, _ = await _logged_in(auth.unseal(query.token), work, auth)
+    # Clients read the field ``apikey``. Whoever has a token must not learn the application's.
+    return _view(user, api_key(UUID(user.id)))
 
 
 @audited("update_application_user")
 async def update_application_user(command: UpdateApplicationUser, work: Work, auth: Auth) -> ApplicationUserUpdatedView:
     """Change the given properties of a user; a new password or a deactivation ends all tokens, including this one.
 
-    With a password, an active user gets a new token.
+    With a password, an active user gets a new token. A mail to the old address reports a new password and another
+    address.
 
     Raises:
         NotLoggedIn: the token is not valid.
+        WrongCredentials, Throttled: as for ``new_password_hash``.
         FieldRefused: the address or the password is not allowed.
         EmailTaken: another user of the application has the address.
         Unavailable: too many password hashes are waiting.
@@ -145,11 +157,11 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
         if email != user.email and await auth.application_users.find_by_email(application.id, email) is not None:
             raise EmailTaken
     changed = user.update(username=command.username, email=email, active=command.active, at=work.now)
-    if command.password is not None:
-        password = auth.unseal(command.password)
-        if not await auth.passwords.verify(password, user.password_hash):
-            changed = changed.change_password(await auth.passwords.hash_new(password), at=work.now)
+    new_hash = await new_password_hash(user, command, user_subject(application, user.email), work, auth)
+    if new_hash is not None:
+        changed = changed.change_password(new_hash, at=work.now)
     auth.application_users.save(changed, work)
+    mail_changes(user, changed, work, application=application)
     renews = command.password is not None and changed.active
     return ApplicationUserUpdatedView(
         username=changed.username, email=changed.email, token=_token(changed, work, auth) if renews else None
@@ -167,7 +179,7 @@ async def _logged_in(token: str, work: Work, auth: Auth) -> tuple[ApplicationUse
     except InvalidToken:
         raise NotLoggedIn from None
     user, application = await asyncio.gather(
-        auth.application_users.find(claims["sub"]), auth.applications.find(claims["aud"])
+        auth.application_users.find(claims["sub"]), auth.applications.find_by_audience(claims["aud"])
     )
     if user is None or application is None:
         raise NotLoggedIn
@@ -175,13 +187,18 @@ async def _logged_in(token: str, work: Work, auth: Auth) -> tuple[ApplicationUse
     return user, application
 
 
+def user_subject(application: Application, email: str) -> str:
+    """Subject of the rate limit on the passwords of an application's user."""
+    return f"user of {application.id} {email}"
+
+
 def _token(user: ApplicationUser, work: Work, auth: Auth) -> str:
     return auth.signer.sign(user.token_claims(id=work.new_id("apptok"), at=work.now), typ=TOKEN_TYPE)
 
 
-def _view(user: ApplicationUser, application: Application) -> ApplicationUserView:
+def _view(user: ApplicationUser, shown_key: str) -> ApplicationUserView:
     return ApplicationUserView(
-        apikey=application.api_key,
+        apikey=shown_key,
         uuid=user.id,
         username=user.username,
         email=user.email,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from services.auth.accounts.models import Application
+from services.auth.accounts.models import Application, upgraded_id
 from shared.errors import Refusal
 from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn
 
@@ -67,7 +67,9 @@ class ApplicationUser:
         Raises:
             NotLoggedIn: it was issued for another application or in an earlier generation, or logins have ended.
         """
-        if (claims["sub"], claims["aud"], claims.get("gen")) != (self.id, self.application_id, self.generation):
+        if (claims["sub"], claims.get("gen")) != (self.id, self.generation):
+            raise NotLoggedIn
+        if self.application_id not in (claims["aud"], upgraded_id(claims["aud"])):
             raise NotLoggedIn
         try:
             application.must_be_current(at=at)

@@ -96,8 +96,8 @@ Handler = Callable[[Order, Work, Context], Awaitable[Reply]]
 def pseudonym(kind: Literal["owner", "application", "application user"], uuid: str) -> str:
     """Name in the audit for something whose ID is a secret: always the same, and not reversible.
 
-    The UUID of an application is its API key in another notation, and the UUID of an owner authorizes changes to the
-    owner. UUIDs have 122 random bits, so a plain hash does not reveal them.
+    The UUID of an owner authorizes new applications, and with old clients changes to the owner. UUIDs have 122 random
+    bits, so a plain hash does not reveal them.
     """
     return f"{kind.replace(' ', '-')}_{derived_message_id('audit', kind, uuid)}"
 

@@ -27,6 +27,7 @@ _VALUES: Final[Mapping[str, Any]] = {
     "reason": "fraudulent",
     "outcome": "lost",
     "code": "204817",
+    "application": "An app",
 }
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
 

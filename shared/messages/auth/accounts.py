@@ -31,6 +31,10 @@ Text = Annotated[str, Field(min_length=1, max_length=255)]
 NewPassword = Annotated[Sealed, Field(description="Password of 8 to 255 characters.")]
 OwnerId = Annotated[Sealed, Field(description="ID of the owner.")]  # Sealed because it authorizes changes.
 ApiKey = Annotated[Sealed, Field(description="API key of the application.")]
+CurrentPassword = Annotated[
+    Sealed | None, Field(description="Current password. Needed to change the password, unless old clients are served.")
+]
+OwnerToken = Annotated[Sealed | None, Field(description="Token of the owner, from the header ``authorization``.")]
 UserToken = Annotated[Sealed, Field(description="Token of the user.")]
 AlwaysTrue = Annotated[Literal[True], Field(description="Always true.")]
 _INVALID_APPLICATION: Final = (FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded)
@@ -47,7 +51,7 @@ class OwnerView(Reply):
     email: str
     """Email address."""
     uuid: str
-    """ID of the owner. Keep it secret: it is enough to change the owner."""
+    """ID of the owner. Keep it secret: it is enough to create applications."""
 
 
 class OwnerWithTokenView(OwnerView):
@@ -55,6 +59,14 @@ class OwnerWithTokenView(OwnerView):
 
     deletion_token: str
     """Token for `DELETE /appowner/delete`, valid until the password changes."""
+
+
+class LoggedInOwnerView(OwnerWithTokenView):
+    """A logged-in owner of applications."""
+
+    token: str
+    """Token of the owner, valid for an hour and until the password changes. `POST /appowner/update` and
+    `DELETE /applications/delete` take it in the header `authorization`, as `bearer <token>`."""
 
 
 class OwnerFields(Command):
@@ -89,7 +101,7 @@ class LogInOwner(
     Command,
     wire="auth.log-in-owner",
     reply_sealed=True,
-    reply=OwnerWithTokenView,
+    reply=LoggedInOwnerView,
     refuses=(FieldRefused, WrongCredentials, Throttled),
 ):
     """Log in an owner."""
@@ -110,11 +122,24 @@ class OwnerUpdatedView(Reply):
 
 
 class UpdateOwner(
-    OwnerFields, wire="auth.update-owner", reply=OwnerUpdatedView, refuses=(FieldRefused, OwnerNotFound, EmailTaken)
+    OwnerFields,
+    wire="auth.update-owner",
+    reply=OwnerUpdatedView,
+    refuses=(FieldRefused, OwnerNotFound, NotLoggedIn, WrongCredentials, Throttled, EmailTaken),
 ):
-    """Update an owner. Replaces all fields. Another password invalidates earlier deletion tokens."""
+    """Update an owner. Replaces names and address, and the password if it is given.
+
+    Needs the owner's token in the header ``authorization``, or the current password. Another password needs
+    ``current_password``, and invalidates earlier tokens and deletion tokens. With the setting ``NEST_OLD_CLIENTS`` the
+    ID is enough. A mail to the old address reports another address or password.
+    """
 
     uuid: OwnerId
+    password: Sealed | None = None  # type: ignore[assignment]
+    """Current password, or a new one of 8 to 255 characters beside ``current_password``. May be omitted with a
+    token."""
+    current_password: CurrentPassword = None
+    owner_token: OwnerToken = None
 
 
 class OwnerDeletedView(Reply):
@@ -153,9 +178,9 @@ class ApplicationView(Reply):
     enddate: Moment
     """End of the application, a year after its creation: nobody can sign up or log in after it."""
     uuid: str
-    """ID of the application. Keep it secret: the API key can be computed from it. No other response shows it."""
+    """The API key in another notation. Keep it secret: each can be computed from the other."""
     apiKey: str  # noqa: N815 -- name of the API that Nest took over
-    """API key of the application."""
+    """API key of the application. Store it: Nest keeps only a keyed hash, and no other response shows it."""
 
 
 class CreateApplication(
@@ -184,11 +209,22 @@ class ApplicationDeletedView(Reply):
 
 
 class DeleteApplication(
-    Command, wire="auth.delete-application", reply=ApplicationDeletedView, refuses=(MalformedApiKey,)
+    Command,
+    wire="auth.delete-application",
+    reply=ApplicationDeletedView,
+    refuses=(MalformedApiKey, FieldRefused, NotLoggedIn, WrongCredentials, Throttled),
 ):
-    """Delete an application. Deletes its users too."""
+    """Delete an application. Deletes its users too.
+
+    Needs its owner's token in the header ``authorization``, or its owner's password. With the setting
+    ``NEST_OLD_CLIENTS`` the API key is enough.
+    """
 
     apikey: ApiKey
+    password: Sealed | None = None
+    """Password of the owner. May be omitted with a token."""
+    current_password: Annotated[Sealed | None, Field(description="Another name of ``password``.")] = None
+    owner_token: OwnerToken = None
 
 
 class RemoveApplicationUsers(Command, wire="auth.remove-application-users"):
@@ -201,7 +237,8 @@ class ApplicationUserView(Reply):
     """A user of an application."""
 
     apikey: str
-    """API key of the application."""
+    """The API key of the request; in `/users/userdata` the user's ID in the format of an API key, which opens
+    nothing."""
     uuid: str
     """ID of the user."""
     username: str
@@ -313,12 +350,13 @@ class UpdateApplicationUser(
     reply_sealed=True,
     personal=True,
     reply=ApplicationUserUpdatedView,
-    refuses=(FieldRefused, NotLoggedIn, EmailTaken),
+    refuses=(FieldRefused, NotLoggedIn, WrongCredentials, Throttled, EmailTaken),
 ):
     """Update the user of a token.
 
-    Omitted fields do not change. Another password and a deactivation invalidate all earlier tokens. A request with a
-    password gets a new token.
+    Omitted fields do not change. Another password needs ``current_password``, except with the setting
+    ``NEST_OLD_CLIENTS``. Another password and a deactivation invalidate all earlier tokens. A request with a password
+    gets a new token. A mail to the old address reports another address or password.
     """
 
     token: UserToken
@@ -330,3 +368,4 @@ class UpdateApplicationUser(
     """Set to false to deactivate the user. A deactivated user cannot log in, nor undo it."""
     password: Sealed | None = None
     """New password of 8 to 255 characters."""
+    current_password: CurrentPassword = None

@@ -202,7 +202,7 @@ class WrongCredentials(Refusal, kind=Kind.UNAUTHENTICATED, remembered=True):
 
 
 class NotLoggedIn(Refusal, kind=Kind.UNAUTHENTICATED):
-    """The token is invalid, expired or revoked; the response does not say which."""
+    """The token is missing, invalid, expired or revoked; the response does not say which."""
 
 
 class PasswordRequired(Refusal, kind=Kind.FORBIDDEN):

@@ -17,6 +17,8 @@ Template = Literal[
     "duplicate-subscription",
     "session-theft",
     "dispute",
+    "password-changed",
+    "address-changed",
 ]
 Link = Annotated[
     str,
@@ -70,6 +72,13 @@ class DisputeVariables(Part):
     """URL of the dispute in Stripe's dashboard."""
 
 
+class AccountVariables(Part):
+    """Variables of ``password-changed`` and ``address-changed``."""
+
+    application: str | None = None
+    """Name of the application whose user the recipient is; None for an owner of applications."""
+
+
 VARIABLES: Final[dict[Template, type[Part]]] = {
     "magic-link": LinkVariables,
     "trial-magic-link": LinkVariables,
@@ -80,6 +89,8 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "duplicate-subscription": PersonVariables,
     "session-theft": PersonVariables,
     "dispute": DisputeVariables,
+    "password-changed": AccountVariables,
+    "address-changed": AccountVariables,
 }
 """Model of each template's variables."""
 

@@ -34,7 +34,7 @@ OWNER = {"firstname": "Ada", "lastname": "Lovelace", "email": "ada@example.com",
 USER = {"username": "jbond", "email": "j.bond@example.com", "password": PASSWORD}
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 UNKNOWN_KEY = api_key(UUID(UNKNOWN_ID))
-SECRETS = ("password", "uuid", "owneruuid", "apikey", "token", "deletion_token")
+SECRETS = (*("password", "current_password", "uuid", "owneruuid", "apikey", "token", "owner_token", "deletion_token"),)
 
 
 def message(kind: type[Message], **fields: Any) -> Message:
@@ -68,8 +68,8 @@ def create_application(owneruuid: str, appname: str = "An app", **options: Any) 
     return message(CreateApplication, owneruuid=owneruuid, appname=appname, **options)
 
 
-def delete_application(apikey: str) -> Message:
-    return message(DeleteApplication, apikey=apikey)
+def delete_application(apikey: str, **credential: Any) -> Message:
+    return message(DeleteApplication, apikey=apikey, **{"password": PASSWORD, **credential})
 
 
 def sign_up(apikey: str, **changed: Any) -> Message:

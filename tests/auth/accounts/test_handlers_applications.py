@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -7,6 +8,8 @@ import pytest
 from services.auth.accounts.api_keys import api_key
 from shared.ids import new_message_id
 from tests.auth.accounts.flows import (
+    CHEAP,
+    PASSWORD,
     UNKNOWN_ID,
     UNKNOWN_KEY,
     check_sign_in,
@@ -14,6 +17,7 @@ from tests.auth.accounts.flows import (
     delete_application,
     document_counts,
     follow_up,
+    log_in_owner,
     new_application,
     new_owner,
     new_user,
@@ -41,10 +45,10 @@ async def test_application_is_created_for_a_year(accounts: ServiceHarness) -> No
     document = await accounts.database["applications"].find_one({})
     owner = await accounts.database["owners"].find_one({})
     assert document["ownerId"] == owner["_id"]
-    assert document.keys() == {"_id", "ownerId", "name", "passwordless", "createdAt", "endsAt", "version"}
-    inbox = str(await accounts.database["inbox"].find().to_list())
-    assert application["apiKey"] not in inbox
-    assert application["uuid"] not in inbox
+    assert document.keys() == {"_id", "ownerId", "keyHash", "name", "passwordless", "createdAt", "endsAt", "version"}
+    stored = f"{await accounts.database['inbox'].find().to_list()}{document}"
+    for secret in (application["apiKey"], application["uuid"]):
+        assert secret not in stored
 
 
 async def test_application_name_is_unique_per_owner(accounts: ServiceHarness) -> None:
@@ -88,6 +92,51 @@ async def test_delete_application_deletes_only_its_users(accounts: ServiceHarnes
 async def test_deletion_of_an_unknown_application_deletes_nothing(accounts: ServiceHarness) -> None:
     nothing = {"affectedRows": 0, "message": "nothing to delete"}
     assert await accounts.deliver(delete_application(UNKNOWN_KEY)) == nothing
+
+
+async def test_api_key_alone_deletes_no_application(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    key = application["apiKey"]
+    await new_owner(accounts, email="other@example.com")
+    _, user_token = await new_user(accounts, key)
+    others_token = (await accounts.deliver(log_in_owner("other@example.com")))["token"]
+    for credential, code in (
+        ({"password": None}, "not_logged_in"),
+        ({"password": None, "owner_token": user_token}, "not_logged_in"),
+        ({"password": None, "owner_token": others_token}, "not_logged_in"),
+        ({"password": "wrong"}, "wrong_credentials"),
+        ({"password": "wrong", "owner_token": others_token}, "wrong_credentials"),
+    ):
+        assert await refusal(accounts, delete_application(key, **credential)) == ("unauthenticated", code)
+    assert (await document_counts(accounts))["applications"] == 1
+
+
+@pytest.mark.parametrize("credential", ["owner_token", "password", "current_password"])
+async def test_each_credential_of_the_owner_permits_the_deletion(accounts: ServiceHarness, credential: str) -> None:
+    key = (await new_application(accounts))["apiKey"]
+    secret = (await accounts.deliver(log_in_owner()))["token"] if credential == "owner_token" else PASSWORD
+    command = delete_application(key, **{"password": None, credential: secret})
+    assert (await accounts.deliver(command))["affectedRows"] == 1
+
+
+async def test_old_clients_delete_an_application_by_its_key(old_accounts: ServiceHarness) -> None:
+    key = (await new_application(old_accounts))["apiKey"]
+    assert (await old_accounts.deliver(delete_application(key, password=None)))["affectedRows"] == 1
+
+
+async def test_api_keys_outlive_a_rotation_of_sealing_keys(new_harness: Callable[..., ServiceHarness]) -> None:
+    old, new = {"old": bytes(range(32))}, {"new": bytes(32)}
+    async with new_harness(old, **CHEAP) as before:
+        key = (await new_application(before))["apiKey"]
+        await before.deliver(sign_up(key))
+    async with new_harness({**new, **old}, **CHEAP) as both:
+        await both.deliver(sign_in_with_email(key))
+        [hashed] = await both.database["applications"].distinct("keyHash")
+        assert hashed.startswith("new.")
+        # auth does not start without the key that sealed its signing keys.
+        await both.database["signing_keys"].delete_many({})
+    async with new_harness(new, **CHEAP) as after:
+        await after.deliver(sign_in_with_email(key))
 
 
 @pytest.mark.parametrize("key", MALFORMED)

@@ -7,11 +7,12 @@ from uuid import UUID
 import jwt
 import pytest
 
-from services.auth.accounts.models import DELETION_TYPE
+from services.auth.accounts.models import DELETION_TYPE, OWNER_TOKEN_TYPE
 from services.auth.application_users.models import TOKEN_TYPE
 from shared.ids import new_message_id
 from shared.messages import Caller
 from shared.messages.auth.signing_keys import RotateSigningKeys
+from shared.messages.mailer.mails import SendMail
 from tests.auth.accounts.flows import (
     CHEAP,
     OTHER_PASSWORD,
@@ -91,7 +92,8 @@ async def test_invalid_field_is_named(accounts: ServiceHarness, field: str, valu
 async def test_owner_logs_in(accounts: ServiceHarness) -> None:
     owner = await new_owner(accounts)
     logged_in = await accounts.deliver(log_in_owner("ADA@example.com"))
-    assert logged_in == owner
+    assert logged_in == {**owner, "token": logged_in["token"]}
+    assert jwt.get_unverified_header(logged_in["token"])["typ"] == OWNER_TOKEN_TYPE
     assert await accounts.deliver(delete_owner(logged_in)) == ONE_DELETED
 
 
@@ -166,6 +168,7 @@ async def test_password_is_rehashed_at_login_after_a_change_of_parameters(
 async def test_update_owner_changes_all_and_invalidates_deletion_tokens(accounts: ServiceHarness) -> None:
     owner = await new_owner(accounts)
     changes = {"firstname": "A", "lastname": "King", "email": "king@example.com", "password": OTHER_PASSWORD}
+    changes["current_password"] = PASSWORD
 
     assert await accounts.deliver(update_owner(owner["uuid"], **changes)) == {"status": 202, "affectedRows": 1}
 
@@ -175,6 +178,77 @@ async def test_update_owner_changes_all_and_invalidates_deletion_tokens(accounts
     assert await accounts.deliver(delete_owner(owner)) == NONE_DELETED
     logged_in = await accounts.deliver(log_in_owner("king@example.com", OTHER_PASSWORD))
     assert await accounts.deliver(delete_owner(logged_in)) == ONE_DELETED
+
+
+async def test_uuid_alone_changes_no_owner(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    other = await new_owner(accounts, email="other@example.com")
+    others_token = (await accounts.deliver(log_in_owner("other@example.com")))["token"]
+    own_token = (await accounts.deliver(log_in_owner()))["token"]
+    _, user_token = await new_user(accounts, (await new_application(accounts, email="x@example.com"))["apiKey"])
+    stolen = {"email": "thief@example.com", "firstname": "T"}
+    for credential, code in (
+        ({"password": OTHER_PASSWORD}, "wrong_credentials"),
+        ({"password": OTHER_PASSWORD, "current_password": "wrong"}, "wrong_credentials"),
+        ({"password": OTHER_PASSWORD, "owner_token": others_token}, "wrong_credentials"),
+        # A token does not replace the current password.
+        ({"password": OTHER_PASSWORD, "owner_token": own_token}, "wrong_credentials"),
+        ({"password": None}, "validation_failed"),
+        ({"password": None, "owner_token": others_token}, "not_logged_in"),
+        ({"password": None, "owner_token": user_token}, "not_logged_in"),
+        ({"password": None, "owner_token": owner["deletion_token"]}, "not_logged_in"),
+        ({"password": None, "owner_token": "x"}, "not_logged_in"),
+        ({"password": None, "owner_token": ""}, "not_logged_in"),
+    ):
+        assert (await refusal(accounts, update_owner(owner["uuid"], **stolen, **credential)))[1] == code
+    view = {name: owner[name] for name in ("firstname", "lastname", "email", "uuid")}
+    assert await accounts.deliver(get_owner(owner["uuid"])) == view
+    assert other["uuid"] != owner["uuid"]
+
+
+@pytest.mark.parametrize("credential", ["token", "password", "current_password"])
+async def test_each_credential_of_the_owner_permits_an_update(accounts: ServiceHarness, credential: str) -> None:
+    owner = await new_owner(accounts)
+    token = (await accounts.deliver(log_in_owner()))["token"]
+    fields = {
+        "token": {"password": None, "owner_token": token},
+        "password": {"password": PASSWORD},
+        "current_password": {"password": None, "current_password": PASSWORD},
+    }
+    await accounts.deliver(update_owner(owner["uuid"], firstname="A", **fields[credential]))
+    assert (await accounts.deliver(get_owner(owner["uuid"])))["firstname"] == "A"
+
+
+async def test_owner_token_ends_after_an_hour_and_with_the_password(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    token = (await accounts.deliver(log_in_owner()))["token"]
+    by_token = update_owner(owner["uuid"], password=None, owner_token=token)
+    accounts.now += timedelta(minutes=59, seconds=59)
+    await accounts.deliver(by_token)
+    accounts.now += timedelta(seconds=1)
+    assert await refusal(accounts, by_token) == ("unauthenticated", "not_logged_in")
+    token = (await accounts.deliver(log_in_owner()))["token"]
+    await accounts.deliver(update_owner(owner["uuid"], password=OTHER_PASSWORD, current_password=PASSWORD))
+    by_token = update_owner(owner["uuid"], password=None, owner_token=token)
+    assert await refusal(accounts, by_token) == ("unauthenticated", "not_logged_in")
+
+
+async def test_old_clients_update_an_owner_by_uuid(old_accounts: ServiceHarness) -> None:
+    owner = await new_owner(old_accounts)
+    await old_accounts.deliver(update_owner(owner["uuid"], email="new@example.com", password="bond007"))
+    await old_accounts.deliver(log_in_owner("new@example.com", "bond007"))
+    command = update_owner(owner["uuid"], password=None)
+    assert await refusal(old_accounts, command) == ("validation_failed", "validation_failed")
+
+
+async def test_new_password_and_address_of_an_owner_are_mailed_to_the_old_address(accounts: ServiceHarness) -> None:
+    owner = await new_owner(accounts)
+    accounts.clear()
+    changes = {"email": "king@example.com", "password": OTHER_PASSWORD, "current_password": PASSWORD}
+    await accounts.deliver(update_owner(owner["uuid"], **changes))
+    mails = [each for each in accounts.published if isinstance(each, SendMail)]
+    assert [mail.template for mail in mails] == ["password-changed", "address-changed"]
+    assert {accounts.sealer.unseal_secret("mailer", mail.to) for mail in mails} == {OWNER["email"]}
 
 
 async def test_update_with_the_same_password_keeps_deletion_tokens_valid(accounts: ServiceHarness) -> None:
@@ -221,7 +295,7 @@ async def test_deletion_token_has_its_own_type_and_does_not_expire(accounts: Ser
 async def test_deletion_token_survives_a_rotation_of_signing_keys(accounts: ServiceHarness) -> None:
     owner = await new_owner(accounts)
     await accounts.deliver(RotateSigningKeys(emergency=True))
-    assert await accounts.deliver(log_in_owner()) == owner
+    assert (await accounts.deliver(log_in_owner()))["deletion_token"] == owner["deletion_token"]
     assert await accounts.deliver(delete_owner(owner)) == ONE_DELETED
 
 

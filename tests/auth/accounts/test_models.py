@@ -1,10 +1,12 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
-from services.auth.accounts.models import Application, Owner, a_year_after, account_email, uuid_text
-from shared.messages.auth.errors import ApplicationEnded, FieldRefused, PasswordRequired
+from services.auth.accounts.account_mails import shown_name
+from services.auth.accounts.models import Application, Owner, a_year_after, account_email, upgraded_id, uuid_text
+from shared.messages.auth.errors import ApplicationEnded, FieldRefused, NotLoggedIn, PasswordRequired
 
 AT = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 A_YEAR_LATER = datetime(2027, 11, 21, 6, 5, tzinfo=UTC)
@@ -39,8 +41,37 @@ def test_only_a_new_password_invalidates_deletion_tokens() -> None:
     assert OWNER.change_password("another hash", at=AT).deletion_claims != claims
 
 
-def test_api_key_is_computed_from_the_id() -> None:
-    assert APPLICATION.api_key == "2YP47A5-YEWM1FG-MET9XB1-N6DN56N"
+def test_upgraded_id_is_a_uuid_that_reveals_no_key() -> None:
+    assert upgraded_id(ID) == str(UUID(upgraded_id(ID))) != ID
+    assert upgraded_id(ID) == upgraded_id(ID)
+
+
+def test_owner_token_is_valid_for_one_owner_until_the_password_changes() -> None:
+    claims = OWNER.token_claims(id="t", at=AT)
+    assert (claims["sub"], claims["aud"], claims["exp"] - claims["iat"]) == (ID, "owners", 3600)
+    OWNER.must_be_logged_in(claims)
+    for other in (replace(OWNER, id="another"), OWNER.change_password("another hash", at=AT)):
+        with pytest.raises(NotLoggedIn):
+            other.must_be_logged_in(claims)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Clocks & Co", "Clocks & Co"),
+        ("Añil 2", "Añil 2"),
+        ("http://evil.example/?a=b", "http evil example a b"),
+        ("evil.example", "evil example"),
+        ("a@b.c", "a b c"),
+        ("<b>bold</b>", "b bold b"),
+        ("Hi\nVisit\u202e me", "Hi Visit me"),
+        ("x" * 255, "x" * 60),
+        ("://", None),
+        ("_", None),
+    ],
+)
+def test_shown_name_of_an_application_contains_no_link(name: str, shown: str | None) -> None:
+    assert shown_name(name) == shown
 
 
 def test_application_ends_at_its_end() -> None:

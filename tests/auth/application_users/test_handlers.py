@@ -1,12 +1,16 @@
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import jwt
 import pytest
 
+from services.auth.accounts.api_keys import api_key
 from services.auth.accounts.models import DELETION_TYPE
 from shared.messages import Caller
+from shared.messages.mailer.mails import SendMail
 from tests.auth.accounts.flows import (
     CHEAP,
     OTHER_PASSWORD,
@@ -15,6 +19,7 @@ from tests.auth.accounts.flows import (
     UNKNOWN_KEY,
     USER,
     check_sign_in,
+    delete_application,
     document_counts,
     get_application_user,
     new_application,
@@ -86,11 +91,26 @@ async def test_user_signs_in_with_address_and_password(accounts: ServiceHarness)
     view = await accounts.deliver(sign_in_with_email(application["apiKey"], "J.BOND@example.com"))
     assert view == {"auth": True, "token": view["token"], "uuid": user["uuid"]}
     claims = jwt.decode(view["token"], options={"verify_signature": False})
-    assert (claims["aud"], claims["sub"]) == (application["uuid"], user["uuid"])
+    assert claims["sub"] == user["uuid"]
     assert claims["exp"] - claims["iat"] == 24 * 3600
     assert jwt.get_unverified_header(view["token"])["typ"] == "application+jwt"
     assert await accounts.deliver(check_sign_in(view["token"])) == {"auth": True, "token": view["token"]}
-    assert await accounts.deliver(get_application_user(view["token"])) == user
+    shown = await accounts.deliver(get_application_user(view["token"]))
+    assert shown == {**user, "apikey": api_key(UUID(user["uuid"]))}
+
+
+async def test_nothing_that_a_user_sees_yields_the_key(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    _, token = await new_user(accounts, application["apiKey"])
+    claims = jwt.decode(token, options={"verify_signature": False})
+    shown = await accounts.deliver(get_application_user(token))
+    known = f"{claims}{shown}{jwt.get_unverified_header(token)}"
+    for secret in (application["apiKey"], application["uuid"], application["uuid"].replace("-", "")):
+        assert secret not in known
+    # Neither the audience nor the shown key opens anything.
+    for key in (api_key(UUID(claims["aud"])), shown["apikey"]):
+        assert await refusal(accounts, sign_up(key, email="x@example.com")) == ("not_found", "application_not_found")
+        assert (await accounts.deliver(delete_application(key)))["affectedRows"] == 0
 
 
 async def test_wrong_password_address_and_application_are_refused_alike(
@@ -199,26 +219,77 @@ async def test_deactivation_is_revealed_only_with_the_right_password(accounts: S
 
 async def test_update_changes_the_given_properties(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
-    user, token = await new_user(accounts, application["apiKey"])
+    _, token = await new_user(accounts, application["apiKey"])
     command = update_application_user(token, username="M", email="M@example.com")
     delivery = redeliverable(accounts, command)
     for _ in range(2):
         view = await accounts.deliver(command, **delivery)
         assert view == {"done": True, "username": "M", "email": "m@example.com"}
-    assert await accounts.deliver(get_application_user(token)) == {**user, "username": "M", "email": "m@example.com"}
+    shown = await accounts.deliver(get_application_user(token))
+    assert (shown["username"], shown["email"]) == ("M", "m@example.com")
     assert (await accounts.database["application_users"].find_one({}))["version"] == 2
 
 
 async def test_new_password_ends_tokens_of_the_same_second(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
     _, token = await new_user(accounts, application["apiKey"])
-    updated = await accounts.deliver(update_application_user(token, password=OTHER_PASSWORD))
+    updated = await accounts.deliver(update_application_user(token, password=OTHER_PASSWORD, current_password=PASSWORD))
     await accounts.deliver(check_sign_in(updated["token"]))
     for command in (check_sign_in(token), update_application_user(token, username="x")):
         assert await refusal(accounts, command) == NOT_LOGGED_IN
     assert await refusal(accounts, sign_in_with_email(application["apiKey"])) == WRONG_CREDENTIALS
     view = await accounts.deliver(sign_in_with_email(application["apiKey"], password=OTHER_PASSWORD))
     await accounts.deliver(check_sign_in(view["token"]))
+
+
+async def test_new_password_needs_the_current_one(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    _, token = await new_user(accounts, application["apiKey"])
+    for credential in ({}, {"current_password": "wrong"}, {"current_password": OTHER_PASSWORD}):
+        command = update_application_user(token, password=OTHER_PASSWORD, **credential)
+        assert await refusal(accounts, command) == WRONG_CREDENTIALS
+    await accounts.deliver(check_sign_in(token))
+
+
+async def test_token_does_not_open_more_guesses_of_the_password(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    _, token = await new_user(accounts, application["apiKey"])
+    for number in range(10):
+        field = ("password", "current_password")[number % 2]
+        assert (
+            await refusal(accounts, update_application_user(token, **{field: f"a guess, {number}"}))
+            == WRONG_CREDENTIALS
+        )
+    command = update_application_user(token, password=OTHER_PASSWORD, current_password=PASSWORD)
+    assert await refusal(accounts, command) == ("throttled", "throttled")
+
+
+async def test_old_clients_change_the_password_by_token(old_accounts: ServiceHarness) -> None:
+    application = await new_application(old_accounts)
+    _, token = await new_user(old_accounts, application["apiKey"])
+    await old_accounts.deliver(update_application_user(token, password=OTHER_PASSWORD))
+    await old_accounts.deliver(sign_in_with_email(application["apiKey"], password=OTHER_PASSWORD))
+
+
+async def test_new_password_and_address_are_mailed_to_the_old_address(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    _, token = await new_user(accounts, application["apiKey"])
+    accounts.clear()
+    changes = {"password": OTHER_PASSWORD, "current_password": PASSWORD, "email": "new@example.com"}
+    await accounts.deliver(update_application_user(token, **changes))
+    mails = [each for each in accounts.published if isinstance(each, SendMail)]
+    assert [mail.template for mail in mails] == ["password-changed", "address-changed"]
+    for mail in mails:
+        assert accounts.sealer.unseal_secret("mailer", mail.to) == USER["email"]
+        assert json.loads(accounts.sealer.unseal_secret("mailer", mail.variables)) == {"application": "An app"}
+
+
+async def test_update_without_change_mails_nothing(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    _, token = await new_user(accounts, application["apiKey"])
+    accounts.clear()
+    await accounts.deliver(update_application_user(token, username="M", password=PASSWORD, email=USER["email"]))
+    assert [each for each in accounts.published if isinstance(each, SendMail)] == []
 
 
 async def test_same_password_keeps_tokens_valid(accounts: ServiceHarness) -> None:
@@ -232,7 +303,8 @@ async def test_same_password_keeps_tokens_valid(accounts: ServiceHarness) -> Non
 async def test_new_password_of_a_deactivated_user_gets_no_token(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
     user, token = await new_user(accounts, application["apiKey"])
-    updated = await accounts.deliver(update_application_user(token, password=OTHER_PASSWORD, active=False))
+    change = {"password": OTHER_PASSWORD, "current_password": PASSWORD, "active": False}
+    updated = await accounts.deliver(update_application_user(token, **change))
     assert updated == {"done": True, "username": user["username"], "email": user["email"]}
 
 
