@@ -79,8 +79,8 @@ async def test_owner_application_and_user_from_creation_to_deletion(
     token = signed_in["token"]
     assert signed_in == {"auth": True, "token": token, "uuid": user["uuid"]}
     assert await call(nest, "GET", f"/users/islogged/{token}") == {"auth": True, "token": token}
-    shown = await call(nest, "POST", "/users/userdata", token=token)
-    assert shown == {**user, "apikey": api_key(UUID(user["uuid"]))}
+    userdata = await call(nest, "POST", "/users/userdata", token=token)
+    assert userdata == {**user, "apikey": api_key(UUID(user["uuid"]))}
 
     keys = jwt.PyJWKSet.from_dict((await nest.http.get("/.well-known/jwks.json")).json())
     signing = keys[jwt.get_unverified_header(token)["kid"]]
@@ -226,8 +226,8 @@ async def test_calls_of_old_clients_work_as_documented(separate: Stack, mongo_cl
     assert signed_in.keys() == {"auth", "token", "uuid"}
     token = signed_in["token"]
     assert await call(nest, "GET", f"/users/islogged/{token}") == {"auth": True, "token": token}
-    shown = await call(nest, "POST", "/users/userdata", token=token)
-    assert shown == {**user, "apikey": api_key(UUID(user["uuid"]))}
+    userdata = await call(nest, "POST", "/users/userdata", token=token)
+    assert userdata == {**user, "apikey": api_key(UUID(user["uuid"]))}
     changed = await call(
         nest,
         "PUT",
