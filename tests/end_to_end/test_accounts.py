@@ -324,7 +324,9 @@ async def _delete_amid_sign_ups(
     async def delete() -> int:
         for _ in range(number):
             await accepted.acquire()
-        return (await http.request("DELETE", "/applications/delete", json={"apikey": key})).status_code
+        return (
+            await http.request("DELETE", "/applications/delete", json={"apikey": key, "password": PASSWORD})
+        ).status_code
 
     deleted, *statuses = await asyncio.gather(delete(), *(sign_up_once(person) for person in range(sign_ups)))
     assert deleted == 202
