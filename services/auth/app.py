@@ -14,6 +14,7 @@ from services.auth.accounts.store import Applications, Owners
 from services.auth.application_users.store import ApplicationUsers
 from services.auth.audit.recorder import AuditRecorder
 from services.auth.audit.store import AuditEntries
+from services.auth.clients.models import may_be_registered
 from services.auth.clients.store import Clients
 from services.auth.context import Auth
 from services.auth.dead_letters.store import RemovedLetters, Replays
@@ -39,6 +40,7 @@ from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
+from shared.telemetry import log
 
 TOPICS: Final = ("auth.commands",)
 INDEXES: Final = indexes_of(
@@ -126,6 +128,9 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
         aclosing(passwords),
         mail_backlog.running(),
     ):
+        for client in await clients.all():
+            if not all(map(may_be_registered, client.redirect_uris)):
+                log.warning("client has a redirect URI that could not be registered today", client_id=client.id)
         for client_id in await clients.ids():
             await resources.publish(AnnounceClient(key=client_id, client_id=client_id))
         yield Auth(

@@ -65,7 +65,12 @@ async def seed(base_url: str, internal_key: str) -> None:
         CannotStart: Nest refused one of them, because of a bug or because the data are from another release.
     """
     callback = f"{base_url}/dev/callback"
-    redirect_uris = ["https://magic.getbeak.app/", "https://magic.getbeak.app/callback", "beak://callback", callback]
+    redirect_uris = [
+        "https://magic.getbeak.app/",
+        "https://magic.getbeak.app/callback",
+        "app.getbeak.beak:/callback",
+        callback,
+    ]
     headers = {"authorization": f"internal {internal_key}"}
     async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_SECONDS) as nest:
         for platform, client_id in CLIENTS.items():

@@ -14,7 +14,10 @@ COLUMNS: Final = columns("id: CLIENT, name, disabled, redirect_uris, version, up
 WARNING: Final = "No user can log in through it, and its tokens are refused within a second.\nDisable this client?"
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="ID of the client.")]
-RedirectUri = typer.Option("--redirect-uri", help="Exact redirect URI of its links; repeat it for several.")
+RedirectUri = typer.Option(
+    "--redirect-uri",
+    help="Exact redirect URI of its links: https, loopback http or com.example.app:/…; repeat it for several.",
+)
 
 
 @command(app, "list", "nest clients list", "nest clients list --json")

@@ -4,7 +4,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.test_unsubscribe import assert_legible
 
-APP = "beak://callback"
+APP = "app.getbeak.beak:/callback"
 REQUEST = {
     "client_id": "client_000000C2kdCzNlbL1BqR5FeMatItU",
     "redirect_uri": APP,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
@@ -11,10 +11,13 @@ from urllib.parse import urlsplit
 
 from shared.messages.auth.errors import ClientChanged, ClientDisabled, InvalidRedirectUri
 
-_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
-_WEB_SCHEMES: Final = frozenset({"http", "https"})
-_SCRIPT_SCHEMES: Final = frozenset({"javascript", "data", "vbscript", "blob", "file", "about"})
-"""Schemes with which a browser runs or shows the rest of the URI."""
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Hosts of an app's own server on the user's device (RFC 8252 sections 7.3 and 8.3)."""
+_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/[\x21\x22\x24-\x5b\x5d-\x7e]*")
+"""A URI with a path or a host, without a fragment (RFC 6749 section 3.1.2) and without a backslash, which browsers read
+as a slash."""
+_REVERSE_DOMAIN: Final = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)+")
+_HOST: Final = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +42,9 @@ class Client:
         """A new client.
 
         Raises:
-            InvalidRedirectUri: a URI is not absolute, has a fragment, or would run in the browser.
+            InvalidRedirectUri: a URI may not be registered, see ``may_be_registered``.
         """
-        for uri in redirect_uris:
-            _check_redirect_uri(uri)
+        _check_redirect_uris(redirect_uris)
         return cls(id=id, name=name, redirect_uris=tuple(redirect_uris), disabled_at=None, created_at=at, updated_at=at)
 
     def change(
@@ -50,11 +52,13 @@ class Client:
     ) -> Self:
         """Change the given properties; None leaves a property unchanged.
 
+        Redirect URIs that the client has already may stay, even if an earlier release registered them under other
+        rules.
+
         Raises:
             InvalidRedirectUri: as for ``register``.
         """
-        for uri in redirect_uris or ():
-            _check_redirect_uri(uri)
+        _check_redirect_uris(uri for uri in redirect_uris or () if uri not in self.redirect_uris)
         disabled_at = self.disabled_at or at if disabled else None
         return replace(
             self,
@@ -92,13 +96,30 @@ class Client:
             raise InvalidRedirectUri
 
 
-def _check_redirect_uri(uri: str) -> None:
-    if not _ABSOLUTE_URI.fullmatch(uri) or "#" in uri:
-        # RFC 6749 section 3.1.2: absolute, without a fragment.
-        raise InvalidRedirectUri(redirect_uri=uri)
+def may_be_registered(uri: str) -> bool:
+    """Whether a URI may be registered as a redirect URI, which receives codes that log people in.
+
+    It is an https URL, an http URL of loopback (RFC 8252 section 7.3), or has a scheme that is a domain in reverse,
+    ``com.example.app:/callback`` (RFC 8252 section 7.1). Others can be read on the network, run in the browser, or
+    belong to any app. A user name, a password or a fragment is refused.
+    """
+    if not _ABSOLUTE_URI.fullmatch(uri):
+        return False
     try:
         parts = urlsplit(uri)
-    except ValueError as malformed:
-        raise InvalidRedirectUri(redirect_uri=uri) from malformed
-    if parts.scheme in _SCRIPT_SCHEMES or (parts.scheme in _WEB_SCHEMES and not parts.hostname):
-        raise InvalidRedirectUri(redirect_uri=uri)
+        # The port is parsed when it is read.
+        host, _port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if "@" in parts.netloc:
+        return False
+    if parts.scheme in ("https", "http"):
+        written = parts.netloc.lower().rpartition(":")[0] if parts.port is not None else parts.netloc.lower()
+        return bool(_HOST.fullmatch(written)) and (parts.scheme == "https" or host in LOOPBACK_HOSTS)
+    return _REVERSE_DOMAIN.fullmatch(parts.scheme) is not None
+
+
+def _check_redirect_uris(uris: Iterable[str]) -> None:
+    for uri in uris:
+        if not may_be_registered(uri):
+            raise InvalidRedirectUri(redirect_uri=uri)

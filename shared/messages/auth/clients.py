@@ -34,7 +34,9 @@ class CreateClient(
     name: NonEmpty
     """Name of the app."""
     redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
-    """URIs that magic links may lead to. Requests must match one exactly (RFC 9700 section 4.1.3)."""
+    """URIs that magic links may lead to: `https://…`, loopback `http://127.0.0.1:8080/…`, or a scheme that is a domain
+    in reverse, `com.example.app:/…` (RFC 8252 section 7); without user name, password and fragment. Requests must match
+    one exactly (RFC 9700 section 4.1.3)."""
     id: NonEmpty | None = None
     """ID of the client. Generated if omitted."""
 
@@ -50,7 +52,8 @@ class UpdateClient(
     name: NonEmpty | None = None
     """New name of the app."""
     redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """New list of redirect URIs. Links that were mailed before keep their target."""
+    """New list of redirect URIs, under the same rules; those that the client has already may stay. Links that were
+    mailed before keep their target."""
     disabled: bool | None = None
     """Whether to refuse logins through the client. Gateways apply it within a second to access tokens that were issued
     before: they refuse them, or accept them again until they expire."""

@@ -24,7 +24,11 @@ class DeadLetterNotFound(Refusal, kind=Kind.NOT_FOUND):
 
 
 class InvalidRedirectUri(Refusal):
-    """The URI is not one of the client's redirect URIs, or cannot be registered as one."""
+    """The URI is not one of the client's redirect URIs, or cannot be registered as one.
+
+    It must be https, http on loopback, or have a scheme such as `com.example.app`, without user name, password and
+    fragment (RFC 8252 section 7).
+    """
 
 
 class UserNotFound(NotFound, code="not_found"):

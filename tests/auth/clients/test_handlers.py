@@ -21,7 +21,7 @@ from tests.service_harness import Refused, ServiceHarness
 
 
 async def test_create_client_returns_and_publishes_the_client(harness: ServiceHarness) -> None:
-    uris = ("https://app.example/a", "beak://callback", "http://127.0.0.1:8080/dev/callback")
+    uris = ("https://app.example/a", "com.example.beak:/callback", "http://127.0.0.1:8080/dev/callback")
     client = await harness.deliver(CreateClient(name="Beak", redirect_uris=uris))
     assert client == {
         "id": client["id"],
@@ -37,7 +37,7 @@ async def test_create_client_returns_and_publishes_the_client(harness: ServiceHa
         ClientCreated(client_id=client["id"]),
         ClientAnnounced(client_id=client["id"], name="Beak", disabled=False),
     ]
-    await harness.deliver(send_magic_link(client_id=client["id"], redirect_uri="beak://callback"))
+    await harness.deliver(send_magic_link(client_id=client["id"], redirect_uri="com.example.beak:/callback"))
 
 
 async def test_create_client_accepts_a_given_id(harness: ServiceHarness) -> None:
@@ -101,9 +101,9 @@ async def test_disabled_client_logs_nobody_in_until_it_is_enabled(harness: Servi
 
 
 async def test_links_are_checked_against_the_updated_redirect_uris(harness: ServiceHarness) -> None:
-    await harness.deliver(UpdateClient(id=CLIENT, redirect_uris=("beak://callback",)))
+    await harness.deliver(UpdateClient(id=CLIENT, redirect_uris=("com.example.beak:/callback",)))
     assert await refusal(harness, send_magic_link()) == ("invalid", "invalid_redirect_uri")
-    await harness.deliver(send_magic_link(redirect_uri="beak://callback"))
+    await harness.deliver(send_magic_link(redirect_uri="com.example.beak:/callback"))
     wrong = UpdateClient(id=CLIENT, redirect_uris=("javascript:alert(1)",))
     assert await refusal(harness, wrong) == ("invalid", "invalid_redirect_uri")
 

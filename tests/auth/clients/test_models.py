@@ -20,8 +20,14 @@ def client(*redirect_uris: str) -> Client:
         "https://app.example/cb?a=b",
         "http://localhost:3000/cb",
         "http://127.0.0.1:8080/dev/callback",
-        "beak://callback",
+        "http://localhost/",
+        "http://[::1]:3000/cb",
+        "https://127.0.0.1/cb",
+        "https://[2001:db8::1]:8443/cb",
+        "HTTPS://App.Example/cb",
         "com.example.app:/cb",
+        "com.example.app://callback",
+        "app.getbeak.beak-2:/cb?a=b",
     ],
 )
 def test_client_redirects_to_its_own_uris(uri: str) -> None:
@@ -56,11 +62,67 @@ def test_redirect_uri_is_matched_character_by_character(uri: str) -> None:
         "JavaScript:alert(1)",
         "data:text/html,x",
         "file:///etc/passwd",
+        # Readable on the network.
+        "http://app.example/cb",
+        "http://192.168.0.2/cb",
+        "http://127.0.0.2/cb",
+        "http://127.1/cb",
+        "http://2130706433/cb",
+        "http://0.0.0.0/cb",
+        "http://[::ffff:127.0.0.1]/cb",
+        "http://localhost.example/cb",
+        "http://localhost./cb",
+        "http://127.0.0.1.example/cb",
+        "ftp://app.example/cb",
+        "ws://app.example/cb",
+        # User names and passwords; the host is behind the last @.
+        "https://app.example@evil.example/cb",
+        "https://nest:hunter2@app.example/cb",
+        "https://@app.example/cb",
+        "http://localhost@evil.example/cb",
+        "http://127.0.0.1:80@evil.example/cb",
+        "com.example.app://nest@callback",
+        # Read differently by browsers.
+        "https:/app.example/cb",
+        "https://evil.example\\@app.example/cb",
+        "https://app.example\\.evil.example/cb",
+        "https://app.example:port/cb",
+        "https://app.example:99999/cb",
+        "https://app%2eexample/cb",
+        "https://:443/cb",
+        # Schemes that any app may claim, and those that browsers and systems act upon.
+        "beak://callback",
+        "myapp:/cb",
+        "com.example.app:cb",
+        "com.example.app:",
+        ".example:/cb",
+        "com..app:/cb",
+        "com.example.app:/cb#x",
+        "intent:/cb",
+        "blob:https://app.example/cb",
+        "vbscript:x",
+        "about:blank",
+        "view-source:https://app.example/",
+        "mailto:/ada@app.example",
+        "tel:/+41790000000",
+        "chrome-extension://abcdef/cb",
+        "urn:ietf:wg:oauth:2.0:oob",
     ],
 )
 def test_redirect_uri_that_is_not_allowed_is_refused(uri: str) -> None:
     with pytest.raises(InvalidRedirectUri):
         client(uri)
+
+
+def test_client_keeps_redirect_uris_of_earlier_rules() -> None:
+    stored = replace(client("https://app.example/cb"), redirect_uris=("beak://callback", "http://app.example/cb"))
+    stored.must_redirect_to("beak://callback")
+    changed = stored.change(
+        name=None, redirect_uris=("beak://callback", "https://app.example/new"), disabled=None, at=NOW
+    )
+    changed.must_redirect_to("beak://callback")
+    with pytest.raises(InvalidRedirectUri):
+        changed.change(name=None, redirect_uris=("http://app.example/cb",), disabled=None, at=NOW)
 
 
 def test_disabled_client_is_refused() -> None:
