@@ -104,6 +104,8 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """Texts requested from one IP prefix."""
     limit_passwords_per_user: LimitSetting = Limit.parse("10/15m")
     """Wrong passwords for one user."""
+    limit_passwords_per_prefix: LimitSetting = Limit.parse("30/5m")
+    """Calls from one IP prefix that hash a password, except to accounts that were logged in to from there before."""
     guesses_per_code: int = Field(default=5, ge=1, le=10)
     """Number of wrong guesses that void a code."""
     limit_lift_loopback: bool = False

@@ -143,6 +143,8 @@ async def _start_doubles(
         "NEST_LIMIT_LIFT_LOOPBACK": "true",
         # Enables every call of the accounts API that old clients make.
         "NEST_OLD_CLIENTS": "true",
+        "NEST_ACCOUNTS_API": "true",
+        "NEST_PHONE_API": "true",
         "NEST_TEXT_PROVIDER": "inbox",
         "NEST_TEXT_COUNTRIES": "all",
         # The app under development runs on this machine.

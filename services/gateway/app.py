@@ -192,12 +192,16 @@ class Gateway:
             [
                 *(webhook.route() for webhook in webhooks),
                 UnknownWebhook().route(),
-                *phone.routes(dispatcher, test_login=settings.test_login),
+                *(phone.routes(dispatcher, test_login=settings.test_login) if settings.phone_api else ()),
                 *unsubscribe.routes(dispatcher, sealer),
                 *app_links.routes(sealer),
                 *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
-                *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
+                *(
+                    accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients)
+                    if settings.accounts_api
+                    else ()
+                ),
                 # Metrics are only on the health port: clients of the API must not read them.
                 *(route for route in health_routes(self.problems) if route.path == HEALTH_PATH),
             ],

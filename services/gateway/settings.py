@@ -172,6 +172,12 @@ class GatewaySettings(OldClientsSettings):
     """Networks of proxies whose ``x-forwarded-for`` or ``forwarded`` is used: ``10.0.0.0/8``, separated by commas."""
     test_login: bool = False
     """Enables ``POST /login``, which logs any user in without a code, for tests. Refused in production."""
+    accounts_api: bool = True
+    """Whether the routes of owners, applications and their users are served. Off, they answer 404, as does the page at
+    ``/`` and ``/accounts``. On by default: an update must not take away an API that clients use."""
+    phone_api: bool = True
+    """Whether the routes of phone logins are served, with ``/login`` if ``test_login`` is on. Off, they answer 404. On
+    by default, as ``accounts_api``."""
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
     """Timeout of a call, from the request to the reply."""
     calls_in_flight: int = Field(default=2_000, ge=1)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 import pytest
 
-from tests.stack import CHEAP_PASSWORDS, RunNest, Stack
+from tests.stack import RunNest, Stack
 
 PASSWORD: Final = "a long sentence is easy to keep"
+OWNER: Final = {"firstname": "Ada", "lastname": "Lovelace", "password": PASSWORD}
+HASHES: Final = {"NEST_PASSWORD_MEMORY": "16", "NEST_PASSWORD_PASSES": "2", "NEST_PASSWORD_WAIT_SECONDS": "1"}
 PROXY: Final = {"NEST_TRUSTED_PROXIES": "127.0.0.1/32"}
 """The tests are a proxy: their header x-forwarded-for is a person's IP address."""
 
 
 @pytest.fixture(scope="module")
 async def guarded(run_nest: RunNest) -> AsyncIterator[Stack]:
-    """A Nest with all rate limits and cheap password hashes, behind a proxy."""
-    settings = {**CHEAP_PASSWORDS, **PROXY, "NEST_LIMIT_LIFT_LOOPBACK": "false", "NEST_OLD_CLIENTS": "true"}
-    async with run_nest(settings=settings) as stack:
+    """A Nest with all rate limits behind a proxy, where a second of waiting for a password hash is too long."""
+    async with run_nest(settings={**HASHES, **PROXY, "NEST_LIMIT_LIFT_LOOPBACK": "false"}) as stack:
         yield stack
 
 
@@ -59,7 +60,7 @@ async def attack(nest: Stack, path: str, address: str, **body: Any) -> list[tupl
 
 @pytest.mark.parametrize("kind", ["owner", "application_user"])
 async def test_sixty_parallel_spellings_do_not_let_a_late_guess_through(guarded: Stack, kind: str) -> None:
-    owner = {"firstname": "Ada", "lastname": "Lovelace", "email": f"{kind}@guessed.example.com", "password": PASSWORD}
+    owner = {**OWNER, "email": f"{kind}@guessed.example.com"}
     created = (await guarded.http.post("/appowner/create", json=owner)).json()
     path, body = "/appowner/login", {}
     if kind == "application_user":
@@ -73,3 +74,54 @@ async def test_sixty_parallel_spellings_do_not_let_a_late_guess_through(guarded:
 
     assert outcomes[-1] == (429, "throttled"), "the right password"
     assert Counter(outcomes) == {(401, "wrong_credentials"): 10, (429, "throttled"): 50}
+
+
+async def create_owner(nest: Stack, email: str, network: int) -> None:
+    assert await call(nest, "/appowner/create", network, **OWNER, email=email) == (200, "done")
+
+
+def log_in(nest: Stack, email: str, network: int, password: str = PASSWORD) -> Coroutine[Any, Any, tuple[int, str]]:
+    return call(nest, "/appowner/login", network, email=email, password=password)
+
+
+async def test_one_password_for_sixty_addresses_meets_a_limit(guarded: Stack) -> None:
+    sprayed = [log_in(guarded, f"sprayed{number}@example.com", 100, "password") for number in range(60)]
+    outcomes = Counter(await asyncio.gather(*sprayed))
+    assert outcomes[401, "wrong_credentials"] <= 30
+    assert outcomes[429, "throttled"] >= 30
+    # What was not counted was not hashed, and may be tried again.
+    assert outcomes.keys() <= {(401, "wrong_credentials"), (429, "throttled"), (503, "unavailable")}
+
+
+async def test_sixty_registrations_from_one_network_meet_a_limit(guarded: Stack) -> None:
+    registrations = [
+        call(guarded, "/appowner/create", 101, **OWNER, email=f"registered{number}@example.com") for number in range(60)
+    ]
+    outcomes = Counter(await asyncio.gather(*registrations))
+    assert outcomes[200, "done"] <= 30
+    assert outcomes[429, "throttled"] >= 30
+
+
+async def test_person_in_a_known_network_logs_in_during_a_flood(guarded: Stack) -> None:
+    victim, newcomer = "victim@example.com", "newcomer@example.com"
+    for email in (victim, newcomer):
+        await create_owner(guarded, email, 110)
+    assert await log_in(guarded, victim, 111) == (200, "done")
+    flood = [
+        asyncio.create_task(log_in(guarded, email, 112, f"guess {number}"))
+        for number in range(40)
+        for email in (victim, f"flooded{number}@example.com")
+    ]
+    try:
+        await asyncio.sleep(0)
+        for _ in range(3):
+            async with asyncio.timeout(20):
+                assert await log_in(guarded, victim, 111) == (200, "done")
+        async with asyncio.timeout(20):
+            assert await log_in(guarded, newcomer, 113) == (200, "done"), "in a network that is not known"
+    finally:
+        statuses = {status for status, _ in await asyncio.gather(*flood)}
+    assert statuses <= {401, 429, 503}, "the network that floods is refused in time"
+    # The network is over its budget, but not for a person who has logged in there before.
+    assert (await log_in(guarded, newcomer, 112))[0] == 429
+    assert await log_in(guarded, victim, 111) == (200, "done")

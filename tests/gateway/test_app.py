@@ -62,6 +62,30 @@ async def test_start_on_a_used_port_fails_and_leaves_no_task(
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
 
 
+@pytest.mark.parametrize("off", ["accounts_api", "phone_api"])
+async def test_api_that_is_switched_off_answers_404(
+    stack: GatewayStack, make_settings: Callable[..., GatewaySettings], off: str
+) -> None:
+    settings = make_settings(
+        topic_prefix=stack.settings.topic_prefix, old_clients=True, test_login=True, **{off: False}
+    )
+    routes = {
+        "accounts_api": [
+            *((route.verb, route.path) for route in (*accounts.ROUTES, *accounts.OLD_CLIENT_ROUTES)),
+            *(("GET", path) for path in accounts.PAGE_PATHS),
+        ],
+        "phone_api": [(route.verb, route.path) for route in (*phone.ROUTES, phone.TEST_LOGIN)],
+    }
+    async with create(settings) as gateway, httpx.AsyncClient() as http:
+        for api, paths in routes.items():
+            for verb, path in paths:
+                filled = path.replace("{", "").replace("}", "")
+                response = await http.request(verb, f"http://127.0.0.1:{gateway.port}{filled}", content=b"[]")
+                assert (response.status_code == 404) is (api == off), (verb, path, response.text)
+                if api == off:
+                    assert response.json()["code"] == "not_found"
+
+
 ROUTES = [
     *(("POST", path) for path in PATHS),
     *((route.verb, route.path) for route in (*accounts.ROUTES, *phone.ROUTES)),

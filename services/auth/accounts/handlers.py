@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from services.auth.accounts.account_mails import mail_changes
 from services.auth.accounts.api_keys import api_key
+from services.auth.accounts.hash_queue import HashCaller
 from services.auth.accounts.models import (
     OWNER_TOKEN_TYPE,
     OWNERS_AUDIENCE,
@@ -45,6 +46,7 @@ from shared.messages.auth.accounts import (
     UpdateOwner,
 )
 from shared.messages.auth.errors import EmailTaken, FieldRefused, InvalidToken, NotLoggedIn, WrongCredentials
+from shared.networks import prefix
 
 MAX_REMOVED: Final = 200
 """Documents that one message deletes: some milliseconds of a transaction that others may wait for."""
@@ -60,6 +62,7 @@ async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> Owne
     Raises:
         FieldRefused: the address or the password is not allowed.
         EmailTaken: another owner has the address, as the unique index finds at the commit.
+        Throttled: as for ``hash_caller``.
         Unavailable: too many password hashes are waiting.
     """
     email = account_email(command.email, test_domains=auth.test_domains)
@@ -68,7 +71,9 @@ async def register_owner(command: RegisterOwner, work: Work, auth: Auth) -> Owne
         first_name=command.firstname,
         last_name=command.lastname,
         email=email,
-        password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
+        password_hash=await auth.passwords.hash_new(
+            auth.unseal(command.password), await hash_caller(owner_subject(email), work, auth)
+        ),
         created_at=work.now,
         updated_at=work.now,
     )
@@ -105,7 +110,8 @@ async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> LoggedInO
         work.annotate(user_id=pseudonym("owner", found.id))
     owner = await check_password(found, password, owner_subject(email), work, auth)
     if auth.passwords.needs_rehash(owner.password_hash):
-        auth.owners.save(replace(owner, password_hash=await auth.passwords.rehash(password)), work)
+        caller = await hash_caller(owner_subject(email), work, auth)
+        auth.owners.save(replace(owner, password_hash=await auth.passwords.rehash(password, caller)), work)
     claims = owner.token_claims(id=work.new_id("ownertok"), at=work.now)
     token = auth.signer.sign(claims, typ=OWNER_TOKEN_TYPE)
     return LoggedInOwnerView(**_view_with_token(owner, auth).model_dump(), token=token)
@@ -257,7 +263,7 @@ async def check_password(account: Account | None, password: str, subject: str, w
     kind of account.
 
     Raises:
-        Throttled: too many wrong passwords; this one was not checked.
+        Throttled: too many wrong passwords, or too many calls from this network; this one was not checked.
         WrongCredentials: unknown address or wrong password.
         FieldRefused: the password is too long.
         Unavailable: too many password hashes are waiting.
@@ -265,13 +271,34 @@ async def check_password(account: Account | None, password: str, subject: str, w
     device_ids = network_ids(work.caller.client_ip)
     quota = await auth.rate_limits.quota({"passwords-per-user": subject}, work, device_ids=device_ids)
     quota.require()
-    correct = await auth.passwords.verify(password, None if account is None else account.password_hash)
+    caller = await hash_caller(subject, work, auth)
+    correct = await auth.passwords.verify(password, None if account is None else account.password_hash, caller)
     if account is None or not correct:
         quota.take()
         raise WrongCredentials
     quota.hold()
     (await auth.rate_limits.recognize(subject, device_ids)).remember(work)
     return account
+
+
+async def hash_caller(subject: str, work: Work, auth: Auth) -> HashCaller:
+    """The caller of a message that hashes a password, after a check of the network's budget.
+
+    A network from which the person has logged in before is known, and needs no budget. ``subject`` is that of
+    ``check_password``. A message is counted once, whatever the number of its hashes.
+
+    Raises:
+        Throttled: too many calls from this network.
+    """
+    client_ip = work.caller.client_ip
+    recognition = await auth.rate_limits.recognize(subject, network_ids(client_ip))
+    if not recognition.is_known:
+        (await auth.rate_limits.quota({"passwords-per-prefix": client_ip}, work)).take()
+    return HashCaller(
+        network=prefix(client_ip) if client_ip else "",
+        known=recognition.is_known,
+        deadline=work.cause.deadline / 1000,
+    )
 
 
 async def new_password_hash(
@@ -289,14 +316,14 @@ async def new_password_hash(
     if password is None:
         return None
     if current is None and auth.old_clients:
-        same = await auth.passwords.verify(password, account.password_hash)
+        same = await auth.passwords.verify(password, account.password_hash, await hash_caller(subject, work, auth))
     else:
         if current is None:
             auth.passwords.check_new(password)
         # Counted like any other guess, since the answer tells whether it is the current one.
         await check_password(account, password if current is None else current, subject, work, auth)
         same = current is None or normal_password(password) == normal_password(current)
-    return None if same else await auth.passwords.hash_new(password)
+    return None if same else await auth.passwords.hash_new(password, await hash_caller(subject, work, auth))
 
 
 def owner_subject(email: str) -> str:

@@ -1,48 +1,30 @@
-"""Password rules, and Argon2id hashing (RFC 9106) in a few dedicated threads.
+"""Password rules, and Argon2id hashing (RFC 9106).
 
-A hash takes 0.1 s of CPU time and 64 MiB, on purpose. So it is never computed on the event loop, the number of
-concurrent hashes is bounded, and a call that would wait too long is refused.
+A hash takes 0.1 s of CPU time and 64 MiB, on purpose. So it is never computed on the event loop, and calls wait for one
+in a fair queue (``HashQueue``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import os
 import secrets
-import sys
-import threading
-import time
 import unicodedata
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import ceil
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import argon2
 from argon2.exceptions import VerifyMismatchError
 from argon2.profiles import RFC_9106_LOW_MEMORY
-from prometheus_client import Counter, Gauge
 
-from shared.errors import Unavailable
+from services.auth.accounts.hash_queue import HashCaller, HashQueue
 from shared.messages.auth.errors import FieldRefused
 
 MIN_LENGTH: Final = 8
 """NIST SP 800-63B section 3.1.1.2."""
 MIN_LENGTH_OF_OLD_CLIENTS: Final = 6
 MAX_LENGTH: Final = 255
-INITIAL_HASH_SECONDS: Final = 0.1
-"""Estimated duration of a hash, until durations have been measured."""
-NICENESS: Final = 5
-"""Niceness of the hashing threads, relative to the process."""
-WAITING: Final = Gauge("nest_auth_password_hashes_waiting", "Password hashes being computed or waiting for a thread.")
-TURNED_AWAY: Final = Counter(
-    "nest_auth_password_hashes_turned_away", "Calls refused because too many password hashes were waiting."
-)
-Result = TypeVar("Result")
 
 
 def normal_password(password: str) -> str:
@@ -86,8 +68,7 @@ class PasswordHasher:
     """Hashes and verifies passwords.
 
     Args:
-        threads: number of concurrent hashes.
-        max_wait: seconds; a call that would wait longer for a thread is refused.
+        threads, max_wait: as for ``HashQueue``.
         old_clients: whether passwords of 6 and 7 characters are allowed.
         parameters: parameters of Argon2id; by default the second recommended option of RFC 9106.
     """
@@ -101,15 +82,11 @@ class PasswordHasher:
         parameters: argon2.Parameters = RFC_9106_LOW_MEMORY,
     ) -> None:
         self._hasher = argon2.PasswordHasher.from_parameters(parameters)
-        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=_lower_priority)
-        self._threads = threads
-        self._max_wait = max_wait
-        self._hash_seconds = INITIAL_HASH_SECONDS
-        self._in_progress = 0
+        self.queue = HashQueue(threads=threads, max_wait=max_wait)
         self._rule = PasswordRule(known_passwords(), old_clients)
         self._unknown_hash = unmatchable_hash(parameters)
 
-    async def hash_new(self, password: str) -> str:
+    async def hash_new(self, password: str, caller: HashCaller) -> str:
         """Return the hash of a new password.
 
         Raises:
@@ -118,22 +95,22 @@ class PasswordHasher:
         """
         self.check_new(password)
         normal = normal_password(password)
-        return await self._in_thread(lambda: self._hasher.hash(normal))
+        return await self.queue.run(lambda: self._hasher.hash(normal), caller)
 
     def check_new(self, password: str) -> None:
         """Check that a new password is allowed, without hashing it; raise FieldRefused as ``hash_new``."""
         self._rule.check(normal_password(password))
 
-    async def rehash(self, password: str) -> str:
+    async def rehash(self, password: str, caller: HashCaller) -> str:
         """Return a hash of an existing password with the current parameters; the rule does not apply.
 
         Raises:
             FieldRefused, Unavailable: as for ``verify``.
         """
         normal = normal_password(password)
-        return await self._in_thread(lambda: self._hasher.hash(normal))
+        return await self.queue.run(lambda: self._hasher.hash(normal), caller)
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
+    async def verify(self, password: str, password_hash: str | None, caller: HashCaller) -> bool:
         """Whether a password has this hash; for the hash None, of no account, False after the same time.
 
         Raises:
@@ -141,7 +118,7 @@ class PasswordHasher:
             Unavailable: too many hashes are waiting.
         """
         normal = normal_password(password)
-        matches = await self._in_thread(lambda: self._matches(password_hash or self._unknown_hash, normal))
+        matches = await self.queue.run(lambda: self._matches(password_hash or self._unknown_hash, normal), caller)
         return matches and password_hash is not None
 
     def needs_rehash(self, password_hash: str) -> bool:
@@ -150,7 +127,7 @@ class PasswordHasher:
 
     async def aclose(self) -> None:
         """Stop the threads after their current hash; waiting hashes are cancelled."""
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        await self.queue.aclose()
 
     def _matches(self, password_hash: str, password: str) -> bool:
         try:
@@ -158,30 +135,6 @@ class PasswordHasher:
         except VerifyMismatchError:
             # Other exceptions, such as for a malformed hash, are errors and not wrong passwords.
             return False
-
-    async def _in_thread(self, compute: Callable[[], Result]) -> Result:
-        wait = self._estimated_wait()
-        if wait > self._max_wait:
-            TURNED_AWAY.inc()
-            raise Unavailable(retry_after=ceil(wait))
-        self._in_progress += 1
-        WAITING.set(self._in_progress)
-        future = self._pool.submit(_timed, compute)
-        loop = asyncio.get_running_loop()
-        # Counted until the thread has finished: the waiting task may have been cancelled long before.
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finished, done))
-        return (await asyncio.wrap_future(future))[0]
-
-    def _estimated_wait(self) -> float:
-        """Estimated seconds until one more hash would get a thread."""
-        ahead = max(0, self._in_progress - self._threads + 1)
-        return ahead * self._hash_seconds / self._threads
-
-    def _finished(self, future: Future[tuple[Any, float]]) -> None:
-        self._in_progress -= 1
-        WAITING.set(self._in_progress)
-        if not future.cancelled() and future.exception() is None:
-            self._hash_seconds += (future.result()[1] - self._hash_seconds) / 8
 
 
 def unmatchable_hash(parameters: argon2.Parameters) -> str:
@@ -196,21 +149,6 @@ def known_passwords() -> frozenset[str]:
     """Passwords that attackers try first; the header of the file names its source."""
     text = (files("services.auth") / "known_passwords.txt").read_text("utf-8")
     return frozenset(text.partition("\n\n")[2].split("\n")) - {""}
-
-
-def _timed(compute: Callable[[], Result]) -> tuple[Result, float]:
-    began = time.perf_counter()
-    return compute(), time.perf_counter() - began
-
-
-def _lower_priority() -> None:
-    """Give the thread a lower priority than the event loop.
-
-    On Linux niceness belongs to the thread, and argon2's own threads inherit it.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
 def _base64(raw: bytes) -> str:

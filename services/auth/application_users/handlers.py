@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from services.auth.accounts.account_mails import mail_changes
 from services.auth.accounts.api_keys import api_key
-from services.auth.accounts.handlers import check_password, new_password_hash
+from services.auth.accounts.handlers import check_password, hash_caller, new_password_hash
 from services.auth.accounts.models import Application, a_year_after, account_email, uuid_text
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
@@ -37,6 +37,7 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no current application with this key.
         FieldRefused: the address or the password is not allowed.
         EmailTaken: another user of the application has the address, as the unique index finds at the commit.
+        Throttled: as for ``hash_caller``.
         Unavailable: too many password hashes are waiting.
     """
     key = auth.unseal(command.apikey)
@@ -49,7 +50,9 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         application_id=application.id,
         username=command.username,
         email=email,
-        password_hash=await auth.passwords.hash_new(auth.unseal(command.password)),
+        password_hash=await auth.passwords.hash_new(
+            auth.unseal(command.password), await hash_caller(user_subject(application, email), work, auth)
+        ),
         created_at=work.now,
         updated_at=work.now,
         ends_at=a_year_after(work.now),
@@ -108,7 +111,8 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
     user.must_be_allowed_in(at=work.now)
     auth.applications.renew_key_hash(application, key, work)
     if auth.passwords.needs_rehash(user.password_hash):
-        auth.application_users.save(replace(user, password_hash=await auth.passwords.rehash(password)), work)
+        caller = await hash_caller(user_subject(application, email), work, auth)
+        auth.application_users.save(replace(user, password_hash=await auth.passwords.rehash(password, caller)), work)
     return SignedInWithEmailView(token=_token(user, work, auth), uuid=user.id)
 
 

@@ -35,6 +35,11 @@ class DeviceRecognition:
     hashes: tuple[str, ...]
     store: KnownDevicesStore
 
+    @property
+    def is_known(self) -> bool:
+        """Whether one of the request's devices is known."""
+        return not set(self.hashes).isdisjoint(self.known.hashes)
+
     def remember(self, work: Work) -> None:
         """Add the request's devices to the known ones; call it after a successful login.
 

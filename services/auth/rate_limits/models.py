@@ -20,7 +20,11 @@ PersonLimitName: TypeAlias = Literal[
 ]
 """Limits of one person. They are exact, whatever the number of instances."""
 SharedLimitName: TypeAlias = Literal[
-    "magic-links-per-prefix", "magic-links-per-client", "wrong-keys-per-prefix", "texts-per-prefix"
+    "magic-links-per-prefix",
+    "magic-links-per-client",
+    "wrong-keys-per-prefix",
+    "texts-per-prefix",
+    "passwords-per-prefix",
 ]
 """Limits whose count many people share. Each instance counts by itself; the counts are merged within a second."""
 LimitName: TypeAlias = PersonLimitName | SharedLimitName

@@ -86,7 +86,7 @@ class RegisterOwner(
     wire="auth.register-owner",
     reply_sealed=True,
     reply=OwnerWithTokenView,
-    refuses=(FieldRefused, EmailTaken),
+    refuses=(FieldRefused, EmailTaken, Throttled),
 ):
     """Create an owner."""
 
@@ -258,7 +258,7 @@ class SignUp(
     wire="auth.sign-up",
     reply_sealed=True,
     reply=ApplicationUserView,
-    refuses=(*_INVALID_APPLICATION, EmailTaken),
+    refuses=(*_INVALID_APPLICATION, EmailTaken, Throttled),
 ):
     """Create a user of an application."""
 

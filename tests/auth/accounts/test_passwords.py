@@ -1,6 +1,4 @@
 import asyncio
-import os
-import threading
 import time
 
 import argon2
@@ -9,20 +7,18 @@ from argon2 import Parameters, extract_parameters
 from argon2.exceptions import InvalidHashError
 from argon2.profiles import CHEAPEST, RFC_9106_LOW_MEMORY
 
+from services.auth.accounts.hash_queue import HashCaller
 from services.auth.accounts.passwords import (
-    INITIAL_HASH_SECONDS,
-    NICENESS,
     PasswordHasher,
     PasswordRule,
     known_passwords,
     normal_password,
     unmatchable_hash,
 )
-from shared.errors import Unavailable
 from shared.messages.auth.errors import FieldRefused
-from tests.stack import eventually
 
 PASSWORD = "a long sentence is easy to keep"
+CALLER = HashCaller()
 
 
 def cheap_hasher(**changed: object) -> PasswordHasher:
@@ -36,26 +32,26 @@ async def passwords() -> PasswordHasher:
 
 
 async def test_only_the_right_password_is_verified(passwords: PasswordHasher) -> None:
-    password_hash = await passwords.hash_new(PASSWORD)
+    password_hash = await passwords.hash_new(PASSWORD, CALLER)
     assert PASSWORD not in password_hash
-    assert await passwords.verify(PASSWORD, password_hash)
+    assert await passwords.verify(PASSWORD, password_hash, CALLER)
     for wrong in (PASSWORD + " ", PASSWORD.upper(), "", "x"):
-        assert not await passwords.verify(wrong, password_hash)
+        assert not await passwords.verify(wrong, password_hash, CALLER)
     await passwords.aclose()
 
 
 async def test_unknown_account_has_no_password(passwords: PasswordHasher) -> None:
-    assert not await passwords.verify(PASSWORD, None)
-    assert not await passwords.verify("", None)
+    assert not await passwords.verify(PASSWORD, None, CALLER)
+    assert not await passwords.verify("", None, CALLER)
 
 
 async def test_equal_passwords_have_different_hashes(passwords: PasswordHasher) -> None:
-    assert await passwords.hash_new(PASSWORD) != await passwords.hash_new(PASSWORD)
+    assert await passwords.hash_new(PASSWORD, CALLER) != await passwords.hash_new(PASSWORD, CALLER)
 
 
 async def test_default_parameters_are_the_low_memory_ones_of_rfc_9106() -> None:
     passwords = PasswordHasher(threads=1, max_wait=5.0, old_clients=False)
-    password_hash = await passwords.hash_new(PASSWORD)
+    password_hash = await passwords.hash_new(PASSWORD, CALLER)
     assert password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
     assert not passwords.needs_rehash(password_hash)
     await passwords.aclose()
@@ -70,83 +66,32 @@ def test_unmatchable_hash_has_the_same_cost() -> None:
 
 
 async def test_hash_with_old_parameters_is_verified_and_needs_a_rehash(passwords: PasswordHasher) -> None:
-    password_hash = await passwords.hash_new(PASSWORD)
+    password_hash = await passwords.hash_new(PASSWORD, CALLER)
     costlier = cheap_hasher(
         parameters=Parameters(
             type=CHEAPEST.type, version=19, salt_len=16, hash_len=32, time_cost=2, memory_cost=16, parallelism=1
         )
     )
     assert costlier.needs_rehash(password_hash)
-    assert await costlier.verify(PASSWORD, password_hash)
-    assert not costlier.needs_rehash(await costlier.rehash(PASSWORD))
+    assert await costlier.verify(PASSWORD, password_hash, CALLER)
+    assert not costlier.needs_rehash(await costlier.rehash(PASSWORD, CALLER))
 
 
 async def test_known_password_can_be_rehashed_but_not_chosen(passwords: PasswordHasher) -> None:
-    assert await passwords.verify("123456", await passwords.rehash("123456"))
+    assert await passwords.verify("123456", await passwords.rehash("123456", CALLER), CALLER)
     with pytest.raises(FieldRefused):
-        await passwords.hash_new("1234567890")
+        await passwords.hash_new("1234567890", CALLER)
 
 
 async def test_malformed_hash_is_an_error(passwords: PasswordHasher) -> None:
     with pytest.raises(InvalidHashError):
-        await passwords.verify(PASSWORD, "not a hash")
-
-
-async def test_call_that_would_wait_too_long_is_refused_with_retry_after() -> None:
-    passwords = cheap_hasher(threads=1, max_wait=2.5 * INITIAL_HASH_SECONDS)
-    gate = threading.Event()
-    blocking = [asyncio.create_task(passwords._in_thread(gate.wait)) for _ in range(3)]
-    await asyncio.sleep(0)
-
-    with pytest.raises(Unavailable) as refused:
-        await passwords.verify(PASSWORD, None)
-
-    assert refused.value.meta["retry_after"] >= 1
-    gate.set()
-    await asyncio.gather(*blocking)
-    await eventually(lambda: passwords._in_progress == 0)
-    assert not await passwords.verify(PASSWORD, None)
-    await passwords.aclose()
-
-
-async def test_cancelled_call_counts_until_its_thread_has_finished() -> None:
-    passwords = cheap_hasher(threads=1, max_wait=INITIAL_HASH_SECONDS / 2)
-    gate = threading.Event()
-    waiting = asyncio.create_task(passwords._in_thread(gate.wait))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    with pytest.raises(Unavailable):
-        await passwords.verify(PASSWORD, None)
-    gate.set()
-    await eventually(lambda: passwords._in_progress == 0)
-    await passwords.aclose()
-
-
-async def test_hashing_threads_have_a_lower_priority() -> None:
-    passwords = cheap_hasher()
-
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    assert await passwords._in_thread(niceness) == min(niceness() + NICENESS, 19)
-    await passwords.aclose()
-
-
-async def test_estimated_wait_follows_measured_durations() -> None:
-    passwords = cheap_hasher(threads=1, max_wait=0.05)
-    for _ in range(50):
-        await passwords.verify(PASSWORD, None)
-    await eventually(lambda: passwords._in_progress == 0)
-    # With the initial estimate the second call would be refused, with the measured duration it is not.
-    await asyncio.gather(*(passwords.verify(PASSWORD, None) for _ in range(3)))
-    await passwords.aclose()
+        await passwords.verify(PASSWORD, "not a hash", CALLER)
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
 async def test_hashes_do_not_block_the_event_loop(count: int) -> None:
     passwords = PasswordHasher(threads=2, max_wait=600.0, old_clients=False)
-    password_hash = await passwords.hash_new(PASSWORD)
+    password_hash = await passwords.hash_new(PASSWORD, CALLER)
     lags: list[float] = []
     done = asyncio.Event()
 
@@ -157,7 +102,7 @@ async def test_hashes_do_not_block_the_event_loop(count: int) -> None:
             lags.append(time.perf_counter() - began - 0.005)
 
     watching = asyncio.create_task(watch())
-    assert all(await asyncio.gather(*(passwords.verify(PASSWORD, password_hash) for _ in range(count))))
+    assert all(await asyncio.gather(*(passwords.verify(PASSWORD, password_hash, CALLER) for _ in range(count))))
     done.set()
     await watching
     await passwords.aclose()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.auth.accounts.hash_queue import HashCaller
 from shared.messages import Caller
 from tests.auth.accounts.flows import CHEAP, PASSWORD, log_in_owner, new_application, new_user, sign_in_with_email
 from tests.auth.flows import log_in
@@ -52,10 +53,10 @@ async def test_right_password_that_loses_the_race_is_throttled(
         for number in range(earlier):
             assert await outcome(fast, guess("wrong"), number) == "wrong_credentials"
         gate = threading.Event()
-        occupied = asyncio.create_task(slow.context.passwords._in_thread(gate.wait))
+        occupied = asyncio.create_task(slow.context.passwords.queue.run(gate.wait, HashCaller()))
         # The right password has read the limit, and waits for a thread.
         right = asyncio.create_task(outcome(slow, guess(PASSWORD), 200))
-        await eventually(lambda: slow.context.passwords._in_progress == 2)
+        await eventually(lambda: slow.context.passwords.queue.in_progress == 2)
         wrong = [await outcome(fast, guess(f"wrong{number}"), number) for number in range(ALLOWED)]
         gate.set()
         await occupied
