@@ -102,6 +102,10 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """Texts to one number."""
     limit_texts_per_prefix: LimitSetting = Limit.parse("20/1h")
     """Texts requested from one IP prefix."""
+    limit_texts_per_country: LimitSetting = Limit.parse("500/1h")
+    """Texts to the numbers of one country (ISO 3166-1), of the whole deployment."""
+    limit_texts_per_deployment: LimitSetting = Limit.parse("1000/1h")
+    """Texts to all numbers, of the whole deployment: an upper bound of their cost."""
     limit_passwords_per_user: LimitSetting = Limit.parse("10/15m")
     """Wrong passwords for one user."""
     limit_passwords_per_prefix: LimitSetting = Limit.parse("30/5m")

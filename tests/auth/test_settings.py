@@ -129,6 +129,8 @@ def test_default_limits_are_the_documented_ones() -> None:
         "wrong-keys-per-prefix": [(60, 300)],
         "texts-per-number": [(3, 600), (10, 86_400)],
         "texts-per-prefix": [(20, 3600)],
+        "texts-per-country": [(500, 3600)],
+        "texts-per-deployment": [(1000, 3600)],
         "passwords-per-prefix": [(30, 300)],
         "passwords-per-user": [(10, 900)],
     }

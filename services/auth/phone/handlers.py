@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from prometheus_client import Counter
+
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
 from services.auth.phone.models import TOKEN_LIFETIME, PhoneCode, new_code, new_nonce
 from services.auth.rate_limits.known_devices import network_ids
+from services.auth.rate_limits.models import LimitName
 from services.auth.sessions.handlers import network_of
 from services.auth.tokens.credentials import hash_key
 from services.auth.tokens.models import AccessToken, Grant, TokenFamily
@@ -39,6 +42,7 @@ from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.mailer.texts import LoginCodeVariables, SendText
 from shared.phone_numbers import PhoneNumber
 
+TEXTS: Final = Counter("nest_auth_texts", "Ordered texts by country of the number (ISO 3166-1).", ["country"])
 CODE_HASH_PURPOSE: Final = "phone codes"
 """Purpose of the key with which codes are hashed."""
 
@@ -51,17 +55,22 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
 
     Raises:
         InvalidPhoneNumber, PhoneNumberNotAllowed: the number can't be texted.
-        Throttled: too many texts to this number or from this network.
+        Throttled: too many texts to this number, from this network, to this country or of this deployment.
         Unavailable: the text would arrive too late.
     """
     number = PhoneNumber.parse(command.phone_number)
     auth.text_policy.must_allow(number)
     auth.mail_backlog.must_be_short(auth.phone_code_lifetime)
     client_ip = work.caller.client_ip
-    quota = await auth.rate_limits.quota(
-        {"texts-per-number": number.e164, "texts-per-prefix": client_ip}, work, device_ids=network_ids(client_ip)
-    )
+    subjects: dict[LimitName, str | None] = {
+        "texts-per-number": number.e164,
+        "texts-per-prefix": client_ip,
+        "texts-per-country": number.country,
+        "texts-per-deployment": "",
+    }
+    quota = await auth.rate_limits.quota(subjects, work, device_ids=network_ids(client_ip))
     quota.take()
+    TEXTS.labels(number.country).inc()
     code, nonce = new_code(), new_nonce()
     phone_code = PhoneCode(
         id=work.new_id("phonecode"),

@@ -18,6 +18,7 @@ from prometheus_client import Counter
 
 from services.auth.rate_limits.known_devices import DeviceRecognition
 from services.auth.rate_limits.models import (
+    LIMIT_NAMES,
     PREFIX_LIMITS,
     SHARED_LIMITS,
     ZERO,
@@ -35,6 +36,9 @@ from shared.networks import is_loopback, prefix
 from shared.sealing import Sealer
 
 THROTTLED: Final = Counter("nest_auth_throttled", "Operations refused by a rate limit.", ["limit"])
+for _name in LIMIT_NAMES:
+    # Without a first value of zero Prometheus can't see the increase to one, which an alarm needs.
+    THROTTLED.labels(_name)
 ID_LENGTH: Final = 32
 """Hex characters of a keyed hash: 128 bits."""
 MAX_CACHED_IDS: Final = 4_096
@@ -127,8 +131,8 @@ class RateLimiter:
         """What remains of some limits.
 
         Args:
-            subjects: by limit name: an address or number in normal form, a user's or client's ID, or the caller's IP
-                address for limits per prefix. None, for an unknown IP address, is not limited.
+            subjects: by limit name: an address or number in normal form, a user's or client's ID, a country, or the
+                caller's IP address for limits per prefix. None, for an unknown IP address, is not limited.
             work: work in which the use is counted.
             device_ids: device IDs of the request. If one of them is known for the subject, that device has its own
                 quota, separate from everybody else's.

@@ -24,6 +24,8 @@ SharedLimitName: TypeAlias = Literal[
     "magic-links-per-client",
     "wrong-keys-per-prefix",
     "texts-per-prefix",
+    "texts-per-country",
+    "texts-per-deployment",
     "passwords-per-prefix",
 ]
 """Limits whose count many people share. Each instance counts by itself; the counts are merged within a second."""

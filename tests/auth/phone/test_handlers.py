@@ -414,6 +414,36 @@ async def test_code_survives_a_change_of_sealing_keys(new_harness: Callable[...,
         await harness.deliver(verification(again))
 
 
+@pytest.mark.parametrize(
+    ("limit", "others"),
+    [
+        ("limit_texts_per_country", ["+41791234570", "+41 44 668 18 00"]),
+        ("limit_texts_per_deployment", ["+41791234570", "+4915112345678", "+12125551212"]),
+    ],
+)
+async def test_caps_on_texts_count_all_numbers_and_networks(
+    new_harness: Callable[..., ServiceHarness], limit: str, others: list[str]
+) -> None:
+    async with with_client(new_harness(**{**NO_LIMITS, limit: "2/1h"})) as harness:
+        for number in (NUMBER, OTHER_NUMBER):
+            await send_code(harness, number, caller=FROM)
+        for place, number in enumerate(others):
+            request = SendPhoneCode(phone_number=number)
+            caller = Caller(client_ip=f"198.18.{place}.1")
+            assert await refusal(harness, request, caller=caller) == ("throttled", "throttled")
+        assert len(harness.published_of(SendText)) == 2
+        harness.now += timedelta(hours=1, minutes=5)
+        await send_code(harness, NUMBER, caller=FROM)
+
+
+async def test_cap_of_a_country_leaves_others_alone(new_harness: Callable[..., ServiceHarness]) -> None:
+    """Countries that share the calling code +1 are told apart."""
+    async with with_client(new_harness(**{**NO_LIMITS, "limit_texts_per_country": "1/1h"})) as harness:
+        for number in ("+12125551212", "+14165551212", "+18765551212", NUMBER):
+            await send_code(harness, number)
+            assert await refusal(harness, SendPhoneCode(phone_number=number)) == ("throttled", "throttled")
+
+
 async def test_limit_of_guesses_does_not_lock_the_owner_out(
     new_harness: Callable[..., ServiceHarness],
 ) -> None:
