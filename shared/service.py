@@ -29,6 +29,7 @@ from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.handling import Handler, Handlers, Handling
 from shared.bus.inbox import Inbox
 from shared.bus.instance_name import InstanceName
+from shared.bus.kafka_connection import KafkaAccessDenied
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
@@ -133,6 +134,7 @@ class Service:
         Raises:
             KafkaError, PyMongoError, BusDown: a dependency did not answer within ``START_SECONDS``.
             SettingsError: the stored data contradicts the settings, or MongoDB refuses the credentials.
+            KafkaAccessDenied: Kafka refuses the credentials, or expects another protocol.
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         try:
@@ -170,9 +172,8 @@ class Service:
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
         await retry_until_available("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
-        producer = Producer(
-            settings.kafka_bootstrap, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", timeout=10.0
-        )
+        producer = Producer(settings.kafka, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", timeout=10.0)
+        await retry_until_available("Kafka", settings.kafka.check)
         await retry_until_available("Kafka", producer.start)
         self._stack.push_async_callback(producer.stop)
 
@@ -203,9 +204,7 @@ class Service:
         self._stack.push_async_callback(ping_client.close)
         outage = Outage(lambda: responds(ping_client), service=self.name)
         self._stack.push_async_callback(outage.stop)
-        sent = self.sent = SentMessages(
-            inbox, settings.kafka_bootstrap, prefix=settings.topic_prefix, consumers=self._consumers
-        )
+        sent = self.sent = SentMessages(inbox, settings.kafka, prefix=settings.topic_prefix, consumers=self._consumers)
         sent.start()
         self._stack.push_async_callback(sent.stop)
         timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
@@ -245,7 +244,7 @@ class Service:
         settings = self.settings
         delivery = deliver()
         consumer = self._consumer = Consumer(
-            settings.kafka_bootstrap,
+            settings.kafka,
             prefix=settings.topic_prefix,
             group=group,
             instance=instance,
@@ -260,7 +259,7 @@ class Service:
                 consumer,
                 delivery,
                 outage,
-                bootstrap=settings.kafka_bootstrap,
+                kafka=settings.kafka,
                 prefix=settings.topic_prefix,
                 service=self.name,
             )
@@ -271,16 +270,14 @@ class Service:
             timers = create_timers()
             timers.start()
             stack.push_async_callback(timers.stop)
-            watchdog = Watchdog(consumer, settings.kafka_bootstrap, on_stuck=self._on_stuck)
+            watchdog = Watchdog(consumer, settings.kafka, on_stuck=self._on_stuck)
             watchdog.start()
             stack.push_async_callback(watchdog.stop)
             yield
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
         settings = self.settings
-        reader = TopicReader(
-            settings.kafka_bootstrap, settings.topic_prefix + topic, on_record, client_id=f"nest-{self.name}"
-        )
+        reader = TopicReader(settings.kafka, settings.topic_prefix + topic, on_record, client_id=f"nest-{self.name}")
         await retry_until_available("Kafka", reader.start)
         self._readers[topic] = reader
         self._stack.push_async_callback(reader.stop)
@@ -349,14 +346,14 @@ def run(name: str, create: Callable[[], Runnable]) -> int:
     """Create and run a service until SIGTERM or SIGINT.
 
     Returns:
-        The exit code: 0 after a clean stop, 78 if a setting is missing or invalid.
+        The exit code: 0 after a clean stop, 78 if a setting is missing or invalid, or Kafka refuses it.
     """
     try:
         service = create()
         configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
         tune_garbage_collector()
         return uvloop.run(_run_until_signal(service))
-    except SettingsError as invalid:
+    except (SettingsError, KafkaAccessDenied) as invalid:
         print(f"nest {name} can't start:\n{invalid}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
         return SETTINGS_EXIT_CODE
 

@@ -9,49 +9,23 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
+from shared.kafka_settings import EnvironmentSettings, KafkaSettings
 from shared.mongo import check_url
 from shared.sealing import KEY_BYTES
 from shared.telemetry import log
-
-PREFIX = "NEST_"
-PRODUCTION = "production"
-
-
-class SettingsError(Exception):
-    """Settings are missing or invalid; the text has one line per variable."""
+from shared.variables import PRODUCTION as PRODUCTION  # noqa: PLC0414 -- for other modules too
+from shared.variables import SettingsError as SettingsError  # noqa: PLC0414
+from shared.variables import VariableSettings
 
 
-class BusSettings(BaseSettings):
-    """Settings of every process: Kafka, sealing keys, environment, logs.
+class BusSettings(KafkaSettings, EnvironmentSettings):
+    """Settings of every process: Kafka, sealing keys, environment, logs."""
 
-    Secrets, and URLs that may contain some, are ``SecretStr``: they appear in no representation.
-
-    Raises:
-        SettingsError: variables are missing or invalid. It is raised without the validation error, whose inputs and
-            frames contain secrets.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
-
-    def __init__(self, **values: Any) -> None:
-        lines: list[str] = []
-        try:
-            super().__init__(**values)
-        except ValidationError as invalid:
-            lines = _lines(invalid)
-        if lines:
-            values.clear()
-            raise SettingsError("\n".join(lines))
-
-    kafka_bootstrap: str = Field(min_length=3)
-    """Kafka brokers, ``host:port`` separated by commas."""
     topic_prefix: str = Field(default="", pattern=r"^[a-z0-9_.-]*$")
     """Prefix of every topic and consumer group, so that several deployments can share one Kafka."""
-    environment: str = Field(default=PRODUCTION, pattern=r"^[a-z][a-z0-9]*$")
-    """``production``, or a name such as ``dev``, which becomes the prefix of every ID."""
     sealing_keys: SecretStr
     """Master keys for secrets on the bus and in databases: ``id:base64 of 32 bytes``, separated by commas, the active
     one first."""
@@ -70,11 +44,6 @@ class BusSettings(BaseSettings):
     def _well_formed(cls, value: SecretStr) -> SecretStr:
         parse_keys(value.get_secret_value())
         return value
-
-    @property
-    def production(self) -> bool:
-        """True if this is the production environment."""
-        return self.environment == PRODUCTION
 
     def master_keys(self) -> dict[str, bytes]:
         """Return the sealing keys by key ID, the active one first."""
@@ -130,7 +99,7 @@ class OldClientsSettings(BusSettings):
             )
 
 
-Settings = TypeVar("Settings", bound=BusSettings)
+Settings = TypeVar("Settings", bound=VariableSettings)
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 """Tuple setting, written as text separated by commas; needs ``split_commas`` as a before-validator."""
 
@@ -193,15 +162,6 @@ def load_all(kinds: Iterable[type[BusSettings]]) -> list[BusSettings]:
     if lines:
         raise SettingsError("\n".join(lines))
     return loaded
-
-
-def _lines(invalid: ValidationError) -> list[str]:
-    lines = []
-    for error in invalid.errors(include_url=False, include_input=False, include_context=False):
-        name = PREFIX + str(error["loc"][0]).upper() if error["loc"] else "settings"
-        message = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}: {message}")
-    return list(dict.fromkeys(lines))
 
 
 def parse_keys(text: str) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from services.embedded.in_process import ServiceTask
 from services.embedded.mail_inbox import Arrival, Inbox
 from services.stripe_double import RetryPolicy, StripeDouble
 from shared.bus import topics
+from shared.bus.kafka_connection import KafkaConnection
 from tests import forked
 from tests.forked import Completed, ForkedCommand
 
@@ -293,7 +294,7 @@ async def running_stack(
         process: class of these processes.
         settings: additional variables of all services.
     """
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
     stripe_key, webhook_secret = f"sk_test_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}"
     internal_key = secrets.token_hex(16)
     gateway_ports = [ports.any_free() for _ in range(gateways)]

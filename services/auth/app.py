@@ -120,7 +120,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
         old_clients=settings.old_clients,
         parameters=settings.password_parameters,
     )
-    mail_backlog = MailBacklog(settings.kafka_bootstrap, prefix=settings.topic_prefix)
+    mail_backlog = MailBacklog(settings.kafka, prefix=settings.topic_prefix)
     settings.warn_of_old_clients()
     async with (
         keyring.running(settings.signing_algorithm, resources.publish, at=resources.clock()),
@@ -158,7 +158,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             rate_limits=rate_limits,
             passwords=passwords,
             geoip=GeoIp.open(settings.places_database),
-            dead_letters=DeadLetterQueue(settings.kafka_bootstrap, prefix=settings.topic_prefix, sealer=sealer),
+            dead_letters=DeadLetterQueue(settings.kafka, prefix=settings.topic_prefix, sealer=sealer),
             removed_letters=RemovedLetters(database),
             replays=Replays(database),
             inbox_retention=settings.inbox_retention,

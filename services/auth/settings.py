@@ -51,6 +51,8 @@ LimitSetting = Annotated[Limit, NoDecode, BeforeValidator(_parsed)]
 class AuthSettings(ServiceSettings, OldClientsSettings):
     """The environment variables of auth."""
 
+    PROCESS = "auth"
+
     # Tokens and signing keys.
     issuer: str = Field(default="", validate_default=True)
     """URL under which clients reach the gateway, without a slash at the end: claim ``iss`` of every access token

@@ -22,6 +22,8 @@ def _url(value: str) -> str:
 class BillingSettings(ServiceSettings):
     """Environment variables of the billing service."""
 
+    PROCESS = "billing"
+
     stripe_livemode: bool
     """Whether this deployment handles real money; events and objects of the other mode are ignored."""
     stripe_api_key: SecretStr

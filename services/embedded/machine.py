@@ -100,6 +100,7 @@ async def _start_doubles(
     from services.embedded.mail_inbox import Inbox  # noqa: PLC0415
     from services.stripe_double import StripeDouble  # noqa: PLC0415
     from shared.bus import topics  # noqa: PLC0415
+    from shared.bus.kafka_connection import KafkaConnection  # noqa: PLC0415
     from shared.sealing import Sealer  # noqa: PLC0415
     from shared.settings import SettingsError, parse_keys  # noqa: PLC0415
 
@@ -118,7 +119,7 @@ async def _start_doubles(
     starting = [stack.enter_async_context(inbox), stack.enter_async_context(stripe)]
     if kafka is not None:
         prefix = os.environ.get("NEST_TOPIC_PREFIX", "")
-        starting.append(topics.apply(kafka.bootstrap, prefix=prefix, max_partitions=PARTITIONS))
+        starting.append(topics.apply(KafkaConnection(kafka.bootstrap), prefix=prefix, max_partitions=PARTITIONS))
     await run_all(*starting)
     defaults = {
         "NEST_ENVIRONMENT": "dev",

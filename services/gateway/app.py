@@ -72,23 +72,23 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings, middleware: Middleware | None = None) -> None:
         self.settings = settings
-        prefix, bootstrap = settings.topic_prefix, settings.kafka_bootstrap
+        prefix, kafka = settings.topic_prefix, settings.kafka
         sealer = Sealer(settings.master_keys())
         send_seconds = min(MAX_SEND_SECONDS, settings.reply_seconds / 2)
-        self._producer = Producer(bootstrap, prefix=prefix, client_id="nest-gateway", timeout=send_seconds)
+        self._producer = Producer(kafka, prefix=prefix, client_id="nest-gateway", timeout=send_seconds)
         self._rpc_client = RpcClient(
             self._producer,
             sealer,
-            bootstrap=bootstrap,
+            kafka=kafka,
             prefix=prefix,
             seconds=settings.reply_seconds,
             limit=settings.calls_in_flight,
         )
         keys, clients, revocations = SigningKeys(), Clients(), Revocations()
         self._auth_readers = (
-            TopicReader(bootstrap, prefix + SigningKeyPublished.topic, keys.apply),
-            TopicReader(bootstrap, prefix + ClientAnnounced.topic, clients.apply),
-            TopicReader(bootstrap, prefix + AccessTokenRevoked.topic, revocations.apply),
+            TopicReader(kafka, prefix + SigningKeyPublished.topic, keys.apply),
+            TopicReader(kafka, prefix + ClientAnnounced.topic, clients.apply),
+            TopicReader(kafka, prefix + AccessTokenRevoked.topic, revocations.apply),
         )
         internal_keys = [named_key(entry) for entry in settings.internal_keys]
         authenticator = Authenticator(keys, clients, revocations, internal_keys=internal_keys, issuer=settings.issuer)
@@ -120,6 +120,7 @@ class Gateway:
 
         Raises:
             KafkaError, BusDown: Kafka was not available for a minute.
+            KafkaAccessDenied: Kafka refuses the credentials, or expects another protocol.
             OSError: the port is in use.
         """
         structlog.contextvars.bind_contextvars(service="gateway")
@@ -153,6 +154,7 @@ class Gateway:
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)
+        await retry_until_available("Kafka", self.settings.kafka.check)
         await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
         settings = self.settings
@@ -171,7 +173,7 @@ class Gateway:
             await health.start()
             self._stack.push_async_callback(health.stop)
         # Here, because the services that read too little may be away.
-        lag = LagExporter(self.settings.kafka_bootstrap, prefix=self.settings.topic_prefix, services=SERVICES)
+        lag = LagExporter(self.settings.kafka, prefix=self.settings.topic_prefix, services=SERVICES)
         await lag.start()
         self._stack.push_async_callback(lag.stop)
         await self._server.start()

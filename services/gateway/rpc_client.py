@@ -18,6 +18,7 @@ from services.gateway.admission import CallLimit
 from services.gateway.errors import ReplyTimeout, TooManyRequests
 from shared.bus.envelope import HANDLING_TIME, Envelope, Record
 from shared.bus.inbox import DONE
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topic_reader import TopicReader
 from shared.bus.topics import SERVICES
@@ -58,18 +59,18 @@ class RpcClient:
     Args:
         producer: sends to Kafka, with a timeout shorter than ``seconds``.
         sealer: unseals replies with secrets.
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: of every topic name.
         seconds: timeout of a call, sending included.
         limit: calls that may wait at the same time. Each service has a lower limit of its own while it is overloaded.
     """
 
     def __init__(
-        self, producer: Producer, sealer: Sealer, *, bootstrap: str, prefix: str, seconds: float, limit: int
+        self, producer: Producer, sealer: Sealer, *, kafka: KafkaConnection, prefix: str, seconds: float, limit: int
     ) -> None:
         self._producer = producer
         self._sealer = sealer
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = prefix
         self._seconds = seconds
         self._limit = limit
@@ -94,7 +95,7 @@ class RpcClient:
             raise BusDown(f"cannot read the partitions of topic {self._prefix}{TOPIC}: {down}") from down
         self._partition = partitions[zlib.crc32(new_message_id().encode()) % len(partitions)]
         self._reader = TopicReader(
-            self._bootstrap,
+            self._kafka,
             self._prefix + TOPIC,
             self._receive,
             partitions=[self._partition],

@@ -150,6 +150,8 @@ def too_wide(networks: Sequence[Network]) -> bool:
 class GatewaySettings(OldClientsSettings):
     """Environment variables of the gateway, each with the prefix ``NEST_``."""
 
+    PROCESS = "gateway"
+
     host: str = "127.0.0.1"
     """Address to listen on; ``::`` for every address, of IPv4 and IPv6, ``0.0.0.0`` for those of IPv4."""
     port: int = Field(default=8080, ge=0, le=65_535)

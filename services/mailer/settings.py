@@ -51,6 +51,8 @@ _ACCOUNTS: Final = {
 class MailerSettings(ServiceSettings):
     """Environment variables of the mailer."""
 
+    PROCESS = "mailer"
+
     smtp_host: str = Field(min_length=1)
     """Host name of the mail server; its certificate must be valid for it."""
     smtp_port: int = Field(default=587, ge=1, le=65_535)

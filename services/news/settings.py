@@ -35,6 +35,8 @@ def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
 class NewsSettings(ServiceSettings):
     """Environment variables of news."""
 
+    PROCESS = "news"
+
     news_action_schemes: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_schemes)] = Field(
         default=DEFAULT_SCHEMES, min_length=1
     )

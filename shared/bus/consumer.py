@@ -31,6 +31,7 @@ from shared.bus.group_member import (
     SpareHeartbeats,
     use_group_members,
 )
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord
 from shared.bus.offset_gaps import OffsetGap, find_gaps
 from shared.bus.offset_tracker import OffsetTracker
@@ -65,7 +66,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """The consumer of one service.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of every topic name.
         group: consumer group; the instances of a service share its partitions.
         instance: name of this process, unique in the group; a restarted process has the same.
@@ -83,7 +84,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         prefix: str,
         group: str,
@@ -97,7 +98,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         patch_aiokafka()
         use_group_members()
         self._prefix = prefix
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self.group = group
         self.instance = instance
         self.topics = tuple(prefix + topic for topic in topics)
@@ -119,7 +120,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.last_progress = time.monotonic()
         self.fault: str | None = None
         self.broker = KafkaBroker(
-            bootstrap,
+            kafka.bootstrap,
             client_id=group,
             allow_auto_create_topics=False,
             request_timeout_ms=10_000,
@@ -128,6 +129,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             apply_types=False,
             logger=None,
         )
+        # FastStream has no parameter for some of them.
+        self.broker._connection_kwargs.update(kafka.options)  # noqa: SLF001
         self._subscriber: BatchSubscriber = self.broker.subscriber(
             *self.topics,
             group_id=group,
@@ -155,7 +158,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         member: GroupMember = self._consumer._coordinator  # noqa: SLF001 -- aiokafka has no callback for it
         member.on_fenced = self._fenced
         self._member = member
-        self._spare_heartbeats = SpareHeartbeats(self._bootstrap, member)
+        self._spare_heartbeats = SpareHeartbeats(self._kafka, member)
         self._spare_heartbeats.start()
         self._committer = asyncio.create_task(self._commit_regularly())
 

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.offset_gaps import OffsetGap, find_gaps, last_read_of
 from shared.telemetry import LAG, LAG_SECONDS, UNREAD_EXPIRED, log
 
@@ -48,12 +49,12 @@ class LagReader:
     """Reads the lag of consumer groups, as an async context manager.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(READ_SECONDS * 1000))
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+    def __init__(self, kafka: KafkaConnection) -> None:
+        self._admin = AIOKafkaAdminClient(**kafka.options, request_timeout_ms=int(READ_SECONDS * 1000))
+        self._consumer = AIOKafkaConsumer(**kafka.options, group_id=None, enable_auto_commit=False)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -122,7 +123,7 @@ class LagMonitor:
     """Measures the lag of services regularly.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of topics and consumer groups.
         services: whose lag is measured.
         seconds: interval between two measurements.
@@ -132,9 +133,9 @@ class LagMonitor:
     """
 
     def __init__(
-        self, bootstrap: str, *, prefix: str, services: Iterable[str], seconds: float = INTERVAL_SECONDS
+        self, kafka: KafkaConnection, *, prefix: str, services: Iterable[str], seconds: float = INTERVAL_SECONDS
     ) -> None:
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = prefix
         self._services: Sequence[str] = tuple(services)
         self._seconds = seconds
@@ -167,7 +168,7 @@ class LagMonitor:
     async def _run(self) -> None:
         while True:
             try:
-                async with LagReader(self._bootstrap) as reader:
+                async with LagReader(self._kafka) as reader:
                     while True:
                         for service in self._services:
                             self.measured(service, await reader.read(self._prefix + service))

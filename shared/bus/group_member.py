@@ -22,6 +22,8 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Int32, Schema, String
 
+from shared.bus.kafka_connection import KafkaConnection
+
 SESSION_SECONDS: Final = 6.0
 """After so long without a heartbeat Kafka gives a member's partitions to others: the shortest time that brokers accept
 by default (``group.min.session.timeout.ms``)."""
@@ -141,12 +143,12 @@ class SpareHeartbeats:
     again elsewhere. It does not help against code that holds the interpreter lock, nor if the whole process is frozen.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         member: the membership of a consumer in the running loop.
     """
 
-    def __init__(self, bootstrap: str, member: GroupMember) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaConnection, member: GroupMember) -> None:
+        self._kafka = kafka
         self._member = member
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
@@ -180,7 +182,7 @@ class SpareHeartbeats:
         self.sent += 1
 
     async def _heartbeat(self) -> None:
-        client = AIOKafkaClient(bootstrap_servers=self._bootstrap)
+        client = AIOKafkaClient(**self._kafka.options)
         try:
             await client.bootstrap()
             node = await client.coordinator_lookup(CoordinationType.GROUP, self._member.group_id)

@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from shared.bus.consumer import Consumer
 from shared.bus.delivery import NOTICE_MILLISECONDS, Delivery, Waiting
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.outage import Outage
 from shared.telemetry import log
 
@@ -41,12 +42,19 @@ class OutageNotices:
     """
 
     def __init__(
-        self, consumer: Consumer, delivery: Delivery, outage: Outage, *, bootstrap: str, prefix: str, service: str
+        self,
+        consumer: Consumer,
+        delivery: Delivery,
+        outage: Outage,
+        *,
+        kafka: KafkaConnection,
+        prefix: str,
+        service: str,
     ) -> None:
         self._consumer = consumer
         self._delivery = delivery
         self._outage = outage
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = prefix
         self._notices = NOTICES.labels(service)
         self._positions: dict[TopicPartition, int] = {}
@@ -77,7 +85,7 @@ class OutageNotices:
 
     async def _notify_until_over(self) -> None:
         client = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.options,
             client_id="nest-outage-notices",
             enable_auto_commit=False,
             auto_offset_reset="earliest",

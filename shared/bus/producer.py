@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import Envelope
+from shared.bus.kafka_connection import KafkaConnection
 
 STOP_SECONDS: Final = 5.0
 LOG_APPEND_TIME: Final = 1
@@ -45,15 +46,17 @@ class Producer:
     """The Kafka producer of one service in one process.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of every topic name.
         client_id: name in Kafka's log.
         timeout: seconds that one send may take.
     """
 
-    def __init__(self, bootstrap: str, *, prefix: str = "", client_id: str = "nest", timeout: float = 10.0) -> None:
+    def __init__(
+        self, kafka: KafkaConnection, *, prefix: str = "", client_id: str = "nest", timeout: float = 10.0
+    ) -> None:
         patch_aiokafka()
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = prefix
         self._client_id = client_id
         self._timeout = timeout
@@ -62,7 +65,7 @@ class Producer:
     async def start(self) -> None:
         """Connect to Kafka; raise KafkaError if it can't be reached."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.options,
             client_id=self._client_id,
             acks="all",
             enable_idempotence=False,

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 
 from shared.bus.envelope import Envelope
 from shared.bus.inbox import Inbox
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import CONSUMERS
 from shared.mongo import dependency_down
 from shared.telemetry import log
@@ -52,7 +53,7 @@ class SentMessages:
 
     Args:
         inbox: the inbox.
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of topic names and consumer groups.
         consumers: services that consume a topic, by its name without the prefix. Messages of other topics stay.
     """
@@ -60,7 +61,7 @@ class SentMessages:
     def __init__(
         self,
         inbox: Inbox,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         prefix: str,
         consumers: Mapping[str, Sequence[str]] = CONSUMERS,
@@ -68,7 +69,7 @@ class SentMessages:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inbox = inbox
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = prefix
         self._groups = {prefix + topic: [prefix + name for name in names] for topic, names in consumers.items()}
         self._check_seconds = check_seconds
@@ -147,7 +148,7 @@ class SentMessages:
 
     async def _connected(self) -> AIOKafkaAdminClient:
         if self._admin is None:
-            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+            self._admin = AIOKafkaAdminClient(**self._kafka.options)
             await self._admin.start()
         return self._admin
 

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus.aiokafka_patch import patch_aiokafka
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown
 from shared.telemetry import log
 
@@ -35,7 +36,7 @@ class TopicReader:
     """Reads and follows a topic; reconnects after failures and continues at its position.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         topic: full topic name.
         on_record: receives each record.
         partitions: partitions to read; all by default.
@@ -49,7 +50,7 @@ class TopicReader:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic: str,
         on_record: OnRecord,
         *,
@@ -59,7 +60,7 @@ class TopicReader:
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         patch_aiokafka()
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topic = topic
         self._on_record = on_record
         self._wanted = partitions
@@ -103,7 +104,7 @@ class TopicReader:
         """Open a consumer at the position of the previous one, or where reading starts."""
         consumer = AIOKafkaConsumer(
             self._topic,
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.options,
             client_id=self._client_id,
             group_id=None,
             enable_auto_commit=False,

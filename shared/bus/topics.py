@@ -15,6 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from shared.bus.kafka_connection import KafkaConnection
+
 MINUTE: Final = 60_000
 DAY: Final = 24 * 60 * MINUTE
 FOREVER: Final = -1
@@ -113,7 +115,7 @@ def declared(topics: Iterable[Topic] = TOPICS, *, max_partitions: int | None = N
 
 
 async def apply(
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     prefix: str = "",
     replication: int = 1,
@@ -123,7 +125,7 @@ async def apply(
     """Create the missing topics and apply the settings of all; return the full names of the created ones.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of every topic name.
         replication: replication factor.
         max_partitions: as for ``declared``; existing topics keep their partitions.
@@ -133,7 +135,7 @@ async def apply(
         KafkaError: Kafka can't be reached or rejected a request.
     """
     wanted = declared(topics, max_partitions=max_partitions)
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=30_000)
+    admin = AIOKafkaAdminClient(**kafka.options, request_timeout_ms=30_000)
     try:
         await admin.start()
         existing = set(await admin.list_topics())
@@ -155,7 +157,7 @@ async def apply(
 
 
 async def check(
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     prefix: str = "",
     replication: int = 1,
@@ -164,7 +166,7 @@ async def check(
 ) -> list[str]:
     """Return the differences between Kafka and the declaration, one sentence each; arguments, errors as ``apply``."""
     wanted = declared(topics, max_partitions=max_partitions)
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**kafka.options)
     try:
         await admin.start()
         existing = set(await admin.list_topics())

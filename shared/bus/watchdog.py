@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from shared.bus.consumer import Consumer
+from shared.bus.kafka_connection import KafkaConnection
 from shared.telemetry import log
 
 CHECK_SECONDS: Final = 15.0
@@ -38,14 +39,14 @@ class Watchdog:
     def __init__(
         self,
         consumer: Consumer,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         on_stuck: Callable[[], None] = end_process,
         stuck_seconds: float = STUCK_SECONDS,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._consumer = consumer
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._on_stuck = on_stuck
         self._stuck_seconds = stuck_seconds
         self._check_seconds = check_seconds
@@ -113,8 +114,8 @@ class Watchdog:
         Partitions of other instances are ignored, unless none is assigned: then the assignment may have been lost.
         """
         assigned = self._consumer.assigned
-        client = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        client = AIOKafkaConsumer(**self._kafka.options, enable_auto_commit=False)
+        admin = AIOKafkaAdminClient(**self._kafka.options)
         try:
             await client.start()
             await admin.start()

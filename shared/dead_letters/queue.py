@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from shared.bus.aiokafka_patch import patch_aiokafka
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topics import TOPICS, Topic, dead_letter_topic
 from shared.dead_letters.reader import CHUNK, KAFKA_SECONDS, DeadLetterReader, LetterFilter, NewestFirstScan, newest_of
@@ -50,7 +51,7 @@ class DeadLetterQueue:
     """The dead letters of all services.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of every topic name.
         topics: source topics; Nest's own by default.
         sealer: unseals dead letters; without one only their reason headers are available.
@@ -59,7 +60,7 @@ class DeadLetterQueue:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         prefix: str,
         topics: Iterable[Topic] = TOPICS,
@@ -67,7 +68,7 @@ class DeadLetterQueue:
         scan_records: int = SCAN_RECORDS,
     ) -> None:
         patch_aiokafka()
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = prefix
         self._topics = sorted(topic.name for topic in topics if topic.consumed)
         self._sealer = sealer
@@ -172,7 +173,7 @@ class DeadLetterQueue:
         Raises:
             BusDown: Kafka can't be reached.
         """
-        producer = Producer(self._bootstrap, prefix=self._prefix, client_id="nest-dead-letters")
+        producer = Producer(self._kafka, prefix=self._prefix, client_id="nest-dead-letters")
         try:
             await producer.start()
         except KafkaError as failure:
@@ -186,7 +187,7 @@ class DeadLetterQueue:
     async def _reader(self, topic: str | None) -> AsyncIterator[DeadLetterReader]:
         async with self._readers:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
+                **self._kafka.options,
                 client_id="nest-dead-letters",
                 group_id=None,
                 enable_auto_commit=False,

@@ -11,6 +11,7 @@ from services.auth.app import create
 from services.auth.settings import AuthSettings
 from shared.bus import topics
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.bus.topic_reader import TopicReader
 from shared.ids import new_message_id
@@ -56,14 +57,14 @@ async def test_two_instances_share_the_signing_key_and_the_commands(
         database_prefix=database_prefix,
         drain_seconds=5,
     )
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
+    await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     collector = RecordCollector(UserEnsured.wire, COMMANDS)
     readers = [
-        TopicReader(backing.kafka_bootstrap, topic_prefix + topic, collector.add)
+        TopicReader(KafkaConnection(backing.kafka_bootstrap), topic_prefix + topic, collector.add)
         for topic in ("auth.keys", "auth.events")
     ]
     sealer = Sealer(chosen.master_keys())
-    producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
+    producer = Producer(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix)
     await producer.start()
     for reader in readers:
         await reader.start()
@@ -109,7 +110,7 @@ async def test_wrong_sealing_key_stops_the_start_with_one_line(
         "database_prefix": database_prefix,
         "environment": "test",
     }
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
+    await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     async with create(settings(**variables)):
         pass
     environment = {f"NEST_{name.upper()}": value for name, value in variables.items()}

@@ -10,9 +10,10 @@ from services.auth.rate_limits.models import Limit, LimitName, PersonLimitName, 
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys.models import RotationPolicy
 from shared.settings import SettingsError, load
+from tests.production import KAFKA
 
 Make = Callable[..., AuthSettings]
-PRODUCTION = {"environment": "production", "issuer": "https://nest.example"}
+PRODUCTION = {"environment": "production", "issuer": "https://nest.example", **KAFKA}
 LIMIT_NAMES = [*get_args(PersonLimitName), *get_args(SharedLimitName)]
 
 

@@ -12,6 +12,7 @@ from services.billing.settings import BillingSettings
 from services.stripe_double import StripeDouble
 from shared.bus import topics
 from shared.bus.envelope import Envelope, unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.ids import derived_message_id
 from shared.messages.billing.stripe_events import StripeEvent
@@ -23,7 +24,7 @@ async def deployed(
     backing: Backing, topic_prefix: str, database_prefix: str, settings: Callable[..., BillingSettings]
 ) -> Callable[..., BillingSettings]:
     """A factory of settings for a deployment with topics."""
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
+    await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     return partial(
         settings,
         kafka_bootstrap=backing.kafka_bootstrap,
@@ -46,7 +47,7 @@ async def test_two_instances_record_each_subscription_once(
         double.simulate.checkout(price, email=f"{number}@example.com", metadata={"user_id": f"user_{number}"})
         for number in range(10)
     ]
-    producer = Producer(settings.kafka_bootstrap, prefix=settings.topic_prefix)
+    producer = Producer(KafkaConnection(settings.kafka_bootstrap), prefix=settings.topic_prefix)
     await producer.start()
     try:
         async with create(settings), create(settings):

@@ -5,9 +5,15 @@ import pytest
 
 from services.billing.settings import BillingSettings
 from shared.settings import SettingsError, load
+from tests.production import KAFKA
 
 Make = Callable[..., BillingSettings]
-PRODUCTION: dict[str, Any] = {"environment": "production", "stripe_livemode": True, "stripe_api_key": "sk_live_1"}
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "stripe_livemode": True,
+    "stripe_api_key": "sk_live_1",
+    **KAFKA,
+}
 
 
 @pytest.mark.parametrize(

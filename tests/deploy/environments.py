@@ -17,7 +17,9 @@ from services.billing.settings import BillingSettings
 from services.gateway.settings import GatewaySettings
 from services.mailer.settings import MailerSettings
 from services.news.settings import NewsSettings
-from shared.settings import PREFIX, BusSettings, load
+from services.operator.kafka import OperatorSettings
+from shared.settings import BusSettings, load
+from shared.variables import PREFIX, VariableSettings
 
 ROOT: Final = Path(__file__).parents[2]
 SETTINGS: Final[dict[str, type[BusSettings]]] = {
@@ -29,6 +31,10 @@ SETTINGS: Final[dict[str, type[BusSettings]]] = {
 }
 STAND_INS: Final = {
     "NEST_SEALING_KEYS": f"k1:{base64.b64encode(bytes(32)).decode()}",
+    **{
+        f"NEST_{name}_KAFKA_PASSWORD": "a password of a test"
+        for name in ("GATEWAY", "AUTH", "BILLING", "MAILER", "NEWS", "OPERATOR")
+    },
     "NEST_MONGO_URL": "mongodb://nest:hunter2@mongo:27017/?replicaSet=rs0",
     "NEST_INTERNAL_KEYS": "test:7f4e1c02b9a86d35e0c17b94d2f6a358",
     "NEST_STRIPE_API_KEY": "sk_test_of_a_test",
@@ -48,8 +54,23 @@ STAND_INS: Final = {
 
 
 def variables(service: str) -> set[str]:
-    """Return the environment variables that a service reads."""
+    """Return the environment variables that a service reads and that are not its own."""
     return {PREFIX + name.upper() for name in SETTINGS[service].model_fields}
+
+
+def own_variables(process: str) -> set[str]:
+    """Return the environment variables that only one process reads."""
+    return {f"{PREFIX}{process}_{name}".upper() for name in VariableSettings.OWN}
+
+
+def other_variables() -> set[str]:
+    """Return the variables that stand for documented ones: files with secrets, and those of one process."""
+    kinds = [*SETTINGS.values(), OperatorSettings]
+    fields = {name: str(field.annotation) for kind in kinds for name, field in kind.model_fields.items()}
+    own = set().union(*(own_variables(kind.PROCESS) for kind in kinds))
+    secrets = {name for name, annotation in fields.items() if "SecretStr" in annotation}
+    names = own | {PREFIX + name.upper() for name in secrets}
+    return own | {f"{name}_FILE" for name in names if name.lower().endswith(tuple(secrets))}
 
 
 def all_variables() -> set[str]:

@@ -26,8 +26,16 @@ from shared.dead_letters.records import DEAD_LETTER_HEADERS, REPLAY_HEADERS
 from shared.errors import Refusal
 from shared.fault_points import POINTS
 from shared.messages import SERVICE
-from shared.settings import PREFIX
-from tests.deploy.environments import ROOT, SETTINGS, all_variables, command_named, command_variables, variables
+from shared.variables import PREFIX
+from tests.deploy.environments import (
+    ROOT,
+    SETTINGS,
+    all_variables,
+    command_named,
+    command_variables,
+    other_variables,
+    variables,
+)
 
 DOCUMENTS: Final = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -113,7 +121,7 @@ def test_every_relative_link_resolves(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_named_variable_exists(document: str) -> None:
     named = set(re.findall(r"\bNEST_[A-Z_]+\b", DOCUMENTS[document]))
-    assert named <= all_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_", URL, KEY}
+    assert named <= all_variables() | other_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_", URL, KEY}
 
 
 def test_exactly_the_existing_settings_are_documented() -> None:

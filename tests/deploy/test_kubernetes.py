@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.deploy.environments import ROOT, SETTINGS, STAND_INS, all_variables, command_named, settings, variables
+from services.operator.kafka import OperatorSettings
+from shared.settings import load
+from tests.deploy.environments import (
+    ROOT,
+    SETTINGS,
+    STAND_INS,
+    all_variables,
+    command_named,
+    own_variables,
+    settings,
+    variables,
+)
 
 FOLDER: Final = ROOT / "deploy/kubernetes"
 BASE: Final = FOLDER / "base"
@@ -28,6 +41,8 @@ def env_file(path: Path) -> dict[str, str]:
 
 
 OBJECTS: Final = [each for name in kustomization(BASE)["resources"] for each in read(BASE / name)]
+PROCESSES: Final = (*SETTINGS, "operator")
+"""Processes that may have variables of their own; the topics are created by ``operator``."""
 SECRETS: Final = env_file(FOLDER / "secrets.example.env")
 
 
@@ -55,6 +70,9 @@ def environment(service: str, overlay: str) -> dict[str, str]:
     if pod_variables["NEST_STRIPE_LIVEMODE"] == "true":
         filled_in["NEST_STRIPE_API_KEY"] = "sk_live_of_a_test"
     for variable in container(service).get("env", ()):
+        if "value" in variable:
+            pod_variables[variable["name"]] = variable["value"]
+            continue
         reference = variable["valueFrom"]["secretKeyRef"]
         assert reference == {"name": "nest", "key": variable["name"]}
         pod_variables[variable["name"]] = filled_in[variable["name"]]
@@ -95,17 +113,27 @@ def test_each_service_starts_with_its_environment(service: str, overlay: str) ->
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_no_service_has_secrets_that_it_does_not_read(service: str) -> None:
-    assert {variable["name"] for variable in container(service)["env"]} <= variables(service)
+    assert {variable["name"] for variable in container(service)["env"]} <= variables(service) | own_variables(service)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("pod", [*SETTINGS, "topics"])
+def test_each_pod_logs_in_to_kafka_as_a_user_of_its_own(pod: str, overlay: str) -> None:
+    user = "operator" if pod == "topics" else pod
+    with mock.patch.dict(os.environ, environment(pod, overlay), clear=True):
+        kafka = (load(SETTINGS[pod]) if pod in SETTINGS else load(OperatorSettings)).kafka
+    assert (kafka.protocol, kafka.user) == ("SASL_SSL", user)
+    assert kafka.password is not None
 
 
 def test_every_named_setting_exists() -> None:
     for overlay in OVERLAYS:
         assert set(shared_settings(overlay)) <= all_variables()
-    assert set(SECRETS) <= all_variables()
+    assert set(SECRETS) <= all_variables().union(*map(own_variables, PROCESSES))
 
 
 def test_the_example_lists_exactly_the_used_secrets_without_values() -> None:
-    used = {variable["name"] for service in SETTINGS for variable in container(service)["env"]}
+    used = {variable["name"] for name in pods() for variable in container(name)["env"] if "valueFrom" in variable}
     assert set(SECRETS) == used
     assert not any(SECRETS.values())
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pymongo import MongoClient
 
 from services.embedded.demo import CLIENT_ID
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.mail import unsubscribe_token
 from shared.sealing import Sealer
@@ -96,7 +97,9 @@ def unsubscribe_path(nest: Stack, user_id: str) -> str:
 
 async def publish(nest: Stack, *records: tuple[bytes, list[tuple[str, bytes]]], topic: str, key: bytes = b"k") -> None:
     """Publish records, each a value with headers, as a program other than Nest may."""
-    producer = Producer(nest.environment["NEST_KAFKA_BOOTSTRAP"], prefix=nest.environment["NEST_TOPIC_PREFIX"])
+    producer = Producer(
+        KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"]), prefix=nest.environment["NEST_TOPIC_PREFIX"]
+    )
     await producer.start()
     try:
         for value, headers in records:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from tests.stack import Login, Stack, eventually
 
@@ -119,7 +120,7 @@ class Topics:
     def __init__(self, nest: Stack) -> None:
         self._prefix = nest.environment["NEST_TOPIC_PREFIX"]
         bootstrap = nest.environment["NEST_KAFKA_BOOTSTRAP"]
-        self._producer = Producer(bootstrap, prefix=self._prefix)
+        self._producer = Producer(KafkaConnection(bootstrap), prefix=self._prefix)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
         )

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pymongo import AsyncMongoClient
 
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.dead_letters.records import dead_letter_record
 from shared.fault_points import EXIT_CODE
@@ -34,7 +35,7 @@ async def add_letters(nest: Stack, commands: list[RecordMarketingConsent]) -> No
     """Write dead letters of commands that an earlier release could not decode."""
     prefix = nest.environment["NEST_TOPIC_PREFIX"]
     sealer = Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"]))
-    producer = Producer(nest.environment["NEST_KAFKA_BOOTSTRAP"], prefix=prefix)
+    producer = Producer(KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"]), prefix=prefix)
     await producer.start()
     try:
         for number, command in enumerate(commands):

@@ -18,6 +18,7 @@ from jwt.algorithms import ECAlgorithm
 from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
 from shared.bus import topics
+from shared.bus.kafka_connection import KafkaConnection
 from shared.messages import Event
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
@@ -133,7 +134,7 @@ async def session_stack(
 ) -> AsyncIterator[GatewayStack]:
     settings = make_settings(topic_prefix=unique())
     bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
-    created = await topics.apply(bootstrap, prefix=prefix, max_partitions=2)
+    created = await topics.apply(KafkaConnection(bootstrap), prefix=prefix, max_partitions=2)
     services = FakeServices(bootstrap, prefix, Sealer(settings.master_keys()))
     await services.start()
     signer = Signer.new("key-1")

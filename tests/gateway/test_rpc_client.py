@@ -13,6 +13,7 @@ from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
 from shared.bus import topics
 from shared.bus.envelope import Envelope
+from shared.bus.kafka_connection import KafkaConnection
 from shared.sealing import Sealer
 from tests.gateway.conftest import GatewayStack
 from tests.gateway.fake_services import NO_REPLY, FakeServices
@@ -160,7 +161,7 @@ class TestWithoutKafka:
     @pytest.fixture
     async def kafka(self, own_kafka: Callable[[], Awaitable[EmbeddedKafka]]) -> EmbeddedKafka:
         kafka = await own_kafka()
-        await topics.apply(kafka.bootstrap, max_partitions=1)
+        await topics.apply(KafkaConnection(kafka.bootstrap), max_partitions=1)
         return kafka
 
     async def test_outage_gives_503_in_time_and_recovery_needs_no_restart(

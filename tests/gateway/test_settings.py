@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from services.gateway.settings import GatewaySettings, has_low_variety, plain
 from shared.settings import SettingsError, load
+from tests.production import KAFKA_VARIABLES
 
 REQUIRED = {
     "NEST_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
@@ -28,7 +29,7 @@ OTHER_KEY = "c3d90be1475f82a6901d3c7ae46b285f"
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A production environment with the required settings only."""
-    for name, value in REQUIRED.items():
+    for name, value in (REQUIRED | KAFKA_VARIABLES).items():
         monkeypatch.setenv(name, value)
     return monkeypatch
 

@@ -8,6 +8,7 @@ from services.mailer.app import create
 from services.mailer.deliveries import models
 from shared.bus import topics
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.ids import derived_message_id
 from shared.sealing import Sealer
@@ -28,9 +29,9 @@ async def test_two_instances_send_each_ordered_mail_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(models, "FIRST_PAUSE", models.FIRST_PAUSE / 10)
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
+    await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     sealer = Sealer(settings().master_keys())
-    producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
+    producer = Producer(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix)
     await producer.start()
     recipients = [f"person{number}@example.com" for number in range(40)]
     async with SmtpServer(pipelining=True) as server:

@@ -28,6 +28,7 @@ def settings() -> Callable[..., NewsSettings]:
     defaults = {
         "kafka_bootstrap": "127.0.0.1:9092",
         "mongo_url": "mongodb://nest:hunter2@127.0.0.1:27017",
+        "kafka_insecure_in_production": True,
         "sealing_keys": "test:" + base64.b64encode(bytes(32)).decode(),
     }
 

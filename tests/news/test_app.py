@@ -7,6 +7,7 @@ from pymongo import MongoClient
 from services.news.app import create
 from services.news.settings import NewsSettings
 from shared.bus import topics
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.messages import Message
 from shared.messages.auth.users import UserCreated
@@ -33,9 +34,9 @@ async def test_service_handles_commands_and_subscription_events_over_kafka(
         database_prefix=database_prefix,
         drain_seconds=5,
     )
-    await topics.apply(backing.kafka_bootstrap, prefix=topic_prefix, max_partitions=2)
+    await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     sealer = Sealer(loaded.master_keys())
-    producer = Producer(backing.kafka_bootstrap, prefix=topic_prefix)
+    producer = Producer(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix)
     await producer.start()
     banner = BannerContent(payload=Banner(emoji="", title="t", body="b"))
     at = "2026-11-21T06:05:00Z"

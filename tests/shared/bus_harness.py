@@ -19,6 +19,7 @@ from shared.bus import topics
 from shared.bus.consumer import Consumer
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.inbox import Inbox
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.dead_letters.records import DeadLetter, is_tombstone
 from shared.ids import new_message_id
@@ -91,7 +92,7 @@ class BusHarness:
         self.mongo_url = mongo_url
         self.prefix = prefix
         self.sealer = Sealer({"test": MASTER_KEY})
-        self.producer = Producer(bootstrap, prefix=prefix, client_id="bus", timeout=20)
+        self.producer = Producer(KafkaConnection(bootstrap), prefix=prefix, client_id="bus", timeout=20)
         self.client: Client = connect(mongo_url, application="bus", timeout=20)
         self._database_prefix = database_prefix
         self._table = table
@@ -100,7 +101,7 @@ class BusHarness:
         self.replies: list[tuple[str, ReceivedReply]] = []
 
     async def __aenter__(self) -> Self:
-        await topics.apply(self.bootstrap, prefix=self.prefix, topics=self._table)
+        await topics.apply(KafkaConnection(self.bootstrap), prefix=self.prefix, topics=self._table)
         await self.producer.start()
         self._replies = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap, auto_offset_reset="latest", fetch_max_wait_ms=50

@@ -10,6 +10,7 @@ from shared.bus import topics
 from shared.bus.envelope import Envelope
 from shared.bus.handling import Handlers
 from shared.bus.inbox import Outcome
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import DAY, Topic
 from shared.bus.work import Work
 from shared.errors import Unavailable
@@ -167,7 +168,9 @@ async def test_a_query_is_answered_after_kafka_has_its_audit_entry(
             # Queries that are not audited get their replies.
             assert (await bus.call(Inspect())).kind == "done"
         assert not call.done()
-        await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=(*TOPICS, Topic("auth.commands", 1, DAY)))
+        await topics.apply(
+            KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=(*TOPICS, Topic("auth.commands", 1, DAY))
+        )
         assert (await call).body == {"entries": 0}
         (record,) = await bus.records("auth.commands")
         assert RecordAuditEntry.model_validate_json(record.value).action == "inspect"

@@ -7,6 +7,7 @@ from pymongo.read_preferences import ReadPreference
 
 from shared.mongo import OptionNotPermitted, connect, database
 from shared.settings import ServiceSettings, SettingsError, load
+from tests.production import KAFKA
 
 KEY = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 REFUSED = [
@@ -57,7 +58,7 @@ def test_option_that_weakens_the_guarantees_is_refused_by_name(
     url = f"mongodb://nest:hunter2@mongo.test/?{options}"
     monkeypatch.setenv("NEST_MONGO_URL", url)
     with pytest.raises(SettingsError) as refused:
-        load(ServiceSettings, kafka_bootstrap="kafka:9092", sealing_keys=KEY)
+        load(ServiceSettings, kafka_bootstrap="kafka:9092", sealing_keys=KEY, **KAFKA)
     assert str(refused.value).startswith(f"NEST_MONGO_URL: remove the option {name}")
     assert "hunter2" not in str(refused.value)
     with pytest.raises(OptionNotPermitted, match=f"remove the option {name}[, ]"):

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.settings import PREFIX, ServiceSettings, SettingsError, load, parse_keys, split_commas
+from shared.settings import ServiceSettings, SettingsError, load, parse_keys, split_commas
+from shared.variables import PREFIX
+from tests.production import KAFKA_VARIABLES
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 REQUIRED = {
@@ -19,11 +21,11 @@ REQUIRED = {
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [field.upper() for field in ServiceSettings.model_fields]:
         monkeypatch.delenv(PREFIX + name, raising=False)
-    for name, value in REQUIRED.items():
+    for name, value in (REQUIRED | KAFKA_VARIABLES).items():
         monkeypatch.setenv(name, value)
 
 
-def test_a_service_needs_three_variables() -> None:
+def test_a_service_needs_three_variables_and_a_secure_kafka() -> None:
     settings = load(ServiceSettings)
     assert settings.production
     assert settings.master_keys() == {"k1": bytes(range(32))}

@@ -11,6 +11,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from shared.bus.consumer_lag import Lag, LagMonitor
+from shared.bus.kafka_connection import KafkaConnection
 from shared.errors import Unavailable
 
 MAX_WAIT: Final = 1 / 4
@@ -31,13 +32,13 @@ class MailBacklog(LagMonitor):
     Every instance reads the mailer's consumer lag from Kafka each second, also while the mailer is away.
 
     Args:
-        bootstrap: Kafka brokers, ``host:port`` separated by commas.
+        kafka: the connection to Kafka.
         prefix: prefix of topics and consumer groups.
         clock: returns Unix seconds.
     """
 
-    def __init__(self, bootstrap: str, *, prefix: str, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(bootstrap, prefix=prefix, services=["mailer"], seconds=INTERVAL_SECONDS)
+    def __init__(self, kafka: KafkaConnection, *, prefix: str, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(kafka, prefix=prefix, services=["mailer"], seconds=INTERVAL_SECONDS)
         self._clock = clock
         self._before: tuple[float, Lag] | None = None
         self._rates: deque[tuple[float, float]] = deque()

@@ -19,7 +19,9 @@ from services.operator.doctor.http import check_gateway
 from services.operator.doctor.instances import check_clocks
 from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
+from services.operator.kafka import OperatorSettings
 from shared.mongo import Client, Database, InvalidMongoUrl, connect, database
+from shared.settings import SettingsError, load
 
 CHECK_SECONDS: Final = 20.0
 """Timeout of one check."""
@@ -76,18 +78,21 @@ def _mongo_checks(client: Client, prefix: str, loaded: LoadedSettings) -> list[C
 
 def _kafka_checks(loaded: LoadedSettings, replication: int | None, auth: Database | None) -> list[Check]:
     # Kafka and MongoDB are checked even if no service would start.
-    bootstrap = loaded.first("kafka_bootstrap", os.environ.get("NEST_KAFKA_BOOTSTRAP"))
-    prefix = loaded.first("topic_prefix", os.environ.get("NEST_TOPIC_PREFIX", ""))
-    if not bootstrap:
+    if not os.environ.get("NEST_KAFKA_BOOTSTRAP"):
         return []
+    try:
+        connection = load(OperatorSettings).kafka
+    except SettingsError as invalid:
+        return [Check("kafka", partial(kafka.report_invalid_settings, invalid))]
+    prefix = loaded.first("topic_prefix", os.environ.get("NEST_TOPIC_PREFIX", ""))
     retentions = [each.inbox_retention for each in loaded.settings.values() if hasattr(each, "inbox_retention")]
     retention = min(retentions, default=None)
-    topics = partial(kafka.check_topics, bootstrap, prefix, replication=replication, inbox_retention=retention)
+    topics = partial(kafka.check_topics, connection, prefix, replication=replication, inbox_retention=retention)
     return [
         Check("topics", topics),
-        Check("consumers", partial(kafka.check_consumers, bootstrap, prefix)),
-        Check("clock", partial(check_clocks, bootstrap, prefix)),
-        Check("dead letters", partial(kafka.check_dead_letters, bootstrap, prefix, auth)),
+        Check("consumers", partial(kafka.check_consumers, connection, prefix)),
+        Check("clock", partial(check_clocks, connection, prefix)),
+        Check("dead letters", partial(kafka.check_dead_letters, connection, prefix, auth)),
     ]
 
 

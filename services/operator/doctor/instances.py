@@ -10,6 +10,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import INSTANCES
 from shared.clock_check import KAFKA, MAX_SECONDS, WARNING_SECONDS
 
@@ -18,9 +19,9 @@ RUNNING_SECONDS: Final = 60.0
 READ_MILLISECONDS: Final = 2_000
 
 
-async def check_clocks(bootstrap: str, prefix: str) -> AsyncIterator[Finding]:
+async def check_clocks(kafka: KafkaConnection, prefix: str) -> AsyncIterator[Finding]:
     """Compare the clock of every running process with those of MongoDB and Kafka."""
-    running = await _announcements(bootstrap, prefix + INSTANCES.name)
+    running = await _announcements(kafka, prefix + INSTANCES.name)
     if not running:
         yield warning(
             "no process has announced itself within a minute",
@@ -49,9 +50,9 @@ def _differences(announcement: Mapping[str, Any]) -> Iterable[Finding]:
             yield problem(says, f"synchronize the clock of {reference} by NTP")
 
 
-async def _announcements(bootstrap: str, topic: str) -> list[dict[str, Any]]:
+async def _announcements(kafka: KafkaConnection, topic: str) -> list[dict[str, Any]]:
     """Return the newest announcement of each running process, sorted by service and instance."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**kafka.options, group_id=None, enable_auto_commit=False)
     await consumer.start()
     newest: dict[bytes, tuple[int, dict[str, Any]]] = {}
     try:

@@ -15,9 +15,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from shared.bus.consumer_lag import LagReader
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import SERVICES, TOPICS, check
 from shared.dead_letters.queue import DeadLetterQueue
 from shared.mongo import Database
+from shared.settings import SettingsError
 
 LAG_WARNING: Final = 1_000
 """Records; a service handles them within seconds."""
@@ -29,31 +31,38 @@ RETENTION_MARGIN: Final = timedelta(days=1)
 """How much longer inbox rows must be kept than records, for replays and clock differences."""
 
 
+async def report_invalid_settings(error: SettingsError) -> AsyncIterator[Finding]:
+    """Report settings with which no command connects to Kafka."""
+    for line in str(error).splitlines():
+        yield problem(line, "set the variable; docs/operations.md lists its values")
+
+
 async def check_topics(
-    bootstrap: str, prefix: str, *, replication: int | None, inbox_retention: timedelta | None
+    kafka: KafkaConnection, prefix: str, *, replication: int | None, inbox_retention: timedelta | None
 ) -> AsyncIterator[Finding]:
     """Check that the brokers respond, and compare the topics with their declaration and with the inboxes.
 
     Args:
-        bootstrap: Kafka's brokers.
+        kafka: the connection to Kafka.
         prefix: prefix of the topic names.
         replication: required replicas of each topic; None for one per broker, 3 at most.
         inbox_retention: the shortest inbox retention of a service, if known.
     """
-    async with _admin(bootstrap) as admin:
+    await kafka.check()
+    async with _admin(kafka) as admin:
         cluster = await admin.describe_cluster()
         brokers = len(cluster["brokers"])
-        yield ok(f"{brokers} broker{'s' if brokers > 1 else ''} at {bootstrap}", area="kafka")
+        yield ok(f"{brokers} broker{'s' if brokers > 1 else ''} at {kafka.bootstrap}", area="kafka")
         if brokers < 3:  # noqa: PLR2004 -- with fewer, one broker acknowledges a write alone
             yield warning(
                 "a power cut may lose acknowledged records", "run three brokers with --replication 3", area="kafka"
             )
         required = min(3, brokers) if replication is None else replication
-        differences = await check(bootstrap, prefix=prefix, replication=required)
+        differences = await check(kafka, prefix=prefix, replication=required)
         # The embedded Kafka has fewer partitions than declared.
         differences = [line for line in differences if "partitions instead" not in line]
         for line in differences:
-            yield problem(line, f"nest topics apply --bootstrap {bootstrap} --replication {required}")
+            yield problem(line, f"nest topics apply --bootstrap {kafka.bootstrap} --replication {required}")
         topics = await admin.describe_topics([prefix + topic.name for topic in TOPICS])
         unhealthy = [line for topic in topics for line in _unhealthy_partitions(topic, required)]
         for line in unhealthy:
@@ -108,9 +117,9 @@ async def _retention(admin: AIOKafkaAdminClient, name: str) -> int | None:
     return int(values["retention.ms"]) if "retention.ms" in values else None
 
 
-async def check_consumers(bootstrap: str, prefix: str) -> AsyncIterator[Finding]:
+async def check_consumers(kafka: KafkaConnection, prefix: str) -> AsyncIterator[Finding]:
     """Check that every service runs, its consumer lag, and whether records expire before it reads them."""
-    async with _admin(bootstrap) as admin, LagReader(bootstrap) as reader:
+    async with _admin(kafka) as admin, LagReader(kafka) as reader:
         for findings in await asyncio.gather(*(_check_group(admin, reader, prefix, each) for each in SERVICES)):
             for finding in findings:
                 yield finding
@@ -139,9 +148,9 @@ async def _check_group(admin: AIOKafkaAdminClient, reader: LagReader, prefix: st
     return findings or [ok(f"{service}: {members} running, {behind}")]
 
 
-async def check_dead_letters(bootstrap: str, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
+async def check_dead_letters(kafka: KafkaConnection, prefix: str, auth: Database | None) -> AsyncIterator[Finding]:
     """Count the dead letters that were neither replayed nor removed."""
-    queue = DeadLetterQueue(bootstrap, prefix=prefix)
+    queue = DeadLetterQueue(kafka, prefix=prefix)
     page = await queue.newest(lambda _: True, topic=None, limit=LETTERS_READ, cursor=None)
     waiting = page.letters
     if auth is not None:
@@ -159,8 +168,8 @@ async def check_dead_letters(bootstrap: str, prefix: str, auth: Database | None)
     yield warning(f"{at_least}{len(waiting)} not replayed: {summary}", "nest dead list; then nest dead replay")
 
 
-def _admin(bootstrap: str) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=8_000)
+def _admin(kafka: KafkaConnection) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**kafka.options, request_timeout_ms=8_000)
     return _started(admin, admin.close)
 
 

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from shared.bus import topics
 from shared.bus.envelope import encode
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.dead_letters.queue import DeadLetterQueue
 from shared.dead_letters.records import dead_letter_record
@@ -122,8 +123,8 @@ class DeadLetterHarness:
 async def letters(
     new_harness: Callable[..., ServiceHarness], kafka_bootstrap: str, topic_prefix: str
 ) -> AsyncIterator[DeadLetterHarness]:
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
-    producer = Producer(kafka_bootstrap, prefix=topic_prefix)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TOPICS)
+    producer = Producer(KafkaConnection(kafka_bootstrap), prefix=topic_prefix)
     await producer.start()
     try:
         async with new_harness(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix) as harness:
@@ -430,7 +431,7 @@ def test_replay_needs_either_ids_or_a_filter(fields: dict[str, Any]) -> None:
 
 
 def test_every_consumed_topic_is_read() -> None:
-    source_topics = DeadLetterQueue("127.0.0.1:1", prefix="")._topics
+    source_topics = DeadLetterQueue(KafkaConnection("127.0.0.1:1"), prefix="")._topics
     assert [topics.dead_letter_topic(each) for each in source_topics] == sorted(
         topic.name for topic in topics.declared() if topic.name.endswith(".dead")
     )

@@ -8,6 +8,7 @@ import pytest
 
 from services.auth.magic_links.mail_backlog import INTERVAL_SECONDS, MAX_RETRY_SECONDS, MailBacklog
 from shared.bus.consumer_lag import Lag
+from shared.bus.kafka_connection import KafkaConnection
 from shared.errors import Unavailable
 
 LIFETIME = timedelta(minutes=10)
@@ -20,7 +21,7 @@ class Backlog:
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
         self.handled = 1_000
-        self.backlog = MailBacklog("127.0.0.1:1", prefix="", clock=lambda: self.now)
+        self.backlog = MailBacklog(KafkaConnection("127.0.0.1:1"), prefix="", clock=lambda: self.now)
 
     def measure(self, records: int, *, age: float = 0.0, rate: float = 0.0, seconds: int = 1) -> float:
         for _ in range(seconds):

@@ -8,6 +8,7 @@ import pytest
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.instances import check_clocks
 from shared.bus import topics
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.clock_check import ClockCheck
 
@@ -15,8 +16,8 @@ from shared.clock_check import ClockCheck
 @pytest.fixture
 async def producer(kafka_bootstrap: str, unique: Callable[[], str]) -> AsyncIterator[Producer]:
     prefix = unique()
-    await topics.apply(kafka_bootstrap, prefix=prefix, topics=[topics.INSTANCES])
-    producer = Producer(kafka_bootstrap, prefix=prefix)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=prefix, topics=[topics.INSTANCES])
+    producer = Producer(KafkaConnection(kafka_bootstrap), prefix=prefix)
     await producer.start()
     yield producer
     await producer.stop()
@@ -33,7 +34,7 @@ async def announce(
 
 
 async def findings(producer: Producer) -> list[Finding]:
-    return [finding async for finding in check_clocks(producer._bootstrap, producer._prefix)]
+    return [finding async for finding in check_clocks(producer._kafka, producer._prefix)]
 
 
 async def test_processes_with_right_clocks_are_ok(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:

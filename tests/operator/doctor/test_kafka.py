@@ -13,6 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.kafka import LAG_WARNING, check_consumers, check_topics
 from shared.bus import topics
+from shared.bus.kafka_connection import KafkaConnection
 from tests.operator.conftest import delete_topic
 from tests.stack import eventually
 
@@ -23,7 +24,7 @@ DAY = timedelta(days=1)
 async def prefix(kafka_bootstrap: str, unique: Callable[[], str]) -> str:
     """Prefix of topics that are as declared, with one partition each."""
     prefix = unique()
-    await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=prefix, max_partitions=1)
     return prefix
 
 
@@ -31,7 +32,9 @@ async def check(
     bootstrap: str, prefix: str, *, replication: int = 1, inbox_retention: timedelta = 8 * DAY
 ) -> list[Finding]:
     """Return the findings about topics."""
-    findings = check_topics(bootstrap, prefix, replication=replication, inbox_retention=inbox_retention)
+    findings = check_topics(
+        KafkaConnection(bootstrap), prefix, replication=replication, inbox_retention=inbox_retention
+    )
     return [finding async for finding in findings if finding.area != "kafka"]
 
 
@@ -66,7 +69,7 @@ async def test_changed_retention_is_a_problem(
         findings = await eventually(partial(findings_with, changed, kafka_bootstrap, prefix), within=30, what=changed)
         assert any(f"{name} keeps records {text}" in finding.says for finding in findings)
         assert {finding.level for finding in findings} == {Level.PROBLEM}
-    await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=prefix, max_partitions=1)
 
 
 async def test_missing_replicas_and_topics_are_problems(
@@ -77,7 +80,7 @@ async def test_missing_replicas_and_topics_are_problems(
     await delete_topic(kafka_admin, f"{prefix}mailer.events.dead")
     findings = await check(kafka_bootstrap, prefix)
     assert f"{prefix}mailer.events.dead is missing" in [finding.says for finding in findings]
-    await topics.apply(kafka_bootstrap, prefix=prefix, max_partitions=1)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=prefix, max_partitions=1)
 
 
 async def test_missing_instances_and_consumer_lag_are_reported(kafka_bootstrap: str, prefix: str) -> None:
@@ -95,7 +98,7 @@ async def test_missing_instances_and_consumer_lag_are_reported(kafka_bootstrap: 
     await consumer.start()
     try:
         await consumer.commit({commands: 0})
-        findings = [finding async for finding in check_consumers(kafka_bootstrap, prefix)]
+        findings = [finding async for finding in check_consumers(KafkaConnection(kafka_bootstrap), prefix)]
     finally:
         await consumer.stop()
     levels = {finding.says.split()[0]: finding.level for finding in findings}
@@ -120,9 +123,15 @@ async def test_old_and_expired_records_are_problems(
         for hours in (60, 50, 49, 1):
             await producer.send_and_wait(commands.topic, b"{}", timestamp_ms=now - hours * 3_600_000)
         await consumer.commit({commands: (1, str(now - 60 * 3_600_000))})
-        (behind,) = [each async for each in check_consumers(kafka_bootstrap, prefix) if each.says.startswith("mailer")]
+        (behind,) = [
+            each
+            async for each in check_consumers(KafkaConnection(kafka_bootstrap), prefix)
+            if each.says.startswith("mailer")
+        ]
         await kafka_admin.delete_records({commands: RecordsToDelete(3)})
-        findings = [each async for each in check_consumers(kafka_bootstrap, prefix) if "mailer" in each.says]
+        findings = [
+            each async for each in check_consumers(KafkaConnection(kafka_bootstrap), prefix) if "mailer" in each.says
+        ]
     finally:
         await producer.stop()
         await consumer.stop()

@@ -8,6 +8,7 @@ import time
 from prometheus_client import REGISTRY
 
 from shared.bus.consumer_lag import LagExporter, LagReader
+from shared.bus.kafka_connection import KafkaConnection
 from tests.shared.bus_harness import BusHarness
 from tests.shared.sample_services import Append
 from tests.stack import eventually
@@ -15,7 +16,7 @@ from tests.stack import eventually
 
 async def test_lag_of_a_service_that_is_away_is_counted_and_has_an_age(bus: BusHarness) -> None:
     group = f"{bus.prefix}ledger"
-    async with LagReader(bus.bootstrap) as reader:
+    async with LagReader(KafkaConnection(bus.bootstrap)) as reader:
         assert (await reader.read(group)).records == 0
         async with bus.running():
             for number in range(3):
@@ -41,7 +42,9 @@ async def test_lag_is_exported_for_services_that_are_away(bus: BusHarness) -> No
     async with bus.running():
         await bus.call(Append(subject="s", number=0, key="s"))
         await bus.drained()
-    exporter = LagExporter(bus.bootstrap, prefix=bus.prefix, services=["ledger", "audit"], seconds=0.05)
+    exporter = LagExporter(
+        KafkaConnection(bus.bootstrap), prefix=bus.prefix, services=["ledger", "audit"], seconds=0.05
+    )
     await exporter.start()
     try:
         await bus.send(Append(subject="s", number=1, key="s"))

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.bus import topics
 from shared.bus.envelope import unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import DAY, INSTANCES
 from shared.errors import Kind
 from shared.ids import new_message_id
@@ -281,7 +282,7 @@ async def test_a_missing_reply_topic_delays_no_message(
 ) -> None:
     monkeypatch.setattr("shared.bus.delivery.REPLY_SECONDS", 0.5)
     bus = BusHarness(kafka_bootstrap, mongo_url, topic_prefix, database_prefix)
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS[:-1])
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TOPICS[:-1])
     await bus.producer.start()
     try:
         async with bus.running(drain_seconds=10):
@@ -307,7 +308,7 @@ async def test_without_a_dead_letter_topic_poison_delays_only_its_key(
             assert (await bus.call(Append(subject="s", number=number, key=str(number)))).kind == "done"
         partition = TopicPartition(f"{topic_prefix}ledger.commands", await bus.partition_of("bad"))
         assert (await bus.committed()).get(partition, 0) == 0, "the offset of an unhandled record was committed"
-        await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TOPICS)
+        await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TOPICS)
         await bus.drained()
         (letter,) = await bus.dead_letters()
         assert letter.value == b"poison"

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus import sent_messages as module
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.sent_messages import SentMessages
 from shared.bus.topics import CONSUMERS, SERVICES
 from shared.ids import new_message_id
@@ -91,7 +92,7 @@ class TestWithoutKafka:
     @pytest.fixture
     def sent(self, harness: InboxHarness) -> SentMessages:
         consumers = {"a.events": ("b", "c"), "a.keys": ()}
-        return SentMessages(harness.inbox, "127.0.0.1:1", prefix="", consumers=consumers)
+        return SentMessages(harness.inbox, KafkaConnection("127.0.0.1:1"), prefix="", consumers=consumers)
 
     def committed(self, sent: SentMessages, monkeypatch: pytest.MonkeyPatch, **offsets: int) -> None:
         async def read(_: Any) -> dict[str, dict[TopicPartition, int]]:

@@ -7,6 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from shared.bus import topics
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import DAY, FOREVER, Topic, declared
 from shared.settings import ServiceSettings
 from tests.shared.bus_harness import wait_until
@@ -20,49 +21,53 @@ NAMES = ["a.commands", "a.commands.dead", "a.keys", "a.revocations"]
 
 
 async def test_apply_creates_missing_topics_once(kafka_bootstrap: str, topic_prefix: str) -> None:
-    created = await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    created = await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE)
     assert created == [topic_prefix + name for name in NAMES]
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
-    assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == []
+    assert await topics.check(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE) == []
+    assert await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE) == []
 
 
 async def test_check_reports_a_missing_topic(kafka_bootstrap: str, topic_prefix: str) -> None:
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:1])
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE[:1])
+    assert await topics.check(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE[:2]) == [
         f"{topic_prefix}a.keys is missing"
     ]
-    assert await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[:2]) == [f"{topic_prefix}a.keys"]
+    assert await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE[:2]) == [
+        f"{topic_prefix}a.keys"
+    ]
 
 
 async def test_apply_changes_the_cleanup_policy_of_an_existing_topic(kafka_bootstrap: str, topic_prefix: str) -> None:
     older = Topic("a.revocations", 1, DAY // 12, consumed=False)
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=[older])
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=[older])
     assert f"{topic_prefix}a.revocations: cleanup.policy is delete instead of compact,delete" in await topics.check(
-        kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:]
+        KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE[2:]
     )
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE[2:])
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE[2:])
     await wait_for_differences(kafka_bootstrap, topic_prefix, TABLE[2:], [])
 
 
 async def test_a_different_number_of_partitions_is_reported_and_kept(kafka_bootstrap: str, topic_prefix: str) -> None:
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2)
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE, max_partitions=2) == []
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE, max_partitions=2)
+    assert (
+        await topics.check(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE, max_partitions=2) == []
+    )
     difference = [f"{topic_prefix}a.commands has 2 partitions instead of 3"]
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
+    assert await topics.check(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE) == difference
     # With more partitions the next message of a key could overtake earlier ones in the old partition.
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
-    assert await topics.check(kafka_bootstrap, prefix=topic_prefix, topics=TABLE) == difference
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE)
+    assert await topics.check(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE) == difference
 
 
 async def test_a_changed_setting_is_reported_and_restored(
     kafka_bootstrap: str, topic_prefix: str, kafka_admin: AIOKafkaAdminClient
 ) -> None:
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE)
     name = f"{topic_prefix}a.commands"
     settings = TABLE[0].settings(1) | {"retention.ms": "1000"}
     await kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
     await wait_for_differences(kafka_bootstrap, topic_prefix, TABLE, [f"{name}: retention.ms is 1000 instead of {DAY}"])
-    await topics.apply(kafka_bootstrap, prefix=topic_prefix, topics=TABLE)
+    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE)
     await wait_for_differences(kafka_bootstrap, topic_prefix, TABLE, [])
 
 
@@ -70,7 +75,7 @@ async def wait_for_differences(bootstrap: str, prefix: str, table: Sequence[Topi
     """Wait until ``check`` reports these differences: brokers report a changed setting a moment after it was set."""
 
     async def reported() -> bool:
-        return await topics.check(bootstrap, prefix=prefix, topics=table) == expected
+        return await topics.check(KafkaConnection(bootstrap), prefix=prefix, topics=table) == expected
 
     await wait_until(reported)
 

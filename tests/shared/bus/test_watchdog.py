@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.watchdog import Watchdog
 from tests.shared.bus_harness import BusHarness, RunningService, wait_until
 from tests.shared.sample_services import Append
@@ -15,7 +16,7 @@ def watchdog(
 ) -> Watchdog:
     return Watchdog(
         running.consumer,
-        bootstrap or bus.bootstrap,
+        KafkaConnection(bootstrap or bus.bootstrap),
         on_stuck=lambda: running.stuck.append(True),
         stuck_seconds=seconds,
         check_seconds=0.1,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.envelope import unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown
 from shared.bus.topics import DAY
 from shared.dead_letters.queue import MAX_READERS, DeadLetterQueue, InvalidQueueCursor
@@ -28,7 +29,9 @@ from tests.shared.sample_services import TOPICS, Append, Posted
 
 
 def queue_of(bus: BusHarness, **options: Any) -> DeadLetterQueue:
-    return DeadLetterQueue(bus.bootstrap, prefix=bus.prefix, topics=TOPICS, **{"sealer": bus.sealer, **options})
+    return DeadLetterQueue(
+        KafkaConnection(bus.bootstrap), prefix=bus.prefix, topics=TOPICS, **{"sealer": bus.sealer, **options}
+    )
 
 
 def everything(_letter: DeadLetter) -> bool:
@@ -170,7 +173,7 @@ async def test_an_invalid_cursor_is_rejected(bus: BusHarness, cursor: str) -> No
 
 
 async def test_without_kafka_bus_down_is_raised() -> None:
-    queue = DeadLetterQueue("127.0.0.1:1", prefix="", topics=TOPICS)
+    queue = DeadLetterQueue(KafkaConnection("127.0.0.1:1"), prefix="", topics=TOPICS)
     with pytest.raises(BusDown):
         await queue.newest(everything, topic=None, limit=1, cursor=None)
     with pytest.raises(BusDown):

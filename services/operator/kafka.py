@@ -1,0 +1,26 @@
+"""The connection of operator commands to Kafka."""
+
+from __future__ import annotations
+
+from services.operator.client import CommandError
+from shared.bus.kafka_connection import KafkaConnection
+from shared.kafka_settings import KafkaSettings
+from shared.settings import SettingsError, load
+
+
+class OperatorSettings(KafkaSettings):
+    """Environment variables of operator commands that connect to Kafka."""
+
+    PROCESS = "operator"
+
+
+def connection(bootstrap: str) -> KafkaConnection:
+    """Return the connection to these brokers, with the protocol and credentials of the environment.
+
+    Raises:
+        CommandError: a setting is missing or invalid.
+    """
+    try:
+        return load(OperatorSettings, kafka_bootstrap=bootstrap).kafka
+    except SettingsError as invalid:
+        raise CommandError("; ".join(str(invalid).splitlines())) from None
