@@ -28,6 +28,7 @@ async def test_service_handles_commands_and_subscription_events_over_kafka(
     settings: Callable[..., NewsSettings],
 ) -> None:
     loaded = settings(
+        environment="test",
         kafka_bootstrap=backing.kafka_bootstrap,
         mongo_url=backing.mongo_url,
         topic_prefix=topic_prefix,

@@ -29,7 +29,15 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def test_missing_settings_are_named_and_the_exit_code_is_78() -> None:
-    done = subprocess.run(PROCESS, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        PROCESS,
+        cwd=ROOT,
+        env=environment(NEST_ENVIRONMENT="test"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 78
     assert done.stderr.splitlines() == [
         "nest ledger can't start:",
