@@ -59,7 +59,7 @@ REJECTION_MESSAGES: Final = {
     "application_user_not_active": "the user is not active",
     "malformed_api_key": "the API key is malformed",
     "not_logged_in": "the token is missing, not valid, or no longer valid",
-    "password_required": "the users of this application log in with a password",
+    "password_required": "this user logs in with a password",
     "wrong_credentials": "wrong e-mail address or password",
 }
 """``message`` of errors by code; the others have their code in words."""

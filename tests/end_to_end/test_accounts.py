@@ -251,6 +251,25 @@ async def test_calls_of_old_clients_work_as_documented(separate: Stack, mongo_cl
     await eventually(lambda: not orphans(mongo_client, nest))
 
 
+async def test_claims_of_an_ended_token_open_no_login(separate: Stack, email: str) -> None:
+    """Old clients log in with two IDs. Tokens of earlier releases show both: ``aud`` was the UUID of the API key."""
+    nest = separate
+    application = await create_application(nest, await create_owner(nest, email))
+    user = await sign_up(nest, application, email)
+    key = api_key(UUID(application["uuid"]))
+    signed_in = await call(nest, "POST", "/users/signin", uuid=user["uuid"], apikey=key)
+    claims = jwt.decode(signed_in["token"], options={"verify_signature": False})
+
+    await call(nest, "PUT", "/users/update", status=202, token=signed_in["token"], password=OTHER_PASSWORD)
+
+    assert claims["sub"] == user["uuid"]
+    for apikey in (key, key.lower()):
+        refused = await refusal(nest, "POST", "/users/signin", uuid=claims["sub"], apikey=apikey)
+        assert refused == (403, "password_required")
+    body = {"apikey": key, "email": email, "password": OTHER_PASSWORD}
+    await call(nest, "POST", "/users/signwithemail", **body)
+
+
 async def test_no_credential_in_a_path_is_logged_or_stored(separate: Stack, email: str, mongo_client: Mongo) -> None:
     nest = separate
     owner = await create_owner(nest, email)

@@ -71,7 +71,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     Raises:
         FieldRefused: the ID is not a UUID.
         MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no current application with this key.
-        PasswordRequired: the application requires passwords.
+        PasswordRequired: the application requires passwords, or the user has changed the password.
         ApplicationUserNotFound, ApplicationUserNotActive, ApplicationUserEnded: the user can't log in.
     """
     user_id = uuid_text(auth.unseal(command.uuid), "uuid")
@@ -84,6 +84,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     user = await auth.application_users.get_of_application(user_id, application)
     work.annotate(user_id=pseudonym("application user", user.id))
     user.must_be_allowed_in(at=work.now)
+    user.must_have_first_password()
     auth.applications.renew_key_hash(application, key, work)
     return SignedInView(token=_token(user, work, auth))
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from services.auth.accounts.models import Application, upgraded_id
 from shared.errors import Refusal
-from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn
+from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn, PasswordRequired
 
 TOKEN_TYPE: Final = "application+jwt"  # noqa: S105 -- the header ``typ``
 """Header ``typ`` of the tokens of application users; no access token of a user of Nest is accepted as one."""
@@ -48,6 +48,18 @@ class ApplicationUser:
             raise ApplicationUserNotActive
         if at >= self.ends_at:
             raise ApplicationUserEnded
+
+    def must_have_first_password(self) -> None:
+        """Check that ID and API key are enough to log in, as far as the user is concerned.
+
+        A new password ends all tokens. Who knows the user's ID, from the claims of such a token or because they signed
+        the user up, must not get another one without the new password.
+
+        Raises:
+            PasswordRequired: the password was changed or reset.
+        """
+        if self.generation > 1:
+            raise PasswordRequired
 
     def token_claims(self, *, id: str, at: datetime) -> dict[str, Any]:  # noqa: A002 -- the claim ``jti``
         """Claims of a token of this user; clients from before Nest read ``id``, which equals ``sub``."""

@@ -287,7 +287,7 @@ class SignIn(
 ):
     """Log in a user of an application without a password.
 
-    Works for applications that were created as ``passwordless``.
+    Works for applications that were created as ``passwordless``, until the user's password is changed or reset.
     """
 
     uuid: Sealed

@@ -210,7 +210,7 @@ class NotLoggedIn(Refusal, kind=Kind.UNAUTHENTICATED):
 
 
 class PasswordRequired(Refusal, kind=Kind.FORBIDDEN):
-    """The application does not allow logins without a password."""
+    """The application does not allow logins without a password, or the user has changed the password."""
 
 
 class ApplicationUserNotActive(Refusal, kind=Kind.FORBIDDEN):

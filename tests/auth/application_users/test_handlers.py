@@ -181,6 +181,25 @@ async def test_old_clients_sign_in_without_password_to_any_application(old_accou
     await old_accounts.deliver(check_sign_in(view["token"]))
 
 
+@pytest.mark.parametrize("old_clients", [False, True])
+async def test_changed_password_is_required_from_then_on(
+    new_harness: Callable[..., ServiceHarness],
+    old_clients: bool,  # noqa: FBT001
+) -> None:
+    async with new_harness(**CHEAP, old_clients=old_clients) as harness:
+        application = await new_application(harness, passwordless=not old_clients)
+        key = application["apiKey"]
+        user, token = await new_user(harness, key)
+        by_ids = sign_in(user["uuid"], key)
+        # The same password is no change.
+        await harness.deliver(update_application_user(token, password=PASSWORD, current_password=PASSWORD))
+        await harness.deliver(by_ids)
+        await harness.deliver(update_application_user(token, password=OTHER_PASSWORD, current_password=PASSWORD))
+        assert await refusal(harness, by_ids) == ("forbidden", "password_required")
+        await harness.deliver(sign_in_with_email(key, password=OTHER_PASSWORD))
+        assert await refusal(harness, by_ids) == ("forbidden", "password_required")
+
+
 async def test_unknown_application_is_not_found(accounts: ServiceHarness) -> None:
     for command in (sign_up(UNKNOWN_KEY), sign_in(UNKNOWN_ID, UNKNOWN_KEY), sign_in_with_email(UNKNOWN_KEY)):
         assert await refusal(accounts, command) == ("not_found", "application_not_found")
