@@ -43,7 +43,7 @@ from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
 from shared.ids import Ids, new_message_id
-from shared.messages import SERVICE, Message
+from shared.messages import SERVICE, Caller, Message
 from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
 from shared.mongo import (
     PING_SECONDS,
@@ -283,7 +283,7 @@ class Service:
         self._stack.push_async_callback(reader.stop)
 
 
-async def publish_outside_work(producer: Producer, sealer: Sealer, message: Message) -> None:
+async def publish_outside_work(producer: Producer, sealer: Sealer, message: Message, caller: Caller = SERVICE) -> None:
     """Send a message that no handled message causes.
 
     Raises:
@@ -296,7 +296,7 @@ async def publish_outside_work(producer: Producer, sealer: Sealer, message: Mess
         key=message.key,
         body=encode(message, sealer),
         time=unix_milliseconds(),
-        caller=SERVICE,
+        caller=caller,
         trace=new_traceparent(),
     )
     await producer.send(envelope)

@@ -42,6 +42,8 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 WAIT_SECONDS = 60.0
 HIGH_LIMITS = {
+    "NEST_FAILED_AUTHENTICATIONS_PER_MINUTE": "100000",
+} | {
     f"NEST_LIMIT_{name}": "1000/1s"
     for name in (
         "MAGIC_LINKS_PER_ADDRESS",
@@ -319,7 +321,7 @@ async def running_stack(
             "NEST_DATABASE_PREFIX": database_prefix,
             "NEST_ISSUER": urls[0],
             "NEST_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
-            "NEST_INTERNAL_KEYS": internal_key,
+            "NEST_INTERNAL_KEYS": f"ops:{internal_key}",
             "NEST_STRIPE_LIVEMODE": "false",
             "NEST_STRIPE_API_KEY": stripe_key,
             "NEST_STRIPE_API_BASE": stripe.url,

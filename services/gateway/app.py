@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Self
 
@@ -19,6 +20,7 @@ from services.gateway.cached_content import discovery_routes
 from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.endpoint import Dispatcher
 from services.gateway.errors import MethodNotSupported, TooManyRequests
+from services.gateway.failed_authentications import FailedAuthentications
 from services.gateway.middleware import HttpMiddleware
 from services.gateway.responses import HttpResponse, refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
@@ -39,7 +41,7 @@ from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
-from shared.service import retry_until_available
+from shared.service import publish_outside_work, retry_until_available
 from shared.settings import load
 from shared.telemetry import Tracing, log
 
@@ -91,7 +93,17 @@ class Gateway:
             TopicReader(kafka, prefix + AccessTokenRevoked.topic, revocations.apply),
         )
         internal_keys = [named_key(entry) for entry in settings.internal_keys]
-        authenticator = Authenticator(keys, clients, revocations, internal_keys=internal_keys, issuer=settings.issuer)
+        self._failed_authentications = FailedAuthentications(
+            partial(publish_outside_work, self._producer, sealer), settings.failed_authentications_per_minute
+        )
+        authenticator = Authenticator(
+            keys,
+            clients,
+            revocations,
+            self._failed_authentications,
+            internal_keys=internal_keys,
+            issuer=settings.issuer,
+        )
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
         dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer, self._tracing)
         app: ASGIApp = HttpMiddleware(
@@ -165,6 +177,8 @@ class Gateway:
         gate = ClockGate(self._clock_check, nullcontext)
         await gate.start()
         self._stack.push_async_callback(gate.stop)
+        self._failed_authentications.start()
+        self._stack.push_async_callback(self._failed_authentications.stop)
         for reader in (self._rpc_client, *self._auth_readers):
             await retry_until_available("Kafka", reader.start)
             self._stack.push_async_callback(reader.stop)

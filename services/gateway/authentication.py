@@ -31,6 +31,7 @@ from services.gateway.errors import (
     Unauthorized,
     UnknownTokenType,
 )
+from services.gateway.failed_authentications import FailedAuthentications
 from services.gateway.requests import unique_keys
 from shared.errors import Unavailable
 from shared.messages import Caller
@@ -77,6 +78,7 @@ class Authenticator:
         keys: public keys of access tokens.
         clients: those whose tokens are accepted.
         revocations: revoked access tokens.
+        failed: counts wrong keys and tokens, and chooses their answers.
         internal_keys: secrets of back ends and operators, with their names; two of one name during a rotation.
         issuer: the only accepted ``iss``.
         clock: Unix seconds.
@@ -87,6 +89,7 @@ class Authenticator:
         keys: SigningKeys,
         clients: Clients,
         revocations: Revocations,
+        failed: FailedAuthentications,
         *,
         internal_keys: Sequence[tuple[str, SecretStr]],
         issuer: str,
@@ -95,6 +98,7 @@ class Authenticator:
         self._keys = keys
         self._clients = clients
         self._revocations = revocations
+        self._failed = failed
         self._internal_digests = [(name, _digest(key.get_secret_value().encode())) for name, key in internal_keys]
         self._issuer = issuer
         self._clock = clock
@@ -113,6 +117,7 @@ class Authenticator:
         Raises:
             Unauthorized: the bearer token is not valid, or the scheme is unknown.
             AccessDenied: the internal key is wrong.
+            TooManyRequests: either of them, beyond the limit of the client's network.
             Unavailable: this gateway has not received any client from auth yet.
         """
         if authorization is None:
@@ -122,9 +127,14 @@ class Authenticator:
             case b"internal":
                 return self._internal_caller(credentials.strip(), client_ip)
             case b"bearer":
-                token = self._token(credentials.strip(), client_ip)
+                try:
+                    token = self._token(credentials.strip(), client_ip)
+                except Unauthorized as refusal:
+                    raise self._failed.answer("access token", refusal, client_ip) from None
             case _:
-                raise Unauthorized(reasons=(UnknownTokenType(),))
+                refused = Unauthorized(reasons=(UnknownTokenType(),))
+                raise self._failed.answer("unknown scheme", refused, client_ip)
+        # A token that has expired or was revoked is not counted: apps send those before they refresh.
         self._check_state(token)
         if token.caller.client_ip != client_ip:
             token.caller = token.caller.model_copy(update={"client_ip": client_ip})
@@ -143,6 +153,7 @@ class Authenticator:
 
         Raises:
             AccessDenied: the internal key is wrong.
+            TooManyRequests: it is, beyond the limit of the client's network.
         """
         scheme, _, credentials = (authorization or b"").partition(b" ")
         if scheme.lower() == b"internal":
@@ -154,7 +165,7 @@ class Authenticator:
         # Always compare with every key, so that the time does not reveal which one matched.
         names = [name for name, known in self._internal_digests if hmac.compare_digest(digest, known)]
         if not names:
-            raise AccessDenied
+            raise self._failed.answer("internal key", AccessDenied(), client_ip)
         return Caller(kind="internal", client_ip=client_ip, key_name=names[0])
 
     def _token(self, credentials: bytes, client_ip: str | None) -> Token:

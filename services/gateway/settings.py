@@ -180,6 +180,9 @@ class GatewaySettings(OldClientsSettings):
     phone_api: bool = True
     """Whether the routes of phone logins are served, with ``/login`` if ``test_login`` is on. Off, they answer 404. On
     by default, as ``accounts_api``."""
+    failed_authentications_per_minute: int = Field(default=30, ge=1, le=100_000)
+    """Requests of one network (/24 of IPv4, /64 of IPv6) per minute and gateway whose wrong internal key, or wrong
+    bearer token, is answered with 403 or 401; further ones get 429. Good keys and tokens always pass."""
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
     """Timeout of a call, from the request to the reply."""
     calls_in_flight: int = Field(default=2_000, ge=1)

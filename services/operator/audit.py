@@ -11,7 +11,7 @@ from services.operator.output import Limit, Since, Table, Until, columns, comman
 
 app = typer.Typer(no_args_is_help=True, help="Show audit entries: requests, changes and refusals.")
 COLUMNS: Final = columns(
-    "at, action, outcome, code, caller, key_name: KEY, client_ip, "
+    "at, action, outcome, code, count, caller, key_name: KEY, client_ip, "
     "user_id, client_id, session_id, resource_id, id: ENTRY"
 )
 

@@ -22,8 +22,10 @@ from services.gateway import authentication
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.errors import AccessDenied, Unauthorized
+from services.gateway.failed_authentications import FailedAuthentications
 from shared.errors import Unavailable
 from shared.messages import Caller
+from shared.messages.auth.audit import RecordAuditEntry
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from tests.gateway.conftest import INTERNAL_KEYS, ISSUER, GatewayStack, Signer, client
 from tests.stack import eventually
@@ -41,21 +43,31 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+class Published(list[tuple[RecordAuditEntry, Caller]]):
+    """Audit entries that the gateway has sent, with their callers."""
+
+    async def append_entry(self, entry: RecordAuditEntry, caller: Caller) -> None:
+        self.append((entry, caller))
+
+
 @dataclass
 class AuthenticatorHarness:
     """An authenticator with a fake clock and without Kafka."""
 
     signer: Signer = field(default_factory=lambda: Signer.new("key-1"))
     now: float = field(default_factory=time.time)
+    published: Published = field(default_factory=Published)
 
     def __post_init__(self) -> None:
         self.keys = SigningKeys()
         self.clients = Clients()
         self.revocations = Revocations(lambda: self.now)
+        self.failed = FailedAuthentications(self.published.append_entry, per_minute=1_000, clock=lambda: self.now)
         self.authenticator = Authenticator(
             self.keys,
             self.clients,
             self.revocations,
+            self.failed,
             internal_keys=[("default", SecretStr(key)) for key in INTERNAL_KEYS],
             issuer=ISSUER,
             clock=lambda: self.now,
@@ -89,6 +101,11 @@ class AuthenticatorHarness:
 @pytest.fixture
 def harness() -> AuthenticatorHarness:
     return AuthenticatorHarness()
+
+
+def bare_authenticator(keys: list[tuple[str, SecretStr]]) -> Authenticator:
+    failed = FailedAuthentications(Published().append_entry, per_minute=1_000)
+    return Authenticator(SigningKeys(), Clients(), Revocations(), failed, internal_keys=keys, issuer=ISSUER)
 
 
 def _part(content: Any) -> str:
@@ -131,7 +148,7 @@ def test_every_internal_key_is_accepted(harness: AuthenticatorHarness, scheme: s
 @pytest.mark.parametrize(("key", "name"), [("a" * 32, "ops"), ("b" * 32, "backend"), ("c" * 32, "ops")])
 def test_caller_has_the_name_of_the_internal_key(key: str, name: str) -> None:
     keys = [("ops", SecretStr("a" * 32)), ("backend", SecretStr("b" * 32)), ("ops", SecretStr("c" * 32))]
-    authenticator = Authenticator(SigningKeys(), Clients(), Revocations(), internal_keys=keys, issuer=ISSUER)
+    authenticator = bare_authenticator(keys)
     caller = authenticator.caller(f"internal {key}".encode(), "192.0.2.1")
     assert caller == Caller(kind="internal", client_ip="192.0.2.1", key_name=name)
     with pytest.raises(AccessDenied):
@@ -145,7 +162,7 @@ def test_wrong_internal_key_is_denied(harness: AuthenticatorHarness, key: str) -
 
 
 def test_without_internal_keys_every_internal_key_is_denied() -> None:
-    authenticator = Authenticator(SigningKeys(), Clients(), Revocations(), internal_keys=(), issuer=ISSUER)
+    authenticator = bare_authenticator([])
     for header in (b"internal ", b"internal", b"internal x"):
         with pytest.raises(AccessDenied):
             authenticator.caller(header, None)

@@ -52,7 +52,15 @@ class AuditRecorder:
     def record_for_service(self, command: RecordAuditEntry, work: Work) -> None:
         """Add the entry of a message that another service has handled, whose caller is that of the work."""
         about = command.model_dump(include=set(NOTE_FIELDS))
-        self._add(work, command.action, command.refused_as, about, at=command.at, message_id=command.message_id)
+        self._add(
+            work,
+            command.action,
+            command.refused_as,
+            about,
+            at=command.at,
+            message_id=command.message_id,
+            count=command.count,
+        )
 
     def _add(
         self,
@@ -63,6 +71,7 @@ class AuditRecorder:
         *,
         at: datetime,
         message_id: str,
+        count: int = 1,
     ) -> None:
         entry = AuditEntryView(
             id=work.new_id("auditentry"),
@@ -75,6 +84,7 @@ class AuditRecorder:
             client_ip=work.caller.client_ip,
             key_name=work.caller.key_name,
             message_id=message_id,
+            count=count,
             **{name: about.get(name) for name in NOTE_FIELDS},
         )
         self._entries.add(entry, work)

@@ -5,6 +5,8 @@ Auth records its own messages. Other services report theirs, if they are declare
 
 from typing import Final, Literal
 
+from pydantic import Field
+
 from shared.errors import InvalidCursor
 from shared.messages.message import Command, Event, OperatorList, Part, Reply
 from shared.messages.types import Cursor, Limit, Moment, NextCursor, Since, Until
@@ -14,6 +16,7 @@ _LoginCode = Literal["send_magic_link", "send_phone_code", "send_trial_magic_lin
 _Session = Literal["end_session", "end_stolen_chain", "list_sessions", "revoke_sessions"]
 _Owner = Literal["delete_owner", "log_in_owner", "register_owner", "update_owner"]
 _Application = Literal["create_application", "delete_application"]
+_Caller = Literal["authenticate_access_token", "authenticate_internal_key"]
 _ApplicationUser = Literal["sign_in", "sign_in_with_email", "sign_up", "update_application_user"]
 _User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_user", "get_user_export"]
 _Client = Literal["create_client", "list_clients", "set_client_looks", "update_client"]
@@ -31,6 +34,7 @@ Action = Literal[
     _Owner,
     _Application,
     _ApplicationUser,
+    _Caller,
     _User,
     _Client,
     _SigningKey,
@@ -42,7 +46,9 @@ Action = Literal[
     _News,
 ]
 """Name of the attempted method or handler. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``;
-``authenticate_user`` itself is a call with an unknown grant type."""
+``authenticate_user`` itself is a call with an unknown grant type. ``authenticate_access_token`` and
+``authenticate_internal_key`` are requests that a gateway refused, because auth did not sign the token or the key is
+wrong."""
 AuditOutcome = Literal["done", "refused"]
 NOTE_FIELDS: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id", "resource_id"})
 """Fields that handlers may fill with ``work.note``: IDs that Nest created or looked up, never values from requests."""
@@ -81,6 +87,9 @@ class AuditEntryView(Part):
     """ID of the message, as in logs and traces."""
     resource_id: str | None = None
     """Other object that the action was about: news item, subscription, Stripe run, export, dead letter."""
+    count: int = 1
+    """Number of requests: more than 1 for failed authentications, of which a gateway reports those of one network
+    together."""
 
 
 class Audited(Event, wire="auth.audited", personal=True):
@@ -108,6 +117,8 @@ class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
     session_id: str | None = None
     identifier_id: str | None = None
     resource_id: str | None = None
+    count: int = Field(default=1, ge=1)
+    """Number of requests."""
 
 
 class AuditEntriesView(Reply):
