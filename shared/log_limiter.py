@@ -31,9 +31,10 @@ EVENTS: Final = {
     "rate limits use local counts only": "MongoDB",
     "rate-limit counts not exchanged": "MongoDB",
     "signing keys not read": "MongoDB",
+    "unauthenticated record ignored": "records",
     "waiting for a dependency": "start",
 }
-"""Entries that an outage repeats, and the dependency whose limit they share."""
+"""Entries that an outage or a foreign writer repeats, and the dependency whose limit they share."""
 LIBRARIES: Final = {"aiokafka": KAFKA, "faststream": KAFKA, "pymongo": "MongoDB"}
 """Loggers of clients, with everything below them."""
 

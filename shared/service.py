@@ -33,6 +33,7 @@ from shared.bus.kafka_connection import KafkaAccessDenied
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.producer import BusDown, Producer
+from shared.bus.record_macs import RecordMacs
 from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
 from shared.bus.sent_messages import SentMessages
@@ -73,13 +74,14 @@ class Resources:
     """Resources from which a service builds its context.
 
     ``publish`` sends a message outside of a work, for use at the start, and raises BusDown. ``follow`` calls a function
-    with every record of a topic, in order; it returns when the existing records are read, and continues in the
+    with every authentic record of a topic, in order; it returns when the existing ones are read, and continues in the
     background until the service stops. ``clock`` returns the current time, timezone-aware.
     """
 
     database: Database
     ids: Ids
     sealer: Sealer
+    macs: RecordMacs
     publish: Callable[[Message], Awaitable[None]]
     follow: Callable[[str, OnRecord], Awaitable[None]]
     clock: Callable[[], datetime]
@@ -115,6 +117,8 @@ class Service:
     ) -> None:
         self.settings = settings
         self.name = name
+        self._sealer = Sealer(settings.master_keys())
+        self._macs = settings.record_macs(self._sealer)
         self._handlers = handlers
         self._topics = topics
         self._indexes = indexes
@@ -138,6 +142,7 @@ class Service:
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         try:
+            self.settings.warn_of_unauthenticated_records()
             await self._start()
         except BaseException:
             await self._stack.aclose()
@@ -160,7 +165,7 @@ class Service:
 
     async def _start(self) -> None:
         settings = self.settings
-        sealer = Sealer(settings.master_keys())
+        sealer, macs = self._sealer, self._macs
         ids = Ids(settings.environment)
         tracing = Tracing(self.name, settings.otlp_endpoint)
         self._stack.callback(tracing.stop)
@@ -172,7 +177,7 @@ class Service:
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
         await retry_until_available("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
-        producer = Producer(settings.kafka, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", timeout=10.0)
+        producer = Producer(settings.kafka, macs=macs, prefix=settings.topic_prefix, client_id=f"nest-{self.name}")
         await retry_until_available("Kafka", settings.kafka.check)
         await retry_until_available("Kafka", producer.start)
         self._stack.push_async_callback(producer.stop)
@@ -181,6 +186,7 @@ class Service:
             database=own,
             ids=ids,
             sealer=sealer,
+            macs=macs,
             publish=lambda message: publish_outside_work(producer, sealer, message),
             follow=self._follow,
             clock=lambda: datetime.now(UTC),
@@ -209,7 +215,7 @@ class Service:
         self._stack.push_async_callback(sent.stop)
         timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
         deliver = partial(
-            Delivery, handling, producer, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
+            Delivery, handling, producer, macs, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
         )
         on_gaps = partial(
             order_republishing,
@@ -277,7 +283,8 @@ class Service:
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
         settings = self.settings
-        reader = TopicReader(settings.kafka, settings.topic_prefix + topic, on_record, client_id=f"nest-{self.name}")
+        full_name, client_id = settings.topic_prefix + topic, f"nest-{self.name}"
+        reader = TopicReader(settings.kafka, full_name, on_record, macs=self._macs, client_id=client_id)
         await retry_until_available("Kafka", reader.start)
         self._readers[topic] = reader
         self._stack.push_async_callback(reader.stop)

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from shared.bus.record_macs import RecordMacs
 from shared.kafka_settings import EnvironmentSettings, KafkaSettings
 from shared.mongo import check_url
-from shared.sealing import KEY_BYTES
+from shared.sealing import KEY_BYTES, Sealer
 from shared.telemetry import log
 from shared.variables import PRODUCTION as PRODUCTION  # noqa: PLC0414 -- for other modules too
 from shared.variables import SettingsError as SettingsError  # noqa: PLC0414
@@ -29,6 +30,9 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
     sealing_keys: SecretStr
     """Master keys for secrets on the bus and in databases: ``id:base64 of 32 bytes``, separated by commas, the active
     one first."""
+    unauthenticated_records: Literal["refuse", "accept"] = "refuse"
+    """``accept`` while processes of a release run that writes records without a MAC, or their records are needed:
+    whoever reaches Kafka can then act as Nest. Records with a wrong MAC are always refused."""
     instance: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)
     """Name of this process among those of its service, the same again after a restart. By default the host name and the
     lowest number that is free on this machine."""
@@ -48,6 +52,19 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
     def master_keys(self) -> dict[str, bytes]:
         """Return the sealing keys by key ID, the active one first."""
         return parse_keys(self.sealing_keys.get_secret_value())
+
+    def record_macs(self, sealer: Sealer) -> RecordMacs:
+        """Return what computes and checks the MACs of records."""
+        return RecordMacs(sealer, prefix=self.topic_prefix, accept_missing=self.unauthenticated_records == "accept")
+
+    def warn_of_unauthenticated_records(self) -> None:
+        """Log a warning if records without a MAC are accepted."""
+        if self.unauthenticated_records == "accept":
+            log.warning(
+                "records without a MAC are accepted",
+                risks="whoever reaches Kafka can act as Nest",
+                until="the roll-out",
+            )
 
 
 class ServiceSettings(BusSettings):

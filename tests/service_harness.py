@@ -16,6 +16,7 @@ from pymongo import IndexModel
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.handling import Handlers, Handling
 from shared.bus.inbox import DONE, Inbox
+from shared.bus.record_macs import RecordMacs
 from shared.bus.row_encryption import RowEncryption
 from shared.ids import Ids, new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
@@ -44,7 +45,7 @@ class TopicRecord:
     value: bytes | None
     partition: int = 0
     offset: int = 0
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes], ...] = (("mac", b"checked before"),)
 
 
 class ServiceHarness:
@@ -58,6 +59,7 @@ class ServiceHarness:
         indexes: indexes of its collections.
         open_context: opens the handlers' context.
         master_keys: keys of the sealer.
+        topic_prefix: prefix of the topics, if the service reads or writes Kafka by itself.
 
     Attributes:
         now: current time of the handlers; tests may change it.
@@ -79,6 +81,7 @@ class ServiceHarness:
         indexes: Mapping[str, Sequence[IndexModel]],
         open_context: OpenContext,
         master_keys: Mapping[str, bytes] | None = None,
+        topic_prefix: str = "",
     ) -> None:
         self.now = datetime.now(UTC)
         self.published: list[Message] = []
@@ -90,6 +93,7 @@ class ServiceHarness:
         self.sealer = Sealer(master_keys or {"test": bytes(range(32))})
         self.ids = Ids("test")
         self._seen: set[str] = set()
+        self._topic_prefix = topic_prefix
         self._service = service
         self._handlers = handlers
         self._indexes = indexes
@@ -108,6 +112,7 @@ class ServiceHarness:
             database=self.database,
             ids=self.ids,
             sealer=self.sealer,
+            macs=RecordMacs(self.sealer, prefix=self._topic_prefix),
             publish=self._publish_at_start,
             follow=self._follow,
             clock=lambda: self.now,

@@ -158,7 +158,9 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             rate_limits=rate_limits,
             passwords=passwords,
             geoip=GeoIp.open(settings.places_database),
-            dead_letters=DeadLetterQueue(settings.kafka, prefix=settings.topic_prefix, sealer=sealer),
+            dead_letters=DeadLetterQueue(
+                settings.kafka, prefix=settings.topic_prefix, sealer=sealer, macs=resources.macs
+            ),
             removed_letters=RemovedLetters(database),
             replays=Replays(database),
             inbox_retention=settings.inbox_retention,

@@ -76,11 +76,13 @@ class Gateway:
         self.settings = settings
         prefix, kafka = settings.topic_prefix, settings.kafka
         sealer = Sealer(settings.master_keys())
+        macs = settings.record_macs(sealer)
         send_seconds = min(MAX_SEND_SECONDS, settings.reply_seconds / 2)
-        self._producer = Producer(kafka, prefix=prefix, client_id="nest-gateway", timeout=send_seconds)
+        self._producer = Producer(kafka, macs=macs, prefix=prefix, client_id="nest-gateway", timeout=send_seconds)
         self._rpc_client = RpcClient(
             self._producer,
             sealer,
+            macs,
             kafka=kafka,
             prefix=prefix,
             seconds=settings.reply_seconds,
@@ -88,9 +90,9 @@ class Gateway:
         )
         keys, clients, revocations = SigningKeys(), Clients(), Revocations()
         self._auth_readers = (
-            TopicReader(kafka, prefix + SigningKeyPublished.topic, keys.apply),
-            TopicReader(kafka, prefix + ClientAnnounced.topic, clients.apply),
-            TopicReader(kafka, prefix + AccessTokenRevoked.topic, revocations.apply),
+            TopicReader(kafka, prefix + SigningKeyPublished.topic, keys.apply, macs=macs),
+            TopicReader(kafka, prefix + ClientAnnounced.topic, clients.apply, macs=macs),
+            TopicReader(kafka, prefix + AccessTokenRevoked.topic, revocations.apply, macs=macs),
         )
         internal_keys = [named_key(entry) for entry in settings.internal_keys]
         self._failed_authentications = FailedAuthentications(
@@ -137,6 +139,7 @@ class Gateway:
         """
         structlog.contextvars.bind_contextvars(service="gateway")
         self.settings.warn_of_old_clients()
+        self.settings.warn_of_unauthenticated_records()
         try:
             await self._start()
         except BaseException:

@@ -20,6 +20,7 @@ from shared.bus.envelope import HANDLING_TIME, Envelope, Record
 from shared.bus.inbox import DONE
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
+from shared.bus.record_macs import RecordMacs
 from shared.bus.topic_reader import TopicReader
 from shared.bus.topics import SERVICES
 from shared.errors import Unavailable
@@ -59,6 +60,7 @@ class RpcClient:
     Args:
         producer: sends to Kafka, with a timeout shorter than ``seconds``.
         sealer: unseals replies with secrets.
+        macs: checks the MACs of replies.
         kafka: the connection to Kafka.
         prefix: of every topic name.
         seconds: timeout of a call, sending included.
@@ -66,10 +68,19 @@ class RpcClient:
     """
 
     def __init__(
-        self, producer: Producer, sealer: Sealer, *, kafka: KafkaConnection, prefix: str, seconds: float, limit: int
+        self,
+        producer: Producer,
+        sealer: Sealer,
+        macs: RecordMacs,
+        *,
+        kafka: KafkaConnection,
+        prefix: str,
+        seconds: float,
+        limit: int,
     ) -> None:
         self._producer = producer
         self._sealer = sealer
+        self._macs = macs
         self._kafka = kafka
         self._prefix = prefix
         self._seconds = seconds
@@ -98,6 +109,7 @@ class RpcClient:
             self._kafka,
             self._prefix + TOPIC,
             self._receive,
+            macs=self._macs,
             partitions=[self._partition],
             from_end=True,
             client_id="nest-gateway-replies",

@@ -48,7 +48,9 @@ LIST_PAGE: Final = 500
 REPLAY_PAGE: Final = 100
 
 Topic = Annotated[str | None, typer.Option(help="Only from this topic: mailer.commands.")]
-Reason = Annotated[Literal["undecodable", "too_old", "failing"] | None, typer.Option(help="Only with this reason.")]
+Reason = Annotated[
+    Literal["undecodable", "unauthenticated", "too_old", "failing"] | None, typer.Option(help="Only with this reason.")
+]
 Type = Annotated[str | None, typer.Option("--type", help="Only messages with this wire name: mailer.send-mail.")]
 Service = Annotated[str | None, typer.Option(help="Only of this service.")]
 

@@ -3,7 +3,8 @@
 Possible ends of a record:
 
 - done or refused: the outcome is committed, the reply and the messages are sent,
-- dead-lettered: written to ``<topic>.dead`` as ``undecodable``, ``too_old``, or ``failing`` after five attempts,
+- dead-lettered: written to ``<topic>.dead`` as ``unauthenticated``, ``undecodable``, ``too_old``, or ``failing`` after
+  five attempts,
 - dropped: a query after its deadline, or an event that this service does not handle.
 
 While MongoDB or Kafka is unavailable or slow, the message waits; that does not consume attempts. A query that is too
@@ -25,6 +26,7 @@ from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
 from shared.bus.inbox import Outcome, WriteConflict
 from shared.bus.outage import RETRY_AFTER, Outage
 from shared.bus.producer import BusDown, Producer
+from shared.bus.record_macs import UNAUTHENTICATED, RecordMacs
 from shared.bus.sent_messages import SentMessages
 from shared.bus.topics import dead_letter_topic
 from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
@@ -102,6 +104,7 @@ class Delivery:
         self,
         handling: Handling,
         producer: Producer,
+        macs: RecordMacs,
         *,
         outage: Outage,
         group: str,
@@ -113,6 +116,7 @@ class Delivery:
         self._producer = producer
         self._group = group
         self._sealer = sealer
+        self._macs = macs
         self._tracing = tracing
         self._sent = sent
         self._service = handling.service
@@ -132,15 +136,29 @@ class Delivery:
 
     def skips(self, record: Record, topic: str) -> bool:
         """Return True if a record needs no delivery: another group's replay, or an event that is not handled."""
-        return is_replay_for_other_group(record.headers, self._group) or self._handling.skips(record, topic)
+        needless = is_replay_for_other_group(record.headers, self._group) or self._handling.skips(record, topic)
+        return needless and self.problem(record, topic) is None
+
+    def problem(self, record: Record, topic: str) -> str | None:
+        """Return why a record is not authentic; None if it is."""
+        return self._macs.problem(topic, record)
 
     async def deliver(self, record: Record, topic: str) -> bool:
-        """Deliver any Kafka record of a topic, named without prefix; return True if it was dead-lettered.
+        """Deliver any Kafka record of a topic, named without prefix.
+
+        Returns:
+            True if it was dead-lettered. An unauthenticated one does not count: it says nothing about this service, and
+            whoever reaches the broker could stop the consumer with ten of them.
 
         Raises:
             Stopping: the process is stopping and the record is unfinished.
         """
         started = time.monotonic()
+        problem = self.problem(record, topic)
+        if problem is not None:
+            UNAUTHENTICATED.labels(topic).inc()
+            await self._dead_letter(record, topic, "unauthenticated", problem)
+            return False
         try:
             envelope = Envelope.of(record, topic)
             envelope.delivery_began = started

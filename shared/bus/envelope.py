@@ -18,6 +18,8 @@ from shared.sealing import Sealer
 MAX_BODY_BYTES: Final = 512 * 1024
 """Maximum size of a message body. The gateway accepts at most 64 KiB; Stripe's events are well below this limit."""
 MAX_DIGITS: Final = 18
+MAC: Final = "mac"
+"""First header of a record: its MAC, ``<key ID>.<64 hex characters>``. See ``shared.bus.record_macs``."""
 REPLAY_TIME: Final = "replay-time"
 """Replay header: Unix milliseconds when an operator ordered a message to be handled that is older than the inbox."""
 HANDLING_TIME: Final = "handling-time"

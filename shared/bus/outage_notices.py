@@ -126,6 +126,9 @@ class OutageNotices:
         deadline = next((value for name, value in record.headers if name == "deadline"), b"")
         if not deadline.isdigit() or int(deadline) < unix_milliseconds() or self._consumer.has_finished(record):
             return
+        if self._delivery.problem(record, topic) is not None:
+            # The consumer counts it and writes the dead letter.
+            return
         try:
             envelope = Envelope.of(record, topic)
         except Undecodable:

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import Envelope
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.record_macs import RecordMacs
 
 STOP_SECONDS: Final = 5.0
 LOG_APPEND_TIME: Final = 1
@@ -43,20 +44,28 @@ class _Partitioner:
 
 
 class Producer:
-    """The Kafka producer of one service in one process.
+    """The Kafka producer of one service in one process. Every record that it sends has a MAC.
 
     Args:
         kafka: the connection to Kafka.
+        macs: computes the MACs.
         prefix: prefix of every topic name.
         client_id: name in Kafka's log.
         timeout: seconds that one send may take.
     """
 
     def __init__(
-        self, kafka: KafkaConnection, *, prefix: str = "", client_id: str = "nest", timeout: float = 10.0
+        self,
+        kafka: KafkaConnection,
+        *,
+        macs: RecordMacs,
+        prefix: str = "",
+        client_id: str = "nest",
+        timeout: float = 10.0,
     ) -> None:
         patch_aiokafka()
         self._kafka = kafka
+        self._macs = macs
         self._prefix = prefix
         self._client_id = client_id
         self._timeout = timeout
@@ -118,7 +127,7 @@ class Producer:
     ) -> int | None:
         """Send a raw record to a topic, named without prefix; return when Kafka has acknowledged it.
 
-        By default the key decides the partition.
+        Its MAC is put in front of the headers. By default the key decides the partition.
 
         Returns:
             The Unix time at which Kafka appended it, milliseconds; None if the topic keeps the sender's time.
@@ -128,10 +137,11 @@ class Producer:
         """
         try:
             async with asyncio.timeout(self._timeout):
+                signed = self._macs.signed(topic, key, value, headers)
                 if key is None and value is None:
-                    sent = await self._enqueue_empty(topic, headers, partition)
+                    sent = await self._enqueue_empty(topic, signed, partition)
                 else:
-                    sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=headers)
+                    sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=signed)
                 stored: Any = await asyncio.shield(sent)
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
@@ -150,13 +160,13 @@ class Producer:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
 
     async def _enqueue(self, message: Envelope) -> asyncio.Future[Any]:
+        # JSON is never empty, so an empty body is that of a tombstone, which Kafka recognizes by a null value.
+        value = message.body or None
+        # Without an ordering key the message ID is the key, so that two deliveries never run concurrently.
+        key = (message.key or message.id).encode()
+        headers = self._macs.signed(message.topic, key, value, message.headers())
         sent: asyncio.Future[Any] = await self._connected().send(
-            self._prefix + message.topic,
-            # JSON is never empty, so an empty body is that of a tombstone, which Kafka recognizes by a null value.
-            message.body or None,
-            # Without an ordering key the message ID is the key, so that two deliveries never run concurrently.
-            (message.key or message.id).encode(),
-            headers=message.headers(),
+            self._prefix + message.topic, value, key, headers=headers
         )
         return sent
 

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown
+from shared.bus.record_macs import RecordMacs
 from shared.telemetry import log
 
 OnRecord = Callable[[ConsumerRecord], None]
@@ -35,10 +36,13 @@ LONGEST_PAUSE: Final = 2.0
 class TopicReader:
     """Reads and follows a topic; reconnects after failures and continues at its position.
 
+    Records without a valid MAC are counted, logged and not passed on.
+
     Args:
         kafka: the connection to Kafka.
         topic: full topic name.
         on_record: receives each record.
+        macs: checks the MACs.
         partitions: partitions to read; all by default.
         from_end: skip the records that exist at the start.
         client_id: name in the broker's log.
@@ -54,6 +58,7 @@ class TopicReader:
         topic: str,
         on_record: OnRecord,
         *,
+        macs: RecordMacs,
         partitions: Sequence[int] | None = None,
         from_end: bool = False,
         client_id: str = "nest-tail",
@@ -63,6 +68,8 @@ class TopicReader:
         self._kafka = kafka
         self._topic = topic
         self._on_record = on_record
+        self._macs = macs
+        self._name = macs.without_prefix(topic)
         self._wanted = partitions
         self._from_end = from_end
         self._client_id = client_id
@@ -150,7 +157,8 @@ class TopicReader:
         for partition, records in batches.items():
             for record in records:
                 try:
-                    self._on_record(record)
+                    if not self._macs.refuses(self._name, record):
+                        self._on_record(record)
                 except Exception:  # noqa: BLE001 -- one bad record must not end the reading
                     log.exception("record not processed", topic=self._topic, offset=record.offset)
             self._positions[partition] = records[-1].offset + 1

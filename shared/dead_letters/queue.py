@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
+from shared.bus.record_macs import RecordMacs
 from shared.bus.topics import TOPICS, Topic, dead_letter_topic
 from shared.dead_letters.reader import CHUNK, KAFKA_SECONDS, DeadLetterReader, LetterFilter, NewestFirstScan, newest_of
 from shared.dead_letters.records import DeadLetter
@@ -55,6 +56,7 @@ class DeadLetterQueue:
         prefix: prefix of every topic name.
         topics: source topics; Nest's own by default.
         sealer: unseals dead letters; without one only their reason headers are available.
+        macs: checks the MACs of dead letters, and computes those of replays; needed by ``sender``.
         scan_records: approximate number of records that one call reads.
     """
 
@@ -65,6 +67,7 @@ class DeadLetterQueue:
         prefix: str,
         topics: Iterable[Topic] = TOPICS,
         sealer: Sealer | None = None,
+        macs: RecordMacs | None = None,
         scan_records: int = SCAN_RECORDS,
     ) -> None:
         patch_aiokafka()
@@ -72,6 +75,7 @@ class DeadLetterQueue:
         self._prefix = prefix
         self._topics = sorted(topic.name for topic in topics if topic.consumed)
         self._sealer = sealer
+        self._macs = macs
         self._scan_records = scan_records
         self._readers = asyncio.Semaphore(MAX_READERS)
 
@@ -173,7 +177,9 @@ class DeadLetterQueue:
         Raises:
             BusDown: Kafka can't be reached.
         """
-        producer = Producer(self._kafka, prefix=self._prefix, client_id="nest-dead-letters")
+        if self._macs is None:
+            raise ValueError("a sender needs the keys of the MACs")
+        producer = Producer(self._kafka, macs=self._macs, prefix=self._prefix, client_id="nest-dead-letters")
         try:
             await producer.start()
         except KafkaError as failure:
@@ -204,7 +210,7 @@ class DeadLetterQueue:
                         for name in self._topics
                         if topic in (None, name) and (full_name := self._prefix + dead_letter_topic(name)) in existing
                     }
-                    reader = DeadLetterReader(consumer, names, self._sealer, self._scan_records)
+                    reader = DeadLetterReader(consumer, names, self._sealer, self._scan_records, macs=self._macs)
                     await reader.open()
                 yield reader
             except (KafkaError, TimeoutError) as failure:

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from shared.bus.record_macs import RecordMacs
+from shared.bus.topics import dead_letter_topic
 from shared.dead_letters.records import DeadLetter, is_tombstone
 from shared.sealing import Sealer
 
@@ -28,8 +30,8 @@ KAFKA_SECONDS: Final = 10.0
 class DeadLetterReader:
     """Reads spans of dead-letter topics, each of which has a single partition.
 
-    ``names`` are full topic names by source topic. Without a sealer, dead letters stay sealed. ``max_records`` is the
-    number of records after which the budget of the call is used up.
+    ``names`` are full topic names by source topic. Without a sealer, dead letters stay sealed, and without ``macs``
+    their MACs are not checked. ``max_records`` is the number of records after which the budget of the call is used up.
 
     Attributes:
         starts: first offset of each topic.
@@ -38,10 +40,17 @@ class DeadLetterReader:
     """
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, names: Mapping[str, str], sealer: Sealer | None, max_records: int
+        self,
+        consumer: AIOKafkaConsumer,
+        names: Mapping[str, str],
+        sealer: Sealer | None,
+        max_records: int,
+        *,
+        macs: RecordMacs | None,
     ) -> None:
         self._consumer = consumer
         self._sealer = sealer
+        self._macs = macs
         self._partitions = {topic: TopicPartition(name, 0) for topic, name in names.items()}
         self._scan_until = time.monotonic() + SCAN_SECONDS
         self._remaining = max_records
@@ -86,13 +95,18 @@ class DeadLetterReader:
                 while position < high:
                     batches: Any = await self._consumer.getmany(partition, timeout_ms=200, max_records=high - position)
                     records = [record for record in batches.get(partition, ()) if low <= record.offset < high]
-                    letters += [DeadLetter.of(each, topic, self._sealer) for each in records if not is_tombstone(each)]
+                    letters += [self._letter(each, topic) for each in records if not is_tombstone(each)]
                     position = await self._consumer.position(partition)
         finally:
             self._consumer.pause(partition)
         self._remaining -= max(len(letters), 1)
         self.position = high
         return letters
+
+    def _letter(self, record: ConsumerRecord, topic: str) -> DeadLetter:
+        letter = DeadLetter.of(record, topic, self._sealer)
+        problem = None if self._macs is None else self._macs.problem(dead_letter_topic(topic), record)
+        return letter if problem is None else letter.refused(problem)
 
 
 class NewestFirstScan:

@@ -1,7 +1,7 @@
 """Dead-letter records: a failed record, sealed, with readable headers that give the reason.
 
 They are kept on ``<topic>.dead`` for 30 days. An operator can replay one: the original record is put back on its topic
-with one or two replay headers behind its own headers.
+with one or two replay headers behind its own headers, and a MAC of the replay in front of them.
 
 Every record is sealed, whatever its type. A record that could not be decoded may contain anything, and the headers of
 any record may contain its caller's IP address.
@@ -13,11 +13,11 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.bus.envelope import REPLAY_TIME, Record
+from shared.bus.envelope import MAC, REPLAY_TIME, Record
 from shared.sealing import CannotUnseal, Sealer
 
 REASON: Final = "dead-reason"
@@ -41,7 +41,9 @@ Headers = tuple[tuple[str, bytes], ...]
 REPLAY_FOR: Final = "replay-for"
 """Replay header: the consumer group that dead-lettered the record; other groups skip the replay. Always the last header
 of a record, so that the check is cheap."""
-REPLAY_HEADERS: Final = frozenset({REPLAY_TIME, REPLAY_FOR})
+REPLAY_MAC: Final = "replay-mac"
+"""Replay header: the MAC of the replayed record, replay headers included. It is in front of the original MAC."""
+REPLAY_HEADERS: Final = frozenset({REPLAY_TIME, REPLAY_FOR, REPLAY_MAC})
 """Headers that a replay adds. They are removed if the record is dead-lettered again."""
 
 _MAX_DIGITS: Final = 18
@@ -69,7 +71,8 @@ class DeadLetter:
         offset: offset on ``<topic>.dead``.
         dedup_key: identifies the failed record, its source and its consumer group. A crash or a lost acknowledgement
             may leave two dead letters for one failure; both have the same key.
-        reason: ``undecodable``, ``too_old`` or ``failing``; empty if the record was not written by Nest.
+        reason: ``undecodable``, ``unauthenticated``, ``too_old`` or ``failing``; empty if the record was not written by
+            Nest.
         detail: a sentence, or the class of the last error.
         trace: stack frames of that error, without its message.
         attempts: how often the record was attempted; None if unknown.
@@ -123,6 +126,10 @@ class DeadLetter:
         """
         forced = [] if forced_at is None else [(REPLAY_TIME, b"%d" % forced_at)]
         return [*self.headers, *forced, (REPLAY_FOR, self.group.encode())]
+
+    def refused(self, problem: str) -> DeadLetter:
+        """Return this dead letter as one that Nest did not write: it has no valid MAC, and cannot be replayed."""
+        return replace(self, reason="", detail=problem, trace="", attempts=None, group="", source=None)
 
     @classmethod
     def of(cls, record: Record, topic: str, sealer: Sealer | None) -> DeadLetter:
@@ -204,7 +211,7 @@ def dead_letter_record(
 
 def is_tombstone(record: Record) -> bool:
     """Return True if a record of a dead-letter topic only deletes a dead letter."""
-    return record.key is not None and record.value is None and not record.headers
+    return record.key is not None and record.value is None and all(name == MAC for name, _ in record.headers)
 
 
 def is_replay(headers: Sequence[tuple[str, bytes]]) -> bool:
@@ -220,6 +227,8 @@ def is_replay_for_other_group(headers: Sequence[tuple[str, bytes]], group: str) 
 def original_headers(headers: Iterable[tuple[str, bytes]]) -> Headers:
     """Return a record's headers without those that a replay added."""
     original = list(headers)
+    if original and original[0][0] == REPLAY_MAC:
+        del original[0]
     if is_replay(original):
         original.pop()
         if original and original[-1][0] == REPLAY_TIME:

@@ -71,6 +71,7 @@ def new_harness(
             indexes=INDEXES,
             open_context=partial(opened, settings=settings(**changed)),
             master_keys=master_keys,
+            topic_prefix=str(changed.get("topic_prefix", "")),
         )
 
     return make

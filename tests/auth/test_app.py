@@ -59,12 +59,13 @@ async def test_two_instances_share_the_signing_key_and_the_commands(
     )
     await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     collector = RecordCollector(UserEnsured.wire, COMMANDS)
+    sealer = Sealer(chosen.master_keys())
+    macs = chosen.record_macs(sealer)
     readers = [
-        TopicReader(KafkaConnection(backing.kafka_bootstrap), topic_prefix + topic, collector.add)
+        TopicReader(KafkaConnection(backing.kafka_bootstrap), topic_prefix + topic, collector.add, macs=macs)
         for topic in ("auth.keys", "auth.events")
     ]
-    sealer = Sealer(chosen.master_keys())
-    producer = Producer(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix)
+    producer = Producer(KafkaConnection(backing.kafka_bootstrap), macs=macs, prefix=topic_prefix)
     await producer.start()
     for reader in readers:
         await reader.start()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from tests.bench import record_macs
 from tests.bench.flood import Flood
 from tests.bench.http_client import Connection
 
@@ -43,6 +44,10 @@ def test_every_row_runs_a_round_of_one_second(tmp_path: Path) -> None:
     for name, row in measured.items():
         assert row["per_second"] > 0, name
         assert 0 < row["p50"] <= row["p99"] <= row["longest"], name
+
+
+def test_mac_of_a_record_takes_less_than_15_microseconds() -> None:
+    assert max(record_macs.microseconds()) < 15
 
 
 async def test_flood_sends_at_its_rate_and_counts_from_when_a_request_was_due() -> None:

@@ -16,6 +16,7 @@ from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.ids import derived_message_id
 from shared.messages.billing.stripe_events import StripeEvent
+from shared.sealing import Sealer
 from tests.backing import Backing
 
 
@@ -47,7 +48,8 @@ async def test_two_instances_record_each_subscription_once(
         double.simulate.checkout(price, email=f"{number}@example.com", metadata={"user_id": f"user_{number}"})
         for number in range(10)
     ]
-    producer = Producer(KafkaConnection(settings.kafka_bootstrap), prefix=settings.topic_prefix)
+    macs = settings.record_macs(Sealer(settings.master_keys()))
+    producer = Producer(KafkaConnection(settings.kafka_bootstrap), macs=macs, prefix=settings.topic_prefix)
     await producer.start()
     try:
         async with create(settings), create(settings):

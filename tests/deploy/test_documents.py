@@ -21,7 +21,7 @@ import services
 from services import cli
 from services.gateway.errors import STATUS, HttpRefusal
 from services.operator.client import KEY, URL
-from shared.bus.envelope import Envelope
+from shared.bus.envelope import MAC, Envelope
 from shared.dead_letters.records import DEAD_LETTER_HEADERS, REPLAY_HEADERS
 from shared.errors import Refusal
 from shared.fault_points import POINTS
@@ -222,7 +222,7 @@ def test_exactly_the_written_headers_are_documented() -> None:
     )
     whole.reply_to = 0
     written = {name for name, _ in whole.headers()}
-    assert named == written | DEAD_LETTER_HEADERS | REPLAY_HEADERS
+    assert named == written | {MAC} | DEAD_LETTER_HEADERS | REPLAY_HEADERS
 
 
 def test_every_named_metric_exists() -> None:

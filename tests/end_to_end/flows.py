@@ -18,6 +18,7 @@ from pymongo import MongoClient
 from services.embedded.demo import CLIENT_ID
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.mail import unsubscribe_token
 from shared.sealing import Sealer
 from shared.settings import parse_keys
@@ -90,16 +91,20 @@ async def report_mail(nest: Stack, event: str, message_id: str, **more: str) -> 
     return (await nest.http.post("/1/webhook/mail", content=body, headers=headers)).status_code
 
 
+def macs_of(nest: Stack) -> RecordMacs:
+    """Return what computes and checks the MACs of the records of this Nest."""
+    return RecordMacs(sealer_of(nest), prefix=nest.environment["NEST_TOPIC_PREFIX"])
+
+
 def unsubscribe_path(nest: Stack, user_id: str) -> str:
     """Return the path of a user's unsubscribe link."""
     return f"/unsubscribe/{unsubscribe_token(sealer_of(nest), user_id)}"
 
 
 async def publish(nest: Stack, *records: tuple[bytes, list[tuple[str, bytes]]], topic: str, key: bytes = b"k") -> None:
-    """Publish records, each a value with headers, as a program other than Nest may."""
-    producer = Producer(
-        KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"]), prefix=nest.environment["NEST_TOPIC_PREFIX"]
-    )
+    """Publish records, each a value with headers, as another release of Nest may."""
+    prefix = nest.environment["NEST_TOPIC_PREFIX"]
+    producer = Producer(KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"]), macs=macs_of(nest), prefix=prefix)
     await producer.start()
     try:
         for value, headers in records:

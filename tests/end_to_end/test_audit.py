@@ -8,8 +8,10 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from shared.bus.envelope import MAC
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from tests.end_to_end.flows import macs_of
 from tests.stack import Login, Stack, eventually
 
 BANNER = {"payload": {"emoji": "🐦", "title": "A title", "body": "A body."}}
@@ -120,7 +122,7 @@ class Topics:
     def __init__(self, nest: Stack) -> None:
         self._prefix = nest.environment["NEST_TOPIC_PREFIX"]
         bootstrap = nest.environment["NEST_KAFKA_BOOTSTRAP"]
-        self._producer = Producer(KafkaConnection(bootstrap), prefix=self._prefix)
+        self._producer = Producer(KafkaConnection(bootstrap), macs=macs_of(nest), prefix=self._prefix)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
         )
@@ -146,6 +148,8 @@ class Topics:
         return found
 
     async def write(self, topic: str, record: Any, **changes: bytes) -> None:
-        """Write a record again, with another ``id`` or ``value`` if given."""
-        headers = [(name, changes.get("id", value) if name == "id" else value) for name, value in record.headers]
+        """Write a record again, with another ``id`` or ``value`` if given, and with the MAC of its new content."""
+        headers = [
+            (name, changes.get("id", value) if name == "id" else value) for name, value in record.headers if name != MAC
+        ]
         await self._producer.send_record(topic, changes.get("value", record.value), headers, key=record.key)

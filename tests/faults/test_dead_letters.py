@@ -10,6 +10,7 @@ from pymongo import AsyncMongoClient
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.dead_letters.records import dead_letter_record
 from shared.fault_points import EXIT_CODE
 from shared.ids import new_message_id
@@ -35,7 +36,8 @@ async def add_letters(nest: Stack, commands: list[RecordMarketingConsent]) -> No
     """Write dead letters of commands that an earlier release could not decode."""
     prefix = nest.environment["NEST_TOPIC_PREFIX"]
     sealer = Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"]))
-    producer = Producer(KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"]), prefix=prefix)
+    macs = RecordMacs(sealer, prefix=prefix)
+    producer = Producer(KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"]), macs=macs, prefix=prefix)
     await producer.start()
     try:
         for number, command in enumerate(commands):

@@ -11,6 +11,7 @@ from shared.bus import topics
 from shared.bus.envelope import HANDLING_TIME, Envelope, Record
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.bus.topic_reader import TopicReader
 from shared.sealing import Sealer
 
@@ -45,11 +46,12 @@ class FakeServices:
         self.before_reply: Callable[[Envelope], Awaitable[None]] | None = None
         self.handling_milliseconds: int | None = None
         self.sealer = sealer
-        self.producer = Producer(KafkaConnection(bootstrap), prefix=prefix, client_id="fake-services")
+        macs = RecordMacs(sealer, prefix=prefix)
+        self.producer = Producer(KafkaConnection(bootstrap), macs=macs, prefix=prefix, client_id="fake-services")
         self._prefix = prefix
         commands = [f"{service}.commands" for service in topics.SERVICES]
         self._readers = [
-            TopicReader(KafkaConnection(bootstrap), prefix + topic, self._receive)
+            TopicReader(KafkaConnection(bootstrap), prefix + topic, self._receive, macs=macs)
             for topic in (*commands, "stripe.webhooks")
         ]
         self._tasks: set[asyncio.Task[None]] = set()

@@ -123,6 +123,34 @@ def _es256(signer: Signer, header: dict[str, Any], claims: Any) -> str:
     return f"{signed}.{_part(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
 
+def published_at(milliseconds: int) -> tuple[tuple[str, bytes], ...]:
+    return (("time", b"%d" % milliseconds),)
+
+
+def test_copy_of_a_withdrawn_key_is_ignored_and_a_later_announcement_accepted(harness: AuthenticatorHarness) -> None:
+    """The record of a leaked key has a valid MAC for ever. After a restore auth announces keys anew."""
+    leaked = Signer.new("leaked")
+    body, token = leaked.published.model_dump_json().encode(), leaked.token()
+    harness.keys.apply(Record(body, b"leaked", published_at(1_000)))
+    assert harness.caller(f"bearer {token}").kind == "user"
+    harness.keys.apply(Record(None, b"leaked", published_at(2_000)))
+    harness.keys.apply(Record(body, b"leaked", published_at(1_000)))
+    assert harness.reason(token) == "invalid_token"
+    harness.keys.apply(Record(body, b"leaked", published_at(3_000)))
+    assert harness.caller(f"bearer {token}").kind == "user"
+
+
+@pytest.mark.parametrize(("older_by", "enabled"), [(1_000, True), (61_000, False)])
+def test_copy_of_an_old_client_announcement_is_ignored(
+    harness: AuthenticatorHarness, older_by: int, *, enabled: bool
+) -> None:
+    """The clocks of auth's instances differ, so a state that is only seconds older may be the newer one."""
+    for disabled, at in ((True, 1_000_000), (False, 1_000_000 - older_by)):
+        body = client("client_2", disabled=disabled).model_dump_json().encode()
+        harness.clients.apply(Record(body, b"client_2", published_at(at)))
+    assert harness.clients.enabled("client_2") is enabled
+
+
 @pytest.mark.parametrize("kind", ["JWT", "at+jwt"])
 def test_both_types_of_access_tokens_are_accepted(harness: AuthenticatorHarness, kind: str) -> None:
     token = _es256(harness.signer, {"alg": "ES256", "typ": kind, "kid": "key-1"}, harness.signer.claims())

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client import REGISTRY
 
 from services.embedded.kafka import EmbeddedKafka
 from services.gateway.app import Gateway, create
@@ -14,6 +16,7 @@ from services.gateway.settings import GatewaySettings
 from shared.bus import topics
 from shared.bus.envelope import Envelope
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.record_macs import RecordMacs
 from shared.sealing import Sealer
 from tests.gateway.conftest import GatewayStack
 from tests.gateway.fake_services import NO_REPLY, FakeServices
@@ -61,6 +64,28 @@ async def test_replies_to_other_instances_and_garbage_are_ignored(stack: Gateway
     response = await stack.http.post(PATH, json=BODY)
     assert response.json() == [{"id": "mine"}]
     assert stack.gateway._rpc_client.unclaimed >= before + 5
+
+
+async def test_forged_reply_is_ignored(stack: GatewayStack) -> None:
+    """A reader of Kafka knows the reply address of every call."""
+
+    async def forge(envelope: Envelope) -> None:
+        services = stack.services
+        topic, headers = "gateway.replies", [("id", envelope.reply_id.encode()), ("kind", b"done")]
+        value = b'[{"id": "forged"}]'
+        foreign = RecordMacs(Sealer({"k1": bytes(range(32))}), prefix=stack.settings.topic_prefix)
+        genuine = services.producer._macs.signed(topic, None, value, [("id", b"0" * 32), *headers[1:]])
+        async with AIOKafkaProducer(bootstrap_servers=stack.settings.kafka_bootstrap) as producer:
+            for signed in (headers, foreign.signed(topic, None, value, headers), [genuine[0], *headers]):
+                full_name = stack.settings.topic_prefix + topic
+                await producer.send_and_wait(full_name, value, partition=envelope.reply_to, headers=signed)
+
+    before = REGISTRY.get_sample_value("nest_unauthenticated_records_total", {"topic": "gateway.replies"}) or 0.0
+    stack.services.before_reply = forge
+    stack.services.replies["news.list-news-items"] = lambda _: [{"id": "genuine"}]
+    assert (await stack.http.post(PATH, json=BODY)).json() == [{"id": "genuine"}]
+    after = REGISTRY.get_sample_value("nest_unauthenticated_records_total", {"topic": "gateway.replies"})
+    assert after == before + 3
 
 
 async def test_duplicate_reply_is_ignored(stack: GatewayStack) -> None:

@@ -10,6 +10,7 @@ from shared.bus import topics
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.ids import derived_message_id
 from shared.sealing import Sealer
 from shared.settings import SettingsError
@@ -31,7 +32,8 @@ async def test_two_instances_send_each_ordered_mail_once(
     monkeypatch.setattr(models, "FIRST_PAUSE", models.FIRST_PAUSE / 10)
     await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     sealer = Sealer(settings().master_keys())
-    producer = Producer(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix)
+    macs = RecordMacs(sealer, prefix=topic_prefix)
+    producer = Producer(KafkaConnection(backing.kafka_bootstrap), macs=macs, prefix=topic_prefix)
     await producer.start()
     recipients = [f"person{number}@example.com" for number in range(40)]
     async with SmtpServer(pipelining=True) as server:

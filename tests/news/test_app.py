@@ -37,7 +37,7 @@ async def test_service_handles_commands_and_subscription_events_over_kafka(
     )
     await topics.apply(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix, max_partitions=2)
     sealer = Sealer(loaded.master_keys())
-    producer = Producer(KafkaConnection(backing.kafka_bootstrap), prefix=topic_prefix)
+    producer = Producer(KafkaConnection(backing.kafka_bootstrap), macs=loaded.record_macs(sealer), prefix=topic_prefix)
     await producer.start()
     banner = BannerContent(payload=Banner(emoji="", title="t", body="b"))
     at = "2026-11-21T06:05:00Z"

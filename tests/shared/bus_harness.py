@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from shared.bus import topics
@@ -21,6 +21,7 @@ from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.inbox import Inbox
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.dead_letters.records import DeadLetter, is_tombstone
 from shared.ids import new_message_id
 from shared.messages import Message
@@ -92,7 +93,8 @@ class BusHarness:
         self.mongo_url = mongo_url
         self.prefix = prefix
         self.sealer = Sealer({"test": MASTER_KEY})
-        self.producer = Producer(KafkaConnection(bootstrap), prefix=prefix, client_id="bus", timeout=20)
+        self.macs = RecordMacs(self.sealer, prefix=prefix)
+        self.producer = Producer(KafkaConnection(bootstrap), macs=self.macs, prefix=prefix, client_id="bus", timeout=20)
         self.client: Client = connect(mongo_url, application="bus", timeout=20)
         self._database_prefix = database_prefix
         self._table = table
@@ -226,8 +228,21 @@ class BusHarness:
         key: bytes | None = None,
         partition: int | None = None,
     ) -> None:
-        """Send a raw record to a topic."""
+        """Send a raw record with a valid MAC to a topic."""
         await self.producer.send_record(topic, value, headers, key=key, partition=partition)
+
+    async def put_foreign_record(
+        self,
+        topic: str,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Send a raw record to a topic as it is, as a program other than Nest does."""
+        async with AIOKafkaProducer(bootstrap_servers=self.bootstrap, max_request_size=2 << 20) as producer:
+            await producer.send_and_wait(self.prefix + topic, value, key, partition, headers=list(headers))
 
     async def records(self, topic: str) -> list[Any]:
         """Return all records of a topic, those of a partition in order."""

@@ -21,6 +21,8 @@ from services.auth.signing_keys.key_pairs import SEALING_PURPOSE, PrivateKey, ge
 from services.auth.signing_keys.models import KEY_SET_ID, KeySet, SigningKey
 from services.auth.signing_keys.store import SigningKeys
 from shared.bus.envelope import Record
+from shared.bus.producer import BusDown
+from shared.bus.record_macs import has_mac
 from shared.messages import Message
 from shared.messages.auth.errors import NoSigningKey
 from shared.messages.auth.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
@@ -53,6 +55,8 @@ class Keyring:
         self._store = store
         self._sealer = sealer
         self._published: dict[str, PyJWK] = {}
+        self._without_mac: set[str] = set()
+        """Keys that the release before has published. Only a process that accepts records without a MAC sees them."""
         self._private: dict[str, ActiveKey] = {}
         self._active = ""
         self._changed = asyncio.Event()
@@ -88,6 +92,7 @@ class Keyring:
             try:
                 published = SigningKeyPublished.model_validate_json(record.value)
                 self._published[published.kid] = _public_key(published.jwk)
+                (self._without_mac.discard if has_mac(record) else self._without_mac.add)(published.kid)
             except (ValidationError, PyJWTError, ValueError, KeyError) as error:
                 # The record is not logged: it might contain a private key.
                 log.error("signing key refused", offset=record.offset, error=type(error).__name__)
@@ -115,12 +120,13 @@ class Keyring:
         """
         key_set = await self._load(algorithm, at)
         for key in key_set.keys:
-            # Only keys that the topic lacks: to repeat one could revive a key that is being withdrawn.
-            if key.id not in self._published:
+            # Only keys that the topic lacks: to repeat one could revive a key that is being withdrawn. A key without a
+            # MAC is repeated nevertheless: gateways that require one would not know it.
+            if key.id not in self._published or key.id in self._without_mac:
                 await announce(publication(key))
         await self._wait_until_published(key_set.active)
         await announce(KeepSigningKeys(key=KEYRING, algorithm=algorithm))
-        following = asyncio.create_task(self._follow())
+        following = asyncio.create_task(self._follow(announce))
         try:
             yield
         finally:
@@ -166,8 +172,12 @@ class Keyring:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _follow(self) -> None:
-        """Read the store after each record of the topic, and every ``POLL_SECONDS``."""
+    async def _follow(self, announce: Callable[[Message], Awaitable[None]]) -> None:
+        """Read the store after each record of the topic, and every ``POLL_SECONDS``.
+
+        A published key that the store lacks was withdrawn, and somebody has copied its old record: order its withdrawal
+        again.
+        """
         while not self._stopping:
             try:
                 async with asyncio.timeout(POLL_SECONDS):
@@ -176,11 +186,14 @@ class Keyring:
                 pass
             self._changed.clear()
             try:
-                self._use(await self._store.get_key_set())
+                key_set = await self._store.get_key_set()
+                self._use(key_set)
+                if self._published.keys() - {key.id for key in key_set.keys}:
+                    await announce(KeepSigningKeys(key=KEYRING))
             except CannotUnseal as error:
                 log.error("signing key not unsealed; add its sealing key to NEST_SEALING_KEYS", error=str(error))
             except Exception as failure:  # noqa: BLE001 -- the next read may succeed, whatever the error
-                if dependency_down(failure):
+                if dependency_down(failure) or isinstance(failure, BusDown):
                     log.warning("signing keys not read", error=type(failure).__name__)
                 else:
                     log.exception("signing keys not read")

@@ -20,7 +20,9 @@ from services.operator.doctor.instances import check_clocks
 from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
 from services.operator.kafka import OperatorSettings
+from shared.bus.record_macs import RecordMacs
 from shared.mongo import Client, Database, InvalidMongoUrl, connect, database
+from shared.sealing import Sealer
 from shared.settings import SettingsError, load
 
 CHECK_SECONDS: Final = 20.0
@@ -70,8 +72,7 @@ def _mongo_checks(client: Client, prefix: str, loaded: LoadedSettings) -> list[C
         Check("timers", partial(mongo.check_timers, client, prefix)),
         Check("stripe events", partial(mongo.check_stripe_events, client, prefix)),
     ]
-    if loaded.settings:
-        keys = next(iter(loaded.settings.values())).master_keys()
+    if (keys := loaded.sealing_keys()) is not None:
         checks.append(Check("sealing keys", partial(mongo.check_sealing_keys, client, prefix, keys)))
     return checks
 
@@ -85,13 +86,15 @@ def _kafka_checks(loaded: LoadedSettings, replication: int | None, auth: Databas
     except SettingsError as invalid:
         return [Check("kafka", partial(kafka.report_invalid_settings, invalid))]
     prefix = loaded.first("topic_prefix", os.environ.get("NEST_TOPIC_PREFIX", ""))
+    keys, accepts = loaded.sealing_keys(), loaded.first("unauthenticated_records") == "accept"
+    macs = None if keys is None else RecordMacs(Sealer(keys), prefix=prefix, accept_missing=accepts)
     retentions = [each.inbox_retention for each in loaded.settings.values() if hasattr(each, "inbox_retention")]
     retention = min(retentions, default=None)
     topics = partial(kafka.check_topics, connection, prefix, replication=replication, inbox_retention=retention)
     return [
         Check("topics", topics),
         Check("consumers", partial(kafka.check_consumers, connection, prefix)),
-        Check("clock", partial(check_clocks, connection, prefix)),
+        Check("clock", partial(check_clocks, connection, prefix, macs)),
         Check("dead letters", partial(kafka.check_dead_letters, connection, prefix, auth)),
     ]
 

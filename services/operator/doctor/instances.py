@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.record_macs import RecordMacs
 from shared.bus.topics import INSTANCES
 from shared.clock_check import KAFKA, MAX_SECONDS, WARNING_SECONDS
 
@@ -19,9 +20,15 @@ RUNNING_SECONDS: Final = 60.0
 READ_MILLISECONDS: Final = 2_000
 
 
-async def check_clocks(kafka: KafkaConnection, prefix: str) -> AsyncIterator[Finding]:
-    """Compare the clock of every running process with those of MongoDB and Kafka."""
-    running = await _announcements(kafka, prefix + INSTANCES.name)
+async def check_clocks(kafka: KafkaConnection, prefix: str, macs: RecordMacs | None) -> AsyncIterator[Finding]:
+    """Compare the clock of every running process with those of MongoDB and Kafka.
+
+    Announcements without a valid MAC are ignored; without the sealing keys nothing is checked.
+    """
+    if macs is None:
+        yield warning("the clocks are not compared", "set NEST_SEALING_KEYS, with which the announcements are checked")
+        return
+    running = await _announcements(kafka, prefix + INSTANCES.name, macs)
     if not running:
         yield warning(
             "no process has announced itself within a minute",
@@ -50,7 +57,7 @@ def _differences(announcement: Mapping[str, Any]) -> Iterable[Finding]:
             yield problem(says, f"synchronize the clock of {reference} by NTP")
 
 
-async def _announcements(kafka: KafkaConnection, topic: str) -> list[dict[str, Any]]:
+async def _announcements(kafka: KafkaConnection, topic: str, macs: RecordMacs) -> list[dict[str, Any]]:
     """Return the newest announcement of each running process, sorted by service and instance."""
     consumer = AIOKafkaConsumer(**kafka.options, group_id=None, enable_auto_commit=False)
     await consumer.start()
@@ -62,7 +69,8 @@ async def _announcements(kafka: KafkaConnection, topic: str) -> list[dict[str, A
         end = (await consumer.end_offsets([partition]))[partition]
         while await consumer.position(partition) < end:
             for record in (await consumer.getmany(timeout_ms=READ_MILLISECONDS)).get(partition, []):
-                newest[record.key] = (record.timestamp, _parsed(record))
+                if macs.problem(INSTANCES.name, record) is None:
+                    newest[record.key] = (record.timestamp, _parsed(record))
     finally:
         await consumer.stop()
     oldest = (time.time() - RUNNING_SECONDS) * 1000

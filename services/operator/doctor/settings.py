@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from importlib import import_module
 from typing import Any
 
 from services.operator.doctor.findings import Finding, ok, problem, warning
-from shared.settings import SettingsError, load
+from shared.settings import SettingsError, load, parse_keys
 
 
 class LoadedSettings:
@@ -22,6 +23,16 @@ class LoadedSettings:
                 self.settings[service] = load(settings)
             except SettingsError as error:
                 self.errors[service] = str(error).splitlines()
+
+    def sealing_keys(self) -> dict[str, bytes] | None:
+        """Return the sealing keys, the active one first; None if no service would start and they are not set."""
+        for settings in self.settings.values():
+            keys: dict[str, bytes] = settings.master_keys()
+            return keys
+        try:
+            return parse_keys(os.environ.get("NEST_SEALING_KEYS", ""))
+        except ValueError:
+            return None
 
     def first(self, name: str, default: Any = None) -> Any:
         """Return a setting of the first service that has it."""
@@ -62,6 +73,11 @@ def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
         )
     if loaded.first("test_login"):
         yield warning("NEST_TEST_LOGIN is on: anybody can log in without a code", "turn it off outside of tests")
+    if loaded.first("unauthenticated_records") == "accept":
+        yield warning(
+            "NEST_UNAUTHENTICATED_RECORDS is accept: whoever reaches Kafka can act as Nest",
+            "remove it once every process has run this release for a day",
+        )
     if loaded.first("limit_lift_loopback"):
         yield warning(
             "NEST_LIMIT_LIFT_LOOPBACK is on: requests from this machine have no network rate limits",

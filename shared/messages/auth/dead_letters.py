@@ -16,7 +16,7 @@ PREVIEW_BYTES: Final = 2_048
 PIECE_BYTES: Final = 256 * 1024
 """Maximum size of a body's piece in the view of a single dead letter."""
 
-Reason = Literal["undecodable", "too_old", "failing"]
+Reason = Literal["undecodable", "unauthenticated", "too_old", "failing"]
 Outcome = Literal["replayed", "replayed_before", "too_old", "not_ours", "closed", "gone"]
 LetterId = Annotated[str, Field(min_length=3, max_length=300)]
 
@@ -27,8 +27,9 @@ class DeadLetterFilter(Part):
     topic: str | None = None
     """Topic that the message was on, for example ``auth.commands``."""
     reason: Reason | None = None
-    """Reason why it became a dead letter: ``undecodable``, ``too_old`` (older than the inbox, so it may have been
-    handled), or ``failing`` (all attempts failed)."""
+    """Reason why it became a dead letter: ``undecodable``, ``unauthenticated`` (not written by Nest, or with a sealing
+    key that the service does not hold), ``too_old`` (older than the inbox, so it may have been handled), or ``failing``
+    (all attempts failed)."""
     type: str | None = None
     """Wire name of the message, for example ``mailer.send-mail``."""
     service: str | None = None
@@ -73,7 +74,7 @@ class DeadLetterView(Part):
     service: str
     """Service that could not handle the message."""
     reason: str
-    """``undecodable``, ``too_old`` or ``failing``."""
+    """``undecodable``, ``unauthenticated``, ``too_old`` or ``failing``; empty if Nest did not write the letter."""
     detail: str
     """Error in words. For ``failing``: class of the last attempt's exception."""
     frames: tuple[str, ...]

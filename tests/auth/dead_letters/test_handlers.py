@@ -15,6 +15,7 @@ from shared.bus import topics
 from shared.bus.envelope import encode
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.dead_letters.queue import DeadLetterQueue
 from shared.dead_letters.records import dead_letter_record
 from shared.ids import new_message_id
@@ -124,7 +125,8 @@ async def letters(
     new_harness: Callable[..., ServiceHarness], kafka_bootstrap: str, topic_prefix: str
 ) -> AsyncIterator[DeadLetterHarness]:
     await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TOPICS)
-    producer = Producer(KafkaConnection(kafka_bootstrap), prefix=topic_prefix)
+    macs = RecordMacs(Sealer({"test": bytes(range(32))}), prefix=topic_prefix)
+    producer = Producer(KafkaConnection(kafka_bootstrap), macs=macs, prefix=topic_prefix)
     await producer.start()
     try:
         async with new_harness(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix) as harness:

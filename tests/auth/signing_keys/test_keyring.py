@@ -61,6 +61,26 @@ async def test_later_start_publishes_no_key_that_the_topic_has(
         assert second.context.keyring.active.kid == public.kid
 
 
+async def test_start_announces_a_key_again_that_was_announced_without_a_mac(
+    empty: ServiceHarness, new_harness: Callable[..., ServiceHarness]
+) -> None:
+    """By the release before: gateways that require a MAC would not know it."""
+    [public] = published_keys(empty)
+    second = new_harness()
+    second.topic = [TopicRecord(public.topic, public.kid.encode(), public.model_dump_json().encode(), headers=())]
+    async with second:
+        assert published_keys(second) == [public]
+
+
+async def test_withdrawal_is_ordered_again_if_a_withdrawn_key_returns(empty: ServiceHarness) -> None:
+    """A copy of its record has a valid MAC."""
+    [public] = published_keys(empty)
+    jwk = {**public.jwk, "kid": "withdrawn"}
+    empty.published_at_start.clear()
+    empty.publish_to_followers(SigningKeyPublished(key="withdrawn", kid="withdrawn", jwk=jwk))
+    await eventually(lambda: KeepSigningKeys(key=KEYRING) in empty.published_at_start, what="the order")
+
+
 async def test_one_of_concurrent_starts_generates_the_key(new_harness: Callable[..., ServiceHarness]) -> None:
     harnesses = [new_harness() for _ in range(5)]
     await asyncio.gather(*(harness.__aenter__() for harness in harnesses))

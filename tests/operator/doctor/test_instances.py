@@ -10,14 +10,18 @@ from services.operator.doctor.instances import check_clocks
 from shared.bus import topics
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
+from shared.bus.record_macs import RecordMacs
 from shared.clock_check import ClockCheck
+from shared.sealing import Sealer
+
+SEALER = Sealer({"k1": bytes(32)})
 
 
 @pytest.fixture
 async def producer(kafka_bootstrap: str, unique: Callable[[], str]) -> AsyncIterator[Producer]:
     prefix = unique()
     await topics.apply(KafkaConnection(kafka_bootstrap), prefix=prefix, topics=[topics.INSTANCES])
-    producer = Producer(KafkaConnection(kafka_bootstrap), prefix=prefix)
+    producer = Producer(KafkaConnection(kafka_bootstrap), macs=RecordMacs(SEALER, prefix=prefix), prefix=prefix)
     await producer.start()
     yield producer
     await producer.stop()
@@ -34,7 +38,7 @@ async def announce(
 
 
 async def findings(producer: Producer) -> list[Finding]:
-    return [finding async for finding in check_clocks(producer._kafka, producer._prefix)]
+    return [finding async for finding in check_clocks(producer._kafka, producer._prefix, producer._macs)]
 
 
 async def test_processes_with_right_clocks_are_ok(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:

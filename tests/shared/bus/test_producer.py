@@ -8,7 +8,9 @@ from services.embedded import ports
 from shared.bus.envelope import Envelope, encode
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
+from shared.bus.record_macs import RecordMacs
 from shared.messages.auth.signing_keys import SigningKeyWithdrawn
+from shared.sealing import Sealer
 from tests.shared.bus_harness import BusHarness
 from tests.shared.inbox_harness import envelope
 
@@ -41,7 +43,7 @@ async def test_messages_without_a_key_are_spread_over_the_partitions(bus: BusHar
 
 
 async def test_a_missing_topic_raises_bus_down_within_the_timeout(bus: BusHarness) -> None:
-    producer = Producer(KafkaConnection(bus.bootstrap), prefix=bus.prefix, timeout=0.5)
+    producer = Producer(KafkaConnection(bus.bootstrap), macs=bus.macs, prefix=bus.prefix, timeout=0.5)
     await producer.start()
     try:
         started = time.monotonic()
@@ -60,14 +62,16 @@ async def test_a_too_large_record_raises_bus_down(bus: BusHarness) -> None:
 
 
 async def test_a_stopped_producer_raises_bus_down(bus: BusHarness) -> None:
-    producer = Producer(KafkaConnection(bus.bootstrap), prefix=bus.prefix)
+    producer = Producer(KafkaConnection(bus.bootstrap), macs=bus.macs, prefix=bus.prefix)
     await producer.stop()
     with pytest.raises(BusDown, match="stopped"):
         await producer.send(envelope())
 
 
 async def test_without_kafka_the_start_fails() -> None:
-    producer = Producer(KafkaConnection(f"127.0.0.1:{ports.any_free()}"), timeout=1)
+    producer = Producer(
+        KafkaConnection(f"127.0.0.1:{ports.any_free()}"), macs=RecordMacs(Sealer({"k1": bytes(32)})), timeout=1
+    )
     async with asyncio.timeout(20):
         with pytest.raises(KafkaConnectionError):
             await producer.start()

@@ -99,7 +99,7 @@ async def test_several_instances_send_each_message_once(bus: BusHarness) -> None
 
 async def test_a_message_that_was_not_sent_is_sent_after_the_lease(bus: BusHarness) -> None:
     clock = Clock()
-    stopped = Producer(KafkaConnection(bus.bootstrap), prefix=bus.prefix)
+    stopped = Producer(KafkaConnection(bus.bootstrap), macs=bus.macs, prefix=bus.prefix)
     timer = await add_timer(bus, clock.now, 1)
     with pytest.raises(BusDown):
         await timers(bus, clock, stopped).publish_due()

@@ -11,10 +11,18 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from services.embedded.kafka import EmbeddedKafka
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
+from shared.bus.record_macs import RecordMacs
 from shared.bus.topic_reader import TopicReader
+from shared.sealing import Sealer
 from tests.stack import eventually
 
 TOPIC = "followed"
+SEALER = Sealer({"k1": bytes(32)})
+
+
+def macs_of(topic: str) -> RecordMacs:
+    """MACs of a deployment with this topic, given with its prefix."""
+    return RecordMacs(SEALER, prefix=topic.removesuffix(TOPIC))
 
 
 class Listener:
@@ -39,7 +47,7 @@ async def topic(topic_prefix: str, kafka_admin: AIOKafkaAdminClient) -> str:
 
 @pytest.fixture
 async def producer(kafka_bootstrap: str, topic_prefix: str, topic: str) -> AsyncIterator[Producer]:
-    producer = Producer(KafkaConnection(kafka_bootstrap), prefix=topic_prefix)
+    producer = Producer(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), prefix=topic_prefix)
     await producer.start()
     yield producer
     await producer.stop()
@@ -56,7 +64,7 @@ async def test_existing_records_are_read_before_the_start_returns(
     await send(producer, *map(str, range(1000)))
     await send(producer, "a", "b", partition=1)
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
     await reader.start()
     assert reader.following
     assert len(listener.records) == 1002
@@ -69,7 +77,7 @@ async def test_existing_records_are_read_before_the_start_returns(
 
 async def test_an_empty_topic_is_followed(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
     await reader.start(within=5)
     await send(producer, "first")
     await eventually(lambda: listener.values == [b"first"])
@@ -79,7 +87,7 @@ async def test_an_empty_topic_is_followed(kafka_bootstrap: str, topic: str, prod
 async def test_from_the_end_existing_records_are_skipped(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     await send(producer, "old")
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, from_end=True)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), from_end=True)
     await reader.start()
     await send(producer, "new")
     await eventually(lambda: listener.values)
@@ -91,7 +99,7 @@ async def test_only_the_given_partitions_are_read(kafka_bootstrap: str, topic: s
     await send(producer, "elsewhere", partition=0)
     await send(producer, "here", partition=1)
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, partitions=[1])
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), partitions=[1])
     await reader.start()
     assert listener.values == [b"here"]
     await reader.stop()
@@ -100,7 +108,7 @@ async def test_only_the_given_partitions_are_read(kafka_bootstrap: str, topic: s
 async def test_a_tombstone_is_passed_on_with_a_null_value(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     await producer.send_record(TOPIC, None, [], key=b"gone")
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
     await reader.start()
     assert [(record.key, record.value) for record in listener.records] == [(b"gone", None)]
     await reader.stop()
@@ -117,7 +125,7 @@ async def test_an_exception_of_the_callback_does_not_stop_the_reader(
             raise ValueError("bad")
         values.append(record.value)
 
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, on_record)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, on_record, macs=macs_of(topic))
     await reader.start()
     assert values == [b"good", b"good"]
     await reader.stop()
@@ -131,9 +139,10 @@ async def test_an_end_offset_without_a_record_before_it_is_reached(
         AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, transactional_id=topic) as transactional,
         transactional.transaction(),
     ):
-        await transactional.send_and_wait(topic, b"one", partition=0)
+        headers = macs_of(topic).signed(TOPIC, None, b"one", [])
+        await transactional.send_and_wait(topic, b"one", partition=0, headers=headers)
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, silence_seconds=0.1)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), silence_seconds=0.1)
     await reader.start(within=10)
     assert listener.values == [b"one"]
     await send(producer, "two")
@@ -142,21 +151,21 @@ async def test_an_end_offset_without_a_record_before_it_is_reached(
 
 
 async def test_a_missing_topic_raises_bus_down(kafka_bootstrap: str, topic_prefix: str) -> None:
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic_prefix + "nothing", Listener())
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic_prefix + "nothing", Listener(), macs=macs_of(TOPIC))
     with pytest.raises(BusDown, match="nothing"):
         await reader.start(within=1)
     await reader.stop()
 
 
 async def test_an_unreachable_kafka_raises_bus_down() -> None:
-    reader = TopicReader(KafkaConnection("127.0.0.1:1"), TOPIC, Listener())
+    reader = TopicReader(KafkaConnection("127.0.0.1:1"), TOPIC, Listener(), macs=macs_of(TOPIC))
     with pytest.raises(BusDown):
         await reader.start(within=3)
 
 
 async def test_a_stuck_consumer_is_replaced(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, silence_seconds=0.1)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), silence_seconds=0.1)
     await reader.start()
     await send(producer, "one")
     await eventually(lambda: listener.values == [b"one"])
@@ -177,11 +186,18 @@ async def test_reading_continues_at_its_position_after_an_outage(
     await admin.start()
     await admin.create_topics([NewTopic(TOPIC, 1, 1)])
     await admin.close()
-    producer = Producer(KafkaConnection(kafka.bootstrap), timeout=2)
+    producer = Producer(KafkaConnection(kafka.bootstrap), macs=macs_of(TOPIC), timeout=2)
     await producer.start()
     listeners = Listener(), Listener()
     readers = [
-        TopicReader(KafkaConnection(kafka.bootstrap), TOPIC, listener, from_end=from_end, silence_seconds=0.5)
+        TopicReader(
+            KafkaConnection(kafka.bootstrap),
+            TOPIC,
+            listener,
+            macs=macs_of(TOPIC),
+            from_end=from_end,
+            silence_seconds=0.5,
+        )
         for listener, from_end in zip(listeners, (False, True), strict=True)
     ]
     for reader in readers:
