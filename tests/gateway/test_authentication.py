@@ -131,12 +131,12 @@ def test_copy_of_a_withdrawn_key_is_ignored_and_a_later_announcement_accepted(ha
     """The record of a leaked key has a valid MAC for ever. After a restore auth announces keys anew."""
     leaked = Signer.new("leaked")
     body, token = leaked.published.model_dump_json().encode(), leaked.token()
-    harness.keys.apply(Record(body, b"leaked", published_at(1_000)))
+    harness.keys.apply(Record(body, b"leaked", headers=published_at(1_000)))
     assert harness.caller(f"bearer {token}").kind == "user"
-    harness.keys.apply(Record(None, b"leaked", published_at(2_000)))
-    harness.keys.apply(Record(body, b"leaked", published_at(1_000)))
+    harness.keys.apply(Record(None, b"leaked", headers=published_at(2_000)))
+    harness.keys.apply(Record(body, b"leaked", headers=published_at(1_000)))
     assert harness.reason(token) == "invalid_token"
-    harness.keys.apply(Record(body, b"leaked", published_at(3_000)))
+    harness.keys.apply(Record(body, b"leaked", headers=published_at(3_000)))
     assert harness.caller(f"bearer {token}").kind == "user"
 
 
@@ -147,7 +147,7 @@ def test_copy_of_an_old_client_announcement_is_ignored(
     """The clocks of auth's instances differ, so a state that is only seconds older may be the newer one."""
     for disabled, at in ((True, 1_000_000), (False, 1_000_000 - older_by)):
         body = client("client_2", disabled=disabled).model_dump_json().encode()
-        harness.clients.apply(Record(body, b"client_2", published_at(at)))
+        harness.clients.apply(Record(body, b"client_2", headers=published_at(at)))
     assert harness.clients.enabled("client_2") is enabled
 
 
