@@ -29,6 +29,9 @@ async def put_batch(bus: BusHarness, subjects: list[str], name: bytes) -> None:
             *([(NAME, b"1")] if number == 1 else []),
         ]
         body = encode(Append(subject=subject, number=0), bus.sealer)
+        # Of the headers as they are read.
+        read = [(name.decode("utf-8", "backslashreplace") if each == NAME else each, value) for each, value in headers]
+        headers.insert(0, bus.macs.signed("ledger.commands", b"k", body, read)[0])
         assert batch.append(key=b"k", value=body, timestamp=None, headers=headers)
     batch.close()
     raw = bytearray(batch._build().replace(NAME.encode(), name))
