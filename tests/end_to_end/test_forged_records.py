@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from services.auth.signing_keys.key_pairs import generate, unseal_private_key
 from services.operator.doctor.instances import check_clocks
 from shared.bus.envelope import unix_milliseconds
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import CONSUMERS, INSTANCES, TOPICS, dead_letter_topic
 from shared.ids import new_message_id
 from shared.sealing import Sealer
@@ -88,7 +89,7 @@ async def test_forged_record_is_refused_on_every_topic(nest: Stack, topic: str) 
     partitions = 1 if topic in READ and topic != "gateway.replies" else 4
     if topic == INSTANCES.name:
         prefix, bootstrap = nest.environment["NEST_TOPIC_PREFIX"], nest.environment["NEST_KAFKA_BOOTSTRAP"]
-        findings = [each.says async for each in check_clocks(bootstrap, prefix, macs_of(nest))]
+        findings = [each.says async for each in check_clocks(KafkaConnection(bootstrap), prefix, macs_of(nest))]
         assert findings
         assert "any.type" not in repr(findings)
     elif consumers:

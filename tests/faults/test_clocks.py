@@ -11,6 +11,7 @@ import pytest
 from services.embedded import ports
 from services.operator.doctor.findings import Level
 from services.operator.doctor.instances import check_clocks
+from shared.bus.kafka_connection import KafkaConnection
 from tests.bench.recovery import SpawnedProcess
 from tests.end_to_end.flows import macs_of
 from tests.stack import eventually
@@ -32,9 +33,8 @@ async def test_an_instance_with_a_wrong_clock_takes_no_messages(
             assert "clock is 600 s" in reasons[0]
             for number in range(8):
                 await nest.log_in(f"p{number}@example.com")
-            findings = check_clocks(
-                nest.environment["NEST_KAFKA_BOOTSTRAP"], nest.environment["NEST_TOPIC_PREFIX"], macs_of(nest)
-            )
+            kafka = KafkaConnection(nest.environment["NEST_KAFKA_BOOTSTRAP"])
+            findings = check_clocks(kafka, nest.environment["NEST_TOPIC_PREFIX"], macs_of(nest))
             (found,) = [finding async for finding in findings if finding.says.startswith("the clock of auth")][:1]
             assert found.level is Level.PROBLEM
             assert "nest_messages_handled_total{" not in await metrics(port)

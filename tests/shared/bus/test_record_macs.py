@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.record_macs import RecordMacs
 from shared.bus.topics import TOPICS, declared
 from shared.dead_letters.queue import DeadLetterQueue
@@ -298,7 +299,9 @@ def test_every_declared_topic_has_keys_of_its_own() -> None:
 
 
 def queue_of(bus: BusHarness) -> DeadLetterQueue:
-    return DeadLetterQueue(bus.bootstrap, prefix=bus.prefix, topics=SAMPLE_TOPICS, sealer=bus.sealer, macs=bus.macs)
+    return DeadLetterQueue(
+        KafkaConnection(bus.bootstrap), prefix=bus.prefix, topics=SAMPLE_TOPICS, sealer=bus.sealer, macs=bus.macs
+    )
 
 
 async def replay_all(bus: BusHarness) -> list[DeadLetter]:
