@@ -4,11 +4,12 @@ BIN := .venv/bin
 WORKERS ?= 2
 SEED := $(or $(SEED),$(shell date +%s))
 ROUNDS ?= 8
+IMAGE_TAG ?= 0.1.0
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
 .PHONY: help run run-services backing test test-slow faults check format bench bench-recovery bench-overload reference \
-	lock clean install-run install-dev install-clients
+	sbom image lock clean install-run install-dev install-clients
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -32,11 +33,12 @@ faults: install-dev ## inject faults at random times; SEED=… repeats a run, RO
 	@echo "SEED=$(SEED) ROUNDS=$(ROUNDS)"
 	NEST_FAULTS_SEED=$(SEED) NEST_FAULTS_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/faults
 
-check: install-dev ## check formatting, lint, types and import rules; under a minute
+check: install-dev ## check formatting, lint, types, import rules and known vulnerabilities; about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
+	$(BIN)/python requirements/audit.py
 
 format: install-dev ## format the code and auto-fix lint errors
 	$(BIN)/ruff check --fix-only .
@@ -54,11 +56,22 @@ bench-overload: install-dev ## measure goodput and latencies at three times the 
 reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
 	$(BIN)/python -m services.reference
 
+sbom: install-dev ## write the software bill of materials of the image, dist/sbom.cdx.json (CycloneDX)
+	@mkdir -p dist
+	$(BIN)/python -m cyclonedx_py requirements requirements/run.txt --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
+
+image: ## build the image from a base image with a digest: make image PYTHON_IMAGE=python:3.13-slim@sha256:…
+	@case "$(PYTHON_IMAGE)" in *@sha256:*) ;; *) echo "name PYTHON_IMAGE with a digest, python:3.13-slim@sha256:…" >&2; \
+		exit 1;; esac
+	docker build -f deploy/Dockerfile --build-arg PYTHON_IMAGE="$(PYTHON_IMAGE)" -t "nest:$(IMAGE_TAG)" .
+
 lock: install-dev ## resolve all dependencies into lock files (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded -c requirements/dev.txt -o requirements/embedded.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) requirements/sbom.in -c requirements/dev.txt -o requirements/sbom.txt
 	$(BIN)/python -m services.embedded.lock_jars
 	tests/reference/clients/lock $(UPGRADE)
 

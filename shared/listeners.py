@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
         # The kernel was started with ipv6.disable=1.
         if host != ANY or error.errno != errno.EAFNOSUPPORT:
             raise
-    return _listen(socket.AF_INET, "0.0.0.0", port)
+    return _listen(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 -- the address is a setting
 
 
 def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:

@@ -19,7 +19,7 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 def url(host: str, port: int) -> str:
     """Return the URL of an HTTP server on this machine that listens on a host and port, without a slash at the end."""
-    if host in {ANY, "0.0.0.0"}:
+    if host in {ANY, "0.0.0.0"}:  # noqa: S104 -- compared, not bound
         return f"http://{LOOPBACK}:{port}"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -55,7 +55,7 @@ def test_copied_files_exist_and_are_not_ignored() -> None:
 
 def test_only_hashed_requirements_are_installed() -> None:
     installs = [line for line in DOCKERFILE.splitlines() if "pip " in line and " install " in line]
-    assert len(installs) == 3
+    assert len(installs) == 4
     for install in installs:
         assert "--require-hashes" in install or "--no-deps --no-index /dist/" in install
 
