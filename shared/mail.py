@@ -11,6 +11,10 @@ from shared.sealing import CannotUnseal, Sealer
 
 OPEN_PATH: Final = "/open"
 """Path of the gateway's page that opens an app: ``/open/<token>``."""
+RESET_PATH: Final = "/reset"
+"""Path of the gateway's page that sets a new password: ``/reset/<code>``."""
+CONFIRM_PATH: Final = "/confirm"
+"""Path of the gateway's page that proves an address: ``/confirm/<code>``."""
 UNSUBSCRIBE_PATH: Final = "/unsubscribe"
 """Path of the gateway's unsubscribe page: ``/unsubscribe/<token>``."""
 LANGUAGE_PARAMETER: Final = "lang"

@@ -59,6 +59,7 @@ COLLECTIONS: Final = {
         "owners": Classified(Effect.NOT_ABOUT_PEOPLE, "accounts of developers of applications, who delete their own"),
         "applications": Classified(Effect.NOT_ABOUT_PEOPLE, "their owners delete them"),
         "application_users": Classified(Effect.NOT_ABOUT_PEOPLE, "users of those applications, which delete them"),
+        "account_links": Classified(Effect.NOT_ABOUT_PEOPLE, "mailed links to those users; expire within a day"),
         "clients": Classified(Effect.NOT_ABOUT_PEOPLE),
         "signing_keys": Classified(Effect.NOT_ABOUT_PEOPLE),
         "replays": Classified(Effect.IDS, "which dead letters were replayed; expires after 60 days"),

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from services.auth.account_links.store import AccountLinks
 from services.auth.accounts.models import DELETION_TYPE
 from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
@@ -45,6 +46,7 @@ from shared.telemetry import log
 TOPICS: Final = ("auth.commands",)
 INDEXES: Final = indexes_of(
     AccessTokens,
+    AccountLinks,
     ApplicationUsers,
     Applications,
     AuditEntries,
@@ -144,6 +146,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             owners=Owners(database),
             applications=applications,
             application_users=ApplicationUsers(database),
+            account_links=AccountLinks(database),
             personal_data=PersonalData(database),
             user_processes=UserProcesses(database),
             user_export_parts=UserExportParts(database),
@@ -173,4 +176,5 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             phone_code_lifetime=timedelta(minutes=settings.phone_code_minutes),
             test_login=settings.test_login,
             old_clients=settings.old_clients,
+            issuer=settings.issuer,
         )

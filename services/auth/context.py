@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.auth.account_links.store import AccountLinks
 from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
 from services.auth.application_users.store import ApplicationUsers
@@ -42,6 +43,7 @@ class Auth:
         guesses_per_code: number of wrong guesses that void a code.
         test_domains: whether addresses under ``.test`` are valid; never in production.
         test_login: whether ``log_in_for_testing`` works; never in production.
+        issuer: the URL under which clients reach the gateway, for links in mails.
         old_clients: whether clients of the accounts API that are older than Nest are supported.
     """
 
@@ -55,6 +57,7 @@ class Auth:
     owners: Owners
     applications: Applications
     application_users: ApplicationUsers
+    account_links: AccountLinks
     personal_data: PersonalData
     user_processes: UserProcesses
     user_export_parts: UserExportParts
@@ -82,6 +85,7 @@ class Auth:
     phone_code_lifetime: timedelta
     test_login: bool
     old_clients: bool
+    issuer: str
 
     def unseal(self, secret: Sealed) -> str:
         """Plain text of a sealed field of a message to auth."""

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from services.auth.account_links import handlers as account_links
 from services.auth.accounts import handlers as accounts
 from services.auth.application_users import handlers as application_users
 from services.auth.audit import handlers as audit
@@ -17,6 +18,7 @@ from services.auth.users import handlers as users
 from shared.bus.handling import handlers_in
 
 HANDLERS: Final = handlers_in(
+    account_links,
     accounts,
     application_users,
     audit,

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.routing import Route
 
+from services.gateway.account_pages import by_link, min_password_length
 from services.gateway.cached_content import HTML, CachedContent, page_headers, page_templates, template_text
 from services.gateway.endpoint import (
     MAX_JSON_BODY_BYTES,
@@ -31,6 +32,14 @@ from services.gateway.responses import HttpResponse
 from shared.email_addresses import address_ordering_key
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query, Sealed
+from shared.messages.auth.account_links import (
+    ForgotOwnerPassword,
+    ForgotPassword,
+    LinkOfUser,
+    ResetPassword,
+    SendVerification,
+    VerifyAddress,
+)
 from shared.messages.auth.accounts import (
     CheckSignIn,
     CreateApplication,
@@ -43,6 +52,7 @@ from shared.messages.auth.accounts import (
     SignIn,
     SignInWithEmail,
     SignUp,
+    UpdateApplication,
     UpdateApplicationUser,
     UpdateOwner,
 )
@@ -54,9 +64,11 @@ GROUP: Final = "accounts"
 PAGE_PATHS: Final = ("/", "/accounts")
 """In embedded mode another page is at ``/``."""
 REJECTION_MESSAGES: Final = {
+    "address_not_verified": "the e-mail address is not verified",
     "application_ended": "the application's end date has passed",
     "application_user_ended": "the user's end date has passed",
     "application_user_not_active": "the user is not active",
+    "link_not_valid": "the link is malformed, unknown, used or expired",
     "malformed_api_key": "the API key is malformed",
     "not_logged_in": "the token is missing, not valid, or no longer valid",
     "password_required": "this user logs in with a password",
@@ -66,7 +78,7 @@ REJECTION_MESSAGES: Final = {
 _REJECTED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-def _by_address(message: RegisterOwner | LogInOwner, sealer: Sealer) -> str:
+def _by_address(message: RegisterOwner | LogInOwner | ForgotOwnerPassword, sealer: Sealer) -> str:
     """Order password checks of one address: an attacker who guesses passwords occupies one thread, not all."""
     return address_ordering_key(message.email, sealer)
 
@@ -75,11 +87,11 @@ def _by_owner(message: UpdateOwner, sealer: Sealer) -> str:
     return sealer.fingerprint(b"owner", message.uuid.plain.lower().encode())
 
 
-def _by_key(message: DeleteApplication, sealer: Sealer) -> str:
+def _by_key(message: DeleteApplication | UpdateApplication, sealer: Sealer) -> str:
     return sealer.fingerprint(b"api key", normal_api_key(message.apikey.plain).encode())
 
 
-def _by_address_of_user(message: SignUp | SignInWithEmail, sealer: Sealer) -> str:
+def _by_address_of_user(message: SignUp | SignInWithEmail | LinkOfUser, sealer: Sealer) -> str:
     """Order password checks of one address and application, whatever the spelling of either."""
     application = normal_api_key(message.apikey.plain).encode()
     return sealer.fingerprint(application, address_ordering_key(message.email, sealer).encode())
@@ -99,12 +111,19 @@ ROUTES: Final = (
     MessageRoute("DELETE", "/appowner/delete", DeleteOwner),
     MessageRoute("POST", "/applications/create", CreateApplication),
     MessageRoute("DELETE", "/applications/delete", DeleteApplication, _by_key, status=202),
+    MessageRoute("POST", "/appowner/forgot", ForgotOwnerPassword, _by_address, status=202),
+    MessageRoute("POST", "/appowner/reset", ResetPassword, by_link, status=202),
+    MessageRoute("POST", "/applications/update", UpdateApplication, _by_key, status=202),
     MessageRoute("POST", "/users/signup", SignUp, _by_address_of_user, status=202),
     MessageRoute("POST", "/users/signin", SignIn),
     MessageRoute("POST", "/users/signwithemail", SignInWithEmail, _by_address_of_user),
     MessageRoute("GET", "/users/islogged/{token}", CheckSignIn),
     MessageRoute("POST", "/users/userdata", GetApplicationUser),
     MessageRoute("PUT", "/users/update", UpdateApplicationUser, _by_token, status=202),
+    MessageRoute("POST", "/users/forgot", ForgotPassword, _by_address_of_user, status=202),
+    MessageRoute("POST", "/users/reset", ResetPassword, by_link, status=202),
+    MessageRoute("POST", "/users/sendverification", SendVerification, _by_address_of_user, status=202),
+    MessageRoute("POST", "/users/verify", VerifyAddress, by_link, status=202),
 )
 OLD_CLIENT_ROUTES: Final = (MessageRoute("GET", "/appowner/emailpassword/{email}/{password}", LogInOwner, _by_address),)
 """Routes with a password in the path, only for old clients."""
@@ -121,7 +140,9 @@ def routes(dispatcher: Dispatcher, issuer: str, *, old_clients: bool) -> list[Ro
     served = (*ROUTES, *OLD_CLIENT_ROUTES) if old_clients else ROUTES
     style = template_text("accounts.css")
     template = page_templates().get_template("accounts.html")
-    page = template.render(base=issuer, old_clients=old_clients, style=style).encode()
+    page = template.render(
+        base=issuer, old_clients=old_clients, min_length=min_password_length(old_clients=old_clients), style=style
+    ).encode()
     content = CachedContent("accounts", lambda: page, HTML, page_headers(style))
     return [
         *(_route(each, dispatcher, old_clients=old_clients) for each in served),

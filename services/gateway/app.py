@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import accounts, app_links, methods, phone, reference, unsubscribe
+from services.gateway import account_pages, accounts, app_links, methods, phone, reference, unsubscribe
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
@@ -217,7 +217,10 @@ class Gateway:
                 *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
                 *(
-                    accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients)
+                    (
+                        *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
+                        *account_pages.routes(dispatcher, old_clients=settings.old_clients),
+                    )
                     if settings.accounts_api
                     else ()
                 ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from services.auth.accounts.models import Application, Owner
 from services.auth.application_users.models import ApplicationUser
@@ -13,7 +13,7 @@ from shared.messages.mailer.mails import AccountVariables, SendMail
 
 MAX_NAME_CHARACTERS: Final = 60
 _NOT_IN_NAMES: Final = re.compile(r"[^\w\s&'()+-]|_")
-Account = TypeVar("Account", Owner, ApplicationUser)
+Account = Owner | ApplicationUser
 
 
 def mail_changes(before: Account, after: Account, work: Work, *, application: Application | None = None) -> None:

@@ -28,6 +28,7 @@ from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.auth.accounts import (
     ApplicationDeletedView,
+    ApplicationUpdatedView,
     ApplicationView,
     CreateApplication,
     DeleteApplication,
@@ -42,6 +43,7 @@ from shared.messages.auth.accounts import (
     RegisterOwner,
     RemoveApplicationUsers,
     RemoveOwnerApplications,
+    UpdateApplication,
     UpdateApplicationUser,
     UpdateOwner,
 )
@@ -201,6 +203,7 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
         owner_id=owner.id,
         name=command.appname,
         passwordless=command.passwordless,
+        verified_only=command.verified_only,
         created_at=work.now,
         ends_at=a_year_after(work.now),
     )
@@ -213,6 +216,24 @@ async def create_application(command: CreateApplication, work: Work, auth: Auth)
         enddate=application.ends_at,
         uuid=str(key_id),
         apiKey=api_key(key_id),
+    )
+
+
+@audited("update_application")
+async def update_application(command: UpdateApplication, work: Work, auth: Auth) -> ApplicationUpdatedView:
+    """Change settings of an application; the caller needs the token or the password of its owner.
+
+    Raises:
+        MalformedApiKey, ApplicationNotFound: there is no application with this key.
+        NotLoggedIn, FieldRefused, WrongCredentials, Throttled, Unavailable: as for ``delete_application``.
+    """
+    application = await auth.applications.get_by_key(auth.unseal(command.apikey))
+    work.annotate(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
+    await _check_owner(application, command, command.password, work, auth)
+    changed = application.update(passwordless=command.passwordless, verified_only=command.verified_only)
+    auth.applications.save(changed, work)
+    return ApplicationUpdatedView(
+        appname=changed.name, passwordless=changed.passwordless, verified_only=changed.verified_only
     )
 
 
@@ -233,12 +254,7 @@ async def delete_application(command: DeleteApplication, work: Work, auth: Auth)
         return ApplicationDeletedView(affectedRows=0, message="nothing to delete")
     work.annotate(user_id=pseudonym("owner", application.owner_id), client_id=pseudonym("application", application.id))
     if not auth.old_clients:
-        owner = await auth.owners.find(application.owner_id)
-        password = command.password or command.current_password
-        if owner is None or password is None:
-            _check_owner_token(owner, command.owner_token, work, auth)
-        else:
-            await check_password(owner, auth.unseal(password), owner_subject(owner.email), work, auth)
+        await _check_owner(application, command, command.password or command.current_password, work, auth)
     _remove_applications([application], work, auth)
     return ApplicationDeletedView(affectedRows=1, message="All auth users of this application are deleted too")
 
@@ -329,6 +345,31 @@ async def new_password_hash(
 def owner_subject(email: str) -> str:
     """Subject of the rate limit on an owner's passwords."""
     return f"owner {email}"
+
+
+def user_subject(application: Application, email: str) -> str:
+    """Subject of the rate limit on the passwords of an application's user."""
+    return f"user of {application.id} {email}"
+
+
+async def _check_owner(
+    application: Application,
+    command: DeleteApplication | UpdateApplication,
+    password: Sealed | None,
+    work: Work,
+    auth: Auth,
+) -> None:
+    """Check that a command has the password or the token of the application's owner.
+
+    Raises:
+        NotLoggedIn: there is neither a valid token of the owner nor a password.
+        Refusal: as for ``check_password``.
+    """
+    owner = await auth.owners.find(application.owner_id)
+    if owner is None or password is None:
+        _check_owner_token(owner, command.owner_token, work, auth)
+    else:
+        await check_password(owner, auth.unseal(password), owner_subject(owner.email), work, auth)
 
 
 def _check_owner_token(owner: Owner | None, token: Sealed | None, work: Work, auth: Auth) -> None:

@@ -48,6 +48,10 @@ class Owner:
         """Change the password, which invalidates earlier tokens and deletion tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
 
+    def reset_password(self, password_hash: str, *, at: datetime) -> Self:
+        """Change the password after proof that the owner reads the mailbox."""
+        return self.change_password(password_hash, at=at)
+
     @property
     def deletion_claims(self) -> dict[str, Any]:
         """Claims of the token that authorizes the deletion of this owner."""
@@ -78,6 +82,7 @@ class Application:
             ``api_key_upgrade``.
         name: unique among the owner's applications.
         passwordless: whether a user's ID and the API key are enough to log in.
+        verified_only: whether only users with a proven address can log in.
         ends_at: when sign-ups and logins end.
     """
 
@@ -86,9 +91,18 @@ class Application:
     key_hash: str = field(default="", repr=False)
     name: str
     passwordless: bool
+    verified_only: bool = False
     created_at: datetime
     ends_at: datetime
     version: int = 1
+
+    def update(self, *, passwordless: bool | None, verified_only: bool | None) -> Self:
+        """Change the given settings; None leaves one unchanged."""
+        return replace(
+            self,
+            passwordless=self.passwordless if passwordless is None else passwordless,
+            verified_only=self.verified_only if verified_only is None else verified_only,
+        )
 
     def must_be_current(self, *, at: datetime) -> None:
         """Check that users can sign up and log in.

@@ -6,15 +6,17 @@ import asyncio
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+from services.auth.account_links.handlers import mail_proof
 from services.auth.accounts.account_mails import mail_changes
 from services.auth.accounts.api_keys import api_key
-from services.auth.accounts.handlers import check_password, hash_caller, new_password_hash
+from services.auth.accounts.handlers import check_password, hash_caller, new_password_hash, user_subject
 from services.auth.accounts.models import Application, a_year_after, account_email, uuid_text
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
 from shared.bus.work import Work
 from shared.messages.auth.accounts import (
+    ApplicationUserDataView,
     ApplicationUserUpdatedView,
     ApplicationUserView,
     CheckSignIn,
@@ -31,7 +33,7 @@ from shared.messages.auth.errors import EmailTaken, InvalidToken, NotLoggedIn
 
 @audited("sign_up")
 async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserView:
-    """Create a user of an application, for a year.
+    """Create a user of an application, for a year, and mail a link that proves the address.
 
     Raises:
         MalformedApiKey, ApplicationNotFound, ApplicationEnded: there is no current application with this key.
@@ -53,6 +55,7 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
         password_hash=await auth.passwords.hash_new(
             auth.unseal(command.password), await hash_caller(user_subject(application, email), work, auth)
         ),
+        locale=command.locale,
         created_at=work.now,
         updated_at=work.now,
         ends_at=a_year_after(work.now),
@@ -60,6 +63,7 @@ async def sign_up(command: SignUp, work: Work, auth: Auth) -> ApplicationUserVie
     if not auth.applications.renew_key_hash(application, key, work):
         auth.applications.require_unchanged(application, work)
     auth.application_users.add(user, work)
+    await mail_proof(user, application, work, auth)
     work.annotate(user_id=pseudonym("application user", user.id))
     return _view(user, key)
 
@@ -85,6 +89,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     work.annotate(user_id=pseudonym("application user", user.id))
     user.must_be_allowed_in(at=work.now)
     user.must_have_first_password()
+    user.must_be_verified(application)
     auth.applications.renew_key_hash(application, key, work)
     return SignedInView(token=_token(user, work, auth))
 
@@ -110,6 +115,7 @@ async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -
         work.annotate(user_id=pseudonym("application user", found.id))
     user = await check_password(found, password, user_subject(application, email), work, auth)
     user.must_be_allowed_in(at=work.now)
+    user.must_be_verified(application)
     auth.applications.renew_key_hash(application, key, work)
     if auth.passwords.needs_rehash(user.password_hash):
         caller = await hash_caller(user_subject(application, email), work, auth)
@@ -128,7 +134,7 @@ async def check_sign_in(query: CheckSignIn, work: Work, auth: Auth) -> SignedInV
     return SignedInView(token=token)
 
 
-async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth) -> ApplicationUserView:
+async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth) -> ApplicationUserDataView:
     """Return the user of a token.
 
     Raises:
@@ -136,7 +142,8 @@ async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth
     """
     user, _ = await _logged_in(auth.unseal(query.token), work, auth)
     # Clients read the field ``apikey``. Whoever has a token must not learn the application's.
-    return _view(user, api_key(UUID(user.id)))
+    view = _view(user, api_key(UUID(user.id)))
+    return ApplicationUserDataView(**view.model_dump(), verified=user.verified)
 
 
 @audited("update_application_user")
@@ -167,6 +174,8 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
         changed = changed.change_password(new_hash, at=work.now)
     auth.application_users.save(changed, work)
     mail_changes(user, changed, work, application=application)
+    if changed.email != user.email:
+        await mail_proof(changed, application, work, auth)
     renews = command.password is not None and changed.active
     return ApplicationUserUpdatedView(
         username=changed.username, email=changed.email, token=_token(changed, work, auth) if renews else None
@@ -190,11 +199,6 @@ async def _logged_in(token: str, work: Work, auth: Auth) -> tuple[ApplicationUse
         raise NotLoggedIn
     user.must_be_logged_in(application, claims, at=work.now)
     return user, application
-
-
-def user_subject(application: Application, email: str) -> str:
-    """Subject of the rate limit on the passwords of an application's user."""
-    return f"user of {application.id} {email}"
 
 
 def _token(user: ApplicationUser, work: Work, auth: Auth) -> str:

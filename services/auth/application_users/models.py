@@ -6,9 +6,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from services.auth.accounts.models import Application, upgraded_id
+from services.auth.accounts.models import Application, a_year_after, upgraded_id
 from shared.errors import Refusal
-from shared.messages.auth.errors import ApplicationUserEnded, ApplicationUserNotActive, NotLoggedIn, PasswordRequired
+from shared.messages.auth.errors import (
+    AddressNotVerified,
+    ApplicationUserEnded,
+    ApplicationUserNotActive,
+    NotLoggedIn,
+    PasswordRequired,
+)
 
 TOKEN_TYPE: Final = "application+jwt"  # noqa: S105 -- the header ``typ``
 """Header ``typ`` of the tokens of application users; no access token of a user of Nest is accepted as one."""
@@ -21,6 +27,8 @@ class ApplicationUser:
 
     Attributes:
         email: in normal form; unique within the application.
+        verified_at: when the person proved to read the mailbox; None if that was never proven.
+        locale: language of mails, if known.
         generation: increased whenever all tokens end. A token is valid only in the generation that it was issued in.
         ends_at: when logins end.
     """
@@ -30,12 +38,28 @@ class ApplicationUser:
     username: str
     email: str
     password_hash: str = field(repr=False)
+    verified_at: datetime | None = None
+    locale: str | None = None
     active: bool = True
     generation: int = 1
     created_at: datetime
     updated_at: datetime
     ends_at: datetime
     version: int = 1
+
+    @property
+    def verified(self) -> bool:
+        """Whether the person proved to read the mailbox."""
+        return self.verified_at is not None
+
+    def must_be_verified(self, application: Application) -> None:
+        """Check that the address is proven, if the application needs it.
+
+        Raises:
+            AddressNotVerified: it is not.
+        """
+        if application.verified_only and not self.verified:
+            raise AddressNotVerified
 
     def must_be_allowed_in(self, *, at: datetime) -> None:
         """Check that the user may log in.
@@ -90,11 +114,15 @@ class ApplicationUser:
             raise NotLoggedIn from None
 
     def update(self, *, username: str | None, email: str | None, active: bool | None, at: datetime) -> Self:
-        """Change the given properties; None leaves one unchanged. A deactivation ends all tokens."""
+        """Change the given properties; None leaves one unchanged.
+
+        A deactivation ends all tokens. Another address is not proven.
+        """
         changed = replace(
             self,
             username=self.username if username is None else username,
             email=self.email if email is None else email,
+            verified_at=self.verified_at if email in (None, self.email) else None,
             active=self.active if active is None else active,
             updated_at=at,
         )
@@ -103,3 +131,18 @@ class ApplicationUser:
     def change_password(self, password_hash: str, *, at: datetime) -> Self:
         """Change the password, which ends all tokens."""
         return replace(self, password_hash=password_hash, generation=self.generation + 1, updated_at=at)
+
+    def verify_address(self, *, at: datetime) -> Self:
+        """Note that the person proved to read the mailbox."""
+        return replace(self, verified_at=self.verified_at or at, updated_at=at)
+
+    def reset_password(self, password_hash: str, *, at: datetime) -> Self:
+        """Change the password after proof that the person reads the mailbox, which ends all tokens.
+
+        Without proof before, a stranger may have registered the address. So the registration counts as one of this
+        moment: the stranger can neither have deactivated the user nor have let the year pass.
+        """
+        changed = self.change_password(password_hash, at=at)
+        if self.verified:
+            return changed
+        return replace(changed, verified_at=at, active=True, ends_at=max(self.ends_at, a_year_after(at)))

@@ -15,6 +15,8 @@ from shared.sealing import Sealer
 
 LINK_TO_APP: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})
 """Templates whose link is one of an app; those of the others go to Stripe."""
+LINK_TO_PAGE: Final[frozenset[Template]] = frozenset({"password-reset", "verify-address"})
+"""Templates whose link is a page of the gateway."""
 WEB_SCHEMES: Final = ("https://", "http://")
 
 
@@ -34,10 +36,12 @@ class AppLinks:
         The page behind the link has the mail's language, whose tag also ends the link in a letter or a digit: mail
         programs cut off others.
         """
-        if template not in LINK_TO_APP:
+        if template not in LINK_TO_APP | LINK_TO_PAGE:
             return variables
         values = json.loads(variables)
         link = values.get("link") if isinstance(values, dict) else None
+        if isinstance(link, str) and template in LINK_TO_PAGE:
+            return json.dumps(values | {"link": f"{link}?{LANGUAGE_PARAMETER}={locale}"})
         if not isinstance(link, str) or link.lower().startswith(WEB_SCHEMES):
             return variables
         token = app_link_token(self.sealer, link, product_name=product_name)

@@ -18,7 +18,12 @@ from shared.fault_points import fault_point
 from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
 from shared.telemetry import log
 
-OWN_BRANDING: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "dispute"})
+OWN_BRANDING: Final[frozenset[Template]] = frozenset(
+    {
+        *("magic-link", "trial-magic-link", "dispute"),
+        *("password-changed", "address-changed", "password-reset", "verify-address"),
+    }
+)
 """Templates whose client and language are final in the order: the reader requested them through an app, or they go to
 operators."""
 

@@ -11,7 +11,7 @@ from shared.messages.mailer.errors import RecipientComplained
 from shared.messages.mailer.mails import Template
 from shared.messages.mailer.suppressions import Cause
 
-NEVER_SUPPRESSED: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})
+NEVER_SUPPRESSED: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "password-reset"})
 """Templates that the recipient has just requested. They are sent to suppressed addresses too: a bounce years ago must
 not lock anybody out for good, and the requests themselves are rate-limited."""
 DEAD_ADDRESS: Final = re.compile(r"5\.(?:1\.(?:1|2|3|6|10|351)|2\.1)")

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from shared.messages.auth.errors import (
+    AddressNotVerified,
     ApplicationEnded,
     ApplicationNotFound,
     ApplicationUserEnded,
@@ -25,7 +26,7 @@ from shared.messages.auth.errors import (
     WrongCredentials,
 )
 from shared.messages.message import Command, Query, Reply
-from shared.messages.types import Moment, Sealed
+from shared.messages.types import Moment, PreferredLocale, Sealed
 
 Text = Annotated[str, Field(min_length=1, max_length=255)]
 NewPassword = Annotated[Sealed, Field(description="Password of 8 to 255 characters.")]
@@ -37,8 +38,8 @@ CurrentPassword = Annotated[
 OwnerToken = Annotated[Sealed | None, Field(description="Token of the owner, from the header ``authorization``.")]
 UserToken = Annotated[Sealed, Field(description="Token of the user.")]
 AlwaysTrue = Annotated[Literal[True], Field(description="Always true.")]
-_INVALID_APPLICATION: Final = (FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded)
-_INVALID_USER: Final = (ApplicationUserNotActive, ApplicationUserEnded)
+INVALID_APPLICATION: Final = (FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded)
+_INVALID_USER: Final = (ApplicationUserNotActive, ApplicationUserEnded, AddressNotVerified)
 
 
 class OwnerView(Reply):
@@ -197,6 +198,40 @@ class CreateApplication(
     """Name of the application, unique for its owner."""
     passwordless: bool = False
     """Whether ``/users/signin`` works for the application, with a user's ID and the API key instead of a password."""
+    verified_only: bool = False
+    """Whether only users with a proven address can log in."""
+
+
+class ApplicationUpdatedView(Reply):
+    """Settings of an application."""
+
+    appname: str
+    """Name of the application."""
+    passwordless: bool
+    """Whether ``/users/signin`` works for the application."""
+    verified_only: bool
+    """Whether only users with a proven address can log in."""
+
+
+class UpdateApplication(
+    Command,
+    wire="auth.update-application",
+    reply=ApplicationUpdatedView,
+    refuses=(MalformedApiKey, ApplicationNotFound, FieldRefused, NotLoggedIn, WrongCredentials, Throttled),
+):
+    """Change settings of an application. Omitted ones do not change.
+
+    Needs its owner's token in the header ``authorization``, or its owner's password.
+    """
+
+    apikey: ApiKey
+    passwordless: bool | None = None
+    """Whether ``/users/signin`` works for the application."""
+    verified_only: bool | None = None
+    """Whether only users with a proven address can log in. Existing tokens stay valid."""
+    password: Sealed | None = None
+    """Password of the owner. May be omitted with a token."""
+    owner_token: OwnerToken = None
 
 
 class ApplicationDeletedView(Reply):
@@ -253,14 +288,21 @@ class ApplicationUserView(Reply):
     """Whether the user can log in."""
 
 
+class ApplicationUserDataView(ApplicationUserView):
+    """A user of an application, as `/users/userdata` shows it."""
+
+    verified: bool
+    """Whether the person has proven to read the mailbox, with a mailed link."""
+
+
 class SignUp(
     Command,
     wire="auth.sign-up",
     reply_sealed=True,
     reply=ApplicationUserView,
-    refuses=(*_INVALID_APPLICATION, EmailTaken, Throttled),
+    refuses=(*INVALID_APPLICATION, EmailTaken, Throttled),
 ):
-    """Create a user of an application."""
+    """Create a user of an application. Mails a link that proves the address."""
 
     apikey: ApiKey
     username: Text
@@ -268,6 +310,8 @@ class SignUp(
     email: str
     """Email address of the user, unique in the application. Stored in lower case."""
     password: NewPassword
+    locale: PreferredLocale = None
+    """Language of mails to the user, if Nest has it (RFC 5646): ``de-AT``."""
 
 
 class SignedInView(Reply):
@@ -283,7 +327,7 @@ class SignIn(
     wire="auth.sign-in",
     reply_sealed=True,
     reply=SignedInView,
-    refuses=(*_INVALID_APPLICATION, PasswordRequired, ApplicationUserNotFound, *_INVALID_USER),
+    refuses=(*INVALID_APPLICATION, PasswordRequired, ApplicationUserNotFound, *_INVALID_USER),
 ):
     """Log in a user of an application without a password.
 
@@ -307,7 +351,7 @@ class SignInWithEmail(
     wire="auth.sign-in-with-email",
     reply_sealed=True,
     reply=SignedInWithEmailView,
-    refuses=(*_INVALID_APPLICATION, WrongCredentials, Throttled, *_INVALID_USER),
+    refuses=(*INVALID_APPLICATION, WrongCredentials, Throttled, *_INVALID_USER),
 ):
     """Log in a user of an application with email address and password."""
 
@@ -325,7 +369,7 @@ class CheckSignIn(Query, wire="auth.check-sign-in", reply_sealed=True, reply=Sig
 
 
 class GetApplicationUser(
-    Query, wire="auth.get-application-user", reply_sealed=True, reply=ApplicationUserView, refuses=(NotLoggedIn,)
+    Query, wire="auth.get-application-user", reply_sealed=True, reply=ApplicationUserDataView, refuses=(NotLoggedIn,)
 ):
     """Get the user of a token."""
 

@@ -14,8 +14,9 @@ from shared.messages.types import Cursor, Limit, Moment, NextCursor, Since, Unti
 _Login = Literal["authenticate_user", "log_in", "log_in_for_testing", "refresh", "register_phone_user"]
 _LoginCode = Literal["send_magic_link", "send_phone_code", "send_trial_magic_link", "verify_phone_code"]
 _Session = Literal["end_session", "end_stolen_chain", "list_sessions", "revoke_sessions"]
-_Owner = Literal["delete_owner", "log_in_owner", "register_owner", "update_owner"]
-_Application = Literal["create_application", "delete_application"]
+_Owner = Literal["delete_owner", "forgot_owner_password", "log_in_owner", "register_owner", "update_owner"]
+_Application = Literal["create_application", "delete_application", "update_application"]
+_AccountLink = Literal["forgot_password", "reset_password", "send_verification", "verify_address"]
 _Caller = Literal["authenticate_access_token", "authenticate_internal_key"]
 _ApplicationUser = Literal["sign_in", "sign_in_with_email", "sign_up", "update_application_user"]
 _User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_user", "get_user_export"]
@@ -33,6 +34,7 @@ Action = Literal[
     _Session,
     _Owner,
     _Application,
+    _AccountLink,
     _ApplicationUser,
     _Caller,
     _User,

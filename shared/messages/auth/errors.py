@@ -209,6 +209,14 @@ class NotLoggedIn(Refusal, kind=Kind.UNAUTHENTICATED):
     """The token is missing, invalid, expired or revoked; the response does not say which."""
 
 
+class LinkNotValid(Refusal, kind=Kind.UNAUTHENTICATED):
+    """The mailed link is malformed, unknown, used or expired; the response does not say which."""
+
+
+class AddressNotVerified(Refusal, kind=Kind.FORBIDDEN):
+    """The application lets in only users whose address is proven."""
+
+
 class PasswordRequired(Refusal, kind=Kind.FORBIDDEN):
     """The application does not allow logins without a password, or the user has changed the password."""
 

@@ -19,6 +19,8 @@ Template = Literal[
     "dispute",
     "password-changed",
     "address-changed",
+    "password-reset",
+    "verify-address",
 ]
 Link = Annotated[
     str,
@@ -79,6 +81,15 @@ class AccountVariables(Part):
     """Name of the application whose user the recipient is; None for an owner of applications."""
 
 
+class AccountLinkVariables(AccountVariables):
+    """Variables of ``password-reset`` and ``verify-address``."""
+
+    link: Link
+    """URL of the page that sets a new password, or proves the address."""
+    minutes: int | None = None
+    """How long the link works, in minutes from the order."""
+
+
 VARIABLES: Final[dict[Template, type[Part]]] = {
     "magic-link": LinkVariables,
     "trial-magic-link": LinkVariables,
@@ -91,6 +102,8 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "dispute": DisputeVariables,
     "password-changed": AccountVariables,
     "address-changed": AccountVariables,
+    "password-reset": AccountLinkVariables,
+    "verify-address": AccountLinkVariables,
 }
 """Model of each template's variables."""
 

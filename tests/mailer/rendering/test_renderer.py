@@ -25,6 +25,7 @@ ALL_VARIABLES = {
     "dispute_id": "dp_1",
     "amount": "12.00 EUR",
     "reason": "fraudulent",
+    "application": "An app",
 }
 REQUIRED_VARIABLES = {name: ALL_VARIABLES[name] for name in ("link", "dispute_id", "amount", "reason")}
 TEMPLATES: tuple[Template, ...] = get_args(Template)

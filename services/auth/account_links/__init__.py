@@ -1,0 +1,1 @@
+"""Mailed links to accounts with passwords: new passwords, and proof of addresses."""
