@@ -18,6 +18,7 @@ EXTRA_FILES: Final = {
     "services/auth/accounts/api_key_upgrade.py": "store",
     "services/auth/accounts/api_keys.py": "models",
     "services/auth/accounts/hash_queue.py": "adapters",
+    "services/auth/accounts/password_checks.py": "handlers",
     "services/auth/accounts/passwords.py": "adapters",
     "services/auth/audit/recorder.py": "adapters",
     "services/auth/dead_letters/erasure.py": "handlers",

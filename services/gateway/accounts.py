@@ -42,8 +42,6 @@ from shared.messages.auth.account_links import (
 )
 from shared.messages.auth.accounts import (
     CheckSignIn,
-    CreateApplication,
-    DeleteApplication,
     DeleteOwner,
     GetApplicationUser,
     GetOwner,
@@ -52,10 +50,10 @@ from shared.messages.auth.accounts import (
     SignIn,
     SignInWithEmail,
     SignUp,
-    UpdateApplication,
     UpdateApplicationUser,
     UpdateOwner,
 )
+from shared.messages.auth.applications import CreateApplication, DeleteApplication, UpdateApplication
 from shared.messages.types import normal_api_key
 from shared.sealing import Sealer
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from services.auth.account_links.models import LIFETIMES, AccountKind, AccountLink
 from services.auth.accounts.account_mails import mail_changes, shown_name
-from services.auth.accounts.handlers import hash_caller, owner_subject, user_subject
 from services.auth.accounts.models import Application, Owner, account_email
+from services.auth.accounts.password_checks import hash_caller, owner_subject, user_subject
 from services.auth.application_users.models import ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth

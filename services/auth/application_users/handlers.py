@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 from services.auth.account_links.handlers import mail_proof
 from services.auth.accounts.account_mails import mail_changes
 from services.auth.accounts.api_keys import api_key
-from services.auth.accounts.handlers import check_password, hash_caller, new_password_hash, user_subject
 from services.auth.accounts.models import Application, a_year_after, account_email, uuid_text
+from services.auth.accounts.password_checks import check_password, hash_caller, new_password_hash, user_subject
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth

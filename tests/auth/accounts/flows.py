@@ -9,20 +9,22 @@ from services.auth.accounts.api_keys import api_key
 from shared.messages import Message, Sealed
 from shared.messages.auth.accounts import (
     CheckSignIn,
-    CreateApplication,
-    DeleteApplication,
     DeleteOwner,
     GetApplicationUser,
     GetOwner,
     LogInOwner,
     RegisterOwner,
-    RemoveApplicationUsers,
-    RemoveOwnerApplications,
     SignIn,
     SignInWithEmail,
     SignUp,
     UpdateApplicationUser,
     UpdateOwner,
+)
+from shared.messages.auth.applications import (
+    CreateApplication,
+    DeleteApplication,
+    RemoveApplicationUsers,
+    RemoveOwnerApplications,
 )
 from tests.service_harness import ServiceHarness
 
