@@ -10,7 +10,7 @@ from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import object_schema, reference
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unavailable
-from shared.mail import LANGUAGE_PARAMETER, OPEN_PATH, UNSUBSCRIBE_PATH
+from shared.mail import CONFIRM_PATH, LANGUAGE_PARAMETER, OPEN_PATH, RESET_PATH, UNSUBSCRIBE_PATH
 
 _KIB: Final = MAX_BODY_BYTES // 1024
 _WEBHOOK_REFUSALS: Final = (
@@ -38,6 +38,12 @@ _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
 _PAGE: Final = response("The page.", _HTML)
 _INVALID_LINK: Final = response("The link is invalid. The response is a page.", _HTML)
 _RETRY_AFTER: Final = {"retry-after": "RetryAfter"}
+_PAGE_FAILURES: Final = {
+    "413": response("Content Too Large. The response is a page.", _HTML),
+    "429": response("Too Many Requests. The response is a page.", _HTML, _RETRY_AFTER),
+    "503": response("Service Unavailable. The response is a page.", _HTML, _RETRY_AFTER),
+    "504": response("Gateway Timeout. The response is a page.", _HTML),
+}
 
 
 def _strings(description: str) -> dict[str, Any]:
@@ -153,10 +159,7 @@ def paths(errors: Errors) -> dict[str, Any]:
                 {
                     "200": _PAGE,
                     "404": _INVALID_LINK,
-                    "413": response("Content Too Large. The response is a page.", _HTML),
-                    "429": response("Too Many Requests. The response is a page.", _HTML, _RETRY_AFTER),
-                    "503": response("Service Unavailable. The response is a page.", _HTML, _RETRY_AFTER),
-                    "504": response("Gateway Timeout. The response is a page.", _HTML),
+                    **_PAGE_FAILURES,
                 },
                 description="Sent by the button on the page, and by mail programs with an unsubscribe button of their"
                 " own (RFC 8058). The request body is ignored.",
@@ -164,6 +167,14 @@ def paths(errors: Errors) -> dict[str, Any]:
                 body={"content": {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}},
             ),
         },
+        **_account_page(
+            errors,
+            RESET_PATH,
+            "reset",
+            "new password",
+            {"password": {"type": "string", "description": "New password.", "minLength": 1}},
+        ),
+        **_account_page(errors, CONFIRM_PATH, "confirm", "confirmation of an address", {}),
         "/1/webhook/stripe": _webhook(
             errors,
             "stripe",
@@ -221,6 +232,38 @@ def paths(errors: Errors) -> dict[str, Any]:
                 },
             )
         },
+    }
+
+
+def _account_page(
+    errors: Errors, path: str, name: str, purpose: str, fields: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The page behind a link that an account with a password gets by mail, and its button."""
+    form = {"type": "object", "properties": fields, "required": list(fields)}
+    refused = {"422": response("The password is not allowed. The response is a page.", _HTML)} if fields else {}
+    return {
+        f"{path}/{{token}}": {
+            "get": _operation(
+                errors,
+                f"{name}_page",
+                "Mails",
+                f"Show the page for a {purpose}",
+                {"200": _PAGE, "404": _INVALID_LINK},
+                description="The page has a button. Opening it does not use up the link. Exists only with"
+                " `NEST_ACCOUNTS_API`.",
+                parameters=_LINK_PARAMETERS,
+            ),
+            "post": _operation(
+                errors,
+                f"{name}_now",
+                "Mails",
+                f"Redeem the link for a {purpose}",
+                {"200": _PAGE, "404": _INVALID_LINK, **refused, **_PAGE_FAILURES},
+                description="Sent by the button on the page.",
+                parameters=_LINK_PARAMETERS,
+                body={"content": {"application/x-www-form-urlencoded": {"schema": form}}},
+            ),
+        }
     }
 
 
