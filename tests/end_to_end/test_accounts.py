@@ -80,7 +80,7 @@ async def test_owner_application_and_user_from_creation_to_deletion(
     assert signed_in == {"auth": True, "token": token, "uuid": user["uuid"]}
     assert await call(nest, "GET", f"/users/islogged/{token}") == {"auth": True, "token": token}
     userdata = await call(nest, "POST", "/users/userdata", token=token)
-    assert userdata == {**user, "apikey": api_key(UUID(user["uuid"]))}
+    assert userdata == {**user, "apikey": api_key(UUID(user["uuid"])), "verified": False}
 
     keys = jwt.PyJWKSet.from_dict((await nest.http.get("/.well-known/jwks.json")).json())
     signing = keys[jwt.get_unverified_header(token)["kid"]]
@@ -227,7 +227,7 @@ async def test_calls_of_old_clients_work_as_documented(separate: Stack, mongo_cl
     token = signed_in["token"]
     assert await call(nest, "GET", f"/users/islogged/{token}") == {"auth": True, "token": token}
     userdata = await call(nest, "POST", "/users/userdata", token=token)
-    assert userdata == {**user, "apikey": api_key(UUID(user["uuid"]))}
+    assert userdata == {**user, "apikey": api_key(UUID(user["uuid"])), "verified": False}
     changed = await call(
         nest,
         "PUT",

@@ -45,7 +45,17 @@ async def test_application_is_created_for_a_year(accounts: ServiceHarness) -> No
     document = await accounts.database["applications"].find_one({})
     owner = await accounts.database["owners"].find_one({})
     assert document["ownerId"] == owner["_id"]
-    assert document.keys() == {"_id", "ownerId", "keyHash", "name", "passwordless", "createdAt", "endsAt", "version"}
+    assert document.keys() == {
+        "_id",
+        "ownerId",
+        "keyHash",
+        "name",
+        "passwordless",
+        "verifiedOnly",
+        "createdAt",
+        "endsAt",
+        "version",
+    }
     stored = f"{await accounts.database['inbox'].find().to_list()}{document}"
     for secret in (application["apiKey"], application["uuid"]):
         assert secret not in stored

@@ -52,7 +52,7 @@ async def test_user_signs_up_for_a_year(accounts: ServiceHarness) -> None:
     document = await accounts.database["application_users"].find_one({})
     assert document.keys() == {
         *("_id", "applicationId", "username", "email", "passwordHash", "active", "generation", "createdAt"),
-        *("updatedAt", "endsAt", "version"),
+        *("updatedAt", "endsAt", "version", "verifiedAt", "locale"),
     }
     inbox = str(await accounts.database["inbox"].find().to_list())
     for secret in (PASSWORD, application["apiKey"]):
@@ -96,7 +96,7 @@ async def test_user_signs_in_with_address_and_password(accounts: ServiceHarness)
     assert jwt.get_unverified_header(view["token"])["typ"] == "application+jwt"
     assert await accounts.deliver(check_sign_in(view["token"])) == {"auth": True, "token": view["token"]}
     shown = await accounts.deliver(get_application_user(view["token"]))
-    assert shown == {**user, "apikey": api_key(UUID(user["uuid"]))}
+    assert shown == {**user, "apikey": api_key(UUID(user["uuid"])), "verified": False}
 
 
 async def test_nothing_that_a_user_sees_yields_the_key(accounts: ServiceHarness) -> None:
@@ -297,7 +297,8 @@ async def test_new_password_and_address_are_mailed_to_the_old_address(accounts: 
     changes = {"password": OTHER_PASSWORD, "current_password": PASSWORD, "email": "new@example.com"}
     await accounts.deliver(update_application_user(token, **changes))
     mails = [each for each in accounts.published if isinstance(each, SendMail)]
-    assert [mail.template for mail in mails] == ["password-changed", "address-changed"]
+    assert [mail.template for mail in mails] == ["password-changed", "address-changed", "verify-address"]
+    assert accounts.sealer.unseal_secret("mailer", mails.pop().to) == "new@example.com"
     for mail in mails:
         assert accounts.sealer.unseal_secret("mailer", mail.to) == USER["email"]
         assert json.loads(accounts.sealer.unseal_secret("mailer", mail.variables)) == {"application": "An app"}
