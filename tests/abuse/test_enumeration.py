@@ -7,7 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx
@@ -84,7 +84,8 @@ async def owners(target: Target) -> Probe:
     )
 
 
-async def application_users(target: Target) -> Probe:
+async def users_of_an_application(target: Target) -> tuple[list[str], list[str], str]:
+    """Existing and unknown addresses, and the API key."""
     http, existing, unknown = target.nest.http, addresses("ada"), addresses("eve")
     body = {"firstname": "A", "lastname": "B", "email": addresses("own")[0], "password": PASSWORD}
     owner = (await http.post("/appowner/create", json=body)).json()
@@ -93,6 +94,11 @@ async def application_users(target: Target) -> Probe:
     for email in existing:
         body = {"apikey": key, "username": "ada", "email": email, "password": PASSWORD}
         assert (await http.post("/users/signup", json=body)).status_code == 202
+    return existing, unknown, key
+
+
+async def application_users(target: Target) -> Probe:
+    http, (existing, unknown, key) = target.nest.http, await users_of_an_application(target)
     return Probe(
         existing,
         unknown,
@@ -102,11 +108,30 @@ async def application_users(target: Target) -> Probe:
     )
 
 
+async def forgotten_passwords(target: Target) -> Probe:
+    http, (existing, unknown, key) = target.nest.http, await users_of_an_application(target)
+    return Probe(existing, unknown, lambda email: http.post("/users/forgot", json={"apikey": key, "email": email}))
+
+
+async def verifications(target: Target) -> Probe:
+    http, (existing, unknown, key) = target.nest.http, await users_of_an_application(target)
+    path = "/users/sendverification"
+    return Probe(existing, unknown, lambda email: http.post(path, json={"apikey": key, "email": email}))
+
+
+async def forgetful_owners(target: Target) -> Probe:
+    http, probe = target.nest.http, await owners(target)
+    return replace(probe, request=lambda email: http.post("/appowner/forgot", json={"email": email}))
+
+
 PROBES: Final = {
     "send_magic_link": magic_links,
     "/init": phone_codes,
     "/appowner/login": owners,
     "/users/signwithemail": application_users,
+    "/users/forgot": forgotten_passwords,
+    "/users/sendverification": verifications,
+    "/appowner/forgot": forgetful_owners,
 }
 
 

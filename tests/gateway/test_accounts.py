@@ -47,6 +47,13 @@ EXPECTED = {
     ("GET", f"/users/islogged/{TOKEN}"): ("check-sign-in", 200, ""),
     ("POST", "/users/userdata"): ("get-application-user", 200, "token"),
     ("PUT", "/users/update"): ("update-application-user", 202, "token username email password"),
+    ("POST", "/applications/update"): ("update-application", 202, "apikey"),
+    ("POST", "/appowner/forgot"): ("forgot-owner-password", 202, "email"),
+    ("POST", "/appowner/reset"): ("reset-password", 202, "token password"),
+    ("POST", "/users/forgot"): ("forgot-password", 202, "apikey email"),
+    ("POST", "/users/reset"): ("reset-password", 202, "token password"),
+    ("POST", "/users/sendverification"): ("send-verification", 202, "apikey email"),
+    ("POST", "/users/verify"): ("verify-address", 202, "token"),
 }
 CALLS = list(EXPECTED)
 WITH_BODY = [route for route, (_, _, fields) in EXPECTED.items() if fields]
@@ -111,7 +118,7 @@ async def test_each_route_sends_one_message_and_responds_with_its_status(
     assert envelope.wire == f"auth.{name}"
     assert (envelope.caller.kind, envelope.caller.client_ip) == ("anonymous", "127.0.0.1")
     path_fields = {"get-owner": {"uuid": UUID}, "check-sign-in": {"token": TOKEN}}
-    defaults = {"passwordless": False} if name == "create-application" else {}
+    defaults = {"passwordless": False, "verified_only": False} if name == "create-application" else {}
     assert received_fields(stack) == {**defaults, **(valid_body(route) or path_fields[name])}
 
 
@@ -284,7 +291,11 @@ async def test_idempotency_key_belongs_to_one_route(stack: GatewayStack) -> None
     assert stack.services.received[-1].id != first.id
 
 
-TAKE_OWNER_TOKEN = [("POST", "/appowner/update"), ("DELETE", "/applications/delete")]
+TAKE_OWNER_TOKEN = [
+    ("POST", "/appowner/update"),
+    ("POST", "/applications/update"),
+    ("DELETE", "/applications/delete"),
+]
 
 
 @pytest.mark.parametrize("route", TAKE_OWNER_TOKEN)
