@@ -88,11 +88,11 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
 
     # Rate limits.
     limit_magic_links_per_address: LimitSetting = Limit.parse("1/1m, 5/1h, 10/1d")
-    """Magic links to one address."""
+    """Magic links to one address, and links of accounts with passwords to one address, in counts of their own."""
     limit_magic_links_per_prefix: LimitSetting = Limit.parse("30/5m")
-    """Magic links requested from one IP prefix (/24 of IPv4, /64 of IPv6)."""
+    """Magic links and links of accounts requested from one IP prefix (/24 of IPv4, /64 of IPv6)."""
     limit_magic_links_per_client: LimitSetting = Limit.parse("1000/1m, 20000/1h")
-    """Magic links requested by one app."""
+    """Magic links requested by one app, and links of accounts by one application."""
     limit_trials_per_address: LimitSetting = Limit.parse("5/10m, 10/1d")
     """Trials requested for one address. Separate from magic links, so that a request that failed in an outage of Stripe
     can be repeated at once; each trial mails its link once."""
