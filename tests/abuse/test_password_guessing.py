@@ -125,3 +125,15 @@ async def test_person_in_a_known_network_logs_in_during_a_flood(guarded: Stack) 
     # The network is over its budget, but not for a person who has logged in there before.
     assert (await log_in(guarded, newcomer, 112))[0] == 429
     assert await log_in(guarded, victim, 111) == (200, "done")
+
+
+@pytest.mark.parametrize("networks", [40, pytest.param(1, marks=pytest.mark.slow)])
+async def test_forty_parallel_logins_with_costly_hashes_are_never_answered_504(
+    run_nest: RunNest, networks: int
+) -> None:
+    """With the default parameters of Argon2id, and 5 s as the longest wait for a thread."""
+    async with run_nest(settings=PROXY) as nest:
+        logins = [log_in(nest, f"parallel{number}@example.com", number % networks, "wrong") for number in range(40)]
+        statuses = Counter(status for status, _ in await asyncio.gather(*logins))
+    assert statuses.keys() <= {401, 429, 503}
+    assert statuses[401], "none was checked"
