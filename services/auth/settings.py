@@ -96,6 +96,10 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     limit_trials_per_address: LimitSetting = Limit.parse("5/10m, 10/1d")
     """Trials requested for one address. Separate from magic links, so that a request that failed in an outage of Stripe
     can be repeated at once; each trial mails its link once."""
+    limit_trials_per_prefix: LimitSetting = Limit.parse("10/1h, 30/1d")
+    """Trials requested from one IP prefix. Each creates a customer and a subscription in Stripe."""
+    limit_trials_per_deployment: LimitSetting = Limit.parse("2000/1d")
+    """Trials requested from all networks together; above all a bound on the objects that strangers create in Stripe."""
     limit_guesses_per_identifier: LimitSetting = Limit.parse("10/1h")
     """Wrong guesses at the codes of one address or number, whatever the number of codes."""
     limit_wrong_keys_per_prefix: LimitSetting = Limit.parse("60/5m")

@@ -95,6 +95,8 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             sealer=resources.sealer,
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,
+            trial_unaliased=settings.trial_unaliased,
+            trial_redemption=timedelta(hours=settings.trial_redemption_hours),
             products=products,
             required_coupon=settings.stripe_required_coupon,
             grace=timedelta(days=settings.stripe_grace_days),

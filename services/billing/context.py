@@ -32,6 +32,8 @@ class Billing:
         erased: IDs of erased users and customers.
         livemode: whether this deployment handles real money; events and objects of the other mode are ignored.
         trial_price: the price of a subscription after its trial.
+        trial_unaliased: whether addresses that differ only in tags and meaningless dots are one person.
+        trial_redemption: how long a trial waits for the redemption of its link.
         products: the products that Nest sells; empty for all.
         required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.
         grace: how long an unpaid subscription still counts as active.
@@ -56,6 +58,8 @@ class Billing:
     sealer: Sealer
     livemode: bool
     trial_price: str
+    trial_unaliased: bool
+    trial_redemption: timedelta
     products: frozenset[str]
     required_coupon: str | None
     grace: timedelta

@@ -49,6 +49,12 @@ DUPLICATES: Final = Counter(
     "Second live subscriptions of a user, by reaction: cancelled, or told (announced only).",
     ["done"],
 )
+ANONYMOUS_OBJECTS: Final = Counter(
+    "nest_stripe_anonymous_objects",
+    "Customers and subscriptions created in Stripe for trials that somebody ordered and nobody has redeemed yet.",
+    ["object"],
+)
+TRIALS_UNDONE: Final = Counter("nest_trials_undone", "Trials undone because nobody redeemed their link.")
 NOT_REFUNDED: Final = Counter(
     "nest_stripe_not_refunded", "Payments of cancelled duplicate subscriptions that could not be refunded."
 )

@@ -49,6 +49,12 @@ class BillingSettings(ServiceSettings):
     """Interval at which all records are compared with Stripe, since some changes cause no event; 0 for never."""
     stripe_trial_price: str = Field(min_length=3, max_length=255)
     """The price, ``price_…``, of a subscription after its trial."""
+    trial_redemption_hours: float = Field(default=24, gt=0, le=14 * 24)
+    """How long a trial that was ordered waits until its magic link is redeemed; then it is undone: the subscription is
+    cancelled, and device and address may have a trial again."""
+    trial_unaliased: bool = True
+    """Whether addresses that differ only in ``+tags``, or in dots at a provider that ignores them, are one person, who
+    gets one trial."""
     stripe_products: Annotated[CommaSeparated, BeforeValidator(split_commas)] = ()
     """The products, ``prod_…``, that Nest sells, in an account that also sells others; empty for all. Subscriptions,
     payments and disputes of other products are left alone."""

@@ -28,7 +28,12 @@ from shared.messages import Caller, Command, Query
 from shared.messages.auth.audit import ListAuditEntries
 from shared.messages.auth.clients import CreateClient, ListClients, SetClientLooks, UpdateClient
 from shared.messages.auth.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
-from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkRequest, SendMagicLink
+from shared.messages.auth.magic_links import (
+    CreateTrialAndMagicLink,
+    LinkRequest,
+    OrderTrialMagicLink,
+    SendMagicLink,
+)
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser
@@ -167,7 +172,10 @@ _2021_10_06: Final = _after(
     remove_news_item=Method(RemoveNewsItem, Access.INTERNAL, by_field("id")),
     list_all_news_items=Method(ListAllNewsItems, Access.INTERNAL),
 )
-_2026_12_01: Final = _after(_2021_10_06)
+_2026_12_01: Final = _after(
+    _2021_10_06,
+    create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+)
 METHODS: Final[dict[str, Methods]] = dict(
     zip((version.date for version in VERSIONS), (_2020_12_14, _2021_10_06, _2026_12_01), strict=True)
 )

@@ -16,13 +16,14 @@ from typing import Any, Final
 from pymongo import MongoClient
 
 from services.embedded.demo import CLIENT_ID
+from services.embedded.mail_inbox import Arrival
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
 from shared.bus.record_macs import RecordMacs
 from shared.mail import unsubscribe_token
 from shared.sealing import Sealer
 from shared.settings import parse_keys
-from tests.stack import MAIL_WEBHOOK_SECRET, Login, Stack, eventually
+from tests.stack import MAIL_WEBHOOK_SECRET, Login, Stack, code_of, eventually
 
 Mongo = MongoClient[dict[str, Any]]
 OPERATORS_IP: Final = "198.51.100.9"
@@ -96,6 +97,34 @@ def macs_of(nest: Stack) -> RecordMacs:
     return RecordMacs(sealer_of(nest), prefix=nest.environment["NEST_TOPIC_PREFIX"])
 
 
+def device_of(name: str) -> dict[str, str]:
+    """Return a device of its own for this name."""
+    return {"platform": "mac", "beak_id": f"beak-{name}", "fingerprint": f"print-{name}"}
+
+
+async def order_trial(
+    nest: Stack, login: Login, device: dict[str, str] | None = None, *, version: str = "2021-10-06", **fields: Any
+) -> Arrival:
+    """Order a trial, with further fields, and return the mail with its link; assert the response 204."""
+    already = len(nest.inbox.arrivals(login.email))
+    body = login.request(device=device or device_of(login.email), **fields)
+    response = await nest.call("create_trial_and_magic_link", body, version=version)
+    assert response.status_code == 204, response.text
+    return await nest.mail(login.email, count=already + 1)
+
+
+async def redeem_trial(
+    nest: Stack, login: Login, device: dict[str, str] | None = None, **options: Any
+) -> dict[str, Any]:
+    """Order a trial as ``order_trial``, log in by its link, and return the tokens."""
+    mail = await order_trial(nest, login, device, **options)
+    assert any("flow=trial" in link for link in mail.links)
+    response = await nest.call("authenticate_user", login.redemption(code_of(mail, login)))
+    assert response.status_code == 200, response.text
+    tokens: dict[str, Any] = response.json()
+    return tokens
+
+
 def unsubscribe_path(nest: Stack, user_id: str) -> str:
     """Return the path of a user's unsubscribe link."""
     return f"/unsubscribe/{unsubscribe_token(sealer_of(nest), user_id)}"
@@ -158,9 +187,8 @@ class Person:
 
     async def start_trial(self, nest: Stack) -> None:
         """Start a trial with a device, and log in."""
-        device = {"platform": "mac", "beak_id": f"beak-{self.email}", "fingerprint": f"print-{self.email}"}
-        response = await nest.call("create_trial_and_magic_link", Login(self.email).request(device=device))
-        assert response.status_code == 204, response.text
+        self.tokens = await redeem_trial(nest, Login(self.email))
+        # The link, and the welcome after its redemption.
         await nest.mail(self.email, count=2)
         await nest.stripe.webhooks.drain(60)
         self.tokens = await nest.log_in(self.email)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.end_to_end.flows import Mongo, database, find_delivery, report_mail
+from tests.end_to_end.flows import Mongo, database, device_of, find_delivery, redeem_trial, report_mail
 from tests.stack import REDIRECT_URI, Login, Stack, eventually
 
 
@@ -19,10 +19,7 @@ async def test_bounced_address_gets_only_links_until_a_delivery(nest: Stack, mon
         return (await find_delivery(nest, mongo_client, email, "magic-link"))["state"] == "bounced"
 
     await eventually(bounced, what="the bounce")
-    device = {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
-    response = await nest.call("create_trial_and_magic_link", Login(email).request(device=device))
-    assert response.status_code == 204
-    await nest.mail(email, count=2)
+    await redeem_trial(nest, Login(email))
     assert (await find_delivery(nest, mongo_client, email, "welcome-trial"))["state"] == "suppressed"
     link = await find_delivery(nest, mongo_client, email, "trial-magic-link")
     assert link["state"] == "handed_over"
@@ -131,7 +128,9 @@ async def test_mails_have_the_branding_and_language_of_their_client(nest: Stack,
         assert requested.status_code == 204, requested.text
     await nest.mail(email, subject="Inicia sesión en Bëak")
     await nest.mail(email, subject="Tu prueba de Bëak está lista")
-    # The mail of the subscription, whose command contains neither client nor language.
+    # The mail of the subscription, whose command contains neither client nor language, as the redeemed link.
+    tokens = await redeem_trial(nest, Login(email, **login), device_of(email), locale="es_MX.UTF-8")
+    assert tokens["client_id"] == client_id
     await nest.mail(email, subject="Tu prueba de Bëak ha comenzado")
     unreadable = await nest.call("send_magic_link", Login(email, **login).request(locale="<script>"))
     assert unreadable.status_code == 204

@@ -7,26 +7,11 @@ from typing import Any
 
 import httpx
 
-from tests.stack import Login, Stack, code_of, eventually
+from tests.end_to_end.flows import device_of, redeem_trial
+from tests.stack import Login, Stack, eventually
 
 PORTAL_SECONDS = 3.0
 """Limit of a response while Stripe is unavailable."""
-
-
-async def start_trial(nest: Stack, login: Login) -> dict[str, Any]:
-    """Start a trial, log in by its link, and return the tokens."""
-    response = await nest.call("create_trial_and_magic_link", login.request(device=device(login.email)))
-    assert response.status_code == 204, response.text
-    [mail] = await eventually(
-        lambda: [each for each in nest.inbox.arrivals(login.email) if any("flow=trial" in link for link in each.links)],
-        what="the link",
-    )
-    tokens: dict[str, Any] = (await nest.call("authenticate_user", login.redemption(code_of(mail, login)))).json()
-    return tokens
-
-
-def device(email: str) -> dict[str, str]:
-    return {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
 
 
 def price(nest: Stack) -> str:
@@ -56,7 +41,7 @@ async def status_when(nest: Stack, tokens: dict[str, Any], code: int) -> dict[st
 
 
 async def test_one_call_starts_a_trial_and_sends_its_link(nest: Stack, email: str) -> None:
-    tokens = await start_trial(nest, Login(email))
+    tokens = await redeem_trial(nest, Login(email))
 
     response = await status(nest, tokens)
 
@@ -64,7 +49,7 @@ async def test_one_call_starts_a_trial_and_sends_its_link(nest: Stack, email: st
     assert response.json()["status"] == "trialing"
     assert response.json()["billing_portal_url"].startswith("http")
     assert (await heartbeat(nest, tokens)).status_code == 204
-    # One mail with the link, one welcome by Stripe's webhook.
+    # One mail with the link, one welcome after the first login.
     await nest.mail(email, count=2)
     await nest.stripe.webhooks.drain()
     assert len(nest.inbox.arrivals(email)) == 2
@@ -74,24 +59,21 @@ async def test_parallel_requests_start_one_trial(nest: Stack, email: str) -> Non
     before = len(nest.stripe.objects("subscription"))
     responses = await asyncio.gather(
         *(
-            nest.call("create_trial_and_magic_link", Login(email).request(device=device(f"{n}{email}")))
+            nest.call("create_trial_and_magic_link", Login(email).request(device=device_of(f"{n}{email}")))
             for n in range(10)
         )
     )
 
-    assert sum(each.status_code == 204 for each in responses) == 1, [each.text for each in responses]
-    assert {each.json()["code"] for each in responses if each.status_code != 204} <= {
-        "trial_already_used",
-        "already_subscribed",
-    }
+    # Each gets a link to the same trial: the mailbox decides whose it is.
+    assert [each.status_code for each in responses] == [204] * 10, [each.text for each in responses]
     assert len(nest.stripe.objects("subscription")) == before + 1
 
 
 async def test_device_has_one_trial(nest: Stack, email: str) -> None:
-    first = await nest.call("create_trial_and_magic_link", Login(email).request(device=device(email)))
+    first = await nest.call("create_trial_and_magic_link", Login(email).request(device=device_of(email)))
     assert first.status_code == 204
 
-    second = await nest.call("create_trial_and_magic_link", Login(f"b.{email}").request(device=device(email)))
+    second = await nest.call("create_trial_and_magic_link", Login(f"b.{email}").request(device=device_of(email)))
 
     assert (second.status_code, second.json()["code"]) == (409, "trial_already_used")
 
@@ -116,7 +98,7 @@ async def test_checkout_creates_user_and_subscription_until_it_ends(nest: Stack,
 
 
 async def test_portal_url_is_null_while_stripe_is_unavailable(nest: Stack, email: str) -> None:
-    tokens = await start_trial(nest, Login(email))
+    tokens = await redeem_trial(nest, Login(email))
     began = asyncio.get_running_loop().time()
     async with nest.stripe.outage():
         response = await status(nest, tokens)

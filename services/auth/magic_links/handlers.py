@@ -11,12 +11,18 @@ from services.auth.magic_links.models import Authorization, magic_link
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.models import LimitName
 from services.auth.tokens.credentials import Code, new_key
-from services.auth.users.handlers import find_or_create_user
+from services.auth.users.handlers import find_or_order_user
 from shared.bus.work import Work
 from shared.email_addresses import normal_email
 from shared.messages import Sealed
-from shared.messages.auth.magic_links import CreateTrialAndMagicLink, LinkRequest, SendMagicLink, SendTrialMagicLink
-from shared.messages.billing.trials import StartTrial
+from shared.messages.auth.magic_links import (
+    CreateTrialAndMagicLink,
+    LinkRequest,
+    OrderTrialMagicLink,
+    SendMagicLink,
+    SendTrialMagicLink,
+)
+from shared.messages.billing.trials import OfferTrial, StartTrial
 from shared.messages.mailer.mails import LinkVariables, SendMail
 
 MAIL_WITHIN: Final = 1 / 2
@@ -46,21 +52,49 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
 async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Work, auth: Auth) -> None:
     """Find or create the user of this address, and forward the request to billing.
 
-    Billing starts the trial, replies to the caller, and then orders the link by ``SendTrialMagicLink``.
+    Billing starts a provisional trial, replies to the caller, and then orders the link by ``SendTrialMagicLink``.
 
     Raises:
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled, Unavailable: as for
             ``send_magic_link``.
     """
-    client = await auth.clients.get(command.client_id)
-    address = _check_request(command, client, work, auth)
-    auth.mail_backlog.must_be_short(auth.authorization_lifetime)
-    await _take_quota("trials-per-address", address, command, work, auth)
-    user_id = await find_or_create_user(address, work, auth)
+    address = await _check_trial_order(command, work, auth)
+    user_id = await find_or_order_user(address, work, auth)
     work.forward(
         StartTrial(
             key=user_id,
             user_id=user_id,
+            email=address,
+            client_id=command.client_id,
+            redirect_uri=command.redirect_uri,
+            state=command.state,
+            code_challenge=command.code_challenge,
+            platform=command.device.platform,
+            beak_id=command.device.beak_id,
+            fingerprint=command.device.fingerprint,
+            locale=command.locale,
+            ordered_at=work.now,
+        )
+    )
+
+
+@audited("create_trial_and_magic_link")
+async def order_trial_magic_link(command: OrderTrialMagicLink, work: Work, auth: Auth) -> None:
+    """Order the link of a trial that starts when the link is redeemed, or a link that only logs in.
+
+    Billing decides which of them by ``SendTrialMagicLink``, after the reply. So the reply and its timing show neither
+    whether the address has a user nor whether person and device are eligible.
+
+    Raises:
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled, Unavailable: as for
+            ``send_magic_link``.
+    """
+    address = await _check_trial_order(command, work, auth)
+    identifier = await auth.identifiers.find_by_value("email", address)
+    work.publish(
+        OfferTrial(
+            key=work.key,
+            user_id=None if identifier is None else identifier.user_id,
             email=address,
             client_id=command.client_id,
             redirect_uri=command.redirect_uri,
@@ -76,7 +110,7 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
 
 @audited("send_trial_magic_link")
 async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: Auth) -> None:
-    """Mail the link of a started trial; the link contains ``flow=trial`` for the app.
+    """Mail the link of a trial, which contains ``flow=trial`` for the app, or a link that only logs in.
 
     No rate limit applies: the request for the trial was counted, and its link must follow.
 
@@ -85,7 +119,23 @@ async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: A
     """
     client = await auth.clients.get(command.client_id)
     address = _check_request(command, client, work, auth)
-    _mail_link(command, address, work, auth, template="trial-magic-link", flow="trial")
+    if command.eligible:
+        _mail_link(command, address, work, auth, template="trial-magic-link", flow="trial")
+    else:
+        _mail_link(command, address, work, auth, template="magic-link")
+
+
+async def _check_trial_order(command: CreateTrialAndMagicLink | OrderTrialMagicLink, work: Work, auth: Auth) -> str:
+    """Check and count the order of a trial, and return the address in normal form.
+
+    Raises:
+        Refusal: as for ``create_trial_and_magic_link``.
+    """
+    client = await auth.clients.get(command.client_id)
+    address = _check_request(command, client, work, auth)
+    auth.mail_backlog.must_be_short(auth.authorization_lifetime)
+    await _take_quota("trials-per-address", address, command, work, auth)
+    return address
 
 
 def _check_request(request: LinkRequest, client: Client, work: Work, auth: Auth) -> str:
@@ -101,9 +151,13 @@ def _check_request(request: LinkRequest, client: Client, work: Work, auth: Auth)
 
 
 async def _take_quota(
-    limit: LimitName, address: str, request: SendMagicLink | CreateTrialAndMagicLink, work: Work, auth: Auth
+    limit: Literal["magic-links-per-address", "trials-per-address"],
+    address: str,
+    request: LinkRequest,
+    work: Work,
+    auth: Auth,
 ) -> None:
-    """Count the request under the limits of its address, network and app.
+    """Count the request under the limits of its address, network and app; trials also under those of all trials.
 
     Raises:
         Throttled: one of the limits is reached.
@@ -113,6 +167,8 @@ async def _take_quota(
         "magic-links-per-prefix": work.caller.client_ip,
         "magic-links-per-client": request.client_id,
     }
+    if limit == "trials-per-address":
+        subjects |= {"trials-per-prefix": work.caller.client_ip, "trials-per-deployment": ""}
     (await auth.rate_limits.quota(subjects, work, device_ids=device_ids(request.device))).take()
 
 
@@ -127,7 +183,9 @@ def _mail_link(
 ) -> None:
     """Store an authorization, and order the mail with its link. Only mailer can unseal the code in it."""
     code = Code(work.new_id("authzcode"), new_key())
-    authorization = Authorization.issue(request, address, code, lifetime=auth.authorization_lifetime, at=work.now)
+    authorization = Authorization.issue(
+        request, address, code, trial=flow == "trial", lifetime=auth.authorization_lifetime, at=work.now
+    )
     auth.authorizations.add(authorization, work)
     work.annotate(session_id=authorization.id)
     variables = LinkVariables(
@@ -136,11 +194,14 @@ def _mail_link(
     )
     work.publish(
         SendMail(
+            # The note that the link was redeemed has the same key, so the mailer handles it after this order.
+            key=authorization.id,
             template=template,
             to=Sealed.of(address),
             variables=Sealed.of(variables.model_dump_json()),
             client_id=request.client_id,
             locale=request.locale,
             expires_at=work.now + auth.authorization_lifetime * MAIL_WITHIN,
-        )
+        ),
+        id=authorization.mail_id,
     )

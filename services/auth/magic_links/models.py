@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from services.auth.tokens.credentials import Code, hash_key
 from shared.documents import stored_as
+from shared.ids import derived_message_id
 from shared.messages.auth.errors import (
     AuthorizationNotFound,
     IncorrectClient,
@@ -33,6 +34,7 @@ class Authorization:
     """The permission behind one magic link.
 
     Attributes:
+        trial: whether its link is one of a trial; None in documents of releases that did not store it.
         key_hash: SHA-256 of the link's key. The key itself exists only in the mail.
         identifier_value: address in normal form.
         revoked_at: when the authorization was revoked: another link of this address and app was redeemed, or too many
@@ -54,10 +56,13 @@ class Authorization:
     used_at: datetime | None = None
     revoked_at: datetime | None = None
     wrong_verifiers: int = 0
+    trial: bool | None = None
     version: int = 1
 
     @classmethod
-    def issue(cls, request: LinkRequest, address: str, code: Code, *, lifetime: timedelta, at: datetime) -> Self:
+    def issue(
+        cls, request: LinkRequest, address: str, code: Code, *, lifetime: timedelta, at: datetime, trial: bool = False
+    ) -> Self:
         """A new authorization, with the ID of the code; ``address`` is the requested one in normal form."""
         return cls(
             id=code.id,
@@ -72,7 +77,13 @@ class Authorization:
             device=request.device,
             created_at=at,
             expires_at=at + lifetime,
+            trial=trial,
         )
+
+    @property
+    def mail_id(self) -> str:
+        """Message ID of the order of the mail with its link."""
+        return derived_message_id("link", self.id)
 
     def redeem(self, *, client_id: str, redirect_uri: str, code_verifier: str, at: datetime) -> Self:
         """Mark the authorization as used.

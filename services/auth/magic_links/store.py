@@ -41,6 +41,11 @@ class Authorizations(Rows[Authorization]):
         found = map(self._read, await self._open_by_value.find(authorization.identifier_value))
         return [other for other in found if other.competes_with(authorization) and at < other.expires_at]
 
+    async def open_until(self, address: str, *, at: datetime) -> datetime | None:
+        """When the last authorization of an address that can still be redeemed expires; None if there is none."""
+        found = map(self._read, await self._open_by_value.find(address))
+        return max((each.expires_at for each in found if at < each.expires_at), default=None)
+
     def _upgraded(self, document: Document) -> Document:
         # Empty values in older documents belong to no device.
         return without_blank_texts(document, "device")

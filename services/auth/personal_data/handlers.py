@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,10 +14,11 @@ from services.auth.context import Auth
 from services.auth.dead_letters.erasure import erase_letters
 from services.auth.personal_data.models import REORDER_AFTER, UserProcess
 from services.auth.sessions.handlers import remove_sessions
-from services.auth.users.models import Identifier, IdentifierType, User, spellings
+from services.auth.users.models import Identifier, IdentifierType, User, is_unused, spellings
 from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.auth.errors import UserNotFound
+from shared.messages.auth.users import RemoveUnusedUser
 from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
@@ -104,6 +106,12 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
         return earlier.view()
     identifiers = await auth.identifiers.of_user(user.id)
     work.annotate(user_id=user.id)
+    return await _erase(user, identifiers, work, auth, delete_stripe_customer=command.delete_stripe_customer)
+
+
+async def _erase(
+    user: User, identifiers: Sequence[Identifier], work: Work, auth: Auth, *, delete_stripe_customer: bool
+) -> UserProcessView:
     auth.users.remove(user, work)
     for identifier in identifiers:
         auth.identifiers.remove(identifier, work)
@@ -111,7 +119,27 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
     # Audit entries of the pending logins first: they can't be found once the logins are deleted.
     before_login = auth.personal_data.audit_before_login(await auth.personal_data.login_ids(subject))
     await erase_batch(subject, work, (before_login, *auth.personal_data.pending_logins))
-    return _begin("erasure", user, identifiers, work, auth, delete_stripe_customer=command.delete_stripe_customer)
+    return _begin("erasure", user, identifiers, work, auth, delete_stripe_customer=delete_stripe_customer)
+
+
+async def remove_unused_user(command: RemoveUnusedUser, work: Work, auth: Auth) -> None:
+    """Erase a user whom the order of a trial created, as ``erase_user`` does, unless anything else belongs to them.
+
+    If a login or another order races with it, one of them is retried: a login writes the identifier, an order the user.
+    The user's open links are waited for, since an erasure removes them.
+    """
+    user, identifiers = await asyncio.gather(
+        auth.users.find(command.user_id), auth.identifiers.of_user(command.user_id)
+    )
+    if user is None or user.ordered_at != command.ordered_at or not is_unused(user, identifiers):
+        return
+    work.annotate(user_id=user.id)
+    open_until = await auth.authorizations.open_until(identifiers[0].identifier_value, at=work.now)
+    if open_until is not None:
+        work.publish(command.model_copy(update={"key": work.key}), at=open_until)
+        return
+    await _erase(user, identifiers, work, auth, delete_stripe_customer=True)
+    auth.audit.record(work, "erase_user")
 
 
 async def export_user_from_auth(command: ExportUserFromAuth, work: Work, auth: Auth) -> None:

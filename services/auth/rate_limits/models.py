@@ -22,6 +22,8 @@ PersonLimitName: TypeAlias = Literal[
 SharedLimitName: TypeAlias = Literal[
     "magic-links-per-prefix",
     "magic-links-per-client",
+    "trials-per-prefix",
+    "trials-per-deployment",
     "wrong-keys-per-prefix",
     "texts-per-prefix",
     "texts-per-country",

@@ -30,8 +30,10 @@ from shared.messages.auth.errors import (
     TokenUsed,
     UnsupportedGrantType,
 )
+from shared.messages.auth.magic_links import Device
 from shared.messages.auth.tokens import AuthenticateUser, RefreshTokenReused, TokenView, UserAuthenticated
-from shared.messages.mailer.mails import PersonVariables, SendMail
+from shared.messages.billing.trials import RedeemTrial
+from shared.messages.mailer.mails import NoteLinkRedeemed, PersonVariables, SendMail
 from shared.sealing import CannotUnseal
 
 SUCCESSORS: Final = "auth.successors"
@@ -108,9 +110,27 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     user_id = _verified_user(redeemed, identifier, work, auth)
     work.annotate(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))
+    work.publish(NoteLinkRedeemed(key=redeemed.id, order_id=redeemed.mail_id, at=work.now))
+    if redeemed.trial is not False:
+        _redeem_trial(redeemed, user_id, work)
     family = TokenFamily.begin(redeemed, user_id, at=work.now)
     view, _ = _issue_tokens(family, Grant("authorization_code", redeemed.id), work, auth)
     return view
+
+
+def _redeem_trial(authorization: Authorization, user_id: str, work: Work) -> None:
+    device = authorization.device or Device()
+    work.publish(
+        RedeemTrial(
+            key=user_id,
+            user_id=user_id,
+            email=authorization.identifier_value,
+            beak_id=device.beak_id,
+            fingerprint=device.fingerprint,
+            # A link of an earlier release may be one of a trial or not.
+            starts=authorization.trial is not None,
+        )
+    )
 
 
 def _verified_user(authorization: Authorization, identifier: Identifier | None, work: Work, auth: Auth) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
@@ -66,6 +67,7 @@ async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     """
     address = normal_email(command.email, test_domains=auth.test_domains)
     user_id = await find_or_create_user(address, work, auth)
+    await _keep_user(user_id, work, auth)
     work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=user_id))
 
 
@@ -86,6 +88,7 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
         UserNotFound: no user has this ID.
     """
     user = await auth.users.get(command.user_id)
+    await _keep_user(user.id, work, auth)
     work.annotate(user_id=user.id)
     work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
 
@@ -120,6 +123,28 @@ async def find_or_create_user(address: str, work: Work, auth: Auth) -> str:
     return identifier.user_id
 
 
+async def find_or_order_user(address: str, work: Work, auth: Auth) -> str:
+    """As ``find_or_create_user``, for the order of a trial: a new user is removed unless the person logs in."""
+    identifier = await auth.identifiers.find_by_value("email", address)
+    if identifier is None:
+        identifier = create_user(address, work, auth, verified=False, ordered=True)
+    else:
+        auth.identifiers.require_unchanged(identifier, work)
+        user = await auth.users.find(identifier.user_id)
+        if user is not None and user.ordered_at is not None:
+            # A removal that was ordered before this one finds another version, and does not take place.
+            auth.users.save(replace(user, ordered_at=work.now), work)
+    work.annotate(user_id=identifier.user_id)
+    return identifier.user_id
+
+
+async def _keep_user(user_id: str, work: Work, auth: Auth) -> None:
+    """Note that something besides the order of a trial names a user, who is then never removed as unused."""
+    user = await auth.users.find(user_id)
+    if user is not None and user.ordered_at is not None:
+        auth.users.save(replace(user, ordered_at=None), work)
+
+
 def create_user(
     identifier_value: str,
     work: Work,
@@ -129,14 +154,21 @@ def create_user(
     identifier_type: IdentifierType = "email",
     first_name: str = "",
     last_name: str = "",
+    ordered: bool = False,
 ) -> Identifier:
     """Create a user with one identifier.
 
     If two messages create a user for the same identifier at the same time, one of them commits; the handler of the
     other runs again and finds the user. ``identifier_value`` is in normal form; it is ``verified`` if the user has just
-    proven control of it.
+    proven control of it. ``ordered`` is whether the user exists only for an order of a trial.
     """
-    user = User(id=work.new_id("user"), created_at=work.now, first_name=first_name, last_name=last_name)
+    user = User(
+        id=work.new_id("user"),
+        created_at=work.now,
+        first_name=first_name,
+        last_name=last_name,
+        ordered_at=work.now if ordered else None,
+    )
     identifier = Identifier(
         id=work.new_id("userident"),
         user_id=user.id,

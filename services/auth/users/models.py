@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Self
@@ -19,12 +20,18 @@ def spellings(identifier_type: IdentifierType, value: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person; without a name until the person registers one."""
+    """A person; without a name until the person registers one.
+
+    Attributes:
+        ordered_at: of a user who exists only because a stranger may have ordered a trial for the address: the time of
+            the last order. None for all others, and once something else names the user.
+    """
 
     id: str
     created_at: datetime
     first_name: str = ""
     last_name: str = ""
+    ordered_at: datetime | None = None
     version: int = 1
 
     def set_name(self, first_name: str, last_name: str) -> Self:
@@ -66,3 +73,10 @@ class Identifier:
     def verify(self, *, at: datetime) -> Self:
         """Mark the identifier as verified."""
         return replace(self, verified_at=at, updated_at=at)
+
+
+def is_unused(user: User, identifiers: Sequence[Identifier]) -> bool:
+    """Whether a user exists only because a trial was ordered for the address, and has never logged in."""
+    if user.ordered_at is None or user.first_name or user.last_name:
+        return False
+    return len(identifiers) == 1 and identifiers[0].verified_at is None

@@ -24,6 +24,7 @@ from services.billing.stripe_api.models import (
 from services.billing.stripe_api.parsing import (
     COUPON_COMMENT,
     DUPLICATE_COMMENT,
+    UNDONE_COMMENT,
     Json,
     parse_customer,
     parse_dispute,
@@ -248,6 +249,14 @@ class Stripe:
         """Cancel a subscription that lacks the required coupon, as ``cancel_duplicate`` does."""
         await self._cancel(subscription_id, COUPON_COMMENT, key)
 
+    async def cancel_undone_trial(self, subscription_id: str, *, key: str) -> None:
+        """Cancel the subscription of a trial that nobody redeemed: now, without proration and without an invoice.
+
+        Raises:
+            KeySpent, StripeRefused: as for ``cancel_duplicate``.
+        """
+        await self._cancel(subscription_id, UNDONE_COMMENT, key, settle=False)
+
     async def portal_url(self, customer_id: str) -> str | None:
         """A short-lived link to a customer's portal, which only that person may see: never store, mail or log it.
 
@@ -283,8 +292,8 @@ class Stripe:
         page = await self.calls.get(name, path, {**params, **cursor})
         return Page(page["data"], page["has_more"])
 
-    async def _cancel(self, subscription_id: str, comment: str, key: str) -> None:
-        params = {"prorate": True, "invoice_now": True, "cancellation_details": {"comment": comment}}
+    async def _cancel(self, subscription_id: str, comment: str, key: str, *, settle: bool = True) -> None:
+        params = {"prorate": settle, "invoice_now": settle, "cancellation_details": {"comment": comment}}
         try:
             await self.calls.delete("cancel", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
         except StripeRefused as refused:

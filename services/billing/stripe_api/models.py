@@ -54,7 +54,8 @@ class StripeSubscription:
             (https://docs.stripe.com/billing/subscriptions/pause-payment).
         sold_by_nest: whether one of its items is a product that Nest sells.
         sold_by_others: whether one of its items is another product.
-        end_reason: ``duplicate`` or ``coupon_missing`` if Nest cancelled it, otherwise Stripe's reason.
+        end_reason: ``duplicate``, ``coupon_missing`` or ``trial_undone`` if Nest cancelled it, otherwise Stripe's
+            reason.
     """
 
     id: str

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 DUPLICATE_COMMENT: Final = "Nest: duplicate of "
 """Cancellation comment of a duplicate that Nest cancelled; our ID of the subscription that was kept follows."""
 COUPON_COMMENT: Final = "Nest: a coupon is required"
+UNDONE_COMMENT: Final = "Nest: nobody redeemed the link of this trial"
 """Cancellation comment of a subscription that Nest cancelled because it lacks the required coupon."""
 
 
@@ -154,6 +155,8 @@ def _parse_optional_time(seconds: int | None) -> datetime | None:
 def _end_reason(comment: str, reason: str | None) -> str | None:
     if comment.startswith(DUPLICATE_COMMENT):
         return "duplicate"
+    if comment == UNDONE_COMMENT:
+        return "trial_undone"
     return "coupon_missing" if comment == COUPON_COMMENT else reason
 
 

@@ -19,6 +19,7 @@ from services.billing.events.models import EventRow, Outcome
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.subscriptions.models import STATUSES, Subscription, duplicates_to_cancel
 from services.billing.subscriptions.products import subscription_left_alone
+from services.billing.trials.eligibility import is_provisional
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
@@ -113,7 +114,7 @@ async def record_subscription(
         work.publish(CancelSubscriptionWithoutCoupon(key=updated.stp_subscription_id, subscription_id=updated.id))
     elif sold and updated.live(work.now, billing.grace):
         unwanted = await _order_duplicate_cancellations(stored, updated, work, billing)
-    if sold and not unwanted:
+    if sold and not unwanted and not await is_provisional(stripe_subscription, billing):
         updated = _order_mails(updated, stripe_subscription, notices, work)
     _announce(stored, updated, stripe_subscription, work, grace=billing.grace)
     if stored is None:
@@ -146,13 +147,13 @@ async def _order_duplicate_cancellations(
 async def _update_trial(stripe_subscription: StripeSubscription, work: Work, billing: Billing) -> None:
     """Update the trial for which a subscription was created, whose times and customer may be changed in Stripe.
 
-    A trial that is still pending is left to FinishTrial. The version of the subscription, stored in the same commit,
-    fences this write too.
+    A trial that is still pending is left to FinishTrial, and one that is undone to CancelUndoneTrial. The version of
+    the subscription, stored in the same commit, fences this write too.
     """
     if stripe_subscription.trial_id is None:
         return
     trial = await billing.trials.find(stripe_subscription.trial_id)
-    if trial is None or trial.stp_subscription_id != stripe_subscription.id:
+    if trial is None or trial.undone or trial.stp_subscription_id != stripe_subscription.id:
         return
     updated = trial.finish(stripe_subscription, at=work.now)
     if updated != replace(trial, updated_at=work.now):

@@ -1,4 +1,8 @@
-"""Rules of trials: reserved for a user and a device, created in Stripe, then finished."""
+"""Rules of trials: reserved for a user and a device, created in Stripe, then finished.
+
+A trial that was ordered is provisional until its link is redeemed, because anybody can order one for any address. One
+that nobody redeems is undone.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,9 @@ class TrialDevice:
         return cls(beak_id=_not_blank(beak_id), fingerprint=_not_blank(fingerprint))
 
 
+NO_DEVICE: Final = TrialDevice(beak_id=None, fingerprint=None)
+
+
 def _not_blank(text: str | None) -> str | None:
     return text if text is not None and text.strip() else None
 
@@ -34,6 +41,13 @@ class Trial:
     """The one trial of a user and a device.
 
     Attributes:
+        device: that ordered it; once its link is redeemed, that ordered the redeemed link.
+        person: keyed hash of the address without tags and dots, by which a second trial of the person is recognized;
+            None while it is provisional, and for trials of earlier releases.
+        ordered_at: when it was last ordered while it was provisional.
+        provisional_until: when it is undone unless its link is redeemed; None once it is redeemed, and for trials of
+            earlier releases.
+        undone_at: when it began to be undone.
         stp_customer_id: the customer that the user already had; of a finished trial, its customer.
         stp_subscription_id: None until the trial is finished, like the product and the times.
         email: the address with which the trial was started, sealed for billing; None once the trial is finished. Stripe
@@ -51,6 +65,10 @@ class Trial:
     email: str | None
     created_at: datetime
     updated_at: datetime
+    person: str | None = None
+    ordered_at: datetime | None = None
+    provisional_until: datetime | None = None
+    undone_at: datetime | None = None
     version: int = 1
 
     @classmethod
@@ -63,6 +81,7 @@ class Trial:
         customer_id: str | None,
         email: str,
         at: datetime,
+        person: str | None = None,
     ) -> Self:
         """A reserved trial, not in Stripe yet; idempotency keys are derived from ``id``, and ``email`` is sealed."""
         return cls(
@@ -73,7 +92,23 @@ class Trial:
             email=email,
             created_at=at,
             updated_at=at,
+            person=person,
         )
+
+    @property
+    def undone(self) -> bool:
+        """Whether it is being undone. It is removed once its subscription is cancelled."""
+        return self.undone_at is not None
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it may still be redeemed or undone."""
+        return self.provisional_until is not None and not self.undone
+
+    @property
+    def settled(self) -> bool:
+        """Whether its user, person and device have had their trial."""
+        return self.provisional_until is None
 
     @property
     def pending(self) -> bool:
@@ -81,8 +116,31 @@ class Trial:
         return self.stp_subscription_id is None
 
     def continues_on(self, device: TrialDevice) -> bool:
-        """Whether StartTrial from this device continues it instead of being refused."""
-        return self.pending and self.device == device
+        """Whether StartTrial from this device continues it instead of being refused.
+
+        A provisional trial is continued from any device: the mailbox decides whose it is.
+        """
+        return self.provisional or (self.settled and self.pending and self.device == device)
+
+    def order(self, *, until: datetime, at: datetime) -> Self:
+        """The trial after an order; the first one decides until when it is provisional."""
+        return replace(self, ordered_at=at, provisional_until=self.provisional_until or until)
+
+    def redeem(self, device: TrialDevice, *, person: str | None, at: datetime) -> Self:
+        """The settled trial of the person who redeemed its link, which was ordered from this device."""
+        return replace(self, device=device, person=person, provisional_until=None, updated_at=at)
+
+    def settle(self, *, at: datetime) -> Self:
+        """The trial as settled although nobody redeemed its link, because its subscription is in use."""
+        return replace(self, provisional_until=None, undone_at=None, updated_at=at)
+
+    def without_device(self, *, at: datetime) -> Self:
+        """The trial after another one took its device."""
+        return replace(self, device=NO_DEVICE, updated_at=at)
+
+    def undo(self, *, at: datetime) -> Self:
+        """The trial as one to be undone: from now on nothing continues it."""
+        return replace(self, undone_at=at, updated_at=at)
 
     def keys_expired(self, at: datetime) -> bool:
         """Whether Stripe may have forgotten the idempotency keys of the first attempt."""

@@ -115,6 +115,9 @@ class Delivery:
         unknown_outcomes: how many attempts the server may have accepted, since its answer was lost; deliveries stored
             before these were counted lack it.
         reason: the last answer of the server, or the last report; None before the first.
+        branded: whether later mails to the recipient may show the branding of its client. Anybody can order a link, so
+            that of a link counts from its redemption on. Deliveries stored before links were distinguished lack it.
+        redeemed_at: when its link was redeemed.
     """
 
     id: str
@@ -131,9 +134,20 @@ class Delivery:
     attempts: int = 0
     unknown_outcomes: int = 0
     reason: str | None = None
+    branded: bool = True
+    redeemed_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
     version: int = 1
+
+    @property
+    def branded_at(self) -> datetime:
+        """Since when later mails may show its branding, if they may."""
+        return self.redeemed_at or self.created_at
+
+    def redeem(self, *, at: datetime) -> Self:
+        """Return the delivery of a link that was redeemed."""
+        return replace(self, branded=True, redeemed_at=at)
 
     @property
     def finished(self) -> bool:

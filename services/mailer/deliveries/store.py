@@ -14,6 +14,9 @@ from shared.messages.mailer.deliveries import ListDeliveries
 from shared.mongo import Document
 from shared.paging import NewestFirst
 
+LAST_BRANDED: Final = 20
+"""Deliveries among which the one that was redeemed last is searched."""
+
 
 class Deliveries(Rows[Delivery]):
     """The collection ``deliveries``: one document per ordered mail or text."""
@@ -48,13 +51,17 @@ class Deliveries(Rows[Delivery]):
         """Return the mail that a mail server accepted under this ID, or None."""
         return await self._one({"providerId": {"$eq": provider_id, "$type": "string"}})
 
-    async def find_last_with_client(self, recipient_hash: str) -> Delivery | None:
-        """Return the newest delivery to a recipient that belongs to a client, or None."""
-        document = await self._collection.find_one(
-            {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$type": "string"}},
+    async def find_last_branded(self, recipient_hash: str) -> Delivery | None:
+        """Return the delivery to a recipient whose client and language later mails take over, or None.
+
+        It is the newest, or the link that was redeemed last: links are redeemed within minutes, in any order.
+        """
+        found = self._collection.find(
+            {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$type": "string"}, "branded": {"$ne": False}},
             sort=[("createdAt", DESCENDING)],
+            limit=LAST_BRANDED,
         )
-        return self._read_or_none(document)
+        return max(await self._all(found), key=lambda delivery: delivery.branded_at, default=None)
 
     async def list_page(self, query: ListDeliveries, recipient_hashes: Sequence[str] | None) -> list[Delivery]:
         """Return a page of deliveries, newest first, plus one more if there is a next page.

@@ -15,15 +15,12 @@ from services.mailer.smtp.smtp_client import Mail
 from services.mailer.suppressions.handlers import find_suppression, suppress
 from shared.bus.work import Work
 from shared.fault_points import fault_point
-from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
+from shared.messages.mailer.mails import MailHandedOver, NoteLinkRedeemed, SendMail, Template
 from shared.telemetry import log
 
-OWN_BRANDING: Final[frozenset[Template]] = frozenset(
-    {
-        *("magic-link", "trial-magic-link", "dispute"),
-        *("password-changed", "address-changed", "password-reset", "verify-address"),
-    }
-)
+LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "password-reset", "verify-address"})
+"""Templates that anybody may order for any address."""
+OWN_BRANDING: Final[frozenset[Template]] = LINKS | {"dispute", "password-changed", "address-changed"}
 """Templates whose client and language are final in the order: the reader requested them through an app, or they go to
 operators."""
 
@@ -68,6 +65,13 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
                 await suppress("bounce", delivery, work, mailer)
 
 
+async def note_link_redeemed(command: NoteLinkRedeemed, work: Work, mailer: Mailer) -> None:
+    """Note that the link in a mail was redeemed; links whose delivery has expired are ignored."""
+    delivery = await mailer.deliveries.find(command.order_id)
+    if delivery is not None and delivery.redeemed_at is None:
+        mailer.deliveries.save(delivery.redeem(at=command.at), work)
+
+
 async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mailer) -> Delivery:
     order_id = command.order_id or work.id
     recipient_hash = mailer.recipient_hash(address)
@@ -81,6 +85,7 @@ async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mai
         recipient=mailer.sealed(command.to),
         recipient_hash=recipient_hash,
         message_id=f"<{order_id}@{mailer.sender.domain}>",
+        branded=command.template not in LINKS,
         created_at=work.now,
         updated_at=work.now,
     )
@@ -89,12 +94,12 @@ async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mai
 async def _client_and_locale(command: SendMail, recipient_hash: str, mailer: Mailer) -> tuple[str | None, str | None]:
     """Return the client whose branding a mail shows, and the language that its reader requested.
 
-    Most orders name neither, since a subscription belongs to no app. The mail then takes those of the last mail that
-    the address received through an app.
+    Most orders name neither, since a subscription belongs to no app. The mail then takes those of the app that the
+    person last logged in to by a link to this address.
     """
     if command.template in OWN_BRANDING:
         return command.client_id, command.locale
-    last = await mailer.deliveries.find_last_with_client(recipient_hash)
+    last = await mailer.deliveries.find_last_branded(recipient_hash)
     if last is None:
         return command.client_id, command.locale
     return command.client_id or last.client_id, command.locale or last.locale

@@ -105,6 +105,24 @@ class CreateTrialAndMagicLink(
 
     Creates the user if the address is unknown. The link has ``flow=trial`` in its query. Repeat the call after
     ``unavailable``: it continues the same trial.
+
+    The trial is provisional until its link is redeemed. Another call for the address, from any device, mails another
+    link to the same trial, and the device of the redeemed link is the one that has had its trial. A trial whose link
+    nobody redeems is undone after a day.
+    """
+
+    device: TrialDevice
+    """The requesting device. It can have one trial."""
+
+
+class OrderTrialMagicLink(
+    LinkRequest, wire="auth.order-trial-magic-link", personal=True, refuses=SendMagicLink.refuses
+):
+    """Mail a magic link that starts a trial when it is redeemed.
+
+    The response does not depend on the address and the device. If one of them has had a trial or a subscription, the
+    mail has a link that only logs in. A link that starts a trial has ``flow=trial`` in its query. The trial begins
+    within seconds after ``authenticate_user`` has redeemed the link.
     """
 
     device: TrialDevice
@@ -112,4 +130,7 @@ class CreateTrialAndMagicLink(
 
 
 class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link", personal=True, refuses=_REFUSALS):
-    """Mail the magic link of a started trial. Sent by billing."""
+    """Mail the magic link of a trial that was started, or that the link will start. Sent by billing."""
+
+    eligible: bool = True
+    """Whether the link is one of a trial. The link of a person or device that has had one only logs in."""

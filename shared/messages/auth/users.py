@@ -59,6 +59,14 @@ class UserEnsured(Event, wire="auth.user-ensured"):
     user_id: str
 
 
+class RemoveUnusedUser(Command, wire="auth.remove-unused-user"):
+    """Erase a user whom an order of a trial created and who has never logged in. Sent by billing."""
+
+    user_id: str
+    ordered_at: Moment
+    """Time of the last order that billing knows. After a later one the user is kept."""
+
+
 class GetUserConsent(
     Query, wire="auth.get-user-consent", reply=MarketingConsentView, refuses=(UserNotFound, AwaitingConsent)
 ):

@@ -193,8 +193,8 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     changed: tuple[str, ...] = ()
     """See SubscriptionChanged."""
     reason: str | None = None
-    """``duplicate`` or ``coupon_missing`` if billing ended it, else Stripe's reason: ``cancellation_requested``,
-    ``payment_failed``, ``payment_disputed``; None if Stripe gives none."""
+    """``duplicate``, ``coupon_missing`` or ``trial_undone`` if billing ended it, else Stripe's reason:
+    ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives none."""
 
 
 class DuplicateSubscriptionFound(SubscriptionEvent, wire="billing.duplicate-subscription-found"):

@@ -116,7 +116,7 @@ class SendOrder(Command):
     variables: Sealed
     """JSON of the template's model in ``VARIABLES`` or ``TEXT_VARIABLES``."""
     client_id: str | None = None
-    """Client whose branding is used. Omitted: the client that the recipient of a mail used last."""
+    """Client whose branding is used. Omitted: the client that the recipient of a mail last logged in to."""
     locale: PreferredLocale = None
     """Language that the recipient chose."""
     order_id: str | None = None
@@ -133,6 +133,15 @@ class SendMail(SendOrder, wire="mailer.send-mail"):
     """Recipient, if it is a user. Needed for the unsubscribe link of the mails that have one."""
     expires_at: Moment | None = None
     """When the mail is no longer useful, and is not sent. Omitted: never."""
+
+
+class NoteLinkRedeemed(Command, wire="mailer.note-link-redeemed"):
+    """Note that a mailed link was redeemed, so that later mails to the address show the branding of its client."""
+
+    order_id: str
+    """Message ID of the order of the mail."""
+    at: Moment
+    """When the link was redeemed."""
 
 
 class MailHandedOver(Event, wire="mailer.mail-handed-over"):

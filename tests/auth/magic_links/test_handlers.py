@@ -77,6 +77,7 @@ async def test_send_magic_link_stores_the_documented_fields(harness: ServiceHarn
         "usedAt": None,
         "revokedAt": None,
         "wrongVerifiers": 0,
+        "trial": False,
         "version": 1,
     }
 
@@ -197,6 +198,7 @@ async def test_create_trial_and_magic_link_creates_the_user_and_forwards(harness
         platform="mac",
         beak_id="beak-1",
         fingerprint="f-1",
+        ordered_at=harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000),
     )
     assert harness.published_of(SendMail) == []
     identifier = await harness.database["identifiers"].find_one({})

@@ -11,6 +11,7 @@ from shared.messages import Caller
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.auth.users import EnsureUser, IdentifierVerified, UserCreated
+from shared.messages.mailer.mails import NoteLinkRedeemed
 from tests.auth.flows import (
     ADDRESS,
     CHALLENGE,
@@ -132,7 +133,9 @@ async def test_first_login_creates_the_user_and_publishes_it(harness: ServiceHar
     code = await request_code(harness)
     harness.clear()
     await harness.deliver(redemption(code))
-    assert [type(event) for event in harness.published] == [UserCreated, IdentifierVerified, UserAuthenticated]
+    assert [type(event) for event in harness.published] == [
+        *(UserCreated, IdentifierVerified, UserAuthenticated, NoteLinkRedeemed),
+    ]
 
 
 async def test_later_login_finds_the_user(harness: ServiceHarness) -> None:
@@ -141,7 +144,7 @@ async def test_later_login_finds_the_user(harness: ServiceHarness) -> None:
     harness.clear()
     second = await harness.deliver(redemption(code))
     assert second["user_id"] == first["user_id"]
-    assert [type(event) for event in harness.published] == [UserAuthenticated]
+    assert [type(event) for event in harness.published] == [UserAuthenticated, NoteLinkRedeemed]
     assert await harness.database["users"].count_documents({}) == 1
 
 

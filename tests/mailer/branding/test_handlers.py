@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from pydantic import ValidationError
 from shared.messages import Sealed
 from shared.messages.auth.clients import SetClientLooks
 from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
-from shared.messages.mailer.mails import SendMail, Template
+from shared.messages.mailer.mails import NoteLinkRedeemed, SendMail, Template
 from tests.mailer.smtp_server import SmtpServer
 from tests.service_harness import ServiceHarness
 
+FIRST_LINK, SECOND_LINK = "a" * 32, "b" * 32
+"""Message IDs of the orders of two links."""
 CHOSEN = {
     "product_name": "Beak, Inc.",
     "sender_name": "Bëak, Inc.",
@@ -108,12 +111,66 @@ async def test_mail_shows_the_branding_of_its_client(harness: ServiceHarness, se
     assert {arrival.sender for arrival in server.arrivals} == {"mail@nest.example"}
 
 
-async def test_mail_without_client_is_branded_as_the_last_one(harness: ServiceHarness, server: SmtpServer) -> None:
+async def order_link(harness: ServiceHarness, order_id: str, client_id: str, locale: str) -> None:
+    await harness.deliver(mail_command("magic-link", client_id=client_id, locale=locale), id=order_id)
+
+
+async def redeem_link(harness: ServiceHarness, order_id: str) -> None:
+    await harness.deliver(NoteLinkRedeemed(order_id=order_id, at=harness.now))
+
+
+async def test_mail_without_client_is_branded_as_the_redeemed_link(harness: ServiceHarness, server: SmtpServer) -> None:
     await set_branding(harness, **CHOSEN)
     await harness.deliver(mail_command("welcome"))
-    await harness.deliver(mail_command("magic-link", client_id="client_1", locale="it"))
+    await order_link(harness, FIRST_LINK, "client_1", "it")
+    await redeem_link(harness, FIRST_LINK)
     await harness.deliver(mail_command("welcome"))
     await harness.deliver(mail_command("session-theft", client_id="client_2"))
     subjects = [arrival.message["Subject"] for arrival in server.arrivals]
     assert (subjects[0], subjects[2]) == ("Welcome to Nest", "Ti diamo il benvenuto in Beak, Inc.")
     assert subjects[3] == "Ti abbiamo disconnesso da Nest per sicurezza"
+
+
+async def test_links_that_nobody_redeemed_brand_no_later_mail(harness: ServiceHarness, server: SmtpServer) -> None:
+    await set_branding(harness, **CHOSEN)
+    await order_link(harness, SECOND_LINK, "client_1", "it")
+    await harness.deliver(mail_command("welcome"))
+    assert [arrival.message["Subject"] for arrival in server.arrivals][1] == "Welcome to Nest"
+
+
+async def test_a_strangers_links_do_not_replace_the_branding(harness: ServiceHarness, server: SmtpServer) -> None:
+    await set_branding(harness, **CHOSEN)
+    await order_link(harness, FIRST_LINK, "client_1", "it")
+    await redeem_link(harness, FIRST_LINK)
+    for number in range(30):
+        harness.now += timedelta(seconds=1)
+        await order_link(harness, f"{number:032x}", "client_2", "fr")
+    await harness.deliver(mail_command("welcome"))
+    assert server.arrivals[-1].message["Subject"] == "Ti diamo il benvenuto in Beak, Inc."
+
+
+async def test_of_two_redeemed_links_the_one_redeemed_last_counts(harness: ServiceHarness, server: SmtpServer) -> None:
+    await set_branding(harness, **CHOSEN)
+    await order_link(harness, FIRST_LINK, "client_1", "it")
+    harness.now += timedelta(seconds=1)
+    await order_link(harness, SECOND_LINK, "client_2", "fr")
+    for order_id in (SECOND_LINK, FIRST_LINK, SECOND_LINK):
+        # A second note about one link changes nothing.
+        harness.now += timedelta(seconds=1)
+        await redeem_link(harness, order_id)
+    await harness.deliver(mail_command("welcome"))
+    assert server.arrivals[-1].message["Subject"] == "Ti diamo il benvenuto in Beak, Inc."
+
+
+async def test_mails_of_earlier_releases_still_count_for_the_branding(
+    harness: ServiceHarness, server: SmtpServer
+) -> None:
+    await set_branding(harness, **CHOSEN)
+    await order_link(harness, FIRST_LINK, "client_1", "it")
+    await harness.database["deliveries"].update_many({}, {"$unset": {"branded": "", "redeemedAt": ""}})
+    await harness.deliver(mail_command("welcome"))
+    assert server.arrivals[-1].message["Subject"] == "Ti diamo il benvenuto in Beak, Inc."
+
+
+async def test_note_about_an_expired_delivery_is_ignored(harness: ServiceHarness) -> None:
+    assert await harness.deliver(NoteLinkRedeemed(order_id=FIRST_LINK, at=harness.now)) is None

@@ -94,6 +94,8 @@ async def test_delivery_is_stored_without_the_address(harness: ServiceHarness) -
         "attempts": 1,
         "unknownOutcomes": 0,
         "reason": "250 taken",
+        "branded": False,
+        "redeemedAt": None,
         "createdAt": now,
         "updatedAt": now,
         "version": 1,
