@@ -48,6 +48,7 @@ HIGH_LIMITS = {
     for name in (
         "MAGIC_LINKS_PER_ADDRESS",
         "TRIALS_PER_ADDRESS",
+        "TRIALS_PER_DEPLOYMENT",
         "GUESSES_PER_IDENTIFIER",
         "TEXTS_PER_NUMBER",
         "PASSWORDS_PER_USER",
@@ -348,6 +349,7 @@ async def running_stack(
             "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s",
             "NEST_LIMIT_MAGIC_LINKS_PER_CLIENT": "100000/1s",
             "NEST_LIMIT_TRIALS_PER_ADDRESS": "1000/1s",
+            "NEST_LIMIT_TRIALS_PER_DEPLOYMENT": "100000/1s",
             "NEST_LIMIT_LIFT_LOOPBACK": "true",
             **(settings or {}),
         }

@@ -39,6 +39,7 @@ TEMPORARY: Final[dict[tuple[str, str], tuple[int, str]]] = {
     ("auth.events", "auth.identifier-verified"): (WEEK, "the verified identifier"),
     ("billing.commands", "billing.start-trial"): (WEEK, "address for the Stripe customer"),
     ("billing.commands", "billing.finish-trial"): (WEEK, "address for the Stripe customer"),
+    ("billing.commands", "billing.redeem-trial"): (WEEK, "address by which the person is recognized"),
     ("stripe.webhooks", "stripe.event"): (WEEK, "Stripe's event, as signed"),
     ("gateway.replies", ""): (10 * MINUTE, "reply about a user"),
     ("mailer.commands", "mailer.unknown"): (WEEK, "published by this test"),
