@@ -52,6 +52,7 @@ EXTRA_FILES: Final = {
     "services/billing/subscriptions/products.py": "sync",
     "services/billing/subscriptions/refunds.py": "sync",
     "services/billing/subscriptions/sync.py": "sync",
+    "services/billing/trials/eligibility.py": "sync",
     "services/billing/trials/provisioning.py": "sync",
     "services/mailer/branding/colours.py": "models",
     "services/mailer/consents/mailchimp.py": "adapters",
