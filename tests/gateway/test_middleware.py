@@ -22,7 +22,9 @@ async def test_every_response_has_the_security_headers(stack: GatewayStack, path
         response = await stack.http.request(verb, path)
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["cache-control"] == "no-store"
-        assert response.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        policy = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+        assert response.headers["content-security-policy"] == policy
+        assert response.headers["referrer-policy"] == "no-referrer"
         assert response.headers["strict-transport-security"]
         assert len(response.headers["x-request-id"]) == 32
         assert "server" not in response.headers
