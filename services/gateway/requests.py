@@ -27,6 +27,9 @@ Fields = dict[str, Any]
 MAX_ERRORS: Final = 20
 """Validation errors in one response; a body can have thousands."""
 MAX_PATH_CHARACTERS: Final = 200
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_ECHOING: Final = frozenset({"union_tag_invalid"})
+"""Errors of pydantic whose messages contain the input."""
 MAX_LANGUAGES: Final = 10
 """Languages of an ``Accept-Language`` header that are read; the rest is ignored, to bound the work."""
 _PLAINTEXT_SECRETS: Final = {"plain": True}
@@ -245,7 +248,7 @@ def validated(message: type[M], fields: Fields, body: bytes = b"") -> M:
         for error in invalid.errors(include_url=False, include_context=False, include_input=False):
             if error["type"] == "json_invalid":
                 raise MalformedBody from None
-            errors.append({"path": _path(error, fields)[:MAX_PATH_CHARACTERS], "message": error["msg"]})
+            errors.append({"path": _path(error, fields)[:MAX_PATH_CHARACTERS], "message": _message(error)})
     if errors:
         raise ValidationFailed(errors=errors[:MAX_ERRORS])
     return valid
@@ -257,11 +260,17 @@ def _path(error: ErrorDetails, value: Any) -> str:
     for part in error["loc"]:
         members = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
         if part in members:
-            path.append(str(part))
+            # A name that is no identifier may be a value in the wrong place.
+            path.append(str(part) if isinstance(part, int) or _IDENTIFIER.fullmatch(part) else "…")
             value = value[part]
     if error["type"] == "missing":
         path.append(str(error["loc"][-1]))
     return ".".join(path)
+
+
+def _message(error: ErrorDetails) -> str:
+    """Message of an error, without a value of the client."""
+    return "Input is of an unknown kind" if error["type"] in _ECHOING else error["msg"]
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> Fields:

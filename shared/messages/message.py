@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import Refusal
+from shared.messages.types import MAX_TEXT
 
 MESSAGES: dict[str, type[Message]] = {}
 """All message classes by wire name."""
@@ -17,7 +18,10 @@ class Part(BaseModel):
 
     # Validation errors are logged, and an invalid body may contain a secret: hide_input_in_errors leaves it out.
     # A process uses few of the messages: defer_build builds the validators of those alone, so that it starts sooner.
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
+    # The maximum length applies to texts without a limit of their own.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True, str_max_length=MAX_TEXT
+    )
 
 
 class Reply(Part):
@@ -56,7 +60,7 @@ class Message(Part):
     audited: ClassVar[bool] = False
     """Whether calls with the internal key get an audit entry."""
 
-    key: str = Field(default="", exclude=True, repr=False)
+    key: str = Field(default="", exclude=True, repr=False, max_length=1_024)
     """Ordering key: the subject's ID. Messages with the same key are handled one at a time, in order. It is the
     record's key, not part of the body. Empty: the message has no order relative to others."""
 

@@ -9,9 +9,11 @@ from pydantic.config import JsonDict
 from shared.errors import Kind, NotFound, Refusal
 from shared.messages.message import Command, Event, OperatorList, Part, Query, Reply
 from shared.messages.types import (
+    AnyId,
     BaseVersion,
     CreatedAt,
     Locale,
+    Many,
     Moment,
     NonEmpty,
     PreferredLocale,
@@ -28,6 +30,9 @@ _READABLE_VERSION: Final = re.compile(
 )
 
 
+MAX_VERSION: Final = 512
+
+
 def app_version(text: str) -> str | None:
     """Return the numbers and the pre-release of an app's version; None if the text is not a version.
 
@@ -39,11 +44,12 @@ def app_version(text: str) -> str | None:
     return None if version is None else version[1]
 
 
-AppVersion = Annotated[str, Field(pattern=rf"^{_RELEASE}([-+][0-9A-Za-z.+-]{{1,100}})?$")]
+AppVersion = Annotated[str, Field(pattern=rf"^{_RELEASE}([-+][0-9A-Za-z.+-]{{1,100}})?$", max_length=MAX_VERSION)]
 """A version of up to ten numbers, compared as in Semantic Versioning: ``2.10-beta.2`` < ``2.10`` = ``2.10.0``. A
 suffix after ``+`` (the name of a build) is ignored."""
 ReportedAppVersion = Annotated[
-    str | None, BeforeValidator(lambda value: app_version(value) if isinstance(value, str) else value)
+    Annotated[str, Field(max_length=MAX_VERSION)] | None,
+    BeforeValidator(lambda value: app_version(value) if isinstance(value, str) else value),
 ]
 """The version that an app reports about itself, as ``app_version``; a text that is not a version counts as null."""
 SubscriptionState = Literal[
@@ -124,11 +130,11 @@ NOT_A_BANNER: Final[JsonDict] = {"not": {"const": "generic_banner"}}
 class OtherContent(Part):
     """Content of a kind that some apps do not know; those show the fallback."""
 
-    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", json_schema_extra=NOT_A_BANNER)]
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", max_length=64, json_schema_extra=NOT_A_BANNER)]
     """Kind of content."""
     dismissible: bool = True
     """Whether the user can dismiss the item."""
-    payload: dict[str, JsonValue]
+    payload: Annotated[dict[str, JsonValue], Field(max_length=1_000)]
     """Data for the apps that know the kind. A field ``url`` at any depth is checked like that of a banner's button.
     Integers have 64 bits at most, and names no null character."""
 
@@ -155,7 +161,7 @@ class NewsItemView(Reply):
     one."""
 
 
-class NewsItemList(RootModel[tuple[NewsItemView, ...]]):
+class NewsItemList(RootModel[Many[NewsItemView]]):
     """News items, highest priority first, then newest first; 100 at most."""
 
     model_config = ConfigDict(frozen=True)
@@ -168,7 +174,7 @@ class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
     client.
     """
 
-    client_id: str
+    client_id: AnyId
     """ID of the client."""
     locale: PreferredLocale = None
     """Language of the app (RFC 5646), for example ``de-AT``; ``de_AT`` and extensions are accepted. Items for certain
@@ -181,15 +187,15 @@ class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
 class NewsItemDetails(NewsItemView):
     """A news item with its targeting."""
 
-    clients: tuple[str, ...] | None
+    clients: Many[str] | None
     """IDs of the clients that show the item; null for all."""
-    locales: tuple[str, ...] | None
+    locales: Many[str] | None
     """Languages that the item is for; null for all."""
     min_app_version: str | None
     """Lowest version of the app that shows the item; null for all."""
     max_app_version: str | None
     """Highest version of the app that shows the item; null for all."""
-    subscriptions: tuple[SubscriptionState, ...] | None
+    subscriptions: Many[SubscriptionState] | None
     """States of a user's subscription, one of which is needed to see the item; null for everybody."""
     priority: int
     """Items with a higher priority come first."""
@@ -210,7 +216,7 @@ class NewsItemFields(Command, audited=True, reply=NewsItemDetails):
     fallback: Content | None = None
     """Content for apps that do not know the ``code`` of the primary. Required unless the primary is a
     ``generic_banner``."""
-    clients: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
+    clients: Annotated[tuple[AnyId, ...], Field(min_length=1, max_length=1000)] | None = None
     """IDs of the clients that show the item; null for all."""
     locales: Annotated[tuple[Locale, ...], Field(min_length=1, max_length=200)] | None = None
     """Languages that the item is for; null for all. ``de`` includes all variants such as ``de-AT``."""
@@ -218,7 +224,7 @@ class NewsItemFields(Command, audited=True, reply=NewsItemDetails):
     """Lowest version of the app that shows the item; null for all. Versions compare as in Semantic Versioning."""
     max_app_version: AppVersion | None = None
     """Highest version of the app that shows the item; null for all."""
-    subscriptions: Annotated[tuple[SubscriptionState, ...], Field(min_length=1)] | None = None
+    subscriptions: Annotated[tuple[SubscriptionState, ...], Field(min_length=1, max_length=100)] | None = None
     """Show the item only to logged-in users with a subscription in one of these states (Stripe's status, or ``none``
     for users who never had one); null for everybody."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
@@ -279,7 +285,7 @@ class RemoveNewsItem(Command, wire="news.remove-news-item", audited=True, refuse
     version: BaseVersion = None
 
 
-class NewsItemDetailsList(RootModel[tuple[NewsItemDetails, ...]]):
+class NewsItemDetailsList(RootModel[Many[NewsItemDetails]]):
     """News items, newest first; 1,000 at most."""
 
     model_config = ConfigDict(frozen=True)
@@ -290,7 +296,7 @@ class ListAllNewsItems(
 ):
     """List all news items. Includes items that have ended or have not started."""
 
-    client_id: str | None = None
+    client_id: AnyId | None = None
     """Only items that this client shows."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 1000
     """Maximum number of items in the page."""

@@ -4,15 +4,17 @@ Exports and erasures are long-running processes: auth stores their progress, sen
 and receives the results.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from shared.messages.auth import errors
 from shared.messages.auth.users import UserView
 from shared.messages.message import Command, Part, Query, Reply
-from shared.messages.types import Moment, NonEmpty, Sealed, UserId
+from shared.messages.types import MAX_LISTED, Many, MaxPlain, Moment, NonEmpty, Sealed, UserId
 
+T = TypeVar("T")
+Bounded = Annotated[dict[str, T], Field(max_length=MAX_LISTED)]
 ProcessKind = Literal["export", "erasure"]
 ServiceName = Literal["auth", "billing", "mailer", "news"]
 """A service that stores personal data."""
@@ -31,7 +33,7 @@ class FindUser(
 
     identifier_type: Literal["email", "phone"]
     """Kind of ``identifier_value``."""
-    identifier_value: Sealed
+    identifier_value: Annotated[Sealed, MaxPlain(512)]
     """Email address, or international phone number."""
 
 
@@ -67,7 +69,7 @@ class UserProcessView(Reply):
     """When the last service finished; null while it is running."""
     expires_at: Moment | None
     """When an exported document is deleted; null while it is running."""
-    services: tuple[ServicePartView, ...]
+    services: Many[ServicePartView]
     """State by service."""
 
 
@@ -106,7 +108,7 @@ class UserExportView(Reply):
     """When the export was requested."""
     finished_at: Moment
     """When the export finished."""
-    services: dict[str, dict[str, list[dict[str, Any]]]]
+    services: Bounded[Bounded[Annotated[list[Bounded[Any]], Field(max_length=MAX_LISTED)]]]
     """Stored documents by service and collection, without secrets. A list may continue in the next page."""
     next_cursor: int | None
     """``cursor`` of the next page; null on the last one, which usually is the first."""

@@ -1,10 +1,14 @@
-"""Types of message fields.
+"""Types of message fields, with the maximum length of every text and list.
+
+What clients send has narrow limits. Views, events and commands between services have wide ones, because messages and
+stored values from earlier versions must remain readable: ``MAX_TEXT`` characters, and ``MAX_LISTED`` elements.
 
 A type with a description describes every field of that type in the API reference; such fields have no docstring.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self, TypeVar
 from unicodedata import category
@@ -15,14 +19,23 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     SerializationInfo,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from shared.messages.languages import TAG_PATTERN, language_tag
 
 T = TypeVar("T")
+MAX_TEXT: Final = 65_536
+"""Maximum length of a text without a narrower limit, in characters."""
+MAX_LISTED: Final = 10_000
+"""Maximum number of elements of a list without a narrower limit."""
+MAX_CIPHERTEXT: Final = 512 * 1024
+"""Maximum length of an encrypted secret, in characters: that of a message."""
+MAX_ID: Final = 128
 _LOOKALIKES: Final = str.maketrans("ILO", "110")
 _BLANKS: Final = "\ufeff" + "".join(
     character for character in map(chr, range(0x3001)) if character.isspace() or category(character) == "Cf"
@@ -76,13 +89,33 @@ def _readable_locale(value: Any) -> Any:
     return language_tag(value) if isinstance(value, str) else value
 
 
-Locale = Annotated[str, BeforeValidator(_normal_locale), Field(pattern=TAG_PATTERN)]
+MAX_TAG: Final = 64
+"""Longer than any language tag in normal form."""
+Locale = Annotated[str, Field(pattern=TAG_PATTERN, max_length=MAX_TAG), BeforeValidator(_normal_locale)]
 """A language tag (RFC 5646), case-insensitive: ``de``, ``de-AT``, ``zh-Hant-TW``. Other forms of a tag become this one
 (``language_tag``). For what operators set: a text that names no language is refused."""
-PreferredLocale = Annotated[str | None, BeforeValidator(_readable_locale)]
+PreferredLocale = Annotated[Annotated[str, Field(max_length=MAX_TAG)] | None, BeforeValidator(_readable_locale)]
 """The language that a person or an app prefers, as ``Locale``; a text that names no language counts as null."""
-NonEmpty = Annotated[str, Field(min_length=1)]
-"""A string of at least one character. IDs in requests are opaque, so they have no stricter format."""
+NonEmpty = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+"""A string of 1 to 128 characters. IDs in requests are opaque, so they have no stricter format."""
+AnyId = Annotated[str, Field(max_length=MAX_ID)]
+"""An ID, or an empty string."""
+StripeId = Annotated[str, Field(min_length=1, max_length=255)]
+"""An ID of Stripe, which has 255 characters at most (https://docs.stripe.com/upgrades)."""
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+"""A name that operators set."""
+Uri = Annotated[str, Field(max_length=2_048)]
+"""A URI of at most 2,048 characters."""
+State = Annotated[str, Field(min_length=1, max_length=1_024)]
+"""An app's own value of at most 1,024 characters."""
+TypedAddress = Annotated[str, Field(max_length=512)]
+"""An email address as a person types it. In normal form it has 254 characters at most."""
+TypedNumber = Annotated[str, Field(max_length=128)]
+"""A phone number as a person types it."""
+CursorText = Annotated[str, Field(max_length=4_096)]
+"""``next_cursor`` of an earlier page, which has its format."""
+Many = Annotated[tuple[T, ...], Field(max_length=MAX_LISTED)]
+"""A list in a view, an event or a command between services."""
 UserId = Annotated[NonEmpty, Field(description="ID of the user.")]
 ClientId = Annotated[NonEmpty, Field(description="ID of the client.")]
 CreatedAt = Annotated[Moment, Field(description="Time of creation.")]
@@ -97,6 +130,32 @@ Until = Annotated[Moment | None, Field(description="Only entries before this tim
 Limit = Annotated[int, Field(ge=1, le=500, description="Maximum number of entries in the page.")]
 Cursor = Annotated[T | None, Field(description="``next_cursor`` of the previous page.")]
 NextCursor = Annotated[str | None, Field(description="``cursor`` of the next page; null on the last one.")]
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPlain:
+    """Maximum length of a secret's plain text, in characters: ``Annotated[Sealed, MaxPlain(255)]``.
+
+    It is checked where the secret arrives in plain text. Of a ciphertext only the length as such is limited.
+    """
+
+    characters: int
+
+    def check(self, secret: Sealed) -> Sealed:
+        """Return the secret; raise an error if it is too long."""
+        if secret.plain_length > self.characters:
+            raise PydanticCustomError(
+                "string_too_long", "String should have at most {max_length} characters", {"max_length": self.characters}
+            )
+        return secret
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check after the type of the field."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Add the limit to the JSON Schema."""
+        return {**handler(schema), "maxLength": self.characters}
 
 
 class Sealed:
@@ -128,6 +187,11 @@ class Sealed:
             raise ValueError("sealed: only the receiving service can decrypt this")
         return self._plain
 
+    @property
+    def plain_length(self) -> int:
+        """Length of the plain text in characters; 0 if this process holds only the ciphertext."""
+        return 0 if self._plain is None else len(self._plain)
+
     def __repr__(self) -> str:
         return "Sealed(…)"
 
@@ -142,7 +206,9 @@ class Sealed:
             # The ciphertext is not stored on the object: the next message with this secret may have another receiver.
             return info.context["seal"](value.plain) if value.ciphertext is None else value.ciphertext  # type: ignore[index]
 
-        text = core_schema.with_info_after_validator_function(parse, core_schema.str_schema(strict=True))
+        text = core_schema.with_info_after_validator_function(
+            parse, core_schema.str_schema(strict=True, max_length=MAX_CIPHERTEXT)
+        )
         return core_schema.json_or_python_schema(
             json_schema=text,
             python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),

@@ -122,4 +122,4 @@ def may_be_registered(uri: str) -> bool:
 def _check_redirect_uris(uris: Iterable[str]) -> None:
     for uri in uris:
         if not may_be_registered(uri):
-            raise InvalidRedirectUri(redirect_uri=uri)
+            raise InvalidRedirectUri

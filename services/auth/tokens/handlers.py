@@ -55,8 +55,8 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
                 return await _redeem_code(command, work, auth)
             case "refresh_token":
                 return await _refresh(command, work, auth)
-            case other:
-                raise UnsupportedGrantType(grant_type=other)
+            case _:
+                raise UnsupportedGrantType
     except TokenNotFound:
         # Counted by network and not by the ID in the code: IDs can be guessed, so strangers could void any code.
         (await auth.rate_limits.quota({"wrong-keys-per-prefix": work.caller.client_ip}, work)).take()

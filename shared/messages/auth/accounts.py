@@ -25,17 +25,26 @@ from shared.messages.auth.errors import (
     WrongCredentials,
 )
 from shared.messages.message import Command, Query, Reply
-from shared.messages.types import PreferredLocale, Sealed
+from shared.messages.types import MAX_ID, MaxPlain, PreferredLocale, Sealed, TypedAddress
 
+MAX_PASSWORD: Final = 1_024
+"""Longer than any valid password, which has a refusal of its own."""
+MAX_TOKEN: Final = 4_096
+Password = Annotated[Sealed, MaxPlain(MAX_PASSWORD)]
 Text = Annotated[str, Field(min_length=1, max_length=255)]
-NewPassword = Annotated[Sealed, Field(description="Password of 8 to 255 characters.")]
-OwnerId = Annotated[Sealed, Field(description="ID of the owner.")]  # Sealed because it authorizes changes.
-ApiKey = Annotated[Sealed, Field(description="API key of the application.")]
+NewPassword = Annotated[Sealed, MaxPlain(MAX_PASSWORD), Field(description="Password of 8 to 255 characters.")]
+# Sealed because it authorizes changes.
+OwnerId = Annotated[Sealed, MaxPlain(MAX_ID), Field(description="ID of the owner.")]
+ApiKey = Annotated[Sealed, MaxPlain(MAX_ID), Field(description="API key of the application.")]
 CurrentPassword = Annotated[
-    Sealed | None, Field(description="Current password. Needed to change the password, unless old clients are served.")
+    Password | None,
+    Field(description="Current password. Needed to change the password, unless old clients are served."),
 ]
-OwnerToken = Annotated[Sealed | None, Field(description="Token of the owner, from the header ``authorization``.")]
-UserToken = Annotated[Sealed, Field(description="Token of the user.")]
+OwnerToken = Annotated[
+    Annotated[Sealed, MaxPlain(MAX_TOKEN)] | None,
+    Field(description="Token of the owner, from the header ``authorization``."),
+]
+UserToken = Annotated[Sealed, MaxPlain(MAX_TOKEN), Field(description="Token of the user.")]
 AlwaysTrue = Annotated[Literal[True], Field(description="Always true.")]
 INVALID_APPLICATION: Final = (FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded)
 _INVALID_USER: Final = (ApplicationUserNotActive, ApplicationUserEnded, AddressNotVerified)
@@ -76,7 +85,7 @@ class OwnerFields(Command):
     """First name."""
     lastname: Text
     """Last name."""
-    email: str
+    email: TypedAddress
     """Email address. Stored in lower case."""
     password: NewPassword
 
@@ -106,9 +115,9 @@ class LogInOwner(
 ):
     """Log in an owner."""
 
-    email: str
+    email: TypedAddress
     """Email address of the owner."""
-    password: Sealed
+    password: Password
     """Password of the owner."""
 
 
@@ -135,7 +144,7 @@ class UpdateOwner(
     """
 
     uuid: OwnerId
-    password: Sealed | None = None  # type: ignore[assignment]
+    password: Password | None = None  # type: ignore[assignment]
     """Current password, or a new one of 8 to 255 characters beside ``current_password``. May be omitted with a
     token."""
     current_password: CurrentPassword = None
@@ -156,7 +165,7 @@ class OwnerDeletedView(Reply):
 class DeleteOwner(Command, wire="auth.delete-owner", reply=OwnerDeletedView, refuses=(FieldRefused,)):
     """Delete an owner. Deletes its applications and their users too. An invalid token deletes nothing."""
 
-    deletion_token: Sealed
+    deletion_token: Annotated[Sealed, MaxPlain(MAX_TOKEN)]
     """Token from the registration or a login of the owner, since the last change of the password."""
     uuid: OwnerId
 
@@ -200,7 +209,7 @@ class SignUp(
     apikey: ApiKey
     username: Text
     """Name of the user."""
-    email: str
+    email: TypedAddress
     """Email address of the user, unique in the application. Stored in lower case."""
     password: NewPassword
     locale: PreferredLocale = None
@@ -227,7 +236,7 @@ class SignIn(
     Works for applications that were created as ``passwordless``, until the user's password is changed or reset.
     """
 
-    uuid: Sealed
+    uuid: Annotated[Sealed, MaxPlain(MAX_ID)]
     """ID of the user."""
     apikey: ApiKey
 
@@ -249,9 +258,9 @@ class SignInWithEmail(
     """Log in a user of an application with email address and password."""
 
     apikey: ApiKey
-    email: str
+    email: TypedAddress
     """Email address of the user."""
-    password: Sealed
+    password: Password
     """Password of the user."""
 
 
@@ -299,10 +308,10 @@ class UpdateApplicationUser(
     token: UserToken
     username: Text | None = None
     """New name."""
-    email: str | None = None
+    email: TypedAddress | None = None
     """New email address."""
     active: bool | None = None
     """Set to false to deactivate the user. A deactivated user cannot log in, nor undo it."""
-    password: Sealed | None = None
+    password: Password | None = None
     """New password of 8 to 255 characters."""
     current_password: CurrentPassword = None

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from shared.errors import InvalidCursor
 from shared.messages.message import Command, Event, OperatorList, Part, Reply
-from shared.messages.types import Cursor, Limit, Moment, NextCursor, Since, Until
+from shared.messages.types import AnyId, Cursor, CursorText, Limit, Many, Moment, NextCursor, Since, Until
 
 _Login = Literal["authenticate_user", "log_in", "log_in_for_testing", "refresh", "register_phone_user"]
 _LoginCode = Literal["send_magic_link", "send_phone_code", "send_trial_magic_link", "verify_phone_code"]
@@ -126,7 +126,7 @@ class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
 class AuditEntriesView(Reply):
     """A page of audit entries."""
 
-    entries: tuple[AuditEntryView, ...]
+    entries: Many[AuditEntryView]
     """The entries, newest first."""
     next_cursor: NextCursor
 
@@ -136,7 +136,7 @@ class ListAuditEntries(
 ):
     """List audit entries."""
 
-    user_id: str | None = None
+    user_id: AnyId | None = None
     """Only entries about this user."""
     action: Action | None = None
     """Only entries of this action. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``."""
@@ -145,4 +145,4 @@ class ListAuditEntries(
     since: Since = None
     until: Until = None
     limit: Limit = 100
-    cursor: Cursor[str] = None
+    cursor: Cursor[CursorText] = None

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, RootModel
 from shared.messages.auth.errors import ClientAlreadyExists, ClientChanged, ClientNotFound, InvalidRedirectUri
 from shared.messages.mailer.branding import ClientLooks, ClientLooksView
 from shared.messages.message import Command, Event, OperatorList, Reply
-from shared.messages.types import BaseVersion, ClientId, CreatedAt, NonEmpty, UpdatedAt, Version
+from shared.messages.types import BaseVersion, ClientId, CreatedAt, Many, Name, NonEmpty, UpdatedAt, Uri, Version
 
 
 class ClientView(Reply):
@@ -17,7 +17,7 @@ class ClientView(Reply):
     """ID of the client."""
     name: str
     """Name of the app."""
-    redirect_uris: tuple[str, ...]
+    redirect_uris: Many[str]
     """URIs that magic links may lead to."""
     disabled: bool
     """Whether logins through the client are refused."""
@@ -31,9 +31,9 @@ class CreateClient(
 ):
     """Register a client."""
 
-    name: NonEmpty
+    name: Name
     """Name of the app."""
-    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)]
+    redirect_uris: Annotated[tuple[Uri, ...], Field(min_length=1, max_length=100)]
     """URIs that magic links may lead to: `https://…`, loopback `http://127.0.0.1:8080/…`, or a scheme that is a domain
     in reverse, `com.example.app:/…` (RFC 8252 section 7); without user name, password and fragment. Requests must match
     one exactly (RFC 9700 section 4.1.3)."""
@@ -49,9 +49,9 @@ class UpdateClient(
 
     id: ClientId
     version: BaseVersion = None
-    name: NonEmpty | None = None
+    name: Name | None = None
     """New name of the app."""
-    redirect_uris: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    redirect_uris: Annotated[tuple[Uri, ...], Field(min_length=1, max_length=100)] | None = None
     """New list of redirect URIs, under the same rules; those that the client has already may stay. Links that were
     mailed before keep their target."""
     disabled: bool | None = None
@@ -70,7 +70,7 @@ class SetClientLooks(
     client_id: ClientId
 
 
-class ClientList(RootModel[tuple[ClientView, ...]]):
+class ClientList(RootModel[Many[ClientView]]):
     """The oldest clients, in order of creation; 1,000 at most."""
 
     model_config = ConfigDict(frozen=True)

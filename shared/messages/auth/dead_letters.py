@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from shared.errors import InvalidCursor
 from shared.messages.auth.errors import DeadLetterNotFound
 from shared.messages.message import Command, OperatorList, Part, Reply
-from shared.messages.types import Cursor, Limit, Moment, Since, Until
+from shared.messages.types import Cursor, CursorText, Limit, Many, Moment, Since, Until
 
 DEAD_LETTERS: Final = "dead-letters"
 """Ordering key of all replays: they are handled one at a time."""
@@ -18,21 +18,22 @@ PIECE_BYTES: Final = 256 * 1024
 
 Reason = Literal["undecodable", "unauthenticated", "too_old", "failing"]
 Outcome = Literal["replayed", "replayed_before", "too_old", "not_ours", "closed", "gone"]
+Label = Annotated[str, Field(max_length=256)]
 LetterId = Annotated[str, Field(min_length=3, max_length=300)]
 
 
 class DeadLetterFilter(Part):
     """A filter of dead letters. They must match all of its fields."""
 
-    topic: str | None = None
+    topic: Label | None = None
     """Topic that the message was on, for example ``auth.commands``."""
     reason: Reason | None = None
     """Reason why it became a dead letter: ``undecodable``, ``unauthenticated`` (not written by Nest, or with a sealing
     key that the service does not hold), ``too_old`` (older than the inbox, so it may have been handled), or ``failing``
     (all attempts failed)."""
-    type: str | None = None
+    type: Label | None = None
     """Wire name of the message, for example ``mailer.send-mail``."""
-    service: str | None = None
+    service: Label | None = None
     """Service that could not handle the message."""
     since: Since = None
     until: Until = None
@@ -77,7 +78,7 @@ class DeadLetterView(Part):
     """``undecodable``, ``unauthenticated``, ``too_old`` or ``failing``; empty if Nest did not write the letter."""
     detail: str
     """Error in words. For ``failing``: class of the last attempt's exception."""
-    frames: tuple[str, ...]
+    frames: Many[str]
     """Stack frames of that exception, outermost first."""
     tries: int | None
     """Number of attempts."""
@@ -91,7 +92,7 @@ class DeadLetterView(Part):
     """When the message was first published."""
     key: Octets | None
     """Key of the record; null if there is none."""
-    headers: tuple[HeaderView, ...]
+    headers: Many[HeaderView]
     """Headers of the record: the first 20 in a list, the first 200 of a single dead letter."""
     headers_left_out: int
     """Number of further headers."""
@@ -108,7 +109,7 @@ class DeadLetterView(Part):
 class DeadLettersView(Reply):
     """A page of dead letters."""
 
-    letters: tuple[DeadLetterView, ...]
+    letters: Many[DeadLetterView]
     """The dead letters, newest first."""
     next_cursor: str | None
     """``cursor`` of the next page; null on the last one. A page may be short or even empty and still have a next one,
@@ -132,7 +133,7 @@ class ListDeadLetters(
     filter: DeadLetterFilter = DeadLetterFilter()
     """Filter of the dead letters to list. All by default."""
     limit: Limit = 100
-    cursor: Cursor[str] = None
+    cursor: Cursor[CursorText] = None
 
 
 class ReplayedView(Part):
@@ -148,7 +149,7 @@ class ReplayedView(Part):
 class ReplayedDeadLettersView(Reply):
     """Result of one call of ``replay_dead_letters``."""
 
-    letters: tuple[ReplayedView, ...]
+    letters: Many[ReplayedView]
     """The outcomes, in the order of the replay."""
     next_cursor: str | None
     """``cursor`` of the next call; null once all dead letters are processed that existed at the first call."""
@@ -174,7 +175,7 @@ class ReplayDeadLetters(
     a second time."""
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     """With ``filter``: maximum number of dead letters that one call processes."""
-    cursor: str | None = None
+    cursor: CursorText | None = None
     """``next_cursor`` of the previous call with the same filter."""
 
     @model_validator(mode="after")

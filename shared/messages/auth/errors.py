@@ -60,10 +60,7 @@ class Throttled(Refusal, kind=Kind.THROTTLED):
 
 
 class UnsupportedGrantType(Refusal):
-    """``grant_type`` is neither ``authorization_code`` nor ``refresh_token`` (RFC 6749 section 5.2).
-
-    ``meta.grant_type`` repeats it.
-    """
+    """``grant_type`` is neither ``authorization_code`` nor ``refresh_token`` (RFC 6749 section 5.2)."""
 
 
 class CodeMissing(Refusal):

@@ -7,13 +7,13 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe
 from shared.messages.message import Command, Part
-from shared.messages.types import NonEmpty, PreferredLocale
+from shared.messages.types import NonEmpty, PreferredLocale, State, TypedAddress, Uri
 
-CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$")]
+CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$", max_length=64)]
 _REFUSALS: Final = (ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail)
-Platform = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,31}$")]
+Platform = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,31}$", max_length=32)]
 """``mac``, ``windows``, ``linux``, ``ios``, ``android``, ``web``, or another lower-case word."""
-DeviceValue = Annotated[str, Field(min_length=1, pattern=r"\S")]
+DeviceValue = Annotated[str, Field(min_length=1, max_length=512, pattern=r"\S")]
 """A text that is not only white space: an empty one would make all devices without a value the same device."""
 _INSTALLATION_NAMES: Final = AliasChoices("beak_id", "device_id")
 
@@ -66,9 +66,9 @@ class LinkRequest(Command):
 
     client_id: NonEmpty
     """ID of the client that the person logs in to."""
-    redirect_uri: str
+    redirect_uri: Uri
     """Target of the link. Must be one of the client's redirect URIs, character by character."""
-    state: NonEmpty
+    state: State
     """Opaque value of the app, not empty. The link returns it URL-encoded as the query parameter ``state``."""
     code_challenge_method: Literal["S256"]
     """PKCE method (RFC 7636)."""
@@ -77,7 +77,7 @@ class LinkRequest(Command):
     in lower-case hex."""
     identifier_type: Literal["email"]
     """Kind of ``identifier_value``."""
-    identifier_value: str
+    identifier_value: TypedAddress
     """Email address that gets the link."""
     device: Device | None = None
     """The requesting device. Devices that have logged in to the address before have rate limits of their own."""
@@ -134,3 +134,9 @@ class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link", persona
 
     eligible: bool = True
     """Whether the link is one of a trial. The link of a person or device that has had one only logs in."""
+
+    # An earlier version may have accepted longer ones.
+    client_id: str
+    redirect_uri: str
+    state: str
+    identifier_value: str

@@ -6,11 +6,14 @@ from pydantic import Field
 
 from shared.messages.auth import errors
 from shared.messages.message import Command, Reply
-from shared.messages.types import Locale, Sealed, UserId
+from shared.messages.types import Locale, MaxPlain, Sealed, TypedNumber, UserId
 
 MAX_NAME_LENGTH: Final = 200
 """Maximum length of a first or last name, in characters."""
 Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
+MAX_LOCALES: Final = 10
+PhoneSecret = Annotated[Sealed, MaxPlain(128)]
+"""A code or a nonce."""
 AppName = Annotated[str, Field(max_length=200)]
 
 
@@ -34,9 +37,9 @@ class SendPhoneCode(
     The code has six digits and works once, for ten minutes, together with the nonce in the response.
     """
 
-    phone_number: str
+    phone_number: TypedNumber
     """International number with country code, with or without ``+`` and separators."""
-    locales: tuple[Locale, ...] = ()
+    locales: Annotated[tuple[Locale, ...], Field(max_length=MAX_LOCALES)] = ()
     """Languages of the recipient by preference, from the request's header ``accept-language``."""
 
 
@@ -62,9 +65,9 @@ class VerifyPhoneCode(
     token for the whole API. With any other name its ``typ`` is ``phone+jwt``, and no method takes it. If the name is
     null, empty or omitted, the claims ``clientid`` and ``aud`` are empty."""
 
-    code: Sealed
+    code: PhoneSecret
     """Code from the text."""
-    nonce: Sealed
+    nonce: PhoneSecret
     """Nonce from ``/init``."""
 
 
@@ -101,15 +104,15 @@ class RegisterPhoneUser(
     Uses up the code, creates the user if the number is new, and stores the name.
     """
 
-    code: Sealed
+    code: PhoneSecret
     """Code from the text."""
-    nonce: Sealed
+    nonce: PhoneSecret
     """Nonce from ``/init``."""
     first_name: Name = ""
     """First name, at most 200 characters. White space around it is removed; an empty name counts as missing."""
     last_name: Name = ""
     """Last name, at most 200 characters. White space around it is removed; an empty name counts as missing."""
-    phone_number: str | None = None
+    phone_number: TypedNumber | None = None
     """Number that the code was sent to; another number is refused."""
 
 

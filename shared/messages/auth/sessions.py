@@ -7,7 +7,7 @@ from pydantic import ConfigDict, RootModel, model_validator
 from shared.messages.auth.errors import NoCurrentSession, SessionNotFound, UserNotFound
 from shared.messages.auth.magic_links import Platform
 from shared.messages.message import Command, Event, Part, Query, Reply
-from shared.messages.types import Moment, NonEmpty, UserId
+from shared.messages.types import Many, Moment, NonEmpty, UserId
 
 
 class SessionDevice(Part):
@@ -49,7 +49,7 @@ class SessionView(Part):
     """Whether the access token of this request belongs to the session."""
 
 
-class SessionList(RootModel[tuple[SessionView, ...]]):
+class SessionList(RootModel[Many[SessionView]]):
     """Live sessions, most recently used first; 200 at most."""
 
     model_config = ConfigDict(frozen=True)

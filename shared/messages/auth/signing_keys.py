@@ -1,11 +1,11 @@
 """Signing keys of access tokens: rotation, publication and withdrawal."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from shared.messages.message import Command, Event, OperatorList, Part, Reply
-from shared.messages.types import CreatedAt, Moment
+from shared.messages.types import CreatedAt, Many, Moment
 
 KEYRING: Final = "signing-keys"
 """Ordering key of all commands about signing keys: they are handled one at a time."""
@@ -34,7 +34,7 @@ class SigningKeyView(Part):
 class SigningKeysView(Reply):
     """All keys that verify tokens."""
 
-    keys: tuple[SigningKeyView, ...]
+    keys: Many[SigningKeyView]
     """The keys, oldest first."""
 
 
@@ -75,7 +75,7 @@ class SigningKeyPublished(Event, wire="auth.signing-key-published", topic="auth.
     """
 
     kid: str
-    jwk: dict[str, str]
+    jwk: Annotated[dict[str, str], Field(max_length=32)]
 
 
 class SigningKeyWithdrawn(Event, wire="auth.signing-key-withdrawn", topic="auth.keys", tombstone=True):

@@ -1,10 +1,15 @@
 """Access tokens and refresh tokens: issue, reuse and revocation."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from shared.messages.auth import errors
 from shared.messages.message import Command, Event, Reply
-from shared.messages.types import Moment, NonEmpty, Sealed
+from shared.messages.types import MaxPlain, Moment, NonEmpty, Sealed, Uri
+
+Credential = Annotated[Sealed, MaxPlain(256)]
+"""A code, a code verifier (RFC 7636: 128 characters at most) or a refresh token."""
 
 
 class TokenView(Reply):
@@ -63,15 +68,15 @@ class AuthenticateUser(
     # The fields of a grant are optional here because a missing one has a refusal of its own.
     client_id: NonEmpty
     """ID of the client that the code or the refresh token was issued to."""
-    grant_type: str
+    grant_type: Annotated[str, Field(max_length=64)]
     """``authorization_code`` or ``refresh_token``."""
-    redirect_uri: str | None = None
+    redirect_uri: Uri | None = None
     """For ``authorization_code``: the ``redirect_uri`` that the link was requested with."""
-    code: Sealed | None = None
+    code: Credential | None = None
     """For ``authorization_code``: the query parameter ``code`` of the link."""
-    code_verifier: Sealed | None = None
+    code_verifier: Credential | None = None
     """For ``authorization_code``: the PKCE verifier that the code challenge was computed from."""
-    refresh_token: Sealed | None = None
+    refresh_token: Credential | None = None
     """For ``refresh_token``: the latest refresh token. It is used up; the response has its successor."""
 
 

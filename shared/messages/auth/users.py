@@ -8,7 +8,7 @@ from shared.messages.auth.errors import InvalidEmail, UserNotFound
 from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
 from shared.messages.mailer.errors import AwaitingConsent
 from shared.messages.message import Command, Event, Part, Query, Reply
-from shared.messages.types import CreatedAt, Moment, UpdatedAt, UserId
+from shared.messages.types import CreatedAt, Many, Moment, UpdatedAt, UserId
 
 
 class IdentifierView(Part):
@@ -34,7 +34,7 @@ class UserView(Reply):
     id: str
     """ID of the user."""
     created_at: CreatedAt
-    identifiers: tuple[IdentifierView, ...]
+    identifiers: Many[IdentifierView]
     """All identifiers, removed ones included, oldest first."""
 
 

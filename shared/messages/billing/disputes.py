@@ -3,7 +3,7 @@
 from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
 from shared.messages.message import Event, OperatorList, Part, Reply
-from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
+from shared.messages.types import Cursor, CursorText, Limit, Many, Moment, NextCursor, NonEmpty
 
 
 class FollowDispute(StripeReread, wire="billing.follow-dispute"):
@@ -79,7 +79,7 @@ class DisputeView(Part):
 class DisputesView(Reply):
     """A page of disputes."""
 
-    disputes: tuple[DisputeView, ...]
+    disputes: Many[DisputeView]
     """The disputes, newest first."""
     next_cursor: NextCursor
 
@@ -94,4 +94,4 @@ class ListDisputes(
     status: NonEmpty | None = None
     """Only disputes with this Stripe status."""
     limit: Limit = 100
-    cursor: Cursor[NonEmpty] = None
+    cursor: Cursor[CursorText] = None

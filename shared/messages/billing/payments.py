@@ -5,7 +5,7 @@ from typing import Literal
 from shared.errors import InvalidCursor
 from shared.messages.billing.stripe_events import StripeReread
 from shared.messages.message import Event, OperatorList, Part, Reply
-from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
+from shared.messages.types import Cursor, CursorText, Limit, Many, Moment, NextCursor, NonEmpty
 
 
 class FollowPayment(StripeReread, wire="billing.follow-payment"):
@@ -114,7 +114,7 @@ class PaymentView(Part):
 class PaymentsView(Reply):
     """A page of payments."""
 
-    payments: tuple[PaymentView, ...]
+    payments: Many[PaymentView]
     """The payments, newest first."""
     next_cursor: NextCursor
 
@@ -129,4 +129,4 @@ class ListPayments(
     status: NonEmpty | None = None
     """Only payments with this Stripe status."""
     limit: Limit = 100
-    cursor: Cursor[NonEmpty] = None
+    cursor: Cursor[CursorText] = None

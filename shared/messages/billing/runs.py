@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from shared.messages.billing.stripe_events import StripeCommand, StripeEvent
 from shared.messages.message import Command, OperatorList, Part, Query, Reply
-from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty
+from shared.messages.types import Cursor, CursorText, Limit, Many, Moment, NextCursor, NonEmpty, StripeId
 
 SCHEDULE: Final = "stripe-schedule"
 """Ordering key of all KeepStripeSchedule commands: they are handled one at a time."""
@@ -55,7 +55,7 @@ class StripeRunView(StripeRunSummary):
     """Whether the run repairs differences."""
     stage: str
     """Current stage, or the last one."""
-    counts: dict[str, int]
+    counts: Annotated[dict[str, int], Field(max_length=1_000)]
     """Number of objects compared, re-read, found to differ and so on, by name."""
     updated_at: Moment
     """When the run last made progress."""
@@ -64,7 +64,7 @@ class StripeRunView(StripeRunSummary):
 class StripeRunsView(Reply):
     """The latest Stripe runs."""
 
-    runs: tuple[StripeRunSummary, ...]
+    runs: Many[StripeRunSummary]
     """The runs, newest first."""
 
 
@@ -94,7 +94,7 @@ class ReplayStripeEvents(StripeRunCommand, wire="billing.replay-stripe-events"):
     Includes events that were processed before. Needs ``event_ids``, ``types`` or ``since``.
     """
 
-    event_ids: Annotated[tuple[NonEmpty, ...], Field(max_length=100)] = ()
+    event_ids: Annotated[tuple[StripeId, ...], Field(max_length=100)] = ()
     """IDs of the events (``evt_…``). The other filters are ignored then."""
     types: Annotated[tuple[NonEmpty, ...], Field(max_length=20)] = ()
     """Only events of these Stripe types. All types by default."""
@@ -170,14 +170,14 @@ class StripeDifferenceView(Part):
     state: Literal["suspected", "found", "ordered", "repaired"]
     """``suspected`` before the object was read again, ``found`` after it, ``ordered`` while the repair is in progress,
     ``repaired`` after it."""
-    fields: tuple[FieldDifference, ...]
+    fields: Many[FieldDifference]
     """Fields that differ."""
 
 
 class StripeDifferencesView(Reply):
     """A page of differences."""
 
-    differences: tuple[StripeDifferenceView, ...]
+    differences: Many[StripeDifferenceView]
     """The differences."""
     next_cursor: NextCursor
 
@@ -193,7 +193,7 @@ class ListStripeDifferences(
 
     run_id: RunId
     limit: Limit = 100
-    cursor: Cursor[NonEmpty] = None
+    cursor: Cursor[CursorText] = None
 
 
 class ContinueStripeRun(StripeCommand, wire="billing.continue-stripe-run"):

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from shared.messages.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
 from shared.messages.billing.stripe_events import StripeCommand, StripeReread
 from shared.messages.message import Event, Query, Reply
-from shared.messages.types import Moment, NonEmpty, UserId
+from shared.messages.types import Many, Moment, NonEmpty, UserId
 
 CancelType = Literal["immediate", "period_end"]
 
@@ -50,7 +50,7 @@ class SubscriptionView(Reply):
     """ID of the trial that the subscription began with; null if none."""
     duplicate_of: str | None
     """ID of the subscription that was kept when this one was cancelled as its duplicate; null if it was not."""
-    other_subscription_ids: tuple[str, ...]
+    other_subscription_ids: Many[str]
     """IDs of the user's other subscriptions, ended ones included, oldest first."""
     stp_subscription_id: str
     """ID of the subscription in Stripe."""
@@ -180,7 +180,7 @@ class SubscriptionChanged(SubscriptionEvent, wire="billing.subscription-changed"
     """A subscription changed."""
 
     status: str
-    changed: tuple[str, ...]
+    changed: Many[str]
     """Names of the changed fields, as stored in MongoDB."""
     entitled: bool | None = None
     """See SubscriptionStarted."""
@@ -190,7 +190,7 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     """A subscription ended for good. Published instead of SubscriptionChanged."""
 
     status: str
-    changed: tuple[str, ...] = ()
+    changed: Many[str] = ()
     """See SubscriptionChanged."""
     reason: str | None = None
     """``duplicate``, ``coupon_missing`` or ``trial_undone`` if billing ended it, else Stripe's reason:

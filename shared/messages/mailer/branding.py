@@ -20,9 +20,9 @@ The published pattern is a superset that all regular-expression dialects underst
 """
 _ATOM: Final = r"[A-Za-z0-9_%+-]{1,32}"
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-Address = Annotated[str, Field(pattern=rf"^{_ATOM}(?:\.{_ATOM}){{0,3}}@{_LABEL}(?:\.{_LABEL}){{1,8}}$")]
+Address = Annotated[str, Field(pattern=rf"^{_ATOM}(?:\.{_ATOM}){{0,3}}@{_LABEL}(?:\.{_LABEL}){{1,8}}$", max_length=720)]
 """An email address of the simple form that senders have."""
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$", max_length=7)]
 ImageUrl = Annotated[
     str,
     Field(

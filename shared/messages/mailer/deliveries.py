@@ -1,11 +1,12 @@
 """Deliveries: the mails and texts that Nest sent, and their outcome."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from shared.errors import InvalidCursor
 from shared.messages.message import OperatorList, Part, Reply
-from shared.messages.types import Cursor, Limit, Moment, NextCursor, Sealed
+from shared.messages.types import AnyId, Cursor, CursorText, Limit, Many, MaxPlain, Moment, NextCursor, Sealed
 
+Recipient = Annotated[Sealed, MaxPlain(512)]
 Medium = Literal["mail", "text"]
 DeliveryState = Literal["queued", "handed_over", "delivered", "bounced", "failed", "suppressed"]
 
@@ -42,7 +43,7 @@ class DeliveryView(Part):
 class DeliveriesView(Reply):
     """A page of deliveries."""
 
-    deliveries: tuple[DeliveryView, ...]
+    deliveries: Many[DeliveryView]
     """The deliveries, newest first."""
     next_cursor: NextCursor
 
@@ -52,19 +53,19 @@ class ListDeliveries(
 ):
     """List mails and texts with their outcome."""
 
-    recipient: Sealed | None = None
+    recipient: Recipient | None = None
     """Only deliveries to this email address or phone number."""
     medium: Medium | None = None
     """Only mails, or only texts."""
     state: DeliveryState | None = None
     """Only deliveries in this state."""
-    template: str | None = None
+    template: AnyId | None = None
     """Only deliveries of this template."""
-    client_id: str | None = None
+    client_id: AnyId | None = None
     """Only deliveries for this client."""
     since: Moment | None = None
     """Only deliveries ordered at this time or later."""
     until: Moment | None = None
     """Only deliveries ordered before this time."""
     limit: Limit = 100
-    cursor: Cursor[str] = None
+    cursor: Cursor[CursorText] = None

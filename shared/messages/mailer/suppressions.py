@@ -5,10 +5,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.errors import InvalidCursor
+from shared.messages.mailer.deliveries import Recipient
 from shared.messages.mailer.errors import RecipientComplained, SuppressionNotFound
 from shared.messages.mailer.mails import Template
 from shared.messages.message import Command, Event, OperatorList, Reply
-from shared.messages.types import Cursor, Limit, Moment, NextCursor, NonEmpty, Sealed, Since, Until
+from shared.messages.types import Cursor, CursorText, Limit, Many, Moment, NextCursor, NonEmpty, Since, Until
 
 Cause = Literal["bounce", "complaint"]
 NoticeKind = Literal["delivered", "bounced", "complained"]
@@ -40,7 +41,7 @@ class SuppressionView(Reply):
 class SuppressionsView(Reply):
     """A page of the suppression list."""
 
-    suppressions: tuple[SuppressionView, ...]
+    suppressions: Many[SuppressionView]
     """The entries, newest first."""
     next_cursor: NextCursor
 
@@ -50,14 +51,14 @@ class ListSuppressions(
 ):
     """List the suppressed addresses."""
 
-    recipient: Sealed | None = None
+    recipient: Recipient | None = None
     """Only the entry of this email address."""
     cause: Cause | None = None
     """Only entries with this cause."""
     since: Since = None
     until: Until = None
     limit: Limit = 100
-    cursor: Cursor[str] = None
+    cursor: Cursor[CursorText] = None
 
 
 class LiftSuppression(
@@ -72,7 +73,7 @@ class LiftSuppression(
     Takes ``recipient`` or ``delivery_id``, and returns the removed entry.
     """
 
-    recipient: Sealed | None = None
+    recipient: Recipient | None = None
     """The email address."""
     delivery_id: NonEmpty | None = None
     """ID of the delivery that bounced or was reported as spam."""

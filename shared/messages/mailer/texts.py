@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shared.messages.mailer.mails import SendOrder
 from shared.messages.message import Event, Part
-from shared.messages.types import Locale, Moment
+from shared.messages.types import Locale, Many, Moment
 
 TextTemplate = Literal["login-code"]
 
@@ -31,7 +31,7 @@ class SendText(SendOrder, wire="mailer.send-text"):
     """Time of the first order. A late command may be a repeat of a text that was sent before."""
     expires_at: Moment
     """When the text becomes useless and is not sent any more."""
-    other_locales: tuple[Locale, ...] = ()
+    other_locales: Many[Locale] = ()
     """Further languages of the recipient, by preference."""
 
 

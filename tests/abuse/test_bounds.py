@@ -1,0 +1,96 @@
+"""Texts without end, and responses that repeat them: both are refused, whatever the field."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.abuse.calls import Operation, operations, replaced, string_fields
+from tests.abuse.conftest import Target
+
+MARKER = "m4rk3d5ecret"
+PREFERENCES = {"locale", "app_version"}
+"""Fields that never refuse a call: what cannot be read counts as not given."""
+
+
+def calls(text: str) -> list[tuple[Operation, str, dict[str, Any]]]:
+    """A call of every operation for each of its texts, with this text there."""
+    return [
+        (operation, ".".join(path), replaced(operation.sample(), path, text))
+        for operation in operations()
+        for path in string_fields(operation.message)
+        if not PREFERENCES & {*path}
+    ]
+
+
+async def send(
+    target: Target, sent: list[tuple[Operation, str, dict[str, Any]]], *, internal: bool = True
+) -> list[tuple[str, httpx.Response]]:
+    """Send calls, and return the responses with the names of operation and field."""
+    ready = asyncio.Semaphore(16)
+
+    async def one(operation: Operation, field: str, fields: dict[str, Any]) -> tuple[str, httpx.Response]:
+        path, body = operation.request(fields)
+        headers = target.nest.internal if internal and path.startswith("/1/") else {}
+        async with ready:
+            response = await target.nest.http.request(operation.verb, path, content=body, headers=headers)
+        return f"{operation} {field}", response
+
+    return await asyncio.gather(*(one(*each) for each in sent))
+
+
+@pytest.mark.parametrize("characters", [6_000, 60_000])
+async def test_text_over_the_maximum_of_its_field_reaches_no_service(target: Target, characters: int) -> None:
+    long = [
+        (operation, field, fields)
+        for operation, field, fields in calls("m" * characters)
+        # A path has 16 KiB at most.
+        if field not in operation.path_fields or characters < 10_000
+    ]
+    assert len(long) > 100
+    before = {topic: await target.record_count(topic) for topic in TOPICS}
+    for name, response in await send(target, long):
+        if "payload" not in name:
+            assert response.status_code in (400, 401, 403, 404, 413, 422), (name, response.status_code, response.text)
+            assert "m" * 40 not in response.text, name
+    payloads = sum("payload" in field for _, field, _ in long)
+    after = {topic: await target.record_count(topic) for topic in TOPICS}
+    assert sum(after.values()) - sum(before.values()) <= payloads
+
+
+TOPICS = ("auth.commands", "billing.commands", "mailer.commands")
+
+
+async def test_refusals_repeat_no_text_of_the_client(target: Target) -> None:
+    marked = calls(MARKER)
+    marked += [
+        (operation, name, {**operation.sample(), name: value})
+        for operation in operations()
+        for name in (*operation.message.model_fields, f"{MARKER} {MARKER}")
+        if name not in operation.path_fields
+        for value in ([MARKER], {MARKER + "$": MARKER}, {"code": MARKER, "type": MARKER, "kind": MARKER})
+    ]
+    refused = 0
+    for internal in (True, False):
+        for name, response in await send(target, marked, internal=internal):
+            assert response.status_code < 500, (name, response.text)
+            if response.status_code >= 400:
+                refused += 1
+                assert MARKER not in response.text, (name, response.text)
+                assert MARKER not in str(response.headers), name
+    assert refused > 400
+
+
+async def test_refusals_leave_no_text_of_the_client_in_rows(target: Target) -> None:
+    await send(target, calls(MARKER), internal=False)
+    for name, documents in target.documents().items():
+        collection = name.rpartition(".")[2]
+        if collection == "audit":
+            assert MARKER not in json.dumps(documents, default=str)
+        if collection == "inbox":
+            refusals = [{**each, "messages": len(each["messages"])} for each in documents if each["kind"] != "done"]
+            assert MARKER not in json.dumps(refusals, default=str)
