@@ -26,6 +26,7 @@ EXTRA_FILES: Final = {
     "services/auth/magic_links/mail_backlog.py": "adapters",
     "services/auth/rate_limits/known_devices.py": "adapters",
     "services/auth/rate_limits/limiter.py": "adapters",
+    "services/auth/rate_limits/refusal_budget.py": "adapters",
     "services/auth/rate_limits/shared_counters.py": "adapters",
     "services/auth/sessions/geoip.py": "adapters",
     "services/auth/signing_keys/key_pairs.py": "adapters",

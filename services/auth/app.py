@@ -26,6 +26,7 @@ from services.auth.personal_data.store import PersonalData, UserExportParts, Use
 from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
 from services.auth.rate_limits.limiter import RateLimiter
+from services.auth.rate_limits.refusal_budget import RefusalBudget
 from services.auth.rate_limits.shared_counters import SharedCounters
 from services.auth.rate_limits.store import CounterSlots, KnownDevicesStore, UseLogs
 from services.auth.sessions.geoip import GeoIp
@@ -122,11 +123,13 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
         old_clients=settings.old_clients,
         parameters=settings.password_parameters,
     )
+    refusal_budget = RefusalBudget(rate_limits, resources.publish, resources.clock)
     mail_backlog = MailBacklog(settings.kafka, prefix=settings.topic_prefix)
     settings.warn_of_old_clients()
     async with (
         keyring.running(settings.signing_algorithm, resources.publish, at=resources.clock()),
         shared_counters.running(),
+        refusal_budget.running(),
         aclosing(passwords),
         mail_backlog.running(),
     ):
@@ -159,6 +162,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             audit=AuditRecorder(audit_entries),
             audit_entries=audit_entries,
             rate_limits=rate_limits,
+            refusal_budget=refusal_budget,
             passwords=passwords,
             geoip=GeoIp.open(settings.places_database),
             dead_letters=DeadLetterQueue(

@@ -19,6 +19,7 @@ from services.auth.personal_data.store import PersonalData, UserExportParts, Use
 from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
 from services.auth.rate_limits.limiter import RateLimiter
+from services.auth.rate_limits.refusal_budget import RefusalBudget
 from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.models import RotationPolicy
@@ -70,6 +71,7 @@ class Auth:
     audit: AuditRecorder
     audit_entries: AuditEntries
     rate_limits: RateLimiter
+    refusal_budget: RefusalBudget
     passwords: PasswordHasher
     geoip: GeoIp
     dead_letters: DeadLetterQueue

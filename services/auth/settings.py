@@ -116,6 +116,9 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """Wrong passwords for one user."""
     limit_passwords_per_prefix: LimitSetting = Limit.parse("30/5m")
     """Calls from one IP prefix that hash a password, except to accounts that were logged in to from there before."""
+    limit_refusals_per_prefix: LimitSetting = Limit.parse("100/5m")
+    """Refused anonymous commands from one IP prefix that are stored and audited one by one. Further ones get
+    ``throttled``; commands that are not refused are handled regardless."""
     guesses_per_code: int = Field(default=5, ge=1, le=10)
     """Number of wrong guesses that void a code."""
     limit_lift_loopback: bool = False

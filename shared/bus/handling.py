@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from inspect import iscoroutinefunction
 from types import ModuleType
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, Protocol, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -73,8 +73,19 @@ class EventNotHandled(Exception):
     """The service has no handler for this event."""
 
 
+class RefusalBudget(Protocol):
+    """Decides whether the refusal of an anonymous command is stored."""
+
+    async def spend(self, work: Work, refusal: Refusal) -> Refusal | None:
+        """Count a refusal; return the one that replaces it, and for which nothing is stored, or None."""
+
+
 class Handling:
-    """Runs messages through the handlers of one service; ``context`` is the third argument of every handler."""
+    """Runs messages through the handlers of one service.
+
+    ``context`` is the third argument of every handler. If it has a ``refusal_budget``, that limits what refused
+    anonymous commands store.
+    """
 
     def __init__(
         self,
@@ -95,6 +106,7 @@ class Handling:
             if issubclass(kind, Event) and wire not in self._handlers
         }
         self._context = context
+        self._refusal_budget: RefusalBudget | None = getattr(context, "refusal_budget", None)
         self._inbox = inbox
         self._ids = ids
         self._sealer = sealer
@@ -207,6 +219,10 @@ class Handling:
         outcome = refused(refusal)
         if refusal.kind is Kind.UNAVAILABLE:
             return outcome
+        if self._refusal_budget is not None and work.caller.kind == "anonymous":
+            replaced = await self._refusal_budget.spend(work, refusal)
+            if replaced is not None:
+                return refused(replaced)
         if not refusal.remembered:
             work.discard_state()
         work.run_outcome_hook(refusal)

@@ -90,7 +90,10 @@ async def test_refusals_leave_no_text_of_the_client_in_rows(target: Target) -> N
     for name, documents in target.documents().items():
         collection = name.rpartition(".")[2]
         if collection == "audit":
-            assert MARKER not in json.dumps(documents, default=str)
+            # An operator's entry has the ID that the operator asked for.
+            strangers = [each for each in documents if each["caller"] == "anonymous"]
+            assert strangers
+            assert MARKER not in json.dumps(strangers, default=str)
         if collection == "inbox":
             refusals = [{**each, "messages": len(each["messages"])} for each in documents if each["kind"] != "done"]
             assert MARKER not in json.dumps(refusals, default=str)

@@ -133,6 +133,7 @@ def test_default_limits_are_the_documented_ones() -> None:
         "texts-per-country": [(500, 3600)],
         "texts-per-deployment": [(1000, 3600)],
         "passwords-per-prefix": [(30, 300)],
+        "refusals-per-prefix": [(100, 300)],
         "passwords-per-user": [(10, 900)],
     }
 

@@ -203,3 +203,53 @@ async def test_flooded_number_gets_three_texts(limited: Stack, requests: int) ->
     assert codes_of(responses) == {"done": 3, "throttled": requests - 3}
     await limited.mail(number, count=3)
     assert len(limited.inbox.arrivals(number)) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/verify", {"code": "123456", "nonce": "0" * 32}, 404),
+        (f"{API}/authenticate_user", {"client_id": CLIENT_ID, "grant_type": "x" * 64}, 400),
+    ],
+    ids=["unknown nonces", "unknown grant types"],
+)
+async def test_flood_of_refused_calls_stores_the_budget_of_its_network(
+    limited: Stack, mongo_client: Mongo, path: str, body: dict[str, Any], status: int
+) -> None:
+    auth = database(limited, mongo_client, "auth")
+    network = f"203.0.{100 + status % 100}"
+
+    def stored() -> tuple[int, int, int]:
+        size = sum(auth.command("collStats", name)["size"] for name in ("inbox", "audit"))
+        return auth["inbox"].count_documents({}), auth["audit"].count_documents({}), size
+
+    ready = asyncio.Semaphore(32)
+
+    async def call(number: int) -> httpx.Response:
+        async with ready:
+            headers = {"x-forwarded-for": f"{network}.{number % 250 + 1}"}
+            return await limited.http.post(path, json=body, headers=headers)
+
+    before = stored()
+    responses = await asyncio.gather(*(call(number) for number in range(600)))
+    statuses = Counter(response.status_code for response in responses)
+    # Two instances of a counter may differ for a moment.
+    assert statuses.keys() == {status, 429}
+    assert 100 <= statuses[status] <= 110
+    assert all(int(each.headers["retry-after"]) > 0 for each in responses if each.status_code == 429)
+    rows, entries, size = (after - earlier for after, earlier in zip(stored(), before, strict=True))
+    assert rows <= 110
+    assert entries <= 110
+    assert size < 150_000
+    assert (await limited.http.post(path, json=body, headers={"x-forwarded-for": "192.0.2.77"})).status_code == status
+
+
+async def test_flood_of_long_texts_stores_nothing(limited: Stack, mongo_client: Mongo) -> None:
+    auth = database(limited, mongo_client, "auth")
+    before = auth["inbox"].count_documents({})
+    body = {"client_id": CLIENT_ID, "grant_type": "x" * 60_000}
+    for _ in range(100):
+        response = await limited.http.post(f"{API}/authenticate_user", json=body)
+        assert response.status_code == 422
+        assert "xxx" not in response.text
+    assert auth["inbox"].count_documents({}) == before

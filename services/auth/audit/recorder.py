@@ -14,6 +14,7 @@ from services.auth.audit.store import AuditEntries
 from shared.bus.work import Work
 from shared.errors import Refusal
 from shared.ids import derived_message_id
+from shared.messages import Caller
 from shared.messages.auth.audit import NOTE_FIELDS, Action, Audited, AuditEntryView, RecordAuditEntry
 
 Order = TypeVar("Order")
@@ -50,7 +51,10 @@ class AuditRecorder:
         self._add(work, action, None if refusal is None else refusal.code, about, at=work.now, message_id=work.id)
 
     def record_for_service(self, command: RecordAuditEntry, work: Work) -> None:
-        """Add the entry of a message that another service has handled, whose caller is that of the work."""
+        """Add the entry of a message that another service has handled, whose caller is that of the work.
+
+        Or, if it names a network, an entry for many refused commands of anonymous callers.
+        """
         about = command.model_dump(include=set(NOTE_FIELDS))
         self._add(
             work,
@@ -60,6 +64,7 @@ class AuditRecorder:
             at=command.at,
             message_id=command.message_id,
             count=command.count,
+            caller=None if command.network is None else Caller(client_ip=command.network or None),
         )
 
     def _add(
@@ -72,17 +77,19 @@ class AuditRecorder:
         at: datetime,
         message_id: str,
         count: int = 1,
+        caller: Caller | None = None,
     ) -> None:
+        caller = caller or work.caller
         entry = AuditEntryView(
             id=work.new_id("auditentry"),
             at=at,
             action=action,
             outcome="done" if code is None else "refused",
             code=code,
-            caller=work.caller.kind,
-            caller_user_id=work.caller.user_id,
-            client_ip=work.caller.client_ip,
-            key_name=work.caller.key_name,
+            caller=caller.kind,
+            caller_user_id=caller.user_id,
+            client_ip=caller.client_ip,
+            key_name=caller.key_name,
             message_id=message_id,
             count=count,
             **{name: about.get(name) for name in NOTE_FIELDS},

@@ -29,6 +29,7 @@ SharedLimitName: TypeAlias = Literal[
     "texts-per-country",
     "texts-per-deployment",
     "passwords-per-prefix",
+    "refusals-per-prefix",
 ]
 """Limits whose count many people share. Each instance counts by itself; the counts are merged within a second."""
 LimitName: TypeAlias = PersonLimitName | SharedLimitName

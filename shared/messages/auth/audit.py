@@ -22,7 +22,7 @@ _ApplicationUser = Literal["sign_in", "sign_in_with_email", "sign_up", "update_a
 _User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_user", "get_user_export"]
 _Client = Literal["create_client", "list_clients", "set_client_looks", "update_client"]
 _SigningKey = Literal["keep_signing_keys", "rotate_signing_keys"]
-_Record = Literal["list_audit_entries", "list_dead_letters", "replay_dead_letters"]
+_Record = Literal["refused_orders", "list_audit_entries", "list_dead_letters", "replay_dead_letters"]
 _Subscription = Literal["create_trial_and_magic_link", "get_subscription", "list_disputes", "list_payments"]
 _StripeRun = Literal["import_stripe_account", "reconcile_subscriptions", "replay_stripe_events", "sweep_stripe_events"]
 _StripeRunControl = Literal["list_stripe_differences", "resume_stripe_run", "stop_stripe_run"]
@@ -50,7 +50,7 @@ Action = Literal[
 """Name of the attempted method or handler. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``;
 ``authenticate_user`` itself is a call with an unknown grant type. ``authenticate_access_token`` and
 ``authenticate_internal_key`` are requests that a gateway refused, because auth did not sign the token or the key is
-wrong."""
+wrong. ``refused_orders`` are anonymous calls over the limit of refusals of their network."""
 AuditOutcome = Literal["done", "refused"]
 NOTE_FIELDS: Final = frozenset({"user_id", "client_id", "session_id", "identifier_id", "resource_id"})
 """Fields that handlers may fill with ``work.note``: IDs that Nest created or looked up, never values from requests."""
@@ -121,6 +121,8 @@ class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
     resource_id: str | None = None
     count: int = Field(default=1, ge=1)
     """Number of requests."""
+    network: str | None = None
+    """Instead of caller and IP address: the network of anonymous callers, empty if there are too many."""
 
 
 class AuditEntriesView(Reply):
