@@ -228,7 +228,8 @@ async def test_flood_of_refused_calls_stores_the_budget_of_its_network(
     async def call(number: int) -> httpx.Response:
         async with ready:
             headers = {"x-forwarded-for": f"{network}.{number % 250 + 1}"}
-            return await limited.http.post(path, json=body, headers=headers)
+            own = {"nonce": f"{number:032x}"} if "nonce" in body else {}
+            return await limited.http.post(path, json={**body, **own}, headers=headers)
 
     before = stored()
     responses = await asyncio.gather(*(call(number) for number in range(600)))
