@@ -91,7 +91,7 @@ class AuditEntryView(Part):
     """Other object that the action was about: news item, subscription, Stripe run, export, dead letter."""
     count: int = 1
     """Number of requests: more than 1 for failed authentications, of which a gateway reports those of one network
-    together."""
+    together, and for ``refused_orders``, those of a minute from the network that is ``client_ip``."""
 
 
 class Audited(Event, wire="auth.audited", personal=True):
