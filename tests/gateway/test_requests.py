@@ -87,7 +87,7 @@ async def test_error_path_names_the_field_as_sent(stack: GatewayStack, primary: 
 
 
 async def test_any_unicode_string_is_an_opaque_value(stack: GatewayStack) -> None:
-    values = ["\x00", "\u2028", "😀", "$where", "a.b", "__proto__", "../..", "%00", "\\", "'; --", "x" * 60_000]
+    values = ["\x00", "\u2028", "😀", "$where", "a.b", "__proto__", "../..", "%00", "\\", "'; --", "x" * 128]
     for value in values:
         response = await stack.http.post("/1/2021-10-06/list_news_items", json={"client_id": value})
         assert response.status_code == 204
