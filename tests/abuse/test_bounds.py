@@ -72,24 +72,26 @@ async def test_refusals_repeat_no_text_of_the_client(target: Target) -> None:
         for number, name in enumerate((*operation.message.model_fields, f"{MARKER} {MARKER}"))
         if name not in operation.path_fields
     ]
-    refused = 0
-    for name, response in [
-        *await send(target, calls(MARKER), internal=False),
-        *await send(target, [*calls(MARKER), *wrong]),
-    ]:
+    # Without the internal key first: with it a client gets the marker as its ID, which later entries may name.
+    strangers = await send(target, calls(MARKER), internal=False)
+    check_rows(target)
+    refusals = [
+        (name, response)
+        for name, response in [*strangers, *await send(target, [*calls(MARKER), *wrong])]
+        if response.status_code >= 400
+    ]
+    assert len(refusals) > 300
+    for name, response in refusals:
         assert response.status_code < 500, (name, response.text)
-        if response.status_code >= 400:
-            refused += 1
-            assert MARKER not in response.text, (name, response.text)
-            assert MARKER not in str(response.headers), name
-    assert refused > 300
+        assert MARKER not in response.text, (name, response.text)
+        assert MARKER not in str(response.headers), name
+
+
+def check_rows(target: Target) -> None:
+    """Assert that no refusal has left the marker in a row."""
     for name, documents in target.documents().items():
-        collection = name.rpartition(".")[2]
-        if collection == "audit":
-            # An operator's entry has the ID that the operator asked for.
-            strangers = [each for each in documents if each["caller"] == "anonymous"]
-            assert strangers
-            assert [each for each in strangers if MARKER in json.dumps(each, default=str)] == []
-        if collection == "inbox":
-            refusals = [{**each, "messages": len(each["messages"])} for each in documents if each["kind"] != "done"]
-            assert MARKER not in json.dumps(refusals, default=str)
+        if name.endswith(".audit"):
+            assert [each for each in documents if MARKER in json.dumps(each, default=str)] == []
+        if name.endswith(".inbox"):
+            rows = [{**each, "messages": len(each["messages"])} for each in documents if each["kind"] != "done"]
+            assert [each for each in rows if MARKER in json.dumps(each, default=str)] == []
