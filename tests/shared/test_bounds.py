@@ -16,7 +16,7 @@ from services.gateway.phone import TEST_LOGIN
 from shared.messages import MESSAGES, Message
 from shared.messages.mailer.mails import VARIABLES
 from shared.messages.mailer.texts import TEXT_VARIABLES
-from shared.messages.types import MAX_TEXT, MaxPlain
+from shared.messages.types import MAX_CIPHERTEXT, MAX_TEXT, MaxPlain
 
 FROM_CLIENTS = {
     *(method.message for method in PATHS.values() if method.message is not None),
@@ -50,7 +50,10 @@ def _problem(schema: Any, default: int | None, *, untyped: bool) -> str | None:
         case "any":
             return None if untyped else "anything"
         case "str":
-            return None if untyped or schema.get("max_length", default) is not None else "text"
+            maximum = schema.get("max_length", default)
+            # A secret from a client needs a limit of its plain text.
+            loose = maximum is None or (default is None and maximum == MAX_CIPHERTEXT)
+            return "text" if loose and not untyped else None
         case "list" | "tuple" | "dict" | "set" | "frozenset" | "bytes" as kind:
             fixed = kind == "tuple" and "variadic_item_index" not in schema
             return None if (untyped and "ref" not in schema) or fixed or "max_length" in schema else kind

@@ -4,14 +4,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shared.messages.auth.accounts import INVALID_APPLICATION, AlwaysTrue, ApiKey, NewPassword
+from shared.messages.auth.accounts import INVALID_APPLICATION, MAX_TOKEN, AlwaysTrue, ApiKey, NewPassword
 from shared.messages.auth.errors import FieldRefused, LinkNotValid, Throttled
 from shared.messages.message import Command, Reply
-from shared.messages.types import PreferredLocale, Sealed
+from shared.messages.types import MaxPlain, PreferredLocale, Sealed, TypedAddress
 
 LinkKind = Literal["reset", "verify"]
 """``reset`` sets a new password, ``verify`` proves an address."""
-LinkToken = Annotated[Sealed, Field(description="Token from the link in the mail: its last segment.")]
+LinkToken = Annotated[
+    Sealed, MaxPlain(MAX_TOKEN), Field(description="Token from the link in the mail: its last segment.")
+]
 _REFUSALS: Final = (*INVALID_APPLICATION, Throttled)
 
 
@@ -31,7 +33,7 @@ class LinkOfUser(Command):
     """Fields shared by the commands that mail a link to a user of an application."""
 
     apikey: ApiKey
-    email: str
+    email: TypedAddress
     """Email address of the user."""
     locale: PreferredLocale = None
     """Language of the mail, if Nest has it (RFC 5646): ``de-AT``."""
@@ -65,7 +67,7 @@ class ForgotOwnerPassword(
 ):
     """Mail a link with which an owner of applications chooses a new password; see ``/users/forgot``."""
 
-    email: str
+    email: TypedAddress
     """Email address of the owner."""
     locale: PreferredLocale = None
     """Language of the mail, if Nest has it (RFC 5646): ``de-AT``."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.messages.auth.accounts import AlwaysTrue, ApiKey, OwnerId, OwnerToken, Text
+from shared.messages.auth.accounts import AlwaysTrue, ApiKey, OwnerId, OwnerToken, Password, Text
 from shared.messages.auth.errors import (
     ApplicationNotFound,
     AppnameTaken,
@@ -17,7 +17,7 @@ from shared.messages.auth.errors import (
     WrongCredentials,
 )
 from shared.messages.message import Command, Reply
-from shared.messages.types import Moment, Sealed
+from shared.messages.types import Moment
 
 
 class ApplicationView(Reply):
@@ -81,7 +81,7 @@ class UpdateApplication(
     """Whether ``/users/signin`` works for the application."""
     verified_only: bool | None = None
     """Whether only users with a proven address can log in. Existing tokens stay valid."""
-    password: Sealed | None = None
+    password: Password | None = None
     """Password of the owner. May be omitted with a token."""
     owner_token: OwnerToken = None
 
@@ -108,9 +108,9 @@ class DeleteApplication(
     """
 
     apikey: ApiKey
-    password: Sealed | None = None
+    password: Password | None = None
     """Password of the owner. May be omitted with a token."""
-    current_password: Annotated[Sealed | None, Field(description="Another name of ``password``.")] = None
+    current_password: Annotated[Password | None, Field(description="Another name of ``password``.")] = None
     owner_token: OwnerToken = None
 
 
