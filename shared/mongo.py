@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import ssl
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC
 from typing import Any, Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -151,11 +152,35 @@ def _parsed(url: SecretStr) -> tuple[Document | None, str]:
         with warnings.catch_warnings():
             # Unknown options are reported by the client.
             warnings.simplefilter("ignore")
-            return parse_uri(text, warn=True), ""
+            parsed = parse_uri(text, warn=True)
+            wrong = _wrong_tls_file(parsed["options"])
+            return (None if wrong else parsed), wrong
     except OSError as unreadable:
-        return None, f"names a TLS file that cannot be read ({unreadable.strerror})"
+        given = [option.partition("=") for option in re.split("[?&;]", text)[1:]]
+        named = [name.strip() for name, _, value in given if unquote(value) == unreadable.filename]
+        option = named[0] if named else "a TLS option"
+        return None, f"{option} names a file that cannot be read ({unreadable.strerror})"
     except (ValueError, PyMongoError):
         return None, "is not a connection string mongodb://…; percent-encode special characters of user and password"
+
+
+def _wrong_tls_file(options: Mapping[str, Any]) -> str:
+    """Return what is wrong with the TLS files of a connection string; empty if they can be used."""
+    context = ssl.create_default_context()
+    for option in ("tlsCAFile", "tlsCRLFile"):
+        if (file := options.get(option, options.get(option.lower()))) is not None:
+            try:
+                context.load_verify_locations(file)
+            except OSError:
+                return f"{option} names a file without PEM certificates"
+    if (file := options.get("tlsCertificateKeyFile")) is not None:
+        password = options.get("tlsCertificateKeyFilePassword") or ""
+        try:
+            # With a function, because without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(file, password=lambda: password)
+        except OSError:
+            return "tlsCertificateKeyFile names a file without a PEM certificate and its key, or with another password"
+    return ""
 
 
 def credentials_refused(error: BaseException) -> bool:

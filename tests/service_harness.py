@@ -18,6 +18,7 @@ from shared.bus.handling import Handlers, Handling
 from shared.bus.inbox import DONE, Inbox
 from shared.bus.record_macs import RecordMacs
 from shared.bus.row_encryption import RowEncryption
+from shared.bus.topics import WRITERS
 from shared.ids import Ids, new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.auth.audit import Audited, AuditEntryView, RecordAuditEntry
@@ -211,6 +212,7 @@ class ServiceHarness:
         return self.sealer.unseal_secret(receiver, secret)
 
     def _collect(self, message: Message) -> None:
+        assert self._service in WRITERS[message.topic], f"{self._service} may not write {message.topic}"
         if isinstance(message, Audited):
             self.audited.append(message.entry)
         elif isinstance(message, RecordAuditEntry):
@@ -219,6 +221,7 @@ class ServiceHarness:
             self.published.append(message)
 
     async def _publish_at_start(self, message: Message) -> None:
+        assert self._service in WRITERS[message.topic], f"{self._service} may not write {message.topic}"
         self.published_at_start.append(message)
         self.publish_to_followers(message)
 

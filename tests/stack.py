@@ -282,6 +282,7 @@ async def running_stack(
     separate: Sequence[str] = (),
     process: type[Process] = Process,
     settings: Mapping[str, str] | None = None,
+    operator: KafkaConnection | None = None,
 ) -> AsyncIterator[Stack]:
     """Run a Nest while the context is entered.
 
@@ -296,8 +297,9 @@ async def running_stack(
         separate: services that run in their own processes; the others run in this one.
         process: class of these processes.
         settings: additional variables of all services.
+        operator: connection that creates the topics; without TLS and login by default.
     """
-    await topics.apply(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
+    await topics.apply(operator or KafkaConnection(kafka_bootstrap), prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
     stripe_key, webhook_secret = f"sk_test_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}"
     internal_key = secrets.token_hex(16)
     gateway_ports = [ports.any_free() for _ in range(gateways)]

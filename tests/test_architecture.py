@@ -389,6 +389,7 @@ def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
 def test_kafka_is_spoken_to_in_shared_alone() -> None:
     holds(
         only_in(
+            "shared/bus/access.py",
             "shared/bus/consumer.py",
             "shared/dead_letters/reader.py",
             "shared/dead_letters/queue.py",

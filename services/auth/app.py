@@ -37,14 +37,16 @@ from services.auth.tokens.signer import LastingTokens, TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
 from shared.dead_letters.queue import DeadLetterQueue
+from shared.messages import SERVICE_COMMANDS
 from shared.messages.auth.clients import AnnounceClient
 from shared.messages.auth.signing_keys import SigningKeyPublished
+from shared.messages.republishing import REPUBLISHING
 from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
 from shared.telemetry import log
 
-TOPICS: Final = ("auth.commands",)
+TOPICS: Final = ("auth.commands", SERVICE_COMMANDS, REPUBLISHING)
 INDEXES: Final = indexes_of(
     AccessTokens,
     AccountLinks,

@@ -22,12 +22,13 @@ from services.billing.stripe_api import account
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
+from shared.messages.republishing import REPUBLISHING
 from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import load
 
-TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events")
+TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events", REPUBLISHING)
 INDEXES: Final = indexes_of(
     Subscriptions,
     Payers,

@@ -28,12 +28,13 @@ from services.mailer.smtp.servers import MailServers
 from services.mailer.smtp.smtp_client import MailServer, SmtpClient, Tls
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
+from shared.messages.republishing import REPUBLISHING
 from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import SettingsError, load
 
-TOPICS: Final = ("mailer.commands",)
+TOPICS: Final = ("mailer.commands", REPUBLISHING)
 INDEXES: Final = indexes_of(
     AudienceMembers, ClientBrandings, ConsentChanges, Consents, Deliveries, ErasedIds, Suppressions
 )

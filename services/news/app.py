@@ -15,11 +15,12 @@ from services.news.settings import NewsSettings
 from services.news.store import Dismissals, NewsItems, Subscriptions, personal_data
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.news import NewsItemCreated
+from shared.messages.republishing import REPUBLISHING
 from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
 
-TOPICS: Final = ("news.commands", "billing.events")
+TOPICS: Final = ("news.commands", "billing.events", REPUBLISHING)
 INDEXES: Final = indexes_of(NewsItems, Dismissals, Subscriptions)
 """Indexes by collection, created before the first message is handled."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +14,7 @@ from services.operator.output import AsJson, example_text, one_line_errors, prin
 if TYPE_CHECKING:
     from shared.bus.kafka_connection import KafkaConnection
 
+Result = TypeVar("Result")
 app = typer.Typer(no_args_is_help=True, help="Create and compare Kafka's topics as this release declares them.")
 
 Bootstrap = Annotated[str, typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="host:port of Kafka's brokers.")]
@@ -21,25 +22,85 @@ Prefix = Annotated[str, typer.Option(envvar="NEST_TOPIC_PREFIX", help="Prefix of
 Replication = Annotated[int, typer.Option(min=1, help="Replicas of each partition; 3 in production.")]
 
 
-@app.command("apply", epilog=example_text("nest topics apply --bootstrap kafka:9092 --replication 3"))
-def apply_topics(bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1) -> None:
-    """Create missing topics and set the configuration of all. Never deletes a topic."""
+Principal = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--principal",
+        metavar="PROCESS=NAME",
+        help="Kafka's name of a process if it is not User:<process>, auth=User:CN=auth; repeat it.",
+    ),
+]
+
+
+@app.command(
+    "apply",
+    epilog=example_text(
+        "nest topics apply --bootstrap kafka:9092 --replication 3", "nest topics apply --bootstrap kafka:9092 --acls"
+    ),
+)
+def apply_topics(
+    bootstrap: Bootstrap,
+    prefix: Prefix = "",
+    replication: Replication = 1,
+    *,
+    acls: Annotated[bool, typer.Option("--acls", help="Apply the rights of each process on the topics too.")] = False,
+    principal: Principal = None,
+) -> None:
+    """Create missing topics and set the configuration of all. Never deletes a topic.
+
+    With --acls it also creates the missing rights of each process, and removes those of Nest's processes that are not
+    declared. It only reports what others may do with Nest's topics.
+    """
     from shared.bus.topics import apply  # noqa: PLC0415 -- would slow down `nest --help`
 
     created = _run(bootstrap, lambda kafka: apply(kafka, prefix=prefix, replication=replication))
     for name in created:
         typer.echo(f"created {name}")
     typer.echo(f"{len(created)} topics created, configuration of all applied")
+    if not acls:
+        return
+    from shared.bus.access import apply_acls  # noqa: PLC0415
+
+    names = _principals(principal)
+    before = _run(bootstrap, lambda kafka: apply_acls(kafka, prefix=prefix, principals=names))
+    for each in before.missing:
+        typer.echo(f"added: {each}")
+    for each in before.extra:
+        typer.echo(f"removed: {each}")
+    for each in before.foreign:
+        typer.echo(f"not declared, left: {each}")
+    typer.echo(f"{len(before.missing)} rights added, {len(before.extra)} removed")
 
 
 @app.command("check", epilog=example_text("nest topics check --bootstrap kafka:9092 --replication 3"))
 def check_topics(
-    bootstrap: Bootstrap, prefix: Prefix = "", replication: Replication = 1, *, as_json: AsJson = False
+    bootstrap: Bootstrap,
+    prefix: Prefix = "",
+    replication: Replication = 1,
+    *,
+    acls: Annotated[
+        bool | None,
+        typer.Option(help="Whether to compare rights too; by default if Kafka has an authorizer.", show_default=False),
+    ] = None,
+    principal: Principal = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the differences from this release's declaration; the exit code is 1 if there are any."""
-    from shared.bus.topics import check  # noqa: PLC0415 -- would slow down `nest --help`
+    from shared.bus.access import NoAuthorizer, compare_acls  # noqa: PLC0415 -- would slow down `nest --help`
+    from shared.bus.topics import check  # noqa: PLC0415
 
-    differences = _run(bootstrap, lambda kafka: check(kafka, prefix=prefix, replication=replication))
+    names = _principals(principal)
+
+    async def differences_of(kafka: KafkaConnection) -> list[str]:
+        found = await check(kafka, prefix=prefix, replication=replication)
+        if acls is False:
+            return found
+        try:
+            return found + (await compare_acls(kafka, prefix=prefix, principals=names)).lines()
+        except NoAuthorizer as none:
+            return found + ([str(none)] if acls else [])
+
+    differences = _run(bootstrap, differences_of)
     if as_json:
         print_json({"differences": differences})
     else:
@@ -47,13 +108,23 @@ def check_topics(
     raise typer.Exit(1 if differences else 0)
 
 
-def _run(bootstrap: str, request: Callable[[KafkaConnection], Coroutine[Any, Any, list[str]]]) -> list[str]:
+def _principals(given: list[str] | None) -> dict[str, str]:
+    from shared.bus.access import PRINCIPALS  # noqa: PLC0415
+
+    names = dict(each.partition("=")[::2] for each in given or ())
+    if not names.keys() <= set(PRINCIPALS) or not all(name.startswith("User:") for name in names.values()):
+        raise typer.BadParameter(f"write PROCESS=User:NAME, with one of {', '.join(PRINCIPALS)}")
+    return names
+
+
+def _run(bootstrap: str, request: Callable[[KafkaConnection], Coroutine[Any, Any, Result]]) -> Result:
     from aiokafka.errors import KafkaError  # noqa: PLC0415 -- would slow down `nest --help`
 
     from services.operator.kafka import connection  # noqa: PLC0415
+    from shared.bus.access import MayNotChangeAcls, NoAuthorizer  # noqa: PLC0415
     from shared.bus.kafka_connection import KafkaAccessDenied  # noqa: PLC0415
 
-    async def requested() -> list[str]:
+    async def requested() -> Result:
         await kafka.check()
         return await request(kafka)
 
@@ -61,7 +132,7 @@ def _run(bootstrap: str, request: Callable[[KafkaConnection], Coroutine[Any, Any
         kafka = connection(bootstrap)
         try:
             return asyncio.run(requested())
-        except KafkaAccessDenied as denied:
+        except (KafkaAccessDenied, MayNotChangeAcls, NoAuthorizer) as denied:
             raise CommandError(str(denied)) from None
         except (KafkaError, OSError, ValueError) as error:
             raise Unreachable(f"the request to Kafka at {bootstrap} failed ({error})") from None

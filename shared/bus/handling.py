@@ -26,6 +26,7 @@ from shared.bus.work import Work
 from shared.errors import IdempotencyKeyReused, Kind, Refusal
 from shared.ids import Ids
 from shared.messages import MESSAGES, Event, Message, Query
+from shared.messages.republishing import RepublishMessages
 from shared.mongo import time_limit
 from shared.sealing import Sealer
 
@@ -103,7 +104,7 @@ class Handling:
         self._skipped_topics = {
             wire.encode(): kind.topic
             for wire, kind in MESSAGES.items()
-            if issubclass(kind, Event) and wire not in self._handlers
+            if issubclass(kind, Event | RepublishMessages) and wire not in self._handlers
         }
         self._context = context
         self._refusal_budget: RefusalBudget | None = getattr(context, "refusal_budget", None)
@@ -131,11 +132,13 @@ class Handling:
             EventNotHandled: an event without a handler in this service.
         """
         kind = MESSAGES.get(envelope.wire)
-        if kind is not None and kind.topic != envelope.topic:
+        # Until they had a topic of their own, all commands to a service were on this one.
+        former = kind is not None and not issubclass(kind, Event) and envelope.topic == f"{kind.service}.commands"
+        if kind is not None and kind.topic != envelope.topic and not former:
             raise Undecodable(f"{kind.wire} does not belong on this topic")
         known = self._handlers.get(envelope.wire)
         if known is None:
-            if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event)):
+            if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event | RepublishMessages)):
                 # During a deployment a publisher may be newer than this service, so an unknown event is no error.
                 raise EventNotHandled(envelope.wire)
             # An unknown type may contain anything, and this text is logged.

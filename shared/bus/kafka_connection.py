@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
@@ -30,6 +31,28 @@ MAX_TOKEN_BYTES: Final = 64 * 1024
 
 class KafkaAccessDenied(Exception):
     """Kafka refused the connection because of a setting, which the text names. Repeating it does not help."""
+
+
+class _Authenticator(conn.OAuthAuthenticator):  # type: ignore[misc]
+    """The login of OAUTHBEARER that recognizes a refusal.
+
+    A server refuses a token with a challenge that explains the error (RFC 7628, section 3.2.2). aiokafka takes any
+    response for a success, and the broker answers its next requests with empty responses.
+    """
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        """Return the token, then None.
+
+        Raises:
+            SaslAuthenticationFailed: the broker refused the token.
+        """
+        if self._token_sent and payload:
+            raise SaslAuthenticationFailed("the token was refused")
+        sent: tuple[bytes, bool] | None = await super().step(payload)
+        return sent
+
+
+conn.OAuthAuthenticator = _Authenticator
 
 
 class TokenFile(AbstractTokenProvider):  # type: ignore[misc]
@@ -163,9 +186,6 @@ class KafkaConnection:
             return f"NEST_KAFKA_SASL_MECHANISM: Kafka does not accept {self.mechanism} here"
         if isinstance(error, IllegalSaslStateError):
             return f"{PROTOCOL}: is {self.protocol}, and the broker accepts no login here: SSL or PLAINTEXT"
-        # aiokafka raises it if a broker does not prove that it knows the password (RFC 5802, section 3).
-        if isinstance(error, ValueError):
-            return "NEST_KAFKA_PASSWORD: the broker did not prove that it knows the password"
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -173,6 +193,9 @@ class KafkaConnection:
             if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
                 return f"NEST_KAFKA_CERTIFICATE_FILE: the broker does not accept the client certificate: {cause.reason}"
             cause = cause.__cause__
+        # aiokafka raises it if a broker does not prove that it knows the password (RFC 5802, section 3).
+        if isinstance(error, ValueError):
+            return "NEST_KAFKA_PASSWORD: the broker did not prove that it knows the password"
         return None
 
     async def _wrong_protocol(self, host: str, port: int, error: BaseException) -> str | None:

@@ -47,6 +47,8 @@ class Topic:
         consumed: a consumer group may consume it, so it has a dead-letter topic.
         append_time: records have the time at which Kafka appends them, not that of their sender.
         consumers: the services that consume it, each with its consumer group.
+        readers: the processes that read it without a consumer group.
+        writers: the processes that send messages to it.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Topic:
     consumed: bool = True
     append_time: bool = False
     consumers: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
 
     def settings(self, replication: int) -> dict[str, str]:
         """Return the topic's Kafka settings for a replication factor."""
@@ -71,26 +75,41 @@ class Topic:
         }
 
 
-INSTANCES: Final = Topic("instances", 1, 60 * MINUTE, compacted=True, consumed=False, append_time=True)
-"""Announcements of the running processes, which are the records' keys."""
 SERVICES: Final = ("auth", "billing", "mailer", "news")
+PROCESSES: Final = ("gateway", *SERVICES)
+INSTANCES: Final = Topic(
+    "instances", 1, 60 * MINUTE, compacted=True, consumed=False, append_time=True, writers=PROCESSES
+)
+"""Announcements of the running processes, which are the records' keys. Operators read them."""
 TOPICS: Final = (
-    *(Topic(f"{service}.commands", 12, 7 * DAY, consumers=(service,)) for service in SERVICES),
-    Topic("auth.events", 12, 7 * DAY, consumers=("billing",)),
-    Topic("billing.events", 12, 7 * DAY, consumers=("news",)),
-    Topic("mailer.events", 12, 7 * DAY),
-    Topic("news.events", 12, 7 * DAY),
-    Topic("stripe.webhooks", 12, 7 * DAY, consumers=("billing",)),
+    # Calls come from the gateway alone. A service writes to the commands of another one only if it sends some.
+    Topic("auth.commands", 12, 7 * DAY, consumers=("auth",), writers=("gateway", "auth")),
+    Topic("billing.commands", 12, 7 * DAY, consumers=("billing",), writers=("gateway", "auth", "billing")),
+    Topic("mailer.commands", 12, 7 * DAY, consumers=("mailer",), writers=("gateway", "auth", "billing", "mailer")),
+    Topic("news.commands", 12, 7 * DAY, consumers=("news",), writers=("gateway", "auth", "news")),
+    # What other processes report to auth, and services order. Services can't write auth.commands, where a record may act for any caller.
+    Topic("auth.service-commands", 12, 7 * DAY, consumers=("auth",), writers=PROCESSES),
+    # Orders of services to each other to send expired messages again.
+    Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
+    Topic("auth.events", 12, 7 * DAY, consumers=("billing",), writers=("auth",)),
+    Topic("billing.events", 12, 7 * DAY, consumers=("news",), writers=("billing",)),
+    Topic("mailer.events", 12, 7 * DAY, writers=("mailer",)),
+    Topic("news.events", 12, 7 * DAY, readers=("news",), writers=("news",)),
+    # billing sends stored events again.
+    Topic("stripe.webhooks", 12, 7 * DAY, consumers=("billing",), writers=("gateway", "billing")),
     # Callers time out long before ten minutes.
-    Topic("gateway.replies", 64, 10 * MINUTE, consumed=False),
-    Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False),
-    Topic("auth.clients", 1, FOREVER, compacted=True, consumed=False),
+    Topic("gateway.replies", 64, 10 * MINUTE, consumed=False, readers=("gateway",), writers=SERVICES),
+    Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False, readers=("gateway", "auth"), writers=("auth",)),
+    Topic("auth.clients", 1, FOREVER, compacted=True, consumed=False, readers=("gateway", "news"), writers=("auth",)),
     # Twice the longest lifetime of an access token: a revocation must outlive the token.
-    Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False),
+    Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False, readers=("gateway",), writers=("auth",)),
     INSTANCES,
 )
+"""All topics but those of dead letters. ``shared.bus.access`` derives the rights of each process from them."""
 
 
+WRITERS: Final = {topic.name: topic.writers for topic in TOPICS}
+"""The processes that may write to each topic."""
 CONSUMERS: Final = {topic.name: topic.consumers for topic in TOPICS}
 """The services that consume each topic."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import Refusal
 from shared.messages.types import MAX_TEXT
 
+SERVICE_COMMANDS: Final = "auth.service-commands"
+"""Topic of the commands that other services send to auth. They may not write to ``auth.commands``."""
 MESSAGES: dict[str, type[Message]] = {}
 """All message classes by wire name."""
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from shared.messages.auth import errors
 from shared.messages.auth.users import UserView
-from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.message import SERVICE_COMMANDS, Command, Part, Query, Reply
 from shared.messages.types import MAX_LISTED, Many, MaxPlain, Moment, NonEmpty, Sealed, UserId
 
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class EraseUserFromNews(EraseUserData, wire="news.erase-user-from-news"):
     """Erase news's data about a user."""
 
 
-class AddExportedPart(Command, wire="auth.add-exported-part"):
+class AddExportedPart(Command, wire="auth.add-exported-part", topic=SERVICE_COMMANDS):
     """Add a part of a service's data to an export. The key is the process's ID."""
 
     process_id: str
@@ -219,14 +219,14 @@ class AddExportedPart(Command, wire="auth.add-exported-part"):
     """Whether this is the service's last part."""
 
 
-class ConfirmErasure(Command, wire="auth.confirm-erasure"):
+class ConfirmErasure(Command, wire="auth.confirm-erasure", topic=SERVICE_COMMANDS):
     """Confirm that a service has erased its data about a user. The key is the process's ID."""
 
     process_id: str
     holder: ServiceName
 
 
-class NoteErasureWait(Command, wire="auth.note-erasure-wait"):
+class NoteErasureWait(Command, wire="auth.note-erasure-wait", topic=SERVICE_COMMANDS):
     """Record that a service waits for an unavailable external provider. The key is the process's ID."""
 
     process_id: str

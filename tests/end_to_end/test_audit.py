@@ -101,13 +101,15 @@ async def test_second_delivery_makes_no_second_entry(nest: Stack) -> None:
         await topics.write("news.commands", command)
 
         async def recorded_twice() -> list[Any]:
-            records = [each for each in await topics.read("auth.commands") if message_id in each.value]
+            records = [each for each in await topics.read("auth.service-commands") if message_id in each.value]
             return records if len(records) == 2 else []
 
         first, second = await eventually(recorded_twice, what="the second record of news")
         assert (first.key, first.value) == (second.key, second.value)
         # A marker with the same ordering key is handled after both.
-        await topics.write("auth.commands", first, id=b"1" * 32, value=first.value.replace(message_id, b"0" * 32))
+        await topics.write(
+            "auth.service-commands", first, id=b"1" * 32, value=first.value.replace(message_id, b"0" * 32)
+        )
 
     async def marked() -> bool:
         return "0" * 32 in [each["message_id"] for each in await of_item()]

@@ -32,10 +32,10 @@ WEEK: Final = 7 * DAY
 TEMPORARY: Final[dict[tuple[str, str], tuple[int, str]]] = {
     ("auth.commands", "auth.send-magic-link"): (WEEK, "address of the link"),
     ("auth.commands", "auth.create-trial-and-magic-link"): (WEEK, "address of the link"),
-    ("auth.commands", "auth.send-trial-magic-link"): (WEEK, "address of the link"),
+    ("auth.service-commands", "auth.send-trial-magic-link"): (WEEK, "address of the link"),
     ("auth.commands", "auth.send-phone-code"): (WEEK, "number of the text"),
     ("auth.commands", "auth.register-phone-user"): (WEEK, "names of the user"),
-    ("auth.commands", "auth.ensure-user"): (WEEK, "address of the Stripe customer"),
+    ("auth.service-commands", "auth.ensure-user"): (WEEK, "address of the Stripe customer"),
     ("auth.events", "auth.identifier-verified"): (WEEK, "the verified identifier"),
     ("billing.commands", "billing.start-trial"): (WEEK, "address for the Stripe customer"),
     ("billing.commands", "billing.finish-trial"): (WEEK, "address for the Stripe customer"),

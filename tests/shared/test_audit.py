@@ -94,7 +94,7 @@ async def test_an_operators_command_is_audited_with_its_outcome(harness: InboxHa
     (entry,) = entries(outcome)
     assert (entry.action, entry.refused_as, entry.message_id) == ("amend", None, sent.id)
     assert (entry.resource_id, entry.user_id) == ("entry_found", None)
-    assert (message.topic, message.caller) == ("auth.commands", OPERATOR)
+    assert (message.topic, message.caller) == ("auth.service-commands", OPERATOR)
 
 
 async def test_the_audit_entry_is_stored_with_the_commands_outcome(harness: InboxHarness) -> None:
@@ -169,10 +169,12 @@ async def test_a_query_is_answered_after_kafka_has_its_audit_entry(
             assert (await bus.call(Inspect())).kind == "done"
         assert not call.done()
         await topics.apply(
-            KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=(*TOPICS, Topic("auth.commands", 1, DAY))
+            KafkaConnection(kafka_bootstrap),
+            prefix=topic_prefix,
+            topics=(*TOPICS, Topic("auth.service-commands", 1, DAY)),
         )
         assert (await call).body == {"entries": 0}
-        (record,) = await bus.records("auth.commands")
+        (record,) = await bus.records("auth.service-commands")
         assert RecordAuditEntry.model_validate_json(record.value).action == "inspect"
 
 

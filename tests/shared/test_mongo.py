@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pymongo.read_preferences import ReadPreference
 
 from shared.mongo import OptionNotPermitted, connect, database
 from shared.settings import ServiceSettings, SettingsError, load
+from tests.certificates import Authority
 from tests.production import KAFKA
 
 KEY = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -63,6 +66,46 @@ def test_option_that_weakens_the_guarantees_is_refused_by_name(
     assert "hunter2" not in str(refused.value)
     with pytest.raises(OptionNotPermitted, match=f"remove the option {name}[, ]"):
         connect(url, application="test")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("tlsCAFile={missing}", "tlsCAFile names a file that cannot be read"),
+        ("tls=true&tlsCAFile={text}", "tlsCAFile names a file without PEM certificates"),
+        ("tls=true&tlsCertificateKeyFile={missing}", "tlsCertificateKeyFile names a file that cannot be read"),
+        ("tls=true&tlsCertificateKeyFile={text}", "tlsCertificateKeyFile names a file without a PEM certificate"),
+        (
+            "tls=true&tlsCertificateKeyFile={certificate}",
+            "tlsCertificateKeyFile names a file without a PEM certificate",
+        ),
+        ("tls=true&tlsCertificateKeyFile={encrypted}", "tlsCertificateKeyFile names a file without a PEM certificate"),
+        ("tls=true&tlsCRLFile={text}", "tlsCRLFile names a file without PEM certificates"),
+        ("tls=true&tlsCAFile={ca}&tlsCertificateKeyFile={both}", ""),
+        ("tls=true&tlsCertificateKeyFile={encrypted}&tlsCertificateKeyFilePassword=sesame", ""),
+    ],
+)
+def test_a_wrong_tls_file_is_refused_by_the_name_of_its_option(options: str, reason: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued, encrypted = authority.issue("news"), authority.issue("encrypted", password="sesame")
+    (tmp_path / "text").write_text("no certificate")
+    files = {
+        "missing": tmp_path / "missing",
+        "text": tmp_path / "text",
+        "ca": authority.ca_file,
+        "certificate": issued.certificate,
+        "both": issued.both,
+        "encrypted": encrypted.both,
+    }
+    url = f"mongodb://nest:hunter2@mongo.test/?{options.format(**files)}"
+    values = {"environment": "test", "mongo_url": url, "kafka_bootstrap": "kafka:9092", "sealing_keys": KEY}
+    if not reason:
+        assert load(ServiceSettings, **values).mongo_url.get_secret_value() == url
+        return
+    with pytest.raises(SettingsError) as refused:
+        load(ServiceSettings, **values)
+    assert str(refused.value).startswith(f"NEST_MONGO_URL: {reason}")
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("options", PERMITTED)

@@ -21,6 +21,7 @@ from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
 from services.operator.kafka import OperatorSettings
 from shared.bus.record_macs import RecordMacs
+from shared.bus.topics import SERVICES
 from shared.mongo import Client, Database, InvalidMongoUrl, connect, database
 from shared.sealing import Sealer
 from shared.settings import SettingsError, load
@@ -49,31 +50,47 @@ async def check_everything(
         checks.append(Check("gateway", partial(check_gateway, gateway.rstrip("/"), issuer)))
     async with AsyncExitStack() as stack:
         auth = mailer = None
-        if url := loaded.first("mongo_url", SecretStr(os.environ.get("NEST_MONGO_URL", ""))):
-            prefix = loaded.first("database_prefix", os.environ.get("NEST_DATABASE_PREFIX", "nest_"))
-            try:
-                # It connects with its first command.
-                client = connect(url, application="nest-doctor", timeout=8.0)
-            except InvalidMongoUrl as invalid:
-                checks.append(Check("mongodb", partial(mongo.report_invalid_url, invalid)))
-            else:
+        try:
+            databases, clients = _databases(loaded)
+        except InvalidMongoUrl as invalid:
+            checks.append(Check("mongodb", partial(mongo.report_invalid_url, invalid)))
+        else:
+            for client in clients:
                 stack.push_async_callback(client.close)
-                auth, mailer = database(client, f"{prefix}auth"), database(client, f"{prefix}mailer")
-                checks += _mongo_checks(client, prefix, loaded)
+            if databases:
+                auth, mailer = databases["auth"], databases["mailer"]
+                checks += _mongo_checks(clients, databases, loaded)
         checks += _kafka_checks(loaded, replication, auth)
         checks += _vendor_checks(loaded, selectors, mailer)
         return await run_checks(checks, report=report)
 
 
-def _mongo_checks(client: Client, prefix: str, loaded: LoadedSettings) -> list[Check]:
+def _databases(loaded: LoadedSettings) -> tuple[dict[str, Database], list[Client]]:
+    """Return the database of each service, with its own credentials if it has some, and the clients by server.
+
+    The clients connect with their first command.
+
+    Raises:
+        InvalidMongoUrl: a connection string can't be used.
+    """
+    usual = loaded.first("mongo_url", SecretStr(os.environ.get("NEST_MONGO_URL", "")))
+    prefix = loaded.first("database_prefix", os.environ.get("NEST_DATABASE_PREFIX", "nest_"))
+    if not usual:
+        return {}, []
+    urls = {name: getattr(loaded.settings.get(name), "mongo_url", usual).get_secret_value() for name in SERVICES}
+    clients = {url: connect(url, application="nest-doctor", timeout=8.0) for url in set(urls.values())}
+    return {name: database(clients[url], prefix + name) for name, url in urls.items()}, list(clients.values())
+
+
+def _mongo_checks(clients: Sequence[Client], databases: mongo.Databases, loaded: LoadedSettings) -> list[Check]:
     checks = [
-        Check("mongodb", partial(mongo.check_mongo, client)),
-        Check("indexes", partial(mongo.check_indexes, client, prefix, loaded.settings)),
-        Check("timers", partial(mongo.check_timers, client, prefix)),
-        Check("stripe events", partial(mongo.check_stripe_events, client, prefix)),
+        Check("mongodb", partial(mongo.check_mongo, clients[0])),
+        Check("indexes", partial(mongo.check_indexes, databases, loaded.settings)),
+        Check("timers", partial(mongo.check_timers, databases)),
+        Check("stripe events", partial(mongo.check_stripe_events, databases)),
     ]
     if (keys := loaded.sealing_keys()) is not None:
-        checks.append(Check("sealing keys", partial(mongo.check_sealing_keys, client, prefix, keys)))
+        checks.append(Check("sealing keys", partial(mongo.check_sealing_keys, databases, keys)))
     return checks
 
 

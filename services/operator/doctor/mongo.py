@@ -19,9 +19,11 @@ from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
-from shared.mongo import Client, Database, InvalidMongoUrl, database
+from shared.mongo import Client, Database, InvalidMongoUrl
 from shared.sealing import Sealer
 
+Databases = Mapping[str, Database]
+"""The database of each service, by its name."""
 OLDEST_VERSION: Final = (6, 0)
 TIMER_DELAY: Final = timedelta(minutes=1)
 PENDING: Final = timedelta(minutes=30)
@@ -60,14 +62,14 @@ async def check_mongo(client: Client) -> AsyncIterator[Finding]:
     yield clock_finding("the clock of MongoDB", offset)
 
 
-async def check_indexes(client: Client, prefix: str, settings: Mapping[str, Any]) -> AsyncIterator[Finding]:
+async def check_indexes(databases: Databases, settings: Mapping[str, Any]) -> AsyncIterator[Finding]:
     """Compare the indexes with this release's declaration, and find rows that expired and were not deleted.
 
     The known settings by service contain the retentions.
     """
     complete = True
     for service in SERVICES:
-        own = database(client, prefix + service)
+        own = databases[service]
         collections = set(await own.list_collection_names())
         if not collections:
             complete = False
@@ -135,11 +137,11 @@ def _same(existing: Any, declared: Any) -> bool:
     return (None if existing is False else existing) == (None if declared is False else declared)
 
 
-async def check_timers(client: Client, prefix: str) -> AsyncIterator[Finding]:
+async def check_timers(databases: Databases) -> AsyncIterator[Finding]:
     """Check that no outbox timer is overdue."""
     overdue = False
     for service in SERVICES:
-        timers = database(client, prefix + service)[Inbox.TIMERS]
+        timers = databases[service][Inbox.TIMERS]
         count = await timers.count_documents({"at": {"$lt": datetime.now(UTC) - TIMER_DELAY}})
         if count:
             overdue = True
@@ -148,9 +150,9 @@ async def check_timers(client: Client, prefix: str) -> AsyncIterator[Finding]:
         yield ok("none is overdue")
 
 
-async def check_stripe_events(client: Client, prefix: str) -> AsyncIterator[Finding]:
+async def check_stripe_events(databases: Databases) -> AsyncIterator[Finding]:
     """Check that no event is pending for half an hour."""
-    events = database(client, f"{prefix}billing")["stripe_events"]
+    events = databases["billing"]["stripe_events"]
     pending = {"handledAt": None, "receivedAt": {"$lt": datetime.now(UTC) - PENDING}}
     first = await events.find(pending).sort("receivedAt").limit(EVENTS_SHOWN).to_list()
     if not first:
@@ -161,9 +163,9 @@ async def check_stripe_events(client: Client, prefix: str) -> AsyncIterator[Find
     yield warning(f"{count} are pending for half an hour, the oldest: {ids}", "see 'Pending events' in docs/stripe.md")
 
 
-async def check_sealing_keys(client: Client, prefix: str, master_keys: dict[str, bytes]) -> AsyncIterator[Finding]:
+async def check_sealing_keys(databases: Databases, master_keys: dict[str, bytes]) -> AsyncIterator[Finding]:
     """Check that the sealing keys unseal the private signing keys."""
-    ring = await SigningKeys(database(client, f"{prefix}auth")).find(KEY_SET_ID)
+    ring = await SigningKeys(databases["auth"]).find(KEY_SET_ID)
     if ring is None:
         yield warning("there are no signing keys yet", "start auth once: it creates the first")
         return

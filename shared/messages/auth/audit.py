@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from shared.errors import InvalidCursor
-from shared.messages.message import Command, Event, OperatorList, Part, Reply
+from shared.messages.message import SERVICE_COMMANDS, Command, Event, OperatorList, Part, Reply
 from shared.messages.types import AnyId, Cursor, CursorText, Limit, Many, Moment, NextCursor, Since, Until
 
 _Login = Literal["authenticate_user", "log_in", "log_in_for_testing", "refresh", "register_phone_user"]
@@ -100,7 +100,7 @@ class Audited(Event, wire="auth.audited", personal=True):
     entry: AuditEntryView
 
 
-class RecordAuditEntry(Command, wire="auth.record-audit-entry"):
+class RecordAuditEntry(Command, wire="auth.record-audit-entry", topic=SERVICE_COMMANDS):
     """Record the outcome of a message that another service handled, or of a query to auth.
 
     Caller and IP address are those of the recorded message, which its context carries.

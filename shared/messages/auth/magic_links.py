@@ -6,7 +6,7 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe
-from shared.messages.message import Command, Part
+from shared.messages.message import SERVICE_COMMANDS, Command, Part
 from shared.messages.types import NonEmpty, PreferredLocale, State, TypedAddress, Uri
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$", max_length=64)]
@@ -129,7 +129,9 @@ class OrderTrialMagicLink(
     """The requesting device. It can have one trial."""
 
 
-class SendTrialMagicLink(LinkRequest, wire="auth.send-trial-magic-link", personal=True, refuses=_REFUSALS):
+class SendTrialMagicLink(
+    LinkRequest, wire="auth.send-trial-magic-link", topic=SERVICE_COMMANDS, personal=True, refuses=_REFUSALS
+):
     """Mail the magic link of a trial that was started, or that the link will start. Sent by billing."""
 
     eligible: bool = True

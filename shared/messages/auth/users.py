@@ -7,7 +7,7 @@ from pydantic import Field
 from shared.messages.auth.errors import InvalidEmail, UserNotFound
 from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
 from shared.messages.mailer.errors import AwaitingConsent
-from shared.messages.message import Command, Event, Part, Query, Reply
+from shared.messages.message import SERVICE_COMMANDS, Command, Event, Part, Query, Reply
 from shared.messages.types import CreatedAt, Many, Moment, UpdatedAt, UserId
 
 
@@ -44,7 +44,7 @@ class GetUser(Query, wire="auth.get-user", audited=True, reply=UserView, refuses
     user_id: UserId
 
 
-class EnsureUser(Command, wire="auth.ensure-user", personal=True, refuses=(InvalidEmail,)):
+class EnsureUser(Command, wire="auth.ensure-user", topic=SERVICE_COMMANDS, personal=True, refuses=(InvalidEmail,)):
     """Find or create the user of an address, for another service. The result is the event UserEnsured."""
 
     reference: str
@@ -59,7 +59,7 @@ class UserEnsured(Event, wire="auth.user-ensured"):
     user_id: str
 
 
-class RemoveUnusedUser(Command, wire="auth.remove-unused-user"):
+class RemoveUnusedUser(Command, wire="auth.remove-unused-user", topic=SERVICE_COMMANDS):
     """Erase a user whom an order of a trial created and who has never logged in. Sent by billing."""
 
     user_id: str
@@ -82,7 +82,7 @@ class SetMarketingConsent(Command, wire="auth.set-marketing-consent", audited=Tr
     level: ConsentLevel
 
 
-class FindConsentAddress(Command, wire="auth.find-consent-address"):
+class FindConsentAddress(Command, wire="auth.find-consent-address", topic=SERVICE_COMMANDS):
     """Look up a user's address and send it to mailer as CarryMarketingConsent. Sent by mailer."""
 
     user_id: str

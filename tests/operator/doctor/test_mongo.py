@@ -14,7 +14,8 @@ from services.mailer.deliveries.store import Deliveries
 from services.operator.doctor.findings import Finding, Level
 from services.operator.doctor.mongo import check_indexes, check_mongo, check_stripe_events, check_timers
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY
-from shared.mongo import Client, connect, ensure_indexes
+from shared.bus.topics import SERVICES
+from shared.mongo import Client, Database, connect, database, ensure_indexes
 
 INBOX_RETENTION = timedelta(days=8)
 AUDIT_RETENTION = timedelta(days=180)
@@ -39,8 +40,12 @@ async def client(mongo_url: str, database_prefix: str) -> AsyncIterator[Client]:
         await client.close()
 
 
+def databases_of(client: Client, prefix: str) -> dict[str, Database]:
+    return {service: database(client, prefix + service) for service in SERVICES}
+
+
 async def index_problems(client: Client, prefix: str, settings: Any = SETTINGS) -> list[str]:
-    findings = check_indexes(client, prefix, settings)
+    findings = check_indexes(databases_of(client, prefix), settings)
     return [finding.says.removeprefix(prefix) async for finding in findings if finding.level is Level.PROBLEM]
 
 
@@ -49,7 +54,7 @@ async def levels(findings: AsyncIterator[Finding]) -> list[tuple[Level, str]]:
 
 
 async def test_complete_indexes_are_ok_and_empty_databases_are_warnings(client: Client, database_prefix: str) -> None:
-    findings = [finding async for finding in check_indexes(client, database_prefix, SETTINGS)]
+    findings = [finding async for finding in check_indexes(databases_of(client, database_prefix), SETTINGS)]
     assert [finding.level for finding in findings] == [Level.WARNING] * 3
     assert "billing is empty" in findings[0].says
     assert findings[0].do == "start billing once: it creates its indexes"
@@ -111,16 +116,16 @@ async def test_expired_row_that_was_not_deleted_is_a_problem(client: Client, dat
 
 async def test_overdue_timers_are_counted(client: Client, database_prefix: str) -> None:
     timers = client[f"{database_prefix}auth"]["timers"]
-    assert await levels(check_timers(client, database_prefix)) == [(Level.OK, "none is overdue")]
+    assert await levels(check_timers(databases_of(client, database_prefix))) == [(Level.OK, "none is overdue")]
     await timers.insert_one({"at": datetime.now(UTC) - timedelta(minutes=2)})
     await timers.insert_one({"at": datetime.now(UTC) + timedelta(minutes=2)})
-    overdue = await levels(check_timers(client, database_prefix))
+    overdue = await levels(check_timers(databases_of(client, database_prefix)))
     assert overdue == [(Level.PROBLEM, "1 messages of auth are overdue")]
 
 
 async def test_pending_stripe_events_are_named_oldest_first(client: Client, database_prefix: str) -> None:
     events = client[f"{database_prefix}billing"]["stripe_events"]
-    none = await levels(check_stripe_events(client, database_prefix))
+    none = await levels(check_stripe_events(databases_of(client, database_prefix)))
     assert none == [(Level.OK, "none is pending for half an hour")]
     now = datetime.now(UTC)
     await events.insert_many(
@@ -131,7 +136,7 @@ async def test_pending_stripe_events_are_named_oldest_first(client: Client, data
             {"stpEventId": "evt_first", "handledAt": None, "receivedAt": now - timedelta(minutes=50)},
         ]
     )
-    assert await levels(check_stripe_events(client, database_prefix)) == [
+    assert await levels(check_stripe_events(databases_of(client, database_prefix))) == [
         (Level.WARNING, "2 are pending for half an hour, the oldest: evt_first, evt_second")
     ]
 
