@@ -87,7 +87,8 @@ TOPICS: Final = (
     Topic("billing.commands", 12, 7 * DAY, consumers=("billing",), writers=("gateway", "auth", "billing")),
     Topic("mailer.commands", 12, 7 * DAY, consumers=("mailer",), writers=("gateway", "auth", "billing", "mailer")),
     Topic("news.commands", 12, 7 * DAY, consumers=("news",), writers=("gateway", "auth", "news")),
-    # What other processes report to auth, and services order. Services can't write auth.commands, where a record may act for any caller.
+    # Reports and orders of other processes to auth. Services can't write auth.commands, where a record may act for any
+    # caller.
     Topic("auth.service-commands", 12, 7 * DAY, consumers=("auth",), writers=PROCESSES),
     # Orders of services to each other to send expired messages again.
     Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
