@@ -112,7 +112,8 @@ class OldClientsSettings(BusSettings):
         """Log a warning if old clients are served."""
         if self.old_clients:
             log.warning(
-                "old clients are served", risks="passwords in URLs, short passwords, login with two IDs and no password"
+                "old clients are served",
+                risks="passwords in URLs, short passwords, logins, changes and deletions with IDs and no password",
             )
 
 

@@ -191,6 +191,7 @@ class Flows:
         await self.post("/users/signin", {"uuid": signed_up.json()["uuid"], "apikey": application["apiKey"]})
         await self.post("/users/update", {"token": token, "password": self._new_secret("new password")}, verb="PUT")
         await self.post("/users/userdata", {"token": token})
+        await self.use_account_links(user)
         await self.post(
             "/appowner/update",
             {**body, "uuid": owner["uuid"], "password": self._new_secret("new password of the owner")},
@@ -203,6 +204,23 @@ class Flows:
         )
         deletion = {"uuid": owner["uuid"], "deletion_token": owner["deletion_token"]}
         await self.post("/appowner/delete", deletion, verb="DELETE")
+
+    async def use_account_links(self, user: dict[str, str]) -> None:
+        """Prove the address of an application's user, and set a new password with a page and with a call."""
+        mail = await self._nest.mail(user["email"], subject="Confirm your address")
+        proof = re.findall(r"/confirm/([^\s?]+)", mail.text)[0]
+        self.add(proof=proof, proof_key=proof.partition(".")[2])
+        await self.post("/users/verify", {"token": proof})
+        for count in (1, 2):
+            await self.post("/users/forgot", user)
+            mail = await self._nest.mail(user["email"], subject="Choose a new password", count=count)
+            link = re.findall(r"/reset/([^\s?]+)", mail.text)[0]
+            self.add(reset_token=link, reset_key=link.partition(".")[2])
+            await self._nest.http.get(f"/reset/{link}")
+            await self._nest.http.post(f"/reset/{link}", data={"password": "short"})
+            if count == 1:
+                await self._nest.http.post(f"/reset/{link}", data={"password": self._new_secret("reset password")})
+            await self.post("/users/reset", {"token": link, "password": self._new_secret("password by call")})
 
     def _new_secret(self, name: str) -> str:
         secret = f"typed{secrets.token_hex(12)}"

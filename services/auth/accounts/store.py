@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -17,6 +18,7 @@ from shared.documents import Rows
 from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken, EmailTaken, OwnerNotFound
 from shared.mongo import Database
 from shared.sealing import Sealer
+from shared.telemetry import log
 
 KEY_PURPOSE: Final = "api key"
 """Purpose of the keyed hashes of API keys."""
@@ -101,8 +103,15 @@ class Applications(Rows[Application], taken=AppnameTaken):
         return self._read_or_none(await found)
 
     async def upgrade_stored(self) -> None:
-        """Replace the API keys of earlier releases by keyed hashes; call it before messages are handled."""
+        """Replace the API keys of earlier releases by keyed hashes; call it before messages are handled.
+
+        Logs an error if keys can't be found any more, because the sealing key of their hashes is not held.
+        """
         await upgrade_applications(self._database, self.key_hash)
+        held = "|".join(map(re.escape, self._sealer.hash_keys(KEY_PURPOSE)))
+        lost = await self._collection.count_documents({"keyHash": {"$not": re.compile(rf"^(?:{held})\.")}})
+        if lost:
+            log.error("API keys not found: the sealing key of their hashes is missing", count=lost)
 
     def renew_key_hash(self, application: Application, api_key: str, work: Work) -> bool:
         """Save the hash of the key under the first sealing key, if it is under another one; return whether it was.

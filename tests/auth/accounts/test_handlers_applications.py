@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.auth.accounts.api_keys import api_key
 from shared.ids import new_message_id
@@ -147,6 +148,18 @@ async def test_api_keys_outlive_a_rotation_of_sealing_keys(new_harness: Callable
         await both.database["signing_keys"].delete_many({})
     async with new_harness(new, **CHEAP) as after:
         await after.deliver(sign_in_with_email(key))
+
+
+async def test_start_without_the_sealing_key_of_an_api_key_logs_an_error(
+    new_harness: Callable[..., ServiceHarness],
+) -> None:
+    async with new_harness({"old": bytes(range(32))}, **CHEAP) as before:
+        await new_application(before)
+        await before.database["signing_keys"].delete_many({})
+    with capture_logs() as logs:
+        async with new_harness({"new": bytes(32)}, **CHEAP):
+            pass
+    assert [entry["count"] for entry in logs if entry["event"].startswith("API keys not found")] == [1]
 
 
 @pytest.mark.parametrize("key", MALFORMED)
