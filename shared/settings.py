@@ -98,7 +98,8 @@ class OldClientsSettings(BusSettings):
     """Confirms ``old_clients`` in production."""
     old_clients: bool = Field(default=False, validate_default=True)
     """Serve clients written before Nest: passwords in URLs, login with two IDs and no password, passwords of 6
-    characters, the deletion token for anybody who knows an owner's ID."""
+    characters, changes and the deletion token for anybody who knows an owner's ID, deletion of an application for
+    anybody who knows its key."""
 
     @field_validator("old_clients")
     @classmethod

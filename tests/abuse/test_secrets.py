@@ -113,7 +113,7 @@ class Flows:
         """Start a trial, and wait for Stripe's webhooks."""
         device = {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
         await self.rpc("create_trial_and_magic_link", Login(email).request(device=device))
-        await self._nest.mail(email, count=2)
+        await self._nest.mail(email)
         await self._nest.stripe.webhooks.drain()
 
     async def send_secrets_in_wrong_fields(self) -> None:

@@ -68,8 +68,8 @@ async def check_settings(loaded: LoadedSettings, *, services_known: bool) -> Asy
 def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
     if loaded.first("old_clients"):
         yield warning(
-            "NEST_OLD_CLIENTS is on: passwords in URLs, short passwords, and logins, changes and deletions with IDs alone"
-            " are accepted",
+            "NEST_OLD_CLIENTS is on: passwords in URLs, short passwords, and logins, changes and deletions with IDs"
+            " alone are accepted",
             "turn it off once the old clients are gone",
         )
     if loaded.first("test_login"):
