@@ -15,7 +15,7 @@ import pytest
 
 from services.embedded.demo import CLIENT_ID
 from tests.abuse.conftest import Target
-from tests.stack import Login, eventually
+from tests.stack import Login, code_of, eventually
 
 OWNER_IDS: Final = "owner id "
 """Name of secrets that are IDs of owners."""
@@ -110,10 +110,14 @@ class Flows:
         )
 
     async def start_a_trial(self, email: str) -> None:
-        """Start a trial, and wait for Stripe's webhooks."""
+        """Start a trial, log in by its link, and wait for the welcome and for Stripe's webhooks."""
         device = {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
-        await self.rpc("create_trial_and_magic_link", Login(email).request(device=device))
-        await self._nest.mail(email)
+        login = Login(email)
+        await self.rpc("create_trial_and_magic_link", login.request(device=device))
+        code = code_of(await self._nest.mail(email), login)
+        self.add(trial_key=code.rpartition(".")[2])
+        self.add_tokens((await self.rpc("authenticate_user", login.redemption(code))).json())
+        await self._nest.mail(email, count=2)
         await self._nest.stripe.webhooks.drain()
 
     async def send_secrets_in_wrong_fields(self) -> None:

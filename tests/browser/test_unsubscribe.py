@@ -4,6 +4,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.test_login import request_link
 from tests.browser.test_mails import LAYOUT, contrast, luminance
+from tests.stack import eventually
 
 LANGUAGES = ("en", "de", "fr", "es", "it")
 
@@ -33,8 +34,16 @@ async def assert_legible(tab: Page, url: str) -> None:
 
 async def test_link_in_a_mail_unsubscribes_with_one_click(page: Page) -> None:
     await request_link(page, "enough@example.com", button="Start a trial")
-    await page.get_by_role("link", name="Read it in the inbox").click()
+    # The welcome follows the login by the link.
+    await page.get_by_role("link", name="open its link").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("You are logged in")
     welcome = page.locator("article", has_text="enough@example.com").filter(has_text="trial has begun").first
+
+    async def arrived() -> bool:
+        await page.goto("/dev/inbox")
+        return await welcome.count() > 0
+
+    await eventually(arrived, what="the welcome")
     if not await welcome.locator("iframe").is_visible():
         await welcome.get_by_text("As a mail program shows it").click()
     async with page.context.expect_page() as opened:

@@ -46,12 +46,13 @@ class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
     async def of_device(self, device: TrialDevice) -> list[Trial]:
         """The trials of a device: one at most for its fingerprint, and one for its installation."""
         named = {"device.fingerprint": device.fingerprint, "device.beakId": device.beak_id}
-        conditions = [{name: {"$eq": value}} for name, value in named.items() if value is not None]
+        # The type is that of the partial indexes; without it MongoDB could not use them.
+        conditions = [{name: {"$eq": value, **_STRING}} for name, value in named.items() if value is not None]
         return await self._all(self._collection.find({"$or": conditions})) if conditions else []
 
     async def of_person(self, hashes: Sequence[str]) -> list[Trial]:
         """The trials of a person, whose hashes under all keys are given."""
-        return await self._all(self._collection.find({"person": {"$in": list(hashes)}}))
+        return await self._all(self._collection.find({"person": {"$in": list(hashes), **_STRING}}))
 
     def _upgraded(self, document: Document) -> Document:
         # Empty values in older documents belong to no device.
