@@ -351,7 +351,7 @@ async def test_token_expires_after_a_day(accounts: ServiceHarness) -> None:
     assert await refusal(accounts, check_sign_in(token)) == NOT_LOGGED_IN
 
 
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", '{"$gt": ""}', "x" * 100_000])
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", '{"$gt": ""}', "x" * 4_096])
 async def test_text_that_is_no_token_is_refused(accounts: ServiceHarness, token: str) -> None:
     for command in (check_sign_in(token), get_application_user(token), update_application_user(token, username="x")):
         assert await refusal(accounts, command) == NOT_LOGGED_IN

@@ -280,7 +280,7 @@ async def test_concurrent_verifications_of_a_new_number_create_one_user(harness:
     assert len(await users(harness)) == 1
 
 
-@pytest.mark.parametrize("nonce", ["", "0" * 32, "x", '{"$gt": ""}', "a\x00b", "n" * 5000])
+@pytest.mark.parametrize("nonce", ["", "0" * 32, "x", '{"$gt": ""}', "a\x00b", "n" * 128])
 async def test_unknown_nonce_is_refused(harness: ServiceHarness, nonce: str) -> None:
     sent = await send_code(harness)
     assert await refusal(harness, verification(Sent(nonce, sent.code))) == NOT_FOUND
