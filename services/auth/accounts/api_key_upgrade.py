@@ -1,8 +1,9 @@
 """Upgrade of applications of earlier releases, whose document ID was the UUID of their API key.
 
-Every application gets a new ID, under which its users are stored too, and a keyed hash of its key. One transaction
-moves an application with all of its users, so an interrupted upgrade continues at the next start. An instance of an
-earlier release does not find the moved applications.
+Every application gets a new ID, under which its users are stored too, and a keyed hash of its key. Users are moved in
+batches after their application. An interrupted upgrade continues at the next start: the new ID is computed from the
+former one, which the users that were not moved still have. An instance of an earlier release does not find the moved
+applications.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any, Final
 from uuid import UUID
 
 import pymongo
+from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError
 
 from services.auth.accounts.models import upgraded_id
 from shared.mongo import Database, Document
@@ -20,8 +23,11 @@ from shared.telemetry import log
 
 OLDER: Final[Document] = {"keyHash": None}
 """Documents of before 2026-11-28."""
-MOVE_SECONDS: Final = 60.0
-"""Time limit of one application: moving 100,000 users takes some seconds. MongoDB ends a transaction after 60 s."""
+MOVED_AT_ONCE: Final = 500
+"""Users in one batch, which takes some 50 ms."""
+SCAN_SECONDS: Final = 60.0
+"""Time limit of finding the applications that have users."""
+_DUPLICATE_KEY: Final = 11_000
 
 
 async def upgrade_applications(database: Database, key_hash: Callable[[UUID], str]) -> None:
@@ -30,24 +36,44 @@ async def upgrade_applications(database: Database, key_hash: Callable[[UUID], st
     while (document := await database["applications"].find_one(OLDER)) is not None:
         await upgrade_application(database, document, key_hash(UUID(document["_id"])))
         count += 1
+    with pymongo.timeout(SCAN_SECONDS):
+        ids = await database["application_users"].distinct("applicationId")
+    for former_id in ids:
+        # Empty for applications of this release, and for those whose users are being deleted.
+        if await database["applications"].find_one({"_id": upgraded_id(former_id)}, {"_id": 1}) is not None:
+            await _move_users(database, former_id)
     if count:
         log.info("API keys replaced by keyed hashes", count=count)
 
 
 async def upgrade_application(database: Database, document: Document, key_hash: str) -> None:
     """Move one application with its users, unless another instance has just done so."""
-    former_id, new_id = document["_id"], upgraded_id(document["_id"])
-    applications, users = database["applications"], database["application_users"]
-    moved = {**document, "_id": new_id, "keyHash": key_hash, "version": document["version"] + 1}
+    former_id, applications = document["_id"], database["applications"]
+    moved = {**document, "_id": upgraded_id(former_id), "keyHash": key_hash, "version": document["version"] + 1}
 
     async def move(session: AsyncClientSession) -> Any:
-        version = {"_id": former_id, "version": document["version"]}
-        if not (await applications.delete_one(version, session=session)).deleted_count:
-            return
-        await applications.insert_one(moved, session=session)
-        change = {"$set": {"applicationId": new_id}, "$inc": {"version": 1}}
-        await users.update_many({"applicationId": former_id}, change, session=session)
+        former = {"_id": former_id, "version": document["version"]}
+        # The unique index on owner and name permits only one of the two documents.
+        if (await applications.delete_one(former, session=session)).deleted_count:
+            await applications.insert_one(moved, session=session)
 
-    with pymongo.timeout(MOVE_SECONDS):
-        async with database.client.start_session() as session:
-            await session.with_transaction(move)
+    async with database.client.start_session() as session:
+        await session.with_transaction(move)
+    await _move_users(database, former_id)
+
+
+async def _move_users(database: Database, former_id: str) -> None:
+    users, new_id = database["application_users"], upgraded_id(former_id)
+    change = {"$set": {"applicationId": new_id}, "$inc": {"version": 1}}
+    former = {"applicationId": former_id}
+    while found := await users.find(former, {"_id": 1}).limit(MOVED_AT_ONCE).to_list():
+        moves = [UpdateOne({**former, "_id": user["_id"]}, change) for user in found]
+        try:
+            await users.bulk_write(moves, ordered=False)
+        except BulkWriteError as failed:
+            codes = {error["code"] for error in failed.details["writeErrors"]}
+            if codes != {_DUPLICATE_KEY}:
+                raise
+            # The address was registered again while an instance of an earlier release was still running.
+            log.error("users not moved: address registered twice", count=len(failed.details["writeErrors"]))
+            return

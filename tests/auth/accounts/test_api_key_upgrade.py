@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import jwt
 import pytest
+from structlog.testing import capture_logs
 
 from services.auth.accounts.api_keys import api_key
 from tests.auth.accounts.flows import (
@@ -110,6 +111,34 @@ async def test_interrupted_upgrade_continues_at_the_next_start(new_harness: NewH
         for application in (former, second):
             await again.deliver(sign_in_with_email(application["apiKey"]))
         assert await again.database["applications"].count_documents({"keyHash": None}) == 0
+
+
+async def test_users_left_by_an_interrupted_upgrade_are_moved_at_the_next_start(
+    new_harness: NewHarness, former: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.accounts.api_key_upgrade.MOVED_AT_ONCE", 2)
+    async with new_harness(**CHEAP) as after:
+        # The process was killed after the application and one batch of users.
+        users = after.database["application_users"]
+        left = await users.find_one_and_update({"email": "0@example.com"}, {"$set": {"applicationId": former["uuid"]}})
+        assert left is not None
+    async with new_harness(**CHEAP) as again:
+        await again.deliver(sign_in_with_email(former["apiKey"], "0@example.com"))
+        assert await again.database["application_users"].distinct("applicationId") == [left["applicationId"]]
+
+
+async def test_address_that_was_registered_twice_does_not_stop_the_start(
+    new_harness: NewHarness, former: dict[str, Any]
+) -> None:
+    async with new_harness(**CHEAP) as after:
+        users = after.database["application_users"]
+        user = await users.find_one({"email": "0@example.com"})
+        assert user is not None
+        await users.insert_one({**user, "_id": str(uuid4()), "applicationId": former["uuid"]})
+    with capture_logs() as logs:
+        async with new_harness(**CHEAP) as again:
+            await again.deliver(sign_in_with_email(former["apiKey"], "0@example.com"))
+    assert "users not moved: address registered twice" in {entry["event"] for entry in logs}
 
 
 async def test_application_that_an_old_instance_adds_meanwhile_is_upgraded_when_used(accounts: ServiceHarness) -> None:
